@@ -44,7 +44,7 @@ class RerankRunner(run.TextRunner):
         pairs = [(inputs.query, document) for document in inputs.documents]
         read = self.read_pairs(request_id, pairs, options.truncate)
         if self._kinds > 1 and any(kinds and max(kinds) >= self._kinds for kinds in read.kinds):
-            raise run.RequestRefused("The model's tokenizer marks tokens in a way the model lacks.")
+            raise run.RequestRefused("The model's tokenizer uses token types that the model lacks.")
         return run.Prepared(
             items=[
                 Item((tokens, kinds), size=len(tokens))

@@ -1,4 +1,4 @@
-"""Answering one request: check that it may run on what is loaded, run it, send the events back."""
+"""Answering of requests: check that each may run on the loaded version, run it, send its events."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ REMEMBERED_CANCELS = 10_000
 
 
 class Answer:
-    """The sink of one request: sends its events on, and calls `ended` once, after the last one.
+    """The sink of one request: forwards its events, and calls `ended` once, after the last one.
 
-    The pieces of an answer that is not streamed are joined and sent once, before its end. Engines
-    call it from their own threads.
+    The pieces of an answer that is not streamed are joined and sent once, before the last event.
+    Engines call it from their own threads.
 
     Attributes:
-        request: The request that it answers.
-        end: Its last event, once that was sent.
-        engine: The engine that works on it, once one does.
+        request: The request to answer.
+        end: Its last event, after that was sent.
+        engine: The engine that works on it; None before.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Answer:
         self._trace = begin_work(request)
 
     def is_late(self, now: float) -> bool:
-        """Return whether its caller has stopped waiting, at `now` in seconds since the epoch."""
+        """Return whether the request is past its deadline at `now`, in seconds since the epoch."""
         return now > self._until
 
     def started(self, task: str) -> None:
-        """The request goes to the engine of its task now."""
+        """Record that the request now goes to its task's engine."""
         if self._trace is not None:
             self._trace.started(task)
         if self.request.enqueued_at:
@@ -110,7 +110,7 @@ class Answer:
             self._ended(self)
 
     def _close(self, event: Done | Failed) -> Done | Failed:
-        """Send what was held and the end; return the end as it was sent."""
+        """Send the pieces held back and the last event; return that event as sent."""
         if isinstance(event, Done):
             event = self._with_references(event)
         if isinstance(event, Done):
@@ -128,7 +128,7 @@ class Answer:
         return event
 
     def _with_references(self, done: Done) -> Done | Failed:
-        """Return the end with a reference in place of each file that the runner made."""
+        """Store the files that the runner made; return the event with references to them."""
         if not contains(done.results, _is_output):
             return done
 
@@ -138,20 +138,20 @@ class Answer:
             return {**reference.to_json(), "details": dict(value.details)}
 
         try:
-            made = swapped(done.results, _is_output, stored)
+            results = swapped(done.results, _is_output, stored)
         except DomainError as error:
             return Failed("media_unavailable", error.message, 503)
-        return replace(done, results=made)
+        return replace(done, results=results)
 
     def _send(self, event: Event) -> None:
         self._replies.put(Reply(self._seals, event))
 
 
 class Answerer:
-    """Every request of one worker process, at most `most` of them at a time.
+    """Runs the requests of one worker process, at most `most` of them at a time.
 
-    `answer` returns once an engine has the request, and waits before while there are too many;
-    all methods may be called from any thread. Call `close` to stop the thread that keeps deadlines.
+    `answer` waits while there are too many, and returns when an engine has the request. Any thread
+    may call any method. Call `close` to stop the thread that enforces deadlines.
     """
 
     def __init__(
@@ -162,13 +162,13 @@ class Answerer:
         most: int = 128,
         media: MediaFiles | None = None,
     ) -> None:
-        """`media` are files of requests; by default, those in this machine's folder."""
+        """`media` stores the files of requests; by default in this machine's folder."""
         self._media = media or StoredMedia()
         self._host = host
         self._replies = replies
         self._places = threading.Semaphore(most)
         self._answers: dict[str, Answer] = {}
-        # Cancels can overtake their request, which may still stand in the queue.
+        # A cancellation can overtake its request, which may still wait in the queue.
         self._canceled: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Condition()
         self._clock = DeviceClock()
@@ -179,7 +179,7 @@ class Answerer:
         self._keeper.start()
 
     def answer(self, request: InferenceRequest, seals: ReplySeals) -> None:
-        """Hand one request to its engine; whatever happens, its last event is sent."""
+        """Pass one request to its engine; its last event is sent even if this fails."""
         self._places.acquire()
         answer = Answer(request, seals, self._replies, self._clock, self._ended, self._media)
         with self._lock:
@@ -189,33 +189,33 @@ class Answerer:
         except RequestRefused as error:
             answer(Failed(error.code, str(error), error.status))
         except BaseException as error:
-            logger.exception("Request %s broke", request.request_id)
+            logger.exception("Request %s failed", request.request_id)
             answer(Failed("engine_error", "The engine could not answer this request.", 500))
             raise_exits(error)
 
     def answers(self, deployment_id: int) -> bool:
-        """Return whether requests run on a deployment."""
+        """Return whether any requests run on a deployment."""
         with self._lock:
             return any(
                 each.request.deployment_id == deployment_id for each in self._answers.values()
             )
 
     def drain(self) -> None:
-        """Wait until every request has ended; each does at its deadline, if not before."""
+        """Wait until every request has ended, at its deadline at the latest."""
         with self._lock:
             self._lock.wait_for(lambda: not self._answers)
 
     def close(self) -> None:
-        """Stop keeping deadlines."""
+        """Stop the thread that enforces deadlines."""
         self._stop.set()
         self._keeper.join()
 
     def cancel(self, request_id: str) -> None:
-        """End a request, or see to it that it does not begin."""
+        """End a request, or keep it from beginning."""
         with self._lock:
             answer = self._answers.get(request_id)
             engine = None if answer is None else answer.engine
-            # Noted for a running one too: its engine may not have heard of it yet.
+            # Recorded for a running request too, which its engine may not have received yet.
             self._canceled[request_id] = None
             while len(self._canceled) > REMEMBERED_CANCELS:
                 self._canceled.popitem(last=False)
@@ -237,7 +237,7 @@ class Answerer:
             self._run(request, loaded, answer)
 
     def _run(self, request: InferenceRequest, loaded: Loaded, answer: Answer) -> None:
-        # A node fetches media over the network: that is not time of the device.
+        # Open media before `started`: a node fetches them over the network, not in device time.
         opened = partial(self._media.read, request.deployment_id)
         task = TASKS[loaded.plan.task]
         inputs, options = typed(task, request.inputs, request.options, opened)
@@ -266,10 +266,10 @@ class Answerer:
             self._lock.notify_all()
         self._places.release()
         with serving(request.request_id):
-            logger.debug("Deployment %s has answered: %s", request.deployment, _said(answer.end))
+            logger.debug("Deployment %s has answered: %s", request.deployment, _summary(answer.end))
 
     def _keep_deadlines(self) -> None:
-        """Cancel in the engine what is past its deadline; end what the engine does not then."""
+        """Cancel requests in their engine at the deadline; end those that the engine does not."""
         canceled: dict[str, float] = {}
         while not self._stop.wait(DEADLINE_CHECK_S):
             now = CLOCK.now()
@@ -284,11 +284,11 @@ class Answerer:
                     elif since == now and answer.engine is not None:
                         answer.engine.cancel(request_id)
                 except Exception:
-                    # One engine that fails must not end the deadlines of all others.
+                    # A failing engine must not stop the enforcement of other deadlines.
                     logger.exception("Request %s could not be ended at its deadline", request_id)
 
     def _refusal(self, request: InferenceRequest, loaded: Loaded | None) -> Failed | None:
-        """Return the reason that a request may not run here, by the gateway's last check."""
+        """Repeat the gateway's last check; return the reason why a request may not run here."""
         now = CLOCK.now()
         name = request.deployment
         if request.deadline and now > request.deadline:
@@ -304,7 +304,7 @@ class Answerer:
             )
         if not self._host.leased(request.deployment_id):
             return Failed(
-                "release_not_confirmed", f"The release of {name} was not confirmed lately.", 503
+                "release_not_confirmed", f"The release of {name} was not confirmed recently.", 503
             )
         if now >= min(request.expires_at or loaded.plan.expires_at, loaded.plan.expires_at):
             return Failed("release_expired", f"The release of {name} has expired.", 403)
@@ -317,10 +317,10 @@ def typed(
     options: dict[str, Any],
     opened: Callable[[MediaReference], BytesIO] = media_open,
 ) -> tuple[Inputs, Options]:
-    """Return inputs and options as the schemas of the task, media as binary streams.
+    """Return inputs and options as instances of the task's schemas, with media as binary streams.
 
     Raises:
-        RequestRefused: they do not fit the schemas, or a file is gone.
+        RequestRefused: they do not fit the schemas, or a file no longer exists.
     """
     try:
         return (
@@ -332,10 +332,10 @@ def typed(
 
 
 def prompted(loaded: Loaded, inputs: Inputs, options: Options) -> tuple[Inputs, Options]:
-    """Return inputs and options with the deployment's prompt filled in, where it has one.
+    """Return inputs and options with the deployment's prompt filled in, if it has one.
 
     Raises:
-        RequestRefused: the request does not fit the prompt, or fills in one that is not there.
+        RequestRefused: the request does not fit the prompt, or sets variables without a prompt.
     """
     if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
         return inputs, options
@@ -358,7 +358,7 @@ def _with_media(
     """Return the inputs with a binary stream in place of each reference to media.
 
     Raises:
-        RequestRefused: a file is gone, or is not the one that was checked.
+        RequestRefused: a file no longer exists, or differs from the one that was checked.
     """
 
     def read(value: dict[str, Any]) -> BytesIO:
@@ -367,20 +367,20 @@ def _with_media(
         except DomainError as error:
             raise RequestRefused(error.message, code="media_gone", status=503) from error
 
-    found: dict[str, Any] = swapped(inputs, is_reference, read)
-    return found
+    opened_inputs: dict[str, Any] = swapped(inputs, is_reference, read)
+    return opened_inputs
 
 
 def _is_output(value: Any) -> bool:
     return isinstance(value, MediaOutput)
 
 
-def _said(end: Done | Failed | None) -> str:
-    """Return how an answer ended, for the log: without a word of its content."""
+def _summary(end: Done | Failed | None) -> str:
+    """Return a summary of an answer's end for the log, without any of its content."""
     if end is None:
         return "nothing"
-    how = end.code if isinstance(end, Failed) else end.finish_reason
-    return f"{how} after {end.prompt_tokens} and {end.completion_tokens} tokens"
+    reason = end.code if isinstance(end, Failed) else end.finish_reason
+    return f"{reason} after {end.prompt_tokens} and {end.completion_tokens} tokens"
 
 
 def _gone(request: InferenceRequest) -> Failed:
@@ -388,11 +388,11 @@ def _gone(request: InferenceRequest) -> Failed:
 
 
 class DeviceClock:
-    """One device shared in equal parts: while n requests run, each takes 1/n of every second, so
-    that the shares of all add up to the time in which the device was busy.
+    """Divides a device's time equally: while n requests run, each is charged 1/n of every second,
+    so that all shares add up to the time in which the device was busy.
 
-    It adds up what one request that never ends would take; a request's share is how far that has
-    come between its beginning and its end.
+    The clock accumulates the share of a hypothetical request that never ends; a request's share is
+    the clock's advance between its beginning and its end.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -403,13 +403,13 @@ class DeviceClock:
         self._began_at: dict[str, float] = {}
 
     def enter(self, request_id: str) -> None:
-        """It runs from now on."""
+        """Record that a request runs from now on."""
         with self._lock:
             self._advance()
             self._began_at[request_id] = self._share_s
 
     def leave(self, request_id: str) -> int:
-        """It has ended; its share in ms, 0 when it was not running."""
+        """Record that a request has ended; returns its share in ms, 0 if it was not running."""
         with self._lock:
             self._advance()
             began = self._began_at.pop(request_id, None)

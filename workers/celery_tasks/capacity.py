@@ -1,4 +1,4 @@
-"""Look up what this process has for models."""
+"""Memory and devices that this process can use for models."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from workers.launchers.memory import own_group
 from workers.placement.capacity import Capacity
 from workers.run.environment import run_environment
 
-# The limit of the control group that a container runs in, of version 1.
+# Memory limit of a container's control group, in version 1 of control groups.
 _FIRST_VERSION_LIMIT = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
-# Device files of NVIDIA and AMD. Without any, torch is not loaded only to find no GPU.
+# Device files of NVIDIA and AMD. If there are none, torch need not be loaded to look for a GPU.
 _GPU_FILES = ("nvidia[0-9]*", "kfd")
 
 _ASK_TORCH = """
@@ -30,7 +30,7 @@ _ASK_TORCH_S = 300.0
 def own_capacity(*, share: float, labels: Sequence[str]) -> Capacity:
     """Return the capacity of this process: `share` of its GPU's memory, or of the machine's.
 
-    Engines compute on one device, so the memory of further GPUs does not count.
+    Engines compute on one device, so the memory of additional GPUs does not count.
     """
     names = tuple(sorted(set(labels)))
     if any(any(Path("/dev").glob(pattern)) for pattern in _GPU_FILES):
@@ -42,34 +42,34 @@ def own_capacity(*, share: float, labels: Sequence[str]) -> Capacity:
 
 @cache
 def _gpus() -> tuple[int, int]:
-    """Return the memory of the first GPU that torch can use, in bytes, and the number of them.
+    """Return the memory of the first GPU that torch can use, in bytes, and the number of GPUs.
 
-    A process of its own asks torch, which would stay in this one, with a context on the GPU.
+    A separate process loads torch, which would otherwise stay in this one with a GPU context.
 
     Raises:
-        OSError, SubprocessError: torch cannot be asked.
+        OSError, SubprocessError: that process failed.
     """
-    asked = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", _ASK_TORCH],
         env=run_environment(os.environ),
         stdout=subprocess.PIPE,
         check=True,
         timeout=_ASK_TORCH_S,
     )
-    memory, count = asked.stdout.split()
+    memory, count = process.stdout.split()
     return int(memory), int(count)
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory that this process may use: the machine's, or those of the
-    container or systemd unit that it runs in."""
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the bytes of memory that this process may use: the machine's memory, or the limit of
+    its container or systemd unit."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [_FIRST_VERSION_LIMIT]
     with contextlib.suppress(OSError):
         own = own_group()
         limits += [group / "memory.max" for group in (own, *own.parents)]
     for file in limits:
         with contextlib.suppress(OSError):
-            if (said := file.read_text(encoding="ascii").strip()).isdigit():
-                found = min(found, int(said))
-    return found
+            if (limit := file.read_text(encoding="ascii").strip()).isdigit():
+                memory = min(memory, int(limit))
+    return memory

@@ -1,4 +1,4 @@
-"""Answers of a loaded deployment to requests whose answers its dossier names."""
+"""Answers of a loaded deployment to the reference requests of its dossier."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workers.references import swapped
 from workers.trainers.reference import answer_to_json
 from workers.wire import Delta, Done, Event, Failed
 
-# For all of them together; a model that is slower than this serves no one.
+# Limit for all requests together; a slower model would be of no use.
 COMPARED_WITHIN_S = 900.0
 _SCOPE = "assay:comparison"
 
@@ -48,22 +48,22 @@ def answers_to(
     adapter: str | None,
     opened: Callable[[str], BytesIO],
 ) -> list[dict[str, Any]]:
-    """Return what a model answers, as {row, text, results}, or {row, failed} with the reason.
+    """Return the model's answers as {row, text, results}, or {row, failed} with the reason.
 
-    `opened` returns a file by its SHA-256. The requests are asked together, as in the evaluation.
+    `opened` returns a file by its SHA-256. The requests run concurrently, as in the evaluation.
 
     Raises:
         RuntimeError: the engine ended, or took too long.
     """
-    until = time.monotonic() + COMPARED_WITHIN_S
-    sinks = [(each, _Answer()) for each in requests]
+    deadline = time.monotonic() + COMPARED_WITHIN_S
+    sinks = [(request, _Answer()) for request in requests]
     failed: dict[int, str] = {}
-    for each, sink in sinks:
+    for request, sink in sinks:
         try:
-            inputs, options = _typed(task, each, opened)
+            inputs, options = _typed(task, request, opened)
             engine.submit(
                 EngineRequest(
-                    request_id=f"comparison-{each.row}",
+                    request_id=f"comparison-{request.row}",
                     inputs=inputs,
                     options=options,
                     adapter=adapter,
@@ -73,17 +73,17 @@ def answers_to(
                 sink,
             )
         except (RequestRefused, ValidationError) as error:
-            failed[each.row] = f"it was refused: {type(error).__name__}"
+            failed[request.row] = f"it was refused: {type(error).__name__}"
             sink.over.set()
     answers = []
-    for each, sink in sinks:
-        if not sink.over.wait(max(0.0, until - time.monotonic())):
+    for request, sink in sinks:
+        if not sink.over.wait(max(0.0, deadline - time.monotonic())):
             for other, _ in sinks:
                 engine.cancel(f"comparison-{other.row}")
             raise RuntimeError("It did not answer the requests of its dossier in time.")
         if engine.fault:
             raise RuntimeError(engine.fault)
-        answers.append({"row": each.row, **_written(sink, failed.get(each.row, ""))})
+        answers.append({"row": request.row, **_written(sink, failed.get(request.row, ""))})
     return answers
 
 
@@ -97,7 +97,7 @@ def _written(sink: _Answer, failed: str) -> dict[str, Any]:
         answer = answer_to_json("".join(sink.parts), sink.end.results or [])
     except (TypeError, ValueError):
         return {"failed": "the answer is not JSON"}
-    # One of another length than the evaluation's differs in any case.
+    # An answer that is longer than the evaluation's differs in any case.
     long = len(str(answer)) > 4 * ANSWER_MAX
     return {"failed": "the answer is too long"} if long else answer
 
@@ -105,7 +105,7 @@ def _written(sink: _Answer, failed: str) -> dict[str, Any]:
 def _typed(
     task: Task, request: ReferenceRequest, opened: Callable[[str], BytesIO]
 ) -> tuple[Inputs, Options]:
-    """Return inputs and options as the schemas of the task. Raises ValidationError."""
+    """Return inputs and options as instances of the task's schemas. Raises ValidationError."""
     inputs = swapped(request.inputs, _is_file, lambda value: opened(value[FILE]))
     return (
         task.input_schema.model_validate(inputs),

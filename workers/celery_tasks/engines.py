@@ -1,4 +1,4 @@
-"""The engines that a worker offers, and what its settings say about each."""
+"""Engines that a worker offers, and their settings."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ logger = logging.getLogger(__name__)
 
 
 def offered_engines() -> list[str]:
-    """Return the names of the engines that this process can start, our own first."""
-    found = [EngineName.OWN]
+    """Return the names of the engines that this process can start, Assay's own first."""
+    names = [EngineName.OWN]
     if landlock.abi() < landlock.LEAST_ABI:
         logger.warning(landlock.MISSING)
         if not settings.ENGINE_SERVER_UNCONFINED:
             logger.warning(
                 "Other engines are not offered. ASSAY_ENGINE_SERVER_UNCONFINED allows them."
             )
-            return [str(each) for each in found]
+            return [str(each) for each in names]
     if llama_cpp_version():
-        found.append(EngineName.LLAMA_CPP)
+        names.append(EngineName.LLAMA_CPP)
     if vllm_version(settings.VLLM_PYTHON):
-        found.append(EngineName.VLLM)
-    return [str(each) for each in found]
+        names.append(EngineName.VLLM)
+    return [str(each) for each in names]
 
 
 def own_software(engines: Sequence[str]) -> Software:
-    """Return the software of this process: of the engines that it offers, and of tasks."""
+    """Return the software of the engines that this process offers, and of its tasks."""
     return Software(
         environments={
             name: environment_of(name, engine_version(name, settings.VLLM_PYTHON))
@@ -52,7 +52,7 @@ def own_software(engines: Sequence[str]) -> Software:
 
 
 def engine_settings(name: str) -> dict[str, Any]:
-    """Return the arguments of an engine that come from the settings of this process."""
+    """Return the arguments of an engine that this process's settings define."""
     if name == EngineName.OWN:
         return {}
     limits = ServerLimits(

@@ -1,5 +1,5 @@
-"""The engines of one worker process: one for each set of weights, adapters shared on it, and only
-from private copies that were hashed while they were written.
+"""Engines of one worker process: one for each set of weights, shared by its adapters. Engines load
+only private copies that were hashed while they were written.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from workers.engines.protocol import Engine
 logger = logging.getLogger(__name__)
 
 
-# The same weights serve two tasks by two runners, and releases in two precisions.
+# The same weights may serve several tasks with different runners, and in several precisions.
 _EngineKey = tuple[str, str, str, str | None, str]
 
 
@@ -48,12 +48,12 @@ def _engine_key(plan: LoadPlan) -> _EngineKey:
 
 
 def _group(task: str) -> str:
-    """Return the group of engines that share a process: Assay's own tasks, or one other task."""
+    """Return the group of engines that share a process: all of Assay's own tasks, or one other."""
     return OWN if is_own(task) or task not in TASKS else task
 
 
 def _code(plan: LoadPlan) -> TaskCode:
-    """Return the code of the plan's task as this process has it. Raises CodeDiffers."""
+    """Return this process's code of the plan's task. Raises CodeDiffers if the plan's differs."""
     code = task_code(plan.task)
     if code is None or code.digest != plan.code:
         difference = code_difference(plan.task, plan.code, plan.packages)
@@ -75,8 +75,8 @@ class Hosted:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One loaded deployment. `expires_at` in seconds since the epoch. `prompt` is filled in for
-    each request. `code` is the digest of the task's packages that answer."""
+    """One loaded deployment. `prompt` is filled in for each request. `code` is the digest of the
+    task's loaded packages."""
 
     plan: LoadPlan
     digest: str
@@ -88,14 +88,14 @@ class Loaded:
 
 class EngineHost:
     """Implements `workers.deployments.host.Host`. One thread loads, another unloads, and any
-    number read with `find`. Engines choose their own device.
+    number of threads call `find`. Engines choose their own device.
     """
 
     def __init__(
         self, control: EngineControl | None = None, *, own: OwnEngines | None = None
     ) -> None:
-        """`control` copies the files of versions; by default from the store. Assay's own engines
-        run in the processes of `own`; by default in this one."""
+        """`control` copies the files of versions, by default from the store. Assay's own engines
+        run in the processes of `own`, by default in this process."""
         self._control = control or DirectControl()
         self._own = own
         self._root: Path | None = None
@@ -105,12 +105,12 @@ class EngineHost:
         self._lock = threading.Lock()
 
     def loaded(self) -> dict[int, str]:
-        """The digest of what each deployment has loaded, by its id."""
+        """Return the loaded digest of each deployment, by its ID."""
         with self._lock:
             return {pk: loaded.digest for pk, loaded in self._loaded.items()}
 
     def find(self, deployment_id: int) -> Loaded | None:
-        """The deployment when it can answer now."""
+        """Return the deployment if it can answer now."""
         return self._loaded.get(deployment_id)
 
     def answers(
@@ -119,7 +119,7 @@ class EngineHost:
         requests: Sequence[ReferenceRequest],
         opened: Callable[[str], BytesIO],
     ) -> list[dict[str, Any]]:
-        """As `Host.answers`. Raises RuntimeError: it is not loaded, or as `answers_to`."""
+        """Implement `Host.answers`. Raises as `answers_to`, and RuntimeError if not loaded."""
         loaded = self._loaded.get(deployment_id)
         if loaded is None:
             raise RuntimeError("It is not loaded any more.")
@@ -132,12 +132,12 @@ class EngineHost:
         )
 
     def code(self, deployment_id: int) -> str:
-        """As `Host.code`; empty for what is not loaded."""
+        """Implement `Host.code`; empty if the deployment is not loaded."""
         loaded = self._loaded.get(deployment_id)
         return "" if loaded is None else loaded.code
 
     def faults(self) -> dict[int, str]:
-        """Return why engines have ended by themselves, by the deployments that they served."""
+        """Return the faults of engines that ended by themselves, by deployment."""
         with self._lock:
             loaded = list(self._loaded.items())
         return {pk: fault for pk, each in loaded if (fault := each.engine.fault)}
@@ -146,20 +146,20 @@ class EngineHost:
         self._leases = dict(until)
 
     def leased(self, deployment_id: int) -> bool:
-        """Return whether the controller has confirmed lately that the deployment may serve."""
+        """Return whether the controller has recently confirmed that the deployment may serve."""
         return self._leases.get(deployment_id, 0.0) > time.monotonic()
 
     def load(self, plan: LoadPlan) -> str:
-        """As `Host.load`. An engine that nothing else uses is closed again when it fails."""
+        """Implement `Host.load`. If loading fails, an engine without other users is closed."""
         key, pk = _engine_key(plan), plan.deployment_id
         code = _code(plan)
         with self._lock:
             hosted = self._engines.get(key)
             if hosted is not None and hosted.engine.fault:
-                # Its other deployments are let go of within a round.
+                # The reconciler unloads its other deployments within a round.
                 raise RuntimeError(f"Its engine is being ended: {hosted.engine.fault}")
             if hosted is not None:
-                # From here on it is used, so that an unload meanwhile does not close it.
+                # Register the use now, so that a concurrent unload does not close the engine.
                 hosted.users.add(pk)
         hosted = hosted or self._start(key, plan, code)
         adapter = prompt = None
@@ -174,7 +174,7 @@ class EngineHost:
                 finally:
                     shutil.rmtree(folder.parent, ignore_errors=True)
         except BaseException:
-            self._let_go(key, pk)
+            self._remove_user(key, pk)
             raise
         digest = plan.top.manifest.digest
         with self._lock:
@@ -190,7 +190,7 @@ class EngineHost:
             if gone.adapter is not None:
                 gone.engine.remove_adapter(gone.adapter)
         finally:
-            self._let_go(_engine_key(gone.plan), deployment_id)
+            self._remove_user(_engine_key(gone.plan), deployment_id)
 
     def close(self) -> None:
         """Unload everything and remove the private copies."""
@@ -237,11 +237,11 @@ class EngineHost:
             shutil.rmtree(folder.parent, ignore_errors=True)
 
     def _copy(self, plan: LoadPlan, weights: Weights) -> Path:
-        """Copy verified files into a folder of their own, beneath one for each kind of engine, and
-        each task of another package: the process of such engines can read that one alone.
+        """Copy verified files into a new folder. Its parent is shared by one kind of engine, or by
+        one task of another package, whose process can read only that parent.
         """
         if self._root is None or not self._root.is_dir():
-            # 0700, so that no other user can change bytes between hashing and loading. Created at
+            # 0700, so that other users cannot change bytes between hashing and loading. Created at
             # the first load, so that a full volume fails only that load.
             self._root = Path(tempfile.mkdtemp(prefix="assay-engines-"))
         group = _group(plan.task)
@@ -255,8 +255,8 @@ class EngineHost:
             raise
         return folder
 
-    def _let_go(self, key: _EngineKey, deployment_id: int) -> None:
-        """Close the engine when no other deployment uses it."""
+    def _remove_user(self, key: _EngineKey, deployment_id: int) -> None:
+        """Remove a deployment from its engine; close the engine if no other deployment uses it."""
         with self._lock:
             hosted = self._engines[key]
             hosted.users.discard(deployment_id)

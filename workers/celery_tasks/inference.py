@@ -51,16 +51,16 @@ logger = logging.getLogger(__name__)
 CONTROL_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 20.0
 LIFE_TIMEOUT_S = 2.0
-# A broker whose connection hangs must not hold up all answers of this process.
+# A hanging connection to the broker must not delay all answers of this process.
 REPLY_TIMEOUT_S = 5.0
-# Of a task of another package: a load that hangs must not hold up all others, and no code of its
-# own needs many processes.
+# Limits of tasks of other packages: a load that hangs must not delay others, and their code does
+# not need many processes.
 FOREIGN_LOAD_S = 600.0
 FOREIGN_PROCESSES = 64
 
 
 def engine_control() -> EngineControl:
-    """Return the control plane of this process: over HTTP on a node, else by its services.
+    """Return the control plane of this process: over HTTP on a node, else through its services.
 
     Raises:
         InvalidInput: the node's URL or key file is not usable.
@@ -71,10 +71,10 @@ def engine_control() -> EngineControl:
 
 
 class Runtime:
-    """Everything that one engine worker process keeps: engines, replies, reconciler, listener."""
+    """State of one engine worker process: engines, replies, reconciler, listener."""
 
     def __init__(self, consumer: Any) -> None:
-        """`consumer` is Celery's, of this process."""
+        """`consumer` is Celery's consumer of this process."""
         self._worker: str = consumer.hostname
         self._consumer = consumer
         self._stop = threading.Event()
@@ -97,7 +97,7 @@ class Runtime:
             broker_client(
                 socket_timeout=REPLY_TIMEOUT_S,
                 socket_connect_timeout=LIFE_TIMEOUT_S,
-                # Text that is written twice would end its request; `Replies` tries again itself.
+                # Text written twice would end its request, so only `Replies` retries.
                 retry=Retry(NoBackoff(), 0),
             )
         )
@@ -140,8 +140,8 @@ class Runtime:
         )
 
     def start(self) -> None:
-        """Start the loops. They register this process's key, as soon as the control plane answers,
-        and load what is to be served.
+        """Start the loops, which register this process's key once the control plane answers, and
+        load the assigned deployments.
         """
         tracing.start("assay-engine")
         self._life.start()
@@ -157,8 +157,8 @@ class Runtime:
 
     def _register(self) -> None:
         if not self._offers.begun():
-            # A worker whose tasks are not known would be given deployments of any.
-            raise Unavailable("The tasks of this worker were not reported yet.")
+            # The controller would assign deployments of any task to a worker without a report.
+            raise Unavailable("The tasks of this worker have not been reported yet.")
         self._control.worker_key_register(
             worker=self._worker,
             public_key=self._seals.public_key,
@@ -170,7 +170,7 @@ class Runtime:
         )
 
     def close(self) -> None:
-        """Let running requests end, unload, say so, and write the last replies."""
+        """Let running requests end, unload, report that, and write the last replies."""
         self._answerer.drain()
         self._stop.set()
         self._offers.close()
@@ -192,7 +192,7 @@ class Runtime:
             logger.warning("%s It goes back to its gateway.", error)
             self._replies.bounce(error)
         except GivenBack:
-            logger.debug("A request that was given back is not begun")
+            logger.debug("Ignored a request that was given back")
         except Forged as error:
             logger.error("FORGED REQUEST refused: %s", error)
         else:
@@ -200,7 +200,7 @@ class Runtime:
                 self._answerer.answer(request, seals)
 
     def give_back(self, message: dict[str, Any]) -> None:
-        """Send a request that was fetched, and that this process will not begin, to its gateway."""
+        """Send a fetched request that this process will not begin back to its gateway."""
         try:
             unopened = self._seals.give_back(message)
             if not self._replies.bounce(unopened):
@@ -221,17 +221,17 @@ class Runtime:
             raise Unavailable(f"{self._worker} did not confirm that it reads {queue}.")
 
     def _add(self, queue: str) -> None:
-        # Senders name the queue itself, so that it needs no binding, which a node may not make.
+        # Senders name the queue directly, so it needs no binding, which a node may not create.
         self._consumer.app.amqp.queues.add(Queue(queue, no_declare=True))
         self._consumer.add_task_queue(queue)
 
     def _cease(self, queue: str) -> None:
         if self._stop.is_set():
-            return  # The consumer is closing and reads nothing any more.
+            return  # The consumer is closing and does not read any more.
         self._on_loop(self._consumer.cancel_task_queue, queue)
 
     def _on_loop(self, change: Callable[[str], None], queue: str) -> bool:
-        """Have Celery's own thread change what it reads; False when it did not in time."""
+        """Have Celery's own thread change its queues; returns False if it did not in time."""
         done = threading.Event()
 
         def apply() -> None:
@@ -248,9 +248,9 @@ _runtime: Runtime | None = None
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _start(sender: Any, **_: Any) -> None:
     global _runtime
-    # Two lines for every request otherwise; the ledger has one, and more in it.
-    for chatty in ("celery.worker.strategy", "celery.app.trace"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # These loggers write two lines for every request; the ledger has one, with more details.
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     _runtime = Runtime(sender)
     _runtime.start()
 
@@ -267,7 +267,7 @@ def _close(**_: Any) -> None:
 def run(message: dict[str, Any]) -> None:
     """Answer one request on its reply stream."""
     if _runtime is None:
-        logger.error("A request came before the engines were ready")
+        logger.error("A request arrived before the engines were ready")
         return
     _runtime.answer(message)
 
@@ -275,8 +275,8 @@ def run(message: dict[str, Any]) -> None:
 def show_life(address: str, stop: threading.Event) -> None:
     """Renew this process's sign of life in the broker until `stop`, then remove it.
 
-    Gateways tell by it that a worker died. Forging or deleting it can only keep a request waiting
-    until its deadline, or make it fail.
+    Its absence tells gateways that a worker died. Forging or deleting it can only make a request
+    wait until its deadline, or fail.
     """
     client = broker_client(socket_timeout=LIFE_TIMEOUT_S, socket_connect_timeout=LIFE_TIMEOUT_S)
     while True:

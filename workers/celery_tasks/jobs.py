@@ -1,7 +1,7 @@
-"""The compute worker's one task: `celery -A workers.app worker -I workers.celery_tasks.jobs
+"""The compute worker's only task: `celery -A workers.app worker -I workers.celery_tasks.jobs
 -Q compute -P threads -c JOBS`. A message only wakes a worker, which claims the first job in line.
 
-The task supervises; the work runs in a process of its own (`workers.run`).
+The task supervises the work, which runs in a separate process (`workers.run`).
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from workers.supervision.supervisor import Supervisor
 from workers.wire import JOB_TASK
 
 logger = logging.getLogger(__name__)
-# Between two looks for runs that no worker holds.
+# Interval between searches for runs that no worker supervises.
 LOST_RUNS_S = 60.0
-# The node's name comes before it.
+# Limit on a worker's name without the node's name, which the control plane puts before it.
 WORKER_CHARACTERS = 79
 
 
@@ -55,7 +55,7 @@ def supervisor() -> Supervisor:
 
 
 def job_control() -> tuple[JobControl, Files]:
-    """Return the control plane of this process: over HTTP on a node, else by its services.
+    """Return the control plane of this process: over HTTP on a node, else through its services.
 
     Raises:
         InvalidInput: the node's URL or key file is not usable.
@@ -70,8 +70,8 @@ def job_control() -> tuple[JobControl, Files]:
 def work_folder() -> Path:
     """Return the folder of all runs of this installation, or of this node.
 
-    Nodes may share a file system and a cluster. The control plane tells a node of its own jobs
-    alone, so that it could not tell the run of another node from a lost one.
+    Nodes may share a file system and a cluster. The control plane tells a node only about its own
+    jobs, so in a shared folder a node would mistake runs of other nodes for lost ones.
 
     Raises:
         InvalidInput: the node's URL or key file is not usable.
@@ -81,7 +81,7 @@ def work_folder() -> Path:
 
 
 def launcher() -> Launcher:
-    """Return the launcher that the settings name. Raises ImproperlyConfigured."""
+    """Return the launcher named in the settings. Raises ImproperlyConfigured."""
     if settings.LAUNCHER == "local":
         return LocalLauncher(machine_memory() * settings.JOB_MEMORY_PERCENT // 100)
     if settings.LAUNCHER == "slurm":
@@ -95,7 +95,7 @@ def launcher() -> Launcher:
             )
         )
     if settings.LAUNCHER == "kubernetes":
-        # 2 s of imports, which no other launcher needs.
+        # These imports take 2 s, and other launchers do not need them.
         from workers.launchers.kubernetes import KubernetesLauncher
         from workers.launchers.trainjobs import KubernetesSettings
 
@@ -117,7 +117,7 @@ def launcher() -> Launcher:
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _begin_traces(**_: Any) -> None:
-    # It calls a task "succeeded" that reported a failed attempt; the supervisor logs how it ended.
+    # Celery logs "succeeded" even for a failed attempt; the supervisor logs the real outcome.
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
     tracing.start("assay-compute")
 
@@ -129,16 +129,16 @@ def _begin_ending_lost_runs(**_: Any) -> None:
 
 
 def _end_lost_runs() -> None:
-    supervises = supervisor()
+    own_supervisor = supervisor()
     while True:
         try:
-            supervises.end_lost(work_folder())
+            own_supervisor.end_lost(work_folder())
         except (Unavailable, NoAnswer) as error:
-            logger.warning("Lost runs are not looked for: %s", error)
+            logger.warning("The search for lost runs failed: %s", error)
         except Exception:
-            logger.exception("Lost runs are not looked for")
+            logger.exception("The search for lost runs failed")
         finally:
-            supervises.control.close()
+            own_supervisor.control.close()
         time.sleep(LOST_RUNS_S)
 
 
@@ -172,27 +172,27 @@ def _end_reports(**_: Any) -> None:
 
 @app.task(name=JOB_TASK)  # type: ignore[untyped-decorator]
 def run(job_id: str) -> None:
-    """Claim a job and run it; return at once if none is claimable."""
-    supervises = supervisor()
+    """Claim a job and run it; return immediately if no job is claimable."""
+    own_supervisor = supervisor()
     began_ns = time.time_ns()
     if not _reports.begun():
-        # A worker whose tasks are not known would be given jobs of any.
+        # The control plane would assign jobs of any task to a worker that has not reported its own.
         logger.warning("Woken for job %s before the tasks of this worker were reported", job_id)
         return
-    taken = supervises.control.claim(job_id, own_name())
-    if taken is None:
+    claimed = own_supervisor.control.claim(job_id, own_name())
+    if claimed is None:
         logger.info("Woken for job %s: no job is claimable", job_id)
         return
-    claim, order = taken
+    claim, order = claimed
     traced = tracing.job_attempt(
         job_id=claim.job_id, kind=claim.kind, attempt=claim.attempt, claim_began_ns=began_ns
     )
     with serving(f"job-{claim.job_id}"), traced:
         logger.info("Job %s: %s, attempt %d", claim.job_id, claim.title, claim.attempt)
         try:
-            supervises.run(claim, order)
+            own_supervisor.run(claim, order)
         except LeaseLost as error:
             logger.warning("%s", error.message)
         except NoAnswer as error:
-            # Its lease runs out, and the controller queues it again.
+            # The job's lease runs out, and the controller queues it again.
             logger.warning("Job %s was not handed over: %s", claim.job_id, error)

@@ -1,4 +1,4 @@
-"""Answers on their way to the gateways: one thread writes them to the reply streams in pipelines,
+"""Delivery of answers to the gateways: one thread writes them to the reply streams in pipelines,
 so that an engine's step never waits for the broker.
 """
 
@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 BATCH = 512
 TRIES = 5
 RETRY_S = 0.2
-# A connection that was quiet for so long is tried before replies are written: a network may have
-# dropped it, and replies whose arrival is unknown are lost.
+# A connection that was idle for this long is tested before replies are written: a network may have
+# dropped it, and replies are lost if their arrival is unknown.
 QUIET_S = 8.0
 # A stream's expiry is renewed this often; far below its time to live.
 RENEW_S = 60.0
@@ -31,7 +31,7 @@ RENEW_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One event of one request, and what seals it."""
+    """One event of one request, and the seals for it."""
 
     seals: ReplySeals
     event: Event
@@ -42,7 +42,7 @@ class Reply:
 
 
 def joined(deltas: Iterable[Delta]) -> list[Delta]:
-    """Return the pieces of one choice with neighboring text joined; those of tool calls stay."""
+    """Return the pieces of one choice with neighboring text joined; tool calls stay separate."""
     result: list[Delta] = []
     for delta in deltas:
         before = result[-1] if result else None
@@ -60,7 +60,7 @@ def joined(deltas: Iterable[Delta]) -> list[Delta]:
 
 
 def merged(replies: list[Reply]) -> list[Reply]:
-    """The same answers with each choice's neighboring deltas joined; order is kept."""
+    """Return the replies with neighboring deltas of each choice joined, in the same order."""
     result: list[Reply] = []
     open_delta: dict[str, dict[int, int]] = {}
     for reply in replies:
@@ -82,19 +82,19 @@ def merged(replies: list[Reply]) -> list[Reply]:
     return result
 
 
-# In place of events that cannot be written, such as text with a lone surrogate.
+# Replaces events that cannot be written, such as text with a lone surrogate.
 UNWRITABLE = Failed("engine_error", "The engine made an answer that cannot be sent.", 500)
 
 
 def broken(replies: list[Reply]) -> list[Reply]:
-    """One failure for each request among them; a gateway that has its end already ignores it."""
-    failure = Failed("unavailable", "The answer was lost on its way; ask again.", 503)
+    """Return a failure for each request; a gateway that already has its last event ignores it."""
+    failure = Failed("unavailable", "The answer was lost in transit; try again.", 503)
     seals = {reply.request_id: reply.seals for reply in replies}
     return [Reply(each, failure) for each in seals.values()]
 
 
 class Replies:
-    """The queue and the thread behind it. `put` returns at once."""
+    """A queue of replies, and the thread that writes them. `put` returns immediately."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -108,8 +108,8 @@ class Replies:
         self._queue.put(reply)
 
     def bounce(self, unopened: NotAddressed) -> bool:
-        """Send a request back to its gateway, unopened; return whether the broker took it. Losing
-        it costs the caller a wait."""
+        """Send a request back to its gateway unopened; return whether the broker accepted it. If it
+        is lost, the caller waits until the deadline."""
         try:
             self._client.xadd(
                 unopened.stream, unopened.fields, maxlen=REPLY_MAXLEN, approximate=True
@@ -120,7 +120,7 @@ class Replies:
         return True
 
     def close(self) -> None:
-        """Write what is queued and stop."""
+        """Write the queued replies and stop."""
         self._queue.put(None)
         self._thread.join(timeout=TRIES * RETRY_S + 5)
 
@@ -131,7 +131,7 @@ class Replies:
                 try:
                     self._write(merged(batch))
                 except Exception:
-                    # Without this thread, no request of this process would have an end.
+                    # If this thread ended, requests of this process would never end.
                     logger.exception("%d replies were not written", len(batch))
                     self._write(broken(batch))
             if over:
@@ -160,14 +160,14 @@ class Replies:
                 return
             except redis.RedisError as error:
                 logger.warning("%d replies were not written: %s", len(replies), error)
-                # How many arrived is unknown, and writing again could repeat text.
+                # Some may have arrived, and writing again could repeat text.
                 replies = broken(replies)
                 time.sleep(RETRY_S * (attempt + 1))
         logger.error("%d replies are lost; their gateways will time out", len(replies))
 
     def _send(self, replies: list[Reply]) -> None:
-        # One entry for what belongs together: the text of an answer that is not streamed, and its
-        # end. The order counts only within a request.
+        # One entry for each request, such as the text and the end of an answer that is not
+        # streamed. Order matters only within a request.
         entries: dict[ReplySeals, list[Event]] = {}
         for reply in replies:
             entries.setdefault(reply.seals, []).append(reply.event)
@@ -192,7 +192,7 @@ class Replies:
 
 
 def _sealed(seals: ReplySeals, events: list[Event]) -> dict[Any, Any]:
-    """Return the fields of an entry, or of the request's failure where the events have no form."""
+    """Return the fields of an entry; if the events cannot be written, those of a failure."""
     try:
         return seals.seal(*events)
     except Exception:

@@ -1,1 +1,1 @@
-"""The process in which an engine worker runs Assay's own engines: client, server, frames."""
+"""Processes in which an engine worker runs its engines: client, server, frames."""

@@ -1,9 +1,9 @@
-"""The engine worker's side of the processes in which its engines run.
+"""The engine worker's client of the processes in which its engines run.
 
-The engines of Assay's tasks share one process: torch and a GPU's context are loaded once. Each task
-of another package has one of its own, so that its code harms no other task. A process starts with
-its first engine and ends with the last one. The worker reads messages, seals and keeps time
-meanwhile, which would take the interpreter's lock from a model about 150 times in one step.
+The engines of Assay's tasks share one process, so that torch and a GPU's context are loaded once.
+Each task of another package has a separate process, so that its code cannot harm other tasks. A
+process starts with its first engine and ends with the last one. The worker's own messages, seals
+and timers would take the interpreter's lock from a model about 150 times in one step.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from workers.engine_process.watch import NO_LIMITS, ProcessLimits
 from workers.engines.protocol import EngineRequest, Sink
 
 logger = logging.getLogger(__name__)
-# An engine ends at its next step. The thread that waits also renews the leases of its worker.
+# An engine ends at its next step. The waiting thread also renews the leases of its worker.
 END_S = 60.0
 # The group of engines that run Assay's own code.
 OWN = ""
 
 
 class OwnEngines:
-    """The engines of one worker that run in processes of their own, one for each group.
+    """The engines of one worker that run in separate processes, one for each group.
 
     Any number of threads may load engines, use them and close them.
 
     Args:
-        logs: Configuration of a process's log, as `logging.config.dictConfig` takes it.
+        logs: Log configuration of a process, for `logging.config.dictConfig`.
         limits: Limits of the process of Assay's own code.
         foreign: Limits of each process of another package's code.
     """
@@ -59,14 +59,14 @@ class OwnEngines:
         code: TaskCode = NO_PACKAGES,
         **settings: Any,
     ) -> ProcessEngine:
-        """Return the engine that the class of a dotted name makes of `folder` and `settings`.
+        """Load an engine: construct the class with a dotted name from `folder` and `settings`.
 
-        `root` holds the folders of all engines and adapters of the group; its process can read no
-        others. A group that is not `OWN` is a task of another package, whose process imports the
+        `root` holds the folders of all engines and adapters of the group; its process can read only
+        these. A group other than `OWN` is a task of another package, whose process imports the
         packages of `code` from the private copies of this process.
 
         Raises:
-            UnsupportedModel, ValueError, MemoryError, OSError: as the engine's class does.
+            UnsupportedModel, ValueError, MemoryError, OSError: as the engine's class.
             EngineFailed: any other error of the engine, or the end of the process.
         """
         process = self._joined(name, root, group)
@@ -100,7 +100,7 @@ class OwnEngines:
 class ProcessEngine:
     """One engine in the process; see `workers.engines.protocol.Engine`.
 
-    `submit` refuses what the engine refuses by a `Failed`, since it does not wait for the engine.
+    `submit` does not wait for the engine, so a refusal by the engine reaches the sink as `Failed`.
     """
 
     def __init__(self, process: EngineProcess, number: int, left: Callable[[], None]) -> None:
@@ -110,7 +110,7 @@ class ProcessEngine:
 
     @property
     def fault(self) -> str:
-        """Return why the process has ended; empty while it runs."""
+        """Reason why the process has ended; empty while it runs."""
         return self._process.fault
 
     @property
@@ -123,12 +123,12 @@ class ProcessEngine:
         self._ask("add_adapter", self._process.limits.load_s, name=name, folder=str(folder))
 
     def remove_adapter(self, name: str) -> None:
-        """Unload an adapter; with the process, it has ended already."""
+        """Unload an adapter; do nothing if the process has ended."""
         if not self.fault:
             self._ask("remove_adapter", within=END_S, name=name)
 
     def submit(self, request: EngineRequest, sink: Sink) -> None:
-        """Queue a request. Raises RequestRefused: it cannot be sent, or the process has ended."""
+        """Queue a request. Raises RequestRefused if it cannot be sent or the process has ended."""
         self._process.submit(self._number, request, sink)
 
     def cancel(self, request_id: str) -> None:
@@ -136,7 +136,7 @@ class ProcessEngine:
         self._process.send({"do": "cancel", "engine": self._number, "request_id": request_id})
 
     def close(self) -> None:
-        """Fail what is running and free the memory. A process that hangs is killed."""
+        """Fail running requests and free the memory. A process that hangs is killed."""
         try:
             if not self.fault:
                 self._ask("close", within=END_S)

@@ -1,4 +1,4 @@
-"""Files that processes with models may open, as Landlock enforces it."""
+"""Paths that processes with models may open; Landlock enforces them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from registry.sandbox.code import code_paths
 
-# Libraries of AMD's devices are nowhere else.
+# Folder of the libraries for AMD's devices.
 _LIBRARIES = "/opt/rocm"
 
 
@@ -32,8 +32,8 @@ def paths_allowed(
 
 
 def code_allowed(package: str = "") -> dict[str, list[str]]:
-    """Return the paths of code: Python's, a package's, those of all loaded packages, and programs
-    and libraries of models."""
+    """Return the paths of code: Python, a package, all loaded packages, and the programs and
+    libraries of models."""
     code = code_paths()
     code["run"] += [_LIBRARIES, *(str(each.resolve()) for each in _packages(package))]
     if program := shutil.which(os.environ.get("ASSAY_ESPEAK_NG", "")):
@@ -42,8 +42,7 @@ def code_allowed(package: str = "") -> dict[str, list[str]]:
 
 
 def _packages(package: str) -> Iterator[Path]:
-    """Yield folders of packages, however they are found: `package`, and those that are loaded, as
-    plug-ins are."""
+    """Yield the folders of `package` and of all loaded packages, such as plug-ins."""
     spec = importlib.util.find_spec(package) if package else None
     yield from map(Path, (spec and spec.submodule_search_locations) or ())
     for name, module in list(sys.modules.items()):

@@ -1,9 +1,8 @@
 """Messages between an engine worker and the process of its engines.
 
-A frame has two lengths, of all that follows and of its JSON; then the JSON; then the bytes that
-stand in the message, one after another. The JSON states where each of them belongs, so that no
-value of a caller can pass for bytes. Nothing is unpickled: one side holds keys, the other reads
-models.
+A frame has two lengths, of the rest of the frame and of its JSON; then the JSON; then the byte
+strings of the message, one after another. The JSON lists the place of each, so that a caller's
+value cannot pass for bytes. Frames do not use pickle: one side holds keys, the other reads models.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ Message = dict[str, Any]
 _Path = tuple[str | int, ...]
 
 MAX_FRAME = 512 * 1024 * 1024
-# Frames that are sent by one call, where so many wait.
+# The most waiting frames that one call sends.
 _TOGETHER = 64
 _READ_AHEAD = 256 * 1024
 _LENGTHS = struct.Struct("!II")
 
 
 class BadFrame(ValueError):
-    """The message has no frame, or the frame no message."""
+    """The message cannot be packed, or the frame cannot be unpacked."""
 
 
 def pack(message: Mapping[str, Any]) -> bytes:
     """Return the frame of a message of JSON values and bytes.
 
     Raises:
-        BadFrame: it is larger than `MAX_FRAME`, or has a value that JSON cannot state.
+        BadFrame: it is larger than `MAX_FRAME`, or has a value that JSON cannot represent.
     """
-    found: list[tuple[_Path, bytes]] = []
-    body = _without_bytes(message, (), found)
-    places = [(path, len(data)) for path, data in found]
+    strings: list[tuple[_Path, bytes]] = []
+    body = _without_bytes(message, (), strings)
+    places = [(path, len(data)) for path, data in strings]
     try:
         text = to_json((body, places), inf_nan_mode="constants")
     except ValueError as error:
@@ -50,28 +49,28 @@ def pack(message: Mapping[str, Any]) -> bytes:
     size = len(text) + sum(length for _, length in places)
     if size > MAX_FRAME:
         raise BadFrame(f"It has {size} bytes; at most {MAX_FRAME} are sent.")
-    return b"".join((_LENGTHS.pack(size, len(text)), text, *(data for _, data in found)))
+    return b"".join((_LENGTHS.pack(size, len(text)), text, *(data for _, data in strings)))
 
 
 def unpack(stream: IO[bytes]) -> Message | None:
     """Return the next message; None at the end of the stream.
 
     Raises:
-        BadFrame: the frame is too large, broken off or malformed.
+        BadFrame: the frame is too large, truncated or malformed.
     """
     head = stream.read(_LENGTHS.size)
     if not head:
         return None
     size, text_size = _LENGTHS.unpack(head) if len(head) == _LENGTHS.size else (0, 1)
     if size > MAX_FRAME or text_size > size:
-        raise BadFrame(f"A frame states {size} bytes, {text_size} of them JSON.")
+        raise BadFrame(f"A frame declares {size} bytes, {text_size} of them JSON.")
     text = stream.read(text_size)
     try:
         body, places = _parsed(text)
         left = size - text_size
         for path, length in places:
             if not 0 <= length <= left:
-                raise BadFrame("A frame states more bytes than it has.")
+                raise BadFrame("A frame declares more bytes than it has.")
             left -= length
             data = stream.read(length)
             if len(data) != length:
@@ -88,28 +87,28 @@ def _parsed(text: bytes) -> Any:
     try:
         return from_json(text)
     except ValueError:
-        # It reads 200 levels of nesting and `to_json` writes 255: a message that one side may send
-        # must not end the other.
+        # `from_json` reads 200 levels of nesting but `to_json` writes 255: a valid message of one
+        # side must not end the other.
         return json.loads(text)
 
 
-def _without_bytes(value: Any, path: _Path, found: list[tuple[_Path, bytes]]) -> Any:
-    """Return `value` with None in place of bytes, which are added to `found`.
+def _without_bytes(value: Any, path: _Path, strings: list[tuple[_Path, bytes]]) -> Any:
+    """Return `value` with None in place of bytes, which are added to `strings`.
 
-    Lists of numbers are not looked into.
+    Lists of numbers are skipped, because they cannot contain bytes.
     """
     if isinstance(value, bytes):
-        found.append((path, value))
+        strings.append((path, value))
         return None
     if isinstance(value, Mapping):
-        return {key: _without_bytes(part, (*path, key), found) for key, part in value.items()}
+        return {key: _without_bytes(part, (*path, key), strings) for key, part in value.items()}
     if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (int, float)):
-        return [_without_bytes(part, (*path, at), found) for at, part in enumerate(value)]
+        return [_without_bytes(part, (*path, at), strings) for at, part in enumerate(value)]
     return value
 
 
 def _put(body: Any, path: Sequence[Any], data: bytes) -> None:
-    """Put bytes in their place. Raises TypeError or LookupError: there is no such place."""
+    """Put bytes in their place. Raises TypeError or LookupError if the place does not exist."""
     for step in path[:-1]:
         body = body[step]
     if body[path[-1]] is not None:
@@ -120,7 +119,7 @@ def _put(body: Any, path: Sequence[Any], data: bytes) -> None:
 class Channel:
     """One side of the socket. Any thread may `send`; one thread reads `messages`.
 
-    A thread of its own writes, so that no caller waits for a slow reader.
+    A separate thread writes, so that callers do not wait for a slow reader.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -131,13 +130,13 @@ class Channel:
         self._thread.start()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Queue a message; it is lost where the other side has ended. Raises BadFrame."""
+        """Queue a message; it is lost if the other side has ended. Raises BadFrame."""
         frame = pack(message)
         if not self._broken:
             self._queue.put(frame)
 
     def messages(self) -> Iterator[Message]:
-        """Yield what comes, until the other side ends. Raises BadFrame."""
+        """Yield messages until the other side ends. Raises BadFrame."""
         raw = self._end.makefile("rb", buffering=0)
         with self._end, io.BufferedReader(raw, _READ_AHEAD) as stream:
             while True:
@@ -150,7 +149,7 @@ class Channel:
                 yield message
 
     def close(self) -> None:
-        """Send what is queued and end the connection."""
+        """Send the queued messages and end the connection."""
         self._queue.put(None)
 
     def _write(self) -> None:

@@ -1,4 +1,4 @@
-"""Requests and events as they travel between an engine worker and the process of its engines."""
+"""Conversion of requests, events and errors to messages between a worker and its engines."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from workers.wire import Done, Event, event_from_json, event_to_json
 
 
 class EngineFailed(Exception):
-    """The engine could not do it; the message begins with the kind of the error."""
+    """An operation of the engine failed; the message begins with the error's class."""
 
 
-# Errors that keep their type on the way back.
+# Errors that keep their type when they are sent to the worker.
 _KEPT = {each.__name__: each for each in (UnsupportedModel, ValueError, MemoryError, OSError)}
 
 
 def request_to_message(request: EngineRequest) -> Message:
-    """Return a request; the bytes of its files in place of its streams."""
+    """Return a request as a message, with bytes in place of its streams."""
     return {
         "request_id": request.request_id,
         "inputs": _part_to_message(request.inputs),
@@ -40,7 +40,7 @@ def request_to_message(request: EngineRequest) -> Message:
 
 
 def request_from_message(message: Message) -> EngineRequest:
-    """Return the request. Raises ValueError and what `import_module` raises."""
+    """Return the request in a message. Raises ValueError and the errors of `import_module`."""
     return EngineRequest(
         request_id=message["request_id"],
         inputs=_part_from_message(message["inputs"], Inputs),
@@ -52,14 +52,14 @@ def request_from_message(message: Message) -> EngineRequest:
 
 
 def event_to_message(event: Event) -> Message:
-    """Return an event; dictionaries with bytes in place of the files that a runner made."""
+    """Return an event as a message, with dictionaries of bytes in place of a runner's files."""
     if isinstance(event, Done) and has_files(event):
         event = replace(event, results=swapped(event.results, _is_file, _file_to_message))
     return event_to_json(event)
 
 
 def event_from_message(message: Message) -> Event:
-    """Return the event, checked. Raises KeyError, TypeError, ValueError or AttributeError."""
+    """Return the checked event. Raises KeyError, TypeError, ValueError or AttributeError."""
     event = event_from_json(message)
     if isinstance(event, Done) and contains(event.results, _has_bytes):
         return replace(event, results=swapped(event.results, _has_bytes, _file_from_message))
@@ -67,26 +67,26 @@ def event_from_message(message: Message) -> Event:
 
 
 def has_files(event: Event) -> bool:
-    """Return whether an event holds files that a runner made."""
+    """Return whether an event contains files that a runner made."""
     return isinstance(event, Done) and contains(event.results, _is_file)
 
 
 def error_to_message(error: BaseException) -> Message:
-    """Return what a caller can tell about an error by its type."""
+    """Return an error as a message that preserves its kind and text."""
     if isinstance(error, RequestRefused):
         return {"refused": str(error), "code": error.code, "status": error.status}
     for kind in type(error).__mro__:
         if _KEPT.get(kind.__name__) is kind:
-            said = str(error)
-            return {"kind": kind.__name__, "said": said[:2000]}
+            text = str(error)
+            return {"kind": kind.__name__, "said": text[:2000]}
     return {"kind": "", "said": f"{type(error).__name__}: {error}"[:2000]}
 
 
 def error_from_message(message: Message) -> Exception:
-    """Return the error to raise here."""
+    """Return the error in a message, for the caller to raise."""
     if "refused" in message:
-        said, code, status = message["refused"], message["code"], message["status"]
-        return RequestRefused(str(said), code=str(code), status=int(status))
+        text, code, status = message["refused"], message["code"], message["status"]
+        return RequestRefused(str(text), code=str(code), status=int(status))
     return _KEPT.get(message["kind"], EngineFailed)(str(message["said"]))
 
 
@@ -96,7 +96,7 @@ def _part_to_message(part: BaseModel) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return what was set of a schema, as JSON and bytes; pydantic would take a stream apart."""
+    """Return the set fields of a schema as JSON and bytes; pydantic would iterate over streams."""
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in value.model_fields_set}
     if isinstance(value, dict):

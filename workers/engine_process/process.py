@@ -1,4 +1,4 @@
-"""One process that runs engines, as its worker sees it: requests, events, calls, and its end."""
+"""The worker's handle of one process that runs engines: requests, events, calls, and its end."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ logger = logging.getLogger(__name__)
 _STANDARD_ERROR = 2
 _FILES_AT_ONCE = 4
 _SERVER = "workers.engine_process.server"
-_INVALID = Failed("engine_error", "The engine made an answer that is not valid.", 500)
+_INVALID = Failed("engine_error", "The engine made an invalid answer.", 500)
 _ENDED = "The process of the model's engine ended; the request can be sent again."
 
 
 class EngineProcess:
-    """One process, and what the worker waits for from it.
+    """One process, and the worker's pending calls and requests to it.
 
     Attributes:
-        users: How many engines use it.
-        root: The folder that holds all weights that it may read.
-        limits: Limits of the process; it is killed beyond one.
-        fault: Why it has ended; empty while it runs.
+        users: Number of engines in the process.
+        root: Folder of all weights that the process may read.
+        limits: Limits of the process; it is killed if it exceeds one.
+        fault: Reason why the process has ended; empty while it runs.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class EngineProcess:
         limits: ProcessLimits,
         group: str,
     ) -> None:
-        """Start the process. What that of a `group` other than Assay's own prints is bounded.
+        """Start the process. The output of a `group` other than Assay's own is bounded.
 
         Raises:
-            OSError, ValueError, ImportError: it cannot be started.
+            OSError, ValueError, ImportError: the process cannot be started.
         """
         self.users = 0
         self.root = root
@@ -107,7 +107,7 @@ class EngineProcess:
         return number
 
     def submit(self, engine: int, request: EngineRequest, sink: Sink) -> None:
-        """Send a request, whose events `sink` gets from the reader's thread."""
+        """Send a request; the reader's thread passes its events to `sink`."""
         key = engine, request.request_id
         message = {"do": "submit", "engine": engine, **request_to_message(request)}
         with self._lock:
@@ -124,12 +124,12 @@ class EngineProcess:
             raise RequestRefused(str(error), code="request_too_large", status=413) from error
 
     def send(self, message: Message) -> None:
-        """Send a message that has no answer."""
+        """Send a message without waiting for an answer."""
         self._channel.send(message)
 
     def ask(self, message: Message, within: float | None = None) -> None:
-        """Send a message and wait until it is done; kill the process if that is not so `within`
-        seconds. Raises as `OwnEngines.load`.
+        """Send a message and wait until it is done; kill the process if that takes longer than
+        `within` seconds. Raises as `OwnEngines.load`.
         """
         number, done = next(self._numbers), Future[None]()
         with self._lock:
@@ -154,7 +154,7 @@ class EngineProcess:
             return bool(self._sinks)
 
     def _kill(self, reason: str) -> None:
-        """Kill the process and all that it started; its `fault` is the reason."""
+        """Kill the process and its descendants; its `fault` is the reason."""
         if not self.fault:
             self._killed_for = self._killed_for or reason
             end_tree(self._started.result().pid)
@@ -162,9 +162,9 @@ class EngineProcess:
     # The methods below run in the reader's thread.
 
     def _run(self, engine: str, theirs: socket.socket) -> None:
-        """Start the process and read what it sends, until it ends.
+        """Start the process and read its messages until it ends.
 
-        The thread that starts it must live as long as it does: the kernel kills it with the thread.
+        The kernel kills the process when this thread, which started it, ends.
         """
         try:
             with theirs:
@@ -206,7 +206,7 @@ class EngineProcess:
         try:
             event = event_from_message(message["event"])
         except Exception as error:
-            # An engine that answers nonsense ends its own request, and none of the others.
+            # An invalid event ends only its own request.
             logger.error("Request %s got an invalid event: %r", key[1], error)
             event = _INVALID
             self.send({"do": "cancel", "engine": key[0], "request_id": key[1]})
@@ -218,17 +218,17 @@ class EngineProcess:
         if sink is None:
             return
         if has_files(event):
-            # A node sends them to the control plane, which must not hold up other events.
+            # A node uploads files to the control plane, which must not delay other events.
             self._files.submit(_tell, sink, event, key[1])
         else:
             _tell(sink, event, key[1])
 
     def _over(self, status: int) -> None:
-        """End everything that waits, once."""
-        what = "engine" if self._group else "engines"
-        how = f". {self._killed_for}" if self._killed_for else f": {_said(status)}."
+        """Set the fault, and fail all pending calls and requests."""
+        noun = "engine" if self._group else "engines"
+        reason = f". {self._killed_for}" if self._killed_for else f": {_exit_reason(status)}."
         with self._lock:
-            self.fault = f"The process of the {what} ended{how}"
+            self.fault = f"The process of the {noun} ended{reason}"
             calls, self._calls = list(self._calls.values()), {}
             sinks, self._sinks = self._sinks, {}
         self._watch.close()
@@ -246,7 +246,7 @@ def _tell(sink: Sink, event: Event, request_id: str) -> None:
         logger.exception("the sink of request %s failed", request_id)
 
 
-def _said(status: int) -> str:
+def _exit_reason(status: int) -> str:
     if status == -signal.SIGKILL:
         return "it was killed, or memory ran out"
     if status < 0:
@@ -271,7 +271,7 @@ def _started(
         stdout=subprocess.PIPE if group else _STANDARD_ERROR,
         stderr=subprocess.STDOUT if group else None,
         env={**run_environment(os.environ), **folders, "PYTHONPATH": paths},
-        # All that it starts is killed with it.
+        # Its session lets `end_tree` kill all of its descendants.
         start_new_session=True,
     )
     if process.stdout is not None:

@@ -1,9 +1,9 @@
 """The process of a worker's engines: `python -m workers.engine_process.server`, with a socket to
 the worker as its standard input.
 
-It has no secret, no database and no broker, ends with the worker, and ignores the signals that tell
-a worker to stop: the worker first lets its requests end. Its argument, as JSON, names the paths
-that it may open (`landlock.ruleset`); `null` where the kernel has no Landlock.
+It has no secret, no database and no broker, and ends with the worker. It ignores the signals that
+tell a worker to stop, because the worker first lets its requests end. Its argument, as JSON, names
+the paths that it may open (`landlock.ruleset`); `null` if the kernel has no Landlock.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from workers.engines.sketches import sketched
 from workers.wire import Done, Event, Failed
 
 logger = logging.getLogger(__name__)
-# Requests of one engine whose prompts are read at a time.
+# Requests of one engine whose prompts are read concurrently.
 PREPARING = 16
 BEAT_S = 1.0
 # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
@@ -55,8 +55,8 @@ _SET_CHILD_SUBREAPER = 36
 
 @dataclass(slots=True)
 class _Served:
-    """One engine, the threads that read prompts for it, and its requests that they still have:
-    true once one was canceled. `begun` are the moments at which they began with one."""
+    """One engine and the threads that prepare its requests. `preparing` maps a request in these
+    threads to whether it was canceled, `begun` to the time at which its preparation began."""
 
     engine: Engine
     pool: ThreadPoolExecutor
@@ -65,7 +65,7 @@ class _Served:
     begun: dict[str, float] = field(default_factory=dict)
 
     def age(self) -> float:
-        """Return how long the engine has worked on its present step, or on the oldest prompt."""
+        """Return the seconds spent on the engine's current step or its oldest prompt."""
         with self.lock:
             oldest = min(self.begun.values(), default=None)
         preparing = 0.0 if oldest is None else time.monotonic() - oldest
@@ -73,12 +73,12 @@ class _Served:
 
 
 class Server:
-    """Does what the worker sends. Its one reading thread waits for no engine."""
+    """Executes the worker's messages. Its single reading thread never waits for an engine."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._served: dict[int, _Served] = {}
-        # Ending the work on a prompt may wait for the end of a process.
+        # Canceling may wait for the end of a prompt process.
         self._cancels = ThreadPoolExecutor(1, "engine-cancels")
 
     def run(self) -> None:
@@ -88,7 +88,7 @@ class Server:
             getattr(self, f"_{message['do']}")(message)
 
     def _beat(self) -> None:
-        """Say every second how long each engine has worked on its present step, or a prompt."""
+        """Report every second how long each engine has worked on its current step or a prompt."""
         while True:
             time.sleep(BEAT_S)
             ages = {str(number): served.age() for number, served in list(self._served.items())}
@@ -108,7 +108,7 @@ class Server:
         served.pool.submit(self._prepare, served, message)
 
     def _prepare(self, served: _Served, message: Message) -> None:
-        """Hand a request to its engine, which reads its prompt in this thread."""
+        """Submit a request to its engine, which reads its prompt in this thread."""
         request_id = message["request_id"]
 
         def sink(event: Event) -> None:
@@ -133,7 +133,7 @@ class Server:
             canceled = served.preparing.pop(request_id)
             del served.begun[request_id]
         if canceled:
-            served.engine.cancel(request_id)  # It may not have known the request before.
+            served.engine.cancel(request_id)  # An earlier cancel came before the engine had it.
 
     def _cancel(self, message: Message) -> None:
         served, request_id = self._served.get(message["engine"]), message["request_id"]
@@ -146,7 +146,7 @@ class Server:
 
     def _load(self, message: Message) -> None:
         def load() -> None:
-            # Before anything of the task is imported.
+            # Check this before any code of the task is imported.
             entered = code_enter(message["packages"])
             if entered != message["code"]:
                 raise CodeUnknown(
@@ -177,7 +177,7 @@ class Server:
         self._do(message, close)
 
     def _do(self, message: Message, action: Callable[[], None]) -> None:
-        """Act in a thread of its own, since loading takes minutes, and answer the call then."""
+        """Run an action in a separate thread, since loading takes minutes, then answer the call."""
 
         def act() -> None:
             answer: dict[str, Any] = {"call": message["call"]}
@@ -201,20 +201,20 @@ class Server:
 
 
 def _end_with_worker() -> None:
-    """Have the kernel kill this process with the worker; stopping is up to the worker."""
+    """Have the kernel kill this process with the worker, and ignore signals to stop."""
     end_with_parent()
-    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> None:
     """Serve the worker on standard input until it ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     die_first()
-    # What the code of an engine starts stays below this process, so that it can be ended with it.
+    # Orphaned descendants are reparented to this process, so that they can be ended with it.
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     confine_code(json.loads(sys.argv[1]))
-    # The kernel forgets this when a process gets other privileges.
+    # Call this after privileges change, because the kernel then resets the parent-death signal.
     _end_with_worker()
     hide_process()
     end = socket.socket(fileno=os.dup(0))
@@ -228,7 +228,7 @@ def main() -> None:
     except BaseException:
         logger.exception("The worker's messages cannot be read")
     finally:
-        os._exit(status)  # Whatever its threads do.
+        os._exit(status)  # Do not wait for other threads.
 
 
 if __name__ == "__main__":

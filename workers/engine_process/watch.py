@@ -1,4 +1,4 @@
-"""Watch over a process of engines: its steps, its memory, what it starts and what it prints."""
+"""Watchdog of a process of engines: its steps, memory, child processes and output."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import psutil
 from workers.launchers.memory import GIB, memory_of, tree_of
 
 LOOK_S = 0.25
-# Rounds in which processes are ended that start others meanwhile.
+# Rounds of killing child processes, which may start others during a round.
 _ROUNDS = 50
-# What one process may print in a minute; the rest is counted and dropped.
+# Limit on the output of one process per minute; output beyond it is counted and dropped.
 OUTPUT_BYTES, OUTPUT_S = 64 * 1024, 60.0
 _LINE_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessLimits:
-    """Limits of one process of engines, beyond which it is killed; None sets none.
+    """Limits of one process of engines, which is killed if it exceeds one; None means no limit.
 
-    `batch_s` is for one step of an engine, such as a batch, and for the time without a sign of life
-    while requests wait; `load_s` for the load of a model; `memory` in bytes, for all that the
-    process starts too; `processes` for how many it starts.
+    `batch_s` limits one step of an engine, such as a batch, and the time without a sign of life
+    while requests wait; `load_s` the loading of a model; `memory` the bytes of the process and its
+    children together; `processes` the number of its children.
     """
 
     batch_s: float | None = None
@@ -43,10 +43,10 @@ NO_LIMITS = ProcessLimits()
 
 
 class Watch:
-    """A thread that ends one process once it is beyond a limit.
+    """A thread that ends one process once it exceeds a limit.
 
-    The process says every second how long each of its engines has worked on its present step. One
-    that says nothing, because a step holds the interpreter's lock, hangs as well.
+    Every second the process reports how long each of its engines has worked on its current step.
+    A process that does not report, because a step holds the interpreter's lock, also hangs.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Watch:
         waits: Callable[[], bool],
         end: Callable[[str], None],
     ) -> None:
-        """`waits` tells whether a request waits for the process; `end` kills it for a reason."""
+        """`waits` returns whether a request waits for the process; `end` kills it for a reason."""
         self._pid, self._limits = pid, limits
         self._waits, self._end = waits, end
         self._over = threading.Event()
@@ -66,16 +66,16 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="engine-watch", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the thread."""
         self._thread.start()
 
     def beat(self, ages: Mapping[str, float]) -> None:
-        """Note how long the engines have worked on their present steps, in seconds."""
+        """Record the seconds that each engine has worked on its current step."""
         self._longest = max((float(age) for age in ages.values()), default=0.0)
         self._heard = time.monotonic()
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._over.set()
 
     def _run(self) -> None:
@@ -85,7 +85,7 @@ class Watch:
                 return
 
     def _excess(self) -> str:
-        """Return the limit that the process is beyond, as a sentence; empty for none."""
+        """Return a sentence on the limit that the process exceeds; empty if there is none."""
         limits = self._limits
         if not self._waits():
             self._heard = max(self._heard, time.monotonic())
@@ -106,15 +106,15 @@ class Watch:
 
 
 def end_tree(pid: int) -> None:
-    """Kill a process that leads a session, and all that it started.
+    """Kill a process that leads a session, and all of its descendants.
 
-    It is stopped first and killed last: its orphans come to it, so that it leads to all of them.
+    It is stopped first and killed last, because orphaned descendants are reparented to it.
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGSTOP)
     for _ in range(_ROUNDS):
-        started = [each for each in tree_of(pid)[1:] if _kill(each)]
-        if not started:
+        children = [each for each in tree_of(pid)[1:] if _kill(each)]
+        if not children:
             break
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
@@ -123,7 +123,7 @@ def end_tree(pid: int) -> None:
 
 
 def _kill(process: psutil.Process) -> bool:
-    """Kill a process; return False when it is dead and only not reaped yet."""
+    """Kill a process; return False if it is already dead or cannot be killed."""
     try:
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
@@ -134,7 +134,7 @@ def _kill(process: psutil.Process) -> bool:
 
 
 def forward_output(pipe: IO[bytes], name: str) -> None:
-    """Write what a process prints to this one's standard error, within a bound for each minute."""
+    """Forward a process's output to this process's standard error, with a limit per minute."""
     thread = threading.Thread(target=_forward, args=(pipe, name), name="engine-output", daemon=True)
     thread.start()
 

@@ -1,7 +1,7 @@
-"""Engines hold a model in memory and answer requests. They know no Django and reach no network."""
+"""Engines hold a model in memory and answer requests, without Django and without a network."""
 
 import os
 
-# Everything is loaded from verified folders; a library that looks for a hub finds it switched off.
+# Engines load from verified folders only; this keeps libraries from trying the Hugging Face hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,6 +1,6 @@
-"""One causal model with any number of adapters on it, mixed row by row in one forward pass.
+"""One causal model with any number of adapters; rows of one forward pass may use different ones.
 
-An adapter is LoRA, or a soft prompt.
+An adapter is a LoRA adapter or a soft prompt.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from workers.engines.soft_prompts import is_soft_prompt, read_soft_prompt, with_
 from workers.engines.stacked_lora import StackedLora
 
 BASE = "__base__"  # PEFT's name for a row without an adapter
-# A label that training does not learn.
-IGNORED = -100  # torch's cross-entropy leaves these positions out
-# Positions whose logits are computed at once: 0.3 GB for a vocabulary of 150,000, and some copies.
+IGNORED = -100  # label of positions that torch's cross-entropy leaves out
+# Positions whose logits are computed at once: 0.3 GB for a vocabulary of 150,000, plus copies.
 SLICE = 512
 _MIXED = "*"
 MAX_RANK = 256
 _LORA_WEIGHT = re.compile(r"\.lora_(embedding_)?[AB](\.weight)?$")
-# Others may change the base for every row, as `layer_replication` and the initialization "pissa"
-# do, or hold regular expressions, whose match can take hours.
+# Other settings may change the base for every row (`layer_replication`, the initialization
+# "pissa"), or contain regular expressions, whose match can take hours.
 _SERVED_SETTINGS = {
     "base_model_name_or_path",
     "fan_in_fan_out",
@@ -49,20 +48,20 @@ _SERVED_SETTINGS = {
 
 
 class AdaptedModel:
-    """The model of an engine. Only the engine's thread may call it, but for `virtual_tokens`.
+    """The model of an engine. Except for `virtual_tokens`, only the engine's thread may call it.
 
-    LoRA runs stacked (`StackedLora`). What cannot be stacked, such as an adapter of an embedding,
-    runs as PEFT does it, whose hooks for each row cost time in every layer.
+    LoRA runs stacked (`StackedLora`). Adapters that cannot be stacked, such as those of an
+    embedding, run through PEFT, whose hooks for each row cost time in every layer.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        # Of weights without gradients, torch multiplies a copy for each row of a strided input, as
-        # the last positions of a prompt are: seconds in place of milliseconds.
+        # With a strided input (the last positions of prompts), torch copies weights without
+        # gradients for each row of the product: seconds instead of milliseconds.
         model.get_output_embeddings().register_forward_pre_hook(_contiguous)
         self._peft: Any = None
         self._stacked: StackedLora | None = None
-        self._inner: dict[str, str] = {}  # our name → PEFT's, which must hold no dots
+        self._inner: dict[str, str] = {}  # our name → PEFT's, which must not contain dots
         self._soft: dict[str, Tensor] = {}
         self._made = 0
         self._mode = BASE
@@ -73,7 +72,7 @@ class AdaptedModel:
         return device
 
     def add(self, name: str, folder: Path) -> None:
-        """Load LoRA or a soft prompt. Raises ValueError: the name is taken, or it does not fit."""
+        """Load a LoRA adapter or soft prompt. Raises ValueError: name taken, or it does not fit."""
         if name in self._inner or name in self._soft:
             raise ValueError(f"An adapter named {name!r} is loaded already.")
         if is_soft_prompt(folder):
@@ -104,7 +103,7 @@ class AdaptedModel:
         self._mode = ""  # loading activates the newest adapter
 
     def remove(self, name: str) -> None:
-        """Unload an adapter. Raises ValueError when there is none of that name."""
+        """Unload an adapter. Raises ValueError if the name is unknown."""
         if self._soft.pop(name, None) is not None:
             return
         if name not in self._inner:
@@ -112,9 +111,9 @@ class AdaptedModel:
         self._forget(self._inner.pop(name))
 
     def virtual_tokens(self, name: str | None) -> int:
-        """Return how many positions an adapter fills before each prompt."""
-        found = self._soft.get(name or "")
-        return 0 if found is None else len(found)
+        """Return the number of positions that an adapter fills before each prompt."""
+        prompt = self._soft.get(name or "")
+        return 0 if prompt is None else len(prompt)
 
     def __call__(
         self,
@@ -126,7 +125,7 @@ class AdaptedModel:
         images: Tensor | None = None,
         starts: Sequence[int] | None = None,
     ) -> Tensor:
-        """Logits [rows, vocabulary] of each row's last position, in float32.
+        """Return the logits [rows, vocabulary] of each row's last position, in float32.
 
         Args:
             input_ids: [rows, new positions].
@@ -135,8 +134,8 @@ class AdaptedModel:
             cache: Grows by the new positions.
             adapters: A loaded adapter's name for each row, or None.
             images: Pixels of the images whose places are in `input_ids`, row by row.
-            starts: Position at which each row's prompt begins, when it is run; soft prompts fill
-                the first of them, whatever `input_ids` has there.
+            starts: Position at which each row's prompt begins, if prompts are run; soft prompts
+                replace `input_ids` from there.
         """
         inputs = {
             "input_ids": input_ids,
@@ -159,27 +158,27 @@ class AdaptedModel:
         Args:
             input_ids: [rows, positions], padded on the right.
             mask: [rows, positions].
-            labels: [rows, positions]; `IGNORED` where no token is measured.
+            labels: [rows, positions]; `IGNORED` for tokens that are not measured.
             adapters: A loaded adapter's name for each row, or None.
         """
         inputs = {"input_ids": input_ids, "attention_mask": mask}
         output = self._output(inputs, adapters, [0] * len(adapters))
-        each = torch.nn.functional.cross_entropy(
+        nats = torch.nn.functional.cross_entropy(
             output.logits[:, :-1].float().transpose(1, 2),
             labels[:, 1:],
             ignore_index=IGNORED,
             reduction="none",
         )
-        return each.double().sum(dim=1)
+        return nats.double().sum(dim=1)
 
     def log_probabilities(self, tokens: Sequence[int], adapter: str | None) -> Iterator[Tensor]:
-        """Yield the log probabilities of what follows each position, for some positions at a time.
+        """Yield the log probabilities of the token after each position, in slices of positions.
 
-        Those are run through a cache, one slice after the other: all logits of a long text would
-        take several times the memory of the model.
+        The slices run through a cache one after the other: all logits of a long text would take
+        several times the memory of the model.
 
         Args:
-            tokens: Tokens of one text, with the places of a soft prompt.
+            tokens: Tokens of one text, after the places of a soft prompt.
             adapter: A loaded adapter's name, or None.
 
         Yields:
@@ -187,11 +186,11 @@ class AdaptedModel:
         """
         cache = SlabCache()
         for start in range(0, len(tokens), SLICE):
-            part = torch.tensor([tokens[start : start + SLICE]], device=self.device)
-            end = start + part.shape[1]
+            ids = torch.tensor([tokens[start : start + SLICE]], device=self.device)
+            end = start + ids.shape[1]
             inputs = {
-                "input_ids": part,
-                "attention_mask": part.new_ones(1, end),
+                "input_ids": ids,
+                "attention_mask": ids.new_ones(1, end),
                 "position_ids": torch.arange(start, end, device=self.device).unsqueeze(0),
                 "cache": cache,
                 "use_cache": True,
@@ -229,7 +228,7 @@ class AdaptedModel:
         return self._stacked
 
     def _unstack(self) -> None:
-        """Let go of the stacks before PEFT changes its layers."""
+        """Drop the stacks before PEFT changes its layers."""
         if self._stacked is not None:
             self._stacked.close()
             self._stacked = None
@@ -275,25 +274,25 @@ def _contiguous(_module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def lora_config(folder: Path) -> LoraConfig:
-    """Return the adapter's config, when it is plain LoRA in safetensors. Raises ValueError."""
+    """Return the config of an adapter in plain LoRA and safetensors. Raises ValueError."""
     if not (folder / "adapter_model.safetensors").is_file():
         raise ValueError(f"{folder.name} has no adapter_model.safetensors.")
     try:
-        stated = read_json(folder / "adapter_config.json")
+        config = read_json(folder / "adapter_config.json")
     except UnsupportedModel as error:
         raise ValueError(str(error)) from error
-    if stated.get("peft_type") != "LORA":
-        raise ValueError(f"{folder.name} is a {stated.get('peft_type')!r} adapter, not LORA.")
-    usual = LoraConfig().to_dict()
-    for key, value in stated.items():
-        if key not in _SERVED_SETTINGS and value and value != usual.get(key):
+    if config.get("peft_type") != "LORA":
+        raise ValueError(f"{folder.name} is a {config.get('peft_type')!r} adapter, not LORA.")
+    defaults = LoraConfig().to_dict()
+    for key, value in config.items():
+        if key not in _SERVED_SETTINGS and value and value != defaults.get(key):
             raise ValueError(f"{folder.name} sets {key[:40]}, which this engine does not serve.")
-    rank, modules = stated.get("r"), stated.get("target_modules")
+    rank, modules = config.get("r"), config.get("target_modules")
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
-        raise ValueError(f"{folder.name} has no rank of 1 to {MAX_RANK}.")
+        raise ValueError(f"{folder.name} must have a rank of 1 to {MAX_RANK}.")
     if modules != "all-linear" and not _is_names(modules):
-        raise ValueError(f"{folder.name} has no list of the modules that it changes.")
-    # PEFT loads a weight of another name into the base.
+        raise ValueError(f"{folder.name} does not list the modules that it changes.")
+    # PEFT would load weights of other names into the base.
     if other := [name for name in weight_names(folder) if not _LORA_WEIGHT.search(name)]:
         raise ValueError(f"{folder.name} holds {other[0][:80]}, which is not a weight of LoRA.")
     try:

@@ -1,6 +1,6 @@
-"""The architecture that a config names, among those that a task declares. Loads no torch.
+"""Lookup of the architecture that a config names, among those of a task. Does not load torch.
 
-A config chooses among them by name; nothing in a model's folder may name code to run.
+A config selects an architecture by name; no file of a model may name code to run.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.]{1,100}")
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
-# In front of the names of timm's architectures, in declarations and reports.
+# Prefix of timm's architectures in declarations and reports.
 TIMM = "timm."
 
-# The causal architecture that a GGUF's `general.architecture` stands for.
+# Causal architectures by a GGUF file's `general.architecture`.
 GGUF_ARCHITECTURES = {"llama": "LlamaForCausalLM"}
 
 
 class UnsupportedModel(ValueError):
-    """The folder's config is missing, malformed, asks for code or names no allowed architecture."""
+    """The config is missing, malformed, requires code or names an architecture not allowed."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of bounded size. Raises UnsupportedModel with the reason."""
+    """Return a JSON object from a file of bounded size. Raises UnsupportedModel with the reason."""
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise UnsupportedModel(f"{path.name} is larger than {MAX_CONFIG_BYTES} bytes.")
@@ -40,43 +40,43 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def is_timm(config: Mapping[str, Any]) -> bool:
-    """Return whether a `config.json` is one of timm's: it names one `architecture`, and how images
-    are prepared in `pretrained_cfg`."""
+    """Return whether a `config.json` is in timm's format: it has an `architecture`, and describes
+    the preparation of images in `pretrained_cfg`."""
     return isinstance(config.get("architecture"), str) and isinstance(
         config.get("pretrained_cfg"), dict
     )
 
 
 def architecture_of(folder: Path, allowed: Sequence[str]) -> str:
-    """The one allowed architecture that `config.json` names; timm's as `timm.<name>`. Raises
+    """Return the allowed architecture that `config.json` names; timm's as `timm.<name>`. Raises
     UnsupportedModel."""
     config = read_json(folder / "config.json")
     if "auto_map" in config:
         raise UnsupportedModel("config.json has an auto_map, which would run the model's own code.")
-    named = config.get("architectures")
+    names = config.get("architectures")
     if is_timm(config):
         if config.get("model_args"):
-            # They go to the function that builds the model, which also reads files.
+            # timm passes them to the function that builds the model, which can read files.
             raise UnsupportedModel("config.json has model_args, which are not accepted.")
-        named = [f"{TIMM}{config['architecture']}"]
-    if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
+        names = [f"{TIMM}{config['architecture']}"]
+    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise UnsupportedModel("config.json must name exactly one architecture.")
-    if named[0] not in allowed:
+    if names[0] not in allowed:
         raise UnsupportedModel(
-            f"The architecture {named[0]!r} is not one of: {', '.join(sorted(allowed))}."
+            f"The architecture {names[0]!r} is not one of: {', '.join(sorted(allowed))}."
         )
     _check_backbone(config)
-    return named[0]
+    return names[0]
 
 
 def _check_backbone(config: Any) -> None:
-    """Raise UnsupportedModel when a part of the config names a backbone that is not built in.
+    """Raise UnsupportedModel if any part of the config names a backbone that is not built in.
 
     timm reads `hf_hub:<owner>/<name>` from the network and `local-dir:<folder>` from any folder.
     """
     if isinstance(config, list):
-        for each in config:
-            _check_backbone(each)
+        for part in config:
+            _check_backbone(part)
     if not isinstance(config, dict):
         return
     for name, value in config.items():
@@ -91,10 +91,10 @@ def _check_backbone(config: Any) -> None:
 def pipeline_parts(
     folder: Path, allowed: Sequence[str], components: Sequence[str]
 ) -> tuple[str, dict[str, str]]:
-    """The one allowed pipeline that `model_index.json` names, and the class of each of its parts.
+    """Return the allowed pipeline that `model_index.json` names, and the class of each part.
 
-    A part is a folder; an index may also hold plain settings, and parts that it leaves out as
-    `[null, null]`. `components` are the classes that parts may have, as `library.Class`.
+    A part is a folder; an index may also contain plain settings, and `[null, null]` for omitted
+    parts. `components` are the allowed classes of parts, as `library.Class`.
 
     Raises:
         UnsupportedModel: the index names another class, or a folder that is missing.
@@ -109,15 +109,17 @@ def pipeline_parts(
     for name, value in index.items():
         if name.startswith("_") or not isinstance(value, (list, dict)) or value == [None, None]:
             continue
-        named = ".".join(value) if _is_part(value) else ""
-        if named not in components:
+        component = ".".join(value) if _is_part(value) else ""
+        if component not in components:
             raise UnsupportedModel(
                 f"model_index.json names {str(value)[:100]} as its {name[:60]}; a part must be one "
                 f"of: {', '.join(sorted(components))}."
             )
         if name != Path(name).name or not (folder / name).is_dir():
-            raise UnsupportedModel(f"model_index.json names {name[:60]!r}, no folder of the model.")
-        parts[name] = named.rpartition(".")[2]
+            raise UnsupportedModel(
+                f"{name[:60]!r} in model_index.json is not a folder of the model."
+            )
+        parts[name] = component.rpartition(".")[2]
     return pipeline, parts
 
 

@@ -1,8 +1,8 @@
-"""Recordings as models hear them: one channel, at the model's rate.
+"""Recordings as models read them: one channel, at the model's rate.
 
-The media check has decoded every file before it comes here, and its bounds are the only ones
-(`registry/media/limits.py`): how long a recording may be is not stated a second time. A file that
-cannot be read all the same is refused, never a crash.
+The media check has decoded every file before, and bounds the length of a recording
+(`registry/media/limits.py`); this module does not repeat that bound. An unreadable file is refused
+and never crashes the engine.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ MAX_CHANNELS = 8
 _BLOCK_FRAMES = 65_536
 # `resample_poly` looks this many samples, of the lower rate, to either side.
 _FILTER_REACH = 10
-# The quietest moment is looked for in windows of this length.
+# Length of the windows in which the quietest moment is searched.
 _QUIET_S = 0.1
 
 
 class UnreadableAudio(ValueError):
-    """The file is no recording within bounds; the message is a sentence."""
+    """The file is not a recording within bounds; the message is a sentence."""
 
 
 def read_audio(source: Media, rate: int) -> np.ndarray:
     """Return the samples in float32, channels averaged, at `rate` a second.
 
-    The recording is resampled while it is decoded, so that memory is bounded by its seconds and not
-    by the rate that the file states.
+    The recording is resampled while it is decoded, so that memory depends on its length in seconds
+    and not on the rate that the file declares.
 
     Raises:
-        UnreadableAudio: it cannot be decoded, or is empty.
+        UnreadableAudio: the recording cannot be decoded, or is empty.
     """
     try:
         with soundfile.SoundFile(source) as file:
@@ -45,7 +45,7 @@ def read_audio(source: Media, rate: int) -> np.ndarray:
             blocks = list(_resampled(file, rate))
     except UnreadableAudio:
         raise
-    # libsndfile's own error, and what its Python side raises for a damaged file.
+    # libsndfile's own error, and the errors of its Python wrapper for a damaged file.
     except Exception as error:
         raise UnreadableAudio(
             "The recording cannot be read; save it again as WAV, FLAC, OGG or MP3."
@@ -54,7 +54,7 @@ def read_audio(source: Media, rate: int) -> np.ndarray:
     if not len(samples):
         raise UnreadableAudio("The recording holds no sound.")
     if not np.isfinite(samples).all():
-        raise UnreadableAudio("The recording holds samples that are not numbers.")
+        raise UnreadableAudio("The recording holds samples that are not finite numbers.")
     return samples
 
 
@@ -73,23 +73,23 @@ def _check(file: soundfile.SoundFile) -> None:
 
 
 def _resampled(file: soundfile.SoundFile, rate: int) -> Iterator[np.ndarray]:
-    """Yield the recording at `rate`, block by block; the same samples as in one piece.
+    """Yield the recording at `rate` in blocks, with the same samples as if resampled at once.
 
-    Each block is resampled with enough of its neighbors for the filter, and their part is cut off.
+    Each block is resampled with the neighboring samples that the filter needs, then cut to size.
     """
     shared = math.gcd(file.samplerate, rate)
     up, down = rate // shared, file.samplerate // shared
-    # Of whole periods of both rates, so that each block begins on a sample of both.
+    # A whole number of periods of both rates, so that each block begins on a sample of both.
     around = down * math.ceil(_FILTER_REACH * max(up, down) / (up * down) + 1)
     step = down * max(1, _BLOCK_FRAMES // down)
-    before, held = np.empty(0, np.float32), np.empty(0, np.float32)
+    before, pending = np.empty(0, np.float32), np.empty(0, np.float32)
     for block in _decoded(file):
-        held = np.concatenate([held, block])
-        while len(held) >= step + around:
-            yield _piece(before, held[:step], held[step : step + around], up, down)
-            before, held = np.concatenate([before, held[:step]])[-around:], held[step:]
-    if len(held):
-        yield _piece(before, held, held[:0], up, down)
+        pending = np.concatenate([pending, block])
+        while len(pending) >= step + around:
+            yield _piece(before, pending[:step], pending[step : step + around], up, down)
+            before, pending = np.concatenate([before, pending[:step]])[-around:], pending[step:]
+    if len(pending):
+        yield _piece(before, pending, pending[:0], up, down)
 
 
 def _piece(
@@ -97,10 +97,10 @@ def _piece(
 ) -> np.ndarray:
     if up == down:
         return block
-    whole = resample_poly(np.concatenate([before, block, after]), up, down)
+    resampled = resample_poly(np.concatenate([before, block, after]), up, down)
     start = len(before) * up // down
     length = math.ceil(len(block) * up / down)
-    return np.ascontiguousarray(whole[start : start + length], dtype=np.float32)
+    return np.ascontiguousarray(resampled[start : start + length], dtype=np.float32)
 
 
 def _decoded(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
@@ -111,19 +111,18 @@ def _decoded(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 def windows(samples: np.ndarray, rate: int, longest_s: float, slack_s: float) -> list[slice]:
     """Cut a recording into windows of at most `longest_s` seconds.
 
-    Each cut is at the quietest moment of the window's last `slack_s` seconds, so that few words are
-    cut in two.
+    Each cut is at the quietest moment of the window's last `slack_s` seconds, to split few words.
     """
     longest, slack = int(longest_s * rate), int(slack_s * rate)
-    found: list[slice] = []
+    slices: list[slice] = []
     start = 0
     while len(samples) - start > longest:
         stop = start + longest
         cut = stop - slack + _quietest(samples[stop - slack : stop], int(_QUIET_S * rate))
-        found.append(slice(start, cut))
+        slices.append(slice(start, cut))
         start = cut
-    found.append(slice(start, len(samples)))
-    return found
+    slices.append(slice(start, len(samples)))
+    return slices
 
 
 def _quietest(samples: np.ndarray, length: int) -> int:

@@ -1,4 +1,4 @@
-"""Recordings as audio classifiers read them, by the extractor that a model's files name."""
+"""Features of recordings for audio classifiers, by the extractor that a model's files name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG = "preprocessor_config.json"
 EXTRACTORS = frozenset(
     {"ASTFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor"}
 )
-# Least and most of what the files may state; each sizes an array.
+# Bounds on settings in the files; each determines the size of an array.
 _BOUNDS = {
     "sampling_rate": (4_000, 48_000),
     "num_mel_bins": (8, 256),
@@ -27,20 +27,20 @@ _BOUNDS = {
     "hop_length": (40, 4_096),
     "n_fft": (64, 4_096),
 }
-# Models of raw samples read windows of this length; the others say theirs.
+# Length of windows for models of raw samples; other models specify their own.
 WINDOW_S = 30.0
 _FRAME_S = 0.01
-# Shorter recordings are filled up with silence: convolutions need some samples to begin with.
+# Shorter recordings are padded with silence, because convolutions need a minimum of samples.
 _SHORTEST_S = 0.1
 
 
 class AudioFeatures:
-    """Cuts recordings into windows and turns each into what the model reads.
+    """Cuts recordings into windows and turns each into the model's input.
 
     `time_last`: time is the last dimension of a window, not the first.
 
     Raises from the constructor:
-        UnsupportedModel: the files name another extractor, or state sizes out of bounds.
+        UnsupportedModel: the files name another extractor, or set sizes out of bounds.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,10 +52,10 @@ class AudioFeatures:
                 f"{', '.join(sorted(EXTRACTORS))}."
             )
         for key, (least, most) in _BOUNDS.items():
-            stated = config.get(key, least)
-            if type(stated) is not int or not least <= stated <= most:
+            value = config.get(key, least)
+            if type(value) is not int or not least <= value <= most:
                 raise UnsupportedModel(
-                    f"{CONFIG} states the {key} {str(stated)[:40]}; it must be {least} to {most}."
+                    f"{CONFIG} states the {key} {str(value)[:40]}; it must be {least} to {most}."
                 )
         try:
             self.extractor = getattr(transformers, str(name)).from_pretrained(
@@ -69,9 +69,9 @@ class AudioFeatures:
             raise UnsupportedModel(f"{CONFIG} cannot be used: {error}") from error
 
     def __call__(self, samples: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return the windows of a recording, [windows, …], and the share of it in each."""
+        """Return the windows of a recording, [windows, …], and their shares of its length."""
         cuts = windows(samples, self.rate, self.window_s, self.window_s / 3)
-        # All but the last are nearly as long; one that is too short to be read says little.
+        # Only the last window is much shorter; if it is too short to be read, its share is tiny.
         values = [self._window(samples[each]) for each in cuts]
         longest = max(value.shape[0] for value in values)
         padded = [_longer(value, longest) for value in values]
@@ -82,8 +82,8 @@ class AudioFeatures:
         least = int(_SHORTEST_S * self.rate)
         if len(samples) < least:
             samples = np.pad(samples, (0, least - len(samples)))
-        found = self.extractor(samples, sampling_rate=self.rate, return_tensors="pt")
-        values: Tensor = found[self.extractor.model_input_names[0]][0]
+        features = self.extractor(samples, sampling_rate=self.rate, return_tensors="pt")
+        values: Tensor = features[self.extractor.model_input_names[0]][0]
         return values.to(torch.float32)
 
 
@@ -94,6 +94,6 @@ def _window_s(extractor: Any) -> float:
 
 
 def _longer(values: Tensor, length: int) -> Tensor:
-    """Fill up raw samples with silence; features have one length."""
+    """Pad raw samples with silence; windows of features all have the same length."""
     missing = length - values.shape[0]
     return torch.nn.functional.pad(values, (0, missing)) if missing else values

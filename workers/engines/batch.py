@@ -1,4 +1,4 @@
-"""The rows that are being answered together: prefill, join, step, leave."""
+"""Batch of rows that are answered together: prefill, join, step, leave."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One choice of a request on its way. `limit` is how many tokens it may still have made in all.
+    """One choice of a request while it is generated. `limit` is the most tokens of its answer.
 
     `images` are the pixels of the images that the prompt has places for. `reference` holds the
     tokens of an answer whose likelihood is measured with the generation, `likelihood` the result,
-    {"nats", "tokens", "complete"}; `reference_cut` if it had no room. Rows of one prompt share the
-    list `prompt`. `echo` is the prompt's text, where the answer begins with it. `options` are those
-    of the request and `grammar` is what the answer must fit, for engines that pass them on.
+    {"nats", "tokens", "complete"}; `reference_cut` is set if the reference was cut to fit. Rows of
+    one prompt share the list `prompt`. `echo` is the prompt's text if the answer begins with it.
+    `options` (of the request) and `grammar` (of the answer) are for engines that pass them on.
     """
 
     request_id: str
@@ -66,27 +66,27 @@ class Row:
 
     @property
     def place(self) -> int:
-        """Return the place of the row's prompt among those of the request."""
+        """Index of the row's prompt among the prompts of the request."""
         return self.index // self.choices.made
 
     @property
     def length(self) -> int:
-        """Positions that the row fills in the cache once its newest token is in it."""
+        """Positions that the row fills in the cache, including its newest token."""
         return len(self.prompt) + self.produced
 
     @property
     def final_length(self) -> int:
-        """The most positions that the row can come to fill."""
+        """The most positions that the row can fill."""
         return len(self.prompt) + self.limit
 
     def begin(self) -> None:
-        """Send the prompt, where the answer begins with it."""
+        """Send the prompt if the answer begins with it."""
         if self.echo is not None:
             scores = self.choices.prompt_scores.get(self.place)
             self._send(Delta(self.echo, 0, self.index, scores=scores))
 
     def shape(self, logits: Tensor) -> None:
-        """Change the row's logits [vocabulary] as its request states."""
+        """Change the row's logits [vocabulary] as its request specifies."""
         if self.shaper is None or self.broken:
             return
         try:
@@ -103,9 +103,9 @@ class Row:
         spoken: str | None = None,
         count: int = 1,
     ) -> None:
-        """Account for a new token, send what can be sent, and notice the end.
+        """Count a new token, send the text that can be sent, and set `finish` at the end.
 
-        `spoken` is the text of the last `count` tokens, where only the last of them is known.
+        `spoken` is the text of the last `count` tokens, of which only the last one is known.
         """
         if self.broken:
             return
@@ -123,7 +123,7 @@ class Row:
             self._break(error)
             return
         except BaseException as error:
-            # The decoder came with the model. The row leaves at this step, the others go on.
+            # The decoder came with the model. This row leaves at this step; the others continue.
             logger.exception("decoding a token of request %s failed", self.request_id)
             message = "The model's tokenizer failed on the answer."
             self._break(RequestRefused(message, code="engine_error", status=500))
@@ -135,7 +135,7 @@ class Row:
             self._emit("")
 
     def cut(self, count: int) -> None:
-        """End the row at its limit. `count` more tokens were made, of no whole character."""
+        """End the row at its limit. The last `count` tokens did not complete a character."""
         if self.broken or self.choices.over:
             return
         self._count(count)
@@ -157,7 +157,7 @@ class Row:
         self.unsent += count
 
     def _pieces_of(self, token: int, eos: frozenset[int], spoken: str | None) -> list[str | Call]:
-        """Return what may be sent after a new token; notices the end."""
+        """Return the pieces that may be sent after a new token; sets `finish` at the end."""
         complete = self.shaper is not None and self.shaper.take(token)
         text = ""
         if token in eos:
@@ -192,7 +192,7 @@ class Row:
         self.unsent = 0
 
     def end(self, finish: str | None = None) -> None:
-        """Note the row's end."""
+        """Report the row's end to its choices."""
         if self.broken:
             self.fail(self.broken.code, str(self.broken), self.broken.status)
             return
@@ -206,7 +206,7 @@ class Row:
         self._guarded(lambda: self.choices.end(self.index, reason, mean, stop))
 
     def fail(self, code: str, message: str, status: int) -> None:
-        """Send the last event of a request that broke."""
+        """Send the last event of a failed request."""
         self._guarded(lambda: self.choices.fail(code, message, status))
 
     def _break(self, refused: RequestRefused) -> None:
@@ -219,8 +219,8 @@ class Row:
         try:
             action()
         except Exception:
-            # An event is lost: the row leaves at this step, the others go on, and the request must
-            # not look complete to whoever reads its end.
+            # An event is lost. The row leaves at this step and the others continue; the request
+            # must not look complete to the reader of its last event.
             logger.exception("the sink of request %s failed", self.request_id)
             lost = RequestRefused("A part of the answer was lost.", code="engine_error", status=500)
             self._break(lost)
@@ -229,7 +229,7 @@ class Row:
 
 
 class Batch:
-    """Rows with one key/value cache; each has one token chosen that the model has not seen yet."""
+    """Rows with one key/value cache; the model has not yet seen the newest token of each row."""
 
     def __init__(
         self,
@@ -278,7 +278,7 @@ class Batch:
         return int(self._mask.shape[1])
 
     def step(self) -> None:
-        """One more token for every row."""
+        """Make one more token for every row."""
         device = self._model.device
         ids = torch.tensor(self._newest, device=device).unsqueeze(1)
         positions = torch.tensor([row.length - 1 for row in self.rows], device=device).unsqueeze(1)
@@ -297,7 +297,7 @@ class Batch:
         return self._model(ids, self._mask, positions, self._cache, adapters, images, starts)
 
     def _choose(self, logits: Tensor) -> None:
-        """Choose the next token of each row by `logits` [rows, vocabulary], and account for it."""
+        """Choose and record the next token of each row by `logits` [rows, vocabulary]."""
         scored = [number for number, row in enumerate(self.rows) if row.sampling.scored]
         logs = logits[scored].log_softmax(dim=-1) if scored else None
         for number, row in enumerate(self.rows):
@@ -310,13 +310,13 @@ class Batch:
         if logs is not None:
             tokens = [self._newest[number] for number in scored]
             tops = [self.rows[number].sampling.logprobs or 0 for number in scored]
-            stated = token_scores(logs, tokens, tops, self._bytes_of)
-            scores = dict(zip(scored, stated, strict=True))
+            reported = token_scores(logs, tokens, tops, self._bytes_of)
+            scores = dict(zip(scored, reported, strict=True))
         for number, (row, token) in enumerate(zip(self.rows, self._newest, strict=True)):
             row.take(token, self._eos, scores.get(number))
 
     def join(self, other: Batch) -> None:
-        """Take over the rows of `other`, which is used up by it."""
+        """Take over the rows of `other`, which must not be used afterwards."""
         length = max(self.length, other.length)
         self._cache.join(other._cache)
         self._mask = torch.cat([_widened(self._mask, length), _widened(other._mask, length)])
@@ -324,23 +324,23 @@ class Batch:
         self._newest += other._newest
 
     def take_out(self, leaves: Callable[[Row], bool]) -> list[Row]:
-        """Remove the rows for which `leaves` is true and the padding that only they needed."""
-        kept = [index for index, row in enumerate(self.rows) if not leaves(row)]
-        if len(kept) == len(self.rows):
+        """Remove the rows for which `leaves` is true, and the padding that only they needed."""
+        staying = [index for index, row in enumerate(self.rows) if not leaves(row)]
+        if len(staying) == len(self.rows):
             return []
         gone = [row for row in self.rows if leaves(row)]
-        self.rows = [self.rows[index] for index in kept]
-        self._newest = [self._newest[index] for index in kept]
-        if kept:
+        self.rows = [self.rows[index] for index in staying]
+        self._newest = [self._newest[index] for index in staying]
+        if staying:
             # The newest token is chosen but not in the cache yet.
             drop = self.length - max(row.length - 1 for row in self.rows)
-            self._cache.rearrange(kept, drop)
-            self._mask = self._mask[kept, drop:]
+            self._cache.rearrange(staying, drop)
+            self._mask = self._mask[staying, drop:]
         return gone
 
 
 def prompts_of(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
-    """Return one row for each prompt, which neighbors share, and each row's place among them."""
+    """Return the first row of each prompt (neighbors share prompts), and each row's index there."""
     first: list[Row] = []
     places: list[int] = []
     for row in rows:
@@ -355,7 +355,7 @@ def _widened(mask: Tensor, length: int) -> Tensor:
 
 
 def fits(running: Sequence[Row], new: Sequence[Row], budget: int) -> bool:
-    """True when all rows together, each padded to its longest possible length, stay in `budget`."""
+    """Return whether all rows, each padded to the longest possible length, stay in `budget`."""
     rows = [*running, *new]
     longest_now = max(row.length for row in rows)
     most_left = max(row.final_length - row.length for row in rows)

@@ -1,8 +1,8 @@
-"""The engine of every task that is not generated token by token: requests share batches.
+"""Engine of every task that does not generate token by token: requests share batches.
 
-One thread drives the model. It takes what waits, sorts it by size within each bucket, and runs it
-in small batches, so that many callers share a step and a long input does not pad all others. The
-task's runner does the rest: load, collate, run, split (`workers.engines.runner`).
+One thread drives the model. It sorts the items of waiting requests by size within each bucket, and
+runs them in small batches, so that many callers share a step and a long input does not pad all
+others. The task's runner does the rest: load, collate, run, split (`workers.engines.runner`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_WAITING_ITEMS = 16_384
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """One request: its items, and their results as they are filled in."""
+    """One request: its items, and the results received so far."""
 
     request_id: str
     prepared: Prepared
@@ -60,11 +60,11 @@ class BatchEngine:
         runner: Dotted name of the task's runner.
         architectures: Names of the architectures that may be loaded.
         threads: CPU threads that torch may use.
-        device: A torch device name; CUDA where there is one by default.
+        device: A torch device name; by default CUDA if available.
         dtype: "bfloat16", "float16" or "float32"; the checkpoint's own by default.
 
     Raises:
-        UnsupportedModel: The folder holds no model that the runner serves.
+        UnsupportedModel: The runner does not serve the model in the folder.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class BatchEngine:
 
     @property
     def fault(self) -> str:
-        """Return nothing: this engine ends with its process alone."""
+        """Return an empty string: this engine ends only with its process."""
         return ""
 
     @property
     def working_s(self) -> float:
-        """Return how long the present batch has taken; 0 while none runs."""
+        """Seconds since the current batch began; 0 between batches."""
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
 
@@ -114,7 +114,7 @@ class BatchEngine:
         raise ValueError("This task's models take no adapters.")
 
     def submit(self, request: EngineRequest, sink: Sink) -> None:
-        """Queue a request; its one `Done` reaches `sink` from the engine's thread."""
+        """Queue a request; the engine's thread sends its single event to `sink`."""
         if request.adapter is not None:
             raise RequestRefused("This model takes no adapters.", code="adapter_not_found")
         try:
@@ -139,7 +139,7 @@ class BatchEngine:
             self._changed.notify()
 
     def cancel(self, request_id: str) -> None:
-        """End a request before its next batch; unknown and ended ones are ignored."""
+        """End a request before its next batch; unknown and ended requests are ignored."""
         self._runner.cancel(request_id)
         with self._changed:
             work = self._known.get(request_id)
@@ -147,7 +147,7 @@ class BatchEngine:
                 work.canceled = True
 
     def close(self) -> None:
-        """Fail what waits, stop the thread and let go of the model."""
+        """Fail waiting requests, stop the thread and release the model."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -164,7 +164,7 @@ class BatchEngine:
         if not prepared.items:
             raise RequestRefused("The request holds no input.")
         for item in prepared.items:
-            # What cannot be sorted into batches must not get to the thread that does it.
+            # An item that cannot be sorted into batches would break the engine's thread.
             hash(item.bucket)
             operator.index(item.size)
         return _Work(
@@ -192,7 +192,7 @@ class BatchEngine:
             self._finish(work, stopped)
 
     def _take(self) -> list[_Work]:
-        """Wait for work and take what fills a batch; empty when the engine closes."""
+        """Wait for work and take enough requests for a batch; empty when the engine closes."""
         with self._changed:
             while not (self._closing or self._waiting):
                 self._changed.wait()
@@ -230,7 +230,7 @@ class BatchEngine:
 
     def _answer_bucket(self, places: list[_Place]) -> None:
         places.sort(key=lambda place: _item(place).size, reverse=True)
-        while places := [place for place in places if self._wanted(place[0])]:
+        while places := [place for place in places if self._is_active(place[0])]:
             if self._closing:
                 return
             longest = max(1, _item(places[0]).size)
@@ -239,16 +239,16 @@ class BatchEngine:
             try:
                 self._answer_batch(batch)
             except Canceled:
-                # The runner may learn of it before `cancel` marks the request.
+                # The runner may notice the cancellation before `cancel` marks the request.
                 for work, _ in batch:
                     work.canceled = True
             except BaseException:
-                # A runner that raises SystemExit would end this thread, and with it all answers.
+                # A runner that raises SystemExit would end this thread, which answers all requests.
                 logger.exception("a batch of %s inputs failed", len(batch))
                 for work, _ in batch:
                     self._finish(work, Failed("engine_error", "The model failed; try again."))
 
-    def _wanted(self, work: _Work) -> bool:
+    def _is_active(self, work: _Work) -> bool:
         """Return whether the request has neither been canceled nor ended."""
         return not work.canceled and work.request_id in self._known
 
@@ -261,7 +261,7 @@ class BatchEngine:
         finally:
             self._began = None
         if len(results) != len(items):
-            # Before any is handed out: none may go to the request of another item.
+            # Check before assigning: a result must not go to the request of another item.
             raise ValueError(f"`split` returned {len(results)} results for {len(items)} items.")
         for result, (work, index) in zip(results, batch, strict=True):
             work.results[index] = result

@@ -1,6 +1,6 @@
-"""Processes that run what came with a model, with bounds on time, memory, input and output.
+"""Processes that run a model's own code, with bounds on time, memory, input and output.
 
-`prompt_process.py` is what runs in them; `registry/sandbox/source.py` starts and kills them.
+They run `prompt_process.py`; `registry/sandbox/source.py` starts and kills them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _ENVIRONMENT = {
     "RUST_BACKTRACE": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
-# A Python that was not installed by the system may need the one, a template's clock the other.
+# A Python that the system did not install may need the first; a template's clock needs the second.
 PASSED_ON = ("LD_LIBRARY_PATH", "TZ")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on one request. `memory` is what a request may take beyond the loaded tokenizer."""
+    """Bounds on one request. `memory` excludes the memory of the loaded tokenizer."""
 
     seconds: float = 5.0
     memory: int = 256 * MEBIBYTE
@@ -41,7 +41,7 @@ def prompt_source(setup: dict[str, Any], limits: Limits) -> ProcessSource:
     """Return a source of processes that have loaded a model's tokenizer and template.
 
     Args:
-        setup: As `prompt_process.Prompts` takes it, without the limits.
+        setup: Setup of `prompt_process.Prompts`, without the limits.
         limits: Bounds on each request.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The choices of one request: one row each, and one end when the last has ended."""
+"""Choices of one request: one row each, and one final event after the last row ends."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from workers.wire import Delta, Done, Failed
 
 @dataclass(slots=True, eq=False)
 class Choices:
-    """Events of one request on their way to its sink. Only the engine's thread may call it.
+    """Forwards the events of one request to its sink. Only the engine's thread may call it.
 
-    Of the `made` choices of each prompt the likeliest `kept` are sent. `prompt_scores` holds the
-    scores of echoed prompts, by their place in the request.
+    Of the `made` choices of each prompt, the likeliest `kept` are sent. `prompt_scores` maps the
+    place of an echoed prompt in the request to the scores of its tokens.
     """
 
     sink: Sink
@@ -36,24 +36,24 @@ class Choices:
 
     @property
     def count(self) -> int:
-        """Return how many rows the request has."""
+        """Number of rows of the request."""
         return self.prompts * self.made
 
     @property
     def ranked(self) -> bool:
-        """Return whether choices are held back until the best are known."""
+        """Return whether pieces are held back until the best choices are known."""
         return self.kept < self.made
 
     def send(self, delta: Delta) -> None:
-        """Send a piece, or hold it while the best are not known."""
+        """Send a piece, or hold it back until the best choices are known."""
         if self.ranked:
             self._held.setdefault(delta.index, []).append(delta)
         elif not self.over:
             self.sink(delta)
 
     def end(self, index: int, finish: str, mean: float = 0.0, stop: str = "") -> None:
-        """Note the end of a choice. `mean` is the mean log probability of its tokens, `stop` the
-        stop text to name in the request's end.
+        """Record the end of a choice. `mean` is the mean log probability of its tokens, `stop` the
+        stop text to name in the request's last event.
         """
         if self.over or index in self._ended:
             return
@@ -66,10 +66,10 @@ class Choices:
             self._close()
 
     def fail(self, code: str, message: str, status: int) -> None:
-        """Send the last event of a request that broke; the rows that are left leave by `over`.
+        """Send the last event of a failed request; its other rows stop because `over` is set.
 
-        A failure by the request's fault, whose status is below 500, states what was used until
-        then: of a stream, the caller has that.
+        A failure that the request caused (status below 500) reports the tokens used so far, because
+        the caller of a stream has received them.
         """
         if self.over:
             return
@@ -103,7 +103,7 @@ class Choices:
         )
 
     def _send_best(self) -> None:
-        """Send the likeliest choices of each prompt, numbered anew."""
+        """Send the likeliest choices of each prompt, renumbered from 0."""
         for prompt in range(self.prompts):
             own = range(prompt * self.made, (prompt + 1) * self.made)
             best = sorted(own, key=lambda index: -self._means[index])[: self.kept]

@@ -1,4 +1,4 @@
-"""Control tokens, which callers of a prompt version and documents may not write themselves."""
+"""Check for control tokens, which callers of a prompt version and documents may not write."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from registry.catalog.requests import printable
 from workers.engines.prompts import PromptProcesses
 from workers.engines.protocol import RequestRefused
 
-# For private use: no tokenizer has learned it.
+# A character for private use, which no tokenizer has learned.
 _UNUSUAL = "\ue0f0"
 
 
 class ControlTokenCheck:
-    """Keeps callers and documents from writing turns of their own into a conversation.
+    """Prevents callers and documents from writing their own turns into a conversation.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
@@ -29,18 +29,18 @@ class ControlTokenCheck:
         self._names = control_tokens(tokenizer, prompts.template or "")
         self._unknown: int | None = tokenizer.unk_token_id
         self._is_probed = False
-        # No control token can be read where none begins.
+        # First characters: without one of them, a text cannot contain a control token.
         self._starts = {name.strip()[:1] for name in self._names.values()} - {""}
 
     def checked(self, request_id: str, inputs: GenerationInputs) -> GenerationInputs:
         """Return the request with the control tokens in its passages made harmless.
 
-        Messages may hold no more control tokens than the deployment's own prompt does. They are
-        counted in the texts and in what the chat template makes of them: a template that removes
-        words could join the rest to a token.
+        Messages may not contain more control tokens than the deployment's own prompt. Tokens are
+        counted in the texts and again in the rendered prompt: a chat template that removes words
+        could join the rest into a token.
 
         Raises:
-            RequestRefused: they hold more, or as `PromptProcesses.encode`.
+            RequestRefused: the messages contain more, or as `PromptProcesses.encode`.
             PromptCanceled: the request was canceled.
         """
         self._probe(request_id)
@@ -58,10 +58,10 @@ class ControlTokenCheck:
         return inputs
 
     def _probe(self, request_id: str) -> None:
-        """Learn once whether the tokenizer has a token for characters that it does not know.
+        """Find out once whether the tokenizer really encodes unknown characters as `_unknown`.
 
-        That token stands for no turn. Byte-level tokenizers know every character, and may name one
-        of their control tokens as unknown.
+        If so, that token is not a control token. Byte-level tokenizers encode every character, and
+        may declare one of their control tokens as the unknown token.
         """
         if self._unknown is not None and not self._is_probed:
             (row,) = self._prompts.encode_texts(request_id, [_UNUSUAL], special_tokens=False)
@@ -69,9 +69,9 @@ class ControlTokenCheck:
                 self._unknown = None
         self._is_probed = True
 
-    def _refuse(self, found: Counter[int]) -> None:
+    def _refuse(self, tokens: Counter[int]) -> None:
         """Raise RequestRefused if any of the tokens is a control token."""
-        for token in found:
+        for token in tokens:
             if token in self._names and token != self._unknown:
                 raise RequestRefused(
                     f"The messages, variables or passages hold {printable(self._names[token])}, "
@@ -80,20 +80,20 @@ class ControlTokenCheck:
                 )
 
     def _counted(self, request_id: str, texts: Iterable[str]) -> Counter[int]:
-        """Return how often each control token stands in the texts, as the tokenizer reads them."""
+        """Return the count of each control token in the tokenized texts."""
         times = Counter(texts)
-        found: Counter[int] = Counter()
+        counts: Counter[int] = Counter()
         if not times:
-            return found
+            return counts
         rows = self._prompts.encode_texts(request_id, list(times), special_tokens=False)
         for row, count in zip(rows, times.values(), strict=True):
             for token in row:
                 if token in self._names:
-                    found[token] += count
-        return found
+                    counts[token] += count
+        return counts
 
     def _without_tokens_in_passages(self, inputs: GenerationInputs) -> GenerationInputs:
-        """Return the request with a space within each control token that a passage writes out."""
+        """Return the request with a space inside each control token that a passage spells out."""
         if inputs.messages is None:
             return inputs
         changed = {each: self._spaced(each) for each in inputs.passages}
@@ -101,14 +101,14 @@ class ControlTokenCheck:
         if not changed:
             return inputs
 
-        def shown(text: str) -> str:
+        def replaced(text: str) -> str:
             for passage, spaced in changed.items():
                 text = text.replace(passage, spaced)
             return text
 
         return inputs.model_copy(
             update={
-                "messages": [_with_text(each, shown) for each in inputs.messages],
+                "messages": [_with_text(each, replaced) for each in inputs.messages],
                 "passages": [changed.get(each, each) for each in inputs.passages],
             }
         )
@@ -121,7 +121,7 @@ class ControlTokenCheck:
         return text
 
     def _harmless(self, inputs: GenerationInputs) -> GenerationInputs:
-        """Return the request without the characters that a control token begins with."""
+        """Return the request without the first characters of control tokens."""
 
         def plain(text: str) -> str:
             return "".join(" " if each in self._starts else each for each in text)
@@ -134,9 +134,9 @@ class ControlTokenCheck:
 def control_tokens(tokenizer: Any, template: str) -> dict[int, str]:
     """Return the tokens that can begin or end a turn, and their texts.
 
-    They are the special tokens, and added tokens that the chat template writes (DeepSeek's
-    `<｜User｜>` is not special). Of the latter, tags with a closing tag, such as `<think>`, mark
-    parts of a turn and are left out.
+    These are the special tokens, and added tokens that the chat template writes (DeepSeek's
+    `<｜User｜>` is not special). Added tags with a closing tag, such as `<think>`, mark parts of a
+    turn and are left out.
     """
     added = {int(token): each for token, each in tokenizer.added_tokens_decoder.items()}
     texts = {each.content for each in added.values()}
@@ -149,7 +149,7 @@ def control_tokens(tokenizer: Any, template: str) -> dict[int, str]:
 
 
 def _paired(text: str, texts: set[str]) -> bool:
-    """Return whether a text is a tag whose other half is among the texts."""
+    """Return whether a text is a tag whose opening or closing counterpart is among the texts."""
     if not (text.startswith("<") and text.endswith(">")):
         return False
     other = f"<{text[2:]}" if text.startswith("</") else f"</{text[1:]}"
@@ -157,7 +157,7 @@ def _paired(text: str, texts: set[str]) -> bool:
 
 
 def _with_text(message: ChatMessage, change: Callable[[str], str]) -> ChatMessage:
-    """Return a message whose texts are changed; calls of tools and images stay."""
+    """Return a message with changed texts; tool calls and images stay the same."""
     if isinstance(message.content, str):
         return message.model_copy(update={"content": change(message.content)})
     parts = [
@@ -168,15 +168,15 @@ def _with_text(message: ChatMessage, change: Callable[[str], str]) -> ChatMessag
 
 
 def _texts(inputs: GenerationInputs) -> list[str]:
-    """Return every text of a conversation that a chat template can write."""
-    found: list[str] = []
+    """Return every text of a conversation that a chat template can render."""
+    texts: list[str] = []
     for message in inputs.messages or ():
-        found += [message.role, message.text, message.tool_call_id or ""]
+        texts += [message.role, message.text, message.tool_call_id or ""]
         for call in message.tool_calls:
-            found += [call.id, call.name, _json(call.arguments), *_strings(call.arguments)]
+            texts += [call.id, call.name, _json(call.arguments), *_strings(call.arguments)]
     for tool in inputs.tools:
-        found += [tool.name, tool.description, _json(tool.parameters), *_strings(tool.parameters)]
-    return [text for text in found if text]
+        texts += [tool.name, tool.description, _json(tool.parameters), *_strings(tool.parameters)]
+    return [text for text in texts if text]
 
 
 def _json(value: Any) -> str:
@@ -184,7 +184,7 @@ def _json(value: Any) -> str:
 
 
 def _strings(value: Any) -> list[str]:
-    """Return the texts in plain JSON, as a template finds them: without escapes."""
+    """Return the strings in a JSON value, unescaped as a template reads them."""
     if isinstance(value, dict):
         return [text for each in value.items() for part in each for text in _strings(part)]
     if isinstance(value, list):

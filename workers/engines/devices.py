@@ -1,4 +1,4 @@
-"""Devices and number types by name. Loads torch, and nothing of transformers."""
+"""Devices and number types by name. Loads torch, but not transformers."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ DTYPES = {
 
 
 def pick_device(device: str | None) -> torch.device:
-    """The named device, else CUDA where there is one, else the CPU."""
+    """Return the named device; by default CUDA if available, else the CPU."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

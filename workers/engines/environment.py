@@ -1,4 +1,4 @@
-"""The versions of what computes answers on this machine, by engine. Loads none of it."""
+"""Versions of the code that computes answers on this machine, by engine. Loads none of it."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from pathlib import Path
 
 from registry.catalog.engines import EngineName
 
-# What runners, engines and decoders of Assay's own engines compute with.
+# Libraries of the runners, engines and decoders of Assay's own engines.
 LIBRARIES = (
     "torch", "transformers", "diffusers", "peft", "timm", "tokenizers", "safetensors",
     "onnxruntime", "scikit-learn", "numpy", "pillow", "soundfile", "opencv-python-headless",
 )  # fmt: skip
-# Folders of Assay that answers pass through.
+# Folders of Assay's code that computes or passes on answers.
 _OWN = ("tasks", "registry/catalog", "registry/media", "workers/engines", "workers/engine_process")
 _DIGITS = 12
 
 
 def environment_of(engine: str, version: str = "") -> dict[str, str]:
-    """Return the versions that answers of an engine depend on; `version` is the engine's, where it
-    is another project's."""
-    found = {"assay": assay_build(), "python": platform.python_version()}
+    """Return the versions on which answers of an engine depend; pass `version` for an engine of
+    another project."""
+    versions = {"assay": assay_build(), "python": platform.python_version()}
     if engine != EngineName.OWN:
-        return {**found, str(engine): version}
+        return {**versions, str(engine): version}
     for name in LIBRARIES:
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = _version(name)
-    if started := start_up_code():
-        found["start-up code"] = started
-    return found
+            versions[name] = _version(name)
+    if code := start_up_code():
+        versions["start-up code"] = code
+    return versions
 
 
 def _version(name: str) -> str:
-    """Return the version of a library, and where Python finds another one before it."""
+    """Return the version of a library, and the folder of any module that hides it."""
     installed = importlib.metadata.distribution(name)
     module = {"scikit-learn": "sklearn", "pillow": "PIL", "opencv-python-headless": "cv2"}
     spec = importlib.util.find_spec(module.get(name, name))
@@ -54,7 +54,7 @@ def _version(name: str) -> str:
 
 @cache
 def assay_build() -> str:
-    """Return the version of Assay, and the beginning of the digest of its code that computes."""
+    """Return Assay's version, and the beginning of the digest of its code in `_OWN`."""
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     for folder in _OWN:
@@ -66,14 +66,14 @@ def assay_build() -> str:
 
 @cache
 def start_up_code() -> str:
-    """Return the beginning of the digest of code that Python runs when it starts, in addition to
-    its own; empty when there is none."""
-    digest, found = hashlib.sha256(), False
+    """Return the beginning of the digest of the local start-up code (`sitecustomize`, `.pth` files)
+    that Python runs; empty without such code."""
+    digest, has_code = hashlib.sha256(), False
     for file in _start_up_files():
         with suppress(OSError):
             digest.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
-            found = True
-    return digest.hexdigest()[:_DIGITS] if found else ""
+            has_code = True
+    return digest.hexdigest()[:_DIGITS] if has_code else ""
 
 
 def _start_up_files() -> Iterator[Path]:

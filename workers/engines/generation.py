@@ -1,8 +1,8 @@
 """Text generation by continuous batching: requests join and leave a running batch at every step.
 
 One thread drives the model. transformers' own continuous batching is paged for GPUs and was half as
-fast as padded `generate` on a CPU, so this is a padded step-batcher: prompts are run together,
-their rows are joined to the running batch, and each step makes one token for every row.
+fast as padded `generate` on a CPU. This engine therefore pads: it runs new prompts together, joins
+their rows to the running batch, and makes one token for every row at each step.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ class GenerationEngine:
     Args:
         folder: Verified files: safetensors, config, tokenizer, chat template.
         architectures: Names of the causal architectures that may be loaded.
-        runner: Not used: this engine is one task's alone.
-        threads: CPU threads that torch may use; give it the cores less one.
-        device: A torch device name; CUDA where there is one by default.
+        runner: Not used, because only one task uses this engine.
+        threads: CPU threads that torch may use; pass the number of cores less one.
+        device: A torch device name; by default CUDA if available.
         dtype: "bfloat16", "float16" or "float32"; the checkpoint's own by default.
-        max_batch: Answers that are generated together; half of them at most are one request's.
-        max_waiting: Answers that may wait for a place; requests for more are refused with 429.
-        max_context: Prompt and answer together, in tokens; at most the model's own.
-        max_batch_positions: Bounds the memory of the cache; a request that fits only alone runs
-            alone.
+        max_batch: Answers that are generated together; one request gets at most half of them.
+        max_waiting: Answers that may wait for a place; requests beyond it are refused with 429.
+        max_context: Prompt and answer together, in tokens; capped at the model's own limit.
+        max_batch_positions: Bounds the memory of the cache; a request that does not fit with
+            others runs alone.
 
     Raises:
-        UnsupportedModel: The folder holds no allowed causal architecture.
+        UnsupportedModel: The folder has no model of an allowed causal architecture.
     """
 
     def __init__(
@@ -121,19 +121,19 @@ class GenerationEngine:
 
     @property
     def fault(self) -> str:
-        """Return nothing: this engine ends with its process alone."""
+        """Return an empty string: this engine ends only with its process."""
         return ""
 
     @property
     def working_s(self) -> float:
-        """Return how long the present turn has taken; 0 while none runs."""
+        """Seconds since the current turn began; 0 between turns."""
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter between two steps; returns when it can be used. Raises ValueError."""
         if not self._text_alone and is_soft_prompt(folder):
-            raise ValueError("A soft prompt stands on a model of text alone.")
+            raise ValueError("This model also reads images; soft prompts need a text-only model.")
 
         def add() -> None:
             self._model.add(name, folder)
@@ -142,11 +142,11 @@ class GenerationEngine:
         self._command(add)
 
     def remove_adapter(self, name: str) -> None:
-        """Unload an adapter; requests that run or wait on it fail with `adapter_unloaded`."""
+        """Unload an adapter; running and waiting requests for it fail with `adapter_unloaded`."""
 
         def remove() -> None:
             self._adapters.discard(name)
-            for row in self._leaving(lambda row: row.adapter == name):
+            for row in self._remove(lambda row: row.adapter == name):
                 row.fail("adapter_unloaded", f"{name} was taken out of service.", 503)
             self._model.remove(name)
 
@@ -182,12 +182,12 @@ class GenerationEngine:
                 self._waiting += rows
                 self._changed.notify()
         if counted:
-            # The prompt's tokens are all that was requested, and the model need not read them.
+            # The request asks only for the number of prompt tokens; the model need not run.
             for row in rows:
                 row.end("length")
 
     def cancel(self, request_id: str) -> None:
-        """End a request at the next step; unknown and ended ones are ignored."""
+        """End a request at the next step; unknown and ended requests are ignored."""
         self._prompts.cancel(request_id)
         with self._changed:
             if request_id in self._known:
@@ -195,7 +195,7 @@ class GenerationEngine:
                 self._changed.notify()
 
     def close(self) -> None:
-        """Fail what runs and waits, stop the thread and let go of the model."""
+        """Fail running and waiting requests, stop the thread and release the model."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -236,7 +236,7 @@ class GenerationEngine:
         self._batch = None
 
     def _work_arrives(self) -> bool:
-        """Wait for something to do; False when the engine closes."""
+        """Wait for work; returns False when the engine closes."""
         with self._changed:
             while not (self._closing or self._waiting or self._commands or self._batch):
                 self._canceled.clear()
@@ -257,12 +257,12 @@ class GenerationEngine:
                 done.set_result(None)
 
     def _turn(self) -> None:
-        """Let rows go, let rows in, make one token for each."""
+        """Remove canceled rows, add waiting rows, make one token for each row."""
         with self._changed:
             canceled, self._canceled = self._canceled, set()
-        for row in self._leaving(lambda row: row.request_id in canceled):
+        for row in self._remove(lambda row: row.request_id in canceled):
             row.end("canceled")
-        self._let_in(self._admitted())
+        self._start(self._admitted())
         if self._batch is None:
             return
         try:
@@ -273,12 +273,12 @@ class GenerationEngine:
             self._batch = None
             raise_exits(error)
             return
-        self._let_go()
+        self._end_finished()
 
     def _admitted(self) -> list[Row]:
-        """Take the rows out of the queue that fit now, in order.
+        """Take the rows that fit now from the queue, in order.
 
-        Only the rows of a request that fills its part of the batch are overtaken.
+        A row is overtaken only while its request already fills its share of the batch.
         """
         running = self._batch.rows if self._batch else []
         counts = Counter(row.request_id for row in running)
@@ -306,7 +306,7 @@ class GenerationEngine:
         self._forget(gone)
         return admitted
 
-    def _let_in(self, rows: list[Row]) -> None:
+    def _start(self, rows: list[Row]) -> None:
         rows = self._scored(rows)
         if not rows:
             return
@@ -327,7 +327,7 @@ class GenerationEngine:
             raise_exits(error)
             return
         running, self._batch = self._batch, fresh
-        self._let_go()
+        self._end_finished()
         if running is None:
             return
         joining, self._batch = self._batch, running
@@ -341,7 +341,7 @@ class GenerationEngine:
                 raise_exits(error)
 
     def _scored(self, rows: list[Row]) -> list[Row]:
-        """Score the prompts that are echoed; a request on which that fails leaves alone."""
+        """Score echoed prompts; if scoring fails, only that request ends. Returns the others."""
         for row in rows:
             try:
                 if not row.choices.over:
@@ -355,14 +355,14 @@ class GenerationEngine:
         self._forget(row for row in rows if row.choices.over)
         return [row for row in rows if not row.choices.over]
 
-    def _let_go(self) -> None:
+    def _end_finished(self) -> None:
         """End the rows that are finished."""
         for row in self._out_of_batch(lambda row: row.finish is not None):
             row.end()
             self._forget([row])
 
-    def _leaving(self, leaves: Callable[[Row], bool]) -> list[Row]:
-        """Take rows out of the queue and out of the batch."""
+    def _remove(self, leaves: Callable[[Row], bool]) -> list[Row]:
+        """Remove the rows for which `leaves` is true from the queue and from the batch."""
         with self._changed:
             gone = [row for row in self._waiting if leaves(row)]
             if gone:
@@ -405,7 +405,7 @@ class GenerationEngine:
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """The tokens that end an answer, by the generation config and the tokenizer."""
-    stated = model.generation_config.eos_token_id
-    tokens = stated if isinstance(stated, list) else [stated]
+    """Return the tokens that end an answer, from the generation config and the tokenizer."""
+    configured = model.generation_config.eos_token_id
+    tokens = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in [*tokens, tokenizer.eos_token_id] if token is not None)

@@ -1,7 +1,7 @@
-"""Answers that must fit a grammar: JSON by a schema, or calls of tools. Masks come from llguidance.
+"""Grammars for answers: JSON by a schema, or tool calls. llguidance computes the masks.
 
-A schema comes from the caller. It is tried in one of the bounded processes first
-(`PromptProcesses.check_grammar`), and the limits here bound what it may cost at each token.
+A schema comes from the caller. A bounded process tries it first
+(`PromptProcesses.check_grammar`), and the limits here bound its cost at each token.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from workers.engines.tool_calls import CallForm
 
 logger = logging.getLogger(__name__)
 
-# Separators as Python and most training data write them. Free whitespace would let a weak model
-# write nothing else.
+# Separators as in Python and most training data. With free whitespace, a weak model could write
+# whitespace without end.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 # A state of the lexer takes 1 to 2 kB. 200,000 units of fuel take about 14 ms.
 _LIMITS: dict[str, Any] = {
@@ -49,22 +49,22 @@ def call_grammar(
     token: int | None = None,
     free: bool = False,
 ) -> str:
-    """Return the grammar of an answer that is calls of `tools` and nothing else.
+    """Return the grammar of an answer that consists of calls of `tools`.
 
     Args:
         form: The form of the calls.
         tools: The tools that may be called.
-        single: There is one call at most.
-        token: The special token that `form` begins with, where the tokenizer has one.
-        free: Text may stand before and after calls; `form` has an opening mark.
+        single: Allow at most one call.
+        token: The special token with which `form` begins, if the tokenizer has one.
+        free: Allow text before and after calls; `form` must have an opening mark.
     """
-    each = " | ".join(f"tool_{number}" for number in range(len(tools)))
-    rules = [f"body: {each}"]
+    alternatives = " | ".join(f"tool_{number}" for number in range(len(tools)))
+    rules = [f"body: {alternatives}"]
     for number, tool in enumerate(tools):
         head = json.dumps(f'{{"name": "{tool.name}", "{form.arguments}": ')
         rules.append(f'tool_{number}: {head} arguments_{number} "}}"')
-        fits = not free or tool.strict
-        schema = tool.parameters if fits else {"type": "object"}
+        constrained = not free or tool.strict
+        schema = tool.parameters if constrained else {"type": "object"}
         rules.append(f"arguments_{number}: {_json(schema)}")
     inner = "body" if single or not form.listed else 'body (", " body)*'
     if form.listed:
@@ -92,12 +92,12 @@ def _json(schema: dict[str, Any]) -> str:
 
 
 class Vocabulary:
-    """A tokenizer as llguidance and token scores need it; built at the first use, about a second.
+    """A tokenizer in llguidance's form, built at the first use in about a second.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
-        size: Logits for each position.
-        ends: The tokens that end an answer.
+        size: Number of logits at each position.
+        ends: Tokens that end an answer.
     """
 
     def __init__(self, tokenizer: Any, size: int, ends: frozenset[int]) -> None:
@@ -108,7 +108,7 @@ class Vocabulary:
         self._built: LLTokenizer | None = None
 
     def bytes_of(self, token: int) -> bytes:
-        """Return the bytes that a token stands for; of a special token, its name's."""
+        """Return the bytes of a token's text; for a special token, the bytes of its name."""
         return bytes(self._tokens().decode_bytes([token]))
 
     def matcher(self, grammar: str) -> LLMatcher:
@@ -130,14 +130,14 @@ class Vocabulary:
 
 
 class Constraint:
-    """The tokens that one answer may go on with."""
+    """The grammar of one answer, which masks the tokens that may not follow."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
         self._words: Tensor | None = None
 
     def apply(self, logits: Tensor) -> None:
-        """Set what is not allowed to minus infinity in `logits` [vocabulary].
+        """Set the logits of tokens that are not allowed to minus infinity; `logits` [vocabulary].
 
         Raises:
             RequestRefused: the grammar has become too complex.
@@ -152,7 +152,7 @@ class Constraint:
         logits.masked_fill_(~allowed.to(logits.device), float("-inf"))
 
     def take(self, token: int) -> bool:
-        """Account for a chosen token; returns whether the answer is complete.
+        """Advance by a chosen token; returns whether the answer is complete.
 
         Raises:
             RequestRefused: the grammar has become too complex.
@@ -174,10 +174,10 @@ _BITS = torch.arange(32, dtype=torch.int32)
 
 
 def grammar_refused(error: str) -> RequestRefused:
-    """Return the refusal of a schema that cannot be enforced."""
-    # The lines of the grammar that the library repeats are ours, not the caller's.
-    whole = _LISTING.split(error, maxsplit=1)[0].rpartition("failed to compile JSON schema: ")[2]
-    reason = " ".join(whole.split()).rstrip(".")
+    """Return the error for a schema that cannot be enforced."""
+    # The library quotes lines of the grammar; this module generated them, not the caller.
+    message = _LISTING.split(error, maxsplit=1)[0].rpartition("failed to compile JSON schema: ")[2]
+    reason = " ".join(message.split()).rstrip(".")
     return RequestRefused(
         f"The JSON schema cannot be enforced: {reason[:300] or 'it is too large'}.",
         code="unsupported_schema",

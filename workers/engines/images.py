@@ -1,6 +1,6 @@
-"""Images as models read them: opened within bounds, and processed as the model's files say.
+"""Images as models read them: opened within bounds, processed as the model's files specify.
 
-Files were checked by content before they come here; what slips through is refused, never a crash.
+The media check has inspected every file. A damaged file that it missed must not crash the engine.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from registry.catalog.inputs import Media
 from workers.engines.architectures import UnsupportedModel, is_timm, read_json
 
 MAX_PIXELS = 40_000_000
-# Processors scale the shorter side: a narrow image would become a gigantic one.
+# Processors scale the shorter side, so a narrow image would become gigantic.
 MAX_RATIO = 50
 MAX_SIDE = 1_024
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 CONFIG = "preprocessor_config.json"
-# Those of the allowed architectures; transformers has them for Pillow and numpy, without
-# torchvision.
+# Processors of the allowed architectures; transformers has versions of them for Pillow and numpy,
+# without torchvision.
 PROCESSORS = frozenset(
     {
         "BeitImageProcessor",
@@ -49,18 +49,18 @@ PROCESSORS = frozenset(
 
 
 class UnreadableImage(ValueError):
-    """The file is no image within bounds; the message is a sentence."""
+    """The file is not an image within bounds; the message is a sentence."""
 
 
 def read_image(file: Media) -> Image.Image:
-    """Return the image upright and in RGB. Raises UnreadableImage."""
+    """Return the image in RGB, rotated upright. Raises UnreadableImage."""
     try:
         with Image.open(file, formats=list(FORMATS)) as image:
             _check_size(image.width, image.height)
             return ImageOps.exif_transpose(image).convert("RGB")
     except UnreadableImage:
         raise
-    # Decoders raise nearly everything for a damaged file, struct.error and SyntaxError included.
+    # Decoders raise almost any error for a damaged file, even struct.error and SyntaxError.
     except Exception as error:
         raise UnreadableImage("The image cannot be read; save it again as PNG or JPEG.") from error
 
@@ -79,14 +79,14 @@ def _check_size(width: int, height: int) -> None:
 
 
 def load_image_processor(folder: Path, *, max_side: int = MAX_SIDE, whole: bool = False) -> Any:
-    """Return the processor that `preprocessor_config.json` names, on Pillow and numpy; for models
-    of timm, the one that their `config.json` describes.
+    """Return the processor that `preprocessor_config.json` names, in its Pillow and numpy version;
+    for timm's models, the processor that `config.json` describes.
 
     It makes images of at most `max_side` pixels a side. With `whole` it neither crops nor pads, so
-    that places on what it makes are places on the image.
+    that positions on its output are positions on the image.
 
     Raises:
-        UnsupportedModel: the file is missing, names another processor, or states sizes that are
+        UnsupportedModel: the file is missing, names another processor, or sets sizes that are
             too large.
     """
     if not (folder / CONFIG).is_file() and is_timm(read_json(folder / "config.json")):
@@ -105,7 +105,7 @@ def load_image_processor(folder: Path, *, max_side: int = MAX_SIDE, whole: bool 
         processor = getattr(transformers, f"{name}Pil").from_pretrained(
             folder, local_files_only=True
         )
-        # Sizes first: the probe would make an image of any size.
+        # Check sizes first: the probe would make an image of any size.
         check_sides(processor, max_side)
         if whole:
             processor.do_pad = processor.do_center_crop = False
@@ -115,8 +115,8 @@ def load_image_processor(folder: Path, *, max_side: int = MAX_SIDE, whole: bool 
 
 
 def _timm_processor(folder: Path) -> Any:
-    stated = read_json(folder / "config.json")["pretrained_cfg"]
-    sides = [stated.get("input_size"), stated.get("test_input_size")]
+    settings = read_json(folder / "config.json")["pretrained_cfg"]
+    sides = [settings.get("input_size"), settings.get("test_input_size")]
     for size in sides:
         if size is not None and not (
             isinstance(size, list)
@@ -125,7 +125,7 @@ def _timm_processor(folder: Path) -> Any:
         ):
             raise UnsupportedModel(f"config.json states the input size {str(size)[:80]}.")
     for key in ("crop_pct", "test_crop_pct"):
-        share = stated.get(key)
+        share = settings.get(key)
         if share is not None and not (isinstance(share, (int, float)) and 0.1 <= share <= 1):
             raise UnsupportedModel(f"config.json states a {key} that is not between 0.1 and 1.")
     return _probed(
@@ -138,7 +138,7 @@ def _timm_processor(folder: Path) -> Any:
 
 
 def _probed(load: Callable[[], Any], source: str, max_side: int) -> Any:
-    """Return a processor that has made a usable image once. Raises UnsupportedModel."""
+    """Load a processor and try it on one image. Raises UnsupportedModel."""
     try:
         processor = load()
         shape = pixels(processor, Image.new("RGB", (32, 32))).shape
@@ -152,7 +152,7 @@ def _probed(load: Callable[[], Any], source: str, max_side: int) -> Any:
 
 
 def check_sides(processor: Any, max_side: int = MAX_SIDE) -> None:
-    """Raise UnsupportedModel when the processor makes images larger than `max_side`."""
+    """Raise UnsupportedModel if the processor makes images larger than `max_side`."""
     for key in ("size", "crop_size", "pad_size"):
         sides = [side for side in dict(getattr(processor, key, None) or {}).values() if side]
         if any(not 1 <= side <= max_side for side in sides):

@@ -1,8 +1,8 @@
-"""The key/value cache of a running batch: rows come and go, and a step copies one token, not all.
+"""Key/value cache of a running batch: rows join and leave, and a step copies only one position.
 
 Rows are right-aligned: every row ends at the same position and shorter ones have padding on the
 left. transformers' `DynamicCache` concatenates the whole cache at each step; these layers write
-into spare room and hand out a view.
+into spare room and return a view.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SPARE = 64  # positions allocated ahead
 class SlabLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values of one layer, [rows, heads, positions, size], with spare positions.
 
-    `keys` and `values` are views of what is filled, as the base class has them.
+    `keys` and `values` are views of the filled positions, as in the base class.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -30,13 +30,13 @@ class SlabLayer(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append the states of new positions; returns the views of everything filled."""
+        """Append the states of new positions; returns views of all filled positions."""
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if self._slabs is None or self._slabs[0].shape[-2] < end:
             self.dtype, self.device = key_states.dtype, key_states.device
-            old = (key_states[..., :0, :], value_states[..., :0, :])
-            self._allocate((self.keys, self.values) if start else old, end + SPARE)
+            previous = (key_states[..., :0, :], value_states[..., :0, :])
+            self._allocate((self.keys, self.values) if start else previous, end + SPARE)
         assert self._slabs is not None  # noqa: S101
         for slab, states in zip(self._slabs, (key_states, value_states), strict=True):
             slab[..., start:end, :] = states
@@ -67,10 +67,10 @@ class SlabLayer(DynamicLayer):  # type: ignore[misc]
     def _allocate(self, filled: tuple[Tensor, Tensor], capacity: int) -> None:
         # Zeros, because attention multiplies masked positions by zero and 0 × NaN is NaN.
         slabs = []
-        for each in filled:
-            rows, heads, length, size = each.shape
-            slab = each.new_zeros(rows, heads, capacity, size)
-            slab[..., :length, :] = each
+        for states in filled:
+            rows, heads, length, size = states.shape
+            slab = states.new_zeros(rows, heads, capacity, size)
+            slab[..., :length, :] = states
             slabs.append(slab)
         self._slabs = (slabs[0], slabs[1])
 
@@ -81,7 +81,7 @@ class SlabLayer(DynamicLayer):  # type: ignore[misc]
 
 
 class SlabCache(Cache):  # type: ignore[misc]
-    """A cache of `SlabLayer`s, as a model's forward takes it."""
+    """A cache of `SlabLayer`s that a model's `forward` accepts."""
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=SlabLayer)

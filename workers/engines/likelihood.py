@@ -1,4 +1,4 @@
-"""Likelihoods of given answers and of prompts, by the model that generates."""
+"""Likelihoods of reference answers and of prompts under the generating model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from workers.engines.adapters import IGNORED, AdaptedModel
 from workers.engines.batch import Row
 from workers.engines.scores import BytesOf, token_scores, unscored
 
-# Logits of so many positions: 0.4 GB for a vocabulary of 50,000.
+# Positions per forward pass: their logits take 0.4 GB for a vocabulary of 50,000.
 MAX_POSITIONS = 2_048
 
 
 def measure_references(model: AdaptedModel, rows: Sequence[Row], padding: int) -> None:
-    """Set `likelihood` of each row that has a `reference`: its summed nats and its tokens."""
+    """Set `likelihood` of each row that has a `reference`: its summed nats and token count."""
     measured = sorted((row for row in rows if row.reference), key=_length)
     while measured:
         longest = _length(measured[-1])
@@ -38,10 +38,10 @@ def _measure(model: AdaptedModel, rows: Sequence[Row], padding: int) -> None:
     labels = torch.full(shape, IGNORED)
     mask = torch.zeros(shape, dtype=torch.long)
     for number, row in enumerate(rows):
-        whole = torch.tensor(row.prompt + row.reference)
-        tokens[number, : len(whole)] = whole
-        labels[number, len(row.prompt) : len(whole)] = whole[len(row.prompt) :]
-        mask[number, : len(whole)] = 1
+        sequence = torch.tensor(row.prompt + row.reference)
+        tokens[number, : len(sequence)] = sequence
+        labels[number, len(row.prompt) : len(sequence)] = sequence[len(row.prompt) :]
+        mask[number, : len(sequence)] = 1
     losses = model.losses(
         tokens.to(model.device),
         mask.to(model.device),
@@ -61,12 +61,12 @@ def _note(row: Row, nats: float) -> None:
 
 
 def _measure_long(model: AdaptedModel, row: Row) -> float:
-    """Return the summed nats of a reference whose row is too long to be run at once."""
-    whole = row.prompt + row.reference
+    """Return the summed nats of a reference whose row is too long for one forward pass."""
+    tokens = row.prompt + row.reference
     total, place = 0.0, 0
-    for logs in model.log_probabilities(whole[:-1], row.adapter):
+    for logs in model.log_probabilities(tokens[:-1], row.adapter):
         first = max(len(row.prompt) - 1 - place, 0)
-        next_tokens = whole[place + first + 1 : place + len(logs) + 1]
+        next_tokens = tokens[place + first + 1 : place + len(logs) + 1]
         index = torch.tensor(next_tokens, dtype=torch.long, device=logs.device).unsqueeze(1)
         total -= float(logs[first:].gather(1, index).double().sum())
         place += len(logs)
@@ -74,13 +74,13 @@ def _measure_long(model: AdaptedModel, row: Row) -> float:
 
 
 def score_prompt(model: AdaptedModel, row: Row, bytes_of: BytesOf) -> None:
-    """Score a row's prompt, if it is echoed with probabilities, once for all of its choices."""
+    """Score the prompt of a row that echoes it with probabilities, once for all its choices."""
     scores = row.choices.prompt_scores
     if row.echo is None or row.sampling.logprobs is None or row.place in scores:
         return
-    found = [unscored(row.prompt[0], bytes_of)]
+    own = [unscored(row.prompt[0], bytes_of)]
     for logs in model.log_probabilities(row.prompt[:-1], row.adapter):
-        following = row.prompt[len(found) : len(found) + len(logs)]
+        following = row.prompt[len(own) : len(own) + len(logs)]
         tops = [row.sampling.logprobs] * len(logs)
-        found += token_scores(logs, following, tops, bytes_of)
-    scores[row.place] = found
+        own += token_scores(logs, following, tops, bytes_of)
+    scores[row.place] = own

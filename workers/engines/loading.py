@@ -18,21 +18,21 @@ from workers.engines.architectures import (
 from workers.engines.devices import DTYPES as DTYPES
 from workers.engines.devices import pick_device as pick_device
 
-# Bars are for terminals; workers log.
+# Progress bars would clutter the workers' logs.
 transformers.utils.logging.disable_progress_bar()
 
 
 def checkpoint_dtype(folder: Path) -> torch.dtype:
-    """The dtype that the checkpoint was saved in, by its config; float32 when it says nothing."""
+    """Return the dtype of the saved checkpoint by its config; float32 by default."""
     config = read_json(folder / "config.json")
     return DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
 
 
 def check_shards(folder: Path) -> None:
-    """Every shard that an index names must be a plain file name in the folder.
+    """Raise UnsupportedModel unless every shard that an index names is a plain file of the folder.
 
-    transformers joins these names to the folder as they are, so a path would load other bytes than
-    the ones that were hashed. Raises UnsupportedModel.
+    transformers joins these names to the folder unchecked, so a path would load bytes other than
+    those that were hashed.
     """
     for index in sorted(folder.glob("*.safetensors.index.json")):
         names = read_json(index).get("weight_map")
@@ -41,12 +41,12 @@ def check_shards(folder: Path) -> None:
         for name in set(map(str, names.values())):
             if name != Path(name).name or not (folder / name).is_file():
                 raise UnsupportedModel(
-                    f"{index.name} names {name[:200]!r}, no file of the version."
+                    f"{index.name} names {name[:200]!r}, not a file of the version."
                 )
 
 
 def model_class(architecture: str) -> Any:
-    """Return the class of transformers that loads an architecture."""
+    """Return the transformers class that loads an architecture."""
     if architecture.startswith(TIMM):
         return transformers.TimmWrapperForImageClassification
     return getattr(transformers, architecture)
@@ -60,7 +60,7 @@ def load_model(
     device: torch.device | None = None,
     **settings: Any,
 ) -> Any:
-    """The model in evaluation mode. Raises UnsupportedModel when the config is not allowed."""
+    """Return the model in evaluation mode. Raises UnsupportedModel if its config is not allowed."""
     loader = model_class(architecture_of(folder, allowed))
     check_shards(folder)
     model = loader.from_pretrained(
@@ -74,7 +74,7 @@ def load_model(
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer of a folder, with a padding token (the end token, where there is none)."""
+    """Return the fast tokenizer of a folder, with a padding token (by default the end token)."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )

@@ -1,7 +1,7 @@
-"""The code that a model brings along: chat templates, and the regular expressions of tokenizers.
+"""Code in a model's files: chat templates, and the regular expressions of tokenizers.
 
-A template is a program and an expression can run for minutes, so each is shown to the people who
-sign and review, and tried within limits in a process of its own before anything of it is trusted.
+A template is a program and an expression can run for minutes. People who sign and review see each
+piece, and a bounded process tries it before it is trusted.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ TRIAL = Limits(seconds=10.0)
 
 
 class Refused(Exception):
-    """The code may not come in; the message says why."""
+    """The code is rejected; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One piece of code, of which `shown` is the beginning.
+    """One piece of code; `shown` is its beginning.
 
     `sha256` is over a template's text, or over a tokenizer's patterns as a JSON list.
     """
@@ -50,8 +50,8 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """One piece of code in full; `patterns` are those of a tokenizer."""
+class _Piece:
+    """One piece of code in full; `patterns` lists a tokenizer's regular expressions."""
 
     kind: str
     path: str
@@ -59,45 +59,45 @@ class _Found:
     patterns: tuple[str, ...] = ()
 
     def code(self) -> Code:
-        # Patterns joined to one text could be told apart in another way.
-        whole = json.dumps(self.patterns) if self.patterns else self.source
+        # The boundaries between patterns would be ambiguous in one joined text.
+        text = json.dumps(self.patterns) if self.patterns else self.source
         return Code(
             kind=self.kind,
             path=_storable(self.path),
-            sha256=hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest(),
+            sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
             characters=len(self.source),
             shown=_storable(self.source[:SHOWN_CHARACTERS]),
         )
 
 
 def model_code(folder: Path, *, passes: Callable[[str], bool] | None = None) -> list[Code]:
-    """Every piece of code in a model's folder, in the order of their paths.
+    """Return every piece of code in a model's folder, ordered by path.
 
     Args:
         folder: The files of a version.
-        passes: Returns whether the code with this SHA-256 is known and need not be tried; None
-            tries nothing.
+        passes: Returns whether the code with this SHA-256 has passed and need not be tried; None
+            skips all trials.
 
     Raises:
         Refused: A piece is too large, there are too many, or a trial did not end within its limits.
     """
-    found = sorted(_found(folder), key=lambda each: (each.path, each.kind))
-    if len(found) > MAX_ITEMS:
-        raise Refused(f"It holds {len(found)} templates and tokenizers; at most {MAX_ITEMS} may be")
-    codes = [(each, each.code()) for each in found]
+    pieces = sorted(_pieces(folder), key=lambda piece: (piece.path, piece.kind))
+    if len(pieces) > MAX_ITEMS:
+        raise Refused(f"It holds {len(pieces)} templates and tokenizers; the limit is {MAX_ITEMS}")
+    codes = [(piece, piece.code()) for piece in pieces]
     if passes is not None:
-        unknown = [each for each, code in codes if not passes(code.sha256)]
+        unknown = [piece for piece, code in codes if not passes(code.sha256)]
         if unknown:
             _try_all(unknown)
     return [code for _, code in codes]
 
 
 def _storable(text: str) -> str:
-    """The text with U+FFFD or "?" for what a database cannot hold."""
+    """Return the text with U+FFFD or "?" in place of characters that a database cannot store."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _found(folder: Path) -> Iterator[_Found]:
+def _pieces(folder: Path) -> Iterator[_Piece]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.suffix.lower() == ".jinja":
@@ -106,17 +106,17 @@ def _found(folder: Path) -> Iterator[_Found]:
             yield from _in_json(name, json.loads(path.read_bytes()))
 
 
-def _template(path: str, source: str) -> _Found:
+def _template(path: str, source: str) -> _Piece:
     if len(source) > MAX_TEMPLATE_CHARACTERS:
         raise Refused(
             f"{path} holds a chat template of {len(source)} characters; "
             f"at most {MAX_TEMPLATE_CHARACTERS} are accepted"
         )
-    return _Found(TEMPLATE, path, source)
+    return _Piece(TEMPLATE, path, source)
 
 
-def _in_json(path: str, content: Any) -> Iterator[_Found]:
-    """The templates and patterns of one file; loaders take both from several files."""
+def _in_json(path: str, content: Any) -> Iterator[_Piece]:
+    """Yield the templates and patterns of one file; loaders read both from several files."""
     if not isinstance(content, dict):
         return
     templates = content.get("chat_template")
@@ -125,10 +125,10 @@ def _in_json(path: str, content: Any) -> Iterator[_Found]:
     if isinstance(templates, str):
         yield _template(path, templates)
     elif isinstance(templates, list):
-        for each in templates:
-            if not isinstance(each, dict) or not isinstance(each.get("template"), str):
+        for entry in templates:
+            if not isinstance(entry, dict) or not isinstance(entry.get("template"), str):
                 raise Refused(f"{path} holds a malformed chat template")
-            yield _template(f"{path} ({str(each.get('name'))[:80]})", each["template"])
+            yield _template(f"{path} ({str(entry.get('name'))[:80]})", entry["template"])
     parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
     patterns = tuple(pattern for part in parts for pattern in _patterns(path, content.get(part)))
     if patterns:
@@ -136,11 +136,11 @@ def _in_json(path: str, content: Any) -> Iterator[_Found]:
             raise Refused(
                 f"{path} holds {len(patterns)} patterns; at most {MAX_PATTERNS} are accepted"
             )
-        yield _Found(PATTERNS, path, "\n".join(patterns), patterns)
+        yield _Piece(PATTERNS, path, "\n".join(patterns), patterns)
 
 
 def _patterns(path: str, part: Any) -> Iterator[str]:
-    """Every {"Regex": …} below `part`, in order."""
+    """Yield every {"Regex": …} below `part`, in order."""
     pending = [part]
     while pending:
         value = pending.pop(0)
@@ -158,7 +158,7 @@ def _patterns(path: str, part: Any) -> Iterator[str]:
             pending[:0] = value.values()
 
 
-def _try_all(found: list[_Found]) -> None:
+def _try_all(pieces: list[_Piece]) -> None:
     """Run each piece on samples. Raises Refused."""
     source = prompt_source(
         {
@@ -171,19 +171,19 @@ def _try_all(found: list[_Found]) -> None:
         TRIAL,
     )
     try:
-        for each in found:
-            for number, request in enumerate(_trials(each), start=1):
+        for piece in pieces:
+            for number, request in enumerate(_trials(piece), start=1):
                 process = source.process()
                 try:
                     process.ask(request)
                 except Declined as error:
-                    # A template may refuse a conversation; a pattern has to compile.
-                    if each.kind == PATTERNS:
-                        raise Refused(f"Pattern {number} of {each.path}: {error}") from error
+                    # A template may refuse a conversation; a pattern must compile.
+                    if piece.kind == PATTERNS:
+                        raise Refused(f"Pattern {number} of {piece.path}: {error}") from error
                 except Ended as error:
-                    what = "The chat template" if each.kind == TEMPLATE else f"Pattern {number}"
+                    name = "The chat template" if piece.kind == TEMPLATE else f"Pattern {number}"
                     raise Refused(
-                        f"{what} of {each.path} did not end within its limits on a sample: {error}"
+                        f"{name} of {piece.path} did not end within its limits on a sample: {error}"
                     ) from error
                 finally:
                     process.close()
@@ -191,25 +191,25 @@ def _try_all(found: list[_Found]) -> None:
         source.close()
 
 
-def _trials(found: _Found) -> Iterator[dict[str, Any]]:
-    if found.kind == PATTERNS:
-        for pattern in found.patterns:
+def _trials(piece: _Piece) -> Iterator[dict[str, Any]]:
+    if piece.kind == PATTERNS:
+        for pattern in piece.patterns:
             yield {"do": "pattern", "pattern": pattern, "samples": _samples(pattern)}
         return
     for messages in _conversations():
-        yield {"do": "render", "template": found.source, "messages": messages}
+        yield {"do": "render", "template": piece.source, "messages": messages}
 
 
 def _conversations() -> list[list[dict[str, str]]]:
-    """Conversations that templates take different ways through."""
+    """Return conversations that exercise different branches of a template."""
     system = {"role": "system", "content": "Be brief."}
-    asked = {"role": "user", "content": "What follows?"}
-    said = {"role": "assistant", "content": "The next one."}
-    return [[asked], [system, asked], [system, *([asked, said] * 50), asked]]
+    question = {"role": "user", "content": "What follows?"}
+    answer = {"role": "assistant", "content": "The next one."}
+    return [[question], [system, question], [system, *([question, answer] * 50), question]]
 
 
 def _samples(pattern: str) -> list[str]:
-    """Long runs of what the pattern is about, each with an end that it may not expect."""
+    """Return long runs of characters that occur in the pattern, each with an unexpected end."""
     runs = [*dict.fromkeys("a1 \n\t!é漢" + "".join(filter(str.isprintable, pattern[:200])))]
     runs += ["aA", "a1", "a ", "1.", " \n"]
     return [

@@ -1,4 +1,4 @@
-"""Objects by dotted name."""
+"""Import of an object by its dotted name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""ONNX models, run by onnxruntime on the processor: one thread, standard operators, checked ports.
+"""ONNX models, run by onnxruntime on the CPU: one thread, standard operators, checked ports.
 
-Intake has held the graph to standard operators and its data to files of the version; no library of
-further operators is ever registered here.
+Intake has checked that the graph uses only standard operators and only data files of the version;
+this module never registers a library of custom operators.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from workers.engines.architectures import UnsupportedModel
 
 
 def load_session(path: Path, inputs: Mapping[str, str], output: str, threads: int = 1) -> Any:
-    """Return a session whose graph takes `inputs` (element types by name) and gives `output`.
+    """Return a session whose graph takes `inputs` (element types by name) and returns `output`.
 
     Raises:
-        UnsupportedModel: the file is missing, cannot be loaded, or takes or gives anything else.
+        UnsupportedModel: the file is missing, cannot be loaded, or has other ports.
     """
     if not path.is_file():
         raise UnsupportedModel(f"The model has no {path.name}.")
@@ -33,11 +33,11 @@ def load_session(path: Path, inputs: Mapping[str, str], output: str, threads: in
         )
     except Exception as error:
         raise UnsupportedModel(f"{path.name} cannot be loaded: {str(error)[:200]}") from error
-    found = {each.name: each.type for each in session.get_inputs()}
-    wanted = {name: f"tensor({kind})" for name, kind in inputs.items()}
-    if found != wanted:
+    ports = {each.name: each.type for each in session.get_inputs()}
+    required = {name: f"tensor({kind})" for name, kind in inputs.items()}
+    if ports != required:
         raise UnsupportedModel(
-            f"{path.name} takes {_listed(found)}; this task needs {_listed(wanted)}."
+            f"{path.name} takes {_listed(ports)}; this task needs {_listed(required)}."
         )
     if output not in [each.name for each in session.get_outputs()]:
         raise UnsupportedModel(f"{path.name} does not give {output!r}.")

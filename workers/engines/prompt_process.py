@@ -1,9 +1,9 @@
-"""The process that renders chat templates and tokenizes prompts, bounded in time and memory.
+"""Process that renders chat templates and tokenizes prompts, bounded in time and memory.
 
 A chat template is a program and a tokenizer's regular expressions can run for minutes, and both
 come with the model. `workers.engines.bounded` starts this module confined, with an empty
-environment. It loads the model's tokenizer once and answers no request itself: it forks a process
-that does, so that one that takes too long can be killed and replaced (`registry/sandbox/forks.py`).
+environment. It loads the model's tokenizer once and forks a process that answers requests, so that
+a fork that takes too long can be killed and replaced (`registry/sandbox/forks.py`).
 """
 
 from __future__ import annotations
@@ -56,37 +56,38 @@ class Prompts:
     def messages(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None
     ) -> bytes:
-        """The tokens of the prompt that the chat template makes.
+        """Return the tokens of the prompt that the chat template makes.
 
-        A template that leaves out the tools, or a part of an earlier call, refuses them.
+        Refuses tools and earlier calls that the template leaves out of the prompt.
         """
         text = self._rendered(self._template, messages, tools)
-        for kind, others, shown in _without_parts(messages, tools):
-            if self._rendered(self._template, others, shown) == text:
-                raise Refused(f"This model's chat template knows no tools: it leaves out {kind}.")
+        for kind, others, own_tools in _without_parts(messages, tools):
+            if self._rendered(self._template, others, own_tools) == text:
+                raise Refused(
+                    f"This model's chat template does not support tools: it leaves out {kind}."
+                )
         return self._encoded([text], special_tokens=False)
 
     def grammar(self, grammar: str) -> bytes:
-        """Try a grammar; the result is empty, or says why it cannot be enforced."""
+        """Try a grammar; returns nothing, or the reason why it cannot be enforced."""
         from llguidance import LLMatcher
 
         return str(LLMatcher.validate_grammar(grammar)).encode("utf-8", "replace")[:2000]
 
     def texts(self, texts: list[str], special_tokens: bool) -> bytes:
-        """The tokens of each text, with the special tokens that the tokenizer adds or without."""
+        """Return the tokens of each text, with or without the tokenizer's special tokens."""
         return self._encoded(texts, special_tokens=special_tokens)
 
     def read(
         self, texts: list[str], seconds: list[str] | None = None, side: str | None = None
     ) -> bytes:
-        """The number of tokens of each text and the tokens, then the kind of each token, in rows.
+        """Return rows: one of token counts, one of tokens per text; for pairs, also one of kinds.
 
-        Texts come with one of `seconds` each, where these are given. One over the limit is cut on
-        a `side`, `left` or `right`, a pair at whichever text is longer; without a side, its rows
-        are empty.
+        With `seconds`, each text forms a pair with one of them. An input over the limit is cut on a
+        `side`, `left` or `right`, a pair in its longer text; without a side, its rows are empty.
         """
-        asked = texts if seconds is None else list(zip(texts, seconds, strict=True))
-        rows = self._tokenizer.encode_batch_fast(asked)
+        batch = texts if seconds is None else list(zip(texts, seconds, strict=True))
+        rows = self._tokenizer.encode_batch_fast(batch)
         lengths = [len(row.ids) for row in rows]
         limit = max(lengths) if self._max_length is None else self._max_length
         long = [at for at, length in enumerate(lengths) if length > limit]
@@ -94,7 +95,7 @@ class Prompts:
         if long and side is not None:
             self._tokenizer.enable_truncation(limit, direction=side)
             try:
-                cut = self._tokenizer.encode_batch_fast([asked[at] for at in long])
+                cut = self._tokenizer.encode_batch_fast([batch[at] for at in long])
             finally:
                 self._tokenizer.no_truncation()
             for at, row in zip(long, cut, strict=True):
@@ -105,11 +106,11 @@ class Prompts:
         return packed([lengths, *ids, *(kinds if seconds is not None else [])])
 
     def windows(self, first: str, second: str | None, stride: int) -> bytes:
-        """The tokens of a text, or of a text with parts of a second one, cut into windows.
+        """Return the windows of a text, or of a text paired with parts of a second one.
 
-        Six rows for each window: tokens; kinds; where each token starts and ends in its text; the
-        number of its word, from 1; 1 or 2 for the text that it stands in. A special token has 0 in
-        the last two. Windows share `stride` tokens.
+        Six rows for each window: tokens; kinds; start and end of each token in its text; number of
+        its word, from 1; 1 or 2 for the text that contains it. A special token has 0 in the last
+        two. Windows share `stride` tokens.
         """
         if self._max_length is None:
             raise Refused("This model does not say how many tokens it reads at once.")
@@ -124,11 +125,11 @@ class Prompts:
         strategy = "only_first" if second is None else "only_second"
         self._tokenizer.enable_truncation(self._max_length, stride=stride, strategy=strategy)
         try:
-            whole = self._tokenizer.encode(first, second)
+            encoding = self._tokenizer.encode(first, second)
         finally:
             self._tokenizer.no_truncation()
         rows: list[list[int]] = []
-        for window in [whole, *whole.overflowing]:
+        for window in [encoding, *encoding.overflowing]:
             rows += [
                 window.ids,
                 window.type_ids,
@@ -140,11 +141,11 @@ class Prompts:
         return packed(rows)
 
     def render(self, template: str, messages: list[dict[str, Any]]) -> bytes:
-        """The prompt that a chat template makes, as text."""
+        """Return the prompt that a chat template makes, as text."""
         return self._rendered(template, messages).encode("utf-8", "replace")
 
     def pattern(self, pattern: str, samples: list[str]) -> bytes:
-        """Split each sample by a tokenizer's regular expression; the result is of no interest."""
+        """Split each sample by a tokenizer's regular expression, to see that it ends in time."""
         from tokenizers import Regex, pre_tokenizers
 
         try:
@@ -172,7 +173,7 @@ class Prompts:
         except (MemoryError, RecursionError):
             raise
         except Exception as error:
-            # Templates raise through Jinja when the roles do not alternate as they want.
+            # Templates raise through Jinja if the roles do not alternate as they require.
             raise Refused(f"The chat template refuses the messages: {error}"[:500]) from error
         if len(text) > self._max_output:
             raise Refused(
@@ -189,22 +190,22 @@ class Prompts:
 def _without_parts(
     messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
 ) -> Iterator[tuple[str, list[dict[str, Any]], list[dict[str, Any]] | None]]:
-    """Yield each part that a template must show, and the request without it."""
+    """Yield the name of each part that a template must render, and the request without it."""
     if tools:
         yield "the tools", messages, None
     if any("tool_calls" in each for each in messages):
-        bare = [{key: each[key] for key in each if key != "tool_calls"} for each in messages]
-        yield "earlier calls", bare, tools
+        plain = [{key: each[key] for key in each if key != "tool_calls"} for each in messages]
+        yield "earlier calls", plain, tools
     if any(each["role"] == "tool" and each["content"] for each in messages):
-        silent = [{**each, "content": ""} if each["role"] == "tool" else each for each in messages]
-        yield "what tools returned", silent, tools
+        empty = [{**each, "content": ""} if each["role"] == "tool" else each for each in messages]
+        yield "what tools returned", empty, tools
 
 
 def renderer() -> Any:
     """Return transformers' function that renders chat templates.
 
-    Its packages get no `__init__`: theirs takes three quarters of the time in which this process
-    starts, and brings modules within reach of a template that it does not need.
+    Its packages are replaced by empty modules: running their `__init__` takes three quarters of
+    this process's start, and would put modules within reach of a template that needs none of them.
     """
     spec = importlib.util.find_spec("transformers")
     root = os.path.dirname(str(spec and spec.origin))
@@ -217,7 +218,7 @@ def renderer() -> Any:
 
 
 def packed(rows: list[list[int]]) -> bytes:
-    """The rows as 32-bit numbers: how many rows, the length of each, and all tokens."""
+    """Return the rows as 32-bit numbers: number of rows, length of each, all tokens."""
     numbers = array("I", [len(rows), *map(len, rows)])
     for row in rows:
         numbers.extend(row)
@@ -230,7 +231,7 @@ def prepare(setup: dict[str, Any]) -> tuple[Answer, Callable[[], None]]:
     memory = address_space() + int(setup["memory"])
 
     def begin() -> None:
-        # A domain of its own, so that it reaches neither the source nor its siblings.
+        # A Landlock domain of its own keeps each fork away from its source and its siblings.
         if setup["paths"] is not None:
             landlock.confine(landlock.ruleset(setup["paths"], tcp=False, reader=True))
         deny_new_processes()
@@ -238,8 +239,8 @@ def prepare(setup: dict[str, Any]) -> tuple[Answer, Callable[[], None]]:
 
     def answer(request: dict[str, Any], files: list[int]) -> bytes:
         allow_cpu(setup["cpu_s"])
-        made: bytes = getattr(prompts, request.pop("do"))(**request)
-        return made
+        tokens: bytes = getattr(prompts, request.pop("do"))(**request)
+        return tokens
 
     return answer, begin
 

@@ -1,8 +1,8 @@
-"""From a request's inputs to the tokens of its prompt, in processes that can be killed.
+"""Tokenization of a request's inputs, in processes that can be killed.
 
 A model's chat template and tokenizer are code that came with it, so they never run in the process
-that holds the weights: each engine has some processes of its own (`workers.engines.bounded`). A
-request that exceeds a limit costs one of them, which is replaced, and no other engine waits for it.
+that holds the weights: each engine has separate processes for them (`workers.engines.bounded`). If
+a request exceeds a limit, its process is killed and replaced; other engines are not affected.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workers.engines.protocol import RequestRefused
 
 logger = logging.getLogger(__name__)
 
-# Tokens before the beginning, the end and the gap of a text, as models know them.
+# Tokens of model families that mark the beginning, the end and the gap of a text, in that order.
 FILL_TOKENS = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen2.5-Coder, and Assay's own
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, SantaCoder, Granite
@@ -30,7 +30,7 @@ FILL_TOKENS = (
     ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek-Coder
 )
 
-# One is enough for thousands of prompts a second; the second answers while the first is stuck.
+# One process handles thousands of prompts a second; the second answers while the first is stuck.
 PROCESSES = 2
 
 
@@ -42,9 +42,8 @@ class PromptCanceled(Exception):
 class Window:
     """A part of one text, or of two texts together, that a model reads at once.
 
-    Each token has a kind, starts and ends at characters of its text, and belongs to a word,
-    numbered from 1. `texts` is 1 or 2 for the text that it stands in. Special tokens have 0 in
-    both.
+    Each token has a kind, a start and an end (characters of its text), the number of its word, from
+    1, and in `texts` 1 or 2 for the text that contains it. Special tokens have 0 in the last two.
     """
 
     tokens: list[int]
@@ -55,7 +54,7 @@ class Window:
     texts: list[int]
 
     def fits(self, characters: tuple[int, int]) -> bool:
-        """Return whether every token stands inside its text, given the lengths of both."""
+        """Return whether every token lies inside its text; `characters` are the texts' lengths."""
         rows = (self.kinds, self.starts, self.ends, self.words, self.texts)
         if any(len(row) != len(self.tokens) for row in rows):
             return False
@@ -69,7 +68,7 @@ class Window:
 class Reading:
     """Tokens of texts or of pairs of texts, with the kind of each token for pairs.
 
-    `cut` are the places of those that lost `cut_tokens` together, as the request says.
+    `cut` are the indices of inputs that were cut as requested; `cut_tokens` is their total loss.
     """
 
     tokens: list[list[int]]
@@ -79,11 +78,11 @@ class Reading:
 
     @property
     def cut_inputs(self) -> int:
-        """Return how many inputs were cut."""
+        """Number of inputs that were cut."""
         return len(self.cut)
 
 
-# Sides by what tokenizers call them.
+# The tokenizers library's names of the sides.
 _SIDES: dict[Truncate, str | None] = {"none": None, "end": "right", "start": "left"}
 
 
@@ -98,8 +97,8 @@ class PromptProcesses:
 
     Args:
         tokenizer: A fast tokenizer of transformers, with the chat template.
-        max_length: The most tokens that the model reads of what `read_texts` and `read_pairs` get,
-            and of one window.
+        max_length: The most tokens that the model reads of one input of `read_texts` and
+            `read_pairs`, and of one window.
         limits: Bounds on each request.
 
     Raises:
@@ -125,8 +124,8 @@ class PromptProcesses:
             raise UnsupportedModel(f"The tokenizer cannot be loaded: {error}.") from error
 
     def encode(self, request_id: str, inputs: GenerationInputs) -> list[int]:
-        """Return the prompt's tokens: messages go through the chat template, and a prompt with a
-        suffix is arranged for filling in the middle.
+        """Return the prompt's tokens: messages go through the chat template; a prompt with a suffix
+        is arranged for filling in the middle.
 
         Raises:
             RequestRefused: The template refuses the messages, a limit was exceeded, or the model
@@ -143,20 +142,20 @@ class PromptProcesses:
         else:
             request = {"do": "messages", "messages": [_turn(each) for each in inputs.messages]}
             if inputs.tools:
-                request["tools"] = [_shown(tool) for tool in inputs.tools]
+                request["tools"] = [_tool(tool) for tool in inputs.tools]
         (tokens,) = self._rows(self._ask(request_id, request), 1)
         if not tokens:
             raise RequestRefused("The prompt is empty.")
         return tokens
 
     def _around(self, request_id: str, prefix: str, suffix: str) -> list[int]:
-        """Return beginning and end, and the token after which the model writes the middle."""
+        """Return the tokens of beginning and end, with marks that request the middle."""
         if self._fill is None:
             raise RequestRefused(
                 "This model cannot fill in the middle; leave suffix out.",
                 code="suffix_unsupported",
             )
-        # The tokens that the tokenizer puts before every text.
+        # Tokens that the tokenizer puts before every text.
         (lead,) = self.encode_texts(request_id, [""])
         before, after = self.encode_texts(request_id, [prefix, suffix], special_tokens=False)
         begin, hole, end = self._fill
@@ -169,19 +168,19 @@ class PromptProcesses:
         return template
 
     def check_grammar(self, request_id: str, grammar: str) -> str:
-        """Return why a grammar cannot be enforced, or nothing. Raises as `encode`."""
-        found = self._ask(request_id, {"do": "grammar", "grammar": grammar})
-        return found.decode("utf-8", "replace")
+        """Return the reason why a grammar cannot be enforced, or "". Raises as `encode`."""
+        reason = self._ask(request_id, {"do": "grammar", "grammar": grammar})
+        return reason.decode("utf-8", "replace")
 
     def encode_texts(
         self, request_id: str, texts: list[str], *, special_tokens: bool = True
     ) -> list[list[int]]:
-        """The tokens of each text. Raises as `encode`."""
+        """Return the tokens of each text. Raises as `encode`."""
         request = {"do": "texts", "texts": texts, "special_tokens": special_tokens}
         return self._rows(self._ask(request_id, request), len(texts))
 
     def read_texts(self, request_id: str, texts: list[str], truncate: Truncate = "none") -> Reading:
-        """The tokens of each text, as long as the model can read them.
+        """Return the tokens of each text, within the model's limit.
 
         Raises as `encode`, and RequestRefused for a text that is too long and may not be cut.
         """
@@ -191,27 +190,27 @@ class PromptProcesses:
     def read_pairs(
         self, request_id: str, pairs: list[tuple[str, str]], truncate: Truncate = "none"
     ) -> Reading:
-        """The tokens of each pair of texts, and the kind of each token: 0 in the first text, 1 in
-        the second, for most models. Raises as `read_texts`."""
+        """Return the tokens of each pair of texts, and the kind of each token: for most models, 0
+        in the first text and 1 in the second. Raises as `read_texts`."""
         firsts, seconds = map(list, zip(*pairs, strict=True))
-        asked = {"texts": firsts, "seconds": seconds}
-        (lengths, *rows) = self._read(request_id, asked, truncate, 1 + 2 * len(pairs))
+        texts = {"texts": firsts, "seconds": seconds}
+        (lengths, *rows) = self._read(request_id, texts, truncate, 1 + 2 * len(pairs))
         tokens, kinds = rows[: len(pairs)], rows[len(pairs) :]
         if any(len(each) != len(kind) for each, kind in zip(tokens, kinds, strict=True)):
-            raise _broken("it answered out of form")
+            raise _broken("its answer is malformed")
         return self._within(lengths, tokens, kinds, truncate, "pair")
 
     def lengths(self, request_id: str, texts: list[str]) -> list[int]:
-        """The number of tokens of each text, however long. Raises as `encode`."""
+        """Return the number of tokens of each text of any length. Raises as `encode`."""
         return self._read(request_id, {"texts": texts}, "none", 1 + len(texts))[0]
 
     def _read(
-        self, request_id: str, asked: dict[str, Any], truncate: Truncate, count: int
+        self, request_id: str, texts: dict[str, Any], truncate: Truncate, count: int
     ) -> list[list[int]]:
-        request = {"do": "read", **asked, "side": _SIDES[truncate]}
+        request = {"do": "read", **texts, "side": _SIDES[truncate]}
         rows = self._unpacked(self._ask(request_id, request))
-        if len(rows) != count or len(rows[0]) != len(asked["texts"]):
-            raise _broken("it answered out of form")
+        if len(rows) != count or len(rows[0]) != len(texts["texts"]):
+            raise _broken("its answer is malformed")
         return rows
 
     def _within(
@@ -222,14 +221,14 @@ class PromptProcesses:
         truncate: Truncate,
         noun: str,
     ) -> Reading:
-        """Return what was read. Raises RequestRefused for what is too long and was not cut."""
+        """Return the checked reading. Raises RequestRefused if an input is too long and uncut."""
         limit = self._max_length
         for row in tokens:
             self._check_tokens(row)
         if limit is None:
             return Reading(tokens, kinds)
         if any(len(row) > limit for row in tokens):
-            raise _broken("it answered out of form")
+            raise _broken("its answer is malformed")
         long = [at for at, length in enumerate(lengths) if length > limit]
         if long and truncate == "none":
             which = f"the {noun}" if len(lengths) == 1 else f"{noun} {long[0] + 1}"
@@ -244,22 +243,21 @@ class PromptProcesses:
     def encode_windows(
         self, request_id: str, first: str, second: str | None = None, *, stride: int
     ) -> list[Window]:
-        """A text, or a text before each part of a second one, in windows that the model can read.
-
-        Windows share `stride` tokens. Raises as `encode`.
+        """Return a text, or a text paired with each part of a second one, in windows that the model
+        can read. Windows share `stride` tokens. Raises as `encode`.
         """
         request = {"do": "windows", "first": first, "second": second, "stride": stride}
         rows = self._unpacked(self._ask(request_id, request))
         windows = [Window(*rows[at : at + 6]) for at in range(0, len(rows) - 5, 6)]
         texts = (len(first), len(second or ""))
         if not windows or len(rows) % 6 or not all(each.fits(texts) for each in windows):
-            raise _broken("it answered out of form")
-        for each in windows:
-            self._check_tokens(each.tokens)
+            raise _broken("its answer is malformed")
+        for window in windows:
+            self._check_tokens(window.tokens)
         return windows
 
     def cancel(self, request_id: str) -> None:
-        """End the work on a request at once; unknown ones are ignored."""
+        """End the work on a request immediately; unknown requests are ignored."""
         with self._changed:
             job = self._jobs.get(request_id)
             if job is None:
@@ -270,7 +268,7 @@ class PromptProcesses:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """End all processes; requests that run or wait are refused."""
+        """End all processes; running and waiting requests are refused."""
         with self._changed:
             self._closed = True
             for job in self._jobs.values():
@@ -283,10 +281,10 @@ class PromptProcesses:
         self._source.close()
 
     def _rows(self, result: bytes, count: int) -> list[list[int]]:
-        """The `count` rows of tokens in a result."""
+        """Return the `count` rows of tokens in a result."""
         rows = self._unpacked(result)
         if len(rows) != count:
-            raise _broken("it answered out of form")
+            raise _broken("its answer is malformed")
         for row in rows:
             self._check_tokens(row)
         return rows
@@ -296,13 +294,13 @@ class PromptProcesses:
             raise _broken("it answered with unknown tokens")
 
     def _unpacked(self, result: bytes) -> list[list[int]]:
-        """The rows of numbers in a result, which the model's own code may have forged."""
+        """Return the rows of numbers in a result, which the model's own code may have forged."""
         numbers = array("I")
         numbers.frombytes(result[: len(result) // 4 * 4])
         count = numbers[0] if numbers else 0
         lengths = numbers[1 : count + 1]
         if not numbers or sum(lengths) != len(numbers) - count - 1:
-            raise _broken("it answered out of form")
+            raise _broken("its answer is malformed")
         values = numbers[count + 1 :]
         rows, at = [], 0
         for length in lengths:
@@ -338,7 +336,7 @@ class PromptProcesses:
                 self._jobs.pop(request_id, None)
 
     def _take(self, job: _Job) -> BoundedProcess:
-        """A process for the job alone; a new one while there are fewer than `PROCESSES`."""
+        """Reserve a process for the job; start one while there are fewer than `PROCESSES`."""
         with self._changed:
             if not self._changed.wait_for(
                 lambda: job.canceled or self._closed or self._idle or self._count < PROCESSES,
@@ -384,7 +382,7 @@ class PromptProcesses:
 
 
 def _turn(message: ChatMessage) -> dict[str, Any]:
-    """Return a message as chat templates read it; a call's arguments are an object there."""
+    """Return a message in the format of chat templates, where a call's arguments are an object."""
     turn: dict[str, Any] = {"role": message.role, "content": message.model_dump()["content"]}
     if message.tool_calls:
         turn["tool_calls"] = [
@@ -400,23 +398,23 @@ def _turn(message: ChatMessage) -> dict[str, Any]:
     return turn
 
 
-def _shown(tool: Tool) -> dict[str, Any]:
-    """Return a tool as chat templates read it."""
+def _tool(tool: Tool) -> dict[str, Any]:
+    """Return a tool in the format of chat templates."""
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {"type": "function", "function": function}
 
 
 def fill_tokens(tokenizer: Any) -> tuple[int, int, int] | None:
-    """Return the tokens for filling in the middle: before beginning, end and middle; or None."""
-    known = tokenizer.get_added_vocab()
+    """Return the tokens that mark beginning, end and middle for filling in; None if missing."""
+    added = tokenizer.get_added_vocab()
     for begin, end, middle in FILL_TOKENS:
-        if {begin, end, middle} <= known.keys():
-            return known[begin], known[end], known[middle]
+        if {begin, end, middle} <= added.keys():
+            return added[begin], added[end], added[middle]
     return None
 
 
 def _setup(tokenizer: Any, max_length: int | None) -> dict[str, Any]:
-    """Files and settings that encode exactly as `tokenizer` does."""
+    """Return the settings from which a process encodes exactly as `tokenizer` does."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UnsupportedModel("The model has no fast tokenizer.")

@@ -1,7 +1,7 @@
-"""Protocol of engines: files and typed requests in, events out. Knows no Django.
+"""Protocol of engines: files and typed requests in, events out. Does not import Django.
 
-An engine holds one base model, and for text generation any number of adapters on it, and
-answers many requests at once. `submit` returns at once; the events reach `sink` from the engine's
+An engine holds one base model and, for text generation, any number of adapters on it. It answers
+many requests concurrently. `submit` returns immediately; the events reach `sink` from the engine's
 own thread, and the last one is always `Done` or `Failed`.
 """
 
@@ -22,9 +22,9 @@ Sink = Callable[[Event], None]
 class EngineRequest:
     """One request. `adapter` names a loaded adapter; None means the base without an adapter.
 
-    `scope` names whose it is: nothing kept of a request serves one of another scope.
-    `inputs` and `options` are instances of the task's schemas. With `sketch`, descriptions take the
-    place of images and recordings in the results (`workers.engines.sketches`).
+    `scope` identifies the owner: caches of a request never serve a request of another scope.
+    `inputs` and `options` are instances of the task's schemas. With `sketch`, results contain
+    descriptions in place of images and recordings (`workers.engines.sketches`).
     """
 
     request_id: str
@@ -40,7 +40,7 @@ class RequestRefused(Exception):
 
     Attributes:
         code: OpenAI's error code, such as `context_length_exceeded`.
-        status: The HTTP status that fits.
+        status: The HTTP status of the answer.
     """
 
     def __init__(self, message: str, *, code: str = "invalid_request", status: int = 400) -> None:
@@ -50,10 +50,10 @@ class RequestRefused(Exception):
 
 
 def raise_exits(error: BaseException) -> None:
-    """Raise `error` again when it ends the process.
+    """Raise `error` again if it is meant to end the process.
 
-    For those who catch everything, because libraries raise what is no `Exception`: a regular
-    expression that the tokenizers library gives up on raises a `PanicException`.
+    For code that catches `BaseException` because libraries raise errors outside `Exception`: the
+    tokenizers library raises a `PanicException` when it gives up on a regular expression.
     """
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         raise error
@@ -64,25 +64,23 @@ class Engine(Protocol):
 
     @property
     def fault(self) -> str:
-        """Reason for which the engine ended by itself and must be loaded again; empty while it
-        works."""
+        """Reason why the engine stopped by itself and must be loaded again; empty while it runs."""
 
     @property
     def working_s(self) -> float:
-        """Seconds spent on the current step, such as a batch; 0 while it
-        waits for requests."""
+        """Seconds spent on the current step, such as a batch; 0 while it waits for requests."""
 
     def add_adapter(self, name: str, folder: Path) -> None:
-        """Load an adapter under a name. Raises ValueError where the engine takes none."""
+        """Load an adapter under a name. Raises ValueError if the engine takes no adapters."""
 
     def remove_adapter(self, name: str) -> None:
         """Unload an adapter; requests that run on it fail with `adapter_unloaded`."""
 
     def submit(self, request: EngineRequest, sink: Sink) -> None:
-        """Queue a request. Raises RequestRefused at once when it cannot be run."""
+        """Queue a request. Raises RequestRefused immediately if it cannot run."""
 
     def cancel(self, request_id: str) -> None:
         """End a request at the next step; its sink gets `Done(finish_reason="canceled")`."""
 
     def close(self) -> None:
-        """Fail what is running, stop the thread, free the memory."""
+        """Fail the running requests, stop the thread, free the memory."""

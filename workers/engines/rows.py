@@ -1,4 +1,4 @@
-"""From a request to its rows, one for each choice: prompts as tokens, sampling, grammars."""
+"""Conversion of a request into rows, one for each choice: prompt tokens, sampling, grammar."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class RowMaker:
 
     Args:
         tokenizer: A fast tokenizer of transformers.
-        prompts: The processes that render and tokenize.
-        vocabulary: For grammars.
-        images: Reads images; None where the model reads text alone.
+        prompts: Processes that render and tokenize.
+        vocabulary: Tokenizer for grammars.
+        images: Reads images; None for a text-only model.
         max_context: Prompt and answer together, in tokens.
-        virtual_tokens: The number of positions that an adapter fills before each prompt.
+        virtual_tokens: Returns the number of positions that an adapter fills before each prompt.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class RowMaker:
         self._virtual_tokens = virtual_tokens
 
     def rows(self, request: EngineRequest, sink: Sink) -> list[Row]:
-        """Return the rows of a request: one for each choice. Raises RequestRefused."""
+        """Return the rows of a request, one for each choice. Raises RequestRefused."""
         inputs, options = request.inputs, request.options
         if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
             raise RequestRefused("This model generates text from messages or a prompt.")
@@ -70,7 +70,7 @@ class RowMaker:
         if virtual := self._virtual_tokens(request.adapter):
             if options.echo:
                 raise RequestRefused("A soft prompt has no text to repeat; leave echo out.")
-            # They fill positions like any others, and are counted and charged like them.
+            # Virtual tokens fill positions, and are counted and charged, like any other token.
             places = [self._tokenizer.pad_token_id] * virtual
             prompts = [places + prompt for prompt in prompts]
         if len(prompts) * options.made > MAX_CHOICES:
@@ -79,15 +79,15 @@ class RowMaker:
                 f"{MAX_CHOICES} choices."
             )
         room = self._max_context - max(map(len, prompts))
-        least = 1 if sampling.max_tokens is None else sampling.max_tokens
-        if room < least:
+        requested = 1 if sampling.max_tokens is None else sampling.max_tokens
+        if room < requested:
             raise RequestRefused(
                 f"The prompt has {max(map(len, prompts))} tokens and the answer may have "
-                f"{least}; together they must not exceed {self._max_context}.",
+                f"{requested}; together they must not exceed {self._max_context}.",
                 code="context_length_exceeded",
             )
         reference = self._reference(request.request_id, options)
-        limit = min(DEFAULT_MAX_TOKENS, room) if sampling.max_tokens is None else least
+        limit = min(DEFAULT_MAX_TOKENS, room) if sampling.max_tokens is None else requested
         form, grammar = self._requested_form(request.request_id, inputs, options)
         self._check_biases(options)
         choices = Choices(sink, sum(map(len, prompts)), len(prompts), options.made, options.choices)
@@ -121,10 +121,10 @@ class RowMaker:
             return [self._prompts.encode(request_id, inputs)]
         texts = [prompt for prompt in inputs.prompts if isinstance(prompt, str)]
         if texts:
-            found = self._prompts.encode_texts(request_id, texts)
-            if not all(found):
+            encoded = self._prompts.encode_texts(request_id, texts)
+            if not all(encoded):
                 raise RequestRefused("A prompt is empty.")
-            return found
+            return encoded
         prompts = [list(prompt) for prompt in inputs.prompts if not isinstance(prompt, str)]
         if max(map(max, prompts)) >= len(self._tokenizer):
             raise RequestRefused(f"A prompt has a token beyond {len(self._tokenizer) - 1}.")
@@ -139,8 +139,8 @@ class RowMaker:
         return CallReader(form, names, single=not options.parallel_tool_calls)
 
     def _echo(self, inputs: GenerationInputs, place: int, prompt: list[int]) -> str:
-        given = inputs.prompt if inputs.prompts is None else inputs.prompts[place]
-        return given if isinstance(given, str) else str(self._tokenizer.decode(prompt))
+        source = inputs.prompt if inputs.prompts is None else inputs.prompts[place]
+        return source if isinstance(source, str) else str(self._tokenizer.decode(prompt))
 
     def _check_biases(self, options: SamplingOptions) -> None:
         for token in options.logit_bias:
@@ -160,8 +160,8 @@ class RowMaker:
             form = form_of(self._prompts.template)
             if form is None:
                 raise RequestRefused(
-                    "This model's chat template writes tool calls in no form that can be read; "
-                    "leave tools out.",
+                    "This model's chat template writes tool calls in an unknown form; leave tools "
+                    "out.",
                     code="tools_unsupported",
                 )
             if options.tool_choice == "required" or any(tool.strict for tool in inputs.tools):
@@ -196,7 +196,7 @@ class RowMaker:
         if self._images is not None:
             return self._images.read(inputs.images)
         if any(not isinstance(each.content, str) for each in inputs.messages or ()):
-            raise RequestRefused("This model reads text alone; leave the images out.")
+            raise RequestRefused("This model reads only text; leave the images out.")
         return []
 
     def _reference(self, request_id: str, options: SamplingOptions) -> list[int]:

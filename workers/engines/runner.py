@@ -1,8 +1,8 @@
-"""The part of a task that the batch engine drives: load, collate, run, split. Knows no Django.
+"""Interface of a task's runner to the batch engine: load, collate, run, split. Without Django.
 
-The engine makes the runner from verified files, calls `prepare` for each request from the caller's
-thread, puts items of one bucket from any requests into a batch, and calls
-`collate`, `run` and `split` from its own thread, in inference mode.
+The engine constructs the runner from verified files, calls `prepare` for each request from the
+caller's thread, puts items of one bucket from any requests into a batch, and calls `collate`,
+`run` and `split` from its own thread, in inference mode.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, Protocol
 class Item:
     """One thing to compute.
 
-    `size` is its length (tokens, samples, pixels): a batch is padded to its longest item, and its
-    items times that length stay within `BatchLimits.size`. Items of different `bucket` never share
-    a batch: use it for shapes and settings that cannot be mixed.
+    `size` is its length (tokens, samples, pixels): a batch is padded to its longest item, and the
+    number of items times that length stays within `BatchLimits.size`. Items with different `bucket`
+    never share a batch: use it for shapes and settings that cannot be mixed.
     """
 
     payload: Any
@@ -28,10 +28,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One request, validated: its items, and what it costs. `units` counts in the task's unit.
+    """One validated request: its items and its usage. `units` counts in the task's unit.
 
-    `cut_inputs` of its inputs lost `cut_tokens` (or values, or frames) that the model cannot read,
-    as the request's options say; a runner refuses what is too long otherwise.
+    `cut_inputs` inputs were too long and lost `cut_tokens` (or values, or frames). A runner cuts
+    inputs only if the request's options allow it; otherwise it refuses them.
     """
 
     items: list[Item]
@@ -43,7 +43,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Bounds on one batch. `wait_s` is how long a lone request waits for others to join it."""
+    """Bounds on one batch. `wait_s` is the time that a batch waits for further requests."""
 
     items: int = 32
     size: int = 8_192
@@ -60,12 +60,12 @@ class MediaOutput:
 
 
 class Canceled(Exception):
-    """All requests that wanted the work were canceled, or the runner closes."""
+    """All requests of the work were canceled, or the runner closes."""
 
 
 class BaseRunner:
-    """Base of a runner whose preparation takes less than a second, and which holds its model alone:
-    it has nothing to cancel, and nothing to close."""
+    """Base of a runner that needs no cancellation, because it prepares in less than a second, and
+    no closing, because it holds only its model."""
 
     def cancel(self, request_id: str) -> None:
         """Do nothing."""
@@ -76,10 +76,10 @@ class BaseRunner:
 
 class Runner(Protocol):
     """A loaded model of one task. Constructed with
-    `(folder, *, architectures, device, dtype)`; `architectures` are those of the declaration.
+    `(folder, *, architectures, device, dtype)`; the task's declaration lists `architectures`.
 
     Raises from the constructor:
-        UnsupportedModel: the folder holds no model that this runner serves.
+        UnsupportedModel: this runner does not serve the model in the folder.
     """
 
     limits: BatchLimits
@@ -88,11 +88,11 @@ class Runner(Protocol):
         """Turn a request into items. Any number of threads may call it.
 
         `inputs` and `options` are instances of the task's `input_schema` and `option_schema`; media
-        are binary streams, or `pathlib.Path`s, of files that were checked by content.
+        are binary streams, or `pathlib.Path`s, of files whose content has been checked.
 
         Raises:
             RequestRefused: the request does not fit this model.
-            Canceled: `cancel` was called meanwhile.
+            Canceled: `cancel` was called during the call.
         """
 
     def collate(self, items: Sequence[Item]) -> Any:
@@ -109,7 +109,7 @@ class Runner(Protocol):
         """Return one JSON-able result for each item, in order; media as `MediaOutput`."""
 
     def cancel(self, request_id: str) -> None:
-        """End `prepare` or `run` of a request early; unknown ones are ignored."""
+        """End `prepare` or `run` of a request early; unknown requests are ignored."""
 
     def close(self) -> None:
-        """Free what the runner holds in addition to the model."""
+        """Free all that the runner holds in addition to the model."""

@@ -1,4 +1,4 @@
-"""Sampling of a request, and drawing the next token of every row at once."""
+"""Sampling options of a request, and one draw of the next token of every row."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from registry.catalog.generation import SamplingOptions
 
 DEFAULT_MAX_TOKENS = 512
-MIN_TEMPERATURE = 1e-3  # below it the choice is greedy, and a division would overflow
-NUCLEUS_GUESS = 512  # candidates looked at before falling back on the whole vocabulary
+MIN_TEMPERATURE = 1e-3  # lower values mean a greedy choice; dividing by them would overflow
+NUCLEUS_GUESS = 512  # candidates tried before falling back on the whole vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling of one request; `max_tokens` None means as many as are sensible.
+    """Sampling options of one request; `max_tokens` None means the engine's default.
 
-    `logprobs` is how many of the likeliest tokens to state with each one's probability; None states
-    none. `scored` rows know the probability of each of their tokens. `name_stop`: the end states
-    which stop text ended the answer.
+    `logprobs` is the number of likeliest tokens to report with their probabilities; None reports
+    none. `scored` rows compute the probability of each of their tokens. With `name_stop`, the last
+    event names the stop text that ended the answer.
     """
 
     max_tokens: int | None
@@ -39,7 +39,7 @@ class Sampling:
 
     @classmethod
     def of(cls, options: SamplingOptions) -> Sampling:
-        """Return the sampling that a request's options state."""
+        """Return the sampling options of a request."""
         return cls(
             max_tokens=options.max_tokens,
             temperature=options.temperature,
@@ -52,7 +52,7 @@ class Sampling:
         )
 
     def generator(self, index: int = 0) -> torch.Generator | None:
-        """The source of randomness of a request's choice; None where nothing is drawn."""
+        """Return the random generator of one choice; None for greedy sampling."""
         if self.greedy:
             return None
         generator = torch.Generator()
@@ -66,20 +66,20 @@ class Sampling:
 def choose(
     logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator | None]
 ) -> list[int]:
-    """The next token of each row of `logits` [rows, vocabulary].
+    """Return the next token of each row of `logits` [rows, vocabulary].
 
     A row draws one uniform number from its own generator, so that its tokens depend on its seed
-    and, rounding aside, not on who shares the batch.
+    and, rounding aside, not on the other rows of the batch.
     """
     chosen = logits.argmax(dim=-1)
-    whole = [i for i, each in enumerate(samplings) if not each.greedy and each.top_p >= 1]
+    unbounded = [i for i, each in enumerate(samplings) if not each.greedy and each.top_p >= 1]
     nucleus = [i for i, each in enumerate(samplings) if not each.greedy and each.top_p < 1]
-    for rows in (whole, nucleus):
+    for rows in (unbounded, nucleus):
         if not rows:
             continue
         index = torch.tensor(rows, device=logits.device)
-        heat = [samplings[row].temperature for row in rows]
-        temperatures = torch.tensor(heat, device=logits.device).unsqueeze(1)
+        divisors = [samplings[row].temperature for row in rows]
+        temperatures = torch.tensor(divisors, device=logits.device).unsqueeze(1)
         weights = (logits[index].float() / temperatures).softmax(dim=-1)
         uniform = torch.cat([torch.rand(1, generator=generators[row]) for row in rows])
         uniform = uniform.to(logits.device).unsqueeze(1)
@@ -92,10 +92,10 @@ def choose(
 
 
 def _draw(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Positions [rows] drawn in proportion to `weights` [rows, n], by the inverse of their sums."""
+    """Draw positions [rows] in proportion to `weights` [rows, n], by inverse transform sampling."""
     sums = weights.cumsum(dim=-1, dtype=torch.float64)
-    place = torch.searchsorted(sums, uniform * sums[:, -1:], right=True)
-    return place.clamp(max=weights.shape[-1] - 1).squeeze(1)
+    position = torch.searchsorted(sums, uniform * sums[:, -1:], right=True)
+    return position.clamp(max=weights.shape[-1] - 1).squeeze(1)
 
 
 def _draw_nucleus(weights: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
@@ -105,5 +105,5 @@ def _draw_nucleus(weights: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
         best, tokens = weights.sort(dim=-1, descending=True)
     before = best.cumsum(dim=-1) - best
     before[:, 0] = -1.0  # the likeliest token always stays, so that top_p 0 is greedy
-    kept = best.masked_fill(before >= top_p, 0.0)
-    return tokens.gather(1, _draw(kept, uniform).unsqueeze(1)).squeeze(1)
+    nucleus = best.masked_fill(before >= top_p, 0.0)
+    return tokens.gather(1, _draw(nucleus, uniform).unsqueeze(1)).squeeze(1)

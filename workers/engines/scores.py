@@ -1,4 +1,4 @@
-"""Probabilities of tokens, as answers state them: of those that were chosen, and of a prompt's."""
+"""Token probabilities in the format of answers, for generated tokens and for prompts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def token_scores(
         logs: Log probabilities [tokens, vocabulary] of the unmodified model: before temperature,
             penalties, biases and grammars.
         tokens: The tokens.
-        tops: How many of the likeliest to state with each.
+        tops: Number of likeliest tokens to report with each token.
         bytes_of: Bytes of a token.
     """
     logs = logs.clamp(min=LEAST)
@@ -40,7 +40,7 @@ def token_scores(
 
 
 def unscored(token: int, bytes_of: BytesOf) -> TokenScore:
-    """Return the entry of a prompt's first token, which nothing precedes."""
+    """Return the entry of a prompt's first token, which has no probability."""
     return _text(token, bytes_of), None, []
 
 

@@ -1,4 +1,4 @@
-"""Runner of tasks that write a text from a text, by an encoder with a decoder."""
+"""Runner of tasks that write a text from a text with an encoder-decoder model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from workers.engines.loading import load_model, load_tokenizer
 from workers.engines.prompts import PromptCanceled, PromptProcesses
 from workers.engines.runner import BatchLimits, Canceled, Item, Prepared
 
-# Tokens of a model that states no limit of its own.
+# Limit in tokens for a model whose files set none.
 MAX_LENGTH = 512
-# A text is seldom more than twice as long in another language; a few more for short ones.
+# A translation is seldom more than twice as long; short texts get a few tokens more.
 _GROWTH, _SPARE = 2, 16
 
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """Bounds on what is written. Items of one batch share them."""
+    """Bounds of the written text. Items of one batch share them."""
 
     beams: int
     new_tokens: int
@@ -34,8 +34,8 @@ class Writing:
 class SequenceRunner:
     """Writes one text for each text, by greedy or beam search of a bounded length.
 
-    A text longer than the model reads is refused, or cut where the request says so. What the
-    model's own files say about generation is not used, except for its special tokens.
+    A text that is too long for the model is refused, or cut if the request allows it. The model's
+    own generation settings are not used, except for its special tokens.
     """
 
     limits = BatchLimits(items=16, size=4_096)
@@ -52,18 +52,18 @@ class SequenceRunner:
         self.tokenizer = load_tokenizer(folder)
         config = self.model.config
         if config.decoder_start_token_id is None or config.eos_token_id is None:
-            raise UnsupportedModel("config.json names no first and last token of what is written.")
+            raise UnsupportedModel("config.json must set decoder_start_token_id and eos_token_id.")
         self.max_length = _max_length(config, self.tokenizer)
         self._prompts = PromptProcesses(self.tokenizer, max_length=self.max_length)
 
     def prepare(
         self, request_id: str, inputs: SequenceInputs, options: SequenceOptions
     ) -> Prepared:
-        """Return the request that reads the text. Its units are characters.
+        """Tokenize the text of a request. Its units are characters.
 
         Raises:
-            RequestRefused: the text is longer than the model reads, and must not be cut.
-            Canceled: `cancel` was called meanwhile.
+            RequestRefused: the text is too long for the model, and must not be cut.
+            Canceled: `cancel` was called during the call.
         """
         new_tokens = options.max_new_tokens
         try:
@@ -95,7 +95,7 @@ class SequenceRunner:
     def run(self, batch: tuple[dict[str, Tensor], Writing]) -> list[list[int]]:
         tensors, writing = batch
         config = self.model.config
-        found: list[list[int]] = self.model.generate(
+        sequences: list[list[int]] = self.model.generate(
             **tensors,
             generation_config=GenerationConfig(
                 decoder_start_token_id=config.decoder_start_token_id,
@@ -107,7 +107,7 @@ class SequenceRunner:
                 do_sample=False,
             ),
         ).tolist()
-        return found
+        return sequences
 
     def split(self, output: list[list[int]], items: Sequence[Item]) -> list[str]:
         return [
@@ -123,7 +123,7 @@ class SequenceRunner:
 
 
 def _max_length(config: Any, tokenizer: Any) -> int:
-    """Return how many tokens are read and written at most: the least of what the files state."""
-    stated = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
-    limits = [int(each) for each in stated if isinstance(each, int) and each > 1]
+    """Return the most tokens that are read or written: the smallest limit in the model's files."""
+    declared = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    limits = [int(each) for each in declared if isinstance(each, int) and each > 1]
     return min([*limits, int(tokenizer.model_max_length), *([] if limits else [MAX_LENGTH])])

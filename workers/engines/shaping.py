@@ -12,7 +12,7 @@ from workers.engines.grammars import Constraint
 
 
 class Shaper:
-    """The changes that one request states; see `of`."""
+    """Changes to logits that one request defines; see `of`."""
 
     def __init__(self, options: SamplingOptions, constraint: Constraint | None) -> None:
         self._tokens = torch.tensor([int(token) for token in options.logit_bias], dtype=torch.long)
@@ -24,7 +24,7 @@ class Shaper:
 
     @classmethod
     def of(cls, options: SamplingOptions, constraint: Constraint | None) -> Shaper | None:
-        """Return the shaper of a choice; None where logits stay as they are."""
+        """Return the shaper of a choice; None if its logits do not change."""
         penalized = options.presence_penalty or options.frequency_penalty
         if not (options.logit_bias or penalized or constraint):
             return None
@@ -43,7 +43,7 @@ class Shaper:
             self._constraint.apply(logits)
 
     def take(self, token: int) -> bool:
-        """Account for a chosen token; returns whether the answer is complete.
+        """Count a chosen token; returns whether the answer is complete.
 
         Raises as `Constraint.take`.
         """

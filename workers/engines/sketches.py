@@ -1,4 +1,4 @@
-"""Short descriptions of images and recordings, which can be compared within a tolerance."""
+"""Short descriptions of images and recordings that can be compared within a tolerance."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from workers.engines.runner import MediaOutput
 
 SIDE = 8  # pixels of a thumbnail in each direction
-PARTS = 64  # of a recording
-_PNG = "iVBORw0KGgo"  # how a PNG begins in base64
+PARTS = 64  # parts of a recording whose loudness is measured
+_PNG = "iVBORw0KGgo"  # beginning of a PNG in base64
 
 
 def sketched(results: list[Any]) -> list[Any]:
     """Return results with a description in place of each image and recording.
 
-    It reads what a model made, so that it belongs in the process of the engine.
+    Decodes media that a model made, so call it in the engine's process.
     """
     return [_sketched(each) for each in results]
 
@@ -46,13 +46,13 @@ def _described(data: bytes, content_type: str) -> dict[str, Any]:
         if kind == "audio":
             return {"audio": _loudness(data)}
     except Exception:
-        # Whatever the library does not read is compared byte by byte.
+        # Media that the library cannot read are compared byte by byte.
         return {"sha256": hashlib.sha256(data).hexdigest()}
     return {"sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _thumbnail(data: bytes) -> list[float]:
-    from PIL import Image  # Engines of text need no images.
+    from PIL import Image  # Text engines do not need it.
 
     with Image.open(io.BytesIO(data)) as opened:
         small = opened.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -60,7 +60,7 @@ def _thumbnail(data: bytes) -> list[float]:
 
 
 def _loudness(data: bytes) -> list[float]:
-    import numpy as np  # Engines of text need no recordings.
+    import numpy as np  # Text engines do not need these.
     import soundfile
 
     samples, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)

@@ -17,7 +17,7 @@ _FILE = "adapter_model.safetensors"
 
 
 def is_soft_prompt(folder: Path) -> bool:
-    """Return whether the adapter in the folder says that it is one. Raises ValueError."""
+    """Return whether the adapter's config declares a soft prompt. Raises ValueError."""
     try:
         return read_json(folder / "adapter_config.json").get("peft_type") == "PROMPT_TUNING"
     except UnsupportedModel as error:
@@ -25,7 +25,7 @@ def is_soft_prompt(folder: Path) -> bool:
 
 
 def virtual_tokens(folder: Path) -> int:
-    """Return the number of embeddings of a soft prompt. Raises ValueError."""
+    """Return the number of embeddings in a soft prompt. Raises ValueError."""
     try:
         with safe_open(folder / _FILE, framework="pt") as file:
             shape = file.get_slice(_KEY).get_shape() if list(file.keys()) == [_KEY] else []
@@ -39,10 +39,10 @@ def virtual_tokens(folder: Path) -> int:
 def read_soft_prompt(folder: Path, width: int) -> Tensor:
     """Return the embeddings [virtual tokens, `width`] of PEFT's prompt tuning.
 
-    Nothing else is read: neither a tokenizer nor a text that the config may name.
+    Only the weights are read: a tokenizer or text that the config names is ignored.
 
     Raises:
-        ValueError: the file holds anything else, or does not fit the base.
+        ValueError: the file contains other tensors, or does not fit the base.
     """
     try:
         with safe_open(folder / _FILE, framework="pt") as file:
@@ -66,11 +66,11 @@ def read_soft_prompt(folder: Path, width: int) -> Tensor:
 def with_soft_prompts(
     embeddings: Tensor, prompts: Mapping[int, Tensor], starts: Sequence[int]
 ) -> Tensor:
-    """Put soft prompts in place.
+    """Write soft prompts over the first positions of their rows; returns `embeddings`.
 
     Args:
-        embeddings: [rows, positions, width]; changed.
-        prompts: The soft prompt of some of the rows, by number.
+        embeddings: [rows, positions, width]; changed in place.
+        prompts: Soft prompts by row number; rows without one are left out.
         starts: Position at which each row begins.
     """
     for row, prompt in prompts.items():

@@ -1,9 +1,9 @@
-"""LoRA of many adapters in one forward pass: two matrix products a layer, however many there are.
+"""LoRA of many adapters in one forward pass: two matrix products a layer for any number of them.
 
-In each layer the A matrices of adapters stand above each other, and their B matrices side by side.
-A row is multiplied with all of A; a mask then leaves it the ranks of its own adapter, times that
-adapter's scaling; and the rest is multiplied with all of B. PEFT, in contrast, runs each layer once
-more for every adapter (compare BGMV: Chen et al., Punica, 2023, arXiv:2310.18547).
+In each layer the A matrices of all adapters are stacked vertically, and their B matrices
+horizontally. A row is multiplied by the stack of A; a mask keeps the ranks of the row's own
+adapter, times its scaling; the result is multiplied by the stack of B. PEFT, in contrast, runs each
+layer again for every adapter (compare BGMV: Chen et al., Punica, 2023, arXiv:2310.18547).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Linear
 from torch import Tensor
 
-# Ranks that are kept stacked: the products grow with them, used or not.
+# Ranks that stay stacked. The cost of the products grows with them even if they are unused.
 KEPT_RANKS = 256
-# A batch whose adapters have more ranks is left to PEFT.
+# PEFT runs a batch whose adapters have more ranks.
 MAX_RANKS = 1024
-# Steps in a row that need no more than the kept ranks, before wider stacks are given up.
+# Successive steps that fit into the kept ranks, after which wider stacks are dropped.
 FITTING_STEPS = 256
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 class _Layer:
     """One layer's stack: `a` [ranks, in], `b` [out, ranks].
 
-    Layers that scale the same adapters in the same way have the same `layout`.
+    Layers that scale the same adapters equally have the same `layout`.
     """
 
     module: Linear
@@ -43,9 +43,9 @@ class _Layer:
 
 
 class StackedLora:
-    """Copies of the adapters used lately, stacked. Only the engine's thread may call it.
+    """Stacked copies of recently used adapters. Only the engine's thread may call it.
 
-    Each has a place as wide as the highest rank of all. The longest unused one makes room.
+    Each has a place as wide as the highest rank of all. The least recently used makes room.
 
     Args:
         model: A model whose layers PEFT has wrapped.
@@ -53,7 +53,7 @@ class StackedLora:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._layers: list[_Layer] = []
-        # A layer of another kind, such as an embedding, is left to PEFT.
+        # Other kinds of layers, such as embeddings, are left to PEFT.
         self._possible = True
         for module in model.modules():
             if isinstance(module, LoraLayer):
@@ -65,7 +65,7 @@ class StackedLora:
         self._count = self._fitting = 0
         self._rows: tuple[str, ...] = ()
         self._active = False
-        # By the layout of the layers that they are for.
+        # Masks by the layout of their layers.
         self._masks: dict[int, Tensor] = {}
         self._hooks = [
             each.module.register_forward_hook(self._hook(each))
@@ -74,7 +74,7 @@ class StackedLora:
         ]
 
     def take(self, names: set[str]) -> bool:
-        """Stack adapters, if they are not yet; return whether they can run together so."""
+        """Stack the adapters that are not stacked yet; returns whether all can run stacked."""
         if not self._possible or len(names) * self._width > MAX_RANKS:
             return False
         for name in names & self._places.keys():
@@ -92,7 +92,7 @@ class StackedLora:
 
     @contextmanager
     def rows(self, names: Sequence[str]) -> Iterator[None]:
-        """Add to each row of a batch its adapter's part; a name that has no place adds none."""
+        """Within this context, add each row's adapter to its output; `BASE` adds nothing."""
         if self._rows != tuple(names):
             self._rows, self._masks = tuple(names), {}
         self._active = True
@@ -102,12 +102,12 @@ class StackedLora:
             self._active = False
 
     def close(self) -> None:
-        """Leave PEFT's layers as they were."""
+        """Remove the hooks from PEFT's layers."""
         for hook in self._hooks:
             hook.remove()
 
     def _are_plain(self) -> bool:
-        """Return whether all adapters are two matrices a layer, of one type."""
+        """Return whether all adapters consist of two matrices a layer, of one dtype."""
         types = set()
         for layer in self._layers:
             module = layer.module
@@ -118,34 +118,34 @@ class StackedLora:
         return len(types) == 1
 
     def _make_room(self, names: set[str]) -> None:
-        """Have places for the adapters of a batch. Raises as `_resize`."""
-        kept = max(1, KEPT_RANKS // self._width)
-        self._fitting = self._fitting + 1 if len(names) <= kept else 0
-        if self._count > kept and self._fitting >= FITTING_STEPS:
-            # Batches of many adapters are over: each product would pay for their places.
-            self._resize(kept)
-        most = max(len(names), kept, self._count)
+        """Provide places for the adapters of a batch. Raises as `_resize`."""
+        usual = max(1, KEPT_RANKS // self._width)
+        self._fitting = self._fitting + 1 if len(names) <= usual else 0
+        if self._count > usual and self._fitting >= FITTING_STEPS:
+            # No recent batch had many adapters, and unused places slow every product down.
+            self._resize(usual)
+        most = max(len(names), usual, self._count)
         while len(names | self._places.keys()) > most:
             self._places.popitem(last=False)
-        wanted = len(names | self._places.keys())
-        if wanted > self._count:
-            self._resize(min(most, max(2 * self._count, wanted)))
+        needed = len(names | self._places.keys())
+        if needed > self._count:
+            self._resize(min(most, max(2 * self._count, needed)))
 
     def _resize(self, count: int) -> None:
-        """Make stacks of so many places. What is in places beyond them is forgotten.
+        """Make stacks of `count` places; adapters in places beyond them are dropped.
 
-        Raises RuntimeError where memory runs out; all stacks are as they were then.
+        Raises RuntimeError if memory runs out; the stacks do not change then.
         """
         ranks, same = count * self._width, min(count, self._count) * self._width
-        made = []
+        stacks = []
         for layer in self._layers:
             weight = next(iter(layer.module.lora_A.values())).weight
             a = weight.new_zeros(ranks, layer.module.in_features)
             b = weight.new_zeros(layer.module.out_features, ranks)
             if same:
                 a[:same], b[:, :same] = layer.a[:same], layer.b[:, :same]
-            made.append((a, b))
-        for layer, (a, b) in zip(self._layers, made, strict=True):
+            stacks.append((a, b))
+        for layer, (a, b) in zip(self._layers, stacks, strict=True):
             layer.a, layer.b = a, b
         self._count = count
         self._places = OrderedDict(
@@ -184,18 +184,18 @@ class StackedLora:
         return add
 
     def _mask(self, layer: _Layer, x: Tensor) -> Tensor:
-        """Return the scaling where a rank belongs to a row's adapter, else 0: [rows, 1, ranks], or
-        [ranks] where all rows have the same adapter.
+        """Return the adapter's scaling for the ranks of each row's adapter, else 0: [rows, 1,
+        ranks], or [ranks] if all rows have the same adapter.
 
         Raises:
-            ValueError: the layer does not see the rows of the batch one by one.
+            ValueError: the first dimension of the layer's input is not the rows of the batch.
         """
-        found = self._masks.get(layer.layout)
-        if found is None:
-            found = self._masks[layer.layout] = self._new_mask(layer)
-        if found.dim() == 3 and (x.dim() != 3 or x.shape[0] != found.shape[0]):
+        mask = self._masks.get(layer.layout)
+        if mask is None:
+            mask = self._masks[layer.layout] = self._new_mask(layer)
+        if mask.dim() == 3 and (x.dim() != 3 or x.shape[0] != mask.shape[0]):
             raise ValueError("A layer of this model cannot run different adapters in one batch.")
-        return found
+        return mask
 
     def _new_mask(self, layer: _Layer) -> Tensor:
         alike = len(set(self._rows)) == 1

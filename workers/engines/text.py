@@ -1,4 +1,4 @@
-"""From tokens to text that may be sent: whole characters only, and never part of a stop string."""
+"""Text of tokens that may be sent: whole characters only, and never part of a stop string."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class TextStream:
-    """The text of one answer as it grows.
+    """Decodes the text of one answer while it is generated.
 
-    A byte-level token can be part of a character, so text is held back while it ends in U+FFFD; and
-    text that could be the beginning of a stop string is held back until it is not.
+    A byte-level token can be part of a character, so text is held back while it ends in U+FFFD.
+    Text that could be the beginning of a stop string is held back until that is ruled out.
 
     Args:
-        tokenizer: Decodes; special tokens leave no text.
-        stops: Texts at which the answer ends; they are not part of it. `stop` is the one that
-            ended it.
+        tokenizer: Decodes tokens; special tokens yield no text.
+        stops: Texts at which the answer ends; they are not part of it. `stop` is the text that
+            ended the answer.
     """
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._stops = tuple(stops)
         self._tokens: list[int] = []
-        # Decoding starts at `_from`, some tokens before what is new, because how a token reads may
-        # depend on the one before it; the text up to `_read` has been taken already.
+        # Decoding starts at `_from`, some tokens before the new ones, because a token's text may
+        # depend on the token before it; the text up to `_read` has been taken already.
         self._from = 0
         self._read = 0
         self._held = ""
@@ -37,7 +37,7 @@ class TextStream:
     def push(self, token: int, spoken: str | None = None) -> str:
         """Take one more token; returns the text that may be sent now, often empty.
 
-        `spoken` is the text since the token before, where others came between that are not known.
+        `spoken` is the text since the previous token; pass it if tokens in between are unknown.
         """
         self._tokens.append(token)
         if spoken is not None:
@@ -50,14 +50,14 @@ class TextStream:
         return self._release(now[len(before) :])
 
     def flush(self) -> str:
-        """Return the text still held back, once no token will follow."""
+        """Return the text still held back, after the last token."""
         if self.stopped:
             return ""
         before, now = self._decode(self._from, self._read), self._decode(self._from)
         self._from = self._read = len(self._tokens)
         text = self._release(now[len(before) :])
-        held, self._held = self._held, ""
-        return text + held
+        rest, self._held = self._held, ""
+        return text + rest
 
     def _decode(self, start: int, end: int | None = None) -> str:
         tokens = self._tokens[start:end]
@@ -67,10 +67,10 @@ class TextStream:
         text = self._held + new
         if not self._stops:
             return text
-        found = [(place, stop) for stop in self._stops if (place := text.find(stop)) >= 0]
-        if found:
+        matches = [(place, stop) for stop in self._stops if (place := text.find(stop)) >= 0]
+        if matches:
             self.stopped, self._held = True, ""
-            place, self.stop = min(found)
+            place, self.stop = min(matches)
             return text[:place]
         keep = max(overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]

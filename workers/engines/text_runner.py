@@ -23,8 +23,8 @@ _OFFSET = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
 class TextRunner:
     """Turns `TextInputs` into tokens and pads them; a subclass adds `run` and `split`.
 
-    Texts longer than the model reads are refused, or cut where the options say so; usage counts the
-    tokens that were read.
+    Texts that are too long for the model are refused, or cut if the options request it; usage
+    counts the tokens that were read.
     """
 
     limits = BatchLimits(items=32, size=8_192)
@@ -51,7 +51,7 @@ class TextRunner:
         )
 
     def usage(self, read: Reading) -> dict[str, int]:
-        """Return what a request costs, and what was cut, as `Prepared` has it."""
+        """Return a request's usage and cut tokens as keyword arguments of `Prepared`."""
         tokens = sum(map(len, read.tokens))
         return {
             "prompt_tokens": tokens,
@@ -109,13 +109,13 @@ def label_names(model: Any) -> list[str]:
 
 
 def reading_limit(folder: Path, config: Any, tokenizer: Any) -> int:
-    """Return how many tokens of a text are read: the least of what the files state."""
+    """Return the most tokens of a text that are read: the smallest limit in the model's files."""
     positions = int(config.max_position_embeddings)
     if config.model_type in _OFFSET:
         # Their positions are counted from the padding token on.
         positions -= int(config.pad_token_id or 0) + 1
     limits = [positions, int(tokenizer.model_max_length)]
     if (folder / "sentence_bert_config.json").is_file():
-        stated = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
-        limits += [stated] if isinstance(stated, int) and stated > 0 else []
+        declared = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
+        limits += [declared] if isinstance(declared, int) and declared > 0 else []
     return min(limits)

@@ -1,6 +1,6 @@
-"""Tool calls in a model's answer: the forms that model families write them in, and their reading.
+"""Tool calls in a model's answer: the forms of model families, and a reader of them.
 
-The form follows from the chat template, which shows earlier calls in it. Loads no torch.
+The chat template tells the form, because it renders earlier calls. Does not load torch.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _READER = json.JSONDecoder()
 class CallForm:
     """A family's form of tool calls.
 
-    Calls stand between `opening` and `closing`; without them a call is the whole answer. `listed`
-    calls are a JSON list. `arguments` is the key of a call's arguments. `token` is a special token
-    that comes first and leaves no text.
+    Calls stand between `opening` and `closing`; without these marks a call is the whole answer.
+    `listed` calls are a JSON list. `arguments` is the key of a call's arguments. `token` is a
+    special token that comes first and yields no text. `marker` identifies the form in a template.
     """
 
     marker: str
@@ -33,19 +33,19 @@ class CallForm:
     token: str = ""
 
 
-# The first whose marker stands in the template is the model's.
+# The first form whose marker is in the template applies.
 FORMS = (
     CallForm("<tool_call>[", "<tool_call>", "</tool_call>", listed=True),  # SmolLM2
     CallForm("<tool_call>", "<tool_call>", "</tool_call>"),  # Hermes, Qwen2.5, Qwen3, SmolLM3
     CallForm("[TOOL_CALLS]", listed=True, token="[TOOL_CALLS]"),  # Mistral  # noqa: S106
     CallForm('"parameters": ', arguments="parameters"),  # Llama 3
 )
-# Calls as XML, whose arguments have no types.
+# Marks of calls in XML, whose arguments have no types.
 _UNREADABLE = ("<function=", "<parameter=", "<｜tool")
 
 
 def form_of(template: str | None) -> CallForm | None:
-    """Return the form of a template's tool calls; None where it has none that can be read."""
+    """Return the form of a template's tool calls; None if it has no form that can be read."""
     if not template or any(each in template for each in _UNREADABLE):
         return None
     return next((form for form in FORMS if form.marker in template), None)
@@ -60,13 +60,13 @@ class Call:
 
 
 class CallReader:
-    """Tells the calls in one answer from its text, as it grows.
+    """Separates the calls in one answer from its text while the answer is generated.
 
-    What looks like a call but names no tool, or is no JSON within the bounds, is text.
+    A call that names an unknown tool, or is not JSON within the bounds, counts as text.
 
     Args:
         form: The form of the model's calls.
-        names: The tools' names.
+        names: Names of the tools.
         single: The answer ends with its first call.
     """
 
@@ -81,62 +81,62 @@ class CallReader:
 
     @property
     def complete(self) -> bool:
-        """Return whether the answer may hold no further call."""
+        """Return whether the answer has reached its number of calls."""
         return self.calls >= (1 if self._single else MAX_CALLS)
 
     def push(self, text: str) -> list[str | Call]:
-        """Take more text; returns what can be told now, in order."""
+        """Take more text; returns the pieces that can be decided now, in order."""
         self._held += text
-        found: list[str | Call] = []
+        pieces: list[str | Call] = []
         if not self._form.opening:
-            begun = self._held.lstrip()
-            if not begun or begun[0] in "{[":
-                return found
+            start = self._held.lstrip()
+            if not start or start[0] in "{[":
+                return pieces
             text, self._held = self._held, ""
             return self._text(text)
         while not self.complete:
-            if not self._inside and not self._open(found):
-                return found
+            if not self._inside and not self._open(pieces):
+                return pieces
             end = self._held.find(self._form.closing)
             if end < 0:
                 if len(self._held) > MAX_BYTES * 2:
-                    found += self._text(self._form.opening + self._held)
+                    pieces += self._text(self._form.opening + self._held)
                     self._held, self._inside = "", False
-                return found
+                return pieces
             whole, self._held = self._held[:end], self._held[end + len(self._form.closing) :]
             self._inside = False
-            found += self._calls(whole, self._form.opening, self._form.closing)
-        return found
+            pieces += self._calls(whole, self._form.opening, self._form.closing)
+        return pieces
 
     def flush(self) -> list[str | Call]:
-        """Return what is held, once no text will follow."""
-        held, self._held = self._held, ""
+        """Return the pieces still held back, after the last text."""
+        rest, self._held = self._held, ""
         if self.complete:
             return []
         if self._inside:
-            return self._calls(held, self._form.opening)
+            return self._calls(rest, self._form.opening)
         if not self._form.opening:
-            return self._calls(held)
-        return self._text(held, last=True)
+            return self._calls(rest)
+        return self._text(rest, last=True)
 
-    def _open(self, found: list[str | Call]) -> bool:
-        """Pass on the text before the next call; whether one begins."""
+    def _open(self, pieces: list[str | Call]) -> bool:
+        """Add the text before the next call to `pieces`; returns whether a call begins."""
         start = self._held.find(self._form.opening)
         if start >= 0:
-            found += self._text(self._held[:start])
+            pieces += self._text(self._held[:start])
             self._held = self._held[start + len(self._form.opening) :]
             self._inside = True
             return True
         keep = overlap(self._held, self._form.opening)
-        found += self._text(self._held[: len(self._held) - keep])
+        pieces += self._text(self._held[: len(self._held) - keep])
         self._held = self._held[len(self._held) - keep :]
         return False
 
     def _text(self, text: str, *, last: bool = False) -> list[str | Call]:
         text = self._spaces + text
-        kept = text if last and not self.calls else text.rstrip()
-        self._spaces = text[len(kept) :]
-        return [kept] if kept else []
+        visible = text if last and not self.calls else text.rstrip()
+        self._spaces = text[len(visible) :]
+        return [visible] if visible else []
 
     def _calls(self, whole: str, before: str = "", after: str = "") -> list[str | Call]:
         try:
@@ -162,7 +162,7 @@ class CallReader:
 
 
 def _values(text: str) -> list[Any]:
-    """Return the JSON objects of a text: one, a list, or several after one another."""
+    """Return the JSON objects of a text: a single one, a list, or several in sequence."""
     if len(text) > MAX_BYTES * 2:
         raise ValueError("too long")
     values: list[Any] = []
@@ -176,7 +176,7 @@ def _values(text: str) -> list[Any]:
 
 
 def overlap(text: str, mark: str) -> int:
-    """Return how many characters at the end of `text` could begin `mark`."""
+    """Return the number of characters at the end of `text` that could begin `mark`."""
     for size in range(min(len(text), len(mark) - 1), 0, -1):
         if mark.startswith(text[-size:]):
             return size

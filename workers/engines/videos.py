@@ -1,6 +1,6 @@
-"""Videos as models watch them: a number of frames, evenly spread, processed as the files say.
+"""Videos as models read them: evenly spaced frames, processed as the model's files specify.
 
-Files were checked by content before they come here; what slips through is refused, never a crash.
+The media check has inspected every file. A damaged file that it missed must not crash the engine.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from workers.engines.images import CONFIG, MAX_SIDE, check_sides
 
 FORMATS = ("GIF", "WEBP", "PNG")
 MAX_FRAMES = 10_000
-# Of the frames that are kept, all of which are in memory at once.
+# Pixels of all selected frames together; they are in memory at once.
 MAX_PIXELS = 100_000_000
-# Length was checked by the gateway's settings; time and memory bound the rest.
+# The gateway has checked the length against its settings; time and memory bound the decoding.
 _LIMITS = MediaLimits(frames=MAX_FRAMES, seconds=MAX_FRAMES * 60, video_pixels=10**12)
 PROCESSOR = "VideoMAEImageProcessor"
 
 
 class UnreadableVideo(ValueError):
-    """The file is no video within bounds; the message is a sentence."""
+    """The file is not a video within bounds; the message is a sentence."""
 
 
 class VideosBusy(UnreadableVideo):
@@ -50,8 +50,8 @@ class Clip:
 
 
 def read_clip(file: Media, count: int) -> Clip:
-    """Return `count` frames, evenly spread from the first to the last; a shorter video has some of
-    them twice. MP4 and WebM are decoded in a bounded process. Raises UnreadableVideo."""
+    """Return `count` frames, evenly spaced from the first to the last; a shorter video repeats some
+    of them. MP4 and WebM are decoded in a bounded process. Raises UnreadableVideo."""
     try:
         container = container_type_of(_head(file))
     except OSError as error:
@@ -70,17 +70,17 @@ def read_clip(file: Media, count: int) -> Clip:
                     f"The video has {image.width:,} × {image.height:,} pixels, which is too large. "
                     "Scale it down."
                 )
-            wanted = spread_numbers(total, count)
-            found = {}
-            for number in range(wanted[-1] + 1):
+            numbers = spread_numbers(total, count)
+            frames = {}
+            for number in range(numbers[-1] + 1):
                 image.seek(number)
-                if number in wanted:
-                    found[number] = image.convert("RGB")
+                if number in numbers:
+                    frames[number] = image.convert("RGB")
             pixels = total * image.width * image.height
-            return Clip([found[number] for number in wanted], math.ceil(pixels / 1_000_000))
+            return Clip([frames[number] for number in numbers], math.ceil(pixels / 1_000_000))
     except UnreadableVideo:
         raise
-    # Decoders raise nearly everything for a damaged file, struct.error and SyntaxError included.
+    # Decoders raise almost any error for a damaged file, even struct.error and SyntaxError.
     except Exception as error:
         raise UnreadableVideo(
             "The video cannot be read; save it again as MP4, WebM or an animated WebP."
@@ -99,35 +99,35 @@ def _head(file: Media) -> bytes:
 def _container_clip(file: Media, content_type: str, count: int) -> Clip:
     limits = replace(_LIMITS, pixels=MAX_PIXELS // count)
     try:
-        found = take_frames(file, content_type, count, limits, "The video")
+        selection = take_frames(file, content_type, count, limits, "The video")
     except MediaRejected as error:
         raise UnreadableVideo(error.message) from error
     except MediaBusy as error:
         raise VideosBusy(error.message) from error
-    video = found.video
+    video = selection.video
     pixels = video.frames * video.width * video.height
-    return Clip(found.frames, math.ceil(pixels / 1_000_000))
+    return Clip(selection.frames, math.ceil(pixels / 1_000_000))
 
 
 def load_video_processor(folder: Path) -> Any:
-    """Return the processor that `preprocessor_config.json` names, on Pillow and numpy.
+    """Return the processor that `preprocessor_config.json` names, in its Pillow and numpy version.
 
     Raises:
-        UnsupportedModel: the file is missing, names another processor, or states sizes that are
+        UnsupportedModel: the file is missing, names another processor, or sets sizes that are
             too large.
     """
     config = read_json(folder / CONFIG)
-    named = str(config.get("image_processor_type", config.get("feature_extractor_type", "")))
-    named = (
-        named.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
+    name = str(config.get("image_processor_type", config.get("feature_extractor_type", "")))
+    name = (
+        name.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
     )
-    if named != PROCESSOR or "auto_map" in config:
-        raise UnsupportedModel(f"{CONFIG} names the processor {named[:80]!r}, not {PROCESSOR}.")
+    if name != PROCESSOR or "auto_map" in config:
+        raise UnsupportedModel(f"{CONFIG} names the processor {name[:80]!r}, not {PROCESSOR}.")
     try:
         processor = getattr(transformers, f"{PROCESSOR}Pil").from_pretrained(
             folder, local_files_only=True
         )
-        # Sizes first: the probe below would make frames of any size.
+        # Check sizes first: the probe below would make frames of any size.
         check_sides(processor)
         shape = frame_values(processor, [Image.new("RGB", (32, 32))] * 2).shape
     except UnsupportedModel:

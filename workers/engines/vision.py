@@ -1,8 +1,8 @@
-"""Images in the prompt of a language model: what it reads in place of each image.
+"""Images in the prompt of a language model, and the tokens that reserve their positions.
 
-The chat template writes one image token for each image. Here each becomes as many tokens as the
-model has vectors for an image, and the model puts the vectors in their places when it runs the
-prompt. After that it generates as every other language model does.
+The chat template writes one image token for each image. This module repeats it once for each of the
+model's vectors of an image; the model replaces these tokens by the vectors when it runs the prompt.
+After that, it generates like any other language model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from workers.engines.architectures import UnsupportedModel
 from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
 from workers.engines.protocol import RequestRefused
 
-# Positions that one image may take in the prompt.
+# Limit on the positions of one image in the prompt.
 MAX_POSITIONS = 4_096
 
 
@@ -29,10 +29,10 @@ class ImageReader:
 
     Attributes:
         token: The image token.
-        positions: How many tokens stand for an image.
+        positions: Number of tokens that stand for an image.
 
     Raises:
-        UnsupportedModel: The processor makes images that the model does not take.
+        UnsupportedModel: The model does not accept the images that the processor makes.
     """
 
     def __init__(self, folder: Path, model: Any) -> None:
@@ -42,43 +42,43 @@ class ImageReader:
         probe = pixels(self._processor, Image.new("RGB", (64, 48)))
         try:
             with torch.inference_mode():
-                found = model.get_image_features(
+                features = model.get_image_features(
                     pixel_values=probe[None].to(model.device, model.dtype)
                 )
         except (RuntimeError, ValueError) as error:
             raise UnsupportedModel(
-                f"The model does not take what its image processor makes: {error}"[:500]
+                f"The model does not accept the images of its image processor: {error}"[:500]
             ) from error
-        vectors = found.pooler_output[0]
+        vectors = features.pooler_output[0]
         if vectors.ndim != 2 or not 1 <= len(vectors) <= MAX_POSITIONS:
-            raise UnsupportedModel(f"The model makes {tuple(vectors.shape)} of an image.")
+            raise UnsupportedModel(f"The model makes vectors {tuple(vectors.shape)} of an image.")
         self._shape = tuple(probe.shape)
         self.positions = len(vectors)
 
     def read(self, files: Sequence[Media]) -> list[Tensor]:
         """Return the pixels of each image. Raises RequestRefused."""
         try:
-            found = [pixels(self._processor, read_image(file)) for file in files]
+            images = [pixels(self._processor, read_image(file)) for file in files]
         except UnreadableImage as error:
             raise RequestRefused(str(error)) from error
-        for each in found:
-            if tuple(each.shape) != self._shape:
+        for image in images:
+            if tuple(image.shape) != self._shape:
                 raise RequestRefused(
                     "The model's image processor makes images of different sizes; this one is "
-                    f"{tuple(each.shape)}, and {self._shape} is read. Crop it to a square."
+                    f"{tuple(image.shape)}, and {self._shape} is read. Crop it to a square."
                 )
-        return [each.to(self._dtype) for each in found]
+        return [each.to(self._dtype) for each in images]
 
     def expand(self, prompt: Sequence[int], images: int) -> list[int]:
         """Return the prompt with room for each image's vectors.
 
         Raises:
-            RequestRefused: The prompt has another number of image tokens: one stands in a text, or
-                the chat template leaves images out.
+            RequestRefused: The number of image tokens differs from `images`: a text contains one,
+                or the chat template leaves images out.
         """
-        if (found := list(prompt).count(self.token)) != images:
+        if (places := list(prompt).count(self.token)) != images:
             raise RequestRefused(
-                f"The prompt has {found} places for {images} images. A message's text must not "
+                f"The prompt has {places} places for {images} images. A message's text must not "
                 "contain the model's image token."
             )
         return [
@@ -89,10 +89,10 @@ class ImageReader:
 
 
 def image_reader(folder: Path, model: Any) -> ImageReader | None:
-    """Return what reads images for the model; None when it reads text alone.
+    """Return the image reader of a model; None for a text-only model.
 
     Raises:
-        UnsupportedModel: It should read images, and its processor is missing or does not fit.
+        UnsupportedModel: The model reads images, but its processor is missing or does not fit.
     """
     if getattr(model.config, "image_token_id", None) is None:
         return None

@@ -1,7 +1,7 @@
-"""Common parts of runners that answer for each token of a text, however long the text is.
+"""Base class of runners that return a result for each token of a text of any length.
 
-A text that exceeds what the model reads at once is cut into windows that share some tokens. Each
-token is judged in the window in which it has more text around it.
+A text that is longer than the model reads at once is cut into overlapping windows. Each token is
+judged in the window that shows more of the text around it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from workers.engines.runner import Canceled, Item
 from workers.engines.text_runner import TextRunner
 
 MAX_STRIDE = 64
-# Tokens in one forward pass; longer texts take several.
+# Tokens in one forward pass; longer texts take several passes.
 MAX_TOKENS = 8_192
 
 
 class WindowRunner(TextRunner):
-    """An item's payload starts with its windows. A subclass adds `prepare`, `compute`, `split`."""
+    """An item's payload begins with its windows. Subclasses add `prepare`, `compute`, `split`."""
 
     def __init__(
         self,
@@ -36,22 +36,22 @@ class WindowRunner(TextRunner):
     ) -> None:
         super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
         self.stride = min(MAX_STRIDE, self.max_length // 8)
-        # RoBERTa has one kind alone, whatever its tokenizer says.
+        # RoBERTa has only one token kind, whatever its tokenizer says.
         self._kinds = int(getattr(self.model.config, "type_vocab_size", 1))
 
     def windows(self, request_id: str, first: str, second: str | None = None) -> list[Window]:
-        """Return the windows of a text, or of `first` with each part of `second`.
+        """Return the windows of `first`, or of `first` paired with each part of `second`.
 
         Raises:
-            RequestRefused: the model cannot read it.
-            Canceled: `cancel` was called meanwhile.
+            RequestRefused: the model cannot read the text.
+            Canceled: `cancel` was called during the call.
         """
         try:
             windows = self._prompts.encode_windows(request_id, first, second, stride=self.stride)
         except PromptCanceled:
             raise Canceled from None
         if self._kinds > 1 and any(max(each.kinds, default=0) >= self._kinds for each in windows):
-            raise RequestRefused("The model's tokenizer marks tokens in a way the model lacks.")
+            raise RequestRefused("The model's tokenizer uses token types that the model lacks.")
         return windows
 
     def compute(self, batch: dict[str, Tensor]) -> Tensor:
@@ -64,11 +64,11 @@ class WindowRunner(TextRunner):
 
     def run(self, batch: list[Window]) -> list[Tensor]:
         """Return one tensor [positions, …] for each window."""
-        found: list[Tensor] = []
+        tensors: list[Tensor] = []
         for windows in _chunks(batch):
             output = self.compute(self._padded(windows)).float().cpu()
-            found += [output[row, : len(each.tokens)] for row, each in enumerate(windows)]
-        return found
+            tensors += [output[row, : len(each.tokens)] for row, each in enumerate(windows)]
+        return tensors
 
     def _padded(self, windows: Sequence[Window]) -> dict[str, Tensor]:
         lengths = [len(each.tokens) for each in windows]
@@ -88,7 +88,7 @@ class WindowRunner(TextRunner):
 
 
 def _chunks(windows: Sequence[Window]) -> Iterator[Sequence[Window]]:
-    """Yield neighboring windows, as many as fit into one forward pass."""
+    """Yield runs of neighboring windows that each fit into one forward pass."""
     start = 0
     while start < len(windows):
         end, longest = start, 0
@@ -102,16 +102,16 @@ def _chunks(windows: Sequence[Window]) -> Iterator[Sequence[Window]]:
 
 
 def owned(windows: Sequence[Window], stride: int) -> list[range]:
-    """Return the positions of each window whose tokens are judged there; each token is in one.
+    """Return, for each window, the range of positions that it judges; ranges do not overlap.
 
     Of the tokens that two windows share, the first half belongs to the first window.
     """
-    found: list[range] = []
+    ranges: list[range] = []
     for number, window in enumerate(windows):
         last = max(window.texts, default=0)
-        places = [at for at, text in enumerate(window.texts) if text and text == last]
-        start, end = (places[0], places[-1] + 1) if places else (0, 0)
+        positions = [at for at, text in enumerate(window.texts) if text and text == last]
+        start, end = (positions[0], positions[-1] + 1) if positions else (0, 0)
         start += stride - stride // 2 if number else 0
         end -= stride // 2 if number + 1 < len(windows) else 0
-        found.append(range(start, max(start, end)))
-    return found
+        ranges.append(range(start, max(start, end)))
+    return ranges

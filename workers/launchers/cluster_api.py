@@ -1,7 +1,7 @@
-"""The objects of runs in a Kubernetes cluster: TrainJobs, their pods and NetworkPolicies, and the
-TrainingRuntime.
+"""Access to the objects of runs in a Kubernetes cluster: TrainJobs, their pods and NetworkPolicies,
+and the TrainingRuntime.
 
-Uses the official client. Each call raises Unavailable when the cluster cannot do it now.
+Uses the official client. Each call raises Unavailable if the cluster cannot execute it now.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ class _Missing(Exception):
 
 
 class _Exists(Exception):
-    """An object of that name exists."""
+    """An object with this name exists."""
 
 
 class _Refused(Unavailable):
-    """The object is refused for good."""
+    """The object is permanently refused."""
 
 
 class ClusterApi:
-    """The namespace of runs."""
+    """Objects in the namespace of runs."""
 
     def __init__(self, settings: KubernetesSettings) -> None:
         """Connect with the settings' kubeconfig, or the pod's service account.
 
         Raises:
-            InvalidInput: there is neither.
+            InvalidInput: neither exists.
         """
         configuration = client.Configuration()
         configuration.client_side_validation = False
@@ -65,7 +65,7 @@ class ClusterApi:
         self._namespace = settings.namespace
 
     def runtime(self, name: str) -> dict[str, Any]:
-        """Return a TrainingRuntime. Raises Unavailable, also when it is missing."""
+        """Return a TrainingRuntime. Raises Unavailable, also if it is missing."""
         try:
             return self._object("trainingruntimes", name)
         except _Missing as error:
@@ -73,21 +73,21 @@ class ClusterApi:
                 f"The namespace {self._namespace} has no TrainingRuntime {name!r}."
             ) from error
 
-    def job_create(self, made: dict[str, Any]) -> None:
-        """Create a TrainJob. Raises Unavailable, and InvalidInput when it is refused for good."""
+    def job_create(self, body: dict[str, Any]) -> None:
+        """Create a TrainJob. Raises Unavailable, and InvalidInput if permanently refused."""
         try:
-            _create(self._objects.create_namespaced_custom_object, *self._kind("trainjobs"), made)
+            _create(self._objects.create_namespaced_custom_object, *self._kind("trainjobs"), body)
         except Unavailable:
-            # The answer may be lost, and the TrainJob there.
-            if self.job(made["metadata"]["name"]) is None:
+            # The TrainJob may exist even though the answer was lost.
+            if self.job(body["metadata"]["name"]) is None:
                 raise
 
-    def policy_create(self, made: dict[str, Any]) -> None:
-        """Create a NetworkPolicy. Raises Unavailable, and InvalidInput when it is refused."""
-        _create(self._network.create_namespaced_network_policy, self._namespace, made)
+    def policy_create(self, body: dict[str, Any]) -> None:
+        """Create a NetworkPolicy. Raises Unavailable, and InvalidInput if permanently refused."""
+        _create(self._network.create_namespaced_network_policy, self._namespace, body)
 
     def job(self, name: str) -> dict[str, Any] | None:
-        """Return a TrainJob; None when there is none."""
+        """Return a TrainJob; None if it does not exist."""
         try:
             return self._object("trainjobs", name)
         except _Missing:
@@ -95,15 +95,15 @@ class ClusterApi:
 
     def jobs(self, selector: str) -> list[dict[str, Any]]:
         """Return the TrainJobs with a label."""
-        found = _request(
+        answer = _request(
             self._objects.list_namespaced_custom_object,
             *self._kind("trainjobs"),
             label_selector=selector,
         )
-        return list(found["items"])
+        return list(answer["items"])
 
     def job_delete(self, name: str) -> None:
-        """Delete a TrainJob, if there is one. Its pods get SIGTERM and their time to end."""
+        """Delete a TrainJob if it exists. Its pods get SIGTERM and their grace period."""
         with contextlib.suppress(_Missing):
             _request(
                 self._objects.delete_namespaced_custom_object,
@@ -115,11 +115,11 @@ class ClusterApi:
 
     def pods(self, selector: str) -> list[Any]:
         """Return the pods with a label."""
-        found = _request(self._core.list_namespaced_pod, self._namespace, label_selector=selector)
-        return list(found.items)
+        answer = _request(self._core.list_namespaced_pod, self._namespace, label_selector=selector)
+        return list(answer.items)
 
     def pods_kill(self, pods: list[Any]) -> None:
-        """Have pods that are alive end within a second."""
+        """End pods that are alive within a second."""
         for pod in filter(alive, pods):
             with contextlib.suppress(_Missing):
                 _request(
@@ -130,7 +130,7 @@ class ClusterApi:
                 )
 
     def log(self, pod: Any) -> str:
-        """Return the last lines that a pod printed; empty when they are unavailable."""
+        """Return the last lines of a pod's output; empty if they are unavailable."""
         try:
             answer = _request(
                 self._core.read_namespaced_pod_log,
@@ -139,7 +139,7 @@ class ClusterApi:
                 container=NODE,
                 tail_lines=LOG_LINES,
                 limit_bytes=LOG_BYTES,
-                # The client's own decoding is for JSON.
+                # The client would decode the answer as JSON.
                 _preload_content=False,
             )
         except (_Missing, Unavailable):
@@ -150,12 +150,12 @@ class ClusterApi:
         return GROUP, VERSION, self._namespace, plural
 
     def _object(self, plural: str, name: str) -> dict[str, Any]:
-        found = _request(self._objects.get_namespaced_custom_object, *self._kind(plural), name)
-        return dict(found)
+        answer = _request(self._objects.get_namespaced_custom_object, *self._kind(plural), name)
+        return dict(answer)
 
 
 def _create(call: Callable[..., Any], *args: Any) -> None:
-    """Create an object that may exist, since the answer to an earlier call can be lost."""
+    """Create an object, which may exist already if the answer to an earlier call was lost."""
     try:
         with contextlib.suppress(_Exists):
             _request(call, *args)
@@ -168,7 +168,7 @@ def _request(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     Raises:
         _Missing, _Exists: the object does not exist, or exists.
-        Unavailable: it did not answer, cannot do it now, or refuses it (`_Refused`).
+        Unavailable: the cluster did not answer, cannot do it now, or refuses it (`_Refused`).
     """
     try:
         return call(*args, _request_timeout=TIMEOUT_S, **kwargs)
@@ -176,7 +176,7 @@ def _request(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if error.status == 404:
             raise _Missing from error
         message, reason = _status(error)
-        # 409 has other causes, as a quota that changes meanwhile.
+        # 409 has other causes too, such as a concurrent change of a quota.
         if reason == "AlreadyExists":
             raise _Exists from error
         # A webhook's refusal has the same status as missing rights.
@@ -188,7 +188,7 @@ def _request(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def _status(error: client.ApiException) -> tuple[str, str]:
-    """Return the message of the cluster and its reason in one word, which can be empty."""
+    """Return the cluster's message and its one-word reason, which can be empty."""
     try:
         body = json.loads(error.body)
         return cut(body["message"]), str(body.get("reason", ""))

@@ -1,6 +1,6 @@
-"""Runs as TrainJobs of Kubeflow Trainer: the cluster's controllers make the pods.
+"""Launcher of runs as TrainJobs of Kubeflow Trainer; the cluster's controllers create the pods.
 
-Work folders must lie on a volume that the pods mount, under the same path as this worker.
+Work folders must be on a volume that the pods mount under the same path as this worker.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from workers.run.outcome import STOPPED
 
 logger = logging.getLogger(__name__)
 MINUTE_S = 60.0
-# An image that cannot be pulled, for instance, is waited for this long.
+# A run fails after its pods could not start for this long, such as without their image.
 FAULT_S = 300.0
-# Pods that do not end after their time to end are no longer waited for.
+# Wait this long for pods to end, which includes their grace period.
 STUCK_S = GRACE_S + 60.0
 # A new attempt waits at most this long for the pods of earlier attempts to end.
 ENDED_S = 60.0
@@ -51,8 +51,8 @@ ENDED_S = 60.0
 
 @dataclass(slots=True)
 class _Run:
-    """Notes about a run: its pods, since when it waits, cannot start, or is over, and whether its
-    pods reach one another, or why not."""
+    """State of a run: number of pods; times since when it waits, cannot start, or is over; and
+    whether its pods can reach each other, or the reason why not."""
 
     nodes: int
     waits: float = field(default_factory=time.monotonic)
@@ -71,30 +71,30 @@ class KubernetesLauncher:
     poll_s = 2.0
 
     def __init__(self, settings: KubernetesSettings) -> None:
-        """Connect to the cluster. Raises InvalidInput without kubeconfig and service account."""
+        """Connect to the cluster. Raises InvalidInput without a kubeconfig or service account."""
         self._api = ClusterApi(settings)
         self._settings = settings
         self._runs: dict[str, _Run] = {}
 
     def submit(self, folder: Path, resources: Resources) -> str:
-        """Create the run's TrainJob. Raises Unavailable, and InvalidInput when it is refused."""
+        """Create the run's TrainJob. Raises Unavailable, and InvalidInput if it is refused."""
         runtime = self._api.runtime(self._settings.runtime)
         runtime_check(runtime)
-        made = train_job(folder, resources, self._settings, runtime)
-        self._api.job_create(made)
-        name = str(made["metadata"]["name"])
+        body = train_job(folder, resources, self._settings, runtime)
+        self._api.job_create(body)
+        name = str(body["metadata"]["name"])
         self._runs[name] = _Run(resources.nodes, connected=resources.nodes == 1)
         return name
 
     def poll(self, handle: str) -> Ended | None:
-        """Return how the run ended, once none of its pods works any more."""
+        """Return the end of the run, after all of its pods have ended."""
         run, now = self._runs[handle], time.monotonic()
         try:
-            pods, found = self._pods(handle), self._api.job(handle)
-            if run.started and _condition(found, "Suspended"):
-                # It must not resume later: that would be a second run under one fence.
+            pods, job = self._pods(handle), self._api.job(handle)
+            if run.started and _condition(job, "Suspended"):
+                # Resuming later would be a second run under one fence.
                 self._api.job_delete(handle)
-                run.disrupted = "Kueue gave its place to another one."
+                run.disrupted = "Kueue gave its place to another run."
                 return None
         except Unavailable as error:
             logger.warning("Run %s: %s", handle, error.message)
@@ -103,28 +103,28 @@ class KubernetesLauncher:
         run.started = run.started or any(map(running, pods))
         run.works = run.works or (run.connected and sum(map(running, pods)) >= run.nodes)
         run.disrupted = run.disrupted or _first(disruption, pods)
-        complete, failed = _condition(found, "Complete"), _condition(found, "Failed")
-        if found is not None and not (complete or failed):
-            return None if run.works else self._unstarted(run, pods, found, now)
+        complete, failed = _condition(job, "Complete"), _condition(job, "Failed")
+        if job is not None and not (complete or failed):
+            return None if run.works else self._unstarted(run, pods, job, now)
         run.over = run.over or now
         if any(map(alive, pods)) and now < run.over + STUCK_S:
             return None
         if complete:
             return Ended(0)
-        if found is None:
-            said = run.disrupted or "Its TrainJob was deleted."
-            return Ended(STOPPED, sentence=f"Kubernetes ended the run. {said}")
+        if job is None:
+            message = run.disrupted or "Its TrainJob was deleted."
+            return Ended(STOPPED, sentence=f"Kubernetes ended the run. {message}")
         if failed.get("reason") == "DeadlineExceeded":
             return Ended(STOPPED, sentence="The run reached the deadline of its TrainJob.")
-        said = cut(failed.get("message") or failed.get("reason"))
-        return pods_end(pods, disrupted=run.disrupted, condition=said)
+        message = cut(failed.get("message") or failed.get("reason"))
+        return pods_end(pods, disrupted=run.disrupted, condition=message)
 
     def works(self, handle: str) -> bool:
         """Return whether all pods of the run have started, as of the last `poll`."""
         return self._runs[handle].works
 
     def cancel(self, handle: str, *, kill: bool = False) -> None:
-        """Delete the TrainJob: its pods get SIGTERM and time to end; with `kill`, one second.
+        """Delete the TrainJob: its pods get SIGTERM and a grace period, with `kill` of one second.
 
         Raises:
             Unavailable: Kubernetes did not answer.
@@ -135,11 +135,11 @@ class KubernetesLauncher:
 
     def end_earlier(self, folder: Path) -> None:
         """Delete the TrainJobs of lower fences and wait for their pods' end. Raises Unavailable."""
-        selector, until = f"{JOB_LABEL}={folder.parent.name}", time.monotonic() + ENDED_S
+        selector, deadline = f"{JOB_LABEL}={folder.parent.name}", time.monotonic() + ENDED_S
         while True:
-            for each in self._api.jobs(selector):
-                if _earlier(each["metadata"].get("labels"), folder):
-                    self._api.job_delete(each["metadata"]["name"])
+            for job in self._api.jobs(selector):
+                if _earlier(job["metadata"].get("labels"), folder):
+                    self._api.job_delete(job["metadata"]["name"])
             pods = [
                 pod
                 for pod in self._api.pods(selector)
@@ -148,7 +148,7 @@ class KubernetesLauncher:
             if not pods:
                 return
             self._api.pods_kill(pods)
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise Unavailable(
                     f"Kubernetes still runs an earlier attempt: pod {pods[0].metadata.name}."
                 )
@@ -157,14 +157,14 @@ class KubernetesLauncher:
     def runs(self) -> dict[str, Path]:
         """Return the folders of runs whose TrainJob is in the cluster. Raises Unavailable."""
         return {
-            str(each["metadata"]["name"]): Path(command[-1])
-            for each in self._api.jobs(f"{MANAGER_LABEL}={MANAGER}")
-            # Others can label a TrainJob that is none of ours.
-            if (command := (each["spec"].get("trainer") or {}).get("command"))
+            str(job["metadata"]["name"]): Path(command[-1])
+            for job in self._api.jobs(f"{MANAGER_LABEL}={MANAGER}")
+            # A foreign TrainJob can have the same label.
+            if (command := (job["spec"].get("trainer") or {}).get("command"))
         }
 
     def logs(self, handle: str) -> str:
-        """Return the last lines that the run's first pod printed; nothing once it is gone."""
+        """Return the last lines of the first pod's output; empty if the pod no longer exists."""
         try:
             pods = self._pods(handle)
         except Unavailable:
@@ -180,12 +180,12 @@ class KubernetesLauncher:
             logger.warning("TrainJob %s is left in the cluster: %s", handle, error.message)
 
     def _connect(self, handle: str, run: _Run, pods: list[Any]) -> None:
-        """Let the pods of several machines reach one another, once all of them are there.
+        """Let the pods of several machines reach each other, once all of them exist.
 
-        No other pod reaches them. One that starts before waits for the others.
+        Other pods cannot reach them. A pod that starts earlier waits for the others.
 
         Raises:
-            InvalidInput: the NetworkPolicy is refused for good.
+            InvalidInput: the NetworkPolicy is permanently refused.
         """
         if run.connected or len(pods) < run.nodes:
             return
@@ -199,10 +199,10 @@ class KubernetesLauncher:
     def _pods(self, handle: str) -> list[Any]:
         return self._api.pods(f"{JOBSET_LABEL}={handle}")
 
-    def _unstarted(self, run: _Run, pods: list[Any], found: Any, now: float) -> Ended | None:
+    def _unstarted(self, run: _Run, pods: list[Any], job: Any, now: float) -> Ended | None:
         """Return the end of a run that the cluster does not start; None while it may."""
-        if _condition(found, "Suspended"):
-            # It waits in Kueue for its quota.
+        if _condition(job, "Suspended"):
+            # The run waits in Kueue for its quota.
             run.waits = now
             return None
         fault = _first(start_fault, pods) or run.unconnected
@@ -212,22 +212,22 @@ class KubernetesLauncher:
         minutes = self._settings.wait_minutes
         if now < run.waits + MINUTE_S * minutes:
             return None
-        why = fault or _first(unscheduled, pods) or "its pods did not start"
+        reason = fault or _first(unscheduled, pods) or "its pods did not start"
         return Ended(
-            1, sentence=f"Kubernetes did not start the run within {minutes} minutes: {why}."
+            1, sentence=f"Kubernetes did not start the run within {minutes} minutes: {reason}."
         )
 
 
 def _first(reason: Callable[[Any], str], pods: list[Any]) -> str:
-    """Return the first reason that a pod has; empty when none has one."""
+    """Return the first non-empty reason of a pod; empty if there is none."""
     return next(filter(None, map(reason, pods)), "")
 
 
-def _condition(found: dict[str, Any] | None, kind: str) -> dict[str, Any]:
-    """Return a condition of the TrainJob that is true, else nothing."""
-    for each in ((found or {}).get("status") or {}).get("conditions") or []:
-        if each.get("type") == kind and each.get("status") == "True":
-            return dict(each)
+def _condition(job: dict[str, Any] | None, kind: str) -> dict[str, Any]:
+    """Return a condition of the TrainJob if it is true, else an empty dictionary."""
+    for condition in ((job or {}).get("status") or {}).get("conditions") or []:
+        if condition.get("type") == kind and condition.get("status") == "True":
+            return dict(condition)
     return {}
 
 

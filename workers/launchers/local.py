@@ -1,8 +1,8 @@
-"""Runs as processes of this machine, forked from a process that has imported torch once.
+"""Launcher of runs as processes on this machine, forked from a process that has imported torch.
 
-Importing torch and transformers costs seconds of CPU; a fork of a process that has them costs none.
-That process (`workers/run/forked.py`) has no name by which others could reach it, and nothing of
-this process's environment, memory and files.
+Importing torch and transformers takes seconds of CPU time, which a fork saves. The process from
+which runs fork (`workers/run/forked.py`) has no address under which others could reach it, and
+shares none of this process's environment, memory and files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from workers.run.forked import NUMBER, Start
 from workers.run.order import CHECKPOINTS, Resources
 
 _FORKED = "workers.run.forked"
-# The first run waits for the imports of the process that it is forked from.
+# The first run waits for the imports of the process from which runs fork.
 START_S = 300.0
 
 
@@ -50,7 +50,7 @@ class LocalLauncher:
     poll_s = 0.05
 
     def __init__(self, default_memory: int | None = None) -> None:
-        """`default_memory` is the bytes that a job may use that requests none; None: no limit."""
+        """`default_memory` is the limit in bytes for a job that requests none; None: no limit."""
         self._default_memory = default_memory
         self._groups = delegated_group()
         self._source: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
@@ -62,11 +62,11 @@ class LocalLauncher:
     def submit(self, folder: Path, resources: Resources) -> str:
         """Fork a process for the run, which starts torchrun for several devices.
 
-        The first one waits for the imports.
+        The first run waits for the imports.
 
         Raises:
-            InvalidInput: it requests several machines.
-            Unavailable: its memory cannot be limited now, or no process can be started.
+            InvalidInput: the job requests several machines.
+            Unavailable: its memory cannot be limited now, or the process cannot be started.
         """
         if resources.nodes > 1:
             raise InvalidInput(f"This machine cannot run a job on {resources.nodes} machines.")
@@ -95,36 +95,36 @@ class LocalLauncher:
 
     def poll(self, handle: str) -> Ended | None:
         """Return the exit status of the run's process, and whether it used too much memory."""
-        if (known := self._ended.get(handle)) is not None:
-            return known
+        if (ended := self._ended.get(handle)) is not None:
+            return ended
         run = self._runs[handle]
         try:
-            told = run.channel.recv(NUMBER.size, socket.MSG_DONTWAIT)
+            message = run.channel.recv(NUMBER.size, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         except OSError:
-            told = b""
-        # Without a word, what waits for the run was killed, and the run with it.
+            message = b""
+        # If there is no message, the process that waits for the run was killed, and the run too.
         status = -signal.SIGKILL
-        if len(told) == NUMBER.size:
-            status = os.waitstatus_to_exitcode(NUMBER.unpack(told)[0])
+        if len(message) == NUMBER.size:
+            status = os.waitstatus_to_exitcode(NUMBER.unpack(message)[0])
         excess = run.memory.excess() if run.memory else ""
         self._ended[handle] = Ended(status, sentence=excess, retry=not excess)
         return self._ended[handle]
 
     def works(self, handle: str) -> bool:
-        """Return True: a process starts at once."""
+        """Return True: a process starts immediately."""
         return True
 
     def end_earlier(self, folder: Path) -> None:
-        """Return at once: a run ends with its supervisor."""
+        """Do nothing: a run ends with its supervisor."""
 
     def runs(self) -> dict[str, Path]:
-        """Return nothing: no run is left behind."""
+        """Return an empty dictionary: runs end with their supervisor."""
         return {}
 
     def cancel(self, handle: str, *, kill: bool = False) -> None:
-        """Signal the run; with `kill` its whole group."""
+        """Send SIGTERM to the run; with `kill`, SIGKILL to its whole process group."""
         if self.poll(handle) is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(handle), signal.SIGKILL if kill else signal.SIGTERM)
@@ -136,7 +136,7 @@ class LocalLauncher:
         return last_lines(self._runs[handle].folder)
 
     def forget(self, handle: str) -> None:
-        """End the run and what it started and left behind."""
+        """End the run and all remaining processes that it started."""
         run = self._runs.pop(handle)
         self._ended.pop(handle, None)
         run.channel.close()
@@ -146,8 +146,8 @@ class LocalLauncher:
         shutil.rmtree(run.scratch, ignore_errors=True)
 
     def _forked(self, start: Start) -> tuple[socket.socket, int]:
-        """Return the channel of a new run and its process number. Raises OSError."""
-        # Not by two threads at once: the source starts with the first.
+        """Return the channel of a new run and its process ID. Raises OSError."""
+        # The lock keeps two threads from starting the source at the same time.
         with self._lock:
             if self._source is None or self._source[1].poll() is not None:
                 self._source = _source()
@@ -156,14 +156,14 @@ class LocalLauncher:
                 with theirs:
                     socket.send_fds(self._source[0], [start.to_json()], [theirs.fileno()])
                 ours.settimeout(START_S)
-                told = ours.recv(NUMBER.size)
-                if len(told) != NUMBER.size:
-                    raise OSError("it ended before it began")
+                message = ours.recv(NUMBER.size)
+                if len(message) != NUMBER.size:
+                    raise OSError("it ended before the run began")
             except BaseException:
                 ours.close()
                 raise
             ours.settimeout(None)
-            return ours, NUMBER.unpack(told)[0]
+            return ours, NUMBER.unpack(message)[0]
 
     def _limit(self, resources: Resources) -> Limit | None:
         if resources.memory_gib is not None:
@@ -188,7 +188,7 @@ class LocalLauncher:
 
 
 def _source() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """Start the process that runs are forked from. Raises OSError."""
+    """Start the process from which runs fork. Raises OSError."""
     ours, theirs = socket.socketpair()
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     with theirs:
@@ -202,7 +202,7 @@ def _source() -> tuple[socket.socket, subprocess.Popen[bytes]]:
 
 
 def _paths(folder: Path, scratch: Path) -> dict[str, list[str]] | None:
-    """Return what a run may open: Python's code, its folder and its checkpoints."""
+    """Return the paths that a run may open: Python's code, its folder and its checkpoints."""
     if landlock.abi() < landlock.LEAST_ABI:
         return None
     own = [folder.resolve(), (folder / CHECKPOINTS).resolve(), scratch]
@@ -210,7 +210,7 @@ def _paths(folder: Path, scratch: Path) -> dict[str, list[str]] | None:
 
 
 def _watch(pid: int, limit: Limit | None) -> Watch | None:
-    with contextlib.suppress(psutil.NoSuchProcess):  # It has ended.
+    with contextlib.suppress(psutil.NoSuchProcess):  # The run has ended.
         return Watch(psutil.Process(pid), limit) if limit else None
     return None
 

@@ -1,7 +1,7 @@
-"""Limits of memory for the processes of one run on this machine.
+"""Memory limits for the processes of one run on this machine.
 
-The kernel keeps a limit where this process may make control groups of version 2. Elsewhere a thread
-measures the run's processes, and kills them.
+The kernel enforces the limit if this process may create control groups of version 2. Otherwise a
+thread measures the run's processes and kills them.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ import psutil
 
 GIB = 1024**3
 GROUPS = Path("/sys/fs/cgroup")
-# The worker's own control group, where it may make others next to it (`DelegateSubgroup` in
+# Name of the worker's own control group if it may create siblings (`DelegateSubgroup` in
 # deploy/systemd).
 WORKER_GROUP = "assay-worker"
 _WATCH_S = 0.5
 _REMOVE_S = 5.0
-# Memory that ends with the process, and none of the files that it has mapped: the kernel drops
-# those when memory is needed. What several processes share, such as libraries that were imported
-# before a fork, counts once.
+# Memory that ends with the process. Mapped files do not count, because the kernel drops them when
+# memory is needed. Memory that several processes share, such as libraries that were imported before
+# a fork, counts once.
 _KEPT = re.compile(rb"^(?:Pss_Anon|Pss_Shmem|SwapPss):\s+(\d+) kB", re.MULTILINE)
 _USED = re.compile(rb"^(?:VmRSS|VmSwap):\s+(\d+) kB", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Bytes that one run may use; `requested` is false for the machine's default."""
+    """Memory limit of one run in bytes; `requested` is false for the machine's default."""
 
     size: int
     requested: bool
 
     def sentence(self, used: int) -> str:
-        """Return why a run that used more was ended."""
+        """Return the reason for ending a run that used more."""
         default = "" if self.requested else ", the default of this machine"
         return (
             f"The run used {used / GIB:.1f} GiB of memory; its limit is {self.size / GIB:.1f} GiB"
@@ -48,7 +48,7 @@ class Limit:
 
 
 def own_group() -> Path:
-    """Return this process's control group of version 2. Raises OSError where there is none."""
+    """Return this process's control group of version 2. Raises OSError if it has none."""
     for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         if line.startswith("0::/"):
             return GROUPS / line[4:]
@@ -56,7 +56,7 @@ def own_group() -> Path:
 
 
 def delegated_group() -> Path | None:
-    """Return the control group below which this process may make others that limit memory."""
+    """Return the control group in which this process may create groups with memory limits."""
     try:
         own = own_group()
         if own.name != WORKER_GROUP:
@@ -71,30 +71,30 @@ class Group:
     """A control group for one run, which the run's first process enters itself."""
 
     def __init__(self, parent: Path, name: str, limit: Limit) -> None:
-        """Make it. Raises OSError."""
+        """Create the group. Raises OSError."""
         self.path = parent / name
         self._limit = limit
         self.path.mkdir(exist_ok=True)
         (self.path / "memory.max").write_text(str(limit.size))
-        # All processes of the run end together.
+        # Out of memory, the kernel kills all processes of the run together.
         (self.path / "memory.oom.group").write_text("1")
         with contextlib.suppress(FileNotFoundError):  # A kernel without swap.
             (self.path / "memory.swap.max").write_text("0")
 
     def excess(self) -> str:
-        """Return a sentence about a run that reached its limit; empty for all others."""
+        """Return a sentence if the run reached its limit; otherwise empty."""
         events = (self.path / "memory.events").read_text().split()
-        # `oom_kill` would count kills for lack of memory of the whole machine, too.
+        # `oom_kill` would also count kills because the whole machine ran out of memory.
         if events[events.index("oom") + 1] == "0":
             return ""
         return self._limit.sentence(self._limit.size)
 
     def close(self) -> None:
-        """Kill all processes of the run that are left, and remove the group."""
-        with contextlib.suppress(OSError):  # Linux before 5.14 has no such file.
+        """Kill all remaining processes of the run, and remove the group."""
+        with contextlib.suppress(OSError):  # Linux before 5.14 does not have this file.
             (self.path / "cgroup.kill").write_text("1")
-        until = time.monotonic() + _REMOVE_S
-        while time.monotonic() < until:
+        deadline = time.monotonic() + _REMOVE_S
+        while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 self.path.rmdir()
                 return
@@ -112,7 +112,7 @@ class Watch:
         self._thread.start()
 
     def excess(self) -> str:
-        """Return a sentence about a run that was ended; empty for all others."""
+        """Return a sentence if this thread ended the run; otherwise empty."""
         return self._sentence
 
     def close(self) -> None:
@@ -133,8 +133,8 @@ class Watch:
 
 
 def memory_of(processes: list[psutil.Process], most: int) -> int:
-    """Return the bytes of memory that processes take, if they take more than `most`; else 0."""
-    # This is cheap to read, and never less than what is measured exactly.
+    """Return the bytes of memory that processes use, if more than `most`; else 0."""
+    # `_used` is cheap to read, and never less than the exact measurement.
     if _sum(_used, processes) <= most:
         return 0
     used = _sum(_kept, processes)
@@ -142,7 +142,7 @@ def memory_of(processes: list[psutil.Process], most: int) -> int:
 
 
 def tree_of(pid: int) -> list[psutil.Process]:
-    """Return a process and all that it started; nothing once it has ended."""
+    """Return a process and all of its descendants; an empty list if it has ended."""
     try:
         return _tree(psutil.Process(pid))
     except psutil.NoSuchProcess:
@@ -159,13 +159,13 @@ def _tree(first: psutil.Process) -> list[psutil.Process]:
 def _sum(measured: Callable[[psutil.Process], int], processes: list[psutil.Process]) -> int:
     total = 0
     for process in processes:
-        with contextlib.suppress(psutil.Error, OSError):  # It has ended meanwhile.
+        with contextlib.suppress(psutil.Error, OSError):  # The process has just ended.
             total += measured(process)
     return total
 
 
 def _used(process: psutil.Process) -> int:
-    """Return its resident memory and what of it is in swap."""
+    """Return a process's memory in RAM and in swap, in bytes."""
     status = Path(f"/proc/{process.pid}/status").read_bytes()
     return 1024 * sum(map(int, _USED.findall(status)))
 
@@ -174,5 +174,5 @@ def _kept(process: psutil.Process) -> int:
     try:
         rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_bytes()
     except PermissionError:
-        return _used(process)  # A process can hide its maps from its own user.
+        return _used(process)  # A process can hide its memory maps from its own user.
     return 1024 * sum(map(int, _KEPT.findall(rollup)))

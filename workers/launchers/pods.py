@@ -1,6 +1,6 @@
-"""Reasons from the pods of a run: how they ended, and why they do not start.
+"""Reasons why the pods of a run ended or do not start.
 
-Works on `V1Pod` of the Kubernetes client. Messages are the cluster's; they are cut.
+Works on `V1Pod` of the Kubernetes client. Messages come from the cluster and are shortened.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from workers.run.outcome import STOPPED
 
 _MESSAGE_CHARACTERS = 300
 _LATE = datetime.max.replace(tzinfo=UTC)
-# Reasons of a container that waits, which waiting does not cure.
+# Reasons of waiting containers that waiting does not resolve.
 _FAULTS = frozenset(
     {
         "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
@@ -34,7 +34,7 @@ _DISRUPTIONS = {
 
 
 def cut(text: str | None) -> str:
-    """Return a message of the cluster as one short line."""
+    """Return a message of the cluster as one short line without a final period."""
     return " ".join((text or "").split())[:_MESSAGE_CHARACTERS].rstrip(". ")
 
 
@@ -44,43 +44,43 @@ def alive(pod: Any) -> bool:
 
 
 def running(pod: Any) -> bool:
-    """Return whether the pod has started, and was not told to end."""
+    """Return whether the pod has started, and is not being deleted."""
     return bool(pod.status.phase == "Running" and pod.metadata.deletion_timestamp is None)
 
 
 def disruption(pod: Any) -> str:
-    """Return why Kubernetes ends or has ended the pod from outside; empty when it does not."""
-    for each in pod.status.conditions or []:
-        if each.type == "DisruptionTarget" and each.status == "True":
-            cause = _DISRUPTIONS.get(each.reason, cut(each.reason))
-            return f"{cause}: {cut(each.message)}." if each.message else f"{cause}."
+    """Return the reason why Kubernetes ends or has ended the pod; empty if it has not."""
+    for condition in pod.status.conditions or []:
+        if condition.type == "DisruptionTarget" and condition.status == "True":
+            cause = _DISRUPTIONS.get(condition.reason, cut(condition.reason))
+            return f"{cause}: {cut(condition.message)}." if condition.message else f"{cause}."
     if pod.status.reason == "Evicted":
         return f"Its machine evicted it: {cut(pod.status.message)}."
     return ""
 
 
 def start_fault(pod: Any) -> str:
-    """Return why the pod's container cannot start; empty while it may."""
-    for each in pod.status.container_statuses or []:
-        waits = each.state.waiting if each.state else None
-        if waits and waits.reason in _FAULTS:
-            return f"{waits.reason}: {cut(waits.message)}" if waits.message else waits.reason
+    """Return the reason why the pod's container cannot start; empty while it may."""
+    for container in pod.status.container_statuses or []:
+        wait = container.state.waiting if container.state else None
+        if wait and wait.reason in _FAULTS:
+            return f"{wait.reason}: {cut(wait.message)}" if wait.message else wait.reason
     return ""
 
 
 def unscheduled(pod: Any) -> str:
-    """Return why no machine takes the pod; empty when one has."""
-    for each in pod.status.conditions or []:
-        if each.type == "PodScheduled" and each.status == "False":
-            return cut(each.message) or cut(each.reason)
+    """Return the reason why the pod is not scheduled; empty if it is."""
+    for condition in pod.status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return cut(condition.message) or cut(condition.reason)
     return ""
 
 
 def pods_end(pods: Sequence[Any], *, disrupted: str, condition: str) -> Ended:
-    """Return how a run that failed ended.
+    """Return the end of a failed run.
 
-    `disrupted` is a disruption that was seen while it worked; `condition` is the message of its
-    TrainJob, for pods that are gone.
+    `disrupted` is a disruption that was seen during the run; `condition` is the message of its
+    TrainJob, for use if the pods no longer exist.
     """
     terminated = sorted(
         (
@@ -89,11 +89,11 @@ def pods_end(pods: Sequence[Any], *, disrupted: str, condition: str) -> Ended:
             for each in pod.status.container_statuses or []
             if each.state and each.state.terminated and each.state.terminated.exit_code
         ),
-        # Others end because the first one did.
+        # The first one counts, because the others end as a consequence.
         key=lambda each: each.finished_at or _LATE,
     )
     if any(each.reason == "OOMKilled" for each in terminated):
-        # Without a limit, the memory of the whole machine ran out.
+        # If the pods have no limit, the whole machine ran out of memory.
         limited = all(map(_memory_limited, pods))
         return out_of_memory("Kubernetes") if limited else Ended(-signal.SIGKILL)
     disrupted = disrupted or next(filter(None, map(disruption, pods)), "")
@@ -106,12 +106,12 @@ def pods_end(pods: Sequence[Any], *, disrupted: str, condition: str) -> Ended:
         if first.reason in {"Error", "Completed", None}:
             return Ended(first.exit_code)
         return Ended(first.exit_code, f"{first.reason} ({cut(first.message)})")
-    said = next((cut(pod.status.message or pod.status.reason) for pod in pods), "")
-    return Ended(1, sentence=f"The run failed in Kubernetes: {said or condition}.")
+    message = next((cut(pod.status.message or pod.status.reason) for pod in pods), "")
+    return Ended(1, sentence=f"The run failed in Kubernetes: {message or condition}.")
 
 
 def _memory_limited(pod: Any) -> bool:
     return all(
-        "memory" in ((each.resources and each.resources.limits) or {})
-        for each in pod.spec.containers
+        "memory" in ((container.resources and container.resources.limits) or {})
+        for container in pod.spec.containers
     )

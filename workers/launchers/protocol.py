@@ -1,4 +1,4 @@
-"""A launcher starts `workers.run` on a folder, and reports its end."""
+"""Protocol of launchers, which start `workers.run` on a folder and report its end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LOG_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The end of a run's process: its exit status, negative for the signal that ended it.
+    """The end of a run's process. A negative exit status is the signal that ended it.
 
-    `detail` names the status in words. `sentence` is the whole reason, where the launcher knows it.
-    `retry` is false where another attempt would end in the same way.
+    `detail` describes the status. `sentence` is the full reason, if the launcher knows it. `retry`
+    is false if another attempt would end the same way.
     """
 
     status: int
@@ -29,12 +29,12 @@ class Ended:
 
     @property
     def killed(self) -> bool:
-        """True when it was killed, as the kernel does when memory runs out."""
+        """Whether SIGKILL ended the process, as it does when memory runs out."""
         return self.status == -signal.SIGKILL
 
     @property
     def reason(self) -> str:
-        """The status in words."""
+        """Description of the status."""
         if self.detail:
             return self.detail
         if self.status < 0:
@@ -43,42 +43,42 @@ class Ended:
 
 
 class Launcher(Protocol):
-    """Starts runs. `poll_s` is the time between two polls, in seconds."""
+    """Starts runs. `poll_s` is the interval between polls, in seconds."""
 
     poll_s: float
 
     def submit(self, folder: Path, resources: Resources) -> str:
         """Start the run in `folder`; return a handle.
 
-        A call that raised Unavailable may be repeated, and starts no second run.
+        Repeating a call that raised Unavailable does not start a second run.
 
         Raises:
-            InvalidInput: it can never run with these resources.
-            Unavailable: it cannot be started now.
+            InvalidInput: the run can never start with these resources.
+            Unavailable: the run cannot be started now.
         """
 
     def poll(self, handle: str) -> Ended | None:
-        """Return how the run ended; None while it works or waits."""
+        """Return the end of the run; None while it works or waits."""
 
     def works(self, handle: str) -> bool:
         """Return whether the run has started; False while it waits for machines."""
 
     def cancel(self, handle: str, *, kill: bool = False) -> None:
-        """Send SIGTERM: checkpoint and end. With `kill`, end it and its children at once.
+        """Send SIGTERM, for a checkpoint and the end. With `kill`, kill the run and its children.
 
         Raises:
-            Unavailable: it cannot be signaled now.
+            Unavailable: the run cannot be signaled now.
         """
 
     def end_earlier(self, folder: Path) -> None:
-        """End runs of earlier attempts of the job, which a supervisor that died left behind.
+        """End runs of earlier attempts of the job, which a dead supervisor may have left behind.
 
         Raises:
-            Unavailable: one may still work.
+            Unavailable: an earlier run may still work.
         """
 
     def runs(self) -> dict[str, Path]:
-        """Return the folders of all runs in the cluster by handle, whoever started them.
+        """Return the folders of all runs in the cluster by handle, including other workers' runs.
 
         Raises:
             Unavailable: the cluster did not answer.
@@ -88,14 +88,14 @@ class Launcher(Protocol):
         """Return the last lines that the run printed."""
 
     def forget(self, handle: str) -> None:
-        """Release what is kept of a run that is over."""
+        """Release the resources of a run that is over."""
 
 
 def out_of_memory(limited_by: str) -> Ended:
-    """Return the end of a run that reached its limit of memory: the next attempt would, too."""
+    """Return the end of a run that reached its memory limit, as another attempt would too."""
     return Ended(
         -signal.SIGKILL,
-        sentence=f"The run reached its limit of memory in {limited_by}. "
+        sentence=f"The run reached its memory limit in {limited_by}. "
         "Request more memory (memory_gib), or use a smaller batch.",
         retry=False,
     )

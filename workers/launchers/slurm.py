@@ -1,6 +1,6 @@
-"""Runs as jobs of Slurm: `sbatch` submits a script that is rendered from checked fields.
+"""Launcher of runs as Slurm jobs: `sbatch` submits a script that is rendered from checked fields.
 
-Work folders must lie on a file system that the cluster's machines share with this worker.
+Work folders must be on a file system that the cluster's machines share with this worker.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from workers.run.order import LOG_FILE, Resources
 from workers.run.outcome import STOPPED
 
 SCRIPT = "slurm.sh"
-# Slurm sends SIGTERM this long before a job's time is up, so that it writes a checkpoint.
+# Slurm sends SIGTERM this long before a job's time limit, so that it writes a checkpoint.
 GRACE_S = 120
 COMMAND_S = 30.0
-# A job that is over stays known for minutes; one that Slurm does not know for so long was removed.
+# Slurm remembers an ended job for minutes; a job unknown to it for this long was removed.
 LOST_S = 300.0
 # A new attempt waits at most this long for canceled jobs of earlier attempts to end.
 CANCELED_S = 60.0
@@ -38,22 +38,22 @@ _RUNNING = frozenset(
         "REQUEUE_FED",
     }
 )  # fmt: skip
-# Ended from outside: a later attempt resumes from its checkpoint.
+# States of jobs that Slurm or an operator ended; a later attempt resumes from the checkpoint.
 _STOPPED = frozenset({"CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "REVOKED"})
-# A job that Slurm requeues is in one of these until the processes of its first run have ended.
+# States of a requeued job until the processes of its first run have ended.
 _ENDING = frozenset({"COMPLETING", "REQUEUED", "SIGNALING", "STAGE_OUT"})
-# Slurm sends the signal at most this long before it is due.
+# Slurm sends the signal up to this long before it is due.
 _EARLY_S = 60
 _DURATION = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
 
 
 @dataclass(frozen=True, slots=True)
 class SlurmSettings:
-    """The cluster as the operator describes it.
+    """The operator's description of the cluster.
 
-    `python` is the interpreter on its machines; `partition` and `account` may be empty;
-    `gpus` is false where a device is a process on CPUs; `port` is where the processes of several
-    machines meet.
+    `python` is the interpreter on its machines; `partition` and `account` may be empty; `gpus` is
+    false if devices are processes on CPUs; `port` is the rendezvous port of runs on several
+    machines.
     """
 
     python: str
@@ -77,7 +77,7 @@ def slurm_script(folder: Path, resources: Resources, settings: SlurmSettings) ->
     """Return the batch script of a run.
 
     Raises:
-        InvalidInput: the folder's path cannot stand in a script.
+        InvalidInput: the folder's path cannot be used in a script.
     """
     if not _PATH.fullmatch(str(folder)):
         raise InvalidInput("The path of the working folder has characters that Slurm replaces.")
@@ -94,7 +94,7 @@ def slurm_script(folder: Path, resources: Resources, settings: SlurmSettings) ->
         "partition": settings.partition,
         "account": settings.account,
     }
-    # Without this, `scontrol requeue` is refused, and a lost node ends the job.
+    # `--requeue` allows `scontrol requeue`, and keeps a lost node from ending the job.
     lines = ["#!/bin/bash", "#SBATCH --requeue"]
     lines += [
         f"#SBATCH --{name}={shlex.quote(str(value))}"
@@ -102,7 +102,7 @@ def slurm_script(folder: Path, resources: Resources, settings: SlurmSettings) ->
         if value not in (None, "")
     ]
     # A second run of the job would write under the claim of the first. `poll` ends a requeued job;
-    # the next attempt, with a claim and a job of its own, resumes from the checkpoint.
+    # the next attempt has a new claim and a new job, and resumes from the checkpoint.
     lines.append(f'[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] || exit {STOPPED}')
     python, run = shlex.quote(settings.python), shlex.quote(str(folder))
     if resources.processes == 1:
@@ -114,7 +114,7 @@ def slurm_script(folder: Path, resources: Resources, settings: SlurmSettings) ->
             f'--rdzv-backend=c10d --rdzv-endpoint="$head:{settings.port}" '
             f"-m workers.run {run}"
         )
-        # A node's name need not be one that machines can look up.
+        # Machines may not be able to resolve a node's name.
         lines += [
             'first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
             'head=$(scontrol show node "$first" | grep -o "NodeAddr=[^ ]*" | cut -d= -f2)',
@@ -125,14 +125,14 @@ def slurm_script(folder: Path, resources: Resources, settings: SlurmSettings) ->
 
 
 def _job_name(folder: Path) -> str:
-    """Return the name that people see in Slurm: from the folder <job>/<fence>."""
+    """Return the job name that people see in Slurm, from the folder <job>/<fence>."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", f"assay-{folder.parent.name}-{folder.name}")[:120]
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A job in Slurm. `state` is empty where Slurm does not know it; `restarts` counts requeues;
-    `limit` is its time limit in Slurm's notation once it has used it up, else empty."""
+    """A job in Slurm. `state` is empty if Slurm does not know the job; `restarts` counts requeues;
+    `limit` is the job's time limit in Slurm's notation if it is used up, else empty."""
 
     state: str
     status: int = 1
@@ -152,12 +152,12 @@ class SlurmLauncher:
         self._working: set[str] = set()
 
     def submit(self, folder: Path, resources: Resources) -> str:
-        """Submit the run. Raises Unavailable, and InvalidInput when Slurm can never run it."""
+        """Submit the run. Raises Unavailable, and InvalidInput if Slurm can never run it."""
         script = folder / SCRIPT
-        again = script.exists()
+        repeated = script.exists()
         script.write_text(slurm_script(folder.absolute(), resources, self._settings))
-        # The answer to the call before may be lost, and the job there.
-        handle = _submitted(folder.absolute()) if again else ""
+        # The job may exist even though the answer to an earlier call was lost.
+        handle = _submitted(folder.absolute()) if repeated else ""
         output = handle or _command("sbatch", "--parsable", str(script.absolute()))
         handle = output.strip().partition(";")[0]
         if not _JOB.fullmatch(handle):
@@ -166,9 +166,9 @@ class SlurmLauncher:
         return handle
 
     def poll(self, handle: str) -> Ended | None:
-        """Return how the job ended, by `scontrol` and then `sacct`, where accounting is on.
+        """Return the end of the job by `scontrol`, or by `sacct` if accounting is on.
 
-        A job that Slurm put back into its queue is canceled and has stopped.
+        A job that Slurm has requeued is canceled and counts as stopped.
         """
         try:
             job = self._job(handle)
@@ -193,9 +193,9 @@ class SlurmLauncher:
         return handle in self._working
 
     def cancel(self, handle: str, *, kill: bool = False) -> None:
-        """Send SIGTERM to the job's processes; with `kill`, end the job, a waiting one too.
+        """Send SIGTERM to the job's processes; with `kill`, end the job.
 
-        A job that waits in Slurm's queue has no processes and is ended at once.
+        A job that waits in Slurm's queue has no processes and is ended immediately.
 
         Raises:
             Unavailable: Slurm did not answer.
@@ -206,9 +206,9 @@ class SlurmLauncher:
 
     def end_earlier(self, folder: Path) -> None:
         """Cancel the jobs of lower fences and wait for their end. Raises Unavailable."""
-        until = time.monotonic() + CANCELED_S
+        deadline = time.monotonic() + CANCELED_S
         while earlier := _earlier(folder.absolute()):
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise Unavailable(f"Slurm still runs an earlier attempt: job {earlier[0]}.")
             _command("scancel", *earlier, accept=_OVER)
             time.sleep(self.poll_s)
@@ -222,13 +222,13 @@ class SlurmLauncher:
         return last_lines(self._folders[handle])
 
     def forget(self, handle: str) -> None:
-        """Drop what is kept of a job that is over."""
+        """Drop the state of a job that is over."""
         self._folders.pop(handle, None)
         self._seen.pop(handle, None)
         self._working.discard(handle)
 
     def _job(self, handle: str) -> _Job:
-        """Return the job as Slurm knows it. Raises Unavailable when Slurm does not answer."""
+        """Return Slurm's record of the job. Raises Unavailable if Slurm does not answer."""
         output = _command("scontrol", "--oneliner", "show", "job", handle, accept=_OVER)
         fields = dict(part.partition("=")[::2] for part in output.split() if "=" in part)
         if state := fields.get("JobState", ""):
@@ -248,7 +248,7 @@ class SlurmLauncher:
 
 
 def _ended(job: _Job) -> Ended:
-    """Return how a job ended that is over."""
+    """Return the end of a job that is over."""
     limit = f"The run reached its time limit of {job.limit} in Slurm." if job.limit else ""
     if job.state == "COMPLETED":
         return Ended(0, sentence=limit)
@@ -262,16 +262,16 @@ def _ended(job: _Job) -> Ended:
 
 
 def _used_up(run_time: str, limit: str) -> str:
-    """Return the limit when a job ran so long that Slurm sent SIGTERM because of it."""
-    ran, most = _seconds(run_time), _seconds(limit)
-    return limit if ran and most and ran >= most - GRACE_S - _EARLY_S else ""
+    """Return the limit if a job ran so long that Slurm sent SIGTERM because of it; else empty."""
+    elapsed, allowed = _seconds(run_time), _seconds(limit)
+    return limit if elapsed and allowed and elapsed >= allowed - GRACE_S - _EARLY_S else ""
 
 
 def _seconds(duration: str) -> int:
     """Return a duration in Slurm's notation in seconds; 0 for UNLIMITED and the like."""
-    if not (found := _DURATION.fullmatch(duration)):
+    if not (match := _DURATION.fullmatch(duration)):
         return 0
-    days, hours, minutes, seconds = (int(each or 0) for each in found.groups())
+    days, hours, minutes, seconds = (int(each or 0) for each in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
@@ -284,33 +284,33 @@ def _status(code: str) -> int:
 
 
 def _submitted(folder: Path) -> str:
-    """Return the ID of this attempt's job in Slurm; empty where it has none. Raises Unavailable."""
-    return next((handle for handle, found in _listed().items() if found == folder), "")
+    """Return the ID of this attempt's job in Slurm; empty if it has none. Raises Unavailable."""
+    return next((handle for handle, other in _listed().items() if other == folder), "")
 
 
 def _earlier(folder: Path) -> list[str]:
-    """Return the IDs of jobs in Slurm of the same job's lower fences. Raises Unavailable."""
+    """Return the IDs of Slurm jobs for lower fences of the same job. Raises Unavailable."""
     return [
         handle
-        for handle, found in _listed().items()
-        if found.parent == folder.parent
-        and found.name.isdecimal()
-        and int(found.name) < int(folder.name)
+        for handle, other in _listed().items()
+        if other.parent == folder.parent
+        and other.name.isdecimal()
+        and int(other.name) < int(folder.name)
     ]
 
 
 def _listed() -> dict[str, Path]:
-    """Return the folders of runs that wait or work in Slurm by their ID. Raises Unavailable.
+    """Return the folders of waiting and working runs in Slurm by job ID. Raises Unavailable.
 
-    The path of its script names a run's attempt, even if the answer of `sbatch` was lost.
+    The path of its script identifies a run's attempt, even if the answer of `sbatch` was lost.
     """
-    listed = _command("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%o")
-    found = (line.strip().partition("|") for line in listed.splitlines())
-    return {handle: Path(path).parent for handle, _, path in found if Path(path).name == SCRIPT}
+    output = _command("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%o")
+    rows = (line.strip().partition("|") for line in output.splitlines())
+    return {handle: Path(path).parent for handle, _, path in rows if Path(path).name == SCRIPT}
 
 
 def _accounted(*command: str) -> str:
-    """Return the output of accounting; empty where it is off or does not answer."""
+    """Return the output of an accounting command; empty if accounting is off or does not answer."""
     try:
         return _command(*command)
     except (InvalidInput, Unavailable):
@@ -318,30 +318,30 @@ def _accounted(*command: str) -> str:
 
 
 def _command(*command: str, accept: re.Pattern[str] | None = None) -> str:
-    """Return what a command of Slurm prints; a failure that `accept` matches raises nothing.
+    """Return the output of a Slurm command; a failure whose message `accept` matches is ignored.
 
     Raises:
-        InvalidInput: sbatch refused the job for good.
+        InvalidInput: sbatch permanently refused the job.
         Unavailable: the command failed, or did not answer.
     """
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             capture_output=True,
             text=True,
             timeout=COMMAND_S,
             check=False,
-            # sbatch hands its environment on to the job, where other users may read it.
+            # sbatch passes its environment on to the job, where other users may read it.
             env=run_environment(os.environ),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"{command[0]} did not answer: {error}.") from error
-    if done.returncode:
-        message = " ".join(done.stderr.split())[:500]
+    if process.returncode:
+        message = " ".join(process.stderr.split())[:500]
         if accept and accept.search(message):
-            return done.stdout
+            return process.stdout
         never = "Requested node configuration is not available" in message or "Invalid" in message
         if never and command[0] == "sbatch":
             raise InvalidInput(f"The cluster can never run this job: {message}")
         raise Unavailable(f"{command[0]} failed: {message}")
-    return done.stdout
+    return process.stdout

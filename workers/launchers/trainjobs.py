@@ -1,7 +1,7 @@
 """The TrainJob of a run: a dictionary from checked fields, validated against Kubeflow's models.
 
-The pod itself, with its image, volumes and security, is the operator's TrainingRuntime, which the
-chart makes. A TrainJob adds what differs from run to run.
+The operator's TrainingRuntime, which the chart creates, defines the pod with its image, volumes and
+security. A TrainJob adds the fields that differ between runs.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from workers.run.order import CHECKPOINTS, MAX_MINUTES, Resources
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 # Kubeflow's names of the replicated job, and of its container.
 NODE = "node"
-# The runtime's volume that this worker has mounted as its folder of runs.
+# The runtime's volume that this worker mounts as its folder of runs.
 VOLUME = "data"
 JOB_LABEL, FENCE_LABEL = "assay/job", "assay/fence"
 MANAGER_LABEL, MANAGER = "app.kubernetes.io/managed-by", "assay"
-# JobSet writes it on the pods.
+# Label that JobSet sets on the pods.
 JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-# From SIGTERM to SIGKILL, when Kubernetes ends a pod.
+# Seconds between SIGTERM and SIGKILL when Kubernetes ends a pod.
 GRACE_S = 120
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 # A pod's name appends `-node-0-63-abcde`, and has at most 63 characters.
@@ -37,7 +37,7 @@ _NAME_CHARACTERS = 47
 _RESOURCE = re.compile(
     r"([a-z0-9][a-z0-9.-]{0,252}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 )
-# Kubernetes replaces `$(NAME)` in a command.
+# Allowed paths. They exclude `$(NAME)`, which Kubernetes replaces in a command.
 _PATH = re.compile(r"(/[A-Za-z0-9._-]+){1,40}")
 _POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 _CONTAINER_SECURITY = {
@@ -50,13 +50,13 @@ _CONTAINER_SECURITY = {
 
 @dataclass(frozen=True, slots=True)
 class KubernetesSettings:
-    """The cluster as the operator describes it.
+    """The operator's description of the cluster.
 
-    `root` is this worker's folder of the volume that runs mount; `runtime` is a
-    TrainingRuntime of `namespace`; `device` is the resource that a device of a job is, `cpu` where
-    it is a process on CPUs; `queue` is a LocalQueue of Kueue, or empty. A run that the cluster has
-    not started after `wait_minutes` ends. `config` is a kubeconfig file; empty for the service
-    account of this worker's pod.
+    `root` is this worker's mount point of the volume that runs mount; `runtime` is a
+    TrainingRuntime in `namespace`; `device` is the resource name of a job's device, `cpu` if
+    devices are processes on CPUs; `queue` is a LocalQueue of Kueue, or empty. A run that the
+    cluster has not started after `wait_minutes` ends. `config` is a kubeconfig file; empty for the
+    service account of this worker's pod.
     """
 
     namespace: str
@@ -79,7 +79,7 @@ class KubernetesSettings:
 
 
 def run_name(folder: Path) -> str:
-    """Return the name of the TrainJob of the folder <job>/<fence>. Raises InvalidInput."""
+    """Return the name of the TrainJob for the folder <job>/<fence>. Raises InvalidInput."""
     name = f"assay-{folder.parent.name}-{folder.name}"
     if not _RUN.fullmatch(name) or len(name) > _NAME_CHARACTERS:
         raise InvalidInput(f"{name[:80]!r} cannot be the name of a TrainJob.")
@@ -99,7 +99,7 @@ def train_job(
     labels = {JOB_LABEL: folder.parent.name, FENCE_LABEL: folder.name}
     command = ["python", "-m", "workers.run", str(folder)]
     if resources.nodes > 1:
-        # The runtime's torch policy tells torchrun all else in PET_* variables.
+        # The runtime's torch policy sets torchrun's other options in PET_* variables.
         command = ["python", "-m", "torch.distributed.run", "-m", "workers.run", str(folder)]
     pod = {
         "metadata": {"labels": labels},
@@ -116,7 +116,7 @@ def train_job(
         },
     }
     patch = {"replicatedJobs": [{"name": NODE, "template": {"spec": {"template": pod}}}]}
-    made = {
+    body = {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "TrainJob",
         "metadata": {
@@ -130,7 +130,7 @@ def train_job(
         },
         "spec": {
             "runtimeRef": {"apiGroup": GROUP, "kind": "TrainingRuntime", "name": settings.runtime},
-            # The supervisor ends a run in time. This ends one whose supervisor died.
+            # The supervisor ends a run in time. This ends a run whose supervisor died.
             "activeDeadlineSeconds": 60
             * ((resources.minutes or MAX_MINUTES) + settings.wait_minutes)
             + GRACE_S,
@@ -148,14 +148,14 @@ def train_job(
             ],
         },
     }
-    return checked(models.TrainerV1alpha1TrainJob, made)
+    return checked(models.TrainerV1alpha1TrainJob, body)
 
 
 def network_policy(run: str, pods: Sequence[Any]) -> dict[str, Any]:
-    """Return a NetworkPolicy by which the pods of a run reach one another and DNS, nothing else.
+    """Return a NetworkPolicy under which the pods of a run reach only each other and DNS.
 
-    The pods own it, so that Kubernetes removes it with the last of them. Its TrainJob goes earlier:
-    when that is deleted, pods still work together on a checkpoint.
+    The pods own it, so that Kubernetes removes it with the last of them. The TrainJob cannot own
+    it: after its deletion, pods still work together on a checkpoint.
     """
     same = [{"podSelector": {"matchLabels": {JOBSET_LABEL: run}}}]
     names = {
@@ -191,35 +191,35 @@ def network_policy(run: str, pods: Sequence[Any]) -> dict[str, Any]:
 def _amounts(
     resources: Resources, settings: KubernetesSettings, runtime: dict[str, Any]
 ) -> dict[str, dict[str, str]]:
-    """Return the resources of each machine: the job's, and all others of the runtime.
+    """Return the resources of each machine: the job's, and the runtime's others.
 
-    Kubeflow drops those of the runtime when a TrainJob has any.
+    Kubeflow drops all resources of the runtime if a TrainJob has any.
     """
     amounts = {settings.device: str(resources.devices)}
     if resources.memory_gib is not None:
         amounts["memory"] = f"{resources.memory_gib}Gi"
     (replicated,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
     (container,) = replicated["template"]["spec"]["template"]["spec"]["containers"]
-    given = container.get("resources") or {}
+    defaults = container.get("resources") or {}
     return {
-        kind: {**{name: str(each) for name, each in (given.get(kind) or {}).items()}, **amounts}
+        kind: {**{name: str(each) for name, each in (defaults.get(kind) or {}).items()}, **amounts}
         for kind in ("requests", "limits")
     }
 
 
-def checked(model: Any, made: dict[str, Any]) -> dict[str, Any]:
-    """Return the object, which the model must accept to the last field. Raises InvalidInput."""
+def checked(model: Any, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the object after checking that the model knows every field. Raises InvalidInput."""
     try:
-        known = model.from_dict(made).to_dict()
+        parsed = model.from_dict(body).to_dict()
     except ValidationError as error:
         raise InvalidInput(f"The run cannot be written as a TrainJob: {error}") from error
-    if known != made:
+    if parsed != body:
         raise InvalidInput("The run has fields that a TrainJob does not have.")
-    return made
+    return body
 
 
 def _mounts(folder: Path, root: Path) -> list[dict[str, Any]]:
-    """Return the mounts of the attempt's folder and of the job's checkpoints, nothing else."""
+    """Return the mounts of a run: only the attempt's folder and the job's checkpoints."""
     checkpoints = (folder / CHECKPOINTS).resolve()
     paths = [folder] if checkpoints.is_relative_to(folder) else [folder, checkpoints]
     mounts = []
@@ -232,21 +232,21 @@ def _mounts(folder: Path, root: Path) -> list[dict[str, Any]]:
     return mounts
 
 
-def runtime_check(found: dict[str, Any]) -> None:
-    """Check what a TrainJob cannot set.
+def runtime_check(runtime: dict[str, Any]) -> None:
+    """Check the settings of a runtime that a TrainJob cannot override.
 
     Raises:
-        Unavailable: names what the operator must change in the runtime.
+        Unavailable: the operator must change the runtime; the message says what.
     """
-    problem = _runtime_problem(found)
+    problem = _runtime_problem(runtime)
     if problem:
-        name = found.get("metadata", {}).get("name", "")
+        name = runtime.get("metadata", {}).get("name", "")
         raise Unavailable(f"The TrainingRuntime {name!r} cannot run jobs: {problem}.")
 
 
-def _runtime_problem(found: dict[str, Any]) -> str:
+def _runtime_problem(body: dict[str, Any]) -> str:
     try:
-        runtime = models.TrainerV1alpha1TrainingRuntime.from_dict(found)
+        runtime = models.TrainerV1alpha1TrainingRuntime.from_dict(body)
         policy, jobs = runtime.spec.ml_policy, runtime.spec.template.spec
         (replicated,) = jobs.replicated_jobs
         job = replicated.template.spec
@@ -257,11 +257,11 @@ def _runtime_problem(found: dict[str, Any]) -> str:
     kinds = [next(iter(each.to_dict().keys() - {"name"}), "") for each in pod.volumes or []]
     claims = [each.name for each in pod.volumes or [] if each.persistent_volume_claim]
     restarts = jobs.failure_policy.max_restarts if jobs.failure_policy else 0
-    # A second run of the same folder would write under the first one's claim.
+    # A second run of the same folder would write under the claim of the first.
     if restarts or job.backoff_limit != 0 or pod.restart_policy != "Never":
         return "it repeats runs; set maxRestarts and backoffLimit to 0, restartPolicy to Never"
     if pod.automount_service_account_token is not False:
-        return "its pods have a token of the cluster; set automountServiceAccountToken to false"
+        return "its pods have a cluster token; set automountServiceAccountToken to false"
     if not set(kinds) <= {"emptyDir", "persistentVolumeClaim"}:
         return "its pods may mount claims and empty folders only"
     if container.env_from or any(each.value_from for each in container.env or []):

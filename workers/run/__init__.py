@@ -1,6 +1,6 @@
-"""One attempt of a job in a process of its own: a folder in, events and a result out.
+"""One attempt of a job in a separate process: a folder in, events and a result out.
 
 `python -m workers.run FOLDER` reads `FOLDER/order.json` and `FOLDER/inputs/`, and writes
 `FOLDER/events.jsonl`, `FOLDER/output/` and `FOLDER/result.json`. It needs no database and no
-broker, and knows neither Django nor Celery.
+broker, and uses neither Django nor Celery.
 """

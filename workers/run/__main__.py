@@ -13,11 +13,11 @@ def main() -> None:
     """Parse the arguments and run; end the process with the exit status."""
     parser = argparse.ArgumentParser(prog="python -m workers.run", description=__doc__)
     parser.add_argument("folder", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     status = 1
     try:
-        status = run_folder(given.folder)
+        status = run_folder(arguments.folder)
     finally:
         end_process(status)
 

@@ -1,4 +1,4 @@
-"""The folder of one attempt, as the code that does the work sees it."""
+"""Access to the folder of one attempt, for the code that does the work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.trainers.protocol import BadMaterial, Judge, Progress
 
 
 def run_task(name: str) -> Task:
-    """Return a task of this run. Raises Lacking when this machine cannot load it."""
+    """Return a task of this run. Raises Lacking if this machine cannot load it."""
     try:
         return task_alone(name)
     except InvalidInput as error:
@@ -28,7 +28,7 @@ class RunProgress(Progress, Protocol):
     """A receiver of reports that also shows phases."""
 
     def enter(self, phase: str) -> None:
-        """Say what the run does now, in one or two words."""
+        """Report the run's current activity in one or two words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,14 @@ class Attempt:
     progress: RunProgress
 
     def input(self, name: str) -> Path:
-        """Return the folder of an input. Raises BadMaterial when it is missing."""
+        """Return the folder of an input. Raises BadMaterial if it is missing."""
         path = self.folder / INPUTS / name
         if not path.is_dir():
             raise BadMaterial(f"The run has no input folder {name!r}.")
         return path
 
     def has(self, name: str) -> bool:
-        """Return whether there is a folder of that name among the inputs."""
+        """Return whether the inputs have a folder with this name."""
         return (self.folder / INPUTS / name).is_dir()
 
     @property
@@ -57,14 +57,14 @@ class Attempt:
 
     @property
     def media(self) -> Path | None:
-        """The folder of the media that the rows name; None where they name none."""
+        """The folder of the rows' media; None if there are none."""
         return self.input(MEDIA) if self.has(MEDIA) else None
 
     @property
     def resume_from(self) -> Path | None:
-        """A verified copy of the checkpoint to resume from; None starts from the beginning."""
-        found = sorted((self.folder / INPUTS / RESUME).glob("checkpoint-*"))
-        return found[-1] if found else None
+        """A verified copy of the checkpoint from which to resume; None to start anew."""
+        copies = sorted((self.folder / INPUTS / RESUME).glob("checkpoint-*"))
+        return copies[-1] if copies else None
 
     @property
     def checkpoints(self) -> Path:
@@ -72,18 +72,18 @@ class Attempt:
         return (self.folder / CHECKPOINTS).resolve()
 
     def text(self, sha256: str) -> str | None:
-        """Return a text by its SHA-256; None when the run was not given it."""
+        """Return a text by its SHA-256; None if it is not among the inputs."""
         path = self.folder / INPUTS / TEXTS / sha256
         return path.read_bytes().decode() if path.is_file() else None
 
     def make_output(self) -> Path:
-        """Make the folder of what this attempt delivers; only that of rank 0 is delivered."""
+        """Create the output folder of this process; only rank 0's is delivered."""
         folder = self.folder / OUTPUT if rank() == 0 else self.folder / f"rank-{rank()}"
         folder.mkdir()
         return folder
 
     def served(self, version: Served, folder: str) -> Judge:
-        """Return a version as evaluation and embedding load it."""
+        """Return a version in the form that evaluation and embedding load."""
         task = run_task(version.task)
         return Judge(
             name=version.name,

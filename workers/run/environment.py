@@ -1,4 +1,4 @@
-"""The environment of a run: what its libraries need, and none of the platform's secrets."""
+"""Environment of a run: variables that its libraries need, and none of the platform's secrets."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PREFIXES = (
     "CUDA_", "FI_", "GLOO_", "GOMP_", "HF_", "HIP_", "KMP_", "LC_", "MKL_", "NCCL_", "NVIDIA_",
     "OMP_", "OPENBLAS_", "OPENCV_", "PYTHON", "PYTORCH_", "ROCM_", "ROCR_", "TORCH_", "UCX_",
 )  # fmt: skip
-# A token of a model hub, for instance, begins with HF_.
+# Variables with an allowed prefix may be secrets too, such as HF_TOKEN.
 _SECRET = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL|_KEY|AUTH")
 
 
-def run_environment(found: Mapping[str, str]) -> dict[str, str]:
+def run_environment(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that a run may have."""
     return {
         name: value
-        for name, value in found.items()
+        for name, value in variables.items()
         if (name in _NAMES or name.startswith(_PREFIXES)) and not _SECRET.search(name)
     }

@@ -1,6 +1,6 @@
-"""Events of a run: one JSON object a line in `FOLDER/events.jsonl`, written as the run goes on.
+"""Events of a run: one JSON object per line in `FOLDER/events.jsonl`, written during the run.
 
-A supervisor reads them as outside input: sizes and types are checked, malformed lines dropped.
+A supervisor reads them as untrusted input: it checks sizes and types, and drops malformed lines.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_VALUES = 64
 MAX_CHECKPOINTS = 64
 CHECKPOINT_NAME = r"^checkpoint-[0-9]{1,12}$"
 _CHECKPOINT = re.compile(r"checkpoint-[0-9]{1,12}")
-# Points that only move the progress are written this often.
+# Minimum interval between points that only update the progress.
 _MOVES_S = 0.25
 CheckpointName = Annotated[str, Field(pattern=CHECKPOINT_NAME)]
 ValueName = Annotated[str, Field(min_length=1, max_length=80)]
@@ -46,12 +46,12 @@ class _Event(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _storable(cls, given: Any) -> Any:
-        return storable(given)
+    def _storable(cls, value: Any) -> Any:
+        return storable(value)
 
 
 class Log(_Event):
-    """One line for a person; a warning is one that must not be missed."""
+    """One line for people; they must not miss a warning."""
 
     event: Literal["log"] = "log"
     message: str
@@ -59,7 +59,7 @@ class Log(_Event):
 
 
 class Metric(_Event):
-    """One point of the curves, or only the progress where `values` is empty."""
+    """One point of the curves, or only the progress if `values` is empty."""
 
     event: Literal["metric"] = "metric"
     step: int = Field(ge=0, le=2**31 - 1)
@@ -68,14 +68,14 @@ class Metric(_Event):
 
 
 class Phase(_Event):
-    """The run's present activity in one or two words."""
+    """The run's current activity in one or two words."""
 
     event: Literal["phase"] = "phase"
     name: str = Field(max_length=40)
 
 
 class Checkpoint(_Event):
-    """A checkpoint was written to its end; `there` are all that the folder holds now."""
+    """A complete checkpoint; `there` lists all checkpoints in the folder."""
 
     event: Literal["checkpoint"] = "checkpoint"
     name: CheckpointName
@@ -90,7 +90,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 class EventProgress:
     """Implements `workers.trainers.protocol.Progress`: writes events, and stops when `stop` is set.
 
-    Keeps about 2,000 points of a run, evenly spread, and the last one.
+    Keeps about 2,000 evenly spaced points of a run, and the last one.
     """
 
     def __init__(self, folder: Path, stop: threading.Event) -> None:
@@ -101,31 +101,31 @@ class EventProgress:
         self._moved = 0.0
 
     def close(self) -> None:
-        """Close the file of events, unless the work did."""
+        """Close the file of events, which the work may already have closed."""
         with contextlib.suppress(OSError):
             self._file.close()
 
     def log(self, message: str) -> None:
-        """Write one line for a person."""
+        """Write one line for people."""
         self._write(Log(message=cleaned(message)[:MESSAGE_CHARACTERS]))
 
     def warn(self, message: str) -> None:
-        """Write one line that a person must not miss."""
+        """Write one line that people must not miss."""
         self._write(Log(message=cleaned(message)[:MESSAGE_CHARACTERS], warning=True))
 
     def metric(self, step: int, total: int, values: dict[str, float]) -> None:
-        """Write one point of the curves, or move the progress."""
+        """Write one point of the curves, or only the progress."""
         every = max(1, math.ceil(total / POINTS_PER_RUN))
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
-        kept = finite if step % every == 0 or step >= total else {}
+        point = finite if step % every == 0 or step >= total else {}
         now = time.monotonic()
-        if not kept and now - self._moved < _MOVES_S:
+        if not point and now - self._moved < _MOVES_S:
             return
         self._moved = now
-        self._write(Metric(step=step, total=total, values=kept))
+        self._write(Metric(step=step, total=total, values=point))
 
     def enter(self, phase: str) -> None:
-        """Say what the run does now, in one or two words."""
+        """Report the run's current activity in one or two words."""
         self._write(Phase(name=phase))
 
     def checkpoint(self, folder: Path) -> None:
@@ -146,7 +146,7 @@ class EventProgress:
         self._write(event)
 
     def should_stop(self) -> bool:
-        """Return whether the run was told to stop."""
+        """Return whether the run was requested to stop."""
         return self._stop.is_set()
 
     def _write(self, event: Event) -> None:
@@ -156,7 +156,7 @@ class EventProgress:
 
 
 def _checked(folder: Path, checkpoints: Path) -> list[str]:
-    """Return the names of all checkpoints, the reported one included. Raises FaultyCode."""
+    """Return the names of all checkpoints, including the reported one. Raises FaultyCode."""
     if not _CHECKPOINT.fullmatch(folder.name):
         raise FaultyCode(
             f"The recipe reported a checkpoint called {folder.name[:80]!r}. Name the folder "
@@ -164,8 +164,8 @@ def _checked(folder: Path, checkpoints: Path) -> list[str]:
         )
     if folder.is_symlink() or not folder.is_dir():
         raise FaultyCode(
-            f"The recipe reported the checkpoint {folder.name}, which is no folder. Report it once "
-            "it is written."
+            f"The recipe reported the checkpoint {folder.name}, which is not a folder. Report it "
+            "after it is written."
         )
     if folder.resolve().parent != checkpoints.resolve():
         raise FaultyCode(
@@ -192,7 +192,7 @@ class SilentProgress:
         self._stop = stop
 
     def log(self, message: str) -> None:
-        """Drop the line: rank 0 says the same."""
+        """Drop the line, because rank 0 writes the same."""
 
     def warn(self, message: str) -> None:
         """Drop the line."""
@@ -207,18 +207,18 @@ class SilentProgress:
         """Drop the report."""
 
     def close(self) -> None:
-        """Hold nothing."""
+        """Do nothing."""
 
     def should_stop(self) -> bool:
-        """Return whether this process was told to stop."""
+        """Return whether this process was requested to stop."""
         return self._stop.is_set()
 
 
 class EventReader:
-    """Reads the events of a run while it writes them.
+    """Reads the events of a run while the run writes them.
 
-    `malformed` counts the lines that were dropped. `excess` is set once the run has written more
-    than it may; nothing more is read then.
+    `malformed` counts dropped lines. `excess` is set if the run has written more than the limit;
+    reading stops then.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -230,7 +230,7 @@ class EventReader:
         self.excess = False
 
     def read(self) -> Iterator[Event]:
-        """Yield the events since the last one; a caller may stop at any event and read on later."""
+        """Yield new events; a caller may stop at any event and continue later."""
         while True:
             while self._lines:
                 if (event := self._parsed(self._lines.popleft())) is not None:

@@ -1,4 +1,4 @@
-"""Execution of each kind of job: an attempt's folder in, one call, a result out."""
+"""Execution of each kind of job: an attempt's folder in, a result out."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ from workers.trainers.protocol import (
     TrainingResult,
 )
 
-# Their versions are kept with what was trained; imports and registries know these names.
+# Libraries whose versions are recorded with trained versions; both import and package names.
 LIBRARIES = ("torch", "transformers", "diffusers", "peft", "trl", "accelerate", "safetensors")
 
 
 def execute(attempt: Attempt) -> dict[str, Any]:
-    """Do the work that the order names; the result is what `job_finish` registers.
+    """Do the work that the order names; `job_finish` registers the result.
 
     Raises:
-        BadMaterial: what it was given cannot be used; trying again is of no use.
-        Canceled: it stopped because `progress.should_stop()` said so.
+        BadMaterial: the inputs cannot be used; another attempt would fail too.
+        Canceled: the work stopped because `progress.should_stop()` returned True.
         DomainError: a file cannot be used.
     """
-    # Before a task is looked up, which imports its packages.
+    # Call this before a task is looked up, which imports its packages.
     CODE.copies_below(attempt.folder)
     match attempt.order.work:
         case IntakeWork() as work:
@@ -79,13 +79,13 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
         return {"rejected": failed[0]["detail"], "findings": findings}
     progress.enter("converting")
     output = attempt.make_output()
-    task, made_by = _entered(work.task)
-    if made_by.packages:
+    task, task_code = _entered(work.task)
+    if task_code.packages:
         findings.append(
             {
                 "check": "task code",
                 "passed": True,
-                "detail": f"Converted by {made_by.title}, whose code is {made_by.digest}.",
+                "detail": f"Converted by {task_code.title}, whose code is {task_code.digest}.",
             }
         )
     converted: dict[str, Any]
@@ -122,15 +122,15 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
 
 
 def code_summary(code: Sequence[Code]) -> str:
-    """A sentence on the code that a delivery brings along."""
+    """Return a sentence on the code in a delivery's files."""
     if not code:
         return "It brings no chat template and no tokenizer pattern along."
-    known = known_code()
-    told = (
-        f"{each.kind} in {each.path} ({known.get(each.sha256) or 'not a known one'})"
+    titles = known_code()
+    pieces = (
+        f"{each.kind} in {each.path} ({titles.get(each.sha256) or 'not a known one'})"
         for each in code
     )
-    return f"Each ended within its limits, or is well known: {'; '.join(told)}."
+    return f"Each ended within its limits, or is well known: {'; '.join(pieces)}."
 
 
 def _fine_tune(attempt: Attempt, work: FineTuneWork) -> dict[str, Any]:
@@ -169,8 +169,8 @@ def _fine_tune(attempt: Attempt, work: FineTuneWork) -> dict[str, Any]:
 
 
 def _entered(name: str) -> tuple[Task, TaskCode]:
-    """Return a task and its code. From now on this run imports nothing that no package of it
-    requires. Raises InvalidInput.
+    """Return a task and its code. From now on, this run can import only packages that the task's
+    packages require. Raises InvalidInput.
     """
     task = run_task(name)
     code = CODES[name]
@@ -180,8 +180,8 @@ def _entered(name: str) -> tuple[Task, TaskCode]:
 
 
 def _made_with(task: Task, code: TaskCode, trainer: str) -> dict[str, str]:
-    """Return the provenance of a version other than data and settings: the trainer, the package
-    that provides it, and the code it ran on."""
+    """Return a version's provenance except data and settings: the trainer, the package that
+    provides it, and the versions of all code that it used."""
     versions = {
         f"library_{name}": importlib.metadata.version(name)
         for name in ("assay", *LIBRARIES)
@@ -197,12 +197,12 @@ def _made_with(task: Task, code: TaskCode, trainer: str) -> dict[str, str]:
 
 
 def evaluation_plan(task: Task, engine: str = EngineName.OWN) -> EvaluationPlan:
-    """Return the parts of the declaration that measuring needs, with the engine of that name.
+    """Return the parts of the declaration that an evaluation needs, with the named engine.
 
     Raises BadMaterial.
     """
     if task.evaluation is None:
-        raise BadMaterial(f"{task.title} is not evaluated.")
+        raise BadMaterial(f"{task.title} cannot be evaluated: the task declares no evaluation.")
     return EvaluationPlan(
         engine=engine_class(engine, task),
         runner=task.runner,
@@ -235,20 +235,20 @@ def _evaluate(attempt: Attempt, work: EvaluateWork) -> dict[str, Any]:
     attempt.set_threads()
     evaluate: Callable[..., EvaluationResult] = load_name("workers.trainers.evaluation:evaluate")
     result = evaluate(request, progress)
-    named = request.plan.score
-    fix = f"Correct {named} of {package_of(task.name) or 'its package'}."
-    metrics = _finite(result.metrics, named, FaultyCode, fix)
+    score = request.plan.score
+    fix = f"Correct {score} of {package_of(task.name) or 'its package'}."
+    metrics = _finite(result.metrics, score, FaultyCode, fix)
     if missing := [each.name for each in task.metrics if each.name not in metrics]:
         raise FaultyCode(
-            f"{named} returned no {', '.join(missing)}, which the task {task.name} declares as "
+            f"{score} returned no {', '.join(missing)}, which the task {task.name} declares as "
             f"metrics; it returned {', '.join(sorted(metrics)) or 'none'}. {fix}"
         )
     return {
         "metrics": metrics,
-        "baseline": _finite(result.baseline, named, FaultyCode, fix),
+        "baseline": _finite(result.baseline, score, FaultyCode, fix),
         "baseline_name": result.baseline_name,
         "sample_size": result.sample_size,
-        # Evaluators load weights in the precision that they are stored in.
+        # Evaluators load weights in their stored precision.
         "details": {
             **result.details,
             "engine": str(work.version.engine),
@@ -271,26 +271,26 @@ def _prompt(attempt: Attempt, work: EvaluateWork) -> PromptDocument:
 
 
 def _diverged(work: FineTuneWork) -> str:
-    """Return advice for a training whose numbers are not finite."""
+    """Return advice for a training run whose metrics are not finite."""
     if "learning_rate" in work.hyperparameters:
         return "The run diverged. Try a lower learning rate."
     return "The run diverged. Check the data and the settings."
 
 
 def _finite(
-    metrics: dict[str, float], named: str, kind: type[Exception], advice: str
+    metrics: dict[str, float], source: str, kind: type[Exception], advice: str
 ) -> dict[str, float]:
-    """Return the metrics as numbers. `named` is the function that returned them.
+    """Return the metrics as floats. `source` names the function that returned them.
 
     Raises:
-        FaultyCode: one is no number.
-        kind: one is not finite; with the advice.
+        FaultyCode: a metric is not a number.
+        kind: a metric is not finite; the message ends with the advice.
     """
     for name, value in metrics.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
             raise FaultyCode(
-                f"{named} returned a {type(value).__name__} as {name}. Return a float."
+                f"{source} returned a {type(value).__name__} as {name}. Return a float."
             )
         if not math.isfinite(value):
-            raise kind(f"{named} returned {value} as {name}. {advice}")
+            raise kind(f"{source} returned {value} as {name}. {advice}")
     return {name: float(value) for name, value in metrics.items()}

@@ -1,6 +1,6 @@
-"""Ends of a run without a result: what raised, told apart by what another attempt may change.
+"""Classification of errors that end a run, by whether another attempt may succeed.
 
-Knows no Django. An infrastructure that fails says nothing about the material.
+Does not import Django. A failure of the infrastructure says nothing about the material.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from registry.manifests import FilesUnreadable
 from workers.run.outcome import DETAIL_CHARACTERS, SENTENCE_CHARACTERS, Ending
 
 _FULL = {errno.ENOSPC: "The disk is full", errno.EDQUOT: "The disk quota is used up"}
-# What a machine or its network does, and may not do the next time.
+# Errors of a machine or its network that may not recur.
 _MACHINE = frozenset(
     {
         errno.EIO, errno.ESTALE, errno.EROFS, errno.ENFILE, errno.EMFILE, errno.ENODEV, errno.ENXIO,
@@ -24,7 +24,7 @@ _MACHINE = frozenset(
         errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.EAGAIN,
     }
 )  # fmt: skip
-# Libraries raise errors of their own with the system's words in them.
+# Libraries raise their own errors that contain the system's messages.
 _FULL_WORDS = (
     *(os.strerror(number) for number in _FULL),
     "os error 28",
@@ -32,7 +32,7 @@ _FULL_WORDS = (
     "PytorchStreamWriter failed writing",
 )
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", os.strerror(errno.ENOMEM))
-# Errors of a program: the same work raises them again.
+# Programming errors, which the same work raises again.
 _PROGRAM = (
     ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, NameError,
     NotImplementedError, RecursionError, StopIteration, SyntaxError, SystemExit, TypeError,
@@ -42,16 +42,16 @@ _CHAIN_MAX = 20
 
 
 class Lacking(Exception):
-    """This machine lacks something that the work needs; the message says what, for a person."""
+    """This machine lacks something that the work needs; the message tells people what."""
 
 
 class FaultyCode(Exception):
-    """The code of a task broke its contract; the message says how, and how to fix it."""
+    """The code of a task broke its contract; the message names the fault and how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The end of a run: its kind, a sentence, and a traceback for those who wrote the code."""
+    """The end of a run: its kind, a sentence, and a traceback for the authors of the code."""
 
     ending: Ending
     sentence: str
@@ -59,46 +59,46 @@ class Failure:
 
 
 def failure_of(error: BaseException, *, material: type[BaseException] | tuple[()] = ()) -> Failure:
-    """Return how work ended that raised `error`. `material` is an error whose sentence says that
-    the material cannot be used."""
+    """Return the failure of work that raised `error`. `material` is the class of errors whose
+    message tells why the material cannot be used."""
     if isinstance(error, DomainError):
         ending = Ending.LACKING if is_lack(error) else Ending.UNUSABLE
         return Failure(ending, error.message[:SENTENCE_CHARACTERS])
     if room := lack_of_room(error):
-        return _made(Ending.LACKING, room, error)
+        return _failure(Ending.LACKING, room, error)
     if isinstance(error, Lacking):
         return Failure(Ending.LACKING, str(error)[:SENTENCE_CHARACTERS])
     if isinstance(error, material):
         return Failure(Ending.UNUSABLE, _text(error)[:SENTENCE_CHARACTERS])
     if isinstance(error, FaultyCode):
-        return _made(Ending.FAULTY, _text(error), error)
-    told = f"{type(error).__name__}: {_text(error)}"
+        return _failure(Ending.FAULTY, _text(error), error)
+    text = f"{type(error).__name__}: {_text(error)}"
     if isinstance(error, MemoryError) or _has(error, _MEMORY_WORDS):
-        sentence = f"The memory of the machine or device ran out. Use a smaller batch. {told}"
-        return _made(Ending.BROKEN, sentence, error)
+        sentence = f"The memory of the machine or device ran out. Use a smaller batch. {text}"
+        return _failure(Ending.BROKEN, sentence, error)
     if isinstance(error, OSError) and error.errno in _MACHINE:
-        return _made(Ending.LACKING, f"The machine failed. {told}", error)
+        return _failure(Ending.LACKING, f"The machine failed. {text}", error)
     closed = isinstance(error, OSError) and error.errno == errno.EBADF
     if closed or isinstance(error, _PROGRAM):
-        return _made(Ending.FAULTY, f"The code of the work failed. {told}", error)
-    return _made(Ending.BROKEN, told, error)
+        return _failure(Ending.FAULTY, f"The code of the work failed. {text}", error)
+    return _failure(Ending.BROKEN, text, error)
 
 
 def is_lack(error: DomainError) -> bool:
-    """Return whether a store or a file could not be reached: nothing is known of the bytes."""
+    """Return whether a store or file could not be reached, so that its bytes are unknown."""
     return isinstance(error, (Unavailable, FilesUnreadable)) or _is_full(error)
 
 
 def lack_of_room(error: BaseException) -> str:
-    """Return a sentence about a disk without room; empty where that was not the cause."""
+    """Return a sentence about a full disk; empty if that was not the cause."""
     if not _is_full(error):
         return ""
-    for each in _chain(error):
-        if isinstance(each, OSError) and each.errno in _FULL:
-            where = f", at {each.filename}" if each.filename else ""
-            return f"{_FULL[each.errno]}{where}. Free space on the worker's machine."
-    told = f"{type(error).__name__}: {_text(error)}"
-    return f"The disk is full. Free space on the worker's machine. {told}"
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            place = f", at {cause.filename}" if cause.filename else ""
+            return f"{_FULL[cause.errno]}{place}. Free space on the worker's machine."
+    text = f"{type(error).__name__}: {_text(error)}"
+    return f"The disk is full. Free space on the worker's machine. {text}"
 
 
 def _is_full(error: BaseException) -> bool:
@@ -115,7 +115,7 @@ def _text(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException:
-        return "(its text cannot be made)"
+        return "(its message cannot be formatted)"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -128,7 +128,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         at = at.__cause__ or at.__context__
 
 
-def _made(ending: Ending, sentence: str, error: BaseException) -> Failure:
+def _failure(ending: Ending, sentence: str, error: BaseException) -> Failure:
     try:
         lines = "".join(traceback.format_exception(error, limit=50))
     except BaseException:

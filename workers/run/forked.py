@@ -1,10 +1,10 @@
-"""The process that runs are forked from, and the beginning of a run: `python -m
-workers.run.forked`, with a socket to the launcher as its standard input.
+"""Process from which runs fork, and the start of a run: `python -m workers.run.forked`, with a
+socket to the launcher as its standard input.
 
-It imports torch once, and has none of the worker's environment and files. For each message, a run
-as JSON with a socket of its own, it forks a process that forks the run, sends the run's process
-number, waits for its end and sends its status. Each run is confined to its folder before it reads a
-file.
+It imports torch once, and has neither the worker's environment nor its files. A message describes a
+run in JSON and carries a socket. For each, this process forks a supervisor, which forks the run,
+sends the run's process ID over that socket, waits for its end and sends its status. A run is
+confined to its folder before it reads a file.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Start:
     """Message that starts a run.
 
     Attributes:
-        folder: The folder of its attempt.
+        folder: Folder of the attempt.
         scratch: An empty folder for temporary files.
-        group: Folder of the control group for all that it starts; empty: that of its parent.
-        paths: What it may open, as in `landlock.ruleset`; None where the kernel has no Landlock.
-        ranks: It consists of several processes, which talk over TCP.
+        group: Folder of the run's control group; empty for its parent's.
+        paths: Paths that it may open, as in `landlock.ruleset`; None if the kernel has no Landlock.
+        ranks: Whether the run has several processes, which communicate over TCP.
     """
 
     folder: str
@@ -52,7 +52,7 @@ class Start:
     ranks: bool
 
     def to_json(self) -> bytes:
-        """Return it as a message."""
+        """Return the encoded message."""
         return json.dumps(asdict(self)).encode()
 
 
@@ -62,10 +62,10 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    # What a terminal or service manager sends to all is for the worker, which lets runs end first.
-    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
-    # Takes seconds, and prints.
+    # Terminals and service managers signal every process, but only the worker reacts to that.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # This import takes seconds and prints, so it comes after the signals and standard input.
     import workers.run.preload  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _supervise(channel: socket.socket, start: Start) -> None:
-    """Fork the run and tell how it ends; does not return."""
+    """Fork the run and send its process ID and status; does not return."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     run = os.fork()
     if not run:
@@ -102,11 +102,11 @@ def _supervise(channel: socket.socket, start: Start) -> None:
 def _run(channel: socket.socket, start: Start) -> NoReturn:
     """Run the order in its folder, and end with its status, or when the launcher ends.
 
-    Raises whatever goes wrong before the run begins.
+    Raises any error that occurs before the run begins.
     """
     os.setsid()
-    for ended in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(ended, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     folder = Path(start.folder)
     try:
         log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -123,12 +123,12 @@ def _run(channel: socket.socket, start: Start) -> NoReturn:
     tempfile.tempdir = None
     if confine_code(start.paths, tcp=start.ranks):
         os.environ[ALONE] = "1"
-    # Confined by now: this loads the libraries of a run.
+    # Import this only now, confined: it loads the libraries of a run.
     from workers.run.process import end_process, end_with, run_folder
 
     end_with(channel.fileno())
     if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()  # As in a process of its own.
+        sys.modules["numpy"].random.seed()  # Forks would otherwise share the parent's state.
     status = 1
     try:
         status = run_folder(folder)

@@ -23,33 +23,33 @@ from workers.trainers.protocol import BadMaterial, Canceled
 
 
 def build_index(attempt: Attempt, work: IndexWork) -> dict[str, Any]:
-    """Write the index to the attempt's output folder; the result is what `index_register` takes.
+    """Write the index to the attempt's output folder; `index_register` takes the result.
 
-    Reuses the vectors of chunks whose text is in the present index, if the same embedding version
+    Reuses the vectors of chunks whose text is in the current index, if the same embedding version
     made it.
 
     Raises:
         BadMaterial: too many chunks, or a text is missing.
-        Canceled: the attempt's progress said so.
+        Canceled: the attempt's progress requested the end.
     """
     progress = attempt.progress
     progress.enter("reading")
     model = attempt.served(work.embedding, "embedding")
     with TextWindow(model.folder) as window:
-        known = _known_vectors(attempt, window.limit)
-        documents, texts = _cut(attempt, work, window, known)
+        by_digest = _present_vectors(attempt, window.limit)
+        documents, texts = _cut(attempt, work, window, by_digest)
     digests = [hashlib.sha256(text.encode()).digest() for text in texts]
     pairs = dict(zip(digests, texts, strict=True))
-    missing = {digest: text for digest, text in pairs.items() if digest not in known}
-    reused = sum(digest in known for digest in digests)
+    missing = {digest: text for digest, text in pairs.items() if digest not in by_digest}
+    reused = sum(digest in by_digest for digest in digests)
     progress.log(f"{len(texts):,} chunks of {len(documents):,} documents; {reused:,} unchanged.")
     if missing:
         progress.enter("embedding")
         attempt.set_threads()
         vectors = embed(model, list(missing.values()), progress)
-        known |= dict(zip(missing, vectors, strict=True))
+        by_digest |= dict(zip(missing, vectors, strict=True))
     matrix = (
-        np.stack([known[digest] for digest in digests])
+        np.stack([by_digest[digest] for digest in digests])
         if digests
         else np.zeros((0, 1), dtype=np.float32)
     )
@@ -67,15 +67,15 @@ def build_index(attempt: Attempt, work: IndexWork) -> dict[str, Any]:
 
 
 def _cut(
-    attempt: Attempt, work: IndexWork, window: TextWindow, known: Mapping[bytes, Vectors]
+    attempt: Attempt, work: IndexWork, window: TextWindow, by_digest: Mapping[bytes, Vectors]
 ) -> tuple[list[IndexedDocument], list[str]]:
-    """Return the documents in chunks that the model can read whole, and the chunks' texts."""
+    """Return the documents in chunks that fit the model's limit, and the chunks' texts."""
     documents, texts = [], []
     split = 0
 
     def fits(pieces: list[str]) -> list[bool]:
-        # What has a vector was measured when it got it.
-        new = [each for each in pieces if hashlib.sha256(each.encode()).digest() not in known]
+        # Chunks that already have a vector were measured before they got it.
+        new = [each for each in pieces if hashlib.sha256(each.encode()).digest() not in by_digest]
         long = {
             each
             for each, length in zip(new, window.lengths(new), strict=True)
@@ -109,9 +109,9 @@ def _cut(
     return documents, texts
 
 
-def _known_vectors(attempt: Attempt, limit: int) -> dict[bytes, Vectors]:
-    """Vectors of the present index by the SHA-256 of their chunk; none if it cannot be read, or was
-    made for models that read more."""
+def _present_vectors(attempt: Attempt, limit: int) -> dict[bytes, Vectors]:
+    """Return the current index's vectors by the SHA-256 of their chunk; none if the index cannot be
+    read, or was made for a larger limit of tokens."""
     present = attempt.order.named("index")
     if present is None or not attempt.has("index"):
         return {}
@@ -119,23 +119,23 @@ def _known_vectors(attempt: Attempt, limit: int) -> dict[bytes, Vectors]:
         loaded = parse_index(present.files.digest, attempt.input("index"))
     except ManifestMismatch as error:
         attempt.progress.warn(
-            f"The present index is not used: {error.message} Everything is embedded."
+            f"The current index cannot be used: {error.message} All chunks are embedded again."
         )
         return {}
     if not 0 < loaded.window <= limit:
         return {}
-    found: dict[bytes, Vectors] = {}
+    vectors: dict[bytes, Vectors] = {}
     row = 0
     for document in loaded.documents:
         rows = loaded.vectors[row : row + len(document.spans)]
         row += len(document.spans)
         text = attempt.text(document.text_sha256)
         if text is None:
-            # The version may not be in force any more; if it is, `_cut` has raised.
+            # This version is probably no longer in force; if it is, `_cut` raises.
             attempt.progress.warn(
                 f"A text of document version {document.version} is not in the store."
             )
             continue
         for (start, end), vector in zip(document.spans, rows, strict=True):
-            found[hashlib.sha256(text[start:end].encode()).digest()] = vector
-    return found
+            vectors[hashlib.sha256(text[start:end].encode()).digest()] = vector
+    return vectors

@@ -1,7 +1,7 @@
-"""The order: everything that one attempt of a job needs to know, as plain JSON.
+"""The order: all input of one attempt of a job, as plain JSON.
 
-The control plane writes it where the database is (`workers.jobs.orders`). Files are named by
-manifest or SHA-256; the supervisor puts verified copies below `inputs/` before the run starts.
+The control plane creates it from the database (`workers.jobs.orders`). Files are named by manifest
+or SHA-256; the supervisor puts verified copies below `inputs/` before the run starts.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from registry.catalog.engines import EngineName
 from registry.manifests import Manifest
 
-# The supervisor removes the order when the attempt is over. A process of the run looks for it this
-# often, and ends without it.
+# The supervisor removes the order when the attempt is over. Each process of the run looks for it at
+# this interval, in seconds, and ends if it is gone.
 ORDER_FILE, HELD_S = "order.json", 1.0
 LOG_FILE = "log.txt"
 INPUTS, OUTPUT, CHECKPOINTS = "inputs", "output", "checkpoints"
@@ -37,8 +37,8 @@ class _Part(BaseModel):
 class Folder(_Part):
     """A folder below `inputs` and the manifest of its files.
 
-    `quarantine` is the ID of the intake whose delivered files these are; all others come from the
-    artifact store. A run does without a folder that is not `required`.
+    `quarantine` is the ID of the intake that delivered these files; None means that they come from
+    the artifact store. A run works without a folder that is not `required`.
     """
 
     name: str = Field(pattern=_FOLDER)
@@ -66,7 +66,7 @@ class LooseFiles(_Part):
 
 
 class Served(_Part):
-    """A version to load: the name of its engine, and the task that it does."""
+    """A version to load: name, digest, task and engine."""
 
     name: str
     digest: Sha256
@@ -75,9 +75,9 @@ class Served(_Part):
 
 
 class IntakeWork(_Part):
-    """Check and convert a delivery, in the folder `delivery`.
+    """Check and convert the delivery in the folder `delivery`.
 
-    It is an adapter where `base_digest` names the base.
+    The delivery is an adapter if `base_digest` names its base.
     """
 
     kind: Literal["intake"] = "intake"
@@ -103,8 +103,8 @@ class FineTuneWork(_Part):
 class EvaluateWork(_Part):
     """Measure the version in the folder `version` on the rows in `data`.
 
-    An adapter's base is in `base`, a prompt in `prompt`, the rows that the version was trained on
-    in `training-data`, a judge in `judge`.
+    An adapter's base is in `base`, a prompt in `prompt`, the version's training rows in
+    `training-data`, a judge in `judge`.
     """
 
     kind: Literal["evaluate"] = "evaluate"
@@ -123,7 +123,7 @@ class Document(_Part):
 class IndexWork(_Part):
     """Index the documents with the version in the folder `embedding`.
 
-    The present index is in the folder `index`, if it was made by the same version.
+    The current index is in the folder `index`, if the same version made it.
     """
 
     kind: Literal["index"] = "index"
@@ -140,8 +140,8 @@ MAX_DEVICES, MAX_NODES, MAX_MEMORY_GIB, MAX_MINUTES = 64, 64, 4_096, 60 * 24 * 3
 
 
 class Resources(_Part):
-    """The machines that a run requests: devices (GPUs, or processes where there are none) on each
-    of `nodes` machines. None takes what the machine, or the cluster's partition, allows."""
+    """The machines that a run requests: devices (GPUs, or processes without GPUs) on each of
+    `nodes` machines. None means the limit of the machine or the cluster's partition."""
 
     devices: int = Field(default=1, ge=1, le=MAX_DEVICES)
     nodes: int = Field(default=1, ge=1, le=MAX_NODES)
@@ -150,7 +150,7 @@ class Resources(_Part):
 
     @property
     def processes(self) -> int:
-        """Processes that share the work."""
+        """Number of processes that share the work."""
         return self.devices * self.nodes
 
 
@@ -160,9 +160,9 @@ Work = Annotated[IntakeWork | FineTuneWork | EvaluateWork | IndexWork, Field(dis
 class Order(_Part):
     """One attempt of a job.
 
-    `checkpoints` are the manifests of the checkpoints that were recorded, by name: no other bytes
-    may be resumed from. `max_output_bytes` bounds what the run may deliver. `threads` is set by the
-    supervisor for its machine; None leaves torch its default.
+    `checkpoints` maps names to manifests of recorded checkpoints; a run may resume only from these
+    bytes. `max_output_bytes` bounds the delivered files. The supervisor sets `threads` for its
+    machine; None means torch's default.
     """
 
     job: UUID
@@ -178,7 +178,7 @@ class Order(_Part):
     threads: int | None = Field(default=None, ge=1)
 
     def named(self, name: str) -> Folder | None:
-        """Return the folder of that name."""
+        """Return the folder with this name; None if there is none."""
         return next((folder for folder in self.folders if folder.name == name), None)
 
     def write(self, folder: Path) -> None:

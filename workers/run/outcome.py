@@ -1,4 +1,4 @@
-"""The end of a run: `FOLDER/result.json`, read by the supervisor as outside input."""
+"""Outcome of a run in `FOLDER/result.json`, which the supervisor reads as untrusted input."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from registry.manifests import Manifest, open_beneath
 from workers.run.storable import cleaned, storable
 
 RESULT_FILE = "result.json"
-# Samples of an evaluation hold thumbnails and short recordings; findings name each file.
+# Samples of an evaluation contain thumbnails and short recordings; findings name each file.
 MAX_RESULT_BYTES = 64 * 1024**2
 SENTENCE_CHARACTERS = 2_000
-# Of a traceback.
+# Limit on a traceback.
 DETAIL_CHARACTERS = 16_000
-# The exit status after SIGTERM (EX_TEMPFAIL): stopped, and another attempt may go on.
+# Exit status after SIGTERM (EX_TEMPFAIL): stopped, and another attempt may continue.
 STOPPED = 75
-# The exit status of a run that had no room to write how it ended (EX_IOERR).
+# Exit status of a run that had no room to write its outcome (EX_IOERR).
 NO_ROOM = 74
 UNREQUESTED = "The run stopped without a request to stop."
 
@@ -40,8 +40,8 @@ class Ending(StrEnum):
     """The end of a run.
 
     `done`: with a result. `unusable`: the material or the settings cannot be used. `faulty`: the
-    code failed, and would again. `broken`: another attempt may help. `lacking`: the machine lacks
-    something for now, such as room on its disk.
+    code failed, and would fail again. `broken`: another attempt may help. `lacking`: the machine
+    temporarily lacks something, such as disk space.
     """
 
     DONE = "done"
@@ -56,7 +56,7 @@ class _Checked(BaseModel):
 
 
 class Outcome(_Checked):
-    """The end of a run: its result, or the reason why it has none; `detail` is a traceback."""
+    """The outcome of a run: its result, or why there is none; `detail` is a traceback."""
 
     ending: Ending
     result: dict[str, Any] = Field(default_factory=dict)
@@ -69,18 +69,18 @@ class Outcome(_Checked):
         return cleaned(sentence)
 
     def write(self, folder: Path) -> None:
-        """Write the file completely or not at all."""
+        """Write the file atomically."""
         partial = folder / f"{RESULT_FILE}.part"
         partial.write_text(self.model_dump_json(), encoding="utf-8")
         os.replace(partial, folder / RESULT_FILE)
 
 
 def outcome_read(folder: Path) -> Outcome | None:
-    """Return how the run in this folder ended; None while there is no result.
+    """Return the outcome of the run in this folder; None if it has none yet.
 
     Raises:
         InvalidInput: the file is too large or not an outcome.
-        OSError: it is no plain file.
+        OSError: it is not a plain file.
     """
     try:
         with open_beneath(folder, RESULT_FILE) as opened:
@@ -177,7 +177,7 @@ def result_checked(kind: str, result: dict[str, Any]) -> dict[str, Any]:
     """Return the result of a run with each field's type and size checked.
 
     Raises:
-        InvalidInput: names the first field that does not fit.
+        InvalidInput: a field does not fit; the message names the first.
     """
     try:
         if len(json.dumps(result, allow_nan=False)) > MAX_RESULT_BYTES:
@@ -186,8 +186,8 @@ def result_checked(kind: str, result: dict[str, Any]) -> dict[str, Any]:
         checked: dict[str, Any] = _RESULTS[kind].validate_python(result).model_dump()
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:200]
-        raise InvalidInput(f"The run's result is malformed: {where}: {first['msg']}.") from error
+        path = ".".join(str(part) for part in first["loc"])[:200]
+        raise InvalidInput(f"The run's result is malformed: {path}: {first['msg']}.") from error
     except ValueError as error:
         raise InvalidInput(
             "The run's result holds a number that is not finite, or a character that cannot be "

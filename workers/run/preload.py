@@ -1,11 +1,11 @@
-"""Imports of the process that runs are forked from. It opens no device: a fork could not use it."""
+"""Imports of the process from which runs fork. It opens no device, which a fork could not use."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 
-# Otherwise looking for a GPU initializes CUDA, which a fork cannot do again.
+# Without this, looking for a GPU initializes CUDA, which a fork cannot repeat.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
 # A machine that only checks deliveries may have no torch.

@@ -1,4 +1,4 @@
-"""Run the order of one folder to its end, in the main thread of a process of its own."""
+"""Run the order of one folder to its end, in the main thread of a separate process."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ logger = logging.getLogger(__name__)
 def run_folder(folder: Path) -> int:
     """Do the work in `folder`; return the exit status.
 
-    It is 0 when `result.json` says how the run ended, `STOPPED` (75) after SIGTERM, when a
-    checkpoint was written where the work has checkpoints, and `NO_ROOM` (74) where a full disk took
-    no result. Any other status means that it died.
+    It is 0 if `result.json` has the outcome of the run; `STOPPED` (75) after SIGTERM and, for work
+    with checkpoints, a last checkpoint; `NO_ROOM` (74) if the disk was too full for the result. Any
+    other status means that the process died.
     """
     # The work may change the working directory.
     folder = folder.absolute()
@@ -57,7 +57,7 @@ def run_folder(folder: Path) -> int:
 
 
 def _ended(folder: Path, stop: threading.Event) -> int:
-    """Do the work and write how it ended; return the exit status. Raises OSError."""
+    """Do the work and write its outcome; return the exit status. Raises OSError."""
     progress = EventProgress(folder, stop)
     try:
         outcome = _outcome(folder, progress, stop)
@@ -72,15 +72,15 @@ def _ended(folder: Path, stop: threading.Event) -> int:
 def _end_with_torchrun() -> None:
     """Have the kernel kill this process when torchrun ends.
 
-    torchrun puts its processes into sessions of their own, so that a kill of the run's process
-    group does not reach them.
+    torchrun puts each of its processes into a new session, so killing the run's process group does
+    not reach them.
     """
     end_with_parent()
 
 
 def _rank(folder: Path, stop: threading.Event) -> int:
-    """Do one process's part. It returns 0 after SIGTERM too, or torchrun would end the others
-    before they have written their checkpoint; without `result.json` the run has stopped."""
+    """Do the part of one process. Return 0 even after SIGTERM; otherwise torchrun would end the
+    others before they have written their checkpoint. Without `result.json` the run has stopped."""
     progress = EventProgress(folder, stop) if rank() == 0 else SilentProgress(stop)
     try:
         outcome = _outcome(folder, progress, stop)
@@ -94,11 +94,11 @@ def _rank(folder: Path, stop: threading.Event) -> int:
 def _outcome(
     folder: Path, progress: EventProgress | SilentProgress, stop: threading.Event
 ) -> Outcome | int:
-    """Return how the run ended, or its exit status when it has no outcome."""
+    """Return the outcome of the run, or its exit status if it has none."""
     try:
         order = Order.read(folder)
     except (ValueError, OSError) as error:
-        # It was not written to its end, or damaged since.
+        # The order is incomplete or damaged.
         return Outcome(ending=Ending.BROKEN, sentence=str(error)[:SENTENCE_CHARACTERS])
     try:
         if order.resources.processes > 1 and not started_by_torchrun():
@@ -111,50 +111,50 @@ def _outcome(
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        # A panic of the tokenizers library is not an Exception, and neither is SystemExit.
-        found = failure_of(error, material=BadMaterial)
-        logger.error("The run failed: %s\n%s", found.sentence, found.detail)
-        return Outcome(ending=found.ending, sentence=found.sentence, detail=found.detail)
+        # A panic of the tokenizers library is not an Exception, nor is SystemExit.
+        failure = failure_of(error, material=BadMaterial)
+        logger.error("The run failed: %s\n%s", failure.sentence, failure.detail)
+        return Outcome(ending=failure.ending, sentence=failure.sentence, detail=failure.detail)
     return Outcome(ending=Ending.DONE, result=result)
 
 
 def _end_without(file: Path) -> None:
-    """End this process and its children when `file` is gone.
+    """End this process and its children when `file` no longer exists.
 
-    A cluster can take a run for dead that works on, as when only the daemon on its machine has
-    died. Such a run must not write into the checkpoints that the next attempt uses.
+    A cluster can consider a run dead while it still works, for example if only the daemon on its
+    machine has died. Such a run must not write into the checkpoints that the next attempt uses.
     """
 
     def watch() -> None:
         while True:
             time.sleep(HELD_S)
             try:
-                # Opened, since file systems of a network answer other questions from a cache.
+                # Open the file, because network file systems answer other calls from a cache.
                 os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK))
             except OSError as error:
                 if error.errno in {errno.ENOENT, errno.ESTALE}:
                     os.killpg(os.getpgrp(), signal.SIGKILL)
-                    os._exit(STOPPED)  # The first process of a container is not killed from inside.
+                    os._exit(STOPPED)  # Signals from inside do not kill a container's process 1.
 
     threading.Thread(target=watch, name="held", daemon=True).start()
 
 
 def end_process(status: int) -> NoReturn:
-    """End this process with a status, whatever threads the work has left."""
+    """End this process with a status, even if the work has left threads running."""
     if (error := sys.exc_info()[1]) is not None:
         logging.getLogger(__name__).error("The run broke", exc_info=error)
     for stream in (sys.stdout, sys.stderr):
-        # The work may have closed or replaced it, or its disk is full.
+        # The work may have closed or replaced the stream, or its disk is full.
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(status)
 
 
 def end_with(descriptor: int) -> None:
-    """End this process and its children when `descriptor`, held open by the supervisor, closes."""
+    """End this process and its children when the supervisor closes its end of `descriptor`."""
 
     def watch() -> None:
-        # The work may have closed it: then nothing would tell of the supervisor's end.
+        # The work may have closed the descriptor; the supervisor's end would then go unnoticed.
         with contextlib.suppress(OSError):
             while os.read(descriptor, 4096):
                 pass

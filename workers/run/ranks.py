@@ -14,7 +14,7 @@ _POLL_S = 0.1
 
 
 def rank() -> int:
-    """Return this process's number among those of the run."""
+    """Return this process's number among the processes of the run."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -32,19 +32,19 @@ def torchrun(devices: int) -> list[str]:
 
 
 def run_ranks(folder: Path, order: Order, stop: threading.Event) -> int:
-    """Run `folder` in as many processes as the order's devices; return torchrun's exit status.
+    """Run `folder` with one process for each device of the order; return torchrun's exit status.
 
-    When `stop` is set, torchrun is told, and tells its processes.
+    When `stop` is set, torchrun gets SIGTERM and passes it on to its processes.
     """
     threads = max(1, (order.threads or os.cpu_count() or 1) // order.resources.devices)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     command = [*torchrun(order.resources.devices), "-m", "workers.run", str(folder)]
     with subprocess.Popen(command, env=environment) as process:
-        told = False
+        terminated = False
         while True:
             try:
                 return process.wait(_POLL_S)
             except subprocess.TimeoutExpired:
-                if stop.is_set() and not told:
-                    told = True
+                if stop.is_set() and not terminated:
+                    terminated = True
                     process.terminate()

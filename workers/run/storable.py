@@ -1,4 +1,4 @@
-"""Text and numbers of a run that the database can store."""
+"""Checks that the database can store text and numbers of a run."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 from typing import TypeVar
 
 T = TypeVar("T")
-# PostgreSQL stores no NUL, and UTF-8 has no halves of surrogate pairs.
+# PostgreSQL cannot store NUL, and UTF-8 cannot encode halves of surrogate pairs.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def cleaned(text: str) -> str:
-    """Return the text with replacement characters for those that cannot be stored."""
+    """Return the text with replacement characters for characters that cannot be stored."""
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def storable(value: T) -> T:
-    """Return a JSON value whose text and numbers can all be stored.
+    """Return a JSON value after checking that all of its text and numbers can be stored.
 
     Raises:
         ValueError: a character or a number cannot be stored.

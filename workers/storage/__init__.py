@@ -1,1 +1,1 @@
-"""Needs of the artifact store, and the services that check, clean and copy it."""
+"""Files that the artifact store must keep, and services that check, clean and copy the store."""

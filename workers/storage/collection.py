@@ -1,4 +1,4 @@
-"""Remove from the artifact store what nothing needs."""
+"""Garbage collection of the artifact store."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ from workers.storage.inspection import is_preview_of
 from workers.storage.needs import store_needs
 
 logger = logging.getLogger(__name__)
-# Bytes are stored before the row that names them: within minutes, as a rule.
+# Bytes are stored before the row that names them, which usually follows within minutes.
 LEAST_AGE = timedelta(days=1)
 _BATCH = 100
 _LOCK_WAIT_S = 60.0
 _CONTROLLER = service_principal("controller")
-# The name of the figures of the last collection.
+# Name of the measurement of the last collection.
 COLLECTION = "store-collection"
 
 
 @dataclass(slots=True)
 class Collected:
-    """Result of a collection: objects that nothing needs, and uploads that were begun and not
-    finished. `removed` of the objects are gone; the others were adopted meanwhile, or it was a dry
-    run."""
+    """Result of a collection: unneeded objects, and unfinished uploads. `removed` counts the
+    removed objects; the others have been adopted since, or it was a dry run."""
 
     objects: list[Entry] = field(default_factory=list)
     unfinished: list[Entry] = field(default_factory=list)
@@ -47,21 +46,21 @@ class Collected:
 
 
 def store_collect(*, actor: Principal, age: timedelta, apply: bool) -> Collected:
-    """Find, and with `apply` remove, what nothing needs and was neither written nor adopted again
+    """Find, and with `apply` remove, unneeded objects that were neither written nor adopted again
     for `age`.
 
     Each batch is recorded in the audit log before it is removed.
 
     Raises:
         InvalidInput: `age` is under a day.
-        Unknowable: it cannot be known which files are needed.
-        StoreUnavailable: the store does not answer; what was removed before is recorded.
-        Unavailable: files are being adopted all the time; try again.
+        Unknowable: the list of needed files cannot be determined.
+        StoreUnavailable: the store does not answer; earlier removals are recorded.
+        Unavailable: the lock on adoptions was not free in time; try again.
     """
     if age < LEAST_AGE:
-        raise InvalidInput("The age is at least one day: younger files may be on their way.")
+        raise InvalidInput("The age must be at least one day: younger files may lack their row.")
     if rowsecurity.current() is not None:
-        raise RuntimeError("Row-level security would hide rows, and their files look unneeded.")
+        raise RuntimeError("Row-level security hides rows, so their files would seem unneeded.")
     backend, before = store.backend(), timezone.now() - age
     needed = {need.key for need in store_needs()}
     old = [
@@ -71,30 +70,30 @@ def store_collect(*, actor: Principal, age: timedelta, apply: bool) -> Collected
         and entry.key not in needed
         and not is_preview_of(entry.key, needed)
     ]
-    # Rows that were committed while the store was listed.
+    # Read the needs again: rows may have been committed while the store was listed.
     needed = {need.key for need in store_needs()}
-    found = Collected([entry for entry in old if entry.key not in needed])
-    found.unfinished = backend.remove_unfinished(before, apply=False)
+    collected = Collected([entry for entry in old if entry.key not in needed])
+    collected.unfinished = backend.remove_unfinished(before, apply=False)
     if not apply:
-        return found
-    for batch in _batches(found.objects):
+        return collected
+    for batch in _batches(collected.objects):
         with _alone():
-            _remove(actor, backend, batch, before, found)
+            _remove(actor, backend, batch, before, collected)
     with _alone():
         # Another controller may have removed them since they were listed.
-        found.unfinished = backend.remove_unfinished(before, apply=False)
-        if found.unfinished:
-            _record(actor, "unfinished", found.unfinished)
+        collected.unfinished = backend.remove_unfinished(before, apply=False)
+        if collected.unfinished:
+            _record(actor, "unfinished", collected.unfinished)
             backend.remove_unfinished(before, apply=True)
-    return found
+    return collected
 
 
 def store_collect_due() -> None:
-    """Collect garbage if `ASSAY_STORE_GC_DAYS` is set; a failure is logged, and waits a day."""
+    """Collect garbage if `ASSAY_STORE_GC_DAYS` is set; log a failure and retry after a day."""
     if not settings.STORE_GC_DAYS:
         return
     try:
-        done = store_collect(
+        result = store_collect(
             actor=_CONTROLLER, age=timedelta(days=settings.STORE_GC_DAYS), apply=True
         )
     except DomainError as error:
@@ -102,10 +101,10 @@ def store_collect_due() -> None:
         Measurement.keep(COLLECTION, {"failed": True, "objects": 0, "bytes": 0})
         return
     logger.info(
-        "Removed %d files (%d bytes) from the artifact store", done.removed, done.removed_bytes
+        "Removed %d files (%d bytes) from the artifact store", result.removed, result.removed_bytes
     )
     Measurement.keep(
-        COLLECTION, {"failed": False, "objects": done.removed, "bytes": done.removed_bytes}
+        COLLECTION, {"failed": False, "objects": result.removed, "bytes": result.removed_bytes}
     )
 
 
@@ -114,24 +113,24 @@ def _remove(
     backend: Backend,
     batch: Sequence[Entry],
     before: datetime,
-    found: Collected,
+    collected: Collected,
 ) -> None:
-    # Adopting a file that exists makes it recent, under the lock that `_alone` excludes.
-    still = [
+    # Adopting an existing file updates its time, under the lock that `_alone` excludes.
+    current = [
         entry
         for entry in batch
         if (now := backend.find(entry.key)) is not None and now.modified < before
     ]
-    if not still:
+    if not current:
         return
-    _record(actor, "files", still)
-    for entry in still:
+    _record(actor, "files", current)
+    for entry in current:
         backend.remove(entry.key)
-        found.removed += 1
-        found.removed_bytes += entry.size
+        collected.removed += 1
+        collected.removed_bytes += entry.size
 
 
-def _record(actor: Principal, what: str, entries: Sequence[Entry]) -> None:
+def _record(actor: Principal, kind: str, entries: Sequence[Entry]) -> None:
     for batch in _batches(entries):
         with transaction.atomic(), background("store-gc", actor):
             audit_record(
@@ -140,7 +139,7 @@ def _record(actor: Principal, what: str, entries: Sequence[Entry]) -> None:
                 subject=Subject("store", "artifacts", "the artifact store"),
                 data={
                     "store": store.store_url(),
-                    "what": what,
+                    "what": kind,
                     "bytes": sum(entry.size for entry in batch),
                     "keys": [entry.key for entry in batch],
                 },
@@ -154,12 +153,12 @@ def _batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Keep every process from adopting files that exist already."""
-    until = time.monotonic() + _LOCK_WAIT_S
-    while time.monotonic() < until:
-        # To queue for it would make everybody who adopts wait too.
-        with session_lock(store.ADOPTING) as held:
-            if held:
+    """Keep all processes from adopting existing files."""
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while time.monotonic() < deadline:
+        # Do not queue for the lock: all later adoptions would wait behind this process.
+        with session_lock(store.ADOPTING) as locked:
+            if locked:
                 yield
                 return
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Copy the artifact store to another place, while it is in use."""
+"""Copying of the artifact store to another place while it is in use."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from registry.storage import store
 from registry.storage.backend import Backend, Entry, Source, StoreUnavailable
 from registry.storage.opening import open_backend
 
-# Each pass takes what was stored during the one before.
+# Each pass copies the objects that were stored during the previous one.
 PASSES = 3
 
 
 @dataclass(slots=True)
 class Copied:
-    """`objects` were copied; `entries` of the source are in the target now. `failed` has a sentence
-    for each object that was not copied."""
+    """Result of a copy: `objects` were copied, and the target now has `entries` of the source.
+    `failed` has a sentence for each object that was not copied."""
 
     objects: int = 0
     bytes: int = 0
@@ -32,56 +32,56 @@ def store_copy(
 ) -> Copied:
     """Copy every object that the target lacks. It may be interrupted and run again.
 
-    Bytes are hashed on their way; a damaged file is not copied, and named.
+    Bytes are hashed while they are copied; a damaged file is not copied, but reported.
 
     Raises:
-        InvalidInput: both are the same place.
-        ImproperlyConfigured: a URL names no store.
-        StoreUnavailable: one of the two does not answer.
+        InvalidInput: source and target are the same place.
+        ImproperlyConfigured: a URL does not name a store.
+        StoreUnavailable: source or target does not answer.
     """
     inside, outside = open_backend(source), open_backend(target)
     if inside.url == outside.url:
-        raise InvalidInput("The store is to be copied to where it is; name another URL.")
-    done = Copied()
+        raise InvalidInput("The target is the same place as the source; name another URL.")
+    copied = Copied()
     for number in range(PASSES):
-        before = done.objects
-        done.entries, done.failed = 0, []
+        before = copied.objects
+        copied.entries, copied.failed = 0, []
         for entry in inside.entries():
             if progress is not None:
                 progress(entry)
-            _copy(inside, outside, entry, done)
-        if number and done.objects == before:
+            _copy(inside, outside, entry, copied)
+        if number and copied.objects == before:
             break
-    return done
+    return copied
 
 
-def _copy(inside: Backend, outside: Backend, entry: Entry, done: Copied) -> None:
+def _copy(inside: Backend, outside: Backend, entry: Entry, copied: Copied) -> None:
     present = outside.find(entry.key)
     if present is not None and present.size == entry.size:
-        done.entries += 1
+        copied.entries += 1
         return
     try:
         with _opened(inside, entry.key) as file:
             outside.write(entry.key, Source(file, entry.key, entry.sha256 or None, entry.size))
     except FileNotFoundError:
-        # Garbage collection took it meanwhile.
+        # Garbage collection has just removed it.
         return
     except (ManifestMismatch, FilesUnreadable) as error:
-        # The next pass fetches it again, in case the cache is damaged and not the store.
+        # The next pass fetches the file again, in case only the cache is damaged.
         store.cache().forget(entry.key)
-        done.failed.append(f"{entry.key}: {error.message}")
+        copied.failed.append(f"{entry.key}: {error.message}")
         return
-    done.objects += 1
-    done.entries += 1
-    done.bytes += entry.size
+    copied.objects += 1
+    copied.entries += 1
+    copied.bytes += entry.size
 
 
 def _opened(inside: Backend, key: str) -> BinaryIO:
     """Open an object of the source.
 
     Raises:
-        FileNotFoundError: it is gone.
-        FilesUnreadable: it cannot be read, while its store answers.
+        FileNotFoundError: it no longer exists.
+        FilesUnreadable: it cannot be read although the store answers.
         StoreUnavailable: the store does not answer, or the cache has no room.
     """
     path = inside.path(key)

@@ -1,4 +1,4 @@
-"""Compare the artifact store with what is needed: damaged, missing, unreadable, unknown files."""
+"""Inspection of the artifact store for damaged, missing, unreadable and unknown files."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from registry.storage import store
 from registry.storage.backend import Backend, Entry, Hashing, StoreUnavailable
 from workers.storage.needs import UNREADABLE, store_needs
 
-# A younger file that nothing names may be on its way to its row.
+# The row that names a younger file may not exist yet.
 SETTLED = timedelta(days=1)
 MOST_OWNERS = 5
 
 
 class FaultKind(StrEnum):
-    """`missing` and `damaged` files affect their owners; an `unknown` one has none.
-
-    Access to an `unreadable` one may be denied: nothing is known about its bytes.
+    """Kind of a fault. `missing` and `damaged` files affect their owners; an `unknown` file has no
+    owner. Access to an `unreadable` file may be denied, so that its bytes are unknown.
     """
 
     DAMAGED = "damaged"
@@ -33,7 +32,7 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One object that is not as it should be. `owners` are at most five of those that need it."""
+    """One faulty object. `owners` lists at most five of the objects that need it."""
 
     kind: FaultKind
     key: str
@@ -43,9 +42,9 @@ class Fault:
 
 @dataclass(slots=True)
 class Contents:
-    """Objects and bytes in the store, by the part before the first slash, and what needs them.
+    """Objects and bytes in the store, by the part of the key before the first slash.
 
-    `named_bytes` counts a file once for each owner: what the store would hold without sharing.
+    `named_bytes` counts a file once for each owner: the store's size without sharing.
     """
 
     objects: Counter[str] = field(default_factory=Counter)
@@ -64,28 +63,28 @@ class _Needed:
 
 
 def store_contents() -> Contents:
-    """Count what is in the store. Raises StoreUnavailable."""
-    needed, found, sizes = _needed(), Contents(), {}
+    """Count the objects and bytes in the store. Raises StoreUnavailable."""
+    needed, contents, sizes = _needed(), Contents(), {}
     for entry in store.backend().entries():
         part = entry.key.partition("/")[0]
-        found.objects[part] += 1
-        found.bytes[part] += entry.size
+        contents.objects[part] += 1
+        contents.bytes[part] += entry.size
         sizes[entry.key] = entry.size
         if entry.key not in needed and not is_preview_of(entry.key, needed):
-            found.unneeded_objects += 1
-            found.unneeded_bytes += entry.size
-    for key, each in needed.items():
-        found.missing += key not in sizes
-        found.named_bytes += sizes.get(key, 0) * len(each.owners)
-    return found
+            contents.unneeded_objects += 1
+            contents.unneeded_bytes += entry.size
+    for key, need in needed.items():
+        contents.missing += key not in sizes
+        contents.named_bytes += sizes.get(key, 0) * len(need.owners)
+    return contents
 
 
 def store_faults(
     *, hashes: bool = True, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[Fault]:
-    """Yield what is wrong with the store; with `hashes`, every needed file is read and hashed.
+    """Yield the faults of the store; with `hashes`, every needed file is read and hashed.
 
-    `progress` is called with the number of files that were checked, and of all.
+    `progress` is called with the number of files checked so far, and of all files.
 
     Raises:
         StoreUnavailable: the store does not answer.
@@ -93,12 +92,12 @@ def store_faults(
     backend, needed = store.backend(), _needed()
     present = {entry.key: entry for entry in backend.entries()}
     settled = timezone.now() - SETTLED
-    # A list that cannot be read may name any file.
-    names_known = all(need.damage != UNREADABLE for need in needed.values())
+    # An unreadable list of media may name any file, so that no file counts as unknown.
+    is_complete = all(need.damage != UNREADABLE for need in needed.values())
     for key, entry in present.items():
         unknown = key not in needed and not is_preview_of(key, needed)
-        if names_known and unknown and entry.modified < settled:
-            yield Fault(FaultKind.UNKNOWN, key, f"{entry.size:,} bytes that nothing needs")
+        if is_complete and unknown and entry.modified < settled:
+            yield Fault(FaultKind.UNKNOWN, key, f"{entry.size:,} unneeded bytes")
     for number, (key, need) in enumerate(sorted(needed.items()), 1):
         stored = present.get(key) or backend.find(key)
         kind, detail = FaultKind.MISSING, "not in the store"
@@ -111,7 +110,7 @@ def store_faults(
 
 
 def is_preview_of(key: str, needed: object) -> bool:
-    """Return whether the object is a preview of a file in `needed`, a container of keys."""
+    """Return whether the object is a preview of a file whose key is in `needed`."""
     if not key.startswith("records/previews/"):
         return False
     sha256 = key.rpartition("/")[2][:64]
@@ -119,20 +118,20 @@ def is_preview_of(key: str, needed: object) -> bool:
 
 
 def _needed() -> dict[str, _Needed]:
-    found: dict[str, _Needed] = {}
+    by_key: dict[str, _Needed] = {}
     for need in store_needs(strict=False):
-        known = found.setdefault(need.key, _Needed(need.size, []))
-        known.damage = known.damage or need.damage
-        known.size = need.size if known.size is None else known.size
-        if need.owner not in known.owners[-1:]:
-            known.owners.append(need.owner)
-    return found
+        merged = by_key.setdefault(need.key, _Needed(need.size, []))
+        merged.damage = merged.damage or need.damage
+        merged.size = need.size if merged.size is None else merged.size
+        if need.owner not in merged.owners[-1:]:
+            merged.owners.append(need.owner)
+    return by_key
 
 
 def _examined(
     backend: Backend, stored: Entry, need: _Needed, hashes: bool
 ) -> tuple[FaultKind, str]:
-    """Return the fault of an object that exists; its text is empty where there is none.
+    """Return the fault of an existing object; its text is empty if there is none.
 
     Raises:
         StoreUnavailable: the whole store does not answer.

@@ -1,9 +1,9 @@
-"""Everything in the artifact store that a row of the database names.
+"""Objects of the artifact store that rows of the database name.
 
-Rows that name files: model versions (of which releases, dossiers and evidence packs are made),
+Rows that name files: model versions (on which releases, dossiers and evidence packs are based),
 intakes that were not rejected, indexes, dataset versions, document versions, and the results of
-jobs that are not over. A new table that names files belongs here; garbage collection removes all
-else.
+jobs that are not over. Add every new table that names files here; garbage collection removes all
+other objects.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from registry.versions.models import ModelVersion
 from workers.jobs.models import Job, JobState
 
 logger = logging.getLogger(__name__)
-# The damage of a list whose bytes are unknown.
+# The damage of a list that cannot be read.
 UNREADABLE = "cannot be read"
 _OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.DEAD, JobState.CANCELED)
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One object that must be in the store: its size in bytes, if known, and what needs it.
+    """One object that must be in the store: its size in bytes, if known, and its owner.
 
-    `damage` says what is wrong with a record, which has no SHA-256 in its name.
+    `damage` describes the fault of a record, whose name does not contain its SHA-256.
     """
 
     key: str
@@ -44,13 +44,13 @@ class Need:
 
 
 class Unknowable(Unavailable):
-    """Rows or lists that cannot be read, so that it is not known which files are needed (503)."""
+    """The needed files cannot be determined, because rows or lists cannot be read (503)."""
 
     code = "store_needs_unknown"
 
 
 def store_needs(*, strict: bool = True) -> Iterator[Need]:
-    """Yield every object that is needed, an object of several owners several times.
+    """Yield every needed object, once for each of its owners.
 
     Raises:
         Unknowable: with `strict`, a manifest or a list of media cannot be read.
@@ -71,8 +71,8 @@ def store_needs(*, strict: bool = True) -> Iterator[Need]:
 
 
 def recorded_manifests() -> Iterator[tuple[str, Manifest | None]]:
-    """Yield every recorded manifest, None if it cannot be read, after words that say what it
-    belongs to."""
+    """Yield a description of the owner and the manifest of every recorded manifest; None for a
+    manifest that cannot be read."""
     versions = ModelVersion.objects.select_related("model").only(
         "number", "manifest", "model__name"
     )
@@ -111,19 +111,19 @@ def _data(strict: bool) -> Iterator[Need]:
 
 
 def _media(data: DatasetVersion, recorded: set[str] | None, strict: bool) -> tuple[set[str], str]:
-    """Return the SHA-256s of a version's media, and what is wrong with the list of them.
+    """Return the SHA-256s of a version's media, and the fault of their list.
 
-    The rows name the media too. They are read where the list is damaged, or was stored by an
-    earlier release, which recorded no SHA-256 of it.
+    The version's rows also name the media. They are read if the list is damaged, or if an earlier
+    release of Assay stored it, which did not record its SHA-256.
 
     Raises:
-        StoreUnavailable: with `strict`, the list cannot be read; without, the store does not
-            answer at all.
+        StoreUnavailable: the list cannot be read, with `strict`; the store does not answer at all,
+            without.
     """
     try:
         listing = store.media_list_read(data.digest)
         if recorded and listing.sha256 not in recorded:
-            # This machine's cache may be damaged while the store is not.
+            # Possibly only this machine's cache is damaged; read from the store.
             listing = store.media_list_read(data.digest, fresh=True)
     except FileNotFoundError:
         return _named_by_rows(data) or set(), "is missing"
@@ -137,22 +137,22 @@ def _media(data: DatasetVersion, recorded: set[str] | None, strict: bool) -> tup
     in_rows = _named_by_rows(data)
     if not recorded and in_rows is not None and listing.names == in_rows:
         return in_rows, ""
-    fault = "has other bytes than were recorded" if recorded else "does not fit the rows"
+    fault = "does not match its recorded SHA-256" if recorded else "does not fit the rows"
     return (listing.names or set()) | (in_rows or set()), fault
 
 
 def _named_by_rows(data: DatasetVersion) -> set[str] | None:
     """Return the media that a version's rows name; None if the rows are missing or damaged."""
-    found, hashing = set(), Hashing()
+    names, hashing = set(), Hashing()
     try:
         with store.file_open(data.digest) as rows:
             for line in rows:
                 hashing.update(line)
                 row = json.loads(line)
-                found |= {row[name] for name in data.profile["media"] if row.get(name)}
+                names |= {row[name] for name in data.profile["media"] if row.get(name)}
     except (OSError, StoreUnavailable, ValueError, TypeError, AttributeError):
         return None
-    return found if hashing.sha256 == data.digest else None
+    return names if hashing.sha256 == data.digest else None
 
 
 def _read(owner: str, data: Any) -> tuple[str, Manifest | None]:

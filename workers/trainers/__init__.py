@@ -1,7 +1,7 @@
-"""Trainers, evaluators and the converter: files in, files and numbers out. They know no Django."""
+"""Trainers, evaluators and the converter: files in, files and numbers out, without Django."""
 
 import os
 
-# Everything is loaded from verified folders; a library that looks for a hub finds it switched off.
+# Runs load from verified folders only; this keeps libraries from trying the Hugging Face hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,4 +1,4 @@
-"""Bases to train all weights of: an allowed architecture, safetensors alone, in float32."""
+"""Loading of bases for full training: an allowed architecture, only safetensors, in float32."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def load_base(
     architectures: Sequence[str],
     *,
     trained_as: Callable[[str], str] = str,
-    **given: Any,
+    **settings: Any,
 ) -> Any:
-    """Load a base; weights that it lacks, such as those of a new head, start at random.
+    """Load a base; missing weights, such as those of a new head, are initialized at random.
 
     Args:
         folder: The verified files.
         architectures: Classes that its config may name.
-        trained_as: Returns the class to train for the class that the config names.
-        given: Settings of the model, such as its labels.
+        trained_as: Maps the class in the config to the class to train.
+        settings: Settings of the model, such as its labels.
 
     Raises:
-        BadMaterial: the base is of another architecture, or its files do not fit.
+        BadMaterial: the base has another architecture, or its files do not fit.
     """
     try:
         architecture = architecture_of(folder, architectures)
@@ -42,12 +42,12 @@ def load_base(
         use_safetensors=True,
         dtype=torch.float32,
         ignore_mismatched_sizes=True,
-        **given,
+        **settings,
     )
 
 
 def check_length(model: Any, max_length: int) -> None:
-    """Raise `BadMaterial` when a model reads fewer than `max_length` tokens."""
-    most = model.config.max_position_embeddings
-    if max_length > most:
-        raise BadMaterial(f"max_length is {max_length}; this base reads {most}.")
+    """Raise `BadMaterial` if a model reads fewer than `max_length` tokens."""
+    limit = model.config.max_position_embeddings
+    if max_length > limit:
+        raise BadMaterial(f"max_length is {max_length}; this base reads {limit}.")

@@ -17,7 +17,7 @@ from workers.trainers.uncertainty import f1_intervals
 
 # Rows of an evaluation that are shown as examples.
 SAMPLES = 8
-# 16 kB.
+# Limit on the rows whose outcomes are stored, as 16 kB of hexadecimal.
 RIGHT_ROWS = 65_536
 
 
@@ -31,7 +31,7 @@ class Baseline:
 
 
 def majority(truth: Sequence[str]) -> Baseline:
-    """Answer every row with the most frequent label of the same rows: the best constant answer."""
+    """Return the best constant answer: the most frequent label of the same rows."""
     label, _ = Counter(truth).most_common(1)[0]
     return Baseline(f"always “{label}”", [label] * len(truth), 0)
 
@@ -49,13 +49,13 @@ def score_classifier(
     Args:
         truth: The right label of each row.
         outcomes: For each row one result [{label, score}, …] of every label, best first.
-        shown: What to show of each row with its sample, such as {"input": text}.
-        baselines: Compared on the same rows; the first one is the one that numbers are held
-            against. The best constant answer always comes last.
-        parts: Slices to measure accuracy on, in addition to those by label.
+        shown: Fields of each row to show with its sample, such as {"input": text}.
+        baselines: Baselines on the same rows; metrics are compared with the first one. The best
+            constant answer is always added as the last.
+        parts: Slices on which to measure accuracy, in addition to those by label.
 
     Raises:
-        BadMaterial: a row's label is none that the version knows.
+        BadMaterial: the version does not know the label of a row.
     """
     truth = list(truth)
     ranked = [outcome.results[0] for outcome in outcomes]
@@ -128,7 +128,7 @@ def _numbers(
 
 
 def _right(truth: list[str], guesses: list[str]) -> dict[str, Any]:
-    """Return which rows were right, one bit each; nothing for data too long to keep that of."""
+    """Return one bit for each row, set if it was right; nothing if there are too many rows."""
     if len(truth) > RIGHT_ROWS:
         return {}
     right = [label == guess for label, guess in zip(truth, guesses, strict=True)]
@@ -138,10 +138,10 @@ def _right(truth: list[str], guesses: list[str]) -> dict[str, Any]:
 def _slices(
     truth: list[str], guesses: list[str], compared: Baseline, parts: Sequence[Part]
 ) -> list[dict[str, Any]]:
-    """Return accuracy on each part; within one label that is its recall, and a constant answer is
-    no measure for it."""
+    """Return the accuracy on each part. On the part of one label, accuracy is recall, for which a
+    constant answer is not a meaningful baseline."""
     right = np.array([label == guess for label, guess in zip(truth, guesses, strict=True)])
-    theirs = np.array(
+    baseline_right = np.array(
         [label == guess for label, guess in zip(truth, compared.guesses, strict=True)]
     )
     constant = compared.trained_on == 0
@@ -154,7 +154,7 @@ def _slices(
             "value": float(right[part.rows].mean()),
             "baseline": None
             if constant and part.by == "label"
-            else float(theirs[part.rows].mean()),
+            else float(baseline_right[part.rows].mean()),
         }
         for part in parts
     ]

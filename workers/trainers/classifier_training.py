@@ -1,4 +1,4 @@
-"""Training of a classifier, whatever it reads: split, weighted loss, best epoch, saving.
+"""Training of a classifier of any input: split, weighted loss, best epoch, saving.
 
 A recipe loads a base with a head for the labels, turns rows into examples, and calls
 `fit_classifier`.
@@ -33,7 +33,7 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Rows to train on and to validate on, and the labels of both in alphabetical order."""
+    """Rows for training and validation, and the labels of both in alphabetical order."""
 
     labels: list[str]
     train: Rows
@@ -44,7 +44,7 @@ def split_by_label(rows: Rows, settings: ClassifierSettings, progress: Progress)
     """Hold out rows for validation, the same share of each label.
 
     Raises:
-        BadMaterial: there are too few or too many labels, or too few rows of one.
+        BadMaterial: there are too few or too many labels, or too few rows of a label.
     """
     counts = Counter(row["label"] for row in rows)
     labels = sorted(counts)
@@ -96,20 +96,20 @@ def fit_classifier(
 
     Args:
         request: The run.
-        progress: Told what happens; asked to stop before each forward pass.
+        progress: Receives reports; checked for cancellation before each forward pass.
         model: A transformers classifier with one output for each label of `split`.
         processor: Saved with the model: its tokenizer or image processor.
-        head: The part that starts from random numbers.
+        head: The randomly initialized part of the model.
         split: The rows.
-        settings: How to train.
+        settings: Settings of the training.
         examples: Makes a dataset of {…, "labels": number} from rows.
         collator: Makes a batch from examples.
         parameters: Recorded with the version in addition to the settings.
-        rows_cut: Returns how many rows lost a part, once all were read.
+        rows_cut: Returns the number of rows that were cut; called after all were read.
         sampling: Order of the training rows: "random" or "group_by_length".
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requested the end.
     """
     trainer = _HeadedTrainer(
         head=head,
@@ -148,8 +148,8 @@ def fit_classifier(
 
 
 def _weights(split: Split) -> torch.Tensor:
-    """Inverse to the square root of each label's frequency: a rare label counts for more, but a few
-    of its rows do not drown all others.
+    """Return the inverse square root of each label's relative frequency: a rare label gets more
+    weight, but does not dominate the others.
     """
     counts = Counter(row["label"] for row in split.train)
     total = len(split.train)
@@ -180,13 +180,13 @@ def _loss(weights: torch.Tensor | None) -> Callable[..., torch.Tensor]:
 
 
 class _HeadedTrainer(MonitoredTrainer):
-    """Trains the head at a rate of its own."""
+    """Trains the head at a separate learning rate."""
 
     def __init__(self, *, head: Head, **rest: Any) -> None:
         super().__init__(**rest)
         self._head = head
 
-    def create_optimizer(self, *given: Any, **rest: Any) -> Any:
+    def create_optimizer(self, *args: Any, **rest: Any) -> Any:
         head: list[torch.nn.Parameter] = []
         others: list[torch.nn.Parameter] = []
         for name, parameter in self.model.named_parameters():

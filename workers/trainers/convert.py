@@ -1,7 +1,7 @@
-"""Make what entered into what is served: safetensors or ONNX, a config, a tokenizer.
+"""Conversion of deliveries to the served form: safetensors or ONNX, a config, a tokenizer.
 
 A GGUF delivery is dequantized into bfloat16; a delivery of safetensors or ONNX is copied byte for
-byte, and nothing of it is loaded. torch is imported for GGUF only.
+byte without loading it. torch is imported for GGUF only.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def convert(
 ) -> dict[str, Any]:
     """Fill `output`, which is empty or missing, from the delivery in `source`.
 
-    `components` are the classes that parts of a diffusers pipeline may have, as `library.Class`.
+    `components` are the allowed classes of parts of a diffusers pipeline, as `library.Class`.
 
     Returns:
         `architecture`, `parameters` (count), `dtype`, `source_format` and `notes`.
 
     Raises:
-        BadMaterial: Neither or both formats, an architecture not allowed, or a broken file.
-        Canceled: `progress` said so between two steps.
+        BadMaterial: No format or several, an architecture not allowed, or a broken file.
+        Canceled: `progress` requested the end between two steps.
     """
     files = sorted(path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
     ggufs = [path for path in files if path.suffix.lower() == ".gguf"]
@@ -51,7 +51,7 @@ def convert(
     if sum(map(bool, (ggufs, tensors, graphs))) != 1 or len(ggufs) > 1:
         raise BadMaterial(
             f"The delivery holds {len(ggufs)} GGUF, {len(tensors)} safetensors and {len(graphs)} "
-            "ONNX files; it must be one GGUF file, or files of one of the other kinds alone."
+            "ONNX files; it must be one GGUF file, or files of only one of the other kinds."
         )
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -62,8 +62,8 @@ def convert(
         else:
             architecture = architecture_of(source, architectures)
         kind = "ONNX" if graphs else "safetensors"
-        held = [onnx_summary(path) for path in graphs] + [safetensors_summary(p) for p in tensors]
-        return _copied(source, files, kind, held, output, architecture, progress)
+        summaries = [*map(onnx_summary, graphs), *map(safetensors_summary, tensors)]
+        return _copied(source, files, kind, summaries, output, architecture, progress)
     except UnsupportedModel as error:
         raise BadMaterial(str(error)) from error
 
@@ -72,7 +72,7 @@ def _copied(
     source: Path,
     files: list[Path],
     kind: str,
-    held: list[tuple[int, set[str]]],
+    summaries: list[tuple[int, set[str]]],
     output: Path,
     architecture: str,
     progress: Progress,
@@ -82,26 +82,26 @@ def _copied(
         target = output / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    progress.log(f"Copied {len(files)} files of a {architecture} as they are.")
+    progress.log(f"Copied {len(files)} files of a {architecture} unchanged.")
     return {
         "architecture": architecture,
-        "parameters": sum(count for count, _ in held),
-        "dtype": ", ".join(sorted(set().union(*(dtypes for _, dtypes in held)))),
+        "parameters": sum(count for count, _ in summaries),
+        "dtype": ", ".join(sorted(set().union(*(dtypes for _, dtypes in summaries)))),
         "source_format": kind,
         "notes": "Copied byte for byte.",
     }
 
 
 def safetensors_summary(path: Path) -> tuple[int, set[str]]:
-    """Return the number of floating-point parameters of a file by dtype, from its header alone.
+    """Return the number of floating-point parameters in a file, and their dtypes, by its header.
 
-    Raises BadMaterial when the header is malformed or larger than `MAX_HEADER_BYTES`.
+    Raises BadMaterial if the header is malformed or larger than `MAX_HEADER_BYTES`.
     """
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > min(MAX_HEADER_BYTES, path.stat().st_size):
-                raise BadMaterial(f"{path.name} states a header of {length} bytes; refused.")
+                raise BadMaterial(f"{path.name} declares a header of {length} bytes; too large.")
             header = json.loads(stream.read(length))
         entries = [value for name, value in header.items() if name != "__metadata__"]
         floats = [entry for entry in entries if "F" in entry["dtype"]]
@@ -113,7 +113,7 @@ def safetensors_summary(path: Path) -> tuple[int, set[str]]:
 def onnx_summary(path: Path) -> tuple[int, set[str]]:
     """Return the number of floating-point weights in an ONNX graph, and their dtypes.
 
-    Raises BadMaterial when it cannot be read.
+    Raises BadMaterial if the graph cannot be read.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -123,8 +123,8 @@ def onnx_summary(path: Path) -> tuple[int, set[str]]:
     except DecodeError as error:
         raise BadMaterial(f"{path.name} is not an ONNX model.") from error
     names = onnx.TensorProto.DataType
-    found = [(prod(each.dims), names.Name(each.data_type)) for each in graph.initializer]
-    floats = [(count, name) for count, name in found if "FLOAT" in name or name == "DOUBLE"]
+    weights = [(prod(each.dims), names.Name(each.data_type)) for each in graph.initializer]
+    floats = [(count, name) for count, name in weights if "FLOAT" in name or name == "DOUBLE"]
     return sum(count for count, _ in floats), {name for _, name in floats}
 
 
@@ -136,20 +136,20 @@ def _from_gguf(
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    where: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
-    stated = gguf_config(path)
-    name = GGUF_ARCHITECTURES[stated.model_type]
+    source: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    source_config = gguf_config(path)
+    name = GGUF_ARCHITECTURES[source_config.model_type]
     if name not in architectures:
-        raise BadMaterial(f"{path.name} holds a {name}, which this task does not take.")
+        raise BadMaterial(f"{path.name} holds a {name}, which this task does not support.")
     stop_if_asked(progress)
-    progress.log(f"Dequantising it into a {name} in bfloat16.")
+    progress.log(f"Dequantizing it into a {name} in bfloat16.")
     architecture = getattr(transformers, name)
     quantized = architecture.from_pretrained(
-        path.parent, config=stated, dtype=torch.float32, **where
+        path.parent, config=source_config, dtype=torch.float32, **source
     )
     stop_if_asked(progress)
     # `save_pretrained` refuses a model that was loaded from GGUF, so the weights move to a new one.
-    config = architecture.config_class(**portable(stated.to_dict()))
+    config = architecture.config_class(**portable(source_config.to_dict()))
     config.architectures = [name]
     with torch.device("meta"):
         fresh = architecture(config).to(torch.bfloat16)
@@ -171,7 +171,7 @@ def _from_gguf(
 
 
 def portable(config: dict[str, Any]) -> dict[str, Any]:
-    """Without the quantization that is undone and the name of where it came from."""
+    """Return a config without its quantization, which was undone, and without its source's path."""
     dropped = {"quantization_config", "_name_or_path", "_model_name_or_path"}
     return {key: value for key, value in config.items() if key not in dropped}
 
@@ -189,7 +189,7 @@ def _save(model: Any, tokenizer: Any, output: Path) -> None:
 
 
 def tokenizer_of(path: Path, positions: int) -> Any:
-    """Return the tokenizer in a GGUF, with its chat template, for texts of so many tokens."""
+    """Return the tokenizer of a GGUF, with its chat template, for texts of `positions` tokens."""
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -202,7 +202,7 @@ def tokenizer_of(path: Path, positions: int) -> Any:
 
 
 def gguf_config(path: Path) -> Any:
-    """The config of a GGUF whose architecture is allowed; raises BadMaterial otherwise."""
+    """Return the config of a GGUF; raises BadMaterial if its architecture is not allowed."""
     import transformers
 
     try:
@@ -214,12 +214,12 @@ def gguf_config(path: Path) -> Any:
     if config.model_type not in GGUF_ARCHITECTURES:
         raise BadMaterial(
             f"{path.name} holds the architecture {config.model_type!r}; "
-            f"only {', '.join(sorted(GGUF_ARCHITECTURES))} is taken in."
+            f"only {', '.join(sorted(GGUF_ARCHITECTURES))} is supported."
         )
     return config
 
 
 def stop_if_asked(progress: Progress) -> None:
-    """Raise Canceled when the job is to stop."""
+    """Raise Canceled if the job is to stop."""
     if progress.should_stop():
         raise Canceled

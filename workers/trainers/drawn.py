@@ -1,4 +1,4 @@
-"""Small pictures with boxes or a mask drawn on them, inside an evaluation's samples."""
+"""Thumbnails with boxes or a mask drawn on them, for an evaluation's samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageOps
 from registry.catalog.regions import HUES
 
 SIDE = 128
-# With so few colors a picture has at most 22 kB in base64.
+# This limits a picture to 22 kB in base64.
 COLORS = 64
 _OPACITY = 150
 
@@ -21,8 +21,8 @@ Corners = Sequence[float]
 
 
 def with_boxes(source: Path, boxes: Sequence[tuple[str, Corners]], labels: Sequence[str]) -> str:
-    """Return the picture with boxes, each of a label and its corners in pixels, as a PNG in a data
-    URL. `labels` number the colors."""
+    """Return a thumbnail with boxes, each a label and its corners in pixels, as a PNG in a data
+    URL. A label's position in `labels` selects its color."""
     small, scale = _scaled(source)
     brush = ImageDraw.Draw(small)
     for label, (xmin, ymin, xmax, ymax) in boxes:
@@ -34,8 +34,8 @@ def with_boxes(source: Path, boxes: Sequence[tuple[str, Corners]], labels: Seque
 
 
 def with_mask(source: Path, mask: np.ndarray) -> str:
-    """Return the picture with a mask [height, width] over it. Pixels take the color of their
-    number; 0 and 255 stay clear."""
+    """Return a thumbnail with a mask [height, width] over it. A pixel's number selects its color;
+    0 and 255 stay clear."""
     small, _ = _scaled(source)
     values = np.asarray(
         Image.fromarray(mask.astype(np.uint8)).resize(small.size, Image.Resampling.NEAREST)
@@ -50,7 +50,7 @@ def with_mask(source: Path, mask: np.ndarray) -> str:
 
 
 def _scaled(source: Path) -> tuple[Image.Image, tuple[float, float]]:
-    """Return the upright picture that fits into `SIDE` pixels, and how much it was scaled."""
+    """Return the upright picture scaled to fit into `SIDE` pixels, and the scale factors."""
     with Image.open(source) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
     small = ImageOps.contain(image, (SIDE, SIDE))

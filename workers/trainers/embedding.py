@@ -1,4 +1,4 @@
-"""Embed texts with a version through the engine and the runner that serve it. Knows no Django."""
+"""Embed texts with a version through the engine and the runner that serve it. Without Django."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Vectors = npt.NDArray[np.float32]
 
 
 class TextWindow:
-    """The tokens of texts as an embedding model counts them, and how many of them it reads. Use it
-    as a context.
+    """Token counts of texts for an embedding model, and the model's `limit` in tokens. Use it as a
+    context manager.
 
     Raises:
-        BadMaterial: the model has no tokenizer that can be used.
+        BadMaterial: the model's tokenizer cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,30 +48,29 @@ class TextWindow:
         self._prompts.close()
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens of each text. Raises BadMaterial for one that breaks the
-        tokenizer."""
-        found: list[int] = []
+        """Return the number of tokens of each text. Raises BadMaterial if the tokenizer fails."""
+        lengths: list[int] = []
         try:
             for start in range(0, len(texts), TEXTS_MEASURED):
                 part = list(texts[start : start + TEXTS_MEASURED])
-                found += self._prompts.lengths("chunks", part)
+                lengths += self._prompts.lengths("chunks", part)
         except RequestRefused as error:
             raise BadMaterial(f"A text cannot be read. {error}") from error
-        return found
+        return lengths
 
 
 def embed(model: Judge, texts: Sequence[str], progress: Progress) -> Vectors:
     """Return float32 vectors [texts, dimensions] of length 1.
 
     Raises:
-        BadMaterial: the model cannot embed a text, or returns something else than vectors.
-        Canceled: `progress` said so.
+        BadMaterial: the model cannot embed a text, or its results are not vectors.
+        Canceled: `progress` requested the end.
     """
     starts = range(0, len(texts), TEXTS_PER_REQUEST)
     parts = [list(texts[start : start + TEXTS_PER_REQUEST]) for start in starts]
-    asked = [(TextInputs(input=part), TextOptions()) for part in parts]
-    outcomes = ask(model, asked, progress, _as_arrays)
-    rows = [row for part, found in zip(parts, outcomes, strict=True) for row in _rows(part, found)]
+    requests = [(TextInputs(input=part), TextOptions()) for part in parts]
+    outcomes = ask(model, requests, progress, _as_arrays)
+    rows = [row for pair in zip(parts, outcomes, strict=True) for row in _rows(*pair)]
     alike = len({row.shape for row in rows}) == 1
     vectors = np.stack(rows) if alike else np.empty(0, dtype=np.float32)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
@@ -82,8 +81,8 @@ def embed(model: Judge, texts: Sequence[str], progress: Progress) -> Vectors:
 
 
 def _as_arrays(results: list[Any]) -> list[Any]:
-    """Return the results as float32, which takes an eighth of the memory of Python's numbers; none
-    if they are no numbers."""
+    """Return the results as float32, which takes an eighth of the memory of Python's numbers;
+    return an empty list if they are not numbers."""
     try:
         return [np.asarray(row, dtype=np.float32) for row in results]
     except (TypeError, ValueError):
@@ -92,5 +91,5 @@ def _as_arrays(results: list[Any]) -> list[Any]:
 
 def _rows(texts: Sequence[str], outcome: Outcome) -> list[Vectors]:
     if len(outcome.results) != len(texts):
-        raise BadMaterial(f"{len(outcome.results)} vectors came for {len(texts)} texts.")
+        raise BadMaterial(f"The model made {len(outcome.results)} vectors of {len(texts)} texts.")
     return outcome.results

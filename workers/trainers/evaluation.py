@@ -1,7 +1,7 @@
 """Measure a version on dataset rows through the engine and the runner that serve it.
 
 One evaluator for every task: each row becomes an inference request, and the task's score function
-turns rows and results into metrics. So what is measured is what is served.
+turns rows and results into metrics. Evaluation therefore runs the same code as serving.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from workers.wire import Delta, Done, Event, Failed
 
 # Requests in the engine at once: enough to fill its batches.
 IN_FLIGHT = 64
-# More rows than this share that the model cannot read make the result meaningless.
+# If the model cannot read more than this share of the rows, the result is meaningless.
 MAX_SHARE_LEFT_OUT = 0.05
 ADAPTER = "version"
 _POLL_S = 0.5
@@ -48,8 +48,8 @@ _RESULTS = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The answer to one row: generated text, and the results of a batch runner. `is_cut`: the row
-    was longer than the model reads, and lost a part."""
+    """Answer to one row: generated text, and the results of a batch runner. `is_cut` is set if the
+    row was too long for the model and was cut."""
 
     text: str
     results: list[Any]
@@ -58,19 +58,18 @@ class Outcome:
 
 # Returns the results of one request in a smaller form; must not raise.
 Compact = Callable[[list[Any]], list[Any]]
-# Answers requests, one by one; raises BadMaterial when one is refused.
+# Returns one answer for each request; raises BadMaterial if one is refused.
 Asked = Callable[[Sequence[tuple[Inputs, Options]]], list[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """Everything that a score function gets.
+    """Input of a score function.
 
-    `outcomes` belong to `rows`, one by one. `base_outcomes` are the answers to the same rows of
-    what the version stands on, called `base_name`; None unless it is an adapter or a prompt.
-    `train_rows` are the rows that the version
-    was trained on, where the task asks for them. Media columns hold `pathlib.Path`s.
-    `judge` asks the model that the task declares as its judge; None where it declares none.
+    `outcomes` has one entry for each of `rows`, as has `base_outcomes`: answers of the version's
+    base, which reports call `base_name`; None unless the version is an adapter or a prompt.
+    `train_rows` are the version's training rows, if the task requests them. Media columns hold
+    `pathlib.Path`s. `judge` queries the judge model that the task declares; None without one.
     """
 
     rows: list[dict[str, Any]]
@@ -86,27 +85,27 @@ Score = Callable[[ScoreRequest], EvaluationResult]
 
 
 def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult:
-    """Answer every row with the version, and with its base where it is an adapter or a prompt;
-    then score.
+    """Answer every row with the version, and with its base if it is an adapter or a prompt; then
+    score.
 
     Raises:
         BadMaterial: files or rows cannot be used, or too many rows cannot be answered.
-        Canceled: `progress` said so.
+        Canceled: `progress` requested the end.
     """
     plan = request.plan
     rows = read_rows(request.data_file, lambda row: True, "the task's schema")
     rows = [_with_media(row, plan.media_columns, request.media) for row in rows[: request.max_rows]]
-    asked = [_request(plan, number, row) for number, row in enumerate(rows)]
+    requests = [_request(plan, number, row) for number, row in enumerate(rows)]
     adapter = ADAPTER if request.base is not None else None
     compared = request.base is not None or request.prompt is not None
     engine = _load(request)
     try:
-        again = min(ROWS_MAX, len(rows))
-        run = _Run(engine, progress, total=len(rows) * (2 if compared else 1) + again)
-        prompted = _prompted(request.prompt, asked)
-        found = run.answer(prompted, adapter)
-        kept = [index for index, outcome in enumerate(found) if outcome is not None]
-        left_out = len(rows) - len(kept)
+        repeated = min(ROWS_MAX, len(rows))
+        run = _Run(engine, progress, total=len(rows) * (2 if compared else 1) + repeated)
+        prompted = _prompted(request.prompt, requests)
+        answers = run.answer(prompted, adapter)
+        usable = [index for index, outcome in enumerate(answers) if outcome is not None]
+        left_out = len(rows) - len(usable)
         if left_out > MAX_SHARE_LEFT_OUT * len(rows):
             raise BadMaterial(
                 f"{left_out} of {len(rows)} rows cannot be answered by the model; the first: "
@@ -115,23 +114,23 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
         if left_out:
             progress.warn(f"{left_out} of {len(rows)} rows are left out; the first: {run.refusal}")
         below = adapter if request.prompt is not None else None
-        base = run.answer(asked, below) if compared else None
+        base = run.answer(requests, below) if compared else None
         reference = reference_rows(
-            [(i, each) for i in kept if not isinstance(each := prompted[i], RequestInvalid)],
-            [_answered(found[index]) for index in kept],
-            lambda requests: list(run.answer(requests, adapter)),
+            [(i, each) for i in usable if not isinstance(each := prompted[i], RequestInvalid)],
+            [_answered(answers[index]) for index in usable],
+            lambda chosen: list(run.answer(chosen, adapter)),
             tolerance_of(plan.outputs),
         )
     finally:
         engine.close()
-    for outcomes in (found, base or []):
+    for outcomes in (answers, base or []):
         _check_results(plan, outcomes)
     score: Score = load_name(plan.score)
     result = score(
         ScoreRequest(
-            rows=[rows[index] for index in kept],
-            outcomes=[_answered(found[index]) for index in kept],
-            base_outcomes=None if base is None else [_answered(base[index]) for index in kept],
+            rows=[rows[index] for index in usable],
+            outcomes=[_answered(answers[index]) for index in usable],
+            base_outcomes=None if base is None else [_answered(base[index]) for index in usable],
             train_rows=None
             if request.train_file is None
             else [
@@ -147,9 +146,9 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
         result.details["judge"] = {"version": request.judge.name, "digest": request.judge.digest}
     if left_out:
         result.details["rows_left_out"] = left_out
-    cut = sum(_answered(found[index]).is_cut for index in kept)
+    cut = sum(_answered(answers[index]).is_cut for index in usable)
     result.details["rows_cut"] = cut
-    warn_of_cut(progress, cut, len(kept), "what the model reads of each was measured")
+    warn_of_cut(progress, cut, len(usable), "the model read only a part of each")
     return replace(result, reference=reference)
 
 
@@ -158,20 +157,20 @@ def _request(plan: EvaluationPlan, number: int, row: dict[str, Any]) -> tuple[In
         inputs, options = plan.request(row)
         return inputs, options.cutting()
     except ValidationError as error:
-        raise BadMaterial(f"Row {number + 1} makes no request: {invalid(error)}") from error
+        raise BadMaterial(f"Row {number + 1} is not a valid request: {invalid(error)}") from error
 
 
 def _prompted(
-    prompt: PromptDocument | None, asked: Sequence[tuple[Inputs, Options]]
+    prompt: PromptDocument | None, requests: Sequence[tuple[Inputs, Options]]
 ) -> list[tuple[Inputs, Options] | RequestInvalid]:
     """Return the requests with the prompt filled in, as in serving, or the reason for a refusal.
 
-    A row gives no variables, so that each must have a default. Raises BadMaterial.
+    Rows do not set variables, so each variable needs a default. Raises BadMaterial.
     """
     if prompt is None:
-        return list(asked)
+        return list(requests)
     filled: list[tuple[Inputs, Options] | RequestInvalid] = []
-    for inputs, options in asked:
+    for inputs, options in requests:
         if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
             raise BadMaterial("Only answers to messages are measured with a prompt.")
         try:
@@ -182,7 +181,7 @@ def _prompted(
 
 
 def _check_results(plan: EvaluationPlan, outcomes: Sequence[Outcome | None]) -> None:
-    """Raise BadMaterial when a runner returns another type than its task declares."""
+    """Raise BadMaterial if a runner's results are not of the type that its task declares."""
     if plan.result_type is None:
         return
     declared = TypeAdapter(list[plan.result_type], config=_RESULTS)  # type: ignore[name-defined]
@@ -197,7 +196,7 @@ def _check_results(plan: EvaluationPlan, outcomes: Sequence[Outcome | None]) -> 
 
 
 def torch_threads() -> int:
-    """Threads that torch uses in this process: as many as the job may."""
+    """Return the number of threads that torch uses in this process, by the job's limit."""
     import torch
 
     threads: int = torch.get_num_threads()
@@ -210,12 +209,12 @@ def ask(
     progress: Progress,
     compact: Compact | None = None,
 ) -> list[Outcome]:
-    """Answer requests with a model that is loaded for this call alone. `compact` is applied to the
+    """Answer requests with a model that is loaded only for this call. `compact` is applied to the
     results of each request when they arrive.
 
     Raises:
-        BadMaterial: it cannot be loaded, or refuses a request.
-        Canceled: `progress` said so.
+        BadMaterial: the model cannot be loaded, or refuses a request.
+        Canceled: `progress` requested the end.
     """
     try:
         engine: Engine = load_name(model.engine)(
@@ -228,21 +227,21 @@ def ask(
         raise BadMaterial(f"{model.name} cannot be used. {error}") from error
     try:
         run = _Run(engine, progress, total=len(asked))
-        found = run.answer(asked, None, compact)
+        outcomes = run.answer(asked, None, compact)
     finally:
         engine.close()
     if run.refusal:
         raise BadMaterial(f"{model.name} refused a request. {run.refusal}")
-    return [_answered(each) for each in found]
+    return [_answered(each) for each in outcomes]
 
 
 def _judge(judge: Judge, progress: Progress) -> Asked:
-    def judged(asked: Sequence[tuple[Inputs, Options]]) -> list[Outcome]:
-        progress.log(f"{judge.name} judges {len(asked)} answers.")
-        outcomes = ask(judge, [(inputs, options.cutting()) for inputs, options in asked], progress)
-        warn_of_cut(
-            progress, sum(each.is_cut for each in outcomes), len(asked), f"as {judge.name} reads"
-        )
+    def judged(requests: Sequence[tuple[Inputs, Options]]) -> list[Outcome]:
+        progress.log(f"{judge.name} judges {len(requests)} answers.")
+        shortened = [(inputs, options.cutting()) for inputs, options in requests]
+        outcomes = ask(judge, shortened, progress)
+        cut = sum(each.is_cut for each in outcomes)
+        warn_of_cut(progress, cut, len(requests), f"{judge.name} read only a part of each")
         return outcomes
 
     return judged
@@ -278,7 +277,7 @@ def _load(request: EvaluationRequest) -> Engine:
 
 @dataclass(slots=True)
 class _Pending:
-    """The answer of one row while it grows."""
+    """The answer of one row while it is generated."""
 
     finished: Callable[[], None]
     compact: Compact | None = None
@@ -302,7 +301,7 @@ class _Pending:
 
 
 class _Run:
-    """Requests on one engine, a bounded number at a time; counts rows for the progress."""
+    """Runs requests on one engine, a bounded number at a time, and reports progress in rows."""
 
     def __init__(self, engine: Engine, progress: Progress, total: int) -> None:
         self._engine = engine
@@ -315,18 +314,18 @@ class _Run:
 
     def answer(
         self,
-        asked: Sequence[tuple[Inputs, Options] | RequestInvalid],
+        requests: Sequence[tuple[Inputs, Options] | RequestInvalid],
         adapter: str | None,
         compact: Compact | None = None,
     ) -> list[Outcome | None]:
-        """Return the outcome of each request; None where the prompt or the engine refused it.
+        """Return the outcome of each request; None if the prompt or the engine refused it.
 
         Raises:
-            BadMaterial: the engine broke on a request.
-            Canceled: `progress` said so.
+            BadMaterial: the engine failed on a request.
+            Canceled: `progress` requested the end.
         """
         pending: list[_Pending | None] = []
-        for number, each in enumerate(asked):
+        for number, each in enumerate(requests):
             self._wait_until_below(IN_FLIGHT)
             if isinstance(each, RequestInvalid):
                 self.refusal = self.refusal or (
@@ -378,7 +377,7 @@ class _Run:
 
 def _outcome(number: int, pending: _Pending) -> Outcome:
     done, failed = pending.done, pending.failed
-    # Nothing cancels a row, so that an answer that was ended so is only a part of one.
+    # Rows are never canceled here, so a canceled answer is incomplete.
     if done is None or done.finish_reason == "canceled":
         raise BadMaterial(
             f"The model failed on row {number + 1}: "

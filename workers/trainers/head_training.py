@@ -1,4 +1,4 @@
-"""A Trainer for a new head on a trained encoder, and the loading of such a pair."""
+"""Trainer for a new head on a trained encoder, and loading of such a model."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from workers.engines.loading import check_shards, load_tokenizer
 from workers.trainers.protocol import BadMaterial, TrainingRequest
 from workers.trainers.training import MonitoredTrainer
 
-# A head starts from random numbers, the encoder from a trained model.
+# The head is randomly initialized and must learn faster than the trained encoder.
 HEAD_FACTOR = 10
 
 
 class HeadTrainer(MonitoredTrainer):
-    """Trains parameters of `head` ten times as fast. An empty `head` trains all at one rate."""
+    """Trains parameters of `head` at ten times the rate of others; an empty `head` trains all."""
 
     def __init__(self, *, head: tuple[str, ...], **rest: Any) -> None:
         super().__init__(**rest)
         self._head = head
 
-    def create_optimizer(self, *given: Any, **rest: Any) -> Any:
+    def create_optimizer(self, *args: Any, **rest: Any) -> Any:
         head: list[torch.nn.Parameter] = []
         others: list[torch.nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
@@ -50,10 +50,10 @@ def load_with_head(
     Args:
         request: The run; its base is an encoder, or has such a head already.
         suffix: End of the architecture's name.
-        architectures: Names with that end that may be loaded.
-        max_length: Tokens that one example has at most.
-        purpose: What the base is trained into, for errors.
-        settings: Given to the model's configuration.
+        architectures: Allowed names with that end.
+        max_length: The most tokens of one example.
+        purpose: Description of the trained model, for errors.
+        settings: Passed to the model's configuration.
 
     Raises:
         BadMaterial: the base has another architecture, or reads fewer tokens.
@@ -83,11 +83,11 @@ def load_with_head(
 
 
 def saved_labels(config: Mapping[str, Any]) -> list[str]:
-    """Return the labels that a `config.json` names, in order; none if it names none."""
-    given = config.get("id2label")
-    if not isinstance(given, dict):
+    """Return the labels in a `config.json`, in order; empty if it has none."""
+    labels = config.get("id2label")
+    if not isinstance(labels, dict):
         return []
     try:
-        return [str(given[str(number)]) for number in range(len(given))]
+        return [str(labels[str(number)]) for number in range(len(labels))]
     except KeyError:
         return []

@@ -1,4 +1,4 @@
-"""Files of a dataset as a recipe's model reads them: read once, and kept while there is room."""
+"""Cache of a dataset's files in the form that a recipe's model reads, bounded in size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Values = TypeVar("Values")
 
 
 class Kept(Generic[Values]):
-    """Values by number, from `read(number)` at the first use."""
+    """Values by number, cached from `read(number)` at the first use."""
 
     def __init__(self, read: Callable[[int], Values]) -> None:
         self._read = read
@@ -28,8 +28,8 @@ class Kept(Generic[Values]):
 
     def __getitem__(self, number: int) -> Values:
         """Return the values. Raises what `read` raises."""
-        if (kept := self._kept.get(number)) is not None:
-            return kept
+        if (cached := self._kept.get(number)) is not None:
+            return cached
         values = self._read(number)
         parts: Any = values if isinstance(values, tuple) else (values,)
         size = sum(part.numel() * part.element_size() for part in parts)
@@ -40,7 +40,7 @@ class Kept(Generic[Values]):
 
 
 def read_pixels(path: Path, processor: Any) -> Tensor:
-    """Return an image as [channels, height, width]. Raises BadMaterial when it is none."""
+    """Return an image as [channels, height, width]. Raises BadMaterial if it cannot be read."""
     try:
         return pixels(processor, read_image(path))
     except UnreadableImage as error:
@@ -48,5 +48,5 @@ def read_pixels(path: Path, processor: Any) -> Tensor:
 
 
 def kept_images(paths: Sequence[Path], processor: Any) -> Kept[Tensor]:
-    """Return the pixels of images, each [channels, height, width], by their number."""
+    """Return a cache of the pixels of images, each [channels, height, width], by number."""
     return Kept(lambda number: read_pixels(paths[number], processor))

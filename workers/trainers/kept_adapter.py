@@ -1,4 +1,4 @@
-"""Keep an adapter as it was delivered, once an engine's own checks accept its config."""
+"""Keep an adapter as delivered, after an engine's own checks have accepted its config."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from workers.trainers.protocol import BadMaterial, Progress
 def keep_adapter(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
     """Copy the adapter in `source` to `output`, which is empty or missing.
 
-    Its shapes are compared with the base when an engine loads both.
+    An engine compares its shapes with the base when it loads both.
 
     Returns:
         As `convert`, and the `virtual_tokens` of a soft prompt, or 0.
 
     Raises:
         BadMaterial: It is neither LoRA nor a soft prompt, or has settings that are not served.
-        Canceled: `progress` said so.
+        Canceled: `progress` requested the end.
     """
     try:
         if is_soft_prompt(source):

@@ -1,7 +1,7 @@
-"""Keep a GGUF as it was delivered, for llama.cpp, next to the tokenizer and config made of it.
+"""Keep a GGUF as delivered, for llama.cpp, with the tokenizer and config extracted from it.
 
-Prompts are rendered and tokenized by Assay, from files that people can read, and the server gets
-tokens. Nothing of the weights is loaded here.
+Assay renders and tokenizes prompts from these readable files, and the server gets tokens. This
+module does not load the weights.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ def keep_gguf(
         As `convert`, and `quantization`: the type of most of its weights, such as `Q4_K`.
 
     Raises:
-        BadMaterial: There is not one GGUF alone, it is broken, or llama.cpp is not to serve it.
-        Canceled: `progress` said so between two steps.
+        BadMaterial: There is not exactly one GGUF, it is broken, or the architecture not allowed.
+        Canceled: `progress` requested the end between two steps.
     """
     files = sorted(path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
     ggufs = [path for path in files if path.suffix.lower() == ".gguf"]
     if len(ggufs) != 1:
         raise BadMaterial(
-            f"The delivery holds {len(ggufs)} GGUF files; one can be kept as delivered."
+            f"The delivery holds {len(ggufs)} GGUF files; keeping one as delivered needs exactly 1."
         )
     path = ggufs[0]
     progress.log(f"Reading the header of {path.name}.")
     config = gguf_config(path)
     name = GGUF_ARCHITECTURES[config.model_type]
     if name not in architectures:
-        raise BadMaterial(f"{path.name} holds a {name}, which this task does not take.")
+        raise BadMaterial(f"{path.name} holds a {name}, which this task does not support.")
     stop_if_asked(progress)
     parameters, quantization = tensors_of(path)
     output.mkdir(parents=True, exist_ok=True)
@@ -48,9 +48,9 @@ def keep_gguf(
     stop_if_asked(progress)
     tokenizer = tokenizer_of(path, int(config.max_position_embeddings))
     tokenizer.save_pretrained(output)
-    made = type(config)(**portable(config.to_dict()))
-    made.architectures = [name]
-    made.save_pretrained(output)
+    clean = type(config)(**portable(config.to_dict()))
+    clean.architectures = [name]
+    clean.save_pretrained(output)
     progress.log(f"Kept {parameters:,} parameters in {quantization}.")
     return {
         "architecture": name,
@@ -59,12 +59,12 @@ def keep_gguf(
         "quantization": quantization,
         "source_format": "gguf",
         "notes": f"{path.name} is kept byte for byte as model.gguf, with most of its weights in "
-        f"{quantization}. Its tokenizer, chat template and config were made of it.",
+        f"{quantization}. Its tokenizer, chat template and config were extracted from it.",
     }
 
 
 def tensors_of(path: Path) -> tuple[int, str]:
-    """Return how many parameters a GGUF holds, and the type that most of them have."""
+    """Return the number of parameters in a GGUF, and the most frequent type among them."""
     from gguf import GGUFReader
 
     try:

@@ -1,4 +1,4 @@
-"""Rows that a model cannot read whole: every recipe counts them, and a person is told."""
+"""Rows that are too long for a model: every recipe counts them and warns people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from workers.engines.prompts import PromptProcesses
 from workers.trainers.protocol import Progress
 
-# Captions that a process reads at a time.
+# Captions per request to a prompt process.
 _CHUNK = 1_000
 
 
@@ -16,14 +16,14 @@ def token_lengths(
     tokenizer: Any, texts: Sequence[str], seconds: Sequence[str] | None = None
 ) -> list[int]:
     """Return the number of tokens of each text, or of each pair of texts."""
-    asked = (list(texts),) if seconds is None else (list(texts), list(seconds))
-    return [len(ids) for ids in tokenizer(*asked, truncation=False, verbose=False)["input_ids"]]
+    inputs = (list(texts),) if seconds is None else (list(texts), list(seconds))
+    return [len(ids) for ids in tokenizer(*inputs, truncation=False, verbose=False)["input_ids"]]
 
 
 def read_captions(
     tokenizer: Any, max_length: int, captions: Sequence[str]
 ) -> tuple[list[list[int]], set[str]]:
-    """Return the tokens of each caption, cut to a length, and the captions that were cut."""
+    """Return the tokens of each caption, cut to `max_length`, and the captions that were cut."""
     prompts = PromptProcesses(tokenizer, max_length=max_length)
     tokens: list[list[int]] = []
     cut: set[str] = set()
@@ -39,6 +39,6 @@ def read_captions(
 
 
 def warn_of_cut(progress: Progress, cut: int, rows: int, read: str) -> None:
-    """Tell a person that `cut` of the rows lost a part; `read` says what is read of each."""
+    """Warn people that `cut` of the rows lost a part; `read` describes the part that is read."""
     if cut:
-        progress.warn(f"{cut} of {rows} rows are longer than is read: {read}.")
+        progress.warn(f"{cut} of {rows} rows are longer than the limit: {read}.")

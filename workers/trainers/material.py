@@ -1,4 +1,4 @@
-"""Rows and settings as recipes and evaluations read them. Loads no torch."""
+"""Reading of rows and settings for recipes and evaluations. Does not load torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from workers.trainers.protocol import BadMaterial
 
 MAX_ROWS = 1_000_000
 
-Given = TypeVar("Given", bound=BaseModel)
+Settings = TypeVar("Settings", bound=BaseModel)
 Item = TypeVar("Item")
 
 
-def parse_settings(schema: type[Given], raw: dict[str, Any]) -> Given:
-    """The settings with defaults filled in. Raises BadMaterial, naming what is wrong."""
+def parse_settings(schema: type[Settings], raw: dict[str, Any]) -> Settings:
+    """Return the settings with defaults filled in. Raises BadMaterial with the faults."""
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
@@ -30,7 +30,8 @@ def parse_settings(schema: type[Given], raw: dict[str, Any]) -> Given:
 
 
 def read_rows(path: Path, check: Callable[[Any], bool], shape: str) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file. Raises BadMaterial with the line that is not like `shape`."""
+    """Return the rows of a JSON-lines file. Raises BadMaterial with the line that fails `check`;
+    `shape` describes a valid row."""
 
     def checked(row: Any) -> dict[str, Any]:
         if not isinstance(row, dict) or not check(row):
@@ -41,7 +42,7 @@ def read_rows(path: Path, check: Callable[[Any], bool], shape: str) -> list[dict
 
 
 def read_valid_rows(path: Path, schema: type[BaseModel]) -> list[dict[str, Any]]:
-    """Return the rows of a JSON-lines file. Raises BadMaterial with the line that does not fit."""
+    """Return the rows of a JSON-lines file. Raises BadMaterial with the line that is not valid."""
 
     def checked(row: Any) -> dict[str, Any]:
         try:
@@ -72,9 +73,9 @@ def _read(path: Path, checked: Callable[[Any], dict[str, Any]]) -> list[dict[str
 
 
 def distinct(rows: list[dict[str, Any]], column: str) -> tuple[list[dict[str, Any]], int]:
-    """Return the first row of each value in `column`, and how many rows were left out.
+    """Return the first row of each value in `column`, and the number of rows left out.
 
-    So no input is on both sides of a split.
+    This keeps an input from being on both sides of a split.
     """
     first: dict[str, dict[str, Any]] = {}
     for row in rows:

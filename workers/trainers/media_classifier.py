@@ -1,4 +1,4 @@
-"""Train classifiers of media: rows of one file and one label, with a head for their labels."""
+"""Training of media classifiers on rows of one file and one label, with a head for the labels."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Example = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class MediaModel:
-    """A classifier to train, and its reading of files.
+    """A classifier to train, and functions that read its files.
 
     Attributes:
         model: A transformers classifier with one output for each label.
         processor: Saved with the model.
         read: Returns the values of one file. Raises BadMaterial.
         collate: Makes a batch from examples {"values": tensor, "labels": number}.
-        vary: Changes the values of a training row at each look; None leaves them.
-        cut: Names of files of which `read` left out a part.
+        vary: Changes the values of a training row at each read; None leaves them unchanged.
+        cut: Names of files that `read` had to cut.
     """
 
     model: Any
@@ -54,43 +54,43 @@ def train_media_classifier(
     head_factor: float,
     load: Callable[[Path, list[str]], MediaModel],
 ) -> TrainingResult:
-    """Train; the epoch with the best macro-F1 on the validation split is kept.
+    """Train, and keep the epoch with the best macro-F1 on the validation split.
 
     Args:
         request: The run.
-        progress: Told what happens.
+        progress: Receives reports.
         settings: The run's settings.
         column: The rows' column of files.
         noun: Word for one file, such as "recording".
-        head: Names of the layers that start from random numbers.
-        head_factor: How many times as fast as the other layers those learn.
+        head: Names of the randomly initialized layers.
+        head_factor: Learning rate of these layers, relative to the other layers.
         load: Returns the model of a base's folder, with a head for the labels.
 
     Raises:
         BadMaterial: Rows, files or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requested the end.
     """
     if request.media is None:
         raise BadMaterial(f"The dataset's {noun}s are missing.")
     folder = request.media
-    given = read_rows(
+    all_rows = read_rows(
         request.train_file,
         lambda row: all(isinstance(row.get(key), str) and row[key] for key in (column, "label")),
         f'{{"{column}": "<SHA-256>", "label": "…"}}',
     )
-    rows, dropped = distinct(given, column)
+    rows, dropped = distinct(all_rows, column)
     split = split_by_label(rows, settings, progress)
     if dropped:
         progress.warn(f"{dropped} repeated {noun}s are left out; each {noun} counts once.")
     transformers.set_seed(settings.seed)
     loaded = load(request.base, split.labels)
-    number = {label: index for index, label in enumerate(split.labels)}
+    numbers = {label: index for index, label in enumerate(split.labels)}
 
     def examples(part: list[dict[str, Any]]) -> _Examples:
         paths = [folder / row[column] for row in part]
         return _Examples(
             Kept(lambda index: loaded.read(paths[index])),
-            [number[row["label"]] for row in part],
+            [numbers[row["label"]] for row in part],
             loaded.vary if part is split.train else None,
         )
 
@@ -109,13 +109,13 @@ def train_media_classifier(
         settings=settings,
         examples=examples,
         collator=loaded.collate,
-        parameters={"rows": len(given), "rows_left_out": dropped},
+        parameters={"rows": len(all_rows), "rows_left_out": dropped},
         rows_cut=lambda: counted(rows),
     )
 
 
 def stacked_pixels(examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Return one batch of pictures of one size. Raises BadMaterial for several sizes."""
+    """Return a batch of pictures of equal size. Raises BadMaterial if sizes differ."""
     if len({each["values"].shape for each in examples}) > 1:
         raise BadMaterial(
             "The base's processor makes pictures of different sizes; use one that crops or resizes "

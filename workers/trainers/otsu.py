@@ -1,4 +1,4 @@
-"""Otsu's threshold: the one that parts values into two groups with the least spread within.
+"""Otsu's threshold, which splits values into two groups with the least variance within.
 
 N. Otsu, A Threshold Selection Method from Gray-Level Histograms, 1979.
 """

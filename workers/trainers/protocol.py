@@ -1,6 +1,6 @@
 """Protocol of trainers and evaluators: files and typed requests in, results and progress out.
 
-They know no Django, no job and no MLflow, so that they can be tested and benchmarked alone.
+They do not depend on Django, jobs or MLflow, so that they can be tested and benchmarked alone.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ from registry.catalog.prompt import PromptDocument
 
 
 class Canceled(Exception):
-    """`Progress.should_stop` said so; nothing was delivered."""
+    """`Progress.should_stop` returned True; nothing was delivered."""
 
 
 class BadMaterial(Exception):
-    """The files or settings cannot be used; the message says what and why, for a person."""
+    """The files or settings cannot be used; the message tells people which ones and why."""
 
 
 class Progress(Protocol):
     """Receiver of a run's reports, called from the thread that runs it."""
 
     def log(self, message: str) -> None:
-        """One line for a person."""
+        """Add a line to the log for people."""
 
     def warn(self, message: str) -> None:
-        """One line that a person must not miss, such as rows that are left out."""
+        """Add a line that people must not miss, such as rows that are left out."""
 
     def metric(self, step: int, total: int, values: dict[str, float]) -> None:
-        """One point of the curves, such as {"loss": 1.9, "learning_rate": 5e-5}."""
+        """Add a point to the curves, such as {"loss": 1.9, "learning_rate": 5e-5}."""
 
     def checkpoint(self, folder: Path) -> None:
-        """A checkpoint was written to its end; a later attempt may be given it to resume from.
+        """Report a complete checkpoint, from which a later attempt may resume.
 
-        Its folder lies in `TrainingRequest.checkpoints`, and is called `checkpoint-` and a number
-        of up to 12 digits: the later attempt gets the one with the highest number. Another name or
-        place ends the run, with a sentence that says so.
+        Its folder must be `checkpoint-` and a number of up to 12 digits, in
+        `TrainingRequest.checkpoints`; a later attempt gets the one with the highest number. Another
+        name or place ends the run with an error that explains it.
         """
 
     def should_stop(self) -> bool:
-        """Return True to raise `Canceled` now: called at least every second of work."""
+        """Return whether to raise `Canceled` now. Call it at least once per second of work."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRequest:
     """One fine-tuning run.
 
-    `base` is a folder with verified files; `train_file` is JSON lines in the dataset schema of the
-    task; the trainer holds out its own validation split from it. `media` is the folder of its media
-    files, by SHA-256. Checkpoints are folders `checkpoint-N` in `checkpoints`, reported to
-    `Progress.checkpoint`; `resume_from` is a copy of one, whose bytes are those that were written.
-    `output` is empty and holds exactly the version's files afterward.
+    `base` is a folder of verified files. `train_file` contains JSON lines in the task's dataset
+    schema; the trainer holds out a validation split from it. `media` is the folder of its media
+    files, named by SHA-256. Checkpoints are folders `checkpoint-N` in `checkpoints`, reported to
+    `Progress.checkpoint`; `resume_from` is an exact copy of one. `output` is empty at first, and
+    holds exactly the version's files afterward.
     """
 
     task: str
@@ -70,8 +70,8 @@ class TrainingRequest:
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """Result of a training run: `metrics` measured on the validation split, `parameters` as
-    actually used. `rows_cut` rows were longer than is read, and lost a part.
+    """Result of a training run: `metrics` measured on the validation split, and the `parameters`
+    actually used. `rows_cut` rows were too long and were cut.
     """
 
     metrics: dict[str, float]
@@ -82,7 +82,7 @@ class TrainingResult:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
-    """The parts of a task's declaration (`registry.catalog`) that measuring needs."""
+    """The parts of a task's declaration (`registry.catalog`) that an evaluation needs."""
 
     engine: str
     runner: str
@@ -96,10 +96,8 @@ class EvaluationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A model of another task that reads answers, or embeds texts: its verified files, and how it
-    is served.
-
-    `name` and `digest` are those of its version.
+    """A model of another task that judges answers or embeds texts: its verified files, engine and
+    runner. `name` and `digest` identify its version.
     """
 
     name: str
@@ -114,12 +112,12 @@ class Judge:
 class EvaluationRequest:
     """One evaluation. For an adapter `base` is its base's folder, else None.
 
-    With `prompt`, that of a prompt version, `version` and `base` are what the prompt stands on,
-    and the baseline is that version without the prompt.
+    For a prompt version, `prompt` is its document, `version` and `base` are those of the model
+    version under it, and the baseline is that version without the prompt.
 
-    `train_file` holds the rows that the version was trained on, for scores that fit a baseline to
-    them. `media` is the folder of both files' media, by SHA-256. `max_rows` measures the first
-    rows only; all of them when it is None. `judge` reads the answers where the task declares one.
+    `train_file` holds the version's training rows, for scores that fit a baseline to them. `media`
+    is the folder of both files' media, named by SHA-256. `max_rows` limits the evaluation to the
+    first rows; None means all. `judge` judges the answers if the task declares a judge.
     """
 
     plan: EvaluationPlan
@@ -135,23 +133,23 @@ class EvaluationRequest:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """`baseline` is measured in the same run on the same rows: a simple trained classifier, the
-    majority class, or the untuned base.
+    """Result of an evaluation. `baseline` is measured in the same run on the same rows: a simple
+    trained classifier, the majority class, or the untuned base.
 
-    `details` may hold, for drawing: `confusion_matrix` {labels, matrix} with truth down,
-    `per_class` {label: {f1, support}}, and `samples` [{input, expected, output, baseline?}];
+    `details` may contain, for charts: `confusion_matrix` {labels, matrix} with one row per true
+    label, `per_class` {label: {f1, support}}, and `samples` [{input, expected, output, baseline?}];
     `input_image`, `expected_image`, `output_image` and `baseline_image` of a sample are thumbnails
     (`workers.trainers.thumbnails`); `input_audio` and the like are the SHA-256 of a recording of
     the data, or a short recording that the model made, in a data URL.
-    It may hold `right` {n, bits}, for comparing two versions row by row: hexadecimal, the first
-    row's bit first, set where the answer was right. It may hold all `baselines`, the one in
-    `baseline` first: [{name, metrics, trained_on, right?}], 5 at most, with the number of rows that
-    each was trained on.
-    `intervals` {metrics: {name: interval}, baseline: …} has those that only results row by row
-    give, each {low, high, n, method}; the registry adds those that follow from value and sample
-    size. `slices` are [{by, name, n, metric, value, baseline?, low?, high?, method?}], 20 at most.
-    `reference` are some requests and answers, [{row, inputs, options, text, results}], to compare
-    with after an upgrade; `evaluate` fills it in.
+    It may contain `right` {n, bits}, for comparing two versions row by row: hexadecimal, the first
+    row's bit first, set if the answer was right. It may contain all `baselines`, the one in
+    `baseline` first: [{name, metrics, trained_on, right?}], 5 at most; `trained_on` counts training
+    rows.
+    `intervals` {metrics: {name: interval}, baseline: …} has intervals that need the results of
+    each row, {low, high, n, method}; the registry computes others from value and sample size.
+    `slices` are [{by, name, n, metric, value, baseline?, low?, high?, method?}], 20 at most.
+    `reference` are some requests and answers, [{row, inputs, options, text, results}], for
+    comparison after an upgrade; `evaluate` fills it in.
     """
 
     metrics: dict[str, float]

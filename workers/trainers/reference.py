@@ -1,4 +1,4 @@
-"""Answers of an evaluation that are kept, to be compared with those after an upgrade."""
+"""Reference answers of an evaluation, for comparison with answers after an upgrade."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Request = tuple[Inputs, Options]
 
 
 class Answered(Protocol):
-    """An answer to one request: generated text, and the results of a batch runner."""
+    """Answer to one request: generated text, and the results of a batch runner."""
 
     @property
     def text(self) -> str: ...
@@ -37,7 +37,7 @@ def answer_to_json(text: str, results: list[Any]) -> dict[str, Any]:
     """Return an answer with descriptions in place of images and recordings.
 
     Raises:
-        ValueError: it holds what is not JSON, such as a number that is not finite.
+        ValueError: it contains a value that JSON cannot represent, such as a number not finite.
     """
     answer = {"text": text, "results": to_jsonable_python(sketched(results))}
     return dict(json.loads(json.dumps(answer, allow_nan=False)))
@@ -49,32 +49,32 @@ def reference_rows(
     ask: Callable[[list[Request]], list[Answered | None]],
     tolerance: Tolerance,
 ) -> list[dict[str, Any]]:
-    """Return the first requests of an evaluation with their answers: those that the model gives
-    again when it is asked again. `asked` names the row of each.
+    """Return the first requests of an evaluation with their answers. Requests to which the model
+    gives another answer the second time are left out. `asked` pairs row numbers with requests.
 
-    Answers that change from one time to the next, or with what else is in a batch, would differ
-    without any upgrade.
+    Answers that vary between runs, or with the other requests of a batch, would differ without any
+    upgrade.
     """
     chosen = [
-        (row, request, found, written)
-        for (row, request), found in zip(asked[: 2 * ROWS_MAX], answers, strict=False)
+        (row, request, first, written)
+        for (row, request), first in zip(asked[: 2 * ROWS_MAX], answers, strict=False)
         if (written := _written(request)) is not None
     ][:ROWS_MAX]
     repeated = ask([request for _, request, _, _ in chosen])
-    kept = []
-    for (row, _, found, written), second in zip(chosen, repeated, strict=True):
+    references = []
+    for (row, _, first, written), second in zip(chosen, repeated, strict=True):
         try:
-            answer = answer_to_json(found.text, found.results)
+            answer = answer_to_json(first.text, first.results)
             other = None if second is None else answer_to_json(second.text, second.results)
         except (TypeError, ValueError):
             continue
         if len(json.dumps(answer)) <= ANSWER_MAX and not difference(answer, other, tolerance):
-            kept.append({"row": row, **written, **answer})
-    return kept
+            references.append({"row": row, **written, **answer})
+    return references
 
 
 def _written(request: Request) -> dict[str, Any] | None:
-    """Return a request as JSON, a file by its SHA-256; None when it is too long to keep."""
+    """Return a request as JSON, with files by SHA-256; None if it is too long to keep."""
     parts = {
         name: to_jsonable_python(_without_files(part.to_wire()))
         for name, part in zip(("inputs", "options"), request, strict=True)
@@ -84,7 +84,7 @@ def _written(request: Request) -> dict[str, Any] | None:
 
 def _without_files(value: Any) -> Any:
     if isinstance(value, Path):
-        return {FILE: value.name}  # The media of a dataset lie under their SHA-256.
+        return {FILE: value.name}  # Media files of a dataset are named by their SHA-256.
     if isinstance(value, dict):
         return {name: _without_files(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):

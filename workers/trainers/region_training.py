@@ -33,8 +33,8 @@ Rows = list[dict[str, Any]]
 class RegionImages(Dataset[dict[str, Any]]):  # type: ignore[misc]
     """Processed images with their regions.
 
-    A subclass reads the values of a row in `read`, which are kept, and makes examples of them. Half
-    of the examples are to be flipped left to right if `mirrored()`.
+    A subclass reads the values of a row in `read`, which are cached, and makes examples from them.
+    It flips an example left to right if `mirrored()`, which applies to half of them.
     """
 
     def __init__(
@@ -68,22 +68,22 @@ def train_on_regions(
     load: Callable[[list[str]], tuple[Any, Any]],
     images: type[RegionImages],
     measure: Callable[[Any, Any, Progress], dict[str, float]],
-    **given: Any,
+    **overrides: Any,
 ) -> TrainingResult:
-    """Train; the epoch with the lowest loss on the validation rows is what is kept.
+    """Train, and keep the epoch with the lowest loss on the validation rows.
 
     Args:
-        settings: Epochs, rates and so on; `given` are further arguments of transformers.
-        is_row, shape: Check of a row, and its form in words.
+        settings: Epochs, rates and so on; `overrides` are further arguments of transformers.
+        is_row, shape: Check of a row, and a description of its form.
         labels_of: Returns the labels of the rows in the order of the model's classes.
-        noun: Plural of what has a label, for the log.
+        noun: Plural noun for the labeled things, for the log.
         load: Returns the base with classes for the labels, and its image processor.
-        images: Dataset of the rows.
-        measure: Returns metrics of the weights that are kept, on the validation rows.
+        images: Class of the dataset of the rows.
+        measure: Returns metrics of the final weights on the validation rows.
 
     Raises:
         BadMaterial: Rows, images, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requested the end.
     """
     if request.media is None:
         raise BadMaterial("The dataset's images are missing.")
@@ -92,7 +92,7 @@ def train_on_regions(
         progress.warn(f"{dropped} repeated images are left out; each image counts once.")
     labels = labels_of(rows)
     if len(rows) < MIN_ROWS:
-        raise BadMaterial(f"There are {len(rows)} different images; at least {MIN_ROWS} are used.")
+        raise BadMaterial(f"There are {len(rows)} different images; {MIN_ROWS} are required.")
     train_rows, validation_rows = hold_out(rows, settings.validation_fraction, settings.seed)
     progress.log(
         f"{len(train_rows)} images to train on and {len(validation_rows)} to validate on, "
@@ -113,7 +113,7 @@ def train_on_regions(
             train_sampling_strategy="random",
             prediction_loss_only=True,
             bf16=False,
-            **given,
+            **overrides,
         ),
         train_dataset=train,
         eval_dataset=validation,
@@ -146,11 +146,11 @@ def load_for_regions(
     labels: list[str],
     *,
     image_settings: dict[str, Any] | None = None,
-    **given: Any,
+    **model_settings: Any,
 ) -> tuple[Any, Any]:
     """Return the base with classes for the labels, and its image processor.
 
-    `image_settings` are those of `load_image_processor`, and `given` those of `load_base`.
+    `image_settings` are passed to `load_image_processor`, `model_settings` to `load_base`.
 
     Raises:
         BadMaterial: the base cannot be used.
@@ -164,7 +164,7 @@ def load_for_regions(
         architectures,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
-        **given,
+        **model_settings,
     )
     return model, processor
 

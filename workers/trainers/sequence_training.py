@@ -1,4 +1,4 @@
-"""Training of an encoder with a decoder that writes a text from a text."""
+"""Training of an encoder-decoder model that writes a text from a text."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def fit_sequences(
     columns: tuple[str, str],
     architectures: Sequence[str],
 ) -> TrainingResult:
-    """Train on rows with a text and what is written from it, in these two columns; keep the epoch
-    with the least loss on the rows held out. Settings are `SequenceSettings`.
+    """Train on rows of a text and its target, in the two `columns`; keep the epoch with the lowest
+    loss on the held-out rows. Settings are `SequenceSettings`.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requested the end.
     """
     settings = parse_settings(SequenceSettings, request.hyperparameters)
     pairs = _pairs(request, columns)
@@ -52,8 +52,8 @@ def fit_sequences(
     transformers.set_seed(settings.seed)
     model, tokenizer = _model(request, architectures, settings.max_length)
     cut = _cut(distinct, tokenizer, settings.max_length)
-    read = f"the first {settings.max_length} tokens (max_length) of each text"
-    warn_of_cut(progress, cut, len(distinct), read)
+    part = f"the first {settings.max_length} tokens (max_length) of each text"
+    warn_of_cut(progress, cut, len(distinct), part)
     trainer = HeadTrainer(
         head=(),
         progress=progress,
@@ -110,26 +110,26 @@ def _model(
     model = getattr(transformers, architecture).from_pretrained(
         request.base, local_files_only=True, use_safetensors=True, dtype=torch.float32
     )
-    reads = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(reads, int) and max_length > reads:
-        raise BadMaterial(f"max_length is {max_length}; this base reads {reads}.")
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(limit, int) and max_length > limit:
+        raise BadMaterial(f"max_length is {max_length}; this base reads {limit}.")
     return model, tokenizer
 
 
 def _cut(pairs: Pairs, tokenizer: Any, max_length: int) -> int:
-    """Return how many rows have a text or a target that is too long."""
+    """Return the number of rows whose text or target is too long."""
     sides = (token_lengths(tokenizer, texts) for texts in zip(*pairs, strict=True))
     return sum(max(lengths) > max_length for lengths in zip(*sides, strict=True))
 
 
 def _encoded(pairs: Pairs, tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
-    read = tokenizer([text for text, _ in pairs], truncation=True, max_length=max_length)
-    made = tokenizer(
+    sources = tokenizer([text for text, _ in pairs], truncation=True, max_length=max_length)
+    targets = tokenizer(
         text_target=[target for _, target in pairs], truncation=True, max_length=max_length
     )
     return [
         {"input_ids": ids, "attention_mask": mask, "labels": labels}
         for ids, mask, labels in zip(
-            read["input_ids"], read["attention_mask"], made["input_ids"], strict=True
+            sources["input_ids"], sources["attention_mask"], targets["input_ids"], strict=True
         )
     ]

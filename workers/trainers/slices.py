@@ -1,4 +1,4 @@
-"""Parts of a dataset that are measured by themselves: few, and the same for every version."""
+"""Slices of a dataset that are measured separately: few, and the same for every version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_LABELS = 12
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some rows by their numbers; `by` is what they are parted by."""
+    """A slice: some rows by their numbers; `by` names the criterion."""
 
     by: str
     name: str
@@ -18,19 +18,19 @@ class Part:
 
 
 def by_label(labels: list[str]) -> list[Part]:
-    """A part for each label, for the twelve most frequent; the others are one part together."""
+    """Return one slice for each of the twelve most frequent labels; any others share the last."""
     ranked = [label for label, _ in Counter(labels).most_common()]
-    shown = ranked[: MAX_LABELS if len(ranked) <= MAX_LABELS else MAX_LABELS - 1]
+    separate = ranked[: MAX_LABELS if len(ranked) <= MAX_LABELS else MAX_LABELS - 1]
     parts = [
         Part("label", label, [n for n, each in enumerate(labels) if each == label])
-        for label in sorted(shown)
+        for label in sorted(separate)
     ]
-    others = [n for n, each in enumerate(labels) if each not in set(shown)]
+    others = [n for n, each in enumerate(labels) if each not in set(separate)]
     return [*parts, Part("label", "all other labels", others)] if others else parts
 
 
 def by_length(texts: list[str]) -> list[Part]:
-    """Short, middling and long inputs: thirds of the rows by characters."""
+    """Return slices of short, middling and long inputs: thirds of the rows by characters."""
     return thirds(
         [len(text) for text in texts],
         by="input length",
@@ -40,10 +40,10 @@ def by_length(texts: list[str]) -> list[Part]:
 
 
 def thirds(sizes: list[int], *, by: str, names: tuple[str, str, str], unit: str) -> list[Part]:
-    """Three parts of the rows by size, the smallest first.
+    """Return three slices of the rows by size, the smallest first.
 
-    Rows of one size stay together, so that thirds are uneven, or fewer, where many are alike; none
-    at all where all are.
+    Rows of equal size stay together, so the slices are uneven, or fewer, if many sizes are equal;
+    there are none if all are equal.
     """
     ranked = sorted(sizes)
     first, second = ranked[(len(ranked) - 1) // 3], ranked[2 * (len(ranked) - 1) // 3]
@@ -56,15 +56,15 @@ def thirds(sizes: list[int], *, by: str, names: tuple[str, str, str], unit: str)
     for number, size in enumerate(sizes):
         rows[(size > first) + (size > second)].append(number)
     parts = [
-        Part(by, f"{name}, {bound}", found)
-        for name, bound, found in zip(names, bounds, rows, strict=True)
-        if found
+        Part(by, f"{name}, {bound}", numbers)
+        for name, bound, numbers in zip(names, bounds, rows, strict=True)
+        if numbers
     ]
     return parts if len(parts) > 1 else []
 
 
 def by_turns(turns: list[int]) -> list[Part]:
-    """Conversations of one question, and longer ones; none where all are alike."""
+    """Return slices of conversations with one question and with several; none if all are alike."""
     single = [n for n, count in enumerate(turns) if count <= 1]
     several = [n for n, count in enumerate(turns) if count > 1]
     if not single or not several:

@@ -1,4 +1,4 @@
-"""Scores of written texts against references, and of simple baselines on the same rows."""
+"""Scores of generated texts against references, with simple baselines on the same rows."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from workers.trainers.uncertainty import METHOD, bootstrap
 SAMPLES = 8
 SAMPLE_CHARACTERS = 300
 RESAMPLES = 300
-# Training rows that the most similar text is looked for in.
+# Training rows among which the most similar text is searched.
 MAX_MEMORY = 50_000
 MEMORY = "target of the most similar training text"
 
 
 @dataclass(frozen=True, slots=True)
 class Simple:
-    """Texts that each baseline writes for each row. `trained_on` counts their training rows."""
+    """A baseline: one text for each row. `trained_on` counts its training rows."""
 
     name: str
     outputs: list[str]
@@ -38,11 +38,11 @@ def score_texts(
 ) -> EvaluationResult:
     """Return chrF (Popović 2015, by sacrebleu, 0 to 100) and the share of exact matches.
 
-    `columns` are those of the text that is read and of the right text. Numbers are held against
-    `simple`. With training rows, the target of the most similar training text is a second baseline.
+    `columns` are the columns of the source text and of the reference. `simple` is the baseline.
+    With training rows, the target of the most similar training text is a second baseline.
 
     Raises:
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requested the end.
     """
     source, target = columns
     sources = [row[source] for row in request.rows]
@@ -106,18 +106,17 @@ def measure(outputs: Sequence[str], references: Sequence[str]) -> dict[str, floa
 
 
 def from_memory(texts: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Simple | None:
-    """Return for each text the target of the most similar training text, by its characters.
-
-    None where there is no training text.
+    """Return the baseline that answers with the target of the most similar training text, by
+    character n-grams; None without training texts.
     """
-    known = list(pairs)[:MAX_MEMORY]
-    if not known:
+    memory = list(pairs)[:MAX_MEMORY]
+    if not memory:
         return None
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=50_000)
     index = NearestNeighbors(n_neighbors=1, metric="cosine")
-    index.fit(vectorizer.fit_transform([text for text, _ in known]))
+    index.fit(vectorizer.fit_transform([text for text, _ in memory]))
     places = index.kneighbors(vectorizer.transform(texts), return_distance=False)[:, 0]
-    return Simple(MEMORY, [known[place][1] for place in places], len(known))
+    return Simple(MEMORY, [memory[place][1] for place in places], len(memory))
 
 
 def _chrf(outputs: Sequence[str], references: Sequence[str], rows: Sequence[int] | range) -> float:

@@ -1,4 +1,4 @@
-"""Small pictures inside an evaluation's samples, for people who review it."""
+"""Thumbnails for an evaluation's samples, for reviewers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from PIL import Image
 
-# At most 27 kB in base64, whatever the picture.
+# This limits any picture to 27 kB in base64.
 SIDE = 80
 
 
 def thumbnail(source: Path | Image.Image) -> str:
-    """Return a picture, made to fit into 80 × 80 pixels, as a PNG in a data URL."""
+    """Return a picture, scaled to fit into 80 × 80 pixels, as a PNG in a data URL."""
     image = Image.open(source) if isinstance(source, Path) else source
     small = image.convert("RGB")
     small.thumbnail((SIDE, SIDE))

@@ -1,7 +1,7 @@
-"""TRL's trainers on rows that are tokenized already, monitored and without network.
+"""TRL's trainers for rows that are already tokenized, with monitoring and without network.
 
-TRL tokenizes by the chat template and tokenizer that came with the base. Both are code, so here
-they run in processes with limits (`workers.engines.prompts`) before TRL sees the rows.
+TRL tokenizes with the base's own chat template and tokenizer. Both are code, so bounded processes
+run them (`workers.engines.prompts`) before TRL gets the rows.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from workers.trainers.training import MonitoredTrainer
 
 
 class _Tokenized(MonitoredTrainer):
-    """Takes rows as they are, and leaves out model cards and TRL's usage reports."""
+    """Uses rows unchanged; does not write model cards or send TRL's usage reports."""
 
-    def _prepare_dataset(self, dataset: Any, *given: Any, **rest: Any) -> Any:
+    def _prepare_dataset(self, dataset: Any, *args: Any, **rest: Any) -> Any:
         return dataset
 
-    def create_model_card(self, *given: Any, **rest: Any) -> None:
+    def create_model_card(self, *args: Any, **rest: Any) -> None:
         return
 
     def _send_telemetry(self) -> None:
@@ -27,9 +27,9 @@ class _Tokenized(MonitoredTrainer):
 
 
 class AnswerTrainer(_Tokenized, SFTTrainer):  # type: ignore[misc]
-    """Learns rows of `input_ids` and `labels`; a label of -100 is not learned."""
+    """Trains on rows of `input_ids` and `labels`; positions with the label -100 are ignored."""
 
 
 class PreferenceTrainer(_Tokenized, DPOTrainer):  # type: ignore[misc]
-    """Learns rows of `prompt_ids`, `chosen_ids` and `rejected_ids` by direct preference
+    """Trains on rows of `prompt_ids`, `chosen_ids` and `rejected_ids` by direct preference
     optimization (Rafailov et al. 2023, arXiv:2305.18290)."""

@@ -1,4 +1,4 @@
-"""The run that all recipes share: arguments, checkpoints, progress, cancellation and saving.
+"""Training run shared by all recipes: arguments, checkpoints, progress, cancellation and saving.
 
 A recipe loads a base, turns rows into examples, picks a Trainer and calls `run_trainer`.
 """
@@ -21,24 +21,24 @@ from workers.trainers.material import parse_settings as parse_settings
 from workers.trainers.material import read_rows as read_rows
 from workers.trainers.protocol import Canceled, Progress, TrainingRequest
 
-# Bars are for terminals; a run reports through Progress.
+# A run reports through `Progress`, not with progress bars.
 transformers.utils.logging.disable_progress_bar()
 
-# Curves of a run, by the name that a Trainer logs.
-_SHOWN = {
+# Curves of a run, by the Trainer's name of the value.
+_CURVES = {
     "loss": "loss",
     "learning_rate": "learning_rate",
     "grad_norm": "grad_norm",
     "rewards/accuracies": "preference_accuracy",
     "rewards/margins": "reward_margin",
 }
-# Logged on the validation split, but no measure of the model: the Trainer's speed, and counts.
+# Values logged on the validation split that do not measure the model, such as counts and speed.
 _HIDDEN = {"entropy", "num_tokens"}
 _TIMES = ("_runtime", "_per_second", "_time")
 
 
 class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
-    """Carries what the Trainer logs to `Progress`, and raises `Canceled` when it is asked to."""
+    """Passes the Trainer's logs to `Progress`, and raises `Canceled` if it requests the end."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -47,28 +47,28 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         self.unsaved = False
 
     def check(self) -> None:
-        """Raise `Canceled` if the run is to stop; not in a step, whose end is saved first."""
+        """Raise `Canceled` if the run is to stop; within a step, wait until its end is saved."""
         if self._stopping() and not self._in_step:
             raise Canceled
 
     def _stopping(self) -> bool:
-        """Return whether to stop. Processes that share a run agree on it at the end of a step or of
-        a batch of validation, or one would wait for another that has stopped."""
+        """Return whether to stop. Processes that share a run agree on this at the end of a step or
+        validation batch; otherwise one would wait for another that has stopped."""
         return self._agreed if world_size() > 1 else self._progress.should_stop()
 
     def _agree(self) -> None:
         if world_size() > 1:
             on_gpu = torch.distributed.get_backend() == "nccl"
-            wanted = torch.tensor(
+            stop = torch.tensor(
                 [int(self._progress.should_stop())], device="cuda" if on_gpu else "cpu"
             )
-            torch.distributed.all_reduce(wanted, op=torch.distributed.ReduceOp.MAX)
-            self._agreed = bool(wanted.item())
+            torch.distributed.all_reduce(stop, op=torch.distributed.ReduceOp.MAX)
+            self._agreed = bool(stop.item())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         if not state.best_global_step:
             return
-        # Each attempt has its checkpoints at another path; the Trainer has dropped the old one.
+        # Each attempt has its checkpoints in another folder, so the stored path is stale.
         best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
         if best.is_dir():
             state.best_model_checkpoint = str(best)
@@ -81,8 +81,8 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
     def on_epoch_begin(
         self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **rest: Any
     ) -> None:
-        # LengthGroupedSampler draws from the global generator: a run that is resumed within an
-        # epoch would see its rows in another order. Here it follows from seed and epoch alone.
+        # LengthGroupedSampler draws from the global generator, so a run resumed within an epoch
+        # would see its rows in another order. This makes the order depend only on seed and epoch.
         batches: Any = getattr(train_dataloader, "batch_sampler", None)
         while hasattr(batches, "batch_sampler"):
             batches = batches.batch_sampler
@@ -98,7 +98,7 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._in_step, self.unsaved = False, True
         self._agree()
-        # At an epoch's end, once the checkpoint can tell that its validation is due.
+        # At an epoch's end, save later, when the checkpoint records that its validation is due.
         if self._stopping() and not float(state.epoch or 0).is_integer():
             control.should_save = True
 
@@ -112,14 +112,14 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
         values = {
-            shown: float(value) for name, value in (logs or {}).items() if (shown := _shown(name))
+            curve: float(value) for name, value in (logs or {}).items() if (curve := _curve(name))
         }
         if values:
             self._progress.metric(state.global_step, state.max_steps, values)
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         if world_size() > 1:
-            # Each process writes a part of the checkpoint.
+            # Each process writes a part of the checkpoint; wait for all of them.
             torch.distributed.barrier()
         self._progress.checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._progress.log(f"Checkpoint at step {state.global_step} of {state.max_steps}.")
@@ -127,19 +127,19 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         self.check()
 
 
-def _shown(name: str) -> str:
-    """Return the name of a curve for what the Trainer logs under `name`; empty to leave it out."""
+def _curve(name: str) -> str:
+    """Return the curve's name for the Trainer's value `name`; empty to leave it out."""
     plain = name.removeprefix("eval_")
     if plain == name:
-        return _SHOWN.get(name, "")
+        return _CURVES.get(name, "")
     if "/" in plain or name.endswith(_TIMES) or plain in _HIDDEN:
-        plain = _SHOWN.get(plain, "")
+        plain = _CURVES.get(plain, "")
     return plain and f"validation_{plain}"
 
 
 class _Redrawn(Dataset[Any]):  # type: ignore[misc]
-    """Rows that change at random, such as mirrored images, in the same way whenever they are read
-    in an epoch: rows are read ahead, and a resumed run reads them again."""
+    """Rows with random changes, such as mirrored images, that are the same at each read within an
+    epoch, because rows are read ahead and a resumed run reads them again."""
 
     def __init__(self, rows: Any, seed: int) -> None:
         self._rows, self._seed = rows, seed
@@ -155,11 +155,11 @@ class _Redrawn(Dataset[Any]):  # type: ignore[misc]
 
 
 class MonitoredTrainer(transformers.Trainer):  # type: ignore[misc]
-    """transformers' Trainer that reports to `Progress`, and asks about stopping before each forward
-    pass. Give `compute_loss_func` for a loss of one's own.
+    """transformers' Trainer with reports to `Progress` and a check for cancellation before each
+    forward pass. Pass `compute_loss_func` for a custom loss.
 
-    A run that was stopped and resumed ends like one that was not. One that stops in a validation
-    writes its checkpoint first, and is resumed with that validation.
+    A run that was stopped and resumed ends like an uninterrupted one. A run that stops in a
+    validation writes its checkpoint first, and resumes with that validation.
     """
 
     def __init__(
@@ -167,58 +167,58 @@ class MonitoredTrainer(transformers.Trainer):  # type: ignore[misc]
         *,
         progress: Progress,
         callbacks: Sequence[transformers.TrainerCallback] = (),
-        **given: Any,
+        **settings: Any,
     ) -> None:
         self._reporter = Reporter(progress)
-        # Last: the other callbacks may add files to a checkpoint before it is delivered.
-        given["callbacks"] = [*callbacks, self._reporter]
-        if isinstance(rows := given.get("train_dataset"), Dataset):
-            given["train_dataset"] = _Redrawn(rows, given["args"].seed)
-        super().__init__(**given)
+        # Last, because other callbacks may add files to a checkpoint before it is delivered.
+        settings["callbacks"] = [*callbacks, self._reporter]
+        if isinstance(rows := settings.get("train_dataset"), Dataset):
+            settings["train_dataset"] = _Redrawn(rows, settings["args"].seed)
+        super().__init__(**settings)
 
-    def compute_loss(self, *given: Any, **rest: Any) -> Any:
+    def compute_loss(self, *args: Any, **rest: Any) -> Any:
         self._reporter.check()
-        return super().compute_loss(*given, **rest)
+        return super().compute_loss(*args, **rest)
 
-    def evaluate(self, *given: Any, **rest: Any) -> Any:
-        # A validation that is repeated must draw the same numbers, and none of those of training.
+    def evaluate(self, *args: Any, **rest: Any) -> Any:
+        # A repeated validation must draw the same random numbers, and not advance training's.
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(self.args.seed)
-            return super().evaluate(*given, **rest)
+            return super().evaluate(*args, **rest)
 
-    def _evaluate(self, *given: Any, **rest: Any) -> Any:
+    def _evaluate(self, *args: Any, **rest: Any) -> Any:
         try:
-            return super()._evaluate(*given, **rest)
+            return super()._evaluate(*args, **rest)
         except Canceled:
             if self._reporter.unsaved:
-                # With `control.should_evaluate`, by which a resumed run knows that this is due.
+                # The checkpoint has `control.should_evaluate`, so a resumed run validates first.
                 self._save_checkpoint(self.model, None)
                 self.callback_handler.on_save(self.args, self.state, self.control)
             raise
 
-    def _prepare_for_training(self, *given: Any, **rest: Any) -> Any:
-        prepared = super()._prepare_for_training(*given, **rest)
+    def _prepare_for_training(self, *args: Any, **rest: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **rest)
         if self.control.should_evaluate:
             self._determine_best_metric(self._evaluate(None, None), None)
         return prepared
 
-    def _run_epoch(self, **given: Any) -> None:
-        # The Trainer would do another step of a run that had ended within an epoch.
+    def _run_epoch(self, **values: Any) -> None:
+        # The Trainer would do another step if the last step was within an epoch.
         if self.state.global_step >= self.state.max_steps:
             return
         if isinstance(self.train_dataset, _Redrawn):
-            self.train_dataset.epoch = given["epoch"]
-        super()._run_epoch(**given)
+            self.train_dataset.epoch = values["epoch"]
+        super()._run_epoch(**values)
 
 
 def arguments(
     request: TrainingRequest,
     seed: int,
     schema: type[transformers.TrainingArguments] = transformers.TrainingArguments,
-    **given: Any,
+    **overrides: Any,
 ) -> Any:
-    """Trainer arguments that all runs share, as a `schema`, with `given` on top."""
+    """Return the Trainer arguments shared by all runs as a `schema`, updated with `overrides`."""
     request.checkpoints.mkdir(parents=True, exist_ok=True)
     shared: dict[str, Any] = {
         "output_dir": str(request.checkpoints),
@@ -227,7 +227,7 @@ def arguments(
         "logging_strategy": "steps",
         "logging_steps": 1,
         "save_total_limit": 2,
-        # The control tells whether a validation is due.
+        # The restored control tells whether a validation is due.
         "restore_callback_states_from_checkpoint": True,
         "report_to": [],
         "disable_tqdm": True,
@@ -237,14 +237,14 @@ def arguments(
         "lr_scheduler_type": "linear",
         "remove_unused_columns": False,
     }
-    return schema(**{**shared, **given})
+    return schema(**{**shared, **overrides})
 
 
 def epoch_arguments(
-    request: TrainingRequest, settings: Any, rows: int, *, best: str = "loss", **given: Any
+    request: TrainingRequest, settings: Any, rows: int, *, best: str = "loss", **overrides: Any
 ) -> Any:
-    """Trainer arguments of a run over `rows` examples that is validated after each epoch, with
-    `given` on top. The epoch is kept that is best by the metric `best`."""
+    """Return Trainer arguments for a run over `rows` examples with a validation after each epoch,
+    updated with `overrides`. The best epoch by the metric `best` is kept."""
     return arguments(
         request,
         settings.seed,
@@ -258,16 +258,16 @@ def epoch_arguments(
             "metric_for_best_model": best,
             "greater_is_better": best != "loss",
             "bf16": fast_bfloat16(),
-            **given,
+            **overrides,
         },
     )
 
 
 def step_arguments(
-    request: TrainingRequest, settings: Any, *, save_steps: int, **given: Any
+    request: TrainingRequest, settings: Any, *, save_steps: int, **overrides: Any
 ) -> Any:
-    """Trainer arguments of a run of `settings.steps` steps that is not validated meanwhile, with
-    `given` on top."""
+    """Return Trainer arguments for a run of `settings.steps` steps without validations, updated
+    with `overrides`."""
     return arguments(
         request,
         settings.seed,
@@ -282,7 +282,7 @@ def step_arguments(
             "save_steps": save_steps,
             "logging_steps": 10,
             "prediction_loss_only": True,
-            **given,
+            **overrides,
         },
     )
 
@@ -304,21 +304,21 @@ def world_size() -> int:
 
 
 def step_count(rows: int, settings: Any) -> int:
-    """Return the optimizer steps of a run over `rows` examples, by its settings."""
-    a_step = settings.batch_size * getattr(settings, "gradient_accumulation", 1) * world_size()
+    """Return the number of optimizer steps of a run over `rows` examples, by its settings."""
+    per_step = settings.batch_size * getattr(settings, "gradient_accumulation", 1) * world_size()
     limit: int | None = getattr(settings, "max_steps", None)
-    return limit or -(-rows // a_step) * int(settings.epochs)
+    return limit or -(-rows // per_step) * int(settings.epochs)
 
 
 def fast_bfloat16() -> bool:
-    """True when this machine multiplies in bfloat16 in hardware; twice as fast where it does."""
+    """Return whether this machine multiplies bfloat16 in hardware, which is twice as fast."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def resume_point(request: TrainingRequest, progress: Progress) -> str | None:
-    """Return the checkpoint to resume from, and report it to the progress log."""
+    """Return the checkpoint from which to resume, and log it."""
     if request.resume_from is None:
         return None
     progress.log(f"Resuming from {request.resume_from.name}.")
@@ -334,22 +334,22 @@ def run_trainer(
     save: Callable[[Path], None] | None = None,
     compare: bool = False,
 ) -> tuple[dict[str, float], str]:
-    """Train, validate the weights that are kept, and save them.
+    """Train, validate the final weights, and save them.
 
     Args:
-        trainer: Set up, with a validation split.
+        trainer: A Trainer with a validation split.
         processor: Tokenizer or processor, saved with the model.
         request: The run.
-        progress: Told what happens.
-        save: Writes the version's files into a folder; model and processor when None.
-        compare: Whether to validate before the first step too.
+        progress: Receives reports.
+        save: Writes the version's files into a folder; None saves model and processor.
+        compare: Validate before the first step too.
 
     Returns:
         The Trainer's metrics on the validation split (`eval_…`; with `compare` also `before_…`),
         and a sentence on the weights.
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requested the end.
     """
     trainer.remove_callback(transformers.PrinterCallback)
     before: dict[str, float] = {}
@@ -367,8 +367,8 @@ def run_trainer(
         processor.save_pretrained(request.output)
         finish_config(request.output)
     if before:
-        told = f"{before['before_loss']:.3f} before, {metrics['eval_loss']:.3f} after"
-        return metrics, f"Loss on the validation split: {told}."
+        losses = f"{before['before_loss']:.3f} before, {metrics['eval_loss']:.3f} after"
+        return metrics, f"Loss on the validation split: {losses}."
     best = trainer.state.best_global_step
     if best:
         return metrics, f"The weights of step {best} were the best on the validation split."
@@ -376,7 +376,7 @@ def run_trainer(
 
 
 def finish_config(folder: Path, **changes: Any) -> None:
-    """Rewrite `config.json` without paths of this machine, with `changes` on top."""
+    """Rewrite `config.json` with `changes` and without paths of this machine."""
     path = folder / "config.json"
     config = json.loads(path.read_text())
     config.pop("_name_or_path", None)

@@ -1,8 +1,8 @@
-"""95 % confidence intervals of scores that have no formula of their own, by resampling the rows.
+"""95 % confidence intervals, by resampling the rows, of scores without a formula for them.
 
 The percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13):
-the rows are drawn again with replacement a thousand times, the score is computed each time, and the
-middle 95 % of what came out is the interval. For scores of texts as in Koehn, Statistical
+the rows are drawn with replacement a thousand times, the score is computed each time, and the
+middle 95 % of these scores is the interval. For scores of texts as in Koehn, Statistical
 Significance Tests for Machine Translation Evaluation, EMNLP 2004.
 """
 
@@ -20,13 +20,13 @@ _QUANTILES = (0.025, 0.975)
 
 
 def interval(score: float, resampled: Sequence[float] | np.ndarray, n: int) -> dict[str, Any]:
-    """{low, high, n, method}, as far as the resampled scores reach around the score."""
+    """Return {low, high, n, method} from resampled scores, widened to include the score."""
     low, high = (float(bound) for bound in np.quantile(resampled, _QUANTILES))
     return {"low": min(low, score), "high": max(high, score), "n": n, "method": METHOD}
 
 
 def bootstrap(score: float, of: Callable[[np.ndarray], float], n: int) -> dict[str, Any]:
-    """The interval of a score; `of` computes it on the rows with these numbers (0 to n - 1)."""
+    """Return the interval of a score; `of` computes it on rows by number (0 to n - 1)."""
     return interval(score, [of(rows) for rows in _draws(n)], n)
 
 
@@ -39,35 +39,35 @@ def _draws(n: int) -> Iterator[np.ndarray]:
 def f1_intervals(
     truth: np.ndarray, guesses: np.ndarray, scores: dict[str, float], labels: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Intervals of `macro_f1` and `f1_<label>` in `scores`; `truth` and `guesses` number labels.
+    """Return intervals of `macro_f1` and `f1_<label>`; `truth` and `guesses` are label indices.
 
-    To draw rows again is to draw how many fall into each cell of the confusion matrix, from a
-    multinomial distribution; that takes no longer for more rows.
+    Resampling rows is equivalent to drawing the counts in the cells of the confusion matrix from a
+    multinomial distribution, whose cost does not depend on the number of rows.
     """
     cells, counts = np.unique(truth * len(labels) + guesses, return_counts=True)
-    true, said = cells // len(labels), cells % len(labels)
+    true, guessed = cells // len(labels), cells % len(labels)
     generator = np.random.default_rng(_SEED)
-    found = np.empty((RESAMPLES, len(labels)))
+    resampled = np.empty((RESAMPLES, len(labels)))
     for number in range(RESAMPLES):
         drawn = generator.multinomial(len(truth), counts / len(truth))
-        right = np.bincount(true[true == said], drawn[true == said], len(labels))
-        both = np.bincount(true, drawn, len(labels)) + np.bincount(said, drawn, len(labels))
-        # A label that neither stands there nor was said counts as nought, as in the score itself.
-        found[number] = 2 * right / np.maximum(both, 1)
-    made = {"macro_f1": interval(scores["macro_f1"], found.mean(axis=1), len(truth))}
+        right = np.bincount(true[true == guessed], drawn[true == guessed], len(labels))
+        both = np.bincount(true, drawn, len(labels)) + np.bincount(guessed, drawn, len(labels))
+        # A label that is neither true nor guessed counts as 0, as in the score itself.
+        resampled[number] = 2 * right / np.maximum(both, 1)
+    intervals = {"macro_f1": interval(scores["macro_f1"], resampled.mean(axis=1), len(truth))}
     for number, label in enumerate(labels):
         name = f"f1_{label}"
-        made[name] = interval(scores[name], found[:, number], len(truth))
-    return made
+        intervals[name] = interval(scores[name], resampled[:, number], len(truth))
+    return intervals
 
 
 def perplexity_interval(score: float, losses: np.ndarray, tokens: np.ndarray) -> dict[str, Any]:
-    """The interval of exp(sum of `losses` / sum of `tokens`), both by row, the rows drawn again.
+    """Return the interval of exp(sum of `losses` / sum of `tokens`), both given by row.
 
-    Rows and not tokens are drawn: the tokens of one answer are not independent of each other.
+    Rows are drawn, not tokens, because the tokens of one answer depend on each other.
     """
 
-    def again(rows: np.ndarray) -> float:
+    def perplexity(rows: np.ndarray) -> float:
         return float(np.exp(min(losses[rows].sum() / tokens[rows].sum(), 50.0)))
 
-    return bootstrap(score, again, len(losses))
+    return bootstrap(score, perplexity, len(losses))

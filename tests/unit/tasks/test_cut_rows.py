@@ -67,7 +67,7 @@ def test_an_evaluation_counts_its_cut_rows_and_says_so(minilm: Path, tmp_path: P
     found = evaluate(EvaluationRequest(plan, folder, None, data), progress)
     assert found.sample_size == 20
     assert found.details["rows_cut"] == 5
-    assert any("5 of 20 rows are longer than is read" in line for line in progress.warnings)
+    assert any("5 of 20 rows are longer than the limit" in line for line in progress.warnings)
     short = write(tmp_path / "short.jsonl", [row for row in rows if row["text"] < "p"] or rows[1:4])
     quiet = Recorder()
     evaluated = evaluate(EvaluationRequest(plan, folder, None, write(short, rows[1:4])), quiet)

@@ -381,7 +381,7 @@ def test_a_model_of_text_refuses_images(tiny: Path) -> None:
 
     engine = GenerationEngine(tiny, architectures=("LlamaForCausalLM",), threads=1, device="cpu")
     try:
-        with pytest.raises(RequestRefused, match="reads text alone"):
+        with pytest.raises(RequestRefused, match="reads only text"):
             submit(engine, "r", [picture()])
     finally:
         engine.close()

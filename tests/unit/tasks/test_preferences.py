@@ -106,7 +106,7 @@ def test_pairs_with_an_answer_that_is_cut_are_counted_once_each_and_told(
     assert some.warnings == [
         "1 of 22 pairs are left out: their prompts leave no room for an answer within "
         f"{window} tokens.",
-        f"3 of 22 rows are longer than is read: {window} tokens (max_length) of a pair.",
+        f"3 of 22 rows are longer than the limit: {window} tokens (max_length) of a pair.",
     ]
     none = Recorder()
     result = train(tiny, tmp_path, none, "none", fitting, max_steps=1, max_length=window)

@@ -204,7 +204,7 @@ def test_texts_that_are_cut_are_counted_in_a_warning(
     content = [*rows(), *texts(16), *texts(17), *texts(43)]
     result = train(base, tmp_path / "some", progress, content, epochs=1)
     assert progress.warnings == [
-        "4 of 36 rows are longer than is read: the first 16 tokens (max_length). "
+        "4 of 36 rows are longer than the limit: the first 16 tokens (max_length). "
         "The longest has 43 tokens."
     ]
     assert result.rows_cut == 4

@@ -457,7 +457,7 @@ def test_captions_that_are_cut_are_counted_by_row_and_told(pipeline: Path, tmp_p
         result = train(pipeline, folder, progress, file, steps=1)
         assert result.rows_cut == cut
         assert progress.warnings == [
-            f"{cut} of 17 rows are longer than is read: the beginning of each caption."
+            f"{cut} of 17 rows are longer than the limit: the beginning of each caption."
         ] * bool(cut)
 
 

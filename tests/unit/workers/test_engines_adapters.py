@@ -98,7 +98,7 @@ def test_requests_on_an_adapter_fail_when_it_is_unloaded(
         (lambda folder: _add(folder, "base_model.model.lm_head.weight"), "not a weight of LoRA"),
         # These take the memory or the time of all others.
         (lambda folder: _set(folder, r=10**6), "rank of 1 to 256"),
-        (lambda folder: _set(folder, target_modules="(.+)+x"), "no list of the modules"),
+        (lambda folder: _set(folder, target_modules="(.+)+x"), "not list the modules"),
         (lambda folder: _set(folder, rank_pattern={"(.+)+x": 2}), "rank_pattern"),
         (lambda folder: _set(folder, r=8), "not an adapter for this base"),
         (lambda folder: _set(folder, target_modules=["nothing"]), "not an adapter for this base"),

@@ -139,7 +139,7 @@ def test_probabilities_biases_and_stop_texts_are_those_of_the_request(llama: Any
     ("options", "reason"),
     [
         ({"presence_penalty": 1.0}, "penalties count the prompt"),
-        ({"echo": True, "logprobs": 1}, "no probabilities of a prompt"),
+        ({"echo": True, "logprobs": 1}, "not report the probabilities of a prompt"),
         ({"logit_bias": {"999999": 1.0}}, "logit_bias names token"),
         ({"max_tokens": 30_000}, "must not exceed"),
     ],

@@ -249,8 +249,8 @@ def run(launcher: LocalLauncher, folder: Path, action: str, *, evaluate: bool = 
 ENDS: dict[str, tuple[bool, Cause, str]] = {
     "bad_name": (False, Cause.CODE, "called 'epoch-1'. Name the folder `checkpoint-`"),
     "elsewhere": (False, Cause.CODE, "into another folder. Write it into `request.checkpoints`."),
-    "link": (False, Cause.CODE, "checkpoint-2, which is no folder"),
-    "missing": (False, Cause.CODE, "checkpoint-3, which is no folder"),
+    "link": (False, Cause.CODE, "checkpoint-2, which is not a folder"),
+    "missing": (False, Cause.CODE, "checkpoint-3, which is not a folder"),
     "inner_link": (False, Cause.CODE, "checkpoint-4 cannot be kept. more is a symbolic link"),
     "many": (False, Cause.CODE, "keeps 65 checkpoints; 64 are kept at most"),
     "type_error": (False, Cause.CODE, "The code of the work failed. TypeError: object of type"),

@@ -276,7 +276,7 @@ EVICTED = {
 @pytest.mark.parametrize(
     ("pod", "why", "ended", "sentence"),
     [
-        (failed(exitCode=137, reason="OOMKilled"), "BackoffLimitExceeded", -9, "limit of memory"),
+        (failed(exitCode=137, reason="OOMKilled"), "BackoffLimitExceeded", -9, "memory limit"),
         (failed(exitCode=1, reason="Error"), "BackoffLimitExceeded", 1, ""),
         (failed(exitCode=STOPPED, reason="Error"), "BackoffLimitExceeded", STOPPED, ""),
         (EVICTED, "BackoffLimitExceeded", STOPPED, "low on resource: memory"),
@@ -308,7 +308,7 @@ def test_the_end_of_a_run_has_a_plain_reason(
     assert found is not None
     assert found.status == ended
     assert sentence in found.sentence
-    assert found.retry is (sentence != "limit of memory")
+    assert found.retry is (sentence != "memory limit")
 
 
 def test_a_train_job_that_someone_deletes_is_a_run_that_stopped(
@@ -332,7 +332,7 @@ def test_a_run_that_kueue_suspends_is_not_resumed_by_it(root: Path, cluster: Clu
     assert starts.poll(handle) is None
     assert cluster.jobs == {}
     assert starts.poll(handle) == Ended(
-        STOPPED, sentence="Kubernetes ended the run. Kueue gave its place to another one."
+        STOPPED, sentence="Kubernetes ended the run. Kueue gave its place to another run."
     )
 
 

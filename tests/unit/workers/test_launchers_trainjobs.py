@@ -141,7 +141,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "restarts": (lambda it: jobset(it).update(failurePolicy={"maxRestarts": 3}), "repeats runs"),
     "retries": (lambda it: job(it).pop("backoffLimit"), "repeats runs"),
     "policy": (lambda it: pod(it).update(restartPolicy="OnFailure"), "repeats runs"),
-    "token": (lambda it: pod(it).pop("automountServiceAccountToken"), "token of the cluster"),
+    "token": (lambda it: pod(it).pop("automountServiceAccountToken"), "cluster token"),
     "secret": (lambda it: pod(it)["volumes"].append(SECRET), "claims and empty folders only"),
     "variable": (lambda it: pod(it)["containers"][0]["env"].append(FROM), "from other objects"),
     "volume": (lambda it: pod(it)["volumes"][0].update(name="files"), "'data'"),

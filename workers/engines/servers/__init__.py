@@ -1,1 +1,1 @@
-"""Engines that other programs run: a server in a process of its own, reached over a Unix socket."""
+"""Engines of other projects: each runs as a server process, reached over a Unix socket."""

@@ -1,7 +1,7 @@
-"""Requests to a server on a Unix socket, and its answers as they come.
+"""Requests to a server on a Unix socket, and its streamed answers.
 
-Answers are parsed by orjson, which refuses lone surrogates and numbers that are not finite: neither
-can be sent to a caller.
+orjson parses the answers, because it refuses lone surrogates and numbers that are not finite, which
+cannot be sent to a caller.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 import orjson
 
-# A line of an answer holds one token, or the end with the settings of the request.
+# A line of an answer contains one token, or the end and the settings of the request.
 MAX_LINE = 4 * 1024 * 1024
 MAX_BODY = 16 * 1024 * 1024
 
 
 class ServerFailed(Exception):
-    """The server did not answer, or not as it should."""
+    """The server did not answer, or its answer is malformed."""
 
 
 class ServerRefused(Exception):
@@ -67,7 +67,7 @@ class Stream:
     """One streamed answer. One thread reads it; any thread may close it.
 
     Args:
-        address: The server's.
+        address: Address of the server.
         timeout: Seconds without a byte after which the server counts as failed.
     """
 
@@ -97,7 +97,7 @@ class Stream:
         try:
             self._connection.connect()
             self._channel = self._connection.sock
-            # `close` found no socket to shut down, if it was called before.
+            # An earlier `close` had no socket to shut down.
             if self.closed:
                 raise ServerFailed("the request was ended before it was sent")
             response = _sent(self._connection, "POST", target, body)
@@ -112,10 +112,10 @@ class Stream:
             raise ServerFailed(f"{type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        """End the request: the server notices that the reader is gone."""
+        """End the request; the server notices the closed connection."""
         self.closed = True
         if self._channel is not None:
-            with contextlib.suppress(OSError):  # It has ended already.
+            with contextlib.suppress(OSError):  # The connection has ended already.
                 self._channel.shutdown(socket.SHUT_RDWR)
 
 
@@ -126,7 +126,7 @@ def call(
 
     Raises:
         ServerRefused: the server refused the request.
-        ServerFailed: it did not answer in time, or not in JSON.
+        ServerFailed: it did not answer in time, or the answer is not JSON.
     """
     connection = _Connection(address, timeout)
     try:
@@ -153,7 +153,7 @@ def _sent(connection: _Connection, method: str, target: str, body: Any) -> http.
 
 
 def _reason(data: bytes) -> str:
-    """Return the sentence of an error in OpenAI's shape, or the beginning of what there is."""
+    """Return the message of an error in OpenAI's format, else the beginning of the body."""
     try:
         error = orjson.loads(data)["error"]
         return str(error["message"] if isinstance(error, dict) else error)[:500]

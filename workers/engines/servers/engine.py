@@ -1,8 +1,8 @@
-"""An engine whose model runs in a server process: prompts are made here, tokens come from there.
+"""An engine whose model runs in a server process.
 
-Prompts are rendered and tokenized by our own processes, so that the checks on control tokens hold,
-and go to the server as tokens. Each row has a thread that reads its tokens and a connection that
-closes when the row ends: that is how a server learns of a cancellation.
+Assay's own processes render and tokenize prompts, so that the checks on control tokens hold; the
+server receives tokens. Each row has a thread that reads its tokens, and a connection that closes
+when the row ends, which tells the server of a cancellation.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _ENDED = "The model's server ended; the request can be sent again."
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token that a server made. `spoken` is the text of the last `count` tokens, where only this
-    one of them is known."""
+    """A token from a server. `spoken` is the text of the last `count` tokens if the server named
+    only this one of them."""
 
     number: int
     score: TokenScore | None = None
@@ -48,8 +48,8 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The end of an answer: `finish` is `stop` or `length`, `count` the number of tokens that no
-    event before has counted."""
+    """The end of an answer: `finish` is `stop` or `length`, `count` the number of tokens that
+    earlier events have not counted."""
 
     finish: str
     count: int
@@ -61,17 +61,17 @@ class Dialect(Protocol):
     target: str
 
     def check(self, request: EngineRequest, options: SamplingOptions) -> None:
-        """Raise RequestRefused for what the server cannot do."""
+        """Raise RequestRefused if the server does not support the options."""
 
     def body(self, row: Row, scope: str) -> dict[str, Any]:
-        """Return the request for a row's tokens. `scope` names whose request it is."""
+        """Return the request for a row's tokens. `scope` identifies the owner of the request."""
 
     def tokens(self, row: Row, event: Mapping[str, Any]) -> Iterator[Token]:
-        """Yield the tokens in one event of the answer. Raises ServerFailed for a malformed one."""
+        """Yield the tokens in one event of the answer. Raises ServerFailed if it is malformed."""
 
     def end(self, row: Row, event: Mapping[str, Any]) -> End | None:
-        """Return the end that an event states, or None. Raises ServerFailed for an answer that was
-        cut off."""
+        """Return the end that an event reports, or None. Raises ServerFailed if the answer was cut
+        off."""
 
     def measure(self, row: Row, server: ServerProcess, scope: str) -> float:
         """Return the summed nats of the row's reference. Raises as `Stream.events`."""
@@ -83,11 +83,11 @@ class ServedEngine:
     Args:
         dialect: Requests and answers of the server.
         tokenizer: The model's own.
-        eos: The tokens that end an answer.
-        vocabulary: For grammars and the texts of tokens.
+        eos: Tokens that end an answer.
+        vocabulary: Tokenizer for grammars and texts of tokens.
         max_context: Prompt and answer together, in tokens.
-        max_rows: Answers that are generated together; half of them at most are one request's.
-        max_positions: Positions of all running rows together; the server has room for them.
+        max_rows: Answers that are generated together; one request gets at most half of them.
+        max_positions: Limit on the positions of all running rows together.
     """
 
     def __init__(
@@ -125,20 +125,20 @@ class ServedEngine:
 
     @property
     def working_s(self) -> float:
-        """Return 0: its server's requests have limits of their own."""
+        """Return 0: requests to the server have separate time limits."""
         return 0.0
 
     @property
     def fault(self) -> str:
-        """Return why the server has ended; empty while it runs."""
+        """Reason why the server has ended; empty while it runs."""
         return "" if self._server is None else self._server.fault
 
     def add_adapter(self, name: str, folder: Path) -> None:
-        """Raise ValueError: this server takes none."""
+        """Raise ValueError: this server takes no adapters."""
         raise ValueError("Models of this engine take no adapters.")
 
     def remove_adapter(self, name: str) -> None:
-        """Raise ValueError: this server takes none."""
+        """Raise ValueError: this server takes no adapters."""
         raise ValueError("Models of this engine take no adapters.")
 
     def submit(self, request: EngineRequest, sink: Sink) -> None:
@@ -166,7 +166,7 @@ class ServedEngine:
         self._admit()
 
     def cancel(self, request_id: str) -> None:
-        """End a request now; unknown and ended ones are ignored."""
+        """End a request immediately; unknown and ended requests are ignored."""
         self._prompts.cancel(request_id)
         with self._lock:
             if request_id not in self._known:
@@ -175,7 +175,7 @@ class ServedEngine:
         self._drop(lambda row: row.request_id == request_id)
 
     def close(self) -> None:
-        """Fail what runs and waits, and end the server."""
+        """Fail running and waiting requests, and end the server."""
         with self._lock:
             self._closing = True
         self._drop(lambda row: True)
@@ -185,12 +185,12 @@ class ServedEngine:
         self._prompts.close()
 
     def end_server(self, fault: str) -> None:
-        """End the server for a reason, as if it had ended by itself."""
+        """End the server because of a fault, as if it had ended by itself."""
         if self._server is not None:
             self._server.fail(fault)
 
     def _server_ended(self) -> None:
-        """Fail what waits; what runs notices by itself."""
+        """Fail waiting rows; running rows notice the end by themselves."""
         self._drop(lambda row: True)
 
     def _check_room(self, request: EngineRequest, rows: int) -> None:
@@ -206,7 +206,7 @@ class ServedEngine:
             )
         if len(self._waiting) + rows > MAX_WAITING:
             raise RequestRefused(
-                f"{len(self._waiting)} answers wait already; try again shortly.",
+                f"{len(self._waiting)} answers are waiting already; try again shortly.",
                 code="engine_overloaded",
                 status=429,
             )
@@ -235,7 +235,7 @@ class ServedEngine:
             self._waiting = left + self._waiting
 
     def _drop(self, leaves: Any) -> None:
-        """End waiting rows for which `leaves` is true, and close the streams of running ones."""
+        """End waiting rows for which `leaves` is true; close the streams of such running rows."""
         with self._lock:
             gone = [row for row in self._waiting if leaves(row)]
             self._waiting = deque(row for row in self._waiting if not leaves(row))
@@ -255,7 +255,7 @@ class ServedEngine:
             if self._is_over(row):
                 self._end(row)
                 return
-            self._say(row, row.begin)
+            self._send(row, row.begin)
             if row.reference and self._server is not None:
                 nats = self._dialect.measure(row, self._server, self._scopes[row.request_id])
                 if not math.isfinite(nats):
@@ -270,17 +270,17 @@ class ServedEngine:
             self._end(row)
         except RequestRefused as error:
             code, message, status = error.code, str(error), error.status
-            self._say(row, lambda: row.fail(code, message, status))
+            self._send(row, lambda: row.fail(code, message, status))
         except ServerRefused as error:
             logger.error("The server refused request %s: %s", row.request_id, error)
-            self._say(row, lambda: row.fail("engine_error", "The model's server failed.", 500))
+            self._send(row, lambda: row.fail("engine_error", "The model's server failed.", 500))
         except ServerFailed as error:
             if not self._is_over(row):
-                logger.error("The server broke request %s off: %s", row.request_id, error)
+                logger.error("The server ended request %s early: %s", row.request_id, error)
             self._end(row, broken=True)
         except BaseException as error:
             logger.exception("a row of request %s failed", row.request_id)
-            self._say(row, lambda: row.fail("engine_error", "The engine failed.", 500))
+            self._send(row, lambda: row.fail("engine_error", "The engine failed.", 500))
             raise_exits(error)
         finally:
             with self._lock:
@@ -315,7 +315,7 @@ class ServedEngine:
             self._take(row, Token(min(self._eos), count=max(1, end.count)))
             return
         self._check_count(row, end.count, least=0)
-        self._say(row, lambda: row.cut(end.count))
+        self._send(row, lambda: row.cut(end.count))
 
     def _check_count(self, row: Row, count: int, *, least: int = 1) -> None:
         if not least <= count <= row.limit - row.produced:
@@ -325,7 +325,7 @@ class ServedEngine:
         self._check_count(row, token.count)
         if not 0 <= token.number < self._vocabulary.size:
             raise ServerFailed("an event names a token that does not exist")
-        self._say(
+        self._send(
             row,
             lambda: row.take(
                 token.number, self._eos, token.score, spoken=token.spoken, count=token.count
@@ -342,27 +342,27 @@ class ServedEngine:
         )
 
     def _end(self, row: Row, *, broken: bool = False) -> None:
-        """Send the end of a row that fits what happened to it."""
+        """Send the last event of a row, by the reason for its end."""
         if row.finish is not None:
-            self._say(row, row.end)
+            self._send(row, row.end)
         elif row.request_id in self._canceled or row.choices.over:
-            self._say(row, lambda: row.end("canceled"))
+            self._send(row, lambda: row.end("canceled"))
         elif row.adapter in self._unloaded:
-            self._say(
+            self._send(
                 row,
                 lambda: row.fail(
                     "adapter_unloaded", f"{row.adapter} was taken out of service.", 503
                 ),
             )
         elif self._closing:
-            self._say(row, lambda: row.fail("engine_stopped", "The engine was stopped.", 503))
+            self._send(row, lambda: row.fail("engine_stopped", "The engine was stopped.", 503))
         elif broken or self.fault:
-            self._say(row, lambda: row.fail("engine_error", _ENDED, 503))
+            self._send(row, lambda: row.fail("engine_error", _ENDED, 503))
         else:
-            self._say(row, lambda: row.end("length" if row.limit == 0 else "stop"))
+            self._send(row, lambda: row.end("length" if row.limit == 0 else "stop"))
 
-    def _say(self, row: Row, action: Any) -> None:
-        """Let one thread of a request at a time send its events."""
+    def _send(self, row: Row, action: Any) -> None:
+        """Run an action that sends events; only one thread of a request may send at a time."""
         with self._events[row.request_id]:
             action()
 
@@ -381,7 +381,7 @@ class ServedEngine:
 def token_score(
     vocabulary: Vocabulary, text: bytes, log: float, likeliest: Iterable[tuple[int, float]]
 ) -> TokenScore:
-    """Return a token's score as answers state it: texts as Latin-1. Raises ServerFailed."""
+    """Return a token's score in the format of answers, texts in Latin-1. Raises ServerFailed."""
     pairs = [(vocabulary.bytes_of(token).decode("latin-1"), value) for token, value in likeliest]
     if not all(map(math.isfinite, [log, *(value for _, value in pairs)])):
         raise ServerFailed("a probability is not a finite number")

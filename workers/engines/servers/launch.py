@@ -1,13 +1,13 @@
 """Start a server confined to its files, without network and without privileges, and end it with
 its parent.
 
-Run as `python -I -m workers.engines.servers.launch PATHS COMMAND…`, where PATHS are those of
+Run as `python -I -m workers.engines.servers.launch PATHS COMMAND…`, where PATHS are the argument of
 `landlock.ruleset` as JSON, or `null` for a server that is not confined. It prints one line of JSON,
-`{"pid": …, "isolated": …}`, then waits for the server. The end of its standard input, which its
-parent holds open, kills the server. Loads the standard library and `registry.sandbox` alone.
+`{"pid": …, "isolated": …}`, then waits for the server. Its parent holds its standard input open;
+the end of that input kills the server. Loads only the standard library and `registry.sandbox`.
 
-Where the kernel allows no network and `/dev/shm` of its own, `isolated` is false: the server has
-the worker's.
+If the kernel does not allow a separate network and `/dev/shm`, `isolated` is false and the server
+shares the worker's.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from registry.sandbox.system_calls import deny_limits_of_others
 
 
 def _in_child(rules: int | None) -> None:
-    for taken in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(taken, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     end_with_parent()
     drop_capabilities()
     if rules is not None:
@@ -42,19 +42,19 @@ def _in_child(rules: int | None) -> None:
 
 
 def main(paths: str, command: list[str]) -> int:
-    """Run the command until it ends, or standard input does; returns its exit status.
+    """Run the command until it or standard input ends; returns its exit status.
 
     Raises:
-        OSError: the kernel does not confine it.
+        OSError: the kernel does not confine the server.
     """
     forgo_privileges()
-    # A signal to all processes of a worker would leave behind what the server has started.
-    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
+    # A signal to all processes of a worker would end this one before it kills the server's.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     isolated = isolate()
     allowed = json.loads(paths)
-    # Its paths are those of the new mounts.
+    # Open the paths after `isolate`, so that they are those of the new mounts.
     rules = None if allowed is None else landlock.ruleset(allowed)
     server = subprocess.Popen(
         command,
@@ -77,7 +77,7 @@ def main(paths: str, command: list[str]) -> int:
     os.close(1)
     threading.Thread(target=watch, daemon=True).start()
     status = server.wait()
-    kill()  # Processes that it started may have outlived it.
+    kill()  # Child processes may have outlived the server.
     return status if status >= 0 else 128 - status
 
 

@@ -1,6 +1,6 @@
-"""Text generation by llama.cpp, from a GGUF that is served as it was approved.
+"""Text generation by llama.cpp, from the approved GGUF without conversion.
 
-It answers on the CPU, and on a GPU where the installed build of llama.cpp uses one.
+It runs on the CPU, or on a GPU if the installed build of llama.cpp uses one.
 """
 
 from __future__ import annotations
@@ -25,34 +25,33 @@ from workers.engines.servers.offered import LLAMA_CPP, llama_cpp_version
 from workers.engines.servers.process import KEY_FILE, ServerLimits, ServerProcess
 
 MAX_ROWS = 16
-# Positions of all rows together, whose keys and values are allocated at the start.
+# Positions of all rows together; their keys and values are allocated at the start.
 MAX_POSITIONS = 32_768
 _FORCED = 1_000.0  # more than any logit
 _SEEDS = 2**32 - 1  # the last one stands for a random seed
 
 
 def gguf_in(folder: Path) -> Path:
-    """Return the one GGUF of a folder. Raises UnsupportedModel."""
-    found = sorted(folder.glob("*.gguf"))
-    if len(found) != 1:
-        raise UnsupportedModel(f"llama.cpp serves one GGUF; the version holds {len(found)}.")
-    return found[0]
+    """Return the only GGUF of a folder. Raises UnsupportedModel."""
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) != 1:
+        raise UnsupportedModel(f"llama.cpp serves one GGUF; the version holds {len(files)}.")
+    return files[0]
 
 
 class LlamaCppEngine(ServedEngine):
     """One GGUF in llama.cpp's server.
 
     Args:
-        folder: Verified files: the GGUF, and the config and tokenizer that were made of it.
+        folder: Verified files: the GGUF, and the config and tokenizer extracted from it.
         architectures: Names of the architectures that may be loaded.
-        threads: CPU threads that it may use.
+        threads: CPU threads that llama.cpp may use.
         runner: Not used.
-        dtype: Not used: the file states how its weights are stored.
+        dtype: Not used: the file specifies the types of its weights.
         limits: Bounds on the server.
 
     Raises:
-        UnsupportedModel: The folder holds no GGUF that llama.cpp loads, or llama.cpp is not
-            installed.
+        UnsupportedModel: llama.cpp is not installed, or cannot load a GGUF of the folder.
     """
 
     def __init__(
@@ -107,24 +106,24 @@ class LlamaCppEngine(ServedEngine):
 
 
 def _command(settings: Mapping[str, Any], socket: Path) -> list[str]:
-    told = json.dumps({**settings, "socket": str(socket), "key": str(socket.with_name(KEY_FILE))})
-    return [sys.executable, "-I", str(Path(llama_cpp_process.__file__)), told]
+    text = json.dumps({**settings, "socket": str(socket), "key": str(socket.with_name(KEY_FILE))})
+    return [sys.executable, "-I", str(Path(llama_cpp_process.__file__)), text]
 
 
 def end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
-    """Return the tokens that end an answer, by the generation config and the tokenizer.
+    """Return the tokens that end an answer, from the generation config and the tokenizer.
 
     Raises:
-        UnsupportedModel: there is none.
+        UnsupportedModel: neither names such a token.
     """
-    stated: Any = None
+    configured: Any = None
     if (folder / "generation_config.json").is_file():
-        stated = read_json(folder / "generation_config.json").get("eos_token_id")
-    tokens = stated if isinstance(stated, list) else [stated]
-    found = frozenset(each for each in [*tokens, tokenizer.eos_token_id] if type(each) is int)
-    if not found:
+        configured = read_json(folder / "generation_config.json").get("eos_token_id")
+    tokens = configured if isinstance(configured, list) else [configured]
+    ends = frozenset(each for each in [*tokens, tokenizer.eos_token_id] if type(each) is int)
+    if not ends:
         raise UnsupportedModel("The model names no token that ends an answer.")
-    return found
+    return ends
 
 
 class _LlamaCpp:
@@ -144,8 +143,8 @@ class _LlamaCpp:
             )
         if options.echo and options.logprobs is not None:
             raise RequestRefused(
-                "This deployment runs on llama.cpp, which states no probabilities of a prompt; "
-                "leave echo or logprobs out.",
+                "This deployment runs on llama.cpp, which does not report the probabilities of a "
+                "prompt; leave echo or logprobs out.",
                 code="unsupported_parameter",
             )
 
@@ -156,9 +155,9 @@ class _LlamaCpp:
             "n_predict": row.limit,
             "stream": True,
             "return_tokens": True,
-            # No other request's prompt is used again: its time would tell of it.
+            # Prompts are not reused, because an answer's time would reveal other requests' prompts.
             "cache_prompt": False,
-            # Only what the request states, in the order of our own engine.
+            # Only the samplers that a request can set, in the order of our own engine.
             "samplers": ["temperature", "top_p"],
             "temperature": 0.0 if sampling.greedy else sampling.temperature,
             "top_p": sampling.top_p,
@@ -178,16 +177,16 @@ class _LlamaCpp:
     def tokens(self, row: Row, event: Mapping[str, Any]) -> Iterator[Token]:
         if "error" in event:
             raise ServerFailed(str(event["error"])[:300])
-        made = event.get("tokens") or []
-        if event.get("stop") or not made:
+        numbers = event.get("tokens") or []
+        if event.get("stop") or not numbers:
             return
-        if len(made) != 1:
-            raise ServerFailed(f"an event has {len(made)} tokens")
-        (number,) = made
-        # The tokens within a character come together, and only the last one is named.
+        if len(numbers) != 1:
+            raise ServerFailed(f"an event has {len(numbers)} tokens")
+        (number,) = numbers
+        # Tokens of one character arrive in one event, which names only the last of them.
         count = int(event["tokens_predicted"]) - row.produced
         if type(number) is not int or count < 1:
-            raise ServerFailed("an event counts its tokens wrongly")
+            raise ServerFailed("an event has a wrong count of tokens")
         spoken = None if count == 1 else str(event["content"])
         yield Token(number, self._score(row, event), spoken, count)
 
@@ -197,7 +196,7 @@ class _LlamaCpp:
         finish = {"eos": "stop", "limit": "length"}.get(str(event.get("stop_type")))
         if finish is None:
             raise ServerFailed(f"an answer ended by {str(event.get('stop_type'))[:40]!r}")
-        # Tokens of a character that has not come whole are in no event before.
+        # Earlier events do not include the tokens of an unfinished character.
         return End(finish, int(event["tokens_predicted"]) - row.produced)
 
     def _score(self, row: Row, event: Mapping[str, Any]) -> Any:
@@ -210,9 +209,9 @@ class _LlamaCpp:
         return token_score(self._vocabulary, text, float(entry["logprob"]), tops)
 
     def measure(self, row: Row, server: ServerProcess, scope: str) -> float:
-        """As `Dialect.measure`: forces one token of the reference at a time.
+        """Implement `Dialect.measure`: force one token of the reference at a time.
 
-        The server states what the model itself gives each token, before the bias that forces it.
+        The server reports the model's own probability of each token, without the forcing bias.
         """
         nats, prompt = 0.0, list(row.prompt)
         for token in row.reference:

