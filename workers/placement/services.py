@@ -23,12 +23,12 @@ def deployment_place(
 ) -> Deployment:
     """Change the replica settings of a live deployment; the controller acts on them at once.
 
-    They are operational: no approval names them, and changing them needs none.
+    These settings are operational, so changing them needs no approval.
 
     Raises:
-        NotFound: it does not exist, or the actor may not see it.
+        NotFound: the deployment does not exist, or the actor may not see it.
         NotPermitted: the policy denies it.
-        WrongState: it is stopped or refused.
+        WrongState: the deployment is stopped or refused.
     """
     seen = deployment_get(actor=actor, deployment_id=deployment_id)
     decision = authorize(
