@@ -38,18 +38,18 @@ class Clock:
 
     def follow(self, date: str, *, asked: float) -> None:
         """Use the `Date` of an answer whose request was sent at `asked` on the monotonic clock."""
-        came = time.monotonic()
-        if came - asked > LONGEST_ANSWER_S:
+        received = time.monotonic()
+        if received - asked > LONGEST_ANSWER_S:
             return
         try:
-            there = parsedate_to_datetime(date).timestamp() + 0.5
+            remote = parsedate_to_datetime(date).timestamp() + 0.5
         except (TypeError, ValueError, OverflowError):
             return
-        ahead = time.time() - there
+        ahead = time.time() - remote
         wrong = abs(ahead) > TOLERATED_S
         if wrong != (self._base is not None):
             self._tell(ahead, wrong=wrong)
-        self._base = there - came if wrong else None
+        self._base = remote - received if wrong else None
         self._ahead_s = round(ahead, 1) if wrong else 0.0
 
     def _tell(self, ahead: float, *, wrong: bool) -> None:

@@ -122,8 +122,10 @@ class SessionWatch:
             for holder in blockage.holders
         }
         holders |= {_transaction(session) for session in sessions if session.advisory}
-        there = {_transaction(session) for session in sessions}
-        self._blocked = Counter({key: n for key, n in self._blocked.items() if key in there})
+        open_transactions = {_transaction(session) for session in sessions}
+        self._blocked = Counter(
+            {key: n for key, n in self._blocked.items() if key in open_transactions}
+        )
         self._blocked.update(holders)
 
     def _reason(self, session: Session) -> str:
@@ -230,7 +232,7 @@ def sessions_ended() -> str:
     ).first()
     if row is None:
         return ""
-    return f"{row.figures['last']} Is each worker one of yours?"
+    return f"{row.figures['last']} Check that every worker is yours."
 
 
 def sessions_block() -> str:

@@ -54,11 +54,9 @@ _FIRST_NONCE = bytes(NONCE_BYTES)
 LONGEST_S = 3600.0
 # Most remembered requests that were given back; their threads check long before this many come.
 _GIVEN_BACK_MAX = 1_000
-NOT_ADDRESSED = Failed(
-    "unavailable", "The deployment is changing hands between workers; ask again.", 503
-)
+NOT_ADDRESSED = Failed("unavailable", "The deployment is moving between workers; try again.", 503)
 # The gateway sends the request unchanged to other workers of the deployment.
-GIVEN_BACK = Failed("unavailable", "The worker ended before it began; ask again.", 503)
+GIVEN_BACK = Failed("unavailable", "The worker ended before it began the request; try again.", 503)
 
 
 class NotAddressed(Exception):
@@ -217,7 +215,7 @@ class WorkerSeals:
             raise Forged(f"The request cannot be given back: {type(error).__name__}.") from error
         with self._lock:
             if header["request_id"] in self._opened:
-                raise Forged("The request was begun.")
+                raise Forged("The request has begun.")
             if len(self._given_back) >= _GIVEN_BACK_MAX:
                 self._given_back.clear()
             self._given_back.add(text)
@@ -358,7 +356,7 @@ class ReplyReader:
             return self._cipher, holder
         secret = self._secrets.get(holder)
         if secret is None:
-            raise Forged("It comes from a process that does not hold the deployment.")
+            raise Forged("It comes from a process that is not a recipient of the request.")
         return _reply_cipher(secret, self._key, delivery), holder
 
     def _bounced(self, mac: bytes, realm: str) -> Event:

@@ -42,7 +42,7 @@ class Dropped:
                 self._logged_at = time.monotonic()
         if not silent:
             logger.error(
-                "A message on %s was dropped, which no process of Assay sends: %s. %d in all.",
+                "Dropped a message on %s that no process of Assay sends: %s. %d in total.",
                 queue, reason, self.total,
             )  # fmt: skip
 

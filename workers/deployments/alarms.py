@@ -62,7 +62,7 @@ def leases_lapsed() -> str:
     serving = Deployment.objects.filter(state=DeploymentState.SERVING)
     rows = serving.exclude(lease__servable_until__gt=Now())
     names = list(rows.order_by("name").values_list("name", flat=True))
-    return f"Not confirmed, so that they do not serve: {', '.join(names)}." if names else ""
+    return f"Not confirmed by the controller, so not serving: {', '.join(names)}." if names else ""
 
 
 def node_keys_shared() -> str:

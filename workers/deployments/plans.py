@@ -32,7 +32,7 @@ def load_plan(deployment: Deployment) -> LoadPlan:
     if below.kind == VersionKind.ADAPTER:
         adapter, below = _on_base(below)
     if below.kind not in {VersionKind.BASE, VersionKind.FULL}:
-        raise InvalidInput(f"{version} stands on a {below.kind}, which no engine loads.")
+        raise InvalidInput(f"{version} is based on a {below.kind}, which no engine loads.")
     if verdict.until is None:
         raise WrongState(f"Release {release.pk} has no end; it may not serve.")
     task = get_task(version.model.task)

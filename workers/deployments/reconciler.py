@@ -98,7 +98,7 @@ class Reconciler:
         self._consume = consume
         self._cease = cease
         self._woken = threading.Event()
-        self._wanted = threading.Event()
+        self._loads_woken = threading.Event()
         self._missing: list[Assignment] = []
         self._loading: int | None = None
         self._ceased: set[int] = set()
@@ -130,7 +130,7 @@ class Reconciler:
                 logger.exception("Reconciling failed; the next round tries again")
             self._woken.wait(RECONCILE_S)
             self._woken.clear()
-        self._wanted.set()
+        self._loads_woken.set()
         for deployment_id in self._host.loaded():
             self._host.unload(deployment_id)
         try:
@@ -154,8 +154,8 @@ class Reconciler:
                 self.load_missing(stop)
             except Exception:
                 logger.exception("Loading failed; the next round tries again")
-            self._wanted.wait(RECONCILE_S)
-            self._wanted.clear()
+            self._loads_woken.wait(RECONCILE_S)
+            self._loads_woken.clear()
         self._control.close()
 
     def beat(self, stop: threading.Event) -> None:
@@ -185,20 +185,20 @@ class Reconciler:
             worker=self._worker, engines=self._offers, held=list(self._host.loaded())
         )
         servable = {each.deployment_id: each for each in assigned if not each.refusal}
-        wanted = {pk: each for pk, each in servable.items() if not each.leaving}
+        targets = {pk: each for pk, each in servable.items() if not each.leaving}
         self._release_ended(assigned)
         self._lease({pk: now + each.lease_s for pk, each in servable.items()})
         loaded = self._host.loaded()
         here = set(loaded.values())
-        missing = [each for pk, each in wanted.items() if pk not in loaded]
+        missing = [each for pk, each in targets.items() if pk not in loaded]
         # Load bytes that are already here first, since they are the quickest.
         self._missing = sorted(
             missing, key=lambda each: (each.digest not in here, each.deployment_id)
         )
-        self._wanted.set()
+        self._loads_woken.set()
         coming = {each.digest for each in missing if self._may_try(each.deployment_id)}
         for deployment_id, digest in loaded.items():
-            assignment = wanted.get(deployment_id)
+            assignment = targets.get(deployment_id)
             if deployment_id == self._loading:
                 continue  # Its loader checks again whether it may serve.
             if assignment is not None and assignment.digest == digest:
@@ -213,7 +213,7 @@ class Reconciler:
         for each in assigned:
             if each.refusal:
                 self._fail(each.deployment_id, each.name, each.refusal)
-        self._report_ends(wanted)
+        self._report_ends(targets)
         self._forget(now, {each.deployment_id for each in assigned})
 
     def _lease(self, servable_until: dict[int, float]) -> None:
@@ -401,10 +401,10 @@ class Reconciler:
         self._release(deployment_id)
         self._report_end(deployment_id)
 
-    def _report_ends(self, wanted: Collection[int]) -> None:
+    def _report_ends(self, targets: Collection[int]) -> None:
         """Repeat unanswered reports of ended copies, unless the deployment is wanted here again."""
         for deployment_id in list(self._unreported):
-            if deployment_id in wanted:
+            if deployment_id in targets:
                 self._unreported.discard(deployment_id)
             else:
                 self._report_end(deployment_id)

@@ -17,8 +17,8 @@ from workers.deployments.models import Deployment
 
 def task_modality(task: str) -> str:
     """Return a task's modality (`text`, `image`, `audio`, …); empty for an unknown task."""
-    known = TASKS.get(task)
-    return "" if known is None else known.modality
+    declaration = TASKS.get(task)
+    return "" if declaration is None else declaration.modality
 
 
 def deployment_attributes(

@@ -99,9 +99,9 @@ def _checked(
     now: datetime, at: datetime | None, since: datetime | None, until: datetime | None
 ) -> tuple[datetime, datetime | None]:
     if at is not None and (since is not None or until is not None):
-        raise _refused("at", "Ask for a moment (at) or for a span (since, until), not for both.")
+        raise _refused("at", "Request a moment (at) or a span (since, until), not both.")
     if until is not None and since is None:
-        raise _refused("since", "A span begins somewhere: give since as well.")
+        raise _refused("since", "A span needs a start: set since, too.")
     for name, moment in (("at", at), ("since", since), ("until", until)):
         if moment is not None and moment > now:
             raise _refused(
@@ -127,12 +127,12 @@ def _utc(moment: datetime) -> str:
 
 def _periods(actor: Principal, department: Department) -> QuerySet[ServingPeriod]:
     """Return the periods of the department's deployments that the actor may see."""
-    seen = visible_to(
+    visible = visible_to(
         actor, Action.DEPLOYMENT_VIEW, Deployment.objects.all(), resource_type="deployment"
     )
     return (
         ServingPeriod.objects.filter(
-            deployment__in=seen.order_by().values("pk"),
+            deployment__in=visible.order_by().values("pk"),
             deployment__release__departments=department,
         )
         .annotate(stops_at=Coalesce(serves_until("deployment__release__"), _emergency_end()))
@@ -170,7 +170,7 @@ def nothing_said(actor: Principal, question: Question) -> str:
         return f"{nothing}, nor at any other time."
     if first >= (question.until or question.since):
         return f"{nothing}; the first that did began at {_utc(first)}."
-    return f"{nothing}; other times have something on record, from {_utc(first)} on."
+    return f"{nothing}; deployments at other times are on record, from {_utc(first)} on."
 
 
 def period_end(period: ServingPeriod) -> tuple[datetime | None, str]:

@@ -196,7 +196,7 @@ def _insert(person_id: int, release: Release, replicas: ReplicaSettings) -> Depl
         raise WrongState(
             f"{release.deployment_name} was deployed by someone else at the same moment; "
             f"release {release.pk} was not.",
-            hint="Look at the deployment that is there, and try again.",
+            hint="Check the current deployment, then try again.",
         ) from error
 
 
@@ -209,15 +209,15 @@ def deployment_stop(*, actor: Principal, deployment_id: int, reason: str = "") -
         NotPermitted: the policy denies it.
         WrongState: the deployment is already stopped.
     """
-    seen = deployment_get(actor=actor, deployment_id=deployment_id)
+    deployment = deployment_get(actor=actor, deployment_id=deployment_id)
     decision = authorize(
         actor=actor,
         action=Action.DEPLOYMENT_STOP,
-        resource=deployment_resource(seen),
-        context=deployment_context(seen.release),
+        resource=deployment_resource(deployment),
+        context=deployment_context(deployment.release),
     )
     return deployment_move(
-        deployment_id=seen.pk,
+        deployment_id=deployment.pk,
         to=DeploymentState.STOPPED,
         actor=actor,
         message=(reason or "Stopped; no reason was given.")[:1000],

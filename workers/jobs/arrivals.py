@@ -64,7 +64,7 @@ def arrival_append(claim: Claim, *, sha256: str, size: int, offset: int, data: b
         if (folder / sha256).is_file():
             return Offset(offset=size, complete=True)
         if offset + len(data) > size:
-            raise InvalidInput(f"The file has {size} bytes; these would be more.")
+            raise InvalidInput(f"The part would exceed the size of the file, {size} bytes.")
         partial = folder / _partial(sha256, size)
         here = _size(partial)
         if offset != (here or 0):

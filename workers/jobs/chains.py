@@ -103,7 +103,7 @@ def chain_checked(
     for step in then:
         check_data(actor, model, step.dataset_version)
         if step.max_rows is not None and step.max_rows < 1:
-            raise _invalid("An evaluation measures at least one row.")
+            raise _invalid("An evaluation needs at least one row.")
     return None if release is None else chain_draft_checked(actor, model, release)
 
 

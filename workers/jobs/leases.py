@@ -216,7 +216,7 @@ def job_canceled(claim: Claim) -> JobState:
             job_id=claim.job_id,
             to=JobState.CANCELED,
             actor=worker_principal(),
-            reason="The worker stopped, as was asked.",
+            reason="The worker stopped, as requested.",
         )
     return JobState.CANCELED
 

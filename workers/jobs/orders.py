@@ -147,7 +147,7 @@ def _judge(spec: dict[str, Any]) -> ModelVersion | None:
         return None
     version = ModelVersion.objects.select_related("model").get(pk=spec["judge"])
     if version.state != VersionState.TRUSTED:
-        raise WrongState(f"{version}, which was to judge, is {version.state}. Evaluate again.")
+        raise WrongState(f"The judge {version} is {version.state}. Evaluate again.")
     return version
 
 
@@ -166,7 +166,7 @@ def _index(spec: dict[str, Any]) -> _Draft:
     revision = base.revision
     embedding = base.embedding_version
     if embedding.state != VersionState.TRUSTED:
-        raise WrongState(f"{embedding} is {embedding.state}; it embeds nothing.")
+        raise WrongState(f"{embedding} is {embedding.state}; it cannot embed documents.")
     documents = tuple(
         Document(version=version.pk, text_sha256=version.text_sha256)
         for version in current_versions(base)

@@ -46,9 +46,9 @@ def job_pause(*, actor: Principal, job_id: UUID | str) -> Job:
         NotPermitted: the policy denies it.
         WrongState: the job is neither queued nor running, or is being canceled.
     """
-    seen = job_get(actor=actor, job_id=job_id)
-    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(seen))
-    job = job_lock(seen.pk)
+    job = job_get(actor=actor, job_id=job_id)
+    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(job))
+    job = job_lock(job.pk)
     if job.state == JobState.QUEUED:
         transaction.on_commit(wake_controller)
         return job_move(
@@ -97,13 +97,13 @@ def job_resume(*, actor: Principal, job_id: UUID | str) -> Job:
         QuotaExceeded: a budget has no room for its reservation; the job stays paused.
         Unavailable: the quota store does not answer.
     """
-    seen = job_get(actor=actor, job_id=job_id)
-    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(seen))
-    job = job_lock(seen.pk)
+    job = job_get(actor=actor, job_id=job_id)
+    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(job))
+    job = job_lock(job.pk)
     if job.state != JobState.PAUSED:
         stopping = job.state == JobState.RUNNING and job.stop_request == StopRequest.PAUSE
         raise WrongState(
-            f"Job {job.title!r} is {job.state}; only a paused job is resumed.",
+            f"Job {job.title!r} is {job.state}; only paused jobs can be resumed.",
             hint="Wait until its worker has stopped." if stopping else "",
         )
     try:

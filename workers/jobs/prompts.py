@@ -103,13 +103,13 @@ def _check_base(actor: Principal, model: Model, base: ModelVersion) -> None:
     if not versions_visible_to(actor).filter(pk=base.pk).exists():
         raise NotFound(f"There is no version {base.pk} that you may see.")
     if base.state != VersionState.TRUSTED:
-        raise WrongState(f"{base} is {base.state}; no prompt can stand on it.")
+        raise WrongState(f"{base} is {base.state}; it cannot be the base of a prompt.")
     if base.model.task != model.task:
         raise _invalid(
             "base_version", f"{base} is of task {base.model.task}; {model.name} does {model.task}."
         )
     if base.kind not in BASE_KINDS:
-        raise _invalid("base_version", f"{base} is a prompt itself; choose what it stands on.")
+        raise _invalid("base_version", f"{base} is a prompt; choose its base instead.")
 
 
 def _stored(document: PromptDocument, base_digest: str) -> Manifest:

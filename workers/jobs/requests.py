@@ -240,7 +240,7 @@ def evaluation_spec(
         raise WrongState(f"{version} is {version.state}; it cannot be evaluated.")
     check_data(actor, model, dataset_version)
     if max_rows is not None and max_rows < 1:
-        raise _invalid("max_rows", "An evaluation measures at least one row.")
+        raise _invalid("max_rows", "An evaluation needs at least one row.")
     part = None if max_rows is None or max_rows >= dataset_version.rows else max_rows
     return {
         "task": task.name,
@@ -262,7 +262,7 @@ def warned(
     """Return a spec's `warnings` on evaluation data that were `learned`; empty without any."""
     digests = {each.digest for each in learned}
     sentences = [
-        f"{each} is training data of {version}, or of what it stands on. A result on it says "
+        f"{each} is training data of {version} or of its base. A result on it says "
         "nothing about new data."
         for each in measured
         if each.digest in digests
@@ -290,8 +290,8 @@ def _judge(actor: Principal, task: Task) -> dict[str, Any]:
     )
     if judge is None:
         raise WrongState(
-            f"{task.title} is measured by a model of the task {task.evaluation.judge}, and there "
-            "is none that you may see. Deliver one first."
+            f"{task.title} is judged by a model of the task {task.evaluation.judge}, and you "
+            "may see none. Deliver one first."
         )
     return {
         "judge": judge.pk,
@@ -314,9 +314,9 @@ def _recipe(task: Task, method: str) -> Recipe:
     try:
         return task.recipe(method)
     except KeyError:
-        known = ", ".join(recipe.method for recipe in task.recipes) or "none"
+        methods = ", ".join(recipe.method for recipe in task.recipes) or "none"
         raise _invalid(
-            "method", f"{task.title} has no method {method!r}; it has: {known}."
+            "method", f"{task.title} has no method {method!r}; it has: {methods}."
         ) from None
 
 
@@ -343,7 +343,7 @@ def _check_base(actor: Principal, model: Model, base: ModelVersion, recipe: Reci
     if weights_format(base) is WeightsFormat.GGUF:
         raise _invalid(
             "base_version",
-            f"{base} is a GGUF that was kept as delivered; take it in converted to fine-tune.",
+            f"{base} is an unconverted GGUF; to fine-tune it, deliver it again with conversion.",
         )
 
 

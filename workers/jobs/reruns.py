@@ -84,7 +84,7 @@ def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
     decision = authorize(actor=actor, action=Action.JOB_CREATE, resource=job_resource(old))
     if old.state not in (JobState.FAILED, JobState.DEAD):
         raise WrongState(
-            f"Job {old.title!r} is {old.state}; only one that failed is retried.",
+            f"Job {old.title!r} is {old.state}; only failed jobs can be retried.",
             hint="Clone it to run the same again.",
         )
     if old.kind == JobKind.INTAKE:
@@ -136,7 +136,7 @@ def _check_again(actor: Principal, old: Job, decision: Authorization) -> Job:
     intake = INTAKE_STATES.locked(old.spec["intake"])
     if intake.state != IntakeState.CHECKING or intake.job_id != old.pk:
         raise WrongState(
-            f"Intake {intake.pk} is {intake.get_state_display().lower()}; it is not checked again.",
+            f"Intake {intake.pk} is {intake.get_state_display().lower()}; it cannot be rechecked.",
             hint="Deliver the files again.",
         )
     job = job_add(
@@ -156,8 +156,8 @@ def _request_again(actor: Principal, old: Job, changes: Mapping[str, Any]) -> Jo
     fields_of_kind = CHANGES.get(old.kind)
     if fields_of_kind is None:
         raise InvalidInput(
-            f"A job of kind {old.get_kind_display()} is not repeated.",
-            hint="Fine-tunes and evaluations are.",
+            f"A job of kind {old.get_kind_display()} cannot be repeated.",
+            hint="Fine-tunes and evaluations can.",
         )
     if unknown := [name for name in changes if name not in fields_of_kind]:
         raise InvalidInput(
@@ -167,8 +167,8 @@ def _request_again(actor: Principal, old: Job, changes: Mapping[str, Any]) -> Jo
         )
     if not is_repeatable(old):
         raise WrongState(
-            f"Job {old.title!r} does not hold its whole request, so it is not repeated.",
-            hint="Request the work anew.",
+            f"Job {old.title!r} does not have its whole request, so it cannot be repeated.",
+            hint="Request the work again.",
         )
     before = request_of(old)
     request = {**before, **changes}

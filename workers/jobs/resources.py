@@ -85,6 +85,6 @@ def _refuse_more(name: str, requested: int | None, most: int | None, amount: str
 
 def _refused(names: list[str], sentence: str) -> InvalidInput:
     return InvalidInput(
-        f"The requested resources cannot be given: {', '.join(names)}. {sentence}",
+        f"The requested resources are not available: {', '.join(names)}. {sentence}",
         fields={f"resources.{name}": [sentence] for name in names},
     )

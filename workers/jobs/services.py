@@ -187,9 +187,9 @@ def job_prioritize(*, actor: Principal, job_id: UUID | str, priority: JobPriorit
         NotPermitted: the policy denies it.
         WrongState: the job is not queued.
     """
-    seen = job_get(actor=actor, job_id=job_id)
-    decision = authorize(actor=actor, action=Action.JOB_PRIORITIZE, resource=job_resource(seen))
-    job = job_lock(seen.pk)
+    job = job_get(actor=actor, job_id=job_id)
+    decision = authorize(actor=actor, action=Action.JOB_PRIORITIZE, resource=job_resource(job))
+    job = job_lock(job.pk)
     if job.state != JobState.QUEUED:
         raise WrongState(
             f"Job {job.title!r} is {job.state}; only a queued job has a priority to change."
@@ -216,9 +216,9 @@ def job_cancel(*, actor: Principal, job_id: UUID | str) -> Job:
         NotPermitted: the policy denies it.
         WrongState: the job has delivered its result, or is over.
     """
-    seen = job_get(actor=actor, job_id=job_id)
-    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(seen))
-    job = job_lock(seen.pk)
+    job = job_get(actor=actor, job_id=job_id)
+    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(job))
+    job = job_lock(job.pk)
     if job.state in (JobState.QUEUED, JobState.PAUSED):
         paused = job.state == JobState.PAUSED
         return job_move(

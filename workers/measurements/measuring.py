@@ -125,10 +125,10 @@ def loops_measure(times: LoopTimes) -> None:
     """Store the figures of this process's loops and its packages of tasks, and delete those of
     processes that are gone."""
     process = f"{socket.gethostname()[:80]}:{os.getpid()}"
-    gone = timezone.now() - LOOPS_KEPT
+    oldest = timezone.now() - LOOPS_KEPT
     for kind, figures in ((LOOPS, times.figures()), (CODE, codes_here())):
         Measurement.keep(f"{kind}{process}", figures)
-        Measurement.objects.filter(name__startswith=kind, measured_at__lt=gone).delete()
+        Measurement.objects.filter(name__startswith=kind, measured_at__lt=oldest).delete()
 
 
 def loops_together(reports: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, float]]:

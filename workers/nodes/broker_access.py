@@ -167,8 +167,8 @@ class BrokerAccess:
             if accesses:
                 raise
             return 0
-        gone = users - accesses.keys()
-        for name in gone:
+        surplus = users - accesses.keys()
+        for name in surplus:
             self._told.pop(name, None)
             self._in_one_step(("ACL SETUSER", name, "reset"), ("CLIENT KILL", "USER", name))
         changed = [
@@ -178,12 +178,12 @@ class BrokerAccess:
         ]
         for name in changed:
             self._set(name, accesses[name], before=self._passwords(name) if name in users else ())
-        for name in gone:
+        for name in surplus:
             # The user remains until its keys are gone, so that a round that fails here is repeated.
             self._unlink_keys(name.removeprefix(_PREFIX))
             self._command("ACL DELUSER", name)
             logger.info("The broker's user %s was removed", name)
-        return len(gone) + len(changed)
+        return len(surplus) + len(changed)
 
     def _users(self) -> set[str]:
         names = {_text(name) for name in self._command("ACL USERS")}

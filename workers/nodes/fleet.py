@@ -43,8 +43,8 @@ class NodeRow:
     @property
     def is_silent(self) -> bool:
         """Return whether the node should report but does not."""
-        seen = self.node.seen_at
-        silent = seen is None or timezone.now() - seen > SILENCE
+        seen_at = self.node.seen_at
+        silent = seen_at is None or timezone.now() - seen_at > SILENCE
         return self.node.state in WORKING and silent
 
     @property

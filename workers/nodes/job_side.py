@@ -60,7 +60,7 @@ def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Ord
         pk=job_id,
     )
     if not rows.exists():
-        raise NotFound(f"No message named a job {job_id} lately.")
+        raise NotFound(f"No recent message named a job {job_id}.")
     name = worker_of(node, worker)
     with node_working(node) as state:
         if state is not NodeState.ENROLLED:

@@ -68,7 +68,7 @@ def node_enroll(*, actor: Principal, name: str) -> tuple[Node, str, datetime]:
     )
     if not _NAME.fullmatch(name) or len(name) > NODE_NAME_MAX:
         raise InvalidInput(
-            f"{name[:NODE_NAME_MAX]!r} is not a name for a node.",
+            f"{name[:NODE_NAME_MAX]!r} is not a valid name for a node.",
             fields={
                 "name": [
                     f"Use up to {NODE_NAME_MAX} lowercase letters, digits and hyphens; begin with "
@@ -141,7 +141,7 @@ def node_join(*, token: str, public_key: str, facts: dict[str, Any] | None = Non
     if Node.objects.filter(public_key=public_key).exists():
         raise WrongState(
             f"The key of this machine belongs to a node already; {node.name} did not join.",
-            hint="Remove the key file, then join again: each node has a key of its own.",
+            hint="Remove the key file, then join again: each node needs its own key.",
             attempt=_attempt(node_subject(node.name)),
         )
     now = timezone.now()

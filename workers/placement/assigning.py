@@ -84,11 +84,13 @@ def placements_update(
 
 
 def _write(moves: tuple[Move, ...]) -> None:
-    gone = {(move.deployment, move.worker) for move in moves if not move.add}
-    if gone:
-        rows = Placement.objects.filter(deployment_id__in={pk for pk, _worker in gone})
+    removed = {(move.deployment, move.worker) for move in moves if not move.add}
+    if removed:
+        rows = Placement.objects.filter(deployment_id__in={pk for pk, _worker in removed})
         keys = rows.values_list("pk", "deployment_id", "worker")
-        Placement.objects.filter(pk__in=[pk for pk, *pair in keys if tuple(pair) in gone]).delete()
+        Placement.objects.filter(
+            pk__in=[pk for pk, *pair in keys if tuple(pair) in removed]
+        ).delete()
     now = timezone.now()
     Placement.objects.bulk_create(
         [

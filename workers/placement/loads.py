@@ -104,7 +104,7 @@ class Scaler:
         # Running requests have no usage record yet, but gateways report their deployments at each
         # snapshot.
         used = {int(each): max(0.0, now - at) for each, at in in_use if each.isdigit()}
-        wanted = {int(each) for each in requested if each.isdigit()}
+        requested_ids = {int(each) for each in requested if each.isdigit()}
         recent = UsageRecord.objects.filter(
             deployment__in=[row.name for row in rows], occurred_at__gte=timezone.now() - WINDOW
         )
@@ -125,7 +125,7 @@ class Scaler:
                     ),
                     default=None,
                 ),
-                requested=row.pk in wanted,
+                requested=row.pk in requested_ids,
             )
             for row, length in zip(rows, queued, strict=True)
         }

@@ -40,8 +40,8 @@ def need_of(layers: list[Layer], *, task: str, engine: str, precision: str) -> N
     whole = [number for number, layer in enumerate(layers) if layer.kind in _WHOLE]
     layers = layers[: whole[0] + 1] if whole else layers
     weights = layers[-1]
-    known = TASKS.get(task)
-    runner = "" if known is None else known.runner
+    declaration = TASKS.get(task)
+    runner = "" if declaration is None else declaration.runner
     wide = 2 if precision == Precision.FLOAT32 else 1
     above = sum(layer.size for layer in layers[:-1])
     return Need(

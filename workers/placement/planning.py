@@ -216,12 +216,12 @@ class _Planner:
     def _drop_surplus(self) -> None:
         """Remove copies beyond the wanted number: those not ready first, then the newest."""
         for wanted in self._wanted.values():
-            kept = self._kept[wanted.id]
-            surplus = len(kept) - wanted.copies
+            copies = self._kept[wanted.id]
+            surplus = len(copies) - wanted.copies
             if surplus <= 0:
                 continue
-            for copy in sorted(kept, key=lambda c: (c.ready, -c.since, c.worker))[:surplus]:
-                kept.remove(copy)
+            for copy in sorted(copies, key=lambda c: (c.ready, -c.since, c.worker))[:surplus]:
+                copies.remove(copy)
                 self._remove(copy, "Fewer replicas are wanted.")
 
     def _add_missing(self) -> None:

@@ -30,14 +30,14 @@ def deployment_place(
         NotPermitted: the policy denies it.
         WrongState: the deployment is stopped or refused.
     """
-    seen = deployment_get(actor=actor, deployment_id=deployment_id)
+    deployment = deployment_get(actor=actor, deployment_id=deployment_id)
     decision = authorize(
         actor=actor,
         action=Action.DEPLOYMENT_PLACE,
-        resource=deployment_resource(seen),
-        context=deployment_context(seen.release),
+        resource=deployment_resource(deployment),
+        context=deployment_context(deployment.release),
     )
-    deployment = deployment_lock(seen.pk)
+    deployment = deployment_lock(deployment.pk)
     subject, department = deployment_subject(deployment), deployment.department.slug
     if deployment.state not in LIVE:
         raise WrongState(

@@ -39,7 +39,7 @@ def checked_cron(cron: str) -> str:
     except CronSimError as error:
         raise _refused(f"The cron expression is malformed: {error}.") from error
     except StopIteration as error:
-        raise _refused("That time never comes.") from error
+        raise _refused("The expression matches no time.") from error
     minutes = sorted(hour * 60 + minute for hour in times.hours for minute in times.minutes)
     following = [*minutes[1:], minutes[0] + _DAY_MINUTES]
     gap = min(after - before for before, after in zip(minutes, following, strict=True))

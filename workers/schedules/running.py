@@ -108,7 +108,7 @@ def _run_due(key: int) -> None:
     else:
         _start(schedule, actor, due_at, now)
     if schedule.state == ScheduleState.ACTIVE and schedule.next_due_at is None:
-        _suspend(schedule, "No other time of its cron expression comes.")
+        _suspend(schedule, "Its cron expression has no further times.")
     schedule.save(update_fields=["next_due_at", "refusals", "last_job"])
 
 
@@ -224,8 +224,8 @@ def run_add(
         reason=reason[:500],
         requested_by_id=requested_by,
     )
-    kept = schedule.runs.order_by("-pk").values_list("pk", flat=True)[:RUNS_KEPT]
-    schedule.runs.exclude(pk__in=list(kept)).delete()
+    newest = schedule.runs.order_by("-pk").values_list("pk", flat=True)[:RUNS_KEPT]
+    schedule.runs.exclude(pk__in=list(newest)).delete()
     return run
 
 

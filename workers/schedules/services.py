@@ -160,9 +160,9 @@ def _authorize(actor: Principal, title: str, department: str) -> Authorization:
 
 
 def _locked(actor: Principal, schedule_id: int) -> tuple[Schedule, Authorization]:
-    seen = schedule_get(actor=actor, schedule_id=schedule_id)
-    decision = _authorize(actor, seen.title, seen.department.slug)
-    return schedule_lock(seen.pk), decision
+    schedule = schedule_get(actor=actor, schedule_id=schedule_id)
+    decision = _authorize(actor, schedule.title, schedule.department.slug)
+    return schedule_lock(schedule.pk), decision
 
 
 def _move(
