@@ -29,8 +29,7 @@ _ORIGIN = f"gen{os.getpid()}@{socket.gethostname()}"
 def inference_message(request: InferenceRequest, sealed: Mapping[str, Any]) -> bytes:
     """Return the message for the request's queue, to be pushed with LPUSH.
 
-    It uses Celery's protocol 2 in kombu's envelope for Redis. `sealed` is the only argument of the
-    task.
+    It uses Celery's protocol 2 in kombu's envelope for Redis. `sealed` is the task's argument.
     """
     request_id = request.request_id
     expires = max(request.deadline, request.enqueued_at + _SHORTEST_S)

@@ -132,8 +132,7 @@ class Controller:
         """
         require_usage_key()
         connection_created.connect(_name_session)
-        # In development this creates the key, or publishes the public part of an existing one for
-        # web.
+        # In development this creates the key, or publishes the public part of an existing one.
         audit_signer()
         loops: dict[str, Loop] = {
             "sealer": sealer.run,

@@ -47,8 +47,8 @@ def messages_waiting() -> int:
 
 
 def queued_requests(deployment_ids: Collection[int]) -> dict[int, int] | None:
-    """Return the number of queued requests of each deployment, with one round trip; None without a
-    broker."""
+    """Return the number of queued requests of each deployment (one round trip), None without
+    a broker."""
     try:
         with _client(settings.REDIS_URL).pipeline(transaction=False) as pipe:
             for each in deployment_ids:
@@ -74,7 +74,6 @@ def wake_gateways() -> None:
 
 
 def wake_engines() -> None:
-    """Make engine workers reconcile, and gateways read their snapshot, after deployments
-    changed."""
+    """Make engine workers reconcile and gateways read their snapshot: deployments changed."""
     notify(DEPLOYMENTS_CHANNEL)
     notify(SNAPSHOT_CHANNEL)

@@ -32,8 +32,7 @@ _CONTROLLER = service_principal("controller")
 
 
 def dropped_messages_record() -> int:
-    """Record in one event how many messages workers dropped since the last round; return the
-    number.
+    """Record in one event the messages dropped by workers since the last round; return the count.
 
     Raises:
         redis.RedisError: the broker does not answer.

@@ -25,8 +25,7 @@ def contains(value: Any, wanted: Callable[[Any], bool]) -> bool:
 
 
 def swapped(value: Any, wanted: Callable[[Any], bool], swap: Callable[[Any], Any]) -> Any:
-    """Return `value` with `swap` applied to each part for which `wanted` is true, in dicts, lists
-    and tuples."""
+    """Return `value` with `swap` applied to `wanted` parts in dicts, lists and tuples."""
     if wanted(value):
         return swap(value)
     if isinstance(value, dict):

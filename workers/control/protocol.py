@@ -103,8 +103,7 @@ class Assignment:
         lease_s: Seconds left of its lease at the time of the request.
         recorded: The copy of this worker is recorded as ready, and the deployment as serving.
         refusal: Why it must not be loaded, which the worker reports; empty if it may.
-        leaving: It may serve but is assigned to other workers: this one finishes its requests and
-            unloads it.
+        leaving: It may serve, but on other workers: this one finishes its requests and unloads it.
     """
 
     deployment_id: int
@@ -158,8 +157,7 @@ class ReplicaReport:
 
 
 class AssignmentsQuery(WorkerBody):
-    """The worker, the engines that it can start, and its loaded deployments, separated by
-    commas."""
+    """The worker, its engines, and its loaded deployments, separated by commas."""
 
     engines: Annotated[Text, Field(min_length=1, max_length=100)]
     held: Annotated[Text, Field(max_length=20_000, pattern=_NUMBERS)] = ""

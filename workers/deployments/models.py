@@ -188,8 +188,7 @@ class ServingPeriod(models.Model):
     serving_from = models.DateTimeField()
     serving_until = models.DateTimeField(null=True, blank=True)
     ended_as = models.CharField(max_length=10, choices=DeploymentState.choices, blank=True)
-    # A trigger checks that the events exist. A foreign key would lock their rows and so block the
-    # sealer.
+    # A trigger checks that the events exist. A foreign key would lock them and block the sealer.
     began_event = models.ForeignKey(
         "governance.AuditEvent",
         on_delete=models.PROTECT,

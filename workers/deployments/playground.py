@@ -78,7 +78,7 @@ def playground_open(
     rows = deployments_visible_to(actor).filter(state=DeploymentState.SERVING)
     row = None if "\x00" in name else rows.filter(name=name).first()
     if row is None:
-        raise NotFound(f"There is no serving deployment {name[:80]!r} that you may see.")
+        raise NotFound(f"Deployment {name[:80]!r} does not serve, or you may not see it.")
     (resource,) = _resources([row])
     decision = authorize(
         actor=actor, action=Action.DEPLOYMENT_INVOKE, resource=resource, context=_context(row)

@@ -53,8 +53,7 @@ class BlastRadius:
 def blast_radius(*, actor: Principal, version_id: int) -> BlastRadius:
     """Return everything that a recall of the version would affect and stop.
 
-    Anyone who may recall sees the traffic, even without access to other usage: it shows who is
-    affected.
+    Anyone who may recall sees the traffic, even without access to other usage.
 
     Raises:
         NotFound, NotPermitted: the version does not exist, or the actor may not recall it.

@@ -48,9 +48,7 @@ class Failures:
 
 @dataclass(slots=True)
 class Leaving:
-    """Start of a deployment's drain, and the last time that it had requests, on the monotonic
-    clock.
-    """
+    """Monotonic times of a deployment that drains: its start, and when it last had requests."""
 
     since: float
     busy_at: float

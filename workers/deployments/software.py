@@ -64,8 +64,7 @@ def code_checked(reported: Mapping[str, Any]) -> dict[str, _Packages]:
 
 
 def code_differences() -> list[CodeDifference]:
-    """Return the differences of live engine workers and controllers from this process, with two
-    queries."""
+    """Return differences of live engine workers and controllers from this process (two queries)."""
     here = codes_here()
     now = timezone.now()
     workers = WorkerKey.objects.filter(seen_at__gte=now - _SEEN).exclude(environments={})

@@ -102,8 +102,7 @@ def period_keep(*, deployment: Deployment, event: AuditEvent) -> None:
     last = ServingPeriod.objects.filter(deployment=deployment).order_by("-id").first()
     is_open = last is not None and last.serving_until is None
     if deployment.state == DeploymentState.SERVING:
-        # An open period continues: the state was changed without a transition, so no end was
-        # recorded.
+        # An open period continues: the state was changed without a transition, so it has no end.
         if not is_open:
             _begin(deployment, event, None if last is None else last.serving_until)
     elif last is not None and is_open:

@@ -38,8 +38,7 @@ _CONTROLLER = service_principal("controller")
 
 @transaction.atomic
 def job_pause(*, actor: Principal, job_id: UUID | str) -> Job:
-    """Take a queued job out of the line; request the run of a running one to write a checkpoint
-    and stop.
+    """Take a queued job out of the line; make a running one write a checkpoint and stop.
 
     Raises:
         NotFound: the job does not exist, or the actor may not see it.
@@ -135,8 +134,7 @@ def job_resume(*, actor: Principal, job_id: UUID | str) -> Job:
 
 
 def paused_jobs_expire() -> int:
-    """Fail jobs that have been paused for `KEPT_DAYS` days, and remove their checkpoints; return
-    how many."""
+    """Fail jobs paused for `KEPT_DAYS` days, and remove their checkpoints; return the number."""
     late = timezone.now() - timedelta(days=KEPT_DAYS)
     paused = Job.objects.filter(state=JobState.PAUSED, paused_at__lt=late).order_by("paused_at")
     failed = 0

@@ -196,8 +196,7 @@ def _keep_promise(by_key: dict[int, Line], job: Running) -> bool:
 
 
 def _standing(by_key: Mapping[int, Line], job: Running) -> tuple[Any, ...]:
-    """Sort key for jobs that may make way: department furthest over its share first, then lowest
-    priority, then shortest run."""
+    """Sort key of jobs to preempt: department furthest over its share, lowest priority, newest."""
     line = by_key[job.department]
     began = job.claimed_at.timestamp() if job.claimed_at else 0.0
     return (-line.running, -line.used_ms, job.priority, -began)

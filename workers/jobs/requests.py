@@ -119,8 +119,7 @@ def fine_tune_request(
             the data, or no machine has the `resources`; `fields` says where.
         NotFound: base or data are not visible to the actor.
         WrongState: the base is recalled.
-        NotPermitted: the actor may not start jobs in the model's department, or not with this
-            priority.
+        NotPermitted: the actor may not start jobs of the department, or not with this priority.
     """
     spec = fine_tune_spec(
         actor=actor,
@@ -193,16 +192,13 @@ def evaluate_request(
 ) -> Job:
     """Queue an evaluation of `version` on `dataset_version`, or on its first `max_rows` rows.
 
-    An evaluation on some of the rows decides no gates, because its author could choose rows that
-    pass.
+    An evaluation on some of the rows decides no gates: its author could choose rows that pass.
 
     Raises:
-        InvalidInput: the task has no evaluation, the data do not fit it, or `max_rows` is not
-            positive.
+        InvalidInput: the task has no evaluation, the data do not fit, or `max_rows` is below 1.
         NotFound: version or data are not visible to the actor.
         WrongState: the version is recalled, or the task's judge is missing.
-        NotPermitted: the actor may not start jobs in the model's department, or not with this
-            priority.
+        NotPermitted: the actor may not start jobs of the department, or not with this priority.
     """
     spec = evaluation_spec(
         actor=actor, version=version, dataset_version=dataset_version, max_rows=max_rows
@@ -273,8 +269,7 @@ def warned(
 def _judge(actor: Principal, task: Task) -> dict[str, Any]:
     """Return the spec's fields on the judge of the answers; empty if the task declares no judge.
 
-    The judge is the newest trusted version of the judge's task that the actor sees and that needs
-    no base.
+    The judge is the newest trusted version of its task that the actor sees and needs no base.
 
     Raises:
         WrongState: no version can be the judge.
@@ -351,8 +346,7 @@ def check_data(actor: Principal, model: Model, data: DatasetVersion, row_kind: s
     """Check that the actor may use the data for the model, and that its rows are of `row_kind`.
 
     Raises:
-        InvalidInput: the data do not fit the model's task, or are restricted and the model is
-            shared.
+        InvalidInput: the data do not fit the model's task, or are restricted for a shared model.
         NotFound: the data are not visible to the actor.
     """
     dataset = data.dataset

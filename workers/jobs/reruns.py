@@ -76,8 +76,7 @@ def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
     Raises:
         NotFound: the job does not exist, or the actor may not see it or what it needs.
         NotPermitted: the policy denies it.
-        WrongState: the job did not fail, its row lacks a request field, or a version that it needs
-            was recalled.
+        WrongState: the job did not fail, its row lacks a request field, or a version was recalled.
         InvalidInput: jobs of this kind cannot be repeated, or the request no longer fits.
     """
     old = job_get(actor=actor, job_id=job_id)

@@ -60,8 +60,7 @@ def attempt_logs(*, actor: Principal, job: Job) -> QuerySet[AttemptLog]:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Waiting work. `jobs` are (state, count, creation of the oldest); `usage` is None without a
-    broker."""
+    """Waiting work. `jobs`: (state, count, creation of oldest); `usage`: None without a broker."""
 
     jobs: list[tuple[str, int, datetime]]
     usage: int | None

@@ -19,8 +19,7 @@ KEPT = timedelta(hours=1)
 
 @transaction.atomic
 def worker_tasks_report(*, worker: str, role: WorkerRole, offers: Offers) -> None:
-    """Record the tasks that a worker process offers, and dispatch jobs that waited for a new
-    one."""
+    """Record the tasks of a worker process, and dispatch jobs that waited for a new one."""
     tasks = offers_to_json(offers)
     before = WorkerTasks.objects.filter(worker=worker[:WORKER_MAX]).values_list("tasks", flat=True)
     earlier: dict[str, dict[str, str]] = next(iter(before), {})

@@ -65,8 +65,7 @@ class Placer:
 def placements_update(
     *, trusting: bool = False, scale: Callable[[], object] = lambda: None
 ) -> Plan | None:
-    """Plan, and write assignments and messages; return the plan, or None if another session does
-    so.
+    """Plan, and write assignments and messages; return the plan, or None if another session does.
 
     With `trusting`, silent workers count as alive but get nothing new. `scale` sets the wanted
     replicas, under the same lock: otherwise two controllers would both react to one busy period.
@@ -116,8 +115,7 @@ def _write(moves: tuple[Move, ...]) -> None:
 
 
 def _state_shortages(rows: list[dict[str, Any]], shortages: dict[int, str]) -> None:
-    """Write the shortage of each live deployment to its row. Locked rows wait for the next
-    round."""
+    """Write shortages to the rows of live deployments. Locked rows wait for the next round."""
     current = {row["pk"]: row["message"] for row in rows if row["state"] in LIVE}
     messages = {row["pk"]: _message(row, shortages) for row in rows if row["state"] in LIVE}
     stale = [pk for pk, message in messages.items() if current[pk] != message]

@@ -101,8 +101,7 @@ class Scaler:
             pipe.zrangebyscore(IN_USE_KEY, used_since, "+inf", withscores=True)
             pipe.zremrangebyscore(IN_USE_KEY, "-inf", f"({used_since}")
             *queued, requested, _removed, in_use, _old = pipe.execute()
-        # Running requests have no usage record yet, but gateways report their deployments at each
-        # snapshot.
+        # Running requests have no usage record yet; gateways report their deployments.
         used = {int(each): max(0.0, now - at) for each, at in in_use if each.isdigit()}
         requested_ids = {int(each) for each in requested if each.isdigit()}
         recent = UsageRecord.objects.filter(

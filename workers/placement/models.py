@@ -9,8 +9,7 @@ REASON_MAX = 200
 
 
 class Placement(models.Model):
-    """Assignment of a deployment to an engine worker, which loads it. Written by the controller
-    only.
+    """Assignment of a deployment to an engine worker, which only the controller writes.
 
     `reason` says why this worker was chosen. A worker unloads deployments that are no longer
     assigned to it.

@@ -108,8 +108,7 @@ class Plan:
 def plan(workers: Iterable[Worker], deployments: Iterable[Wanted], current: Iterable[Copy]) -> Plan:
     """Return the moves from `current` toward the wanted copies of `deployments` on `workers`.
 
-    Workers that are not listed count as lost. Copies of deployments that are not listed are
-    removed.
+    Missing workers count as lost. Copies of missing deployments are removed.
     """
     return _Planner(workers, deployments, current).plan()
 

@@ -40,8 +40,7 @@ _COLUMNS = (
 
 
 def workers_reporting(*, trusting: bool = False) -> list[Worker]:
-    """Return the workers that reported recently; with `trusting`, also silent ones, which get
-    nothing new."""
+    """Return recently reporting workers; with `trusting`, also silent ones, to get nothing new."""
     since = timezone.now() - timedelta(seconds=SILENCE_S)
     states = dict(Node.objects.values_list("name", "state"))
     tasks = tasks_by_worker()

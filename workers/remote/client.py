@@ -177,8 +177,7 @@ class NodeClient:
             return self._session
 
     def keep(self) -> None:
-        """Renew the session if due, and detect whether another machine replaced it. Raises the
-        errors of `send`."""
+        """Renew the session if due; detect its replacement. Raises the errors of `send`."""
         self.send("GET", CURRENT, tries=1)
 
     def close(self) -> None:

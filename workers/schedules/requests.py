@@ -78,8 +78,7 @@ class ScheduledEvaluation(MeasuredData):
 
 
 class ScheduledFineTune(DataChoice):
-    """A fine-tune from a version, or from the newest suitable version of a model, and the steps
-    that follow it."""
+    """A fine-tune from a version, or the newest suitable one of a model, and the steps after it."""
 
     model: Name
     base_version: Id | None = None

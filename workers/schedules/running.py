@@ -187,8 +187,7 @@ def started_data(job: Job, resolved: Resolved) -> dict[str, str]:
 
 
 def job_running(schedule: Schedule) -> str:
-    """Return the title of the last run's job, or of one in its chain, that has not ended; else
-    ""."""
+    """Return the title of an unended job of the last run or its chain; empty if all ended."""
     last = schedule.last_job
     if last is None:
         return ""
