@@ -244,7 +244,7 @@ def _move(actor: Principal, name: str, to: NodeState, action: Action, reason: st
         NotPermitted: the policy denies it, or a revocation lacks a recent second factor.
         WrongState: the transition is not allowed.
     """
-    decision = _authorize(actor, name, action)
+    decision = _authorized(actor, name, action)
     node = node_lock(name)
     NODE_STATES.move(
         node,
@@ -260,7 +260,7 @@ def _move(actor: Principal, name: str, to: NodeState, action: Action, reason: st
     return node
 
 
-def _authorize(actor: Principal, name: str, action: Action) -> Authorization:
+def _authorized(actor: Principal, name: str, action: Action) -> Authorization:
     resource = node_resource(name)
     if action is Action.NODE_REVOKE:
         return authorize_binding(

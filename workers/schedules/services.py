@@ -42,7 +42,7 @@ def schedule_create(*, actor: Principal, schedule: NewSchedule) -> Schedule:
     cron, time_zone = checked_cron(schedule.cron), checked_zone(schedule.time_zone)
     person = acting_person(actor)
     department, title, _ = request_check(actor, schedule.request)
-    decision = _authorize(actor, title, department.slug)
+    decision = _authorized(actor, title, department.slug)
     # Two concurrent requests must not take the same name, or both the last place.
     lock(f"schedules:{department.pk}")
     others = Schedule.objects.filter(department=department)
@@ -151,7 +151,7 @@ def schedule_run(*, actor: Principal, schedule_id: int) -> Job:
     return job
 
 
-def _authorize(actor: Principal, title: str, department: str) -> Authorization:
+def _authorized(actor: Principal, title: str, department: str) -> Authorization:
     return authorize(
         actor=actor,
         action=Action.JOB_CREATE,
@@ -161,7 +161,7 @@ def _authorize(actor: Principal, title: str, department: str) -> Authorization:
 
 def _locked(actor: Principal, schedule_id: int) -> tuple[Schedule, Authorization]:
     schedule = schedule_get(actor=actor, schedule_id=schedule_id)
-    decision = _authorize(actor, schedule.title, schedule.department.slug)
+    decision = _authorized(actor, schedule.title, schedule.department.slug)
     return schedule_lock(schedule.pk), decision
 
 
