@@ -207,7 +207,7 @@ class WorkTrace:
 
 
 def begin_work(request: InferenceRequest) -> WorkTrace | None:
-    """Return the trace of a request in this worker; None if this or the gateway has none."""
+    """Return a request's trace in this worker; None if traces are off here or in the gateway."""
     if _tracer is None or not request.traceparent:
         return None
     return WorkTrace(_tracer, request)

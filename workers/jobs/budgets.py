@@ -39,7 +39,7 @@ def budget_reserve(job: Job) -> None:
     """Reserve budget for a job that is being queued.
 
     Raises:
-        QuotaExceeded: a quota of the department or the organization is used up.
+        QuotaExceeded: a quota of the department or the organization has no room left.
         Unavailable: the quota store does not answer.
     """
     if job.kind in CHARGED:
@@ -115,7 +115,7 @@ def budget_raise(job: Job) -> None:
     """Reserve budget again for a paused job that returns to the line.
 
     Raises:
-        QuotaExceeded: a quota of the department or the organization is used up.
+        QuotaExceeded: a quota of the department or the organization has no room left.
         Unavailable: the quota store does not answer.
     """
     with lifted():

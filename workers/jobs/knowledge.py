@@ -46,7 +46,7 @@ def index_request(*, actor: Principal, base: KnowledgeBase) -> Job:
     Raises:
         NotFound, NotPermitted: the policy denies it, or the actor is not a person.
         WrongState: the embedding version is recalled.
-        QuotaExceeded: a budget of the department is used up.
+        QuotaExceeded: a budget of the department has no room left.
     """
     decision = authorize(
         actor=actor, action=Action.KNOWLEDGE_CREATE, resource=knowledge_resource(base)

@@ -111,7 +111,7 @@ def job_add(
 
     Raises:
         NotPermitted: the actor is not a person.
-        QuotaExceeded: a budget of the department or the organization is used up; says which.
+        QuotaExceeded: a budget of the department or the organization has no room left; says which.
         Unavailable: the quota store does not answer.
     """
     if actor.person_id is None:
