@@ -1,4 +1,4 @@
-"""The Celery application. Web processes send by task name; only workers import task modules."""
+"""Celery application. Web processes send by task name; only workers import task modules."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
-# A worker serves no URL: Django's system checks would import the whole portal into it.
+# Workers serve no URLs, and Django's system checks would import the whole portal into them.
 os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 app = Celery("assay")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 transport.install()
-# Senders name queues, so that these need no bindings: keys that every worker could spoil.
+# Senders name the queue, so no bindings are needed. Bindings are keys that any worker could
+# corrupt.
 app.conf.task_queues = [Queue(name, no_declare=True) for name in (JOB_QUEUE, IDLE_QUEUE)]
-# A network may drop a connection without a word: a command waits for its answer no longer than
-# `socket_timeout`, and a connection on which messages are awaited is made anew after twice
-# `health_check_interval` (kombu's default is 25 s). Any other one that was quiet for so long is
-# tried before it is used, and made anew once: a message that was just taken would be lost with it.
+# A network may drop a connection silently. So a command waits for its answer at most
+# `socket_timeout`, and a connection that waits for messages is replaced after twice
+# `health_check_interval` (kombu's default is 25 s). Any other connection that was quiet for this
+# interval is tested before use, and replaced once: otherwise a message that was just taken would be
+# lost with it.
 app.conf.broker_transport_options = {
-    # A worker keeps what it has fetched and not begun in its memory, and gives it back when it ends
-    # (`transport`). kombu would keep it in keys that all workers share, at two transactions for
-    # each message.
+    # A worker keeps messages that it has fetched but not begun in memory, and gives them back when
+    # it ends (`transport`). kombu would keep them in keys that all workers share, with two
+    # transactions for each message.
     "ack_emulation": False,
     "priority_steps": [0],
     "socket_timeout": 5,
@@ -43,7 +45,7 @@ app.conf.broker_transport_options = {
     "socket_keepalive": True,
     "health_check_interval": 8,
     "retry_on_timeout": True,
-    # Sending gives up at once when the broker is away; kombu would hold the caller for seconds.
+    # Sending fails at once if the broker is unreachable; kombu would block the caller for seconds.
     "max_retries": 1,
     "interval_start": 0,
     "interval_step": 0.1,
@@ -53,19 +55,19 @@ app.conf.broker_transport_options = {
 
 @after_setup_logger.connect  # type: ignore[untyped-decorator]
 def _keep_log_level(logger: logging.Logger, **_: Any) -> None:
-    # Celery has set the root logger to its own `--loglevel`, in place of `ASSAY_LOG_LEVEL`.
+    # Celery has set the root logger to its `--loglevel`; restore `ASSAY_LOG_LEVEL`.
     logger.setLevel(settings.LOG_LEVEL)
 
 
 SESSION_CHECK_S = 30.0
-# Of the worker that this process is, if it is one.
+# Presence of this process, if it is a worker.
 _presences: list[Presence] = []
 _stop = threading.Event()
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _present(sender: Any, **_: Any) -> None:
-    # Senders import this module, too, and need none of it.
+    # Imported here because senders import this module, too, and do not need it.
     from workers.presence import Presence
 
     _presences.append(Presence(sender.hostname))
@@ -75,8 +77,8 @@ def _present(sender: Any, **_: Any) -> None:
 
 
 def _keep_session() -> None:
-    """Keep the session of this node, and with it its user of the broker, also while it is idle."""
-    # As in `_present`.
+    """Keep this node's session, and with it its user on the broker, even while it is idle."""
+    # Imported here for the reason in `_present`.
     from governance.errors import DomainError
     from workers.broker import node_client
 

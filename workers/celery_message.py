@@ -1,9 +1,9 @@
-"""The Celery message of an inference request, as bytes that an event loop can push by itself.
+"""Celery message of an inference request, as bytes that an event loop can push by itself.
 
-`Celery.send_task` blocks, so a gateway would need threads for it, and each request half as much
-processor time again. A test compares every field with what Celery produces for the same task
+`Celery.send_task` blocks, so a gateway would need threads, and each request 50 % more processor
+time. A test compares every field with Celery's own message for the same task
 (`tests/unit/workers/test_celery_message.py`), so that an upgrade cannot change the format
-unnoticed. Knows neither Celery nor Django.
+unnoticed. Uses neither Celery nor Django.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ _ORIGIN = f"gen{os.getpid()}@{socket.gethostname()}"
 
 
 def inference_message(request: InferenceRequest, sealed: Mapping[str, Any]) -> bytes:
-    """Return the message that a worker reads from the left end of the request's queue.
+    """Return the message for the request's queue, to be pushed with LPUSH.
 
-    Protocol 2 of Celery in kombu's envelope for Redis: push it with LPUSH. `sealed` is the one
-    argument of the task.
+    It uses Celery's protocol 2 in kombu's envelope for Redis. `sealed` is the task's argument.
     """
     request_id = request.request_id
     expires = max(request.deadline, request.enqueued_at + _SHORTEST_S)
@@ -53,7 +52,7 @@ def inference_message(request: InferenceRequest, sealed: Mapping[str, Any]) -> b
                 "timelimit": [None, None],
                 "root_id": request_id,
                 "parent_id": None,
-                # Celery would put an excerpt of the prompt here, and so in logs.
+                # Celery would put an excerpt of the prompt here, and thereby into logs.
                 "argsrepr": request_id,
                 "kwargsrepr": "{}",
                 "origin": _ORIGIN,

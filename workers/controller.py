@@ -1,6 +1,6 @@
-"""The control plane's own loops: seal and publish the audit log, make exports of it, collect usage,
-keep budgets, sweep and finish jobs, assign deployments to workers, expire releases, silent replicas
-and sessions. One process runs them all; a second one that stands by does no harm.
+"""Loops of the control plane: seal, publish and export the audit log, collect usage, maintain
+budgets, sweep and finish jobs, assign deployments to workers, expire releases, silent replicas and
+sessions. One process runs them all; a second one on standby does no harm.
 """
 
 from __future__ import annotations
@@ -96,16 +96,16 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("job-figures", MEASURE_S, jobs_measure),
     ("replica-figures", MEASURE_S, replicas_measure),
     ("software-figures", MEASURE_S, software_measure),
-    # It looks at everything that is under review, for what nearly always was voided by its cause.
+    # Checks everything under review; nearly always, the cause itself has already voided a review.
     ("voiding", 5 * WATCH_S, releases_void_due),
 )
 # The longest pause after a duty that failed, far below `ASSAY_SERVING_LEASE_S`.
 DUTY_LONGEST_S = 8.0
 BROKER_TIMEOUT_S = 10.0
-# Usage that comes meanwhile is written together: most of a round's cost does not depend on how much
-# there is.
+# Usage that arrives during this pause is written together, since most of the cost of a round does
+# not depend on the amount.
 USAGE_PAUSE_S = 0.25
-# After such a pause the next round makes a new connection in any case (CONN_MAX_AGE).
+# After such a pause the next round opens a new connection anyway (CONN_MAX_AGE).
 IDLE_S = 60.0
 RESTART_FIRST_S = 0.5
 RESTART_LONGEST_S = 30.0
@@ -114,7 +114,7 @@ Loop = Callable[[threading.Event], None]
 
 
 class Controller:
-    """The loops as threads. `start`, then `close`."""
+    """Runs the loops as threads. Call `start`, then `close`."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
@@ -132,7 +132,7 @@ class Controller:
         """
         require_usage_key()
         connection_created.connect(_name_session)
-        # In development this makes the key, or shows web the public part of one that is there.
+        # In development this creates the key, or publishes the public part of an existing one.
         audit_signer()
         loops: dict[str, Loop] = {
             "sealer": sealer.run,
@@ -144,7 +144,7 @@ class Controller:
             "placement": self._place,
             "broker-users": self._keep_broker_users,
             "database-sessions": partial(database_watch.run, self._times),
-            # One loop for each, so that one which fails or hangs holds up no other.
+            # One loop for each duty, so that one which fails or hangs does not hold up others.
             **{
                 name: partial(_every, self._times, name, every, duty)
                 for name, every, duty in DUTIES
@@ -164,7 +164,7 @@ class Controller:
             thread.start()
             self._threads.append(thread)
         handlers: dict[str, Callable[[str], None]] = {
-            # A node's session begins, or what is placed on nodes changes.
+            # A node's session begins, or placements on nodes change.
             CONTROLLER_CHANNEL: lambda _message: _set(self._woken, self._nodes_changed),
             DEPLOYMENTS_CHANNEL: lambda _message: _set(
                 self._deployments_changed, self._nodes_changed
@@ -174,7 +174,7 @@ class Controller:
         logger.info("The controller runs: %s", ", ".join(loops))
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """End every loop after the step it is at."""
+        """End every loop after its current step."""
         self._stop.set()
         self._woken.set()
         _set(self._deployments_changed, self._nodes_changed)
@@ -225,7 +225,7 @@ class Controller:
         try:
             while not stop.is_set():
                 close_old_connections()
-                # Before the round: a change during it is seen by the next one.
+                # Clear before the round, so that the next one sees changes during it.
                 self._deployments_changed.clear()
                 with self._times.round("placement", WATCH_S):
                     placer.run()
@@ -235,7 +235,7 @@ class Controller:
 
 
 def _name_session(connection: Any, **_: Any) -> None:
-    """Have a session of the database say which loop it is."""
+    """Set the application name of a database session to the loop that uses it."""
     loop = threading.current_thread().name.removeprefix("assay-")
     with connection.cursor() as cursor:
         cursor.execute(
@@ -249,8 +249,8 @@ def _set(*events: threading.Event) -> None:
 
 
 def guarded(name: str, loop: Loop, stop: threading.Event) -> None:
-    """Run `loop` until `stop`; when it breaks, say so and start it again, ever more slowly while it
-    keeps breaking.
+    """Run `loop` until `stop`; if it fails, log that and start it again, with growing pauses while
+    it keeps failing.
     """
     wait = RESTART_FIRST_S
     while not stop.is_set():
@@ -276,7 +276,7 @@ def _every(
     duty: Callable[[], object],
     stop: threading.Event,
 ) -> None:
-    """Do `duty` until `stop`. One that fails is soon tried again: a lease cannot wait for long."""
+    """Run `duty` regularly until `stop`. Retry failures soon, since leases cannot wait for long."""
     wait = seconds
     while not stop.is_set():
         close_old_connections()

@@ -1,10 +1,10 @@
-"""Ends sessions of the database that hold up others, or would.
+"""End database sessions that hold up others, or might.
 
-A process in a database role can keep locks and transactions as long as it likes: the limits that
-PostgreSQL has for them (`statement_timeout` and its like) can be lifted by the session that they
-bind. What the control plane needs cannot be locked by workers; what workers share with it, such as
-rows of jobs, can. So the controller looks at all sessions each second, and ends those that go too
-far: soon where the code of a model may be behind it, later where a person's request is.
+A process can keep locks and transactions as long as it likes, because a session can lift
+PostgreSQL's limits for itself (`statement_timeout` and similar ones). Workers cannot lock what only
+the control plane needs, but they can lock what they share with it, such as rows of jobs. So the
+controller checks all sessions each second and ends those beyond their bounds: soon if code of a
+model may be behind it, later if a person's request may be.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ ROUND_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`blocks`: rounds in which it holds up another session; `transaction_s`: age of a transaction,
-    and `idle_s` how long it runs no statement; `locks`: number of locks of one session, all of
-    which share a table of fixed size.
+    """Bounds of a session. `blocks`: rounds in which it holds up another one; `transaction_s`: age
+    of a transaction; `idle_s`: time without a statement in a transaction; `locks`: number of locks,
+    which share a table of fixed size with those of all sessions.
     """
 
     blocks: int
@@ -52,17 +52,16 @@ class Bounds:
     locks: int
 
 
-# Workers' transactions take milliseconds, and wait for nothing but the database. Other workers pass
-# over rows of jobs that one holds, so that it holds up none whom PostgreSQL would call blocked.
-# Forty sessions with so many locks each leave room for others in PostgreSQL's table (64 for each of
-# 100 connections, unless it was made larger).
+# Workers' transactions take milliseconds, and wait only for the database. Other workers skip locked
+# rows of jobs, so PostgreSQL does not report them as blocked. Forty sessions with this many locks
+# still leave room for others in PostgreSQL's table (by default 64 for each of 100 connections).
 WORKERS = Bounds(blocks=5, transaction_s=20, idle_s=5, locks=300)
 # Uploads, exports and rebuilt counters take minutes.
 OTHERS = Bounds(blocks=900, transaction_s=1800, idle_s=900, locks=5_000)
 BOUNDS = {"assay_worker": WORKERS, "assay_web": OTHERS, "assay_controller": OTHERS}
-# Shorter waits are of every day.
+# Shorter waits are normal.
 _BLOCKED_S = 0.2
-# While its role has no connection left, a session that is idle for longer makes way.
+# If a role has no connections left, its sessions that are idle for longer are ended.
 _IDLE_S = 30.0
 _CROWDED = "It is idle, and its role has no connection left."
 _ROLES_EACH_S = 10.0
@@ -79,7 +78,7 @@ _CONTROLLER = service_principal("controller")
 
 
 class SessionWatch:
-    """One round after another, in one thread and on one connection.
+    """Runs rounds in one thread, on one connection.
 
     A round needs no new entry in PostgreSQL's table of locks, which may be full.
     """
@@ -92,7 +91,7 @@ class SessionWatch:
         self._read_at = -_ROLES_EACH_S
 
     def run(self) -> int:
-        """End what is beyond its bounds; return how many sessions."""
+        """End sessions beyond their bounds; return the number."""
         sessions = sessions_read()
         self._count(sessions)
         beyond = [(each, reason) for each in sessions if (reason := self._reason(each))]
@@ -107,7 +106,7 @@ class SessionWatch:
         return len(ended)
 
     def _record(self) -> None:
-        """Record what was ended; what cannot be recorded yet holds up no further round."""
+        """Record ended sessions. A failure is retried in a later round, and holds up none."""
         try:
             _record(self._unrecorded)
         except DatabaseError as error:
@@ -123,12 +122,14 @@ class SessionWatch:
             for holder in blockage.holders
         }
         holders |= {_transaction(session) for session in sessions if session.advisory}
-        there = {_transaction(session) for session in sessions}
-        self._blocked = Counter({key: n for key, n in self._blocked.items() if key in there})
+        open_transactions = {_transaction(session) for session in sessions}
+        self._blocked = Counter(
+            {key: n for key, n in self._blocked.items() if key in open_transactions}
+        )
         self._blocked.update(holders)
 
     def _reason(self, session: Session) -> str:
-        """Return why to end a session; empty when it may go on."""
+        """Return the reason to end a session; empty if there is none."""
         bounds = BOUNDS.get(session.role)
         if bounds is None:
             return ""
@@ -145,7 +146,7 @@ class SessionWatch:
         return ""
 
     def _idle(self, sessions: Sequence[Session]) -> list[Session]:
-        """Return what is idle of a role that has as many sessions as it may."""
+        """Return idle sessions of roles that have reached their limit of connections."""
         if time.monotonic() - self._read_at >= _ROLES_EACH_S:
             self._limits = roles_restore()
             self._read_at = time.monotonic()
@@ -156,8 +157,8 @@ class SessionWatch:
 
 
 def roles_restore() -> dict[str, int]:
-    """Put back settings that a role has changed for itself, and thereby for all its processes;
-    return how many connections each role may have.
+    """Restore settings that a role has changed for itself, and thereby for all its processes;
+    return the limit of connections of each role.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT assay_role_settings_restore()")
@@ -182,14 +183,14 @@ def _record_settings(role: str) -> None:
 
 
 def run(times: LoopTimes, stop: threading.Event) -> None:
-    """Watch until `stop`. The connection is kept: there may be no room for another one."""
+    """Watch until `stop`. Keep the connection, since there may be no room for another one."""
     watch = SessionWatch()
     while not stop.is_set():
         try:
             with times.round("database-sessions", ROUND_S):
                 watch.run()
         except Error:
-            logger.exception("The database's sessions were not looked at")
+            logger.exception("The database's sessions could not be checked")
             connection.close()
         stop.wait(ROUND_S)
 
@@ -225,34 +226,36 @@ def _totals() -> dict[str, int]:
 
 
 def sessions_ended() -> str:
-    """Say which session was ended last, while that is not long ago."""
+    """Return a sentence on the last ended session, if it is recent."""
     row = Measurement.objects.filter(
         name=ENDED, measured_at__gte=timezone.now() - ALARM_FOR
     ).first()
     if row is None:
         return ""
-    return f"{row.figures['last']} Is each worker one of yours?"
+    return f"{row.figures['last']} Check that every worker is yours."
 
 
 def sessions_block() -> str:
-    """Say who holds up whom for long, and what the watch can neither see nor end."""
+    """Return sentences on long blockages, and on locks that the watch cannot see or end."""
     sessions = sessions_read()
-    found = [str(one) for one in blockages(sessions, longer_than_s=_BLOCKED_ALARM_S)][:_LISTED]
+    sentences = [str(one) for one in blockages(sessions, longer_than_s=_BLOCKED_ALARM_S)][:_LISTED]
     hidden = sorted({one.role for one in sessions if not one.state and one.role in BOUNDS})
     if hidden:
-        found.append(f"Sessions of {', '.join(hidden)} cannot be seen; run `apply_database_roles`.")
+        sentences.append(
+            f"Sessions of {', '.join(hidden)} cannot be seen; run `apply_database_roles`."
+        )
     with connection.cursor() as cursor:
         cursor.execute(_PREPARED)
-        found += [
+        sentences += [
             f"{owner} left a prepared transaction, {gid[:80]!r}, which keeps its locks: roll it"
             " back, and set max_prepared_transactions to 0."
             for gid, owner in cursor.fetchall()
         ]
-    return " ".join(found)
+    return " ".join(sentences)
 
 
 def register_alarms() -> None:
-    """Have these watched with the others."""
+    """Add the alarms of database sessions to those of the audit log."""
     alarms_add(
         Alarm("database_sessions_ended", "Database sessions were ended", sessions_ended, True),
         Alarm("database_blocked", "A database session holds up others", sessions_block, True),

@@ -1,4 +1,4 @@
-"""Messages to the compute plane. Losing one loses nothing: the database row is the truth."""
+"""Messages to workers. A lost message does no harm, because the database is authoritative."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ logger = logging.getLogger(__name__)
 
 
 def dispatch_job(job_id: UUID | str) -> bool:
-    """Wake a compute worker, naming the job that waits. False when the broker does not answer: the
-    sweeper sends again."""
+    """Wake a compute worker with a message that names a waiting job. Return False if the broker
+    does not answer; the sweeper sends again."""
     try:
         app.send_task(JOB_TASK, args=[str(job_id)], queue=JOB_QUEUE, retry=False)
     except Exception:
-        # kombu raises its own, redis-py's and the socket's errors here, by transport.
+        # kombu raises its own errors here, and those of redis-py and sockets.
         logger.warning("Job %s could not be dispatched; the sweeper will.", job_id, exc_info=True)
         return False
-    # Records about the job have `job-` and its ID in place of this request's.
+    # Log records about the job have the ID `job-…` instead of this request's ID.
     logger.debug("Job %s was sent to %s", job_id, JOB_QUEUE)
     return True
 
 
 def messages_waiting() -> int:
-    """Return how many messages no compute worker has taken yet; 0 without a broker."""
+    """Return the number of messages that wait for compute workers; 0 without a broker."""
     try:
         return int(_client(settings.REDIS_URL).llen(JOB_QUEUE))
     except redis.RedisError:
@@ -47,8 +47,8 @@ def messages_waiting() -> int:
 
 
 def queued_requests(deployment_ids: Collection[int]) -> dict[int, int] | None:
-    """Return how many requests to each deployment no worker has taken yet, in one round trip; None
-    without a broker."""
+    """Return the number of queued requests of each deployment (one round trip), None without
+    a broker."""
     try:
         with _client(settings.REDIS_URL).pipeline(transaction=False) as pipe:
             for each in deployment_ids:
@@ -64,16 +64,16 @@ def _client(url: str) -> redis.Redis:
 
 
 def wake_controller() -> None:
-    """A job was delivered: finish it now rather than at the next sweep."""
+    """Wake the controller after a job's delivery, so that it does not wait for the next sweep."""
     notify(CONTROLLER_CHANNEL)
 
 
 def wake_gateways() -> None:
-    """A worker can answer for a deployment: read the snapshot now."""
+    """Make gateways read their snapshot again, because a worker can answer for a deployment."""
     notify(SNAPSHOT_CHANNEL)
 
 
 def wake_engines() -> None:
-    """Deployments changed: reconcile now; gateways read their snapshot again."""
+    """Make engine workers reconcile and gateways read their snapshot: deployments changed."""
     notify(DEPLOYMENTS_CHANNEL)
     notify(SNAPSHOT_CHANNEL)

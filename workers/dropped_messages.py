@@ -1,7 +1,7 @@
-"""Messages on queues that no process of Assay sent, as workers count them; the controller looks.
+"""Record messages on queues that no process of Assay sent, as counted by workers.
 
-Whoever put them there is not known: web processes, the controller and administrators of the broker
-may write to queues. Each worker states its own count.
+Their sender is unknown: web processes, the controller and administrators of the broker may write to
+queues. Each worker reports its own count; the controller reads the counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from workers.wire import dropped_key, node_of
 DROPPED_MESSAGES = "dropped-messages"
 ACTION = "worker:drop_messages"
 ALARM_FOR = timedelta(hours=1)
-# Of each realm, those that dropped the most.
+# Most workers of each realm, starting with the highest counts.
 _WORKERS = 64
 _NAME_MAX = 120
 _COUNT_MAX = 2**31
@@ -32,7 +32,7 @@ _CONTROLLER = service_principal("controller")
 
 
 def dropped_messages_record() -> int:
-    """Record how many messages workers dropped since the last time, in one event; return how many.
+    """Record in one event the messages dropped by workers since the last round; return the count.
 
     Raises:
         redis.RedisError: the broker does not answer.
@@ -40,12 +40,12 @@ def dropped_messages_record() -> int:
     counts = _counts()
     row = Measurement.objects.filter(name=DROPPED_MESSAGES).first()
     figures: dict[str, Any] = {"total": 0, "workers": {}} if row is None else row.figures
-    known = figures["workers"]
-    # A worker that started anew under its name counts from 0.
+    earlier = figures["workers"]
+    # A worker that restarted under the same name counts from 0.
     new = {
         name: more
         for name, count in counts.items()
-        if (more := count - known.get(name, 0) if count >= known.get(name, 0) else count)
+        if (more := count - earlier.get(name, 0) if count >= earlier.get(name, 0) else count)
     }
     if not new:
         return 0
@@ -65,22 +65,22 @@ def dropped_messages_record() -> int:
 
 
 def _counts() -> dict[str, int]:
-    """Return how many messages each worker has dropped since it started."""
-    found: dict[str, int] = {}
+    """Return the number of messages that each worker has dropped since it started."""
+    counts: dict[str, int] = {}
     client = broker_client(socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
     try:
         for realm in ("", *node_realms()):
             rows: Any = client.zrange(
                 dropped_key(realm), 0, _WORKERS - 1, desc=True, withscores=True
             )
-            # A node states the names of its own workers alone.
+            # A node can only report its own workers, so their names get the prefix of the node.
             node = f"{node_of(realm)}/" if realm else ""
             for name, count in rows:
                 label = f"{node}{name.decode(errors='replace')}"[:_NAME_MAX].replace("\0", "")
-                found[label] = int(min(max(count, 0), _COUNT_MAX))
+                counts[label] = int(min(max(count, 0), _COUNT_MAX))
     finally:
         client.close()
-    return found
+    return counts
 
 
 def messages_dropped() -> str:
@@ -95,7 +95,7 @@ def messages_dropped() -> str:
 
 
 def register_alarms() -> None:
-    """Have this watched with the others."""
+    """Add the alarm for dropped messages to those of the audit log."""
     alarms_add(
         Alarm("messages_dropped", "Unknown messages on workers’ queues", messages_dropped, True)
     )

@@ -1,9 +1,9 @@
-"""The one form of message that workers take from their queues; all others are not Assay's.
+"""Check the format of messages that workers take from their queues; all others are not Assay's.
 
-kombu and Celery believe what they read: a byte that is no JSON, a tag that is no text or a body
-that unpacks to gigabytes ends the one thread of a worker that reads. So every message is checked
-before they see it. `test_envelopes` holds the form to what gateways and Celery send. Knows neither
-Celery nor Django.
+kombu and Celery trust what they read: invalid JSON, a tag that is not text or a body that unpacks
+to gigabytes ends the only reading thread of a worker. So every message is checked before they see
+it. `test_envelopes` compares the format with what gateways and Celery send. Uses neither Celery nor
+Django.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import orjson
 
 from workers.wire import INFERENCE_TASK, JOB_QUEUE, JOB_TASK
 
-# A request has its media elsewhere; its text has at most 2 MiB, sealed and encoded.
+# Media are not part of a request; its text has at most 2 MiB before sealing and encoding.
 LONGEST = 32 * 1024**2
 _PARTS = {"body", "content-encoding", "content-type", "headers", "properties"}
 _NOT_CHAINED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-# Headers that change what Celery does with a message, and their only values.
+# Headers that change how Celery handles a message, and their only allowed values.
 _HEADERS: dict[str, tuple[Any, ...]] = {
     "eta": (None,),
     "group": (None,),
@@ -35,36 +35,36 @@ _HEADERS: dict[str, tuple[Any, ...]] = {
     "stamps": ({},),
     "ignore_result": (None, True),
 }
-# Those that differ from message to message: names and times.
+# Headers that differ between messages: names and times.
 _TEXTS = {"lang", "task", "id", "expires", "root_id", "argsrepr", "kwargsrepr", "origin"}
-# Celery itself shortens what it shows of arguments to 1,024 characters.
+# Celery itself shortens its excerpts of arguments to 1,024 characters.
 _TEXT_MAX = 2_048
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+00:00", re.ASCII)
 
 
 class NotOurs(ValueError):
-    """A message that no process of Assay sends; says what is wrong with it."""
+    """A message that no process of Assay sends; the text says what is wrong."""
 
 
 def opened(queue: str, data: bytes) -> dict[str, Any]:
-    """Return the message from a queue as kombu delivers it, under a tag of this process's own.
+    """Return a message from a queue in the form that kombu delivers, with a new tag.
 
     Raises:
-        NotOurs: It has another form.
+        NotOurs: the message has another format.
     """
     if len(data) > LONGEST:
         raise NotOurs(f"it has {len(data):,} bytes")
     message = _object(data, "it")
     if message.keys() != _PARTS:
-        raise NotOurs("its parts are others")
+        raise NotOurs("its parts are not those of a message")
     if (message["content-type"], message["content-encoding"]) != ("application/json", "utf-8"):
-        raise NotOurs("its content is no JSON")
+        raise NotOurs("its content is not JSON")
     task = JOB_TASK if queue == JOB_QUEUE else INFERENCE_TASK
     _check_headers(message["headers"], task)
     _check_body(message["body"], task)
     if not isinstance(message["properties"], dict):
-        raise NotOurs("its properties are no object")
-    # Nothing else of them concerns a worker.
+        raise NotOurs("its properties are not an object")
+    # Workers need no other properties.
     message["properties"] = {
         "delivery_info": {"exchange": "", "routing_key": queue},
         "delivery_mode": 2,
@@ -78,33 +78,33 @@ def opened(queue: str, data: bytes) -> dict[str, Any]:
 
 
 def argument_of(message: dict[str, Any]) -> Any:
-    """Return the one argument of the task, of an opened message."""
+    """Return the only argument of the task in an opened message."""
     return orjson.loads(binascii.a2b_base64(message["body"]))[0][0]
 
 
 def _object(data: bytes | str, what: str) -> dict[str, Any]:
     try:
-        found = orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise NotOurs(f"{what} is no JSON") from error
-    if not isinstance(found, dict):
-        raise NotOurs(f"{what} is no object")
-    return found
+        raise NotOurs(f"{what} is not JSON") from error
+    if not isinstance(value, dict):
+        raise NotOurs(f"{what} is not an object")
+    return value
 
 
 def _check_headers(headers: Any, task: str) -> None:
     if not isinstance(headers, dict) or headers.keys() != _HEADERS.keys() | _TEXTS:
-        raise NotOurs("its headers are others")
+        raise NotOurs("its headers are not those of a task")
     for name, allowed in _HEADERS.items():
-        # 0 is False, and 1 is True.
+        # Compare types, too, because 0 equals False and 1 equals True.
         if not any(headers[name] == one and type(headers[name]) is type(one) for one in allowed):
-            raise NotOurs(f"its header {name} is another")
+            raise NotOurs(f"its header {name} has another value")
     expires = headers.pop("expires")
     for name in _TEXTS - {"expires"}:
         if not isinstance(headers[name], str) or len(headers[name]) > _TEXT_MAX:
-            raise NotOurs(f"its header {name} is no short text")
+            raise NotOurs(f"its header {name} is not a short text")
     if expires is not None and not (isinstance(expires, str) and _TIME.fullmatch(expires)):
-        raise NotOurs("its header expires is no time")
+        raise NotOurs("its header expires is not a time")
     headers["expires"] = expires
     if headers["task"] != task or not headers["id"]:
         raise NotOurs("it is for another task")
@@ -114,9 +114,9 @@ def _check_body(body: Any, task: str) -> None:
     try:
         content = orjson.loads(binascii.a2b_base64(body, strict_mode=True))
     except (ValueError, TypeError) as error:
-        raise NotOurs("its body is no JSON in Base64") from error
+        raise NotOurs("its body is not JSON in Base64") from error
     if not isinstance(content, list) or len(content) != 3 or content[1:] != [{}, _NOT_CHAINED]:
-        raise NotOurs("its body is no call of a task")
+        raise NotOurs("its body is not a call of a task")
     arguments = content[0]
     kind = str if task == JOB_TASK else dict
     if not isinstance(arguments, list) or [type(one) for one in arguments] != [kind]:

@@ -1,4 +1,4 @@
-"""Settings that recipes share. Loads no torch, so that declarations can use them."""
+"""Settings that recipes share. Does not load torch, so that declarations can use them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ClassifierSettings(BaseModel):
-    """Settings of training a classifier. `learning_rate` is the peak of all weights but the head's.
+    """Settings for training a classifier.
 
-    `validation_fraction` of the rows is held out; `class_weights` counts rare labels for more.
+    `learning_rate` is the peak rate of all weights except the head's. `validation_fraction` of the
+    rows is held out; `class_weights` gives rare labels more weight.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,8 +25,8 @@ class ClassifierSettings(BaseModel):
 
 
 class SequenceSettings(BaseModel):
-    """Settings of training a model that writes texts. `max_length` is in tokens, of what is read
-    and of what is written; longer texts are cut. `label_smoothing` spares it from being too sure.
+    """Settings for training a model that writes text. `max_length` is the longest input and the
+    longest output in tokens; longer texts are cut. `label_smoothing` reduces overconfidence.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,5 @@
-"""A thread that hears what other processes publish. What it misses, its users find by looking."""
+"""Listen to messages of other processes in a thread. Users must poll, since messages may be
+lost."""
 
 from __future__ import annotations
 
@@ -15,21 +16,21 @@ from workers.broker import broker_client
 logger = logging.getLogger(__name__)
 POLL_S = 1.0
 RETRY_S = 1.0
-# A connection on which nothing came for so long is tried; one without an answer is made anew after
-# as long again. A network may drop it without a word.
+# A connection that was quiet for this long is tested, and replaced if no answer comes within the
+# same time again: a network may drop connections silently.
 QUIET_S = 10.0
 TIMEOUT_S = 5.0
 
 
 def listen(handlers: Mapping[str, Callable[[str], None]], stop: threading.Event) -> None:
-    """Call `handlers[channel](message)` for every message until `stop`; connects again when the
-    broker was away."""
+    """Call `handlers[channel](message)` for every message until `stop`; reconnect if the broker was
+    unreachable."""
     while not stop.is_set():
         client = broker_client(socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
         try:
             with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
                 subscription.subscribe(*handlers)
-                _hear(subscription, handlers, stop)
+                _receive(subscription, handlers, stop)
         except (redis.RedisError, OSError) as error:
             logger.warning("Not listening on %s: %s", ", ".join(handlers), error)
             stop.wait(RETRY_S)
@@ -37,22 +38,22 @@ def listen(handlers: Mapping[str, Callable[[str], None]], stop: threading.Event)
             client.close()
 
 
-def _hear(
+def _receive(
     subscription: Any, handlers: Mapping[str, Callable[[str], None]], stop: threading.Event
 ) -> None:
-    """Deliver messages until `stop`. Raises redis.ConnectionError when the broker is silent."""
-    heard, asked = time.monotonic(), False
+    """Deliver messages until `stop`. Raises redis.ConnectionError if the broker is silent."""
+    received_at, pinged = time.monotonic(), False
     while not stop.is_set():
         message = subscription.get_message(timeout=POLL_S)
-        quiet_s = time.monotonic() - heard
+        quiet_s = time.monotonic() - received_at
         if message is not None:
-            heard, asked = time.monotonic(), False
+            received_at, pinged = time.monotonic(), False
             _deliver(message, handlers)
-        elif asked and quiet_s > 2 * QUIET_S:
+        elif pinged and quiet_s > 2 * QUIET_S:
             raise redis.ConnectionError(f"The broker did not answer for {QUIET_S:.0f} s")
-        elif not asked and quiet_s > QUIET_S:
+        elif not pinged and quiet_s > QUIET_S:
             subscription.ping()
-            asked = True
+            pinged = True
 
 
 def _deliver(message: dict[str, Any], handlers: Mapping[str, Callable[[str], None]]) -> None:
@@ -68,7 +69,7 @@ def _deliver(message: dict[str, Any], handlers: Mapping[str, Callable[[str], Non
 def listener(
     handlers: Mapping[str, Callable[[str], None]], stop: threading.Event
 ) -> threading.Thread:
-    """`listen` in a started daemon thread."""
+    """Start `listen` in a daemon thread, and return the thread."""
     thread = threading.Thread(
         target=listen, args=(handlers, stop), name="assay-listener", daemon=True
     )

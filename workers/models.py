@@ -1,4 +1,4 @@
-"""Every model of this context, gathered where Django looks for them."""
+"""All models of this context, imported here for Django."""
 
 from workers.deployments.models import (
     Deployment,

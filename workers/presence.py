@@ -1,7 +1,7 @@
-"""Workers say that they are there, for `assay doctor`.
+"""Signs of life of workers, for `assay doctor`.
 
-In place of Celery's remote control, by which whoever can publish on the broker could shut a worker
-down or have it read other queues.
+These replace Celery's remote control, with which anyone who can publish on the broker could shut
+down a worker or make it read other queues.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ _TIMEOUT_S = 5.0
 
 
 def workers_present(client: redis.Redis, realms: Iterable[str] = ()) -> list[str]:
-    """Return names of workers that gave a sign of life lately, of the control plane and of the
+    """Return the names of workers with a recent sign of life, both outside of nodes and on the
     nodes of these realms.
     """
     since = int(time.time() - PATIENCE_S)
-    found = set()
+    workers = set()
     for realm in ("", *realms):
         names: Any = client.zrange(presence_key(realm), since, "+inf", byscore=True)
-        # A node states the names of its own workers alone.
+        # A node can only report its own workers, so their names get the prefix of the node.
         node = f"{node_of(realm)}/" if realm else ""
-        found |= {f"{node}{name.decode(errors='replace')}" for name in names}
-    return sorted(found)
+        workers |= {f"{node}{name.decode(errors='replace')}" for name in names}
+    return sorted(workers)
 
 
 class Presence:
-    """Signs of life of one worker every few seconds, from `start` until `end`.
+    """Sends signs of life of one worker every few seconds, from `start` until `end`.
 
-    A worker that ends is gone at once; one that dies, after `PATIENCE_S`.
+    A worker that ends is removed at once; one that dies, after `PATIENCE_S`.
     """
 
     def __init__(self, name: str) -> None:
@@ -54,11 +54,11 @@ class Presence:
         )
 
     def start(self) -> None:
-        """Give the first sign, and go on in a daemon thread."""
+        """Start sending in a daemon thread."""
         self._thread.start()
 
     def end(self) -> None:
-        """Give no more signs, and take the last one back."""
+        """Stop sending, and remove the last sign of life."""
         self._stop.set()
         self._thread.join(_TIMEOUT_S)
 
@@ -77,7 +77,7 @@ def _beat(name: str, stop: threading.Event) -> None:
                     pipe.zadd(dropped_key(realm), {name: DROPPED.total})
                 pipe.execute()
         except redis.RedisError as error:
-            logger.warning("No sign of life was given: %s", error)
+            logger.warning("No sign of life was sent: %s", error)
         stop.wait(BEAT_S)
     with contextlib.suppress(redis.RedisError):
         client.zrem(key, name)

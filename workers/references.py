@@ -1,4 +1,4 @@
-"""References to media inside messages: finding them and putting something else in their place."""
+"""Find and replace references to media inside messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_reference(value: Any) -> bool:
 
 
 def contains(value: Any, wanted: Callable[[Any], bool]) -> bool:
-    """Return whether any part of `value` is `wanted`. Lists of numbers are not looked into."""
+    """Return whether `wanted` is true of any part of `value`. Lists of numbers are skipped."""
     if wanted(value):
         return True
     if isinstance(value, dict):
@@ -25,7 +25,7 @@ def contains(value: Any, wanted: Callable[[Any], bool]) -> bool:
 
 
 def swapped(value: Any, wanted: Callable[[Any], bool], swap: Callable[[Any], Any]) -> Any:
-    """Return `value` with `swap` of each part that is `wanted`, in dicts, lists and tuples."""
+    """Return `value` with `swap` applied to `wanted` parts in dicts, lists and tuples."""
     if wanted(value):
         return swap(value)
     if isinstance(value, dict):

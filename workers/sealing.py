@@ -1,17 +1,17 @@
-"""Seals on what crosses the broker between gateways and engine workers.
+"""Seal messages that cross the broker between gateways and engine workers.
 
-The broker carries messages and vouches for none. Each web process and each engine worker process
-has an X25519 key pair of its own. A worker's public key stands in its replica's row, so that the
-gateway seals a request for exactly the processes that hold the deployment; a gateway's travels with
-its requests. The key of a pair comes from both, and from a wire key, which the broker never sees.
-Nodes have wire keys of their own, derived from the installation's.
+The broker is not trusted with messages. Each web process and each engine worker process has its own
+X25519 key pair. A worker's public key is in its replica's row, so that the gateway seals a request
+for exactly the processes that have loaded the deployment; a gateway's public key is part of its
+requests. The key of a pair derives from both, and from a wire key, which the broker never sees.
+Nodes have their own wire keys, derived from that of the installation.
 
 Each request has a random key, encrypted once for each recipient. It encrypts and authenticates the
 request (AES-256-GCM); the keys of replies derive from it and from the key of the pair, one for each
 delivery to a worker. The sequence number of a reply is its nonce; request, deployment, digest and
 reply stream are its associated data. So no message can be read, forged, replayed, reordered, moved
-to another request or left out unnoticed, and no worker can answer as another one that received the
-same request. Knows neither Django nor torch.
+to another request or omitted unnoticed, and no worker can answer as another one that received the
+same request. Uses neither Django nor torch.
 """
 
 from __future__ import annotations
@@ -50,19 +50,17 @@ _HEADER = ("request_id", "reply_stream", "gateway", "seals")
 NONCE_BYTES = 12
 _TAG_BYTES = 16
 _FIRST_NONCE = bytes(NONCE_BYTES)
-# A request is remembered until its caller has stopped waiting, so that it runs once.
+# Longest time that a request is remembered, so that it runs only once while its caller waits.
 LONGEST_S = 3600.0
-# Requests that were given back lately; their threads have looked long before so many came.
+# Most remembered requests that were given back; their threads check long before this many come.
 _GIVEN_BACK_MAX = 1_000
-NOT_ADDRESSED = Failed(
-    "unavailable", "The deployment is changing hands between workers; ask again.", 503
-)
-# It goes to others that hold the deployment, unchanged.
-GIVEN_BACK = Failed("unavailable", "The worker ended before it began; ask again.", 503)
+NOT_ADDRESSED = Failed("unavailable", "The deployment is moving between workers; try again.", 503)
+# The gateway sends the request unchanged to other workers of the deployment.
+GIVEN_BACK = Failed("unavailable", "The worker ended before it began the request; try again.", 503)
 
 
 class NotAddressed(Exception):
-    """A genuine request that is sealed for other processes. `fields` answer it."""
+    """A genuine request that is sealed for other processes. `fields` is the answer to send."""
 
     def __init__(self, request_id: str, stream: str, fields: dict[Any, Any]) -> None:
         super().__init__(f"Request {request_id} is sealed for other workers.")
@@ -71,27 +69,27 @@ class NotAddressed(Exception):
 
 
 class GivenBack(Exception):
-    """A request that this process has given back, so that another one answers it."""
+    """A request that this process has given back, for another process to answer."""
 
 
 class GatewaySeals:
-    """One web process: seals requests, each for the workers that hold the deployment."""
+    """Seals the requests of one web process for the workers that have loaded the deployment."""
 
     def __init__(self, wire: WireKey) -> None:
         self._wire = wire
         self._private = X25519PrivateKey.generate()
         self._public = self._private.public_key().public_bytes_raw()
-        # None for a key that no secret can be shared with.
+        # None for a public key that is not usable for a key exchange.
         self._pairs: dict[str, Pair | None] = {}
         self._lock = threading.Lock()
 
     def seal(
         self, request: InferenceRequest, recipients: Iterable[str]
     ) -> tuple[dict[str, Any], ReplyReader]:
-        """The message for the broker, and what reads the replies to it.
+        """Return the message for the broker, and the reader of its replies.
 
-        `recipients` are worker processes by their addresses (`worker_address`). Those whose key no
-        secret can be shared with are left out.
+        `recipients` are addresses of worker processes (`worker_address`). Those with an unusable
+        key are skipped.
         """
         key = os.urandom(KEY_BYTES)
         pairs = {worker: pair for worker in recipients if (pair := self._pair(worker))}
@@ -105,7 +103,7 @@ class GatewaySeals:
         body = AESGCM(_expanded(key, b"request")).encrypt(
             _FIRST_NONCE, to_json(request.to_message(), inf_nan_mode="constants"), text
         )
-        # Also for the control plane's own workers: one may read the queue before it is known here.
+        # Include the realm "": a worker without a node may read the queue before it is known here.
         realms = {"", *map(realm_of, pairs)}
         macs = {realm: _text(self._wire.of(realm).header_mac(text)) for realm in realms}
         message = {**header, "macs": macs, "body": _text(body)}
@@ -128,8 +126,8 @@ class GatewaySeals:
 
 
 class WorkerSeals:
-    """One engine worker process: opens requests that are sealed for it, each once. On a node,
-    `wire` is the node's key and `realm` its realm.
+    """Opens requests that are sealed for one engine worker process, each once. On a node, `wire` is
+    the node's key and `realm` its realm.
     """
 
     def __init__(self, wire: WireKey, realm: str = "") -> None:
@@ -139,13 +137,13 @@ class WorkerSeals:
         self._public = self._private.public_key().public_bytes_raw()
         self._pairs: dict[str, Pair] = {}
         self._opened: OrderedDict[str, float] = OrderedDict()
-        # Headers of messages. A request may come again under another one.
+        # Headers of messages that were given back. A request may come again with another header.
         self._given_back: set[bytes] = set()
         self._lock = threading.Lock()
 
     @property
     def public_key(self) -> str:
-        """In hexadecimal, as gateways read it from the replica's row."""
+        """The public key in hexadecimal, as gateways read it from the replica's row."""
         return self._public.hex()
 
     @property
@@ -154,12 +152,13 @@ class WorkerSeals:
         return worker_address(self._realm, self.public_key)
 
     def open(self, message: Mapping[str, Any]) -> tuple[InferenceRequest, ReplySeals]:
-        """The request in `message`, and what seals the replies to it.
+        """Return the request in `message`, and the sealer of its replies.
 
         Raises:
-            Forged: no gateway of this installation made it, it was changed, or it came before.
-            NotAddressed: it is sealed for other processes.
-            GivenBack: it was given back.
+            Forged: the message is not from a gateway of this installation, was changed, or was
+                delivered before.
+            NotAddressed: the message is sealed for other processes.
+            GivenBack: the message was given back.
         """
         try:
             header, text = self._header(message)
@@ -185,13 +184,13 @@ class WorkerSeals:
         )
 
     def _header(self, message: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Return the header of a message with a valid MAC, and the bytes that it was made over."""
+        """Return the header of a message with a valid MAC, and the bytes that the MAC covers."""
         header = {name: message[name] for name in _HEADER}
         text = _canonical(header)
         mac = message["macs"].get(self._realm)
-        # A gateway that does not know this node yet makes no MAC for it; what it is sent back goes
-        # to the node's own stream. The control plane's workers always get one: without it, they
-        # would sign for anyone, on any stream.
+        # A gateway that does not know this node yet makes no MAC for it; the answer goes to the
+        # node's own stream. Workers outside of nodes always get a MAC: without it, they would sign
+        # for anyone, on any stream.
         if mac is None and self._realm:
             raise self._bounce(header["request_id"], header["reply_stream"])
         if not hmac.compare_digest(_bytes(mac), self._wire.header_mac(text)):
@@ -201,12 +200,12 @@ class WorkerSeals:
         return header, text
 
     def give_back(self, message: Mapping[str, Any]) -> NotAddressed:
-        """Return what sends a request that was not opened to its gateway; it is not opened any
-        more.
+        """Return the answer that gives an unopened request back to its gateway; `open` refuses the
+        message from now on.
 
         Raises:
-            Forged: as `open`, or it was opened.
-            GivenBack: it was given back before.
+            Forged: see `open`, or the request was opened.
+            GivenBack: the message was given back before.
         """
         try:
             header, text = self._header(message)
@@ -216,19 +215,19 @@ class WorkerSeals:
             raise Forged(f"The request cannot be given back: {type(error).__name__}.") from error
         with self._lock:
             if header["request_id"] in self._opened:
-                raise Forged("The request was begun.")
+                raise Forged("The request has begun.")
             if len(self._given_back) >= _GIVEN_BACK_MAX:
                 self._given_back.clear()
             self._given_back.add(text)
         return self._bounce(header["request_id"], header["reply_stream"], given_back=True)
 
     def keep(self, message: Mapping[str, Any]) -> None:
-        """Open a request after all, which could not be given back."""
+        """Allow `open` again for a request that could not be given back."""
         with self._lock:
             self._given_back.discard(_canonical({name: message[name] for name in _HEADER}))
 
     def canceled(self, message: str) -> str:
-        """As `WireKey.canceled`."""
+        """Return the request of a cancellation. See `WireKey.canceled`."""
         return self._wire.canceled(message)
 
     def _bounce(self, request_id: str, stream: str, *, given_back: bool = False) -> NotAddressed:
@@ -238,14 +237,14 @@ class WorkerSeals:
 
     def _pair(self, gateway: str) -> Pair:
         with self._lock:
-            found = self._pairs.get(gateway)
-            if found is None:
+            pair = self._pairs.get(gateway)
+            if pair is None:
                 if len(self._pairs) >= PAIRS_MAX:
                     self._pairs.clear()
                 other = bytes.fromhex(gateway)
-                found = self._wire.pair(self._private, other, other, self._public)
-                self._pairs[gateway] = found
-        return found
+                pair = self._wire.pair(self._private, other, other, self._public)
+                self._pairs[gateway] = pair
+        return pair
 
     def _once(self, request: InferenceRequest) -> None:
         now = CLOCK.now()
@@ -260,10 +259,10 @@ class WorkerSeals:
 
 
 class ReplySeals:
-    """The replies of one worker to one delivery of a request, in order.
+    """Seals the replies of one worker to one delivery of a request, in order.
 
     Attributes:
-        alone: The request was sealed for this worker and no other.
+        alone: The request was sealed only for this worker.
     """
 
     def __init__(
@@ -285,9 +284,9 @@ class ReplySeals:
         self._next = 0
 
     def seal(self, *events: Event) -> dict[Any, Any]:
-        """Return the fields of the stream's next entry, which carries `events` in their order.
+        """Return the fields of the stream's next entry, which contains `events` in order.
 
-        Not for several threads at once.
+        Not thread-safe.
         """
         number, self._next = self._next, self._next + 1
         body = self._cipher.encrypt(_nonce(number), encode_events(events), self._context)
@@ -295,9 +294,9 @@ class ReplySeals:
 
 
 class ReplyReader:
-    """Checks and decrypts the replies to one request, which one worker makes in one order.
+    """Checks and decrypts the replies to one request, which come from one worker in order.
 
-    `secrets` are those that the gateway shares with each worker that it was sealed for, by address.
+    `secrets` are those that the gateway shares with each recipient of the request, by address.
     """
 
     def __init__(
@@ -322,7 +321,7 @@ class ReplyReader:
         """Return the events in one entry, at least one. `realm` is that of the stream.
 
         Raises:
-            Forged: it does not come from a worker that holds the request, or is not the next one.
+            Forged: the entry is not from a recipient of the request, or is not the next one.
         """
         if b"bounce" in fields:
             return [self._bounced(fields[b"bounce"], realm)]
@@ -334,10 +333,10 @@ class ReplyReader:
         except Forged:
             raise
         except Exception as error:
-            # One process reads the replies to all of its requests: whatever a worker that turned
-            # against it seals, such as no object or JSON that is too deep, ends this request alone.
+            # One process reads the replies to all of its requests. Anything that a compromised
+            # worker seals, such as JSON that is too deep, must end only this request.
             raise Forged(f"It cannot be opened: {type(error).__name__}.") from error
-        # A worker that lost some replies on their way says so with a failure, later in the order.
+        # A worker whose replies were lost on the way sends a failure with a later number.
         if number != self._next and not (isinstance(events[0], Failed) and number > self._next):
             raise Forged(f"It is number {number}; number {self._next} is next.")
         self._delivery, self._cipher, self._next = delivery, cipher, number + 1
@@ -346,7 +345,7 @@ class ReplyReader:
 
     @property
     def holders(self) -> frozenset[str]:
-        """Address of the worker process that answers; before it does, of all that could."""
+        """Address of the answering worker process; before the first answer, of all recipients."""
         return frozenset({self._holder}) if self._holder else frozenset(self._secrets)
 
     def _cipher_of(self, delivery: bytes, realm: str) -> tuple[AESGCM, str]:
@@ -357,7 +356,7 @@ class ReplyReader:
             return self._cipher, holder
         secret = self._secrets.get(holder)
         if secret is None:
-            raise Forged("It comes from a process that does not hold the deployment.")
+            raise Forged("It comes from a process that is not a recipient of the request.")
         return _reply_cipher(secret, self._key, delivery), holder
 
     def _bounced(self, mac: bytes, realm: str) -> Event:
@@ -389,9 +388,9 @@ def _reply_cipher(secret: bytes, key: bytes, delivery: bytes) -> AESGCM:
 
 
 def _expanded(key: bytes, info: bytes) -> bytes:
-    """Return the first block of HKDF-Expand (RFC 5869), which is all of 32 bytes.
+    """Return the first block of HKDF-Expand (RFC 5869), which has all 32 bytes.
 
-    It is made twice a request; `HKDFExpand`, which a test compares it with, takes much longer.
+    It is computed twice per request, and is much faster than `HKDFExpand`; a test compares both.
     """
     return hmac.digest(key, b"assay wire 1 " + info + b"\x01", "sha256")
 

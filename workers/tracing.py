@@ -1,10 +1,10 @@
 """OpenTelemetry traces of inference requests: from the gateway through the queue and the engine;
 of attempts of jobs, from the claim to the delivery; and of batches.
 
-They are off unless the standard `OTEL_*` variables name a receiver; then a request costs one
-comparison. Attributes are the names, counts and durations of this module: never a prompt, an answer
-or a message of an error, which may quote one. Names of generative AI follow OpenTelemetry's
-conventions, which are still in development, so they all stand here. Knows neither Django nor torch.
+Traces are off unless the standard `OTEL_*` variables name a receiver; while off, a request costs
+one comparison. Attributes are names, counts and durations: never a prompt, an answer or an error
+message, which may quote one. Names for generative AI follow OpenTelemetry's conventions, which are
+still in development, so all of them are in this module. Uses neither Django nor torch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RESPONSE_ID = "gen_ai.response.id"
 FINISH_REASONS = "gen_ai.response.finish_reasons"
 INPUT_TOKENS = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
-# Names of our options that are numbers, and their attributes.
+# Names of numeric request options, and their attributes.
 REQUEST_OPTIONS = {
     "max_tokens": "gen_ai.request.max_tokens",
     "temperature": "gen_ai.request.temperature",
@@ -53,13 +53,13 @@ JOB_ATTEMPT = "assay.job.attempt"
 JOB_OUTCOME = "assay.job.outcome"
 BATCH_ID = "assay.batch.id"
 BATCH_ENDPOINT = "assay.batch.endpoint"
-# Other tasks are named by themselves.
+# Other tasks use their own name.
 _OPERATIONS = {"text-generation": "chat", "text-completion": "text_completion"}
 _NANOSECONDS = 1_000_000_000
 
 
 class Step(StrEnum):
-    """Names of spans: steps of an attempt of a job, then a batch and its steps."""
+    """Names of spans: steps of a job's attempt, and a batch with its steps."""
 
     CLAIM = "claim"
     PREPARE = "prepare"
@@ -76,9 +76,9 @@ _provider: Any = None
 
 
 def start(service: str, *, exporter: SpanExporter | None = None) -> None:
-    """Send traces from now on, as `service`, where the environment names a receiver.
+    """Send traces as `service` from now on, if the environment names a receiver.
 
-    `exporter` takes the place of the receiver. OTEL_SERVICE_NAME takes the place of `service`.
+    `exporter` replaces the receiver. OTEL_SERVICE_NAME overrides `service`.
     """
     global _tracer, _provider
     if _provider is not None or (exporter is None and not wanted(os.environ)):
@@ -88,10 +88,10 @@ def start(service: str, *, exporter: SpanExporter | None = None) -> None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get(
+    has_name = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get(
         "OTEL_RESOURCE_ATTRIBUTES", ""
     )
-    resource = Resource.create({} if named else {"service.name": service})
+    resource = Resource.create({} if has_name else {"service.name": service})
     _provider = TracerProvider(resource=resource)
     _provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
     _tracer = _provider.get_tracer("assay")
@@ -99,7 +99,7 @@ def start(service: str, *, exporter: SpanExporter | None = None) -> None:
 
 
 def stop() -> None:
-    """Send what was not sent yet, and send no more."""
+    """Send pending traces, and stop."""
     global _tracer, _provider
     provider, _provider, _tracer = _provider, None, None
     if provider is not None:
@@ -107,7 +107,7 @@ def stop() -> None:
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
-    """Return whether the standard variables ask for traces over OTLP and name their receiver."""
+    """Return whether the standard variables request traces over OTLP and name the receiver."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     if (environment.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp") != "otlp":
@@ -117,7 +117,7 @@ def wanted(environment: Mapping[str, str]) -> bool:
 
 
 def tracer() -> Tracer | None:
-    """Return what makes spans; None while traces are off."""
+    """Return the tracer; None while traces are off."""
     return _tracer
 
 
@@ -127,7 +127,7 @@ def operation_of(task: str) -> str:
 
 
 def context_of(traceparent: str, tracestate: str = "") -> Context:
-    """Return the context that a W3C `traceparent` names; an empty one where it is malformed."""
+    """Return the context of a W3C `traceparent`; an empty one if it is malformed."""
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -136,8 +136,8 @@ def context_of(traceparent: str, tracestate: str = "") -> Context:
 
 
 def traceparent_of(span: Span) -> str:
-    """Return the W3C `traceparent` that makes other spans children of this one; empty where it is
-    not sampled."""
+    """Return the W3C `traceparent` that makes other spans children of this one; empty if this span
+    is not sampled."""
     if not span.is_recording():
         return ""
     context = span.get_span_context()
@@ -145,7 +145,7 @@ def traceparent_of(span: Span) -> str:
 
 
 def fail(span: Span, code: str) -> None:
-    """Mark a span as failed, with the code of the error and not its message."""
+    """Mark a span as failed, with the code of the error but not its message."""
     from opentelemetry.trace import StatusCode
 
     span.set_attribute(ERROR_TYPE, code)
@@ -153,7 +153,7 @@ def fail(span: Span, code: str) -> None:
 
 
 class WorkTrace:
-    """The two spans of one request in an engine worker: waiting in the queue, and the engine."""
+    """The two spans of one request in an engine worker: the wait in the queue, and the engine."""
 
     def __init__(self, made_by: Tracer, request: InferenceRequest) -> None:
         from opentelemetry.trace import SpanKind
@@ -176,7 +176,7 @@ class WorkTrace:
         )
 
     def started(self, task: str) -> None:
-        """End the wait in the queue, and begin the span of the engine."""
+        """End the span of the queue, and begin that of the engine."""
         now, request, operation = time.time_ns(), self._request, operation_of(task)
         self._queue.end(now)
         self._engine = self._tracer.start_span(
@@ -194,7 +194,7 @@ class WorkTrace:
         )
 
     def end(self, last: Done | Failed) -> None:
-        """End the open span with what this last event states."""
+        """End the open span with the data of the last event."""
         span = self._queue if self._engine is None else self._engine
         if isinstance(last, Failed):
             fail(span, last.code)
@@ -207,8 +207,7 @@ class WorkTrace:
 
 
 def begin_work(request: InferenceRequest) -> WorkTrace | None:
-    """Return the trace of a request in this worker; None where traces are off, or its gateway sent
-    none."""
+    """Return a request's trace in this worker; None if traces are off here or in the gateway."""
     if _tracer is None or not request.traceparent:
         return None
     return WorkTrace(_tracer, request)
@@ -218,10 +217,10 @@ def begin_work(request: InferenceRequest) -> WorkTrace | None:
 def step(
     name: str, attributes: Mapping[str, str | int] | None = None, *, start_ns: int | None = None
 ) -> Iterator[Span | None]:
-    """Span of the block, as part of the one around it in this thread or task; None while traces
-    are off.
+    """Trace the block as a span within the surrounding one of this thread or task; yield None while
+    traces are off.
 
-    An exception marks it as failed, with its code or type and not its message.
+    An exception marks the span as failed, with its code or type but not its message.
     """
     if _tracer is None:
         yield None
@@ -244,7 +243,7 @@ def step(
 def job_attempt(
     *, job_id: UUID, kind: str, attempt: int, claim_began_ns: int
 ) -> Iterator[Span | None]:
-    """Span of an attempt that was just claimed, with one of the claim; its steps are in the block.
+    """Trace an attempt that was just claimed, with a span of the claim; the block has its steps.
 
     `claim_began_ns` is the Unix time when the claim was requested.
     """

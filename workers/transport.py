@@ -1,7 +1,7 @@
-"""kombu's transport for Redis and Valkey, for workers that expect anything on their queues.
+"""Transport of kombu for Redis and Valkey that tolerates anything on the queues of workers.
 
-kombu takes whatever is on a queue for a message. What is none of Assay's (`workers.envelopes`) is
-dropped here and counted, and the worker reads on. Only `app` uses this module.
+kombu treats anything on a queue as a message. This transport drops and counts what is not Assay's
+(`workers.envelopes`), and reads on. Only `app` uses this module.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from redis.exceptions import RedisError
 from workers.envelopes import NotOurs, argument_of, opened
 
 logger = logging.getLogger(__name__)
-# Of messages that were dropped, one is logged so often.
+# Shortest time between two log lines on dropped messages.
 _LOGGED_EACH_S = 10.0
-# The thread that waits has nothing else to do than to look for other events.
+# The thread may sleep this long, because it only waits for events.
 _REFUSED_PAUSE_S = 0.5
 
 
 class Dropped:
-    """Counts what this process has dropped."""
+    """Counter of the messages that this process has dropped."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -34,7 +34,7 @@ class Dropped:
         self._logged_at = float("-inf")
 
     def add(self, queue: str, reason: str) -> None:
-        """Count one message, and say so from time to time. Nothing of its content is logged."""
+        """Count one message, and log that from time to time, without its content."""
         with self._lock:
             self.total += 1
             silent = time.monotonic() - self._logged_at < _LOGGED_EACH_S
@@ -42,43 +42,43 @@ class Dropped:
                 self._logged_at = time.monotonic()
         if not silent:
             logger.error(
-                "A message on %s was dropped, which no process of Assay sends: %s. %d in all.",
+                "Dropped a message on %s that no process of Assay sends: %s. %d in total.",
                 queue, reason, self.total,
             )  # fmt: skip
 
 
 DROPPED = Dropped()
-# Told of a task's argument that was fetched and is not begun, as the worker ends.
+# Called with the argument of each task that was fetched but not begun when the worker ends.
 _give_back: list[Callable[[Any], None]] = []
 
 
 def on_give_back(call: Callable[[Any], None]) -> None:
-    """Have `call` told of each request that this process has fetched and will not begin."""
+    """Register `call` for each request that this process has fetched and will not begin."""
     _give_back.append(call)
 
 
 class Channel(redis.Channel):  # type: ignore[misc]  # kombu has no types
-    """Delivers what Assay sends, and drops the rest."""
+    """Delivers messages of Assay, and drops all others."""
 
     def _brpop_read(self, **options: Any) -> bool:
-        """As kombu's, which ends the worker when a message is not what it expects."""
+        """Replace kombu's method, which ends the worker on an unexpected message."""
         try:
             try:
-                found = self.client.parse_response(self.client.connection, "BRPOP", **options)
+                answer = self.client.parse_response(self.client.connection, "BRPOP", **options)
             except self.connection_errors:
                 self.client.connection.disconnect()
                 raise
             except self.ResponseError as error:
-                # A queue became a key of another type, or was withdrawn from a node. Others of this
-                # worker are read once it is gone.
+                # A queue became a key of another type, or access of a node was withdrawn. This
+                # worker's other queues are read once that is resolved.
                 logger.error("The queues cannot be read: %s", error)
                 time.sleep(_REFUSED_PAUSE_S)
                 raise Empty from error
-            if not found:
+            if not answer:
                 raise Empty
-            queue = found[0].decode()
+            queue = answer[0].decode()
             self._queue_cycle.rotate(queue)
-            self._take(queue, found[1])
+            self._take(queue, answer[1])
             return True
         finally:
             self._in_poll = None
@@ -95,26 +95,27 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu has no types
         except (OSError, RedisError):
             raise
         except Exception:
-            # No message is worth a worker. kombu counts it against what the process may hold.
+            # A message must not end the worker. Reject it, since kombu counts it against the limit
+            # of the process.
             logger.exception("A message on %s could not be taken", queue)
             DROPPED.add(queue, "it could not be taken")
             self.qos.reject(message["properties"]["delivery_tag"])
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
-        """Give back what is not begun, or came from a queue that is read no more. Workers write to
-        no queue.
+        """Give back a message that was not begun, or whose queue is no longer read. Workers do not
+        write to queues.
         """
         for call in _give_back:
             call(argument_of(message._raw))
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
-    """The transport of all workers."""
+    """Transport of all workers."""
 
     Channel = Channel
 
 
 def install() -> None:
-    """Have kombu use it for the broker's URLs."""
+    """Make kombu use this transport for the broker's URLs."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"

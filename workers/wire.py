@@ -1,10 +1,9 @@
-"""Messages between gateway and engine workers, as they are before they are sealed. Knows neither
-Django nor torch.
+"""Messages between gateways and engine workers before sealing. Uses neither Django nor torch.
 
-A request travels as a Celery message on the queue of its deployment. Replies travel on one Redis
-Stream per gateway process (`reply_stream`), so that a gateway reads all of its requests' replies
-over one connection; nodes have streams and channels of their own. A request is canceled by a
-notice on `CANCEL_CHANNEL`. `workers.sealing` makes and checks what is sent.
+A request is a Celery message on the queue of its deployment. Replies are on one Redis Stream per
+gateway process (`reply_stream`), so that a gateway reads all replies over one connection; nodes
+have their own streams and channels. A notice on `CANCEL_CHANNEL` cancels a request.
+`workers.sealing` seals and opens these messages.
 """
 
 from __future__ import annotations
@@ -24,41 +23,39 @@ JOB_QUEUE = "compute"
 # Queue of engine workers that have no deployment yet; nothing is ever sent there.
 IDLE_QUEUE = "engine.none"
 CANCEL_CHANNEL = "assay:cancel"
-SNAPSHOT_CHANNEL = (
-    "assay:snapshot"  # published to when keys, policy, releases or deployments change
-)
+SNAPSHOT_CHANNEL = "assay:snapshot"  # wakes gateways: keys, policy, releases or deployments changed
 DEPLOYMENTS_CHANNEL = "assay:deployments"  # wakes engine workers and placement
 CONTROLLER_CHANNEL = "assay:controller"  # wakes the controller: a job was queued or delivered
-# A sorted set: IDs of deployments that requests found scaled to zero, by the moment.
+# Sorted set: IDs of requested deployments that are scaled to zero, by time.
 WANTED_KEY = "assay:wanted"
-# A sorted set: IDs of deployments that answer requests and may be scaled to zero, by the moment.
+# Sorted set: IDs of deployments that answer requests and may be scaled to zero, by time.
 IN_USE_KEY = "assay:in-use"
 REPLY_MAXLEN = 100_000
 REPLY_TTL_S = 600
-# A worker process that lives says so this often, for this long, under a key of its own.
+# A live worker process sets its key this often, and the key expires after this time.
 ALIVE_EVERY_S = 1.0
 ALIVE_FOR_MS = 5000
 
 
 _REPLIES = "assay:reply:"
-# A sorted set: names of workers by the moment of the last sign of life.
+# Sorted set: names of workers by time of the last sign of life.
 _PRESENCE = "assay:workers"
-# A sorted set: names of workers by how many unknown messages they dropped.
+# Sorted set: names of workers by number of dropped messages.
 _DROPPED = "assay:dropped"
 
 
 def worker_address(realm: str, public_key: str) -> str:
-    """Return the name of a worker process on the broker: its public key, after the realm of its
-    node, if it has one.
+    """Return the name of a worker process on the broker: its public key, prefixed by the realm of
+    its node, if any.
 
     A realm is one enrollment of a node (`Node.realm`). The broker's user of a node may write only
-    what has its realm in its name.
+    keys with its realm in their names.
     """
     return f"{realm}/{public_key}" if realm else public_key
 
 
 def realm_of(address: str) -> str:
-    """Return the realm of a worker process; empty on the control plane's own machine."""
+    """Return the realm of a worker process; empty if it is not on a node."""
     return address.rpartition("/")[0]
 
 
@@ -68,32 +65,32 @@ def node_of(realm: str) -> str:
 
 
 def alive_key(address: str) -> str:
-    """The key in the broker that is there as long as a worker process lives."""
+    """Return the broker's key that exists as long as a worker process lives."""
     return f"assay:worker:{address}"
 
 
 def presence_key(realm: str) -> str:
-    """Return the sorted set in which workers of a realm say that they are there."""
+    """Return the sorted set with signs of life of a realm's workers."""
     return f"{_PRESENCE}:{realm}" if realm else _PRESENCE
 
 
 def dropped_key(realm: str) -> str:
-    """Return the sorted set in which workers of a realm say how many messages they dropped."""
+    """Return the sorted set with the numbers of messages that a realm's workers dropped."""
     return f"{_DROPPED}:{realm}" if realm else _DROPPED
 
 
 def reply_stream(stream: str, realm: str) -> str:
-    """Return where workers of a realm write the replies to requests that name `stream`."""
+    """Return the stream for replies of a realm's workers to requests that name `stream`."""
     return f"{_REPLIES}{realm}/{stream.removeprefix(_REPLIES)}" if realm else stream
 
 
 def cancel_channel(realm: str) -> str:
-    """Return the channel on which workers of a realm learn of canceled requests."""
+    """Return the channel that tells a realm's workers about canceled requests."""
     return f"{CANCEL_CHANNEL}:{realm}" if realm else CANCEL_CHANNEL
 
 
 def deployment_queue(deployment_id: int) -> str:
-    """The Celery queue that every replica of a deployment reads."""
+    """Return the Celery queue that all replicas of a deployment read."""
     return f"deployment.{deployment_id}"
 
 
@@ -101,12 +98,12 @@ def deployment_queue(deployment_id: int) -> str:
 class InferenceRequest:
     """One validated request for one deployment.
 
-    `inputs` and `options` are those of the plan that its endpoint made, as JSON, such as
-    {"messages": [...]} with {max_tokens, temperature, …}. `digest` is the manifest digest that the
-    approved release names; a worker whose loaded digest differs refuses.
-    `scope` names the department that pays: engines share work between its requests alone.
-    `expires_at` and `deadline` are seconds since the epoch: the release's end, and the moment at
-    which the caller stops waiting. `traceparent` is the gateway's span, empty without traces.
+    `inputs` and `options` come from the plan that its endpoint made, as JSON, such as
+    {"messages": [...]} with {max_tokens, temperature, …}. `digest` is the manifest digest of the
+    approved release; a worker with another loaded digest refuses the request. `scope` names the
+    department that pays: engines share work only between its requests. `expires_at` and `deadline`
+    are seconds since the epoch: the end of the release, and the time when the caller stops waiting.
+    `traceparent` is the gateway's span, empty without traces.
     """
 
     request_id: str
@@ -124,21 +121,22 @@ class InferenceRequest:
     traceparent: str = ""
 
     def to_message(self) -> dict[str, Any]:
-        """Return the fields by name; inputs and options are the request's own, not copies."""
+        """Return the fields by name; inputs and options are not copied."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> InferenceRequest:
-        """Raises TypeError on unknown or missing fields."""
+        """Return the request of a message. Raises TypeError on unknown or missing fields."""
         return cls(**message)
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More of one choice; `tokens` is how many tokens it stands for.
+    """Next piece of one choice; `tokens` is its number of tokens.
 
-    `call` is a piece of a tool call: its number in the choice, its name, and more of its arguments.
-    `scores` are those of the tokens so far unsent. `finish` ends one of several choices.
+    `call` is a piece of a tool call: its number in the choice, its name, and the next piece of its
+    arguments. `scores` are those of tokens that were not sent yet. `finish` ends one of several
+    choices.
     """
 
     text: str
@@ -151,16 +149,16 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end. `finish_reason` is OpenAI's `stop` or `length`, or `canceled`.
+    """End of the answer. `finish_reason` is OpenAI's `stop` or `length`, or `canceled`.
 
-    `results` carries the whole answer of tasks that do not stream: what the task's runner returned
-    for each of its items, such as a list of floats or of {label, score}.
+    `results` is the whole answer of tasks that do not stream: the runner's result for each item,
+    such as a list of floats or of {label, score}.
     `queue_ms` is the time between enqueueing and the start of computing, `device_ms` the request's
-    share of the device's time: of what runs at once each takes an equal part. `units` is how much
-    was used in the unit of the task; where that is tokens, the two counts of tokens say it.
+    share of device time, which is equal for requests that run at once. `units` is the usage in the
+    unit of the task; if the unit is tokens, the two token counts are the usage.
     `stop` is the stop text that ended the answer, for requests whose options set `name_stop`.
-    `cut_inputs` of the request's inputs lost `cut_tokens` that the model cannot read, as its
-    options say.
+    `cut_inputs` is the number of inputs that were truncated, as the options allow, by `cut_tokens`
+    tokens in total.
     """
 
     finish_reason: str
@@ -177,9 +175,9 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Refused or broken: `status` is the HTTP status that fits, `message` is for the caller.
+    """Refusal or failure. `status` is the HTTP status, `message` is for the caller.
 
-    The counts are those of `Done`, where the caller is charged for the work until then.
+    The counts are as in `Done`, if the caller is charged for the work until then.
     """
 
     code: str
@@ -193,9 +191,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A worker has begun with the request. Its gateway knows now whose death ends it.
+    """A worker has begun the request, so its gateway knows whose death ends it.
 
-    A request that was sealed for one worker only needs none.
+    A request that was sealed for only one worker does not need this event.
     """
 
 
@@ -211,7 +209,7 @@ _REQUIRED = {
     kind: frozenset(each.name for each in fields(kind) if each.default is MISSING)
     for kind in _NAMES
 }
-# Counts in events, and the most of each: the ledger takes no more in one request.
+# Counts in events, with the maximum that the ledger accepts for one request.
 COUNTS = {
     "tokens": 100_000_000,
     "prompt_tokens": 100_000_000,
@@ -226,7 +224,7 @@ COUNTS = {
 def encode_events(events: Sequence[Event]) -> bytes:
     """Return the events of one entry of a reply stream as a JSON list, each with its `type`.
 
-    Raises ValueError: a text has a lone surrogate, or a result is not JSON.
+    Raises ValueError if a text has a lone surrogate, or a result is not JSON.
     """
     return to_json([event_to_json(event) for event in events], inf_nan_mode="constants")
 
@@ -234,7 +232,7 @@ def encode_events(events: Sequence[Event]) -> bytes:
 def decode_events(data: str | bytes) -> list[Event]:
     """Return the events of one entry, at least one.
 
-    What is charged must be a whole number from 0: a compromised worker gives its callers no credit.
+    Counts must be whole numbers from 0, so that a compromised worker cannot give callers credit.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: `data` is not a list of events.
@@ -246,7 +244,7 @@ def decode_events(data: str | bytes) -> list[Event]:
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
-    """Return the event's type and its fields, without those that are empty and have a default."""
+    """Return the event's type and fields, without empty fields that have a default."""
     kind = type(event)
     body = {"type": _NAMES[kind]}
     for name in event.__slots__:
@@ -256,7 +254,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
 
 
 def event_from_json(body: dict[str, Any]) -> Event:
-    """Return an event, checked as by `decode_events`; `body` is used up."""
+    """Return an event, checked like those of `decode_events`; `body` is modified."""
     if body.get("type") == "delta":
         _check_delta(body)
     event = _KINDS[body.pop("type")](**body)
@@ -270,7 +268,7 @@ def event_from_json(body: dict[str, Any]) -> Event:
 
 
 def _check_delta(body: dict[str, Any]) -> None:
-    """Check and convert the parts that a renderer takes apart. Raises ValueError or TypeError."""
+    """Check and convert the parts that renderers use. Raises ValueError or TypeError."""
     index = body.get("index", 0)
     if type(index) is not int or not 0 <= index < MAX_CHOICES:
         raise ValueError(f"index is not a whole number from 0 to {MAX_CHOICES - 1}")

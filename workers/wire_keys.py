@@ -1,7 +1,7 @@
-"""Keys of the wire: one secret of the installation, one for each node, and a key for each purpose.
+"""Wire keys: a secret of the installation, one for each node, and a derived key for each purpose.
 
-A node has only the secret of its own realm, so that what it makes counts only as its own. Knows
-neither Django nor torch.
+A node has only the secret of its own realm, so it can make messages only as itself. Uses neither
+Django nor torch.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KEY_BYTES = 32
-# Keys of pairs, and of nodes, that one process keeps.
+# Most keys of pairs, and of nodes, that one process keeps.
 PAIRS_MAX = 1000
 
 
 class Forged(Exception):
-    """The message was not made by whom it must come from, or is not the next one."""
+    """The message is not from its required sender, or is not the next one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Shared secrets of one gateway and one worker process: the cipher of requests' keys, and the
-    secret that makes a worker's replies its own."""
+    """Shared secrets of a gateway and a worker process: the cipher for the keys of requests, and
+    the secret for the worker's replies."""
 
     cipher: AESGCM
     replies: bytes
 
 
 def exchange_possible(public_key: str) -> bool:
-    """Return whether a secret can be shared with a public key (X25519, hexadecimal). With a point
-    of low order every secret would be zero.
+    """Return whether a public key (X25519, hexadecimal) is usable for a key exchange. With a point
+    of low order, every shared secret would be zero.
     """
     try:
         other = X25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
@@ -47,7 +47,7 @@ def exchange_possible(public_key: str) -> bool:
 
 
 class WireKey:
-    """Derive one key for each purpose from the secret of the installation, or of one node.
+    """Derives a key for each purpose from the secret of the installation, or of one node.
 
     Raises:
         ValueError: the secret is empty.
@@ -68,26 +68,26 @@ class WireKey:
         self._nodes: dict[str, WireKey] = {}
 
     def node_secret(self, realm: str) -> str:
-        """Return the secret of a node, from which this one cannot be found."""
+        """Return the secret of a node, from which this one cannot be derived."""
         return self._derived(b"node " + realm.encode()).hex()
 
     def of(self, realm: str) -> WireKey:
-        """Return the key of a node's workers; with an empty realm, this one."""
+        """Return the key of a node's workers; for an empty realm, this one."""
         if not realm:
             return self
-        found = self._nodes.get(realm)
-        if found is None:
+        key = self._nodes.get(realm)
+        if key is None:
             if len(self._nodes) >= PAIRS_MAX:
                 self._nodes.clear()
-            found = self._nodes[realm] = WireKey(self.node_secret(realm))
-        return found
+            key = self._nodes[realm] = WireKey(self.node_secret(realm))
+        return key
 
     def pair(self, own: X25519PrivateKey, other: bytes, gateway: bytes, worker: bytes) -> Pair:
-        """Return what one gateway and one worker process share."""
+        """Return the shared secrets of a gateway and a worker process."""
         shared = own.exchange(X25519PublicKey.from_public_bytes(other))
         info = b"assay wire 2 pair" + gateway + worker
-        made = HKDF(hashes.SHA256(), 2 * KEY_BYTES, self._pairs, info).derive(shared)
-        return Pair(AESGCM(made[:KEY_BYTES]), made[KEY_BYTES:])
+        secrets = HKDF(hashes.SHA256(), 2 * KEY_BYTES, self._pairs, info).derive(shared)
+        return Pair(AESGCM(secrets[:KEY_BYTES]), secrets[KEY_BYTES:])
 
     def header_mac(self, header: bytes) -> bytes:
         mac = self._header.copy()
@@ -95,20 +95,20 @@ class WireKey:
         return mac.finalize()
 
     def bounce_mac(self, request_id: str, stream: str, *, given_back: bool = False) -> bytes:
-        """Proof that a worker of the installation sends a request back unopened: it is sealed for
-        others, or `given_back`, because the worker reads the queue no more."""
-        said = [request_id, stream, *(["given back"] if given_back else [])]
-        return hmac.digest(self._bounce, json.dumps(said).encode(), "sha256")
+        """Return the proof that a worker of the installation returns a request unopened: it is
+        sealed for others, or `given_back` because the worker no longer reads the queue."""
+        parts = [request_id, stream, *(["given back"] if given_back else [])]
+        return hmac.digest(self._bounce, json.dumps(parts).encode(), "sha256")
 
     def cancel_message(self, request_id: str) -> str:
-        """The notice that a request is canceled."""
+        """Return the notice that cancels a request."""
         return f"{request_id}:{self._cancel_mac(request_id)}"
 
     def canceled(self, message: str) -> str:
-        """The request that `cancel_message` names.
+        """Return the request of a notice that `cancel_message` made.
 
         Raises:
-            Forged: no gateway of this installation wrote it.
+            Forged: the notice is not from a gateway of this installation.
         """
         request_id, _, mac = message.rpartition(":")
         if not hmac.compare_digest(mac.encode(), self._cancel_mac(request_id).encode()):

@@ -1,4 +1,4 @@
-"""The control plane of a worker with database and store: the services themselves."""
+"""Direct access to the control plane's services, for workers with database and store."""
 
 from __future__ import annotations
 
@@ -36,12 +36,11 @@ from workers.placement.models import Placement
 def assignments(
     *, worker: str, engines: Sequence[str], held: Collection[int] = ()
 ) -> list[Assignment]:
-    """Return what `worker` is to hold, to report or to let go of, in a fixed number of queries.
-
-    That is what the controller assigned to it, and what it holds and may go on serving for now.
+    """Return the deployments that `worker` must load, report or unload, with a fixed number of
+    queries: those assigned to it, and loaded ones that it may continue to serve for now.
     """
-    mine = Placement.objects.filter(deployment=OuterRef("pk"), worker=worker)
-    rows = live_deployments().annotate(assigned=Exists(mine))
+    own = Placement.objects.filter(deployment=OuterRef("pk"), worker=worker)
+    rows = live_deployments().annotate(assigned=Exists(own))
     deployments = list(rows.filter(Q(assigned=True) | Q(pk__in=held)))
     verdicts = serving_verdicts(
         [deployment.release for deployment in deployments],
@@ -77,8 +76,8 @@ def assignments(
 
 
 def current_plan(deployment_id: int) -> LoadPlan:
-    """Return the plan of a deployment as its rows are now. Raises as `load_plan`; WrongState, too,
-    when it is not live any more."""
+    """Return the current plan of a deployment. Raises the errors of `load_plan`, and WrongState if
+    it is no longer live."""
     current = live_deployments().filter(pk=deployment_id).first()
     if current is None:
         raise WrongState(f"Deployment {deployment_id} is not live any more.")
@@ -91,7 +90,7 @@ def _lease_s(deployment: Deployment) -> float:
 
 
 class DirectControl:
-    """Implements `EngineControl`."""
+    """Implements `EngineControl` with services and store."""
 
     desired = staticmethod(assignments)
     current_plan = staticmethod(current_plan)

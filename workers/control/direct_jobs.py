@@ -1,4 +1,4 @@
-"""Jobs by the services, for supervisors that reach the database and the artifact store."""
+"""Job operations with the services, for supervisors with database and artifact store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 
 def _answered(call: Callable[P, R]) -> Callable[P, R]:
-    """Raise NoAnswer in place of the database's errors, and drop a broken connection.
+    """Translate errors of the database into NoAnswer, and drop broken connections.
 
     A value that the database cannot store raises InvalidInput.
     """
@@ -40,7 +40,7 @@ def _answered(call: Callable[P, R]) -> Callable[P, R]:
         try:
             return call(*args, **kwargs)
         except DataError as error:
-            # The same call fails again: the database is there, and cannot store this.
+            # A retry would not help: the database works but cannot store the value.
             raise InvalidInput("The run sent a value that the database cannot store.") from error
         except Error as error:
             close_old_connections()
@@ -54,7 +54,7 @@ class DirectJobs:
 
     @_answered
     def claim(self, job_id: str, worker: str) -> tuple[Claim, Order] | None:
-        """Claim the job and make its order; a job of which none can be made fails."""
+        """Claim a job and make its order; the job fails if that is impossible."""
         claim = leases.job_claim(job_id=job_id, worker=worker)
         if claim is None:
             return None
@@ -62,7 +62,7 @@ class DirectJobs:
         return None if order is None else (claim, order)
 
     def order(self, claim: Claim) -> Order | None:
-        """Make the order of a claimed job; None after failing a job of which none can be made."""
+        """Make the order of a claimed job; if impossible, fail the job and return None."""
         try:
             return order_make(claim)
         except Error:
@@ -149,7 +149,7 @@ class StoreFiles:
         return workspace.checkpoints_folder(claim.job_id)
 
     def fetch(self, order: Order, inputs: Path) -> None:
-        """Copy the order's files below `inputs`, hashing what is written."""
+        """Copy the order's files below `inputs`, hashing the written bytes."""
         for folder in order.folders:
             with left_out(folder.name, required=folder.required):
                 _copy_folder(folder, inputs / folder.name)

@@ -1,7 +1,7 @@
-"""Operations that a supervisor of jobs needs from the control plane, and their messages.
+"""Operations that a job supervisor needs from the control plane, and their messages.
 
-`workers.control.direct_jobs` implements them by the services, next to the database;
-`workers.remote.jobs` by requests, on a node.
+`workers.control.direct_jobs` implements them with the services, on machines with the database;
+`workers.remote.jobs` with requests, on nodes.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from workers.run.order import Order, Sha256
 from workers.run.outcome import SENTENCE_CHARACTERS
 
 logger = logging.getLogger(__name__)
-# In an event's data: the line is a warning.
+# Key in the data of an event whose line is a warning.
 WARNING = "warning"
-# Reports in one request.
+# Most reports in one request.
 MAX_REPORTS = 1_000
 
 
@@ -50,8 +50,8 @@ class Cause(StrEnum):
 
     `work`: the material or the settings. `code`: the code of the work, which would fail again.
     `limit`: a limit of the job or the machine, which another attempt would reach, too. `machine`:
-    the machine lacks something for now, such as room on its disk, the store, a network or a
-    package; such an attempt does not count. Only `work` says anything about the material.
+    the machine currently lacks something, such as disk space, the store, a network or a package;
+    such an attempt does not count. Only `work` is a verdict on the material.
     """
 
     WORK = "work"
@@ -61,7 +61,7 @@ class Cause(StrEnum):
 
 
 class LeaseLost(WrongState):
-    """The lease ran out and the job may be another worker's now; nothing was written (409)."""
+    """The lease ran out, and another worker may have the job; nothing was written (409)."""
 
     code = "lease_lost"
     title = "Lease lost"
@@ -69,8 +69,8 @@ class LeaseLost(WrongState):
 
 @contextmanager
 def left_out(name: str, *, required: bool) -> Iterator[None]:
-    """Log and pass over an error of copying an input that a run can do without; an error that may
-    pass is raised all the same, so that the next attempt has the input."""
+    """Log and ignore an error in copying an optional input. A temporary error is still raised, so
+    that the next attempt has the input."""
     try:
         yield
     except DomainError as error:
@@ -85,7 +85,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker's hold on a job as of `fence`, for `lease_s` seconds after each renewal."""
+    """A worker's claim on a job under `fence`, valid for `lease_s` seconds after each renewal."""
 
     job_id: UUID
     fence: int
@@ -98,8 +98,8 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """`alive`: the lease was renewed. `cancel_requested`: a person wants the job to end.
-    `pause_requested`: the run is to write a checkpoint and stop."""
+    """`alive`: the lease was renewed. `cancel_requested`: a person requested the job to end.
+    `pause_requested`: the run must write a checkpoint and stop."""
 
     alive: bool
     cancel_requested: bool
@@ -119,7 +119,7 @@ class Report:
 
 
 class Taken(Message):
-    """A claim and its order; both null when no job is claimable."""
+    """A claim and its order; both null if no job is claimable."""
 
     claim: Claim | None = None
     order: Order | None = None
@@ -130,7 +130,7 @@ class Lease(RootModel[HeartbeatReply]):
 
 
 class Reports(Message):
-    """Reports in their order, and what the run does now."""
+    """Reports in order, and the current phase of the run."""
 
     reports: Annotated[list[Report], Field(max_length=MAX_REPORTS)]
     phase: Annotated[Text, Field(max_length=40)] = ""
@@ -151,7 +151,7 @@ class DeliverBody(Message):
 
 
 class FailBody(Message):
-    """The reason of a failed attempt; `retry` when another one may help. `lines` are the last that
+    """Reason of a failed attempt; `retry` if another one may help. `lines` are the last lines that
     its run printed, and its traceback."""
 
     sentence: Annotated[Text, Field(min_length=1, max_length=SENTENCE_CHARACTERS)]
@@ -167,14 +167,14 @@ class JobStateAnswer(Message):
 
 
 class UploadQuery(Message):
-    """The size of a whole file, and the offset of the bytes that are sent."""
+    """Size of a whole file, and offset of the bytes of this request."""
 
     size: Digits
     offset: Digits = 0
 
 
 class Offset(Message):
-    """The bytes of a file that have arrived; `complete` once they were hashed."""
+    """Number of bytes of a file that have arrived; `complete` once they are hashed."""
 
     offset: int
     complete: bool = False
@@ -182,16 +182,16 @@ class Offset(Message):
 
 class JobControl(Protocol):
     """The control plane's side of an attempt. Every call may raise NoAnswer; all but `claim` and
-    `heartbeat` raise LeaseLost when the claim no longer holds."""
+    `heartbeat` raise LeaseLost if the claim no longer holds."""
 
     def claim(self, job_id: str, worker: str) -> tuple[Claim, Order] | None:
-        """Take the job that is first in line; None when none is claimable, or no order can be made.
+        """Claim the first job in line; return None if none is claimable or its order fails.
 
-        `job_id` is the one that the message names, which woke the worker.
+        `job_id` comes from the message that woke the worker.
         """
 
     def tasks_report(self, worker: str, offers: Offers) -> None:
-        """Record the tasks that `worker` offers: it claims jobs of no others."""
+        """Record the tasks that `worker` offers: it claims only jobs of these tasks."""
 
     def heartbeat(self, claim: Claim) -> HeartbeatReply:
         """Renew the lease."""
@@ -200,7 +200,7 @@ class JobControl(Protocol):
         """Append to the job's log and curves."""
 
     def working(self, claim: Claim, *, works: bool) -> None:
-        """Count device time only while the run has machines: not while it waits for them."""
+        """Start or stop counting device time: a run that waits for machines uses none."""
 
     def checkpoint(
         self, claim: Claim, name: str, manifest: Mapping[str, Any], there: Collection[str]
@@ -208,11 +208,11 @@ class JobControl(Protocol):
         """Record a checkpoint, and forget those that are no longer `there`.
 
         Raises:
-            OSError: the run has removed it.
+            OSError: the run has removed the checkpoint.
         """
 
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
-        """Hand over the result. Raises InvalidInput when it is malformed."""
+        """Deliver the result. Raises InvalidInput if it is malformed."""
 
     def fail(
         self,
@@ -223,35 +223,35 @@ class JobControl(Protocol):
         cause: Cause = Cause.WORK,
         lines: str = "",
     ) -> None:
-        """End the attempt without a result. `lines` are the last that the run printed, and its
-        traceback."""
+        """End the attempt without a result. `lines` are the last lines that the run printed, and
+        its traceback."""
 
     def canceled(self, claim: Claim) -> None:
         """Confirm that the run stopped as a person requested."""
 
     def paused(self, claim: Claim) -> None:
-        """Confirm that the run stopped after its checkpoint, which was recorded before."""
+        """Confirm that the run stopped after its checkpoint, which is already recorded."""
 
     def close(self) -> None:
         """Close the connections of the calling thread."""
 
 
 class Files(Protocol):
-    """Folders and bytes of attempts on this machine."""
+    """Folders and files of attempts on this machine."""
 
     def attempt_folder(self, claim: Claim) -> Path:
         """Return the folder of the attempt, which no other attempt uses."""
 
     def checkpoints_folder(self, claim: Claim) -> Path:
-        """Return the folder where attempts of the job find each other's checkpoints."""
+        """Return the folder of checkpoints that all attempts of the job share."""
 
     def fetch(self, order: Order, inputs: Path) -> None:
         """Put verified copies of the order's files below `inputs`.
 
         Raises:
-            ManifestMismatch: other bytes than those that the order names.
+            ManifestMismatch: a file differs from the order.
             FilesUnreadable, Unavailable: a file is missing.
         """
 
     def leave(self, claim: Claim) -> None:
-        """Remove what nothing needs after the attempt."""
+        """Remove files that are not needed after the attempt."""

@@ -1,7 +1,7 @@
-"""Messages between nodes and the control plane, which both ends read and write by these models.
+"""Models of the messages between nodes and the control plane, used by both ends.
 
-Here are those of every node: joining, signing in, and facts about the machine. Those of engine
-workers are in `protocol`, those of supervisors of jobs in `jobs`. Knows no Django.
+This module has those for all nodes: joining, signing in, and facts about the machine. Those of
+engine workers are in `protocol`, those of job supervisors in `jobs`. Does not use Django.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ NODE_NAME_MAX, WORKER_NAME_MAX = 40, 79
 CHALLENGE_MAX = 160
 DEVICES_MAX, VERSIONS_MAX = 64, 16
 BYTES_MAX = 2**53
-# The last lines of a run and its traceback, in characters.
+# Most characters of the last lines of a run and its traceback.
 LINES_MAX = 40_000
-# Characters of an object whose members another module checks.
+# Most characters of an object whose members another module checks.
 OBJECT_MAX = 32_768
 _KEY_DIGITS, _SIGNATURE_DIGITS = 64, 128
 
@@ -74,7 +74,7 @@ NodeName = Annotated[Text, Field(min_length=1, max_length=NODE_NAME_MAX)]
 WorkerName = Annotated[Text, Field(min_length=1, max_length=WORKER_NAME_MAX)]
 Name = Annotated[Text, Field(min_length=1, max_length=80)]
 Bytes = Annotated[int, Field(ge=0, le=BYTES_MAX)]
-# Of a query, whose values are all text.
+# A number in a query string, where all values are text.
 Digits = Annotated[Bytes, BeforeValidator(_digits)]
 Whole = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Part = Annotated[float, Field(ge=0, le=1)]
@@ -83,20 +83,20 @@ Bounded = AfterValidator(_bounded)
 
 
 class Message(BaseModel):
-    """A message. Unknown fields and values of another type are refused."""
+    """Base of messages. Unknown fields and values of other types are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def read(kind: type[M], content: Any, *, extra: Literal["ignore"] | None = None) -> M:
-    """Return JSON, as bytes or parsed, as a message. `extra` passes over unknown fields, which an
-    answer of a newer control plane may have.
+    """Parse a message from JSON, given as bytes or parsed. `extra` ignores unknown fields, which
+    the answer of a newer control plane may have.
 
     Raises:
-        InvalidInput: with a sentence for each field that is wrong.
+        InvalidInput: has a sentence for each wrong field.
     """
     try:
-        # Strict models take names of states, and lists for tuples, from JSON alone.
+        # Strict models accept names of states, and lists for tuples, only from JSON.
         text = content if isinstance(content, bytes) else json.dumps(content)
         return kind.model_validate_json(text, extra=extra)
     except ValidationError as error:
@@ -104,7 +104,7 @@ def read(kind: type[M], content: Any, *, extra: Literal["ignore"] | None = None)
 
 
 def made(kind: type[M], **values: Any) -> M:
-    """Return a message of these values. Raises InvalidInput as `read`."""
+    """Return a message with these values. Raises InvalidInput like `read`."""
     try:
         return kind(**values)
     except ValidationError as error:
@@ -124,9 +124,9 @@ def one_line(text: str, most: int) -> str:
 
 
 def many_lines(text: str, most: int) -> str:
-    """Return at most the last `most` characters of a text, without control characters."""
-    kept = (each if each.isprintable() or each in "\n\t" else " " for each in text[-most:])
-    return "".join(kept).strip()
+    """Return the last `most` characters of a text, without control characters."""
+    characters = (each if each.isprintable() or each in "\n\t" else " " for each in text[-most:])
+    return "".join(characters).strip()
 
 
 def signed_text(challenge: str, name: str) -> bytes:
@@ -135,7 +135,7 @@ def signed_text(challenge: str, name: str) -> bytes:
 
 
 class Nothing(Message):
-    """No members."""
+    """An empty message."""
 
 
 class Accelerator(Message):
@@ -148,8 +148,8 @@ class Accelerator(Message):
 
 
 class Facts(Message):
-    """The machine: processors, memory, disk (where files are cached) and devices. `clock_ahead_s`
-    is 0 for a clock that is about right."""
+    """Facts about the machine: CPUs, memory, disk (of the file cache) and devices. `clock_ahead_s`
+    is 0 if the clock is about right."""
 
     cpus: Annotated[int, Field(ge=1, le=65_536)]
     cpu_used: Part
@@ -165,12 +165,12 @@ class Facts(Message):
 
 
 def reported(facts: Facts | None) -> dict[str, Any] | None:
-    """Return the facts of a message as they are kept."""
+    """Return the facts of a message in the form that the database stores."""
     return None if facts is None else facts.model_dump(exclude_unset=True)
 
 
 class JoinBody(Message):
-    """The token, the machine's new public key (Ed25519, hexadecimal), and what the machine has."""
+    """The token, the machine's new public key (Ed25519, hexadecimal), and facts about it."""
 
     token: Annotated[Text, Field(min_length=1, max_length=SENT_MAX)]
     public_key: Annotated[Text, Field(min_length=1, max_length=_KEY_DIGITS)]
@@ -178,19 +178,19 @@ class JoinBody(Message):
 
 
 class Joined(Message):
-    """The name that the token was made for."""
+    """Name of the node that the token was made for."""
 
     node: str
 
 
 class ChallengeBody(Message):
-    """The node that wants to sign in."""
+    """The node that signs in."""
 
     node: NodeName
 
 
 class Challenge(Message):
-    """A text to sign, and for how many seconds it is valid."""
+    """A text to sign, and its validity in seconds."""
 
     challenge: str
     expires_in_s: int
@@ -205,9 +205,10 @@ class SessionBody(ChallengeBody):
 
 
 class NodeSessionAnswer(Message):
-    """The session's token, for how many seconds it is valid, and the node's user of the broker.
+    """The session's token, its validity in seconds, and the node's user of the broker.
 
-    `realm` names the node's keys there; `wire_key` authenticates its messages."""
+    `realm` is part of the names of the node's keys there; `wire_key` authenticates its messages.
+    """
 
     token: str
     expires_in_s: int

@@ -1,7 +1,7 @@
 """Operations that an engine worker needs from the control plane, and their messages.
 
-On the control plane's own machine `direct.py` calls the services and reads the store. On a node,
-which has neither database nor store, `workers.remote` makes requests.
+On machines with database and store, `direct.py` calls the services. On nodes, which have neither,
+`workers.remote` sends requests.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ Engines = Annotated[
     list[Annotated[EngineName, Field(strict=False)]], Field(max_length=len(EngineName))
 ]
 Digest = Annotated[Text, Field(max_length=64)]
-# Characters of a report's message.
+# Most characters of a report's message.
 REPORT_MAX = 1_000
-# IDs of rows with commas between them.
+# IDs of rows, separated by commas.
 _NUMBERS = r"^([1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*)?$"
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The files of one version, by manifest."""
+    """Files of one version, by manifest."""
 
     name: str
     digest: str
@@ -63,14 +63,13 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """Everything that a host needs in order to load one deployment.
+    """Everything that a host needs to load one deployment.
 
-    `engine` and `runner` are dotted names; `engine_name` is what the release calls the engine, and
-    `dtype` the precision that it names, None for the stored one. `adapter` stands on `weights`;
-    without one the weights serve alone. `prompt` stands on the adapter, or on the weights. `digest`
-    is the one that the approved release names; `expires_at` is when it stops serving, in seconds
-    since the epoch. `code` is the digest of the task's packages that the dossier names, and
-    `packages` names them for people.
+    `engine` and `runner` are dotted names; `engine_name` is the release's name of the engine, and
+    `dtype` its precision, None for the stored one. `adapter` is optional and based on `weights`;
+    `prompt` is optional and based on the adapter or on the weights. `digest` is that of the
+    approved release; `expires_at` is when it stops serving, in seconds since the epoch. `code` is
+    the dossier's digest of the task's packages, and `packages` names them for people.
     """
 
     deployment_id: int
@@ -91,21 +90,20 @@ class LoadPlan:
 
     @property
     def top(self) -> Weights:
-        """The files of the version that is served."""
+        """Files of the version that is served."""
         return self.prompt or self.adapter or self.weights
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A deployment that a worker must hold, report as failed, or unload after its last requests.
+    """A deployment that a worker must load, report as failed, or unload after its last requests.
 
     Attributes:
-        digest: Of the version that the release names.
-        lease_s: Seconds that its lease had left when the control plane was asked.
-        recorded: The control plane has this worker's copy as ready, and the deployment as serving.
-        refusal: Why it must not be held, which the worker reports; empty when it is to be held.
-        leaving: It may serve and is assigned to other workers: this one answers what it has, and
-            unloads it.
+        digest: Digest of the version that the release names.
+        lease_s: Seconds left of its lease at the time of the request.
+        recorded: The copy of this worker is recorded as ready, and the deployment as serving.
+        refusal: Why it must not be loaded, which the worker reports; empty if it may.
+        leaving: It may serve, but on other workers: this one finishes its requests and unloads it.
     """
 
     deployment_id: int
@@ -122,8 +120,8 @@ SoftwareObject = Annotated[Mapping[str, Mapping[str, str]], Field(max_length=64)
 
 @dataclass(frozen=True, slots=True)
 class Software:
-    """The software of a worker: the versions that each engine's answers depend on, and the digest
-    and the names of the packages of each task that another package provides."""
+    """Software of a worker. `environments`: versions that affect each engine's answers. `code`:
+    digest and names of the packages of each task that is not Assay's own."""
 
     environments: SoftwareObject = field(default_factory=dict)
     code: SoftwareObject = field(default_factory=dict)
@@ -131,7 +129,7 @@ class Software:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceRequest:
-    """A request whose answer a dossier names. Files in its inputs are named by SHA-256."""
+    """A request whose answer is in a dossier. Files in its inputs are named by SHA-256."""
 
     row: int
     inputs: dict[str, Any]
@@ -140,12 +138,12 @@ class ReferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """The state of one worker's copy of a deployment.
+    """State of one worker's copy of a deployment.
 
     Attributes:
-        loaded_digest: What was hashed while loading.
-        code: Digest of the packages of the task that the worker runs.
-        failures: Loads that failed in a row; the next one is tried in `retry_in_s` seconds.
+        loaded_digest: Digest computed while loading.
+        code: Digest of the worker's packages for the task.
+        failures: Consecutive failed loads; the next one is tried in `retry_in_s` seconds.
     """
 
     deployment_id: Annotated[int, Field(ge=1, le=2**63 - 1)]
@@ -159,28 +157,27 @@ class ReplicaReport:
 
 
 class AssignmentsQuery(WorkerBody):
-    """The worker, the engines that it can start, and the deployments that it holds, with commas
-    between them."""
+    """The worker, its engines, and its loaded deployments, separated by commas."""
 
     engines: Annotated[Text, Field(min_length=1, max_length=100)]
     held: Annotated[Text, Field(max_length=20_000, pattern=_NUMBERS)] = ""
 
 
 class Assignments(RootModel[list[Assignment]]):
-    """Deployments to hold; those with a refusal are reported as failed, those that leave are
-    unloaded once they have answered what they have."""
+    """Deployments to load. Those with a refusal are reported as failed; those that leave are
+    unloaded once they have answered their requests."""
 
 
 class Plan(RootModel[LoadPlan]):
-    """Plan of loading a deployment."""
+    """Plan for loading a deployment."""
 
 
 class References(RootModel[list[ReferenceRequest]]):
-    """Requests whose answers the dossier names."""
+    """Requests whose answers are in the dossier."""
 
 
 class ReferenceResult(Message):
-    """The answer to one request; `failed` says why there is none."""
+    """Answer to one request; `failed` is the reason if there is none."""
 
     row: Whole
     text: Annotated[str, Field(max_length=4 * ANSWER_MAX)] = ""
@@ -201,20 +198,20 @@ class ReplicaBody(WorkerBody):
 
 
 class ReplicaStateAnswer(Message):
-    """The state that was recorded: of other bytes than the release names, `refused`."""
+    """The recorded state; `refused` if the bytes differ from those of the release."""
 
     state: str
 
 
 class HeartbeatBody(WorkerBody):
-    """A worker that is alive, what it offers and, now and then, what its machine has."""
+    """Heartbeat of a worker: its engines and, now and then, facts about its machine."""
 
     engines: Engines
     facts: Facts | None = None
 
 
 class WorkerTasksBody(WorkerBody):
-    """A worker, the work that it takes, and its tasks by name."""
+    """A worker, its role, and its tasks by name."""
 
     role: WorkerRole
     tasks: Annotated[dict[TaskName, TaskOffer], Field(max_length=TASKS_MAX), Bounded]
@@ -226,7 +223,7 @@ def tasks_body(worker: str, role: WorkerRole, offers: Offers) -> WorkerTasksBody
 
 
 class WorkerKeyBody(WorkerBody):
-    """A worker process's public key (X25519, hexadecimal), made anew at each start."""
+    """A worker process's public key (X25519, hexadecimal), which is new at each start."""
 
     public_key: Sha256
     engines: Engines
@@ -235,24 +232,24 @@ class WorkerKeyBody(WorkerBody):
 
 
 class MediaQuery(Message):
-    """Name and size of a file, as the request's reference states them."""
+    """Name and size of a media file, as in the request's reference."""
 
     media: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     size: Digits
 
 
 class MediaResultQuery(Message):
-    """The kind of file."""
+    """The type of a media file."""
 
     content_type: Name
 
 
 class MediaAnswer(RootModel[MediaReference]):
-    """The reference that the reply names in place of the file."""
+    """The reference that replaces the file in the reply."""
 
 
 class CodeDiffers(DomainError):
-    """The worker runs other packages of a task than the release names (409)."""
+    """The worker's packages of a task differ from those of the release (409)."""
 
     code = "code_differs"
     status = 409
@@ -268,58 +265,58 @@ class EngineControl(Protocol):
     def desired(
         self, *, worker: str, engines: Sequence[str], held: Collection[int] = ()
     ) -> list[Assignment]:
-        """Return what `worker` is to hold or to report, ordered by ID. `engines` are the names of
-        those that it can start, and `held` the IDs of what it has loaded."""
+        """Return the deployments that `worker` must load or report, ordered by ID. `engines` are
+        the names of those that it can start, and `held` the IDs of loaded deployments."""
 
     def current_plan(self, deployment_id: int) -> LoadPlan:
         """Return the current plan of a deployment.
 
         Raises:
-            WrongState: it may not serve.
-            ManifestMismatch: its manifest is not the one that its digest names.
+            WrongState: the deployment may not serve.
+            ManifestMismatch: its manifest does not have its digest.
         """
 
     def copy_version(self, deployment_id: int, manifest: Manifest, target: Path) -> None:
-        """Copy files that a deployment needs to the new folder `target`, hashing what is written.
+        """Copy files of a deployment to the new folder `target`, hashing the written bytes.
 
         Raises:
-            ManifestMismatch: names the first file that is different.
-            FilesUnreadable: names the first file that is missing or cannot be read.
-            OSError: `target` exists, or has no room.
+            ManifestMismatch: a file differs; names the first one.
+            FilesUnreadable: a file is missing or cannot be read; names the first one.
+            OSError: `target` exists, or its disk is full.
         """
 
     def replica_report(self, *, worker: str, report: ReplicaReport) -> str:
-        """Record the state of this worker's copy; return the state that was recorded.
+        """Record the state of this worker's copy; return the recorded state.
 
         Raises:
-            WrongState: the deployment is not live any more; a ready copy must be unloaded.
+            WrongState: the deployment is no longer live; a ready copy must be unloaded.
         """
 
     def replicas_heartbeat(self, *, worker: str, engines: Sequence[str]) -> None:
-        """Record that `worker` is alive, and the engines that it offers."""
+        """Record a heartbeat of `worker` and the engines that it offers."""
 
     def replicas_stop(self, *, worker: str) -> None:
-        """Record that `worker` starts or ends: it holds nothing."""
+        """Record that `worker` starts or ends, so that it has no replicas."""
 
     def references(self, *, worker: str, deployment_id: int) -> list[ReferenceRequest]:
         """Return the requests whose answers are compared before a deployment serves on `worker`;
-        none when it needs no comparison there.
+        empty if no comparison is needed.
 
         Raises:
-            NotFound: the deployment is not live any more.
+            NotFound: the deployment is no longer live.
         """
 
     def reference_file(self, deployment_id: int, sha256: str) -> BytesIO:
-        """Return a file that such a request names, all of whose bytes have been hashed.
+        """Return a verified file that a reference request refers to.
 
         Raises:
-            DomainError: it is gone, is another one, or cannot be reached.
+            DomainError: the file is missing, has other bytes, or cannot be reached.
         """
 
     def references_report(
         self, *, worker: str, deployment_id: int, answers: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Have the answers compared with those of the dossier, and the result recorded."""
+        """Compare the answers with those of the dossier, and record the result."""
 
     def worker_key_register(
         self,
@@ -330,8 +327,8 @@ class EngineControl(Protocol):
         capacity: Capacity,
         software: Software,
     ) -> None:
-        """Make `public_key` the one that gateways seal this worker's requests for, and record what
-        the worker offers, has and runs.
+        """Register the key for which gateways seal this worker's requests, and its engines,
+        capacity and software.
         """
 
     def tasks_report(self, *, worker: str, offers: Offers) -> None:
@@ -345,18 +342,18 @@ class EngineControl(Protocol):
 
 
 class MediaFiles(Protocol):
-    """The short-lived files of requests to one deployment each."""
+    """Short-lived media files of requests; each belongs to one deployment."""
 
     def read(self, deployment_id: int, reference: MediaReference) -> BytesIO:
-        """Return the bytes of a reference, all of which have been hashed.
+        """Return the verified bytes of a reference.
 
         Raises:
-            DomainError: the file is gone, is another one, or cannot be reached.
+            DomainError: the file is missing, has other bytes, or cannot be reached.
         """
 
     def write(self, deployment_id: int, data: bytes, content_type: str) -> MediaReference:
-        """Keep a file that a runner made, for the gateway.
+        """Store a file that a runner made, for the gateway.
 
         Raises:
-            DomainError: there is no room for it, or it cannot be sent.
+            DomainError: the store is full, or the file cannot be sent.
         """

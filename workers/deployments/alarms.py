@@ -18,24 +18,24 @@ from workers.deployments.states import LIVE
 from workers.nodes.broker_denials import ALARM_FOR, node_denials
 from workers.nodes.models import Node
 
-# Loads that failed in a row before an alarm is raised: a first one may be a restart's.
+# Consecutive failed loads before an alarm: one failure may be due to a restart.
 FAILURES_TOLERATED = 3
 _NAMED = 5
 
 
 def copies_differ() -> str:
-    """Name workers whose bytes differ from the manifest while the deployment lives on."""
+    """Name workers whose bytes differ from the manifest of a deployment that is still live."""
     rows = Replica.objects.filter(state=ReplicaState.REFUSED, deployment__state__in=LIVE)
     return " ".join(replica.message for replica in _named(rows))
 
 
 def loads_failing() -> str:
-    """Name workers that fail again and again to load a live deployment."""
+    """Name workers that repeatedly fail to load a live deployment."""
     rows = Replica.objects.filter(
         state__in=(ReplicaState.FAILED, ReplicaState.LOADING),
         failures__gte=FAILURES_TOLERATED,
         deployment__state__in=LIVE,
-        # Not where it failed before another worker was given it.
+        # Ignore failures on workers from which the deployment was moved away.
         deployment__placements__worker=F("worker"),
     )
     return " ".join(
@@ -46,15 +46,15 @@ def loads_failing() -> str:
 
 
 def releases_unreadable() -> str:
-    """Name live deployments whose release cannot be read, so that they do not serve."""
+    """Name live deployments that do not serve because their release cannot be read."""
     deployments = list(live_deployments())
     verdicts = serving_verdicts([deployment.release for deployment in deployments])
-    found = [
+    sentences = [
         f"{deployment.name}: {verdict.refusal}"
         for deployment in deployments
         if not (verdict := verdicts[deployment.release_id]).readable
     ]
-    return " ".join(found[:_NAMED])
+    return " ".join(sentences[:_NAMED])
 
 
 def leases_lapsed() -> str:
@@ -62,7 +62,7 @@ def leases_lapsed() -> str:
     serving = Deployment.objects.filter(state=DeploymentState.SERVING)
     rows = serving.exclude(lease__servable_until__gt=Now())
     names = list(rows.order_by("name").values_list("name", flat=True))
-    return f"Not confirmed, so that they do not serve: {', '.join(names)}." if names else ""
+    return f"Not confirmed by the controller, so not serving: {', '.join(names)}." if names else ""
 
 
 def node_keys_shared() -> str:
@@ -73,26 +73,26 @@ def node_keys_shared() -> str:
 
 
 def broker_denials() -> str:
-    """Name nodes that the broker denied commands in the last hour."""
-    found = {
-        node.name: listed
+    """Name nodes whose commands the broker denied in the last hour."""
+    by_node = {
+        node.name: denials
         for node in Node.objects.exclude(broker_denials={})
-        if (listed := node_denials(node, ALARM_FOR))
+        if (denials := node_denials(node, ALARM_FOR))
     }
     return " ".join(
-        f"The broker denied {name}: {', '.join(map(str, listed[:_NAMED]))}."
-        for name, listed in list(found.items())[:_NAMED]
+        f"The broker denied {name}: {', '.join(map(str, denials[:_NAMED]))}."
+        for name, denials in list(by_node.items())[:_NAMED]
     )
 
 
 def code_differs() -> str:
-    """Name processes that run other packages of a task than this one, the controller."""
+    """Name processes whose packages of a task differ from those of this controller."""
     return " ".join(map(str, code_differences()[:_NAMED]))
 
 
 def answers_changed() -> str:
-    """Name live deployments whose answers differ, or cannot be compared, with software that a
-    worker has now."""
+    """Name live deployments whose answers, with a worker's current software, differ from the
+    dossier or cannot be compared."""
     return " ".join(map(changed_in_words, live_checks_changed()[:_NAMED]))
 
 
@@ -101,7 +101,7 @@ def _named(rows: QuerySet[Replica]) -> QuerySet[Replica]:
 
 
 def register_alarms() -> None:
-    """Have these watched with the others."""
+    """Add the alarms of deployments and nodes to those of the audit log."""
     alarms_add(
         Alarm("copies_differ", "A worker’s copy of a model differs", copies_differ, critical=True),
         Alarm("loads_failing", "A worker cannot load a deployment", loads_failing),

@@ -1,4 +1,4 @@
-"""Comparison of a release with what serves under its name now, and the affected departments."""
+"""Compare a release with the live deployment of its name; list the affected departments."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ DEPARTMENTS_SHOWN = 100
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """One department: whether it may use the release, whether it may use the live one, and what it
-    asked of that name in the last 30 days (None: nothing)."""
+    """One department: whether it may use the release, whether it may use the live one, and its
+    requests to that name in the last 30 days (None: none)."""
 
     department: str
     may_use: bool
@@ -39,10 +39,11 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Departments that a release reaches, those with most requests first. `whole` is true when
-    every department's requests are counted; readers who may not decide get only those they see
-    elsewhere. `busiest` is the most requests of one department, `left_out` the number of
-    departments that did not fit.
+    """Departments that a release affects, most requests first.
+
+    `whole` is true if the requests of all departments are counted; readers who may not decide on
+    the release get only the usage that they see elsewhere. `busiest` is the largest number of
+    requests of one department, `left_out` the number of omitted departments.
     """
 
     departments: list[Reached]
@@ -55,7 +56,7 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class LiveComparison:
-    """A release compared with the live deployment of its name, if the reader may see one."""
+    """Comparison of a release with the live deployment of its name, if the reader may see it."""
 
     live: Deployment | None
     comparison: Comparison
@@ -63,20 +64,21 @@ class LiveComparison:
 
 
 def live_deployment(actor: Principal, release: Release) -> Deployment | None:
-    """Return the deployment that serves under the release's name now, unless it is this release's.
-    The right to know of a deployment is not the right to read its release: such people get None.
+    """Return the live deployment of the release's name, unless it is of this release.
+
+    Return None if the actor may see the deployment but not its release.
     """
-    shown = releases_visible_to(actor).order_by().values("pk")
+    visible = releases_visible_to(actor).order_by().values("pk")
     return (
         deployments_visible_to(actor)
-        .filter(name=release.deployment_name, state__in=LIVE, release__in=shown)
+        .filter(name=release.deployment_name, state__in=LIVE, release__in=visible)
         .exclude(release_id=release.pk)
         .first()
     )
 
 
 def release_compare_live(*, actor: Principal, release: Release) -> LiveComparison:
-    """Compare with the live release, as far as the actor may see it."""
+    """Compare a release with the live one, if the actor may see that."""
     live = live_deployment(actor, release)
     compared = live.release if live is not None else None
     return LiveComparison(
@@ -87,10 +89,10 @@ def release_compare_live(*, actor: Principal, release: Release) -> LiveCompariso
 
 
 def release_reach(*, actor: Principal, release: Release, live: Release | None) -> Reach:
-    """Which departments may use a release, and what they asked of its name in the last 30 days.
+    """Return the departments that may use a release, and their recent requests to its name.
 
-    Who may decide on it sees every department's requests, though they see no other usage: it says
-    whom the decision strikes.
+    Anyone who may decide on the release sees the requests of all departments, even without access
+    to other usage: they show whom the decision affects.
     """
     whole = decide(
         active_policy(),
@@ -107,18 +109,18 @@ def release_reach(*, actor: Principal, release: Release, live: Release | None) -
     by_name = {each.department: each for each in traffic}
     may_use = {each.slug for each in release.departments.all()}
     may_now = {each.slug for each in live.departments.all()} if live is not None else set()
-    found = [
+    departments = [
         Reached(name, name in may_use, name in may_now, by_name.get(name))
         for name in sorted(may_use | may_now | set(by_name))
     ]
-    found.sort(key=lambda each: -(each.traffic.requests if each.traffic else 0))
+    departments.sort(key=lambda each: -(each.traffic.requests if each.traffic else 0))
     return Reach(
-        departments=found[:DEPARTMENTS_SHOWN],
+        departments=departments[:DEPARTMENTS_SHOWN],
         whole=whole,
         requests=sum(each.requests for each in traffic),
         tokens=sum(each.tokens for each in traffic),
         busiest=max((each.requests for each in traffic), default=0),
-        left_out=max(0, len(found) - DEPARTMENTS_SHOWN),
+        left_out=max(0, len(departments) - DEPARTMENTS_SHOWN),
     )
 
 

@@ -1,4 +1,4 @@
-"""Compare a deployment on a worker with the answers of its dossier, before it serves there."""
+"""Compare a worker's answers with those of the dossier before a deployment serves there."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ from workers.references import contains
 
 
 def worker_environments(worker: str) -> dict[str, str]:
-    """Return the fingerprints of a worker's software by engine; one that it did not report is that
-    of nothing."""
-    known = WorkerKey.objects.filter(worker=worker[:120]).values_list("environments", flat=True)
-    reported = known.first() or {}
+    """Return the fingerprints of a worker's software by engine; `UNKNOWN` if not reported."""
+    rows = WorkerKey.objects.filter(worker=worker[:120]).values_list("environments", flat=True)
+    reported = rows.first() or {}
     return {str(engine): str(reported.get(engine, UNKNOWN)) for engine in EngineName}
 
 
@@ -43,12 +42,13 @@ def worker_verdict(release: Release, worker: str) -> ServingVerdict:
 
 
 def references_due(*, worker: str, deployment_id: int) -> list[ReferenceRequest]:
-    """Return the requests that a worker must answer before a deployment serves there; none where
-    it was compared already, or has no answers to be compared with.
+    """Return the requests that a worker must answer before a deployment serves there.
+
+    The list is empty if it was compared already, or if the dossier has no answers to compare.
 
     Raises:
         NotFound: the deployment is not live.
-        WrongState: the answers are not those that the dossier names.
+        WrongState: the stored answers differ from those that the dossier names.
     """
     release = _live(deployment_id).release
     verdict = worker_verdict(release, worker)
@@ -61,10 +61,10 @@ def references_due(*, worker: str, deployment_id: int) -> list[ReferenceRequest]
 
 
 def reference_file(*, deployment_id: int, sha256: str) -> BytesIO:
-    """Return a file that such a request names, all of whose bytes have been hashed.
+    """Return a verified file that a reference request refers to.
 
     Raises:
-        NotFound: none of them names it, or it is not in the store.
+        NotFound: no request refers to the file, or the store does not have it.
         ManifestMismatch: the store has other bytes.
         StoreUnavailable: the store does not answer.
     """
@@ -80,12 +80,12 @@ def reference_file(*, deployment_id: int, sha256: str) -> BytesIO:
 def references_report(
     *, worker: str, deployment_id: int, answers: Sequence[Mapping[str, Any]], actor: Principal
 ) -> None:
-    """Compare a worker's answers with those of the dossier, and record what was found.
+    """Compare a worker's answers with those of the dossier, and record the result.
 
     Raises:
-        InvalidInput: they do not answer each request once.
+        InvalidInput: the answers do not answer each request exactly once.
         NotFound: the deployment is not live.
-        WrongState: there is nothing to compare with.
+        WrongState: the dossier has no answers to compare.
     """
     deployment = _live(deployment_id)
     equivalence_record(
@@ -97,23 +97,23 @@ def references_report(
 
 
 def worker_fault(deployment: Deployment, *, worker: str, code: str, actor: Principal) -> str:
-    """Say why a deployment may not serve on a worker that has loaded it; empty when it may. `code`
-    is the digest of the packages that answer there.
+    """Return why a deployment may not serve on a worker that has loaded it; empty if it may.
 
-    Where its dossier has no answers to compare with, that is recorded first.
+    `code` is the digest of the packages that answer there. If the dossier has no answers to
+    compare, that is recorded first.
     """
     release = deployment.release
     verdict = worker_verdict(release, worker)
-    named = verdict.dossier
-    # Workers of the previous version of Assay report none; they answer for Assay's tasks alone.
-    if (code or NO_PACKAGES.digest) != named.code:
+    dossier = verdict.dossier
+    # Workers of the previous version of Assay report no code; they run only Assay's own tasks.
+    if (code or NO_PACKAGES.digest) != dossier.code:
         return (
             f"{worker} runs other code of {release.version.model.task} "
             f"({code[:12] or 'not reported'}) than release {release.pk} was approved with: "
-            f"{named.packages} ({named.code[:12]})."
+            f"{dossier.packages} ({dossier.code[:12]})."
         )
     due = verdict.refusal is not None and verdict.refusal.code == COMPARISON_DUE
-    if due and not named.upgrades.reference:
+    if due and not dossier.upgrades.reference:
         place = _place(deployment, worker)
         equivalence_without_answers(actor=actor, release=release, place=place)
         verdict = worker_verdict(release, worker)

@@ -1,4 +1,4 @@
-"""Worker processes as the database knows them: what each holds, runs, and last reported."""
+"""Worker processes as recorded in the database: replicas, jobs, and last report."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ SHOWN = 500
 
 @dataclass(slots=True)
 class Worker:
-    """One worker process. `seen_at` is its latest sign of life, None when there is none; `room` is
-    its memory for models, None of a worker that loads none or is silent. `queued` is the number of
-    requests that wait for its deployments, also those that another worker may take; None without a
-    broker.
+    """One worker process.
+
+    `seen_at` is its latest sign of life, or None. `room` is its memory for models; None if it loads
+    none or is silent. `queued` is the number of requests waiting for its deployments, including
+    those that another worker may take; None without a broker.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Worker:
 
     @property
     def is_silent(self) -> bool:
-        """Return whether it holds something and has not reported for too long."""
+        """Return whether the worker has not reported for too long."""
         return (
             self.seen_at is not None
             and (timezone.now() - self.seen_at).total_seconds() > REPLICA_SILENCE_S
@@ -46,13 +47,13 @@ class Worker:
 
     @property
     def ready(self) -> int:
-        """Return how many of its replicas are ready."""
+        """Return the number of ready replicas."""
         return sum(replica.state == ReplicaState.READY for replica in self.replicas)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerList:
-    """Workers by name. `is_cut`: they hold more than is shown."""
+    """Workers by name. `is_cut`: some of their replicas or jobs are not shown."""
 
     workers: list[Worker]
     is_cut: bool
@@ -60,11 +61,11 @@ class WorkerList:
 
 
 def workers_visible_to(actor: Principal, *, node: str = "") -> WorkerList:
-    """Engine workers of a node that report, and all that hold a replica or a job that the actor may
-    see. Without a node, those of the control plane's own machine.
+    """Return a node's reporting engine workers, and all its workers with a replica or job that the
+    actor may see. Without a node, return those of the control plane's own machine.
     """
     own = Q(worker__startswith=f"{node}/") if node else ~Q(worker__contains="/")
-    found = {
+    workers = {
         name: Worker(name, room=room)
         for name, room in rooms().items()
         if (name.startswith(f"{node}/") if node else "/" not in name)
@@ -77,22 +78,22 @@ def workers_visible_to(actor: Principal, *, node: str = "") -> WorkerList:
         .select_related("deployment__release__version__model")
         .order_by("worker", "deployment__name")
     )
-    held = list(replicas[: SHOWN + 1])
-    for replica in held[:SHOWN]:
-        worker = found.setdefault(replica.worker, Worker(replica.worker))
+    loaded = list(replicas[: SHOWN + 1])
+    for replica in loaded[:SHOWN]:
+        worker = workers.setdefault(replica.worker, Worker(replica.worker))
         worker.replicas.append(replica)
         worker.seen_at = max(replica.heartbeat_at, worker.seen_at or replica.heartbeat_at)
-    queued = queued_requests({replica.deployment_id for replica in held[:SHOWN]})
+    queued = queued_requests({replica.deployment_id for replica in loaded[:SHOWN]})
     if queued is not None:
-        for worker in found.values():
+        for worker in workers.values():
             worker.queued = sum(queued[each.deployment_id] for each in worker.replicas)
     running = jobs_visible_to(actor).filter(own, state=JobState.RUNNING).exclude(worker="")
-    run = list(running.order_by("worker", "pk")[: SHOWN + 1])
-    for job in run[:SHOWN]:
-        worker = found.setdefault(job.worker, Worker(job.worker))
+    active = list(running.order_by("worker", "pk")[: SHOWN + 1])
+    for job in active[:SHOWN]:
+        worker = workers.setdefault(job.worker, Worker(job.worker))
         worker.jobs.append(job)
         if job.lease_until is not None:
             renewed_at = job.lease_until - timedelta(seconds=settings.JOB_LEASE_S)
             worker.seen_at = max(renewed_at, worker.seen_at or renewed_at)
-    is_cut = max(len(held), len(run)) > SHOWN
-    return WorkerList([found[name] for name in sorted(found)], is_cut, SHOWN)
+    is_cut = max(len(loaded), len(active)) > SHOWN
+    return WorkerList([workers[name] for name in sorted(workers)], is_cut, SHOWN)

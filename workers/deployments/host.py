@@ -1,4 +1,4 @@
-"""Interface of an engine worker's engines, as its `Reconciler` drives them."""
+"""Interface through which a `Reconciler` controls the engines of its worker."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from workers.control.protocol import LoadPlan, ReferenceRequest
 
 
 class Host(Protocol):
-    """Holds engines. `load` blocks until the deployment can answer; `unload` may run meanwhile."""
+    """Owns engines. `load` blocks until the deployment can answer; `unload` may run meanwhile."""
 
     def loaded(self) -> dict[int, str]:
-        """Deployment ids, each with the digest that was hashed while loading."""
+        """Return loaded deployment IDs, each with the digest computed while loading."""
 
     def load(self, plan: LoadPlan) -> str:
-        """Copy with verification, load, and return the digest of what was loaded.
+        """Copy and verify the bytes, load them, and return their digest.
 
         Raises:
             ManifestMismatch: the bytes differ from the manifest; the message names the file.
-            CodeDiffers: the packages of the task that run here are not those of the plan.
-            Exception: anything else is trouble of this worker, such as no memory or no volume.
+            CodeDiffers: the packages of the task on this worker differ from those of the plan.
+            Exception: this worker lacks something, such as memory or its volume.
         """
 
     def answers(
@@ -30,16 +30,16 @@ class Host(Protocol):
         requests: Sequence[ReferenceRequest],
         opened: Callable[[str], BytesIO],
     ) -> list[dict[str, Any]]:
-        """Answers to requests, for a comparison; `opened` returns a file by its SHA-256."""
+        """Answer requests for a comparison; `opened` returns a file by its SHA-256."""
 
     def code(self, deployment_id: int) -> str:
-        """Digest of the packages of its task that answer for a loaded deployment."""
+        """Return the digest of the task's packages that answer for a loaded deployment."""
 
     def faults(self) -> dict[int, str]:
-        """Deployment ids whose engine has ended by itself, each with the reason."""
+        """Return IDs of deployments whose engine has ended by itself, each with the reason."""
 
     def unload(self, deployment_id: int) -> None:
-        """Let go of it, if it is loaded; requests that still run on it fail."""
+        """Unload a deployment if it is loaded; its running requests fail."""
 
     def lease(self, until: Mapping[int, float]) -> None:
-        """Answer for these deployments alone, each until then on the monotonic clock."""
+        """Answer only for these deployments, each until its time on the monotonic clock."""

@@ -1,4 +1,4 @@
-"""The lease of a deployment: how long the controller vouches that it may serve.
+"""Lease of a deployment: the time until which the controller confirms that it may serve.
 
 Gateways and engine workers require it in addition to their own verdict, so that all serving ends
 within `ASSAY_SERVING_LEASE_S` if the controller is dead, stuck or cut off.
@@ -19,27 +19,27 @@ from workers.dispatch import wake_engines
 
 
 def lease_end() -> Combinable:
-    """End of a lease that begins now, by the clock of the database."""
+    """Return the end of a lease that begins now, by the database clock."""
     return Now() + timedelta(seconds=settings.SERVING_LEASE_S)
 
 
 def leases_renew() -> int:
-    """Renew the lease of everything live whose release may serve, and end at once the lease of what
-    may not for now. Returns how many were renewed.
+    """Renew the leases of live deployments whose release may serve, and end the leases of those
+    that may not serve for now. Return the number of renewed leases.
     """
     deployments = list(live_deployments())
     verdicts = serving_verdicts([deployment.release for deployment in deployments])
-    due, held, lapsed = [], [], False
+    due, suspended, lapsed = [], [], False
     for deployment in deployments:
         left: float = deployment.lease_s or 0.0  # type: ignore[attr-defined]  # annotated
         verdict = verdicts[deployment.release_id]
         if verdict.refusal is not None:
             if not verdict.final and left > 0:
-                held.append(deployment.pk)
+                suspended.append(deployment.pk)
         elif left < settings.SERVING_LEASE_S * 2 / 3:
             due.append(deployment.pk)
             lapsed = lapsed or left <= 0
-    ended = _set_end(held, Now())
+    ended = _set_end(suspended, Now())
     renewed = _set_end(due, lease_end())
     if ended or (lapsed and renewed):
         wake_engines()

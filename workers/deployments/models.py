@@ -1,4 +1,4 @@
-"""Approved releases made servable, and the worker processes that have loaded them."""
+"""Deployments of approved releases, and the worker processes that have loaded them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class DeploymentState(models.TextChoices):
 
 
 class Deployment(models.Model):
-    """An approved release under the name that applications call it by. It serves as long as its
-    lease lasts (`ServingLease`)."""
+    """An approved release under the name that applications use. It serves as long as its lease
+    lasts (`ServingLease`)."""
 
     name = models.SlugField(max_length=NAME_MAX)
     release = models.ForeignKey(
@@ -46,7 +46,7 @@ class Deployment(models.Model):
     )
     created_at = models.DateTimeField(auto_now_add=True)
     stopped_at = models.DateTimeField(null=True, blank=True)
-    # Placement is a matter of operations, and no part of what was approved.
+    # Placement belongs to operations; reviews do not approve it.
     replicas_min = models.PositiveSmallIntegerField(default=1, db_default=1)
     replicas_max = models.PositiveSmallIntegerField(default=1, db_default=1)
     replicas_wanted = models.PositiveSmallIntegerField(
@@ -85,9 +85,9 @@ class Deployment(models.Model):
 
 class ServingLease(models.Model):
     """Time until which a deployment may serve. The controller extends it as long as the release may
-    serve: a controller that is dead or stuck ends all serving.
+    serve, so all serving ends if the controller is dead or stuck.
 
-    A table of its own, because workers may change a deployment, and so lock its row.
+    It has its own table, because workers update deployments and so lock their rows.
     """
 
     deployment = models.OneToOneField(
@@ -114,9 +114,9 @@ class ReplicaState(models.TextChoices):
 
 
 class Replica(models.Model):
-    """One worker process and one deployment. `loaded_digest` is what was hashed while loading.
+    """One worker process's copy of a deployment. `loaded_digest` is computed while loading.
 
-    `failures` counts the loads that failed in a row; the next one is tried at `retry_at`.
+    `failures` counts consecutive failed loads; the next one is tried at `retry_at`.
     """
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="replicas")
@@ -141,14 +141,14 @@ class Replica(models.Model):
 
 
 class WorkerKey(models.Model):
-    """One engine worker process: its public key (X25519, hexadecimal), made anew at each start, and
-    what it has.
+    """An engine worker process: its public key (X25519, hexadecimal), which is new at each start,
+    its capacity and its software.
 
-    Gateways seal requests for the keys of the workers that hold the deployment. `engines` are the
-    names of the engines that the process can start, as its heartbeat reported them at `seen_at`.
-    `memory` is how many bytes models may take on it, `devices` how many of `device` it sees, and
-    `labels` what its operator named it by. `code` are the packages of tasks that it runs, by task,
-    and `environments` the fingerprints of its engines' software, by engine.
+    Gateways seal requests for the keys of the workers that have loaded the deployment. `engines`
+    are the names of the engines that the process can start, as reported by its heartbeat at
+    `seen_at`. `memory` is the number of bytes for models, `devices` the number of devices of kind
+    `device`, and `labels` are set by its operator. `code` has its packages by task, and
+    `environments` the fingerprints of its software by engine.
     """
 
     worker = models.CharField(max_length=120, unique=True)
@@ -173,11 +173,12 @@ class WorkerKey(models.Model):
 
 
 class ServingPeriod(models.Model):
-    """From when to when a deployment served: what answers "what served then?".
+    """Period in which a deployment served; answers "what served then?".
 
-    Written with the move that begins it, at the time of that move's audit event; closed once, with
-    the move that ends it. Database triggers refuse every other change. `digest` is what its first
-    ready replica had hashed while loading, and `ended_as` the state that the deployment went to.
+    The row is inserted with the transition that begins it, at the time of its audit event, and
+    closed once, with the transition that ends it. Database triggers refuse any other change.
+    `digest` was computed by the first ready replica while loading; `ended_as` is the next state of
+    the deployment.
     """
 
     deployment = models.ForeignKey(
@@ -187,8 +188,7 @@ class ServingPeriod(models.Model):
     serving_from = models.DateTimeField()
     serving_until = models.DateTimeField(null=True, blank=True)
     ended_as = models.CharField(max_length=10, choices=DeploymentState.choices, blank=True)
-    # A trigger checks that the events exist. A foreign key would lock their rows, and with them the
-    # sealer out.
+    # A trigger checks that the events exist. A foreign key would lock them and block the sealer.
     began_event = models.ForeignKey(
         "governance.AuditEvent",
         on_delete=models.PROTECT,

@@ -1,4 +1,4 @@
-"""Load the bytes of a deployment in an engine worker."""
+"""Plan how an engine worker loads a deployment."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def load_plan(deployment: Deployment) -> LoadPlan:
     """Plan the loading of a deployment.
 
     Raises:
-        WrongState: its release may not serve.
-        ManifestMismatch: the recorded manifest does not have the digest, or cannot be read.
-        InvalidInput: its version is of a kind that no engine loads.
+        WrongState: the release may not serve.
+        ManifestMismatch: the recorded manifest has another digest, or cannot be read.
+        InvalidInput: no engine loads versions of this kind.
     """
     release = deployment.release
     verdict = serving_verdicts([release])[release.pk]
@@ -32,11 +32,11 @@ def load_plan(deployment: Deployment) -> LoadPlan:
     if below.kind == VersionKind.ADAPTER:
         adapter, below = _on_base(below)
     if below.kind not in {VersionKind.BASE, VersionKind.FULL}:
-        raise InvalidInput(f"{version} stands on a {below.kind}, which no engine loads.")
+        raise InvalidInput(f"{version} is based on a {below.kind}, which no engine loads.")
     if verdict.until is None:
         raise WrongState(f"Release {release.pk} has no end; it may not serve.")
     task = get_task(version.model.task)
-    # The verdict has compared them with the approved dossier.
+    # The verdict has compared engine and precision with the approved dossier.
     engine = EngineName(release.engine)
     return LoadPlan(
         deployment_id=deployment.pk,
@@ -58,7 +58,7 @@ def load_plan(deployment: Deployment) -> LoadPlan:
 
 
 def _on_base(version: ModelVersion) -> tuple[Weights, ModelVersion]:
-    """Return the files of an adaptation, and the version that it stands on."""
+    """Return the files of an adapter or prompt, and its base version."""
     if version.base is None:
         raise InvalidInput(f"{version} is of kind {version.kind} and names no base.")
     files = _weights(version)

@@ -1,6 +1,7 @@
-"""Trying a deployment in the portal: which ones a person may use, who pays, and the token for it.
+"""Playground of the portal: deployments that a person may try, the department that pays, and the
+token.
 
-The gateway decides again at each request, by everything that a request states.
+The gateway decides again at each request, based on all attributes of the request.
 """
 
 from __future__ import annotations
@@ -31,29 +32,29 @@ SHOWN_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A serving deployment that the person may use, and the departments of theirs that may pay."""
+    """A serving deployment that the person may use, and those of their departments that may pay."""
 
     deployment: Deployment
     departments: tuple[str, ...]
 
 
 def playground_trials(actor: Principal) -> list[Trial]:
-    """Deployments that `actor` may use in the playground, by name; `SHOWN_MAX` at most."""
+    """Return at most `SHOWN_MAX` deployments that `actor` may use in the playground, by name."""
     rows = deployments_visible_to(actor).filter(state=DeploymentState.SERVING).order_by("name")
     return _trials(actor, list(rows[:SHOWN_MAX]))
 
 
 def may_try(actor: Principal, deployment: Deployment) -> bool:
-    """Return whether the playground offers a deployment, which `actor` sees, to them."""
+    """Return whether `actor`, who sees the deployment, may use it in the playground."""
     return deployment.state == DeploymentState.SERVING and bool(_trials(actor, [deployment]))
 
 
-def _trials(actor: Principal, found: list[Deployment]) -> list[Trial]:
+def _trials(actor: Principal, rows: list[Deployment]) -> list[Trial]:
     policy = active_policy()
     trials = []
-    for row, resource in zip(found, _resources(found), strict=True):
-        asked = _context(row)
-        if decide(policy, actor, Action.DEPLOYMENT_INVOKE, resource, asked).allowed and (
+    for row, resource in zip(rows, _resources(rows), strict=True):
+        context = _context(row)
+        if decide(policy, actor, Action.DEPLOYMENT_INVOKE, resource, context).allowed and (
             paying := _paying(policy, actor, row, resource)
         ):
             trials.append(Trial(row, paying))
@@ -64,20 +65,20 @@ def _trials(actor: Principal, found: list[Deployment]) -> list[Trial]:
 def playground_open(
     *, actor: Principal, name: str, session_key: str, department: str = ""
 ) -> tuple[PlaygroundToken, str]:
-    """Make a token for the serving deployment of that name, and return its text once.
+    """Create a token for the serving deployment of that name, and return its text once.
 
-    `department` (a slug) pays; it may be left out where only one of the person's can.
+    `department` (a slug) pays; it is optional if only one of the person's departments can pay.
 
     Raises:
-        NotFound: nothing of that name serves that the actor may see.
-        NotPermitted: the policy denies its use, or no department of the actor's may pay.
-        InvalidInput: the department is not one that may pay, or there is more than one.
-        NotAuthenticated, QuotaExceeded: as `playground_token_create`.
+        NotFound: the actor sees no serving deployment of that name.
+        NotPermitted: the policy denies its use, or none of the actor's departments may pay.
+        InvalidInput: the department may not pay, or none was named and several may.
+        NotAuthenticated, QuotaExceeded: see `playground_token_create`.
     """
     rows = deployments_visible_to(actor).filter(state=DeploymentState.SERVING)
     row = None if "\x00" in name else rows.filter(name=name).first()
     if row is None:
-        raise NotFound(f"No deployment {name[:80]!r} serves that you may see.")
+        raise NotFound(f"Deployment {name[:80]!r} does not serve, or you may not see it.")
     (resource,) = _resources([row])
     decision = authorize(
         actor=actor, action=Action.DEPLOYMENT_INVOKE, resource=resource, context=_context(row)
@@ -104,7 +105,7 @@ def playground_open(
 
 
 def _resources(rows: list[Deployment]) -> Iterable[Resource]:
-    known = version_classifications([row.release.version_id for row in rows])
+    classifications = version_classifications([row.release.version_id for row in rows])
     for row in rows:
         yield Resource(
             type="deployment",
@@ -115,7 +116,7 @@ def _resources(rows: list[Deployment]) -> Iterable[Resource]:
                 row.release,
                 name=row.name,
                 departments=[department.slug for department in row.release.departments.all()],
-                classification=known[row.release.version_id],
+                classification=classifications[row.release.version_id],
             ),
         )
 
@@ -127,17 +128,17 @@ def _context(row: Deployment) -> dict[str, Any]:
 def _paying(
     policy: PolicySnapshot, actor: Principal, row: Deployment, resource: Resource
 ) -> tuple[str, ...]:
-    """The actor's departments by whose roles alone the deployment may be used, within the
+    """Return the actor's departments whose roles alone allow the use of the deployment, within the
     conditions of its release."""
     conditions = row.release.conditions
     only = set(Conditions.from_json(conditions).departments) if conditions else set()
-    found = []
+    slugs = []
     for slug in sorted(actor.departments):
-        held = frozenset(role for role in actor.roles if role.department in (None, slug))
-        member = replace(actor, roles=held)
-        asked = _context(row)
+        roles = frozenset(role for role in actor.roles if role.department in (None, slug))
+        member = replace(actor, roles=roles)
+        context = _context(row)
         if (not only or slug in only) and decide(
-            policy, member, Action.DEPLOYMENT_INVOKE, resource, asked
+            policy, member, Action.DEPLOYMENT_INVOKE, resource, context
         ).allowed:
-            found.append(slug)
-    return tuple(found)
+            slugs.append(slug)
+    return tuple(slugs)

@@ -1,4 +1,4 @@
-"""Effect of a recall: deployments that serve now, and recent users of these versions."""
+"""Effect of a recall: live deployments and recent users of the recalled versions."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class BlastRadius:
-    """Versions that a recall reaches, and deployments that it stops.
+    """Versions that a recall affects, and deployments that it stops.
 
-    `deployments` are live ones that the actor may see, 200 at most; the total counts all.
+    `deployments` are at most 200 live ones that the actor may see; the total counts all.
     """
 
     below: RecallRadius
@@ -51,12 +51,12 @@ class BlastRadius:
 
 
 def blast_radius(*, actor: Principal, version_id: int) -> BlastRadius:
-    """Everything that a recall of the version would reach and stop, before it does.
+    """Return everything that a recall of the version would affect and stop.
 
-    Traffic is shown to whoever may recall, though they see no other usage: it says who is struck.
+    Anyone who may recall sees the traffic, even without access to other usage.
 
     Raises:
-        NotFound, NotPermitted: there is no such version, or the policy does not let them recall it.
+        NotFound, NotPermitted: the version does not exist, or the actor may not recall it.
     """
     below = recall_radius(actor=actor, version_id=version_id)
     with lifted():
@@ -67,7 +67,7 @@ def blast_radius(*, actor: Principal, version_id: int) -> BlastRadius:
     live = live.defer(*_HEAVY)
     rows = (
         UsageRecord.objects.filter(
-            # The first for its index.
+            # Redundant, but uses the index by deployment.
             deployment__in=names,
             version_digest__in=below.version_digests,
             occurred_at__gte=beginning_of(TRAFFIC_DAYS),

@@ -1,8 +1,7 @@
-"""Bring an engine worker to the desired state: exactly the deployments that are assigned to it and
-whose release may serve, loaded from verified bytes. Runs in the engine worker; knows no engine,
-only a `Host`.
+"""Bring an engine worker to the desired state: exactly the assigned deployments whose release may
+serve, loaded from verified bytes. Runs in the engine worker, and controls engines through `Host`.
 
-One thread unloads and another one loads, so that a load of minutes delays no stop and no recall.
+One thread unloads and another loads, so that a load of minutes does not delay a stop or recall.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ HEARTBEAT_S = 3.0
 # A load that failed is tried again after this; each further failure doubles the wait.
 RETRY_FIRST_S = 5.0
 RETRY_LONGEST_S = 300.0
-# A deployment that moved to other workers is unloaded once it was quiet for this long: a request
-# that Celery had fetched may still be on its way to the engine.
+# A deployment that moved to other workers is unloaded once it has been quiet for this long: a
+# request that Celery has fetched may still be on its way to the engine.
 QUIET_S = 4.0
-# An engine that ended after this long counts as one that had worked.
+# A failure of an engine that ran for at least this long restarts the count of failures.
 STEADY_S = 300.0
 
 
@@ -49,27 +48,25 @@ class Failures:
 
 @dataclass(slots=True)
 class Leaving:
-    """A deployment that answers its last requests; since when, and the last time that it had any,
-    on the monotonic clock.
-    """
+    """Monotonic times of a deployment that drains: its start, and when it last had requests."""
 
     since: float
     busy_at: float
 
 
 class Reconciler:
-    """The loops of one engine worker.
+    """Loops of one engine worker that load, unload and report deployments.
 
     Args:
         control: The control plane.
-        worker: The worker's name, unique in the cluster and kept over a restart.
-        consume: Start reading a queue; raises when the broker does not confirm.
+        worker: The worker's name, unique in the cluster and stable over restarts.
+        consume: Start reading a queue; raises if the broker does not confirm.
         cease: Stop reading a queue.
-        offers: Names of the engines that this worker can start; it leaves other deployments alone.
+        offers: Names of the engines that this worker can start; it ignores other deployments.
         answers: Return whether requests run on a deployment.
-        longest_s: The most seconds that a request may take.
-        register: Make this worker known to the control plane; called before anything is reported,
-            until it succeeds, and again when the control plane has forgotten the worker.
+        longest_s: Longest duration of a request in seconds.
+        register: Register this worker with the control plane; called before any report, until it
+            succeeds, and again after the registration has expired.
     """
 
     def __init__(
@@ -87,7 +84,7 @@ class Reconciler:
     ) -> None:
         self._register = register
         self._begun = threading.Event()
-        # Copies whose end was not answered yet: they are reported again in every round.
+        # Ended copies whose report was not answered yet; they are reported again in every round.
         self._unreported: set[int] = set()
         self._answers = answers
         self._longest_s = longest_s
@@ -99,14 +96,14 @@ class Reconciler:
         self._consume = consume
         self._cease = cease
         self._woken = threading.Event()
-        self._wanted = threading.Event()
+        self._loads_woken = threading.Event()
         self._missing: list[Assignment] = []
         self._loading: int | None = None
         self._ceased: set[int] = set()
         self._failures: dict[int, Failures] = {}
         self._ready_at: dict[int, float] = {}
-        # Until when each deployment may serve here, and those whose copy the control plane has
-        # recorded as ready: a copy answers only when both hold.
+        # End of each deployment's lease, and the copies that the control plane has recorded as
+        # ready: a copy answers only if it has both.
         self._servable_until: dict[int, float] = {}
         self._recorded_ready: set[int] = set()
         self._lease_lock = threading.Lock()
@@ -116,7 +113,7 @@ class Reconciler:
         self._woken.set()
 
     def run(self, stop: threading.Event) -> None:
-        """Settle every 2 s, and when woken, until `stop`; then unload everything."""
+        """Call `settle` every 2 s, and when woken, until `stop`; then unload everything."""
         while not stop.is_set():
             self._control.drop_broken()
             try:
@@ -124,50 +121,50 @@ class Reconciler:
                     self._begin()
                 self.settle()
             except NotAuthenticated as error:
-                # A revoked node, or one whose key another process uses, answers no longer.
+                # A revoked node, or one whose key another process uses, must stop answering.
                 self._lease({})
                 logger.error("This worker serves nothing: %s %s", error.message, error.hint)
             except Exception:
                 logger.exception("Reconciling failed; the next round tries again")
             self._woken.wait(RECONCILE_S)
             self._woken.clear()
-        self._wanted.set()
+        self._loads_woken.set()
         for deployment_id in self._host.loaded():
             self._host.unload(deployment_id)
         try:
             self._control.replicas_stop(worker=self._worker)
         except Exception:
-            logger.exception("The end of this worker was not reported; its silence will tell")
+            logger.exception("The end of this worker was not reported; its replicas will expire")
         self._control.close()
 
     def _begin(self) -> None:
-        """Register. What this worker holds is reported anew by the round that follows."""
+        """Register the worker. The next round reports its replicas again."""
         self._register()
         self._control.replicas_stop(worker=self._worker)
         self._unreported.clear()
         self._begun.set()
 
     def run_loads(self, stop: threading.Event) -> None:
-        """Load what is missing, one after another, until `stop`."""
+        """Load missing deployments one after another until `stop`."""
         while not stop.is_set():
             self._control.drop_broken()
             try:
                 self.load_missing(stop)
             except Exception:
                 logger.exception("Loading failed; the next round tries again")
-            self._wanted.wait(RECONCILE_S)
-            self._wanted.clear()
+            self._loads_woken.wait(RECONCILE_S)
+            self._loads_woken.clear()
         self._control.close()
 
     def beat(self, stop: threading.Event) -> None:
-        """Say every 3 s that this worker is alive."""
+        """Send a heartbeat every 3 s until `stop`."""
         while not stop.wait(HEARTBEAT_S):
             self._control.drop_broken()
             try:
                 if self._begun.is_set():
                     self._control.replicas_heartbeat(worker=self._worker, engines=self._offers)
             except NotFound:
-                # It was silent for so long that it was forgotten.
+                # The worker was silent for so long that its registration expired.
                 self._begun.clear()
                 self._woken.set()
             except Exception:
@@ -175,38 +172,38 @@ class Reconciler:
         self._control.close()
 
     def settle(self) -> None:
-        """Unload what may not serve, report again what serves, and note what is to be loaded.
+        """Unload deployments that may not serve, confirm those that serve, and list missing ones.
 
-        A deployment whose bytes another one is about to load gives up its queue at once, and is
-        unloaded once that load has ended: its engine is there, so that the change is soon over.
+        An unwanted deployment whose bytes a missing one needs leaves its queue at once, but is
+        unloaded only after that load, which is quick because it reuses the engine.
         """
-        # Before the request, so that no lease is taken for longer than it is.
+        # Read the clock before the request, so that no lease lasts longer than granted.
         now = time.monotonic()
         assigned = self._control.desired(
             worker=self._worker, engines=self._offers, held=list(self._host.loaded())
         )
         servable = {each.deployment_id: each for each in assigned if not each.refusal}
-        wanted = {pk: each for pk, each in servable.items() if not each.leaving}
-        self._let_go_of_ended(assigned)
+        targets = {pk: each for pk, each in servable.items() if not each.leaving}
+        self._release_ended(assigned)
         self._lease({pk: now + each.lease_s for pk, each in servable.items()})
         loaded = self._host.loaded()
         here = set(loaded.values())
-        missing = [each for pk, each in wanted.items() if pk not in loaded]
-        # Bytes that are here already come first: they are the quickest.
+        missing = [each for pk, each in targets.items() if pk not in loaded]
+        # Load bytes that are already here first, since they are the quickest.
         self._missing = sorted(
             missing, key=lambda each: (each.digest not in here, each.deployment_id)
         )
-        self._wanted.set()
+        self._loads_woken.set()
         coming = {each.digest for each in missing if self._may_try(each.deployment_id)}
         for deployment_id, digest in loaded.items():
-            assignment = wanted.get(deployment_id)
+            assignment = targets.get(deployment_id)
             if deployment_id == self._loading:
-                continue  # Its loader asks again whether it may serve.
+                continue  # Its loader checks again whether it may serve.
             if assignment is not None and assignment.digest == digest:
                 self._leaving.pop(deployment_id, None)
                 self._confirm(assignment)
             elif deployment_id in servable and assignment is None:
-                self._let_leave(servable[deployment_id])
+                self._drain(servable[deployment_id])
             elif digest in coming:
                 self._leave_queue(deployment_id)
             else:
@@ -214,11 +211,11 @@ class Reconciler:
         for each in assigned:
             if each.refusal:
                 self._fail(each.deployment_id, each.name, each.refusal)
-        self._report_ends(wanted)
+        self._report_ends(targets)
         self._forget(now, {each.deployment_id for each in assigned})
 
     def _lease(self, servable_until: dict[int, float]) -> None:
-        """Let those answer that may serve until then, and are recorded as ready."""
+        """Let deployments answer until these times if they are recorded as ready."""
         with self._lease_lock:
             self._servable_until = servable_until
             self._grant()
@@ -236,8 +233,8 @@ class Reconciler:
         self._host.lease({pk: self._servable_until[pk] for pk in granted})
 
     def _forget(self, now: float, assigned: set[int]) -> None:
-        """Forget failures of what is not assigned any more, unless they are so recent that it may
-        come back: each failure then still counts.
+        """Forget failures of deployments that are no longer assigned, unless they are recent: then
+        a deployment may come back, and its failures still count.
         """
         for deployment_id in self._failures.keys() - assigned:
             failures = self._failures.get(deployment_id)
@@ -245,8 +242,8 @@ class Reconciler:
                 self._failures.pop(deployment_id, None)
                 self._ready_at.pop(deployment_id, None)
 
-    def _let_leave(self, assignment: Assignment) -> None:
-        """Take no more requests, report that, and unload once those that run have ended."""
+    def _drain(self, assignment: Assignment) -> None:
+        """Take no more requests, report the end, and unload once running requests have ended."""
         pk, now = assignment.deployment_id, time.monotonic()
         leaving = self._leaving.get(pk)
         if leaving is None:
@@ -260,8 +257,8 @@ class Reconciler:
         if quiet or now - leaving.since > self._longest_s:
             self._release(pk)
 
-    def _let_go_of_ended(self, assigned: list[Assignment]) -> None:
-        """Unload what has lost its engine; it is loaded again after a wait that grows."""
+    def _release_ended(self, assigned: list[Assignment]) -> None:
+        """Unload deployments whose engine ended; they are loaded again after a growing wait."""
         names = {each.deployment_id: each.name for each in assigned}
         for deployment_id, fault in self._host.faults().items():
             self._release(deployment_id)
@@ -269,7 +266,7 @@ class Reconciler:
             self._fail(deployment_id, name, f"its engine ended. {fault}")
 
     def load_missing(self, stop: threading.Event) -> None:
-        """Load one after another what the newest `settle` found missing."""
+        """Load, one after another, the deployments that the latest `settle` found missing."""
         while not stop.is_set() and (assignment := self._next()) is not None:
             self._loading = assignment.deployment_id
             try:
@@ -296,32 +293,32 @@ class Reconciler:
         logger.info("Loading deployment %s (%s)", name, assignment.digest[:12])
         try:
             plan = self._control.current_plan(pk)
-            with fetches_watched(lambda said: self._tell(pk, said, stop)):
+            with fetches_watched(lambda progress: self._tell(pk, progress, stop)):
                 digest = self._host.load(plan)
             if stop.is_set():
                 self._host.unload(pk)
                 return
             self._compare(pk, name)
-            # It took its time: what held when it began need not hold any more.
+            # Loading takes a while, and the plan may have changed since.
             if self._control.current_plan(pk).digest != digest:
                 raise WrongState(f"Deployment {name} names other bytes than were loaded.")
             self._ready(pk, digest, time.monotonic() - started)
         except (NotFound, WrongState) as error:
-            # Stopped, or assigned to another worker of another node, while it was loaded.
+            # Stopped, or assigned to a worker of another node, during the load.
             logger.info("Deployment %s is not to be served: %s", name, error)
             self._unload(pk)
         except ManifestMismatch as error:
             self._release(pk)
             self._refuse(pk, f"{name} was not loaded: {error.message}")
         except BaseException as error:
-            # Libraries in Rust raise their panics past `Exception`; this thread must go on.
+            # Rust libraries raise panics that are not an `Exception`; this thread must go on.
             logger.exception("Deployment %s could not be loaded", name)
             self._release(pk)
             self._fail(pk, name, _words(error))
 
     def _compare(self, deployment_id: int, name: str) -> None:
-        """Answer the requests of the dossier, where its answers were measured with other software:
-        what was found decides whether the copy may be ready.
+        """Answer the dossier's requests if its answers were measured with other software; the
+        comparison decides whether the copy may become ready.
         """
         requests = self._control.references(worker=self._worker, deployment_id=deployment_id)
         if not requests:
@@ -336,13 +333,13 @@ class Reconciler:
             worker=self._worker, deployment_id=deployment_id, answers=answers
         )
 
-    def _tell(self, deployment_id: int, said: str, stop: threading.Event) -> None:
-        """Report how far a slow load is. Raises WrongState and NotFound when it is to end."""
-        logger.info("Deployment %s: %s", deployment_id, said)
+    def _tell(self, deployment_id: int, progress: str, stop: threading.Event) -> None:
+        """Report the progress of a slow load. Raises WrongState and NotFound if it must end."""
+        logger.info("Deployment %s: %s", deployment_id, progress)
         if stop.is_set():
             raise WrongState("This worker ends.")
         try:
-            self._report(ReplicaReport(deployment_id, ReplicaState.LOADING, message=said))
+            self._report(ReplicaReport(deployment_id, ReplicaState.LOADING, message=progress))
         except (NotFound, WrongState):
             raise
         except Exception:
@@ -350,7 +347,7 @@ class Reconciler:
 
     def _ready(self, deployment_id: int, digest: str, seconds: float | None) -> None:
         """Report the copy, and let it answer only once the control plane has recorded it as ready:
-        gateways seal requests for copies that still load, and the queue may hold some.
+        gateways also seal requests for copies that are still loading.
         """
         self._unreported.discard(deployment_id)
         state = self._report(
@@ -372,16 +369,16 @@ class Reconciler:
         self._ready_at[deployment_id] = time.monotonic()
 
     def _confirm(self, assignment: Assignment) -> None:
-        """A copy that was taken for dead, by a silence that has ended, is reported again; and one
-        whose deployment waits nevertheless.
+        """Report a copy again if the control plane no longer records it as ready, or if this worker
+        has left its queue.
         """
         pk = assignment.deployment_id
         if pk not in self._host.loaded() or (assignment.recorded and pk not in self._ceased):
-            return  # Its loader may just have let go of it.
+            return  # Its loader may just have unloaded it.
         try:
             self._ready(pk, assignment.digest, None)
         except Exception:
-            # Stopped meanwhile, or broker or database away: hold nothing that is not on record.
+            # Stopped meanwhile, or broker or database unreachable: keep no unrecorded copy.
             logger.exception("Deployment %s cannot be reported; it is unloaded", assignment.name)
             self._unload(pk)
 
@@ -402,16 +399,16 @@ class Reconciler:
         self._release(deployment_id)
         self._report_end(deployment_id)
 
-    def _report_ends(self, wanted: Collection[int]) -> None:
-        """Report again what ended without an answer, unless it is or comes back here."""
+    def _report_ends(self, targets: Collection[int]) -> None:
+        """Repeat unanswered reports of ended copies, unless the deployment is wanted here again."""
         for deployment_id in list(self._unreported):
-            if deployment_id in wanted:
+            if deployment_id in targets:
                 self._unreported.discard(deployment_id)
             else:
                 self._report_end(deployment_id)
 
     def _report_end(self, deployment_id: int) -> None:
-        """Gateways go on sealing prompts for this worker until its report was answered."""
+        """Report the end of a copy; gateways seal prompts for it until this is answered."""
         self._unreported.add(deployment_id)
         try:
             self._report(ReplicaReport(deployment_id, ReplicaState.STOPPED))
@@ -423,17 +420,17 @@ class Reconciler:
         self._unreported.discard(deployment_id)
 
     def _refuse(self, deployment_id: int, reason: str) -> None:
-        """The bytes differ from the manifest."""
+        """Report that the bytes differ from the manifest."""
         self._report_trouble(deployment_id, ReplicaState.REFUSED, reason)
 
     def _fail(self, deployment_id: int, name: str, reason: str) -> None:
-        """This worker lacks something: room, memory, a device, a volume."""
-        said = f"{name} could not be loaded: {reason}"
-        self._report_trouble(deployment_id, ReplicaState.FAILED, said)
+        """Report that this worker lacks something: disk space, memory, a device, a volume."""
+        sentence = f"{name} could not be loaded: {reason}"
+        self._report_trouble(deployment_id, ReplicaState.FAILED, sentence)
 
     def _report_trouble(self, deployment_id: int, state: ReplicaState, reason: str) -> None:
         if not self._may_try(deployment_id):
-            return  # Reported already, and not tried again since.
+            return  # Already reported, and not tried again since.
         logger.error("Deployment %s is %s here: %s", deployment_id, state.value, reason)
         failures = self._count_failure(deployment_id)
         self._report(
@@ -450,11 +447,11 @@ class Reconciler:
         return self._control.replica_report(worker=self._worker, report=report)
 
     def _count_failure(self, deployment_id: int) -> Failures:
-        known = self._failures.get(deployment_id)
+        previous = self._failures.get(deployment_id)
         ready_at = self._ready_at.pop(deployment_id, None)
         if ready_at is not None and time.monotonic() - ready_at >= STEADY_S:
-            known = None
-        count = 1 if known is None else known.count + 1
+            previous = None
+        count = 1 if previous is None else previous.count + 1
         wait = min(RETRY_FIRST_S * 2 ** min(count - 1, 16), RETRY_LONGEST_S)
         failures = self._failures[deployment_id] = Failures(count, time.monotonic() + wait)
         return failures

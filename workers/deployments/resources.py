@@ -1,4 +1,4 @@
-"""Deployments as the policy sees them, one by one and as columns of a list."""
+"""Deployments as resources of policy decisions, and as columns for filtered lists."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from workers.deployments.models import Deployment
 
 
 def task_modality(task: str) -> str:
-    """`text`, `image`, `audio`, …, of a task of the catalog; empty for one it does not have."""
-    found = TASKS.get(task)
-    return "" if found is None else found.modality
+    """Return a task's modality (`text`, `image`, `audio`, …); empty for an unknown task."""
+    declaration = TASKS.get(task)
+    return "" if declaration is None else declaration.modality
 
 
 def deployment_attributes(
     release: Release, *, name: str, departments: Iterable[str], classification: str
 ) -> dict[str, Any]:
-    """Return the attributes of a deployment of `release` that rules may read.
+    """Return the attributes of a deployment of `release` that policy rules may use.
 
-    `classification` is that of the data that went into its version.
+    `classification` is that of the data behind its version.
     """
     task = release.version.model.task
     return {
@@ -64,12 +64,12 @@ def _resource(release: Release, *, identity: str, name: str) -> Resource:
 
 
 def deployment_resource(deployment: Deployment) -> Resource:
-    """A deployment; it belongs to its release's department."""
+    """Return a deployment's resource; it belongs to the department of its release."""
     return _resource(deployment.release, identity=str(deployment.pk), name=deployment.name)
 
 
 def new_deployment_resource(release: Release) -> Resource:
-    """The deployment that is about to be made of a release."""
+    """Return the resource of a deployment that is about to be created from a release."""
     return _resource(release, identity="", name=release.deployment_name)
 
 
@@ -85,7 +85,7 @@ def _modality_expression() -> Case:
 
 
 def register_columns() -> None:
-    """Let lists ask for what only these contexts can work out."""
+    """Register columns for lists of deployments that only this context can compute."""
     COLUMNS["deployment"] |= {
         "classification": Column(text=lambda: classification_expression("release__version__")),
         "modality": Column(text=_modality_expression),

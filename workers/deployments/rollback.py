@@ -1,4 +1,4 @@
-"""Back to what served before: only to a release that is still approved and unexpired."""
+"""Roll a deployment back to an earlier release that is still approved and unexpired."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.deployments.selectors import deployment_get
 from workers.deployments.services import deployment_create
 from workers.deployments.states import deployment_subject
 
-# How many of those that served before are offered, the latest first.
+# Number of earlier releases that are offered, latest first.
 CHOICES = 10
 REASON_MAX = 500
 _HEAVY = ("version__manifest", "version__card")
@@ -31,8 +31,8 @@ _HEAVY = ("version__manifest", "version__card")
 
 @dataclass(frozen=True, slots=True)
 class RollbackChoice:
-    """A release that served under the name before; `obstacle` says why it may not serve again, and
-    is empty when it may.
+    """A release that served under the name before; `obstacle` says why it may not serve again,
+    empty if it may.
     """
 
     release: Release
@@ -41,8 +41,8 @@ class RollbackChoice:
 
 
 def rollback_choices(*, actor: Principal, deployment: Deployment) -> list[RollbackChoice]:
-    """Return the earlier deployments of the deployment's name, the latest first, at most ten; none
-    for one that another has replaced.
+    """Return at most ten releases that served under the deployment's name before, latest first;
+    empty for a deployment that was replaced.
     """
     if _later(deployment) is not None:
         return []
@@ -56,14 +56,14 @@ def rollback_choices(*, actor: Principal, deployment: Deployment) -> list[Rollba
     )
     releases = list(releases_visible_to(actor).filter(pk__in=served).defer(*_HEAVY))
     refusals = startable_refusals(releases)
-    found = [
+    choices = [
         RollbackChoice(each, served[each.pk], _sentence(refusals[each.pk])) for each in releases
     ]
-    return sorted(found, key=lambda choice: choice.served_from, reverse=True)
+    return sorted(choices, key=lambda choice: choice.served_from, reverse=True)
 
 
 def _served(deployment: Deployment) -> QuerySet[ServingPeriod]:
-    """Periods in which something served under its name, for its department."""
+    """Return the periods in which releases served under the name of the deployment."""
     return ServingPeriod.objects.filter(
         deployment__name=deployment.name, deployment__department=deployment.department_id
     )
@@ -77,14 +77,14 @@ def _sentence(refusal: WrongState | None) -> str:
 def deployment_rollback(
     *, actor: Principal, deployment_id: int, release_id: int, reason: str
 ) -> Deployment:
-    """Deploy a release again that served under the deployment's name before, in its place.
+    """Replace a deployment by a release that served under its name before.
 
     Raises:
-        InvalidInput: no reason, or one over 500 characters.
-        NotFound: there is no such deployment or release, or the actor may not see it.
+        InvalidInput: the reason is empty or longer than 500 characters.
+        NotFound: deployment or release do not exist, or the actor may not see them.
         NotPermitted: the policy denies it.
-        WrongState: the release never served under the name or may not serve now (and why), or the
-            name was deployed again since.
+        WrongState: the release never served under the name or may not serve now (says why), or
+            another deployment of the name came later.
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     deployment = deployment_get(actor=actor, deployment_id=deployment_id)
@@ -115,7 +115,7 @@ def deployment_rollback(
 
 
 def _later(deployment: Deployment) -> Deployment | None:
-    """The newest deployment under its name, when there is one after it."""
+    """Return the newest later deployment of the same name, or None."""
     later = Deployment.objects.filter(
         name=deployment.name, department=deployment.department_id, pk__gt=deployment.pk
     )

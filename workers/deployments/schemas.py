@@ -1,4 +1,4 @@
-"""Input about deployments."""
+"""Input schemas for deployments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workers.placement.settings import LABEL_MAX, LABELS_MAX, ReplicaSettings
 
 
 class DeploymentFilter(Filter):
-    """Filters of the list."""
+    """Filters of the list of deployments."""
 
     name: Line | None = Field(default=None, max_length=NAME_MAX)
     state: DeploymentState | None = None
@@ -28,7 +28,7 @@ class Replicas(Schema):
     labels: list[Annotated[Line, Field(max_length=LABEL_MAX)]] = Field(
         default=[], max_length=LABELS_MAX
     )
-    # Empty for any.
+    # Empty: any device.
     device: Annotated[Choice[Device] | None, BeforeValidator(lambda value: value or None)] = None
 
     def settings(self) -> ReplicaSettings:
@@ -37,7 +37,7 @@ class Replicas(Schema):
 
 
 class NewDeployment(Schema):
-    """The release to make servable, and its replicas; by default those of what it replaces."""
+    """The release to deploy, and its replicas; by default those of the replaced deployment."""
 
     release: Id
     replicas: Replicas | None = None

@@ -1,4 +1,4 @@
-"""Reads of deployments."""
+"""Read deployments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry.releases.models import ReleaseState
 from workers.deployments.models import Deployment
 from workers.deployments.states import LIVE
 
-# Without people: a worker's database role does not read them.
+# No people: a worker's database role may not read them.
 _LOADED = (
     "department",
     "release__department",
@@ -25,7 +25,7 @@ _LOADED = (
 
 
 def deployments_visible_to(actor: Principal) -> QuerySet[Deployment]:
-    """Deployments that the actor may see, live or not, with release, version and replicas."""
+    """Return deployments that the actor may see, in any state, with release and replicas."""
     deployments = Deployment.objects.select_related(*_LOADED, "created_by").prefetch_related(
         "replicas", "release__departments"
     )
@@ -33,25 +33,25 @@ def deployments_visible_to(actor: Principal) -> QuerySet[Deployment]:
 
 
 def deployment_get(*, actor: Principal, deployment_id: int) -> Deployment:
-    """One deployment.
+    """Return one deployment with its placements.
 
     Raises:
         NotFound: it does not exist, or the actor may not see it.
     """
     rows = deployments_visible_to(actor).prefetch_related("placements")
-    found = rows.filter(pk=deployment_id).first()
-    if found is None:
+    deployment = rows.filter(pk=deployment_id).first()
+    if deployment is None:
         raise NotFound(f"Deployment {deployment_id} does not exist, or you may not see it.")
-    return found
+    return deployment
 
 
 def deployment_ids_under(release_id: int) -> list[int]:
-    """Every deployment there ever was under a release, for its evidence; ids alone."""
+    """Return the IDs of all deployments that a release ever had, for its evidence."""
     rows = Deployment.objects.filter(release_id=release_id).order_by("pk")
     return list(rows.values_list("pk", flat=True))
 
 
-# Large columns that pages which poll every few seconds do not need.
+# Large columns, which are not needed by pages that poll every few seconds.
 HEAVY = (
     "release__dossier",
     "release__version__manifest",
@@ -59,27 +59,27 @@ HEAVY = (
     "release__version__base__manifest",
     "release__version__base__card",
 )
-# Seconds that the lease has left, by the clock of the database: those of hosts may differ.
+# Seconds left of the lease, by the database clock, since the clocks of hosts may differ.
 LEASE_S = ExpressionWrapper(
     Extract(F("lease__servable_until") - Now(), "epoch"), output_field=FloatField()
 )
 
 
 def live_deployments() -> QuerySet[Deployment]:
-    """Pending and serving ones: what engine workers are to hold, for the platform's own use.
+    """Return pending and serving deployments of all departments, for the platform's own use.
 
-    `lease_s` is how many seconds of its lease are left; None without one. Dossiers, manifests and
-    cards are deferred.
+    `lease_s` is the seconds left of the lease; None without one. Dossiers, manifests and cards are
+    deferred.
     """
     rows = Deployment.objects.filter(state__in=LIVE).select_related(*_LOADED).order_by("pk")
     return rows.defer(*HEAVY).annotate(lease_s=LEASE_S)
 
 
 def live_or_recalled(since: datetime) -> QuerySet[Deployment]:
-    """As `live_deployments`, and those that stopped since then of releases that are recalled,
-    suspended, or were never approved, as after emergency access: their running requests end.
+    """Return `live_deployments` and those stopped since `since` whose running requests must end:
+    their release is recalled, suspended, or was never approved, as after emergency access.
     """
-    let_go = (ReleaseState.APPROVED, ReleaseState.WITHDRAWN, ReleaseState.EXPIRED)
-    recalled = Q(stopped_at__gte=since) & ~Q(release__state__in=let_go)
+    may_finish = (ReleaseState.APPROVED, ReleaseState.WITHDRAWN, ReleaseState.EXPIRED)
+    recalled = Q(stopped_at__gte=since) & ~Q(release__state__in=may_finish)
     rows = Deployment.objects.filter(Q(state__in=LIVE) | recalled)
     return rows.select_related(*_LOADED).order_by("pk").defer(*HEAVY).annotate(lease_s=LEASE_S)

@@ -1,5 +1,5 @@
-"""Deployments that served a department at a moment or in a span, read from the serving periods
-recorded at the time.
+"""Find the deployments that served a department at a moment or in a span, by recorded serving
+periods.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _HEAVY = (
 
 
 class ServedFilter(Filter):
-    """Department, and time: a moment (default: now) or a span."""
+    """Department and time: a moment (default: now) or a span."""
 
     department: Slug = Field(max_length=DEPARTMENT_MAX)
     at: Moment | None = None
@@ -53,8 +53,8 @@ class ServedFilter(Filter):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which department, and when: from `since` up to, not including, `until`; one moment, `at`,
-    when `until` is None. `rows` are the periods that answer it, the newest first."""
+    """Department and time: from `since` up to, not including, `until`; the moment `since` if
+    `until` is None. `rows` are the periods that answer the question, newest first."""
 
     department: Department
     since: datetime
@@ -63,7 +63,7 @@ class Question:
 
     @property
     def at(self) -> datetime | None:
-        """The moment asked about, if it was one."""
+        """The requested moment; None for a span."""
         return self.since if self.until is None else None
 
 
@@ -75,40 +75,39 @@ def served_question(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Question:
-    """Return the deployments that served the department `at` a moment (default now), or from
+    """Return the deployments that served the department `at` a moment (default: now), or from
     `since` to `until`.
 
-    A deployment served a department when its release names that department, from its first ready
-    replica on, until it was stopped, refused or lost its last replica, or its approval and the
-    grace after it ended.
+    A deployment serves the departments that its release names, from its first ready replica until
+    it is stopped or refused, loses its last replica, or its approval and the grace after it end.
 
     Raises:
-        InvalidInput: both a moment and a span, half a span or none at all, or the future.
-        NotFound: there is no such department, or the actor may not see it.
+        InvalidInput: both a moment and a span, an incomplete or empty span, or the future.
+        NotFound: the department does not exist, or the actor may not see it.
     """
     now = timezone.now()
     first, last = _checked(now, at, since, until)
-    found = department_get(actor=actor, slug=department)
+    served = department_get(actor=actor, slug=department)
     ended = Q(serving_until__isnull=True) | Q(serving_until__gt=first)
     expired = Q(stops_at__lte=first)
     begun = Q(serving_from__lte=first) if last is None else Q(serving_from__lt=last)
-    rows = _periods(actor, found).filter(begun & ended & ~expired)
-    return Question(found, first, last, rows)
+    rows = _periods(actor, served).filter(begun & ended & ~expired)
+    return Question(served, first, last, rows)
 
 
 def _checked(
     now: datetime, at: datetime | None, since: datetime | None, until: datetime | None
 ) -> tuple[datetime, datetime | None]:
     if at is not None and (since is not None or until is not None):
-        raise _refused("at", "Ask for a moment (at) or for a span (since, until), not for both.")
+        raise _refused("at", "Request a moment (at) or a span (since, until), not both.")
     if until is not None and since is None:
-        raise _refused("since", "A span begins somewhere: give since as well.")
+        raise _refused("since", "A span needs a start: set since, too.")
     for name, moment in (("at", at), ("since", since), ("until", until)):
         if moment is not None and moment > now:
             raise _refused(
                 name,
-                f"{_said(moment)} is in the future; what serves then is not known.",
-                f"It is {_said(now)} now. Without a moment, what serves now is shown.",
+                f"{_utc(moment)} is in the future; what serves then is not known.",
+                f"It is {_utc(now)} now. Without a moment, what serves now is shown.",
             )
     if since is None:
         return at or now, None
@@ -122,18 +121,18 @@ def _refused(name: str, sentence: str, hint: str = "") -> InvalidInput:
     return InvalidInput(sentence, hint=hint, fields={name: [sentence]})
 
 
-def _said(moment: datetime) -> str:
+def _utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _periods(actor: Principal, department: Department) -> QuerySet[ServingPeriod]:
-    """Every period of what the department could use, as far as the actor may see the deployment."""
-    seen = visible_to(
+    """Return the periods of the department's deployments that the actor may see."""
+    visible = visible_to(
         actor, Action.DEPLOYMENT_VIEW, Deployment.objects.all(), resource_type="deployment"
     )
     return (
         ServingPeriod.objects.filter(
-            deployment__in=seen.order_by().values("pk"),
+            deployment__in=visible.order_by().values("pk"),
             deployment__release__departments=department,
         )
         .annotate(stops_at=Coalesce(serves_until("deployment__release__"), _emergency_end()))
@@ -151,7 +150,7 @@ def _periods(actor: Principal, department: Department) -> QuerySet[ServingPeriod
 
 
 def _emergency_end() -> Subquery:
-    """Return the end of the last emergency access, by which an unapproved release serves."""
+    """Return the end of the last emergency access, which lets an unapproved release serve."""
     emergencies = EmergencyAccess.objects.filter(
         release=OuterRef("deployment__release"), confirmed_at__isnull=False
     ).annotate(end=Coalesce("ended_at", "ends_at"))
@@ -159,24 +158,24 @@ def _emergency_end() -> Subquery:
 
 
 def nothing_said(actor: Principal, question: Question) -> str:
-    """Explain an empty answer: the periods before or after, or none at all."""
+    """Return the sentence for an empty answer; it names the first period, if any."""
     slug = question.department.slug
     first = _periods(actor, question.department).aggregate(first=Min("serving_from"))["first"]
     if question.until is None:
-        nothing = f"Nothing that you may see served {slug} at {_said(question.since)}"
+        nothing = f"Nothing that you may see served {slug} at {_utc(question.since)}"
     else:
-        span = f"from {_said(question.since)} to {_said(question.until)}"
+        span = f"from {_utc(question.since)} to {_utc(question.until)}"
         nothing = f"Nothing that you may see served {slug} {span}"
     if first is None:
         return f"{nothing}, nor at any other time."
     if first >= (question.until or question.since):
-        return f"{nothing}; the first that did began at {_said(first)}."
-    return f"{nothing}; other times have something on record, from {_said(first)} on."
+        return f"{nothing}; the first that did began at {_utc(first)}."
+    return f"{nothing}; deployments at other times are on record, from {_utc(first)} on."
 
 
 def period_end(period: ServingPeriod) -> tuple[datetime | None, str]:
-    """Return the end and its kind. The gateway refuses a release once it expires, or once
-    its emergency access is over, however much later the deployment is stopped for it."""
+    """Return the end of a period and its kind. The gateway refuses a release as soon as it expires
+    or its emergency access is over, even if the deployment is stopped later."""
     last = period.serving_until or timezone.now()
     for emergency in period_emergencies(period):
         over, approved = emergency.over_at, period.deployment.release.approved_at
@@ -190,7 +189,7 @@ def period_end(period: ServingPeriod) -> tuple[datetime | None, str]:
 
 
 def period_emergencies(period: ServingPeriod) -> list[EmergencyAccess]:
-    """The emergency accesses that it served by, in part or whole, the newest first."""
+    """Return the emergency accesses that overlap the period, newest first."""
     return [
         emergency
         for emergency in period.deployment.release.emergency_accesses.all()

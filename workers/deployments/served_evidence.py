@@ -1,6 +1,6 @@
-"""Basis of a serving period: its approvers, their evidence, and its use.
+"""Basis of a serving period: its approvals, their evidence, and its usage.
 
-Each part is shown to whom the policy shows it elsewhere.
+The actor gets only the parts that the policy also shows them elsewhere.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from registry.releases.selectors import releases_visible_to
 from workers.deployments.models import Deployment, ServingPeriod
 from workers.deployments.served import Question, period_emergencies, period_end
 
-# What of the log belongs to a decision; the comments and refusals around it are found there.
+# Audit events that belong to a decision, without comments and refusals.
 _OF_A_DECISION = Q(outcome="allowed") & (
     (Q(subject_type="release") & Q(action__startswith="release:") & ~Q(action="release:evidence"))
     | Q(subject_type="review", action__in=("release:decide", "checklist:attest"))
@@ -44,7 +44,7 @@ MAX_EVENTS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class HourUse:
-    """Usage by the department, from `since` to `until`, from the ledger."""
+    """Usage by the department from `since` to `until`, from the ledger."""
 
     since: datetime
     until: datetime
@@ -55,9 +55,9 @@ class HourUse:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One period with what it rested on. `approval` is None for who may not see the release;
-    `usage` for who may not see the department's, or when a span was requested. `emergencies` are
-    the emergency accesses by which it served before its review had decided."""
+    """One period and its basis. `approval` is None if the actor may not see the release; `usage` is
+    None if they may not see the department's usage, or for a span. `emergencies` are the emergency
+    accesses that let it serve before its review decided."""
 
     period: ServingPeriod
     until: datetime | None
@@ -78,7 +78,7 @@ class Served:
 @dataclass(frozen=True, slots=True)
 class Approval:
     """The decision that let a release serve: its review, the votes on exactly this dossier, the
-    evaluations that the dossier holds, and its audit events."""
+    dossier's evaluations, and the audit events."""
 
     review: Review | None
     votes: Sequence[Decision]
@@ -88,8 +88,8 @@ class Approval:
 
 
 @dataclass(slots=True)
-class _Known:
-    """Releases of a page of periods."""
+class _Basis:
+    """Evaluations, reviews and events, by release, for a page of periods."""
 
     evaluations: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     reviews: dict[int, Review] = field(default_factory=dict)
@@ -100,14 +100,14 @@ class _Known:
 def served_answers(
     actor: Principal, question: Question, periods: Iterable[ServingPeriod]
 ) -> list[Served]:
-    """A page of the question's periods with approval and evidence, in the order given.
+    """Return a page of the question's periods with approval and evidence, in the same order.
 
     The number of queries does not depend on the number of periods.
     """
     rows = list(periods)
     if not rows:
         return []
-    known = _known(actor, rows)
+    basis = _basis(actor, rows)
     used = {} if question.at is None else _hour(actor, question.department, question.at, rows)
     answers = []
     for period in rows:
@@ -118,7 +118,7 @@ def served_answers(
                 period=period,
                 until=until,
                 ended=ended,
-                approval=_approval(known, period),
+                approval=_approval(basis, period),
                 usage=used.get(release),
                 emergencies=period_emergencies(period),
             )
@@ -126,11 +126,11 @@ def served_answers(
     return answers
 
 
-def _approval(known: _Known, period: ServingPeriod) -> Approval | None:
+def _approval(basis: _Basis, period: ServingPeriod) -> Approval | None:
     release = period.deployment.release
-    if release.pk not in known.evaluations:
+    if release.pk not in basis.evaluations:
         return None
-    review = known.reviews.get(release.pk)
+    review = basis.reviews.get(release.pk)
     votes = [
         vote
         for vote in ([] if review is None else review.decisions.all())
@@ -140,21 +140,21 @@ def _approval(known: _Known, period: ServingPeriod) -> Approval | None:
     ]
     events = [
         event
-        for event in known.events[release.pk]
+        for event in basis.events[release.pk]
         if event.subject_type != "deployment" or event.subject_id == str(period.deployment_id)
     ]
     return Approval(
         review=review,
         votes=votes,
-        evaluations=known.evaluations[release.pk],
+        evaluations=basis.evaluations[release.pk],
         events=events,
-        events_left_out=known.left_out,
+        events_left_out=basis.left_out,
     )
 
 
-def _known(actor: Principal, rows: Sequence[ServingPeriod]) -> _Known:
-    """Return the releases of these periods that the actor may see."""
-    known = _Known()
+def _basis(actor: Principal, rows: Sequence[ServingPeriod]) -> _Basis:
+    """Return the basis of these periods for releases that the actor may see."""
+    basis = _Basis()
     releases = {row.deployment.release_id: row.deployment.release for row in rows}
     frozen = (
         releases_visible_to(actor)
@@ -163,26 +163,26 @@ def _known(actor: Principal, rows: Sequence[ServingPeriod]) -> _Known:
         .annotate(measured=KeyTransform("evaluations", "dossier"))
         .values_list("pk", "measured")
     )
-    known.evaluations = {pk: _listed(measured) for pk, measured in frozen}
+    basis.evaluations = {pk: _listed(measured) for pk, measured in frozen}
     reviews = (
         reviews_visible_to(actor)
-        .filter(subject_type="release", subject_id__in=[str(pk) for pk in known.evaluations])
+        .filter(subject_type="release", subject_id__in=[str(pk) for pk in basis.evaluations])
         .prefetch_related("decisions__person", checklist_prefetch())
         .order_by("pk")
     )
-    by_id = {str(pk): pk for pk in known.evaluations}
+    by_id = {str(pk): pk for pk in basis.evaluations}
     for review in reviews:
         release = by_id[review.subject_id]
-        kept = known.reviews.get(release)
-        # The one that approved this dossier; a later one may have asked again.
-        if kept is None or not _approves(kept, releases[release]):
-            known.reviews[release] = review
-    _add_events(known, rows)
-    return known
+        earlier = basis.reviews.get(release)
+        # Prefer the review that approved this dossier; there may be a later request.
+        if earlier is None or not _approves(earlier, releases[release]):
+            basis.reviews[release] = review
+    _add_events(basis, rows)
+    return basis
 
 
 def _listed(measured: Any) -> list[dict[str, Any]]:
-    """The dossier's evaluations; none where it holds nothing of the kind."""
+    """Return the dossier's evaluations; empty if it has none or they are malformed."""
     return (
         [each for each in measured if isinstance(each, dict)] if isinstance(measured, list) else []
     )
@@ -192,13 +192,13 @@ def _approves(review: Review, release: Release) -> bool:
     return review.state == ReviewState.APPROVED and review.digest == release.dossier_digest
 
 
-def _add_events(known: _Known, rows: Sequence[ServingPeriod]) -> None:
-    subjects: dict[tuple[str, str], int] = {("release", str(pk)): pk for pk in known.evaluations}
-    subjects |= {("review", str(each.pk)): pk for pk, each in known.reviews.items()}
+def _add_events(basis: _Basis, rows: Sequence[ServingPeriod]) -> None:
+    subjects: dict[tuple[str, str], int] = {("release", str(pk)): pk for pk in basis.evaluations}
+    subjects |= {("review", str(each.pk)): pk for pk, each in basis.reviews.items()}
     subjects |= {
         ("deployment", str(row.deployment_id)): row.deployment.release_id
         for row in rows
-        if row.deployment.release_id in known.evaluations
+        if row.deployment.release_id in basis.evaluations
     }
     named = Q(pk__in=())
     for kind in ("release", "review", "deployment"):
@@ -206,17 +206,17 @@ def _add_events(known: _Known, rows: Sequence[ServingPeriod]) -> None:
         named |= Q(subject_type=kind, subject_id__in=ids)
     events = AuditEvent.objects.filter(named & _OF_A_DECISION).order_by("id")
     plain = events.only("id", "sequence", "occurred_at", "action", "subject_type", "subject_id")
-    found = list(plain[: MAX_EVENTS + 1])
-    known.left_out = len(found) > MAX_EVENTS
-    for event in found[:MAX_EVENTS]:
-        known.events[subjects[event.subject_type, event.subject_id]].append(event)
+    fetched = list(plain[: MAX_EVENTS + 1])
+    basis.left_out = len(fetched) > MAX_EVENTS
+    for event in fetched[:MAX_EVENTS]:
+        basis.events[subjects[event.subject_type, event.subject_id]].append(event)
 
 
 def _hour(
     actor: Principal, department: Department, at: datetime, rows: Sequence[ServingPeriod]
 ) -> dict[int, HourUse]:
-    """By release, what the department sent in the whole hour (UTC) of the moment; empty for who may
-    not see its use."""
+    """Return the department's usage by release in the whole hour (UTC) of the moment; empty if the
+    actor may not see it."""
     use = Resource("usage", department=department.slug)
     if not decide(active_policy(), actor, Action.USAGE_VIEW, use, with_base(None)).allowed:
         return {}

@@ -1,4 +1,4 @@
-"""Making approved releases servable, and taking them out again."""
+"""Deploy approved releases, stop deployments, and record the reports of engine workers."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ logger = logging.getLogger(__name__)
 REPLICA_SILENCE_S = 15
 _CONTROLLER = service_principal("controller")
 ENGINE_WORKER = service_principal("engine-worker")
-# What a live worker reports of: what it holds, loads, or will try to load again.
+# Replicas that a live worker reports on: those that it holds, loads, or will try to load again.
 _REPORTED = Q(state__in=(ReplicaState.LOADING, ReplicaState.READY, ReplicaState.FAILED)) | Q(
     state=ReplicaState.REFUSED, deployment__state__in=LIVE
 )
-# A copy without a placement is stopped by its silence: its worker gets no more prompts. One that
-# failed gets none anyway, and is remembered until it may be tried there again.
+# A copy without a placement is not renewed, so it expires and its worker gets no more prompts. A
+# failed copy gets none anyway, and is remembered until its load may be tried again.
 _RENEWED = Q(state__in=(ReplicaState.FAILED, ReplicaState.REFUSED)) | Exists(
     Placement.objects.filter(deployment=OuterRef("deployment"), worker=OuterRef("worker"))
 )
-# How long the stop of one deployment may hold up that of the next.
+# Longest time that the stop of one deployment may delay that of the next.
 _STOP_PATIENCE_MS = 200
-# Another worker that hashed the right bytes this recently keeps a deployment from being refused:
-# it may just be restarting.
+# A deployment is not refused if another worker hashed the right bytes this recently: that worker
+# may just be restarting.
 VOUCHED_FOR = timedelta(minutes=10)
 
 
@@ -76,14 +76,14 @@ VOUCHED_FOR = timedelta(minutes=10)
 def deployment_create(
     *, actor: Principal, release_id: int, replicas: ReplicaSettings | None = None
 ) -> Deployment:
-    """Deploy an approved release under its name; what served under that name is stopped with it.
+    """Deploy an approved release under its name, and stop the deployment that served under it.
 
-    Without `replicas` it has those of what it replaces, or one.
+    `replicas` defaults to the settings of the replaced deployment, or one replica.
 
     Raises:
         NotFound: the release does not exist, or the actor may not see it.
         NotPermitted: the policy denies it, or the choice of replicas.
-        WrongState: the release may not serve (and why), or the name is another department's.
+        WrongState: the release may not serve (says why), or another department uses the name.
     """
     release = release_get(actor=actor, id=release_id)
     release = (
@@ -144,7 +144,7 @@ def deployment_create(
 
 
 def _replace_live(actor: Principal, release: Release, decision: Authorization) -> Deployment | None:
-    """Stop what serves under the name of the release, and return it."""
+    """Stop and return the live deployment of the release's name, or return None."""
     live = (
         Deployment.objects.select_for_update(of=("self",))
         .filter(name=release.deployment_name, state__in=LIVE)
@@ -174,14 +174,14 @@ def _replace_live(actor: Principal, release: Release, decision: Authorization) -
 
 
 def _name_serves(release: Release) -> bool:
-    """True when any department's deployment is live under the release's name, seen or not."""
+    """Return whether any department, visible or not, has a live deployment of this name."""
     return taken(Deployment, name=release.deployment_name, state__in=LIVE)
 
 
 def _insert(person_id: int, release: Release, replicas: ReplicaSettings) -> Deployment:
     try:
         with transaction.atomic():
-            made = Deployment.objects.create(
+            deployment = Deployment.objects.create(
                 name=release.deployment_name,
                 release=release,
                 department=release.department,
@@ -189,14 +189,14 @@ def _insert(person_id: int, release: Release, replicas: ReplicaSettings) -> Depl
                 message=WAITS,
                 **replicas.columns(),
             )
-            # Its release was asked about in this transaction; from now on the controller does.
-            ServingLease.objects.create(deployment=made, servable_until=lease_end())
-            return made
+            # The release was checked in this transaction; from now on the controller checks it.
+            ServingLease.objects.create(deployment=deployment, servable_until=lease_end())
+            return deployment
     except IntegrityError as error:
         raise WrongState(
             f"{release.deployment_name} was deployed by someone else at the same moment; "
             f"release {release.pk} was not.",
-            hint="Look at the deployment that is there, and try again.",
+            hint="Check the current deployment, then try again.",
         ) from error
 
 
@@ -205,19 +205,19 @@ def deployment_stop(*, actor: Principal, deployment_id: int, reason: str = "") -
     """Take a deployment out of service; engine workers unload it within seconds.
 
     Raises:
-        NotFound: it does not exist, or the actor may not see it.
+        NotFound: the deployment does not exist, or the actor may not see it.
         NotPermitted: the policy denies it.
-        WrongState: it is stopped already.
+        WrongState: the deployment is already stopped.
     """
-    seen = deployment_get(actor=actor, deployment_id=deployment_id)
+    deployment = deployment_get(actor=actor, deployment_id=deployment_id)
     decision = authorize(
         actor=actor,
         action=Action.DEPLOYMENT_STOP,
-        resource=deployment_resource(seen),
-        context=deployment_context(seen.release),
+        resource=deployment_resource(deployment),
+        context=deployment_context(deployment.release),
     )
     return deployment_move(
-        deployment_id=seen.pk,
+        deployment_id=deployment.pk,
         to=DeploymentState.STOPPED,
         actor=actor,
         message=(reason or "Stopped; no reason was given.")[:1000],
@@ -239,16 +239,16 @@ def replica_report(
     code: str = "",
     actor: Principal = ENGINE_WORKER,
 ) -> Replica:
-    """Record the state of one engine worker's copy. The first ready one makes the deployment serve.
+    """Record the state of an engine worker's copy. The first ready copy makes the deployment serve.
 
-    `loaded_digest` is what was hashed while loading; a ready replica of any other bytes than the
-    release names is refused. A refused replica refuses the deployment, unless another worker has
-    or had the right bytes: then this worker's copy is at fault, and an alarm says so. `code` is the
-    digest of the task's packages that the worker runs; with others than the release names, it has
-    failed, and so it has where the release may not serve with the worker's software.
+    `loaded_digest` is the digest that was computed while loading; a ready replica is refused if it
+    differs from the release. A refused replica makes the deployment refused, unless another worker
+    has or had the right bytes: then only this copy is at fault, and an alarm says so. `code` is the
+    digest of the worker's packages for the task. The replica fails if it differs from the release,
+    or if the release may not serve with the worker's software.
 
     Raises:
-        WrongState: the deployment is not live any more; a ready copy must be unloaded.
+        WrongState: the deployment is no longer live; a ready copy must be unloaded.
     """
     deployment = deployment_lock(deployment_id)
     digest = deployment.release.version.digest
@@ -268,7 +268,7 @@ def replica_report(
     if state in {ReplicaState.LOADING, ReplicaState.READY}:
         values |= {"loaded_digest": loaded_digest}
     if state is not ReplicaState.LOADING:
-        # While it tries again, the failures before still count.
+        # While it tries again, its earlier failures still count.
         retry_at = None if retry_in_s is None else now + timedelta(seconds=retry_in_s)
         values |= {"failures": failures, "retry_at": retry_at}
     if load_seconds is not None:
@@ -280,7 +280,7 @@ def replica_report(
         deployment=deployment, worker=worker[:120], defaults=values
     )
     if state is ReplicaState.READY and not was_ready:
-        # It reads the queue by now, and sends back what gateways do not seal for it.
+        # It already reads the queue, and returns requests that gateways did not seal for it.
         transaction.on_commit(wake_gateways)
     if state is ReplicaState.READY and deployment.state == DeploymentState.PENDING:
         deployment_move(deployment_id=deployment_id, to=DeploymentState.SERVING, actor=actor)
@@ -300,7 +300,7 @@ def replica_report(
 
 
 def _vouched_for(replica: Replica, digest: str) -> bool:
-    """Return whether another worker loads the deployment, or hashed exactly these bytes lately."""
+    """Return whether another worker has or loads the deployment, or recently hashed these bytes."""
     others = Replica.objects.filter(deployment_id=replica.deployment_id).exclude(pk=replica.pk)
     since = timezone.now() - VOUCHED_FOR
     return others.filter(
@@ -310,11 +310,11 @@ def _vouched_for(replica: Replica, digest: str) -> bool:
 
 
 def replicas_heartbeat(*, worker: str, engines: Sequence[str]) -> int:
-    """Record that `worker` is alive and what it offers, on every copy that is placed on it or that
-    failed there; returns how many. A copy that was moved away counts for `REPLICA_SILENCE_S` more.
+    """Record a worker's heartbeat and engines on every copy that is placed on it or failed there;
+    return the number of copies. A copy that was moved away still counts for `REPLICA_SILENCE_S`.
 
     Raises:
-        NotFound: the worker is not registered, or was forgotten after a long silence.
+        NotFound: the worker is not registered, or its registration expired.
     """
     rows = WorkerKey.objects.filter(worker=worker[:120])
     environments_seen(list(worker_environments(worker).values()))
@@ -329,7 +329,7 @@ def replicas_heartbeat(*, worker: str, engines: Sequence[str]) -> int:
 
 
 def replicas_stop(*, worker: str, actor: Principal = ENGINE_WORKER) -> None:
-    """Record that `worker` has started anew or ends: it holds nothing."""
+    """Record that `worker` has restarted or ends, so that it has no replicas."""
     with transaction.atomic():
         Replica.objects.filter(_REPORTED, worker=worker[:120]).update(
             state=ReplicaState.STOPPED, message="The worker ended.", failures=0, retry_at=None
@@ -350,8 +350,8 @@ def worker_replicas_end(*, prefix: str, message: str, actor: Principal) -> None:
 
 
 def replicas_expire() -> int:
-    """Stop replicas that were silent for 15 s; a deployment without any is pending again. Rows that
-    another session holds wait for the next round."""
+    """Stop replicas without a heartbeat for 15 s; a deployment with none left is pending again.
+    Rows that another session has locked wait for the next round."""
     silent = timezone.now() - timedelta(seconds=REPLICA_SILENCE_S)
     rows = Replica.objects.filter(_REPORTED, heartbeat_at__lt=silent)
     with transaction.atomic():
@@ -377,18 +377,18 @@ def _await_replicas(actor: Principal) -> None:
 
 
 def deployments_stop_unservable() -> int:
-    """Stop what its release no longer covers: expired, withdrawn, recalled. Returns how many.
+    """Stop deployments whose release has expired or is withdrawn or recalled; return the number.
 
-    One whose release cannot be read, or names other code of its task than runs here, is not
-    stopped, which would be final; its lease ends. So does that of one whose row another session
-    holds: it is stopped in a later round.
+    A stop is final. If the release cannot be read, or names other code of its task than runs here,
+    only the lease ends. If another session has locked the row, the lease ends, and the deployment
+    is stopped in a later round.
     """
     stopped = 0
     deployments = list(live_deployments())
     verdicts = serving_verdicts([deployment.release for deployment in deployments])
     for deployment in deployments:
         verdict = verdicts[deployment.release_id]
-        _say_held(deployment, verdict)
+        _update_message(deployment, verdict)
         if verdict.refusal is None or not verdict.final:
             continue
         try:
@@ -412,15 +412,15 @@ def deployments_stop_unservable() -> int:
     return stopped
 
 
-def _say_held(deployment: Deployment, verdict: ServingVerdict) -> None:
-    """Say on the deployment that the code of its task differs in this process, while it does."""
-    said = deployment.message.startswith(OTHER_CODE.format(deployment.release_id))
+def _update_message(deployment: Deployment, verdict: ServingVerdict) -> None:
+    """Show on the deployment whether this process has other code of its task."""
+    is_shown = deployment.message.startswith(OTHER_CODE.format(deployment.release_id))
     message = "" if deployment.state == DeploymentState.SERVING else WAITS
     if verdict.refusal is not None:
         if verdict.refusal.code != CODE_DIFFERS:
             return
         message = verdict.refusal.message[:1000]
-    elif not said:
+    elif not is_shown:
         return
     if message != deployment.message:
         rows = Deployment.objects.filter(pk=deployment.pk, state=deployment.state)

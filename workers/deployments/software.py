@@ -1,4 +1,4 @@
-"""Software of the processes: packages of tasks that differ, and answers that changed with it."""
+"""Compare the software of processes: packages of tasks that differ, and changed answers."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _REPORTED = TypeAdapter(
     Annotated[dict[Annotated[str, Field(max_length=TASK_MAX)], _Packages], Field(max_length=200)],
     config=ConfigDict(strict=True),
 )
-# A worker that was silent for longer is not compared.
+# Workers that were silent for longer are not compared.
 _SEEN = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class CodeDifference:
-    """A task that another process runs with other packages, or only one of both has: the names of
-    the packages there and here, empty for none."""
+    """A task whose packages differ between another process and this one, or that only one of them
+    has; `there` and `here` name the packages, empty for none."""
 
     task: str
     process: str
@@ -53,7 +53,7 @@ class CodeDifference:
 
 
 def code_checked(reported: Mapping[str, Any]) -> dict[str, _Packages]:
-    """Return the packages of tasks that a worker reports. Raises InvalidInput."""
+    """Validate and return a worker's report of its packages by task. Raises InvalidInput."""
     try:
         return _REPORTED.validate_python(reported)
     except ValidationError as error:
@@ -64,8 +64,7 @@ def code_checked(reported: Mapping[str, Any]) -> dict[str, _Packages]:
 
 
 def code_differences() -> list[CodeDifference]:
-    """Return how engine workers and controllers that live differ from this process, in two
-    queries."""
+    """Return differences of live engine workers and controllers from this process (two queries)."""
     here = codes_here()
     now = timezone.now()
     workers = WorkerKey.objects.filter(seen_at__gte=now - _SEEN).exclude(environments={})
@@ -86,15 +85,15 @@ def code_differences() -> list[CodeDifference]:
 
 
 def live_checks_changed() -> list[EquivalenceCheck]:
-    """Return the comparisons of live deployments that found other answers, or none to compare with,
-    with software that a worker has now."""
+    """Return comparisons of live deployments, with a worker's current software, that found
+    different answers or none to compare."""
     live = Deployment.objects.filter(state__in=LIVE).values_list("release", flat=True)
     return checks_changed(list(live))
 
 
 def software_measure() -> None:
-    """Count the processes that run other packages of a task than this one, and the comparisons of
-    each live deployment that found other answers."""
+    """Store two counts: processes by task whose packages differ from this one's, and comparisons by
+    live deployment that found different answers."""
     Measurement.keep(
         SOFTWARE,
         {
@@ -105,7 +104,7 @@ def software_measure() -> None:
 
 
 def controllers_differ(figures: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """Count by task the controllers, whose codes these are, that differ from this process."""
+    """Count, by task, the controllers whose reported code differs from this process."""
     here = codes_here()
     return Counter(
         task
@@ -120,5 +119,5 @@ def _digest(codes: Mapping[str, Any], task: str) -> str:
 
 
 def _packages(codes: Mapping[str, Any], task: str) -> str:
-    known = codes.get(task)
-    return f"{known['packages']} ({known['digest'][:12]})" if known else ""
+    entry = codes.get(task)
+    return f"{entry['packages']} ({entry['digest'][:12]})" if entry else ""

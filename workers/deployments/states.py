@@ -1,5 +1,5 @@
-"""The state machine of a deployment: one table, the one function that moves it, and the record
-of the periods in which it served.
+"""State machine of a deployment: the transition table, the only function that applies it, and the
+record of serving periods.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ALLOWED_TRANSITIONS: dict[DeploymentState, frozenset[DeploymentState]] = {
     DeploymentState.PENDING: frozenset(
         {DeploymentState.SERVING, DeploymentState.REFUSED, DeploymentState.STOPPED}
     ),
-    # Back to pending: its last replica is gone, and another worker may load it.
+    # Back to pending: the last replica ended, and another worker may load the deployment.
     DeploymentState.SERVING: frozenset(
         {DeploymentState.PENDING, DeploymentState.REFUSED, DeploymentState.STOPPED}
     ),
@@ -48,7 +48,7 @@ _VERBS: dict[DeploymentState, str] = {
 
 
 def deployment_subject(deployment: Deployment) -> Subject:
-    """The deployment as the audit log names it."""
+    """Return the deployment as a subject of audit events."""
     return Subject(type="deployment", id=str(deployment.pk), name=deployment.name)
 
 
@@ -62,12 +62,12 @@ def deployment_move(
     outcome: str = "allowed",
     decision: Authorization | None = None,
 ) -> Deployment:
-    """Lock, re-check, set `to`, audit, and keep from when to when it served; after the commit
-    engines and gateways look again.
+    """Lock the deployment, re-check its state, set `to`, audit, and record its serving period; wake
+    engines and gateways after the commit.
 
     Raises:
-        NotFound: no such deployment.
-        WrongState: its state does not lead to `to`.
+        NotFound: the deployment does not exist.
+        WrongState: the deployment cannot move from its state to `to`.
     """
     deployment = deployment_lock(deployment_id)
     deployment.message = message[:1000]
@@ -93,17 +93,16 @@ def deployment_move(
 
 @lifted()
 def period_keep(*, deployment: Deployment, event: AuditEvent) -> None:
-    """Begin a period when the move of a locked deployment made it serve; else close what is open.
+    """Open a serving period if a locked deployment began to serve; otherwise close the open one.
 
-    Both at the time of the move's audit event. Clocks of several machines may differ: no period
-    ends before it began, or begins before the last one ended. Past the actor's reach, who may write
-    no history of their own.
+    The time is that of the transition's audit event. Clocks of machines may differ, so a period
+    never ends before it began, nor begins before the previous one ended. Row security is lifted,
+    because actors may not write periods themselves.
     """
     last = ServingPeriod.objects.filter(deployment=deployment).order_by("-id").first()
     is_open = last is not None and last.serving_until is None
     if deployment.state == DeploymentState.SERVING:
-        # An open period continues: the state was set without its transition, so no end was
-        # recorded.
+        # An open period continues: the state was changed without a transition, so it has no end.
         if not is_open:
             _begin(deployment, event, None if last is None else last.serving_until)
     elif last is not None and is_open:
@@ -116,7 +115,7 @@ def period_keep(*, deployment: Deployment, event: AuditEvent) -> None:
 def _begin(deployment: Deployment, event: AuditEvent, previous: datetime | None) -> None:
     ServingPeriod.objects.create(
         deployment=deployment,
-        # No other bytes make a deployment serve: `replica_report` compares.
+        # `replica_report` has compared: no other bytes make a deployment serve.
         digest=deployment.release.version.digest,
         serving_from=max(event.occurred_at, previous or event.occurred_at),
         began_event=event,

@@ -1,4 +1,4 @@
-"""Keys of engine workers, and what each worker offers, has and runs."""
+"""Registrations of engine workers: key, engines, capacity and software."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.dispatch import wake_engines
 from workers.placement.capacity import Capacity
 from workers.wire_keys import exchange_possible
 
-# A silent worker's key is kept for so long. Containers get a new name at each start.
+# Time for which a silent worker's key is kept. Containers get a new name at each start.
 KEYS_KEPT = timedelta(hours=1)
 
 
@@ -34,32 +34,32 @@ def worker_key_register(
     software: Software | None = None,
     actor: Principal = ENGINE_WORKER,
 ) -> None:
-    """Make `public_key` the one that gateways seal this worker's requests for, and record what the
-    worker offers, has and runs. One without a capacity is given nothing to load; one whose key is
-    empty gets no requests.
+    """Register the key for which gateways seal this worker's requests, and its engines, capacity
+    and software. A worker without a capacity gets nothing to load; one with an empty key gets no
+    requests.
 
     Raises:
-        InvalidInput: no secret can be shared with the key, or its software is not valid.
+        InvalidInput: the key cannot be used for a key exchange, or the software is not valid.
     """
     if public_key and not exchange_possible(public_key):
         raise InvalidInput(
             "The worker's public key is not usable.",
             fields={"public_key": ["Use an X25519 key that was made for this worker."]},
         )
-    now, has = timezone.now(), capacity or Capacity(memory=0)
-    runs = software or Software()
+    now, limits = timezone.now(), capacity or Capacity(memory=0)
+    reported = software or Software()
     facts = {
-        "code": code_checked(runs.code),
-        "environments": environments_keep(runs.environments),
+        "code": code_checked(reported.code),
+        "environments": environments_keep(reported.environments),
         "public_key": public_key,
         "engines": list(engines),
-        "memory": has.memory,
-        "device": has.device,
-        "devices": has.devices,
-        "labels": list(has.labels),
+        "memory": limits.memory,
+        "device": limits.device,
+        "devices": limits.devices,
+        "labels": list(limits.labels),
     }
     times = {"registered_at": now, "seen_at": now}
-    # A worker that repeats itself, such as after a lost answer, is no event and wakes no one.
+    # A repeated registration, such as after a lost answer, is not audited and wakes no process.
     if WorkerKey.objects.filter(worker=worker[:120], **facts).update(**times):
         return
     WorkerKey.objects.update_or_create(worker=worker[:120], defaults={**facts, **times})
@@ -73,8 +73,8 @@ def worker_key_register(
 
 
 def worker_keys_expire() -> int:
-    """Forget workers that were silent for an hour; one that comes back registers anew. Returns how
-    many.
+    """Delete workers that were silent for an hour; one that returns registers again. Return the
+    number of deleted workers.
     """
     silent = timezone.now() - KEYS_KEPT
     return WorkerKey.objects.filter(seen_at__lt=silent, registered_at__lt=silent).delete()[0]

@@ -1,8 +1,8 @@
-"""Files of an attempt that arrive from a node, in parts: hashed before they get their name.
+"""Files of an attempt that arrive from a node in parts, and are hashed before they are named.
 
-They lie in the attempt's folder below `arrived`, where only the holder of the lease writes. One
-request at a time works on the files of an attempt; another one is told to come again, so that a
-node holds no thread of the web process.
+They are in `arrived` in the attempt's folder, where only the holder of the lease writes. One
+request at a time works on the files of an attempt; another is told to retry, so that a node
+never blocks a thread of the web process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ArrivalsBusy(WrongState):
 
 
 def arrival_offset(claim: Claim, *, sha256: str, size: int) -> Offset:
-    """Return how much of a file is here."""
+    """Return how much of a file has arrived."""
     folder = _folder(claim)
     if (folder / sha256).is_file():
         return Offset(offset=size, complete=True)
@@ -46,16 +46,16 @@ def arrival_offset(claim: Claim, *, sha256: str, size: int) -> Offset:
 
 
 def arrival_append(claim: Claim, *, sha256: str, size: int, offset: int, data: bytes) -> Offset:
-    """Add the next bytes of a file; return how much is here.
+    """Append bytes to a file; return how much of it has arrived.
 
-    A file whose last byte is here but which is not `complete` is still being hashed: send an empty
-    part at its end to go on.
+    A file that has all its bytes but is not `complete` is still being hashed: send an empty part at
+    its end to continue.
 
     Raises:
         ArrivalsBusy: another request works on the attempt's files.
-        InvalidInput: more bytes than `size`, or the complete file has another SHA-256; it is
-            removed, and can be sent anew.
-        TooLarge: the attempt sends more bytes or files than a job may deliver.
+        InvalidInput: more bytes than `size`, or the complete file has another SHA-256; the file is
+            removed and can be sent again.
+        TooLarge: the attempt sent more bytes or files than a job may deliver.
         Unavailable: the file cannot be written.
         WrongState: the file continues at another offset.
     """
@@ -64,7 +64,7 @@ def arrival_append(claim: Claim, *, sha256: str, size: int, offset: int, data: b
         if (folder / sha256).is_file():
             return Offset(offset=size, complete=True)
         if offset + len(data) > size:
-            raise InvalidInput(f"The file has {size} bytes; these would be more.")
+            raise InvalidInput(f"The part would exceed the size of the file, {size} bytes.")
         partial = folder / _partial(sha256, size)
         here = _size(partial)
         if offset != (here or 0):
@@ -86,8 +86,9 @@ def arrival_append(claim: Claim, *, sha256: str, size: int, offset: int, data: b
 
 
 def _append(partial: Path, hashing: Hashing, offset: int, data: bytes, size: int) -> int:
-    """Write a part and hash it, at the end what was not hashed too. Returns the bytes written so
-    far. Raises OSError.
+    """Write and hash a part; after the last one, hash any bytes that were skipped.
+
+    Return the number of bytes written so far. Raises OSError.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(partial, flags, 0o600), "r+b", buffering=0) as file:
@@ -101,7 +102,7 @@ def _append(partial: Path, hashing: Hashing, offset: int, data: bytes, size: int
 
 def _completed(ledger: _Ledger, partial: Path, hashing: Hashing, sha256: str, size: int) -> Offset:
     if hashing.sha256 != sha256:
-        # First the new generation: no hash may outlive the bytes that it is of.
+        # Change the generation first: a remembered hash must not outlive its bytes.
         ledger.release(size)
         partial.unlink()
         raise InvalidInput(
@@ -121,10 +122,10 @@ def arrival_read(claim: Claim, *, sha256: str, most: int) -> bytes:
 
 
 def arrivals_place(claim: Claim, *, manifest: Manifest, target: Path) -> None:
-    """Make the folder `target` of files that have arrived. The caller holds `arrivals_held`.
+    """Create the folder `target` from arrived files. The caller holds `arrivals_held`.
 
     Raises:
-        InvalidInput: a file has not arrived, or has another size than the manifest says.
+        InvalidInput: a file has not arrived, or its size differs from the manifest.
     """
     folder = _folder(claim)
     for named in manifest.files:
@@ -142,7 +143,7 @@ def arrivals_place(claim: Claim, *, manifest: Manifest, target: Path) -> None:
 
 @contextmanager
 def arrivals_held(claim: Claim) -> Iterator[_Ledger]:
-    """Keep other requests from the files of the attempt.
+    """Lock the files of the attempt against other requests.
 
     Raises:
         ArrivalsBusy: another request works on them.
@@ -166,25 +167,25 @@ def arrivals_held(claim: Claim) -> Iterator[_Ledger]:
 
 
 class _Ledger:
-    """The bytes and files of an attempt, with its output and the job's checkpoints: one line in
-    the file that is locked. A line that is missing or torn is made anew by counting.
+    """Number of bytes and files of an attempt, including its output and the job's checkpoints.
 
-    `generation` changes whenever partial files were removed, so that a hash of their bytes is
-    never taken for one of other bytes under the same name.
+    It is one line in the locked file; a missing or torn line is rebuilt by counting. `generation`
+    changes whenever partial files are removed, so that a hash of their bytes is never used for
+    other bytes under the same name.
     """
 
     def __init__(self, claim: Claim, file: int) -> None:
         self._claim = claim
         self._file = file
-        found = _LEDGER_LINE.fullmatch(os.pread(file, 100, 0))
-        if found is None:
+        line = _LEDGER_LINE.fullmatch(os.pread(file, 100, 0))
+        if line is None:
             self._count()
         else:
-            self.generation = found[1].decode()
-            self._bytes, self._files = int(found[2]), int(found[3])
+            self.generation = line[1].decode()
+            self._bytes, self._files = int(line[2]), int(line[3])
 
     def reserve(self, size: int) -> None:
-        """Add a file. Raises TooLarge when the attempt may not send it in addition to others."""
+        """Count a new file. Raises TooLarge if the attempt would exceed its limits."""
         most = settings.JOB_OUTPUT_MAX_BYTES
         if self._bytes + size > most or self._files >= MAX_FILES:
             raise TooLarge(
@@ -194,11 +195,11 @@ class _Ledger:
         self._write(self.generation, self._bytes + size, self._files + 1)
 
     def release(self, size: int) -> None:
-        """Take away a file whose partial bytes were removed."""
+        """Uncount a file whose partial bytes are removed."""
         self._write(uuid4().hex, max(0, self._bytes - size), max(0, self._files - 1))
 
     def forget(self) -> None:
-        """Remove what has arrived; files that were placed stay where they are, and count."""
+        """Remove arrived files; files that were placed stay where they are, and still count."""
         shutil.rmtree(_folder(self._claim), ignore_errors=True)
         self._count()
 
@@ -214,21 +215,21 @@ class _Ledger:
 
 
 def _sizes(claim: Claim) -> dict[tuple[int, int], int]:
-    """Return the bytes of each file by device and inode; those that a partial file will have."""
-    found = {}
+    """Return each file's size by device and inode; for a partial file, its final size."""
+    sizes = {}
     arrived = _folder(claim)
     output = workspace.output_folder(claim.job_id, claim.fence)
     for top in (arrived, output, workspace.checkpoints_folder(claim.job_id)):
         for folder, _, names in os.walk(top):
             for name in names:
                 try:
-                    stated = os.lstat(os.path.join(folder, name))
+                    status = os.lstat(os.path.join(folder, name))
                 except FileNotFoundError:
                     continue
                 partial = _PARTIAL.fullmatch(name) if top == arrived else None
-                size = int(partial[2]) if partial else stated.st_size
-                found[stated.st_dev, stated.st_ino] = size
-    return found
+                size = int(partial[2]) if partial else status.st_size
+                sizes[status.st_dev, status.st_ino] = size
+    return sizes
 
 
 def _folder(claim: Claim) -> Path:

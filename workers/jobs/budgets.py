@@ -1,7 +1,7 @@
-"""Jobs draw on their department's budgets: device time, and what it costs.
+"""Charge jobs to the budgets of their department: device time and its cost.
 
-The account is the platform's, whoever moves the job: whom the policy lets act on the jobs of
-another department may not see what that department uses.
+These functions lift row security: a person who may act on another department's jobs does not see
+the usage of that department.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REFERENCE = "'job_' || replace(j.id::text, '-', '')"
 
 
 def reference_of(job: Job) -> str:
-    """The job as the ledger names it."""
+    """Return the job's reference in the ledger."""
     return f"job_{job.pk.hex}"
 
 
@@ -39,7 +39,7 @@ def budget_reserve(job: Job) -> None:
     """Reserve budget for a job that is being queued.
 
     Raises:
-        QuotaExceeded: a limit of the department or the organization has no room.
+        QuotaExceeded: a quota of the department or the organization has no room left.
         Unavailable: the quota store does not answer.
     """
     if job.kind in CHARGED:
@@ -53,7 +53,7 @@ def budget_reserve(job: Job) -> None:
 
 
 def budget_follow(job: Job, *, before: JobState) -> None:
-    """After each change of its state, in the transaction of that change."""
+    """Update the job's hold after a transition, in the transaction of that transition."""
     if job.kind not in CHARGED:
         return
     reference, now = reference_of(job), JobState(job.state)
@@ -67,7 +67,7 @@ def budget_follow(job: Job, *, before: JobState) -> None:
 
 
 def budget_clock(job: Job, *, works: bool) -> None:
-    """Start the clock of a running attempt that has its machines; stop that of one that waits."""
+    """Start the clock of an attempt that has its machines; stop it for an attempt that waits."""
     if job.kind not in CHARGED:
         return
     with lifted():
@@ -77,7 +77,7 @@ def budget_clock(job: Job, *, works: bool) -> None:
             hold_wait(reference=reference_of(job))
 
 
-# Of paused jobs; the index `jobs_paused` has only those.
+# Paused jobs that still reserve budget; the index `jobs_paused` covers only paused jobs.
 _LOWERED = f"""
 SELECT j.id FROM workers_job j JOIN governance_budgethold h ON h.reference = {REFERENCE}
  WHERE j.state = 'paused' AND h.state = 'open' AND h.reserved_device_ms > h.device_ms
@@ -86,9 +86,9 @@ SELECT j.id FROM workers_job j JOIN governance_budgethold h ON h.reference = {RE
 
 
 def budgets_lower() -> int:
-    """Give back what paused jobs reserve beyond what they used; return for how many.
+    """Release the unused reservations of paused jobs; return the number of jobs.
 
-    The controller does it, since a worker has no access to the counters.
+    Only the controller can: a worker has no access to the counters.
 
     Raises:
         Unavailable: the quota store does not answer.
@@ -102,8 +102,8 @@ def budgets_lower() -> int:
 
 @transaction.atomic
 def _lower(key: UUID) -> bool:
-    """Give back for one job; return False when it was resumed or canceled meanwhile, or is being
-    so at this moment."""
+    """Release one job's unused reservation; return False if the job is no longer paused, or is
+    locked by a transaction that resumes or cancels it."""
     paused = Job.objects.select_for_update(of=("self",), skip_locked=True, no_key=True)
     job = paused.filter(pk=key, state=JobState.PAUSED).first()
     if job is not None:
@@ -112,10 +112,10 @@ def _lower(key: UUID) -> bool:
 
 
 def budget_raise(job: Job) -> None:
-    """Reserve again for a paused job that is put back in line.
+    """Reserve budget again for a paused job that returns to the line.
 
     Raises:
-        QuotaExceeded: a limit of the department or the organization has no room.
+        QuotaExceeded: a quota of the department or the organization has no room left.
         Unavailable: the quota store does not answer.
     """
     with lifted():
@@ -123,7 +123,7 @@ def budget_raise(job: Job) -> None:
 
 
 def _outcome(state: JobState) -> str:
-    """In the ledger's words."""
+    """Return the ledger's outcome for a final state."""
     if state is JobState.SUCCEEDED:
         return "ok"
     return "canceled" if state is JobState.CANCELED else "failed"

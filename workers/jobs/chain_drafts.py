@@ -1,6 +1,6 @@
 """The release draft at the end of a chain, made when every job before it has succeeded.
 
-It requests nothing: a person answers the questions about risk and submits it.
+The draft requests no release: a person answers the questions about risk and submits it.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ PARTS = ("environment", "departments", "deployment_name")
 def chain_draft_checked(
     actor: Principal, model: Model, release: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what the draft of a chain starts with.
+    """Return the initial content of a chain's release draft.
 
     Raises:
-        InvalidInput: `release` has no environment, other parts than `PARTS`, or malformed ones.
+        InvalidInput: `release` has no environment, has parts other than `PARTS`, or is malformed.
         NotPermitted: the actor may not submit releases of the model.
     """
     authorize(
@@ -59,13 +59,13 @@ def chain_draft_checked(
 
 
 def chain_draft_add(first: Job, content: dict[str, Any], *, after: Job | None) -> ChainDraft:
-    """End the chain of `first` with a draft; `after` is its last job where that is known."""
+    """Add a release draft to the end of the chain of `first`; `after` is its last job, if known."""
     return ChainDraft.objects.create(first=first, content=content, after=after)
 
 
 @transaction.atomic
 def chain_draft_advance(key: int) -> None:
-    """Make, or give up, the draft whose job before it is over."""
+    """Create the draft if the job before it succeeded; stop it if that job ended otherwise."""
     row = (
         ChainDraft.objects.select_for_update(of=("self",), skip_locked=True)
         .select_related("first__created_by", "first__department", "after")
@@ -103,21 +103,21 @@ def _make(row: ChainDraft) -> ReleaseDraft:
 
 
 def chain_draft_stop(first: Job, reason: str) -> None:
-    """Mark the draft of the chain, if it has one that waits, as never made."""
+    """Stop the chain's waiting draft, if any; it is never created."""
     ChainDraft.objects.filter(first=first, state=ChainDraftState.WAITING).update(
         state=ChainDraftState.STOPPED, reason=reason[:500], decided_at=timezone.now()
     )
 
 
 def why_not(error: DomainError) -> str:
-    """Return why a step was refused, without a name: audit events keep it forever."""
+    """Return the reason of a refused step, without personal names: audit events are permanent."""
     if isinstance(error, (NotAuthenticated, NotFound, NotPermitted)):
         return "The person who requested it may not start it now, or may not see what it needs."
     return f"It cannot start now: {error.message}"
 
 
 def record_stop(first: Job, reason: str, **data: Any) -> None:
-    """Record that the rest of a chain is not started."""
+    """Record that the remaining steps of a chain will not start."""
     with background(f"job-{first.pk}", CONTROLLER):
         audit_record(
             actor=CONTROLLER,

@@ -1,8 +1,8 @@
-"""Chains: what follows a fine-tune, each step after the one before it has succeeded: evaluations,
-and at the end a release draft (`chain_drafts.py`).
+"""Chains of steps after a fine-tune: evaluations and a final release draft (`chain_drafts.py`).
 
-The controller starts each as the person who requested the chain, authorized anew under the policy
-in force. Whatever prevents one stops the rest of its chain, with a sentence.
+A step starts once the previous one has succeeded. The controller starts it as the person who
+requested the chain, authorized again under the policy in force. An error in one step stops the rest
+of the chain and is recorded as a sentence.
 """
 
 from __future__ import annotations
@@ -63,13 +63,12 @@ def fine_tune_then(
     release: Mapping[str, Any] | None = None,
     **request: Any,
 ) -> Job:
-    """Queue a fine-tune as `fine_tune_request` does, and what follows it: evaluations, and with
-    `release` a release draft that starts with its `environment`, `departments` and
-    `deployment_name`.
+    """Queue a fine-tune as `fine_tune_request` does, and the steps that follow it: evaluations, and
+    with `release` a release draft with its `environment`, `departments` and `deployment_name`.
 
     Raises:
         InvalidInput: more than `LINKS_MAX` evaluations, data that do not fit, or no rows.
-        DomainError: as `fine_tune_request` and `chain_draft_checked`.
+        DomainError: see `fine_tune_request` and `chain_draft_checked`.
     """
     measured = [step.dataset_version for step in then]
     job = fine_tune_request(actor=actor, model=model, measured=measured, **request)
@@ -92,10 +91,10 @@ def fine_tune_then(
 def chain_checked(
     actor: Principal, model: Model, then: Sequence[Step], release: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Return what the release draft at the end starts with; None without one.
+    """Check the steps of a chain; return the initial content of its release draft, or None.
 
     Raises:
-        DomainError: as `fine_tune_then`, apart from the fine-tune itself.
+        DomainError: see `fine_tune_then`, apart from the fine-tune itself.
     """
     if len(then) > LINKS_MAX:
         raise _invalid(f"A chain has at most {LINKS_MAX} evaluations.")
@@ -104,7 +103,7 @@ def chain_checked(
     for step in then:
         check_data(actor, model, step.dataset_version)
         if step.max_rows is not None and step.max_rows < 1:
-            raise _invalid("An evaluation measures at least one row.")
+            raise _invalid("An evaluation needs at least one row.")
     return None if release is None else chain_draft_checked(actor, model, release)
 
 
@@ -113,11 +112,11 @@ def _invalid(sentence: str) -> InvalidInput:
 
 
 def chains_advance() -> int:
-    """Start or stop every step whose job before it is over; returns how many it acted on."""
+    """Start or stop every step whose previous job is over; return the number of steps."""
     links = ChainLink.objects.filter(state=ChainState.WAITING, after__state__in=TERMINAL)
     drafts = ChainDraft.objects.filter(state=ChainDraftState.WAITING, after__state__in=TERMINAL)
     due: list[tuple[Callable[[int], None], int]] = [
-        # In any order, so that steps that fail again and again hold up no others for long.
+        # In random order, so that steps that fail repeatedly do not hold up others for long.
         *((_advance, key) for key in links.order_by("?").values_list("pk", flat=True)[:_BATCH]),
         *(
             (chain_draft_advance, key)
@@ -170,7 +169,7 @@ def _start(link: ChainLink) -> Job:
         version=version,
         dataset_version=link.dataset_version,
         max_rows=link.max_rows,
-        # High is a right of its own, and may have been given to the first job alone.
+        # High priority needs a separate permission, which may cover only the first job.
         priority=JobPriority(min(link.first.priority, JobPriority.NORMAL)),
     )
 
@@ -185,9 +184,9 @@ def _stop(link: ChainLink, reason: str) -> None:
 
 
 def chain_of(job: Job) -> tuple[Job, list[ChainLink]]:
-    """Return the first job of the chain that the job is part of, and the links in their order.
+    """Return the first job of the job's chain, and the chain's links in order.
 
-    The list is empty for a job without evaluations that follow it.
+    The list is empty if no evaluations follow the job.
     """
     own = ChainLink.objects.select_related("first").filter(job=job).first()
     first = job if own is None else own.first
@@ -196,5 +195,5 @@ def chain_of(job: Job) -> tuple[Job, list[ChainLink]]:
 
 
 def chain_draft_of(first: Job) -> ChainDraft | None:
-    """Return the release draft that ends the chain of `first`, where it has one."""
+    """Return the release draft that ends the chain of `first`, or None."""
     return ChainDraft.objects.filter(first=first).first()

@@ -19,12 +19,11 @@ REMEMBERED = 20
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """By `jobs` past jobs, the fastest and the slowest for each row: seconds, and micro-units of
-    the currency.
+    """Seconds, and cost in micro-units of the currency, each as (low, high) by the fastest and the
+    slowest of `jobs` past jobs.
 
-    `seconds` are `passes`, the rows that are gone through, times `per_row`, the device time of one
-    in seconds, divided among `processes`. The cost is that of the device time of all of them, each
-    second of which costs `second_micro`.
+    `seconds` = `passes` (rows processed) × `per_row` (seconds of device time for one row) /
+    `processes`. The cost is that of the device time of all processes, at `second_micro` a second.
     """
 
     jobs: int
@@ -44,30 +43,29 @@ def fine_tune_estimate(
     settings: Mapping[str, Any],
     processes: int = 1,
 ) -> Estimate | None:
-    """Return the estimate for `rows` with these hyper-parameters; None while nothing like it ran.
+    """Estimate a fine-tune of `rows` with these hyper-parameters; None without similar past jobs.
 
-    Jobs of every department count: they say how fast this installation trains the base, and are
-    told as two numbers.
+    Jobs of all departments count: only two numbers about the speed of this installation are shown.
     """
     trained = rows - round(rows * float(settings.get("validation_fraction") or 0))
-    wanted = _row_passes(settings, _steps(settings, max(1, trained)))
+    passes = _row_passes(settings, _steps(settings, max(1, trained)))
     if settings.get("max_steps"):
         # Each process takes a batch of its own in a step.
-        wanted *= processes
+        passes *= processes
     with lifted():
         rates = _rates(base.digest, method)
         price = tariff_for("", tariffs())
     if not rates:
         return None
     per_row = (min(rates), max(rates))
-    low, high = (price.cost(device_ms=round(wanted * each * 1000)) for each in per_row)
-    seconds = (wanted * per_row[0] / processes, wanted * per_row[1] / processes)
+    low, high = (price.cost(device_ms=round(passes * each * 1000)) for each in per_row)
+    seconds = (passes * per_row[0] / processes, passes * per_row[1] / processes)
     second = price.cost(device_ms=1000)
-    return Estimate(len(rates), seconds, (low, high), wanted, per_row, processes, second)
+    return Estimate(len(rates), seconds, (low, high), passes, per_row, processes, second)
 
 
 def _rates(base_digest: str, method: str) -> list[float]:
-    """Seconds for each row that was gone through, of the last jobs like this."""
+    """Return the seconds of device time per processed row, of the latest similar jobs."""
     done = Job.objects.filter(
         kind=JobKind.FINE_TUNE,
         state=JobState.SUCCEEDED,
@@ -75,8 +73,8 @@ def _rates(base_digest: str, method: str) -> list[float]:
         spec__method=method,
     ).order_by("-finished_at")
     # Not the whole result, which holds a manifest.
-    found = done.values_list("pk", "result__parameters")[:REMEMBERED]
-    used = {reference_of(Job(pk=pk)): parameters for pk, parameters in found}
+    rows = done.values_list("pk", "result__parameters")[:REMEMBERED]
+    used = {reference_of(Job(pk=pk)): parameters for pk, parameters in rows}
     holds = BudgetHold.objects.filter(reference__in=used, device_ms__gt=0)
     rates = []
     for reference, device_ms in holds.values_list("reference", "device_ms"):
@@ -94,6 +92,6 @@ def _steps(settings: Mapping[str, Any], rows: int) -> int:
 
 
 def _row_passes(settings: Mapping[str, Any], steps: int) -> int:
-    """Rows that so many steps go through."""
+    """Return how many rows `steps` steps process."""
     batch = int(settings.get("batch_size") or 1) * int(settings.get("gradient_accumulation") or 1)
     return steps * batch * int(settings.get("processes") or 1)

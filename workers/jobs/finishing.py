@@ -1,4 +1,4 @@
-"""Registering what a worker delivered. Only the controller does it, once for each job."""
+"""Register the results of workers. Only the controller does this, once for each job."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ logger = logging.getLogger(__name__)
 # Attempts after an unexpected error (about three minutes) before the job fails.
 UNFORESEEN_TRIES = 6
 _BATCH = 20
-# Their files are in the folder of the attempt; those of a prompt were stored at the request.
+# Kinds whose files are in the attempt's folder; those of a prompt were stored at the request.
 _DELIVERS = frozenset({JobKind.INTAKE, JobKind.FINE_TUNE, JobKind.INDEX})
 _CONTROLLER = service_principal("controller")
 
 
 def jobs_finish_due() -> int:
-    """Finish every delivered job whose time has come; returns how many were tried."""
+    """Try to finish every delivered job that is due; return how many."""
     due = list(
         Job.objects.filter(
             state=JobState.FINISHING, dispatch_after__lte=timezone.now()
@@ -52,14 +52,14 @@ def jobs_finish_due() -> int:
 
 
 def job_finish(job_id: UUID | str) -> JobState | None:
-    """Store what a job delivered, then register it and close the job, in one transaction.
+    """Store a job's output, then register its result and close the job in one transaction.
 
-    A store that does not answer, or a full disk, leaves the job `finishing`, to be tried again. A
-    result that is refused fails it with the sentence; anything else that keeps it from being
-    registered says nothing about the work, so that the job is `dead`.
+    If the store does not answer or the disk is full, the job stays `finishing` and is tried again.
+    A refused result fails the job with the reason. Any other error is retried, and then makes the
+    job `dead`, because it says nothing about the work.
 
     Returns:
-        The state it is in now; None when there was nothing to do or another controller is at it.
+        The new state; None if there was nothing to do or another controller works on the job.
     """
     try:
         if not _store_output(job_id):
@@ -92,9 +92,9 @@ def job_finish(job_id: UUID | str) -> JobState | None:
             return _try_later(job_id, error.message)
         return _give_up(job_id, error.message, JobState.FAILED)
     except Exception as error:
-        found = failure_of(error)
-        if found.ending is Ending.LACKING:
-            return _try_later(job_id, found.sentence)
+        failure = failure_of(error)
+        if failure.ending is Ending.LACKING:
+            return _try_later(job_id, failure.sentence)
         logger.exception("Job %s could not be registered", job_id)
         sentence = f"The result could not be registered: {type(error).__name__}: {error}"
         tried = Job.objects.values_list("dispatches", flat=True).get(pk=job_id)
@@ -111,7 +111,7 @@ def _try_later(job_id: UUID | str, sentence: str) -> JobState:
         job.dispatch_after = timezone.now() + timedelta(seconds=wait)
         job.error = sentence[:SENTENCE_CHARACTERS]
         job.save(update_fields=["dispatches", "dispatch_after", "error"])
-    logger.warning("Job %s is still finishing, again in %d s: %s", job_id, wait, sentence)
+    logger.warning("Job %s is still finishing; next try in %d s: %s", job_id, wait, sentence)
     return JobState(job.state)
 
 
@@ -131,14 +131,14 @@ def _result(job: Job) -> dict[str, Any]:
 
 
 def _store_output(job_id: UUID | str) -> bool:
-    """Adopt the files that a job delivered; return whether no other controller is at it.
+    """Adopt the job's files into the store; return False if another controller is finishing jobs.
 
-    It may take minutes, so no transaction and no row waits for it.
+    This may take minutes, so it runs outside any transaction and locks no row.
     """
     job = Job.objects.filter(pk=job_id, state=JobState.FINISHING).first()
     if job is None or JobKind(job.kind) not in _DELIVERS or "manifest" not in _result(job):
         return True
-    # One at a time: a second controller finishes none while the first is at one.
+    # A second controller stores nothing while the first one works on a job.
     with session_lock("finishing") as held:
         if held:
             folder = workspace.output_folder(job.pk, int(_result(job)["fence"]))
@@ -223,7 +223,7 @@ def _register_prompt(job: Job) -> str:
 
 
 def _history(job: Job) -> list[dict[str, Any]]:
-    """The curves as {"step", "values"}; a step that was run again after a resume counts once."""
+    """Return the curves as {"step", "values"}; a step repeated after a resume counts once."""
     points: dict[int, dict[str, float]] = {}
     for event in job.events.filter(step__isnull=False).order_by("pk"):
         if event.data:
@@ -269,9 +269,9 @@ _REGISTER = {
 
 
 def intakes_settle() -> None:
-    """Reject every delivery whose job failed or was canceled, so that none waits for ever.
+    """Reject every intake whose job failed or was canceled, so that none waits forever.
 
-    A job that is `dead` says nothing about the bytes: its delivery can be checked again.
+    A `dead` job says nothing about the bytes: its intake can be checked again.
     """
     over = Job.objects.filter(kind=JobKind.INTAKE, state__in=(JobState.FAILED, JobState.CANCELED))
     waiting = Intake.objects.filter(
@@ -287,7 +287,7 @@ def intakes_settle() -> None:
 def adaptation_card(
     *, job: Job, model: Model, base: ModelVersion, data: DatasetVersion, kind: str
 ) -> str:
-    """Markdown. Numbers are those that training measured on its own validation split."""
+    """Return a model card in Markdown, with the metrics of training's own validation split."""
     result = job.result or {}
     lines = [
         f"# {model.name}",
@@ -316,7 +316,7 @@ def adaptation_card(
 
 
 def prompt_card(*, job: Job, model: Model, base: ModelVersion) -> str:
-    """Markdown: what the prompt stands on, what it sets, and what its author says is new."""
+    """Return a model card in Markdown: the prompt's base, its variables, and its author's note."""
     result = job.result or {}
     document = result["parameters"]
     variables = [

@@ -1,7 +1,7 @@
 """SHA-256 of files that arrive in parts, continued from one request to the next.
 
-A process remembers how far it has hashed the file that an attempt is sending. What it does not
-remember, because another process took the parts, is read again in bounded steps.
+A process remembers its hash of the file that an attempt is sending. Bytes that another process
+received are read again, in bounded steps.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from workers.control.jobs import Claim
 
 # Bytes that one request reads again: about a second of hashing.
 STEP_BYTES = 512 * 1024**2
-# Attempts whose file is remembered; each is a few hundred bytes.
+# Number of attempts whose hash is remembered; each takes a few hundred bytes.
 _REMEMBERED = 256
 
 
 class Hashing:
-    """The hash of the first `position` bytes of one file."""
+    """Hash of the first `position` bytes of one file."""
 
     def __init__(self, name: tuple[str, str]) -> None:
         self.name = name
@@ -54,18 +54,18 @@ _lock = threading.Lock()
 
 
 def hashing_take(claim: Claim, generation: str, name: str) -> Hashing:
-    """Return the hash of a file of the attempt so far; a new one when none is remembered.
+    """Take the remembered hash of a file of the attempt, or start a new one.
 
-    It is removed here, so that a request that fails leaves none.
+    The remembered one is removed, so that a request that fails leaves none.
     """
     with _lock:
-        found = _hashings.pop((claim.job_id, claim.fence), None)
-    wanted = (generation, name)
-    return found if found is not None and found.name == wanted else Hashing(wanted)
+        remembered = _hashings.pop((claim.job_id, claim.fence), None)
+    key = (generation, name)
+    return remembered if remembered is not None and remembered.name == key else Hashing(key)
 
 
 def hashing_keep(claim: Claim, hashing: Hashing) -> None:
-    """Remember it for the attempt's next request."""
+    """Remember the hash for the attempt's next request."""
     with _lock:
         _hashings[claim.job_id, claim.fence] = hashing
         while len(_hashings) > _REMEMBERED:

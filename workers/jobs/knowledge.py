@@ -1,4 +1,4 @@
-"""Requests for the index of a knowledge base, and registering what a worker built."""
+"""Queue jobs that index a knowledge base, and register the indexes that workers built."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _CONTROLLER = service_principal("controller")
 
 @transaction.atomic
 def document_publish_request(*, actor: Principal, version_id: int) -> DocumentVersion:
-    """Put a draft in force and queue the index that holds it.
+    """Publish a draft and queue the index that includes it.
 
     Raises:
-        DomainError: as `document_version_publish` and `index_request`.
+        DomainError: see `document_version_publish` and `index_request`.
     """
     version = document_version_publish(actor=actor, version_id=version_id)
     index_request(actor=actor, base=version.document.base)
@@ -38,14 +38,15 @@ def document_publish_request(*, actor: Principal, version_id: int) -> DocumentVe
 
 @transaction.atomic
 def index_request(*, actor: Principal, base: KnowledgeBase) -> Job:
-    """Queue the building of an index; a job that waits or is paused serves several requests. No
-    worker takes that job before the caller's transaction ends, so that it reads what was changed.
-    A paused job stays paused.
+    """Queue an index build, or return the queued or paused job that will serve this request too.
+
+    Workers cannot claim that job before the caller's transaction ends, so it reads the changes. A
+    paused job stays paused.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses, or the actor is no person.
+        NotFound, NotPermitted: the policy denies it, or the actor is not a person.
         WrongState: the embedding version is recalled.
-        QuotaExceeded: a budget of the department has no room.
+        QuotaExceeded: a budget of the department has no room left.
     """
     decision = authorize(
         actor=actor, action=Action.KNOWLEDGE_CREATE, resource=knowledge_resource(base)
@@ -57,7 +58,7 @@ def index_request(*, actor: Principal, base: KnowledgeBase) -> Job:
             f"{base.embedding_name}, which embeds {base.name}, is {state}.",
             hint="Create a knowledge base with another embedding version.",
         )
-    # Both read the documents at their next claim. A queued one comes first.
+    # Queued and paused jobs read the documents at their next claim. Prefer a queued one.
     unclaimed = index_jobs(base.pk).filter(state__in=(JobState.QUEUED, JobState.PAUSED))
     ordered = unclaimed.order_by("-state", "-created_at")
     waiting = ordered.select_for_update(of=("self",)).first()
@@ -81,19 +82,21 @@ def index_request(*, actor: Principal, base: KnowledgeBase) -> Job:
 
 
 def index_job_shown(base_id: int) -> Job | None:
-    """Return the newest job of the base's index that is not over, or else the newest."""
+    """Return the newest unfinished index job of the base, or else the newest one."""
     jobs = index_jobs(base_id)
     return jobs.exclude(state__in=TERMINAL).first() or jobs.first()
 
 
 def index_jobs(base_id: int) -> QuerySet[Job]:
-    """Return the jobs that built or build an index of the base, the newest first."""
+    """Return the index jobs of the base, newest first."""
     return Job.objects.filter(kind=JobKind.INDEX, spec__base=base_id).order_by("-created_at")
 
 
 def index_register(job: Job) -> str:
-    """Make what a worker built, and the store has, the base's index, unless a newer one is in use.
-    For `job_finish`; returns why not, or nothing."""
+    """Make the stored output of a worker the base's index, unless a newer one is in use.
+
+    Return the reason of a refusal, or an empty string, for `job_finish`.
+    """
     result = job.result or {}
     manifest = Manifest.from_json(result["manifest"])
     base = (
@@ -101,7 +104,7 @@ def index_register(job: Job) -> str:
         .select_related("department", "embedding_version", "index")
         .get(pk=job.spec["base"])
     )
-    # Of a job that ran before revisions were recorded.
+    # A job that ran before revisions were recorded has revision 0.
     revision = int(result.get("revision", 0))
     if not 0 <= revision <= base.revision:
         return f"The worker states revision {revision} of {base.name}, which it never had."
@@ -109,8 +112,8 @@ def index_register(job: Job) -> str:
         return f"{base.embedding_name} was recalled meanwhile; the index is not used."
     if base.index is not None and revision < base.index.revision:
         return f"{base.name} has a newer index in use; this one is not used."
-    known = DocumentVersion.objects.filter(document__base=base, pk__in=result["versions"])
-    if known.count() != len(result["versions"]):
+    documents = DocumentVersion.objects.filter(document__base=base, pk__in=result["versions"])
+    if documents.count() != len(result["versions"]):
         return f"The worker states documents of {job.title} that {base.name} does not have."
     if not has_version(manifest.digest):
         return f"The artifact store does not have the files of {job.title}."

@@ -1,5 +1,6 @@
-"""The worker's side of a job: claim, heartbeat, report, deliver, fail. Every write says which fence
-it holds, so that a worker that lost its lease changes nothing.
+"""A worker's operations on a job: claim, heartbeat, report, deliver, fail.
+
+Every write names the fence of its claim, so a worker that lost its lease changes nothing.
 """
 
 from __future__ import annotations
@@ -31,29 +32,29 @@ from workers.run.storable import cleaned
 EVENTS_PER_JOB = 5_000
 BACKOFF_FIRST_S = 5
 BACKOFF_LONGEST_S = 60
-# Pauses after an attempt whose machine lacked something, and how many such attempts do not count:
-# those of about two hours.
+# Pauses after an attempt whose machine lacked a resource, and how many such attempts do not count
+# as failed (about two hours of retries).
 LACKING_FIRST_S, LACKING_LONGEST_S, LACKING_MOST = 30, 900, 12
 
 
 def backoff_s(tries: int) -> int:
-    """5 s, doubled with every try, at most 60 s."""
+    """Return the pause before the next try: 5 s, doubled with every try, at most 60 s."""
     return int(min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2 ** min(max(tries, 0), 10)))
 
 
 def worker_principal() -> Principal:
-    """As whom compute workers act."""
+    """Return the principal of compute workers."""
     return service_principal("compute-worker")
 
 
 def job_claim(*, job_id: UUID | str, worker: str, bound: Bound | None = None) -> Claim | None:
-    """Take the job that is first in line, by one UPDATE. None: no job is claimable.
+    """Claim the first job in line with one UPDATE; return None if no job is claimable.
 
-    `job_id` is the one that the worker's message names. It only woke the worker: which job is
-    claimed is decided now, by the departments' shares, priority and age (`workers.jobs.line`).
+    `job_id` comes from the message that woke the worker. The claimed job may be another one: shares
+    of departments, priority and age decide (`workers.jobs.line`).
 
     Raises:
-        ValueError: `job_id` is malformed; a message with anything else is not the platform's.
+        ValueError: `job_id` is not a UUID, so the platform did not send the message.
         WrongState: the bound is reached.
     """
     UUID(str(job_id))
@@ -85,15 +86,15 @@ def claim_of(job: Job) -> Claim:
 
 
 def job_heartbeat(claim: Claim) -> HeartbeatReply:
-    """Renew the lease by `ASSAY_JOB_LEASE_S`; `alive` is False when it is lost for good."""
+    """Renew the lease by `ASSAY_JOB_LEASE_S`; `alive` is False if the lease is lost for good."""
     with transaction.atomic():
         renewed = Job.objects.filter(
             pk=claim.job_id, fence=claim.fence, state=JobState.RUNNING
         ).update(lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_S))
         if not renewed:
             return HeartbeatReply(alive=False, cancel_requested=False)
-        wanted = Job.objects.values("cancel_requested", "stop_request").get(pk=claim.job_id)
-    return _reply(**wanted)
+        requests = Job.objects.values("cancel_requested", "stop_request").get(pk=claim.job_id)
+    return _reply(**requests)
 
 
 def _reply(*, cancel_requested: bool, stop_request: str) -> HeartbeatReply:
@@ -103,9 +104,9 @@ def _reply(*, cancel_requested: bool, stop_request: str) -> HeartbeatReply:
 
 
 def job_report(claim: Claim, *, reports: Sequence[Report], phase: str = "") -> HeartbeatReply:
-    """Append to the job's log and curves, and show how far it is.
+    """Append to the job's log and curves, and update its progress.
 
-    A job keeps its first 5,000 entries; further ones only move the progress.
+    A job keeps its first 5,000 entries; later reports only update the progress.
 
     Raises:
         LeaseLost: the claim no longer holds; nothing was written.
@@ -136,7 +137,7 @@ def job_report(claim: Claim, *, reports: Sequence[Report], phase: str = "") -> H
 
 
 def job_working(claim: Claim, *, works: bool) -> None:
-    """Start the clock of the attempt's device time now, or stop it and discard the time since its
+    """Start the clock of the attempt's device time, or stop it and discard the time since its
     claim, in which it only waited for machines.
 
     Raises:
@@ -149,21 +150,21 @@ def job_working(claim: Claim, *, works: bool) -> None:
 def job_checkpoint(
     claim: Claim, *, name: str, manifest: Mapping[str, Any], there: Collection[str]
 ) -> None:
-    """Record a checkpoint's manifest, and forget those of checkpoints that are no longer `there`.
+    """Record a checkpoint's manifest; drop manifests of checkpoints that are not in `there`.
 
     Raises:
         LeaseLost: the claim no longer holds; nothing was written.
     """
     with transaction.atomic():
         job = _held(claim)
-        kept = {old: found for old, found in job.checkpoints.items() if old in there}
+        kept = {old: entry for old, entry in job.checkpoints.items() if old in there}
         Job.objects.filter(pk=job.pk).update(checkpoints={**kept, name: dict(manifest)})
 
 
 def job_deliver(claim: Claim, result: dict[str, Any]) -> JobState:
-    """Hand the result to the control plane; a job that was canceled meanwhile has none.
+    """Hand the result to the control plane; cancel the job instead if a person requested that.
 
-    One that was to pause is over before it could: its result counts.
+    A pending pause request is ignored, since the work is done.
 
     Raises:
         InvalidInput: the result is malformed, or too large; nothing was written.
@@ -187,7 +188,7 @@ def job_deliver(claim: Claim, result: dict[str, Any]) -> JobState:
 
 
 def _checked(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
-    """Return a worker's result as the row keeps it. Raises InvalidInput."""
+    """Return a worker's result in the form that the row stores. Raises InvalidInput."""
     checked = {
         **result_checked(claim.kind, result),
         "fence": claim.fence,
@@ -203,7 +204,7 @@ def _checked(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def job_canceled(claim: Claim) -> JobState:
-    """The worker has stopped as it was asked to. Without such a request the attempt failed.
+    """Cancel the job, whose worker stopped on request. Without a request the attempt failed.
 
     Raises:
         LeaseLost: the claim no longer holds; nothing was written.
@@ -215,15 +216,15 @@ def job_canceled(claim: Claim) -> JobState:
             job_id=claim.job_id,
             to=JobState.CANCELED,
             actor=worker_principal(),
-            reason="The worker stopped, as was asked.",
+            reason="The worker stopped, as requested.",
         )
     return JobState.CANCELED
 
 
 def job_paused(claim: Claim) -> JobState:
-    """The run stopped after a checkpoint, as requested: the job is paused, or back in line.
+    """Pause or requeue a job whose run stopped after a checkpoint, on request.
 
-    The attempt does not count as failed. Without such a request it does.
+    The attempt counts as failed only if there was no request.
 
     Raises:
         LeaseLost: the claim no longer holds; nothing was written.
@@ -255,12 +256,12 @@ def job_paused(claim: Claim) -> JobState:
 def job_fail(
     claim: Claim, error: str, *, retry: bool, cause: Cause = Cause.WORK, lines: str = ""
 ) -> JobState:
-    """The attempt broke. With `retry` it is queued again until its attempts are used up (`dead`),
-    or paused where a person requested that.
+    """Record a failed attempt. With `retry` the job is queued again until its attempts are used up
+    (`dead`), or paused if a person requested that.
 
-    An attempt whose machine lacked something counts as no failed one, `LACKING_MOST` times. Without
-    `retry` the job has failed if its work is the cause; another cause says nothing about that, so
-    that the job is `dead`. `lines` are the last that its run printed, for its department.
+    Up to `LACKING_MOST` attempts whose machine lacked a resource do not count as failed. Without
+    `retry` the job is `failed` if its work is the cause, and `dead` for any other cause. `lines`
+    are the last lines that its run printed, for its department.
 
     Raises:
         LeaseLost: the claim no longer holds; nothing was written.
@@ -282,7 +283,7 @@ def job_fail(
             wait = timedelta(seconds=wait_s)
             changes |= {"dispatches": 0, "dispatch_after": timezone.now() + wait}
         if lines := cleaned(lines)[-LINES_MAX:]:
-            # Whatever another worker wrote there keeps no job from its end.
+            # A log that another worker stored for this attempt must not prevent the transition.
             log = AttemptLog(job=job, attempt=job.attempt, lines=lines)
             AttemptLog.objects.bulk_create([log], ignore_conflicts=True)
         job_move(job_id=claim.job_id, to=to, actor=worker_principal(), reason=error, **changes)
@@ -305,19 +306,19 @@ def _after_stop(job: Job) -> JobState:
 
 
 def attempts_left(job: Job) -> bool:
-    """Return whether another attempt may follow the present one of this job."""
+    """Return whether another attempt may follow the current one."""
     return job.tries < settings.JOB_MAX_ATTEMPTS
 
 
 def _held(claim: Claim) -> Job:
-    held = (
+    job = (
         Job.objects.select_for_update(of=("self",))
         .filter(pk=claim.job_id, fence=claim.fence, state=JobState.RUNNING)
         .first()
     )
-    if held is None:
+    if job is None:
         raise LeaseLost(
             f"Job {claim.title!r} is no longer held by {claim.worker} (fence {claim.fence}); "
             "nothing was written."
         )
-    return held
+    return job

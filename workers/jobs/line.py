@@ -1,8 +1,8 @@
 """The order in which jobs are claimed: the department's share, then priority, then age.
 
-A department's share is how many of its jobs run, and then the device time that its jobs used: those
-that run, and those that ended in the last `SHARE_HOURS` hours. A priority orders the jobs of one
-department; before the share it would let one department hold up all others.
+A department's share is the number of its running jobs; ties are decided by the device time of its
+running jobs and of those that ended in the last `SHARE_HOURS` hours. Priority comes second: before
+the share, it would let one department hold up all others.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from workers.jobs.models import Job, JobState
 from workers.offers.selectors import OFFERED_BY_WORKER, compute_lacks, tasks_needed
 
 SHARE_HOURS = 6
-# Another machine that had a job within this time counts as one that works, as does a node that
-# reported within it.
+# A machine that had a job, or a node that reported, within this time counts as working.
 OTHERS_LATELY = timedelta(minutes=10)
-# The last attempt of a queued job waits for another machine for at most so long.
+# Longest wait of a queued job's last attempt for another machine.
 SPARED_FOR = timedelta(hours=1)
 
-# Claims wait for one another for the few milliseconds that one takes: without it, two claims at
-# once would count the same running jobs, and both take the last place of a department.
+# Serializes claims, each of which takes a few milliseconds: two concurrent claims would count the
+# same running jobs, and both would take the last place of a department.
 LOCK = "LOCK TABLE workers_jobline IN EXCLUSIVE MODE"
 
 SHARES = f"""
@@ -52,21 +51,21 @@ running AS (
 )
 """  # noqa: S608
 
-# Conditions on a queued job that may be claimed, and the order of such jobs of one department.
+# Condition for a queued job to be claimable, and the order of such jobs in one department.
 CLAIMABLE = """(
     state = 'queued' AND NOT cancel_requested AND attempt - interruptions < %(attempts)s
     AND (dispatches > 0 OR dispatch_after <= statement_timestamp())
 )"""
 ORDER = "priority DESC, created_at, id"
 
-# The request of a job to each machine.
+# Devices and memory that a job requests of each machine.
 DEVICES = "coalesce((spec -> 'resources' ->> 'devices')::integer, 1)"
 MEMORY_GIB = "coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0)"
 
 _FITS = f"{DEVICES} <= %(devices)s AND {MEMORY_GIB} <= %(memory_gib)s"
 
-# A job that needs more than a machine of the control plane has, and that a node has: workers of the
-# control plane leave it to that node. Where none has it, they try.
+# A job that is too large for the machines of the control plane but fits a node: workers of the
+# control plane leave it to that node. If no node fits either, they try.
 _A_NODES = f"""(
     %(spared)s = '' AND ({DEVICES} > %(own_devices)s OR {MEMORY_GIB} > %(own_memory)s)
     AND EXISTS (
@@ -77,14 +76,14 @@ _A_NODES = f"""(
     )
 )"""
 
-# Conditions on a job that has one attempt left, which another machine may have first.
+# A job with one attempt left, which is offered to another machine first.
 LAST_ATTEMPT = """(
     attempt > interruptions AND attempt - interruptions = %(attempts)s - 1
     AND (state <> 'queued'
          OR coalesce(queued_at, created_at) > statement_timestamp() - %(spared_for)s)
 )"""
 
-# The same, for the machine that had the attempt before, where the job fits another one that works.
+# As above, for the machine of the previous attempt, if the job fits another working machine.
 _SPARED = f"""(
     {LAST_ATTEMPT} AND starts_with(worker, %(spared)s)
     AND EXISTS (
@@ -94,8 +93,8 @@ _SPARED = f"""(
     )
 )"""
 
-# Devices and memory of other machines whose workers run jobs, or did lately. Workers of the control
-# plane take jobs of any size.
+# Devices and memory of other machines whose workers run jobs, or did recently. Workers of the
+# control plane take jobs of any size.
 _OTHERS = """
 SELECT DISTINCT
        coalesce(nullif(jsonb_array_length(n.facts -> 'devices'), 0), %(no_limit)s),
@@ -106,8 +105,8 @@ SELECT DISTINCT
    AND (n.id IS NULL OR n.state = 'enrolled')
 """
 
-# The first of each department's line is locked, so that one that a person cancels at this moment
-# is passed over. NO KEY: rows that refer to a job may be added meanwhile.
+# Locks the first job of each department's line, and skips one that a person is canceling at this
+# moment. NO KEY: rows that refer to a job may be added meanwhile.
 _CLAIM = f"""
 WITH {SHARES}, first AS (
     SELECT job.* FROM governance_department d CROSS JOIN LATERAL (
@@ -147,7 +146,7 @@ SELECT d.id FROM governance_department d JOIN workers_job j ON j.department_id =
  GROUP BY d.id HAVING count(*) >= coalesce(d.jobs_at_once, %(at_once)s)
 """
 
-# Each department's jobs that run, its queued ones, and those of them that it would run earlier.
+# Running and queued jobs of each department, and the queued ones that it would run earlier.
 _LINES = f"""
 WITH {SHARES}, queued AS (
     SELECT department_id, count(*) AS jobs,
@@ -169,7 +168,7 @@ _NO_LIMIT = 2**31 - 1
 
 
 def common() -> dict[str, Any]:
-    """Return the values of `SHARES`, `CLAIMABLE`, `LAST_ATTEMPT`, and the limit of a department."""
+    """Return the parameters of `SHARES`, `CLAIMABLE`, `LAST_ATTEMPT` and the department limit."""
     return {
         "attempts": settings.JOB_MAX_ATTEMPTS,
         "spared_for": SPARED_FOR,
@@ -180,8 +179,8 @@ def common() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The most jobs that run at the same time on workers whose names begin with `prefix`, and the
-    most devices and memory that one of these jobs may request; None sets no bound."""
+    """Limits for workers whose names begin with `prefix`: concurrent jobs, and the devices and
+    memory that one job may request (None: unlimited)."""
 
     prefix: str
     jobs: int
@@ -225,8 +224,9 @@ def first_claim(
 
 
 def _others(prefix: str) -> list[tuple[int, int]]:
-    """Return the devices and GiB of memory of other machines that work: the last attempt of a job
-    that fits one is theirs, so that one machine alone does not use up all.
+    """Return the devices and GiB of memory of other working machines.
+
+    A job's last attempt is left to them if it fits, so that one machine cannot use up all.
     """
     values: dict[str, Any] = {"spared": prefix, "lately": OTHERS_LATELY, "no_limit": _NO_LIMIT}
     with connection.cursor() as cursor:
@@ -235,8 +235,8 @@ def _others(prefix: str) -> list[tuple[int, int]]:
 
 
 def _check_bound(bound: Bound) -> None:
-    """Raise WrongState when the workers run as many jobs as they may, those included whose lease
-    has run out but which the controller has not taken back yet."""
+    """Raise WrongState if the workers run as many jobs as they may, including jobs whose lease has
+    run out and that the controller has not taken back yet."""
     running = Job.objects.filter(state=JobState.RUNNING, worker__startswith=bound.prefix).count()
     if running >= bound.jobs:
         raise WrongState(
@@ -246,7 +246,7 @@ def _check_bound(bound: Bound) -> None:
 
 
 def full_departments() -> list[int]:
-    """Return the keys of departments that run as many jobs as they may."""
+    """Return the IDs of departments that run as many jobs as they may."""
     with connection.cursor() as cursor:
         cursor.execute(_FULL, common())
         return [row[0] for row in cursor.fetchall()]
@@ -254,8 +254,8 @@ def full_departments() -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Jobs of one department, as the place of a queued job sees them; `makes_way` when a running
-    job was asked to make way for it."""
+    """Jobs of one department relative to a queued job: `earlier` ones are claimed before it, and
+    `makes_way` says that a running job has been requested to make way for it."""
 
     department: int
     at_once: int
@@ -270,16 +270,16 @@ class _Line:
         return max(0, self.at_once - self.running)
 
     def ahead_of(self, own: _Line) -> int:
-        """Return how many of its jobs are claimed before the job, if none ends before that."""
+        """Return how many jobs of this line are claimed before the job of `own`, if none ends."""
         level = own.running + own.earlier
         tie = 1 if self.used_ms < own.used_ms else 0
         return max(0, min(self.queued, self.room, level - self.running + tie))
 
 
 def job_waits(job: Job) -> str:
-    """Return why a queued job does not run yet, as a sentence; empty for all others.
+    """Return a sentence that says why a queued job does not run yet; empty for other states.
 
-    Its place in line counts jobs of all departments, and assumes that none ends or is added.
+    The place in line counts jobs of all departments, and assumes that none ends or is added.
     """
     if job.state != JobState.QUEUED:
         return ""

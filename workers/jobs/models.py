@@ -1,4 +1,4 @@
-"""Durable work on the compute plane. The row is the truth; a message only wakes a worker."""
+"""Durable work of compute workers. The row is authoritative; a message only wakes a worker."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ class JobKind(models.TextChoices):
 
 
 class JobState(models.TextChoices):
-    """`paused`: a person took it out of the line; it holds no worker and keeps its checkpoints.
+    """States of a job.
+
+    `paused`: a person took it out of the line; it has no worker and keeps its checkpoints.
     `finishing`: the worker has delivered; the control plane is registering the result. `dead`:
-    every attempt ended without a result."""
+    every attempt ended without a result.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -46,7 +49,7 @@ class JobPriority(models.IntegerChoices):
 
     @classmethod
     def named(cls, word: str) -> JobPriority:
-        """Return the priority of this word: low, normal or high. Raises KeyError."""
+        """Return the priority for `low`, `normal` or `high`. Raises KeyError."""
         return cls[word.upper()]
 
     @property
@@ -56,8 +59,8 @@ class JobPriority(models.IntegerChoices):
 
 
 class StopRequest(models.TextChoices):
-    """Request to the worker of a running job to write a checkpoint and stop. `pause`: a person's;
-    the job is `paused` then. `preempt`: the controller's; the job is queued again."""
+    """Request to the worker of a running job to write a checkpoint and stop. `pause`: by a person,
+    who pauses the job. `preempt`: by the controller, which queues the job again."""
 
     PAUSE = "pause"
     PREEMPT = "preempt"
@@ -69,19 +72,18 @@ PRIORITIES = tuple(priority.word for priority in JobPriority)
 class Job(models.Model):
     """One piece of work, held by at most one worker at a time under a lease.
 
-    A claim bumps `fence` and `attempt` and sets `lease_until`; every later write says which fence
-    it holds, so that a worker that lost its lease, or whose node was revoked, changes nothing.
-    `spec` is what was asked, `result` what came out, `progress` {step, total, phase} for
-    display, `checkpoints` the manifest of each checkpoint that a later attempt may resume from, by
-    its folder's name.
-    `stop_request` asks the worker to write a checkpoint and stop, and `stop_reason` says why,
-    until the next attempt begins. A preempted job makes way for the job `yields_to`.
-    `interruptions` counts the attempts that ended so: they are no failed ones. A retry goes on from
-    the checkpoints of the failed job `continues`.
+    A claim increments `fence` and `attempt` and sets `lease_until`; every later write names its
+    fence, so a worker that lost its lease, or whose node was revoked, changes nothing.
+    `spec` is the request, `result` the output, `progress` {step, total, phase} for display, and
+    `checkpoints` maps folder names to manifests of checkpoints that a later attempt may resume.
+    `stop_request` makes the worker write a checkpoint and stop, and `stop_reason` says why, until
+    the next attempt begins. A preempted job makes way for the job `yields_to`. `interruptions`
+    counts attempts that do not count as failed. A retry continues from the checkpoints of the
+    failed job `continues`.
 
-    `queued_at` is when it last came into the line, `claimed_at` when its present attempt began.
-    `dispatches` counts how often a message was sent, or registering the result was tried, in the
-    present state; the next one is due at `dispatch_after`.
+    `queued_at` is when the job last joined the line, `claimed_at` when its current attempt began.
+    `dispatches` counts messages sent, or registrations tried, in the current state; the next one
+    is due at `dispatch_after`.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -151,7 +153,7 @@ class Job(models.Model):
 
     @property
     def priority_name(self) -> str:
-        """Its priority in lowercase."""
+        """The priority in lowercase."""
         return JobPriority(self.priority).word
 
     @property
@@ -161,9 +163,9 @@ class Job(models.Model):
 
 
 class JobLine(models.Model):
-    """A table without rows: whoever claims a job locks it (`workers.jobs.line`).
+    """A table without rows, which every claim of a job locks (`workers.jobs.line`).
 
-    The only lock that workers need, on a table of its own, where they hold up nothing else.
+    Workers need no other lock, and on a separate table it holds up nothing else.
     """
 
     def __str__(self) -> str:
@@ -189,10 +191,10 @@ class JobEvent(models.Model):
 
 
 class AttemptLog(models.Model):
-    """The last lines that the run of a failed attempt printed, and its traceback.
+    """Last lines that the run of a failed attempt printed, and its traceback.
 
-    They may hold training data: only the job's department reads them (row security), and they are
-    removed with the job's folder.
+    They may contain training data: only the job's department reads them (row security), and they
+    are removed with the job's folder.
     """
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempt_logs")
@@ -211,7 +213,7 @@ class AttemptLog(models.Model):
 
 
 class ChainState(models.TextChoices):
-    """`waiting`: the job before it is not over. `stopped`: it never starts; `reason` says why."""
+    """`waiting`: the previous job is not over. `stopped`: never starts; `reason` says why."""
 
     WAITING = "waiting"
     STARTED = "started"
@@ -219,10 +221,10 @@ class ChainState(models.TextChoices):
 
 
 class ChainLink(models.Model):
-    """An evaluation that follows the fine-tune `first`, of the version that it makes.
+    """An evaluation of the version that the fine-tune `first` makes.
 
-    It starts when the job `after` has succeeded, and is then `job`. `after` is unknown while an
-    earlier link has not started.
+    It starts as `job` when the job `after` has succeeded. `after` is unknown until the previous
+    link has started.
     """
 
     first = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="chain")
@@ -260,7 +262,7 @@ class ChainLink(models.Model):
 
 
 class ChainDraftState(models.TextChoices):
-    """`waiting`: a job before it is not over. `stopped`: it is never made; `reason` says why."""
+    """`waiting`: a previous job is not over. `stopped`: never created; `reason` says why."""
 
     WAITING = "waiting"
     MADE = "made"
@@ -268,11 +270,11 @@ class ChainDraftState(models.TextChoices):
 
 
 class ChainDraft(models.Model):
-    """A release draft of the version that the fine-tune `first` makes, at the end of its chain.
+    """Release draft, at the end of a chain, of the version that the fine-tune `first` makes.
 
-    It is made when the job `after`, the last one, has succeeded; `after` is unknown until that job
-    has started. `content` is what the draft starts with. The draft is gone once it is submitted or
-    deleted, so `draft_id` may name no row.
+    It is created when the last job, `after`, has succeeded; `after` is unknown until that job has
+    started. `content` is the draft's initial content. A draft is deleted when it is submitted or
+    discarded, so `draft_id` may refer to no row.
     """
 
     first = models.OneToOneField(Job, on_delete=models.CASCADE, related_name="chain_draft")

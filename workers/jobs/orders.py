@@ -1,4 +1,4 @@
-"""Make the order of an attempt: everything that its run needs from the database's rows."""
+"""Make the order of an attempt: all data that its run needs from the database."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def order_make(claim: Claim) -> Order:
     """Return the order of a claimed job.
 
     Raises:
-        DomainError: what the job names cannot be used any more, or the store lacks a list.
-        ObjectDoesNotExist: a row that the job names is gone.
+        DomainError: a version or dataset of the job is no longer usable, or the store lacks a list.
+        ObjectDoesNotExist: a row that the job refers to was deleted.
     """
     job = Job.objects.get(pk=claim.job_id)
     if job.continues is not None:
-        # By the holder of the claim alone; a later attempt finds them moved.
+        # Only the holder of the claim moves them; for a later attempt they are already moved.
         workspace.checkpoints_move(job.continues, job.pk)
     draft = _WORK[JobKind(claim.kind)](job.spec)
     return Order(
@@ -94,7 +94,7 @@ def _fine_tune(spec: dict[str, Any]) -> _Draft:
     base = ModelVersion.objects.select_related("model").get(pk=spec["base"])
     data = DatasetVersion.objects.select_related("dataset").get(pk=spec["dataset_version"])
     task = get_task(spec["task"])
-    # Fully tuned weights stand alone; anything else is meaningless without its base.
+    # Only fully tuned weights work without their base.
     alone = task.recipe(spec["method"]).makes == VersionKind.FULL
     return _Draft(
         FineTuneWork(
@@ -142,17 +142,17 @@ def _evaluate(spec: dict[str, Any]) -> _Draft:
 
 
 def _judge(spec: dict[str, Any]) -> ModelVersion | None:
-    """Return the judge that was chosen when the job was requested. Raises WrongState."""
+    """Return the judge that was chosen at the request. Raises WrongState if it was recalled."""
     if spec.get("judge") is None:
         return None
     version = ModelVersion.objects.select_related("model").get(pk=spec["judge"])
     if version.state != VersionState.TRUSTED:
-        raise WrongState(f"{version}, which was to judge, is {version.state}. Evaluate again.")
+        raise WrongState(f"The judge {version} is {version.state}. Evaluate again.")
     return version
 
 
 def _trusted(version: ModelVersion) -> ModelVersion:
-    """Return the version. Raises WrongState for one that was recalled since the request."""
+    """Return the version. Raises WrongState if it was recalled since the request."""
     if version.state != VersionState.TRUSTED:
         raise WrongState(f"{version} is {version.state}; jobs use only trusted versions.")
     return version
@@ -162,11 +162,11 @@ def _index(spec: dict[str, Any]) -> _Draft:
     base = KnowledgeBase.objects.select_related("index", "embedding_version__model").get(
         pk=spec["base"]
     )
-    # Read with the base, before its documents: those are at least as new.
+    # The revision is read before the documents, which are therefore at least as new.
     revision = base.revision
     embedding = base.embedding_version
     if embedding.state != VersionState.TRUSTED:
-        raise WrongState(f"{embedding} is {embedding.state}; it embeds nothing.")
+        raise WrongState(f"{embedding} is {embedding.state}; it cannot embed documents.")
     documents = tuple(
         Document(version=version.pk, text_sha256=version.text_sha256)
         for version in current_versions(base)
@@ -177,7 +177,7 @@ def _index(spec: dict[str, Any]) -> _Draft:
     index = base.index
     if index is not None and index.embedding_digest == embedding.digest:
         folders.append(Folder(name="index", manifest=index.manifest, required=False))
-        # A worker stated them, so that they are held to the base.
+        # A worker reported these versions, so check that they belong to the base.
         indexed = DocumentVersion.objects.filter(pk__in=index.versions, document__base=base)
         others = set(indexed.values_list("text_sha256", flat=True)) - texts
         files.append(LooseFiles(name=TEXTS, sha256s=tuple(sorted(others)), required=False))
@@ -206,7 +206,7 @@ def _served(version: ModelVersion) -> Served:
 
 
 def _version(version: ModelVersion, name: str) -> Folder:
-    """Return a version's files. Raises ManifestMismatch."""
+    """Return the folder of a version's files. Raises ManifestMismatch."""
     manifest = Manifest.from_json(version.manifest)
     if manifest.digest != version.digest:
         raise ManifestMismatch(
@@ -221,7 +221,7 @@ def _rows(data: DatasetVersion, name: str) -> Folder:
 
 
 def _media(task: Task, *data: DatasetVersion) -> list[LooseFiles]:
-    """Return the media that the rows name. Raises Unavailable."""
+    """Return the media files that the rows refer to. Raises Unavailable."""
     rows = [task.row_kind(version.dataset.row_kind).row for version in data]
     if not any(media_columns(row) for row in rows):
         return []

@@ -1,7 +1,7 @@
 """Pause a job, resume it, and fail one that was paused for too long.
 
-A paused job has no worker, no lease, and no reserved budget beyond what it used. It goes on from
-its newest checkpoint, or from the beginning where it has none.
+A paused job has no worker, no lease, and no reserved budget beyond its usage. It continues from its
+newest checkpoint, or from the beginning if it has none.
 """
 
 from __future__ import annotations
@@ -38,17 +38,16 @@ _CONTROLLER = service_principal("controller")
 
 @transaction.atomic
 def job_pause(*, actor: Principal, job_id: UUID | str) -> Job:
-    """Take a queued job out of the line; ask the run of a running one to write a checkpoint and
-    stop.
+    """Take a queued job out of the line; make a running one write a checkpoint and stop.
 
     Raises:
-        NotFound: it does not exist, or the actor may not see it.
+        NotFound: the job does not exist, or the actor may not see it.
         NotPermitted: the policy denies it.
-        WrongState: it is neither queued nor running, or is being canceled.
+        WrongState: the job is neither queued nor running, or is being canceled.
     """
-    seen = job_get(actor=actor, job_id=job_id)
-    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(seen))
-    job = job_lock(seen.pk)
+    job = job_get(actor=actor, job_id=job_id)
+    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(job))
+    job = job_lock(job.pk)
     if job.state == JobState.QUEUED:
         transaction.on_commit(wake_controller)
         return job_move(
@@ -71,7 +70,7 @@ def job_pause(*, actor: Principal, job_id: UUID | str) -> Job:
         return job
     if not job.stop_request:
         job.yields_to = None
-    # One that is making way goes on doing so, and is paused then.
+    # A job that is making way still does so, and is then paused.
     job.stop_request = StopRequest.PAUSE
     job.stop_reason = "A person paused it."
     job.save(update_fields=["stop_request", "stop_reason", "yields_to"])
@@ -88,22 +87,22 @@ def job_pause(*, actor: Principal, job_id: UUID | str) -> Job:
 
 @transaction.atomic
 def job_resume(*, actor: Principal, job_id: UUID | str) -> Job:
-    """Put a paused job back in line, at the place that its priority and age give it.
+    """Put a paused job back in line, at the place of its priority and age.
 
     Raises:
-        NotFound: it does not exist, or the actor may not see it.
+        NotFound: the job does not exist, or the actor may not see it.
         NotPermitted: the policy denies it.
-        WrongState: it is not paused.
-        QuotaExceeded: a budget has no room for what it reserves again; it stays paused.
+        WrongState: the job is not paused.
+        QuotaExceeded: a budget has no room for its reservation; the job stays paused.
         Unavailable: the quota store does not answer.
     """
-    seen = job_get(actor=actor, job_id=job_id)
-    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(seen))
-    job = job_lock(seen.pk)
+    job = job_get(actor=actor, job_id=job_id)
+    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(job))
+    job = job_lock(job.pk)
     if job.state != JobState.PAUSED:
         stopping = job.state == JobState.RUNNING and job.stop_request == StopRequest.PAUSE
         raise WrongState(
-            f"Job {job.title!r} is {job.state}; only a paused job is resumed.",
+            f"Job {job.title!r} is {job.state}; only paused jobs can be resumed.",
             hint="Wait until its worker has stopped." if stopping else "",
         )
     try:
@@ -135,8 +134,7 @@ def job_resume(*, actor: Principal, job_id: UUID | str) -> Job:
 
 
 def paused_jobs_expire() -> int:
-    """Fail jobs that have been paused for `KEPT_DAYS` days, and remove their checkpoints; return
-    how many."""
+    """Fail jobs paused for `KEPT_DAYS` days, and remove their checkpoints; return the number."""
     late = timezone.now() - timedelta(days=KEPT_DAYS)
     paused = Job.objects.filter(state=JobState.PAUSED, paused_at__lt=late).order_by("paused_at")
     failed = 0
@@ -158,7 +156,7 @@ def paused_jobs_expire() -> int:
 
 
 def after_stop(job: Job) -> str:
-    """Return where the next attempt of a paused or preempted job begins, as a sentence."""
+    """Return a sentence on where the next attempt of a paused or preempted job begins."""
     if job.checkpoints:
         newest = max(job.checkpoints, key=lambda name: int(name.rpartition("-")[2]))
         return f"It goes on from {newest}."
@@ -168,7 +166,7 @@ def after_stop(job: Job) -> str:
 
 
 def pause_question(job: Job) -> str:
-    """Return what a pause of the job means, as sentences for the person who requests it."""
+    """Return the consequences of pausing the job, for the person who requests it."""
     if job.state == JobState.QUEUED:
         text = f"It leaves the line. {after_stop(job)}"
     elif job.kind == JobKind.FINE_TUNE:

@@ -1,11 +1,11 @@
-"""Preempt by checkpoint: a running job makes way for the first in line, after a long wait.
+"""Preemption by checkpoint: a running job makes way for the first in line after a long wait.
 
-Off unless `ASSAY_PREEMPT_AFTER_SECONDS` is set. All places of workers are taken while a job is
-first in line, was dispatched, and no worker claims it: an idle worker that it fits claims at once.
+Off unless `ASSAY_PREEMPT_AFTER_SECONDS` is set. If a dispatched job is first in line and remains
+unclaimed, all suitable workers are busy: an idle one would claim it at once.
 
-A job makes way only where the line's own rule puts the waiting one first afterward too, so that two
-jobs never take each other's place: its department runs at least two jobs more than that of the
-waiting one, or the waiting one has a higher priority in the same department.
+A job makes way only if the order of the line still puts the waiting job first afterward, so that
+two jobs never replace each other in turn: its department runs at least two jobs more than that of
+the waiting one, or the waiting one has a higher priority in the same department.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from workers.offers.selectors import OFFERED, PRESENT, tasks_by_worker, tasks_ne
 from workers.offers.values import lack
 
 logger = logging.getLogger(__name__)
-# An attempt is not preempted before it has run for so long.
+# Shortest run of an attempt before it can be preempted.
 LEAST_RUN_S = 600
 _CONTROLLER = service_principal("controller")
 
-# The request of a job to one machine: devices, memory in GiB, and how many machines.
+# Requested devices and memory in GiB per machine, and the number of machines.
 _WANTS = f"ARRAY[{DEVICES}, {MEMORY_GIB}, coalesce((spec -> 'resources' ->> 'nodes')::integer, 1)]"
 
 # The node of a worker; empty for those of the control plane.
@@ -69,7 +69,7 @@ SELECT d.id, d.name, coalesce(d.jobs_at_once, %(at_once)s), coalesce(r.jobs, 0),
  WHERE j.id IS NOT NULL OR r.jobs > 0
 """  # noqa: S608
 
-# A place on a node that gets no new work does not help anyone.
+# Jobs on nodes that get no new work may not be preempted: their places would stay empty.
 _RUNNING = f"""
 SELECT j.id, j.department_id, j.priority, j.claimed_at, j.stop_request, j.cancel_requested,
        j.yields_to, {_WANTS},
@@ -83,11 +83,11 @@ SELECT j.id, j.department_id, j.priority, j.claimed_at, j.stop_request, j.cancel
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The first queued job of a department; it has waited for `waited_s` seconds.
+    """First queued job of a department, which has waited for `waited_s` seconds.
 
-    `wants` are the devices, GiB of memory and machines that it requests. `avoids` is the node that
-    may not claim its last attempt, having had the one before. `needs` are the tasks whose packages
-    it loads.
+    `wants` are the devices, GiB of memory and machines that it requests. `avoids` is the node of
+    its previous attempt, which may not claim the last one. `needs` are the tasks whose packages it
+    loads.
     """
 
     job: UUID
@@ -101,7 +101,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One department: its limit, its running jobs, the device time that it used lately in ms."""
+    """A department's job limit, running jobs, recent device time in ms, and first queued job."""
 
     department: int
     name: str
@@ -113,9 +113,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A running job. `stops` when it was asked to, for the job `yields_to` if the controller did;
-    `may_stop` when it has a checkpoint and has run for long enough. `tasks` are those that its
-    worker reported; None for a worker that reported none."""
+    """A running job. `stops`: a person or the controller requested a stop; the controller did so
+    for the job `yields_to`. `may_stop`: it has a checkpoint and has run for long enough. `tasks`
+    are those that its worker reported; None without a report."""
 
     job: UUID
     department: int
@@ -131,7 +131,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The job that makes way, the waiting one, and the departments of both."""
+    """The job that makes way, the waiting job, and the departments of both."""
 
     running: Running
     giver: Line
@@ -140,8 +140,7 @@ class Choice:
 
     @property
     def reason(self) -> str:
-        """A sentence for the people of the preempted job: it does not say what another department
-        runs."""
+        """Reason for people of the preempted job; it does not reveal another department's jobs."""
         waited = _duration(self.waiting.waited_s)
         if self.giver.department == self.taker.department:
             word = JobPriority(self.waiting.priority).word
@@ -159,7 +158,7 @@ class Choice:
 def choose(
     lines: Collection[Line], running: Collection[Running], *, after_s: float
 ) -> Choice | None:
-    """Return the next preemption; None where there is none, or a place comes free anyway."""
+    """Return the next preemption; None if none is allowed, or a place becomes free anyway."""
     by_key = {line.department: line for line in lines}
     if not all(_keep_promise(by_key, job) for job in running if job.stops):
         return None
@@ -176,14 +175,14 @@ def _firsts(lines: Iterable[Line]) -> list[tuple[Line, Waiting]]:
 
 
 def _place(line: Line, first: Waiting) -> tuple[Any, ...]:
-    """The first job's place among those of all departments, as at a claim."""
+    """Sort key of a department's first job among those of all departments, as in a claim."""
     return (line.running, line.used_ms, -first.priority, first.created_at, first.job)
 
 
 def _keep_promise(by_key: dict[int, Line], job: Running) -> bool:
-    """Count a stopping job as stopped, and the one that gets its place as running.
+    """Count a stopping job as stopped, and the job that it yields to as running.
 
-    Returns False where that place is free for the next in line.
+    Return False if its place is free for the next in line.
     """
     taker = next(
         (line for line in by_key.values() if line.first and line.first.job == job.yields_to), None
@@ -197,19 +196,18 @@ def _keep_promise(by_key: dict[int, Line], job: Running) -> bool:
 
 
 def _standing(by_key: Mapping[int, Line], job: Running) -> tuple[Any, ...]:
-    """The order in which jobs make way: of the department that is most over its share; of the
-    lowest priority; the one that runs for the shortest time."""
+    """Sort key of jobs to preempt: department furthest over its share, lowest priority, newest."""
     line = by_key[job.department]
     began = job.claimed_at.timestamp() if job.claimed_at else 0.0
     return (-line.running, -line.used_ms, job.priority, -began)
 
 
 def _first_after(by_key: Mapping[int, Line], taker: Line, waiting: Waiting, job: Running) -> bool:
-    """Return whether `waiting` is claimed next once `job` has made way, and stays before it.
+    """Return whether `waiting` is claimed next once `job` has made way, and stays ahead of it.
 
-    It fits where `job` runs if it requests no more.
+    `waiting` fits the machine of `job` if it does not request more.
     """
-    if any(wanted > given for wanted, given in zip(waiting.wants, job.wants, strict=True)):
+    if any(more > own for more, own in zip(waiting.wants, job.wants, strict=True)):
         return False
     if waiting.avoids and waiting.avoids == job.node:
         return False
@@ -229,27 +227,27 @@ def _first_after(by_key: Mapping[int, Line], taker: Line, waiting: Waiting, job:
 
 
 def job_preempt_due() -> UUID | None:
-    """Ask one running job to make way, where the first in line has waited for too long.
+    """Request one running job to make way if the first in line has waited for too long.
 
     Returns:
-        The job that was asked; None when none was.
+        The ID of the job that makes way; None if there is none.
     """
     after_s = settings.PREEMPT_AFTER_S
     if not after_s or not _waits_long(after_s):
         return None
     with transaction.atomic():
-        # No claim meanwhile: the waiting job is still waiting when the other one is asked.
+        # No claims meanwhile: the waiting job must still wait when the other one gets the request.
         with connection.cursor() as cursor:
             cursor.execute(LOCK)
         choice = choose(_lines(), _running(), after_s=after_s)
         if choice is None:
             return None
-        # A job that another transaction changes at this moment is left to the next round: claims
-        # wait meanwhile.
-        still = Job.objects.select_for_update(of=("self",), skip_locked=True).filter(
+        # Skip a job that another transaction is changing until the next round, because claims wait
+        # for this lock.
+        candidates = Job.objects.select_for_update(of=("self",), skip_locked=True).filter(
             pk=choice.running.job, state=JobState.RUNNING, cancel_requested=False, stop_request=""
         )
-        job = still.select_related("department").first()
+        job = candidates.select_related("department").first()
         if job is None:
             return None
         job.stop_request = StopRequest.PREEMPT
@@ -269,7 +267,7 @@ def job_preempt_due() -> UUID | None:
 
 
 def _waiting_job(choice: Choice) -> dict[str, str]:
-    """Return the waiting job for the event, which the department of the preempted one reads."""
+    """Return the waiting job for the audit event, which only its own department may read."""
     if choice.taker.department != choice.giver.department:
         return {}
     return {"for": str(choice.waiting.job)}

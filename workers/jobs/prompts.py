@@ -1,8 +1,7 @@
-"""Prompt versions: written to the store at once, and registered by the controller like the output
-of any job.
+"""Prompt versions, which are stored at once and registered by the controller like any job's output.
 
-There is nothing to compute, so the job begins as delivered. Registering happens once for it,
-however often it is tried, and waits while MLflow is away.
+There is nothing to compute, so the job starts as delivered. It is registered exactly once, however
+often that is tried, and waits while MLflow is unreachable.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ BASE_KINDS = (VersionKind.BASE, VersionKind.FULL, VersionKind.ADAPTER)
 
 
 def prompt_bases(actor: Principal, task: str) -> Any:
-    """Return the trusted versions that `actor` sees and a prompt for `task` can stand on."""
+    """Return the trusted versions that `actor` sees and a prompt for `task` can use as base."""
     return versions_visible_to(actor).filter(
         model__task=task, state=VersionState.TRUSTED, kind__in=BASE_KINDS
     )
@@ -50,18 +49,18 @@ def prompt_version_create(
     document: Mapping[str, Any],
     note: str = "",
 ) -> Job:
-    """Store a prompt on `base_version` and have it registered as the next version of `model`.
+    """Store a prompt on `base_version` and queue its registration as the next version of `model`.
 
-    `note` says what is new, for the model card.
+    `note` describes the changes, for the model card.
 
     Returns:
         The job that registers it; its result names the version.
 
     Raises:
         InvalidInput: the document or the base does not fit; `fields` says where.
-        NotFound: the base may not be seen by the actor.
+        NotFound: the base is not visible to the actor.
         WrongState: the base is recalled.
-        NotPermitted: no right to start jobs in the model's department.
+        NotPermitted: the actor may not start jobs in the model's department.
     """
     title = f"Register a prompt of {model.name}"
     decision = authorize(
@@ -104,17 +103,17 @@ def _check_base(actor: Principal, model: Model, base: ModelVersion) -> None:
     if not versions_visible_to(actor).filter(pk=base.pk).exists():
         raise NotFound(f"There is no version {base.pk} that you may see.")
     if base.state != VersionState.TRUSTED:
-        raise WrongState(f"{base} is {base.state}; no prompt can stand on it.")
+        raise WrongState(f"{base} is {base.state}; it cannot be the base of a prompt.")
     if base.model.task != model.task:
         raise _invalid(
             "base_version", f"{base} is of task {base.model.task}; {model.name} does {model.task}."
         )
     if base.kind not in BASE_KINDS:
-        raise _invalid("base_version", f"{base} is a prompt itself; choose what it stands on.")
+        raise _invalid("base_version", f"{base} is a prompt; choose its base instead.")
 
 
 def _stored(document: PromptDocument, base_digest: str) -> Manifest:
-    """Put the document into the store; the same bytes on the same base lie there once."""
+    """Store the document; the same bytes on the same base are stored once."""
     with tempfile.TemporaryDirectory(prefix="assay-prompt-") as folder:
         Path(folder, PROMPT_FILE).write_bytes(document.canonical())
         manifest = build_manifest(Path(folder), base_digest=base_digest)

@@ -1,4 +1,4 @@
-"""Requests for work: checked against the catalog, authorized, and queued in one transaction."""
+"""Check job requests against the catalog, authorize them, and queue them in one transaction."""
 
 from __future__ import annotations
 
@@ -46,17 +46,19 @@ def intake_request(
     base_version: ModelVersion | None = None,
     expected_digest: str = "",
 ) -> tuple[Intake, Job | None]:
-    """Take files into quarantine and queue their checks. `uploads` are complete uploads of the
-    actor's, in place of files. With `keep_gguf` a GGUF is not converted, for llama.cpp. With
-    `base_version` they are an adapter. Only files of `expected_digest` become a version.
+    """Take files into quarantine and queue their checks.
+
+    `uploads` are the actor's complete uploads, which replace `files`. `keep_gguf` keeps a GGUF
+    unconverted, for llama.cpp. With `base_version` the files are an adapter. Only files with
+    `expected_digest` become a version.
 
     Returns:
-        The intake, and its job; no job when the files were rejected at once.
+        The intake and its job; None for the job if the files were rejected at once.
 
     Raises:
-        InvalidInput: the model's task is unavailable, or takes no such delivery.
-        NotFound, WrongState: the base may not be seen by the actor, or is recalled.
-        DomainError: as `intake_submit` and `uploads_use`.
+        InvalidInput: the model's task is unavailable, or does not accept such a delivery.
+        NotFound, WrongState: the base is not visible to the actor, or is recalled.
+        DomainError: see `intake_submit` and `uploads_use`.
     """
     task = get_task(model.task)
     if keep_gguf and not task.streams_text:
@@ -108,16 +110,16 @@ def fine_tune_request(
     priority: JobPriority = JobPriority.NORMAL,
     measured: Sequence[DatasetVersion] = (),
 ) -> Job:
-    """Queue an adaptation of `base_version` on `dataset_version`, as the next version of `model`.
+    """Queue a fine-tune of `base_version` on `dataset_version`, for the next version of `model`.
 
-    `measured` are the data that the new version will be evaluated on.
+    `measured` are the datasets that the new version will be evaluated on.
 
     Raises:
-        InvalidInput: method, settings, base or data do not fit the task, the model is tested on
-            the data, or no machine can ever give the `resources`; `fields` says where.
-        NotFound: base or data may not be seen by the actor.
+        InvalidInput: method, settings, base or data do not fit the task, a gate tests the model on
+            the data, or no machine has the `resources`; `fields` says where.
+        NotFound: base or data are not visible to the actor.
         WrongState: the base is recalled.
-        NotPermitted: no right to start jobs in the model's department, or for this priority.
+        NotPermitted: the actor may not start jobs of the department, or not with this priority.
     """
     spec = fine_tune_spec(
         actor=actor,
@@ -150,10 +152,10 @@ def fine_tune_spec(
     hyperparameters: Mapping[str, Any] | None,
     resources: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the spec of such a job, without queueing one.
+    """Return the spec of a fine-tune without queueing a job.
 
     Raises:
-        DomainError: as `fine_tune_request`.
+        DomainError: see `fine_tune_request`.
     """
     _authorize_in(actor, model, f"Fine-tune {model.name}")
     task = get_task(model.task)
@@ -162,7 +164,7 @@ def fine_tune_spec(
     check_data(actor, model, dataset_version, recipe.row_kind)
     _refuse_test_data(model, dataset_version)
     settings = _validated(task, recipe, hyperparameters or {})
-    wanted = resources_checked(recipe, resources)
+    machines = resources_checked(recipe, resources)
     return {
         "task": task.name,
         "method": method,
@@ -175,7 +177,7 @@ def fine_tune_spec(
         "dataset_name": str(dataset_version),
         "dataset_digest": dataset_version.digest,
         "hyperparameters": settings,
-        **({"resources": wanted} if wanted else {}),
+        **({"resources": machines} if machines else {}),
     }
 
 
@@ -188,17 +190,15 @@ def evaluate_request(
     max_rows: int | None = None,
     priority: JobPriority = JobPriority.NORMAL,
 ) -> Job:
-    """Queue a measurement of `version` on `dataset_version`, or on its first `max_rows` rows.
+    """Queue an evaluation of `version` on `dataset_version`, or on its first `max_rows` rows.
 
-    A measurement of a part of the rows decides no gates: whoever chose the part could choose one
-    that passes.
+    An evaluation on some of the rows decides no gates: its author could choose rows that pass.
 
     Raises:
-        InvalidInput: the task is not evaluated, the data do not fit it, or `max_rows` is not
-            positive.
-        NotFound: version or data may not be seen by the actor.
+        InvalidInput: the task has no evaluation, the data do not fit, or `max_rows` is below 1.
+        NotFound: version or data are not visible to the actor.
         WrongState: the version is recalled, or the task's judge is missing.
-        NotPermitted: no right to start jobs in the model's department, or for this priority.
+        NotPermitted: the actor may not start jobs of the department, or not with this priority.
     """
     spec = evaluation_spec(
         actor=actor, version=version, dataset_version=dataset_version, max_rows=max_rows
@@ -220,10 +220,10 @@ def evaluation_spec(
     dataset_version: DatasetVersion,
     max_rows: int | None = None,
 ) -> dict[str, Any]:
-    """Return the spec of such a job, without queueing one.
+    """Return the spec of an evaluation without queueing a job.
 
     Raises:
-        DomainError: as `evaluate_request`.
+        DomainError: see `evaluate_request`.
     """
     model = version.model
     if not versions_visible_to(actor).filter(pk=version.pk).exists():
@@ -236,7 +236,7 @@ def evaluation_spec(
         raise WrongState(f"{version} is {version.state}; it cannot be evaluated.")
     check_data(actor, model, dataset_version)
     if max_rows is not None and max_rows < 1:
-        raise _invalid("max_rows", "An evaluation measures at least one row.")
+        raise _invalid("max_rows", "An evaluation needs at least one row.")
     part = None if max_rows is None or max_rows >= dataset_version.rows else max_rows
     return {
         "task": task.name,
@@ -255,25 +255,24 @@ def evaluation_spec(
 def warned(
     measured: Sequence[DatasetVersion], learned: Sequence[DatasetVersion], version: str
 ) -> dict[str, list[str]]:
-    """Return the warnings of a spec about data to measure on that were `learned`; nothing without
-    any."""
+    """Return a spec's `warnings` on evaluation data that were `learned`; empty without any."""
     digests = {each.digest for each in learned}
-    found = [
-        f"{each} is training data of {version}, or of what it stands on. A result on it says "
+    sentences = [
+        f"{each} is training data of {version} or of its base. A result on it says "
         "nothing about new data."
         for each in measured
         if each.digest in digests
     ]
-    return {"warnings": found} if found else {}
+    return {"warnings": sentences} if sentences else {}
 
 
 def _judge(actor: Principal, task: Task) -> dict[str, Any]:
-    """Return which version judges the answers, where the task declares a judge.
+    """Return the spec's fields on the judge of the answers; empty if the task declares no judge.
 
-    It is the newest trusted one that the actor may see and that stands alone.
+    The judge is the newest trusted version of its task that the actor sees and needs no base.
 
     Raises:
-        WrongState: there is none.
+        WrongState: no version can be the judge.
     """
     if task.evaluation is None or not task.evaluation.judge:
         return {}
@@ -286,8 +285,8 @@ def _judge(actor: Principal, task: Task) -> dict[str, Any]:
     )
     if judge is None:
         raise WrongState(
-            f"{task.title} is measured by a model of the task {task.evaluation.judge}, and there "
-            "is none that you may see. Deliver one first."
+            f"{task.title} is judged by a model of the task {task.evaluation.judge}, and you "
+            "may see none. Deliver one first."
         )
     return {
         "judge": judge.pk,
@@ -298,7 +297,7 @@ def _judge(actor: Principal, task: Task) -> dict[str, Any]:
 
 
 def _authorize_in(actor: Principal, model: Model, title: str) -> None:
-    # Before anything is looked at, so that a refusal tells nothing about base and data.
+    # First, so that a refusal reveals nothing about base and data.
     authorize(
         actor=actor,
         action=Action.JOB_CREATE,
@@ -310,9 +309,9 @@ def _recipe(task: Task, method: str) -> Recipe:
     try:
         return task.recipe(method)
     except KeyError:
-        known = ", ".join(recipe.method for recipe in task.recipes) or "none"
+        methods = ", ".join(recipe.method for recipe in task.recipes) or "none"
         raise _invalid(
-            "method", f"{task.title} has no method {method!r}; it has: {known}."
+            "method", f"{task.title} has no method {method!r}; it has: {methods}."
         ) from None
 
 
@@ -339,16 +338,16 @@ def _check_base(actor: Principal, model: Model, base: ModelVersion, recipe: Reci
     if weights_format(base) is WeightsFormat.GGUF:
         raise _invalid(
             "base_version",
-            f"{base} is a GGUF that was kept as delivered; take it in converted to fine-tune.",
+            f"{base} is an unconverted GGUF; to fine-tune it, deliver it again with conversion.",
         )
 
 
 def check_data(actor: Principal, model: Model, data: DatasetVersion, row_kind: str = "") -> None:
-    """Raise unless the actor may use these data for the model, and they hold rows of `row_kind`.
+    """Check that the actor may use the data for the model, and that its rows are of `row_kind`.
 
     Raises:
-        InvalidInput: they do not fit the model's task, or are restricted and the model is shared.
-        NotFound: the actor may not see them.
+        InvalidInput: the data do not fit the model's task, or are restricted for a shared model.
+        NotFound: the data are not visible to the actor.
     """
     dataset = data.dataset
     if not datasets_visible_to(actor).filter(pk=dataset.pk).exists():
@@ -358,9 +357,9 @@ def check_data(actor: Principal, model: Model, data: DatasetVersion, row_kind: s
             "dataset", f"{data} is data for {dataset.task}; {model.name} does {model.task}."
         )
     if dataset.row_kind != row_kind:
-        found = get_row_kind(dataset.task, dataset.row_kind).title
+        title = get_row_kind(dataset.task, dataset.row_kind).title
         needed = get_row_kind(dataset.task, row_kind).title
-        raise _invalid("dataset", f"{data} holds rows of {found}; rows of {needed} are needed.")
+        raise _invalid("dataset", f"{data} holds rows of {title}; rows of {needed} are needed.")
     if dataset.classification == Classification.RESTRICTED and model.shared:
         raise _invalid(
             "dataset",

@@ -1,6 +1,6 @@
-"""Rerun a job: retry one that failed from its checkpoint, or clone one with changes.
+"""Rerun a job: retry a failed one from its checkpoint, or clone one with changes.
 
-Both make a new job; the old one keeps its request, usage and records.
+Both create a new job; the old one keeps its request, usage and records.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from workers.jobs.selectors import job_get
 from workers.jobs.services import job_add, job_resource
 from workers.jobs.states import job_subject
 
-# Fields of a request of each kind that a clone may change.
+# Request fields of each kind that a clone may change.
 CHANGES: dict[str, frozenset[str]] = {
     JobKind.FINE_TUNE: frozenset(
         {"base_version", "method", "dataset_version", "hyperparameters", "resources", "priority"}
@@ -35,7 +35,7 @@ CHANGES: dict[str, frozenset[str]] = {
     JobKind.EVALUATE: frozenset({"version", "dataset_version", "max_rows", "priority"}),
 }
 
-# Parts of its request that the row of a job of each kind must hold.
+# Request fields of each kind that the row of a repeatable job contains.
 REQUESTED: dict[str, frozenset[str]] = {
     JobKind.FINE_TUNE: frozenset(
         {"model_name", "base", "method", "dataset_version", "hyperparameters"}
@@ -45,12 +45,12 @@ REQUESTED: dict[str, frozenset[str]] = {
 
 
 def is_repeatable(job: Job) -> bool:
-    """Return whether jobs of this kind are repeated, and the row holds the whole request."""
+    """Return whether the job's kind can be repeated and its row has the whole request."""
     return job.kind in REQUESTED and REQUESTED[job.kind] <= job.spec.keys()
 
 
 def request_of(job: Job) -> dict[str, Any]:
-    """Return what a repeatable job requested, by the names of the request's fields."""
+    """Return the request fields of a repeatable job by name."""
     spec = job.spec
     if job.kind == JobKind.EVALUATE:
         parts = ("version", "dataset_version", "max_rows")
@@ -67,32 +67,31 @@ def request_of(job: Job) -> dict[str, Any]:
 
 @transaction.atomic
 def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
-    """Queue again what a failed or dead job requested; a fine-tune goes on from its checkpoint, and
-    the files of a delivery whose checks came to no verdict are checked again.
+    """Queue the request of a failed or dead job again. A fine-tune continues from its checkpoint.
+    An intake whose checks ended without a verdict is checked again.
 
-    The checkpoints stay where they are until the first attempt has begun (`workers.jobs.orders`):
-    no transaction that is rolled back later leaves them in the folder of a job that does not exist.
+    The checkpoints are moved only when the first attempt begins (`workers.jobs.orders`), so that a
+    rollback cannot leave them in the folder of a job that does not exist.
 
     Raises:
         NotFound: the job does not exist, or the actor may not see it or what it needs.
         NotPermitted: the policy denies it.
-        WrongState: the job did not fail, its row lacks a part of the request, or what it needs was
-            recalled.
-        InvalidInput: jobs of this kind are not repeated, or the request no longer fits.
+        WrongState: the job did not fail, its row lacks a request field, or a version was recalled.
+        InvalidInput: jobs of this kind cannot be repeated, or the request no longer fits.
     """
     old = job_get(actor=actor, job_id=job_id)
     decision = authorize(actor=actor, action=Action.JOB_CREATE, resource=job_resource(old))
     if old.state not in (JobState.FAILED, JobState.DEAD):
         raise WrongState(
-            f"Job {old.title!r} is {old.state}; only one that failed is retried.",
+            f"Job {old.title!r} is {old.state}; only failed jobs can be retried.",
             hint="Clone it to run the same again.",
         )
     if old.kind == JobKind.INTAKE:
-        job = _checked_again(actor, old, decision)
+        job = _check_again(actor, old, decision)
     else:
-        job = _requested_again(actor, old, {})
+        job = _request_again(actor, old, {})
     if job.spec == old.spec and old.checkpoints:
-        # One that failed before it began has them where the job has them that it retried.
+        # If a retry failed before it began, its checkpoints are still with the job that it retried.
         job.continues = old.continues if old.claimed_at is None and old.continues else old.pk
         job.checkpoints = old.checkpoints
         job.save(update_fields=["checkpoints", "continues"])
@@ -109,17 +108,17 @@ def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
 
 @transaction.atomic
 def job_clone(*, actor: Principal, job_id: UUID | str, changes: Mapping[str, Any]) -> Job:
-    """Queue what a job requested, with `changes`: fields of its request by their names.
+    """Queue the request of a job with `changes`, which maps request fields to new values.
 
-    `hyperparameters` are changed one by one; other fields are replaced.
+    `hyperparameters` are merged one by one; other fields are replaced.
 
     Raises:
-        InvalidInput: a field that such a request does not have, or one that does not fit.
-        DomainError: as the request.
+        InvalidInput: a field is unknown or does not fit.
+        DomainError: see `fine_tune_request` and `evaluate_request`.
     """
     old = job_get(actor=actor, job_id=job_id)
     decision = authorize(actor=actor, action=Action.JOB_CREATE, resource=job_resource(old))
-    job = _requested_again(actor, old, changes)
+    job = _request_again(actor, old, changes)
     audit_record(
         actor=actor,
         action="job:clone",
@@ -131,12 +130,12 @@ def job_clone(*, actor: Principal, job_id: UUID | str, changes: Mapping[str, Any
     return job
 
 
-def _checked_again(actor: Principal, old: Job, decision: Authorization) -> Job:
-    """Queue the checks of a delivery again. Raises WrongState when they came to a verdict."""
+def _check_again(actor: Principal, old: Job, decision: Authorization) -> Job:
+    """Queue the checks of an intake again. Raises WrongState if they reached a verdict."""
     intake = INTAKE_STATES.locked(old.spec["intake"])
     if intake.state != IntakeState.CHECKING or intake.job_id != old.pk:
         raise WrongState(
-            f"Intake {intake.pk} is {intake.get_state_display().lower()}; it is not checked again.",
+            f"Intake {intake.pk} is {intake.get_state_display().lower()}; it cannot be rechecked.",
             hint="Deliver the files again.",
         )
     job = job_add(
@@ -152,45 +151,45 @@ def _checked_again(actor: Principal, old: Job, decision: Authorization) -> Job:
     return job
 
 
-def _requested_again(actor: Principal, old: Job, changes: Mapping[str, Any]) -> Job:
-    known = CHANGES.get(old.kind)
-    if known is None:
+def _request_again(actor: Principal, old: Job, changes: Mapping[str, Any]) -> Job:
+    fields_of_kind = CHANGES.get(old.kind)
+    if fields_of_kind is None:
         raise InvalidInput(
-            f"A job of kind {old.get_kind_display()} is not repeated.",
-            hint="Fine-tunes and evaluations are.",
+            f"A job of kind {old.get_kind_display()} cannot be repeated.",
+            hint="Fine-tunes and evaluations can.",
         )
-    if unknown := [name for name in changes if name not in known]:
+    if unknown := [name for name in changes if name not in fields_of_kind]:
         raise InvalidInput(
             f"A job of kind {old.get_kind_display()} has no such fields.",
             fields={name[:40]: ["is not a field of this request"] for name in unknown[:20]},
-            hint=f"It has {', '.join(sorted(known))}.",
+            hint=f"It has {', '.join(sorted(fields_of_kind))}.",
         )
     if not is_repeatable(old):
         raise WrongState(
-            f"Job {old.title!r} does not hold its whole request, so it is not repeated.",
-            hint="Request the work anew.",
+            f"Job {old.title!r} does not have its whole request, so it cannot be repeated.",
+            hint="Request the work again.",
         )
     before = request_of(old)
-    wanted = {**before, **changes}
-    priority = JobPriority.named(wanted.get("priority", "normal"))
-    data = dataset_version_get(actor=actor, id=wanted["dataset_version"])
+    request = {**before, **changes}
+    priority = JobPriority.named(request.get("priority", "normal"))
+    data = dataset_version_get(actor=actor, id=request["dataset_version"])
     if old.kind == JobKind.EVALUATE:
         return evaluate_request(
             actor=actor,
-            version=version_get(actor=actor, id=wanted["version"]),
+            version=version_get(actor=actor, id=request["version"]),
             dataset_version=data,
-            max_rows=wanted.get("max_rows"),
+            max_rows=request.get("max_rows"),
             priority=priority,
         )
     # The settings of another method have other names.
-    kept = before["hyperparameters"] if wanted["method"] == before["method"] else {}
+    settings = before["hyperparameters"] if request["method"] == before["method"] else {}
     return fine_tune_request(
         actor=actor,
-        model=model_get(actor=actor, name=wanted["model"]),
-        base_version=version_get(actor=actor, id=wanted["base_version"]),
-        method=wanted["method"],
+        model=model_get(actor=actor, name=request["model"]),
+        base_version=version_get(actor=actor, id=request["base_version"]),
+        method=request["method"],
         dataset_version=data,
-        hyperparameters={**kept, **changes.get("hyperparameters", {})},
-        resources=wanted.get("resources"),
+        hyperparameters={**settings, **changes.get("hyperparameters", {})},
+        resources=request.get("resources"),
         priority=priority,
     )

@@ -20,9 +20,9 @@ GIB = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Largest:
-    """The most that one job can get: devices and GiB of memory on one machine, and machines.
+    """Largest possible request of one job: devices and GiB of memory on one machine, and machines.
 
-    `memory_gib` is None where it is not known.
+    `memory_gib` is None if the memory of the machines is not configured.
     """
 
     devices: int
@@ -31,20 +31,20 @@ class Largest:
 
 
 def resources_offered() -> Largest:
-    """Return the most that a job can get here.
+    """Return the largest request that this installation can satisfy.
 
-    The settings describe the machines without a node's identity, those of Slurm included. Each
-    enrolled node has last reported its own devices and memory.
+    The settings describe machines that are not nodes, including those of Slurm. Nodes report their
+    own devices and memory.
     """
     working = (NodeState.ENROLLED, NodeState.CORDONED, NodeState.DRAINING)
     reported = list(Node.objects.filter(state__in=working).values_list("facts", flat=True))
     devices = [len(facts.get("devices", ())) for facts in reported]
     memory = [facts.get("memory_bytes", 0) // GIB for facts in reported]
-    known = settings.JOB_MAX_MEMORY_GIB
+    configured = settings.JOB_MAX_MEMORY_GIB
     return Largest(
         devices=max(settings.JOB_MAX_DEVICES, *devices, 1),
         nodes=settings.JOB_MAX_NODES,
-        memory_gib=max(known, *memory, 1) if known else None,
+        memory_gib=max(configured, *memory, 1) if configured else None,
     )
 
 
@@ -54,17 +54,17 @@ def resources_of(job: Job) -> Resources:
 
 
 def resources_checked(recipe: Recipe, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the requested resources as a job's spec keeps them; empty where none was requested.
+    """Return the requested resources in the form of a job's spec; empty if none are requested.
 
     Raises:
-        InvalidInput: malformed, more than any machine here can ever give, or several processes for
-            a recipe that one process runs; `fields` says where.
+        InvalidInput: the request is malformed, larger than any machine here, or for several
+            processes of a recipe that runs in one; `fields` says where.
     """
-    wanted = {name: value for name, value in (given or {}).items() if value is not None}
-    if not wanted:
+    requested = {name: value for name, value in (given or {}).items() if value is not None}
+    if not requested:
         return {}
     try:
-        resources = Resources.model_validate(wanted)
+        resources = Resources.model_validate(requested)
     except ValidationError as error:
         names = sorted({str(fault["loc"][0]) for fault in error.errors()})
         raise _refused(names, "It is not a number within the bounds of a job.") from error
@@ -78,13 +78,13 @@ def resources_checked(recipe: Recipe, given: Mapping[str, Any] | None) -> dict[s
     return resources.model_dump(exclude_defaults=True)
 
 
-def _refuse_more(name: str, wanted: int | None, most: int | None, amount: str) -> None:
-    if wanted is not None and most is not None and wanted > most:
+def _refuse_more(name: str, requested: int | None, most: int | None, amount: str) -> None:
+    if requested is not None and most is not None and requested > most:
         raise _refused([name], f"No job here can ever get more than {amount.format(most)}.")
 
 
 def _refused(names: list[str], sentence: str) -> InvalidInput:
     return InvalidInput(
-        f"The requested resources cannot be given: {', '.join(names)}. {sentence}",
+        f"The requested resources are not available: {', '.join(names)}. {sentence}",
         fields={f"resources.{name}": [sentence] for name in names},
     )

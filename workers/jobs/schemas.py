@@ -1,4 +1,4 @@
-"""Input about jobs: fine-tunes, evaluations, and what follows a fine-tune."""
+"""Input schemas for jobs: fine-tunes, evaluations, and the steps that follow a fine-tune."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ RowCount = Annotated[int, Field(ge=1, le=MAX_ROWS)]
 
 
 class JobResources(Schema):
-    """The machines that a job requests. Recipes that run in one process take no more than one
-    device; `minutes` stops a job that takes longer."""
+    """Machines that a job requests. Recipes that run in one process use one device at most; a job
+    that takes longer than `minutes` is stopped."""
 
     devices: int | None = Field(default=None, ge=1, le=MAX_DEVICES)
     nodes: int | None = Field(default=None, ge=1, le=MAX_NODES)
@@ -49,8 +49,8 @@ class ChainStep(Schema):
 
 
 class ChainRelease(Schema):
-    """The release draft at the end of a chain. Without `departments`, that of the model; without
-    `deployment_name`, the model's name."""
+    """Release draft at the end of a chain. `departments` defaults to that of the model, and
+    `deployment_name` to the model's name."""
 
     environment: Choice[Environment]
     departments: list[Annotated[Slug, Field(max_length=DEPARTMENT_MAX)]] | None = Field(
@@ -93,7 +93,7 @@ class NewEvaluation(Schema):
 
 
 class JobFilter(Filter):
-    """Filters of the list."""
+    """Filters of the list of jobs."""
 
     state: JobState | None = None
     kind: JobKind | None = None
@@ -109,7 +109,7 @@ class JobPriorityChange(Schema):
 
 
 class JobChanges(Schema):
-    """Fields to change; a fine-tune and an evaluation have those of their requests."""
+    """Request fields to change; a fine-tune and an evaluation accept different ones."""
 
     base_version: Id | None = None
     version: Id | None = None
@@ -122,8 +122,8 @@ class JobChanges(Schema):
 
 
 class NewPromptVersion(Schema):
-    """A prompt on a base version: `system`, `template`, `variables`, `examples` and `decoding` in
-    `document`."""
+    """A prompt on a base version. `document` has `system`, `template`, `variables`, `examples` and
+    `decoding`."""
 
     model: Name
     base_version: Id

@@ -1,4 +1,4 @@
-"""Reads of jobs, as far as the actor may see them, and of the work that waits."""
+"""Read jobs that the actor may see, and the backlog of the platform."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ WAITING = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
 
 
 def jobs_visible_to(actor: Principal) -> QuerySet[Job]:
-    """Jobs that the actor may see, newest first."""
+    """Return the jobs that the actor may see, newest first."""
     jobs = Job.objects.select_related("department", "created_by")
     return visible_to(actor, Action.JOB_VIEW, jobs, resource_type="job")
 
 
 def job_get(*, actor: Principal, job_id: UUID | str) -> Job:
-    """One job.
+    """Return one job.
 
     Raises:
-        NotFound: it does not exist, or the actor may not see it.
+        NotFound: the job does not exist, or the actor may not see it.
     """
     try:
-        wanted = UUID(str(job_id))
+        key = UUID(str(job_id))
     except ValueError as error:
         raise NotFound(f"There is no job {str(job_id)[:60]!r}.") from error
-    found = jobs_visible_to(actor).filter(pk=wanted).first()
-    if found is None:
-        raise NotFound(f"There is no job {wanted}.")
-    return found
+    job = jobs_visible_to(actor).filter(pk=key).first()
+    if job is None:
+        raise NotFound(f"There is no job {key}.")
+    return job
 
 
 def job_events(job: Job, after: int = 0) -> QuerySet[JobEvent]:
-    """The job's log lines and curve points with an id over `after`, oldest first."""
+    """Return log lines and curve points whose ID is greater than `after`, oldest first."""
     return job.events.filter(pk__gt=after).order_by("pk")
 
 
 def attempt_logs(*, actor: Principal, job: Job) -> QuerySet[AttemptLog]:
-    """Return the last lines of failed attempts of a job that the actor sees, oldest first.
+    """Return the logs of failed attempts of a job that the actor sees, oldest first.
 
-    They may hold training data: none for actors outside of the job's department.
+    They may contain training data, so actors outside the job's department get none.
     """
     if job.department.slug not in actor.departments:
         return AttemptLog.objects.none()
@@ -60,7 +60,7 @@ def attempt_logs(*, actor: Principal, job: Job) -> QuerySet[AttemptLog]:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """`jobs` are (state, how many, the oldest's creation); `usage` is None without a broker."""
+    """Waiting work. `jobs`: (state, count, creation of oldest); `usage`: None without a broker."""
 
     jobs: list[tuple[str, int, datetime]]
     usage: int | None
@@ -72,7 +72,7 @@ def _client(url: str) -> redis.Redis:
 
 
 def backlog() -> Backlog:
-    """Return what waits on the whole platform; for pages of those who see all of it."""
+    """Return the waiting work of the whole platform, for people who may see all of it."""
     rows = (
         Job.objects.filter(state__in=WAITING)
         .order_by()

@@ -1,4 +1,4 @@
-"""Services of jobs for people, and every job service by name for its callers."""
+"""Services that create, prioritize and cancel jobs; re-exports the services of workers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ __all__ = [
 
 
 def job_resource(job: Job) -> Resource:
-    """The job as policy sees it."""
+    """Return the job as a resource for policy decisions."""
     return Resource(type="job", id=str(job.pk), name=job.title, department=job.department.slug)
 
 
@@ -66,10 +66,10 @@ def job_create(
     spec: dict[str, Any],
     priority: JobPriority = JobPriority.NORMAL,
 ) -> Job:
-    """Queue work for a department; dispatched once the transaction commits.
+    """Queue a job for a department, and dispatch it once the transaction commits.
 
     Raises:
-        NotPermitted: the policy denies it, or a high priority, or the actor is no person.
+        NotPermitted: the policy denies the job or its high priority, or the actor is not a person.
     """
     decision = authorize(
         actor=actor,
@@ -105,13 +105,13 @@ def job_add(
     delivered: dict[str, Any] | None = None,
     decision: Authorization | None = None,
 ) -> Job:
-    """`job_create` for a caller who has authorized the actor for what the job is part of.
+    """Queue a job without authorization: the caller has authorized the actor for the whole request.
 
     With `delivered`, its result, the job needs no worker: the controller registers it next.
 
     Raises:
-        NotPermitted: the actor is no person.
-        QuotaExceeded: a budget of the department or the organization has no room; says which.
+        NotPermitted: the actor is not a person.
+        QuotaExceeded: a budget of the department or the organization has no room left; says which.
         Unavailable: the quota store does not answer.
     """
     if actor.person_id is None:
@@ -133,7 +133,7 @@ def job_add(
         title=title[:200],
         spec=spec,
         created_by_id=actor.person_id,
-        **_beginning(delivered),
+        **_initial(delivered),
     )
     try:
         budget_reserve(job)
@@ -161,7 +161,7 @@ def job_add(
     return job
 
 
-def _beginning(delivered: dict[str, Any] | None) -> dict[str, Any]:
+def _initial(delivered: dict[str, Any] | None) -> dict[str, Any]:
     now = timezone.now()
     if delivered is not None:
         return {
@@ -183,13 +183,13 @@ def job_prioritize(*, actor: Principal, job_id: UUID | str, priority: JobPriorit
     """Set the priority of a queued job.
 
     Raises:
-        NotFound: it does not exist, or the actor may not see it.
+        NotFound: the job does not exist, or the actor may not see it.
         NotPermitted: the policy denies it.
         WrongState: the job is not queued.
     """
-    seen = job_get(actor=actor, job_id=job_id)
-    decision = authorize(actor=actor, action=Action.JOB_PRIORITIZE, resource=job_resource(seen))
-    job = job_lock(seen.pk)
+    job = job_get(actor=actor, job_id=job_id)
+    decision = authorize(actor=actor, action=Action.JOB_PRIORITIZE, resource=job_resource(job))
+    job = job_lock(job.pk)
     if job.state != JobState.QUEUED:
         raise WrongState(
             f"Job {job.title!r} is {job.state}; only a queued job has a priority to change."
@@ -209,16 +209,16 @@ def job_prioritize(*, actor: Principal, job_id: UUID | str, priority: JobPriorit
 
 @transaction.atomic
 def job_cancel(*, actor: Principal, job_id: UUID | str) -> Job:
-    """End a queued or paused job now; ask the worker of a running one to stop.
+    """Cancel a queued or paused job now; request the worker of a running one to stop.
 
     Raises:
-        NotFound: it does not exist, or the actor may not see it.
+        NotFound: the job does not exist, or the actor may not see it.
         NotPermitted: the policy denies it.
-        WrongState: it has delivered its result, or is over.
+        WrongState: the job has delivered its result, or is over.
     """
-    seen = job_get(actor=actor, job_id=job_id)
-    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(seen))
-    job = job_lock(seen.pk)
+    job = job_get(actor=actor, job_id=job_id)
+    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(job))
+    job = job_lock(job.pk)
     if job.state in (JobState.QUEUED, JobState.PAUSED):
         paused = job.state == JobState.PAUSED
         return job_move(

@@ -1,4 +1,4 @@
-"""The state machine of a job: one table, and the one function that moves a job along it."""
+"""State machine of a job: the transition table and the only function that applies it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _BAD = frozenset({JobState.FAILED, JobState.DEAD})
 
 
 def job_subject(job: Job) -> Subject:
-    """The job as the audit log names it."""
+    """Return the job as a subject of audit events."""
     return Subject(type="job", id=str(job.pk), name=job.title)
 
 
@@ -76,7 +76,7 @@ def job_audit(
     verb: str = "",
     **data: Any,
 ) -> None:
-    """Record one transition in the transaction that makes it, as `verb` or that of the state."""
+    """Record a transition in its own transaction, as action `verb` (default: that of the state)."""
     with background(f"job-{job.pk}", actor):
         audit_record(
             actor=actor,
@@ -103,18 +103,17 @@ def job_move(
 ) -> Job:
     """Lock the job, re-check its state, set `to` and `changes`, and audit.
 
-    The event's action is that of the state, unless a `verb` is given. A terminal job's working
-    folder is removed after the commit; the checkpoints of one that failed are kept for a week, for
-    a retry.
+    `verb` overrides the action that the event has for the state. The working folder of a terminal
+    job is removed after the commit; checkpoints of a failed job are kept for a week, for a retry.
 
     Raises:
-        WrongState: the job's state does not lead to `to`.
+        WrongState: the job cannot move from its state to `to`.
     """
     job = job_lock(job_id)
-    changes = {**_follows(to), **changes}
+    changes = {**_columns(to), **changes}
     for name, value in changes.items():
         setattr(job, name, value)
-    # Only these columns: a worker's database role may not write what was requested, nor for whom.
+    # Only these columns: a worker's database role may not write the request or its department.
     before = JOB_STATES.save_state(job, to, list(changes))
     budget_follow(job, before=before)
     job_audit(job, actor=actor, to=to, reason=reason, decision=decision, verb=verb)
@@ -127,15 +126,15 @@ def job_move(
 
 
 def attempt_ended(job: Job, reason: str, *, attempt: int = 0) -> None:
-    """Add a line to the job's log that says why an attempt ended, by default the present one."""
+    """Log why an attempt of the job ended; `attempt` defaults to the current one."""
     line = f"Attempt {attempt or job.attempt} ended. {reason}"
     JobEvent.objects.create(
         job=job, attempt=attempt or job.attempt, message=line[:MESSAGE_CHARACTERS]
     )
 
 
-def _follows(to: JobState) -> dict[str, Any]:
-    """Return the columns that each move to this state sets."""
+def _columns(to: JobState) -> dict[str, Any]:
+    """Return the columns that every transition to this state sets."""
     if to is JobState.RUNNING:
         return {}
     now = timezone.now()

@@ -1,6 +1,4 @@
-"""Work of the controller on jobs every second, so that nothing lost by a broker or worker stays
-lost.
-"""
+"""The controller's work on jobs every second, which repairs losses of the broker or of workers."""
 
 from __future__ import annotations
 
@@ -26,16 +24,16 @@ from workers.jobs.states import job_move
 
 logger = logging.getLogger(__name__)
 BATCH = 100
-# Messages only wake workers, so that more of them than workers would be of no use.
+# Messages only wake workers, so more messages than workers are useless.
 MESSAGES_WAITING = 100
 _CONTROLLER = service_principal("controller")
 
 
 def work_folders_expire() -> int:
-    """Remove the folders of jobs that ended `KEPT_DAYS` days ago, and the last lines that attempts
-    printed before that; returns how many folders.
+    """Remove folders of jobs that ended more than `KEPT_DAYS` days ago, and attempt logs of that
+    age; return the number of folders.
 
-    Those that a retry goes on from are kept until it has begun.
+    A folder that a retry continues from is kept until the retry has begun.
     """
     late = timezone.now() - timedelta(days=workspace.KEPT_DAYS)
     AttemptLog.objects.filter(at__lt=late).delete()
@@ -52,11 +50,11 @@ def work_folders_expire() -> int:
 
 
 def job_sweep() -> int:
-    """Take back what expired, dispatch what is due, finish what was delivered, and preempt a job
-    where the first in line has waited for too long.
+    """Take back jobs with expired leases, dispatch due ones, finish delivered ones, and preempt one
+    if the first in line has waited for too long.
 
     Returns:
-        How many jobs it acted on.
+        The number of jobs that changed.
     """
     acted = _take_back_expired() + _dispatch_due() + jobs_finish_due()
     intakes_settle()
@@ -90,9 +88,9 @@ def _take_back_expired() -> int:
 
 
 def _dispatch_due() -> int:
-    """Send messages for queued jobs whose department has room, as long as few wait in the queue.
+    """Send messages for queued jobs whose department has room, while few messages wait.
 
-    A job of a full department stays due, so that it is sent as soon as another one ends.
+    A job of a full department stays due: its message is sent once another job ends.
     """
     now = timezone.now()
     with transaction.atomic():
@@ -106,5 +104,5 @@ def _dispatch_due() -> int:
             job.dispatch_after = now + timedelta(seconds=backoff_s(job.dispatches))
             job.dispatches += 1
         Job.objects.bulk_update(due, ["dispatch_after", "dispatches"])
-    # With the broker away the first one says so; the rest come due again.
+    # If the broker is unreachable, the first call logs it; the rest come due again.
     return sum(1 for _ in takewhile(lambda job: dispatch_job(job.pk), due))

@@ -15,7 +15,7 @@ BASE_KINDS = (VersionKind.BASE, VersionKind.FULL)
 
 
 def base_tasks(task: str, recipe: Recipe) -> frozenset[str]:
-    """Return the tasks whose models `recipe` can make a model for `task` from."""
+    """Return the tasks whose models can be the base of a model that `recipe` makes for `task`."""
     return recipe.bases or frozenset({task})
 
 

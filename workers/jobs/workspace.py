@@ -11,22 +11,22 @@ from uuid import UUID
 from django.conf import settings
 
 logger = logging.getLogger(__name__)
-# For so long the checkpoints of a failed or paused job are kept.
+# Days for which the checkpoints of a failed or paused job are kept.
 KEPT_DAYS = 7
 
 
 def job_folder(job_id: UUID) -> Path:
-    """Everything of one job; removed when it is over."""
+    """Return the folder of a job, which is removed when the job is over."""
     return Path(settings.DATA_DIR) / "work" / str(job_id)
 
 
 def attempt_folder(job_id: UUID, fence: int) -> Path:
-    """Return the folder that one holder of the lease reads and writes, and no other."""
+    """Return the folder that only this holder of the lease reads and writes."""
     return job_folder(job_id) / str(fence)
 
 
 def inputs_folder(job_id: UUID, fence: int) -> Path:
-    """The attempt's own verified copy of what it reads."""
+    """Return the folder of the attempt's own verified copies of its inputs."""
     return attempt_folder(job_id, fence) / "inputs"
 
 
@@ -36,12 +36,12 @@ def output_folder(job_id: UUID, fence: int) -> Path:
 
 
 def checkpoints_folder(job_id: UUID) -> Path:
-    """Shared by all attempts, so that a later one resumes."""
+    """Return the folder of checkpoints, which all attempts of the job share to resume."""
     return job_folder(job_id) / "checkpoints"
 
 
 def discard(job_id: UUID, *, keep_checkpoints: bool = False) -> None:
-    """Remove what is left of a job that is over; its checkpoints may be kept for a retry."""
+    """Remove the folder of a job that is over; optionally keep its checkpoints for a retry."""
     if not keep_checkpoints:
         shutil.rmtree(job_folder(job_id), ignore_errors=True)
         return
@@ -52,7 +52,7 @@ def discard(job_id: UUID, *, keep_checkpoints: bool = False) -> None:
 
 
 def checkpoints_move(old: UUID, new: UUID) -> None:
-    """Move the checkpoints of one job to another that has none; without them it starts over."""
+    """Move checkpoints from job `old` to `new` if that has none; on failure, `new` starts over."""
     if checkpoints_folder(new).exists():
         return
     try:
@@ -64,8 +64,8 @@ def checkpoints_move(old: UUID, new: UUID) -> None:
 
 def folders() -> list[UUID]:
     """Return the jobs that have a folder."""
-    found = []
+    jobs = []
     for path in (Path(settings.DATA_DIR) / "work").glob("*"):
         with contextlib.suppress(ValueError):
-            found.append(UUID(path.name))
-    return found
+            jobs.append(UUID(path.name))
+    return jobs

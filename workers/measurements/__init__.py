@@ -1,1 +1,1 @@
-"""Figures that the controller measures, and the web process shows to Prometheus."""
+"""Figures that the controller measures and the web process shows to Prometheus."""

@@ -11,8 +11,9 @@ from typing import Any
 
 @dataclass(slots=True)
 class LoopFigures:
-    """`succeeded_at` is in seconds since the epoch; before the first success, the loop's start.
-    `last_s` is how long the last round took; `failing` counts the failures since the last success.
+    """`succeeded_at` is the last success, or before it the loop's start, in seconds since the
+    epoch. `last_s` is the duration of the last round; `failing` counts failures since the last
+    success.
     """
 
     every_s: float
@@ -22,7 +23,7 @@ class LoopFigures:
 
 
 class LoopTimes:
-    """The figures of each loop of this process. A loop writes its own, and another thread reads."""
+    """Figures of each loop of this process. Each loop writes its own; another thread reads them."""
 
     def __init__(self) -> None:
         self._figures: dict[str, LoopFigures] = {}
@@ -44,5 +45,5 @@ class LoopTimes:
             figures.last_s = time.monotonic() - started
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        """Return the figures by the loop's name, as JSON."""
+        """Return the figures by name of the loop, as JSON."""
         return {name: asdict(each) for name, each in dict(self._figures).items()}

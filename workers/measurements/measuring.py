@@ -1,4 +1,4 @@
-"""Measure jobs, the artifact store and the controller's loops, and keep the figures."""
+"""Measure jobs, the artifact store and the controller's loops, and store the figures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from workers.storage.inspection import store_contents, store_faults
 
 JOBS, REPLICAS, STORE, SOFTWARE = "jobs", "replicas", "store", "software"
 LOOPS, CODE = "loops@", "code@"
-# A controller that reported nothing for this long is gone.
+# A controller without a report for this time counts as gone.
 LOOPS_KEPT = timedelta(minutes=10)
 LATELY = timedelta(hours=1)
 QUANTILES = (0.5, 0.95)
@@ -44,8 +44,8 @@ _ENDED = """
 
 
 def jobs_measure() -> None:
-    """Count jobs by kind and state: those that are not over with the age of the oldest, and those
-    that ended in the last hour with quantiles of their waiting and running times in seconds."""
+    """Count jobs by kind and state: unfinished ones with the age of the oldest, and those of the
+    last hour with quantiles of their waiting and running times in seconds."""
     waiting = (
         Job.objects.filter(state__in=WAITING)
         .order_by()
@@ -82,33 +82,33 @@ def _began(row: Any) -> Any:
 
 
 def replicas_measure() -> None:
-    """Count the replicas of each live deployment: wanted, ready, and those that are still to come.
+    """Count the replicas of each live deployment: wanted, ready and pending.
 
-    One that leaves its worker counts as ready until it is gone.
+    A replica that leaves its worker counts as ready until it is gone.
     """
     ready = Count("replicas", filter=Q(replicas__state=ReplicaState.READY))
     rows = Deployment.objects.filter(state__in=LIVE).order_by().annotate(ready=ready)
-    found = rows.values_list("name", "replicas_wanted", "ready")
+    counts = rows.values_list("name", "replicas_wanted", "ready")
     Measurement.keep(
         REPLICAS,
         {
             name: {"wanted": wanted, "ready": many, "pending": max(0, wanted - many)}
-            for name, wanted, many in found
+            for name, wanted, many in counts
         },
     )
 
 
 def store_measure() -> None:
-    """Count what is in the artifact store, and the files that are missing or of another size.
+    """Count the contents of the artifact store, and files that are missing or have a wrong size.
 
-    It lists the whole store twice, so that it is for a duty that runs a few times a day. A store
-    that does not answer leaves the figures as they were.
+    This lists the whole store twice, so it should run only a few times a day. If the store does not
+    answer, the figures do not change.
     """
     try:
         contents = store_contents()
         faults = Counter(fault.kind.value for fault in store_faults(hashes=False))
     except DomainError:
-        # `assay_store_up` says so.
+        # The metric `assay_store_up` shows the failure.
         return
     Measurement.keep(
         STORE,
@@ -122,26 +122,26 @@ def store_measure() -> None:
 
 
 def loops_measure(times: LoopTimes) -> None:
-    """Keep the figures of this process's loops and the packages of tasks that it runs, and forget
-    those of processes that are gone."""
+    """Store the figures of this process's loops and its packages of tasks, and delete those of
+    processes that are gone."""
     process = f"{socket.gethostname()[:80]}:{os.getpid()}"
-    gone = timezone.now() - LOOPS_KEPT
+    oldest = timezone.now() - LOOPS_KEPT
     for kind, figures in ((LOOPS, times.figures()), (CODE, codes_here())):
         Measurement.keep(f"{kind}{process}", figures)
-        Measurement.objects.filter(name__startswith=kind, measured_at__lt=gone).delete()
+        Measurement.objects.filter(name__startswith=kind, measured_at__lt=oldest).delete()
 
 
 def loops_together(reports: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, float]]:
-    """Return the figures of each loop over all controllers, from the one that succeeded last."""
+    """Return the figures of each loop, from the controller where it succeeded last."""
     together: dict[str, dict[str, float]] = {}
     for report in reports:
         for name, figures in report.items():
-            known = together.get(name)
-            if known is None or figures["succeeded_at"] > known["succeeded_at"]:
+            latest = together.get(name)
+            if latest is None or figures["succeeded_at"] > latest["succeeded_at"]:
                 together[name] = figures
     return together
 
 
 def age_s(moment: float) -> float:
-    """Seconds since `moment`, which is in seconds since the epoch; 0 if it is to come."""
+    """Return the seconds since `moment` (seconds since the epoch); 0 if it is in the future."""
     return max(0.0, time.time() - moment)

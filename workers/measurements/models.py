@@ -1,4 +1,4 @@
-"""One row for each subject that is measured."""
+"""Table of the latest measurements, one row for each subject."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from django.utils import timezone
 
 
 class Measurement(models.Model):
-    """The last figures of one subject, such as `jobs` or `store`.
+    """Latest figures of one subject, such as `jobs` or `store`.
 
-    `/metrics` shows what stands here. A scrape computes nothing, however large jobs or store are.
-    Figures of loops have a row for each controller, `loops@…`: a second one may stand by. So have
-    the packages of tasks that it runs, `code@…`.
+    `/metrics` shows these rows, so that a scrape computes nothing, however many jobs or files there
+    are. Each controller (a second one may be on standby) has its own rows: `loops@…` for its loops,
+    and `code@…` for its packages of tasks.
     """
 
     name = models.CharField(max_length=120, primary_key=True)

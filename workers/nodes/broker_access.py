@@ -1,9 +1,9 @@
-"""The broker's user of each node, kept by the controller: its passwords, queues and streams.
+"""Maintain a user on the broker for each node: its passwords, queues and streams.
 
-The rows are the truth: a node in use has a user while its session lasts, with the hash of the
-session's password, and the queues of the deployments that are placed on its workers. A round brings
-the broker to that, also after it has forgotten everything. Web processes, which make the passwords,
-have no right to change users.
+The database is authoritative: a node in use has a user while its session lasts, with the hash of
+the session's password and access to the queues of deployments on its workers. Each round of the
+controller restores this state, even after the broker has lost its data. Web processes make the
+passwords but may not change users.
 """
 
 from __future__ import annotations
@@ -39,37 +39,38 @@ from workers.wire import (
 
 logger = logging.getLogger(__name__)
 _PREFIX = "assay_node_"
-# Keys that one SCAN looks at.
+# Number of keys that one SCAN examines.
 _SCANNED = 1000
-# Commands that client libraries send by themselves, and the notices that a node hears.
+# Commands that client libraries send by themselves, and subscriptions.
 _COMMANDS = (
     "auth hello ping echo select quit reset client|setinfo client|setname client|id "
     "subscribe unsubscribe"
 )
-# A renewed session's password is valid for so long, for processes that have not read the new one.
+# Time for which the password of a renewed session stays valid, for processes that have not read the
+# new one yet.
 _RENEWED_FOR = timedelta(seconds=60)
-# Until such a copy ends, its worker may still read the queue.
+# States of copies whose worker may still read the queue.
 _HELD = (ReplicaState.LOADING, ReplicaState.READY)
 
 
 def broker_user(realm: str) -> str:
-    """Return the name of a node's user."""
+    """Return the name of a node's user on the broker."""
     return f"{_PREFIX}{realm}"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The user of one node: hashes of its passwords, and the deployments whose queues it reads."""
+    """A node's user: hashes of its passwords, and deployments whose queues it may read."""
 
     realm: str
     passwords: frozenset[str]
     deployments: frozenset[int]
 
     def rules(self) -> list[str]:
-        """Return the rules of ACL SETUSER, which replace all that the user had.
+        """Return the rules for ACL SETUSER, which replace all earlier rules of the user.
 
-        A command must be allowed for all of its keys by one of the parts in parentheses, so that,
-        for example, no queue can be made a key of another type, or expire.
+        One part in parentheses must allow a command for all of its keys. So, for example, the node
+        cannot replace a queue by a key of another type, or let it expire.
         """
         queues = [deployment_queue(pk) for pk in sorted(self.deployments)]
         parts = (
@@ -97,7 +98,7 @@ def _part(commands: str, kind: str, keys: Collection[str]) -> str:
 
 
 def accesses_wanted() -> dict[str, Access]:
-    """Return the users that the broker should have, by name, in four queries."""
+    """Return the users that the broker should have, by name, with four queries."""
     now = timezone.now()
     rows = NodeSession.objects.filter(node__state__in=WORKING).exclude(broker_sha256="")
     present = rows.filter(ended_at=None, expires_at__gt=now).select_related("node")
@@ -105,19 +106,19 @@ def accesses_wanted() -> dict[str, Access]:
     passwords: dict[int, set[str]] = defaultdict(set)
     for node_id, digest in renewed.values_list("node_id", "broker_sha256"):
         passwords[node_id].add(digest)
-    held = _deployments_held()
+    deployments = _deployments_held()
     return {
         broker_user(session.node.realm): Access(
             realm=session.node.realm,
             passwords=frozenset({session.broker_sha256, *passwords[session.node_id]}),
-            deployments=frozenset(held[session.node.name]),
+            deployments=frozenset(deployments[session.node.name]),
         )
         for session in present
     }
 
 
 def _renewed() -> QuerySet[NodeSession]:
-    """Return sessions that their own machine renewed in time, since its node was enrolled last."""
+    """Return sessions that their own machine renewed in time since the node's last enrollment."""
     return NodeSession.objects.filter(
         ended_as=SessionEnd.RENEWED,
         ended_at__lt=F("expires_at"),
@@ -126,23 +127,22 @@ def _renewed() -> QuerySet[NodeSession]:
 
 
 def _deployments_held() -> dict[str, set[int]]:
-    """Return the deployments that are placed on a node's workers, or that they still hold."""
+    """Return, by node, deployments that are placed on its workers or still loaded there."""
     placed = Placement.objects.filter(worker__contains="/")
     copies = Replica.objects.filter(worker__contains="/", state__in=_HELD)
-    found: dict[str, set[int]] = defaultdict(set)
+    deployments: dict[str, set[int]] = defaultdict(set)
     for rows in (placed, copies):
         for worker, pk in rows.values_list("worker", "deployment_id"):
-            found[worker.partition("/")[0]].add(pk)
-    return found
+            deployments[worker.partition("/")[0]].add(pk)
+    return deployments
 
 
 class BrokerAccess:
-    """Rounds of the controller. Keeps what it has told the broker, so that a round without changes
-    is one command.
+    """Rounds of the controller. Remembers the users that it has set, so that a round without
+    changes costs one command.
 
     Args:
-        told_for_s: Tell the broker everything again after so long: it may have come back with users
-            of an earlier time.
+        told_for_s: Set all users again after this time: the broker may have reloaded old ones.
     """
 
     def __init__(self, client: redis.Redis, told_for_s: float = 60.0) -> None:
@@ -152,46 +152,46 @@ class BrokerAccess:
         self._told_at = time.monotonic()
 
     def run(self) -> int:
-        """Bring the broker's users of nodes to what the rows say; return how many changed.
+        """Make the broker's users of nodes match the database; return the number of changes.
 
         Raises:
-            redis.RedisError: the broker does not answer, or lets the controller make no users.
+            redis.RedisError: the broker does not answer, or denies the controller the change.
         """
-        wanted = accesses_wanted()
+        accesses = accesses_wanted()
         if time.monotonic() - self._told_at >= self._told_for_s:
             self._told.clear()
             self._told_at = time.monotonic()
         try:
-            there = self._there()
+            users = self._users()
         except redis.exceptions.NoPermissionError:
-            if wanted:
+            if accesses:
                 raise
             return 0
-        gone = there - wanted.keys()
-        for name in gone:
+        surplus = users - accesses.keys()
+        for name in surplus:
             self._told.pop(name, None)
             self._in_one_step(("ACL SETUSER", name, "reset"), ("CLIENT KILL", "USER", name))
         changed = [
             name
-            for name, access in wanted.items()
-            if name not in there or self._told.get(name) != access
+            for name, access in accesses.items()
+            if name not in users or self._told.get(name) != access
         ]
         for name in changed:
-            self._tell(name, wanted[name], before=self._passwords(name) if name in there else ())
-        for name in gone:
-            # It is listed until its keys are gone, so that a round that fails here is repeated.
+            self._set(name, accesses[name], before=self._passwords(name) if name in users else ())
+        for name in surplus:
+            # The user remains until its keys are gone, so that a round that fails here is repeated.
             self._unlink_keys(name.removeprefix(_PREFIX))
             self._command("ACL DELUSER", name)
             logger.info("The broker's user %s was removed", name)
-        return len(gone) + len(changed)
+        return len(surplus) + len(changed)
 
-    def _there(self) -> set[str]:
-        found = {_text(name) for name in self._command("ACL USERS")}
-        return {name for name in found if name.startswith(_PREFIX)}
+    def _users(self) -> set[str]:
+        names = {_text(name) for name in self._command("ACL USERS")}
+        return {name for name in names if name.startswith(_PREFIX)}
 
     def _passwords(self, name: str) -> set[str]:
-        found: Any = self._client.acl_getuser(name)
-        return {_text(digest).removeprefix("#") for digest in (found or {}).get("passwords", ())}
+        user: Any = self._client.acl_getuser(name)
+        return {_text(digest).removeprefix("#") for digest in (user or {}).get("passwords", ())}
 
     def _command(self, *words: str) -> Any:
         return self._client.execute_command(*words)  # type: ignore[no-untyped-call]
@@ -203,9 +203,9 @@ class BrokerAccess:
             step.execute()
 
     def _unlink_keys(self, realm: str) -> None:
-        """Free what the node's user could make: streams of replies, and signs of life."""
-        made = (reply_stream("assay:reply:*", realm), alive_key(worker_address(realm, "*")))
-        for pattern in made:
+        """Delete the keys that a node's user could create: reply streams and signs of life."""
+        patterns = (reply_stream("assay:reply:*", realm), alive_key(worker_address(realm, "*")))
+        for pattern in patterns:
             cursor, first = 0, True
             while cursor or first:
                 cursor, keys = self._client.scan(cursor, match=pattern, count=_SCANNED)
@@ -214,14 +214,14 @@ class BrokerAccess:
                     self._client.unlink(*keys)
         self._client.unlink(presence_key(realm))
 
-    def _tell(self, name: str, access: Access, before: Collection[str]) -> None:
+    def _set(self, name: str, access: Access, before: Collection[str]) -> None:
         lost = set(before) - access.passwords
         renewed = _renewed().filter(broker_sha256__in=lost)
-        # Another machine has the key now, or a session came to its end.
+        # Another machine has the key now, or a session has ended.
         ends = bool(lost) and renewed.count() < len(lost)
         kill = (("CLIENT KILL", "USER", name),) if ends else ()
-        # Once the password is gone, a later round could not tell that connections made with it are
-        # still open.
+        # In one step: once the password is removed, a later round could not know that connections
+        # which used it are still open.
         self._in_one_step(("ACL SETUSER", name, *access.rules()), *kill)
         self._told[name] = access
         if ends:

@@ -1,8 +1,8 @@
-"""Commands of nodes that the broker denied, read from its log by the controller.
+"""Commands of nodes that the broker denied, read from its ACL log by the controller.
 
-A node's workers use only what their user may, so each one is a fault or the sign of an intruder.
-The broker counts repetitions in one entry, keeps at most 128 entries, and forgets them when it
-restarts. A node that causes many different ones can push those of others out of the log.
+A node's workers use only permitted commands, so a denial is a fault or a sign of an intruder. The
+broker counts repetitions in one entry, keeps at most 128 entries, and loses them at a restart. A
+node with many different denials can push those of other nodes out of the log.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from workers.nodes.states import node_lock, node_subject
 from workers.wire import deployment_queue
 
 ACTION = "node:broker_denied"
-# A command that was denied again within this time is no new event; the alarm stays raised for it.
+# A command that is denied again within this time writes no new event; its alarm lasts this long.
 ALARM_FOR = timedelta(hours=1)
-# Commands are shown so long after they were denied last.
+# Time for which a command is shown after its last denial.
 SHOWN_FOR = timedelta(days=1)
 _ENTRIES = 128
 _LONGEST, _AT_ONCE, _TARGET = 2000, 64 * 1024, 100
-# Different commands that are kept of a node.
+# Most different commands that are stored for a node.
 _COMMANDS = 16
 _OTHERS = "other commands"
 _CONTROLLER = service_principal("controller")
 _TIMEOUT_S = 10.0
-# Entries of the log that were counted already, by their ID.
+# Name of the row with entries of the log that were already counted, by ID.
 _COUNTED = "broker-log"
 _NAME = re.compile(r"[a-z|_-]{1,40}")
 _QUEUE = re.compile(re.escape(deployment_queue(0))[:-1] + r"(\d{1,18})")
@@ -47,7 +47,7 @@ _COMMAND = re.compile(r"(?:^| )cmd=(\S+)")
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """One command that a node was denied: how often, last when, and for which key or channel."""
+    """A denied command: number of denials, time of the last one, and its key or channel."""
 
     command: str
     count: int
@@ -59,49 +59,49 @@ class Denial:
 
 
 def node_denials(node: Node, within: timedelta) -> list[Denial]:
-    """Return the commands that a node was denied in the last time, latest first."""
+    """Return a node's commands that were denied `within` the last time span, latest first."""
     since = timezone.now() - within
-    found = [
+    denials = [
         Denial(command, each["count"], datetime.fromisoformat(each["last_at"]), each["target"])
         for command, each in node.broker_denials.items()
     ]
-    recent = [each for each in found if each.last_at > since]
+    recent = [each for each in denials if each.last_at > since]
     return sorted(recent, key=lambda each: each.last_at, reverse=True)
 
 
 def denials_total(node: Node) -> int:
-    """Return how many commands the broker has denied to a node since it joined."""
+    """Return the number of denials of a node since it joined."""
     return sum(each["count"] for each in node.broker_denials.values())
 
 
 def broker_denials_record() -> int:
-    """Count what the broker has denied to nodes since the last round; return how many commands.
+    """Record the denials of nodes since the last round; return their number.
 
-    A command that a node was not denied within the last hour is an event of the audit log.
+    A command without a denial in the last hour writes an audit event.
 
     Raises:
-        redis.RedisError, OSError: the broker does not answer, or does not show its log.
+        redis.RedisError, OSError: the broker does not answer, or denies access to its log.
     """
     nodes = {broker_user(node.realm): node for node in Node.objects.exclude(public_key="")}
     if not nodes:
         return 0
     with broker_client(socket_timeout=_TIMEOUT_S, protocol=2) as client:
         # The broker lists the latest first.
-        listed = reversed(_log(client))
-    entries = [entry for fields in listed if (entry := _entry(fields)) is not None]
-    found: dict[str, list[Denial]] = {}
+        log = reversed(_log(client))
+    entries = [entry for fields in log if (entry := _entry(fields)) is not None]
+    by_node: dict[str, list[Denial]] = {}
     with transaction.atomic():
         for user, denial in _new(entries):
-            if user in nodes and not _held(nodes[user], denial):
-                found.setdefault(nodes[user].name, []).append(denial)
-        for name, denials in sorted(found.items()):
+            if user in nodes and not _is_withdrawn(nodes[user], denial):
+                by_node.setdefault(nodes[user].name, []).append(denial)
+        for name, denials in sorted(by_node.items()):
             _keep(name, denials)
-    return sum(denial.count for denials in found.values() for denial in denials)
+    return sum(denial.count for denials in by_node.values() for denial in denials)
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An entry of the log. Its key and the counts tell what is new."""
+    """An entry of the log. Its key and counts show which denials are new."""
 
     key: str
     user: str
@@ -111,14 +111,14 @@ class _Entry:
 def _log(client: redis.Redis) -> list[list[Any]]:
     """Return the entries of the log, with long values cut off.
 
-    A node chooses names of keys, of up to 512 MiB each, and redis-py would hold them all.
+    Nodes choose names of keys, up to 512 MiB each, and redis-py would keep them all in memory.
     """
     connection: Any = client.connection_pool.get_connection()
     try:
         connection.send_command("ACL", "LOG", _ENTRIES)
         with connection._sock.makefile("rb") as stream:
-            found: list[list[Any]] = _reply(stream)
-            return found
+            entries: list[list[Any]] = _reply(stream)
+            return entries
     finally:
         connection.disconnect()
 
@@ -149,14 +149,14 @@ def _reply(stream: IO[bytes]) -> Any:
 
 
 def _entry(listed: list[str]) -> _Entry | None:
-    """Return an entry; None for a refused password, as a new session's is for a moment."""
+    """Parse an entry; return None for a refused password, which a new session may cause briefly."""
     fields = dict(zip(listed[::2], listed[1::2], strict=True))
     reason, target = fields["reason"], fields["object"]
     if reason == "auth":
         return None
-    made = _COMMAND.search(fields["client-info"])
-    command = target if reason == "command" else made[1] if made else ""
-    shown = "" if reason == "command" else "".join(filter(str.isprintable, target))[:_TARGET]
+    match = _COMMAND.search(fields["client-info"])
+    command = target if reason == "command" else match[1] if match else ""
+    cleaned = "" if reason == "command" else "".join(filter(str.isprintable, target))[:_TARGET]
     return _Entry(
         key=f"{fields['entry-id']}:{fields['timestamp-created']}",
         user=fields["username"],
@@ -164,35 +164,35 @@ def _entry(listed: list[str]) -> _Entry | None:
             command if _NAME.fullmatch(command) else _OTHERS,
             int(fields["count"]),
             timezone.now(),
-            shown,
+            cleaned,
         ),
     )
 
 
 def _new(entries: list[_Entry]) -> list[tuple[str, Denial]]:
-    """Return what was not counted yet, by user; from now on it is.
+    """Return denials, with their users, that were not counted yet, and mark them as counted.
 
-    Locks the row of counted entries, so that a second controller counts nothing twice.
+    Lock the row of counted entries, so that a second controller does not count them again.
     """
     Measurement.objects.get_or_create(
         name=_COUNTED, defaults={"figures": {}, "measured_at": timezone.now()}
     )
     counted = Measurement.objects.select_for_update().get(name=_COUNTED).figures
-    found = []
+    fresh = []
     for entry in entries:
         denial = entry.denial
         added = denial.count - counted.get(entry.key, 0)
         if added > 0:
-            found.append((entry.user, Denial(denial.command, added, denial.last_at, denial.target)))
+            fresh.append((entry.user, Denial(denial.command, added, denial.last_at, denial.target)))
     now = {entry.key: entry.denial.count for entry in entries}
     if now != counted:
         Measurement.keep(_COUNTED, now)
-    return found
+    return fresh
 
 
-def _held(node: Node, denial: Denial) -> bool:
-    """Return whether it is a read of the queue of a deployment that the node had lately: one that
-    waited while the queue was withdrawn is denied, and no fault."""
+def _is_withdrawn(node: Node, denial: Denial) -> bool:
+    """Return whether the denial is a read from the queue of a deployment that the node had.
+    A read that waits while access is withdrawn is denied, but is not a fault."""
     queue = _QUEUE.fullmatch(denial.target)
     if denial.command != "brpop" or queue is None:
         return False
@@ -202,15 +202,15 @@ def _held(node: Node, denial: Denial) -> bool:
 
 
 def _keep(name: str, denials: list[Denial]) -> None:
-    """Add to what the node was denied before, and record an event for what is new."""
+    """Add denials to those of the node, and record an event for new commands."""
     node = node_lock(name)
     recent = {each.command for each in node_denials(node, ALARM_FOR)}
-    kept = node.broker_denials
+    stored = node.broker_denials
     fresh: dict[str, Denial] = {}
     for each in denials:
-        command = each.command if len(kept) < _COMMANDS or each.command in kept else _OTHERS
-        count = each.count + kept.get(command, {}).get("count", 0)
-        kept[command] = {
+        command = each.command if len(stored) < _COMMANDS or each.command in stored else _OTHERS
+        count = each.count + stored.get(command, {}).get("count", 0)
+        stored[command] = {
             "count": count,
             "target": each.target,
             "last_at": each.last_at.isoformat(timespec="seconds"),

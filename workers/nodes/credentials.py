@@ -1,7 +1,7 @@
-"""Texts that prove a node's identity: challenges, signatures, and tokens kept as HMACs.
+"""Proofs of a node's identity: challenges, signatures, and tokens stored as HMACs.
 
-A challenge states when this server made it and carries a MAC, so that none is stored before it is
-answered. Its age is measured by this server's clock alone.
+A challenge contains its time and a MAC, so it need not be stored before it is answered. Its age is
+measured only by the clock of the servers.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from governance.errors import NotAuthenticated
 from governance.keys.tokens import ParsedToken, format_token, mint, parse_token, secret_hmac
 
 CHALLENGE_S = 60
-# Of two web processes.
+# Largest difference between the clocks of two web processes.
 _SKEW_MS = 5_000
 
 
 def challenge_make(name: str) -> str:
-    """Return a challenge for the node of this name, whether there is one or not."""
+    """Return a challenge for a name, even if no node has it."""
     head = f"{int(time.time() * 1000)}.{secrets.token_hex(16)}"
     return f"{head}.{_challenge_mac(head, name, max(settings.KEY_PEPPERS))}"
 
 
 def challenge_check(challenge: str, name: str) -> None:
-    """Return if this installation made the challenge for this node in the last minute.
+    """Check that this installation made the challenge for this node in the last minute.
 
     Raises:
-        NotAuthenticated: it did not.
+        NotAuthenticated: the challenge is wrong or too old.
     """
     head, _, mac = challenge.rpartition(".")
-    made = any(
+    valid = any(
         hmac.compare_digest(mac.encode(), _challenge_mac(head, name, version).encode())
         for version in settings.KEY_PEPPERS
     )
-    if made:
+    if valid:
         age_ms = time.time() * 1000 - int(head.partition(".")[0])
-        made = -_SKEW_MS <= age_ms < CHALLENGE_S * 1000
-    if not made:
+        valid = -_SKEW_MS <= age_ms < CHALLENGE_S * 1000
+    if not valid:
         raise NotAuthenticated(
             f"The challenge is not valid: it is wrong, or older than {CHALLENGE_S} s.",
             code="node_challenge_invalid",
@@ -53,7 +53,7 @@ def challenge_check(challenge: str, name: str) -> None:
 
 
 def signature_valid(public_key: str, signature: str, text: bytes) -> bool:
-    """Return whether the signature (hexadecimal) of `text` was made with the key."""
+    """Return whether the signature (hexadecimal) of `text` is valid for the key."""
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
         key.verify(bytes.fromhex(signature), text)
@@ -63,12 +63,12 @@ def signature_valid(public_key: str, signature: str, text: bytes) -> bool:
 
 
 def challenge_sha256(challenge: str) -> str:
-    """Return what is kept of a challenge that was answered."""
+    """Return the digest that is stored of an answered challenge."""
     return hashlib.sha256(challenge.encode()).hexdigest()
 
 
 def credential_mint() -> tuple[str, dict[str, Any]]:
-    """Return a new token and the columns that keep it."""
+    """Return a new token and the columns that store it."""
     public_id, secret = mint()
     newest = max(settings.KEY_PEPPERS)
     return format_token(public_id, secret), {
@@ -87,7 +87,7 @@ def credential_parse(token: str) -> ParsedToken | None:
 
 
 def credential_matches(secret: str, kept: bytes | memoryview[int], version: int) -> bool:
-    """Return whether the secret is the kept one."""
+    """Return whether the secret matches the stored HMAC `kept`."""
     pepper = settings.KEY_PEPPERS.get(version)
     if pepper is None:
         return False

@@ -1,4 +1,4 @@
-"""Limit a node's engine workers to what the controller placed on them."""
+"""Limit a node's engine workers to the deployments that the controller placed on them."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ from workers.offers.values import Offers
 from workers.placement.capacity import Capacity
 from workers.placement.models import Placement
 
-# Names of workers that one node may have registered at a time.
+# Most workers that a node may have registered at a time.
 WORKERS_MAX = 64
-# Keys that one node may register in a minute: each is an event of the audit log.
+# Most keys that a node may register in a minute: each writes an audit event.
 REGISTRATIONS_MAX = 2 * WORKERS_MAX
-# A worker reports a stop when it starts and when it ends, which moves its deployments.
+# Most stops in a minute: a worker reports one at its start and at its end, which moves its
+# deployments.
 STOPS_MAX = 2 * REGISTRATIONS_MAX
 _MINUTE_S = 60
-# The controller asks as often whether what serves may still serve.
+# The controller checks at this interval, too, whether deployments may still serve.
 _PLAN_S = 2.0
-# One node's part of the media store, as a divisor.
+# One node may use the media store's size divided by this.
 MEDIA_SHARE = 4
 _WORKER = re.compile(rf"[A-Za-z0-9@._-]{{1,{WORKER_NAME_MAX}}}")
 
 
 def worker_of(node: Node, name: str) -> str:
-    """Return the name of a node's worker in this installation. The node's name comes from its
-    session, so that a node names only its own workers.
+    """Return the full name of a node's worker. The node's name comes from its session, so a node
+    can only name its own workers.
 
     Raises:
         InvalidInput: the name is not valid.
@@ -70,12 +71,12 @@ def node_worker_register(
     capacity: Capacity,
     software: Software | None = None,
 ) -> None:
-    """Register the key of a worker, whose name `worker_of` made.
+    """Register the key of a worker; its name comes from `worker_of`.
 
     Raises:
         NotAuthenticated: the node was revoked.
-        WrongState: the node has as many other workers as one may have.
-        QuotaExceeded: it registered too many keys in the last minute.
+        WrongState: the node has the maximum number of other workers.
+        QuotaExceeded: the node registered too many keys in the last minute.
     """
     if _counted(f"node-keys:{node.pk}", 1, _MINUTE_S) > REGISTRATIONS_MAX:
         raise QuotaExceeded(
@@ -102,11 +103,11 @@ def node_worker_register(
 
 
 def node_worker_tasks(*, node: Node, worker: str, role: WorkerRole, offers: Offers) -> None:
-    """Record the tasks of a worker, whose name `worker_of` made.
+    """Record the tasks of a worker; its name comes from `worker_of`.
 
     Raises:
         NotAuthenticated: the node was revoked.
-        WrongState: the node has as many other workers as one may have.
+        WrongState: the node has the maximum number of other workers.
     """
     with node_working(node):
         rows = WorkerTasks.objects.filter(worker__startswith=node.prefix).exclude(worker=worker)
@@ -121,7 +122,7 @@ def node_worker_tasks(*, node: Node, worker: str, role: WorkerRole, offers: Offe
 
 
 def node_worker_stop(*, node: Node, worker: str) -> None:
-    """Record that a worker, whose name `worker_of` made, holds nothing.
+    """Record that a worker has no replicas; its name comes from `worker_of`.
 
     Raises:
         NotAuthenticated: the node was revoked.
@@ -140,22 +141,23 @@ def node_worker_stop(*, node: Node, worker: str) -> None:
 def node_assignments(
     *, node: Node, worker: str, engines: Sequence[str], held: Collection[int] = ()
 ) -> list[Assignment]:
-    """Return what a worker of the node must hold, report or unload. Of `held`, only deployments
-    that it has reported count. Raises as `worker_of`.
+    """Return the deployments that a worker of the node must load, report or unload. Of `held`, only
+    deployments that it has reported count. Raises the errors of `worker_of`.
     """
     name = worker_of(node, worker)
-    # Also of a copy that it reported as stopped: it may still answer its last requests.
-    known = Replica.objects.filter(worker=name, deployment_id__in=held).values_list(
+    # Include copies that it reported as stopped, which may still answer their last requests.
+    reported = Replica.objects.filter(worker=name, deployment_id__in=held).values_list(
         "deployment_id", flat=True
     )
-    return assignments(worker=name, engines=engines, held=list(known) if held else ())
+    return assignments(worker=name, engines=engines, held=list(reported) if held else ())
 
 
 def node_require(*, node: Node, worker: str, deployment_id: int, state: ReplicaState) -> None:
-    """Return if a worker of the node may report a copy of the deployment in this state.
+    """Check that a worker of the node may report a copy of the deployment in this state.
 
     Raises:
-        NotFound: the deployment is not placed on it; one that it had may still be stopped.
+        NotFound: the deployment is not placed on the worker. A stop may be reported for any copy
+            that it had.
     """
     rows = Placement.objects if state is not ReplicaState.STOPPED else Replica.objects
     if not rows.filter(deployment_id=deployment_id, worker=worker).exists():
@@ -166,21 +168,21 @@ def node_plan(*, node: Node, deployment_id: int) -> LoadPlan:
     """Return the plan of a deployment that is placed on a worker of the node.
 
     Raises:
-        NotFound: it is not, or does not exist.
-        WrongState, ManifestMismatch: as `load_plan`.
+        NotFound: the deployment is not placed on the node, or does not exist.
+        WrongState, ManifestMismatch: see `load_plan`.
     """
     _require_placed(node, deployment_id)
     return current_plan(deployment_id)
 
 
 def node_file(*, node: Node, deployment_id: int, sha256: str) -> ManifestFile:
-    """Return the entry of a file that the manifests of a placed deployment name.
+    """Return the manifest entry of a file of a placed deployment.
 
-    Placement and state are those of now; whether the release may serve was asked within the last
-    `_PLAN_S`, as the controller does.
+    Placement and state are current; the check that the release may serve is at most `_PLAN_S` old,
+    as in the controller.
 
     Raises:
-        NotFound: they do not, or the deployment is not placed on the node, or may not serve.
+        NotFound: the deployment has no such file, is not placed on the node, or may not serve.
     """
     _require_placed(node, deployment_id)
     if not live_deployments().filter(pk=deployment_id).exists():
@@ -195,18 +197,18 @@ def node_file(*, node: Node, deployment_id: int, sha256: str) -> ManifestFile:
 
 
 def node_references(*, node: Node, worker: str, deployment_id: int) -> list[ReferenceRequest]:
-    """Return what a worker of the node, whose name `worker_of` made, must answer before a
-    deployment that is placed on it serves there.
+    """Return the requests that a worker of the node must answer before a deployment that is placed
+    on it serves there. The worker's name comes from `worker_of`.
 
     Raises:
-        NotFound: it is not placed on it, or does not exist.
+        NotFound: the deployment is not placed on the worker, or does not exist.
     """
     _require_on(node, worker, deployment_id)
     return references_due(worker=worker, deployment_id=deployment_id)
 
 
 def node_reference_file(*, node: Node, deployment_id: int, sha256: str) -> BytesIO:
-    """Return a file of such a request. Raises as `reference_file`."""
+    """Return a file of a reference request. Raises the errors of `reference_file`."""
     _require_placed(node, deployment_id)
     return reference_file(deployment_id=deployment_id, sha256=sha256)
 
@@ -214,7 +216,7 @@ def node_reference_file(*, node: Node, deployment_id: int, sha256: str) -> Bytes
 def node_references_report(
     *, node: Node, worker: str, deployment_id: int, answers: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Compare the answers of a worker of the node. Raises as `references_report`."""
+    """Compare the answers of a worker of the node. Raises the errors of `references_report`."""
     with node_working(node):
         _require_on(node, worker, deployment_id)
         references_report(
@@ -232,9 +234,9 @@ def _require_on(node: Node, worker: str, deployment_id: int) -> None:
 
 @lru_cache(maxsize=32)
 def _planned_files(deployment_id: int, period: int) -> dict[str, ManifestFile]:
-    """Return the files of a deployment's plan by SHA-256, the same for all of one `period`.
+    """Return the files of a deployment's plan by SHA-256, cached for one `period`.
 
-    A node asks for each file of a model, and a plan costs a dozen queries.
+    A node requests each file of a model, and a plan costs a dozen queries.
     """
     plan = current_plan(deployment_id)
     parts = [each for each in (plan.weights, plan.adapter, plan.prompt) if each is not None]
@@ -242,11 +244,11 @@ def _planned_files(deployment_id: int, period: int) -> dict[str, ManifestFile]:
 
 
 def node_media_require(*, node: Node, deployment_id: int) -> None:
-    """Return if a worker of the node may have requests to the deployment: it is placed there, or
-    was until so lately that the last ones are being answered.
+    """Check that a worker of the node may be answering requests to the deployment: it is placed
+    there, or was so recently that its last requests may still run.
 
     Raises:
-        NotFound: it may not.
+        NotFound: the deployment is not placed there.
     """
     own = {"deployment_id": deployment_id, "worker__startswith": node.prefix}
     lately = timezone.now() - timedelta(seconds=settings.GATEWAY_REQUEST_TIMEOUT_S)
@@ -258,10 +260,10 @@ def node_media_require(*, node: Node, deployment_id: int) -> None:
 
 
 def node_media_take_room(*, node: Node, size: int) -> None:
-    """Count a file with those that the node has sent in this period of `ASSAY_MEDIA_STORE_S`.
+    """Count a media file that the node sends in this period of `ASSAY_MEDIA_STORE_S`.
 
     Raises:
-        QuotaExceeded: together they would take more than a quarter of the media store.
+        QuotaExceeded: its files would take more than a quarter of the media store.
     """
     limit: int = settings.MEDIA_STORE_BYTES // MEDIA_SHARE
     if _counted(f"node-media:{node.pk}", size, settings.MEDIA_STORE_S) > limit:
@@ -279,12 +281,12 @@ def _require_placed(node: Node, deployment_id: int) -> None:
 
 
 def _counted(key: str, amount: int, period_s: int) -> int:
-    """Add to a count that ends `period_s` after it began; return the sum."""
+    """Add to a counter that expires `period_s` after it was created; return the sum."""
     cache.add(key, 0, timeout=period_s)
     try:
         return cache.incr(key, amount)
     except ValueError:
-        # It ran out between both.
+        # The counter expired between the two calls.
         return amount
 
 

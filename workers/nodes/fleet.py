@@ -1,4 +1,4 @@
-"""Nodes with what they hold and run, for lists and pages."""
+"""Nodes with their replicas, jobs and utilization, for lists and pages."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from workers.nodes.models import Node, NodeSample
 from workers.nodes.selectors import node_get
 from workers.nodes.states import WORKING
 
-# Without a report for so long, a node that should work is shown as silent.
+# A node in use that has not reported for this long is shown as silent.
 SILENCE = timedelta(seconds=60)
-# A second use of a node's key is shown for so long.
+# Time for which a second use of a node's key is shown.
 CONFLICT_SHOWN = timedelta(days=1)
-# Samples of so many minutes make one point of the chart.
+# Minutes of samples in one point of the chart.
 GRAIN_MIN = 5
 _RUNNING = (ReplicaState.LOADING, ReplicaState.READY)
 
@@ -31,8 +31,8 @@ _RUNNING = (ReplicaState.LOADING, ReplicaState.READY)
 class NodeRow:
     """A node with the number of its replicas and jobs, and facts for people.
 
-    `queued` is the number of requests that wait for its deployments, also those that another node
-    may take; None without a broker.
+    `queued` is the number of requests waiting for its deployments, including those that another
+    node may take; None without a broker.
     """
 
     node: Node
@@ -42,25 +42,25 @@ class NodeRow:
 
     @property
     def is_silent(self) -> bool:
-        """Return whether it should report and does not."""
-        seen = self.node.seen_at
-        silent = seen is None or timezone.now() - seen > SILENCE
+        """Return whether the node should report but does not."""
+        seen_at = self.node.seen_at
+        silent = seen_at is None or timezone.now() - seen_at > SILENCE
         return self.node.state in WORKING and silent
 
     @property
     def has_conflict(self) -> bool:
-        """Return whether two processes used its key lately."""
-        found = self.node.conflict_at
-        return found is not None and timezone.now() - found < CONFLICT_SHOWN
+        """Return whether two processes recently used the node's key."""
+        conflict_at = self.node.conflict_at
+        return conflict_at is not None and timezone.now() - conflict_at < CONFLICT_SHOWN
 
     @property
     def denials(self) -> list[Denial]:
-        """Commands that the broker denied it in the last day."""
+        """Commands that the broker denied in the last day."""
         return node_denials(self.node, SHOWN_FOR)
 
     @property
     def clock(self) -> str:
-        """Sentence about a clock that is wrong; empty for one that is about right."""
+        """Sentence about a wrong clock; empty if the clock is about right."""
         ahead = float(self.node.facts.get("clock_ahead_s", 0.0))
         if not ahead:
             return ""
@@ -69,13 +69,13 @@ class NodeRow:
 
     @property
     def devices(self) -> list[tuple[str, int]]:
-        """Names of devices, each with how many there are."""
+        """Names of devices, each with its count."""
         devices = self.node.facts.get("devices", [])
         return sorted(Counter(str(each["name"]) for each in devices).items())
 
     @property
     def memory_percent(self) -> int | None:
-        """Used part of its memory, None before the first report."""
+        """Used memory in percent; None before the first report."""
         total = self.node.facts.get("memory_bytes")
         return round(100 * self.node.facts["memory_used_bytes"] / total) if total else None
 
@@ -88,35 +88,35 @@ def _duration(seconds: float) -> str:
 
 
 def node_rows(nodes: Iterable[Node]) -> list[NodeRow]:
-    """Return the nodes with replicas, jobs and queued requests counted, in two queries and one
+    """Return the nodes with counts of replicas, jobs and queued requests, with two queries and one
     round trip to the broker."""
     jobs = Job.objects.filter(state=JobState.RUNNING, worker__contains="/")
-    run = Counter(name.partition("/")[0] for name in jobs.values_list("worker", flat=True))
-    held: dict[str, list[int]] = defaultdict(list)
+    job_counts = Counter(name.partition("/")[0] for name in jobs.values_list("worker", flat=True))
+    loaded: dict[str, list[int]] = defaultdict(list)
     replicas = Replica.objects.filter(state__in=_RUNNING, worker__contains="/")
     for worker, deployment_id in replicas.values_list("worker", "deployment_id"):
-        held[worker.partition("/")[0]].append(deployment_id)
+        loaded[worker.partition("/")[0]].append(deployment_id)
     nodes = list(nodes)
-    queued = queued_requests({each for node in nodes for each in held[node.name]})
+    queued = queued_requests({each for node in nodes for each in loaded[node.name]})
     return [
         NodeRow(
             node,
-            replicas=len(held[node.name]),
-            jobs=run[node.name],
-            queued=None if queued is None else sum(queued[each] for each in set(held[node.name])),
+            replicas=len(loaded[node.name]),
+            jobs=job_counts[node.name],
+            queued=None if queued is None else sum(queued[each] for each in set(loaded[node.name])),
         )
         for node in nodes
     ]
 
 
 def node_row(*, actor: Principal, name: str) -> NodeRow:
-    """Return one node. Raises as `node_get`."""
+    """Return one node. Raises the errors of `node_get`."""
     return node_rows([node_get(actor=actor, name=name)])[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Utilization:
-    """Percentages at some moments, oldest first; None where there is nothing to measure."""
+    """Percentages by moment, oldest first; None where nothing was measured."""
 
     moments: list[datetime]
     series: dict[str, list[int | None]]
@@ -135,10 +135,10 @@ def node_utilization(node: Node) -> Utilization:
     }
     return Utilization(
         list(groups),
-        {name: found for name, found in series.items() if any(each is not None for each in found)},
+        {name: row for name, row in series.items() if any(each is not None for each in row)},
     )
 
 
 def _percent(values: Iterable[float | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return round(100 * sum(known) / len(known)) if known else None
+    measured = [value for value in values if value is not None]
+    return round(100 * sum(measured) / len(measured)) if measured else None

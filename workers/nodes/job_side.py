@@ -1,4 +1,4 @@
-"""Limit a node's compute workers to the jobs that they hold, and to the files of their orders."""
+"""Limit a node's compute workers to their claimed jobs and the files of their orders."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ from workers.run.order import Order
 from workers.run.outcome import MAX_RESULT_BYTES
 
 logger = logging.getLogger(__name__)
-# A message may lie in the queue for so long after its job has ended.
+# A message may stay in the queue for this long after its job has ended.
 _LATELY = timedelta(hours=1)
 
 
 def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Order] | None:
-    """Claim the job that is first in line for a worker of the node; None when none is claimable.
+    """Claim the first job in line for a worker of the node; return None if none is claimable.
 
-    `job_id` is the one that woke the worker.
+    `job_id` comes from the message that woke the worker.
 
     Raises:
         InvalidInput: the worker's name is not valid.
         NotAuthenticated: the node was revoked.
-        NotFound: no message named the job lately.
-        WrongState: the node gets no new work, or runs as many jobs as a node may.
+        NotFound: no recent message named the job.
+        WrongState: the node gets no new work, or runs the maximum number of jobs.
     """
-    named = Job.objects.filter(
+    rows = Job.objects.filter(
         Q(dispatches__gt=0) | Q(started_at__isnull=False),
         Q(finished_at__isnull=True) | Q(finished_at__gte=timezone.now() - _LATELY),
         pk=job_id,
     )
-    if not named.exists():
-        raise NotFound(f"No message named a job {job_id} lately.")
+    if not rows.exists():
+        raise NotFound(f"No recent message named a job {job_id}.")
     name = worker_of(node, worker)
     with node_working(node) as state:
         if state is not NodeState.ENROLLED:
@@ -80,7 +80,7 @@ def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Ord
 
 
 def _bound(node: Node) -> Bound:
-    """Return what jobs the node may run. One that reports no devices runs processes on its CPUs."""
+    """Return the node's bounds for jobs. A node without devices runs processes on its CPUs."""
     memory = node.facts.get("memory_bytes", 0) // GIB
     return Bound(
         node.prefix,
@@ -91,10 +91,10 @@ def _bound(node: Node) -> Bound:
 
 
 def node_job(*, node: Node, job_id: UUID, fence: int) -> Claim:
-    """Return the claim of a running job that a worker of the node holds under `fence`.
+    """Return the claim of a running job that a worker of the node has under `fence`.
 
     Raises:
-        NotFound: no worker of the node holds it.
+        NotFound: no worker of the node has claimed the job.
     """
     job = Job.objects.filter(
         pk=job_id, fence=fence, state=JobState.RUNNING, worker__startswith=node.prefix
@@ -109,8 +109,8 @@ def node_job_fail(
 ) -> JobState:
     """End an attempt without a result.
 
-    Without `retry` too, other attempts follow until they are used up: a node alone does not decide
-    that a job cannot succeed.
+    Even without `retry`, attempts follow until they are used up: one node must not decide that a
+    job cannot succeed.
 
     Raises:
         LeaseLost: the claim no longer holds.
@@ -120,10 +120,10 @@ def node_job_fail(
 
 
 def node_job_file(*, node: Node, job_id: UUID, fence: int, sha256: str) -> JobFile:
-    """Return where a file lies that the order of a held job names.
+    """Return the location of a file of a claimed job's order.
 
     Raises:
-        NotFound: the order names no such file, or no worker of the node holds the job.
+        NotFound: the order has no such file, or no worker of the node has claimed the job.
     """
     claim = node_job(node=node, job_id=job_id, fence=fence)
     file = order_file(claim, sha256)
@@ -135,7 +135,7 @@ def node_job_file(*, node: Node, job_id: UUID, fence: int, sha256: str) -> JobFi
 def node_job_checkpoint(
     *, claim: Claim, name: str, manifest: Manifest, there: Collection[str]
 ) -> None:
-    """Keep a checkpoint whose files have arrived, and record it; remove those not `there`.
+    """Store and record a checkpoint whose files have arrived; remove those not in `there`.
 
     Raises:
         InvalidInput: a file has not arrived.
@@ -153,7 +153,7 @@ def node_job_checkpoint(
 
 
 def node_job_deliver(*, claim: Claim, sha256: str) -> JobState:
-    """Deliver the result in the arrived file `sha256`, whose output files have arrived too.
+    """Deliver the result in the arrived file `sha256`; the output files have arrived, too.
 
     Raises:
         InvalidInput: the result is malformed, or a file has not arrived.

@@ -1,4 +1,4 @@
-"""Machines that run workers without database and store, and the credentials that they use."""
+"""Machines that run workers without database and store, and their credentials."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ REALM_KEY = 16
 class NodeState(models.TextChoices):
     """State of a node.
 
-    `invited`: it has a token and has not joined. `cordoned`: it gets no new work. `draining`: its
-    deployments move to other workers, too. `revoked`: its key no longer works.
+    `invited`: has a token and has not joined. `cordoned`: gets no new work. `draining`: gets no new
+    work, and its deployments move to other workers. `revoked`: its key no longer works.
     """
 
     INVITED = "invited", "Invited"
@@ -28,10 +28,10 @@ class NodeState(models.TextChoices):
 
 
 class Node(models.Model):
-    """One machine. `public_key` (Ed25519, hexadecimal) is the one that it joined with.
+    """One machine. `public_key` (Ed25519, hexadecimal) is the key with which it joined.
 
-    `facts` is its latest report, from `seen_at`. `conflict_at` is when two processes last used
-    its key at once. `broker_denials` is what the broker denied it, by command.
+    `facts` is its latest report, at `seen_at`. `conflict_at` is when two processes last used its
+    key at once. `broker_denials` are the commands that the broker denied.
     """
 
     name = models.SlugField(max_length=NODE_NAME_MAX, unique=True)
@@ -64,18 +64,18 @@ class Node(models.Model):
 
     @property
     def prefix(self) -> str:
-        """The beginning of its workers' names."""
+        """Prefix of the names of the node's workers."""
         return f"{self.name}/"
 
     @property
     def realm(self) -> str:
-        """Name of its enrollment on the broker; another key makes another one. Empty before it has
+        """Name of this enrollment on the broker; it changes with the key. Empty before the node has
         joined."""
         return f"{self.name}.{self.public_key[:REALM_KEY]}" if self.public_key else ""
 
 
 class NodeToken(models.Model):
-    """A token with which a machine joins once. Its secret is kept as an HMAC."""
+    """A token with which a machine joins once. Its secret is stored as an HMAC."""
 
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="tokens")
     public_id = models.CharField(max_length=12, unique=True)
@@ -107,7 +107,7 @@ class NodeToken(models.Model):
 
 
 class SessionEnd(models.TextChoices):
-    """Reason for which a session ended before its time."""
+    """Reason why a session ended early."""
 
     RENEWED = "renewed", "Renewed"
     REPLACED = "replaced", "Replaced by another sign-in"
@@ -115,10 +115,10 @@ class SessionEnd(models.TextChoices):
 
 
 class NodeSession(models.Model):
-    """A signed-in machine. The challenge that it answered is unique, so that it counts once.
+    """A signed-in machine. `challenge_sha256` is unique, so that a challenge is answered once.
 
-    `used_at` is when its token was first used; None while its answer may have been lost.
-    `broker_sha256` is the hash of its password for the broker, as the broker keeps it.
+    `used_at` is when its token was first used; None while the answer with the token may have been
+    lost. `broker_sha256` is the hash of its broker password, in the form that the broker stores.
     """
 
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="sessions")
@@ -152,8 +152,8 @@ class NodeSession(models.Model):
 
 
 class NodeSample(models.Model):
-    """Utilization of a node in one minute, each from 0 to 1. `device` is the mean of its devices,
-    and None without any, as is `device_memory`.
+    """Utilization of a node in one minute, from 0 to 1. `device` is the mean of its devices; it and
+    `device_memory` are None without devices.
     """
 
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="samples")

@@ -1,7 +1,7 @@
-"""The files that an order names, written down when the job is claimed.
+"""List of the files of an order, written to disk when the job is claimed.
 
-The order of a large dataset names a million files; they are looked up on disk one by one, so that
-no web process keeps orders in memory, and none is made anew from rows that have changed since.
+The order of a large dataset can have a million files. They are looked up on disk one by one: so web
+processes do not keep orders in memory, nor rebuild them from rows that may have changed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _Row = tuple[str, int | None, str, bool, int | None]
 
 @dataclass(frozen=True, slots=True)
 class JobFile:
-    """A file that an order names: of the artifact store, or at `path` below `folder`.
+    """A file of an order: in the artifact store, or at `path` below `folder`.
 
-    `size` is None where the order does not say it.
+    `size` is None if the order does not state it.
     """
 
     sha256: str
@@ -43,7 +43,7 @@ class JobFile:
 
 
 def order_files_write(claim: Claim, order: Order) -> None:
-    """Write the order's files into the folder of the attempt.
+    """Write the list of the order's files into the folder of the attempt.
 
     Raises:
         OSError, sqlite3.Error: the folder has no room, or cannot be written.
@@ -51,7 +51,7 @@ def order_files_write(claim: Claim, order: Order) -> None:
     path = _path(claim)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    # No other process opens the file yet; locks may not exist on a network's file system.
+    # No other process opens the file yet, and network file systems may not support locks.
     with closing(sqlite3.connect(f"{path.as_uri()}?nolock=1", uri=True)) as database:
         database.execute("PRAGMA journal_mode = OFF")
         with database:
@@ -60,7 +60,7 @@ def order_files_write(claim: Claim, order: Order) -> None:
 
 
 def order_file(claim: Claim, sha256: str) -> JobFile | None:
-    """Return a file that the order of the attempt names; None when it names no such file.
+    """Return a file of the attempt's order; None if the order does not include it.
 
     Raises:
         Unavailable: the list cannot be read.
@@ -69,19 +69,19 @@ def order_file(claim: Claim, sha256: str) -> JobFile | None:
     if not path.is_file():
         return None
     try:
-        found = _found(path, sha256)
+        row = _row(path, sha256)
     except sqlite3.Error as error:
         raise Unavailable(f"The files of job {claim.job_id} cannot be looked up.") from error
-    if found is None:
+    if row is None:
         return None
-    size, named, checkpoint, intake = found
+    size, relative, checkpoint, intake = row
     folder = None if intake is None else store.quarantine_folder(intake)
     if checkpoint:
         folder = workspace.checkpoints_folder(claim.job_id)
-    return JobFile(sha256, size, folder, named)
+    return JobFile(sha256, size, folder, relative)
 
 
-def _found(path: Path, sha256: str) -> tuple[int | None, str, int, int | None] | None:
+def _row(path: Path, sha256: str) -> tuple[int | None, str, int, int | None] | None:
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as database:
         row: tuple[int | None, str, int, int | None] | None = database.execute(
             "SELECT size, path, checkpoint, intake FROM file WHERE sha256 = ?", (sha256,)
@@ -90,7 +90,7 @@ def _found(path: Path, sha256: str) -> tuple[int | None, str, int, int | None] |
 
 
 def _rows(order: Order) -> Iterator[_Row]:
-    """Yield the files; one that the artifact store has comes after the same one elsewhere."""
+    """Yield rows of files; those of the artifact store come last and replace equal ones."""
     for name, manifest in order.checkpoints.items():
         for file in Manifest.from_json(manifest).files:
             yield file.sha256, file.size, f"{name}/{file.path}", True, None

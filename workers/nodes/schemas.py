@@ -1,4 +1,4 @@
-"""Input about nodes."""
+"""Input schemas for nodes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from workers.nodes.models import REASON_MAX, NodeState
 
 
 class NodeFilter(Filter):
-    """Filters of the list."""
+    """Filters of the list of nodes."""
 
     state: NodeState | None = None
 
 
 class NewNode(Schema):
-    """Name for the machine."""
+    """Name for a new node."""
 
     name: Line = Field(max_length=NODE_NAME_MAX)
 
 
 class NodeReason(Schema):
-    """Reason for the change, which the audit log keeps."""
+    """Reason for a change, recorded in the audit log."""
 
     reason: LineOrEmpty = Field(default="", max_length=REASON_MAX)

@@ -1,4 +1,4 @@
-"""Reads of nodes."""
+"""Read nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workers.nodes.states import WORKING
 
 
 def nodes_visible_to(actor: Principal) -> QuerySet[Node]:
-    """Nodes that the actor may see, revoked ones included, by name."""
+    """Return nodes that the actor may see, including revoked ones, by name."""
     return visible_to(actor, Action.NODE_VIEW, Node.objects.all(), resource_type="node")
 
 
@@ -22,12 +22,12 @@ def node_get(*, actor: Principal, name: str) -> Node:
     """Return one node.
 
     Raises:
-        NotFound: it does not exist, or the actor may not see it.
+        NotFound: the node does not exist, or the actor may not see it.
     """
-    found = nodes_visible_to(actor).filter(name=name).first()
-    if found is None:
+    node = nodes_visible_to(actor).filter(name=name).first()
+    if node is None:
         raise NotFound(f"Node {name} does not exist, or you may not see it.")
-    return found
+    return node
 
 
 def node_realms() -> list[str]:
@@ -36,7 +36,8 @@ def node_realms() -> list[str]:
 
 
 def realm_of_worker(worker: str) -> Subquery:
-    """Return the realm (`Node.realm`) of the node whose worker a column names; NULL without one."""
+    """Return the realm (`Node.realm`) of the node of a worker; `worker` is the column of its name.
+    NULL for workers without a node."""
     name = Func(OuterRef(worker), Value("/"), Value(1), function="split_part")
-    made = Concat(F("name"), Value("."), Left("public_key", REALM_KEY))
-    return Subquery(Node.objects.filter(name=name).values(found=made)[:1])
+    realm = Concat(F("name"), Value("."), Left("public_key", REALM_KEY))
+    return Subquery(Node.objects.filter(name=name).values(found=realm)[:1])

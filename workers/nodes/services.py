@@ -1,4 +1,4 @@
-"""Enrolling nodes, taking them out of use, and what their reports change."""
+"""Enroll nodes, take them out of use, and record their reports."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from workers.nodes.states import (
 
 TOKEN_LIFETIME = timedelta(hours=1)
 SAMPLES_KEPT = timedelta(hours=24)
-# Longer than a challenge is valid, so that none is answered twice.
+# Longer than the lifetime of a challenge, so that no challenge can be answered twice.
 SESSIONS_KEPT = timedelta(days=7)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -50,8 +50,8 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 @transaction.atomic
 def node_enroll(*, actor: Principal, name: str) -> tuple[Node, str, datetime]:
-    """Invite a machine under a name, or a revoked node anew. Returns the token, which is shown this
-    once, and when it expires.
+    """Invite a machine under a name, or a revoked node again. Return the node, its token, which is
+    shown only once, and the token's expiry.
 
     An earlier token of an invited node is revoked.
 
@@ -68,7 +68,7 @@ def node_enroll(*, actor: Principal, name: str) -> tuple[Node, str, datetime]:
     )
     if not _NAME.fullmatch(name) or len(name) > NODE_NAME_MAX:
         raise InvalidInput(
-            f"{name[:NODE_NAME_MAX]!r} is not a name for a node.",
+            f"{name[:NODE_NAME_MAX]!r} is not a valid name for a node.",
             fields={
                 "name": [
                     f"Use up to {NODE_NAME_MAX} lowercase letters, digits and hyphens; begin with "
@@ -89,7 +89,7 @@ def node_enroll(*, actor: Principal, name: str) -> tuple[Node, str, datetime]:
     now = timezone.now()
     _tokens_revoke(node)
     token, columns = credential_mint()
-    kept = NodeToken.objects.create(
+    row = NodeToken.objects.create(
         node=node,
         created_by_id=person_id,
         expires_at=now + TOKEN_LIFETIME,
@@ -100,12 +100,12 @@ def node_enroll(*, actor: Principal, name: str) -> tuple[Node, str, datetime]:
         action=Action.NODE_ENROLL,
         subject=node_subject(name),
         data={
-            "token": kept.public_id,
-            "expires_at": kept.expires_at.isoformat(timespec="seconds"),
+            "token": row.public_id,
+            "expires_at": row.expires_at.isoformat(timespec="seconds"),
         },
         decision=decision,
     )
-    return node, token, kept.expires_at
+    return node, token, row.expires_at
 
 
 def _person(actor: Principal, name: str, decision: Authorization) -> int:
@@ -125,14 +125,14 @@ def _person(actor: Principal, name: str, decision: Authorization) -> int:
 
 @transaction.atomic
 def node_join(*, token: str, public_key: str, facts: dict[str, Any] | None = None) -> Node:
-    """Join a machine as the node that the token was made for; the token is used up.
+    """Join a machine as the node of its token, and use up the token.
 
     Raises:
         NotAuthenticated: the token is wrong, expired, revoked or used.
         InvalidInput: the public key is not valid.
         WrongState: another node has the key.
     """
-    node, kept = _token_of(token)
+    node, row = _token_of(token)
     if not _KEY.fullmatch(public_key):
         raise InvalidInput(
             "The public key is not valid.",
@@ -141,12 +141,12 @@ def node_join(*, token: str, public_key: str, facts: dict[str, Any] | None = Non
     if Node.objects.filter(public_key=public_key).exists():
         raise WrongState(
             f"The key of this machine belongs to a node already; {node.name} did not join.",
-            hint="Remove the key file, then join again: each node has a key of its own.",
+            hint="Remove the key file, then join again: each node needs its own key.",
             attempt=_attempt(node_subject(node.name)),
         )
     now = timezone.now()
-    kept.used_at = now
-    kept.save(update_fields=["used_at"])
+    row.used_at = now
+    row.save(update_fields=["used_at"])
     node.public_key, node.joined_at, node.seen_at = public_key, now, now
     node.facts, node.conflict_at, node.broker_denials = facts or {}, None, {}
     NODE_STATES.move(
@@ -158,39 +158,39 @@ def node_join(*, token: str, public_key: str, facts: dict[str, Any] | None = Non
         fields=[
             *("public_key", "joined_at", "seen_at", "facts", "conflict_at", "broker_denials"),
         ],
-        data={"token": kept.public_id, "public_key": public_key},
+        data={"token": row.public_id, "public_key": public_key},
     )
     return node
 
 
 def _token_of(text: str) -> tuple[Node, NodeToken]:
-    """Return an open token and its node, both locked. Raises NotAuthenticated."""
+    """Return an open token's node and row, both locked. Raises NotAuthenticated."""
     parsed = credential_parse(text)
-    kept = node = None
+    row = node = None
     if parsed is not None:
         name = Node.objects.filter(tokens__public_id=parsed.public_id).values_list("name").first()
-        # The node first, as enrolling and revoking do.
+        # Lock the node first, in the same order as enrolling and revoking.
         node = None if name is None else node_lock(name[0])
         rows = NodeToken.objects.select_for_update(of=("self",)).select_related("node")
-        kept = rows.filter(public_id=parsed.public_id, node=node).first()
-    right = (
+        row = rows.filter(public_id=parsed.public_id, node=node).first()
+    is_valid = (
         parsed is not None
-        and kept is not None
-        and credential_matches(parsed.secret, kept.secret_hmac, kept.pepper_version)
+        and row is not None
+        and credential_matches(parsed.secret, row.secret_hmac, row.pepper_version)
     )
-    subject = Subject("node", "", "unknown node") if kept is None else node_subject(kept.node.name)
-    why = "is not valid"
-    if right and kept is not None and node is not None:
-        if kept.used_at is not None:
-            why = "was used already"
-        elif kept.revoked_at is not None:
-            why = "was revoked"
-        elif kept.expires_at <= timezone.now():
-            why = "has expired"
+    subject = Subject("node", "", "unknown node") if row is None else node_subject(row.node.name)
+    fault = "is not valid"
+    if is_valid and row is not None and node is not None:
+        if row.used_at is not None:
+            fault = "was used already"
+        elif row.revoked_at is not None:
+            fault = "was revoked"
+        elif row.expires_at <= timezone.now():
+            fault = "has expired"
         else:
-            return node, kept
+            return node, row
     raise NotAuthenticated(
-        f"The enrollment token {why}; no node joined.",
+        f"The enrollment token {fault}; no node joined.",
         code="node_token_invalid",
         hint="An administrator makes a new one with `assay node enroll`.",
         attempt=_attempt(subject),
@@ -198,28 +198,28 @@ def _token_of(text: str) -> tuple[Node, NodeToken]:
 
 
 def node_cordon(*, actor: Principal, name: str, reason: str = "") -> Node:
-    """Give a node no new work; current work continues. Raises as `_moved`."""
-    return _moved(actor, name, NodeState.CORDONED, Action.NODE_CORDON, reason)
+    """Give a node no new work; current work continues. Raises the errors of `_move`."""
+    return _move(actor, name, NodeState.CORDONED, Action.NODE_CORDON, reason)
 
 
 def node_uncordon(*, actor: Principal, name: str, reason: str = "") -> Node:
-    """Return a cordoned or draining node to use. Raises as `_moved`."""
-    return _moved(actor, name, NodeState.ENROLLED, Action.NODE_UNCORDON, reason)
+    """Return a cordoned or draining node to use. Raises the errors of `_move`."""
+    return _move(actor, name, NodeState.ENROLLED, Action.NODE_UNCORDON, reason)
 
 
 def node_drain(*, actor: Principal, name: str, reason: str = "") -> Node:
-    """Give a node no new work; each deployment stays until another worker has it, and jobs run to
-    their end. Raises as `_moved`.
+    """Give a node no new work; deployments stay until another worker has loaded them, and jobs run
+    to their end. Raises the errors of `_move`.
     """
-    return _moved(actor, name, NodeState.DRAINING, Action.NODE_DRAIN, reason)
+    return _move(actor, name, NodeState.DRAINING, Action.NODE_DRAIN, reason)
 
 
 def node_revoke(*, actor: Principal, name: str, reason: str = "") -> Node:
-    """Make a node's key worthless from the commit on: its sessions end, its replicas are stopped,
-    and the leases of its jobs run out. Raises as `_moved`.
+    """Invalidate a node's key from the commit on: its sessions end, its replicas are stopped, and
+    the leases of its jobs run out. Raises the errors of `_move`.
     """
     with transaction.atomic():
-        node = _moved(actor, name, NodeState.REVOKED, Action.NODE_REVOKE, reason)
+        node = _move(actor, name, NodeState.REVOKED, Action.NODE_REVOKE, reason)
         now = timezone.now()
         _tokens_revoke(node)
         NodeSession.objects.filter(node=node, ended_at=None).update(
@@ -230,18 +230,18 @@ def node_revoke(*, actor: Principal, name: str, reason: str = "") -> Node:
                 prefix=node.prefix, message=f"Node {node.name} was revoked.", actor=actor
             )
             jobs = Job.objects.filter(worker__startswith=node.prefix, state=JobState.RUNNING)
-            # Under another fence, so that no request that is on its way renews or delivers it.
+            # Another fence, so that requests already under way cannot renew or deliver the job.
             jobs.update(lease_until=now, fence=F("fence") + 1)
     return node
 
 
 @transaction.atomic
-def _moved(actor: Principal, name: str, to: NodeState, action: Action, reason: str) -> Node:
+def _move(actor: Principal, name: str, to: NodeState, action: Action, reason: str) -> Node:
     """Move a node to a state.
 
     Raises:
         NotFound: the node does not exist, or the actor may not see it.
-        NotPermitted: the policy denies it; revoking needs a fresh second factor, too.
+        NotPermitted: the policy denies it, or a revocation lacks a recent second factor.
         WrongState: the transition is not allowed.
     """
     decision = _authorized(actor, name, action)
@@ -270,7 +270,7 @@ def _authorized(actor: Principal, name: str, action: Action) -> Authorization:
 
 
 def node_report(*, node: Node, facts: dict[str, Any] | None) -> None:
-    """Record that a node is alive and, with `facts`, its devices and utilization."""
+    """Record a sign of life of a node and, with `facts`, its devices and utilization."""
     now = timezone.now()
     if facts is None:
         Node.objects.filter(pk=node.pk, state__in=WORKING).update(seen_at=now)
@@ -287,22 +287,22 @@ def _utilization(facts: dict[str, Any]) -> dict[str, float | None]:
     devices = facts.get("devices") or []
     busy = [device["used"] for device in devices if device.get("used") is not None]
     total = sum(device["memory_bytes"] for device in devices)
-    taken = sum(device["memory_used_bytes"] for device in devices)
+    used = sum(device["memory_used_bytes"] for device in devices)
     return {
-        "cpu": _part(facts["cpu_used"], 1),
-        "memory": _part(facts["memory_used_bytes"], facts["memory_bytes"]),
-        "device": _part(sum(busy), len(busy)) if busy else None,
-        "device_memory": _part(taken, total) if total else None,
+        "cpu": _fraction(facts["cpu_used"], 1),
+        "memory": _fraction(facts["memory_used_bytes"], facts["memory_bytes"]),
+        "device": _fraction(sum(busy), len(busy)) if busy else None,
+        "device_memory": _fraction(used, total) if total else None,
     }
 
 
-def _part(value: float, of: float) -> float:
+def _fraction(value: float, of: float) -> float:
     return min(1.0, max(0.0, value / of)) if of else 0.0
 
 
 def node_records_expire() -> int:
-    """Delete samples older than 24 h and sessions that ended long ago; a duty of the controller.
-    Returns how many samples.
+    """Delete samples older than 24 h and sessions that expired more than `SESSIONS_KEPT` ago;
+    return the number of samples.
     """
     now = timezone.now()
     gone, _ = NodeSample.objects.filter(at__lt=now - SAMPLES_KEPT).delete()

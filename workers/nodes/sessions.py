@@ -1,8 +1,8 @@
-"""Signing in with a node's key, and the session that follows.
+"""Sign nodes in with their keys, and check their sessions.
 
-All workers of a machine share one session, in a file next to its key: whoever signs in a second
-time with the key, without that file, ends the session of the machine that is there. So a copied
-key does not go unnoticed, and at most one of the two works.
+All workers of a machine share one session, in a file next to its key. A sign-in with the key but
+without that file ends the machine's session. So a copied key is noticed, and at most one of the two
+machines works.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from workers.nodes.models import Node, NodeSession, NodeState, SessionEnd
 from workers.nodes.states import WORKING, node_principal, node_revoked, node_subject
 
 SESSION = timedelta(minutes=15)
-# Sign-ins of one node in a minute.
+# Most sign-ins of one node in a minute.
 SIGN_INS_MAX = 30
 _PASSWORD_BYTES = 24
 CONFLICT = "Another process signed in with this node's key."
@@ -43,7 +43,7 @@ _CONFLICT_HINT = (
 
 
 class Started(NamedTuple):
-    """A new session, with the secrets that are told this once."""
+    """A new session, with secrets that are returned only once."""
 
     session: NodeSession
     token: str
@@ -53,13 +53,13 @@ class Started(NamedTuple):
 def session_start(*, name: str, challenge: str, signature: str, current: str = "") -> Started:
     """Sign a node in by its signature of a challenge.
 
-    The controller makes the password valid on the broker (`broker_access`).
+    The controller then sets the password on the broker (`broker_access`).
 
-    `current` is the token of the session that is renewed. Without it, a session that is still
-    valid is ended, with an event and an alarm: another process has the key.
+    `current` is the token of the session to renew. Without it, a session that is still valid ends,
+    with an audit event and an alarm: another process has the key.
 
     Raises:
-        NotAuthenticated: the node, the challenge or the signature is wrong.
+        NotAuthenticated: the node, the challenge or the signature is not valid.
         QuotaExceeded: the node signed in too often in the last minute.
     """
     challenge_check(challenge, name)
@@ -74,7 +74,7 @@ def session_start(*, name: str, challenge: str, signature: str, current: str = "
         if NodeSession.objects.filter(challenge_sha256=digest).exists():
             raise _refused(name, node)
         _check_rate(node)
-        _end_former(node, current)
+        _end_previous(node, current)
         token, columns = credential_mint()
         password = secrets.token_hex(_PASSWORD_BYTES)
         session = NodeSession.objects.create(
@@ -90,7 +90,7 @@ def session_start(*, name: str, challenge: str, signature: str, current: str = "
 
 
 def _check_rate(node: Node) -> None:
-    """Raise QuotaExceeded after many sign-ins: each may write two events of the audit log."""
+    """Raise QuotaExceeded after too many sign-ins: each may write two audit events."""
     since = timezone.now() - timedelta(minutes=1)
     if node.sessions.filter(started_at__gt=since).count() >= SIGN_INS_MAX:
         raise QuotaExceeded(
@@ -101,15 +101,15 @@ def _check_rate(node: Node) -> None:
         )
 
 
-def _end_former(node: Node, current: str) -> None:
+def _end_previous(node: Node, current: str) -> None:
     now = timezone.now()
-    former = NodeSession.objects.filter(node=node, ended_at=None).first()
-    renewed = former is not None and (_holds(former, current) or _answer_lost(node, current))
-    if former is not None:
-        replaced = not renewed and former.expires_at > now
-        former.ended_at = now
-        former.ended_as = SessionEnd.REPLACED if replaced else SessionEnd.RENEWED
-        former.save(update_fields=["ended_at", "ended_as"])
+    previous = NodeSession.objects.filter(node=node, ended_at=None).first()
+    renewed = previous is not None and (_holds(previous, current) or _answer_lost(node, current))
+    if previous is not None:
+        replaced = not renewed and previous.expires_at > now
+        previous.ended_at = now
+        previous.ended_as = SessionEnd.REPLACED if replaced else SessionEnd.RENEWED
+        previous.save(update_fields=["ended_at", "ended_as"])
         if replaced:
             node.conflict_at = now
             node.save(update_fields=["conflict_at"])
@@ -118,7 +118,7 @@ def _end_former(node: Node, current: str) -> None:
                 action="node:conflict",
                 subject=node_subject(node.name),
                 reason=CONFLICT,
-                data={"session": former.public_id, "address": former.address},
+                data={"session": previous.public_id, "address": previous.address},
             )
     if not renewed:
         audit_record(
@@ -129,8 +129,8 @@ def _end_former(node: Node, current: str) -> None:
 
 
 def _answer_lost(node: Node, current: str) -> bool:
-    """Return whether `current` was renewed, and no session that followed was ever used: the machine
-    did not get the answer, and renews with the token that it has.
+    """Return whether `current` was renewed but no later session was ever used: the machine did not
+    get the answer, and renews with its old token.
     """
     parsed = credential_parse(current)
     if parsed is None:
@@ -145,7 +145,7 @@ def session_node(token: str) -> Node:
     """Return the node whose session has this token.
 
     Raises:
-        NotAuthenticated: there is none, or it has ended; the code and the sentence say how.
+        NotAuthenticated: the session does not exist or has ended; code and message say how.
     """
     parsed = credential_parse(token)
     session = None
@@ -186,7 +186,7 @@ def _holds(session: NodeSession, token: str) -> bool:
 
 
 def _refused(name: str, node: Node | None) -> NotAuthenticated:
-    """Return the same refusal for every cause, so that a caller cannot guess names."""
+    """Return the same error for every cause, so that callers cannot find out names."""
     subject = node_subject(name if node is not None else "")
     return NotAuthenticated(
         "The node did not sign in: its name, its key or its signature is wrong, or it is revoked.",

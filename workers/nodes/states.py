@@ -1,4 +1,4 @@
-"""The state machine of a node: one table, and how the audit log names a node."""
+"""State machine of a node, and its names in policy decisions and audit events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALLOWED_TRANSITIONS: dict[NodeState, frozenset[NodeState]] = {
     NodeState.ENROLLED: frozenset({NodeState.CORDONED, NodeState.DRAINING, NodeState.REVOKED}),
     NodeState.CORDONED: frozenset({NodeState.ENROLLED, NodeState.DRAINING, NodeState.REVOKED}),
     NodeState.DRAINING: frozenset({NodeState.ENROLLED, NodeState.CORDONED, NodeState.REVOKED}),
-    # It joins anew, with another key.
+    # A revoked node joins again with another key.
     NodeState.REVOKED: frozenset({NodeState.INVITED}),
 }
 NODE_STATES = StateMachine(
@@ -31,24 +31,24 @@ WORKING = frozenset({NodeState.ENROLLED, NodeState.CORDONED, NodeState.DRAINING}
 
 
 def node_resource(name: str) -> Resource:
-    """Return a node as the policy sees it; nodes belong to no department."""
+    """Return a node as a resource for policy decisions; nodes have no department."""
     return Resource("node", id=name, name=name)
 
 
 def node_subject(name: str) -> Subject:
-    """Return the node as the audit log names it."""
+    """Return a node as a subject of audit events."""
     return Subject("node", name, name)
 
 
 def node_principal(name: str) -> Principal:
-    """Return the node as the actor of what it reports."""
+    """Return the principal for a node's reports."""
     return service_principal(f"node:{name}")
 
 
 @contextmanager
 def node_working(node: Node) -> Iterator[NodeState]:
-    """Run a transaction during which the node keeps its state, which it yields: a revocation waits
-    for its end, and none begins after a revocation, although the request was authenticated before.
+    """Run a transaction that keeps the node's state, and yield that state. A revocation waits for
+    its end; after a revocation, requests that were authenticated before it are refused here.
 
     Raises:
         NotAuthenticated: the node was revoked.
@@ -57,14 +57,14 @@ def node_working(node: Node) -> Iterator[NodeState]:
         with connection.cursor() as cursor:
             # Shared, so that a node's workers do not wait for each other.
             cursor.execute("SELECT state FROM workers_node WHERE id = %s FOR SHARE", [node.pk])
-            found = cursor.fetchone()
-        if found is None or found[0] not in WORKING:
+            row = cursor.fetchone()
+        if row is None or row[0] not in WORKING:
             raise node_revoked(node)
-        yield NodeState(found[0])
+        yield NodeState(row[0])
 
 
 def node_revoked(node: Node) -> NotAuthenticated:
-    """Return the refusal of a revoked node."""
+    """Return the error for requests of a revoked node."""
     return NotAuthenticated(
         f"Node {node.name} is revoked.",
         code="node_revoked",

@@ -1,1 +1,1 @@
-"""Tasks that worker processes offer: tested where they run, reported, and waited for."""
+"""Tasks that worker processes offer, after a self-test where they run."""

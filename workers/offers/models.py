@@ -1,4 +1,4 @@
-"""Tasks that each worker process offers, as it reported them."""
+"""Tasks that worker processes reported."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ WORKER_MAX = 120
 
 
 class WorkerRole(models.TextChoices):
-    """Work that a process takes."""
+    """Kind of work that a worker process does."""
 
     ENGINE = "engine"
     COMPUTE = "compute"
 
 
 class WorkerTasks(models.Model):
-    """One worker process. `tasks` maps the name of each task to its `package` there, and to what
-    it `lacks`, which is empty for a task that it offers. It was reported at `seen_at`."""
+    """Report of a worker process at `seen_at`. `tasks` maps names of tasks to their `package` there
+    and to `lacks`, the reason why the worker does not offer the task; empty if it does."""
 
     worker = models.CharField(max_length=WORKER_MAX, unique=True)
     role = models.CharField(max_length=10, choices=WorkerRole.choices)

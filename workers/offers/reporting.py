@@ -1,4 +1,4 @@
-"""A thread of a worker process that tests its tasks and reports which of them it offers."""
+"""A thread of a worker process that tests its tasks and reports those that it offers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from workers.offers.values import Offers, TaskOffer
 logger = logging.getLogger(__name__)
 REPORT_S = 20.0
 RETRY_S = 2.0
-# The longest wait for the first report, which a package that hangs delays by the time of its trial.
+# Longest wait for the first report; a package that hangs delays it by the time of its trial.
 FIRST_S = 60.0
-# A task that failed its self-test is tested again after so long: something may have been installed.
+# A failed self-test is repeated after this time, since something may have been installed.
 RETEST_S = 900.0
 TESTING = "Its self-test has not ended yet."
 _TESTS_AT_ONCE = 2
@@ -27,15 +27,15 @@ _END_S = 5.0
 
 
 class OfferReports:
-    """Reports at once what ships with Assay, and each other task once its self-test has passed.
+    """Reports Assay's own tasks at once, and each other task once its self-test has passed.
 
-    Nothing waits for a self-test: a package that hangs delays no other task.
+    Nothing waits for a self-test, so a package that hangs does not delay other tasks.
     """
 
     def __init__(
         self, report: Callable[[Offers], None], close: Callable[[], None] = lambda: None
     ) -> None:
-        """`report` hands offers to the control plane; `close` ends the thread's connections."""
+        """`report` sends offers to the control plane; `close` closes the thread's connections."""
         self._report = report
         self._close = close
         self._stop = threading.Event()
@@ -43,24 +43,24 @@ class OfferReports:
         self._first = threading.Event()
         self._lock = threading.Lock()
         self._offers: dict[str, TaskOffer] = {}
-        # Those that failed their self-test, with the moment of the next one.
+        # Tasks that failed their self-test, with the time of the next one.
         self._failed: dict[str, tuple[float, Entry]] = {}
         self._tests = ThreadPoolExecutor(_TESTS_AT_ONCE, "task-tests")
         self._thread = threading.Thread(target=self._run, name="assay-offers", daemon=True)
 
     def start(self) -> None:
-        """Begin to look at the tasks, to test them and to report."""
+        """Start the thread that discovers, tests and reports tasks."""
         self._thread.start()
 
     def begun(self) -> bool:
-        """Return whether the first report was answered; waits a while for it.
+        """Wait up to `FIRST_S` for the answer to the first report; return whether it came.
 
-        Also true where none is made, such as in a process that is no worker.
+        Return True if this process makes no reports, because it is not a worker.
         """
         return self._thread.ident is None or self._first.wait(FIRST_S)
 
     def close(self) -> None:
-        """Report no more."""
+        """Stop reporting."""
         self._stop.set()
         self._changed.set()
         self._tests.shutdown(wait=False, cancel_futures=True)
@@ -112,13 +112,13 @@ def _lacking(entries: Sequence[Entry]) -> list[Fault]:
 
 
 def offers_now() -> tuple[dict[str, TaskOffer], list[Entry]]:
-    """Return the offers before any self-test, and the entry points that are to be tested."""
-    found = discovered()
+    """Return the offers before any self-test, and the entry points to be tested."""
+    discovery = discovered()
     offers = {
         each.entry.name: TaskOffer(each.entry.package, each.reason)
-        for each in found.refused
-        if each.entry.name not in found.tasks
+        for each in discovery.refused
+        if each.entry.name not in discovery.tasks
     }
-    for name, entry in found.entries.items():
+    for name, entry in discovery.entries.items():
         offers[name] = TaskOffer(entry.package, "" if entry.is_own else TESTING)
-    return offers, [entry for entry in found.entries.values() if not entry.is_own]
+    return offers, [entry for entry in discovery.entries.values() if not entry.is_own]

@@ -1,4 +1,4 @@
-"""Reads of the tasks that workers offer: which have one, and what the others lack."""
+"""Read the tasks that workers offer, and why other workers do not offer them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from django.utils import timezone
 from workers.offers.models import WorkerRole, WorkerTasks
 from workers.offers.values import lacks_sentence
 
-# A worker reports more often, unless it is gone.
+# A worker without a report for this time counts as gone.
 PRESENT = timedelta(seconds=90)
 
-# Conditions on `w`, a row of `workers_workertasks`, and the `spec` of a job, which also needs the
+# Condition on `w`, a row of `workers_workertasks`, and on the `spec` of a job, which also needs the
 # task of the model that judges answers.
 OFFERS = """(
     (spec ->> 'task' IS NULL OR w.tasks -> (spec ->> 'task') ->> 'lacks' = '')
     AND (spec ->> 'judge_task' IS NULL OR w.tasks -> (spec ->> 'judge_task') ->> 'lacks' = '')
 )"""
-# Whether the worker `%(worker)s` offers what a job needs; one that reported nothing may try.
+# True if the worker `%(worker)s` offers the tasks of a job, or has not reported.
 OFFERED_BY_WORKER = f"""(
     NOT EXISTS (SELECT FROM workers_workertasks w WHERE w.worker = %(worker)s)
     OR EXISTS (SELECT FROM workers_workertasks w WHERE w.worker = %(worker)s AND {OFFERS})
 )"""  # noqa: S608
-# Whether any compute worker does.
+# True if any compute worker offers the tasks of a job, or none has reported.
 OFFERED = f"""(
     NOT EXISTS (SELECT FROM workers_workertasks w
                  WHERE w.role = 'compute' AND w.seen_at > statement_timestamp() - %(present)s)
@@ -37,13 +37,13 @@ OFFERED = f"""(
 
 
 def tasks_by_worker() -> dict[str, dict[str, Any]]:
-    """Return what every worker reported last: its tasks by name, by the name of the worker."""
+    """Return the latest report of every worker, by its name: its tasks by name."""
     return dict(WorkerTasks.objects.values_list("worker", "tasks"))
 
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """A task that a worker knows of and does not offer."""
+    """A task that a worker has but does not offer."""
 
     worker: str
     task: str
@@ -52,7 +52,7 @@ class Lacking:
 
 
 def tasks_lacking() -> list[Lacking]:
-    """Return the tasks that workers which report do not offer, and why."""
+    """Return the tasks that reporting workers do not offer, and why."""
     since = timezone.now() - PRESENT
     rows = WorkerTasks.objects.filter(seen_at__gt=since).values_list("worker", "tasks")
     return [
@@ -69,7 +69,7 @@ def tasks_needed(spec: dict[str, Any]) -> list[str]:
 
 
 def compute_lacks(needed: Collection[str]) -> str:
-    """Return why no compute worker can run a job of these tasks, as a sentence; empty when one can,
+    """Return a sentence on why no compute worker can run a job with these tasks; empty if one can
     or none has reported."""
     since = timezone.now() - PRESENT
     rows = WorkerTasks.objects.filter(role=WorkerRole.COMPUTE, seen_at__gt=since)

@@ -1,7 +1,8 @@
-"""The self-test of a task where it is to run: `python -m workers.offers.self_test`.
+"""Self-test of tasks in the environment that runs them: `python -m workers.offers.self_test`.
 
-A worker starts it for the tasks of each other package. It checks their declarations as every
-process does, and imports what they name: runner, recipes and score. Knows no Django.
+A worker starts it for the tasks of each package that is not Assay's own. It checks their
+declarations as every process does, and imports their runner, recipes and score. Does not use
+Django.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from workers.engine_process.confinement import code_allowed
 from workers.engines.names import load_name
 from workers.run.environment import run_environment
 
-# torch is imported from a cold disk in a minute or two.
+# The import of torch from a cold disk takes a minute or two.
 SECONDS = 240.0
 _METHODS = ("prepare", "collate", "run", "split", "cancel", "close")
 _FOLDER, _KEYWORDS = "folder", ("architectures", "device", "dtype")
 
 
 def self_test(entries: Sequence[Entry]) -> list[Fault]:
-    """Return the faults of tasks in this environment, found by a process of their own.
+    """Return the faults of tasks in this environment, found by a separate process.
 
     Raises:
-        CodeUnknown: its code cannot be told.
-        OSError: no process can be started.
+        CodeUnknown: the code of the tasks cannot be determined.
+        OSError: the process cannot be started.
     """
     return trial(
         "workers.offers.self_test",
@@ -47,7 +48,7 @@ def self_test(entries: Sequence[Entry]) -> list[Fault]:
 
 
 def named_faults(task: Task) -> Iterator[Fault]:
-    """Yield faults of what it names: that cannot be imported, or be called as it will be."""
+    """Yield faults of the task's runner, recipes and score: they cannot be imported or called."""
     if task.runner:
         yield from _named("runner", task.runner, _runner)
     for number, recipe in enumerate(task.recipes):
@@ -63,7 +64,7 @@ def _named(where: str, name: str, check_it: Any) -> list[Fault]:
 
 def _runner(where: str, runner: Any) -> Iterator[Fault]:
     if not callable(runner):
-        yield Fault(where, f"{check.shown(runner)} is no class.", "Name a class.")
+        yield Fault(where, f"{check.shown(runner)} is not a class.", "Name a class.")
         return
     try:
         signature = inspect.signature(runner)
@@ -93,6 +94,6 @@ def _faults(points: Sequence[EntryPoint]) -> list[Fault]:
 
 
 if __name__ == "__main__":
-    # Work of the tasks that are offered already comes first.
+    # Work for tasks that are already offered has priority.
     os.nice(10)
     answer_of(_faults)

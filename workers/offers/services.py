@@ -1,4 +1,4 @@
-"""Record what workers report of their tasks."""
+"""Record the reports of workers about their tasks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from workers.jobs.models import Job, JobState
 from workers.offers.models import WORKER_MAX, WorkerRole, WorkerTasks
 from workers.offers.values import Offers, offers_to_json
 
-# A worker that was silent for so long is forgotten.
+# The report of a worker is deleted after this time of silence.
 KEPT = timedelta(hours=1)
 
 
 @transaction.atomic
 def worker_tasks_report(*, worker: str, role: WorkerRole, offers: Offers) -> None:
-    """Record the tasks that a worker process offers. Jobs that waited for one are sent again."""
+    """Record the tasks of a worker process, and dispatch jobs that waited for a new one."""
     tasks = offers_to_json(offers)
     before = WorkerTasks.objects.filter(worker=worker[:WORKER_MAX]).values_list("tasks", flat=True)
-    known: dict[str, dict[str, str]] = next(iter(before), {})
+    earlier: dict[str, dict[str, str]] = next(iter(before), {})
     WorkerTasks.objects.update_or_create(
         worker=worker[:WORKER_MAX],
         defaults={"role": role, "tasks": tasks, "seen_at": timezone.now()},
@@ -30,7 +30,7 @@ def worker_tasks_report(*, worker: str, role: WorkerRole, offers: Offers) -> Non
     new = [
         name
         for name, each in tasks.items()
-        if not each["lacks"] and known.get(name, {}).get("lacks") != ""
+        if not each["lacks"] and earlier.get(name, {}).get("lacks") != ""
     ]
     if role == WorkerRole.COMPUTE and new:
         waiting = Job.objects.filter(
@@ -43,8 +43,8 @@ def worker_tasks_report(*, worker: str, role: WorkerRole, offers: Offers) -> Non
 
 @transaction.atomic
 def worker_tasks_expire() -> int:
-    """Forget workers that were silent for `KEPT`; return how many. Rows that another session holds
-    wait for the next round."""
+    """Delete reports of workers that were silent for `KEPT`; return the number. Rows that another
+    session has locked wait for the next round."""
     late = WorkerTasks.objects.filter(seen_at__lt=timezone.now() - KEPT)
     free = late.select_for_update(skip_locked=True).values_list("pk", flat=True)
     return WorkerTasks.objects.filter(pk__in=list(free)).delete()[0]

@@ -1,7 +1,7 @@
-"""The controller's duty: assign deployments to engine workers, and state what does not fit.
+"""The controller's placement: assign deployments to engine workers, and report shortages.
 
-Reads everything in a fixed number of queries, asks `planning.plan`, and writes what changed in one
-transaction. Only one controller does it at a time.
+Reads everything with a fixed number of queries, calls `planning.plan`, and writes the changes in
+one transaction. Only one controller does this at a time.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from workers.placement.reading import (
 )
 
 logger = logging.getLogger(__name__)
-# Longest pause between two rounds in which heartbeats could still be seen, in seconds.
+# Longest pause between two rounds, in seconds, after which silence of workers still counts.
 PAUSE_S = 10.0
 ASLEEP = "Scaled to zero. The next request starts it."
 _BATCH = 500
 
 
 class Placer:
-    """Runs rounds. Keeps only since when it has run without a pause: after one, such as an outage
-    of the database, workers had no way to report, and are not taken for lost at once.
+    """Runs rounds of placement. Remembers since when it has run without a pause: during a pause,
+    such as an outage of the database, workers cannot report, so they do not count as lost at once.
     """
 
     def __init__(self) -> None:
@@ -46,18 +46,18 @@ class Placer:
         self._scaler = Scaler()
 
     def run(self) -> Plan | None:
-        """Do one round and return its plan; None while another controller does it."""
+        """Do one round and return its plan, or None if another controller does it."""
         now = time.monotonic()
         if now - self._last > PAUSE_S:
             self._since = now
-        found = placements_update(trusting=now - self._since < SILENCE_S, scale=self._scaler.run)
-        if found is None:
+        latest = placements_update(trusting=now - self._since < SILENCE_S, scale=self._scaler.run)
+        if latest is None:
             self._scaler.forget()
         self._last = time.monotonic()
-        return found
+        return latest
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection to the broker."""
         self._scaler.close()
 
 
@@ -65,29 +65,31 @@ class Placer:
 def placements_update(
     *, trusting: bool = False, scale: Callable[[], object] = lambda: None
 ) -> Plan | None:
-    """Plan, and write assignments and messages; return the plan, None while another session does.
+    """Plan, and write assignments and messages; return the plan, or None if another session does.
 
-    `trusting`: workers that are silent count as there, but get nothing new. `scale` sets how many
-    replicas are wanted, under the same lock: two controllers would each count a busy time once.
+    With `trusting`, silent workers count as alive but get nothing new. `scale` sets the wanted
+    replicas, under the same lock: otherwise two controllers would both react to one busy period.
     """
     if not try_lock("placement"):
         return None
     scale()
     rows = deployments_assignable()
-    found = plan(workers_reporting(trusting=trusting), wanted_of(rows), copies_assigned())
-    _write(found.moves)
-    _state_shortages(rows, found.shortages)
-    if found.moves:
+    planned = plan(workers_reporting(trusting=trusting), wanted_of(rows), copies_assigned())
+    _write(planned.moves)
+    _state_shortages(rows, planned.shortages)
+    if planned.moves:
         transaction.on_commit(wake_engines)
-    return found
+    return planned
 
 
 def _write(moves: tuple[Move, ...]) -> None:
-    gone = {(move.deployment, move.worker) for move in moves if not move.add}
-    if gone:
-        rows = Placement.objects.filter(deployment_id__in={pk for pk, _worker in gone})
-        found = rows.values_list("pk", "deployment_id", "worker")
-        Placement.objects.filter(pk__in=[pk for pk, *pair in found if tuple(pair) in gone]).delete()
+    removed = {(move.deployment, move.worker) for move in moves if not move.add}
+    if removed:
+        rows = Placement.objects.filter(deployment_id__in={pk for pk, _worker in removed})
+        keys = rows.values_list("pk", "deployment_id", "worker")
+        Placement.objects.filter(
+            pk__in=[pk for pk, *pair in keys if tuple(pair) in removed]
+        ).delete()
     now = timezone.now()
     Placement.objects.bulk_create(
         [
@@ -113,10 +115,10 @@ def _write(moves: tuple[Move, ...]) -> None:
 
 
 def _state_shortages(rows: list[dict[str, Any]], shortages: dict[int, str]) -> None:
-    """Write on each live deployment what it lacks. Locked rows wait for the next round."""
-    said = {row["pk"]: row["message"] for row in rows if row["state"] in LIVE}
-    wanted = {row["pk"]: _message(row, shortages) for row in rows if row["state"] in LIVE}
-    stale = [pk for pk, message in wanted.items() if said[pk] != message]
+    """Write shortages to the rows of live deployments. Locked rows wait for the next round."""
+    current = {row["pk"]: row["message"] for row in rows if row["state"] in LIVE}
+    messages = {row["pk"]: _message(row, shortages) for row in rows if row["state"] in LIVE}
+    stale = [pk for pk, message in messages.items() if current[pk] != message]
     if not stale:
         return
     live = Deployment.objects.filter(pk__in=stale, state__in=LIVE).only("pk", "state", "message")
@@ -127,12 +129,12 @@ def _state_shortages(rows: list[dict[str, Any]], shortages: dict[int, str]) -> N
         if row.state == states[row.pk]
     ]
     for row in free:
-        row.message = wanted[row.pk]
+        row.message = messages[row.pk]
     Deployment.objects.bulk_update(free, ["message"], batch_size=_BATCH)
 
 
 def _message(row: dict[str, Any], shortages: dict[int, str]) -> str:
-    found = shortages.get(row["pk"], "")
-    if found or row["state"] == DeploymentState.SERVING:
-        return found
+    shortage = shortages.get(row["pk"], "")
+    if shortage or row["state"] == DeploymentState.SERVING:
+        return shortage
     return ASLEEP if row["replicas_wanted"] == 0 else WAITS

@@ -1,4 +1,4 @@
-"""The controller's scaling: read the load of deployments that may scale, and set their replicas."""
+"""The controller's scaling: read the load of scalable deployments, and set their replicas."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from workers.wire import IN_USE_KEY, WANTED_KEY, deployment_queue
 
 logger = logging.getLogger(__name__)
 WINDOW = timedelta(seconds=60)
-# A request for a deployment that is scaled to zero counts for this long, in seconds.
+# Seconds for which a request to a deployment that is scaled to zero counts.
 REQUESTED_FOR_S = 60.0
 REDIS_TIMEOUT_S = 2.0
 _TOOK = ExpressionWrapper(F("total_ms") * timedelta(milliseconds=1), output_field=DurationField())
 
 
 class Scaler:
-    """Runs rounds, and remembers between them how each deployment was used.
+    """Runs rounds of scaling, and remembers the use of each deployment between them.
 
-    What it remembers is of the number of replicas that it wanted last: a number that a person or
-    another controller has set begins anew.
+    The memory is valid for the number of replicas that this controller set last: if a person or
+    another controller changes that number, it starts again.
     """
 
     def __init__(self) -> None:
@@ -43,14 +43,14 @@ class Scaler:
         self._wanted: dict[int, int] = {}
 
     def forget(self) -> None:
-        """Forget how deployments were used: another controller scales them."""
+        """Forget the use of deployments, because another controller scales them."""
         self._memory, self._wanted = {}, {}
 
     def run(self) -> int:
-        """Set the wanted replicas of what may scale; return how many changed.
+        """Set the wanted replicas of scalable deployments; return the number of changes.
 
-        Takes two queries and one round trip to the broker, whatever the number of deployments, and
-        a query for each that changes. While the broker is away, nothing changes.
+        Takes two queries and one round trip to the broker, and a query for each change. While the
+        broker is unreachable, nothing changes.
         """
         now = time.monotonic()
         rows = list(_scalable())
@@ -81,10 +81,10 @@ class Scaler:
         return changed
 
     def _remembered(self, row: Deployment, now: float) -> Memory:
-        known = self._memory.get(row.pk)
-        if known is None or self._wanted.get(row.pk) != row.replicas_wanted:
+        memory = self._memory.get(row.pk)
+        if memory is None or self._wanted.get(row.pk) != row.replicas_wanted:
             return Memory(used_at=now)
-        return known
+        return memory
 
     def close(self) -> None:
         """Close the connection to the broker."""
@@ -101,17 +101,17 @@ class Scaler:
             pipe.zrangebyscore(IN_USE_KEY, used_since, "+inf", withscores=True)
             pipe.zremrangebyscore(IN_USE_KEY, "-inf", f"({used_since}")
             *queued, requested, _removed, in_use, _old = pipe.execute()
-        # Requests that run have no record yet: gateways note their deployments at each snapshot.
+        # Running requests have no usage record yet; gateways report their deployments.
         used = {int(each): max(0.0, now - at) for each, at in in_use if each.isdigit()}
-        wanted = {int(each) for each in requested if each.isdigit()}
+        requested_ids = {int(each) for each in requested if each.isdigit()}
         recent = UsageRecord.objects.filter(
             deployment__in=[row.name for row in rows], occurred_at__gte=timezone.now() - WINDOW
         )
         ended = Extract(Now() - Max(F("occurred_at") + _TOOK), "epoch")
-        found = recent.order_by().values_list("deployment")
+        by_name = recent.order_by().values_list("deployment")
         waits = {
             name: (float(wait), max(0.0, float(ago)))
-            for name, wait, ago in found.annotate(wait=Avg("queue_ms"), ago=ended)
+            for name, wait, ago in by_name.annotate(wait=Avg("queue_ms"), ago=ended)
         }
         return {
             row.pk: Load(
@@ -124,14 +124,14 @@ class Scaler:
                     ),
                     default=None,
                 ),
-                requested=row.pk in wanted,
+                requested=row.pk in requested_ids,
             )
             for row, length in zip(rows, queued, strict=True)
         }
 
 
 def _scalable() -> list[Deployment]:
-    """Return live deployments whose number of replicas may change, with how many are ready."""
+    """Return live deployments whose number of replicas may change, with the count of ready ones."""
     ready = Count("replicas", filter=Q(replicas__state=ReplicaState.READY))
     rows = Deployment.objects.filter(state__in=LIVE).exclude(replicas_min=F("replicas_max"))
     columns = ("name", "replicas_min", "replicas_max", "replicas_wanted")
@@ -139,7 +139,7 @@ def _scalable() -> list[Deployment]:
 
 
 def _set(row: Deployment, wanted: int) -> int:
-    """Set it, unless the settings have changed meanwhile."""
+    """Set the wanted replicas, unless the settings have changed meanwhile."""
     rows = Deployment.objects.filter(
         pk=row.pk,
         state__in=LIVE,

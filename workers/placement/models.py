@@ -9,9 +9,10 @@ REASON_MAX = 200
 
 
 class Placement(models.Model):
-    """One deployment assigned to one engine worker, which loads it; only the controller writes it.
+    """Assignment of a deployment to an engine worker, which only the controller writes.
 
-    `reason` is why this worker was chosen. A worker unloads what is no longer assigned to it.
+    `reason` says why this worker was chosen. A worker unloads deployments that are no longer
+    assigned to it.
     """
 
     deployment = models.ForeignKey(

@@ -1,11 +1,11 @@
-"""Memory that a deployment takes on an engine worker, estimated from the bytes of its weights.
+"""Estimate the memory that a deployment needs on an engine worker from the size of its weights.
 
-    base  = 1.2 × weights (2.4 × where the release computes in float32) + 16 MiB
+    base  = 1.2 × weights (2.4 × if the release computes in float32) + 16 MiB
     own   = 1.2 × (adapter + prompt) + 1 MiB
 
-The fifth more is for activations and caches of a few requests, and the fixed part for tokenizer and
-runtime. The base counts once on each worker, for all deployments that share an engine on it: those
-with the same weights, task runner, engine and precision.
+The extra 20 % are for activations and caches of a few requests, and the fixed part is for tokenizer
+and runtime. On each worker, the base counts once for all deployments that share an engine there:
+those with the same weights, task runner, engine and precision.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WHOLE = (VersionKind.BASE, VersionKind.FULL)
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One version of those that a deployment loads. `size` is that of its own files in bytes."""
+    """One of the versions that a deployment loads. `size` is that of its own files in bytes."""
 
     kind: str
     digest: str
@@ -33,15 +33,15 @@ class Layer:
 
 
 def need_of(layers: list[Layer], *, task: str, engine: str, precision: str) -> Need:
-    """Return the memory of a deployment whose version and bases are `layers`, the version first.
+    """Return the memory of a deployment; `layers` are its version and the bases below, in order.
 
-    The first base or full version holds the weights; what is before it adapts them.
+    The first base or full version has the weights; the layers before it adapt them.
     """
     whole = [number for number, layer in enumerate(layers) if layer.kind in _WHOLE]
     layers = layers[: whole[0] + 1] if whole else layers
     weights = layers[-1]
-    known = TASKS.get(task)
-    runner = "" if known is None else known.runner
+    declaration = TASKS.get(task)
+    runner = "" if declaration is None else declaration.runner
     wide = 2 if precision == Precision.FLOAT32 else 1
     above = sum(layer.size for layer in layers[:-1])
     return Need(

@@ -1,8 +1,8 @@
 """Plan which worker loads which deployment. Pure: values in, moves out; no database and no clock.
 
-The same input gives the same plan in any order. A copy that fits where it is stays there. A copy
-that must leave, because its worker is draining or no longer fits, stays until as many others are
-ready as are wanted, so that a request always finds one.
+The plan does not depend on the order of the input. A copy that fits stays where it is. A copy that
+must leave, because its worker is draining or no longer fits, stays until enough others are ready,
+so that requests always find one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ WAITS = "Waiting for an engine worker to load it."
 
 
 class Availability(StrEnum):
-    """Use that placement makes of a worker.
+    """Availability of a worker for placement.
 
-    `cordoned`: it keeps what it has and is given nothing new. `draining`: what it has moves away.
+    `cordoned`: it keeps its copies and gets nothing new. `draining`: its copies move away.
     """
 
     OPEN = "open"
@@ -32,9 +32,8 @@ class Availability(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker that reports. `memory` is in bytes; `node` is the machine that it runs on. `tasks`
-    are those that it reported (`workers.offers.values`); None for a worker that reported none,
-    which may try any."""
+    """A reporting worker. `memory` is in bytes; `node` is its machine. `tasks` are those that it
+    reported (`workers.offers.values`); a worker without a report (None) may try any task."""
 
     name: str
     memory: int
@@ -48,7 +47,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Memory that one copy takes, in bytes: that of its base, once on each worker, and its own."""
+    """Memory of one copy in bytes: that of its base, counted once per worker, and its own."""
 
     base: Hashable
     base_bytes: int
@@ -56,16 +55,16 @@ class Need:
 
     @property
     def total(self) -> int:
-        """Return the bytes on a worker that has nothing of it."""
+        """Return the bytes on a worker that does not have the base."""
         return self.base_bytes + self.own_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A deployment, how many copies it is to have, and where they may be.
+    """A deployment, its wanted number of copies, and the workers that may hold them.
 
-    `avoid` are workers that failed to load it and are not to try again yet. A `device` of "" is any
-    kind, and a `task` of "" needs no package.
+    `avoid` are workers that failed to load it and must not retry yet. `device` "" means any kind,
+    and `task` "" needs no package.
     """
 
     id: int
@@ -90,7 +89,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One change: give the deployment to the worker (`add`), or take it away."""
+    """One change: assign the deployment to the worker (`add`), or remove it from there."""
 
     deployment: int
     worker: str
@@ -100,22 +99,22 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Changes to make now, removals first, and why deployments have fewer copies than wanted."""
+    """Changes to make now, removals first, and reasons why deployments lack copies."""
 
     moves: tuple[Move, ...] = ()
     shortages: dict[int, str] = field(default_factory=dict)
 
 
 def plan(workers: Iterable[Worker], deployments: Iterable[Wanted], current: Iterable[Copy]) -> Plan:
-    """Return the moves from `current` toward what `deployments` want on `workers`.
+    """Return the moves from `current` toward the wanted copies of `deployments` on `workers`.
 
-    Workers that are not named count as lost. Copies of deployments that are not named are removed.
+    Missing workers count as lost. Copies of missing deployments are removed.
     """
     return _Planner(workers, deployments, current).plan()
 
 
 def used_memory(deployments: Iterable[Wanted], current: Iterable[Copy]) -> dict[str, int]:
-    """Return the bytes that are assigned to each worker, a base counted once on each."""
+    """Return the bytes that are assigned to each worker; a base counts once per worker."""
     needs = {each.id: each.need for each in deployments}
     bases: dict[str, dict[Hashable, int]] = defaultdict(dict)
     used: dict[str, int] = defaultdict(int)
@@ -128,8 +127,8 @@ def used_memory(deployments: Iterable[Wanted], current: Iterable[Copy]) -> dict[
 
 @dataclass(slots=True)
 class _Room:
-    """The room that one worker has left. `bases` counts the copies that use each base; `resident`
-    are the bases of copies that leave in this plan, which are still loaded.
+    """Free memory of one worker. `bases` counts the copies that use each base; `resident` are the
+    bases of copies that leave in this plan, which are still loaded.
     """
 
     worker: Worker
@@ -138,7 +137,7 @@ class _Room:
     resident: set[Hashable] = field(default_factory=set)
 
     def takes(self, need: Need) -> int:
-        """Return the bytes that one more copy takes here."""
+        """Return the bytes that one more copy needs here."""
         return need.own_bytes + (0 if need.base in self.bases else need.base_bytes)
 
     def add(self, need: Need) -> None:
@@ -151,7 +150,7 @@ class _Room:
 
     @property
     def load(self) -> float:
-        """Return the part of the memory that is taken."""
+        """Return the used fraction of the memory."""
         return 1.0 - self.free / self.worker.memory if self.worker.memory else 1.0
 
 
@@ -164,15 +163,15 @@ class _Planner:
         }
         self._wanted = {each.id: each for each in sorted(deployments, key=lambda d: d.id)}
         self._current = sorted(current, key=lambda c: (c.since, c.deployment, c.worker))
-        # Copies that count toward what is wanted; copies that leave once others are ready; and
-        # copies that failed, which leave when another worker has room.
+        # Copies that count toward the wanted number; copies that leave once others are ready; and
+        # failed copies, which leave if another worker has room.
         self._kept: dict[int, list[Copy]] = defaultdict(list)
         self._leaving: dict[int, list[tuple[Copy, str]]] = defaultdict(list)
         self._failed: dict[int, list[Copy]] = defaultdict(list)
-        # Copies on workers that do not report. Without another place they stay recorded, so that a
-        # worker that was only cut off goes on.
+        # Copies on workers that do not report. If no other worker has room, they stay assigned, so
+        # that a worker that was only disconnected continues.
         self._lost: dict[int, list[Copy]] = defaultdict(list)
-        # They take memory until they are gone, but push no other copy out.
+        # Copies that leave for lack of memory: they use memory until then, but displace no other.
         self._too_large: list[tuple[_Room, Need]] = []
         self._removals: list[Move] = []
         self._additions: list[Move] = []
@@ -187,7 +186,7 @@ class _Planner:
         self._drop_surplus()
         self._add_missing()
         for wanted in self._wanted.values():
-            self._let_go(wanted)
+            self._remove_leaving(wanted)
         moves = (*self._removals, *self._additions)
         return Plan(moves, dict(sorted(self._shortages.items())))
 
@@ -203,7 +202,7 @@ class _Planner:
         elif copy.worker in wanted.avoid and not copy.ready:
             self._failed[wanted.id].append(copy)
         elif why := _misfit(room.worker, wanted):
-            # It takes memory until it is gone, on a worker that may still take others.
+            # It uses memory until it is gone, on a worker that may still get other copies.
             room.add(wanted.need)
             self._leaving[wanted.id].append((copy, why))
         elif room.takes(wanted.need) > room.free:
@@ -216,17 +215,17 @@ class _Planner:
     def _drop_surplus(self) -> None:
         """Remove copies beyond the wanted number: those not ready first, then the newest."""
         for wanted in self._wanted.values():
-            kept = self._kept[wanted.id]
-            surplus = len(kept) - wanted.copies
+            copies = self._kept[wanted.id]
+            surplus = len(copies) - wanted.copies
             if surplus <= 0:
                 continue
-            for copy in sorted(kept, key=lambda c: (c.ready, -c.since, c.worker))[:surplus]:
-                kept.remove(copy)
+            for copy in sorted(copies, key=lambda c: (c.ready, -c.since, c.worker))[:surplus]:
+                copies.remove(copy)
                 self._remove(copy, "Fewer replicas are wanted.")
 
     def _add_missing(self) -> None:
-        """Give every deployment its first copy before any gets a second one; the largest first,
-        because they have the fewest places.
+        """Give every deployment its first copy before any gets a second; largest first, because
+        fewer workers have room for them.
         """
         missing = [
             (number, -wanted.need.total, wanted.id)
@@ -238,14 +237,14 @@ class _Planner:
                 self._add(self._wanted[deployment])
 
     def _add(self, wanted: Wanted) -> None:
-        taken = {copy.worker for copy in self._kept[wanted.id]}
-        held = taken | {copy.worker for copy, _why in self._leaving[wanted.id]}
-        nodes = [self._rooms[name].worker.node for name in taken]
-        # A copy that is added may use the room of one that failed there; both are never kept.
+        holders = {copy.worker for copy in self._kept[wanted.id]}
+        occupied = holders | {copy.worker for copy, _why in self._leaving[wanted.id]}
+        nodes = [self._rooms[name].worker.node for name in holders]
+        # An added copy may use the room of a copy that failed there; only one of them is kept.
         candidates = [
             room
             for room in self._fits(wanted)
-            if room.worker.name not in held
+            if room.worker.name not in occupied
             and room.worker.name not in wanted.avoid
             and room.takes(wanted.need) <= room.free
         ]
@@ -276,7 +275,7 @@ class _Planner:
         self._additions.append(Move(wanted.id, room.worker.name, True, why))
 
     def _keep_failed(self, wanted: Wanted) -> None:
-        """Leave a copy where it failed, to be tried there again, when no other worker has room."""
+        """Keep a failed copy on its worker, to be tried again, if no other worker has room."""
         for copy in list(self._failed[wanted.id]):
             room = self._rooms[copy.worker]
             if not _misfit(room.worker, wanted) and room.takes(wanted.need) <= room.free:
@@ -286,7 +285,7 @@ class _Planner:
                 return
         self._shortages[wanted.id] = self._shortage(wanted)
 
-    def _let_go(self, wanted: Wanted) -> None:
+    def _remove_leaving(self, wanted: Wanted) -> None:
         for copy in self._failed[wanted.id]:
             self._remove(copy, "It could not be loaded there.")
         spare = len(self._kept[wanted.id]) + len(self._lost[wanted.id]) - wanted.copies
@@ -301,7 +300,7 @@ class _Planner:
         self._removals.append(Move(copy.deployment, copy.worker, False, reason))
 
     def _fits(self, wanted: Wanted) -> list[_Room]:
-        """Return the workers that may be given it, whatever room they have."""
+        """Return the workers that may hold the deployment, regardless of their free memory."""
         key = (wanted.engine, wanted.device, wanted.labels, wanted.task)
         if key not in self._fitting:
             self._fitting[key] = [
@@ -313,7 +312,7 @@ class _Planner:
         return self._fitting[key]
 
     def _shortage(self, wanted: Wanted) -> str:
-        """Return what placement lacks for one more copy."""
+        """Return the sentence on what placement lacks for one more copy."""
         workers = [room.worker for room in self._rooms.values()]
         if not workers:
             return WAITS
@@ -333,8 +332,8 @@ class _Planner:
         has = {copy.worker for copy in self._kept[wanted.id]}
         others = [room for room in fitting if room.worker.name not in has]
         if not others:
-            can = f"{len(has)} worker{_s(len(has))} can hold one"
-            return f"{wanted.copies} replicas are wanted; {can}."
+            count = f"{len(has)} worker{_s(len(has))}"
+            return f"{wanted.copies} replicas are wanted; {count} can hold one."
         roomy = [room for room in others if room.takes(wanted.need) <= room.free]
         if roomy:
             return "Every worker with room failed to load it; they try again at growing intervals."
@@ -346,7 +345,7 @@ class _Planner:
 
 
 def _misfit(worker: Worker, wanted: Wanted) -> str:
-    """Return why the worker may not hold the deployment; empty when it may."""
+    """Return why the worker may not hold the deployment; empty if it may."""
     if worker.availability is Availability.DRAINING:
         return "Its worker is draining."
     if wanted.engine not in worker.engines:
@@ -361,12 +360,12 @@ def _misfit(worker: Worker, wanted: Wanted) -> str:
 
 
 def _task_lack(worker: Worker, wanted: Wanted) -> str:
-    """Return why a worker does not offer the deployment's task; empty when it does."""
+    """Return why a worker does not offer the deployment's task; empty if it does."""
     return lack(worker.tasks, wanted.task) if wanted.task and worker.tasks is not None else ""
 
 
 def _requirement(workers: Sequence[Worker], wanted: Wanted) -> str:
-    """Return the device or labels that none of the workers has; empty when one has them all."""
+    """Return the sentence on a device or labels that no worker has; empty if one has them all."""
     with_device = [each for each in workers if wanted.device in ("", each.device)]
     if not with_device:
         return f"Needs a worker with {wanted.device}; no running one has it."

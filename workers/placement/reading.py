@@ -1,4 +1,4 @@
-"""Rows as the planner takes them: workers, what deployments want, and assignments."""
+"""Read the planner's inputs: workers, wanted copies of deployments, and assignments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AVAILABILITY: dict[str, Availability] = {
     NodeState.CORDONED: Availability.CORDONED,
     NodeState.DRAINING: Availability.DRAINING,
 }
-# Of a version and of the versions that it stands on, each with the path to the next.
+# Paths to a version and to the bases below it.
 _LAYERS = ("release__version", "release__version__base", "release__version__base__base")
 _COLUMNS = (
     "pk",
@@ -40,12 +40,11 @@ _COLUMNS = (
 
 
 def workers_reporting(*, trusting: bool = False) -> list[Worker]:
-    """Return the workers that reported lately, and with `trusting` also the others, which then get
-    nothing new."""
+    """Return recently reporting workers; with `trusting`, also silent ones, to get nothing new."""
     since = timezone.now() - timedelta(seconds=SILENCE_S)
     states = dict(Node.objects.values_list("name", "state"))
     tasks = tasks_by_worker()
-    found = []
+    workers = []
     rows = WorkerKey.objects.all() if trusting else WorkerKey.objects.filter(seen_at__gte=since)
     for row in rows:
         node = node_of(row.worker)
@@ -55,7 +54,7 @@ def workers_reporting(*, trusting: bool = False) -> list[Worker]:
             continue
         if silent and availability is Availability.OPEN:
             availability = Availability.CORDONED
-        found.append(
+        workers.append(
             Worker(
                 name=row.worker,
                 memory=row.memory,
@@ -67,24 +66,25 @@ def workers_reporting(*, trusting: bool = False) -> list[Worker]:
                 tasks=tasks.get(row.worker),
             )
         )
-    return found
+    return workers
 
 
 def node_of(worker: str) -> str:
-    """Return the machine of a worker: its node, or the host of a control plane's own worker."""
+    """Return a worker's machine: its node, or the host if the worker is not on a node."""
     node, separator, _name = worker.partition("/")
     return node if separator else worker.rpartition("@")[2]
 
 
 def deployments_assignable() -> list[dict[str, Any]]:
-    """Return live deployments, and ended ones that are still assigned, with their versions."""
+    """Return live deployments, and ended ones that are still assigned, with their layers."""
     assigned = Exists(Placement.objects.filter(deployment=OuterRef("pk")))
     rows = Deployment.objects.filter(Q(state__in=LIVE) | assigned)
     return list(rows.order_by("pk").values(*_COLUMNS))
 
 
 def wanted_of(rows: list[dict[str, Any]]) -> list[Wanted]:
-    """Return what these rows of `deployments_assignable` want, and where they failed lately."""
+    """Return the wanted copies of rows of `deployments_assignable`, and workers to avoid because
+    the load recently failed there."""
     avoid: dict[int, set[str]] = {}
     failed = Replica.objects.filter(
         state__in=(ReplicaState.FAILED, ReplicaState.REFUSED),
@@ -120,7 +120,7 @@ def _of_row(row: dict[str, Any], avoid: frozenset[str]) -> Wanted:
 
 
 def copies_assigned() -> list[Copy]:
-    """Return every assignment, and whether its worker has loaded it."""
+    """Return all assignments, each with whether its worker has loaded it."""
     ready = set(
         Replica.objects.filter(state=ReplicaState.READY).values_list("deployment_id", "worker")
     )

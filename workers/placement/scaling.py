@@ -1,29 +1,29 @@
-"""Decide how many replicas a deployment is to have, from its load. Pure: no database, no clock.
+"""Compute the number of replicas of a deployment from its load. Pure: no database, no clock.
 
-A replica is added when requests have waited for a while although all replicas are ready, and one
-is removed after a much longer calm, so that the number does not swing. With a minimum of zero, the
-last one is removed after a stated idle time; the next request brings it back.
+A replica is added when requests have waited for a while although all replicas are ready. One is
+removed after a much longer calm period, so that the number does not oscillate. With a minimum of
+zero, the last one is removed after the configured idle time; the next request brings it back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Requests in the queue for each replica, or their mean wait, from which a deployment is busy.
+# A deployment is busy from this many queued requests per replica, or from this mean wait.
 BUSY_QUEUED = 4
 BUSY_WAIT_MS = 2000.0
-# It is calm below both: nothing queued, and a mean wait of at most this.
+# A deployment is calm if nothing is queued and the mean wait is at most this.
 CALM_WAIT_MS = 200.0
-# Time for which it has to be so, in seconds.
+# Seconds for which a deployment must be busy or calm before its replicas change.
 BUSY_FOR_S = 10.0
 CALM_FOR_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Facts about one deployment now. `queued` requests wait in its queue, those of the last minute
-    waited `wait_ms` on average, and it was last answering one `ended_s` seconds ago. `requested`: a
-    gateway waits for it to be loaded.
+    """Current load of a deployment: `queued` requests; mean wait of the last minute's requests,
+    `wait_ms`; seconds since it last answered one, `ended_s`. `requested`: a gateway waits for it to
+    be loaded.
     """
 
     queued: int = 0
@@ -34,8 +34,8 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Since when it has been busy or calm without a break, and when it was used last, in seconds of
-    one monotonic clock. None: it is not.
+    """Time of the last use, and the start of the current busy or calm period (None: not in one), in
+    seconds of one monotonic clock.
     """
 
     used_at: float
@@ -54,7 +54,7 @@ def replicas_next(
     now: float,
     idle_s: float,
 ) -> tuple[int, Memory]:
-    """Return how many replicas are wanted from now on, and what to remember for the next round."""
+    """Return the new number of wanted replicas, and the memory for the next round."""
     waits = load.requested or load.queued > 0
     used_at = memory.used_at
     if waits or load.ended_s is not None:

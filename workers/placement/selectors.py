@@ -1,4 +1,4 @@
-"""Reads of placement: where a deployment is, what it needs, and the room of each worker."""
+"""Read placement: workers of a deployment, the memory that it needs, and room of workers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from workers.placement.reading import (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One worker that has a deployment or is to load it. `reason` is why it was chosen, empty for a
-    copy that it lets go of. `replica` is what it reported, None before it has."""
+    """A worker that has a deployment or must load it. `reason` says why the worker was chosen;
+    empty for a copy that leaves. `replica` is the worker's report, None before the first one."""
 
     worker: str
     reason: str
@@ -30,14 +30,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The memory of one worker for models, in bytes, and how much of it is assigned."""
+    """A worker with its memory for models, and the number of assigned bytes."""
 
     worker: Worker
     used: int
 
     @property
     def free(self) -> int:
-        """Return the bytes that are not assigned."""
+        """Return the number of unassigned bytes."""
         return max(0, self.worker.memory - self.used)
 
     @property
@@ -47,14 +47,14 @@ class Room:
 
     @property
     def takes_more(self) -> bool:
-        """Return whether placement gives it more."""
+        """Return whether the worker may get more deployments."""
         return self.worker.availability is Availability.OPEN
 
 
 def places_of(deployment: Deployment) -> list[Place]:
-    """Return the workers of a deployment, the longest assigned first; then those that let go of it.
+    """Return the workers of a deployment, longest assigned first, then those that it leaves.
 
-    Reads no more than its prefetched placements and replicas.
+    Uses only the prefetched placements and replicas.
     """
     reported = {
         replica.worker: replica
@@ -74,7 +74,7 @@ def places_of(deployment: Deployment) -> list[Place]:
 
 
 def need_of_deployment(deployment: Deployment) -> Need:
-    """Return the memory that one copy takes."""
+    """Return the memory that one copy needs."""
     release, layers = deployment.release, []
     version: ModelVersion | None = release.version
     while version is not None:
@@ -85,7 +85,7 @@ def need_of_deployment(deployment: Deployment) -> Need:
 
 
 def rooms() -> dict[str, Room]:
-    """Return the room of each worker that reports, by its name, in a fixed number of queries."""
+    """Return the room of each reporting worker by name, with a fixed number of queries."""
     workers = workers_reporting()
     used = used_memory(wanted_of(deployments_assignable()), copies_assigned())
     return {each.name: Room(each, used.get(each.name, 0)) for each in workers}

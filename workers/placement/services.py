@@ -23,21 +23,21 @@ def deployment_place(
 ) -> Deployment:
     """Change the replica settings of a live deployment; the controller acts on them at once.
 
-    They are operational: no approval names them, and changing them needs none.
+    These settings are operational, so changing them needs no approval.
 
     Raises:
-        NotFound: it does not exist, or the actor may not see it.
+        NotFound: the deployment does not exist, or the actor may not see it.
         NotPermitted: the policy denies it.
-        WrongState: it is stopped or refused.
+        WrongState: the deployment is stopped or refused.
     """
-    seen = deployment_get(actor=actor, deployment_id=deployment_id)
+    deployment = deployment_get(actor=actor, deployment_id=deployment_id)
     decision = authorize(
         actor=actor,
         action=Action.DEPLOYMENT_PLACE,
-        resource=deployment_resource(seen),
-        context=deployment_context(seen.release),
+        resource=deployment_resource(deployment),
+        context=deployment_context(deployment.release),
     )
-    deployment = deployment_lock(seen.pk)
+    deployment = deployment_lock(deployment.pk)
     subject, department = deployment_subject(deployment), deployment.department.slug
     if deployment.state not in LIVE:
         raise WrongState(

@@ -1,4 +1,4 @@
-"""Replicas, labels and device of a deployment: operations, and no part of what was approved."""
+"""Replicas, labels and device of a deployment: operational settings that need no approval."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=-]{{0,{LABEL_MAX - 1}}}")
 class ReplicaSettings:
     """Number of replicas of a deployment, and the workers that may hold them.
 
-    `replicas_min` of 0 lets it be unloaded while it gets no requests. A worker needs all `labels`,
-    and the `device`; "" takes any.
+    With `replicas_min` 0, it is unloaded while it gets no requests. A worker needs all `labels`
+    and the `device`; "" means any.
 
     Raises:
         InvalidInput: a number is out of bounds, a label is not valid, or the device is unknown.
@@ -60,7 +60,7 @@ class ReplicaSettings:
         )
 
     def columns(self, wanted: int = 1) -> dict[str, Any]:
-        """Return the columns of a deployment; `wanted` replicas as far as the bounds permit."""
+        """Return the columns of a deployment, with `wanted` replicas clamped to the bounds."""
         return {
             "replicas_min": self.replicas_min,
             "replicas_max": self.replicas_max,

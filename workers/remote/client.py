@@ -1,8 +1,8 @@
-"""Send a node's requests to the control plane: sign in, retry, and raise its refusals.
+"""Send a node's requests to the control plane: sign in, retry, and raise its errors.
 
-A session whose token another process of the machine has renewed is read again from its file. One
-that another machine took over is not: two machines with one key would otherwise end each other's
-sessions forever.
+A session that another process of this machine renewed is read again from its file. A session that
+another machine replaced is not signed in again: two machines with one key would otherwise end each
+other's sessions forever.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from workers.control.messages import (
 from workers.remote.identity import Identity, Session, SessionFile, identity_read
 
 logger = logging.getLogger(__name__)
-# No answer may hold a loop for longer than a lease.
+# No answer may block a loop for longer than a lease.
 TIMEOUT = httpx.Timeout(10, connect=5)
 TRIES = 3
 WAIT_FIRST_S = 0.25
 WAIT_LONGEST_S = 15.0
-# A session is renewed when so much of its time is over.
+# A session is renewed after this fraction of its lifetime.
 RENEW_AT = 0.6
-# No session lasts longer, in seconds.
+# Longest lifetime of a session in seconds.
 LONGEST_S = 3600.0
 CURRENT = "session/current"
 REPLACED = "node_session_replaced"
@@ -78,7 +78,7 @@ class ControlPlaneAway(Unavailable):
 
 
 class NodeClient:
-    """One process of a node. Its methods may be called from several threads."""
+    """Client of one process of a node. Its methods may be called from several threads."""
 
     def __init__(
         self, url: str, key_file: Path, *, transport: httpx.BaseTransport | None = None
@@ -94,7 +94,7 @@ class NodeClient:
         )
         self._lock = threading.Lock()
         self._session: Session | None = None
-        # True once a request of this process was answered under the present session.
+        # True once a request of this process was answered under the current session.
         self._worked = False
         self._replaced: NotAuthenticated | None = None
         self._away = False
@@ -105,17 +105,17 @@ class NodeClient:
         return self._identity.node
 
     def get(self, path: str, answer: type[M], query: Message | None = None, **options: Any) -> M:
-        """Return the answer to a GET. Raises as `send`; InvalidInput for one that is malformed."""
+        """Return the answer to a GET. Raises the errors of `send`, or InvalidInput if malformed."""
         params = {} if query is None else query.model_dump()
         response = self.send("GET", path, params=params, **options)
         return read(answer, response.content, extra="ignore")
 
     def post(self, path: str, body: Message, answer: type[M], **options: Any) -> M:
-        """Return the answer to a POST. Raises as `get`."""
+        """Return the answer to a POST. Raises the errors of `get`."""
         return read(answer, self.tell(path, body, **options).content, extra="ignore")
 
     def tell(self, path: str, body: Message, **options: Any) -> httpx.Response:
-        """Send a POST whose answer does not matter. Raises as `send`."""
+        """Send a POST whose answer does not matter. Raises the errors of `send`."""
         content = body.model_dump_json(exclude_unset=True)
         return self.send("POST", path, content=content, headers=_JSON, **options)
 
@@ -131,15 +131,15 @@ class NodeClient:
         """Send a request that may be repeated, and read its answer.
 
         Raises:
-            ControlPlaneAway: it does not answer.
-            DomainError: it refuses the request, with its code and message.
+            ControlPlaneAway: the control plane does not answer.
+            DomainError: the control plane refuses the request, with its code and message.
         """
 
         def once(token: str) -> httpx.Response:
             signed = {**(headers or {}), **_bearer(token)}
             answer = self._http.request(method, path, headers=signed, **options)
             if method == "HEAD" and answer.status_code >= 400:
-                # An answer to HEAD has no body to say why.
+                # The answer to HEAD has no body with the reason.
                 with self._http.stream("GET", path, headers=signed, **options) as problem:
                     if problem.status_code >= 400:
                         problem.read()
@@ -150,7 +150,7 @@ class NodeClient:
 
     @contextmanager
     def stream(self, path: str, *, start: int = 0) -> Iterator[httpx.Response]:
-        """Open a file from an offset on; its bytes have not been read yet. Raises as `send`."""
+        """Open a file at an offset, without reading its bytes. Raises the errors of `send`."""
 
         def once(token: str) -> httpx.Response:
             headers = {**_bearer(token), **({"Range": f"bytes={start}-"} if start else {})}
@@ -164,10 +164,10 @@ class NodeClient:
             answer.close()
 
     def session(self) -> Session:
-        """Return the machine's session; while the control plane is away, the last one.
+        """Return the machine's session, or the last one while the control plane is unreachable.
 
         Raises:
-            DomainError: there is none, or another machine has taken it over.
+            DomainError: there is no session, or another machine has replaced it.
         """
         try:
             return self._current()
@@ -177,8 +177,7 @@ class NodeClient:
             return self._session
 
     def keep(self) -> None:
-        """Renew the session in time, and learn whether another machine has taken it over. Raises as
-        `send`."""
+        """Renew the session if due; detect its replacement. Raises the errors of `send`."""
         self.send("GET", CURRENT, tries=1)
 
     def close(self) -> None:
@@ -209,7 +208,7 @@ class NodeClient:
         return self._checked(once, session.token)
 
     def _current(self) -> Session:
-        """Return the session, renewed in time. Raises as `send`."""
+        """Return the session, renewed if due. Raises the errors of `send`."""
         if self._replaced is not None and self._file.read() in (None, self._session):
             raise self._replaced
         with self._lock:
@@ -217,13 +216,13 @@ class NodeClient:
         if session is None:
             return self._sign_in(None, None)
         left = session.renew_at - time.time()
-        # Also after this machine's clock was set back.
+        # `left` is larger than a lifetime if this machine's clock was set back.
         if 0 < left < LONGEST_S:
             return session
         return self._sign_in(session, self._ended(session))
 
     def _ended(self, session: Session) -> NotAuthenticated | None:
-        """Return why a session that is due has ended; None while it can be renewed."""
+        """Return the error of a due session that has ended; None if it can still be renewed."""
 
         def once(token: str) -> httpx.Response:
             return self._http.get(CURRENT, headers=_bearer(token))
@@ -238,17 +237,17 @@ class NodeClient:
         return None
 
     def _sign_in(self, session: Session | None, ended: NotAuthenticated | None) -> Session:
-        """Take the session that another process of this machine has got meanwhile, or sign in."""
+        """Use the session that another process of this machine got meanwhile, or sign in."""
         with self._lock, self._session_locked():
-            there = self._file.read()
-            if there is not None and there != session:
-                self._session, self._replaced = there, None
-                return there
-            # A process that has worked with this session does not take it back; a new one does.
+            stored = self._file.read()
+            if stored is not None and stored != session:
+                self._session, self._replaced = stored, None
+                return stored
+            # A process that has used the replaced session does not sign in again; a new one does.
             if ended is not None and ended.code == REPLACED and self._worked:
                 self._replaced = ended
                 raise ended
-            granted = self._requested("" if session is None else session.token)
+            granted = self._request_session("" if session is None else session.token)
             renew_at = time.time() + RENEW_AT * granted.expires_in_s
             new = Session(renew_at=renew_at, **granted.model_dump(exclude={"expires_in_s"}))
             self._file.write(new)
@@ -266,7 +265,7 @@ class NodeClient:
                 hint="End a worker of this node that is stopped or hangs.",
             ) from error
 
-    def _requested(self, token: str) -> NodeSessionAnswer:
+    def _request_session(self, token: str) -> NodeSessionAnswer:
         def post(path: str, body: Message, answer: type[M], bearer: str = "") -> M:
             def once(token: str) -> httpx.Response:
                 headers = {**_JSON, **_bearer(token)}
@@ -304,7 +303,7 @@ class NodeClient:
 
 
 def refusal(answer: httpx.Response) -> DomainError:
-    """Return the error that a problem answer describes."""
+    """Return the domain error for a problem answer."""
     try:
         body = answer.json()
         message, code = str(body["detail"])[:1000], str(body["code"])[:60]
@@ -321,10 +320,10 @@ def refusal(answer: httpx.Response) -> DomainError:
 
 
 def checked_url(url: str) -> str:
-    """Return the base URL of a control plane without a slash at its end.
+    """Return the base URL of a control plane without a trailing slash.
 
     Raises:
-        InvalidInput: it is not a URL, or would send tokens over a network unencrypted.
+        InvalidInput: not a URL, or one that would send tokens unencrypted over a network.
     """
     parts = urlsplit(url.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname:

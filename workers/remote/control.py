@@ -1,4 +1,4 @@
-"""The control plane of a node's engine worker: requests to `/node/v1/`."""
+"""Access of a node's engine worker to the control plane, by requests to `/node/v1/`."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ FACTS_EVERY_S = 15.0
 
 
 class RemoteControl:
-    """Implements `EngineControl`. Files come by way of `cache`, which the machine's workers share.
+    """Implements `EngineControl`. Files come through `cache`, which the machine's workers share.
 
-    The server puts the node's name before the worker's, from the session of the request.
+    The server prefixes the worker's name with the node's name, which it knows from the session.
     """
 
     def __init__(self, client: NodeClient, cache: Cache) -> None:
@@ -74,7 +74,7 @@ class RemoteControl:
             engines=",".join(engines),
             held=",".join(map(str, held)),
         )
-        # One try: the next round is the next one, and leases count from before the request.
+        # One try: the next round follows soon, and leases count from before the request.
         return self._client.get("assignments", Assignments, query, tries=1).root
 
     def current_plan(self, deployment_id: int) -> LoadPlan:
@@ -99,7 +99,7 @@ class RemoteControl:
             try:
                 facts = machine_facts(self._cache.folder)
             except Exception:
-                # A driver may fail in its own ways; the worker is alive nevertheless.
+                # A driver may raise any error; the worker is alive nevertheless.
                 logger.exception("This machine could not be measured")
         body = made(HeartbeatBody, worker=worker, engines=list(engines), facts=facts)
         self._client.tell("heartbeats", body, tries=1)
@@ -112,7 +112,7 @@ class RemoteControl:
         return self._client.get(path, References, query).root
 
     def reference_file(self, deployment_id: int, sha256: str) -> BytesIO:
-        # Into memory: a node's disk holds no data of departments.
+        # Into memory: data of departments must not be on a node's disk.
         path = f"deployments/{deployment_id}/references/{sha256}"
         data = self._client.send("GET", path).content
         if hashlib.sha256(data).hexdigest() != sha256:
@@ -149,14 +149,14 @@ class RemoteControl:
         self._client.tell("workers/tasks", tasks_body(worker, WorkerRole.ENGINE, offers))
 
     def drop_broken(self) -> None:
-        """Return at once: httpx drops broken connections by itself."""
+        """Do nothing: httpx drops broken connections by itself."""
 
     def close(self) -> None:
-        """Return at once: threads share the client."""
+        """Do nothing: threads share the client."""
 
 
 class RemoteMedia:
-    """Implements `MediaFiles`. They stay in memory: a node's disk never holds them."""
+    """Implements `MediaFiles` in memory: media files must not be on a node's disk."""
 
     def __init__(self, client: NodeClient) -> None:
         self._client = client

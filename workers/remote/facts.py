@@ -1,4 +1,4 @@
-"""Measure this machine and how busy it is, for the node's page."""
+"""Measure this machine and its utilization, for the node's page."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ NAMED = ("assay", "torch", "transformers", "vllm", "celery")
 def machine_facts(cache: Path) -> Facts:
     """Return the facts of this machine.
 
-    `cache` is the folder of cached files, whose disk is measured. Utilization of processors is
-    that since the last call.
+    `cache` is the folder of cached files, whose disk is measured. CPU utilization is measured since
+    the last call.
     """
     memory = psutil.virtual_memory()
     folder = next(each for each in (cache, *cache.absolute().parents) if each.is_dir())
@@ -49,7 +49,7 @@ def _versions() -> dict[str, str]:
 
 
 def _devices() -> list[Accelerator]:
-    """Return NVIDIA's devices; none without its driver."""
+    """Return the NVIDIA devices; empty without the driver."""
     with _nvml() as nvml:
         if nvml is None:
             return []

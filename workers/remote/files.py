@@ -1,4 +1,4 @@
-"""Files over HTTP into this machine's bounded cache: resumed where they broke off, hashed before
+"""Download files into this machine's bounded cache: resume interrupted ones, and hash them before
 they get their name.
 """
 
@@ -33,7 +33,7 @@ from registry.storage.backend import (
 from registry.storage.cache import Cache
 from workers.remote.client import WAIT_FIRST_S, WAIT_LONGEST_S, ControlPlaneAway, NodeClient
 
-# Breaks in a row without a byte in between, after which a file is given up until the next load.
+# Consecutive interruptions without a byte after which a file is given up until the next load.
 BREAKS = 8
 
 
@@ -61,25 +61,25 @@ class RemoteFiles:
                 with self._client.stream(self._path(key), start=position) as answer:
                     if position and answer.status_code != httpx.codes.PARTIAL_CONTENT:
                         break
-                    # As they come: of a slow file, whole chunks would be lost with each break.
+                    # Without a chunk size: each interruption of a slow download would lose a chunk.
                     for chunk in answer.iter_bytes():
                         position += len(chunk)
                         yield chunk
                 return
             except (httpx.TransportError, Unavailable, QuotaExceeded) as error:
-                # Also while all places for downloads are taken: each says when to come again.
+                # A refusal, such as while all download slots are taken, says when to retry.
                 after = getattr(error, "retry_after", None)
                 breaks = 1 if position > before else breaks + 1
                 if breaks >= BREAKS:
                     raise StoreUnavailable(
                         f"{key} did not arrive: {type(error).__name__}: {error}.", retry_after=5
                     ) from error
-            yield b""  # So that the reader sees time pass.
+            yield b""  # So that the reader notices the passage of time.
             time.sleep(min(after or WAIT_FIRST_S * 2**breaks, WAIT_LONGEST_S))
         raise StoreUnavailable("The control plane does not send ranges.")
 
     def check(self) -> None:
-        """Return at once: whether it answers is seen when it is read."""
+        """Do nothing: a read shows whether the control plane answers."""
 
     def path(self, key: str) -> Path | None:
         return None
@@ -107,13 +107,13 @@ _READ_ONLY = "Nodes cannot change the store."
 
 
 def copy_version(backend: Backend, cache: Cache, manifest: Manifest, target: Path) -> None:
-    """Copy files to the new folder `target` by way of the cache, hashing what is written.
+    """Copy files through the cache to the new folder `target`, hashing the written bytes.
 
     Raises:
-        ManifestMismatch: names the first file that is different.
-        FilesUnreadable: names the first file that does not exist.
-        StoreUnavailable: the control plane does not answer, or the cache has no room.
-        OSError: `target` exists, or has no room.
+        ManifestMismatch: a file differs; names the first one.
+        FilesUnreadable: a file does not exist; names the first one.
+        StoreUnavailable: the control plane does not answer, or the cache is full.
+        OSError: `target` exists, or its disk is full.
     """
 
     def write(file: ManifestFile, output: BinaryIO) -> None:
@@ -121,7 +121,7 @@ def copy_version(backend: Backend, cache: Cache, manifest: Manifest, target: Pat
         try:
             check_chunks(_chunks(backend, cache, file), file, output)
         except ManifestMismatch:
-            # This machine's disk may have damaged the cached file; it is fetched again, once.
+            # The cached file may be damaged by this machine's disk: fetch it once more.
             if not cache.forget(file_key(file.sha256)):
                 raise
             output.seek(start)
@@ -132,9 +132,9 @@ def copy_version(backend: Backend, cache: Cache, manifest: Manifest, target: Pat
 
 
 def copy_file(backend: Backend, cache: Cache, sha256: str, target: Path) -> None:
-    """Copy one file, whose size no manifest says. Asks nothing for one that is cached.
+    """Copy one file of unknown size. A cached file needs no request.
 
-    Raises: as `copy_version`.
+    Raises the errors of `copy_version`.
     """
     named = ManifestFile(sha256, 0, sha256)
     for last in (False, True):

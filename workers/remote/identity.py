@@ -1,7 +1,7 @@
-"""The key pair of this machine, and the session that its workers share.
+"""Key pair of this machine, and the session that its workers share.
 
-The key file, of mode 0600, holds the node's name and its Ed25519 key. The present session lies next
-to it, so that every worker process of the machine uses the same one.
+The key file, with mode 0600, contains the node's name and its Ed25519 key. The current session is
+next to it, so that all worker processes of the machine use the same one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from governance.errors import InvalidInput
 
-# Signing in takes two requests at most.
+# Longer than signing in takes, which is two requests at most.
 LOCK_PATIENCE_S = 35.0
 _LOCK_POLL_S = 0.05
 
@@ -35,7 +35,7 @@ class Identity:
 
     @property
     def public_key(self) -> str:
-        """In hexadecimal."""
+        """The public key in hexadecimal."""
         return self.key.public_key().public_bytes_raw().hex()
 
     def sign(self, text: bytes) -> str:
@@ -47,7 +47,7 @@ def identity_read(path: Path) -> Identity:
     """Read the key file.
 
     Raises:
-        InvalidInput: it is missing or damaged, or other users of the machine may read it.
+        InvalidInput: the file is missing or damaged, or other users of the machine may read it.
     """
     try:
         mode = path.stat().st_mode
@@ -73,16 +73,16 @@ def identity_read(path: Path) -> Identity:
 
 
 def identity_write(path: Path, identity: Identity) -> None:
-    """Write the key file, for this user alone. Raises OSError."""
+    """Write the key file, readable only for this user. Raises OSError."""
     secret = identity.key.private_bytes_raw().hex()
     _write(path, json.dumps({"node": identity.node, "private_key": secret}))
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The machine's session, as `POST /node/v1/session` answered.
+    """The machine's session, as returned by `POST /node/v1/session`.
 
-    `renew_at` is in seconds since the epoch, by this machine's clock, which only it goes by.
+    `renew_at` is in seconds since the epoch, by the clock of this machine, which alone reads it.
     """
 
     token: str
@@ -101,7 +101,7 @@ class SessionFile:
         self._lock = key_file.with_name(f"{key_file.name}.lock")
 
     def read(self) -> Session | None:
-        """Return the session; None when there is none, or the file is damaged."""
+        """Return the session; None if the file is missing or damaged."""
         try:
             return Session(**json.loads(self._path.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
@@ -112,10 +112,10 @@ class SessionFile:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the session's lock: one process of the machine signs in at a time.
+        """Lock the session, so that one process of the machine signs in at a time.
 
         Raises:
-            BlockingIOError: another process has held it for longer than signing in takes.
+            BlockingIOError: another process has the lock for longer than signing in takes.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(self._lock, flags, 0o600), "r+b") as file:

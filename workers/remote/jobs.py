@@ -63,20 +63,20 @@ from workers.run.outcome import SENTENCE_CHARACTERS
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
 PART_BYTES = CHUNK_BYTES
-# A part is answered when a bounded step of the file was hashed.
+# The server hashes a bounded part of the file before it answers.
 HASHING_S = 60.0
 # An earlier request whose answer was lost may still work on the attempt's files.
 BUSY = "arrivals_busy"
 BUSY_TRIES = 60
 BUSY_WAIT_S = 1.0
 _OCTETS = {"Content-Type": "application/offset+octet-stream"}
-# In one request, whose body is bounded.
+# Most reports in one request, because its body is bounded.
 _REPORTS = 200
 
 
 @contextmanager
 def _job_errors(claim: Claim) -> Iterator[None]:
-    """Raise the errors of `JobControl` in place of those of the request."""
+    """Translate errors of requests into those of `JobControl`."""
     try:
         yield
     except NotFound as error:
@@ -92,9 +92,9 @@ def _job_errors(claim: Claim) -> Iterator[None]:
 
 
 class NodeFiles:
-    """Implements `workers.control.jobs.Files`: the control plane's files, by way of the cache.
+    """Implements `workers.control.jobs.Files` with files of the control plane, through the cache.
 
-    `root` is a folder of this machine; nothing in it outlives its job.
+    `root` is a folder of this machine; the files of a job are removed with the job.
     """
 
     def __init__(self, client: NodeClient, cache: Cache, root: Path) -> None:
@@ -132,14 +132,14 @@ class NodeFiles:
                 raise Unavailable(f"The control plane lacks the file {sha256[:12]}.") from error
 
     def leave(self, claim: Claim) -> None:
-        """Remove all of the job: what a later attempt needs lies with the control plane."""
+        """Remove all files of the job: the control plane has those that a later attempt needs."""
         shutil.rmtree(self._root / str(claim.job_id), ignore_errors=True)
 
 
 class RemoteJobs:
     """Implements `workers.control.jobs.JobControl`. Uploads a run's files before it reports them.
 
-    The server puts the node's name before the worker's, from the session of the request.
+    The server prefixes the worker's name with the node's name, which it knows from the session.
     """
 
     def __init__(self, client: NodeClient, files: NodeFiles) -> None:
@@ -147,10 +147,10 @@ class RemoteJobs:
         self._files = files
 
     def claim(self, job_id: str, worker: str) -> tuple[Claim, Order] | None:
-        """Claim the job that is first in line; None too when this node gets no new work."""
+        """Claim the first job in line; return None if there is none or this node gets no work."""
         try:
-            # Once: the answer may be lost after the job was claimed, and a second request would
-            # claim another one.
+            # One try: the answer may be lost after the claim, and a second request would claim
+            # another job.
             path, body = f"jobs/{UUID(job_id)}/claim", made(WorkerBody, worker=worker)
             taken = self._client.post(path, body, Taken, tries=1)
         except (WrongState, NotFound) as error:
@@ -186,30 +186,30 @@ class RemoteJobs:
             return reply
 
     def working(self, claim: Claim, *, works: bool) -> None:
-        """Return at once: a node's word does not lower what its department pays for."""
+        """Do nothing: a node must not be able to lower the device time that is charged."""
 
     def checkpoint(
         self, claim: Claim, name: str, manifest: Mapping[str, Any], there: Collection[str]
     ) -> None:
-        """Send a checkpoint's files, then record it. One that the run has removed is not."""
+        """Send a checkpoint's files, then record it; skip a checkpoint that the run removed."""
         with _job_errors(claim):
             body = made(CheckpointBody, name=name, manifest=manifest, there=sorted(there))
             self._send_files(claim, self._files.checkpoints_folder(claim) / name, body.manifest)
             _retry_busy(lambda: self._client.tell(_at(claim, "checkpoints"), body))
 
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
-        """Send the output's files and the result, then deliver."""
+        """Send the files of the output and the result, then deliver the job."""
         with _job_errors(claim):
             attempt = self._files.attempt_folder(claim)
             if "manifest" in result:
                 self._send_files(claim, attempt / OUTPUT, Manifest.from_json(result["manifest"]))
             content = json.dumps(result).encode()
-            # Not in the attempt's folder, where a run could have put a link.
+            # Not in the attempt's folder, where a run could have placed a link.
             name = f"{attempt.name}.json"
             try:
                 (attempt.parent / name).write_bytes(content)
             except OSError as error:
-                # Others may free room while the lease holds.
+                # Other jobs may free disk space while the lease holds.
                 raise NoAnswer(f"The result cannot be written: {error}.") from error
             sha256 = hashlib.sha256(content).hexdigest()
             self._send_file(claim, attempt.parent, name, sha256, len(content))
@@ -244,14 +244,14 @@ class RemoteJobs:
             self._client.tell(_at(claim, "paused"), Nothing())
 
     def close(self) -> None:
-        """Return at once: threads share the client."""
+        """Do nothing: threads share the client."""
 
     def _send_files(self, claim: Claim, folder: Path, manifest: Manifest) -> None:
         for sha256, file in {file.sha256: file for file in manifest.files}.items():
             self._send_file(claim, folder, file.path, sha256, file.size)
 
     def _send_file(self, claim: Claim, folder: Path, path: str, sha256: str, size: int) -> None:
-        """Send a file from where an earlier try broke off."""
+        """Send a file, starting where an earlier try stopped."""
         address = _at(claim, f"arrivals/{sha256}")
         arrived = self._client.get(address, Offset, UploadQuery(size=size))
         with open_beneath(folder, path) as file:
@@ -282,7 +282,7 @@ class RemoteJobs:
 
 
 def _retry_busy(request: Callable[[], R]) -> R:
-    """Send a request again while another one works on the attempt's files. Raises WrongState."""
+    """Repeat a request while another one works on the attempt's files. Raises WrongState."""
     for _ in range(BUSY_TRIES):
         try:
             return request()

@@ -1,8 +1,8 @@
 """Times of a schedule: cron expressions of five fields in a time zone, read by `cronsim`.
 
-When clocks go forward, a time that does not exist is due at the end of the gap. When they go back,
-a time that comes twice is due once; an expression whose minute or hour starts with `*` counts real
-time instead.
+When clocks are set forward, a time that does not exist is due at the end of the gap. When they are
+set back, a time that occurs twice is due once. An expression whose minute or hour starts with `*`
+uses elapsed time instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cronsim import CronSim, CronSimError
 from governance.errors import InvalidInput
 
 LEAST_MINUTES = 15
-# Names that mean something else on each machine, or nothing.
+# Names whose meaning depends on the machine, or that have none.
 _NOT_ZONES = {"localtime", "Factory"}
 _DAY_MINUTES = 24 * 60
 
@@ -26,7 +26,8 @@ def checked_cron(cron: str) -> str:
     """Return the expression with single spaces.
 
     Raises:
-        InvalidInput: malformed, never due, or due more often than every `LEAST_MINUTES` minutes.
+        InvalidInput: the expression is malformed, never due, or due more often than every
+            `LEAST_MINUTES` minutes.
     """
     fields = cron.split()
     if len(fields) != 5:
@@ -38,7 +39,7 @@ def checked_cron(cron: str) -> str:
     except CronSimError as error:
         raise _refused(f"The cron expression is malformed: {error}.") from error
     except StopIteration as error:
-        raise _refused("That time never comes.") from error
+        raise _refused("The expression matches no time.") from error
     minutes = sorted(hour * 60 + minute for hour in times.hours for minute in times.minutes)
     following = [*minutes[1:], minutes[0] + _DAY_MINUTES]
     gap = min(after - before for before, after in zip(minutes, following, strict=True))
@@ -48,10 +49,10 @@ def checked_cron(cron: str) -> str:
 
 
 def checked_zone(time_zone: str) -> str:
-    """Return the time zone.
+    """Return the time zone if it exists.
 
     Raises:
-        InvalidInput: there is no such time zone.
+        InvalidInput: the time zone does not exist.
     """
     if time_zone not in time_zones():
         sentence = f"{time_zone[:40]!r} is not a time zone."
@@ -68,7 +69,7 @@ def time_zones() -> tuple[str, ...]:
 
 
 def due_times(cron: str, time_zone: str, after: datetime, count: int = 1) -> list[datetime]:
-    """Return the next `count` times after a moment, in UTC; fewer where no more come."""
+    """Return the next `count` times after a moment, in UTC; fewer if there are no more."""
     times = CronSim(cron, after.astimezone(ZoneInfo(time_zone)))
     return [each.astimezone(UTC) for each in islice(times, count)]
 

@@ -14,7 +14,7 @@ from workers.schedules.cron import due_times
 CRON_MAX = 100
 ZONE_MAX = 64
 SCHEDULES_MAX = 100
-# So many of its last runs are kept.
+# Number of latest runs that are kept of a schedule.
 RUNS_KEPT = 50
 TIMES_SHOWN = 3
 
@@ -27,7 +27,7 @@ class ScheduleKind(models.TextChoices):
 
 
 class ScheduleState(models.TextChoices):
-    """`suspended`: the platform stopped it, and `reason` says why; a person resumes it."""
+    """`suspended`: stopped by the platform for `reason` until a person resumes it."""
 
     ACTIVE = "active"
     PAUSED = "paused"
@@ -35,12 +35,11 @@ class ScheduleState(models.TextChoices):
 
 
 class Schedule(models.Model):
-    """A request for a job, and the times at which it is queued.
+    """A job request, and the times at which it is queued.
 
-    `request` has the shape of `workers.schedules.requests`. Its jobs are requested as `owner`, the
-    person who created or last resumed it. `refusals` counts refusals in a row. Unless
-    `run_unchanged`, a time is skipped when the newest versions that the request names are those of
-    the last job.
+    `request` has the schema of `workers.schedules.requests`. Jobs are requested as `owner`, the
+    person who created or last resumed the schedule. `refusals` counts consecutive refusals. Unless
+    `run_unchanged`, a time is skipped if the request's newest versions are those of the last job.
     """
 
     name = models.CharField(max_length=TITLE_MAX)
@@ -86,7 +85,7 @@ class Schedule(models.Model):
 
     @property
     def next_due(self) -> list[datetime]:
-        """The next `TIMES_SHOWN` times in UTC; none while it is not active."""
+        """The next `TIMES_SHOWN` times in UTC; empty unless active."""
         if self.next_due_at is None:
             return []
         more = due_times(self.cron, self.time_zone, self.next_due_at, TIMES_SHOWN - 1)
@@ -94,8 +93,8 @@ class Schedule(models.Model):
 
 
 class RunOutcome(models.TextChoices):
-    """`skipped`: the job before it was still running, or no version was new. `refused`: the request
-    was refused."""
+    """`skipped`: the previous job was still running, or no version was new. `refused`: the job
+    request was refused."""
 
     STARTED = "started"
     SKIPPED = "skipped"
@@ -103,9 +102,9 @@ class RunOutcome(models.TextChoices):
 
 
 class ScheduleRun(models.Model):
-    """The outcome of one due time. `version` and `data` name the versions that the request stood
-    for: the one to evaluate or to start from, and that of the dataset. `requested_by` is the person
-    who ran it at another time."""
+    """Outcome of one due time. `version` (to evaluate or to start from) and `data` name the
+    versions that the request resolved to. `requested_by` is the person who ran it at another
+    time."""
 
     schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, related_name="runs")
     due_at = models.DateTimeField()

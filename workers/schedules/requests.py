@@ -1,9 +1,8 @@
-"""Requests that a schedule repeats, and its times.
+"""Job requests that schedules repeat, and their times.
 
-A name in the place of a version stands for the newest version at the time when the job is
-requested, of those that the person may see: `dataset` for `dataset_version`, `model` for the
-`version` of an evaluation, `base_model` for the `base_version` of a fine-tune. Versions of models
-must be trusted.
+A name instead of a version means the newest version that the person may see when the job is
+requested: `dataset` for `dataset_version`, `model` for the `version` of an evaluation, `base_model`
+for the `base_version` of a fine-tune. Versions of models must be trusted.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class DataChoice(Schema):
 
 
 class MeasuredData(DataChoice):
-    """Data of an evaluation, or their first `max_rows` rows."""
+    """Data of an evaluation; optionally only the first `max_rows` rows."""
 
     max_rows: RowCount | None = None
 
@@ -79,8 +78,7 @@ class ScheduledEvaluation(MeasuredData):
 
 
 class ScheduledFineTune(DataChoice):
-    """A fine-tune from a version, or from the newest of a model that one can start from; and what
-    follows it."""
+    """A fine-tune from a version, or the newest suitable one of a model, and the steps after it."""
 
     model: Name
     base_version: Id | None = None
@@ -94,7 +92,7 @@ class ScheduledFineTune(DataChoice):
 
 
 class NewSchedule(Schema):
-    """The times and the request: either `evaluation` or `fine_tune`."""
+    """The times and the request, which is either `evaluation` or `fine_tune`."""
 
     name: Line = Field(max_length=TITLE_MAX)
     cron: Line = Field(
@@ -117,12 +115,12 @@ class NewSchedule(Schema):
 
     @property
     def request(self) -> ScheduledEvaluation | ScheduledFineTune:
-        # `instead_of` refuses neither.
+        # `instead_of` ensures that one of both is set.
         return self.fine_tune or cast("ScheduledEvaluation", self.evaluation)
 
 
 class ScheduleFilter(Filter):
-    """Filters of the list."""
+    """Filters of the list of schedules."""
 
     state: ScheduleState | None = None
     department: Annotated[Line | None, Column("department__slug")] = Field(
@@ -132,17 +130,17 @@ class ScheduleFilter(Filter):
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Versions that a request stands for now: one to evaluate or to start from, and the data."""
+    """Versions that a request currently means: one to evaluate or to start from, and the data."""
 
     version: ModelVersion
     data: DatasetVersion
 
 
 def stored_request(schedule: Schedule) -> ScheduledEvaluation | ScheduledFineTune:
-    """Return the request of a schedule, whose rows are not looked up.
+    """Return the request of a schedule, without looking up its versions.
 
     Raises:
-        InvalidInput: it no longer fits.
+        InvalidInput: the stored request no longer fits the schema.
     """
     if schedule.kind == ScheduleKind.EVALUATE:
         return parsed(ScheduledEvaluation, schedule.request)
@@ -150,11 +148,11 @@ def stored_request(schedule: Schedule) -> ScheduledEvaluation | ScheduledFineTun
 
 
 def request_resolve(actor: Principal, request: ScheduledEvaluation | ScheduledFineTune) -> Resolved:
-    """Return the versions that the request stands for, of those that the actor may see.
+    """Return the versions that the request currently means, among those that the actor may see.
 
     Raises:
-        NotFound: one does not exist, or the actor may not see it.
-        WrongState: a dataset has no version, or a model no trusted one of the needed kind.
+        NotFound: a version does not exist, or the actor may not see it.
+        WrongState: a dataset has no version, or a model has no trusted version of the needed kind.
     """
     if isinstance(request, ScheduledEvaluation):
         version = _version(actor, request.version, request.model)
@@ -164,10 +162,10 @@ def request_resolve(actor: Principal, request: ScheduledEvaluation | ScheduledFi
 
 
 def names_newest(schedule: Schedule) -> bool:
-    """Return whether the request of the schedule names a newest version.
+    """Return whether the request of the schedule refers to a newest version.
 
-    For a fine-tune its base and its data count. Evaluations that follow it do not: on other data,
-    it would make the same version again.
+    Of a fine-tune, only base and data count. Evaluations that follow it do not: with new evaluation
+    data, the fine-tune would make the same version again.
     """
     model = "base_model" if schedule.kind == ScheduleKind.FINE_TUNE else "model"
     return not schedule.request.keys().isdisjoint({model, "dataset"})
@@ -176,30 +174,29 @@ def names_newest(schedule: Schedule) -> bool:
 def request_check(
     actor: Principal, request: ScheduledEvaluation | ScheduledFineTune
 ) -> tuple[Department, str, dict[str, Any]]:
-    """Return the department of the jobs, their title, and the specification of one that starts now,
-    if the actor may request it.
+    """Check that the actor may request the job now; return department, title and spec of the job.
 
     Raises:
-        DomainError: as the request of the job itself.
+        DomainError: the request of the job is refused.
     """
-    found = request_resolve(actor, request)
+    resolved = request_resolve(actor, request)
     if isinstance(request, ScheduledEvaluation):
         spec = evaluation_spec(
             actor=actor,
-            version=found.version,
-            dataset_version=found.data,
+            version=resolved.version,
+            dataset_version=resolved.data,
             max_rows=request.max_rows,
         )
-        department = found.version.model.department
-        title = f"Evaluate {_newest(request.model) or found.version}"
+        department = resolved.version.model.department
+        title = f"Evaluate {_newest(request.model) or resolved.version}"
     else:
         model = model_get(actor=actor, name=request.model)
-        spec = fine_tune_spec(actor=actor, model=model, **_fine_tune(request, found))
+        spec = fine_tune_spec(actor=actor, model=model, **_fine_tune(request, resolved))
         chain_checked(actor, model, _steps(actor, request), _release(request))
         department = model.department
         base = _newest(request.base_model)
         title = f"Fine-tune {model.name}{f' from {base}' if base else ''}"
-    title += f" on {_newest(request.dataset) or found.data}"
+    title += f" on {_newest(request.dataset) or resolved.data}"
     if request.priority == JobPriority.HIGH.word:
         authorize(
             actor=actor,
@@ -210,19 +207,19 @@ def request_check(
 
 
 def request_start(
-    actor: Principal, request: ScheduledEvaluation | ScheduledFineTune, found: Resolved
+    actor: Principal, request: ScheduledEvaluation | ScheduledFineTune, resolved: Resolved
 ) -> Job:
-    """Queue the job as the actor, with the versions that the request was resolved to.
+    """Queue the job as the actor, with the resolved versions of the request.
 
     Raises:
-        DomainError: as the request of the job itself.
+        DomainError: the request of the job is refused.
     """
     priority = JobPriority.named(request.priority)
     if isinstance(request, ScheduledEvaluation):
         return evaluate_request(
             actor=actor,
-            version=found.version,
-            dataset_version=found.data,
+            version=resolved.version,
+            dataset_version=resolved.data,
             max_rows=request.max_rows,
             priority=priority,
         )
@@ -232,15 +229,15 @@ def request_start(
         then=_steps(actor, request),
         release=_release(request),
         priority=priority,
-        **_fine_tune(request, found),
+        **_fine_tune(request, resolved),
     )
 
 
-def _fine_tune(request: ScheduledFineTune, found: Resolved) -> dict[str, Any]:
+def _fine_tune(request: ScheduledFineTune, resolved: Resolved) -> dict[str, Any]:
     return {
-        "base_version": found.version,
+        "base_version": resolved.version,
         "method": request.method,
-        "dataset_version": found.data,
+        "dataset_version": resolved.data,
         "hyperparameters": request.hyperparameters,
         "resources": request.resources and request.resources.model_dump(),
     }

@@ -1,7 +1,7 @@
-"""Start the jobs of schedules, each due time once.
+"""Start the jobs of schedules, once for each due time.
 
-The row of a schedule is locked while a due time is decided, and a unique constraint keeps the due
-time: of two controllers, one starts the job.
+The row of a schedule is locked while a due time is processed, and a unique constraint covers the
+due time: so only one of two controllers starts the job.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _CONTROLLER = service_principal("controller")
 
 
 def schedules_start_due() -> int:
-    """Decide every due time; returns how many schedules it looked at. For the controller."""
+    """Process every due schedule, for the controller; return the number of schedules."""
     due = Schedule.objects.filter(state=ScheduleState.ACTIVE, next_due_at__lte=timezone.now())
     keys = list(due.order_by("next_due_at").values_list("pk", flat=True)[:_AT_ONCE])
     for key in keys:
@@ -77,9 +77,9 @@ def _locked_due(key: int, now: datetime) -> Schedule | None:
 
 @transaction.atomic
 def _put_off(key: int) -> None:
-    """Try a schedule that raised an unexpected error again later, after the others that are due.
+    """Retry a schedule that raised an unexpected error later, after the others that are due.
 
-    The third error in a row suspends it.
+    The third consecutive error suspends it.
     """
     now = timezone.now()
     schedule = _locked_due(key, now)
@@ -108,7 +108,7 @@ def _run_due(key: int) -> None:
     else:
         _start(schedule, actor, due_at, now)
     if schedule.state == ScheduleState.ACTIVE and schedule.next_due_at is None:
-        _suspend(schedule, "No other time of its cron expression comes.")
+        _suspend(schedule, "Its cron expression has no further times.")
     schedule.save(update_fields=["next_due_at", "refusals", "last_job"])
 
 
@@ -117,35 +117,34 @@ def _start(schedule: Schedule, actor: Principal, due_at: datetime, now: datetime
     late = bool(missed) and missed[0] <= now
     try:
         request = stored_request(schedule)
-        found = request_resolve(actor, request)
+        resolved = request_resolve(actor, request)
         if reason := _nothing_new(schedule, actor, request):
-            _skip(schedule, due_at, reason, found)
+            _skip(schedule, due_at, reason, resolved)
             return
-        job = schedule_start(schedule, actor, due_at, request, found, late=late)
+        job = schedule_start(schedule, actor, due_at, request, resolved, late=late)
     except Unavailable:
         raise
     except DomainError as error:
         _refuse(schedule, due_at, error)
         return
     schedule.refusals, schedule.last_job = 0, job
-    _record(schedule, "schedule:start", data=started_data(job, found))
+    _record(schedule, "schedule:start", data=started_data(job, resolved))
 
 
 def _nothing_new(
     schedule: Schedule, actor: Principal, request: ScheduledEvaluation | ScheduledFineTune
 ) -> str:
-    """Return why the job would repeat the last one, if that succeeded with the same specification.
+    """Return why the job would repeat the last one, if that one succeeded with the same spec.
 
     Raises:
-        DomainError: the actor may not request the job: that is noticed now, not when a version is
-            new.
+        DomainError: the actor may not request the job, which is reported even if no version is new.
     """
     last = schedule.last_job
     if schedule.run_unchanged or not names_newest(schedule):
         return ""
     if last is None or last.state != JobState.SUCCEEDED:
         return ""
-    # With the digests, and the version that judges the answers.
+    # The spec includes digests and the version that judges the answers.
     _, _, spec = request_check(actor, request)
     if spec != last.spec:
         return ""
@@ -159,36 +158,36 @@ def schedule_start(
     actor: Principal,
     due_at: datetime,
     request: ScheduledEvaluation | ScheduledFineTune,
-    found: Resolved,
+    resolved: Resolved,
     *,
     late: bool = False,
     requested_by: int | None = None,
 ) -> Job:
-    """Queue the job of a locked schedule as the actor, and keep the run.
+    """Queue the job of a locked schedule as the actor, and record the run.
 
     Raises:
         DomainError: the request is refused.
     """
-    job = request_start(actor, request, found)
+    job = request_start(actor, request, resolved)
     run_add(
         schedule,
         due_at,
         RunOutcome.STARTED,
         job=job,
-        found=found,
+        resolved=resolved,
         reason="Late; it ran once for all times that were missed." if late else "",
         requested_by=requested_by,
     )
     return job
 
 
-def started_data(job: Job, found: Resolved) -> dict[str, str]:
-    """Return the data of the event of a start: the job, and the versions that it uses."""
-    return {"job": str(job.pk), "version": str(found.version), "data": str(found.data)}
+def started_data(job: Job, resolved: Resolved) -> dict[str, str]:
+    """Return the audit data of a start: the job and the versions that it uses."""
+    return {"job": str(job.pk), "version": str(resolved.version), "data": str(resolved.data)}
 
 
 def job_running(schedule: Schedule) -> str:
-    """Return the title of the job of the last run, or of its chain, that has not ended."""
+    """Return the title of an unended job of the last run or its chain; empty if all ended."""
     last = schedule.last_job
     if last is None:
         return ""
@@ -209,39 +208,41 @@ def run_add(
     outcome: RunOutcome,
     *,
     job: Job | None = None,
-    found: Resolved | None = None,
+    resolved: Resolved | None = None,
     reason: str = "",
     requested_by: int | None = None,
 ) -> ScheduleRun:
-    """Keep what became of a due time, and forget runs beyond the newest `RUNS_KEPT`."""
+    """Record the outcome of a due time, and delete runs beyond the newest `RUNS_KEPT`."""
     run = ScheduleRun.objects.create(
         schedule=schedule,
         due_at=due_at,
         outcome=outcome,
         job=job,
-        version=str(found.version)[:120] if found else "",
-        data=str(found.data)[:120] if found else "",
+        version=str(resolved.version)[:120] if resolved else "",
+        data=str(resolved.data)[:120] if resolved else "",
         reason=reason[:500],
         requested_by_id=requested_by,
     )
-    kept = schedule.runs.order_by("-pk").values_list("pk", flat=True)[:RUNS_KEPT]
-    schedule.runs.exclude(pk__in=list(kept)).delete()
+    newest = schedule.runs.order_by("-pk").values_list("pk", flat=True)[:RUNS_KEPT]
+    schedule.runs.exclude(pk__in=list(newest)).delete()
     return run
 
 
-def _skip(schedule: Schedule, due_at: datetime, reason: str, found: Resolved | None = None) -> None:
-    run_add(schedule, due_at, RunOutcome.SKIPPED, reason=reason, found=found)
+def _skip(
+    schedule: Schedule, due_at: datetime, reason: str, resolved: Resolved | None = None
+) -> None:
+    run_add(schedule, due_at, RunOutcome.SKIPPED, reason=reason, resolved=resolved)
     _record(schedule, "schedule:skip", reason)
 
 
 def _refuse(schedule: Schedule, due_at: datetime, error: DomainError) -> None:
-    """Keep a refusal. It suspends the schedule when its owner lacks the right, or at the third in a
-    row."""
+    """Record a refusal. It suspends the schedule if its owner lacks permission, or if it is the
+    third in a row."""
     lost = isinstance(error, (NotAuthenticated, NotFound, NotPermitted))
     if not schedule.owner.is_active:
         reason = "The account of the person it runs as is deactivated."
     elif lost:
-        # Without a name: audit events keep it forever.
+        # Without a personal name, because audit events are permanent.
         reason = "The person it runs as may not start it now, or may not see what it needs."
     else:
         reason = error.message

@@ -12,7 +12,7 @@ from workers.schedules.models import Schedule, ScheduleRun
 
 
 def schedules_visible_to(actor: Principal) -> QuerySet[Schedule]:
-    """Schedules that the actor may see, newest first: those of whose jobs they may see."""
+    """Return schedules whose jobs the actor may see, newest first."""
     rows = Schedule.objects.select_related("department", "owner", "last_job")
     return visible_to(actor, Action.JOB_VIEW, rows, resource_type="job")
 
@@ -26,6 +26,6 @@ def schedule_get(*, actor: Principal, schedule_id: int) -> Schedule:
 
 
 def schedule_runs(*, actor: Principal, schedule_id: int) -> QuerySet[ScheduleRun]:
-    """Return the last runs of a schedule. Raises NotFound as `schedule_get`."""
+    """Return the latest runs of a schedule. Raises NotFound like `schedule_get`."""
     schedule = schedule_get(actor=actor, schedule_id=schedule_id)
     return schedule.runs.select_related("requested_by")

@@ -28,14 +28,14 @@ from workers.schedules.states import SCHEDULE_STATES, schedule_lock, schedule_su
 
 @transaction.atomic
 def schedule_create(*, actor: Principal, schedule: NewSchedule) -> Schedule:
-    """Repeat a request for a job at the times of its cron expression, as the actor.
+    """Create a schedule that repeats a job request as the actor, at the times of a cron expression.
 
-    Where the request names newest versions, a time is skipped when none is new since the last job,
+    If the request refers to newest versions, a time is skipped if none is new since the last job,
     unless `run_unchanged`.
 
     Raises:
         InvalidInput: the times are malformed, or the name is taken; `fields` says which.
-        DomainError: as the request of the job itself, which is checked now and at each time.
+        DomainError: the job request is refused; it is checked now and at each time.
         WrongState: the department has too many schedules.
     """
     name = " ".join(schedule.name.split())
@@ -43,7 +43,7 @@ def schedule_create(*, actor: Principal, schedule: NewSchedule) -> Schedule:
     person = acting_person(actor)
     department, title, _ = request_check(actor, schedule.request)
     decision = _authorized(actor, title, department.slug)
-    # Two at once take neither the same name nor both the last place.
+    # Two concurrent requests must not take the same name, or both the last place.
     lock(f"schedules:{department.pk}")
     others = Schedule.objects.filter(department=department)
     if others.count() >= SCHEDULES_MAX:
@@ -85,15 +85,15 @@ def schedule_create(*, actor: Principal, schedule: NewSchedule) -> Schedule:
 
 @transaction.atomic
 def schedule_pause(*, actor: Principal, schedule_id: int) -> Schedule:
-    """Start no job until the schedule is resumed. A running job goes on.
+    """Start no job until the schedule is resumed. A running job continues.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses.
-        WrongState: it is not active.
+        NotFound, NotPermitted: the policy denies it.
+        WrongState: the schedule is not active.
     """
     schedule, decision = _locked(actor, schedule_id)
     schedule.next_due_at = None
-    return _moved(schedule, ScheduleState.PAUSED, actor, decision, action="schedule:pause")
+    return _move(schedule, ScheduleState.PAUSED, actor, decision, action="schedule:pause")
 
 
 @transaction.atomic
@@ -101,8 +101,8 @@ def schedule_resume(*, actor: Principal, schedule_id: int) -> Schedule:
     """Start jobs again at the next time, from now on as the actor.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses.
-        WrongState: it is active.
+        NotFound, NotPermitted: the policy denies it.
+        WrongState: the schedule is active.
         DomainError: the actor may not request the job now.
     """
     schedule, decision = _locked(actor, schedule_id)
@@ -111,15 +111,15 @@ def schedule_resume(*, actor: Principal, schedule_id: int) -> Schedule:
     request_check(actor, stored_request(schedule))
     schedule.next_due_at = due_times(schedule.cron, schedule.time_zone, timezone.now())[0]
     schedule.refusals, schedule.reason = 0, ""
-    return _moved(schedule, ScheduleState.ACTIVE, actor, decision, action="schedule:resume")
+    return _move(schedule, ScheduleState.ACTIVE, actor, decision, action="schedule:resume")
 
 
 @transaction.atomic
 def schedule_delete(*, actor: Principal, schedule_id: int) -> None:
-    """Delete a schedule and the record of its runs. Its jobs stay.
+    """Delete a schedule and the record of its runs. Its jobs remain.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses.
+        NotFound, NotPermitted: the policy denies it.
     """
     schedule, decision = _locked(actor, schedule_id)
     _record(schedule, actor, "schedule:delete", decision)
@@ -128,12 +128,12 @@ def schedule_delete(*, actor: Principal, schedule_id: int) -> None:
 
 @transaction.atomic
 def schedule_run(*, actor: Principal, schedule_id: int) -> Job:
-    """Queue the job of a schedule now, as the actor. Its times stay as they are.
+    """Queue the job of a schedule now, as the actor. The next due times do not change.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses.
+        NotFound, NotPermitted: the policy denies it.
         WrongState: the job of the last run has not ended.
-        DomainError: as the request of the job itself.
+        DomainError: the job request is refused.
     """
     schedule, decision = _locked(actor, schedule_id)
     if running := job_running(schedule):
@@ -143,11 +143,11 @@ def schedule_run(*, actor: Principal, schedule_id: int) -> Job:
         )
     person = acting_person(actor)
     request = stored_request(schedule)
-    found = request_resolve(actor, request)
-    job = schedule_start(schedule, actor, timezone.now(), request, found, requested_by=person.pk)
+    resolved = request_resolve(actor, request)
+    job = schedule_start(schedule, actor, timezone.now(), request, resolved, requested_by=person.pk)
     schedule.last_job = job
     schedule.save(update_fields=["last_job"])
-    _record(schedule, actor, "schedule:run", decision, **started_data(job, found))
+    _record(schedule, actor, "schedule:run", decision, **started_data(job, resolved))
     return job
 
 
@@ -160,12 +160,12 @@ def _authorized(actor: Principal, title: str, department: str) -> Authorization:
 
 
 def _locked(actor: Principal, schedule_id: int) -> tuple[Schedule, Authorization]:
-    seen = schedule_get(actor=actor, schedule_id=schedule_id)
-    decision = _authorized(actor, seen.title, seen.department.slug)
-    return schedule_lock(seen.pk), decision
+    schedule = schedule_get(actor=actor, schedule_id=schedule_id)
+    decision = _authorized(actor, schedule.title, schedule.department.slug)
+    return schedule_lock(schedule.pk), decision
 
 
-def _moved(
+def _move(
     schedule: Schedule,
     to: ScheduleState,
     actor: Principal,

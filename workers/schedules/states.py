@@ -1,4 +1,4 @@
-"""The state machine of a schedule, and how the audit log names one."""
+"""State machine of a schedule, and its name in audit events."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ schedule_lock = SCHEDULE_STATES.locked
 
 
 def schedule_subject(schedule: Schedule) -> Subject:
-    """Return the schedule as the audit log names it, without the name that a person chose."""
+    """Return a schedule as a subject of audit events, without the name that a person chose."""
     return Subject(type="schedule", id=str(schedule.pk), name=schedule.title)

@@ -1,4 +1,4 @@
-"""Supervision of one attempt: lease, inputs, the run's process, its events, and what it delivers.
+"""Supervision of one attempt: its lease, inputs, process, events and result.
 
-Knows no Django and no database: a `JobControl` and `Files` stand for the control plane.
+Uses neither Django nor the database: `JobControl` and `Files` represent the control plane.
 """

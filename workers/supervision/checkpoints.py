@@ -1,7 +1,7 @@
-"""Choose the checkpoint that a run resumes from: only one whose bytes are as recorded.
+"""Choose the checkpoint that a run resumes from: only one whose bytes match its record.
 
-Checkpoints lie on a volume that several workers may write to. The manifest of each is in the job's
-row, written under the fence of the attempt that made it.
+Checkpoints are on a volume that several workers may write to. Their manifests are in the job's row,
+written under the fence of the attempt that made them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ _NAME = re.compile(r"checkpoint-(\d{1,12})")
 
 
 def checkpoint_copy(order: Order, folder: Path, target: Path, lease: HeldLease) -> Path | None:
-    """Copy the newest recorded checkpoint in `folder` into `target`, verified; None starts over.
+    """Copy and verify the newest recorded checkpoint in `folder` into `target`; return its folder.
 
-    A checkpoint that was not recorded is removed. When one differs from its record, all are: the
-    trainer may also load an older one, as the best, and whoever changed one may have changed more.
+    Return None if the run must start from the beginning. Unrecorded checkpoints are removed. If one
+    differs from its record, all are removed: the trainer may also load an older one, as the best,
+    and an intruder who changed one may have changed others.
     """
     recorded = {name: Manifest.from_json(manifest) for name, manifest in order.checkpoints.items()}
     for name in _names(folder):
@@ -49,6 +50,6 @@ def checkpoint_copy(order: Order, folder: Path, target: Path, lease: HeldLease) 
 
 
 def _names(folder: Path) -> list[str]:
-    """The checkpoints in a folder, oldest first."""
-    found = [match for path in folder.glob("*") if (match := _NAME.fullmatch(path.name))]
-    return [match[0] for match in sorted(found, key=lambda match: int(match[1]))]
+    """Return the names of checkpoints in a folder, oldest first."""
+    matches = [match for path in folder.glob("*") if (match := _NAME.fullmatch(path.name))]
+    return [match[0] for match in sorted(matches, key=lambda match: int(match[1]))]

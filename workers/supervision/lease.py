@@ -1,4 +1,4 @@
-"""A hold on a job: keeps the lease, carries reports up and stop requests down."""
+"""Lease of a claimed job: renew it, send reports, and receive stop requests."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ FLUSH_S = 0.5
 HELD_BACK = 1_000
 RENEW_S = 5.0
 SENDER_S = 10.0
-# Between two tries to record a checkpoint.
+# Pause between two tries to record a checkpoint.
 RECORD_S = 1.0
 
 
 class HeldLease:
-    """Keeps one claim while its run works.
+    """Keeps one claim alive while its run works.
 
-    A thread renews the lease every third of its length, at most 5 s. When the lease is lost, or
-    cannot be renewed until shortly before it ends, `lost` is set: the run is killed and delivers
-    nothing. `canceled` is true after a request to cancel the job, `paused` after one to write a
-    checkpoint and stop, `released` once the attempt's end was handed over.
+    A thread renews the lease every third of its length, at least every 5 s. If the lease is lost,
+    or was not renewed until shortly before its end, `lost` is true: the run is killed and delivers
+    nothing. `canceled` is true after a request to cancel the job, `paused` after a request to write
+    a checkpoint and stop, `released` once the end of the attempt has been reported.
     """
 
     def __init__(self, claim: Claim, control: JobControl) -> None:
@@ -59,13 +59,13 @@ class HeldLease:
 
     @property
     def lost(self) -> bool:
-        """True once the lease is lost, or could not be renewed until shortly before its end.
+        """True once the lease is lost, or was not renewed until shortly before its end.
 
-        It is computed, so that a renewal that gets no answer for long hides nothing.
+        It is computed from the clock, so that it is right while a renewal waits for its answer.
         """
         if self.released:
             return False
-        # After the lease's end another worker may be running.
+        # After the end of the lease, another worker may run the job.
         age = time.monotonic() - self._renewed
         return self._lost or age > self._claim.lease_s - min(1.0, self._claim.lease_s / 6)
 
@@ -81,11 +81,11 @@ class HeldLease:
             self._checkpoints.clear()
             self._news.notify_all()
         if self._sender.ident:
-            # A file that is being sent at the end is not waited for.
+            # Do not wait any longer for a file that is still being sent.
             self._sender.join(SENDER_S)
 
     def release(self) -> None:
-        """Give the lease up: the attempt is over, and the control plane knows."""
+        """Give up the lease: the attempt is over, and the control plane has recorded it."""
         self.released = True
         self._over.set()
 
@@ -102,10 +102,10 @@ class HeldLease:
         self._add(Report(step=step, total=total, values=values))
 
     def checkpoint(self, name: str, manifest: Mapping[str, Any], there: Collection[str]) -> None:
-        """Have the digests of a checkpoint's files recorded; one that is not is never used.
+        """Record the digests of a checkpoint's files; unrecorded checkpoints are never used.
 
-        A thread does it: from a node it takes as long as sending the files. One that the run has
-        removed meanwhile is left out; all others may be needed: the newest, and the best.
+        A thread does this, because on a node it includes sending the files. Checkpoints that the
+        run has removed meanwhile are skipped; the others may be needed, as the newest or the best.
         """
         with self._news:
             waiting = [each for each in self._checkpoints if each[0] in there and each[0] != name]
@@ -115,8 +115,8 @@ class HeldLease:
             self._news.notify_all()
 
     def settle(self, *, needed: bool = True) -> None:
-        """Wait until all checkpoints are recorded; when they are not `needed`, for the one that is
-        being sent alone."""
+        """Wait until all checkpoints are recorded; unless `needed`, wait only for the one that is
+        being sent, and drop the others."""
         with self._news:
             if not needed:
                 self._checkpoints.clear()
@@ -124,24 +124,24 @@ class HeldLease:
                 self._news.wait(0.2)
 
     def enter(self, phase: str) -> None:
-        """Say what the run does now, in one or two words; it is sent with the next report."""
+        """Set the phase of the run, in one or two words, for the next report."""
         if phase != self.phase:
             self.phase, self._moved = phase, True
             self.flush_due()
 
     def working(self, *, works: bool) -> bool:
-        """Have device time counted only while the run has its machines; return True once told."""
+        """Start or stop counting device time; return True if the control plane was told."""
         try:
             self._control.working(self._claim, works=works)
         except LeaseLost:
             self._lost = True
         except (NoAnswer, DomainError) as error:
-            logger.warning("Job %s: device time is counted on: %s", self._claim.job_id, error)
+            logger.warning("Job %s: device time was not updated: %s", self._claim.job_id, error)
             return False
         return True
 
     def flush(self) -> None:
-        """Send what is held back. An unreachable control plane costs reports, not the run."""
+        """Send pending reports. If the control plane is unreachable, only reports can be lost."""
         with self._lock:
             reports, self._pending = self._pending, []
             self._flushed, self._moved = time.monotonic(), False
@@ -160,7 +160,7 @@ class HeldLease:
             except DomainError as error:
                 logger.warning("Job %s: reports were refused: %s", self._claim.job_id, error)
                 return
-            self._heed(reply)
+            self._follow(reply)
 
     def flush_due(self) -> None:
         """Send reports and the phase, at most every half second."""
@@ -171,11 +171,11 @@ class HeldLease:
         with self._lock:
             last = self._pending[-1] if self._pending else None
             if last is not None and not (last.message or last.values):
-                self._pending.pop()  # Only moved the progress, and so does this one.
+                self._pending.pop()  # It only updated the progress, which the new report replaces.
             self._pending.append(report)
         self.flush_due()
 
-    def _heed(self, reply: HeartbeatReply) -> None:
+    def _follow(self, reply: HeartbeatReply) -> None:
         self.canceled = self.canceled or reply.cancel_requested
         self.paused = self.paused or reply.pause_requested
 
@@ -183,21 +183,21 @@ class HeldLease:
         lease_s = self._claim.lease_s
         interval = min(RENEW_S, lease_s / 3)
         while not self._over.wait(interval):
-            asked = time.monotonic()
+            began = time.monotonic()
             try:
                 reply = self._control.heartbeat(self._claim)
             except NoAnswer:
                 logger.warning("Job %s: no heartbeat", self._claim.job_id, exc_info=True)
-                # Stop while the lease still holds: after its end another worker may be running.
+                # Stop while the lease still holds: after its end, another worker may run the job.
                 if time.monotonic() + interval > self._renewed + lease_s:
                     self._lost = True
             except LeaseLost:
                 self._lost = True
             else:
-                self._renewed = asked
+                self._renewed = began
                 if not reply.alive and not self.released:
                     self._lost = True
-                self._heed(reply)
+                self._follow(reply)
             if self.lost:
                 break
         self._control.close()

@@ -1,4 +1,4 @@
-"""Run one claimed job to its end: inputs in, a process started and watched, a result out."""
+"""Run one claimed job to its end: fetch inputs, start and watch a process, deliver the result."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from workers.supervision.checkpoints import checkpoint_copy
 from workers.supervision.lease import HeldLease
 
 logger = logging.getLogger(__name__)
-# After SIGTERM a run has this long to write a checkpoint and end; the longer time is that of a
-# pause, where the checkpoint is what matters.
+# Time after SIGTERM for a run to write a checkpoint and end. It is longer for a pause, where the
+# checkpoint is the purpose.
 STOP_S = 30.0
 PAUSE_S = 300.0
-# Then it looks again at the run, a cancellation and the limits.
+# Longest time of forwarding events before the run, stop requests and limits are checked again.
 FORWARD_S = 1.0
-# Between two tries to hand over a result.
+# Pauses between two tries to report the end of an attempt.
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 5.0
-# A launcher that is unavailable, as during an upgrade of the cluster, is waited for so long before
+# Time for which an unavailable launcher, as during an upgrade of the cluster, is tried again before
 # the attempt fails.
 AWAY_S = 600.0
-# An attempt's folder below that of all jobs.
+# Path of an attempt's folder, relative to the folder of all jobs.
 _ATTEMPT = re.compile(r"/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/([0-9]{1,9})")
 MAX_LOG_BYTES = 64 * 1024**2
 _LEAST_FREE = 1024**2
@@ -48,8 +48,8 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of an attempt: with a result, or with a sentence; `retry` when another may help.
-    `lines` are the last that its run printed, and its traceback."""
+    """End of an attempt, with a result or with a sentence; `retry` if another attempt may help.
+    `lines` are the last lines that its run printed, and its traceback."""
 
     result: dict[str, Any] = field(default_factory=dict)
     sentence: str = ""
@@ -60,10 +60,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """The means of this machine to run jobs.
+    """Runs jobs on this machine.
 
-    `threads` is what torch may use for one job. `stop_s` is how long a run may take to stop, and
-    `pause_s` to stop for a pause. A launcher that is unavailable is tried again for `away_s`.
+    `threads` is the number of torch threads for one job. A run may take `stop_s` to stop, or
+    `pause_s` to stop for a pause. An unavailable launcher is tried again for `away_s`.
     """
 
     control: JobControl
@@ -75,24 +75,25 @@ class Supervisor:
     away_s: float = AWAY_S
 
     def run(self, claim: Claim, order: Order) -> None:
-        """Run a claimed job and hand over how it ended.
+        """Run a claimed job and report its end.
 
         Raises:
-            LeaseLost: it is another worker's by now; nothing was delivered.
+            LeaseLost: another worker may have the job now; nothing was delivered.
         """
         folder = self.files.attempt_folder(claim)
         try:
             with HeldLease(claim, self.control) as lease:
                 finish = self._finish(claim, order, folder, lease)
-                # The next attempt resumes from them. A result is sent when no checkpoint is: the
-                # control plane removes what arrived with a checkpoint, files of the result too.
+                # The next attempt resumes from checkpoints. Wait until none is being sent before
+                # sending a result: recording a checkpoint makes the control plane remove all
+                # arrived files, including those of the result.
                 lease.settle(needed=finish is None or bool(finish.sentence))
-                # Within the lease: what a node delivers takes a while to arrive.
+                # Keep the lease meanwhile: files from a node take a while to arrive.
                 lease.flush()
                 with tracing.step(
                     tracing.Step.DELIVER, {tracing.JOB_OUTCOME: _outcome(finish, lease)}
                 ):
-                    self._hand_over_held(claim, finish, lease)
+                    self._report_end(claim, finish, lease)
         finally:
             self.files.leave(claim)
         if lease.released:
@@ -103,45 +104,45 @@ class Supervisor:
             )
 
     def end_lost(self, root: Path) -> None:
-        """End the runs in the cluster below `root` whose attempt no worker holds any more.
+        """End the runs in the cluster below `root` whose attempt has no worker any more.
 
-        Their submission was not answered before the job was canceled, or their worker died.
+        Either the job was canceled before the submission was answered, or the worker died.
 
         Raises:
             Unavailable, NoAnswer: the cluster or the control plane did not answer.
         """
         for handle, folder in self.launcher.runs().items():
-            found = _ATTEMPT.fullmatch(str(folder.resolve()).removeprefix(str(root.resolve())))
-            if found is None:
+            match = _ATTEMPT.fullmatch(str(folder.resolve()).removeprefix(str(root.resolve())))
+            if match is None:
                 continue
-            job, fence = found.groups()
+            job, fence = match.groups()
             try:
-                # It changes nothing, and is refused when the claim does not hold.
+                # An empty report changes nothing, and is refused if the claim does not hold.
                 self.control.report(Claim(UUID(job), int(fence), 1, "", job, "", 0.0), [], "")
             except LeaseLost:
                 logger.warning("Run %s of job %s is ended: no worker holds it", handle, job)
                 _release(folder)
                 _request_end(self.launcher, handle, kill=True)
 
-    def _hand_over_held(self, claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
-        """Hand over how the attempt ended; try again while the lease holds.
+    def _report_end(self, claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
+        """Report the end of the attempt; try again while the lease holds.
 
-        Without an answer the files stay: hours of work are not lost to a restart of the control
-        plane.
+        The files remain until there is an answer, so that a restart of the control plane does not
+        cost hours of work.
         """
         wait_s = FIRST_WAIT_S
         while not lease.lost:
             try:
-                self._hand_over(claim, finish, lease)
+                self._report_once(claim, finish, lease)
             except NoAnswer as error:
-                logger.warning("Job %s is not handed over yet: %s", claim.job_id, error)
+                logger.warning("The end of job %s is not reported yet: %s", claim.job_id, error)
                 time.sleep(wait_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
             else:
                 lease.release()
                 return
 
-    def _hand_over(self, claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
+    def _report_once(self, claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
         if finish is None and lease.canceled:
             self.control.canceled(claim)
         elif finish is None and lease.paused:
@@ -163,23 +164,23 @@ class Supervisor:
                 self.control.fail(claim, error.message, retry=False, cause=Cause.CODE)
 
     def _finish(self, claim: Claim, order: Order, folder: Path, lease: HeldLease) -> Finish | None:
-        """Return how the attempt ended; None when its run stopped on request."""
+        """Run the attempt and return its end; None if the run stopped on request."""
         try:
             with tracing.step(tracing.Step.PREPARE):
                 self._prepare(claim, order, folder, lease)
             if _stops(lease):
                 return None
             with tracing.step(tracing.Step.RUN):
-                return _on(claim, self._watched(order, folder, lease))
+                return _with_worker(claim, self._watched(order, folder, lease))
         except DomainError as error:
             if is_lack(error):
                 return _lacking(claim, error.message)
             return Finish(sentence=error.message)
         except Exception as error:
             logger.exception("Job %s broke", claim.job_id)
-            found = failure_of(error)
-            if found.ending is Ending.LACKING:
-                return _lacking(claim, found.sentence)
+            failure = failure_of(error)
+            if failure.ending is Ending.LACKING:
+                return _lacking(claim, failure.sentence)
             return Finish(sentence=f"{type(error).__name__}: {error}", retry=True)
 
     def _prepare(self, claim: Claim, order: Order, folder: Path, lease: HeldLease) -> None:
@@ -187,7 +188,7 @@ class Supervisor:
         shutil.rmtree(folder, ignore_errors=True)
         inputs = folder / INPUTS
         inputs.mkdir(parents=True)
-        # Before its checkpoints are read: one that still works would change them.
+        # Before checkpoints are read: an earlier run that still works would change them.
         self._until_available(lambda: self.launcher.end_earlier(folder), lease)
         earlier = [each for each in folder.parent.iterdir() if _fence(each) < _fence(folder)]
         if any([*map(_release, earlier)]):
@@ -204,11 +205,11 @@ class Supervisor:
         order.model_copy(update={"threads": self.threads}).write(folder)
 
     def _until_available(self, call: Callable[[], _Answer], lease: HeldLease) -> _Answer | None:
-        """Return the answer of the launcher, tried again while it is unavailable; None when the job
-        was to stop meanwhile. No device time counts in that time.
+        """Call the launcher until it is available, and return its answer; None if the job must stop
+        meanwhile. The wait does not count as device time.
 
         Raises:
-            Unavailable: it was so for `away_s`.
+            Unavailable: the launcher was unavailable for `away_s`.
         """
         until, wait_s = time.monotonic() + self.away_s, FIRST_WAIT_S
         warned = ""
@@ -238,7 +239,7 @@ class Supervisor:
         if handle is None:
             return None
         ended, fault, late, signaled = None, "", False, False
-        counted = True  # Device time counts from the claim on.
+        counted = True  # Device time counts from the claim.
         limit = deadline = float("inf")
         try:
             while ended is None:
@@ -298,8 +299,8 @@ class Supervisor:
         )
 
 
-def _on(claim: Claim, finish: Finish | None) -> Finish | None:
-    """Name the worker in the end of an attempt whose machine lacked something."""
+def _with_worker(claim: Claim, finish: Finish | None) -> Finish | None:
+    """Add the worker's name to the sentence if the machine lacked something."""
     if finish is None or finish.cause is not Cause.MACHINE:
         return finish
     return replace(finish, sentence=f"On {claim.worker}: {finish.sentence}")
@@ -310,11 +311,11 @@ def _lacking(claim: Claim, sentence: str) -> Finish:
 
 
 def _log_end(claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
-    """Write into the worker's log how an attempt ended: without its lines, which may hold data."""
+    """Log the end of an attempt, without its printed lines, which may contain data."""
     job, attempt = claim.job_id, claim.attempt
     if finish is None:
-        how = "was canceled" if lease.canceled else "was paused" if lease.paused else "stopped"
-        logger.info("Job %s: attempt %d %s", job, attempt, how)
+        outcome = "was canceled" if lease.canceled else "was paused" if lease.paused else "stopped"
+        logger.info("Job %s: attempt %d %s", job, attempt, outcome)
     elif finish.sentence:
         after = "it is tried again" if finish.retry else "it is not tried again"
         logger.error("Job %s: attempt %d failed, %s: %s", job, attempt, after, finish.sentence)
@@ -323,19 +324,19 @@ def _log_end(claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
 
 
 def _release(folder: Path) -> bool:
-    """Have the processes of an attempt end that the launcher does not reach; False when its
-    supervisor did that."""
+    """Let processes of an attempt end that the launcher cannot reach, by removing their order;
+    return False if that was done before."""
     try:
         (folder / ORDER_FILE).unlink()
     except FileNotFoundError:
         return False
-    except IsADirectoryError:  # The run has put it there.
+    except IsADirectoryError:  # The run has put a folder there.
         shutil.rmtree(folder / ORDER_FILE)
     return True
 
 
 def _fence(folder: Path) -> int:
-    """Return the fence of an attempt's folder, and the highest for all others."""
+    """Return the fence of an attempt's folder; the highest number for other folders."""
     return int(folder.name) if folder.name.isdecimal() else sys.maxsize
 
 
@@ -344,14 +345,14 @@ def _stops(lease: HeldLease) -> bool:
 
 
 def _outcome(finish: Finish | None, lease: HeldLease) -> str:
-    """Return the end of an attempt in a word, for traces."""
+    """Return the end of an attempt in one word, for traces."""
     if finish is None and (lease.canceled or lease.paused):
         return "canceled" if lease.canceled else "paused"
     return "failed" if finish is None or finish.sentence else "delivered"
 
 
 def _request_end(launcher: Launcher, handle: str, *, kill: bool = False) -> bool:
-    """Signal a run to end; return False when the launcher cannot, so that the caller retries."""
+    """Signal a run to end; return False if the launcher cannot, so that the caller retries."""
     try:
         launcher.cancel(handle, kill=kill)
     except Unavailable as error:
@@ -361,7 +362,7 @@ def _request_end(launcher: Launcher, handle: str, *, kill: bool = False) -> bool
 
 
 def _forward_some(reader: EventReader, lease: HeldLease) -> bool:
-    """Forward events for at most `FORWARD_S`; return True when none is left."""
+    """Forward events for at most `FORWARD_S`; return True if none is left."""
     until = time.monotonic() + FORWARD_S
     for event in reader.read():
         _forward(event, lease)
@@ -385,7 +386,7 @@ def _forward(event: Event, lease: HeldLease) -> None:
 
 
 def _excess(reader: EventReader, folder: Path) -> str:
-    """Return a sentence about a run that writes more than it may; empty for all others."""
+    """Return a sentence about a run that writes more than it may; empty for other runs."""
     if reader.excess:
         return "The run wrote more events than a job may have, and was stopped."
     with contextlib.suppress(FileNotFoundError):
@@ -395,7 +396,7 @@ def _excess(reader: EventReader, folder: Path) -> str:
 
 
 def _died(order: Order, ended: Ended, folder: Path, log_tail: str) -> Finish:
-    """Return the end of an attempt whose run said nothing about it."""
+    """Return the end of an attempt whose run gave no outcome."""
     if ended.status == NO_ROOM or (not ended.sentence and _is_full(folder)):
         sentence = (
             "The disk is full: the run could not write how it ended. Free space on the worker's "
@@ -411,7 +412,7 @@ def _died(order: Order, ended: Ended, folder: Path, log_tail: str) -> Finish:
 
 
 def _is_full(folder: Path) -> bool:
-    """Return whether the disk of an attempt's folder has no room for another megabyte."""
+    """Return whether the disk of an attempt's folder has less than a megabyte free."""
     try:
         return shutil.disk_usage(folder).free < _LEAST_FREE
     except OSError:
@@ -422,7 +423,7 @@ def _end_reason(order: Order, ended: Ended, log_tail: str) -> str:
     """Return why a run has no result."""
     if ended.sentence:
         return ended.sentence
-    # Several processes end with 0 after SIGTERM, too.
+    # Runs of several processes end with 0 after SIGTERM, too.
     if ended.status == STOPPED or (ended.status == 0 and order.resources.processes > 1):
         return UNREQUESTED
     if ended.status == 0:

@@ -150,7 +150,7 @@ def test_a_node_is_enrolled_and_taken_out_of_use_in_the_portal(company: Company)
     token = NodeToken.objects.get()
     assert f"assay_{token.public_id}_" in answer.content.decode()
     again = ada.post("/nodes", {"name": "not a name"})
-    assert (again.status_code, "is not a name" in again.content.decode()) == (400, True)
+    assert (again.status_code, "is not a valid name" in again.content.decode()) == (400, True)
     for verb, state in (
         ("cordon", NodeState.CORDONED),
         ("drain", NodeState.DRAINING),

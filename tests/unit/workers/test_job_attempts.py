@@ -153,7 +153,7 @@ def test_a_delivery_whose_checks_came_to_no_verdict_is_not_rejected_and_checked_
     assert (again.state, again.spec) == (JobState.QUEUED, job.spec)
     intake.refresh_from_db()
     assert intake.job_id == again.pk
-    with pytest.raises(WrongState, match="it is not checked again"):
+    with pytest.raises(WrongState, match="it cannot be rechecked"):
         job_retry(actor=company.developer(), job_id=job.pk)
     # The old job decides nothing any more; the new one does.
     intakes_settle()

@@ -155,7 +155,7 @@ def test_a_cancel_ends_a_job_that_is_being_paused_and_one_that_is_paused() -> No
 
 def test_only_jobs_in_line_or_at_work_are_paused_and_only_paused_ones_resumed() -> None:
     dev, job = company.developer(), queued()
-    with pytest.raises(WrongState, match="is queued; only a paused job is resumed"):
+    with pytest.raises(WrongState, match="is queued; only paused jobs can be resumed"):
         job_resume(actor=dev, job_id=job.pk)
     claim = claimed(job)
     job_pause(actor=dev, job_id=job.pk)

@@ -109,14 +109,14 @@ def test_only_who_may_start_jobs_retries_one_that_failed(
     with pytest.raises(NotFound):
         job_retry(actor=company.developer("finance"), job_id=old.pk)
     queued = job_retry(actor=company.developer(), job_id=old.pk)
-    with pytest.raises(WrongState, match="only one that failed is retried"):
+    with pytest.raises(WrongState, match="only failed jobs can be retried"):
         job_retry(actor=company.developer(), job_id=queued.pk)
 
 
 def test_a_job_without_its_whole_request_is_not_repeated() -> None:
     job = chained()
     Job.objects.filter(pk=job.pk).update(spec={"base": 1})
-    with pytest.raises(WrongState, match="does not hold its whole request"):
+    with pytest.raises(WrongState, match="does not have its whole request"):
         job_clone(actor=company.developer(), job_id=job.pk, changes={})
 
 
@@ -135,7 +135,7 @@ def test_a_clone_changes_the_fields_that_it_names() -> None:
     with pytest.raises(InvalidInput, match="no such fields"):
         job_clone(actor=actor, job_id=old.pk, changes={"max_rows": 3})
     Job.objects.filter(pk=old.pk).update(kind="index")
-    with pytest.raises(InvalidInput, match="is not repeated"):
+    with pytest.raises(InvalidInput, match="cannot be repeated"):
         job_clone(actor=actor, job_id=old.pk, changes={})
 
 

@@ -103,7 +103,7 @@ def test_what_no_prompt_can_stand_on_is_refused_with_the_reason() -> None:
     encoder = company.version(company.model("minilm", "embeddings"))
     with pytest.raises(InvalidInput, match="is of task embeddings"):
         requested(base_version=encoder)
-    with pytest.raises(InvalidInput, match="is a prompt itself"):
+    with pytest.raises(InvalidInput, match="is a prompt; choose its base"):
         requested(base_version=registered(requested()))
     with pytest.raises(InvalidInput, match="used but not declared") as refused:
         requested(document={**DOCUMENT, "variables": []})

@@ -130,7 +130,7 @@ def test_the_story_of_a_name_is_answered_at_each_of_its_moments() -> None:
     assert whole[1].until == third.release.expires_at
     assert [served.ended for served in answers(since=before, until=while_it_loads)] == ["stopped"]
     assert "the first that did began at" in said(before)
-    assert "other times have something on record" in said()
+    assert "deployments at other times are on record" in said()
 
 
 def test_a_period_holds_its_first_moment_and_not_its_last() -> None:
@@ -295,8 +295,8 @@ def test_the_future_and_what_is_no_span_are_refused_in_words() -> None:
     for words, moments in (
         ("is in the future; what serves then is not known", {"at": now + hour}),
         ("is in the future", {"since": now, "until": now + hour}),
-        ("not for both", {"at": now, "since": now - hour}),
-        ("give since as well", {"until": now}),
+        ("not both", {"at": now, "since": now - hour}),
+        ("set since, too", {"until": now}),
         ("ends before it begins", {"since": now, "until": now - hour}),
         ("ends before it begins", {"since": now - hour, "until": now - hour}),
     ):

@@ -128,7 +128,7 @@ def test_a_lease_is_renewed_while_the_release_may_serve_and_no_longer() -> None:
     assert leases_renew() == 0
     ServingLease.objects.update(servable_until=timezone.now() - timedelta(seconds=1))
     Deployment.objects.update(state="serving")
-    assert leases_lapsed() == "Not confirmed, so that they do not serve: docs."
+    assert leases_lapsed() == "Not confirmed by the controller, so not serving: docs."
     assert leases_renew() == 1
     assert leases_lapsed() == ""
     Release.objects.filter(pk=deployment.release_id).update(state="withdrawn")

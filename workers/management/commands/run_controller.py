@@ -1,4 +1,4 @@
-"""`manage.py run_controller`: the control plane's loops, until SIGTERM or Ctrl-C."""
+"""`manage.py run_controller`: run the control plane's loops until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 

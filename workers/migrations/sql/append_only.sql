@@ -1,4 +1,4 @@
--- A serving period begins open, and is changed once: from open to closed.
+-- A serving period is inserted open and updated once, from open to closed.
 
 SELECT assay_refuse('workers_servingperiod', 'INSERT', 'NEW.serving_until IS NOT NULL');
 SELECT assay_refuse('workers_servingperiod', 'UPDATE', $$

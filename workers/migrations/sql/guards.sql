@@ -1,4 +1,4 @@
--- Rows that the role assay_app may read and write, by table. See row_security.sql of governance.
+-- Rows that the role assay_app may read and write, by table. See row_security.sql in governance.
 
 SELECT assay_guard('workers_job', rule, rule) FROM (VALUES ($$
     department_id = ANY ((SELECT assay_departments())::bigint[]) OR (SELECT assay_opened('job'))

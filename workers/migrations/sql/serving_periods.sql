@@ -1,5 +1,5 @@
--- The trigger takes the place of foreign keys: events are never deleted, so that their rows
--- need not be locked. It sees the events of every department, whoever writes.
+-- This trigger replaces foreign keys, which would lock the rows of events; events are never
+-- deleted. It sees the events of all departments, regardless of the writing role.
 
 CREATE FUNCTION assay_events_of_a_period() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$

@@ -1,6 +1,6 @@
--- Limits of the role that workers connect with: a compromised worker can record only events of
--- its own work, only transitions that workers make, and only so many bytes (measured as text,
--- for each table and statement).
+-- Limits of the database role of workers: a compromised worker can record only events of its
+-- own work, only transitions that workers make, and a bounded number of bytes (measured as
+-- text, for each table and statement).
 
 CREATE FUNCTION assay_event_of_a_worker() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
