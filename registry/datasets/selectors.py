@@ -1,4 +1,4 @@
-"""Reading datasets and their versions."""
+"""Queries for datasets and their versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from registry.datasets.models import Dataset, DatasetVersion
 
 
 def datasets_visible_to(actor: Principal) -> QuerySet[Dataset]:
-    """Datasets that `actor` may see, with their department and `version_count`."""
+    """Return the datasets that `actor` may see, with their department and `version_count`."""
     rows = Dataset.objects.select_related("department", "created_by")
     visible = visible_to(actor, Action.DATASET_VIEW, rows, resource_type="dataset")
     return visible.annotate(version_count=Count("versions", distinct=True))
@@ -27,7 +27,7 @@ def dataset_get(*, actor: Principal, name: str) -> Dataset:
 
 
 def dataset_versions_visible_to(actor: Principal) -> QuerySet[DatasetVersion]:
-    """Versions of the datasets that `actor` may see."""
+    """Return the versions of all datasets that `actor` may see."""
     datasets = visible_to(
         actor, Action.DATASET_VIEW, Dataset.objects.order_by(), resource_type="dataset"
     )
