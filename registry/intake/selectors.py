@@ -1,4 +1,4 @@
-"""Reading intakes."""
+"""Queries for intakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from registry.intake.models import Intake
 
 
 def intakes_visible_to(actor: Principal) -> QuerySet[Intake]:
-    """Intakes that `actor` may see, with what a list shows of them."""
+    """Return the intakes that `actor` may see, with the related rows that a list shows."""
     rows = Intake.objects.select_related(
         "model__department", "base__model", "version", "submitted_by", "signed_by"
     )

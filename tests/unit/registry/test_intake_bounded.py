@@ -170,4 +170,4 @@ def test_a_gguf_header_is_bounded_as_a_whole_and_not_kept(tmp_path: Path) -> Non
         for number in range(keys):
             file.write(gguf_string(f"key{number}") + value)
     findings = {each.detail for each in check_bounded(tmp_path, LIMITS) if not each.passed}
-    assert findings == {"model.gguf was refused: its header has more than 64 MiB."}
+    assert findings == {"model.gguf was rejected: its header has more than 64 MiB."}
