@@ -207,11 +207,11 @@ def get_row_kind(task: str, name: str) -> RowKind:
     try:
         return declared.row_kind(name)
     except KeyError:
-        known = ", ".join(kind.name for kind in declared.row_kinds if kind.name)
+        names = ", ".join(kind.name for kind in declared.row_kinds if kind.name)
         raise InvalidInput(
             f"{declared.title} has no rows called {name[:60]!r}.",
-            hint=f"Leave row_kind empty, or choose one of {known}."
-            if known
+            hint=f"Leave row_kind empty, or choose one of {names}."
+            if names
             else "Leave row_kind empty.",
             fields={"row_kind": ["Not a kind of rows of the task."]},
         ) from None

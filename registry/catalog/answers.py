@@ -72,10 +72,10 @@ def tolerance_from_json(content: Mapping[str, Any]) -> Tolerance:
     )
 
 
-def difference(expected: Any, found: Any, tolerance: Tolerance) -> str:
+def difference(expected: Any, answer: Any, tolerance: Tolerance) -> str:
     """Describe how an answer differs from the expected one, without its content; empty if they are
     equal within the tolerance."""
-    return _difference(expected, found, tolerance, "")
+    return _difference(expected, answer, tolerance, "")
 
 
 def _difference(one: Any, other: Any, tolerance: Tolerance, place: str) -> str:

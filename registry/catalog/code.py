@@ -91,13 +91,13 @@ class PrivateCode(MetaPathFinder):
             CodeUnknown: the package was imported already, or has changed since it was added.
         """
         with self._lock:
-            known = self._packages.get(package.name)
-            if known is not None and known.digest != package.digest:
+            registered = self._packages.get(package.name)
+            if registered is not None and registered.digest != package.digest:
                 raise CodeUnknown(
-                    f"{package.name} is not the {known.title} that this process has imported; "
+                    f"{package.name} is not the {registered.title} that this process has imported; "
                     "start it again."
                 )
-            if known is not None:
+            if registered is not None:
                 return
             imported = package.modules & sys.modules.keys()
             for module in imported - own_modules().keys():

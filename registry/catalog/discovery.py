@@ -141,13 +141,13 @@ def claims(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Refused]]:
     by_name: defaultdict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_name[entry.name].append(entry)
-    taken: dict[str, Entry] = {}
+    accepted: dict[str, Entry] = {}
     refused = []
     for name, rivals in by_name.items():
         own = next((each for each in rivals if each.is_own), None)
         others = [each for each in rivals if not each.is_own]
         if own is not None:
-            taken[name] = own
+            accepted[name] = own
             refused += [Refused(each, (_own_name(name),)) for each in others]
         elif len(others) > 1:
             places = " and ".join(each.place for each in others)
@@ -165,17 +165,17 @@ def claims(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Refused]]:
             )
             refused.append(Refused(others[0], (fault,)))
         else:
-            taken[name] = others[0]
-    return taken, refused
+            accepted[name] = others[0]
+    return accepted, refused
 
 
 def discover(entries: Iterable[Entry], answered: PathCheck | None = None) -> Discovered:
     """Return the tasks of these entry points. `answered` returns other owners of a path."""
-    taken, refused = claims(entries)
-    own = [entry for entry in taken.values() if entry.is_own]
+    accepted, refused = claims(entries)
+    own = [entry for entry in accepted.values() if entry.is_own]
     catalog = Discovered(refused=refused)
     with ThreadPoolExecutor(_PROBES_AT_ONCE, "task-probes") as threads:
-        probes = [threads.submit(_tried, entries) for entries in by_package(taken.values())]
+        probes = [threads.submit(_tried, entries) for entries in by_package(accepted.values())]
         for entry in own:
             _load(catalog, entry)
     for entry, faults in (each for probed in probes for each in probed.result()):
@@ -184,7 +184,7 @@ def discover(entries: Iterable[Entry], answered: PathCheck | None = None) -> Dis
         else:
             _load(catalog, entry)
     _settle_paths(catalog, answered)
-    _settle_names(catalog, set(taken))
+    _settle_names(catalog, set(accepted))
     for each in catalog.refused:
         logger.error(
             "Task %s of %s is left out. %s", each.entry.name, each.entry.place, each.reason
@@ -319,7 +319,7 @@ def _taken_path(name: str, what: str) -> Fault:
     return Fault("endpoints", what, f"Use a path of its own, such as /v1/tasks/{name}.")
 
 
-def _settle_names(catalog: Discovered, known: set[str]) -> None:
+def _settle_names(catalog: Discovered, provided: set[str]) -> None:
     """Leave out tasks of other packages that refer to tasks without a package."""
     faults: defaultdict[str, list[Fault]] = defaultdict(list)
     for name in [name for name, entry in catalog.entries.items() if not entry.is_own]:
@@ -328,7 +328,7 @@ def _settle_names(catalog: Discovered, known: set[str]) -> None:
         if task.evaluation is not None and task.evaluation.judge:
             references.add(("evaluation.judge", task.evaluation.judge))
         for where, other in sorted(references):
-            if other not in known:
+            if other not in provided:
                 missing = f"No installed package provides the task {other}."
                 faults[name].append(Fault(where, missing, "Install it, or name another task."))
     _leave_out(catalog, faults)

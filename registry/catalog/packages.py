@@ -121,14 +121,14 @@ def _required(dist: Distribution, extras: frozenset[str]) -> dict[str, Distribut
     pending: list[tuple[str, Distribution | None, frozenset[str]]] = [(dist.name, dist, extras)]
     seen: set[tuple[str, frozenset[str]]] = set()
     while pending:
-        name, known, selected = pending.pop()
+        name, provider, selected = pending.pop()
         name = canonicalize_name(name)
         # The distribution that provides the task always counts, whatever its name.
-        if (is_own(name) and known is None) or (name, selected) in seen:
+        if (is_own(name) and provider is None) or (name, selected) in seen:
             continue
         seen.add((name, selected))
         if name not in required:
-            required[name] = known or _installed(name)
+            required[name] = provider or _installed(name)
         each = required[name]
         for line in (each and each.requires) or ():
             try:
@@ -246,8 +246,8 @@ def _check_modules(name: str, paths: Iterable[str]) -> None:
     for module in {_module(path) for path in paths}:
         shared = not any(path.startswith(f"{module}.") for path in paths)
         shared = shared and f"{module}/__init__.py" not in paths
-        taken = module in sys.stdlib_module_names or module in OWN_MODULES
-        if taken or (module in own_modules() and not shared):
+        hides_another = module in sys.stdlib_module_names or module in OWN_MODULES
+        if hides_another or (module in own_modules() and not shared):
             raise CodeUnknown(f"{name} provides a module {module}, which would hide another one.")
 
 

@@ -95,7 +95,7 @@ class Variable(_Strict):
     @model_validator(mode="after")
     def _default_fits(self) -> Self:
         if self.name == INPUT:
-            raise ValueError(f"{INPUT} stands for the caller's message; choose another name")
+            raise ValueError(f"{INPUT} is reserved for the caller's message; choose another name")
         if self.default is not None and len(self.default) > self.max_length:
             raise ValueError(f"The default of {self.name} is longer than its max_length")
         return self

@@ -60,21 +60,21 @@ def unpack_archive(source: Path, folder: MediaFolder, max_bytes: int) -> None:
         with source.open("rb") as file:
             entries = list(_checked(zip_entries(file, most=MAX_ENTRIES)))
             base = _common_folder([entry.name for entry in entries])
-            left = max_bytes
+            remaining = max_bytes
             with (folder.root / "entries.jsonl").open("w", encoding="utf-8") as listing:
                 for entry in entries:
-                    left -= _unpack(file, entry, base, folder, listing, left)
-    except ZipTooMany as many:
+                    remaining -= _unpack(file, entry, base, folder, listing, remaining)
+    except ZipTooMany as error:
         raise TooLarge(
-            f"The archive has {many.entries:,} entries; at most {MAX_ENTRIES:,} are accepted.",
+            f"The archive has {error.entries:,} entries; at most {MAX_ENTRIES:,} are accepted.",
             hint="Send the files as Parquet, or split them into several datasets.",
-        ) from many
-    except ZipRefused as refused:
+        ) from error
+    except ZipRefused as error:
         raise InvalidInput(
-            f"The archive cannot be read as a zip file: {refused}.",
+            f"The archive cannot be read as a zip file: {error}.",
             hint="Create the archive again, or with another program; it may have been cut off in "
             "transit.",
-        ) from refused
+        ) from error
 
 
 def _checked(entries: Sequence[Entry]) -> Iterator[Entry]:
@@ -153,7 +153,7 @@ def _common_folder(names: list[str]) -> str:
 
 
 def _unpack(
-    file: BinaryIO, entry: Entry, base: str, folder: MediaFolder, listing: IO[str], left: int
+    file: BinaryIO, entry: Entry, base: str, folder: MediaFolder, listing: IO[str], remaining: int
 ) -> int:
     """Write one entry and return its size in bytes."""
     name = entry.name
@@ -165,7 +165,7 @@ def _unpack(
         )
     relative = name.removeprefix(base)
     metadata = relative in METADATA
-    limit = min(left, MAX_METADATA_BYTES if metadata else folder.limits.bytes)
+    limit = min(remaining, MAX_METADATA_BYTES if metadata else folder.limits.bytes)
     target = folder.root / (relative if metadata else "entry.part")
     size = _copy(file, entry, target, limit)
     if not metadata:

@@ -75,15 +75,15 @@ def unpack_parquet(
             for name in selected:
                 _check_type(name, file.schema_arrow.field(name).type, name in media)
             names = _class_names(file.schema_arrow.metadata)
-            left, row = max_bytes, 0
+            remaining, row = max_bytes, 0
             with (folder.root / "rows.jsonl").open("w", encoding="utf-8") as output:
                 batches = file.iter_batches(BATCH_ROWS, columns=selected, use_threads=False)
                 for batch in batches:
                     for values in batch.to_pylist():
                         row += 1
                         line, size = _row(values, row, folder, media, names, keep_missing=whole)
-                        left -= size
-                        if left < 0:
+                        remaining -= size
+                        if remaining < 0:
                             raise TooLarge(
                                 f"Row {row:,}: the rows so far have more than {max_bytes:,} bytes.",
                                 hint="Split the data into several datasets.",

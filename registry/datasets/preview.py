@@ -252,9 +252,9 @@ def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -
     def cell(row: Mapping[str, Any], column: str) -> Cell:
         value = row.get(column)
         if column in media and value in records:
-            shown = column not in hidden
-            overlay = overlays.over(row, column, names_shown=not masked) if shown else None
-            return [File(records[value].media, shown=shown, overlay=overlay)]
+            is_shown = column not in hidden
+            overlay = overlays.over(row, column, names_shown=not masked) if is_shown else None
+            return [File(records[value].media, shown=is_shown, overlay=overlay)]
         if kinds[column] == "features" and value is not None:
             return _features(value, hide=column in masked)
         if kinds[column] == "series" and value is not None:
@@ -299,14 +299,14 @@ def _chart(series: Mapping[str, Any]) -> Chart:
     least, most = min(values), max(values)
     # Keep the smallest and largest value of each part of a long series, to preserve all peaks.
     size = -(-len(values) // CHART_PARTS)
-    drawn = [
+    extremes = [
         (at + offset, value)
         for at in range(0, len(values), size)
         for offset, value in _ends(values[at : at + size])
     ]
     wide, high = max(len(values) - 1, 1), (most - least) or 1
     points = " ".join(
-        f"{300 * at / wide:.1f},{58 - 56 * (value - least) / high:.1f}" for at, value in drawn
+        f"{300 * at / wide:.1f},{58 - 56 * (value - least) / high:.1f}" for at, value in extremes
     )
     try:
         end = moment_after(series["start"], series["frequency"], len(values) - 1)
@@ -323,12 +323,12 @@ def _ends(values: list[float]) -> list[tuple[int, float]]:
 
 def _features(value: Mapping[str, Any], *, hide: bool) -> Cell:
     """Return the first features of a record, each labeled with its name."""
-    shown: Cell = [
+    cell: Cell = [
         replace(_text("–" if feature is None else _plain(feature), hide), label=name)
         for name, feature in list(value.items())[:FEATURES]
     ]
-    more = len(value) - len(shown)
-    return [*shown, Text(f"{more:,} more")] if more else shown
+    more = len(value) - len(cell)
+    return [*cell, Text(f"{more:,} more")] if more else cell
 
 
 def _plain(value: float | str) -> str:
@@ -347,23 +347,23 @@ def _texts(value: Any, *, hide: bool) -> Cell:
 
 def _marked(text: str, passages: Any, *, hide: bool) -> Cell:
     """Return the beginning of a text with its passages marked."""
-    shown = _text(text, hide)
+    field_text = _text(text, hide)
     pieces: list[Piece] = []
     at = 0
     for each in sorted(passages or [], key=lambda passage: int(passage["start"])):
         # Passages may overlap; text in an earlier mark is not repeated.
-        start, end = max(at, each["start"]), min(each["end"], len(shown.text))
+        start, end = max(at, each["start"]), min(each["end"], len(field_text.text))
         if start < end:
             pieces += [
-                Piece(shown.text[at:start]),
-                Piece(shown.text[start:end], marked=True, label=str(each.get("label", ""))),
+                Piece(field_text.text[at:start]),
+                Piece(field_text.text[start:end], marked=True, label=str(each.get("label", ""))),
             ]
             at = end
-    pieces.append(Piece(shown.text[at:]))
-    return [replace(shown, pieces=tuple(piece for piece in pieces if piece.text))]
+    pieces.append(Piece(field_text.text[at:]))
+    return [replace(field_text, pieces=tuple(piece for piece in pieces if piece.text))]
 
 
 def _text(text: str, hide: bool, role: str = "") -> Text:
-    shown = text[:FIELD_CHARACTERS]
-    left_out = len(text) - len(shown)
-    return Text(_SIGN.sub("•", shown) if hide else shown, role, left_out)
+    beginning = text[:FIELD_CHARACTERS]
+    left_out = len(text) - len(beginning)
+    return Text(_SIGN.sub("•", beginning) if hide else beginning, role, left_out)

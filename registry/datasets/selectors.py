@@ -19,7 +19,7 @@ def datasets_visible_to(actor: Principal) -> QuerySet[Dataset]:
 
 
 def dataset_get(*, actor: Principal, name: str) -> Dataset:
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return a dataset. Raises NotFound if it does not exist, or `actor` may not see it."""
     dataset = datasets_visible_to(actor).filter(name=name).first()
     if dataset is None:
         raise NotFound(f"Dataset {name[:80]!r} does not exist, or you may not see it.")
@@ -37,7 +37,7 @@ def dataset_versions_visible_to(actor: Principal) -> QuerySet[DatasetVersion]:
 
 
 def dataset_version_get(*, actor: Principal, id: int) -> DatasetVersion:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return a version. Raises NotFound if it does not exist, or `actor` may not see it."""
     version = dataset_versions_visible_to(actor).filter(pk=id).first()
     if version is None:
         raise NotFound(f"Dataset version {id} does not exist, or you may not see it.")

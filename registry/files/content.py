@@ -89,13 +89,13 @@ def chunks(id: str) -> Iterator[bytes]:  # noqa: A002
         raise NotFound(f"The content of file {id} is gone.", hint="Upload it again.") from None
 
 
-def orphans(known: Collection[str]) -> list[str]:
-    """Return the IDs of content that is older than an hour and belongs to no file in `known`."""
+def orphans(names: Collection[str]) -> list[str]:
+    """Return the IDs of content that is older than an hour and belongs to no file in `names`."""
     if not folder().is_dir():
         return []
     oldest = time.time() - ORPHAN_AGE_S
     return [
         path.name
         for path in folder().iterdir()
-        if path.name not in known and _ID.fullmatch(path.name) and path.stat().st_mtime < oldest
+        if path.name not in names and _ID.fullmatch(path.name) and path.stat().st_mtime < oldest
     ]

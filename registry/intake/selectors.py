@@ -20,7 +20,7 @@ def intakes_visible_to(actor: Principal) -> QuerySet[Intake]:
 
 
 def intake_get(*, actor: Principal, id: int) -> Intake:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return an intake. Raises NotFound if it does not exist, or `actor` may not see it."""
     intake = intakes_visible_to(actor).filter(pk=id).first()
     if intake is None:
         raise NotFound(f"Intake {id} does not exist, or you may not see it.")

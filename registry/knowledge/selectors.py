@@ -33,7 +33,7 @@ def knowledge_bases_visible_to(actor: Principal) -> QuerySet[KnowledgeBase]:
 
 
 def knowledge_base_get(*, actor: Principal, name: str) -> KnowledgeBase:
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return a base. Raises NotFound if it does not exist, or `actor` may not see it."""
     rows = knowledge_bases_visible_to(actor)
     base = None if "\x00" in name else rows.filter(name=name).first()
     if base is None:
@@ -65,7 +65,7 @@ def newest_versions(actor: Principal, base: KnowledgeBase) -> QuerySet[DocumentV
 
 
 def document_version_get(*, actor: Principal, id: int) -> DocumentVersion:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not know of it."""
+    """Return a version. Raises NotFound if it does not exist, or `actor` may not know of it."""
     version = document_versions_visible_to(actor).filter(pk=id).first()
     if version is None:
         raise _no_version(id)

@@ -154,10 +154,10 @@ class Decoders:
         with self._lock:
             self._closed = True
             idle = [each.process for some in self._idle.values() for each in some]
-            left = [*self._ready, *idle, *self._over]
+            processes = [*self._ready, *idle, *self._over]
             self._ready, self._idle, self._over = [], {}, []
             source = self._source
-        for process in left:
+        for process in processes:
             process.close()
         if source is not None:
             source.close()
@@ -169,11 +169,11 @@ class Decoders:
             decoder = self._acquire(owner)
         except Ended as error:
             raise Unavailable("No process can decode the file now.", retry_after=5) from error
-        begun = time.monotonic()
+        started_at = time.monotonic()
         again = False
         try:
             answer = json.loads(decoder.process.ask(request, file))
-            again = owner is not None and time.monotonic() - begun < SLOW_S
+            again = owner is not None and time.monotonic() - started_at < SLOW_S
             return answer
         except TimedOut as error:
             raise MediaBusy(

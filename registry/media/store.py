@@ -121,10 +121,10 @@ def media_chunks(reference: MediaReference) -> Iterator[bytes]:
     """
     with _directory(reference.path.parent) as folder:
         handle = os.open(reference.media, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
-    left = reference.size
+    remaining = reference.size
     with os.fdopen(handle, "rb") as file:
-        while left and (chunk := file.read(min(left, CHUNK_BYTES))):
-            left -= len(chunk)
+        while remaining and (chunk := file.read(min(remaining, CHUNK_BYTES))):
+            remaining -= len(chunk)
             yield chunk
 
 

@@ -71,13 +71,13 @@ def discard(upload_id: UUID) -> None:
     upload_file(upload_id).unlink(missing_ok=True)
 
 
-def orphans(known: Collection[str]) -> list[Path]:
-    """Return the files without an upload in `known` that were not written to for an hour."""
+def orphans(names: Collection[str]) -> list[Path]:
+    """Return the files without an upload in `names` that were not written to for an hour."""
     if not folder().is_dir():
         return []
     oldest = time.time() - ORPHAN_AGE_S
     return [
         path
         for path in folder().iterdir()
-        if path.name not in known and path.stat().st_mtime < oldest
+        if path.name not in names and path.stat().st_mtime < oldest
     ]

@@ -333,8 +333,8 @@ def uploads_expire_due() -> int:
             )
             _remove(upload)
             removed += 1
-    known = {str(pk) for pk in Upload.objects.values_list("pk", flat=True)}
-    for path in files.orphans(known):
+    names = {str(pk) for pk in Upload.objects.values_list("pk", flat=True)}
+    for path in files.orphans(names):
         path.unlink(missing_ok=True)
         removed += 1
     return removed
