@@ -288,5 +288,5 @@ def _playground(task: Task) -> Iterator[Fault]:
         )  # fmt: skip
     for name, value in (("text", playground.text), ("lines_label", playground.lines_label)):
         if not isinstance(value, str):
-            yield Fault(f"playground.{name}", f"{check.shown(value)} is not a text.", "Use a str.")
+            yield Fault(f"playground.{name}", f"{check.shown(value)} is not text.", "Use a str.")
     yield from check.members_faults("playground.lines", playground.lines, str, may_be_empty=True)

@@ -65,7 +65,7 @@ def text_faults(
 ) -> Iterator[Fault]:
     """Yield a fault unless the value is printable text of at most `most` characters."""
     if not isinstance(value, str):
-        yield Fault(where, f"{shown(value)} is not a text.", "Use a str.")
+        yield Fault(where, f"{shown(value)} is not text.", "Use a str.")
     elif not value.strip() and not may_be_empty:
         yield Fault(where, "It is empty.", "Write a text for people.")
     elif len(value) > most:

@@ -183,7 +183,7 @@ def test_a_second_dataset_of_a_name_and_a_malformed_one_are_refused(
     developer: Principal, reviews: Dataset, department: Callable[[str], Department]
 ) -> None:
     clinical = department("clinical")
-    with pytest.raises(WrongState, match="exists already"):
+    with pytest.raises(WrongState, match="already exists"):
         create(developer, clinical)
     for wrong in ({"name": "Reviews"}, {"classification": "secret"}, {"task": "x"},
                   {"license": " "}):  # fmt: skip

@@ -206,7 +206,7 @@ def test_links_and_confusable_names_fail_a_delivery(tmp_path: Path) -> None:
     (tmp_path / "Config.json").write_bytes(b"{}")
     (tmp_path / "model.safetensors").symlink_to("/etc/passwd")
     details = " ".join(failed(tmp_path))
-    assert "differs in letter case alone" in details
+    assert "differs only in letter case" in details
     assert "model.safetensors is a symbolic link" in details
     assert check_names(["../../etc/passwd"])[0].detail.startswith("The file name")
 

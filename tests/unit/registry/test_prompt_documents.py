@@ -62,7 +62,7 @@ def test_values_and_messages_are_never_read_as_templates() -> None:
                 {"messages": [{"role": "system", "content": "x"}], "variables": {"team": "x"}}
             ),
             "invalid_value",
-            "system message of its own",
+            "its own system message",
         ),
         (
             asked(team="x").model_copy(update={"tools": [Tool(name="find")]}),
