@@ -1,4 +1,4 @@
-"""Transitions of a batch."""
+"""State transitions of batches."""
 
 from __future__ import annotations
 

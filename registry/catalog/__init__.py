@@ -93,7 +93,7 @@ def refused_entries() -> list[Refused]:
 
 
 def unavailable_reason(name: str) -> str:
-    """Return why the task called `name` cannot be used; empty when it can."""
+    """Return the reason why the task called `name` cannot be used; empty if it can."""
     if name in TASKS:
         return ""
     return unavailable_tasks().get(name, "No installed package provides it.")
@@ -101,7 +101,7 @@ def unavailable_reason(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class UnavailableTask:
-    """A registered task whose plug-in cannot be loaded, in the shape in which tasks are listed."""
+    """A registered task whose plug-in cannot be loaded, with the attributes that lists show."""
 
     name: str
     reason: str
@@ -170,7 +170,7 @@ def get_task(name: str) -> Task:
     """Return the task called `name`.
 
     Raises:
-        InvalidInput: there is no such task, or its plug-in cannot be loaded.
+        InvalidInput: the task does not exist, or its plug-in cannot be loaded.
     """
     task = TASKS.get(name)
     if task is not None:
@@ -201,7 +201,7 @@ def get_row_kind(task: str, name: str) -> RowKind:
     """Return a task's row kind called `name`; the task's own row kind when `name` is empty.
 
     Raises:
-        InvalidInput: there is no such task or kind, or the task's plug-in cannot be loaded.
+        InvalidInput: the task or kind does not exist, or the task's plug-in cannot be loaded.
     """
     declared = get_task(task)
     try:

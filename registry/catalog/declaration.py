@@ -1,4 +1,4 @@
-"""The declaration of a task: everything that the rest of the platform knows about it.
+"""Declaration of a task: everything that the rest of the platform knows about it.
 
 A task is one folder with a `TASK` of type `Task`, registered under the entry-point group
 `assay.tasks`. This module and those it imports load neither Django nor torch, so that gateway,
@@ -21,7 +21,7 @@ from registry.catalog.inputs import Inputs, NoOptions, Options
 
 # Version of the interface of plug-ins (`assay.plugins`), raised when a plug-in may have to change.
 INTERFACE = 1
-# The two engines that carry all tasks.
+# The two engines that run all tasks.
 BATCH = "workers.engines.batch_engine:BatchEngine"
 GENERATION = "workers.engines.generation:GenerationEngine"
 

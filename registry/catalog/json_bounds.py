@@ -1,4 +1,4 @@
-"""Bounds on JSON from outside: schemas of tools and answers, and arguments of calls."""
+"""Bounds on untrusted JSON: schemas of tools and answers, and arguments of calls."""
 
 from __future__ import annotations
 

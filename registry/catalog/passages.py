@@ -1,4 +1,4 @@
-"""Column types that mark passages in a text of the same row, with or without labels."""
+"""Column types that mark passages, optionally with labels, in a text of the same row."""
 
 from __future__ import annotations
 

@@ -316,7 +316,7 @@ class PromptDocument(_Strict):
 
     @cached_property
     def _halves(self) -> tuple[str, str]:
-        """The template before and after the caller's message."""
+        """Return the template's parts before and after the caller's message."""
         for match in _PLACEHOLDER.finditer(self.template):
             if match[1] == INPUT:
                 return self.template[: match.start()], self.template[match.end() :]

@@ -119,7 +119,7 @@ class RowsPreview:
 
 
 def rows_preview(version: DatasetVersion) -> RowsPreview:
-    """Return the first rows of a version, masked by default; the caller has checked access.
+    """Return the first rows of a version with sensitive columns masked; callers check access.
 
     Raises:
         Unavailable: its rows are missing from the store, or damaged.

@@ -1,4 +1,4 @@
-"""Input about datasets."""
+"""Input schemas of datasets."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ _ENDS = (
     re.compile(r"\s+"),
 )
 MAX_CHUNKS = 100_000
-# In characters.
+# Chunk sizes and overlap in characters.
 CHUNK_MIN, CHUNK_MAX, CHUNK_DEFAULT = 200, 4_000, 800
 OVERLAP_DEFAULT = 120
 

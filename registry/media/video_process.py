@@ -27,7 +27,7 @@ from registry.sandbox.readers import Reach, bound_process, run_bounded
 
 SECONDS = 30
 MEMORY_BYTES = 3 * 1024**3 // 2
-# Engines do not know the owner of a request, so that all requests share the same places.
+# Engines do not know the owner of a request: all requests share one owner, and so two places.
 _places = FairPlaces(3, wait_s=30.0, refusal="Too many videos are being decoded at this moment.")
 _SOURCE, _MEASURES, _FRAMES = "source", "measures.json", "frames.rgb"
 

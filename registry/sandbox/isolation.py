@@ -61,8 +61,8 @@ def isolate() -> bool:
     """Give this process its own network and `/dev/shm`, and return whether that succeeded.
 
     A new network namespace has only a loopback interface; Unix sockets with a path still work. Some
-    containers, and Landlock, allow no new namespace or no mount in it; the process then keeps its
-    network.
+    containers, and Landlock, allow no new namespace or no mount in it; the process then keeps what
+    it has.
     """
     if os.environ.get(ALONE):
         return True

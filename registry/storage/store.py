@@ -126,7 +126,7 @@ def file_bytes(sha256: str) -> bytes:
     """Return the bytes with this SHA-256 after checking them.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ManifestMismatch: the stored file has different bytes.
         StoreUnavailable: the store does not answer.
     """

@@ -1,4 +1,4 @@
-"""Input about uploads."""
+"""Input schemas of uploads."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def upload_append(
             )
         if offset + len(data) > upload.size:
             raise TooLarge(
-                f"Upload {upload.pk} was announced with {upload.size} bytes; this is too much."
+                f"Upload {upload.pk} was announced with {upload.size} bytes; these are too many."
             )
         if sha256 is not None and hashlib.sha256(data).digest() != sha256:
             raise ChecksumMismatch(

@@ -50,7 +50,7 @@ MAKES = ("full", "adapter")
 
 
 def declaration_faults(task: Any) -> list[Fault]:
-    """Return everything that is wrong with a declaration. Runs code of the plug-in."""
+    """Return all faults of a declaration. Runs code of the plug-in."""
     if not isinstance(task, Task):
         return [
             Fault(

@@ -20,7 +20,7 @@ RAISED_MAX = 300
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with a task: the field, what is wrong, and how to fix it."""
+    """One fault of a task: the field (`where`), a sentence (`what`), and how to fix it."""
 
     where: str
     what: str
