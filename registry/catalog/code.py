@@ -134,7 +134,7 @@ class PrivateCode(MetaPathFinder):
         with self._lock:
             if self._root is None:
                 self._root = Path(tempfile.mkdtemp(prefix="assay-code-", dir=self._parent))
-                atexit.register(_removed, self._root, os.getpid())
+                atexit.register(_remove_copies, self._root, os.getpid())
             return self._root
 
     def _copy(self, name: str) -> Path:
@@ -142,7 +142,7 @@ class PrivateCode(MetaPathFinder):
             if name not in self._copies:
                 folder = self.root() / name
                 shutil.rmtree(folder, ignore_errors=True)
-                _copied(self._packages[name], folder)
+                _copy_package(self._packages[name], folder)
                 self._copies[name] = folder
             return self._copies[name]
 
@@ -225,7 +225,7 @@ class PrivateCode(MetaPathFinder):
         return [str(each / module) for each in folders if (each / module).is_dir()]
 
 
-def _copied(package: Package, target: Path) -> None:
+def _copy_package(package: Package, target: Path) -> None:
     """Copy a package's files and hash the written bytes. Raises CodeUnknown and OSError."""
     target.mkdir(parents=True, mode=0o700)
     for file in package.files:
@@ -244,7 +244,7 @@ def _copied(package: Package, target: Path) -> None:
             )
 
 
-def _removed(folder: Path, process: int) -> None:
+def _remove_copies(folder: Path, process: int) -> None:
     if os.getpid() == process:  # A fork uses the copies of its parent.
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -175,7 +175,9 @@ def discover(entries: Iterable[Entry], answered: PathCheck | None = None) -> Dis
     own = [entry for entry in accepted.values() if entry.is_own]
     catalog = Discovered(refused=refused)
     with ThreadPoolExecutor(_PROBES_AT_ONCE, "task-probes") as threads:
-        probes = [threads.submit(_tried, entries) for entries in by_package(accepted.values())]
+        probes = [
+            threads.submit(_trial_results, entries) for entries in by_package(accepted.values())
+        ]
         for entry in own:
             _load(catalog, entry)
     for entry, faults in (each for probed in probes for each in probed.result()):
@@ -267,11 +269,11 @@ def tried_together(
         yield entry, test([entry])
 
 
-def _tried(entries: Sequence[Entry]) -> list[tuple[Entry, list[Fault]]]:
-    return list(tried_together(entries, _probed))
+def _trial_results(entries: Sequence[Entry]) -> list[tuple[Entry, list[Fault]]]:
+    return list(tried_together(entries, _probe_faults))
 
 
-def _probed(entries: Sequence[Entry]) -> list[Fault]:
+def _probe_faults(entries: Sequence[Entry]) -> list[Fault]:
     """Return the faults of a trial in a process that imports this process's private copies."""
     try:
         copies = {name: copy for entry in entries for name, copy in entry.copies().items()}

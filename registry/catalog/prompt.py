@@ -62,14 +62,14 @@ _JOINED = re.compile(
 )
 
 
-def _seen(value: str) -> str:
+def _visible_text(value: str) -> str:
     rest = _JOINED.sub("", value.translate(_LAYOUT))
     if hides(rest) or _SHAPELESS.search(rest):
         raise ValueError("The text holds a control character or one that cannot be seen")
     return value.replace("\r\n", "\n").replace("\r", "\n")
 
 
-Seen = Annotated[str, AfterValidator(_seen)]
+VisibleText = Annotated[str, AfterValidator(_visible_text)]
 Setting = Literal["temperature", "top_p", "max_tokens", "stop"]
 
 
@@ -84,8 +84,8 @@ class Variable(_Strict):
     """
 
     name: VariableName
-    description: Annotated[Seen, Field(max_length=300)] = ""
-    default: Annotated[Seen, Field(max_length=4_000)] | None = None
+    description: Annotated[VisibleText, Field(max_length=300)] = ""
+    default: Annotated[VisibleText, Field(max_length=4_000)] | None = None
     max_length: Annotated[int, Field(ge=1, le=MAX_VALUE)] = 1_000
 
     @property
@@ -104,8 +104,8 @@ class Variable(_Strict):
 class Example(_Strict):
     """A worked example: a user message, which the template wraps, and its answer."""
 
-    user: Annotated[Seen, Field(min_length=1, max_length=8_000)]
-    assistant: Annotated[Seen, Field(min_length=1, max_length=8_000)]
+    user: Annotated[VisibleText, Field(min_length=1, max_length=8_000)]
+    assistant: Annotated[VisibleText, Field(min_length=1, max_length=8_000)]
 
 
 class Decoding(_Strict):
@@ -115,7 +115,8 @@ class Decoding(_Strict):
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     stop: Annotated[
-        list[Annotated[Seen, Field(min_length=1, max_length=200)]], Field(max_length=MAX_STOPS)
+        list[Annotated[VisibleText, Field(min_length=1, max_length=200)]],
+        Field(max_length=MAX_STOPS),
     ] = []
     fixed: Annotated[list[Setting], Field(max_length=4)] = []
 
@@ -146,8 +147,8 @@ class PromptDocument(_Strict):
     """
 
     format: Literal[1] = 1
-    system: Annotated[Seen, Field(max_length=16_000)] = ""
-    template: Annotated[Seen, Field(min_length=1, max_length=8_000)] = "{{input}}"
+    system: Annotated[VisibleText, Field(max_length=16_000)] = ""
+    template: Annotated[VisibleText, Field(min_length=1, max_length=8_000)] = "{{input}}"
     variables: Annotated[list[Variable], Field(max_length=MAX_VARIABLES)] = []
     examples: Annotated[list[Example], Field(max_length=MAX_EXAMPLES)] = []
     decoding: Decoding = Decoding()
@@ -207,7 +208,7 @@ class PromptDocument(_Strict):
         Raises:
             RequestInvalid: variables, messages or settings do not fit the prompt.
         """
-        return self.filled(inputs), self._decoded(options)
+        return self.filled(inputs), self._with_decoding(options)
 
     def check(self, inputs: GenerationInputs) -> dict[str, str]:
         """Return the values of all variables for a request. Raises RequestInvalid."""
@@ -237,8 +238,8 @@ class PromptDocument(_Strict):
         """Return the inputs with system message, examples and template. Raises RequestInvalid."""
         # Check sizes before filling in, because a value may occur in many places.
         values = self.check(inputs)
-        before, after = (_replaced(half, values) for half in self._halves)
-        system = _replaced(self.system, values)
+        before, after = (_substituted(half, values) for half in self._halves)
+        system = _substituted(self.system, values)
         messages = inputs.messages or []
 
         def turn(message: ChatMessage) -> ChatMessage:
@@ -265,8 +266,8 @@ class PromptDocument(_Strict):
         variables = inputs.variables or {}
         defaults = {name: value for name, value in values.items() if name not in variables}
         wrapped = sum(message.role == "user" for message in inputs.messages or ())
-        texts = [_replaced(self.system, defaults)]
-        texts += [_replaced(self.template, defaults)] * (wrapped + len(self.examples))
+        texts = [_substituted(self.system, defaults)]
+        texts += [_substituted(self.template, defaults)] * (wrapped + len(self.examples))
         texts += [text for each in self.examples for text in (each.user, each.assistant)]
         return [text for text in texts if text]
 
@@ -322,7 +323,7 @@ class PromptDocument(_Strict):
                 return self.template[: match.start()], self.template[match.end() :]
         raise AssertionError("the template has no input")
 
-    def _decoded(self, options: SamplingOptions) -> SamplingOptions:
+    def _with_decoding(self, options: SamplingOptions) -> SamplingOptions:
         settings = self.decoding.stated
         for name in self.decoding.fixed:
             if name in options.stated and getattr(options, name) != settings[name]:
@@ -366,6 +367,6 @@ def _filled_bytes(text: str, values: Mapping[str, str]) -> int:
     return _bytes(_PLACEHOLDER.sub("", text)) + filled
 
 
-def _replaced(text: str, values: Mapping[str, str]) -> str:
+def _substituted(text: str, values: Mapping[str, str]) -> str:
     """Return the text with each placeholder replaced; one without a value stays."""
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)

@@ -98,10 +98,10 @@ def read_attached(
             target / "rows.jsonl", ".jsonl", fields, optional=optional, gather=gather, place="Row"
         )
     )
-    return Attached(_of_kind(rows, media, records), records, target / "files")
+    return Attached(_check_kinds(rows, media, records), records, target / "files")
 
 
-def _of_kind(
+def _check_kinds(
     rows: Iterator[Placed], media: Mapping[str, str], records: Mapping[str, MediaRecord]
 ) -> Iterator[Placed]:
     for place, row in rows:
@@ -130,7 +130,7 @@ def _archive_rows(
                 place=f"{name}, line",
             )
             return _with_files(rows, media, files, name)
-    return _labeled(files, row_kind, media, optional)
+    return _labeled_rows(files, row_kind, media, optional)
 
 
 def _with_files(
@@ -157,7 +157,7 @@ def _with_files(
         )
 
 
-def _labeled(
+def _labeled_rows(
     files: Mapping[str, str], row_kind: RowKind, media: Mapping[str, str], optional: frozenset[str]
 ) -> Iterator[Placed]:
     """Yield a row for each `<label>/<file>`."""

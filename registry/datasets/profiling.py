@@ -144,11 +144,11 @@ class _Column:
                 [(each.width or 0) * (each.height or 0) / 1e6 for each in media]
             )
             if self._compared:
-                statistics |= _alike(records)
+                statistics |= _near_duplicates(records)
         return statistics
 
 
-def _alike(records: Iterable[MediaRecord]) -> dict[str, Any]:
+def _near_duplicates(records: Iterable[MediaRecord]) -> dict[str, Any]:
     looks, near = Looks(), 0
     for record in records:
         bits = int(record.looks or "0", 16)

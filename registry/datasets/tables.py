@@ -110,7 +110,8 @@ def _feature_places(header: list[str], used: set[int], place: str) -> dict[str, 
     positions = {name: at for at, name in enumerate(header) if at not in used}
     if len(positions) > MAX_FEATURES:
         raise refuse(
-            f"{place} 1", f"there are {len(positions):,} features; at most {MAX_FEATURES} allowed."
+            f"{place} 1",
+            f"there are {len(positions):,} features; at most {MAX_FEATURES} are allowed.",
         )
     if "" in positions:
         raise refuse(

@@ -119,7 +119,7 @@ class Decoders:
             process.close()
         with suppress(Ended):
             while len(self._ready) < _READY:
-                process = self._forked()
+                process = self._fork()
                 with self._lock:
                     self._ready.append(process)
                 if self._closed:
@@ -198,7 +198,7 @@ class Decoders:
                 self._keep(owner, idle)
                 return decoder
             process = self._ready.pop() if self._ready else None
-        return _Decoder(process or self._forked())
+        return _Decoder(process or self._fork())
 
     def _give_back(self, decoder: _Decoder, owner: str, *, again: bool) -> None:
         """Keep a process for the next file of its owner, or leave ending it to `prepare`, so that
@@ -226,7 +226,7 @@ class Decoders:
         else:
             self._idle.pop(owner, None)
 
-    def _forked(self) -> BoundedProcess:
+    def _fork(self) -> BoundedProcess:
         with self._lock:
             if self._closed:
                 raise Ended("it was closed")

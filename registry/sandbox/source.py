@@ -69,7 +69,7 @@ class ProcessSource:
         self._setup = json.dumps(setup).encode()
         self._lock = threading.Lock()
         self._closed = False
-        self._channel, self._process = self._started()
+        self._channel, self._process = self._start()
 
     @property
     def pid(self) -> int:
@@ -86,11 +86,11 @@ class ProcessSource:
             if self._closed:
                 raise Ended("it was closed")
             try:
-                return self._forked()
+                return self._fork()
             except (OSError, Ended):
                 self._end()
-                self._channel, self._process = self._started()
-                return self._forked()
+                self._channel, self._process = self._start()
+                return self._fork()
 
     def close(self) -> None:
         """End the source; its forked processes continue."""
@@ -98,7 +98,7 @@ class ProcessSource:
             self._closed = True
             self._end()
 
-    def _started(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    def _start(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
@@ -120,7 +120,7 @@ class ProcessSource:
             raise Ended(str(error)) from error
         return ours, process
 
-    def _forked(self) -> BoundedProcess:
+    def _fork(self) -> BoundedProcess:
         self._channel.settimeout(FORK_S)
         ours, theirs = socket.socketpair()
         with theirs:

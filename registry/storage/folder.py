@@ -114,7 +114,7 @@ class FolderBackend:
             if not (part.startswith(prefix) or prefix.startswith(part)):
                 continue
             with answers(self.url):
-                for folder, _, names in os.walk(self.root / part, onerror=_unlistable):
+                for folder, _, names in os.walk(self.root / part, onerror=_raise_unless_missing):
                     for name in names:
                         file = Path(folder) / name
                         key = file.relative_to(self.root).as_posix()
@@ -199,7 +199,7 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _unlistable(error: OSError) -> None:
+def _raise_unless_missing(error: OSError) -> None:
     # A store without objects has no folders yet.
     if not isinstance(error, FileNotFoundError):
         raise error

@@ -235,7 +235,7 @@ class S3Backend:
     def _write_parts(self, key: str, source: Source, size: int) -> None:
         start = source.file.tell()
         try:
-            self._send_parts(key, source, size, *self._resumed(key))
+            self._send_parts(key, source, size, *self._resume_upload(key))
         except _UploadGoneError:
             # Another process completed or aborted the same upload.
             entry = self.find(key)
@@ -243,7 +243,7 @@ class S3Backend:
                 return
             source.file.seek(start)
             try:
-                self._send_parts(key, source, size, self._begun(key), {}, True)
+                self._send_parts(key, source, size, self._begin_upload(key), {}, True)
             except _UploadGoneError as error:
                 self._refuse(error)
 
@@ -285,12 +285,12 @@ class S3Backend:
                 **self._named(key), UploadId=upload, MultipartUpload={"Parts": parts}
             )
 
-    def _resumed(self, key: str) -> tuple[str, dict[tuple[int, int, str], str], bool]:
+    def _resume_upload(self, key: str) -> tuple[str, dict[tuple[int, int, str], str], bool]:
         """Return an earlier or new upload of the key; the ETags of its parts by number, size and
         MD5; and whether it is new. If a server's ETags are not MD5s, all parts are sent again."""
         uploads = [each for each in self._uploads(key) if each["Key"] == self._prefix + key]
         if not uploads:
-            return self._begun(key), {}, True
+            return self._begin_upload(key), {}, True
         upload = str(max(uploads, key=lambda each: each["Initiated"])["UploadId"])
         pages = self._client.get_paginator("list_parts")
         done = {}
@@ -301,7 +301,7 @@ class S3Backend:
                     done[part["PartNumber"], part["Size"], etag.strip('"')] = etag
         return upload, done, False
 
-    def _begun(self, key: str) -> str:
+    def _begin_upload(self, key: str) -> str:
         with self._answers(missing="bucket"):
             return str(self._client.create_multipart_upload(**self._named(key))["UploadId"])
 

@@ -167,7 +167,7 @@ def files_put(paths: Mapping[str, Path]) -> None:
 
     for (sha256, path), entry in _several(put, paths.items()):
         # Not in the threads, which have no database connection.
-        if entry is not None and _is_old(entry) and not _keep(entry):
+        if entry is not None and _is_old(entry) and not _touch(entry):
             file_put(path, sha256)
 
 
@@ -345,7 +345,7 @@ def version_file(manifest: Manifest, path: str, *, most: int | None = None) -> b
 def _write(key: str, source: Source) -> None:
     start = source.file.tell()
     entry = backend().write(key, source)
-    if entry is not None and _is_old(entry) and not _keep(entry):
+    if entry is not None and _is_old(entry) and not _touch(entry):
         source.file.seek(start)
         backend().write(key, source)
 
@@ -354,7 +354,7 @@ def _is_old(entry: Entry) -> bool:
     return entry.modified < datetime.now(UTC) - _RECENT
 
 
-def _keep(entry: Entry) -> bool:
+def _touch(entry: Entry) -> bool:
     """Set an object's time to now, so that garbage collection does not remove it before a database
     row names it; return whether it still exists."""
     with transaction.atomic():
