@@ -12,8 +12,7 @@ Item = Mapping[str, Any]
 
 
 class StoredRenderer(Protocol):
-    """Renderer of a response that is stored under `id`. `ended` is the response once it is
-    complete."""
+    """Renderer of a response stored under `id`. `ended` is the response once it is complete."""
 
     id: str
     ended: dict[str, Any] | None

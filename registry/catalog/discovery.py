@@ -44,7 +44,6 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Name of the task."""
         return self.point.name
 
     @property
@@ -175,9 +174,7 @@ def discover(entries: Iterable[Entry], answered: PathCheck | None = None) -> Dis
     own = [entry for entry in accepted.values() if entry.is_own]
     catalog = Discovered(refused=refused)
     with ThreadPoolExecutor(_PROBES_AT_ONCE, "task-probes") as threads:
-        probes = [
-            threads.submit(_trial_results, entries) for entries in by_package(accepted.values())
-        ]
+        probes = [threads.submit(_trials, entries) for entries in by_package(accepted.values())]
         for entry in own:
             _load(catalog, entry)
     for entry, faults in (each for probed in probes for each in probed.result()):
@@ -269,7 +266,7 @@ def tried_together(
         yield entry, test([entry])
 
 
-def _trial_results(entries: Sequence[Entry]) -> list[tuple[Entry, list[Fault]]]:
+def _trials(entries: Sequence[Entry]) -> list[tuple[Entry, list[Fault]]]:
     return list(tried_together(entries, _probe_faults))
 
 

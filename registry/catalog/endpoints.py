@@ -24,8 +24,7 @@ INFERENCE_PATHS = ("/v1/", "/v2/")
 
 
 def dumps(value: Any) -> str:
-    """Return compact JSON. Encoding it later turns a lone surrogate, which UTF-8 cannot hold, into
-    a question mark."""
+    """Return compact JSON. A lone surrogate becomes a question mark when it is encoded as UTF-8."""
     try:
         return to_json(value, inf_nan_mode="constants").decode()
     except (PydanticSerializationError, UnicodeError):

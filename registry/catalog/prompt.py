@@ -69,7 +69,7 @@ def _visible_text(value: str) -> str:
     return value.replace("\r\n", "\n").replace("\r", "\n")
 
 
-VisibleText = Annotated[str, AfterValidator(_visible_text)]
+Visible = Annotated[str, AfterValidator(_visible_text)]
 Setting = Literal["temperature", "top_p", "max_tokens", "stop"]
 
 
@@ -84,8 +84,8 @@ class Variable(_Strict):
     """
 
     name: VariableName
-    description: Annotated[VisibleText, Field(max_length=300)] = ""
-    default: Annotated[VisibleText, Field(max_length=4_000)] | None = None
+    description: Annotated[Visible, Field(max_length=300)] = ""
+    default: Annotated[Visible, Field(max_length=4_000)] | None = None
     max_length: Annotated[int, Field(ge=1, le=MAX_VALUE)] = 1_000
 
     @property
@@ -104,8 +104,8 @@ class Variable(_Strict):
 class Example(_Strict):
     """A worked example: a user message, which the template wraps, and its answer."""
 
-    user: Annotated[VisibleText, Field(min_length=1, max_length=8_000)]
-    assistant: Annotated[VisibleText, Field(min_length=1, max_length=8_000)]
+    user: Annotated[Visible, Field(min_length=1, max_length=8_000)]
+    assistant: Annotated[Visible, Field(min_length=1, max_length=8_000)]
 
 
 class Decoding(_Strict):
@@ -115,8 +115,7 @@ class Decoding(_Strict):
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     stop: Annotated[
-        list[Annotated[VisibleText, Field(min_length=1, max_length=200)]],
-        Field(max_length=MAX_STOPS),
+        list[Annotated[Visible, Field(min_length=1, max_length=200)]], Field(max_length=MAX_STOPS)
     ] = []
     fixed: Annotated[list[Setting], Field(max_length=4)] = []
 
@@ -147,8 +146,8 @@ class PromptDocument(_Strict):
     """
 
     format: Literal[1] = 1
-    system: Annotated[VisibleText, Field(max_length=16_000)] = ""
-    template: Annotated[VisibleText, Field(min_length=1, max_length=8_000)] = "{{input}}"
+    system: Annotated[Visible, Field(max_length=16_000)] = ""
+    template: Annotated[Visible, Field(min_length=1, max_length=8_000)] = "{{input}}"
     variables: Annotated[list[Variable], Field(max_length=MAX_VARIABLES)] = []
     examples: Annotated[list[Example], Field(max_length=MAX_EXAMPLES)] = []
     decoding: Decoding = Decoding()

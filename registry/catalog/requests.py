@@ -52,8 +52,7 @@ class RequestInvalid(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A raw request body. `parameters` are the parameters of the content type, such as
-    `boundary=…`."""
+    """A raw request body. `parameters` are those of the content type, such as `boundary=…`."""
 
     content_type: str
     data: bytes
@@ -90,8 +89,7 @@ def estimate_tokens(texts: list[str]) -> int:
 
 
 def printable(text: str, limit: int = 80) -> str:
-    """Return untrusted text, shortened and printable, for a message, log line or database
-    column."""
+    """Return untrusted text, shortened and printable, for a message, log or database column."""
     if len(text) <= limit and text.isprintable():
         return text
     clean = "".join(c if c.isprintable() else "�" for c in text[: limit + 1])
@@ -127,8 +125,7 @@ def parse(schema: type[Request], body: bytes) -> Request:
 
 
 def idle(message: str, param: str) -> PydanticCustomError:
-    """Return the error for a field without effect in this request; raised by validators of a whole
-    request."""
+    """Return the error for a field without effect; raised by validators of a whole request."""
     return PydanticCustomError("idle_field", "{sentence}", {"sentence": message, "param": param})
 
 

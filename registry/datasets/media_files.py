@@ -120,8 +120,7 @@ def _levels(image: Image.Image) -> str:
 
 
 def write_preview(source: Path, target: Path) -> None:
-    """Write a small JPEG of a checked image, or of a video's first frame, without metadata from
-    cameras."""
+    """Write a small JPEG of a checked image, or of a video's first frame, without metadata."""
     with _picture(source) as image:
         image.draft("RGB", (PREVIEW_SIDE * 2, PREVIEW_SIDE * 2))
         small: Image.Image = ImageOps.exif_transpose(image)

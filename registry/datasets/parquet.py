@@ -50,27 +50,25 @@ def unpack_parquet(
             thrift_container_size_limit=MAX_METADATA_BYTES,
         )
         with file:
-            available = file.schema_arrow.names
+            present = file.schema_arrow.names
             if file.metadata.num_rows > MAX_ROWS:
                 raise TooLarge(f"A dataset has at most {MAX_ROWS:,} rows.")
-            if len(available) > MAX_COLUMNS:
+            if len(present) > MAX_COLUMNS:
                 raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns.")
-            if repeated := [name for name, count in Counter(available).items() if count > 1]:
+            if repeated := [name for name, count in Counter(present).items() if count > 1]:
                 raise InvalidInput(
                     f"Two columns have the name {repeated[0][:80]!r}.",
                     hint="Rename one of them, or leave it out.",
                 )
-            if absent := [
-                name for name in columns if name not in available and name not in optional
-            ]:
+            if absent := [name for name in columns if name not in present and name not in optional]:
                 raise InvalidInput(
                     f"There is no column {absent[0][:80]!r}; there are "
-                    f"{', '.join(available[:40])[:500]}.",
+                    f"{', '.join(present[:40])[:500]}.",
                     hint='Map fields to columns, such as {"text": "review"}.',
                 )
-            whole = bool(gather) and gather not in available
+            whole = bool(gather) and gather not in present
             selected = (
-                available if whole else [name for name in (*columns, gather) if name in available]
+                present if whole else [name for name in (*columns, gather) if name in present]
             )
             for name in selected:
                 _check_type(name, file.schema_arrow.field(name).type, name in media)

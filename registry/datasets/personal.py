@@ -94,8 +94,7 @@ def kinds_in(text: str) -> set[str]:
 
 
 def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each text with its field; a message's field includes its role, a feature's field its
-    name."""
+    """Yield each text with its field, and the role of a message or the name of a feature."""
     for field, value in row.items():
         if isinstance(value, str):
             yield field, value

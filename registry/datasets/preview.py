@@ -92,8 +92,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A line chart of a series: its `points` in an area of 300 by 60, and the ranges of its
-    axes."""
+    """A line chart of a series: its `points` in an area of 300 by 60, and the axes' ranges."""
 
     points: str
     steps: int

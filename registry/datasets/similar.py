@@ -57,7 +57,6 @@ class Looks:
         return self._left <= 0
 
     def add(self, bits: int) -> Self:
-        """Add one hash."""
         if bits and bits not in self._known:
             self._known.add(bits)
             for key in _keys(bits):

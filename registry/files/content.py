@@ -52,7 +52,6 @@ class ContentWriter:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """Append `data`."""
         self._file.write(data)
         self._digest.update(data)
         self.size += len(data)

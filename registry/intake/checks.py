@@ -44,8 +44,7 @@ PICKLE_ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on one delivery: `max_bytes` of all files, `max_files`, and whether it is an
-    `adapter`."""
+    """Bounds on one delivery, in bytes and number of files, and whether it is an `adapter`."""
 
     max_bytes: int
     max_files: int = 512
@@ -65,8 +64,7 @@ class Finding:
 
 
 def check_delivery(folder: Path, limits: Limits) -> list[Finding]:
-    """Return the findings of all checks of `folder`; a delivery proceeds only if all of them
-    pass."""
+    """Return the findings of all checks of `folder`; a delivery proceeds only if all pass."""
     files, findings = _collect(folder)
     if not findings:
         findings.append(Finding("names", True, f"{_files(len(files))}, each with a plain name."))
@@ -92,8 +90,7 @@ def _files(count: int) -> str:
 
 
 def check_names(names: list[str]) -> list[Finding]:
-    """Return failed findings for unsafe names, and for names that some filesystems treat as
-    equal."""
+    """Return failed findings for unsafe names, and names that some filesystems treat as equal."""
     findings: list[Finding] = []
     seen: set[str] = set()
     for name in names:

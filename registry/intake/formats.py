@@ -176,8 +176,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def check_safetensors(path: Path) -> str:
-    """Raise Refused unless the header is well-formed and describes exactly the bytes of the
-    file."""
+    """Raise Refused unless the header is well-formed and describes exactly the file's bytes."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -207,8 +206,7 @@ def check_safetensors(path: Path) -> str:
 
 
 def _tensor_span(name: str, entry: Any) -> tuple[int, int]:
-    """Return the first and last byte of a tensor, after checking its dtype and shape against
-    them."""
+    """Return the first and last byte of a tensor, checked against its dtype and shape."""
     label = repr(name[:80])
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise Refused(f"its entry for tensor {label} is malformed")

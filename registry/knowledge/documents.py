@@ -94,7 +94,7 @@ def document_version_add(
     title = checked_text(title, field="title", limit=TITLE_MAX)
     person = document_version_allow(actor=actor, base=base)
     resource = knowledge_resource(base)
-    _document_to_replace(actor, base, replaces)
+    _existing(actor, base, replaces)
     with store.incoming() as scratch:
         source = scratch / "upload"
         sha256, size = _receive(file, source)
@@ -110,7 +110,7 @@ def document_version_add(
             # have changed.
             decision = authorize(actor=actor, action=Action.KNOWLEDGE_CREATE, resource=resource)
             KnowledgeBase.objects.select_for_update().get(pk=base.pk)
-            document = _document_to_replace(actor, base, replaces)
+            document = _existing(actor, base, replaces)
             _refuse_recalled(base, sha256, text_sha256)
             _refuse_known(base, document, sha256)
             if document is None:
@@ -143,9 +143,7 @@ def document_version_add(
     return version
 
 
-def _document_to_replace(
-    actor: Principal, base: KnowledgeBase, version_id: int | None
-) -> Document | None:
+def _existing(actor: Principal, base: KnowledgeBase, version_id: int | None) -> Document | None:
     if version_id is None:
         return None
     rows = document_versions_visible_to(actor).filter(document__base=base)

@@ -133,8 +133,7 @@ def _pdf_text(source: Path) -> str:
 
 
 def _tidied(text: str) -> str:
-    """Return the text with plain line ends, and without lone surrogates, repeated spaces and
-    invisible characters."""
+    """Return the text with plain line ends, without invisible characters or repeated spaces."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\N{REPLACEMENT CHARACTER}")
     text = re.sub("[\f\v]", " ", text)
     text = visible(text.encode("utf-8", "replace").decode())

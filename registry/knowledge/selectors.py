@@ -20,8 +20,7 @@ from registry.storage import store
 
 
 def knowledge_bases_visible_to(actor: Principal) -> QuerySet[KnowledgeBase]:
-    """Return the knowledge bases that `actor` may see, with `current_count` of current
-    documents."""
+    """Return the bases that `actor` may see, with `current_count`, their current documents."""
     rows = KnowledgeBase.objects.select_related("department", "created_by", "index")
     rows = rows.prefetch_related("departments")
     current = Count(
@@ -57,8 +56,7 @@ def document_versions_visible_to(actor: Principal) -> QuerySet[DocumentVersion]:
 
 
 def newest_versions(actor: Principal, base: KnowledgeBase) -> QuerySet[DocumentVersion]:
-    """Return the newest version visible to `actor` of each document of `base`, in order of
-    title."""
+    """Return each document's newest version that `actor` may know of, in order of title."""
     mine = document_versions_visible_to(actor).filter(document__base=base)
     newest = mine.filter(document=OuterRef("document")).order_by("-number").values("pk")[:1]
     return mine.filter(pk=Subquery(newest)).order_by("document__title", "document_id")

@@ -1,2 +1,1 @@
-"""Images, audio and short videos: checked by content, named by SHA-256, stored briefly for
-inference."""
+"""Images, audio and short videos: checked by content, named by SHA-256, stored briefly."""

@@ -150,7 +150,6 @@ class Decoders:
         return media
 
     def close(self) -> None:
-        """End all processes."""
         with self._lock:
             self._closed = True
             idle = [each.process for some in self._idle.values() for each in some]

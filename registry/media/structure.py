@@ -34,8 +34,7 @@ Data = bytes | mmap
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Decoding work by a file's header: pixels of a frame, number of frames, and seconds of
-    sound."""
+    """Decoding work by a file's header: pixels of a frame, frames, and seconds of sound."""
 
     pixels: int = 0
     frames: int = 1

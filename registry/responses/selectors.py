@@ -33,8 +33,7 @@ RESPONSE = "resp_"
 
 
 def responses_visible_to(actor: Principal) -> QuerySet[StoredResponse]:
-    """Return the unexpired responses that `actor` may see, the newest first, of departments that
-    keep responses."""
+    """Return unexpired responses that `actor` may see and departments keep, the newest first."""
     keeps = ResponseRetention.objects.filter(department=OuterRef("department"), days__gt=0)
     rows = StoredResponse.objects.select_related("department")
     rows = rows.filter(Exists(keeps), expires_at__gt=timezone.now())

@@ -129,8 +129,7 @@ def source_chunks(source: Source, most: int = CHUNK_BYTES) -> Iterator[bytes]:
 
 
 def check_bytes(source: Source, size: int, sha256: str) -> None:
-    """Raise ManifestMismatch unless the bytes that were read match the source's SHA-256 and
-    size."""
+    """Raise ManifestMismatch unless the read bytes match the source's SHA-256 and size."""
     matches = source.sha256 in (None, sha256) and source.size in (None, size)
     if not matches:
         raise ManifestMismatch(

@@ -78,8 +78,7 @@ class Cache:
         )
 
     def incoming(self) -> Path:
-        """Return the folder for files that will be stored. Files of a crashed process are removed
-        after a day."""
+        """Return the folder for files to store; remains of a crash are removed after a day."""
         folder, abandoned = self.folder / INCOMING, time.time() - _ABANDONED_S
         folder.mkdir(parents=True, exist_ok=True)
         for entry in folder.iterdir():

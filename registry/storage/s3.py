@@ -69,8 +69,7 @@ _FULL = {"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"}
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """Address and credentials of the server. Without an access key, boto3 looks for credentials in
-    its usual places."""
+    """Address and credentials of the server; boto3 finds credentials if the access key is empty."""
 
     endpoint: str = ""
     region: str = ""

@@ -66,8 +66,7 @@ def backend() -> Backend:
 
 @lru_cache(maxsize=4)
 def _backend(url: str, endpoint: str) -> Backend:
-    """Return a cached backend: clients are expensive, and only tests change a process's
-    settings."""
+    """Return a cached backend: clients are expensive, and settings change only in tests."""
     return open_backend(url)
 
 

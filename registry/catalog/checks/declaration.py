@@ -53,11 +53,7 @@ def declaration_faults(task: Any) -> list[Fault]:
     """Return all faults of a declaration. Runs code of the plug-in."""
     if not isinstance(task, Task):
         return [
-            Fault(
-                "entry point",
-                f"{check.shown(task)} is not a Task.",
-                "Name a `Task` of the catalog.",
-            )
+            Fault("entry point", f"{check.shown(task)} is not a Task.", "Name a catalog `Task`.")
         ]
     # The interface determines the meaning of all other fields.
     if mismatch := list(check.guarded("interface", _INTERFACE, lambda: _interface(task))):
@@ -104,9 +100,7 @@ def _task(task: Task) -> Iterator[Fault]:
         )
     elif task.engine == BATCH and not task.runner:
         yield Fault(
-            "runner",
-            "The batch engine has no runner.",
-            "Name its class: `package.module:Runner`.",
+            "runner", "The batch engine has no runner.", "Name its class: `package.module:Runner`."
         )
     elif task.engine == BATCH:
         yield from check.dotted_faults("runner", task.runner)
@@ -204,10 +198,9 @@ def _recipes(task: Task) -> Iterator[Fault]:
             )  # fmt: skip
         if recipe.row_kind not in kinds:
             yield Fault(
-                f"{where}.row_kind",
-                f"{check.shown(recipe.row_kind)} is not a kind of its rows.",
+                f"{where}.row_kind", f"{check.shown(recipe.row_kind)} is not a kind of its rows.",
                 "Name one of `other_rows`, or leave it empty.",
-            )
+            )  # fmt: skip
         if not (isinstance(recipe.bases, frozenset) and all(map(_is_name, recipe.bases))):
             yield Fault(
                 f"{where}.bases",
