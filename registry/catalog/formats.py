@@ -97,10 +97,8 @@ def _words(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if "$ref" in field:
         field = schema["$defs"][field["$ref"].rpartition("/")[2]]
     if options := field.get("anyOf"):
-        descriptions = [_words(each, schema) for each in options if each.get("type") != "null"]
-        return " or ".join(descriptions) + (
-            ", optional" if len(descriptions) < len(options) else ""
-        )
+        parts = [_words(each, schema) for each in options if each.get("type") != "null"]
+        return " or ".join(parts) + (", optional" if len(parts) < len(options) else "")
     if "enum" in field:
         return f"one of {', '.join(map(str, field['enum']))}"
     if field.get("x-assay-column") == "series":

@@ -286,33 +286,30 @@ class PromptDocument(_Strict):
         )
 
     def _values(self, variables: Mapping[str, str]) -> dict[str, str]:
-        variables_by_name = {variable.name: variable for variable in self.variables}
+        by_name = {variable.name: variable for variable in self.variables}
         for name, value in variables.items():
-            if name not in variables_by_name:
-                names = ", ".join(variables_by_name) or "none"
+            if name not in by_name:
+                names = ", ".join(by_name) or "none"
                 raise RequestInvalid(
                     f"The prompt has no variable {printable(name, 40)}; it has: {names}.",
                     param=f"prompt_variables.{printable(name, 40)}",
                     code="unknown_variable",
                 )
-            if len(value) > variables_by_name[name].max_length:
+            if len(value) > by_name[name].max_length:
                 raise RequestInvalid(
                     f"The variable {name} has {len(value)} characters; at most "
-                    f"{variables_by_name[name].max_length} are allowed.",
+                    f"{by_name[name].max_length} are allowed.",
                     param=f"prompt_variables.{name}",
                     code="variable_too_long",
                 )
-        for name, variable in variables_by_name.items():
+        for name, variable in by_name.items():
             if variable.required and name not in variables:
                 raise RequestInvalid(
                     f"The prompt needs the variable {name}; give it in prompt_variables.",
                     param=f"prompt_variables.{name}",
                     code="missing_variable",
                 )
-        return {
-            name: variables.get(name, each.default or "")
-            for name, each in variables_by_name.items()
-        }
+        return {name: variables.get(name, each.default or "") for name, each in by_name.items()}
 
     @cached_property
     def _halves(self) -> tuple[str, str]:

@@ -164,10 +164,8 @@ def invalid(error: ValidationError) -> RequestInvalid:
     if not path:
         return RequestInvalid("The request body must be a JSON object.", code="invalid_json")
     code = "unsupported_value" if kind == "literal_error" else "invalid_value"
-    value_text = (
-        f" (got {printable(repr(value), 40)})" if isinstance(value, (int, float, str)) else ""
-    )
-    return RequestInvalid(f"{path} is invalid: {first['msg']}{value_text}.", param=path, code=code)
+    note = f" (got {printable(repr(value), 40)})" if isinstance(value, (int, float, str)) else ""
+    return RequestInvalid(f"{path} is invalid: {first['msg']}{note}.", param=path, code=code)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -107,10 +107,8 @@ def _check_kinds(
     for place, row in rows:
         for name, kind in media.items():
             if name in row and records[row[name]].media.kind != kind:
-                content_type = records[row[name]].media.content_type
-                raise refuse(
-                    place, f"{name} has a file of type {content_type}; {kind} is expected."
-                )
+                actual = records[row[name]].media.content_type
+                raise refuse(place, f"{name} has a file of type {actual}; {kind} is expected.")
         yield place, row
 
 

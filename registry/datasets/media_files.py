@@ -160,9 +160,7 @@ def write_mask_preview(source: Path, target: Path) -> None:
         small = small.convert("L").point(lambda value: min(value, 1))
     # Nearest neighbor: interpolation would mix the values at edges.
     small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.NEAREST)
-    picture = Image.frombytes("P", small.size, small.tobytes())
-    picture.putpalette(
-        b"".join(bytes.fromhex(HUES[(value - 1) % len(HUES)]) for value in range(256))
-    )
+    mask = Image.frombytes("P", small.size, small.tobytes())
+    mask.putpalette(b"".join(bytes.fromhex(HUES[(value - 1) % len(HUES)]) for value in range(256)))
     clear = bytes([0, *[_MASK_OPACITY] * 254, 0])
-    picture.save(target, "PNG", transparency=clear)
+    mask.save(target, "PNG", transparency=clear)

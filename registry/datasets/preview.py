@@ -241,12 +241,10 @@ def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -
     kinds = column_kinds(_row(version))
     regions = region_columns(_row(version))
     passages = passage_columns(_row(version))
-    first_rows = _first_rows(version)
-    records = media_records(
-        version, {str(row.get(column)) for row in first_rows for column in media}
-    )
+    sample = _first_rows(version)
+    records = media_records(version, {str(row.get(column)) for row in sample for column in media})
 
-    overlays = Overlays(first_rows, regions, records)
+    overlays = Overlays(sample, regions, records)
 
     def cell(row: Mapping[str, Any], column: str) -> Cell:
         value = row.get(column)
@@ -265,7 +263,7 @@ def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -
             return _marked(str(row.get(source)), value, hide=bool({column, source} & set(masked)))
         return _texts(value, hide=column in masked)
 
-    rows = [[cell(row, column) for column in columns] for row in first_rows]
+    rows = [[cell(row, column) for column in columns] for row in sample]
     return RowsPreview(columns, rows, version.rows, masked, hidden)
 
 

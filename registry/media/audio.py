@@ -106,7 +106,7 @@ def _decoded_frames(file: Any, limits: MediaLimits, name: str, what: str) -> int
     """Decode everything in blocks and return the number of frames; the header may be wrong."""
     import numpy
 
-    header_frames, frames = file.frames, 0
+    claimed, frames = file.frames, 0
     block = numpy.empty((BLOCK_FRAMES, file.channels), dtype="float32")
     try:
         while len(samples := file.read(out=block, fill_value=None)):
@@ -124,10 +124,9 @@ def _decoded_frames(file: Any, limits: MediaLimits, name: str, what: str) -> int
     if not frames:
         raise MediaRejected(f"{what} holds no sound.", hint="Send a recording with sound.")
     slack = _MP3_SLACK if name == "MP3" else 0
-    if frames + slack < header_frames:
+    if frames + slack < claimed:
         raise MediaRejected(
-            f"{what} is truncated: {frames:,} of {header_frames:,} samples can be read.",
-            hint=_RESAVE,
+            f"{what} is truncated: {frames:,} of {claimed:,} samples can be read.", hint=_RESAVE
         )
     return frames
 

@@ -149,12 +149,9 @@ def media_open(reference: MediaReference) -> BytesIO:
     return BytesIO(data)
 
 
-def _name(random_digits: str, deployment_id: int) -> str:
+def _name(random: str, deployment_id: int) -> str:
     """Return a file's name, bound to its deployment, so that no other deployment can use it."""
-    return (
-        random_digits
-        + hashlib.sha256(f"{random_digits}:{deployment_id}".encode()).hexdigest()[:_BOUND]
-    )
+    return random + hashlib.sha256(f"{random}:{deployment_id}".encode()).hexdigest()[:_BOUND]
 
 
 def media_remove(reference: MediaReference) -> None:

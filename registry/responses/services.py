@@ -278,10 +278,8 @@ def responses_expire_due() -> int:
     First applies recently shortened retentions again: a transaction that stored a response may have
     read the retention before the change, and committed after it.
     """
-    for setting in ResponseRetention.objects.filter(
-        updated_at__gte=timezone.now() - _STORED_WITHIN
-    ):
-        _shorten(setting)
+    for row in ResponseRetention.objects.filter(updated_at__gte=timezone.now() - _STORED_WITHIN):
+        _shorten(row)
     return expire_in_rounds(_expire_some, at_once=_EXPIRED_AT_ONCE, rounds=_EXPIRIES)
 
 

@@ -103,10 +103,8 @@ class FairPlaces:
     def _may_have(self, owner: _Owner) -> bool:
         """Return whether both the owner and its group may take another place."""
         group, name = owner
-        own_most = self.places - 1 if group == name else self.places - 2
-        return self._held[owner] < max(1, own_most) and self._of_group[group] < max(
-            1, self.places - 1
-        )
+        most = self.places - 1 if group == name else self.places - 2
+        return self._held[owner] < max(1, most) and self._of_group[group] < max(1, self.places - 1)
 
     def _take(self, owner: _Owner) -> None:
         self._held[owner] += 1

@@ -87,7 +87,7 @@ def deny_other_processes() -> None:
     if not filters():
         return
     machine, _ = _ARCHITECTURES[platform.machine()]
-    _apply([*_denied(machine, _DENIED), *_only_on_itself(machine, _OF_OTHERS)])
+    _apply([*_denied(machine, _DENIED), *_self_only(machine, _OF_OTHERS)])
 
 
 def deny_limits_of_others() -> None:
@@ -100,7 +100,7 @@ def deny_limits_of_others() -> None:
     if not filters():
         return
     machine, _ = _ARCHITECTURES[platform.machine()]
-    _apply(_only_on_itself(machine, {name: _OF_OTHERS[name] for name in ("prlimit64",)}))
+    _apply(_self_only(machine, {name: _OF_OTHERS[name] for name in ("prlimit64",)}))
 
 
 def deny_new_processes() -> None:
@@ -126,9 +126,7 @@ def deny_new_processes() -> None:
     )
 
 
-def _only_on_itself(
-    machine: int, calls: dict[str, tuple[tuple[int, int], int]]
-) -> list[_Instruction]:
+def _self_only(machine: int, calls: dict[str, tuple[tuple[int, int], int]]) -> list[_Instruction]:
     return [
         each
         for numbers, argument in calls.values()
