@@ -8,7 +8,7 @@ class RegistryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # Models can be imported from here on.
+        # Imported here: models cannot be imported before the app registry is ready.
         from governance.people.erasure import follow_erasure
         from governance.reviews.policies.lifecycle import follow_activation
         from governance.reviews.policies.vocabulary import vocabulary_register

@@ -1,4 +1,4 @@
-"""One way to write JSON down as bytes, so that equal values have equal digests."""
+"""Canonical JSON, so that equal values have equal digests."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> bytes:
-    """`value` as UTF-8 JSON: sorted keys, no spaces, no NaN.
+    """Return `value` as UTF-8 JSON with sorted keys and without spaces.
 
     Raises:
-        ValueError: a number that JSON cannot express (NaN, infinity).
-        TypeError: a value that JSON has no type for.
+        ValueError: it contains NaN or infinity, which JSON cannot express.
+        TypeError: it contains a value without a JSON type.
     """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -20,5 +20,5 @@ def canonical_json(value: Any) -> bytes:
 
 
 def json_digest(value: Any) -> str:
-    """SHA-256 of the canonical form, 64 hexadecimal digits."""
+    """Return the SHA-256 of the canonical form, 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(value)).hexdigest()

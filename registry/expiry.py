@@ -1,4 +1,4 @@
-"""Deletion of expired rows in bounded rounds, and the events that say how many there were."""
+"""Deletion of expired rows in bounded rounds, and audit events with the number of rows."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from governance.principals import Principal
 
 
 def expire_in_rounds(expire_some: Callable[[], int], *, at_once: int, rounds: int) -> int:
-    """Call `expire_some` until it finds fewer than `at_once`, at most `rounds` times.
+    """Call `expire_some` until it expires fewer than `at_once` rows, at most `rounds` times.
 
-    Returns how many it found in all.
+    Returns the total number of expired rows.
     """
     expired = 0
     for _ in range(rounds):
-        found = expire_some()
-        expired += found
-        if found < at_once:
+        count = expire_some()
+        expired += count
+        if count < at_once:
             break
     return expired
 
 
 def record_expired(*, actor: Principal, action: str, departments: Iterable[Department]) -> None:
-    """Record one event for each department, with the number of its rows that have expired.
+    """Record one event for each department, with the number of its expired rows.
 
-    `departments` holds the department of each row.
+    `departments` has one entry for each row.
     """
     for department, count in Counter(departments).items():
         audit_record(

@@ -1,6 +1,7 @@
-"""Manifests: every file of a version, sorted, and the digest that stands for all of them.
+"""Manifests: the sorted list of a version's files, and its digest.
 
-Pure: files and bytes only, no Django and no database, so that a worker can verify what it loads.
+Pure: uses only files and bytes, no Django and no database, so that workers can verify the bytes
+that they load.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from registry.canonical import canonical_json
 
 CHUNK_BYTES = 1024 * 1024
 MAX_PATH_CHARACTERS = 240
-# Of a file or folder; no common file system takes more.
+# Maximum bytes of a file or folder name on common file systems.
 MAX_PART_BYTES = 255
 MAX_FILES = 10_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ManifestMismatch(DomainError):
-    """Bytes on disk that are not the ones that the manifest names (409). `path` is the file."""
+    """Bytes on disk differ from the manifest (409). `path` is the file."""
 
     code = "digest_mismatch"
     status = 409
@@ -37,15 +38,15 @@ class ManifestMismatch(DomainError):
 
     def __init__(self, message: str, *, path: str) -> None:
         super().__init__(
-            message, hint="Take the version in again from its source; do not use these files."
+            message, hint="Import the version again from its source; do not use these files."
         )
         self.path = path
 
 
 class FilesUnreadable(DomainError):
-    """Files that are missing or cannot be read (503); nothing is known about their bytes.
+    """Files are missing or cannot be read (503), so that their bytes could not be checked.
 
-    A disk, a mount or a permission is at fault, so that trying again may help. `path` is the file.
+    The cause is a disk, a mount or a permission; trying again may help. `path` is the file.
     """
 
     code = "files_unreadable"
@@ -58,10 +59,11 @@ class FilesUnreadable(DomainError):
 
 
 def check_path(path: str) -> str:
-    """`path` itself, when it is a safe relative POSIX path in Unicode form NFC.
+    """Return `path` if it is a safe relative POSIX path in Unicode form NFC.
 
     Raises:
-        InvalidInput: absolute, empty, a step upwards, a backslash, a control character, too long.
+        InvalidInput: it is absolute, empty or too long, or has a step upward, a backslash or a
+            control character.
     """
     reason = ""
     if not path or len(path) > MAX_PATH_CHARACTERS:
@@ -80,7 +82,7 @@ def check_path(path: str) -> str:
         reason = f"has a part of over {MAX_PART_BYTES} bytes"
     if reason:
         raise InvalidInput(
-            f"The file name {path[:MAX_PATH_CHARACTERS]!r} {reason}; it was refused.",
+            f"The file name {path[:MAX_PATH_CHARACTERS]!r} {reason}; it was rejected.",
             code="unsafe_path",
             hint="Use plain relative names such as tokenizer/vocab.json.",
         )
@@ -98,12 +100,13 @@ class ManifestFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Every file of one version; for an adaptation, also the digest of what it stands on.
+    """All files of one version; for a fine-tune, also the digest of its base.
 
-    Files are kept sorted by path whatever order they are given in.
+    Files are always sorted by path.
 
     Raises:
-        InvalidInput: an unsafe or repeated path, a malformed digest, a negative size, no file.
+        InvalidInput: a path is unsafe or repeated, a digest is malformed, a size is negative, or
+            the manifest has no files.
     """
 
     files: tuple[ManifestFile, ...]
@@ -138,7 +141,7 @@ class Manifest:
         return sum(file.size for file in self.files)
 
     def to_json(self) -> dict[str, Any]:
-        """{"base": digest or None, "files": [{"path", "sha256", "size"}, …]}."""
+        """Return {"base": digest or None, "files": [{"path", "sha256", "size"}, …]}."""
         return {
             "base": self.base_digest,
             "files": [
@@ -148,7 +151,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: Any) -> Manifest:
-        """Raises InvalidInput for anything that `to_json` would not have written."""
+        """Return the manifest in JSON from `to_json`. Raises InvalidInput for anything else."""
         try:
             files = tuple(
                 ManifestFile(path=entry["path"], size=entry["size"], sha256=entry["sha256"])
@@ -169,10 +172,10 @@ class Manifest:
 
 
 def walk_files(folder: Path) -> Iterator[str]:
-    """Relative POSIX paths of every file below `folder`, following no link.
+    """Yield the relative POSIX paths of all files below `folder`, without following links.
 
     Raises:
-        InvalidInput: a symbolic link, a device or a socket, or an unsafe name.
+        InvalidInput: it contains a symbolic link, a device, a socket or an unsafe name.
     """
     pending = [""]
     while pending:
@@ -182,7 +185,7 @@ def walk_files(folder: Path) -> Iterator[str]:
                 path = check_path(f"{prefix}{entry.name}")
                 if entry.is_symlink():
                     raise InvalidInput(
-                        f"{path} is a symbolic link; it was refused.", code="symbolic_link"
+                        f"{path} is a symbolic link; it was rejected.", code="symbolic_link"
                     )
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(f"{path}/")
@@ -190,17 +193,17 @@ def walk_files(folder: Path) -> Iterator[str]:
                     yield path
                 else:
                     raise InvalidInput(
-                        f"{path} is neither a file nor a folder; it was refused.",
+                        f"{path} is neither a file nor a folder; it was rejected.",
                         code="special_file",
                     )
 
 
 @contextlib.contextmanager
 def open_beneath(folder: Path, path: str) -> Iterator[BinaryIO]:
-    """`folder`/`path` opened for reading, refusing a symbolic link at every step below `folder`.
+    """Open `folder`/`path` for reading, without following any symbolic link below `folder`.
 
     Raises:
-        OSError: it does not exist, or a step is a link.
+        OSError: it does not exist, or a part of the path is a link.
     """
     *steps, name = check_path(path).split("/")
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -228,7 +231,7 @@ def _chunks(folder: Path, path: str) -> Iterator[bytes]:
 
 
 def _expected_chunks(folder: Path, path: str) -> Iterator[bytes]:
-    # Nothing but reading happens in here, so a copy that finds no room is told as what it is.
+    # Only reading is inside the `try`, so that a full disk of the target raises its own error.
     try:
         yield from _chunks(folder, path)
     except OSError as error:
@@ -248,10 +251,10 @@ def _hash(chunks: Iterable[bytes], target: BinaryIO | None = None) -> tuple[int,
 
 
 def build_manifest(folder: Path, base_digest: str | None = None) -> Manifest:
-    """The manifest of every file that lies below `folder` now.
+    """Return the manifest of all files currently below `folder`.
 
     Raises:
-        InvalidInput: a link, an unsafe name, or no file at all.
+        InvalidInput: it contains a link or an unsafe name, or no files.
     """
     files = []
     for path in walk_files(folder):
@@ -261,7 +264,7 @@ def build_manifest(folder: Path, base_digest: str | None = None) -> Manifest:
 
 
 def check_names(folder: Path, manifest: Manifest) -> None:
-    """Return when `folder` has exactly the names of `manifest`; no byte is read.
+    """Check that `folder` has exactly the names of `manifest`, without reading any bytes.
 
     Raises:
         ManifestMismatch: names the first file that is extra.
@@ -277,12 +280,12 @@ def check_names(folder: Path, manifest: Manifest) -> None:
         ) from error
     except InvalidInput as error:
         raise ManifestMismatch(error.message, path="") from error
-    named = {file.path for file in manifest.files}
-    if extra := sorted(present - named):
+    expected = {file.path for file in manifest.files}
+    if extra := sorted(present - expected):
         raise ManifestMismatch(
             f"{extra[0]} is not in the manifest {manifest.digest[:12]}.", path=extra[0]
         )
-    if missing := sorted(named - present):
+    if missing := sorted(expected - present):
         raise FilesUnreadable(
             f"{missing[0]} is in the manifest {manifest.digest[:12]} but is missing.",
             path=missing[0],
@@ -292,7 +295,7 @@ def check_names(folder: Path, manifest: Manifest) -> None:
 def check_chunks(
     chunks: Iterable[bytes], expected: ManifestFile, target: BinaryIO | None = None
 ) -> None:
-    """Hash `chunks`, while writing them to `target`; raise ManifestMismatch unless they are the
+    """Write `chunks` to `target` and hash them; raise ManifestMismatch unless size and hash are the
     expected file's."""
     size, sha256 = _hash(chunks, target)
     if (size, sha256) != (expected.size, expected.sha256):
@@ -304,7 +307,7 @@ def check_chunks(
 
 
 def verify_folder(folder: Path, manifest: Manifest) -> None:
-    """Return when `folder` holds exactly the files of `manifest`.
+    """Check that `folder` contains exactly the files of `manifest`.
 
     Raises:
         ManifestMismatch: names the first file that is extra or different.
@@ -321,7 +324,7 @@ def copy_verified(source: Path, target: Path, manifest: Manifest) -> None:
     Raises:
         ManifestMismatch: names the first file that is extra or different.
         FilesUnreadable: names the first file that is missing or cannot be read.
-        OSError: `target` exists, or has no room.
+        OSError: `target` exists, or its disk is full.
     """
     check_names(source, manifest)
 
@@ -334,15 +337,15 @@ def copy_verified(source: Path, target: Path, manifest: Manifest) -> None:
 def copy_files(
     write: Callable[[ManifestFile, BinaryIO], None], target: Path, manifest: Manifest
 ) -> None:
-    """Write the files of `manifest` to the new folder `target`; `write` hashes the very bytes that
-    it writes.
+    """Write the files of `manifest` to the new folder `target`; `write` hashes the bytes that it
+    writes.
 
-    What is loaded from `target` afterward is what was hashed, whatever happens to the source. On
+    So the bytes loaded from `target` are the hashed bytes, even if the source changes meanwhile. On
     an error `target` is removed.
 
     Raises:
         ManifestMismatch: names the first file that is different.
-        OSError: `target` exists, or has no room.
+        OSError: `target` exists, or its disk is full.
     """
     target.mkdir(parents=True)
     try:

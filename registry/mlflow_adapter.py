@@ -1,6 +1,6 @@
-"""MLflow, as a private store behind one module: nothing else imports it, Assay alone writes to it.
+"""MLflow as a private store, which only this module imports and only Assay writes to.
 
-It is slow and not tamper-proof, so nothing is decided on what it says: digests are checked here.
+It is slow and not tamper-proof, so that no decision relies on it: Assay itself checks digests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from django.conf import settings
 from governance.errors import Unavailable
 from registry.storage import store
 
-# Read by MLflow's HTTP client: seconds a request, and how often it tries again.
+# Settings of MLflow's HTTP client: seconds for each request, and number of retries.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -32,7 +32,7 @@ _DONE = "assay.logged"
 
 @dataclass(frozen=True, slots=True)
 class RegisteredRun:
-    """MLflow's identifiers of a registered version: its run, and its own version number."""
+    """MLflow's identifiers of a registered version: its run, and MLflow's version number."""
 
     run_id: str
     version: str
@@ -52,15 +52,15 @@ def register_version(
     metrics: Mapping[str, float],
     history: Sequence[Mapping[str, Any]],
 ) -> RegisteredRun:
-    """Log a run and register a model version on it; once for each job, however often it is asked.
+    """Log a run and register a model version for it. Idempotent for each job.
 
-    The experiment and the registered model carry the model's name. The tags `assay.digest` and
-    `assay.manifest` tell a client of MLflow where the bytes are: in Assay's store, at the address
+    The experiment and the registered model have the model's name. The tags `assay.digest` and
+    `assay.manifest` show clients of MLflow the location of the bytes: Assay's store, at the address
     of the manifest, which names the files. `history` is a list of
     {"step": int, "values": {metric: value}}.
 
     Raises:
-        Unavailable: MLflow does not answer or refuses; trying again is safe.
+        Unavailable: MLflow does not answer, or the request failed; trying again is safe.
     """
     tags = {
         "assay.job": job_id,
@@ -78,7 +78,7 @@ def register_version(
             _log(client, run.info.run_id, parameters, metrics, history)
             client.set_tag(run.info.run_id, _DONE, "1")
             client.set_terminated(run.info.run_id)
-        # MLflow takes only a source in the run's own artifacts; it holds no bytes of the version.
+        # MLflow accepts only a source in the run's artifacts; this one has no bytes of the version.
         source = f"{run.info.artifact_uri}/model"
         version = _version_for(client, model, run.info.run_id, source, tags)
         return RegisteredRun(run_id=run.info.run_id, version=str(version.version))
@@ -96,9 +96,9 @@ def _client() -> Iterator[Any]:
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, requests.RequestException) as error:
         raise Unavailable(
-            f"MLflow at {uri} did not do what it was asked: {str(error)[:300]}",
+            f"The request to MLflow at {uri} failed: {str(error)[:300]}",
             code="mlflow_unavailable",
-            hint="Start MLflow, or set MLFLOW_TRACKING_URI to where it runs; then try again.",
+            hint="Start MLflow, or set MLFLOW_TRACKING_URI to its address; then try again.",
             retry_after=5,
         ) from error
 
@@ -106,11 +106,11 @@ def _client() -> Iterator[Any]:
 def _run_for(client: Any, model: str, tags: Mapping[str, str]) -> Any:
     experiment = client.get_experiment_by_name(model)
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(model)
-    found = client.search_runs(
+    runs = client.search_runs(
         [experiment_id], filter_string=f"tags.`assay.job` = '{tags['assay.job']}'", max_results=1
     )
-    if found:
-        return found[0]
+    if runs:
+        return runs[0]
     return client.create_run(
         experiment_id, tags=dict(tags), run_name=f"{tags['assay.kind']} {tags['assay.digest'][:12]}"
     )
@@ -155,9 +155,9 @@ def _version_for(client: Any, model: str, run_id: str, source: str, tags: Mappin
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    found = client.search_model_versions(f"run_id = '{run_id}'", max_results=1)
-    if found:
-        return found[0]
+    versions = client.search_model_versions(f"run_id = '{run_id}'", max_results=1)
+    if versions:
+        return versions[0]
     return client.create_model_version(
         name=model, source=source, run_id=run_id, tags=dict(tags), await_creation_for=0
     )

@@ -1,4 +1,4 @@
-"""Every model of this context, gathered where Django looks for them."""
+"""All models of this context, imported in the module where Django looks for them."""
 
 from registry.batches.models import Batch, BatchLine
 from registry.datasets.models import Dataset, DatasetVersion

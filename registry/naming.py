@@ -1,4 +1,4 @@
-"""Names that stand once on the whole platform."""
+"""Names that are unique on the whole platform."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ M = TypeVar("M", bound=Model)
 
 
 def create_named(model: type[M], name: str, **fields: Any) -> M:
-    """Make the row that bears `name`; another department's row, which cannot be seen, has it too.
+    """Create a row called `name`, which must be unique even among rows that the caller cannot see.
 
     Raises:
         WrongState: the name is taken.
     """
     kind = model._meta.verbose_name
-    refused = WrongState(
-        f"A {kind} named {name} exists already; a second one was not made.",
+    conflict = WrongState(
+        f"A {kind} named {name} already exists.",
         code="already_exists",
-        hint=f"Choose another name, or add a version to the {kind} that is there.",
+        hint=f"Choose another name, or add a version to the existing {kind}.",
     )
     if taken(model, name=name):
-        raise refused
-    made, created = model._default_manager.get_or_create(name=name, defaults=fields)
+        raise conflict
+    row, created = model._default_manager.get_or_create(name=name, defaults=fields)
     if not created:
-        raise refused
-    return made
+        raise conflict
+    return row

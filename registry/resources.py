@@ -1,4 +1,4 @@
-"""Resources and subjects of this context for policy decisions and audit events."""
+"""Resources of policy decisions, and subjects of audit events, for the rows of this context."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def acting_person(actor: Principal) -> Person:
-    """The human being behind `actor`.
+    """Return the person behind `actor`.
 
     Raises:
-        NotPermitted: it is a department's key or a service, which own nothing.
+        NotPermitted: the actor is a department's key or a service, which cannot own anything.
     """
     person = Person.objects.filter(pk=actor.person_id).first() if actor.person_id else None
     if person is None:
@@ -36,7 +36,7 @@ def acting_person(actor: Principal) -> Person:
 
 
 def department_resource(kind: str, department: Department, name: str = "") -> Resource:
-    """Something of `kind` that is about to be made in `department`."""
+    """Return the resource for a row of `kind` that will be created in `department`."""
     return Resource(type=kind, name=name, department=department.slug)
 
 
@@ -81,7 +81,7 @@ def knowledge_resource(base: KnowledgeBase) -> Resource:
 
 
 def document_resource(version: DocumentVersion) -> Resource:
-    """A version of a document, or one that is about to be made."""
+    """Return the resource for a document version, which may be unsaved."""
     base = version.document.base
     return Resource(
         type="document",

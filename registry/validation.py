@@ -1,4 +1,4 @@
-"""Bounds on what people type, in one place."""
+"""Checks of input from people."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ NAME = re.compile(rf"[a-z0-9](?:[a-z0-9-]{{0,{NAME_MAX - 2}}}[a-z0-9])?")
 
 
 def checked_name(value: object, *, field: str = "name") -> str:
-    """`value` as a name of 1 to `NAME_MAX` lower-case letters, digits and hyphens.
+    """Return `value` if it is a name of 1 to `NAME_MAX` lower-case letters, digits and hyphens.
 
     Raises:
-        InvalidInput: anything else.
+        InvalidInput: it is anything else.
     """
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise InvalidInput(
@@ -31,9 +31,9 @@ def checked_name(value: object, *, field: str = "name") -> str:
 
 
 def schema_faults(error: ValidationError, *, whole: str) -> dict[str, list[str]]:
-    """Return the sentences of a schema's error by the dotted path of their field.
+    """Return the sentences of a schema's error, by the dotted path of their field.
 
-    `whole` is the name under which faults of the document as a whole are listed.
+    `whole` is the key for faults of the document as a whole.
     """
     faults: dict[str, list[str]] = {}
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
@@ -44,10 +44,10 @@ def schema_faults(error: ValidationError, *, whole: str) -> dict[str, list[str]]
 
 
 def checked_text(value: object, *, field: str, limit: int, required: bool = True) -> str:
-    """`value` without surrounding space, at most `limit` characters, no NUL.
+    """Return `value` without surrounding space, with at most `limit` characters and without NUL.
 
     Raises:
-        InvalidInput: empty although required, too long, or with a NUL.
+        InvalidInput: it is not text, empty although required, or too long, or contains a NUL.
     """
     text = value.strip() if isinstance(value, str) else ""
     title = field.replace("_", " ")
@@ -66,18 +66,18 @@ def checked_text(value: object, *, field: str, limit: int, required: bool = True
 
 
 def checked_filename(value: object) -> str:
-    """`value` without surrounding space, as one line of at most `FILENAME_MAX` characters: it
-    stands in terminals, headers and logs.
+    """Return `value` without surrounding space if it is one line of at most `FILENAME_MAX`
+    characters, safe for terminals, headers and logs.
 
     Raises:
-        InvalidInput: anything else.
+        InvalidInput: it is anything else.
     """
     text = checked_text(value, field="filename", limit=FILENAME_MAX)
     if NOT_ON_A_LINE.search(text):
         reason = "The filename holds a control character."
         raise InvalidInput(
             reason,
-            hint="Leave out ends of lines, and overrides of the direction of text.",
+            hint="Remove line ends and text-direction overrides.",
             fields={"filename": [reason]},
         )
     return text
@@ -87,7 +87,7 @@ def checked_content(value: object, *, field: str, limit: int) -> str:
     """Return `value` unchanged, or an empty text if it is blank.
 
     Raises:
-        InvalidInput: too long, or with a NUL.
+        InvalidInput: it is too long, or contains a NUL.
     """
     text = checked_text(value, field=field, limit=limit, required=False)
     if not text or not isinstance(value, str):
@@ -99,7 +99,7 @@ def checked_content(value: object, *, field: str, limit: int) -> str:
 
 
 def checked_choice(value: object, choices: Mapping[str, Any] | list[str], *, field: str) -> str:
-    """`value` when it is one of `choices`.
+    """Return `value` if it is one of `choices`.
 
     Raises:
         InvalidInput: it is not.
@@ -116,10 +116,10 @@ def checked_choice(value: object, choices: Mapping[str, Any] | list[str], *, fie
 
 
 def checked_numbers(values: Mapping[str, Any], *, field: str) -> dict[str, float]:
-    """`values` as finite numbers by name.
+    """Return `values` as finite numbers by name.
 
     Raises:
-        InvalidInput: NaN, infinity or something that is no number.
+        InvalidInput: a value is NaN, infinite or not a number.
     """
     checked: dict[str, float] = {}
     for name, value in values.items():
@@ -137,7 +137,7 @@ def checked_numbers(values: Mapping[str, Any], *, field: str) -> dict[str, float
 
 
 def storable_json(value: Any) -> Any:
-    """`value` as PostgreSQL can keep it: no NUL in text, and None for NaN and infinity."""
+    """Return `value` in a form for PostgreSQL: NUL replaced, and None for NaN and infinity."""
     if isinstance(value, str):
         return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
     if isinstance(value, float):

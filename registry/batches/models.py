@@ -1,10 +1,10 @@
-"""Batches of requests: their progress, and the lines that have been started."""
+"""Batches of requests: their progress, and their started lines."""
 
 from __future__ import annotations
 
 from django.db import models
 
-# The paths whose requests a batch may hold.
+# Paths whose requests a batch may contain.
 ENDPOINTS = (
     "/v1/chat/completions",
     "/v1/completions",
@@ -12,7 +12,7 @@ ENDPOINTS = (
     "/v1/moderations",
     "/v1/responses",
 )
-# Of one department: batches that have not ended.
+# Maximum open batches of one department.
 OPEN_MAX = 50
 ERRORS_MAX = 100
 CUSTOM_ID_MAX = 512
@@ -21,8 +21,8 @@ CUSTOM_ID_MAX = 512
 class BatchState(models.TextChoices):
     """States of a batch, by OpenAI's names.
 
-    `validating` reads the whole input before anything runs. `finalizing` and `cancelling` write the
-    files of what has run; then nothing of the batch changes.
+    `validating` reads the whole input before any request runs. `finalizing` and `cancelling` write
+    the files of the requests that ran; afterward the batch never changes.
     """
 
     VALIDATING = "validating"
@@ -38,13 +38,13 @@ class BatchState(models.TextChoices):
 class Batch(models.Model):
     """Requests of one file to one deployment.
 
-    `sender` is the public ID of the key that created it, from `client_address`; each line is asked
-    with that key and from there, under `classification`. `model` names the deployment once the
-    input is validated. `next_line` and `next_offset` say where the lines begin that have not been
-    started. `fence` numbers the claims: a runner that lost its lease changes nothing any more.
-    `ending` is the state that finalizing leads to, `errors` why. `cost_micro` is what its lines
-    have cost, `output_bytes` about what its
-    files take. `failures` counts the failed lines by code, once it has ended.
+    `sender` is the public ID of the key that created the batch, from `client_address`; each line's
+    request uses that key, address and `classification`. `model` names the deployment after
+    validation. `next_line` and `next_offset` are the position of the first line that has not
+    started. `fence` numbers the claims, so that a runner that lost its lease cannot change the
+    batch. `ending` is the state after finalizing, `errors` its reasons. `cost_micro` is the cost of
+    the lines so far, `output_bytes` the approximate size of the files. `failures` counts the failed
+    lines by code after the end.
     """
 
     id = models.CharField(primary_key=True, max_length=40)
@@ -79,7 +79,7 @@ class Batch(models.Model):
     lease_until = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
-    # The moment at which it came into each state, in seconds since the epoch, by the state.
+    # Time at which it reached each state, in seconds since the epoch, by state.
     reached = models.JSONField(default=dict, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
 
@@ -96,18 +96,18 @@ class Batch(models.Model):
 
     @property
     def short_id(self) -> str:
-        """The ID cut short, for lists and titles."""
+        """Shortened ID, for lists and titles."""
         return str(self.pk)[:18]
 
     @property
     def done(self) -> int:
-        """The number of lines that have a result."""
+        """Number of lines with a result."""
         return self.completed + self.failed
 
 
 class LineState(models.TextChoices):
-    """`running` may have reached a worker; `waiting` has not, or was given back; `done` has an
-    answer or an error."""
+    """State of a line: a `running` one may have reached a worker; a `waiting` one has not, or was
+    given back; a `done` one has an answer or an error."""
 
     RUNNING = "running"
     WAITING = "waiting"
@@ -115,11 +115,11 @@ class LineState(models.TextChoices):
 
 
 class BatchLine(models.Model):
-    """A line of the input that has been started, until the batch has ended.
+    """A started line of the input, deleted when the batch ends.
 
-    `offset` and `size` find it in the input, in bytes. `attempt` numbers its requests, each of an
-    ID of its own; `engine_failures` counts those that its worker could not answer and that cost
-    nothing. `body` is the answer, JSON; `error` is the code of a failure, empty for none.
+    `offset` and `size` are its position in the input, in bytes. `attempt` numbers its requests,
+    each with a separate ID; `engine_failures` counts requests that the worker could not answer and
+    that cost nothing. `body` is the answer in JSON; `error` is the code of a failure, or empty.
     """
 
     batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="lines")

@@ -1,4 +1,4 @@
-"""The output and the error file of a batch that ends: one result for each line."""
+"""Output file and error file at the end of a batch: one result for each line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ _UNFINISHED = {
 def batch_complete(*, claim: Claim, ending: BatchState, limit: int) -> None:
     """Write the files of a batch, and end it.
 
-    A process that is killed meanwhile leaves no file: the next one writes them again.
+    If the process is killed meanwhile, its partial files do not count; the next runner writes new
+    ones.
 
     Raises:
         ClaimLost: another runner has the batch.
@@ -55,8 +56,8 @@ def batch_complete(*, claim: Claim, ending: BatchState, limit: int) -> None:
         output.discard()
         errors.discard()
         raise
-    # From here on the rows may be committed though an error says otherwise, for instance when the
-    # answer to the commit is lost. Files without a row are removed an hour later.
+    # Keep the files on errors from here on: the rows may be committed even so, for example if the
+    # answer to the commit was lost. Files without a row are removed an hour later.
     _end(claim, ending, failures, output, errors)
 
 
@@ -101,7 +102,7 @@ def _end(
 
 
 class _Content:
-    """Lines of JSON in a new file, which begins with the first of them."""
+    """Lines of JSON in a new file, created with the first line."""
 
     def __init__(self) -> None:
         self.id = new_file_id()
@@ -123,11 +124,11 @@ class _Content:
 
 
 def _rows(lines: QuerySet[BatchLine]) -> Iterator[BatchLine]:
-    """Return the lines, some at a time, so that memory stays bounded."""
+    """Yield the lines, reading some at a time to bound memory."""
     last = 0
-    while found := list(lines.filter(number__gt=last)[:_AT_ONCE]):
-        yield from found
-        last = found[-1].number
+    while chunk := list(lines.filter(number__gt=last)[:_AT_ONCE]):
+        yield from chunk
+        last = chunk[-1].number
 
 
 def _failed(
@@ -137,7 +138,7 @@ def _failed(
         yield _answer(batch, line), line.error
     code, message = _UNFINISHED.get(ending, ("batch_failed", "The request did not run."))
     for line in _rows(lines.exclude(state=LineState.DONE)):
-        yield _shown(batch, line.number, line.custom_id, error=(code, message)), code
+        yield _result(batch, line.number, line.custom_id, error=(code, message)), code
     if ending is BatchState.COMPLETED or not batch.total:
         return
     try:
@@ -146,23 +147,23 @@ def _failed(
         )
         for each in rest:
             request = read_request(each, batch.endpoint, limit)
-            yield _shown(batch, each.number, request.custom_id, error=(code, message)), code
+            yield _result(batch, each.number, request.custom_id, error=(code, message)), code
     except (FileNotFoundError, LineInvalid):
-        return  # The disk lost the input; `errors` of the batch say so.
+        return  # The input was lost from the disk; `errors` of the batch has the reason.
 
 
 def _answer(batch: Batch, line: BatchLine) -> dict[str, Any]:
     if not line.status:
-        return _shown(batch, line.number, line.custom_id, error=(line.error, line.message))
+        return _result(batch, line.number, line.custom_id, error=(line.error, line.message))
     response = {
         "status_code": line.status,
         "request_id": line.request_id,
         "body": json.loads(line.body),
     }
-    return _shown(batch, line.number, line.custom_id, response=response)
+    return _result(batch, line.number, line.custom_id, response=response)
 
 
-def _shown(
+def _result(
     batch: Batch,
     number: int,
     custom_id: str,

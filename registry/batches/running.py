@@ -1,7 +1,7 @@
 """Steps of a running batch, each one transaction under the runner's claim.
 
-A claim has a fence, which every step compares under the batch's lock: a runner whose lease has run
-out, and whose batch another one has taken, changes nothing any more.
+A claim has a fence, which every step compares under the batch's lock, so that a runner whose lease
+expired cannot change a batch that another runner has taken.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from registry.batches.states import BATCH_STATES, OPEN, batch_move
 from registry.files.content import content_path
 from registry.files.room import room_check
 
-# A batch whose runner has died goes on with another one after this.
+# Time after which another runner takes the batch of a dead runner.
 LEASE = timedelta(seconds=30)
-# Batches of one department that run at a time, so that others get their turn.
+# Maximum running batches of one department, so that others get their turn.
 AT_ONCE_OF_DEPARTMENT = 4
 _GATEWAY = "gateway"
-# Bytes of an output line besides the answer, roughly.
+# Approximate bytes of an output line besides the answer.
 _AROUND_ANSWER = 300
 
 
@@ -37,7 +37,7 @@ class ClaimLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One runner's hold of a batch."""
+    """One runner's claim on a batch."""
 
     batch_id: str
     fence: int
@@ -45,7 +45,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A line that is to be asked now, and its request's ID. `engine_failures` as of `BatchLine`."""
+    """A line to run now, and its request's ID. `engine_failures` is as in `BatchLine`."""
 
     number: int
     request_id: str
@@ -55,7 +55,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """End of a line: an answer with its HTTP status, or an error without one. `body` is JSON."""
+    """Result of a line: an answer with its HTTP status, or an error without. `body` is JSON."""
 
     status: int = 0
     body: str = ""
@@ -65,19 +65,19 @@ class LineResult:
 
 
 def gateway_principal() -> Principal:
-    """Return the actor of what a batch does by itself."""
+    """Return the actor of a batch's automatic changes."""
     return service_principal(_GATEWAY)
 
 
 def line_request_id(batch_id: str, number: int, attempt: int) -> str:
-    """Return the ID of an attempt's request, the same whichever process asks."""
+    """Return the request ID of an attempt, which is the same in all processes."""
     digest = hashlib.sha256(f"{batch_id}:{number}:{attempt}".encode()).hexdigest()
     return f"req_{digest[:32]}"
 
 
 @transaction.atomic
 def batch_claim() -> tuple[Batch, Claim] | None:
-    """Take the oldest batch without a runner; None if there is none."""
+    """Claim the oldest batch without a runner; return None if all have runners."""
     now = timezone.now()
     running = Batch.objects.filter(state__in=OPEN, lease_until__gt=now)
     busy = (
@@ -112,23 +112,23 @@ def claimed(claim: Claim) -> Batch:
 
 
 def batch_renew(claim: Claim) -> None:
-    """Keep the claim. Raises ClaimLost."""
-    kept = Batch.objects.filter(pk=claim.batch_id, fence=claim.fence, state__in=OPEN)
-    if not kept.update(lease_until=timezone.now() + LEASE):
+    """Renew the claim's lease. Raises ClaimLost."""
+    rows = Batch.objects.filter(pk=claim.batch_id, fence=claim.fence, state__in=OPEN)
+    if not rows.update(lease_until=timezone.now() + LEASE):
         raise ClaimLost(claim.batch_id)
 
 
 def batch_release(claim: Claim) -> None:
-    """Let another runner take the batch at once."""
+    """End the claim, so that another runner can take the batch immediately."""
     Batch.objects.filter(pk=claim.batch_id, fence=claim.fence).update(lease_until=None)
 
 
 @transaction.atomic
 def batch_begin(*, claim: Claim, total: int, model: str) -> Batch:
-    """Let the lines of a validated batch run; a batch that was canceled meanwhile stays so.
+    """Start a validated batch, unless it was canceled meanwhile.
 
     Raises:
-        ClaimLost: another runner has it.
+        ClaimLost: another runner has the batch.
     """
     batch = claimed(claim)
     if batch.state == BatchState.VALIDATING:
@@ -146,7 +146,7 @@ def batch_begin(*, claim: Claim, total: int, model: str) -> Batch:
 
 @transaction.atomic
 def batch_reject(*, claim: Claim, faults: Sequence[Fault]) -> None:
-    """Fail a batch whose input is not valid; nothing of it has run. Raises ClaimLost."""
+    """Fail a batch with invalid input before any line runs. Raises ClaimLost."""
     batch = claimed(claim)
     if batch.state != BatchState.VALIDATING:
         return
@@ -163,16 +163,15 @@ def batch_reject(*, claim: Claim, faults: Sequence[Fault]) -> None:
 
 @transaction.atomic
 def line_take(*, claim: Claim, limit: int) -> Taken | None:
-    """Start the next line: one that was given back, or the next of the input.
+    """Start the next line: one that was given back, or the next line of the input.
 
-    Returns None when no more lines are to be started: all are, or the batch is canceled or over
-    its time.
+    Returns None if no more lines may start: all have started, or the batch is canceled or expired.
 
     Raises:
         ClaimLost: another runner has the batch.
-        FileNotFoundError: the input's content is gone.
-        LineInvalid: the input differs from what was validated.
-        NoRoom: the department has no room for a further answer.
+        FileNotFoundError: the input's content does not exist.
+        LineInvalid: the input differs from the validated input.
+        NoRoom: the department has no space for another answer.
     """
     batch = claimed(claim)
     if batch.state != BatchState.IN_PROGRESS or batch.expires_at <= timezone.now():
@@ -214,8 +213,8 @@ def line_take(*, claim: Claim, limit: int) -> Taken | None:
 
 @transaction.atomic
 def line_give_back(*, claim: Claim, number: int, engine_failed: bool = False) -> None:
-    """Let a line be asked again, whose last request cost nothing; `engine_failed` if its worker
-    could not answer it. Raises ClaimLost.
+    """Return a line whose last request cost nothing to the waiting lines; `engine_failed` if its
+    worker could not answer. Raises ClaimLost.
     """
     batch = claimed(claim)
     batch.lines.filter(number=number, state=LineState.RUNNING).update(
@@ -225,7 +224,7 @@ def line_give_back(*, claim: Claim, number: int, engine_failed: bool = False) ->
 
 @transaction.atomic
 def line_finish(*, claim: Claim, number: int, result: LineResult) -> None:
-    """Record the one result of a line. Raises ClaimLost."""
+    """Record the final result of a line. Raises ClaimLost."""
     batch = claimed(claim)
     done = batch.lines.filter(number=number, state=LineState.RUNNING).update(
         state=LineState.DONE,
@@ -245,7 +244,7 @@ def line_finish(*, claim: Claim, number: int, result: LineResult) -> None:
 
 
 def lines_interrupted(claim: Claim) -> list[BatchLine]:
-    """Return the lines that were running when the runner before this one ended."""
+    """Return the lines that were running when the previous runner ended."""
     return list(
         BatchLine.objects.filter(batch_id=claim.batch_id, state=LineState.RUNNING).order_by(
             "number"
@@ -257,14 +256,14 @@ def lines_interrupted(claim: Claim) -> list[BatchLine]:
 def batch_finalize(
     *, claim: Claim, ending: BatchState | None = None, faults: Sequence[Fault] = ()
 ) -> BatchState:
-    """Begin to write a batch's files, and return the state that it ends in.
+    """Move a batch to the writing of its files, and return the state in which it will end.
 
     Args:
-        ending: the end of one that no more lines are started of; None lets the batch decide.
-        faults: why it ends early.
+        ending: the final state; None to derive it from the batch's progress.
+        faults: the reasons of an early end.
 
     Raises:
-        ClaimLost: another runner has it.
+        ClaimLost: another runner has the batch.
     """
     batch = claimed(claim)
     if batch.state == BatchState.CANCELLING:
@@ -272,10 +271,10 @@ def batch_finalize(
     if batch.state == BatchState.FINALIZING:
         return BatchState(batch.ending)
     if ending is None:
-        over = batch.expires_at <= timezone.now() and batch.completed + batch.failed < max(
+        expired = batch.expires_at <= timezone.now() and batch.completed + batch.failed < max(
             1, batch.total
         )
-        ending = BatchState.EXPIRED if over else BatchState.COMPLETED
+        ending = BatchState.EXPIRED if expired else BatchState.COMPLETED
     batch.ending = ending
     batch.errors = [fault.to_json() for fault in faults]
     with background(batch.pk, gateway_principal()):

@@ -1,4 +1,4 @@
-"""Input about batches."""
+"""Input schemas of batches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from registry.batches.models import BatchState
 
 
 class BatchFilter(Filter):
-    """Filters of the list."""
+    """Filters of the list of batches."""
 
     state: BatchState | None = None

@@ -1,4 +1,4 @@
-"""Reading batches."""
+"""Queries for batches."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from registry.files.selectors import Page, page_after
 
 
 class BatchUnknown(NotFound):
-    """No such batch, or not one that the caller may know of."""
+    """The batch does not exist, or the caller may not know of it."""
 
     code = "batch_not_found"
 
 
 def batches_visible_to(actor: Principal, sender: str = "") -> QuerySet[Batch]:
-    """Return the batches that `actor` may see, the newest first; those of one key alone
-    if `sender`, its public ID, is given.
+    """Return the batches that `actor` may see, the newest first; with `sender`, the public ID of a
+    key, only the batches of that key.
     """
     rows = Batch.objects.select_related("department")
     if sender:
@@ -35,21 +35,21 @@ def batch_get(*, actor: Principal, id: str, sender: str = "") -> Batch:  # noqa:
     """Return a batch; `sender` as for `batches_visible_to`.
 
     Raises:
-        BatchUnknown: there is none, or `actor` may not see it.
+        BatchUnknown: the batch does not exist, or `actor` may not see it.
     """
-    # PostgreSQL takes no NUL, not even to compare.
-    found = None if "\0" in id else batches_visible_to(actor, sender).filter(pk=id[:64]).first()
-    if found is None:
+    # PostgreSQL rejects NUL even in comparisons.
+    batch = None if "\0" in id else batches_visible_to(actor, sender).filter(pk=id[:64]).first()
+    if batch is None:
         raise BatchUnknown(f"Batch {id[:64]!r} does not exist, or belongs to another department.")
-    return found
+    return batch
 
 
 def batch_list(*, actor: Principal, sender: str = "", after: str = "", limit: int) -> Page:
-    """Return up to `limit` batches that follow the one of the ID `after`, the newest first;
+    """Return up to `limit` batches that follow the batch with the ID `after`, the newest first;
     `sender` as for `batches_visible_to`.
 
     Raises:
-        InvalidInput: there is no batch `after`.
+        InvalidInput: the batch `after` does not exist.
     """
     return page_after(
         batches_visible_to(actor, sender), after=after, limit=limit, newest_first=True
@@ -57,7 +57,7 @@ def batch_list(*, actor: Principal, sender: str = "", after: str = "", limit: in
 
 
 def batch_failures(batch: Batch) -> list[tuple[str, int]]:
-    """Return how many lines failed with each code, the most frequent first."""
+    """Return the number of failed lines by code, the most frequent first."""
     if batch.ended_at is None:
         lines = batch.lines.filter(state=LineState.DONE).exclude(error="")
         counts = dict(lines.values_list("error").annotate(count=Count("pk")))
@@ -67,7 +67,7 @@ def batch_failures(batch: Batch) -> list[tuple[str, int]]:
 
 
 def batch_moments(batch: Batch) -> list[tuple[str, datetime]]:
-    """Return the states that a batch has reached, in words, and when, the first one first."""
+    """Return the labels of the states that a batch has reached, with times, in order of time."""
     reached = [(batch.created_at, BatchState.VALIDATING)]
     reached += [
         (datetime.fromtimestamp(seconds, UTC), BatchState(state))
@@ -77,7 +77,7 @@ def batch_moments(batch: Batch) -> list[tuple[str, datetime]]:
 
 
 def batch_shown(batch: Batch) -> dict[str, Any]:
-    """Return the batch in OpenAI's shape."""
+    """Return the batch in OpenAI's format."""
     reached = batch.reached
     errors = {"object": "list", "data": batch.errors} if batch.errors else None
     moments = {

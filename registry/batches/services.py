@@ -1,4 +1,4 @@
-"""Create batches, cancel them, and delete what ended long ago."""
+"""Services for batches: create, cancel, and delete old ones."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from registry.files.room import FILES_OF_BATCH, room_take
 from registry.files.selectors import file_get
 from registry.validation import storable_json
 
-# A batch that is not done by then is expired.
+# Time after which an unfinished batch expires.
 WINDOW = timedelta(hours=24)
-# After its end, the row of a batch is kept so long.
+# Retention of a batch's row after its end.
 _KEPT = timedelta(days=90)
 _PURGED_AT_ONCE = 500
 
 
 def batch_resource(batch: Batch) -> Resource:
-    """Return what policy decisions see of a batch."""
+    """Return a batch as a resource of policy decisions."""
     return Resource(
         type="batch",
         id=batch.pk,
@@ -61,23 +61,23 @@ def batch_create(
     """Create a batch, which a gateway then validates and runs.
 
     Args:
-        sender: public ID of the key that every line is asked with.
-        client_address: the address that the key is presented from.
-        classification: the one declared for the data of all lines; that of the input counts if it
-            is higher.
+        sender: public ID of the key for all lines' requests.
+        client_address: the address of the key's caller.
+        classification: the declared classification of all lines' data; the input's classification
+            counts if it is higher.
         input_file: ID of a file of the department.
-        narrowed: the key is restricted to deployments, and uses files of its own alone.
+        narrowed: the key is restricted to deployments, and may use only its own files.
         outputs_expire_s: seconds until the batch's files are deleted; None for the default.
 
     Raises:
-        FileUnknown: there is no such file.
+        FileUnknown: the file does not exist.
         InvalidInput: the endpoint or a bound is wrong.
-        NotPermitted: the policy forbids it.
-        NoRoom: the department has as many files, or bytes, as it may.
-        WrongState: the department has as many batches under way as it may.
+        NotPermitted: the policy denies it.
+        NoRoom: the department has reached its limit of files or bytes.
+        WrongState: the department has reached its limit of open batches.
     """
-    found = file_get(actor=actor, id=input_file, sender=sender if narrowed else "")
-    classification = max(classification, found.classification, key=CLASSIFICATIONS.index)
+    source = file_get(actor=actor, id=input_file, sender=sender if narrowed else "")
+    classification = max(classification, source.classification, key=CLASSIFICATIONS.index)
     resource = Resource(
         type="batch",
         department=department.slug,
@@ -90,18 +90,18 @@ def batch_create(
             fields={"endpoint": [f"One of {', '.join(ENDPOINTS)}."]},
         )
     if outputs_expire_s is not None and not LEAST_S <= outputs_expire_s <= MOST_S:
-        raise InvalidInput(f"output_expires_after is from {LEAST_S:,} to {MOST_S:,} seconds.")
+        raise InvalidInput(f"output_expires_after must be {LEAST_S:,} to {MOST_S:,} seconds.")
     if storable_json(metadata) != metadata:
         raise InvalidInput("metadata contains a NUL character.", fields={"metadata": ["No NUL."]})
-    if found.purpose != FilePurpose.BATCH:
-        raise InvalidInput(f"File {found.pk} is the output of a batch; upload an input.")
-    # Held until the batch is there, so that no deletion falls between.
-    if not StoredFile.objects.select_for_update().filter(pk=found.pk).exists():
+    if source.purpose != FilePurpose.BATCH:
+        raise InvalidInput(f"File {source.pk} is the output of a batch; upload an input.")
+    # Lock the file until the batch exists, so that it cannot be deleted in between.
+    if not StoredFile.objects.select_for_update().filter(pk=source.pk).exists():
         file_get(actor=actor, id=input_file)
     lock(f"batches:{department.pk}")
     if Batch.objects.filter(department=department, state__in=OPEN).count() >= OPEN_MAX:
         raise WrongState(
-            f"Department {department.slug} has {OPEN_MAX} batches under way, which is the most.",
+            f"Department {department.slug} has {OPEN_MAX} open batches, which is the maximum.",
             code="too_many_batches",
             hint="Wait until some have ended, or cancel some.",
         )
@@ -114,7 +114,7 @@ def batch_create(
         key_name=key_name,
         client_address=client_address,
         classification=classification,
-        input_file=found.pk,
+        input_file=source.pk,
         endpoint=endpoint,
         metadata=dict(metadata),
         outputs_expire_s=outputs_expire_s,
@@ -125,7 +125,7 @@ def batch_create(
         action=Action.BATCH_CREATE,
         subject=batch_subject(batch),
         department=department.slug,
-        data={"endpoint": endpoint, "input": found.pk, "sha256": found.sha256},
+        data={"endpoint": endpoint, "input": source.pk, "sha256": source.sha256},
         decision=decision,
     )
     return batch
@@ -133,12 +133,12 @@ def batch_create(
 
 @transaction.atomic
 def batch_cancel(*, actor: Principal, id: str, sender: str = "") -> Batch:  # noqa: A002
-    """Start no more lines of a batch; its files hold what has run. Again changes nothing. `sender`
-    as for `batches_visible_to`.
+    """Cancel a batch: its remaining lines do not start, and its files have the results so far.
+    Idempotent. `sender` as for `batches_visible_to`.
 
     Raises:
-        NotFound: there is none that the actor may know of.
-        NotPermitted: the policy forbids it.
+        NotFound: the batch does not exist, or the actor may not know of it.
+        NotPermitted: the policy denies it.
         WrongState: it has ended, or its files are being written.
     """
     batch_get(actor=actor, id=id, sender=sender)
@@ -150,7 +150,7 @@ def batch_cancel(*, actor: Principal, id: str, sender: str = "") -> Batch:  # no
 
 
 def batches_purge_due() -> int:
-    """Delete the rows of batches that ended long ago; return how many. For the controller."""
+    """Delete the rows of batches that ended long ago; return their number. For the controller."""
     controller = service_principal("controller")
     with transaction.atomic(), background("batches", controller):
         due = Batch.objects.filter(ended_at__lt=timezone.now() - _KEPT)

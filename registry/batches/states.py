@@ -1,4 +1,4 @@
-"""Transitions of a batch."""
+"""State transitions of batches."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _VERBS: dict[BatchState, str] = {
 
 
 def batch_subject(batch: Batch) -> Subject:
-    """Return the batch as the audit log names it."""
+    """Return the batch as a subject of audit events."""
     return Subject("batch", batch.pk, str(batch))
 
 
@@ -64,7 +64,7 @@ def batch_move(
     data: Mapping[str, Any] | None = None,
     decision: Authorization | None = None,
 ) -> None:
-    """Move a locked batch, save it with `fields`, and record the event.
+    """Change the state of a locked batch, save it with `fields`, and record the event.
 
     Raises:
         WrongState: the table does not allow it.

@@ -1,8 +1,8 @@
-"""The catalog of tasks, found under the entry-point group `assay.tasks`.
+"""The catalog of tasks, discovered by the entry-point group `assay.tasks`.
 
-The tasks in `tasks/` and those of other packages come through the same door
-(`registry.catalog.discovery`). A plug-in that cannot be used makes its task unavailable, with the
-reason, and nothing else.
+The tasks in `tasks/` and those of other packages are discovered in the same way
+(`registry.catalog.discovery`). A plug-in that cannot be used makes only its own task unavailable,
+with the reason.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from registry.catalog.declaration import Metric, Recipe, RowKind, Task
 from registry.catalog.discovery import GROUP as GROUP
 from registry.catalog.discovery import Discovered, Entry, PathCheck, Refused
 
-# Reentrant, so that a module that looks at the catalog while it is imported is refused.
+# Reentrant: a module that reads the catalog during its own import gets an error, not a deadlock.
 _lock = threading.RLock()
 _answered: list[PathCheck] = []
 
 
 class _Catalog(Mapping[str, Task]):
-    """Tasks by name, loaded at the first look."""
+    """Tasks by name, loaded on first access."""
 
     def __getitem__(self, name: str) -> Task:
         return discovered().tasks[name]
@@ -41,9 +41,9 @@ TASKS: Mapping[str, Task] = _Catalog()
 
 
 def paths_answered_by(check: PathCheck) -> None:
-    """Have `check` keep tasks of other packages from the paths that this process answers itself.
+    """Set the check that denies tasks of other packages the paths that this process itself answers.
 
-    Call it before anything looks at a task; else all are looked at again.
+    Call it before the first access to a task; otherwise all tasks are discovered again.
     """
     if _answered != [check]:
         _answered[:] = [check]
@@ -51,10 +51,10 @@ def paths_answered_by(check: PathCheck) -> None:
 
 
 def discovered() -> Discovered:
-    """Return all tasks of this process, and what was left out. The first call tries plug-ins.
+    """Return all tasks of this process, and those left out. The first call tries the plug-ins.
 
     Raises:
-        RuntimeError: the module of a declaration called it while it was imported.
+        RuntimeError: the module of a declaration called this function during its import.
     """
     with _lock:
         discovery.refuse_while_importing()
@@ -67,7 +67,7 @@ def _discovered() -> Discovered:
 
 
 def task_code(name: str) -> TaskCode | None:
-    """Return the code of a task as this process has it; None of one that cannot be used here."""
+    """Return the code of a task in this process; None if the task cannot be used here."""
     discovered()
     return CODES.get(name)
 
@@ -88,12 +88,12 @@ def unavailable_tasks() -> dict[str, str]:
 
 
 def refused_entries() -> list[Refused]:
-    """Return every entry point that is left out, also those whose name another package serves."""
+    """Return every entry point that is left out, even if another package provides its name."""
     return discovered().refused
 
 
 def unavailable_reason(name: str) -> str:
-    """Return why the task called `name` cannot be used; empty when it can."""
+    """Return the reason why the task called `name` cannot be used; empty if it can."""
     if name in TASKS:
         return ""
     return unavailable_tasks().get(name, "No installed package provides it.")
@@ -101,7 +101,7 @@ def unavailable_reason(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class UnavailableTask:
-    """A registered task whose plug-in cannot be loaded, in the shape in which tasks are listed."""
+    """A registered task whose plug-in cannot be loaded, with the attributes that lists show."""
 
     name: str
     reason: str
@@ -120,7 +120,7 @@ class UnavailableTask:
 
 
 def listed_tasks() -> list[Task | UnavailableTask]:
-    """Return every registered task by name, those that cannot be used too."""
+    """Return every registered task in order of name, including those that cannot be used."""
     listed: dict[str, Task | UnavailableTask] = {
         name: UnavailableTask(name, reason) for name, reason in unavailable_tasks().items()
     }
@@ -129,7 +129,7 @@ def listed_tasks() -> list[Task | UnavailableTask]:
 
 
 def entry_of(name: str) -> Entry | None:
-    """Return the entry point that provides a task, with its distribution. Imports no plug-in."""
+    """Return the entry point of a task, with its distribution, without importing any plug-in."""
     return _claims().get(name)
 
 
@@ -151,11 +151,11 @@ def is_own(name: str) -> bool:
 
 
 def task_alone(name: str) -> Task:
-    """Return the task for which this process works alone, such as a run's: its module may do to the
-    process what it likes, and no other plug-in is looked at.
+    """Return the only task of this process, such as a run's. No other plug-in is loaded, so that it
+    does not matter how the task's module changes the process.
 
     Raises:
-        InvalidInput: no package provides it here, or its module cannot be imported.
+        InvalidInput: no package here provides the task, or its module cannot be imported.
     """
     entry = entry_of(name)
     if entry is None:
@@ -170,7 +170,7 @@ def get_task(name: str) -> Task:
     """Return the task called `name`.
 
     Raises:
-        InvalidInput: there is no such task, or its plug-in cannot be loaded.
+        InvalidInput: the task does not exist, or its plug-in cannot be loaded.
     """
     task = TASKS.get(name)
     if task is not None:
@@ -198,20 +198,20 @@ def _unknown(name: str) -> InvalidInput:
 
 
 def get_row_kind(task: str, name: str) -> RowKind:
-    """Return a task's kind of rows called `name`; the task's own kind when `name` is empty.
+    """Return a task's row kind called `name`; the task's own row kind when `name` is empty.
 
     Raises:
-        InvalidInput: there is no such task or kind, or the task's plug-in cannot be loaded.
+        InvalidInput: the task or kind does not exist, or the task's plug-in cannot be loaded.
     """
     declared = get_task(task)
     try:
         return declared.row_kind(name)
     except KeyError:
-        known = ", ".join(kind.name for kind in declared.row_kinds if kind.name)
+        names = ", ".join(kind.name for kind in declared.row_kinds if kind.name)
         raise InvalidInput(
             f"{declared.title} has no rows called {name[:60]!r}.",
-            hint=f"Leave row_kind empty, or choose one of {known}."
-            if known
+            hint=f"Leave row_kind empty, or choose one of {names}."
+            if names
             else "Leave row_kind empty.",
             fields={"row_kind": ["Not a kind of rows of the task."]},
         ) from None

@@ -1,9 +1,9 @@
 """The code of tasks that other packages provide, as this process runs it.
 
 A process hashes the packages of a task before it imports any of them, and imports them only from
-private copies, whose bytes were hashed while they were written. So what runs is what the digest
-stands for, whatever is installed, added to Python's path or left as bytecode meanwhile; a package
-that is installed later takes effect at the next start. Loads neither Django nor torch.
+private copies, whose bytes were hashed while they were written. So the digest identifies the code
+that runs, even if packages, Python's path or bytecode files change meanwhile; a package that is
+installed later takes effect at the next start. Loads neither Django nor torch.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from registry.catalog.packages import (
 from registry.manifests import CHUNK_BYTES
 
 logger = logging.getLogger(__name__)
-# Of the names of a task's packages, where they are reported.
+# Maximum length of the reported names of a task's packages.
 PACKAGES_MAX = 300
 _ANY = DistributionFinder.Context()
 
 
 @dataclass(frozen=True)
 class TaskCode:
-    """The packages that provide a task and what they require, outside of Assay and its locks: none
-    for Assay's own tasks."""
+    """The packages that provide a task, and their requirements, except Assay and the packages that
+    its locks pin. Empty for Assay's own tasks."""
 
     packages: tuple[Package, ...] = ()
 
@@ -59,7 +59,7 @@ class TaskCode:
 
     @property
     def title(self) -> str:
-        """The packages by name and version, for people."""
+        """The names and versions of the packages, for people."""
         return ", ".join(each.title for each in self.packages) or "no package but Assay"
 
 
@@ -68,9 +68,9 @@ NO_PACKAGES = TaskCode()
 
 
 class PrivateCode(MetaPathFinder):
-    """Finds the modules of tasks' packages in private copies, and nowhere else.
+    """Finder of the modules of tasks' packages; it uses only private copies.
 
-    The first finder of a process. A copy is made when its package is first imported or requested.
+    It is the first finder of a process, and copies a package on the first import or request.
     """
 
     def __init__(self) -> None:
@@ -84,20 +84,20 @@ class PrivateCode(MetaPathFinder):
         self._confined = False
 
     def add(self, package: Package, copy: Path | None = None) -> None:
-        """Take over the imports of a package, none of which was imported yet. `copy` is a private
-        copy that another process has made.
+        """Take over the imports of a package before any of its modules is imported. `copy` is a
+        private copy made by another process.
 
         Raises:
-            CodeUnknown: it was imported already, or has changed since it was added.
+            CodeUnknown: the package was imported already, or has changed since it was added.
         """
         with self._lock:
-            known = self._packages.get(package.name)
-            if known is not None and known.digest != package.digest:
+            registered = self._packages.get(package.name)
+            if registered is not None and registered.digest != package.digest:
                 raise CodeUnknown(
-                    f"{package.name} is not the {known.title} that this process has imported; "
+                    f"{package.name} is not the {registered.title} that this process has imported; "
                     "start it again."
                 )
-            if known is not None:
+            if registered is not None:
                 return
             imported = package.modules & sys.modules.keys()
             for module in imported - own_modules().keys():
@@ -112,11 +112,11 @@ class PrivateCode(MetaPathFinder):
                 self._owners.setdefault(module, []).append(package.name)
             if self not in sys.meta_path:
                 sys.meta_path.insert(0, self)
-            for module in imported:  # A namespace that a package of Assay's locks shares.
+            for module in imported:  # A namespace shared with a package of Assay's locks.
                 sys.modules[module].__path__ = self._shared(module)
 
     def copies_below(self, folder: Path) -> None:
-        """Make the copies below a folder that the caller removes."""
+        """Set the parent folder of all copies; the caller removes it."""
         with self._lock:
             self._parent = folder
 
@@ -134,7 +134,7 @@ class PrivateCode(MetaPathFinder):
         with self._lock:
             if self._root is None:
                 self._root = Path(tempfile.mkdtemp(prefix="assay-code-", dir=self._parent))
-                atexit.register(_removed, self._root, os.getpid())
+                atexit.register(_remove_copies, self._root, os.getpid())
             return self._root
 
     def _copy(self, name: str) -> Path:
@@ -142,13 +142,13 @@ class PrivateCode(MetaPathFinder):
             if name not in self._copies:
                 folder = self.root() / name
                 shutil.rmtree(folder, ignore_errors=True)
-                _copied(self._packages[name], folder)
+                _copy_package(self._packages[name], folder)
                 self._copies[name] = folder
             return self._copies[name]
 
     @contextlib.contextmanager
     def limited(self) -> Iterator[None]:
-        """Let imports of this thread fail that no package of a task requires."""
+        """Let this thread import only modules from packages that a task requires."""
         before = getattr(self._limited, "on", False)
         self._limited.on = True
         try:
@@ -157,16 +157,16 @@ class PrivateCode(MetaPathFinder):
             self._limited.on = before
 
     def confine(self) -> None:
-        """From now on, let the whole process find nothing that no package of a task requires, and
-        processes that it starts find the private copies first."""
+        """From now on, let the whole process import only modules from packages that a task
+        requires, and let its child processes find the private copies first."""
         self._confined = True
         copies = [str(self._copy(name)) for name in self._packages]
         sys.path[:0] = [each for each in copies if each not in sys.path]
         path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
         path[:0] = [each for each in copies if each not in path]
         os.environ["PYTHONPATH"] = os.pathsep.join(path)
-        # It finds everything on Python's path; others, such as that of `six`, find parts of one
-        # package.
+        # PathFinder would find everything on Python's path. Other finders, such as that of `six`,
+        # find parts of one package only.
         with contextlib.suppress(ValueError):
             sys.meta_path.remove(PathFinder)
 
@@ -176,17 +176,17 @@ class PrivateCode(MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """Find a module of a package in its copy; those below it are found by its `__path__`.
+        """Find a package's module in its copy; its `__path__` then leads to the submodules.
 
-        Where imports are limited, any other one is found in Python's standard library, in Assay,
-        and where the packages of its locks are installed: a folder that is added to Python's path
-        hides none of them.
+        Where imports are limited, all other modules come from Python's standard library, from Assay
+        or from the installed packages of its locks, so that a folder added to Python's path cannot
+        hide them.
         """
         limited = self._confined or getattr(self._limited, "on", False)
         if path is not None:
             return PathFinder.find_spec(fullname, path, target) if self._confined else None
         if fullname in self._owners:
-            return self._found(fullname, target)
+            return self._spec_in_copies(fullname, target)
         if not limited or fullname in sys.builtin_module_names:
             return None
         if fullname in sys.stdlib_module_names:
@@ -205,10 +205,10 @@ class PrivateCode(MetaPathFinder):
     def find_distributions(
         self, context: DistributionFinder.Context = _ANY
     ) -> Iterable[Distribution]:
-        """Return what is installed, as the finder does whose place this one has taken."""
+        """Return the installed distributions in place of `PathFinder`, which `confine` removed."""
         return PathFinder.find_distributions(context) if self._confined else ()
 
-    def _found(self, fullname: str, target: ModuleType | None) -> ModuleSpec:
+    def _spec_in_copies(self, fullname: str, target: ModuleType | None) -> ModuleSpec:
         folders = [str(self._copy(name)) for name in self._owners[fullname]]
         spec = PathFinder.find_spec(fullname, folders, target)
         if spec is None:
@@ -225,8 +225,8 @@ class PrivateCode(MetaPathFinder):
         return [str(each / module) for each in folders if (each / module).is_dir()]
 
 
-def _copied(package: Package, target: Path) -> None:
-    """Copy a package's files, hashing what is written. Raises CodeUnknown and OSError."""
+def _copy_package(package: Package, target: Path) -> None:
+    """Copy a package's files and hash the written bytes. Raises CodeUnknown and OSError."""
     target.mkdir(parents=True, mode=0o700)
     for file in package.files:
         copy, digest = target / file.path, hashlib.sha256()
@@ -244,21 +244,21 @@ def _copied(package: Package, target: Path) -> None:
             )
 
 
-def _removed(folder: Path, process: int) -> None:
+def _remove_copies(folder: Path, process: int) -> None:
     if os.getpid() == process:  # A fork uses the copies of its parent.
         shutil.rmtree(folder, ignore_errors=True)
 
 
 CODE = PrivateCode()
-# By task; filled in as tasks are loaded.
+# Code of each loaded task, by the task's name.
 CODES: dict[str, TaskCode] = {}
 
 
 def point_code(point: EntryPoint, distribution: Distribution) -> TaskCode:
-    """Hash the packages that provide a task, before anything of them is imported.
+    """Hash the packages that provide a task before any of their modules is imported.
 
     Raises:
-        CodeUnknown: their files cannot be told, or one was imported already.
+        CodeUnknown: the list of their files is unknown, or one was imported already.
         OSError: a file cannot be read.
     """
     code = TaskCode(packages_of(distribution, point.extras))
@@ -269,10 +269,10 @@ def point_code(point: EntryPoint, distribution: Distribution) -> TaskCode:
 
 
 def code_take(task: Task, code: TaskCode) -> None:
-    """Keep the code of a task that was loaded.
+    """Record the code of a loaded task.
 
     Raises:
-        CodeUnknown: a part of the task is in none of its packages.
+        CodeUnknown: the task names a module that none of its packages contains.
     """
     names = [task.engine, task.runner, *(recipe.train for recipe in task.recipes)]
     if task.evaluation is not None:
@@ -293,17 +293,17 @@ def _check_covered(name: str, code: TaskCode) -> None:
 
 
 def code_enter(packages: Mapping[str, str]) -> str:
-    """Import the packages of a task from copies that another process has made, from now on; return
-    the digest of what they hold. `packages` are the folders of the copies, by name.
+    """Import a task's packages from the copies of another process from now on, and return the
+    digest of their contents. `packages` maps each package to the folder of its copy.
 
     Raises:
-        CodeUnknown: one was imported already, or is another one now.
+        CodeUnknown: a package was imported already, or has changed.
         OSError: a file cannot be read.
     """
-    found = []
+    copied = []
     for name, folder in sorted(packages.items()):
-        found.append(Package(name, "", folder_files(Path(folder))))
-        CODE.add(found[-1], Path(folder))
-    if found:
+        copied.append(Package(name, "", folder_files(Path(folder))))
+        CODE.add(copied[-1], Path(folder))
+    if copied:
         CODE.confine()
-    return TaskCode(tuple(found)).digest
+    return TaskCode(tuple(copied)).digest

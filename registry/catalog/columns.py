@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 _SHA256 = r"^[0-9a-f]{64}$"
 _KIND = "x-assay-media"
-# Marks the schema of a column's type with the kind by which previews and statistics treat it.
+# Schema key of a column type's kind, by which previews and statistics treat the column.
 COLUMN = "x-assay-column"
 
 # A media column holds the SHA-256 of a file's bytes; the file is stored under that name.
@@ -38,16 +38,16 @@ def media_of(row: type[BaseModel], value: dict[str, Any]) -> dict[str, str]:
 
 
 def column_kinds(row: type[BaseModel]) -> dict[str, str]:
-    """Return the kind of each column: that of its media, or the one that its schema is marked with,
-    such as `series`; else its JSON type, such as `string`. Optional columns have their own kind."""
+    """Return each column's kind: the kind of its media, the kind in its schema, such as `series`,
+    or its JSON type, such as `string`. An optional column has the kind of its values."""
     schema = row.model_json_schema()
-    return {name: _kind(given, schema) for name, given in schema["properties"].items()}
+    return {name: _kind(column, schema) for name, column in schema["properties"].items()}
 
 
-def _kind(given: dict[str, Any], schema: dict[str, Any]) -> str:
-    if "$ref" in given:
-        given = schema["$defs"][given["$ref"].rpartition("/")[2]]
-    options = [each for each in given.get("anyOf", []) if each.get("type") != "null"]
+def _kind(column: dict[str, Any], schema: dict[str, Any]) -> str:
+    if "$ref" in column:
+        column = schema["$defs"][column["$ref"].rpartition("/")[2]]
+    options = [each for each in column.get("anyOf", []) if each.get("type") != "null"]
     if len(options) == 1:
         return _kind(options[0], schema)
-    return str(given.get(_KIND) or given.get(COLUMN) or given.get("type", "value"))
+    return str(column.get(_KIND) or column.get(COLUMN) or column.get("type", "value"))

@@ -1,4 +1,4 @@
-"""Requests that continue a stored response, or are stored. Loads neither Django nor torch."""
+"""Requests that continue or create a stored response. Loads neither Django nor torch."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ Item = Mapping[str, Any]
 
 
 class StoredRenderer(Protocol):
-    """Renderer of a response that is stored under `id`. `ended` is the response once it is
-    complete."""
+    """Renderer of a response stored under `id`. `ended` is the response once it is complete."""
 
     id: str
     ended: dict[str, Any] | None
 
     def begun(self) -> dict[str, Any]:
-        """Return the response before there is any of its answer."""
+        """Return the response before its answer begins."""
 
     def forgo(self) -> None:
-        """State in the response that it is not stored."""
+        """Mark the response as not stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation(Generic[Plan]):
     """Part of a plan whose request may be stored, or continues a stored response.
 
-    `previous` is the ID of the response that it continues; `store` is the caller's wish, None where
-    the department's retention decides. `items` are the input items that the request adds.
+    `previous` is the ID of the stored response; `store` is the caller's choice, None to leave it to
+    the department's retention. `items` are the input items that the request adds.
     `plan_with(earlier, stored)` returns the plan after the earlier items of the conversation; it
     raises RequestInvalid. The renderers of these plans are `StoredRenderer`.
     """

@@ -15,7 +15,7 @@ def read_image_url(url: str, param: str) -> MediaInput:
     """Return the image that a `data:` URL holds; `param` names the field in errors.
 
     Raises:
-        RequestInvalid: it is another kind of URL, or is not base64.
+        RequestInvalid: it is not an image in a `data:` URL, or is not base64.
     """
     if url[:5].lower() != "data:":
         raise RequestInvalid(
@@ -34,7 +34,7 @@ def read_image_url(url: str, param: str) -> MediaInput:
 
 
 def read_image_text(text: str, param: str) -> MediaInput:
-    """Return an image given as a `data:` URL or as plain base64. Raises RequestInvalid."""
+    """Return the image in a `data:` URL or in plain base64. Raises RequestInvalid."""
     if ":" in text[:16]:
         return read_image_url(text, param)
     return MediaInput("image", decoded(text, param), param)

@@ -1,4 +1,4 @@
-"""The declaration of a task: everything that the rest of the platform knows about it.
+"""Declaration of a task: everything that the rest of the platform knows about it.
 
 A task is one folder with a `TASK` of type `Task`, registered under the entry-point group
 `assay.tasks`. This module and those it imports load neither Django nor torch, so that gateway,
@@ -21,13 +21,13 @@ from registry.catalog.inputs import Inputs, NoOptions, Options
 
 # Version of the interface of plug-ins (`assay.plugins`), raised when a plug-in may have to change.
 INTERFACE = 1
-# The two engines that carry all tasks.
+# The two engines that run all tasks.
 BATCH = "workers.engines.batch_engine:BatchEngine"
 GENERATION = "workers.engines.generation:GenerationEngine"
 
 
 class Modality(StrEnum):
-    """A kind of input or output, as people and previews see it."""
+    """A kind of input or output."""
 
     TEXT = "text"
     MESSAGES = "messages"
@@ -45,7 +45,7 @@ class Modality(StrEnum):
 
 
 class Family(StrEnum):
-    """A family of foundation models, as people look for them. Its value is shown."""
+    """A family of foundation models, by which people browse. The portal shows its value."""
 
     LANGUAGE = "Language"
     VISION = "Vision"
@@ -60,8 +60,8 @@ class Family(StrEnum):
 class Metric:
     """One measured number.
 
-    `higher_is_better` decides the direction of a gate. A `proportion` is a share of the rows, each
-    of which is right or wrong.
+    `higher_is_better` decides the direction of a gate. A `proportion` is the share of rows that are
+    right.
     """
 
     name: str
@@ -76,13 +76,13 @@ class RowKind:
     """One kind of dataset rows.
 
     Attributes:
-        name: Names it in the API; empty for the kind that the task itself declares.
-        title: Shown to people, such as "preference pairs".
+        name: Name in the API; empty for the task's own kind.
+        title: Name for people, such as "preference pairs".
         row: Schema of one row. A column of media has the type `ImageFile` or `AudioFile`
             (`registry.catalog.columns`).
-        row_input: The part of a row that a model sees, as text (media: their SHA-256). Two rows
-            with the same input in training and test data are a leak.
-        examples: Valid rows, to see and to copy.
+        row_input: Returns the part of a row that a model gets, as text (for media, their SHA-256).
+            The same input in training and test data is a leak.
+        examples: Valid rows, to read and to copy.
     """
 
     name: str
@@ -94,14 +94,14 @@ class RowKind:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One way to train a version.
+    """A method of training a version.
 
     `makes` is the kind of version (`full`, `adapter`). `train` is the dotted name of
-    `(TrainingRequest, Progress) -> TrainingResult`. `hyperparameters` is the one schema of its
-    settings: forms, API, validation and the training process all use it. `bases` names the tasks
-    whose models it can start from; its own task when empty. `row_kind` names the kind of rows that
-    it learns from; those of the task itself when empty. Several processes, on several devices and
-    machines, can share the work of a `distributed` recipe.
+    `(TrainingRequest, Progress) -> TrainingResult`. `hyperparameters` is the schema of the settings
+    that forms, API, validation and the training process share. `bases` names the tasks whose models
+    it can start from; empty for its own task. `row_kind` names the kind of its training rows; empty
+    for the task's own kind. Several processes, on several devices and machines, can share the work
+    of a `distributed` recipe.
     """
 
     method: str
@@ -121,9 +121,9 @@ class Evaluation:
     `request` turns a dataset row into the inputs and options of one inference request. `score` is
     the dotted name of `(ScoreRequest) -> EvaluationResult`: it gets rows and the runner's results
     and computes the metrics, baselines, slices and samples. With `uses_training_rows` it also
-    gets the rows that the version was trained on, to fit a baseline to them. `judge` names a task
-    whose newest trusted model reads the answers for the score, such as speech recognition for
-    speech; the evaluation records which version that was.
+    gets the version's training rows, to fit a baseline. `judge` names a task whose newest trusted
+    model reads the answers for the score, such as speech recognition for speech; the evaluation
+    records the judge's version.
     """
 
     score: str
@@ -141,13 +141,13 @@ class Playground:
     Attributes:
         body: JSON template of a request. `$model`, `$text`, `$numbers`, `$lines` and `$messages`
             stand for the deployment, the text field, the numbers in it, the lines of the second
-            field and the conversation, `$file` and `$file_url` for the chosen file in base64 and as
-            a `data:` URL, `$lines_text` for the second field as one text, `$table` for a form with
-            a field for each feature that the model lists. None when the file is itself the body.
-        path: Where it is sent, `{model}` standing for the deployment; the main endpoint when empty.
+            field and the conversation; `$file` and `$file_url` for the chosen file in base64 and as
+            a `data:` URL; `$lines_text` for the second field as one text; `$table` for a form with
+            a field for each feature of the model. None when the file itself is the body.
+        path: Path of the request, `{model}` for the deployment; empty for the main endpoint.
         text: First content of the text field.
         lines: First content of the second field.
-        lines_label: Label of the second field; empty when there is none.
+        lines_label: Label of the second field; empty for a form without one.
     """
 
     body: Mapping[str, Any] | None
@@ -162,33 +162,33 @@ class Task:
     """One kind of work that a model does.
 
     Attributes:
-        interface: Version of `assay.plugins` that it was written for, as a number: what `INTERFACE`
-            was then.
-        name: Hugging Face's name for it, such as `image-classification`.
-        title: Shown to people.
+        interface: Version of `assay.plugins` for which the task was written, as a number: the value
+            of `INTERFACE` at that time.
+        name: Hugging Face's name of the task, such as `image-classification`.
+        title: Name for people.
         description: One sentence for people.
         modality: The main input, for access rules: `text`, `image`, `audio`, …
-        family: Where people find it.
-        inputs: What a request holds.
-        outputs: What an answer holds.
+        family: The family under which people find the task.
+        inputs: Modalities of a request.
+        outputs: Modalities of an answer.
         architectures: Class names that intake accepts in `config.json`, or in `model_index.json`.
         components: Classes that a `model_index.json` may name for its parts, as `library.Class`.
         engine: Dotted name of the engine: `BATCH` or `GENERATION`.
         runner: Dotted name of the runner that the batch engine drives; empty for generation.
-        unit: What its requests are metered in.
-        input_schema: Typed inputs of one request, as engine and runner get them.
+        unit: Unit in which its requests are metered.
+        input_schema: Typed inputs of one request, for engine and runner.
         option_schema: Typed settings of one request.
         result_type: Type of one result, as the runner's `split` returns it; None for text.
-        endpoints: Where applications reach it; the first one is its main endpoint.
-        sample: A request body that works, for examples.
-        playground: How the playground asks; None leaves the task out of it.
-        row, row_input, examples: The rows that it is trained and measured on, as in `RowKind`.
-        other_rows: Further kinds of rows, for recipes that learn from others.
-        recipes: Ways to train it, the default first; empty when it is not trained here.
-        evaluation: How it is measured; None when it is not.
-        feedback_row: Makes the row that teaches an answer, a text or label, for the inputs of one
-            request; raises ValueError when none can be made. The answer has the spaces around it
-            that were sent. None: feedback makes no rows.
+        endpoints: Paths for applications; the first one is the main endpoint.
+        sample: A valid request body, for examples.
+        playground: Form of the playground; None leaves the task out of it.
+        row, row_input, examples: Its rows for training and evaluation, as in `RowKind`.
+        other_rows: Further kinds of rows, for recipes that name them.
+        recipes: Recipes for training, the default first; empty if it cannot be trained here.
+        evaluation: Measurement of its versions; None if they cannot be evaluated.
+        feedback_row: Returns the training row for the inputs of one request and the right answer, a
+            text or label; raises ValueError for an answer that fits no row. The answer keeps the
+            spaces around it. None if feedback cannot become rows.
     """
 
     interface: int
@@ -220,7 +220,7 @@ class Task:
 
     @property
     def streams_text(self) -> bool:
-        """Return whether it generates text from text, as servers of language models do."""
+        """Return whether the task generates text from text, as language models do."""
         return self.engine == GENERATION and Modality.IMAGE not in self.inputs
 
     @property
@@ -230,18 +230,18 @@ class Task:
 
     @property
     def row_kinds(self) -> tuple[RowKind, ...]:
-        """Every kind of rows, its own first."""
+        """Every kind of rows, the task's own first."""
         own = RowKind("", self.name, self.row, self.row_input, self.examples)
         return (own, *self.other_rows)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The measured numbers; none when the task is not evaluated."""
+        """The metrics of its evaluation; empty without one."""
         return self.evaluation.metrics if self.evaluation else ()
 
     @property
     def primary_metric(self) -> str:
-        """Name of the metric that people look at first; empty when the task is not evaluated."""
+        """Name of the primary metric; empty if the task is not evaluated."""
         return self.evaluation.primary_metric if self.evaluation else ""
 
     def metric(self, name: str) -> Metric:

@@ -1,9 +1,9 @@
-"""Discovery of tasks: which packages register which, and which of them can be used.
+"""Discovery of tasks: the packages that register them, and the tasks that can be used.
 
-Assay's own tasks are imported. Those of other packages are tried in a process first
+Assay's own tasks are imported at once. A separate process first tries those of other packages
 (`registry.catalog.probe`): a module that raises, hangs or ends its process, or a declaration with
-faults, leaves out that task alone. So does a name or a path that two packages claim: the order of
-Python's path decides nothing.
+faults, leaves out only that task. Two packages that claim one name or path are both left out, so
+that the order of Python's path never matters.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _PROBES_AT_ONCE = 4
 
 logger = logging.getLogger(__name__)
 _importing: list[bool] = []
-# In a process that tries one declaration, no other is tried.
+# Set in a process that tries a declaration, so that it does not try others.
 only_own = False
-# Returns what else answers a path, or one with a deployment's name behind it; empty for nothing.
+# Takes a path, and whether a deployment's name follows it; returns its other owner, or "".
 PathCheck = Callable[[str, bool], str]
 
 
@@ -44,21 +44,20 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Name of the task."""
         return self.point.name
 
     @property
     def is_own(self) -> bool:
-        """Return whether the task ships with Assay. A package of that name elsewhere names code of
-        its own."""
+        """Return whether the task ships with Assay. A foreign distribution may also be called
+        `assay`, but its entry point names other modules."""
         module = self.point.value.partition(":")[0].partition(".")[0]
         return self.distribution_name == ASSAY and module in OWN_MODULES
 
     def code(self) -> TaskCode:
-        """Return the packages of the task: none of Assay's own.
+        """Return the packages of the task; none for a task that ships with Assay.
 
         Raises:
-            CodeUnknown: their files cannot be told, or one was imported already.
+            CodeUnknown: the list of their files is unknown, or one was imported already.
             OSError: a file cannot be read.
         """
         if self.is_own or self.distribution is None:
@@ -77,19 +76,19 @@ class Entry:
     @property
     def package(self) -> str:
         """Name and version of the distribution; empty for none."""
-        found = self.distribution
-        return "" if found is None else f"{found.name} {found.version}"
+        dist = self.distribution
+        return "" if dist is None else f"{dist.name} {dist.version}"
 
     @property
     def place(self) -> str:
-        """Name of the distribution and the folder that it is installed in."""
-        found = self.distribution
-        return "no package" if found is None else f"{self.package} in {_folder(found)}"
+        """Name of the distribution, and its installation folder."""
+        dist = self.distribution
+        return "no package" if dist is None else f"{self.package} in {_folder(dist)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An entry point that is left out, and why."""
+    """An entry point that is left out, and its faults."""
 
     entry: Entry
     faults: tuple[Fault, ...]
@@ -102,7 +101,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """Tasks by name, the entry point of each, and what was left out."""
+    """Tasks by name, their entry points, and the entry points that were left out."""
 
     tasks: dict[str, Task] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -119,21 +118,21 @@ class Discovered:
 
 
 def installed() -> list[Entry]:
-    """Return all entry points of the group, Assay's own first. Imports nothing.
+    """Return all entry points of the group, Assay's own first, without importing them.
 
-    `importlib.metadata.entry_points` would pass over a second distribution of the same name.
+    `importlib.metadata.entry_points` would skip a second distribution of the same name.
     """
-    found: dict[tuple[str, str, str, str], Entry] = {}
+    entries: dict[tuple[str, str, str, str], Entry] = {}
     for distribution in distributions():
         for point in distribution.entry_points.select(group=GROUP):
             key = (_folder(distribution), distribution.name, point.name, point.value)
-            found.setdefault(key, Entry(point, distribution))
-    kept = [each for each in found.values() if each.is_own or not only_own]
-    return sorted(kept, key=lambda each: (not each.is_own, each.name))
+            entries.setdefault(key, Entry(point, distribution))
+    usable = [each for each in entries.values() if each.is_own or not only_own]
+    return sorted(usable, key=lambda each: (not each.is_own, each.name))
 
 
 def claims(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Refused]]:
-    """Return the one entry point of each name, and those that are left out. Imports nothing.
+    """Return each name's entry point, and those that are left out, without importing them.
 
     A name belongs to Assay's own task, if there is one. Otherwise it belongs to the one package
     that claims it, and to none if there are several.
@@ -141,13 +140,13 @@ def claims(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Refused]]:
     by_name: defaultdict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_name[entry.name].append(entry)
-    taken: dict[str, Entry] = {}
+    accepted: dict[str, Entry] = {}
     refused = []
     for name, rivals in by_name.items():
         own = next((each for each in rivals if each.is_own), None)
         others = [each for each in rivals if not each.is_own]
         if own is not None:
-            taken[name] = own
+            accepted[name] = own
             refused += [Refused(each, (_own_name(name),)) for each in others]
         elif len(others) > 1:
             places = " and ".join(each.place for each in others)
@@ -165,36 +164,36 @@ def claims(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Refused]]:
             )
             refused.append(Refused(others[0], (fault,)))
         else:
-            taken[name] = others[0]
-    return taken, refused
+            accepted[name] = others[0]
+    return accepted, refused
 
 
 def discover(entries: Iterable[Entry], answered: PathCheck | None = None) -> Discovered:
-    """Return the tasks of these entry points. `answered` knows the paths that are not tasks'."""
-    taken, refused = claims(entries)
-    own = [entry for entry in taken.values() if entry.is_own]
-    found = Discovered(refused=refused)
+    """Return the tasks of these entry points. `answered` returns other owners of a path."""
+    accepted, refused = claims(entries)
+    own = [entry for entry in accepted.values() if entry.is_own]
+    catalog = Discovered(refused=refused)
     with ThreadPoolExecutor(_PROBES_AT_ONCE, "task-probes") as threads:
-        probes = [threads.submit(_tried, entries) for entries in by_package(taken.values())]
+        probes = [threads.submit(_trials, entries) for entries in by_package(accepted.values())]
         for entry in own:
-            _load(found, entry)
+            _load(catalog, entry)
     for entry, faults in (each for probed in probes for each in probed.result()):
         if faults:
-            found.refused.append(Refused(entry, tuple(faults)))
+            catalog.refused.append(Refused(entry, tuple(faults)))
         else:
-            _load(found, entry)
-    _settle_paths(found, answered)
-    _settle_names(found, set(taken))
-    for each in found.refused:
+            _load(catalog, entry)
+    _settle_paths(catalog, answered)
+    _settle_names(catalog, set(accepted))
+    for each in catalog.refused:
         logger.error(
             "Task %s of %s is left out. %s", each.entry.name, each.entry.place, each.reason
         )
-    return found
+    return catalog
 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Mark the time in which a declaration is imported, for `refuse_while_importing`."""
+    """Mark a declaration as being imported, for `refuse_while_importing`."""
     _importing.append(True)
     try:
         yield
@@ -203,18 +202,18 @@ def importing() -> Iterator[None]:
 
 
 def refuse_while_importing() -> None:
-    """Raise RuntimeError while a declaration is imported: no task is known before all are."""
+    """Raise RuntimeError during the import of a declaration: the catalog is not complete yet."""
     if _importing:
         raise RuntimeError("A declaration cannot look at the catalog while it is imported.")
 
 
 def load(entry: Entry) -> Task:
-    """Import a declaration into this process, that of another package from a private copy, and keep
-    its code.
+    """Import a declaration into this process, from a private copy if another package provides it,
+    and record its code.
 
     Raises:
-        ImportError: its code cannot be told, it cannot be imported, or it is none; whatever its
-            module raised is the cause.
+        ImportError: its code is unknown, or it cannot be imported or is not a `Task`; the exception
+            of its module, if any, is the cause.
     """
     try:
         code = entry.code()
@@ -228,23 +227,23 @@ def load(entry: Entry) -> Task:
     except BaseException as error:
         # The code of a plug-in can raise anything, `SystemExit` included.
         raise ImportError(raised(error)) from error
-    raise ImportError(f"{entry.point.value} is no Task.")
+    raise ImportError(f"{entry.point.value} is not a Task.")
 
 
-def _load(found: Discovered, entry: Entry) -> None:
+def _load(catalog: Discovered, entry: Entry) -> None:
     try:
         task = load(entry)
     except ImportError as error:
         logger.exception("Task %s cannot be loaded", entry.name)
         fault = Fault("import", str(error), f"Reinstall or correct {entry.package}.")
-        found.refused.append(Refused(entry, (fault,)))
+        catalog.refused.append(Refused(entry, (fault,)))
     else:
-        found.tasks[entry.name] = task
-        found.entries[entry.name] = entry
+        catalog.tasks[entry.name] = task
+        catalog.entries[entry.name] = entry
 
 
 def by_package(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Return the entry points of other packages, those of one package together."""
+    """Return the entry points of packages other than Assay, grouped by package."""
     packages: defaultdict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         if not entry.is_own:
@@ -257,8 +256,8 @@ def tried_together(
 ) -> Iterator[tuple[Entry, list[Fault]]]:
     """Yield each entry point of one package with the faults that `test` finds.
 
-    One process tests all of them, since it imports for one what the others need too. If it finds
-    anything, a process of its own tests each, so that a fault harms its own task alone.
+    One process tests all of them, because they share most imports. If it finds a fault, one process
+    per entry point repeats the test, so that a fault harms only its own task.
     """
     if len(entries) > 1 and not test(entries):
         yield from ((entry, []) for entry in entries)
@@ -267,12 +266,12 @@ def tried_together(
         yield entry, test([entry])
 
 
-def _tried(entries: Sequence[Entry]) -> list[tuple[Entry, list[Fault]]]:
-    return list(tried_together(entries, _probed))
+def _trials(entries: Sequence[Entry]) -> list[tuple[Entry, list[Fault]]]:
+    return list(tried_together(entries, _probe_faults))
 
 
-def _probed(entries: Sequence[Entry]) -> list[Fault]:
-    """Return the faults that a process finds which imports the copies that this one will."""
+def _probe_faults(entries: Sequence[Entry]) -> list[Fault]:
+    """Return the faults of a trial in a process that imports this process's private copies."""
     try:
         copies = {name: copy for entry in entries for name, copy in entry.copies().items()}
     except (CodeUnknown, OSError) as error:
@@ -280,69 +279,69 @@ def _probed(entries: Sequence[Entry]) -> list[Fault]:
     return probe([entry.point for entry in entries], copies)
 
 
-def _settle_paths(found: Discovered, answered: PathCheck | None) -> None:
-    """Leave out tasks of other packages whose paths something else answers.
+def _settle_paths(catalog: Discovered, answered: PathCheck | None) -> None:
+    """Leave out tasks of other packages whose paths are taken.
 
-    Assay keeps its own paths; of the other packages that claim one of the rest, none gets it.
+    Assay keeps its own paths. If several other packages claim a path, all of them are left out.
     """
     faults: defaultdict[str, list[Fault]] = defaultdict(list)
-    own = [found.tasks[name] for name, entry in found.entries.items() if entry.is_own]
-    # The gateway answers some of them, too, by other methods.
+    own = [catalog.tasks[name] for name, entry in catalog.entries.items() if entry.is_own]
+    # The gateway answers some of these paths, too, for other HTTP methods.
     shared = {endpoint.path for task in own for endpoint in task.endpoints}
-    for name, endpoint in _foreign_endpoints(found):
+    for name, endpoint in _foreign_endpoints(catalog):
         if endpoint.path in shared or answered is None:
             continue
-        if what := answered(endpoint.path, endpoint.named):
-            faults[name].append(_taken_path(name, f"{endpoint.path} is a path of {what}."))
-    _settle_between(found, faults, own=True)
-    _settle_between(found, defaultdict(list), own=False)
+        if owner := answered(endpoint.path, endpoint.named):
+            faults[name].append(_taken_path(name, f"{endpoint.path} is a path of {owner}."))
+    _settle_between(catalog, faults, own=True)
+    _settle_between(catalog, defaultdict(list), own=False)
 
 
-def _settle_between(found: Discovered, faults: dict[str, list[Fault]], *, own: bool) -> None:
-    """Leave out what has faults, and what collides with tasks of Assay (`own`) or of others."""
-    rivals = [name for name, entry in found.entries.items() if entry.is_own is own]
-    for name, endpoint in _foreign_endpoints(found):
+def _settle_between(catalog: Discovered, faults: dict[str, list[Fault]], *, own: bool) -> None:
+    """Leave out tasks with faults, or with the paths of Assay's tasks (`own`) or of others."""
+    rivals = [name for name, entry in catalog.entries.items() if entry.is_own is own]
+    for name, endpoint in _foreign_endpoints(catalog):
         for other in rivals:
-            if other != name and any(_collide(endpoint, e) for e in found.tasks[other].endpoints):
-                said = f"{endpoint.path} already serves {other}."
-                faults[name].append(_taken_path(name, said))
-    _leave_out(found, faults)
+            if other != name and any(_collide(endpoint, e) for e in catalog.tasks[other].endpoints):
+                collision = f"{endpoint.path} already serves {other}."
+                faults[name].append(_taken_path(name, collision))
+    _leave_out(catalog, faults)
 
 
-def _foreign_endpoints(found: Discovered) -> list[tuple[str, Endpoint]]:
-    """Return the endpoints of other packages, each with the name of its task."""
-    foreign = [name for name, entry in found.entries.items() if not entry.is_own]
-    return [(name, endpoint) for name in foreign for endpoint in found.tasks[name].endpoints]
+def _foreign_endpoints(catalog: Discovered) -> list[tuple[str, Endpoint]]:
+    """Return the endpoints of packages other than Assay, each with the name of its task."""
+    foreign = [name for name, entry in catalog.entries.items() if not entry.is_own]
+    return [(name, endpoint) for name in foreign for endpoint in catalog.tasks[name].endpoints]
 
 
 def _taken_path(name: str, what: str) -> Fault:
     return Fault("endpoints", what, f"Use a path of its own, such as /v1/tasks/{name}.")
 
 
-def _settle_names(found: Discovered, known: set[str]) -> None:
-    """Leave out tasks of other packages that refer to tasks which no package provides."""
+def _settle_names(catalog: Discovered, provided: set[str]) -> None:
+    """Leave out tasks of other packages that refer to tasks without a package."""
     faults: defaultdict[str, list[Fault]] = defaultdict(list)
-    for name in [name for name, entry in found.entries.items() if not entry.is_own]:
-        task = found.tasks[name]
-        named = {("recipes", base) for recipe in task.recipes for base in recipe.bases}
+    for name in [name for name, entry in catalog.entries.items() if not entry.is_own]:
+        task = catalog.tasks[name]
+        references = {("recipes", base) for recipe in task.recipes for base in recipe.bases}
         if task.evaluation is not None and task.evaluation.judge:
-            named.add(("evaluation.judge", task.evaluation.judge))
-        for where, other in sorted(named):
-            if other not in known:
-                said = f"No installed package provides the task {other}."
-                faults[name].append(Fault(where, said, "Install it, or name another task."))
-    _leave_out(found, faults)
+            references.add(("evaluation.judge", task.evaluation.judge))
+        for where, other in sorted(references):
+            if other not in provided:
+                missing = f"No installed package provides the task {other}."
+                faults[name].append(Fault(where, missing, "Install it, or name another task."))
+    _leave_out(catalog, faults)
 
 
-def _leave_out(found: Discovered, faults: dict[str, list[Fault]]) -> None:
-    for name, told in faults.items():
-        del found.tasks[name], CODES[name]
-        found.refused.append(Refused(found.entries.pop(name), tuple(told)))
+def _leave_out(catalog: Discovered, faults: dict[str, list[Fault]]) -> None:
+    for name, task_faults in faults.items():
+        del catalog.tasks[name], CODES[name]
+        catalog.refused.append(Refused(catalog.entries.pop(name), tuple(task_faults)))
 
 
 def _collide(one: Endpoint, other: Endpoint) -> bool:
-    """Return whether a request could reach both. Bodies in JSON that name the deployment may share
-    a path: its task decides."""
+    """Return whether a request could reach both endpoints. JSON bodies that name a deployment may
+    share a path, because the deployment determines the task."""
     if one.path == other.path:
         shares = [
             not each.named and each.content_types == ("application/json",) for each in (one, other)
@@ -362,6 +361,6 @@ def _folder(distribution: Distribution) -> str:
 
 
 def _shadowed(distribution: Distribution | None) -> list[str]:
-    """Return Assay's packages into which a distribution installs files."""
+    """Return those of Assay's packages into which a distribution installs files."""
     files = (distribution.files if distribution else None) or ()
     return sorted({each.parts[0] for each in files if len(each.parts) > 1} & OWN_MODULES)

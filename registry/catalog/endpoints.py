@@ -1,7 +1,7 @@
-"""Endpoints of a task: from a request's body to what an engine takes, and back to a response.
+"""Endpoints of a task: from a request's body to an engine's inputs, and from answer to response.
 
-Loads neither Django nor torch. The gateway calls `Endpoint.read` before it decides anything, stores
-the media of the `Plan`, and calls the plan's renderer with the engine's `Answer`.
+Loads neither Django nor torch. The gateway calls `Endpoint.read` before any decision, stores the
+media of the `Plan`, and calls the plan's renderer with the engine's `Answer`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from registry.catalog.grounding import Grounding
 from registry.catalog.inputs import Inputs, NoOptions, Options
 from registry.catalog.requests import Body, invalid
 
-# Everything below these belongs to the gateway. /v2 is Cohere's; all others use /v1.
+# Paths below these belong to the gateway. /v2 is Cohere's; all other APIs use /v1.
 INFERENCE_PATHS = ("/v1/", "/v2/")
 
 
 def dumps(value: Any) -> str:
-    """Return compact JSON. A lone surrogate, which UTF-8 cannot hold, becomes a question mark when
-    it is encoded."""
+    """Return compact JSON. A lone surrogate becomes a question mark when it is encoded as UTF-8."""
     try:
         return to_json(value, inf_nan_mode="constants").decode()
     except (PydanticSerializationError, UnicodeError):
@@ -34,8 +33,7 @@ def dumps(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MediaResult:
-    """Bytes of one media file in `Answer.results`, where the runner returned a
-    `MediaOutput`."""
+    """Bytes of one media file in `Answer.results`, from a runner's `MediaOutput`."""
 
     data: bytes
     content_type: str
@@ -49,10 +47,10 @@ TokenScore = tuple[str, float | None, list[tuple[str, float]]]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """More of one choice of a generated answer.
+    """The next part of one choice of a generated answer.
 
-    `call` is a piece of a tool call: its number in the choice, its name in the first piece, and
-    more of its arguments. `finish` is the reason of the end of one of several choices.
+    `call` is a piece of a tool call: its number in the choice, its name in the first piece, and the
+    next part of its arguments. `finish` is the finish reason of one of several choices.
     """
 
     text: str
@@ -64,7 +62,7 @@ class Piece:
 
 @dataclass(slots=True)
 class Choice:
-    """One choice as it grows. `calls` maps a tool call's number to its name and arguments."""
+    """One growing choice. `calls` maps a tool call's number to its name and arguments."""
 
     index: int = 0
     text: str = ""
@@ -85,10 +83,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The engine's whole answer. `choices` are what was generated; `results` is what a batch runner
-    returned, one entry for each of its items. `units` counts in the unit of the task. `stop` is the
-    stop text that ended the only choice, if the options request it. `cut_inputs` inputs lost
-    `cut_tokens`, as the options say."""
+    """The engine's whole answer. `choices` are the generated answers; `results` are the results of
+    a batch runner, one entry for each item. `units` counts in the unit of the task. `stop` is the
+    stop text that ended the only choice, if the options request it. `cut_tokens` were cut off from
+    `cut_inputs` inputs, as the options allow."""
 
     finish_reason: str
     prompt_tokens: int
@@ -115,21 +113,21 @@ class Rendered:
 
 
 class Renderer(Protocol):
-    """The answer in the endpoint's shape."""
+    """Renderer of an answer in the endpoint's format."""
 
     def whole(self, answer: Answer) -> dict[str, Any] | list[Any] | Rendered:
         """Return the response in one piece.
 
         Raises:
-            RequestInvalid: the request does not fit what was computed.
+            RequestInvalid: the request does not fit the computed answer.
         """
 
 
 class StreamRenderer(Renderer, Protocol):
-    """An answer that can also leave as server-sent events."""
+    """Renderer that can also send an answer as server-sent events."""
 
     def opening(self) -> str:
-        """Return the first event, or nothing."""
+        """Return the first event, or an empty text."""
 
     def delta(self, piece: Piece) -> str:
         """Return the event for a piece."""
@@ -142,11 +140,11 @@ class StreamRenderer(Renderer, Protocol):
 class Plan:
     """One validated request.
 
-    `tokens` and `units` are what to reserve: an estimate of the prompt and the limit of the answer,
-    and the most that the request can cost in the task's unit. `units` 0 stands for `tokens`.
-    With `grounding`, it is the plan of the request without the passages that it asks for.
-    `counts_only`: nothing is generated, so that no tokens are charged. With `conversation`, it is
-    the plan of the request alone, not stored and without what it continues.
+    `tokens` and `units` are reserved from quotas: an estimate of the prompt plus the limit of the
+    answer, and the maximum cost of the request in the task's unit. `units` 0 stands for `tokens`.
+    With `grounding`, this is the plan of the request before its passages are found. `counts_only`:
+    the request generates no answer, so that no tokens are charged. With `conversation`, this is the
+    plan of the request alone, not stored and without the earlier items.
     """
 
     model: str
@@ -164,15 +162,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A path and its reading of a body.
+    """A path, and the function that reads its bodies.
 
     `read(body, request_id, name)` returns the plan, or raises RequestInvalid or pydantic's
-    ValidationError. `name` is the last segment of the path where `named` is true: the deployment,
-    for clients that put it into the URL. Several tasks may declare one path that is not named.
-    `request` is the schema of a body in JSON or of a form, and `summary` one sentence for people:
-    both stand in the API's description.
-    `content_types` are those that it takes; `image/*` stands for every image type. An endpoint that
-    `takes_media` takes bodies as large as a media file may be.
+    ValidationError. If `named`, `name` is the last segment of the path: the deployment, for clients
+    that put it into the URL. Several tasks may declare the same path unless it is `named`.
+    `request` is the schema of a JSON body or form, and `summary` one sentence for people; both
+    appear in the API's description.
+    `content_types` are the accepted types; `image/*` stands for every image type. `takes_media`
+    allows bodies up to the limit of media files.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""The engines that run models, by the names that releases and people use."""
+"""The engines that run models, by their names in releases and for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from registry.catalog.declaration import Task
 
 
 class EngineName(StrEnum):
-    """An engine: our own ones, or a server of another project that a worker supervises."""
+    """Name of an engine: Assay's own, or another project's server that a worker supervises."""
 
     OWN = "own"
     LLAMA_CPP = "llama.cpp"

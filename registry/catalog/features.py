@@ -1,6 +1,6 @@
-"""Tables: the column type of dataset rows that hold named features, and forms for one of them.
+"""Tabular data: the column type of dataset rows with named features, and forms for one row.
 
-One row of a dataset is one record. A feature is a number or a category in every row of it, and a
+A row of a dataset is one record. A feature is either a number or a category in all of its rows; a
 missing value is null. Loads neither Django nor a numerical library.
 """
 
@@ -27,9 +27,9 @@ MAX_FEATURES = 200
 MAX_CATEGORIES = 200
 MAX_NAME = 100
 MAX_TEXT = 200
-# Beyond this, squares leave the range of float32.
+# Larger values have squares outside the range of float32.
 LARGEST = 1e15
-# Possessive, so that a long cell which is no number after all is read once.
+# Possessive, to read a long cell only once even if it turns out not to be a number.
 _NUMBER = re.compile(
     r"[+-]?(\d++\.?\d*+|\.\d++)(e[+-]?\d++)?|[+-]?(nan|inf(inity)?)", re.IGNORECASE
 )
@@ -42,14 +42,14 @@ def checked_value(value: Any) -> Value:
     """Return a number, a category or None; truth values are the categories `true` and `false`.
 
     Raises:
-        ValueError: it is none of these, too large, infinite or not a number.
+        ValueError: the value is of another type, too large, infinite or NaN.
     """
     if value is None:
         return None
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):
-        # Integers may be larger than any float.
+        # Compare first: an integer may be too large for a float.
         if not (-LARGEST <= value <= LARGEST) or not math.isfinite(value):
             raise ValueError(
                 "a number is finite and at most 1e15 in size; a missing value is empty or null"
@@ -83,9 +83,9 @@ def features_column(row: type[BaseModel]) -> str:
 
 
 def cell_value(text: str) -> Value:
-    """Return the value that a cell of a CSV file stands for: nothing, a number or a category.
+    """Return the value of a CSV cell: None, a number or a category.
 
-    A number may be infinite or not a number; `Features` refuses it.
+    A number may be infinite or NaN, which `Features` rejects.
     """
     bare = text.strip()
     if not bare:
@@ -94,14 +94,14 @@ def cell_value(text: str) -> Value:
 
 
 def kind_of(value: Value) -> Kind | None:
-    """Return the kind of feature that has this value; None where the value is missing."""
+    """Return the kind of a feature with this value; None for a missing value."""
     if value is None:
         return None
     return "category" if isinstance(value, str) else "number"
 
 
 class Feature(BaseModel):
-    """One feature that a model takes, as its `config.json` lists it.
+    """One input feature of a model, as listed in its `config.json`.
 
     `example` is a usual value: the median of a number, the most frequent category.
     """
@@ -118,20 +118,20 @@ _FEATURES = TypeAdapter(Annotated[list[Feature], Field(max_length=MAX_FEATURES)]
 
 
 def features_of(config: Mapping[str, Any]) -> list[Feature]:
-    """Return the features that a model's configuration lists, each name once.
+    """Return the features listed in a model's configuration, with unique names.
 
     Raises:
-        ValueError: the list is missing or malformed.
+        ValueError: the list is missing or malformed, or repeats a name.
     """
     try:
-        found = _FEATURES.validate_python(config.get("features"))
+        features = _FEATURES.validate_python(config.get("features"))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))[:100]
         raise ValueError(f"features {where}: {first['msg']}") from error
-    if len({each.name for each in found}) < len(found):
-        raise ValueError("features: a name stands there twice")
-    return found
+    if len({each.name for each in features}) < len(features):
+        raise ValueError("features: the list repeats a name")
+    return features
 
 
 def example_table(features: Sequence[Feature]) -> dict[str, list[Value]]:

@@ -32,29 +32,29 @@ def file_endpoint(
     options: Callable[[Request | None], Options],
     result: Callable[[Any], list[Any]] = list,
 ) -> Endpoint:
-    """Return the endpoint of a task in Hugging Face's shape: a file, raw or as JSON.
+    """Return the endpoint of a task in Hugging Face's format: a file, raw or in JSON.
 
     Args:
-        task: Name of the task, which ends the path.
-        kind: What the file is, and the field of `inputs` that has it.
+        task: Name of the task, the last segment of the path.
+        kind: Kind of the file, and the name of its field in `inputs`.
         inputs: The task's inputs.
-        request: Schema of the JSON around a file.
+        request: Schema of JSON that contains a file.
         summary: One sentence for the API's description.
-        options: Returns the options that a request states; it gets None for a raw file.
+        options: Returns the options in a request; its argument is None for a raw file.
         result: Returns the response for the result of the runner.
     """
 
     def read(body: Body, request_id: str, name: str) -> Plan:
-        file, stated = read_file(body, kind, request)
+        file, parsed = read_file(body, kind, request)
         return Plan(
             model=name,
             inputs=inputs.model_validate({kind: file}),
             renderer=_ResultRenderer(result),
             tokens=0,
             prompt_tokens=0,
-            # The length of a recording is known once it is decoded.
+            # A recording's length is unknown until it is decoded.
             units=0 if kind == "audio" else 1,
-            options=options(stated),
+            options=options(parsed),
         )
 
     return Endpoint(
@@ -70,7 +70,7 @@ def file_endpoint(
 
 @dataclass(frozen=True, slots=True)
 class _ResultRenderer:
-    """The one result, in the endpoint's shape."""
+    """Renderer of the only result in the endpoint's format."""
 
     result: Callable[[Any], list[Any]]
 
@@ -98,7 +98,7 @@ class LabelRequest(MediaRequest):
 
 
 def label_endpoint(task: str, kind: MediaKind, inputs: type[Inputs], *, noun: str) -> Endpoint:
-    """Return the endpoint of a task that sorts files, as `file_endpoint`; `noun` is for people."""
+    """Return the endpoint of a task that classifies files; `noun` names the file for people."""
     return file_endpoint(
         task,
         kind,
@@ -117,5 +117,5 @@ def _label_options(request: LabelRequest | None) -> LabelOptions:
 def label_requests(
     kind: MediaKind, inputs: type[Inputs]
 ) -> Callable[[dict[str, Any]], tuple[Inputs, Options]]:
-    """Return the function that makes the request of a row, for the scores of all labels."""
+    """Return a function that builds a row's request for the scores of all labels."""
     return lambda row: (inputs.model_validate({kind: row[kind]}), LabelOptions())

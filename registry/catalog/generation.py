@@ -1,4 +1,4 @@
-"""Inputs and options of the tasks that are answered token by token."""
+"""Inputs and options of tasks whose answers are generated token by token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_CALLS = 64
 MAX_PROMPTS = 64
 MAX_TOKEN = 2**31 - 1
 MAX_BIASES = 300
-# Choices of one prompt, and those of all prompts together.
+# Maximum choices of one prompt, and of all prompts of a request together.
 MAX_N = 16
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
@@ -45,7 +45,7 @@ class TextPart(Inputs):
 
 
 class ImagePart(Inputs):
-    """The place of the next of the request's images."""
+    """Place of the next image in the request's `images`."""
 
     type: Literal["image"]
 
@@ -66,7 +66,7 @@ class Tool(Inputs):
 
 
 class ToolCall(Inputs):
-    """A call that the model has made before."""
+    """An earlier call by the model."""
 
     id: Annotated[str, Field(min_length=1, max_length=200)]
     name: FunctionName
@@ -76,8 +76,8 @@ class ToolCall(Inputs):
 class ChatMessage(Inputs):
     """One turn of a conversation. For models that read images, its content may be parts.
 
-    An assistant's turn may hold `tool_calls`; the turn with the role `tool` that answers one names
-    it by `tool_call_id`.
+    An assistant's turn may hold `tool_calls`; a turn with the role `tool` answers the call that
+    `tool_call_id` names.
     """
 
     role: Annotated[str, Field(min_length=1, max_length=40)]
@@ -97,7 +97,7 @@ class ChatMessage(Inputs):
 
     @property
     def images(self) -> int:
-        """Return how many images the message holds."""
+        """Return the number of images in the message."""
         if isinstance(self.content, str):
             return 0
         return sum(part.type == "image" for part in self.content)
@@ -112,13 +112,13 @@ PromptTokens = Annotated[
 class GenerationInputs(Inputs):
     """A conversation, which the model's chat template turns into a prompt, or the prompt itself.
 
-    `images` are those of all messages, in the order of their places. With `suffix`, the text
-    between prompt and suffix is generated. `prompts` are several prompts, as text or as tokens;
-    each has choices of its own. `tools` are shown to the model by its chat template. `variables`
-    are for a prompt version (`registry.catalog.prompt`), which takes them away and sets
-    `own_texts`: its texts, as often as they stand in the messages. Then nothing else in the
-    messages may hold a control token of the model. `passages` are texts in the messages that come
-    from documents, and may hold none in any case.
+    `images` are the images of all messages, in the order of their places. With `suffix`, the answer
+    is the text between prompt and suffix. `prompts` are several prompts, as text or as tokens; each
+    has its own choices. The chat template passes `tools` to the model. `variables` are for a prompt
+    version (`registry.catalog.prompt`), which removes them and sets `own_texts`: each of its texts,
+    once for each occurrence in the messages. Then the rest of the messages must not contain the
+    model's control tokens. `passages` are texts in the messages that come from documents; they must
+    never contain control tokens.
     """
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=512)] | None = None
@@ -138,8 +138,8 @@ class GenerationInputs(Inputs):
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
-        given = (self.messages, self.prompt, self.prompts)
-        if sum(each is not None for each in given) != 1:
+        sources = (self.messages, self.prompt, self.prompts)
+        if sum(each is not None for each in sources) != 1:
             raise ValueError("a request needs either messages or one prompt")
         if self.tools and self.messages is None:
             raise ValueError("tools need messages")
@@ -154,21 +154,21 @@ class GenerationInputs(Inputs):
 
 
 class SamplingOptions(Options):
-    """Settings of drawing tokens; the defaults are OpenAI's.
+    """Settings of sampling; the defaults are OpenAI's.
 
     Args:
-        max_tokens: None stands for as many as are sensible; 0 generates nothing.
-        choices: Answers to each prompt. `best_of` more are made, and the likeliest are kept.
-        logprobs: Each token's probability is stated, and so many of the likeliest in its place.
-        echo: The answer begins with the prompt.
+        max_tokens: Maximum length; None for a sensible default, 0 for no answer.
+        choices: Answers to each prompt: the likeliest of `best_of` generated answers.
+        logprobs: Return each token's log probability, and this many likeliest alternatives.
+        echo: Begin the answer with the prompt.
         logit_bias: Added to a token's logit; keys are tokens as decimal numbers.
-        json_schema: The answer is JSON that fits this schema.
+        json_schema: Schema of an answer in JSON.
         tool_choice: "required" makes the answer a call of one of the tools, or of `tool_name`.
-        parallel_tool_calls: The answer may hold several calls.
-        reference: A given answer whose likelihood is measured in addition to the generation, with
-            that of the end of the answer if `reference_ends`; only evaluations set it.
-        name_stop: The end of the answer names the stop text that ended it.
-        stated: Names of the settings that the caller chose; a prompt version decides the others.
+        parallel_tool_calls: Allow several calls in the answer.
+        reference: An answer whose likelihood is measured in addition to the generation, with the
+            likelihood of its end if `reference_ends`; only evaluations set it.
+        name_stop: Return the stop text that ended the answer.
+        stated: Names of the settings that the caller chose; a prompt version may set the others.
     """
 
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
@@ -199,5 +199,5 @@ class SamplingOptions(Options):
 
     @property
     def made(self) -> int:
-        """Return how many answers are generated for each prompt."""
+        """Return the number of answers that are generated for each prompt."""
         return self.best_of or self.choices

@@ -1,4 +1,4 @@
-"""Answers from a knowledge base: what a request asks for, and the passages that it is given.
+"""Answers from a knowledge base: the query in a request, and the passages in its prompt.
 
 Loads neither Django nor torch.
 """
@@ -17,10 +17,10 @@ DEFAULT_PASSAGES = 4
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """Characters `start` to `end` of a document version, and how close they are to the query.
+    """Characters `start` to `end` of a document version, and their similarity to the query.
 
-    `version` is the id of the document version, `sha256` that of its file. `url` is a path of this
-    server, where the passage stands in its document. `score` is a cosine.
+    `version` is the ID of the document version, `sha256` the digest of its file. `url` is a path on
+    this server that shows the passage in its document. `score` is a cosine.
     """
 
     number: int
@@ -38,7 +38,7 @@ class Passage:
     url: str
 
     def citation(self) -> dict[str, Any]:
-        """The passage as answers cite it."""
+        """Return the citation of the passage for an answer."""
         return {
             "type": "file_citation",
             "index": self.number,
@@ -56,11 +56,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Grounding(Generic[Plan]):
-    """The passages that a request asks to be answered from.
+    """A request's query for passages from a knowledge base, at most `most` of them.
 
     `plan_with` returns the plan of the request with the passages in its prompt, without a system
-    message if its second argument is true; the gateway finds the passages under the rights of
-    whoever asks.
+    message if its second argument is true; the gateway searches with the access rights of the
+    caller.
     """
 
     knowledge_base: str

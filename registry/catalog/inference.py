@@ -1,7 +1,7 @@
-"""Hugging Face's inference shape where the input is one file: its bytes, or JSON around them.
+"""Hugging Face's inference format for one file: its bytes, or JSON that contains them.
 
-An unmodified `huggingface_hub.InferenceClient` sends a file as the whole body. When it cannot tell
-the type, it declares the bytes as JSON, so the body's first byte decides between the two.
+An unmodified `huggingface_hub.InferenceClient` sends a file as the whole body. If it does not know
+the file's type, it declares JSON, so the body's first byte decides between the two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from registry.catalog.requests import Body, RequestInvalid, Strict, parse
 
 
 class MediaRequest(Strict):
-    """JSON around a file in base64. A task's request adds its `parameters`."""
+    """JSON with a file in base64. A task's request adds its `parameters`."""
 
     inputs: Annotated[str, Field(min_length=1)]
 
@@ -35,7 +35,7 @@ def content_types(kind: MediaKind) -> tuple[str, ...]:
 def read_file(
     body: Body, kind: MediaKind, schema: type[Request]
 ) -> tuple[MediaInput, Request | None]:
-    """Return the file that a body holds, and the JSON around it, if any.
+    """Return the file in a body, and the request in JSON that contains it, if any.
 
     Raises:
         RequestInvalid: the body is empty, or is JSON that does not fit `schema`.

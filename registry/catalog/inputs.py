@@ -1,7 +1,7 @@
-"""Typed inputs and options of one inference request, the same in the gateway and in the worker.
+"""Typed inputs and options of one inference request, shared by gateway and worker.
 
-An endpoint makes them from a body, they travel as JSON, and the worker validates them again before
-a runner sees them. Loads neither Django nor torch.
+An endpoint builds them from a body, they travel as JSON, and the worker validates them again before
+a runner gets them. Loads neither Django nor torch.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ MediaKind = Literal["image", "audio", "video"]
 MAX_TEXTS = 2_048
 # A text in the inputs of a request.
 TextInput = Annotated[str, Field(min_length=1, max_length=100_000)]
-# A file as a runner finds it: a binary stream while serving, a path while measuring.
+# A file for a runner: a binary stream while serving, a path during an evaluation.
 Media = Path | IO[bytes]
 
 
 class MediaInput:
     """Bytes of one media file in the inputs of a plan.
 
-    The gateway checks them by content, moves them to the media store and sends a reference in their
-    place. `param` names the request's field in errors.
+    The gateway checks the bytes, moves them to the media store and sends a reference instead.
+    `param` names the request's field in errors.
     """
 
-    # Not a dataclass: pydantic would turn one into a dictionary, bytes and all.
+    # Not a dataclass: pydantic would dump it as a dictionary that includes the bytes.
     __slots__ = ("data", "kind", "param")
 
     def __init__(self, kind: MediaKind, data: bytes, param: str) -> None:
@@ -54,12 +54,12 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     def to_wire(self) -> dict[str, Any]:
-        """Return what differs from the defaults, for JSON; media stay as they are."""
+        """Return the values that differ from the defaults, for JSON; media stay objects."""
         return self.model_dump(exclude_defaults=True)
 
 
 class Inputs(_Part):
-    """Everything that a request computes on.
+    """The inputs of a request.
 
     A subclass names the parts and their bounds; media have the types `ImageInput`,
     `AudioInput` and `VideoInput`.
@@ -88,8 +88,8 @@ class Options(_Part):
     """Settings of a request. A subclass names them; each has a default."""
 
     def cutting(self) -> Self:
-        """Return the settings with which inputs that a model cannot read whole are cut, where the
-        task has such: for measuring, which counts them."""
+        """Return the settings that cut inputs over the model's length, if the task can: for
+        evaluations, which count the cut inputs."""
         return self
 
 
@@ -97,14 +97,14 @@ class NoOptions(Options):
     """The options of a task that has none."""
 
 
-# The side on which a text that a model cannot read whole loses tokens.
+# The side on which a text over the model's length loses tokens.
 Truncate = Literal["none", "end", "start"]
 
 
 class TextOptions(Options):
-    """Settings of a task whose models read texts up to a length.
+    """Settings of a task whose models read texts up to a maximum length.
 
-    `truncate` says what is cut off a longer one; with "none", the request is refused.
+    `truncate` is the side on which longer texts are cut; "none" rejects the request.
     """
 
     truncate: Truncate = "none"
@@ -114,13 +114,13 @@ class TextOptions(Options):
 
 
 class TextInputs(Inputs):
-    """One or more texts, each an input of its own."""
+    """One or more texts; each is a separate input."""
 
     input: Annotated[list[TextInput], Field(min_length=1, max_length=MAX_TEXTS)]
 
     @property
     def only(self) -> str:
-        """Return the one text. Raises ValueError when there are several."""
+        """Return the only text. Raises ValueError for several texts."""
         if len(self.input) != 1:
             raise ValueError(f"it has {len(self.input)} texts; send the one that it is about")
         return self.input[0]

@@ -1,4 +1,4 @@
-"""Bounds on JSON from outside: schemas of tools and answers, and arguments of calls."""
+"""Bounds on untrusted JSON: schemas of tools and answers, and arguments of calls."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def _inside(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else []
 
 
-# Keywords of JSON Schema by what they hold: schemas of the same value, which a `$ref` must not lead
-# back to, and schemas of its parts.
+# Keywords of JSON Schema whose subschemas apply to the same value, where a `$ref` must not form a
+# cycle (`_SAME…`), or to parts of the value (`_PARTS…`).
 _SAME_IN_LISTS = ("allOf", "anyOf", "oneOf")
 _SAME = ("not", "if", "then", "else")
 _PARTS_BY_NAME = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
@@ -57,12 +57,12 @@ _PARTS = (
 
 
 def bounded_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return `schema` if it is bounded, and no `$ref` leads to itself without a property or an item
-    in between: no value can be held to such a schema. Raises ValueError.
+    """Return `schema` if it is bounded and has no `$ref` cycle without a property or an item in
+    between: validation against such a cycle would never end. Raises ValueError.
     """
     bounded_json(schema)
     ended: set[int] = set()
-    # Schemas of one value that lead to each other, from the first to the one that is looked at.
+    # Schemas of the same value on the way from the start to the current one.
     path: dict[int, None] = {}
     pending: list[tuple[dict[str, Any], bool]] = [(each, True) for each in _schemas(schema)]
     while pending:
@@ -80,7 +80,7 @@ def bounded_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a schema and all those within it."""
+    """Yield a schema and all of its subschemas."""
     pending: list[Any] = [schema]
     while pending:
         each = pending.pop()
@@ -95,27 +95,27 @@ def _schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _same(root: dict[str, Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the schemas that a value must be held to where it is held to `schema`."""
-    found = [schema.get(name) for name in _SAME]
+    """Yield the schemas that apply to the same value as `schema`."""
+    schemas = [schema.get(name) for name in _SAME]
     for name in _SAME_IN_LISTS:
         if isinstance(several := schema.get(name), list):
-            found += several
+            schemas += several
     if isinstance(reference := schema.get("$ref"), str):
-        found.append(_referred(root, reference))
-    yield from (each for each in found if isinstance(each, dict))
+        schemas.append(_referred(root, reference))
+    yield from (each for each in schemas if isinstance(each, dict))
 
 
 def _referred(root: dict[str, Any], reference: str) -> Any:
-    """Return the part of a schema that a JSON pointer names; None for another reference."""
+    """Return the part of a schema at a JSON pointer; None for any other reference."""
     if not reference.startswith("#") or reference[1:2] not in ("", "/"):
         return None
-    found: Any = root
+    part: Any = root
     for name in unquote(reference[1:]).split("/")[1:]:
         name = name.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict):
-            found = found.get(name)
-        elif isinstance(found, list) and name.isdecimal() and int(name[:6]) < len(found):
-            found = found[int(name[:6])]
+        if isinstance(part, dict):
+            part = part.get(name)
+        elif isinstance(part, list) and name.isdecimal() and int(name[:6]) < len(part):
+            part = part[int(name[:6])]
         else:
             return None
-    return found
+    return part

@@ -13,7 +13,7 @@ from registry.catalog.header_values import header_value
 from registry.catalog.requests import Body, RequestInvalid
 
 if TYPE_CHECKING:
-    # The package defines it for type checkers alone.
+    # The package defines it for type checkers only.
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_PARTS = 64
@@ -23,7 +23,7 @@ MAX_FIELD_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Text fields by name, in order, and the one file of each file field, with its name."""
+    """Text fields by name, in order, and the single file of each file field, with its file name."""
 
     fields: dict[str, list[str]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -31,11 +31,11 @@ class Form:
 
 
 def parse_form(body: Body) -> Form:
-    """Return the form that a multipart body holds.
+    """Return the form in a multipart body.
 
     Raises:
-        RequestInvalid: it is malformed, has more than 64 parts, a field is over 64 KiB or not
-            UTF-8, or two files have one name.
+        RequestInvalid: the body is malformed, has more than 64 parts, a field is over 64 KiB or not
+            UTF-8, or two file fields have the same name.
     """
     stream = FormStream(f"{body.content_type}; {body.parameters}")
     stream.feed(body.data)
@@ -43,14 +43,14 @@ def parse_form(body: Body) -> Form:
 
 
 class FormStream:
-    """A multipart body that is read as it comes.
+    """Incremental reader of a multipart body.
 
     Args:
-        content_type: the body's, with its boundary.
-        sink: takes the bytes of files as they come; `Form.files` then has their names alone.
+        content_type: the body's content type, with its boundary.
+        sink: receives the bytes of files as they arrive; `Form.files` then has only their names.
 
     Raises:
-        RequestInvalid: as `parse_form`; so do `feed` and `end`.
+        RequestInvalid: as in `parse_form`, also from `feed` and `end`.
     """
 
     def __init__(self, content_type: str, sink: Callable[[bytes], None] | None = None) -> None:
@@ -89,7 +89,7 @@ def _unreadable(error: FormParserError) -> RequestInvalid:
 
 
 class _Reader:
-    """Collects parts as the parser meets them."""
+    """Collector of the parts that the parser reports."""
 
     def __init__(self, sink: Callable[[bytes], None] | None) -> None:
         self.form = Form()
@@ -137,14 +137,14 @@ class _Reader:
 
     def _begin_data(self) -> None:
         header = header_value(self._headers.get("content-disposition", ""))
-        given = {} if header is None else header.parameters
-        name = given.get("name*", given.get("name", ""))
+        parameters = {} if header is None else header.parameters
+        name = parameters.get("name*", parameters.get("name", ""))
         if not name:
             raise RequestInvalid(
                 "A part of the multipart body has no name.", code="invalid_multipart"
             )
         self._name = name
-        self._filename = given.get("filename*", given.get("filename"))
+        self._filename = parameters.get("filename*", parameters.get("filename"))
         if self._filename is not None:
             if name in self.form.files:
                 raise RequestInvalid(f"The file {name[:80]} comes twice.", param=name[:80])

@@ -1,9 +1,8 @@
-"""Installed packages that provide a task: which they are, the files that each has on disk, and the
-digests that stand for them.
+"""Installed packages that provide a task: their names, their files on disk, and their digests.
 
-Every byte is read from the disk: an installer's RECORD says which files there are, and its hashes
-are not used. Assay itself and the packages of its locks are left out; a release names their
-versions (`registry.catalog.environment`).
+Every byte is read from the disk: an installer's RECORD only lists the files, and its hashes are not
+used. Assay itself and the packages of its locks are left out; a release names their versions
+(`registry.catalog.environment`).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from registry.canonical import canonical_json
 from registry.manifests import ManifestFile
 
 ASSAY = "assay"
-# Names that a package of a task may not provide: Assay's own.
+# Assay's own modules; a package of a task may not provide modules with these names.
 OWN_MODULES = frozenset({"assay", "governance", "registry", "tasks", "workers"})
 FILES_MAX = 50_000
 # Written by installers, and different on every machine.
@@ -45,23 +44,23 @@ _OF_INSTALLERS = frozenset(
     }
 )  # fmt: skip
 _CACHE = "__pycache__"
-# Installers write the interpreter's path into programs; no task imports them.
+# Installers write the interpreter's path into programs, and tasks never import them.
 _PROGRAMS = frozenset({"bin", "Scripts"})
-# Beginnings of paths outside of the folder of all packages, such as of `share/`, and the folder
-# that stands for Python's own in a list of files.
+# Prefixes of paths outside of `site-packages`, such as `share/`, and the placeholder for Python's
+# own folder in a list of files.
 _ABOVE, OUTSIDE = ("../", "/"), "%prefix%"
 
 
 class CodeUnknown(Exception):
-    """The code of a package cannot be told; the message says why, for a person."""
+    """The code of a package cannot be determined; the message gives people the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One distribution as it lies on disk. One that is required and not installed has no version
-    and no files.
+    """One distribution on disk. A required distribution that is not installed has no version and no
+    files.
 
-    `sources` are the places of its files by their path.
+    `sources` maps the path of each file to its location on disk.
     """
 
     name: str
@@ -71,7 +70,7 @@ class Package:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the list of its files, by path, size and SHA-256."""
+        """SHA-256 of the list of its files: path, size and SHA-256 of each."""
         return files_digest(self.files)
 
     @property
@@ -92,7 +91,7 @@ def files_digest(files: Iterable[ManifestFile]) -> str:
 
 
 def is_own(name: str) -> bool:
-    """Return whether a distribution is Assay or one that its locks pin."""
+    """Return whether a distribution is Assay, or is pinned by its locks."""
     return canonicalize_name(name) in locked_names() | {ASSAY}
 
 
@@ -103,42 +102,42 @@ def locked_names() -> frozenset[str]:
 
 
 def packages_of(dist: Distribution, extras: Iterable[str] = ()) -> tuple[Package, ...]:
-    """Return a distribution and what it requires, by name, without what is Assay's own.
+    """Return a distribution and its requirements, by name, without Assay and its locked packages.
 
     Raises:
-        CodeUnknown: a package's files or requirements cannot be told.
+        CodeUnknown: a package's files or requirements cannot be determined.
         OSError: a file cannot be read.
     """
-    found = _required(dist, frozenset(extras))
+    required = _required(dist, frozenset(extras))
     return tuple(
         Package(name, "") if each is None else package_read(each)
-        for name, each in sorted(found.items())
+        for name, each in sorted(required.items())
     )
 
 
 def _required(dist: Distribution, extras: frozenset[str]) -> dict[str, Distribution | None]:
-    """Return the distributions by name; None for one that is not installed."""
-    found: dict[str, Distribution | None] = {}
+    """Return the required distributions by name; None for one that is not installed."""
+    required: dict[str, Distribution | None] = {}
     pending: list[tuple[str, Distribution | None, frozenset[str]]] = [(dist.name, dist, extras)]
     seen: set[tuple[str, frozenset[str]]] = set()
     while pending:
-        name, known, wanted = pending.pop()
+        name, provider, selected = pending.pop()
         name = canonicalize_name(name)
-        # The one that provides a task counts, whatever its name.
-        if (is_own(name) and known is None) or (name, wanted) in seen:
+        # The distribution that provides the task always counts, whatever its name.
+        if (is_own(name) and provider is None) or (name, selected) in seen:
             continue
-        seen.add((name, wanted))
-        if name not in found:
-            found[name] = known or _installed(name)
-        each = found[name]
+        seen.add((name, selected))
+        if name not in required:
+            required[name] = provider or _installed(name)
+        each = required[name]
         for line in (each and each.requires) or ():
             try:
                 requirement = Requirement(line)
             except InvalidRequirement as error:
                 raise CodeUnknown(f"{name} requires {line[:80]!r}, which is not valid.") from error
-            if _applies(requirement, wanted):
+            if _applies(requirement, selected):
                 pending.append((requirement.name, None, frozenset(requirement.extras)))
-    return found
+    return required
 
 
 def _installed(name: str) -> Distribution | None:
@@ -165,13 +164,13 @@ def package_read(dist: Distribution) -> Package:
 
 
 def package_sources(dist: Distribution) -> dict[str, Path]:
-    """Return the places of a distribution's files on disk, by their path below its root.
+    """Return the locations of a distribution's files on disk, by their path below its root.
 
-    Those that an installer listed, and every other one in the folders of its modules: what was
-    dropped in there would be imported as well.
+    Includes the files in the installer's list, and all other files in the folders of its modules,
+    because Python would import those as well.
 
     Raises:
-        CodeUnknown: no list of files, or files that belong to another package.
+        CodeUnknown: the list of files is missing, or names files of another package.
     """
     record = dist.read_text("RECORD")
     if record is None:
@@ -183,16 +182,16 @@ def package_sources(dist: Distribution) -> dict[str, Path]:
     folders = {each for path in listed for each in _folders(path)}
     if source is not None:
         folders = {each for each in folders if each.endswith(".dist-info")}
-    found = {path: root / path for path in listed if source is None and _counts(path)}
+    locations = {path: root / path for path in listed if source is None and _counts(path)}
     for folder in sorted(folders):
         _check_owner(dist.name, root, folder, listed)
-        found |= {path: root / path for path in _below(root, folder, folders)}
+        locations |= {path: root / path for path in _below(root, folder, folders)}
     if source is not None:
-        found |= _source_files(source, _added_to_path(root, listed), dist.name)
-    _check_modules(dist.name, found)
+        locations |= _source_files(source, _added_to_path(root, listed), dist.name)
+    _check_modules(dist.name, locations)
     return {
         inside: place
-        for path, place in found.items()
+        for path, place in locations.items()
         if place.is_file() and (inside := _inside(path, place))
     }
 
@@ -215,10 +214,10 @@ def _folders(path: str) -> Iterator[str]:
 
 
 def _below(root: Path, folder: str, listed: set[str]) -> Iterator[str]:
-    """Yield the files in a folder, and in those below where the folder is a package of Python.
+    """Yield the files in a folder and, if it is a Python package, in all folders below it.
 
-    One without `__init__.py` may be shared with other packages: of those below it only the listed
-    ones belong here.
+    A folder without `__init__.py` may be shared with other distributions; below it, only the listed
+    folders belong to this one.
     """
     shared = not (root / folder / "__init__.py").is_file()
     try:
@@ -235,25 +234,25 @@ def _below(root: Path, folder: str, listed: set[str]) -> Iterator[str]:
 
 
 def _check_owner(name: str, root: Path, folder: str, listed: set[str]) -> None:
-    """Raise CodeUnknown when a folder is the package of another distribution."""
+    """Raise CodeUnknown if a folder belongs to a package of another distribution."""
     top = folder.partition("/")[0]
     if (root / top / "__init__.py").is_file() and f"{top}/__init__.py" not in listed:
         raise CodeUnknown(f"{name} has files in {top}, which it does not provide.")
 
 
 def _check_modules(name: str, paths: Iterable[str]) -> None:
-    """Raise CodeUnknown for a module that would hide one of Python or of Assay."""
+    """Raise CodeUnknown for a module that would hide a module of Python or of Assay."""
     paths = set(paths)
     for module in {_module(path) for path in paths}:
         shared = not any(path.startswith(f"{module}.") for path in paths)
         shared = shared and f"{module}/__init__.py" not in paths
-        taken = module in sys.stdlib_module_names or module in OWN_MODULES
-        if taken or (module in own_modules() and not shared):
+        hides_another = module in sys.stdlib_module_names or module in OWN_MODULES
+        if hides_another or (module in own_modules() and not shared):
             raise CodeUnknown(f"{name} provides a module {module}, which would hide another one.")
 
 
 def _module(path: str) -> str:
-    """Return the name under which Python imports a file, empty when it does not."""
+    """Return the name under which Python imports a file; empty for other files."""
     top, _, rest = path.partition("/")
     if rest:
         return "" if not top.isidentifier() else top
@@ -262,11 +261,11 @@ def _module(path: str) -> str:
 
 
 def _inside(path: str, place: Path) -> str:
-    """Return the path of a file in the list of files; empty when it does not count.
+    """Return the path of a file for the list of files; empty to leave the file out.
 
-    Of those outside of the folder of all packages, such as `share/`, only the ones in Python's own
-    folder count: others could be any file that this process can read, and copies of a package are
-    handed to processes that cannot.
+    Of the files outside of `site-packages`, such as in `share/`, only those in Python's own folder
+    count. Another path could name any file that this process can read, and less trusted processes
+    get copies of the package.
     """
     if not path.startswith(_ABOVE):
         return path
@@ -276,12 +275,12 @@ def _inside(path: str, place: Path) -> str:
 
 
 def _editable(dist: Distribution) -> Path | None:
-    """Return the folder of the sources that an editable installation imports."""
+    """Return the source folder of an editable installation; None for any other."""
     try:
-        said: Any = json.loads(dist.read_text("direct_url.json") or "{}")
-        if not said.get("dir_info", {}).get("editable"):
+        origin: Any = json.loads(dist.read_text("direct_url.json") or "{}")
+        if not origin.get("dir_info", {}).get("editable"):
             return None
-        return Path(unquote(urlsplit(said["url"]).path)).resolve()
+        return Path(unquote(urlsplit(origin["url"]).path)).resolve()
     except (ValueError, KeyError, AttributeError) as error:
         raise CodeUnknown(f"{dist.name} has a direct_url.json that cannot be read.") from error
 
@@ -301,19 +300,19 @@ def _added_to_path(root: Path, listed: Iterable[str]) -> list[Path]:
 def _source_files(source: Path, added: list[Path], name: str) -> dict[str, Path]:
     """Return the modules and packages of an editable installation."""
     roots = added or [source / "src" if (source / "src").is_dir() else source]
-    found: dict[str, Path] = {}
+    modules: dict[str, Path] = {}
     for root in roots:
         if not root.is_relative_to(source):
             raise CodeUnknown(f"{name} imports {root}, outside of the folder of its sources.")
         for entry in sorted(root.iterdir()):
             if (entry / "__init__.py").is_file():
-                found |= {path: root / path for path in _below(root, entry.name, set())}
+                modules |= {path: root / path for path in _below(root, entry.name, set())}
             elif _module(entry.name) and entry.is_file():
-                found[entry.name] = entry
-    return found
+                modules[entry.name] = entry
+    return modules
 
 
-# By place, times, size and inode: an unchanged file is hashed once in a process.
+# By path, times, size and inode: a process hashes an unchanged file only once.
 _hashed: dict[tuple[str, int, int, int, int], str] = {}
 
 
@@ -330,7 +329,7 @@ def file_hashed(path: Path) -> tuple[int, str]:
 
 
 def folder_files(folder: Path) -> tuple[ManifestFile, ...]:
-    """Hash every file of a private copy, but for bytecode that Python has put there."""
+    """Hash every file of a private copy except the bytecode that Python wrote there."""
     return tuple(
         ManifestFile(path, *file_hashed(folder / path))
         for path in sorted(
@@ -360,7 +359,7 @@ def standard_folders() -> tuple[str, ...]:
 @cache
 def own_modules() -> dict[str, tuple[Path, ...]]:
     """Return the folders in which the packages of Assay's locks provide each module."""
-    found: dict[str, set[Path]] = {}
+    folders: dict[str, set[Path]] = {}
     for name in sorted(locked_names()):
         each = _installed(name)
         record = each.read_text("RECORD") if each is not None else None
@@ -369,5 +368,5 @@ def own_modules() -> dict[str, tuple[Path, ...]]:
         root = Path(str(each.locate_file(""))).resolve()
         for row in csv.reader(record.splitlines()):
             if row and (module := _module(row[0])):
-                found.setdefault(module, set()).add(root)
-    return {module: tuple(sorted(roots)) for module, roots in found.items()}
+                folders.setdefault(module, set()).add(root)
+    return {module: tuple(sorted(roots)) for module, roots in folders.items()}

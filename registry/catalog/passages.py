@@ -1,4 +1,4 @@
-"""Column types that mark passages in a text of the same row, with or without labels."""
+"""Column types that mark passages, optionally with labels, in a text of the same row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OF = "x-assay-passages-of"
 
 
 class Passage(BaseModel):
-    """Characters `start` to `end` of a text, counted from 0; the one at `end` is outside."""
+    """Characters of a text from `start` up to, but not including, `end`, counted from 0."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -36,7 +36,7 @@ ContextPassages = Annotated[
 
 
 def passage_columns(row: type[BaseModel]) -> dict[str, str]:
-    """Return the columns that mark passages, each with the column of the text they stand in."""
+    """Return the columns that mark passages, each with the column of their text."""
     return {
         name: str(field.json_schema_extra[_OF])
         for name, field in row.model_fields.items()
@@ -45,10 +45,10 @@ def passage_columns(row: type[BaseModel]) -> dict[str, str]:
 
 
 def check_passages(text: str, passages: Sequence[Passage], *, overlap: bool = False) -> None:
-    """Check that each passage holds characters of the text, and that none overlap.
+    """Check that each passage contains text, and that passages do not overlap.
 
     Raises:
-        ValueError: the first passage that does not fit, counted from 1.
+        ValueError: names the first faulty passage, counted from 1.
     """
     for number, each in enumerate(passages, start=1):
         if not each.start < each.end <= len(text):

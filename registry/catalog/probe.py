@@ -1,7 +1,7 @@
-"""Trial of one declaration in a process of its own, before a process that serves imports it.
+"""Trial of declarations in a separate process, before a serving process imports them.
 
-The web process and workers import what passed: the trial finds what such code does at import, such
-as ending its process, hanging or changing it.
+The web process and workers import only declarations that passed. The trial detects code that, at
+import, ends its process, hangs or changes global state.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from registry.catalog.checks.faults import Fault
 from registry.sandbox import landlock
 from registry.sandbox.code import WRITTEN, code_paths
 
-# Declarations take milliseconds to import; a busy machine takes a hundred times as long.
+# A declaration takes milliseconds to import, and a hundred times as long on a busy machine.
 SECONDS = 30.0
 MEMORY_BYTES = 2 * 1024**3
 MAX_FAULTS = 100
 NONE: Mapping[str, Path] = MappingProxyType({})
 _MAX_ANSWER_BYTES = 1024**2
-# A package gets no others: so do its runs and its engine.
+# A package gets only these variables, as in its runs and its engine.
 _VARIABLES = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ", "VIRTUAL_ENV")
 
 
 def probe(points: Sequence[EntryPoint], packages: Mapping[str, Path] = NONE) -> list[Fault]:
-    """Return the faults of the declarations that entry points name; blocks for `SECONDS` at most.
-    `packages` as in `trial`.
+    """Return the faults of the entry points' declarations; blocks for at most `SECONDS`.
+    `packages` are as in `trial`.
 
     Raises:
-        OSError: no process can be started.
+        OSError: the process cannot be started.
     """
     module = "registry.catalog.checks.process"
     return trial(module, points, packages, seconds=SECONDS, memory=MEMORY_BYTES)
@@ -56,17 +56,16 @@ def trial(
     environment: Mapping[str, str] | None = None,
     code: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Fault]:
-    """Return the faults that `python -m module` writes about entry points, or the one of its end.
+    """Return the faults that `python -m module` writes about entry points, or a fault of its end.
 
-    Its standard output is read as outside input. All that it started ends with it. `packages` are
-    the private copies of the task's packages, by name, which it imports instead of what is
-    installed.
-    `environment` is that of the process; by default, none of the variables of Assay. `code` are
-    the paths of code that it may open (`landlock.ruleset`), by default Python's; it may write to a
-    folder that is removed.
+    Its standard output is untrusted. All processes that it started end with it. `packages` are the
+    private copies of the task's packages, by name, imported in place of the installed packages.
+    `environment` are its variables; by default, without those of Assay. `code` are the paths of
+    code that it may open (`landlock.ruleset`), by default Python's; it may write only to a folder
+    that is removed at the end.
 
     Raises:
-        OSError: no process can be started.
+        OSError: the process cannot be started.
     """
     if environment is None:
         environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
@@ -99,7 +98,7 @@ def trial(
             }
             stdin.write(json.dumps(request).encode())
         with stdout:
-            # Up to the end of the line: what the plug-in has started may hold the pipe open.
+            # Only one line: processes that the plug-in started may keep the pipe open.
             answer = stdout.readline(_MAX_ANSWER_BYTES)
         if not answer and not late.is_set():
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -111,8 +110,8 @@ def trial(
         process.wait()
         shutil.rmtree(scratch, ignore_errors=True)
     if late.is_set():
-        said = f"It did not end within {seconds:g} s, and was killed."
-        return [Fault("import", said, "Import and compute less.")]
+        timeout = f"It did not end within {seconds:g} s, and was killed."
+        return [Fault("import", timeout, "Import and compute less.")]
     return _read(answer, status)
 
 
@@ -126,23 +125,23 @@ def _allowed(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process and all that it started."""
+    """Kill the process and its process group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def _read(answer: bytes, status: int | None) -> list[Fault]:
     try:
-        told = [Fault(str(a), str(b), str(c)) for a, b, c in json.loads(answer)]
+        faults = [Fault(str(a), str(b), str(c)) for a, b, c in json.loads(answer)]
     except (ValueError, TypeError, RecursionError):
-        how = "an unreadable answer" if status is None else f"status {status}"
+        outcome = "an unreadable answer" if status is None else f"status {status}"
         if status is not None and status < 0:
-            how = f"signal {-status}"
+            outcome = f"signal {-status}"
         return [
             Fault(
                 "import",
-                f"Its code ended the process that tried it, with {how}.",
+                f"Its code ended the process that tried it, with {outcome}.",
                 "Let the module only define things: no `exit`, no work and no threads at import.",
             )
         ]
-    return told[:MAX_FAULTS]
+    return faults[:MAX_FAULTS]

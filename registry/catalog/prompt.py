@@ -1,8 +1,8 @@
-"""Prompt documents: the one file of a version of kind `prompt`, and how a request is filled in.
+"""Prompt documents: the only file of a version of kind `prompt`, and its application to requests.
 
-A document holds a system message, a template for each message of the user, worked examples and
-decoding settings. Its texts are data: `{{name}}` is replaced by a value once, and values are never
-read again. Loads neither Django nor torch.
+A document has a system message, a template for each user message, worked examples and decoding
+settings. Its texts are data: `{{name}}` is replaced by a value once, and placeholders in values are
+not replaced. Loads neither Django nor torch.
 """
 
 from __future__ import annotations
@@ -38,38 +38,38 @@ from registry.catalog.generation import (
 from registry.catalog.requests import BYTES_PER_TOKEN, RequestInvalid, printable
 
 PROMPT_FILE = "prompt.json"
-# The text of the caller's own message, in the template.
+# Placeholder for the caller's message in the template.
 INPUT = "input"
 MAX_BYTES = 32_768
 MAX_EXAMPLES = 20
 MAX_STOPS = 4
 MAX_VALUE = 20_000
-# Everything that a request may come to after it was filled in.
+# Maximum size of a request after the prompt was filled in.
 MAX_FILLED = 1_000_000
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,39})\s*\}\}")
-# Line ends and tabs, which are seen.
+# Line ends and tabs, which are visible.
 _LAYOUT = dict.fromkeys(map(ord, "\t\n\r"))
-# Letters, marks and blanks without a shape, which belong to no category of their own.
+# Invisible letters, marks and blanks, which Unicode's categories do not separate from others.
 _SHAPELESS = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0000-\U000e0fff]"
 )
-# Emoji and several scripts need joiners, and emoji the selector of their color: after a character
-# outside ASCII, joiners also before one. A keycap is a digit, the selector and U+20E3.
+# Emoji and several scripts need joiners, and emoji need the color selector: both after a non-ASCII
+# character, joiners also before one. A keycap is a digit, the selector and U+20E3.
 _JOINED = re.compile(
     "(?<=[^\x00-\x7f\u200c\u200d\ufe0f])"
     "\ufe0f?(?:[\u200c\u200d](?=[^\x00-\x7f\u200c\u200d\ufe0f]))?|\ufe0f(?=\u20e3)"
 )
 
 
-def _seen(value: str) -> str:
+def _visible_text(value: str) -> str:
     rest = _JOINED.sub("", value.translate(_LAYOUT))
     if hides(rest) or _SHAPELESS.search(rest):
         raise ValueError("The text holds a control character or one that cannot be seen")
     return value.replace("\r\n", "\n").replace("\r", "\n")
 
 
-Seen = Annotated[str, AfterValidator(_seen)]
+Visible = Annotated[str, AfterValidator(_visible_text)]
 Setting = Literal["temperature", "top_p", "max_tokens", "stop"]
 
 
@@ -78,14 +78,14 @@ class _Strict(BaseModel):
 
 
 class Variable(_Strict):
-    """A value that callers give by name; `max_length` is in characters.
+    """A value that callers pass by name; `max_length` is in characters.
 
     Without a `default` it is required.
     """
 
     name: VariableName
-    description: Annotated[Seen, Field(max_length=300)] = ""
-    default: Annotated[Seen, Field(max_length=4_000)] | None = None
+    description: Annotated[Visible, Field(max_length=300)] = ""
+    default: Annotated[Visible, Field(max_length=4_000)] | None = None
     max_length: Annotated[int, Field(ge=1, le=MAX_VALUE)] = 1_000
 
     @property
@@ -95,27 +95,27 @@ class Variable(_Strict):
     @model_validator(mode="after")
     def _default_fits(self) -> Self:
         if self.name == INPUT:
-            raise ValueError(f"{INPUT} stands for the caller's message; choose another name")
+            raise ValueError(f"{INPUT} is reserved for the caller's message; choose another name")
         if self.default is not None and len(self.default) > self.max_length:
             raise ValueError(f"The default of {self.name} is longer than its max_length")
         return self
 
 
 class Example(_Strict):
-    """A worked example: a message of the user, which the template wraps, and its answer."""
+    """A worked example: a user message, which the template wraps, and its answer."""
 
-    user: Annotated[Seen, Field(min_length=1, max_length=8_000)]
-    assistant: Annotated[Seen, Field(min_length=1, max_length=8_000)]
+    user: Annotated[Visible, Field(min_length=1, max_length=8_000)]
+    assistant: Annotated[Visible, Field(min_length=1, max_length=8_000)]
 
 
 class Decoding(_Strict):
-    """Settings of drawing tokens, where callers state none. Those in `fixed` they cannot change."""
+    """Sampling settings for callers that choose none; callers cannot change those in `fixed`."""
 
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     stop: Annotated[
-        list[Annotated[Seen, Field(min_length=1, max_length=200)]], Field(max_length=MAX_STOPS)
+        list[Annotated[Visible, Field(min_length=1, max_length=200)]], Field(max_length=MAX_STOPS)
     ] = []
     fixed: Annotated[list[Setting], Field(max_length=4)] = []
 
@@ -134,20 +134,20 @@ class Decoding(_Strict):
     @property
     def stated(self) -> dict[str, Any]:
         """Return the settings that have a value."""
-        found = self.model_dump(exclude={"fixed"})
-        return {name: value for name, value in found.items() if value not in (None, [])}
+        settings = self.model_dump(exclude={"fixed"})
+        return {name: value for name, value in settings.items() if value not in (None, [])}
 
 
 class PromptDocument(_Strict):
     """Everything that a prompt version adds to a request.
 
-    `system` and `template` may name variables as `{{name}}`; the template wraps each message of the
-    user, whose text is `{{input}}`.
+    `system` and `template` may name variables as `{{name}}`; the template wraps each user message,
+    whose text is `{{input}}`.
     """
 
     format: Literal[1] = 1
-    system: Annotated[Seen, Field(max_length=16_000)] = ""
-    template: Annotated[Seen, Field(min_length=1, max_length=8_000)] = "{{input}}"
+    system: Annotated[Visible, Field(max_length=16_000)] = ""
+    template: Annotated[Visible, Field(min_length=1, max_length=8_000)] = "{{input}}"
     variables: Annotated[list[Variable], Field(max_length=MAX_VARIABLES)] = []
     examples: Annotated[list[Example], Field(max_length=MAX_EXAMPLES)] = []
     decoding: Decoding = Decoding()
@@ -160,7 +160,7 @@ class PromptDocument(_Strict):
                 raise ValueError(f"The variable {name} is declared twice")
         used = set(placeholders(self.system)) | set(placeholders(self.template))
         if placeholders(self.template)[INPUT] != 1 or INPUT in placeholders(self.system):
-            raise ValueError("{{input}} must stand in the template once, and nowhere else")
+            raise ValueError("{{input}} must occur in the template once, and nowhere else")
         if unknown := sorted(used - {INPUT, *names}):
             raise ValueError(f"{{{{{unknown[0]}}}}} is used but not declared as a variable")
         if unused := sorted(set(names) - used):
@@ -175,10 +175,10 @@ class PromptDocument(_Strict):
 
     @classmethod
     def read(cls, content: bytes | Mapping[str, Any]) -> PromptDocument:
-        """Return the document that a file or a form holds.
+        """Return the document in a file or form.
 
         Raises:
-            InvalidInput: it does not fit the schema; `fields` says where.
+            InvalidInput: the content does not fit the schema; `fields` lists the places.
         """
         try:
             if isinstance(content, bytes):
@@ -188,8 +188,8 @@ class PromptDocument(_Strict):
             faults: dict[str, list[str]] = {}
             for fault in error.errors(include_url=False, include_context=False)[:20]:
                 place = ".".join(str(part) for part in fault["loc"])[:80] or "document"
-                said = fault["msg"].removeprefix("Value error, ")
-                faults.setdefault(place, []).append(f"{said}.")
+                message = fault["msg"].removeprefix("Value error, ")
+                faults.setdefault(place, []).append(f"{message}.")
             place, sentences = next(iter(faults.items()))
             raise InvalidInput(
                 f"The prompt is invalid at {printable(place)}: {sentences[0]}", fields=faults
@@ -202,43 +202,43 @@ class PromptDocument(_Strict):
     def applied(
         self, inputs: GenerationInputs, options: SamplingOptions
     ) -> tuple[GenerationInputs, SamplingOptions]:
-        """Return a request with the prompt filled in: no variables are left in it.
+        """Return a request with the prompt filled in and without variables.
 
         Raises:
             RequestInvalid: variables, messages or settings do not fit the prompt.
         """
-        return self.filled(inputs), self._decoded(options)
+        return self.filled(inputs), self._with_decoding(options)
 
     def check(self, inputs: GenerationInputs) -> dict[str, str]:
         """Return the values of all variables for a request. Raises RequestInvalid."""
         if inputs.messages is None:
             raise RequestInvalid(
-                "This model has a prompt of its own; send messages in place of a prompt.",
+                "This model has its own prompt; send messages instead of a prompt.",
                 param="prompt",
             )
         if self.system and any(message.role == "system" for message in inputs.messages):
             raise RequestInvalid(
-                "This model has a system message of its own; leave yours out.", param="messages"
+                "This model has its own system message; leave yours out.", param="messages"
             )
         if self.system and inputs.tools:
             # Chat templates write tools into the system message.
             raise RequestInvalid(
-                "This model has a system message of its own; leave tools out.", param="tools"
+                "This model has its own system message; leave tools out.", param="tools"
             )
         if all(message.role == "system" for message in inputs.messages):
-            raise RequestInvalid("Send at least one message of the user.", param="messages")
+            raise RequestInvalid("Send at least one user message.", param="messages")
         values = self._values(inputs.variables or {})
-        said_length = sum(len(message.text) for message in inputs.messages)
-        if said_length + self._added_bytes(inputs.messages, values) > MAX_FILLED:
+        messages_length = sum(len(message.text) for message in inputs.messages)
+        if messages_length + self._added_bytes(inputs.messages, values) > MAX_FILLED:
             raise RequestInvalid(f"The filled prompt has more than {MAX_FILLED:,} bytes.")
         return values
 
     def filled(self, inputs: GenerationInputs) -> GenerationInputs:
         """Return the inputs with system message, examples and template. Raises RequestInvalid."""
-        # Sizes are checked before anything is filled in: a value may stand in many places.
+        # Check sizes before filling in, because a value may occur in many places.
         values = self.check(inputs)
-        before, after = (_replaced(half, values) for half in self._halves)
-        system = _replaced(self.system, values)
+        before, after = (_substituted(half, values) for half in self._halves)
+        system = _substituted(self.system, values)
         messages = inputs.messages or []
 
         def turn(message: ChatMessage) -> ChatMessage:
@@ -251,89 +251,89 @@ class PromptDocument(_Strict):
         for example in self.examples:
             own_turns.append(turn(ChatMessage(role="user", content=example.user)))
             own_turns.append(ChatMessage(role="assistant", content=example.assistant))
-        said = [turn(message) for message in messages if message.role != "system"]
+        turns = [turn(message) for message in messages if message.role != "system"]
         return inputs.model_copy(
             update={
-                "messages": [*leading, *own_turns, *said],
+                "messages": [*leading, *own_turns, *turns],
                 "variables": None,
                 "own_texts": self._own_texts(inputs, values),
             }
         )
 
     def _own_texts(self, inputs: GenerationInputs, values: Mapping[str, str]) -> list[str]:
-        """Return the document's texts, with defaults, as often as they stand in the messages."""
-        given = inputs.variables or {}
-        defaults = {name: value for name, value in values.items() if name not in given}
+        """Return the document's texts with defaults, once for each occurrence in the messages."""
+        variables = inputs.variables or {}
+        defaults = {name: value for name, value in values.items() if name not in variables}
         wrapped = sum(message.role == "user" for message in inputs.messages or ())
-        texts = [_replaced(self.system, defaults)]
-        texts += [_replaced(self.template, defaults)] * (wrapped + len(self.examples))
+        texts = [_substituted(self.system, defaults)]
+        texts += [_substituted(self.template, defaults)] * (wrapped + len(self.examples))
         texts += [text for each in self.examples for text in (each.user, each.assistant)]
         return [text for text in texts if text]
 
     def added_tokens(self, inputs: GenerationInputs) -> int:
-        """Return an upper estimate of the tokens that filling in adds to a request."""
+        """Return an upper estimate of the tokens that the prompt adds to a request."""
         values = {each.name: each.default or "" for each in self.variables}
         values.update(inputs.variables or {})
         return self._added_bytes(inputs.messages or (), values) // BYTES_PER_TOKEN + 1
 
     def _added_bytes(self, messages: Sequence[ChatMessage], values: Mapping[str, str]) -> int:
         turns = sum(message.role == "user" for message in messages) + len(self.examples)
-        shown = sum(_bytes(each.user) + _bytes(each.assistant) for each in self.examples)
+        example_bytes = sum(_bytes(each.user) + _bytes(each.assistant) for each in self.examples)
         return (
             _filled_bytes(self.system, values)
             + turns * _filled_bytes(self.template, values)
-            + shown
+            + example_bytes
         )
 
-    def _values(self, given: Mapping[str, str]) -> dict[str, str]:
-        known = {variable.name: variable for variable in self.variables}
-        for name, value in given.items():
-            if name not in known:
-                declared = ", ".join(known) or "none"
+    def _values(self, variables: Mapping[str, str]) -> dict[str, str]:
+        by_name = {variable.name: variable for variable in self.variables}
+        for name, value in variables.items():
+            if name not in by_name:
+                names = ", ".join(by_name) or "none"
                 raise RequestInvalid(
-                    f"The prompt has no variable {printable(name, 40)}; it has: {declared}.",
+                    f"The prompt has no variable {printable(name, 40)}; it has: {names}.",
                     param=f"prompt_variables.{printable(name, 40)}",
                     code="unknown_variable",
                 )
-            if len(value) > known[name].max_length:
+            if len(value) > by_name[name].max_length:
                 raise RequestInvalid(
                     f"The variable {name} has {len(value)} characters; at most "
-                    f"{known[name].max_length} are allowed.",
+                    f"{by_name[name].max_length} are allowed.",
                     param=f"prompt_variables.{name}",
                     code="variable_too_long",
                 )
-        for name, variable in known.items():
-            if variable.required and name not in given:
+        for name, variable in by_name.items():
+            if variable.required and name not in variables:
                 raise RequestInvalid(
                     f"The prompt needs the variable {name}; give it in prompt_variables.",
                     param=f"prompt_variables.{name}",
                     code="missing_variable",
                 )
-        return {name: given.get(name, each.default or "") for name, each in known.items()}
+        return {name: variables.get(name, each.default or "") for name, each in by_name.items()}
 
     @cached_property
     def _halves(self) -> tuple[str, str]:
-        """The template before and after the caller's message."""
-        for found in _PLACEHOLDER.finditer(self.template):
-            if found[1] == INPUT:
-                return self.template[: found.start()], self.template[found.end() :]
+        """Return the template's parts before and after the caller's message."""
+        for match in _PLACEHOLDER.finditer(self.template):
+            if match[1] == INPUT:
+                return self.template[: match.start()], self.template[match.end() :]
         raise AssertionError("the template has no input")
 
-    def _decoded(self, options: SamplingOptions) -> SamplingOptions:
-        mine = self.decoding.stated
+    def _with_decoding(self, options: SamplingOptions) -> SamplingOptions:
+        settings = self.decoding.stated
         for name in self.decoding.fixed:
-            if name in options.stated and getattr(options, name) != mine[name]:
+            if name in options.stated and getattr(options, name) != settings[name]:
                 raise RequestInvalid(
-                    f"The prompt fixes {name} at {printable(str(mine[name]))}; leave it out.",
+                    f"The prompt fixes {name} at {printable(str(settings[name]))}; leave it out.",
                     param=name,
                     code="setting_fixed",
                 )
-        chosen = {name: value for name, value in mine.items() if name not in options.stated}
+        chosen = {name: value for name, value in settings.items() if name not in options.stated}
         return options.model_copy(update={**chosen, "stated": []})
 
     def measured(self, options: SamplingOptions) -> SamplingOptions:
-        """Return the settings under which an evaluation answers: greedily, so that two versions are
-        compared on equal terms, with the prompt's stops and at most its length."""
+        """Return the settings of an evaluation: greedy, so that versions compare on equal terms,
+        with the prompt's stop texts and maximum length."""
         limits = [each for each in (options.max_tokens, self.decoding.max_tokens) if each]
         return options.model_copy(
             update={
@@ -344,12 +344,12 @@ class PromptDocument(_Strict):
 
 
 def takes_prompts(task: Task) -> bool:
-    """Return whether versions for the task can be prompts: it answers messages of text."""
+    """Return whether the task answers text messages, so that its versions can be prompts."""
     return task.input_schema is GenerationInputs and task.inputs == (Modality.MESSAGES,)
 
 
 def placeholders(text: str) -> Counter[str]:
-    """Return how often each `{{name}}` stands in a text."""
+    """Return the number of occurrences of each `{{name}}` in a text."""
     return Counter(_PLACEHOLDER.findall(text))
 
 
@@ -358,11 +358,11 @@ def _bytes(text: str) -> int:
 
 
 def _filled_bytes(text: str, values: Mapping[str, str]) -> int:
-    """Return the length of a text with its placeholders filled in, and without making it."""
+    """Return the length of a text with its placeholders filled in, without building it."""
     filled = sum(count * _bytes(values.get(name, "")) for name, count in placeholders(text).items())
     return _bytes(_PLACEHOLDER.sub("", text)) + filled
 
 
-def _replaced(text: str, values: Mapping[str, str]) -> str:
+def _substituted(text: str, values: Mapping[str, str]) -> str:
     """Return the text with each placeholder replaced; one without a value stays."""
-    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)

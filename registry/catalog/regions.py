@@ -1,8 +1,9 @@
-"""Column types for regions of an image: boxes with labels, and masks whose pixels number labels.
+"""Column types for regions of an image: boxes with labels, and masks of label numbers.
 
-A row states boxes as Hugging Face's folders do, `{"bbox": [[x, y, width, height]], "categories":
-["dog"]}`, in pixels from the top left corner of the upright image. A mask is a PNG of one channel,
-as large as its image; a pixel of value 2 belongs to the third of the row's `categories`.
+A row has boxes in the format of Hugging Face's folders, `{"bbox": [[x, y, width, height]],
+"categories": ["dog"]}`, in pixels from the top left corner of the upright image. A mask is a PNG
+with one channel and the size of its image; a pixel of value 2 belongs to the third of the row's
+`categories`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from pydantic import (
 )
 
 MAX_BOXES = 1_000
-# Pixels of this value belong to no category; they are neither learned from nor measured.
+# Pixels of this value have no category; training and evaluation ignore them.
 IGNORED = 255
 MAX_CATEGORIES = IGNORED
-# Annotation tools round: a box may reach so many pixels outside of its image.
+# Annotation tools round: a box may extend this many pixels beyond its image.
 SLACK = 1.0
 # Colors of regions by number; `.hue-0` to `.hue-7` in assay.css are the same.
 HUES = ("e69f00", "56b4e9", "009e73", "f0e442", "0072b2", "d55e00", "cc79a7", "8a63d2")
@@ -43,15 +44,15 @@ def _checked_box(box: list[float]) -> list[float]:
     return box
 
 
-def _as_label(given: Any) -> Any:
-    """Return a number as text: many sets number their categories."""
-    return str(given) if type(given) is int else given
+def _as_label(label: Any) -> Any:
+    """Return an integer as text, because many data sets number their categories."""
+    return str(label) if type(label) is int else label
 
 
-def _distinct(given: list[str]) -> list[str]:
-    if repeated := next((each for each in given if given.count(each) > 1), None):
-        raise ValueError(f"the category {repeated!r} is there twice")
-    return given
+def _distinct(categories: list[str]) -> list[str]:
+    if repeated := next((each for each in categories if categories.count(each) > 1), None):
+        raise ValueError(f"the category {repeated!r} occurs twice")
+    return categories
 
 
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
@@ -61,9 +62,9 @@ Labels = Annotated[list[Label], Field(max_length=MAX_BOXES)]
 
 
 class Objects(BaseModel):
-    """Boxes of one image and a category for each; none for an image that shows no object.
+    """Boxes of one image, and a category for each; both are empty for an image without objects.
 
-    `id` and `area`, which many sets carry along, are read and left out.
+    `id` and `area`, which many data sets include, are ignored.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -73,10 +74,10 @@ class Objects(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_more(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {name: value for name, value in given.items() if name not in ("id", "area")}
+    def _without_more(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if name not in ("id", "area")}
 
     @model_validator(mode="after")
     def _one_category_each(self) -> Self:
@@ -109,22 +110,22 @@ class RegionColumn:
 
 
 def region_columns(row: type[BaseModel]) -> dict[str, RegionColumn]:
-    """Return the columns of a row schema that mark regions."""
-    found: dict[str, RegionColumn] = {}
+    """Return the columns of a row schema that mark image regions."""
+    columns: dict[str, RegionColumn] = {}
     for name, field in row.model_fields.items():
         for meta in (
             field.json_schema_extra,
             *(getattr(each, "json_schema_extra", None) for each in field.metadata),
         ):
             if isinstance(meta, dict) and _BOXES_OF in meta:
-                found[name] = RegionColumn("boxes", str(meta[_BOXES_OF]))
+                columns[name] = RegionColumn("boxes", str(meta[_BOXES_OF]))
             elif isinstance(meta, dict) and _MASK_OF in meta:
-                found[name] = RegionColumn("mask", str(meta[_MASK_OF]))
-    return found
+                columns[name] = RegionColumn("mask", str(meta[_MASK_OF]))
+    return columns
 
 
 def fault_of_boxes(objects: Mapping[str, Any], width: int, height: int) -> str:
-    """Return which box reaches outside of an image of this size, in words; empty if none does."""
+    """Describe the first box that reaches outside of an image of this size; empty if all fit."""
     for number, (x, y, wide, high) in enumerate(objects["bbox"]):
         if min(x, y) < -SLACK or x + wide > width + SLACK or y + high > height + SLACK:
             return (

@@ -1,7 +1,7 @@
-"""Reading request bodies: strict, bounded schemas, and one clear error for the first fault.
+"""Request bodies: strict, bounded schemas, and a clear error for the first fault.
 
-A field typed `None` is one of OpenAI's that Assay does not honor: null is accepted, a value is
-refused with `unsupported_parameter`.
+A field of type `None` is an OpenAI parameter that Assay does not support: null is accepted, any
+other value is rejected with `unsupported_parameter`.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from pydantic_core import PydanticCustomError
 from governance.errors import InvalidInput
 
 MAX_INPUTS = 2048
-# A body with more faults than this is refused without a list of them.
+# A body with more faults is rejected without a list of them.
 MAX_FAULTS = 1000
-# Objects and lists of a body. Each costs a thousand times what a byte of text does, and is read
-# while every other request waits.
+# Maximum objects and lists in a body. Each costs as much as a thousand bytes of text, and all other
+# requests wait while it is read.
 MAX_CONTAINERS = 50_000
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 # A token of ordinary text is seldom shorter than three bytes.
 BYTES_PER_TOKEN = 3
-# Tags of a union's variants, which are no part of a path; so are those that begin with a tilde.
+# Tags of a union's variants, left out of paths, like all tags that begin with a tilde.
 _VARIANTS = {"one", "many"}
 
 # A short name in a request, such as that of a deployment.
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 # A text of a request.
 Text = Annotated[str, Field(min_length=1, max_length=1_000_000)]
-# A name that a caller gives its user.
+# A caller's name for its user.
 User = Annotated[str, Field(max_length=512)]
-# Short texts by name that a caller attaches to a request.
+# Short texts, by name, attached to a request by its caller.
 Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
@@ -52,8 +52,7 @@ class RequestInvalid(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A request's body as it came. `parameters` are those of the content type, such as
-    `boundary=…`."""
+    """A raw request body. `parameters` are those of the content type, such as `boundary=…`."""
 
     content_type: str
     data: bytes
@@ -61,7 +60,7 @@ class Body:
 
 
 class Strict(BaseModel):
-    """Base of request schemas: unknown fields and wrong types are refused."""
+    """Base of request schemas, which reject unknown fields and wrong types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -79,9 +78,9 @@ Texts = Annotated[
 ]
 
 
-def as_list(given: str | list[str]) -> list[str]:
+def as_list(texts: str | list[str]) -> list[str]:
     """Return one text or many as a list."""
-    return [given] if isinstance(given, str) else list(given)
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def estimate_tokens(texts: list[str]) -> int:
@@ -90,7 +89,7 @@ def estimate_tokens(texts: list[str]) -> int:
 
 
 def printable(text: str, limit: int = 80) -> str:
-    """Text from outside, fit for a sentence, a log line and a database column."""
+    """Return untrusted text, shortened and printable, for a message, log or database column."""
     if len(text) <= limit and text.isprintable():
         return text
     clean = "".join(c if c.isprintable() else "�" for c in text[: limit + 1])
@@ -114,10 +113,10 @@ def _containers(body: bytes) -> int:
 
 
 def parse(schema: type[Request], body: bytes) -> Request:
-    """Return the request that `body` holds.
+    """Return the request in `body`.
 
     Raises:
-        RequestInvalid: it is not JSON (`invalid_json`), or the first thing wrong with it.
+        RequestInvalid: the body is not JSON (`invalid_json`), or the first fault in it.
     """
     try:
         return schema.model_validate_json(body)
@@ -126,15 +125,14 @@ def parse(schema: type[Request], body: bytes) -> Request:
 
 
 def idle(message: str, param: str) -> PydanticCustomError:
-    """Return the fault of a field that would have no effect with the others; a validator of the
-    whole request raises it."""
+    """Return the error for a field without effect; raised by validators of a whole request."""
     return PydanticCustomError("idle_field", "{sentence}", {"sentence": message, "param": param})
 
 
 def invalid(error: ValidationError) -> RequestInvalid:
-    """Return the refusal that names the first fault."""
+    """Return the error for the first fault."""
     if (faults := error.error_count()) > MAX_FAULTS:
-        # Listing them would hold up every other request of this process.
+        # Listing them would delay all other requests of this process.
         return RequestInvalid(f"The request body has {faults:,} faults; it was not read further.")
     first = error.errors(include_url=False, include_context=True)[0]
     kind, value = first["type"], first["input"]
@@ -161,13 +159,13 @@ def invalid(error: ValidationError) -> RequestInvalid:
             f"You must provide the parameter {path}.", param=path, code="missing_parameter"
         )
     if not path and kind == "value_error":
-        # A rule about several parts of the inputs.
+        # A rule about several fields of the inputs.
         return RequestInvalid(f"The request is invalid: {first['ctx']['error']}.")
     if not path:
         return RequestInvalid("The request body must be a JSON object.", code="invalid_json")
     code = "unsupported_value" if kind == "literal_error" else "invalid_value"
-    shown = f" (got {printable(repr(value), 40)})" if isinstance(value, (int, float, str)) else ""
-    return RequestInvalid(f"{path} is invalid: {first['msg']}{shown}.", param=path, code=code)
+    note = f" (got {printable(repr(value), 40)})" if isinstance(value, (int, float, str)) else ""
+    return RequestInvalid(f"{path} is invalid: {first['msg']}{note}.", param=path, code=code)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

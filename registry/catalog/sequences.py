@@ -1,4 +1,4 @@
-"""Inputs, options and endpoint of tasks that write a text from a text: summaries, translations.
+"""Inputs, options and endpoint of text-to-text tasks, such as summarization and translation.
 
 Loads neither Django nor torch.
 """
@@ -30,23 +30,23 @@ class SequenceInputs(Inputs):
 
 
 class SequenceOptions(TextOptions):
-    """Settings of writing. Without `max_new_tokens` the length follows that of the text."""
+    """Generation settings. Without `max_new_tokens` the length depends on that of the text."""
 
     num_beams: Beams = 1
     max_new_tokens: NewTokens | None = None
 
 
 class GenerateParameters(Strict):
-    """Settings of writing: `num_beams` 1 takes the likeliest token at each place."""
+    """Generation settings: `num_beams` 1 takes the likeliest token at each step."""
 
     max_new_tokens: NewTokens | None = None
     num_beams: Beams | None = None
 
 
 class SequenceParameters(Strict):
-    """A text that is longer than the model reads is refused unless `truncation` says to cut it.
+    """A text over the model's maximum length is rejected unless `truncation` cuts it.
 
-    Spaces are always cleaned up as the model's tokenizer does.
+    The model's tokenizer always cleans up spaces.
     """
 
     truncation: Truncation | None = None
@@ -55,7 +55,7 @@ class SequenceParameters(Strict):
 
 
 class SequenceRequest(Strict):
-    """One text, in the shape of Hugging Face."""
+    """One text, in Hugging Face's format."""
 
     inputs: SequenceText
     parameters: SequenceParameters | None = None
@@ -84,7 +84,7 @@ def read_sequence(body: Body, name: str, schema: type[SequenceRequest], answer: 
 
 @dataclass(frozen=True, slots=True)
 class _SequenceRenderer:
-    """The text, in a list of one, as clients expect it."""
+    """Renderer of the text as the only item of a list, as clients expect it."""
 
     field: str
 

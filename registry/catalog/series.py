@@ -1,4 +1,4 @@
-"""Time series: the column type of dataset rows, and dates of their steps.
+"""Time series: the column type of dataset rows, and the dates of time steps.
 
 A series is evenly spaced: a start, a frequency and values without gaps.
 """
@@ -13,13 +13,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from registry.catalog.columns import COLUMN
 
-# A history that is forecast has one value less than the shortest series of data.
+# Minimum history of a forecast: one value less than the shortest series in a dataset.
 MIN_VALUES = 3
 MAX_VALUES = 20_000
-# Beyond this, sums of squares leave the range of a 64-bit float's exact integers and of float32.
+# Sums of squares of larger values are not exact integers in float64, and overflow float32.
 LARGEST = 1e15
 
-# pandas' names. A step is a number of months, or a length of time.
+# Names from pandas. A step is a number of months, or a fixed duration.
 Frequency = Literal["min", "15min", "30min", "h", "D", "W", "MS", "QS", "YS"]
 FREQUENCY_WORDS: dict[str, str] = {
     "min": "minute",
@@ -41,7 +41,7 @@ _STEPS = {
     "D": timedelta(days=1),
     "W": timedelta(weeks=1),
 }
-# Steps of the cycle that is compared with: a day for parts of it, a week for days, else a year.
+# Steps of the usual cycle: one day for steps within a day, a week for days, else a year.
 _SEASONS = {"min": 1440, "15min": 96, "30min": 48, "h": 24, "D": 7, "W": 52, "MS": 12, "QS": 4}
 
 
@@ -61,8 +61,8 @@ Observation = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=Fals
 
 
 class Series(BaseModel):
-    """One evenly spaced series. `season` is the number of steps of its cycle, where it is not the
-    usual one of the frequency, such as 11 for yearly sunspots."""
+    """One evenly spaced series. `season` is the number of steps of its cycle if it differs from the
+    usual cycle of the frequency, such as 11 for yearly sunspots."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, json_schema_extra={COLUMN: "series"}
@@ -75,7 +75,7 @@ class Series(BaseModel):
 
 
 def season_of(series: Mapping[str, Any]) -> int:
-    """Return the number of steps of a series' cycle; 1 where it has none."""
+    """Return the number of steps of a series' cycle; 1 for a series without a cycle."""
     return int(series.get("season") or _SEASONS.get(series["frequency"], 1))
 
 
@@ -83,14 +83,14 @@ def moment_after(start: str, frequency: str, steps: int) -> str:
     """Return the date, or date and time, `steps` after `start`.
 
     Raises:
-        OverflowError: it is after the year 9999.
+        OverflowError: the date is after the year 9999.
     """
     moment = datetime.fromisoformat(start)
     if frequency in _MONTHS:
         months = moment.year * 12 + moment.month - 1 + steps * _MONTHS[frequency]
         if months >= 10_000 * 12:
             raise OverflowError("date value out of range")
-        # Every month has a 28th; later days would be missing from some.
+        # Every month has a 28th, but not every month has later days.
         moment = moment.replace(year=months // 12, month=months % 12 + 1, day=min(moment.day, 28))
     else:
         moment += steps * _STEPS[frequency]

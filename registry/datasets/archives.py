@@ -1,4 +1,4 @@
-"""Unpack a zip archive of media: every entry is held against bounds, and every file checked.
+"""Unpack a zip archive of media: check every entry against bounds, and every file.
 
 Runs in the bounded process of `unpacking.py`; knows no Django.
 """
@@ -30,10 +30,10 @@ MAX_NAME_BYTES = 500
 MAX_DEPTH = 6
 MAX_METADATA_BYTES = 256 * 1024**2
 METADATA = ("metadata.jsonl", "metadata.csv")
-# Text compresses ten to twenty times, media hardly at all. Beyond this an entry is a bomb.
+# Text compresses ten to twenty times, media hardly at all; a higher ratio means a zip bomb.
 MAX_RATIO = 200
 RATIO_FROM_BYTES = 1024**2
-# Entries that desktops add to archives by themselves.
+# Entries that desktop systems add to archives automatically.
 _IGNORED = re.compile(r"(^|/)(__MACOSX/.*|\.DS_Store|Thumbs\.db|desktop\.ini|\.gitattributes)$")
 _ARCHIVE_HEADS = (
     b"PK\x03\x04",
@@ -48,50 +48,48 @@ _HINT = "Lay out the archive as docs/how-to/datasets.md shows, and send it again
 
 
 def unpack_archive(source: Path, folder: MediaFolder, max_bytes: int) -> None:
-    """Check every entry of `source` and write what it holds below `folder`.
+    """Check every entry of `source` and write its contents below `folder`.
 
-    Its metadata file, if any, is written under its own name; `entries.jsonl` names the SHA-256 of
-    each media file by its entry. At most `max_bytes` are unpacked.
+    A metadata file keeps its name; `entries.jsonl` maps the entry of each media file to its
+    SHA-256. At most `max_bytes` are unpacked.
 
     Raises:
-        InvalidInput, TooLarge: the sentence names the entry.
+        InvalidInput, TooLarge: an entry is not acceptable; the message names it.
     """
     try:
         with source.open("rb") as file:
             entries = list(_checked(zip_entries(file, most=MAX_ENTRIES)))
             base = _common_folder([entry.name for entry in entries])
-            left = max_bytes
+            remaining = max_bytes
             with (folder.root / "entries.jsonl").open("w", encoding="utf-8") as listing:
                 for entry in entries:
-                    left -= _unpack(file, entry, base, folder, listing, left)
-    except ZipTooMany as many:
+                    remaining -= _unpack(file, entry, base, folder, listing, remaining)
+    except ZipTooMany as error:
         raise TooLarge(
-            f"The archive has {many.entries:,} entries; at most {MAX_ENTRIES:,} are accepted.",
+            f"The archive has {error.entries:,} entries; at most {MAX_ENTRIES:,} are accepted.",
             hint="Send the files as Parquet, or split them into several datasets.",
-        ) from many
-    except ZipRefused as refused:
+        ) from error
+    except ZipRefused as error:
         raise InvalidInput(
-            f"The archive cannot be read as a zip file: {refused}.",
-            hint="Make the archive again, or with another program; it may have been cut off on its "
-            "way.",
-        ) from refused
+            f"The archive cannot be read as a zip file: {error}.",
+            hint="Create the archive again, or with another program; it may have been cut off in "
+            "transit.",
+        ) from error
 
 
 def _checked(entries: Sequence[Entry]) -> Iterator[Entry]:
-    """Yield the files that count, with names that are safe, in the order of their names."""
+    """Yield the relevant entries, whose names are safe, in the order of their names."""
     names: dict[str, str] = {}
     for entry in entries:
-        shown = repr(entry.name[:120])
-        if reason := _why_not(entry):
-            raise InvalidInput(f"The archive's entry {shown} {reason}.", hint=_HINT)
-        # As file systems compare that know no difference of case, or of composed letters.
+        quoted = repr(entry.name[:120])
+        if reason := _fault_of(entry):
+            raise InvalidInput(f"The archive's entry {quoted} {reason}.", hint=_HINT)
+        # Compare like a file system that ignores case and Unicode composition.
         plain = entry.name.rstrip("/")
         other = names.setdefault(unicodedata.normalize("NFC", plain).casefold(), plain)
         if other is not plain:
-            told = (
-                "is there twice" if other == plain else f"and {other[:120]!r} differ in case alone"
-            )
-            raise InvalidInput(f"The archive's entry {shown} {told}.", hint=_HINT)
+            clash = "occurs twice" if other == plain else f"and {other[:120]!r} differ only in case"
+            raise InvalidInput(f"The archive's entry {quoted} {clash}.", hint=_HINT)
     files = [each for each in entries if not each.is_folder and not _IGNORED.search(each.name)]
     if not files:
         raise InvalidInput("The archive holds no file.", hint=_HINT)
@@ -100,7 +98,7 @@ def _checked(entries: Sequence[Entry]) -> Iterator[Entry]:
 
 
 def _check_folders(entries: Sequence[Entry]) -> None:
-    """Raise InvalidInput where a file has the name of a folder."""
+    """Raise InvalidInput if a file and a folder have the same name."""
     files = {each.name for each in entries if not each.is_folder}
     for each in entries:
         for parent in PurePosixPath(each.name).parents:
@@ -111,7 +109,7 @@ def _check_folders(entries: Sequence[Entry]) -> None:
                 )
 
 
-def _why_not(entry: Entry) -> str:
+def _fault_of(entry: Entry) -> str:
     name, kind = entry.name, stat.S_IFMT(entry.mode)
     parts = name.rstrip("/").split("/")
     if len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
@@ -138,26 +136,26 @@ def _why_not(entry: Entry) -> str:
 
 
 def _common_folder(names: list[str]) -> str:
-    """Return the folder, such as `train/`, that the metadata file lies in, or that holds all."""
-    given = [name for name in names if PurePosixPath(name).name in METADATA]
-    if len(given) > 1:
+    """Return the folder of the metadata file, or of all entries, such as `train/`; else empty."""
+    metadata = [name for name in names if PurePosixPath(name).name in METADATA]
+    if len(metadata) > 1:
         raise InvalidInput(
-            f"The archive has two metadata files, {given[0][:120]!r} and {given[1][:120]!r}.",
+            f"The archive has two metadata files, {metadata[0][:120]!r} and {metadata[1][:120]!r}.",
             hint="Send one part of the data at a time, such as train and test as two datasets.",
         )
-    if given:
-        return given[0].removesuffix(PurePosixPath(given[0]).name)
+    if metadata:
+        return metadata[0].removesuffix(PurePosixPath(metadata[0]).name)
     first = names[0].split("/")
-    # <label>/<file> stays unchanged; <folder>/<label>/<file> loses the folder that all share.
+    # <label>/<file> stays unchanged; <folder>/<label>/<file> loses the common folder.
     if len(first) > 2 and all(name.startswith(f"{first[0]}/") for name in names):
         return f"{first[0]}/"
     return ""
 
 
 def _unpack(
-    file: BinaryIO, entry: Entry, base: str, folder: MediaFolder, listing: IO[str], left: int
+    file: BinaryIO, entry: Entry, base: str, folder: MediaFolder, listing: IO[str], remaining: int
 ) -> int:
-    """Write one entry; return how many bytes it has."""
+    """Write one entry and return its size in bytes."""
     name = entry.name
     if not name.startswith(base):
         raise InvalidInput(
@@ -167,7 +165,7 @@ def _unpack(
         )
     relative = name.removeprefix(base)
     metadata = relative in METADATA
-    limit = min(left, MAX_METADATA_BYTES if metadata else folder.limits.bytes)
+    limit = min(remaining, MAX_METADATA_BYTES if metadata else folder.limits.bytes)
     target = folder.root / (relative if metadata else "entry.part")
     size = _copy(file, entry, target, limit)
     if not metadata:
@@ -183,7 +181,7 @@ def _unpack(
 
 def _copy(file: BinaryIO, entry: Entry, target: Path, limit: int) -> int:
     size = 0
-    # The unpacked bytes count: the sizes in the directory are only the sender's claim.
+    # Count the unpacked bytes, because the sizes in the directory are only the sender's claim.
     with target.open("wb") as output:
         for chunk in zip_unpacked(file, entry):
             size += len(chunk)

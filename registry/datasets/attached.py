@@ -1,7 +1,7 @@
-"""Rows of an upload that brings files: a zip archive or a Parquet file, unpacked and checked.
+"""Rows of an upload with media files: a zip archive or a Parquet file, unpacked and checked.
 
-Media columns are filled from the files of the same upload alone. A SHA-256 that a row states is
-never taken: it could name the file of another department.
+Media columns refer only to files of the same upload. A SHA-256 in a row is never accepted, because
+it could name another department's file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from registry.media.limits import MediaLimits
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """An unpacked upload. `folder` holds the files under their SHA-256."""
+    """An unpacked upload. `folder` contains the files, each named by its SHA-256."""
 
     rows: Iterator[Placed]
     records: dict[str, MediaRecord]
@@ -33,13 +33,13 @@ class Attached:
 
 
 def default_columns(row_kind: RowKind, suffix: str) -> dict[str, str]:
-    """Return the column of each field where the caller names none.
+    """Return the default column of each field.
 
-    In an archive a media column is filled from `file_name`, or `<column>_file_name` where there are
-    several, as Hugging Face's folders do.
+    In an archive a media field is filled from `file_name`, or from `<field>_file_name` if there are
+    several, as in Hugging Face's folders.
     """
-    gathered = features_column(row_kind.row)
-    columns = {field: field for field in row_kind.row.model_fields if field != gathered}
+    features = features_column(row_kind.row)
+    columns = {field: field for field in row_kind.row.model_fields if field != features}
     if suffix == ".zip":
         media = media_columns(row_kind.row)
         for name in media:
@@ -62,13 +62,13 @@ def read_attached(
     """Unpack `source` into the folder `target`, for `owner`, and return its rows.
 
     Raises:
-        InvalidInput, TooLarge: it cannot be read; the sentence names the entry or row.
+        InvalidInput, TooLarge: the file cannot be read; the message names the entry or row.
         QuotaExceeded, Unavailable: too many uploads are being read.
     """
     media = media_columns(row_kind.row)
     if suffix == ".zip" and not media:
         raise InvalidInput(
-            f"Rows of {row_kind.title} hold no files; a zip archive is not taken.",
+            f"Rows of {row_kind.title} have no files; a zip archive is not accepted.",
             hint="Send JSON lines, TSV, CSV or Parquet.",
             fields={"file": ["One of .csv, .jsonl, .parquet, .tsv."]},
         )
@@ -88,9 +88,9 @@ def read_attached(
         owner=owner,
     )
     with (target / "media.tsv").open(encoding="utf-8") as listing:
-        # What a reader writes is not trusted: a name that is no SHA-256 could lead elsewhere.
-        found = map(MediaRecord.from_line, listing)
-        records = {record.media.sha256: record for record in found}
+        # The reader process is not trusted: an invalid SHA-256 could name a path elsewhere.
+        parsed_lines = map(MediaRecord.from_line, listing)
+        records = {record.media.sha256: record for record in parsed_lines}
     rows = (
         _archive_rows(target, row_kind, fields, optional)
         if suffix == ".zip"
@@ -98,17 +98,17 @@ def read_attached(
             target / "rows.jsonl", ".jsonl", fields, optional=optional, gather=gather, place="Row"
         )
     )
-    return Attached(_of_kind(rows, media, records), records, target / "files")
+    return Attached(_check_kinds(rows, media, records), records, target / "files")
 
 
-def _of_kind(
+def _check_kinds(
     rows: Iterator[Placed], media: Mapping[str, str], records: Mapping[str, MediaRecord]
 ) -> Iterator[Placed]:
     for place, row in rows:
         for name, kind in media.items():
             if name in row and records[row[name]].media.kind != kind:
-                found = records[row[name]].media.content_type
-                raise refuse(place, f"{name}: a file of {found} is there; {kind} is expected.")
+                actual = records[row[name]].media.content_type
+                raise refuse(place, f"{name} has a file of type {actual}; {kind} is expected.")
         yield place, row
 
 
@@ -128,7 +128,7 @@ def _archive_rows(
                 place=f"{name}, line",
             )
             return _with_files(rows, media, files, name)
-    return _labeled(files, row_kind, media, optional)
+    return _labeled_rows(files, row_kind, media, optional)
 
 
 def _with_files(
@@ -140,11 +140,11 @@ def _with_files(
             if name not in row:
                 continue
             file = row[name]
-            found = files.get(file.removeprefix("./")) if isinstance(file, str) else None
-            if found is None:
+            sha256 = files.get(file.removeprefix("./")) if isinstance(file, str) else None
+            if sha256 is None:
                 raise refuse(place, f"there is no file {str(file)[:120]!r} in the archive.")
             unused.discard(file.removeprefix("./"))
-            row[name] = found
+            row[name] = sha256
         yield place, row
     if unused:
         more = f" and {len(unused) - 1:,} more are" if len(unused) > 1 else " is"
@@ -155,7 +155,7 @@ def _with_files(
         )
 
 
-def _labeled(
+def _labeled_rows(
     files: Mapping[str, str], row_kind: RowKind, media: Mapping[str, str], optional: frozenset[str]
 ) -> Iterator[Placed]:
     """Yield a row for each `<label>/<file>`."""

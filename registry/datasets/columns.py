@@ -1,6 +1,6 @@
-"""Statistics of each column of a dataset, by the kind of its values; gathered row by row.
+"""Statistics of each column of a dataset, by the kind of its values, gathered row by row.
 
-They describe lengths, counts and ranges, and never quote a text.
+They describe lengths, counts and ranges, and never contain a text.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from registry.catalog.columns import column_kinds, media_columns
 from registry.catalog.features import Value, features_column
 
 BINS = 10
-# Different texts that are counted of one column.
+# Maximum number of distinct texts that are counted in one column.
 MAX_DISTINCT = 10_000
 
-# The measure of a value by its type, and the word for it.
+# Name of a measure, and the function that computes it for a value.
 _Measure = tuple[str, Callable[[Any], float]]
 _MEASURES: dict[str, _Measure] = {
     "string": ("characters", len),
@@ -32,11 +32,12 @@ _MEASURES: dict[str, _Measure] = {
 
 
 class ColumnStatistics:
-    """One measure of each column that has one: {column: {kind, unit, rows, min, mean, max,
-    histogram}}. Texts have `distinct` too, as far as they were counted; series have
-    `frequencies`, and the `range` of their values. A column of features has an entry for each,
-    called `<column>.<feature>`, with the rows in which it is `missing`; of a category the measure
-    is how many rows each of its values has."""
+    """Measures of the measurable columns: {column: {kind, unit, rows, min, mean, max, histogram}}.
+
+    Texts also have `distinct`, up to a limit; series have `frequencies` and the `range` of their
+    values. A column of features has one entry per feature, `<column>.<feature>`, with the number of
+    rows in which it is `missing`; the measure of a category is the number of rows of each value.
+    """
 
     def __init__(self, row: type[BaseModel]) -> None:
         media = media_columns(row)
@@ -50,7 +51,7 @@ class ColumnStatistics:
         }
 
     def look(self, row: Mapping[str, Any]) -> None:
-        """Take one validated row."""
+        """Count one validated row."""
         self._rows += 1
         for name, column in self._columns.items():
             if (value := row.get(name)) is not None:
@@ -59,10 +60,10 @@ class ColumnStatistics:
             self._features.setdefault(f"{self._features_of}.{name}", _Feature()).look(value)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the statistics of the columns that hold any value."""
-        found = {name: column.to_json() for name, column in self._columns.items() if column.rows}
+        """Return the statistics of all columns with at least one value."""
+        columns = {name: column.to_json() for name, column in self._columns.items() if column.rows}
         features = {name: each.to_json(self._rows) for name, each in self._features.items()}
-        return {**found, **features}
+        return {**columns, **features}
 
 
 class _Column:
@@ -89,7 +90,7 @@ class _Column:
             self._frequencies[value["frequency"]] += 1
 
     def to_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        statistics: dict[str, Any] = {
             "kind": self._kind,
             "unit": self._unit,
             "rows": self.rows,
@@ -97,16 +98,16 @@ class _Column:
             "histogram": histogram(self._measured),
         }
         if self._kind == "string":
-            found["distinct"] = len(self._distinct)
-            found["distinct_complete"] = len(self._distinct) < MAX_DISTINCT
+            statistics["distinct"] = len(self._distinct)
+            statistics["distinct_complete"] = len(self._distinct) < MAX_DISTINCT
         if self._range is not None:
-            found["range"] = {"from": self._range[0], "to": self._range[1]}
-            found["frequencies"] = dict(self._frequencies.most_common())
-        return found
+            statistics["range"] = {"from": self._range[0], "to": self._range[1]}
+            statistics["frequencies"] = dict(self._frequencies.most_common())
+        return statistics
 
 
 class _Feature:
-    """A number or a category of each record; texts are counted by their hash."""
+    """Statistics of one feature, a number or a category; texts are counted by their hash."""
 
     def __init__(self) -> None:
         self._numbers = array("d")
@@ -121,44 +122,44 @@ class _Feature:
 
     def to_json(self, rows: int) -> dict[str, Any]:
         measured = array("d", self._texts.values()) if self._texts else self._numbers
-        there = sum(self._texts.values()) + len(self._numbers)
-        found: dict[str, Any] = {
+        present = sum(self._texts.values()) + len(self._numbers)
+        statistics: dict[str, Any] = {
             "kind": "category" if self._texts else "number",
             "unit": "rows a category" if self._texts else "value",
-            "rows": there,
-            "missing": rows - there,
+            "rows": present,
+            "missing": rows - present,
             "min": _short(min(measured, default=0)),
             "mean": _short(sum(measured) / max(len(measured), 1)),
             "max": _short(max(measured, default=0)),
             "histogram": histogram(measured),
         }
         if self._texts:
-            found["distinct"] = len(self._texts)
-            found["distinct_complete"] = len(self._texts) < MAX_DISTINCT
-        return found
+            statistics["distinct"] = len(self._texts)
+            statistics["distinct_complete"] = len(self._texts) < MAX_DISTINCT
+        return statistics
 
 
 def _short(value: float) -> float:
-    """Return a number with four digits: features may be far below 1."""
+    """Round to four significant digits, because features may be far below 1."""
     return float(f"{value:.4g}")
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
-    """Return minimum, mean and maximum."""
-    given = list(values)
+    """Return minimum, mean and maximum, all 0 without values."""
+    numbers = list(values)
     return {
-        "min": round(min(given, default=0), 3),
-        "mean": round(sum(given) / max(len(given), 1), 1),
-        "max": round(max(given, default=0), 3),
+        "min": round(min(numbers, default=0), 3),
+        "mean": round(sum(numbers) / max(len(numbers), 1), 1),
+        "max": round(max(numbers, default=0), 3),
     }
 
 
 def histogram(values: Iterable[float]) -> dict[str, Any]:
-    """Return counts of `BINS` equal parts between the least and the largest value."""
-    given = list(values)
-    least, most = min(given, default=0), max(given, default=0)
+    """Return the counts in `BINS` equal bins between the smallest and the largest value."""
+    numbers = list(values)
+    least, most = min(numbers, default=0), max(numbers, default=0)
     width = (most - least) / BINS
     counts = [0] * (BINS if width else 1)
-    for value in given:
+    for value in numbers:
         counts[min(int((value - least) / width), BINS - 1) if width else 0] += 1
     return {"from": round(least, 4), "to": round(most, 4), "counts": counts}

@@ -1,4 +1,4 @@
-"""Find rows whose input stands in another dataset version: the leak from training to test."""
+"""Leaks from training to test data: rows whose input also occurs in another dataset version."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from registry.storage import store
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Rows of the second version: `same` have an input of the first ones, `alike` an image that
-    looks like one of theirs without being it. `complete` is false where comparing images was cut
-    short."""
+    """Number of rows of the second version with the `same` input as a row of the first ones, or
+    with a different image that looks `alike`. `complete` is false if the comparison of images
+    stopped early."""
 
     same: int
     alike: int = 0
@@ -28,27 +28,27 @@ class Overlap:
 
 
 def overlap(a: Sequence[DatasetVersion], b: DatasetVersion) -> Overlap:
-    """Count rows of `b` whose input stands in one of `a` too.
+    """Count the rows of `b` whose input also occurs in `a`.
 
-    Texts are compared without regard to letter case and white space, files by their SHA-256, both
-    without the answer. Where an image is the whole input, images that look alike are counted too.
+    The answer is ignored; texts are compared regardless of letter case and white space, files by
+    their SHA-256. If an image is the whole input, images that look alike are counted too.
 
     Raises:
-        Unavailable: the store does not hold the rows of one of them.
+        Unavailable: the rows of a version are not in the store.
     """
     try:
         return _overlap(frozenset(map(_Rows.of, a)), _Rows.of(b))
     except FileNotFoundError as error:
-        named = ", ".join(map(str, a))
+        names = ", ".join(map(str, a))
         raise Unavailable(
-            f"The rows of {named} or {b} are not in the artifact store; the leak check cannot run.",
+            f"The rows of {names} or {b} are not in the artifact store; the leak check cannot run.",
             hint=store.RESTORE,
         ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """A version by its content, so that a kept answer can never be stale."""
+    """A version, identified by its content, so that a cached result is never stale."""
 
     digest: str
     task: str
@@ -66,7 +66,7 @@ class _Rows:
         return map(row_input, read_rows(store.file_open(self.digest)))
 
     def looks(self) -> dict[str, int]:
-        """Return the difference hashes of the images; none where the rows name no files."""
+        """Return the images' difference hashes by SHA-256; empty for rows without files."""
         if not self.has_media:
             return {}
         with store.media_list_open(self.digest) as listing:
@@ -76,12 +76,12 @@ class _Rows:
 
 @lru_cache(maxsize=256)
 def _overlap(a: frozenset[_Rows], b: _Rows) -> Overlap:
-    known = {input_fingerprint(given) for each in a for given in each.inputs()}
+    fingerprints = {input_fingerprint(text) for each in a for text in each.inputs()}
     looks, b_looks = Looks([each for rows in a for each in rows.looks().values()]), b.looks()
     same = alike = 0
-    for given in b.inputs():
-        if input_fingerprint(given) in known:
+    for text in b.inputs():
+        if input_fingerprint(text) in fingerprints:
             same += 1
-        elif given in b_looks:
-            alike += looks.near(b_looks[given])
+        elif text in b_looks:
+            alike += looks.near(b_looks[text])
     return Overlap(same, alike, not looks.exhausted)

@@ -1,4 +1,4 @@
-"""Media files of one upload: each is checked, kept once under its SHA-256, and described.
+"""Media files of one upload: checked, deduplicated by SHA-256, and described.
 
 Runs in the bounded process of `unpacking.py`; knows no Django.
 """
@@ -29,8 +29,8 @@ _MASK_OPACITY = 150
 class MediaRecord:
     """A file of a dataset version. `looks` is an image's difference hash, in hexadecimal.
 
-    `levels` has, in hexadecimal, a bit for each value that the pixels of a mask have; empty for
-    what cannot be a mask. A `turned` image stands upright only after a quarter turn (EXIF).
+    `levels` has, in hexadecimal, one bit for each pixel value that occurs in a mask; empty for a
+    file that cannot be a mask. A `turned` image is upright only after a quarter turn (EXIF).
     """
 
     media: Media
@@ -47,21 +47,21 @@ class MediaRecord:
     def line(self) -> str:
         """Return the record as a line that begins with the file's SHA-256."""
         more = {"looks": self.looks, "levels": self.levels, "turned": self.turned}
-        found = {**self.media.to_json(), **{name: given for name, given in more.items() if given}}
-        return f"{self.media.sha256}\t{json.dumps(found, sort_keys=True)}\n"
+        fields = {**self.media.to_json(), **{name: value for name, value in more.items() if value}}
+        return f"{self.media.sha256}\t{json.dumps(fields, sort_keys=True)}\n"
 
     @classmethod
     def from_line(cls, line: str) -> MediaRecord:
-        """Read what `line` wrote."""
-        found: dict[str, Any] = json.loads(line.split("\t", 1)[1])
-        more = {name: found.pop(name) for name in ("looks", "levels", "turned") if name in found}
-        return cls(Media.from_json(found), **more)
+        """Return the record in a line from `line`."""
+        fields: dict[str, Any] = json.loads(line.split("\t", 1)[1])
+        more = {name: fields.pop(name) for name in ("looks", "levels", "turned") if name in fields}
+        return cls(Media.from_json(fields), **more)
 
 
 class MediaFolder:
-    """A folder that takes files: `files/<sha256>` and, once all are there, `media.tsv`.
+    """A folder of checked files, `files/<sha256>`, with a list of them in `media.tsv` at the end.
 
-    With `masks`, the values of pixels are recorded of each image that can be a mask.
+    With `masks`, the pixel values of each possible mask are recorded.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class MediaFolder:
         self.root = root
         self.limits = limits
         self._masks = masks
-        # A task that takes one kind of media rejects a file of another kind when it reads it.
+        # Reject files of other kinds at once if the task accepts only one kind of media.
         self._kind: Kind | None = None
         for kind in get_args(Kind):
             if kinds == {kind}:
@@ -79,7 +79,7 @@ class MediaFolder:
         (root / "files").mkdir()
 
     def take(self, file: Path, *, what: str) -> Media:
-        """Check `file` and move it to its place. Raises MediaRejected."""
+        """Check `file` and move it into the folder. Raises MediaRejected."""
         media, image = inspect_media(file, self.limits, kind=self._kind, what=what)
         if media.sha256 in self._records:
             if image is not None:
@@ -99,20 +99,20 @@ class MediaFolder:
         return media
 
     def close(self) -> None:
-        """Describe all files, in the order of their SHA-256."""
+        """Write the list of all files, in the order of their SHA-256."""
         with (self.root / "media.tsv").open("w", encoding="utf-8") as listing:
             for _, record in sorted(self._records.items()):
                 listing.write(record.line())
 
 
 def _levels(image: Image.Image) -> str:
-    """Return a bit for each value of the pixels, in hexadecimal; empty for more than one channel.
+    """Return one bit for each pixel value, in hexadecimal; empty for more than one channel.
 
     A bilevel image has the values 0 and 1.
     """
     if image.format != "PNG" or image.mode not in {"1", "L", "P"}:
         return ""
-    # Of one channel, a value is a number and no tuple.
+    # With one channel, a value is a number, not a tuple.
     values = {value for _, value in image.getcolors(256) or () if isinstance(value, int)}
     if image.mode == "1":
         values = {min(value, 1) for value in values}
@@ -120,8 +120,7 @@ def _levels(image: Image.Image) -> str:
 
 
 def write_preview(source: Path, target: Path) -> None:
-    """Write a small JPEG of a checked image, or of a video's first frame: pixels alone, without
-    what cameras add to a file."""
+    """Write a small JPEG of a checked image, or of a video's first frame, without metadata."""
     with _picture(source) as image:
         image.draft("RGB", (PREVIEW_SIDE * 2, PREVIEW_SIDE * 2))
         small: Image.Image = ImageOps.exif_transpose(image)
@@ -146,11 +145,11 @@ def _picture(source: Path) -> Image.Image:
 
 
 def write_mask_preview(source: Path, target: Path) -> None:
-    """Write a small PNG of a checked mask, in colors through which its image shows.
+    """Write a small PNG of a checked mask, in translucent colors.
 
-    Pixels of the value 0, which is the background as a rule, and those of no category are clear.
+    Pixels of value 0, usually the background, and pixels without a category are transparent.
     """
-    # The catalog brings pydantic, which takes longer to load than most uploads to check.
+    # Imported here because the catalog loads pydantic, which takes longer than most checks.
     from registry.catalog.regions import HUES
 
     with Image.open(source, formats=["PNG"]) as image:
@@ -159,9 +158,9 @@ def write_mask_preview(source: Path, target: Path) -> None:
         small = image.copy()
     if small.mode == "1":
         small = small.convert("L").point(lambda value: min(value, 1))
-    # Values must not be mixed at edges.
+    # Nearest neighbor: interpolation would mix the values at edges.
     small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.NEAREST)
-    drawn = Image.frombytes("P", small.size, small.tobytes())
-    drawn.putpalette(b"".join(bytes.fromhex(HUES[(value - 1) % len(HUES)]) for value in range(256)))
+    mask = Image.frombytes("P", small.size, small.tobytes())
+    mask.putpalette(b"".join(bytes.fromhex(HUES[(value - 1) % len(HUES)]) for value in range(256)))
     clear = bytes([0, *[_MASK_OPACITY] * 254, 0])
-    drawn.save(target, "PNG", transparency=clear)
+    mask.save(target, "PNG", transparency=clear)

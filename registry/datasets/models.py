@@ -1,4 +1,4 @@
-"""Data with an owner, a classification and a license; its versions carry a digest."""
+"""Datasets, with an owner, a classification and a license, and their versions with a digest."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Classification(models.TextChoices):
 
 
 class Dataset(models.Model):
-    """A named line of dataset versions, owned by a department."""
+    """A named series of dataset versions, owned by a department."""
 
     name = models.SlugField(max_length=NAME_MAX, unique=True)
     department = models.ForeignKey("governance.Department", on_delete=models.PROTECT)
     task = models.CharField(max_length=TASK_MAX)
-    # Names one of the task's kinds of rows; the task's own kind when empty.
+    # Name of one of the task's row kinds; empty for the task's own kind.
     row_kind = models.CharField(max_length=TASK_MAX, blank=True, default="")
     classification = models.CharField(max_length=15, choices=Classification.choices)
     license = models.CharField(max_length=LICENSE_MAX)
@@ -45,8 +45,8 @@ class Dataset(models.Model):
 class DatasetVersion(models.Model):
     """One immutable version: canonical JSON lines in the artifact store, one row per record.
 
-    `profile` holds what the checks found: label counts, duplicates, lengths in characters. One
-    made of feedback has the rows of `feedback`, and those of `base`, if any.
+    `profile` has the results of the checks: label counts, duplicates, lengths in characters. A
+    version built from feedback contains the rows of `feedback` and, if set, of `base`.
     """
 
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="versions")
@@ -56,7 +56,7 @@ class DatasetVersion(models.Model):
     size_bytes = models.BigIntegerField()
     schema = models.JSONField()
     profile = models.JSONField(default=dict)
-    # Of the list of its media. Empty without media, and for versions of earlier releases.
+    # SHA-256 of the media list; empty without media, and for versions of older Assay releases.
     media_list_sha256 = models.CharField(max_length=64, blank=True, default="", db_default="")
     base = models.ForeignKey(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="extensions"

@@ -1,4 +1,4 @@
-"""Boxes and masks of a dataset's rows as previews draw them over the image that they belong to."""
+"""Overlays of boxes and masks that previews draw over the images of dataset rows."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Box:
 class Overlay:
     """Drawing over an image of `width` × `height` pixels.
 
-    It holds boxes and the SHA-256 of a mask's file; `labels` are named next to the image. A file
-    that is a mask itself has labels alone, and `is_mask` is true.
+    Contains boxes and the SHA-256 of a mask's file; `labels` are listed next to the image. The
+    overlay of a mask itself has only labels, and `is_mask` is true.
     """
 
     width: int
@@ -53,7 +53,7 @@ class Overlay:
 
 
 class Overlays:
-    """Makes overlays for the rows of one version, so that a label has one color in all of them."""
+    """Overlays for the rows of one version, with the same color for a label in all of them."""
 
     def __init__(
         self,
@@ -62,17 +62,17 @@ class Overlays:
         records: Mapping[str, MediaRecord],
     ) -> None:
         self._columns, self._records = columns, records
-        found = {
+        labels = {
             label
             for row in rows
             for name, column in columns.items()
             if column.kind == "boxes" and row.get(name)
             for label in row[name]["categories"]
         }
-        self._hues = {label: number % len(HUES) for number, label in enumerate(sorted(found))}
+        self._hues = {label: number % len(HUES) for number, label in enumerate(sorted(labels))}
 
     def over(self, row: Mapping[str, Any], image: str, *, names_shown: bool) -> Overlay | None:
-        """Return the overlay of the file in the column `image`; None where nothing belongs to it.
+        """Return the overlay of the file in the column `image`; None without boxes and masks.
 
         Without `names_shown` labels are left out.
         """
@@ -102,14 +102,14 @@ class Overlays:
         )
 
     def _boxes(self, objects: Mapping[str, Any]) -> tuple[Box, ...]:
-        given = zip(objects["bbox"][:BOXES], objects["categories"], strict=False)
+        pairs = zip(objects["bbox"][:BOXES], objects["categories"], strict=False)
         return tuple(
             Box(f"{x:g}", f"{y:g}", f"{width:g}", f"{height:g}", label, self._hues[label])
-            for (x, y, width, height), label in given
+            for (x, y, width, height), label in pairs
         )
 
     def _mask_labels(self, names: list[str], mask: MediaRecord) -> list[Label]:
-        # The value 0 is clear in the picture.
+        # The value 0 is transparent in the picture.
         return [
             Label(names[value], (value - 1) % len(HUES))
             for value in levels_of(mask)
@@ -126,6 +126,6 @@ def _distinct(objects: Mapping[str, Any]) -> list[str]:
 
 
 def counted_labels(objects: Mapping[str, Any]) -> str:
-    """Return the labels of a row's boxes with how often each is there."""
+    """Return the labels of a row's boxes with their counts."""
     counts = Counter(objects["categories"])
     return ", ".join(f"{label} × {count}" for label, count in counts.most_common()) or "no box"

@@ -1,7 +1,7 @@
-"""Unpack a Parquet file: rows as JSON lines, media of binary columns as checked files.
+"""Unpack a Parquet file into rows as JSON Lines, and binary columns into checked media files.
 
-Runs in the bounded process of `unpacking.py`; knows no Django. Media columns are those that Hugging
-Face's `datasets` writes (a struct of `bytes` and `path`) or plain binary ones.
+Runs in the bounded process of `unpacking.py`; knows no Django. Media columns have the type of
+Hugging Face's `datasets` (a struct of `bytes` and `path`) or are plain binary.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ def unpack_parquet(
     media: Mapping[str, str],
     gather: str = "",
 ) -> None:
-    """Write `rows.jsonl` with these columns of `source`; those of `media` become a SHA-256.
+    """Write `rows.jsonl` with these columns of `source`; a file in a `media` column becomes its
+    SHA-256.
 
-    With `gather`, the name of a column of features, all columns are written where it is missing.
+    With `gather`, the name of a features column, all columns are written if it is missing.
 
     Raises:
-        InvalidInput: it cannot be read, or a column is missing or of a type that is not taken.
+        InvalidInput: the file cannot be read, or a column is missing or of an unsupported type.
         TooLarge: more than 2,000,000 rows, or more than `max_bytes` of content.
     """
     import pyarrow
@@ -49,36 +50,38 @@ def unpack_parquet(
             thrift_container_size_limit=MAX_METADATA_BYTES,
         )
         with file:
-            there = file.schema_arrow.names
+            present = file.schema_arrow.names
             if file.metadata.num_rows > MAX_ROWS:
                 raise TooLarge(f"A dataset has at most {MAX_ROWS:,} rows.")
-            if len(there) > MAX_COLUMNS:
+            if len(present) > MAX_COLUMNS:
                 raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns.")
-            if twice := [name for name, count in Counter(there).items() if count > 1]:
+            if repeated := [name for name, count in Counter(present).items() if count > 1]:
                 raise InvalidInput(
-                    f"Two columns have the name {twice[0][:80]!r}.",
+                    f"Two columns have the name {repeated[0][:80]!r}.",
                     hint="Rename one of them, or leave it out.",
                 )
-            if absent := [name for name in columns if name not in there and name not in optional]:
+            if absent := [name for name in columns if name not in present and name not in optional]:
                 raise InvalidInput(
                     f"There is no column {absent[0][:80]!r}; there are "
-                    f"{', '.join(there[:40])[:500]}.",
-                    hint='Say which column is which, such as {"text": "review"}.',
+                    f"{', '.join(present[:40])[:500]}.",
+                    hint='Map fields to columns, such as {"text": "review"}.',
                 )
-            whole = bool(gather) and gather not in there
-            wanted = there if whole else [name for name in (*columns, gather) if name in there]
-            for name in wanted:
+            whole = bool(gather) and gather not in present
+            selected = (
+                present if whole else [name for name in (*columns, gather) if name in present]
+            )
+            for name in selected:
                 _check_type(name, file.schema_arrow.field(name).type, name in media)
             names = _class_names(file.schema_arrow.metadata)
-            left, row = max_bytes, 0
+            remaining, row = max_bytes, 0
             with (folder.root / "rows.jsonl").open("w", encoding="utf-8") as output:
-                batches = file.iter_batches(BATCH_ROWS, columns=wanted, use_threads=False)
+                batches = file.iter_batches(BATCH_ROWS, columns=selected, use_threads=False)
                 for batch in batches:
-                    for given in batch.to_pylist():
+                    for values in batch.to_pylist():
                         row += 1
-                        line, size = _row(given, row, folder, media, names, keep_missing=whole)
-                        left -= size
-                        if left < 0:
+                        line, size = _row(values, row, folder, media, names, keep_missing=whole)
+                        remaining -= size
+                        if remaining < 0:
                             raise TooLarge(
                                 f"Row {row:,}: the rows so far have more than {max_bytes:,} bytes.",
                                 hint="Split the data into several datasets.",
@@ -101,12 +104,12 @@ def _check_type(name: str, kind: Any, is_media: bool) -> None:
         )
         if not binary and "bytes" not in fields:
             raise InvalidInput(
-                f"The column {name[:80]!r} holds {str(kind)[:80]}; files are expected.",
+                f"The column {name[:80]!r} has the type {str(kind)[:80]}; files are expected.",
                 hint="Write the column as binary, or as a struct of bytes and path.",
             )
     elif not _is_plain(kind):
         raise InvalidInput(
-            f"The column {name[:80]!r} holds {str(kind)[:80]}, which is not taken.",
+            f"The column {name[:80]!r} has the type {str(kind)[:80]}, which is not supported.",
             hint="Write text, numbers, truth values, and lists and structs of them.",
         )
 
@@ -147,7 +150,7 @@ def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]
 
 
 def _row(
-    given: dict[str, Any],
+    values: dict[str, Any],
     row: int,
     folder: MediaFolder,
     media: Mapping[str, str],
@@ -156,22 +159,22 @@ def _row(
     keep_missing: bool,
 ) -> tuple[str, int]:
     size = 0
-    found: dict[str, Any] = {}
-    for name, value in given.items():
+    converted: dict[str, Any] = {}
+    for name, value in values.items():
         if name in media:
             content = value.get("bytes") if isinstance(value, dict) else value
             if not isinstance(content, bytes):
                 raise InvalidInput(
                     f"Row {row:,}: {name[:80]} holds no file.",
-                    hint="Embed the files: a path alone leads nowhere here.",
+                    hint="Embed the files; a path alone is not enough.",
                 )
             size += len(content)
             part = folder.root / "entry.part"
             part.write_bytes(content)
-            found[name] = folder.take(part, what=f"Row {row:,}: {name[:80]}").sha256
+            converted[name] = folder.take(part, what=f"Row {row:,}: {name[:80]}").sha256
         elif name in names and isinstance(value, int) and 0 <= value < len(names[name]):
-            found[name] = names[name][value]
+            converted[name] = names[name][value]
         elif value is not None or keep_missing:
-            found[name] = value
-    line = json.dumps(found)
+            converted[name] = value
+    line = json.dumps(converted)
     return line, size + len(line)

@@ -1,8 +1,8 @@
-"""Rows out of TSV, CSV, JSON lines, Parquet and archives of media; canonical JSON lines and a
-profile out of rows.
+"""Conversion of TSV, CSV, JSON Lines, Parquet and archives of media to canonical JSON Lines and a
+profile.
 
-Text files are read as a stream, one row at a time; archives and Parquet files are unpacked in a
-bounded process first (`unpacking.py`). Every error names the line, row or entry it was met on.
+Text files are read as a stream, one row at a time; a bounded process first unpacks archives and
+Parquet files (`unpacking.py`). Every error names its line, row or entry.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _WORDS = {"number": "a number", "category": "a text"}
 
 @dataclass(frozen=True, slots=True)
 class ParsedDataset:
-    """The content of canonical JSON lines. `digest` is the SHA-256 of the file's bytes.
+    """Description of a file of canonical JSON Lines. `digest` is the SHA-256 of its bytes.
 
-    `profile` is that of `Profile`. `media` describes the files that the rows name, which lie in
-    `files` under their SHA-256.
+    `profile` is from `Profile`. `media` describes the rows' media files, which are in the folder
+    `files`, named by their SHA-256.
     """
 
     digest: str
@@ -64,12 +64,12 @@ def parse_dataset(
     max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
     owner: str = "",
 ) -> ParsedDataset:
-    """Read `source`, whose kind the suffix of `name` tells, and write canonical rows to `target`.
+    """Read `source`, whose format is the suffix of `name`, and write canonical rows to `target`.
 
-    `columns` maps a field of the row to the column, or key, that it is taken from; columns
-    that it does not name are left out, or are the features of rows that have any. Without it fields
-    are taken from the columns of the same names. Archives and Parquet files are unpacked in the
-    folder of `target`, at most `max_unpacked_bytes`, for `owner`.
+    `columns` maps a field of the row to its column or key; all other columns are left out, or
+    become the features of rows with a features column. By default, fields come from the columns of
+    the same names. Archives and Parquet files are unpacked in the folder of `target`, at most
+    `max_unpacked_bytes`, for `owner`.
 
     Raises:
         InvalidInput: an unknown suffix, a missing column, a malformed row (with its line).
@@ -79,7 +79,7 @@ def parse_dataset(
     suffix = Path(name).suffix.lower()
     _check_suffix(name, suffix, row_kind)
     optional = frozenset(
-        name for name, given in row_kind.row.model_fields.items() if not given.is_required()
+        name for name, field in row_kind.row.model_fields.items() if not field.is_required()
     )
     attached = None
     gather = features_column(row_kind.row)
@@ -101,13 +101,13 @@ def parse_dataset(
         rows = attached.rows
     else:
         fields = _checked_columns(row_kind, columns, optional)
-        whole = suffix == ".jsonl" and columns is None
+        entire = suffix == ".jsonl" and columns is None
         rows = read_table(
             source,
             suffix,
-            None if whole else fields,
+            None if entire else fields,
             optional=optional,
-            gather="" if whole else gather,
+            gather="" if entire else gather,
         )
     with target.open("wb") as output:
         return _write(rows, output, row_kind, attached)
@@ -115,31 +115,31 @@ def parse_dataset(
 
 def _check_suffix(name: str, suffix: str, row_kind: RowKind) -> None:
     media = media_columns(row_kind.row)
-    taken = PACKED_SUFFIXES if media else SUFFIXES
-    if suffix in taken:
+    accepted = PACKED_SUFFIXES if media else SUFFIXES
+    if suffix in accepted:
         return
     because = f": rows of {row_kind.title} name files ({', '.join(media)})" if media else ""
     raise InvalidInput(
         f"{name[:120]} is not a dataset file that can be read{because}.",
-        hint=f"Send one of {', '.join(taken)}.",
-        fields={"file": [f"One of {', '.join(taken)}."]},
+        hint=f"Send one of {', '.join(accepted)}.",
+        fields={"file": [f"One of {', '.join(accepted)}."]},
     )
 
 
 def _checked_columns(
     row_kind: RowKind, columns: Mapping[str, str] | None, optional: frozenset[str]
 ) -> dict[str, str]:
-    gathered = features_column(row_kind.row)
-    known = [name for name in row_kind.row.model_fields if name != gathered]
+    features = features_column(row_kind.row)
+    names = [name for name in row_kind.row.model_fields if name != features]
     if columns is None:
-        return {field: field for field in known}
-    unknown = sorted(set(columns) - set(known))
-    missing = sorted(field for field in known if field not in columns and field not in optional)
+        return {field: field for field in names}
+    unknown = sorted(set(columns) - set(names))
+    missing = sorted(field for field in names if field not in columns and field not in optional)
     if unknown or missing or not all(isinstance(value, str) for value in columns.values()):
         raise InvalidInput(
-            f"The column names do not fit {row_kind.title}: its rows have {', '.join(known)}.",
+            f"The column names do not fit {row_kind.title}: its rows have {', '.join(names)}.",
             hint='Map every field to a column, such as {"text": "review", "label": "rating"}.',
-            fields={"columns": [f"A column for each of {', '.join(known)}."]},
+            fields={"columns": [f"A column for each of {', '.join(names)}."]},
         )
     return dict(columns)
 
@@ -180,7 +180,7 @@ def _write(
 
 
 def validated_row(place: str, raw: Any, row_kind: RowKind) -> dict[str, Any]:
-    """Return the row with all of its fields. Raises InvalidInput, which names `place`."""
+    """Return the row with all of its fields. Raises InvalidInput, whose message names `place`."""
     try:
         return row_kind.row.model_validate(raw).model_dump()
     except ValidationError as error:
@@ -190,19 +190,19 @@ def validated_row(place: str, raw: Any, row_kind: RowKind) -> dict[str, Any]:
 
 
 def encoded_row(place: str, row: dict[str, Any]) -> bytes:
-    """Return the line that holds a validated row.
+    """Return the line of a validated row.
 
     Raises:
-        InvalidInput: a text or number that cannot be stored.
-        TooLarge: over 1 MiB.
+        InvalidInput: the row has a text or number that cannot be stored.
+        TooLarge: the line is over 1 MiB.
     """
     try:
         record = canonical_json(row) + b"\n"
     except UnicodeEncodeError as error:
-        raise refuse(place, "it holds half of a surrogate pair, which is no character.") from error
+        raise refuse(place, "it contains half of a surrogate pair.") from error
     except ValueError as error:
         raise refuse(place, "it holds a number that is infinite or not a number (NaN).") from error
-    # PostgreSQL keeps no NUL in the labels of a profile.
+    # PostgreSQL cannot store a NUL in the labels of a profile.
     if "\0" in "".join(map(str, row.values())):
         raise refuse(place, "it holds a NUL character.")
     if len(record) > MAX_ROW_BYTES:
@@ -218,9 +218,9 @@ def read_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
 
 
 class FeatureChecks:
-    """Checks that all records of one file have the same features, each of one kind.
+    """Check that all records of one file have the same features with the same kinds.
 
-    Rows without a column of features always pass.
+    Rows without a features column always pass.
     """
 
     def __init__(self, row: type[BaseModel]) -> None:
@@ -228,11 +228,11 @@ class FeatureChecks:
         self._kinds: dict[str, Kind | None] = {}
 
     def check(self, place: str, row: Mapping[str, Any]) -> None:
-        """Take one validated row.
+        """Check one validated row.
 
         Raises:
-            InvalidInput: it lacks a feature of the rows before, has another one, or has a text
-                where those have a number.
+            InvalidInput: the row lacks a feature of earlier rows, has an additional one, or has a
+                text where they have a number.
         """
         if not self._column:
             return
@@ -249,13 +249,13 @@ class FeatureChecks:
             )
         for name, value in features.items():
             kind = kind_of(value)
-            known = self._kinds[name]
-            if kind is None or kind == known:
+            earlier = self._kinds[name]
+            if kind is None or kind == earlier:
                 continue
-            if known is not None:
+            if earlier is not None:
                 raise refuse(
                     place,
-                    f"{name} is {_WORDS[kind]} here, and {_WORDS[known]} in the rows before; "
+                    f"{name} is {_WORDS[kind]} here, and {_WORDS[earlier]} in the rows before; "
                     "leave missing values empty.",
                 )
             self._kinds[name] = kind

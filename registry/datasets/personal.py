@@ -1,10 +1,10 @@
-"""Signs of personal data in the rows of a dataset: how many, and where; never which.
+"""Signs of personal data in the rows of a dataset: their number and fields, never their text.
 
-Four kinds that can be told by their form: e-mail addresses, telephone numbers with a country code,
-IBANs (ISO 13616, whose remainder by 97 is 1) and payment cards (ISO/IEC 7812, Luhn's check digit).
-Names, places, health and all that is personal by its meaning is not found, and neither is what is
-written otherwise: nothing found is no proof that nothing is there. Every pattern takes time in
-proportion to the text alone.
+Detects four kinds by their form: e-mail addresses, telephone numbers with a country code, IBANs
+(ISO 13616, whose remainder by 97 is 1) and payment cards (ISO/IEC 7812, Luhn's check digit). It
+does not detect names, places, health data or anything else that is personal by its meaning, nor
+unusual notations: a clean result does not prove that the data is not personal. Every pattern takes
+linear time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 DETECTOR = 1
 KINDS = ("e-mail", "telephone", "iban", "card")
-# Of a dataset the first rows, and of a field its beginning: enough to be told, and bounded.
+# Only the first rows, and the beginning of each field, are searched, to bound the time.
 MAX_ROWS = 200_000
 MAX_CHARACTERS = 20_000
 
@@ -48,7 +48,7 @@ _IBAN_LENGTHS = {
 
 
 class PersonalData:
-    """Counts what the rows hold, by field and kind: in how many rows there is any."""
+    """Counts of the rows with signs of personal data, by field and kind."""
 
     def __init__(self) -> None:
         self._rows = 0
@@ -56,7 +56,7 @@ class PersonalData:
         self._found: dict[str, Counter[str]] = {}
 
     def look(self, row: Mapping[str, Any]) -> None:
-        """Take one validated row."""
+        """Search one validated row."""
         if self._rows == MAX_ROWS:
             self._left_out += 1
             return
@@ -66,7 +66,7 @@ class PersonalData:
             self._found.setdefault(field, Counter())[kind] += 1
 
     def profile(self) -> dict[str, Any]:
-        """{detector, rows, rows_left_out, columns: {field: {kind: rows}}}."""
+        """Return {detector, rows, rows_left_out, columns: {field: {kind: rows}}}."""
         return {
             "detector": DETECTOR,
             "rows": self._rows,
@@ -79,23 +79,22 @@ class PersonalData:
 
 
 def kinds_in(text: str) -> set[str]:
-    """Which of `KINDS` there are signs of in the beginning of a text."""
+    """Return the `KINDS` with signs in the beginning of a text."""
     text = text[:MAX_CHARACTERS]
-    found = set()
+    kinds = set()
     if "@" in text and _EMAIL.search(text):
-        found.add("e-mail")
+        kinds.add("e-mail")
     if _TELEPHONE.search(text):
-        found.add("telephone")
+        kinds.add("telephone")
     if any(_is_iban(match.group()) for match in _IBAN.finditer(text)):
-        found.add("iban")
+        kinds.add("iban")
     if any(_is_card(match.group()) for match in _CARD.finditer(text)):
-        found.add("card")
-    return found
+        kinds.add("card")
+    return kinds
 
 
 def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each text with the field that it stands in; a message's is called by its role, a feature's by
-    its name."""
+    """Yield each text with its field, and the role of a message or the name of a feature."""
     for field, value in row.items():
         if isinstance(value, str):
             yield field, value
@@ -110,7 +109,7 @@ def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _is_iban(text: str) -> bool:
-    """True when it begins with an IBAN of its country's length; capitalized words may follow."""
+    """Return whether a text begins with an IBAN of its country's length; more words may follow."""
     compact = text.replace(" ", "")
     length = _IBAN_LENGTHS.get(compact[:2], 0)
     if not 0 < length <= len(compact):
@@ -120,7 +119,7 @@ def _is_iban(text: str) -> bool:
 
 
 def _is_card(text: str) -> bool:
-    """True when it begins with a number of a known issuer; other digits may follow."""
+    """Return whether a text begins with a card number of a known issuer; more digits may follow."""
     digits = "".join(sign for sign in text if sign.isdigit())
     return any(
         _ISSUED.fullmatch(digits[:length]) is not None and _luhn(digits[:length])

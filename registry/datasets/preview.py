@@ -1,9 +1,8 @@
-"""The first rows of a dataset version, for a person to look at: bounded, and masked by default.
+"""Previews of the first rows of a dataset version: bounded, and masked by default.
 
-Columns in which the checks found signs of personal data are masked as a whole, since what is
-personal by its meaning stands next to what a pattern finds. Without a record of that search, every
-column is. Images, recordings and videos are always hidden: a face or a voice needs no pattern to be
-personal.
+Columns with signs of personal data are masked as a whole, because data that is personal by its
+meaning often occurs next to what a pattern finds. All columns are masked if that search was never
+recorded. Images, recordings and videos are always hidden, because faces and voices are personal.
 """
 
 from __future__ import annotations
@@ -40,19 +39,19 @@ from registry.resources import acting_person, dataset_resource, dataset_version_
 from registry.storage import store
 
 ROWS = PREVIEW_ROWS
-# Read of the file at most, and shown of one field.
+# Maximum bytes to read of the file, and characters to show of one field.
 READ_BYTES = 2 * MAX_ROW_BYTES
 FIELD_CHARACTERS = 500
 CHART_PARTS = 150
-# Shown of a record at most.
+# Maximum features to show of one record.
 FEATURES = 40
-# Beyond ASCII everything counts: vowel signs of many scripts and emoji are no word characters.
+# All non-ASCII characters, because `\w` lacks the vowel signs of many scripts, and emoji.
 _SIGN = re.compile(r"\w|[^\x00-\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a text; one that is `marked` may have a label."""
+    """A part of a text; a `marked` one may have a label."""
 
     text: str
     marked: bool = False
@@ -64,7 +63,7 @@ class Text:
     """A field, one message of a conversation (`role`), or one feature of a record (`label`).
     `left_out` characters are not shown.
 
-    `pieces` are the same text in parts, where passages of it are marked.
+    `pieces` are the same text in parts if it has marked passages.
     """
 
     text: str
@@ -76,8 +75,8 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An image, recording or video. It may be opened when `shown`, for so long as `address`, which
-    the portal fills in, is valid; so is the `mask_address` of the mask in its overlay."""
+    """An image, recording or video. If `shown`, it may be opened while `address` is valid, and the
+    mask in its overlay while `mask_address` is valid; the portal sets both."""
 
     media: Media
     shown: bool
@@ -87,13 +86,13 @@ class File:
 
     @property
     def plays(self) -> bool:
-        """Return whether it is a video that needs a player; browsers show others as images."""
+        """Return whether it is a video that needs a player; browsers show animations as images."""
         return self.media.content_type.startswith("video/")
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A series, drawn: `points` of a line in a field of 300 by 60, with what its ends stand for."""
+    """A line chart of a series: its `points` in an area of 300 by 60, and the axes' ranges."""
 
     points: str
     steps: int
@@ -108,8 +107,8 @@ Cell = list[Text | File | Chart]
 
 @dataclass(frozen=True, slots=True)
 class RowsPreview:
-    """`rows` hold the texts, files or charts of each cell, in the order of `columns`. Texts of
-    `masked` columns have no readable sign; files of `hidden` columns are described, not shown."""
+    """`rows` have the texts, files or charts of each cell, in the order of `columns`. Texts of
+    `masked` columns are unreadable; files of `hidden` columns are described but not shown."""
 
     columns: list[str]
     rows: list[list[Cell]]
@@ -119,22 +118,22 @@ class RowsPreview:
 
 
 def rows_preview(version: DatasetVersion) -> RowsPreview:
-    """Return the first rows of a version that the caller may see, masked where it must be.
+    """Return the first rows of a version with sensitive columns masked; callers check access.
 
     Raises:
-        Unavailable: the store does not hold its rows, or they are damaged.
+        Unavailable: its rows are missing from the store, or damaged.
     """
     return _preview(version, masked=_masked_columns(version), hidden=_media_columns(version))
 
 
 @transaction.atomic
 def dataset_unmask(*, actor: Principal, id: int) -> RowsPreview:  # noqa: A002
-    """Return the first rows of a version with nothing masked, which is an event.
+    """Return the first rows of a version without masks, and record an audit event.
 
     Raises:
-        NotFound: there is none that the actor may see.
-        NotPermitted: the policy denies it, or the actor is no person.
-        Unavailable: the store does not hold its rows, or they are damaged.
+        NotFound: the version does not exist, or the actor may not see it.
+        NotPermitted: the policy denies it, or the actor is not a person.
+        Unavailable: its rows are missing from the store, or damaged.
     """
     version = dataset_version_get(actor=actor, id=id)
     decision = authorize(
@@ -155,7 +154,7 @@ def dataset_unmask(*, actor: Principal, id: int) -> RowsPreview:  # noqa: A002
 
 @dataclass(frozen=True, slots=True)
 class OpenedMedia:
-    """The bytes of a file, or of the small picture that stands for an image."""
+    """The bytes of a file, or of its small picture."""
 
     data: bytes
     content_type: str
@@ -169,14 +168,14 @@ def dataset_media_open(
     small: bool = False,
     mask: bool = False,
 ) -> OpenedMedia:
-    """Return a file that a version's rows name, or the small picture of it; of a `mask` the small
-    picture is in colors. The caller has seen to it that the actor unmasked
-    the rows a short time ago, which is the event; opening each file is not another one.
+    """Return a file that a version's rows name, or its small picture, which is in colors for a
+    `mask`. The caller has checked that the actor unmasked the rows a short time ago. The unmasking
+    is the audit event; opening a file does not record another one.
 
     Raises:
-        NotFound: the actor may see no such version, or its rows do not name the file.
-        NotPermitted: the policy denies it, or the actor is no person.
-        Unavailable: the store lacks the file, or what it holds is not the file.
+        NotFound: the actor may not see the version, or its rows do not name the file.
+        NotPermitted: the policy denies it, or the actor is not a person.
+        Unavailable: the file is missing from the store, or was changed there.
     """
     version = dataset_version_get(actor=actor, id=id)
     authorize(actor=actor, action=Action.DATASET_UNMASK, resource=dataset_resource(version.dataset))
@@ -190,10 +189,11 @@ def dataset_media_open(
 def media_open(
     version: DatasetVersion, record: MediaRecord, *, small: bool = False, mask: bool = False
 ) -> OpenedMedia:
-    """Return the bytes of a file of a version; the caller decided that they may be seen.
+    """Return the bytes of a file of a version, or of its small picture; the caller has checked
+    access.
 
     Raises:
-        Unavailable: the store lacks the file, or what it holds is not the file.
+        Unavailable: the file is missing from the store, or was changed there.
     """
     sha256 = record.media.sha256
     try:
@@ -232,8 +232,8 @@ def _masked_columns(version: DatasetVersion) -> list[str]:
     if personal is None:
         return [column for column in _columns(version) if column not in media]
     # A message's text is recorded as `messages of the user`.
-    found = {name.partition(" of the ")[0] for name in personal["columns"]}
-    return [column for column in _columns(version) if column in found]
+    personal_columns = {name.partition(" of the ")[0] for name in personal["columns"]}
+    return [column for column in _columns(version) if column in personal_columns]
 
 
 def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -> RowsPreview:
@@ -241,17 +241,17 @@ def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -
     kinds = column_kinds(_row(version))
     regions = region_columns(_row(version))
     passages = passage_columns(_row(version))
-    given = _first_rows(version)
-    records = media_records(version, {str(row.get(column)) for row in given for column in media})
+    sample = _first_rows(version)
+    records = media_records(version, {str(row.get(column)) for row in sample for column in media})
 
-    overlays = Overlays(given, regions, records)
+    overlays = Overlays(sample, regions, records)
 
     def cell(row: Mapping[str, Any], column: str) -> Cell:
         value = row.get(column)
         if column in media and value in records:
-            shown = column not in hidden
-            overlay = overlays.over(row, column, names_shown=not masked) if shown else None
-            return [File(records[value].media, shown=shown, overlay=overlay)]
+            is_shown = column not in hidden
+            overlay = overlays.over(row, column, names_shown=not masked) if is_shown else None
+            return [File(records[value].media, shown=is_shown, overlay=overlay)]
         if kinds[column] == "features" and value is not None:
             return _features(value, hide=column in masked)
         if kinds[column] == "series" and value is not None:
@@ -263,7 +263,7 @@ def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -
             return _marked(str(row.get(source)), value, hide=bool({column, source} & set(masked)))
         return _texts(value, hide=column in masked)
 
-    rows = [[cell(row, column) for column in columns] for row in given]
+    rows = [[cell(row, column) for column in columns] for row in sample]
     return RowsPreview(columns, rows, version.rows, masked, hidden)
 
 
@@ -294,16 +294,16 @@ def _hidden(series: Mapping[str, Any]) -> Text:
 def _chart(series: Mapping[str, Any]) -> Chart:
     values: list[float] = series["values"]
     least, most = min(values), max(values)
-    # Of each part of a long series its least and largest value, so that no peak is lost.
+    # Keep the smallest and largest value of each part of a long series, to preserve all peaks.
     size = -(-len(values) // CHART_PARTS)
-    drawn = [
+    extremes = [
         (at + offset, value)
         for at in range(0, len(values), size)
         for offset, value in _ends(values[at : at + size])
     ]
     wide, high = max(len(values) - 1, 1), (most - least) or 1
     points = " ".join(
-        f"{300 * at / wide:.1f},{58 - 56 * (value - least) / high:.1f}" for at, value in drawn
+        f"{300 * at / wide:.1f},{58 - 56 * (value - least) / high:.1f}" for at, value in extremes
     )
     try:
         end = moment_after(series["start"], series["frequency"], len(values) - 1)
@@ -313,19 +313,19 @@ def _chart(series: Mapping[str, Any]) -> Chart:
 
 
 def _ends(values: list[float]) -> list[tuple[int, float]]:
-    """Return the places and values of the least and the largest, in the order they stand in."""
+    """Return the smallest and largest value with their positions, in order of position."""
     places = {values.index(min(values)), values.index(max(values))}
     return [(place, values[place]) for place in sorted(places)]
 
 
 def _features(value: Mapping[str, Any], *, hide: bool) -> Cell:
-    """Return the first features of a record, each with its name in front."""
-    shown: Cell = [
-        replace(_text("–" if given is None else _plain(given), hide), label=name)
-        for name, given in list(value.items())[:FEATURES]
+    """Return the first features of a record, each labeled with its name."""
+    cell: Cell = [
+        replace(_text("–" if feature is None else _plain(feature), hide), label=name)
+        for name, feature in list(value.items())[:FEATURES]
     ]
-    more = len(value) - len(shown)
-    return [*shown, Text(f"{more:,} more")] if more else shown
+    more = len(value) - len(cell)
+    return [*cell, Text(f"{more:,} more")] if more else cell
 
 
 def _plain(value: float | str) -> str:
@@ -344,23 +344,23 @@ def _texts(value: Any, *, hide: bool) -> Cell:
 
 def _marked(text: str, passages: Any, *, hide: bool) -> Cell:
     """Return the beginning of a text with its passages marked."""
-    shown = _text(text, hide)
+    field_text = _text(text, hide)
     pieces: list[Piece] = []
     at = 0
     for each in sorted(passages or [], key=lambda passage: int(passage["start"])):
-        # Passages may overlap; what a mark before holds is not shown again.
-        start, end = max(at, each["start"]), min(each["end"], len(shown.text))
+        # Passages may overlap; text in an earlier mark is not repeated.
+        start, end = max(at, each["start"]), min(each["end"], len(field_text.text))
         if start < end:
             pieces += [
-                Piece(shown.text[at:start]),
-                Piece(shown.text[start:end], marked=True, label=str(each.get("label", ""))),
+                Piece(field_text.text[at:start]),
+                Piece(field_text.text[start:end], marked=True, label=str(each.get("label", ""))),
             ]
             at = end
-    pieces.append(Piece(shown.text[at:]))
-    return [replace(shown, pieces=tuple(piece for piece in pieces if piece.text))]
+    pieces.append(Piece(field_text.text[at:]))
+    return [replace(field_text, pieces=tuple(piece for piece in pieces if piece.text))]
 
 
 def _text(text: str, hide: bool, role: str = "") -> Text:
-    shown = text[:FIELD_CHARACTERS]
-    left_out = len(text) - len(shown)
-    return Text(_SIGN.sub("•", shown) if hide else shown, role, left_out)
+    beginning = text[:FIELD_CHARACTERS]
+    left_out = len(text) - len(beginning)
+    return Text(_SIGN.sub("•", beginning) if hide else beginning, role, left_out)

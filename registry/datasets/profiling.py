@@ -21,14 +21,13 @@ MAX_LABELS = 1000
 
 
 class Profile:
-    """Counts what the rows hold.
+    """Counts of the contents of the rows.
 
-    `duplicates` is the number of rows whose input stood before; `characters` gives min, mean and
-    max of an input's length, where inputs are text; `labels` counts rows, or marked passages, by
-    label; `passages` gives the number and lengths of marked passages; `media` describes the files
-    of each media column, and `columns` the values of each other one; counts of boxes and masks are
-    as in `regions.py`; `personal` says in how many rows there are signs of personal data, as in
-    `personal.py`.
+    `duplicates` is the number of rows with the input of an earlier row; `characters` has the
+    minimum, mean and maximum length of text inputs; `labels` counts rows, or marked passages, by
+    label; `passages` has the number and lengths of marked passages; `media` describes the files of
+    each media column, and `columns` the values of each other column; `regions.py` counts boxes and
+    masks; `personal` counts rows with signs of personal data (`personal.py`).
     """
 
     def __init__(self, row_kind: RowKind, records: Mapping[str, MediaRecord]) -> None:
@@ -51,13 +50,13 @@ class Profile:
         }
 
     def look(self, place: str, row: Mapping[str, Any]) -> None:
-        """Take one validated row. Raises InvalidInput when there are too many labels."""
+        """Count one validated row. Raises InvalidInput for too many labels."""
         self._rows += 1
         self._columns.look(row)
         self._personal.look({name: row[name] for name in row if name not in self._media})
-        given = self._row_kind.row_input(dict(row))
-        self._seen.add(input_fingerprint(given))
-        self._lengths.append(len(given))
+        input_text = self._row_kind.row_input(dict(row))
+        self._seen.add(input_fingerprint(input_text))
+        self._lengths.append(len(input_text))
         for name, column in self._media.items():
             if row.get(name):
                 column.look(row[name])
@@ -76,32 +75,32 @@ class Profile:
                 self._labels[each["label"]] += 1
 
     def to_json(self) -> dict[str, Any]:
-        """Return the profile as a dataset version keeps it."""
-        found: dict[str, Any] = {"duplicates": self._rows - len(self._seen)}
+        """Return the profile in the form stored in a dataset version."""
+        profile: dict[str, Any] = {"duplicates": self._rows - len(self._seen)}
         if self._media:
-            found["media"] = {name: column.to_json() for name, column in self._media.items()}
+            profile["media"] = {name: column.to_json() for name, column in self._media.items()}
         if self._is_text:
-            found["characters"] = spread(self._lengths)
+            profile["characters"] = spread(self._lengths)
         if self._passages:
             lengths = self._passage_lengths
-            found["passages"] = {
+            profile["passages"] = {
                 "number": len(lengths),
                 "shortest": min(lengths, default=0),
                 "longest": max(lengths, default=0),
             }
         if self._labels:
-            found["labels"] = dict(self._labels.most_common())
+            profile["labels"] = dict(self._labels.most_common())
         if columns := self._columns.to_json():
-            found["columns"] = columns
-        found |= self._regions.to_json()
-        found["personal"] = self._personal.profile()
-        return found
+            profile["columns"] = columns
+        profile |= self._regions.to_json()
+        profile["personal"] = self._personal.profile()
+        return profile
 
 
 class _Column:
-    """The files of one media column. Each file counts once, also where several rows name it.
+    """Statistics of one media column. Each file counts once, even if several rows name it.
 
-    Masks are not `compared` with each other: many are alike, and that says nothing.
+    Masks are not `compared` with each other, because masks of different images are often alike.
     """
 
     def __init__(self, kind: str, records: Mapping[str, MediaRecord], *, compared: bool) -> None:
@@ -118,7 +117,7 @@ class _Column:
     def to_json(self) -> dict[str, Any]:
         records = [self._records[sha256] for sha256 in self._used]
         media = [record.media for record in records]
-        found: dict[str, Any] = {
+        statistics: dict[str, Any] = {
             "kind": self._kind,
             "rows": self._rows,
             "files": len(media),
@@ -127,29 +126,29 @@ class _Column:
         }
         if self._kind == "audio":
             seconds = [each.seconds or 0 for each in media]
-            found["seconds"] = {**spread(seconds), "total": round(sum(seconds), 1)}
+            statistics["seconds"] = {**spread(seconds), "total": round(sum(seconds), 1)}
             rates = Counter(str(each.sample_rate) for each in media)
-            found["sample_rates"] = dict(rates.most_common(20))
-            found["histogram"] = histogram(seconds)
+            statistics["sample_rates"] = dict(rates.most_common(20))
+            statistics["histogram"] = histogram(seconds)
         elif self._kind == "video":
             seconds = [each.seconds or 0 for each in media]
-            found["seconds"] = {**spread(seconds), "total": round(sum(seconds), 1)}
-            found["frames"] = spread(each.frames or 0 for each in media)
-            found["width"] = spread(each.width or 0 for each in media)
-            found["height"] = spread(each.height or 0 for each in media)
-            found["histogram"] = histogram([each.frames or 0 for each in media])
+            statistics["seconds"] = {**spread(seconds), "total": round(sum(seconds), 1)}
+            statistics["frames"] = spread(each.frames or 0 for each in media)
+            statistics["width"] = spread(each.width or 0 for each in media)
+            statistics["height"] = spread(each.height or 0 for each in media)
+            statistics["histogram"] = histogram([each.frames or 0 for each in media])
         else:
-            found["width"] = spread(each.width or 0 for each in media)
-            found["height"] = spread(each.height or 0 for each in media)
-            found["histogram"] = histogram(
+            statistics["width"] = spread(each.width or 0 for each in media)
+            statistics["height"] = spread(each.height or 0 for each in media)
+            statistics["histogram"] = histogram(
                 [(each.width or 0) * (each.height or 0) / 1e6 for each in media]
             )
             if self._compared:
-                found |= _alike(records)
-        return found
+                statistics |= _near_duplicates(records)
+        return statistics
 
 
-def _alike(records: Iterable[MediaRecord]) -> dict[str, Any]:
+def _near_duplicates(records: Iterable[MediaRecord]) -> dict[str, Any]:
     looks, near = Looks(), 0
     for record in records:
         bits = int(record.looks or "0", 16)

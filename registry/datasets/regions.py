@@ -1,4 +1,4 @@
-"""Boxes and masks of dataset rows, held against the images that they belong to."""
+"""Checks of boxes and masks in dataset rows against their images, and statistics of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_regions(
     columns: Mapping[str, RegionColumn],
     records: Mapping[str, MediaRecord],
 ) -> None:
-    """Raise InvalidInput when a box or mask does not fit its image."""
+    """Raise InvalidInput if a box or mask does not fit its image."""
     for name, column in columns.items():
         value, image = row.get(name), records.get(row.get(column.image, ""))
         if value is None or image is None:
@@ -43,16 +43,17 @@ def _check_mask(
     place: str, name: str, mask: MediaRecord, size: tuple[int, int], labels: list[str]
 ) -> None:
     if mask.upright_size != size:
-        found = " × ".join(f"{side:,}" for side in mask.upright_size)
-        wanted = " × ".join(f"{side:,}" for side in size)
+        mask_size = " × ".join(f"{side:,}" for side in mask.upright_size)
+        image_size = " × ".join(f"{side:,}" for side in size)
         raise refuse(
-            place, f"{name}: the mask has {found} pixels, its image {wanted}; make them equal."
+            place,
+            f"{name}: the mask has {mask_size} pixels, its image {image_size}; make them equal.",
         )
     if not mask.levels:
         raise refuse(
             place,
             f"{name}: a mask is a PNG of one channel of 8 bits (gray or with a palette); "
-            f"{mask.media.content_type} with colors is there.",
+            f"this is {mask.media.content_type} in color.",
         )
     unnamed = next((each for each in levels_of(mask) if len(labels) <= each < IGNORED), None)
     if unnamed is not None:
@@ -64,7 +65,7 @@ def _check_mask(
 
 
 def levels_of(mask: MediaRecord) -> Iterator[int]:
-    """Yield the values that a mask's pixels have, the smallest first."""
+    """Yield the pixel values of a mask, the smallest first."""
     bits = int(mask.levels or "0", 16)
     return (value for value in range(256) if bits >> value & 1)
 
@@ -79,33 +80,33 @@ class Regions:
         self._per_row: dict[str, list[int]] = {name: [] for name in self.columns}
 
     def look(self, place: str, row: Mapping[str, Any]) -> None:
-        """Take one checked row. Raises InvalidInput when there are too many labels."""
+        """Count one checked row. Raises InvalidInput for too many labels."""
         for name, column in self.columns.items():
             if row.get(name) is None:
                 continue
             if column.kind == "boxes":
-                found = row[name]["categories"]
+                categories = row[name]["categories"]
             else:
                 labels = row[MASK_LABELS]
                 levels = levels_of(self._records[row[name]])
-                found = [labels[each] for each in levels if each < len(labels)]
-            self._labels[name].update(found)
-            self._per_row[name].append(len(found))
+                categories = [labels[each] for each in levels if each < len(labels)]
+            self._labels[name].update(categories)
+            self._per_row[name].append(len(categories))
             if len(self._labels[name]) > MAX_LABELS:
                 raise refuse(place, f"{name}: there are more than {MAX_LABELS} different labels.")
 
     def to_json(self) -> dict[str, Any]:
-        """Return counts by label: of boxes, or of rows whose mask shows the category."""
-        found: dict[str, Any] = {}
+        """Return counts by label: of boxes, or of rows whose mask contains the category."""
+        statistics: dict[str, Any] = {}
         for name, column in self.columns.items():
             counts = self._per_row[name] or [0]
             boxes = column.kind == "boxes"
-            found[f"{name}_by_label" if boxes else f"rows_with_{name}_of"] = dict(
+            statistics[f"{name}_by_label" if boxes else f"rows_with_{name}_of"] = dict(
                 self._labels[name].most_common()
             )
-            found[f"{name}_per_row" if boxes else f"categories_per_{name}"] = {
+            statistics[f"{name}_per_row" if boxes else f"categories_per_{name}"] = {
                 "min": min(counts),
                 "mean": round(sum(counts) / len(counts), 1),
                 "max": max(counts),
             }
-        return found
+        return statistics

@@ -1,4 +1,4 @@
-"""Input about datasets."""
+"""Input schemas of datasets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from registry.datasets.models import LICENSE_MAX, Classification
 
 
 class NewDataset(Schema):
-    """A new dataset: its owner, sensitivity and license. `row_kind` names one of the task's kinds
-    of rows; its own when it is left out."""
+    """A new dataset: its owner, sensitivity and license. `row_kind` names one of the task's row
+    kinds; it defaults to the task's own kind."""
 
     name: Slug = Field(max_length=NAME_MAX)
     department: Slug = Field(max_length=DEPARTMENT_MAX)

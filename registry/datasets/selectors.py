@@ -1,4 +1,4 @@
-"""Reading datasets and their versions."""
+"""Queries for datasets and their versions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from registry.datasets.models import Dataset, DatasetVersion
 
 
 def datasets_visible_to(actor: Principal) -> QuerySet[Dataset]:
-    """Datasets that `actor` may see, with their department and `version_count`."""
+    """Return the datasets that `actor` may see, with their department and `version_count`."""
     rows = Dataset.objects.select_related("department", "created_by")
     visible = visible_to(actor, Action.DATASET_VIEW, rows, resource_type="dataset")
     return visible.annotate(version_count=Count("versions", distinct=True))
 
 
 def dataset_get(*, actor: Principal, name: str) -> Dataset:
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return a dataset. Raises NotFound if it does not exist, or `actor` may not see it."""
     dataset = datasets_visible_to(actor).filter(name=name).first()
     if dataset is None:
         raise NotFound(f"Dataset {name[:80]!r} does not exist, or you may not see it.")
@@ -27,7 +27,7 @@ def dataset_get(*, actor: Principal, name: str) -> Dataset:
 
 
 def dataset_versions_visible_to(actor: Principal) -> QuerySet[DatasetVersion]:
-    """Versions of the datasets that `actor` may see."""
+    """Return the versions of all datasets that `actor` may see."""
     datasets = visible_to(
         actor, Action.DATASET_VIEW, Dataset.objects.order_by(), resource_type="dataset"
     )
@@ -37,7 +37,7 @@ def dataset_versions_visible_to(actor: Principal) -> QuerySet[DatasetVersion]:
 
 
 def dataset_version_get(*, actor: Principal, id: int) -> DatasetVersion:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return a version. Raises NotFound if it does not exist, or `actor` may not see it."""
     version = dataset_versions_visible_to(actor).filter(pk=id).first()
     if version is None:
         raise NotFound(f"Dataset version {id} does not exist, or you may not see it.")

@@ -35,35 +35,35 @@ from registry.uploads.models import UploadKind
 from registry.uploads.services import upload_file_of, uploads_use
 from registry.validation import checked_choice, checked_name, checked_text
 
-# How much larger an archive may be once it is unpacked: media hardly shrink, texts do.
+# Limit of an unpacked archive, as a factor of the upload limit: only texts compress well.
 UNPACKED_FACTOR = 2
 
 
 class UploadedFile(Protocol):
-    """A file as Django's upload handlers give it; the suffix of `name` tells its kind."""
+    """A file from Django's upload handlers; the suffix of `name` is its format."""
 
     name: str | None
     size: int | None
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes, in order."""
+        """Yield the bytes of the file, in order."""
 
 
 class Origin(Protocol):
-    """Lineage of a version whose rows the platform put together."""
+    """Lineage of a version whose rows the platform generated."""
 
     base: DatasetVersion | None
     feedback: Sequence[Any]
 
     def attach(self, version: DatasetVersion) -> None:
-        """Record what else the version was made of, in the transaction that makes it.
+        """Record the version's other sources, in the transaction that creates it.
 
         Raises:
-            WrongState: some of it is not there any more.
+            WrongState: a source no longer exists.
         """
 
     def facts(self) -> dict[str, Any]:
-        """Return what the audit log records about it."""
+        """Return the lineage for the audit log."""
 
 
 def dataset_create(
@@ -77,12 +77,12 @@ def dataset_create(
     description: str = "",
     row_kind: str = "",
 ) -> Dataset:
-    """Make an empty line of dataset versions in `department`. `row_kind` names one of the task's
-    kinds of rows, its own when empty.
+    """Create a dataset without versions in `department`. `row_kind` names one of the task's row
+    kinds; empty for the task's own kind.
 
     Raises:
-        InvalidInput: a malformed field.
-        NotFound, NotPermitted: the policy refuses.
+        InvalidInput: a field is malformed.
+        NotFound, NotPermitted: the policy denies it.
         WrongState: the name is taken.
     """
     checked_name(name)
@@ -134,17 +134,17 @@ def dataset_version_add(
     columns: Mapping[str, str] | None = None,
     origin: Origin | None = None,
 ) -> DatasetVersion:
-    """Read a file of rows, or an archive of media, into the next version of `dataset`. A complete
-    upload of the actor's may take its place.
+    """Add a file of rows, an archive of media, or a complete upload by the actor as the next
+    version of `dataset`.
 
-    `columns` maps a field of a row to the column that it is taken from. `origin` is what the file
-    was made of, where the platform made it.
+    `columns` maps a field of a row to its column. `origin` is the lineage of a file that the
+    platform generated.
 
     Raises:
-        InvalidInput: it cannot be read, and the sentence names the line; or there is no file.
-        NotFound, NotPermitted: the policy refuses, or the actor has no such upload.
+        InvalidInput: the file is missing or cannot be read; the message names the line.
+        NotFound, NotPermitted: the policy denies it, or the actor has no such upload.
         TooLarge: over ASSAY_DATASET_MAX_BYTES, 2,000,000 rows, or 1 MiB in a row.
-        WrongState: a version of this dataset holds exactly the same rows.
+        WrongState: a version of this dataset has exactly the same rows.
         QuotaExceeded, Unavailable: too many archives are being unpacked.
     """
     person = dataset_version_allow(actor=actor, dataset=dataset)
@@ -175,16 +175,16 @@ def dataset_version_add(
             owner=owner,
         )
         previews = stored.prepare(parsed, canonical, owner=owner)
-        # Before the row, which must never name rows that the store lacks. What no row names in the
-        # end, garbage collection removes.
+        # Store files before the database row, which must never name missing files. If the
+        # transaction fails, garbage collection removes them.
         media_list = stored.adopt(parsed, canonical, previews)
         with transaction.atomic():
-            # Reading may have taken long; what counts is whether it is still allowed.
+            # Authorize again, because reading may have taken long.
             decision = authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)
             Dataset.objects.select_for_update().get(pk=dataset.pk)
             if same := dataset.versions.filter(digest=parsed.digest).first():
                 raise WrongState(
-                    f"{same} holds exactly these rows; another version was not made.",
+                    f"{same} holds exactly these rows; no new version was created.",
                     code="already_exists",
                 )
             last = dataset.versions.aggregate(last=Max("number"))["last"] or 0
@@ -230,7 +230,7 @@ def dataset_version_allow(*, actor: Principal, dataset: Dataset) -> Person:
     """Return the person who may add a version to the dataset.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses, or the actor is no person.
+        NotFound, NotPermitted: the policy denies it, or the actor is not a person.
     """
     resource = dataset_resource(dataset)
     authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)

@@ -1,8 +1,8 @@
 """Images that look alike: a 64-bit difference hash, compared by Hamming distance.
 
-The hash is that of shrinking an image to 9 × 8 gray pixels and noting where each is brighter than
-its right neighbor. It survives scaling, recompression and small changes of color; it does not
-survive cropping, rotation or mirroring, and images without structure may look alike by accident.
+The hash shrinks an image to 9 × 8 gray pixels and has a bit for each pixel that is brighter than
+its right neighbor. It is stable under scaling, recompression and small changes of color, but not
+under cropping, rotation or mirroring; images without structure may look alike by accident.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _PARTS = tuple(
     (shift, (1 << width) - 1)
     for shift, width in zip((0, 13, 26, 39, 52), (13, 13, 13, 13, 12), strict=True)
 )
-# Of one search, so that images that agree in one part cannot make it take forever.
+# Maximum comparisons of one search, to bound its time when many images agree in one part.
 MAX_COMPARISONS = 5_000_000
 
 
 def difference_hash(image: Image.Image) -> int:
-    """Return the 64 bits of a decoded image."""
+    """Return the 64-bit hash of a decoded image."""
     if image.mode.startswith(("I", "F")):
         image = image.convert("F").point(lambda value: value / 256)
     gray = image.convert("L").resize((9, 8), Image.Resampling.LANCZOS)
@@ -37,11 +37,11 @@ def difference_hash(image: Image.Image) -> int:
 
 
 class Looks:
-    """A set of hashes that finds near ones. Once `MAX_COMPARISONS` are spent, `exhausted` is true
-    and only equal hashes are found.
+    """A set of hashes with a search for near ones. After `MAX_COMPARISONS`, `exhausted` is true and
+    only equal hashes are found.
 
-    A hash of all zeros is that of an image without structure, such as one color. It tells nothing,
-    so that it is near to none.
+    Images without structure, such as a single color, have the hash zero, which is never near
+    another one.
     """
 
     def __init__(self, hashes: Iterable[int] = ()) -> None:
@@ -57,7 +57,6 @@ class Looks:
         return self._left <= 0
 
     def add(self, bits: int) -> Self:
-        """Add one hash."""
         if bits and bits not in self._known:
             self._known.add(bits)
             for key in _keys(bits):
@@ -65,7 +64,7 @@ class Looks:
         return self
 
     def near(self, bits: int) -> bool:
-        """Return whether there is a hash within `DISTANCE`."""
+        """Return whether the set has a hash within `DISTANCE`."""
         if bits in self._known:
             return True
         if not bits:

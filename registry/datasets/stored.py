@@ -1,4 +1,4 @@
-"""Files of a dataset version in the artifact store: its rows, and the media that they name."""
+"""Files of a dataset version in the artifact store: its rows and their media."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from registry.datasets.parsing import ParsedDataset, read_rows
 from registry.datasets.unpacking import make_previews
 from registry.storage import store
 
-# Rows that the preview of a version shows.
+# Number of rows in the preview of a version.
 PREVIEW_ROWS = 20
 
 
@@ -22,17 +22,17 @@ Preview = tuple[Path, str]
 
 
 def prepare(parsed: ParsedDataset, canonical: Path, *, owner: str) -> list[Preview]:
-    """Make small pictures of the images, videos and masks in the first rows, for `owner`; return
+    """Create small pictures of the images, videos and masks in the first rows, for `owner`; return
     them with their keys in the store.
 
     Raises:
-        InvalidInput, TooLarge: one of them cannot be drawn.
+        InvalidInput, TooLarge: a picture cannot be drawn.
         QuotaExceeded, Unavailable: too many uploads are being read.
     """
     if parsed.files is None:
         return []
     target = parsed.files.with_name("previews")
-    shown: dict[Path, str] = {}
+    previews: dict[Path, str] = {}
     images, masks = [], []
     for row in islice(read_rows(canonical.open("rb")), PREVIEW_ROWS):
         for value in row.values():
@@ -45,20 +45,21 @@ def prepare(parsed: ParsedDataset, canonical: Path, *, owner: str) -> list[Previ
             key = store.preview_key(value)
             if store.backend().find(key) is None:
                 images.append(file)
-                shown[target / f"{value}.jpg"] = key
+                previews[target / f"{value}.jpg"] = key
             key = store.preview_key(value, mask=True)
             if record.levels and store.backend().find(key) is None:
                 masks.append(file)
-                shown[target / f"{value}.mask.png"] = key
+                previews[target / f"{value}.mask.png"] = key
     if images or masks:
         target.mkdir()
         make_previews(images, masks, target, owner=owner)
-    return list(shown.items())
+    return list(previews.items())
 
 
 def adopt(parsed: ParsedDataset, canonical: Path, previews: list[Preview]) -> str:
-    """Move the rows and every file that they name into the store. The rows go last, so that rows
-    in the store always have their files. Return the SHA-256 of the list of media, empty without."""
+    """Move the rows and all of their files into the store, and return the SHA-256 of the media
+    list, empty without media. The rows go last, so that rows in the store always have their
+    files."""
     list_sha256 = ""
     if parsed.files is not None:
         listing = parsed.files.with_name("named.tsv")
@@ -74,9 +75,9 @@ def adopt(parsed: ParsedDataset, canonical: Path, previews: list[Preview]) -> st
 
 
 def _put_list(listing: Path, parsed: ParsedDataset) -> str:
-    """Store the list of media, in place of a damaged one; return the SHA-256 of the stored list.
+    """Store the media list, unless an intact one exists; return the SHA-256 of the stored list.
 
-    A list of equal rows may say more of the files, for instance the values in masks; it stays.
+    An existing list for the same rows may have more details, such as the pixel values of masks.
     """
     store.media_list_put(listing, parsed.digest)
     stored = store.media_list_read(parsed.digest, fresh=True)
@@ -90,11 +91,11 @@ def _put_list(listing: Path, parsed: ParsedDataset) -> str:
 def media_records(
     version: DatasetVersion, wanted: Collection[str] | None = None
 ) -> dict[str, MediaRecord]:
-    """Return the files of a version by SHA-256, all or those `wanted`; none where its rows name
-    no files.
+    """Return the media of a version by SHA-256, all or only those `wanted`; empty for rows without
+    media.
 
     Raises:
-        Unavailable: the store lacks the list of them.
+        Unavailable: the media list is missing from the store.
     """
     if not version.profile.get("media"):
         return {}

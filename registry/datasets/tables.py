@@ -1,4 +1,4 @@
-"""Rows of TSV, CSV and JSON lines, one at a time; every error names the line it was met on."""
+"""Readers of TSV, CSV and JSON Lines, one row at a time; every error names its line."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MAX_ROW_BYTES = 1024 * 1024
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 csv.field_size_limit(MAX_ROW_BYTES)
 
-# A row with the place that it stands in, such as `Line 3`.
+# A row with its place, such as `Line 3`.
 Placed = tuple[str, Any]
 
 
 def refuse(place: str, why: str) -> InvalidInput:
-    """Return the error for a row that cannot be taken."""
+    """Return the error for a row that is not acceptable."""
     sentence = f"{place}: {why}"
     return InvalidInput(sentence, code="invalid_row", fields={"file": [sentence]})
 
@@ -35,17 +35,17 @@ def read_table(
     gather: str = "",
     place: str = "Line",
 ) -> Iterator[Placed]:
-    """Yield the rows of a text file with the places they stand in.
+    """Yield the rows of a text file with their places.
 
-    `fields` maps the fields of a row to columns or keys; without it JSON rows stay whole. Fields
-    that are `optional` may be missing. The field `gather` takes all columns that no field names, as
-    features. `place` begins the name of each place.
+    `fields` maps the fields of a row to columns or keys; without it, JSON rows stay unchanged.
+    `optional` fields may be missing. All remaining columns go into the field `gather`, as features.
+    `place` is the prefix of each place.
 
     Raises:
         InvalidInput, TooLarge: a line cannot be read.
     """
     number = 0
-    # Newlines stay as they are, so that a quoted one survives.
+    # `newline=""` preserves the newlines in quoted cells.
     with source.open(encoding="utf-8-sig", newline="") as text:
         if suffix == ".jsonl":
             rows = _json_rows(text, fields, optional, place, gather)
@@ -56,7 +56,7 @@ def read_table(
                 yield f"{place} {number}", row
         except UnicodeDecodeError as error:
             raise refuse(
-                f"{place} {number + 1}", "it is not UTF-8 text, or a line close after it is not."
+                f"{place} {number + 1}", "this line, or one shortly after it, is not UTF-8 text."
             ) from error
 
 
@@ -73,16 +73,17 @@ def _table_rows(
     try:
         header = next(reader, [])
         if repeated := [name for name, count in Counter(header).items() if count > 1]:
-            raise refuse(f"{place} 1", f"the column {repeated[0][:80]!r} stands there twice.")
+            raise refuse(f"{place} 1", f"the column {repeated[0][:80]!r} occurs twice.")
         absent = [
             column
             for field, column in fields.items()
             if column not in header and field not in optional
         ]
         if absent:
-            there = ", ".join(name or "(no name)" for name in header[:40])
+            column_names = ", ".join(name or "(no name)" for name in header[:40])
             raise refuse(
-                f"{place} 1", f"there is no column {absent[0][:80]!r}; there are {there[:500]}."
+                f"{place} 1",
+                f"there is no column {absent[0][:80]!r}; there are {column_names[:500]}.",
             )
         places = {
             field: header.index(column) for field, column in fields.items() if column in header
@@ -106,16 +107,18 @@ def _table_rows(
 
 
 def _feature_places(header: list[str], used: set[int], place: str) -> dict[str, int]:
-    found = {name: at for at, name in enumerate(header) if at not in used}
-    if len(found) > MAX_FEATURES:
+    positions = {name: at for at, name in enumerate(header) if at not in used}
+    if len(positions) > MAX_FEATURES:
         raise refuse(
-            f"{place} 1", f"there are {len(found):,} features; at most {MAX_FEATURES} are taken."
+            f"{place} 1",
+            f"there are {len(positions):,} features; at most {MAX_FEATURES} are allowed.",
         )
-    if "" in found:
+    if "" in positions:
         raise refuse(
-            f"{place} 1", f"column {found[''] + 1} has no name; name it, or leave the column out."
+            f"{place} 1",
+            f"column {positions[''] + 1} has no name; name it, or leave the column out.",
         )
-    return found
+    return positions
 
 
 def _json_rows(
@@ -145,11 +148,11 @@ def _json_rows(
             ]
             if absent:
                 raise refuse(where, f"it has no key {absent[0][:80]!r}.")
-            taken = {field: row[key] for field, key in fields.items() if key in row}
+            selected = {field: row[key] for field, key in fields.items() if key in row}
             if gather and gather not in row:
                 used = set(fields.values())
-                taken[gather] = {key: value for key, value in row.items() if key not in used}
+                selected[gather] = {key: value for key, value in row.items() if key not in used}
             elif gather:
-                taken[gather] = row[gather]
-            row = taken
+                selected[gather] = row[gather]
+            row = selected
         yield line, row

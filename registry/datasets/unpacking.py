@@ -1,5 +1,5 @@
-"""Archives, Parquet files and the media in them, read in a process of its own with bounds on time,
-memory and bytes (`registry.sandbox.readers`). It writes to one folder.
+"""Unpacking of archives, Parquet files and their media in a separate process with bounds on time,
+memory and bytes (`registry.sandbox.readers`), which writes to one folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from registry.datasets.parquet import unpack_parquet
 from registry.media.limits import MediaLimits
 from registry.sandbox.readers import Reach, bound_process, run_bounded, upload_places
 
-# The request's transaction is idle meanwhile, which PostgreSQL ends after 600 s.
+# Less than the 600 s after which PostgreSQL ends the request's idle transaction.
 SECONDS = 480
 MEMORY_BYTES = 3 * 1024**3
 _places = upload_places()
@@ -39,11 +39,11 @@ def unpack(
 ) -> None:
     """Unpack `source`, a `.zip` or `.parquet` file, into the empty folder `target`, for `owner`.
 
-    With `gather`, the name of a column of features, all columns of a Parquet file are taken.
-    With `masks`, the values of pixels are recorded.
+    With `gather`, the name of a features column, all columns of a Parquet file are read.
+    With `masks`, pixel values are recorded.
 
     Raises:
-        InvalidInput, TooLarge: it cannot be read or exceeds a bound; the sentence says where.
+        InvalidInput, TooLarge: the file cannot be read or exceeds a bound; the message says where.
         QuotaExceeded, Unavailable: too many uploads are being read.
     """
     _run(
@@ -65,8 +65,8 @@ def unpack(
 
 
 def make_previews(images: list[Path], masks: list[Path], target: Path, *, owner: str = "") -> None:
-    """Write a small picture of each checked file into the empty folder `target`: an image's as
-    `<name>.jpg`, a mask's in colors as `<name>.mask.png`. Raises as `unpack`."""
+    """Write a small picture of each checked file into the empty folder `target`: `<name>.jpg` for
+    an image, `<name>.mask.png` in colors for a mask. Raises as `unpack`."""
     files = [*images, *masks]
     request = {
         "images": list(map(str, images)),
@@ -88,31 +88,31 @@ def _run(request: dict[str, Any], reach: Reach, owner: str) -> None:
     )
 
 
-def _do(given: dict[str, Any]) -> None:
-    if "images" in given:
-        target = Path(given["target"])
-        for file in map(Path, given["images"]):
+def _do(order: dict[str, Any]) -> None:
+    if "images" in order:
+        target = Path(order["target"])
+        for file in map(Path, order["images"]):
             write_preview(file, target / f"{file.name}.jpg")
-        for file in map(Path, given["masks"]):
+        for file in map(Path, order["masks"]):
             write_mask_preview(file, target / f"{file.name}.mask.png")
         return
-    limit: int = given["max_bytes"]
+    limit: int = order["max_bytes"]
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit + 1024**2, limit + 1024**2))
-    kinds = frozenset(given["media"].values())
+    kinds = frozenset(order["media"].values())
     folder = MediaFolder(
-        Path(given["target"]), MediaLimits(**given["limits"]), kinds, masks=given["masks"]
+        Path(order["target"]), MediaLimits(**order["limits"]), kinds, masks=order["masks"]
     )
-    if given["suffix"] == ".zip":
-        unpack_archive(Path(given["source"]), folder, limit)
+    if order["suffix"] == ".zip":
+        unpack_archive(Path(order["source"]), folder, limit)
     else:
         unpack_parquet(
-            Path(given["source"]),
+            Path(order["source"]),
             folder,
             limit,
-            columns=given["columns"],
-            optional=given["optional"],
-            media=given["media"],
-            gather=given["gather"],
+            columns=order["columns"],
+            optional=order["optional"],
+            media=order["media"],
+            gather=order["gather"],
         )
     folder.close()
 

@@ -1,4 +1,4 @@
-"""The bytes of files: one file each, under the file's ID and never its name."""
+"""Bytes of files: one file each, under the file's ID, never its name."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _ID = re.compile(r"file-[0-9a-f]{32}")
 
 
 def folder() -> Path:
-    """Return the folder of all files, which web and controller share. It is not a part of the
-    artifact store: a file is deleted when it expires."""
+    """Return the folder of all files, which web and controller share. It is not part of the
+    artifact store, because files are deleted when they expire."""
     return Path(settings.DATA_DIR) / "files"
 
 
 def content_path(id: str) -> Path:  # noqa: A002
-    """Return the place of a file's bytes, whether they exist or not.
+    """Return the path of a file's bytes, which may not exist.
 
     Raises:
         NotFound: `id` is not the ID of a file.
@@ -37,9 +37,9 @@ def content_path(id: str) -> Path:  # noqa: A002
 
 
 class ContentWriter:
-    """Writes a new file's bytes; `finish` keeps them, anything else discards them.
+    """Writer of a new file's bytes. Call `finish` to keep them, or `discard`.
 
-    It blocks: the gateway calls it in threads.
+    It blocks, so that the gateway calls it in threads.
     """
 
     def __init__(self, id: str) -> None:  # noqa: A002
@@ -52,34 +52,33 @@ class ContentWriter:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """Append `data`."""
         self._file.write(data)
         self._digest.update(data)
         self.size += len(data)
 
     def finish(self) -> str:
-        """Write everything to the disk; return the SHA-256, hexadecimal."""
+        """Flush everything to disk; return the SHA-256 in hexadecimal."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         return self._digest.hexdigest()
 
     def discard(self) -> None:
-        """Delete what was written."""
+        """Delete the written bytes."""
         self._file.close()
         self._path.unlink(missing_ok=True)
 
 
 def content_delete(id: str) -> None:  # noqa: A002
-    """Delete a file's bytes, if there are any."""
+    """Delete a file's bytes, if they exist."""
     content_path(id).unlink(missing_ok=True)
 
 
 def chunks(id: str) -> Iterator[bytes]:  # noqa: A002
-    """Return the bytes of a file in order.
+    """Yield the bytes of a file, in order.
 
     Raises:
-        NotFound: they are gone.
+        NotFound: the bytes do not exist.
     """
     try:
         with content_path(id).open("rb") as file:
@@ -89,13 +88,13 @@ def chunks(id: str) -> Iterator[bytes]:  # noqa: A002
         raise NotFound(f"The content of file {id} is gone.", hint="Upload it again.") from None
 
 
-def orphans(known: Collection[str]) -> list[str]:
-    """Return the IDs of content that no file in `known` has, and that is an hour old."""
+def orphans(names: Collection[str]) -> list[str]:
+    """Return the IDs of content that is older than an hour and belongs to no file in `names`."""
     if not folder().is_dir():
         return []
     oldest = time.time() - ORPHAN_AGE_S
     return [
         path.name
         for path in folder().iterdir()
-        if path.name not in known and _ID.fullmatch(path.name) and path.stat().st_mtime < oldest
+        if path.name not in names and _ID.fullmatch(path.name) and path.stat().st_mtime < oldest
     ]

@@ -1,4 +1,4 @@
-"""Files of `/v1/files`: what applications upload for batches, and what batches put out."""
+"""Files of `/v1/files`: inputs of batches that applications upload, and outputs of batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.db import models
 from governance.bounds import FILENAME_MAX
 from governance.policy.context import UNDECLARED_CLASSIFICATION
 
-# Of one department, outputs of batches included.
+# Maximum files of one department, including outputs of batches.
 FILES_MAX = 1_000
 # Bounds of `expires_after`, in seconds.
 LEAST_S = 3_600
@@ -15,17 +15,17 @@ MOST_S = 30 * 86_400
 
 
 class FilePurpose(models.TextChoices):
-    """The use of a file: the input of a batch, or what a batch put out."""
+    """Purpose of a file: input or output of a batch."""
 
     BATCH = "batch"
     BATCH_OUTPUT = "batch_output", "batch output"
 
 
 class StoredFile(models.Model):
-    """One file of a department. Its bytes lie under its ID, and go with the row.
+    """One file of a department. Its bytes are stored under its ID, and deleted with the row.
 
-    `sender` is the public ID of the key that uploaded it, or that created the batch. `size` is in
-    bytes. `classification` is the one declared at the upload; of an output, that of its batch.
+    `sender` is the public ID of the key that uploaded the file or created the batch. `size` is in
+    bytes. `classification` was declared at the upload; an output has that of its batch.
     """
 
     id = models.CharField(primary_key=True, max_length=40)

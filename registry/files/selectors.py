@@ -1,4 +1,4 @@
-"""Reading files."""
+"""Queries for files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from registry.files.models import StoredFile
 
 
 class FileUnknown(NotFound):
-    """No such file, or not one that the key may know of."""
+    """The file does not exist, or the key may not know of it."""
 
     code = "file_not_found"
 
@@ -30,8 +30,8 @@ class Page:
 
 
 def files_visible_to(actor: Principal, sender: str = "") -> QuerySet[StoredFile]:
-    """Return the unexpired files that `actor` may see, the newest first; those of one key alone if
-    `sender`, its public ID, is given.
+    """Return the unexpired files that `actor` may see, the newest first; with `sender`, the public
+    ID of a key, only the files of that key.
     """
     rows = StoredFile.objects.select_related("department").filter(expires_at__gt=timezone.now())
     if sender:
@@ -43,15 +43,15 @@ def file_get(*, actor: Principal, id: str, sender: str = "") -> StoredFile:  # n
     """Return a file; `sender` as for `files_visible_to`.
 
     Raises:
-        FileUnknown: there is none, or `actor` may not see it.
+        FileUnknown: the file does not exist, or `actor` may not see it.
     """
-    # PostgreSQL takes no NUL, not even to compare.
-    found = None if "\0" in id else files_visible_to(actor, sender).filter(pk=id[:64]).first()
-    if found is None:
+    # PostgreSQL rejects NUL even in comparisons.
+    file = None if "\0" in id else files_visible_to(actor, sender).filter(pk=id[:64]).first()
+    if file is None:
         raise FileUnknown(
             f"File {id[:64]!r} does not exist, has expired, or belongs to another department."
         )
-    return found
+    return file
 
 
 def file_list(
@@ -63,11 +63,11 @@ def file_list(
     limit: int,
     newest_first: bool = True,
 ) -> Page:
-    """Return up to `limit` files that follow the one of the ID `after`; `sender` as for
+    """Return up to `limit` files that follow the file with the ID `after`; `sender` as for
     `files_visible_to`.
 
     Raises:
-        InvalidInput: there is no file `after`.
+        InvalidInput: the file `after` does not exist.
     """
     rows = files_visible_to(actor, sender)
     if purpose:
@@ -76,10 +76,10 @@ def file_list(
 
 
 def page_after(rows: QuerySet[Any], *, after: str, limit: int, newest_first: bool) -> Page:
-    """Return up to `limit` rows that follow the one of the key `after`, by creation.
+    """Return up to `limit` rows, in order of creation, that follow the row with the key `after`.
 
     Raises:
-        InvalidInput: there is no such row.
+        InvalidInput: the row `after` does not exist.
     """
     if after:
         last = None if "\0" in after else rows.filter(pk=after[:64]).first()
@@ -95,5 +95,5 @@ def page_after(rows: QuerySet[Any], *, after: str, limit: int, newest_first: boo
             | Q(**{"created_at": last.created_at, f"pk__{side}": last.pk})
         )
     order = ("-created_at", "-pk") if newest_first else ("created_at", "pk")
-    found = list(rows.order_by(*order)[: limit + 1])
-    return Page(found[:limit], len(found) > limit)
+    page_rows = list(rows.order_by(*order)[: limit + 1])
+    return Page(page_rows[:limit], len(page_rows) > limit)

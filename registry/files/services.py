@@ -1,4 +1,4 @@
-"""Keep files of departments, delete them, and delete what has expired."""
+"""Services for files of departments: store, delete, and delete expired ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from registry.files.room import room_check, room_take
 from registry.files.selectors import file_get
 from registry.validation import checked_filename
 
-# In one transaction, and so many transactions a minute.
+# Maximum deletions in one transaction, and transactions in one minute.
 _EXPIRED_AT_ONCE = 500
 _EXPIRIES = 20
 
@@ -38,7 +38,7 @@ def new_file_id() -> str:
 
 
 def file_resource(file: StoredFile) -> Resource:
-    """Return what policy decisions see of a file."""
+    """Return a file as a resource of policy decisions."""
     return Resource(
         type="file",
         id=file.pk,
@@ -49,7 +49,7 @@ def file_resource(file: StoredFile) -> Resource:
 
 
 def _new_file(department: Department, classification: str) -> Resource:
-    """Return what policy decisions see of a file that is about to be uploaded."""
+    """Return a file that will be uploaded as a resource of policy decisions."""
     return Resource(
         type="file",
         department=department.slug,
@@ -58,16 +58,16 @@ def _new_file(department: Department, classification: str) -> Resource:
 
 
 def file_subject(file: StoredFile) -> Subject:
-    """Return the file as the audit log names it: without content."""
+    """Return the file as a subject of audit events, without content."""
     return Subject("file", file.pk, file.filename)
 
 
 def file_check(*, actor: Principal, department: Department, classification: str) -> None:
-    """Raise if `actor` may not add a file to the department now; before its bytes are received.
+    """Check that `actor` may add a file to the department, before its bytes are received.
 
     Raises:
-        NotPermitted: the policy forbids it.
-        NoRoom: the department has as many files, or bytes, as it may.
+        NotPermitted: the policy denies it.
+        NoRoom: the department has reached its limit of files or bytes.
     """
     resource = _new_file(department, classification)
     authorize(actor=actor, action=Action.FILE_CREATE, resource=resource)
@@ -86,25 +86,25 @@ def file_create(
     classification: str,
     expires_after_s: int | None = None,
 ) -> StoredFile:
-    """Keep an uploaded file, whose bytes are written.
+    """Create the row of an uploaded file whose bytes are already written.
 
     Args:
         sender: public ID of the key that uploads it.
         size: in bytes.
-        classification: the one that the caller declares for its content.
+        classification: the caller's declaration for its content.
         expires_after_s: seconds until it is deleted; None for the default of the installation.
 
     Raises:
         InvalidInput: the file is empty, or a field is out of bounds.
-        NotPermitted: the policy forbids it.
-        NoRoom: the department has as many files, or bytes, as it may.
+        NotPermitted: the policy denies it.
+        NoRoom: the department has reached its limit of files or bytes.
     """
     filename = checked_filename(filename)
     if size < 1:
         raise InvalidInput("The file is empty.", fields={"file": ["At least one byte."]})
     if expires_after_s is not None and not LEAST_S <= expires_after_s <= MOST_S:
         raise InvalidInput(
-            f"expires_after is from {LEAST_S:,} to {MOST_S:,} seconds.",
+            f"expires_after must be {LEAST_S:,} to {MOST_S:,} seconds.",
             fields={"expires_after": [f"From {LEAST_S:,} to {MOST_S:,} seconds."]},
         )
     with transaction.atomic():
@@ -143,9 +143,9 @@ def file_add(
     expires_after_s: int | None = None,
     decision: Authorization | None = None,
 ) -> StoredFile:
-    """Add a file in the caller's transaction, for which there is room: that of a batch's output was
-    checked before each of its lines ran."""
-    life = expires_after_s or settings.FILE_RETENTION_DAYS * 86_400
+    """Add a file in the caller's transaction without checking limits; for a batch's output, they
+    were checked before each line ran."""
+    lifetime_s = expires_after_s or settings.FILE_RETENTION_DAYS * 86_400
     file = StoredFile.objects.create(
         id=id,
         department=department,
@@ -155,7 +155,7 @@ def file_add(
         size=size,
         sha256=sha256,
         classification=classification,
-        expires_at=timezone.now() + timedelta(seconds=life),
+        expires_at=timezone.now() + timedelta(seconds=lifetime_s),
     )
     audit_record(
         actor=actor,
@@ -166,7 +166,7 @@ def file_add(
             "purpose": file.purpose,
             "size": size,
             "sha256": sha256,
-            "seconds": life,
+            "seconds": lifetime_s,
             "classification": classification,
         },
         decision=decision,
@@ -179,38 +179,38 @@ def file_delete(*, actor: Principal, id: str, sender: str = "") -> None:  # noqa
     """Delete a file and its bytes; `sender` as for `files_visible_to`.
 
     Raises:
-        NotFound: there is none that the actor may know of.
-        NotPermitted: the policy forbids it.
+        NotFound: the file does not exist, or the actor may not know of it.
+        NotPermitted: the policy denies it.
     """
-    found = file_get(actor=actor, id=id, sender=sender)
-    decision = authorize(actor=actor, action=Action.FILE_DELETE, resource=file_resource(found))
+    file = file_get(actor=actor, id=id, sender=sender)
+    decision = authorize(actor=actor, action=Action.FILE_DELETE, resource=file_resource(file))
     audit_record(
         actor=actor,
         action=Action.FILE_DELETE,
-        subject=file_subject(found),
-        department=found.department.slug,
-        data={"purpose": found.purpose, "size": found.size},
+        subject=file_subject(file),
+        department=file.department.slug,
+        data={"purpose": file.purpose, "size": file.size},
         decision=decision,
     )
-    # The row is held, so that no batch begins to use the file now.
-    StoredFile.objects.select_for_update().filter(pk=found.pk).first()
-    if used := files_in_use([found.pk]):
+    # Lock the row, so that no batch can begin to use the file.
+    StoredFile.objects.select_for_update().filter(pk=file.pk).first()
+    if used := files_in_use([file.pk]):
         raise WrongState(
-            f"File {found.pk} is the input of batch {used[found.pk]}, which has not ended.",
+            f"File {file.pk} is the input of batch {used[file.pk]}, which has not ended.",
             code="file_in_use",
             hint="Cancel the batch, or wait until it has ended.",
         )
-    _delete([found])
+    _delete([file])
 
 
 def files_in_use(names: Collection[str]) -> dict[str, str]:
-    """Return, of these files, those that a batch under way reads, with its ID."""
+    """Return the ID of the open batch that reads a file, for each of these files in use."""
     rows = Batch.objects.filter(input_file__in=names, state__in=OPEN)
     return dict(rows.values_list("input_file", "pk"))
 
 
 def _delete(files: list[StoredFile]) -> None:
-    """Delete rows, and their bytes once the transaction has committed."""
+    """Delete rows, and their bytes after the transaction commits."""
     names = [file.pk for file in files]
     StoredFile.objects.filter(pk__in=names).delete()
 
@@ -222,7 +222,7 @@ def _delete(files: list[StoredFile]) -> None:
 
 
 def files_expire_due() -> int:
-    """Delete expired files, and bytes without a file; return how many files. For the controller."""
+    """Delete expired files, and content without a file; return the number of files."""
     deleted = expire_in_rounds(_expire_some, at_once=_EXPIRED_AT_ONCE, rounds=_EXPIRIES)
     for name in orphans(set(StoredFile.objects.values_list("pk", flat=True))):
         content_delete(name)

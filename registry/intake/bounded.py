@@ -1,7 +1,7 @@
-"""The checks of a delivery, in a process of its own with bounds on time, memory and output.
+"""Checks of a delivery in a separate process with bounds on time, memory and output.
 
-The web process and the worker read nothing of a delivery themselves: what a file makes a parser do
-ends with that process (`registry/sandbox/readers.py`).
+The web process and the worker never parse a delivery, so that a malicious file harms only that
+process (`registry/sandbox/readers.py`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from registry.sandbox.places import FairPlaces
 from registry.sandbox.readers import AT_ONCE, Broken, Reach, machine_failed, output_of
 
 SECONDS = 120
-# The largest JSON file that may come in takes about 1 GiB while it is read.
+# Parsing the largest accepted JSON file takes about 1 GiB.
 MEMORY_BYTES = 2 * 1024**3
-# A finding of each file names it, and says something about it.
+# Each file has a finding with its name and a sentence.
 MAX_FINDINGS_BYTES = 8 * 1024**2
-# Runs `main` below.
+# Module of the process, which runs `main` below.
 MODULE = "registry.intake.bounded"
 _places = FairPlaces(
     AT_ONCE, wait_s=3 * SECONDS, refusal="Too many deliveries are being checked at this moment."
@@ -31,12 +31,12 @@ _places = FairPlaces(
 
 
 def check_bounded(folder: Path, limits: Limits, *, owner: str = "") -> list[Finding]:
-    """As `check_delivery`, within the limits of this module; exceeding one is a failed finding.
+    """Run `check_delivery` within the limits of this module; exceeding one is a failed finding.
 
     Raises:
         QuotaExceeded: too many deliveries of `owner` are being checked.
-        Unavailable: too many deliveries are being checked, or the machine failed, which says
-            nothing about the delivery.
+        Unavailable: too many deliveries are being checked, or the machine failed, independently
+            of the delivery.
     """
     bounds = {"folder": str(folder), **asdict(limits), "memory": MEMORY_BYTES}
     with _places.place(owner):
@@ -60,32 +60,32 @@ def check_bounded(folder: Path, limits: Limits, *, owner: str = "") -> list[Find
 
 
 def _findings(written: Any) -> list[Finding]:
-    """Return what `main` wrote. Raises Broken."""
+    """Return the findings that `main` wrote. Raises Broken for any other output."""
     if not written or not isinstance(written, list):
         raise Broken("it wrote no findings")
-    found = []
+    findings = []
     for each in written:
         match each:
             case {"check": str(check), "passed": bool(passed), "detail": str(detail)}:
-                found.append(Finding(check, passed, detail))
+                findings.append(Finding(check, passed, detail))
             case _:
                 raise Broken("it wrote another value than findings")
-    return found
+    return findings
 
 
 def _exceeded(what: str) -> Finding:
-    return Finding("limits", False, f"{what}; a delivery that does that is not accepted.")
+    return Finding("limits", False, f"{what}; such a delivery is not accepted.")
 
 
 def main() -> None:
-    """Check the delivery that standard input names; the findings go to standard output."""
-    given = json.load(sys.stdin)
-    resource.setrlimit(resource.RLIMIT_AS, (given["memory"], given["memory"]))
-    # SIGXCPU comes first, which is told from a kill by the system.
+    """Check the delivery named on standard input, and write the findings to standard output."""
+    order = json.load(sys.stdin)
+    resource.setrlimit(resource.RLIMIT_AS, (order["memory"], order["memory"]))
+    # SIGXCPU comes before SIGKILL, to tell this limit from a kill by the system.
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    limits = Limits(given["max_bytes"], given["max_files"], given["adapter"])
-    findings = check_delivery(Path(given["folder"]), limits)
+    limits = Limits(order["max_bytes"], order["max_files"], order["adapter"])
+    findings = check_delivery(Path(order["folder"]), limits)
     json.dump([finding.to_json() for finding in findings], sys.stdout)
 
 

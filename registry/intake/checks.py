@@ -1,4 +1,4 @@
-"""Intake rules: an allow-list by name and by content. Pure: a folder in, findings out."""
+"""Intake rules: an allow-list of names and contents. Pure: a folder in, findings out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FORMATS: dict[str, Callable[[Path], str]] = {
     ".txt": check_text,
     **dict.fromkeys(EXTERNAL_SUFFIXES, check_external_data),
 }
-# Files that carry no suffix by custom.
+# Files that traditionally have no suffix.
 PLAIN_NAMES = {"LICENSE", "NOTICE", "README", "USE_POLICY"}
 PICKLE_ADVICE = (
     "is a Python pickle: loading it can run code. Convert it to safetensors and submit that."
@@ -44,8 +44,7 @@ PICKLE_ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on one delivery: `max_bytes` over all files, `max_files` in number, and whether it is
-    an `adapter`."""
+    """Bounds on one delivery, in bytes and number of files, and whether it is an `adapter`."""
 
     max_bytes: int
     max_files: int = 512
@@ -65,7 +64,7 @@ class Finding:
 
 
 def check_delivery(folder: Path, limits: Limits) -> list[Finding]:
-    """Every check on what lies in `folder`; a delivery may go on only when all of them passed."""
+    """Return the findings of all checks of `folder`; a delivery proceeds only if all pass."""
     files, findings = _collect(folder)
     if not findings:
         findings.append(Finding("names", True, f"{_files(len(files))}, each with a plain name."))
@@ -91,7 +90,7 @@ def _files(count: int) -> str:
 
 
 def check_names(names: list[str]) -> list[Finding]:
-    """Failed findings for names that are unsafe, or that a filesystem may take for one another."""
+    """Return failed findings for unsafe names, and names that some filesystems treat as equal."""
     findings: list[Finding] = []
     seen: set[str] = set()
     for name in names:
@@ -103,14 +102,14 @@ def check_names(names: list[str]) -> list[Finding]:
         folded = unicodedata.normalize("NFKC", name).casefold()
         if folded in seen:
             findings.append(
-                Finding("names", False, f"{name} comes twice, or differs in letter case alone.")
+                Finding("names", False, f"{name} occurs twice, or differs only in letter case.")
             )
         seen.add(folded)
     return findings
 
 
 def check_file(file: Path, name: str) -> Finding:
-    """One file by its content first and its name second."""
+    """Check one file, first by its content, then by its name."""
     try:
         if is_pickle(file):
             return Finding("format", False, f"{name} {PICKLE_ADVICE}")
@@ -123,11 +122,11 @@ def check_file(file: Path, name: str) -> Finding:
             raise Refused(f"files of this kind are not accepted; accepted are {accepted}")
         return Finding("format", True, f"{name}: {checker(file)}.")
     except Refused as refused:
-        return Finding("format", False, f"{name} was refused: {refused}.")
+        return Finding("format", False, f"{name} was rejected: {refused}.")
 
 
 def _collect(folder: Path) -> tuple[list[str], list[Finding]]:
-    """Plain files below `folder` as relative paths, and what is wrong with the rest."""
+    """Return the plain files below `folder` as relative paths, and findings for all others."""
     files: list[str] = []
     findings: list[Finding] = []
     for at, folders, names in os.walk(folder, followlinks=False):

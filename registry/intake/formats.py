@@ -1,7 +1,7 @@
-"""Detection of a delivered file's real format, with bounds and without loading anything.
+"""Bounded detection of a delivered file's real format, without loading it.
 
-Pure. Each reader raises `Refused` with a sentence for a person, and never trusts a length or an
-offset that the file states. Formats: https://github.com/huggingface/safetensors#format and
+Pure. Each reader raises `Refused` with a sentence for people, and never trusts a length or an
+offset in the file. Formats: https://github.com/huggingface/safetensors#format and
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -18,11 +18,11 @@ from governance.errors import InvalidInput
 from governance.strict_json import unique_object
 from registry.manifests import check_path
 
-# 100,000 tensors take about 15 MB; parsed it takes some ten times as much memory.
+# 100,000 tensors take about 15 MB, and about ten times as much memory when parsed.
 MAX_SAFETENSORS_HEADER = 32 * 1024 * 1024
 MAX_JSON_BYTES = 64 * 1024 * 1024
-# Brackets and commas, so about values: the largest tokenizers have 3 million, and a value takes up
-# to 64 bytes of memory, however few it takes in the file.
+# Values are counted by brackets and commas: the largest tokenizers have 3 million. A value takes up
+# to 64 bytes of memory, even if it takes only a few bytes of the file.
 MAX_JSON_VALUES = 8_000_000
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 TEXT_CHARACTERS = 1024 * 1024  # read at once
@@ -32,22 +32,22 @@ SAFETENSORS_DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2,
     "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
-# What a config must not say: each makes a loader import code that came with the files.
+# Keys that a config must not contain, because they make a loader import code from the delivery.
 FORBIDDEN_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
 
 
-# How much of each end of a zip archive is searched for the name of a pickle.
+# Bytes at each end of a zip archive that are searched for the name of a pickle.
 ZIP_END_BYTES = 64 * 1024
 
 
 class Refused(Exception):
-    """The file may not come in; the message says why."""
+    """The file is rejected; the message gives the reason."""
 
 
 def is_pickle(path: Path) -> bool:
-    """True for a Python pickle, by content: bare, or inside a zip as PyTorch writes it.
+    """Return whether the content is a Python pickle, either bare or in a zip, as PyTorch writes it.
 
-    A zip's list of contents is as long as its author likes, so only its two ends are looked at.
+    Only the two ends of a zip are searched, because its list of contents can have any length.
     """
     with path.open("rb") as file:
         head = file.read(ZIP_END_BYTES)
@@ -60,7 +60,7 @@ def is_pickle(path: Path) -> bool:
 
 
 def container_kind(path: Path) -> str:
-    """A word for content that is never accepted whatever its name: archive, program; else ""."""
+    """Return the kind of content that is never accepted, such as an archive or program; else ""."""
     with path.open("rb") as file:
         head = file.read(8)
     for magic, word in (
@@ -87,8 +87,8 @@ def _parse_json(text: bytes) -> Any:
 
 
 def check_json(path: Path) -> str:
-    """Raises Refused for JSON that is too large, malformed, or asks a loader to import code or to
-    read files from elsewhere."""
+    """Raise Refused for JSON that is too large, malformed, or makes a loader import code or read
+    files from elsewhere."""
     if path.stat().st_size > MAX_JSON_BYTES:
         raise Refused(f"it is larger than {MAX_JSON_BYTES // 2**20} MiB")
     pending = [_parse_json(path.read_bytes())]
@@ -100,7 +100,7 @@ def check_json(path: Path) -> str:
             pending.extend(value)
         elif isinstance(value, dict):
             for key in FORBIDDEN_KEYS:
-                # A whole number is a token's id in a vocabulary, not a setting.
+                # A whole number is a token's ID in a vocabulary, not a setting.
                 if key in value and type(value[key]) is not int:
                     raise Refused(
                         f'it sets "{key}", which makes a loader run code that comes with the model'
@@ -110,17 +110,17 @@ def check_json(path: Path) -> str:
 
 
 def _check_named_files(folder: Path, content: dict[str, Any]) -> None:
-    """Refuse names of files that a loader would read outside of `folder`, where nothing is hashed.
+    """Reject names that make a loader read files outside of `folder`, which are not hashed.
 
-    An index's `weight_map` and a tokenizer's `fast_tokenizer_files` are joined to the folder's path
-    as they stand, so that an absolute name, or one with `..`, leads to other bytes.
+    Loaders append names in an index's `weight_map` and a tokenizer's `fast_tokenizer_files` to the
+    folder's path unchecked, so that an absolute name, or one with `..`, leads to other bytes.
     """
     for key in ("weight_map", "fast_tokenizer_files"):
-        named = content.get(key)
-        if named is None or type(named) is int:
-            continue  # A whole number is a token's id.
-        names = named.values() if isinstance(named, dict) else named
-        if not isinstance(named, (dict, list)) or not all(isinstance(name, str) for name in names):
+        value = content.get(key)
+        if value is None or type(value) is int:
+            continue  # A whole number is a token's ID.
+        names = value.values() if isinstance(value, dict) else value
+        if not isinstance(value, (dict, list)) or not all(isinstance(name, str) for name in names):
             raise Refused(f'its "{key}" is malformed')
         for name in sorted(set(names)):
             try:
@@ -132,7 +132,7 @@ def _check_named_files(folder: Path, content: dict[str, Any]) -> None:
 
 
 def check_text(path: Path) -> str:
-    """Raises Refused for text that is too large, not UTF-8, or holds NUL."""
+    """Raise Refused for text that is too large, is not UTF-8, or contains NUL."""
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise Refused(f"it is larger than {MAX_TEXT_BYTES // 2**20} MiB")
     try:
@@ -146,13 +146,13 @@ def check_text(path: Path) -> str:
 
 
 def check_sentencepiece(path: Path) -> str:
-    """Raises Refused unless the fields of a SentencePiece model fill the file: a protobuf message
-    of pieces, settings and tests. Anything after them would be read by other programs alone."""
+    """Raise Refused unless the fields of a SentencePiece model, a protobuf message of pieces,
+    settings and tests, fill the file. Only other programs would read anything after them."""
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise Refused(f"it is larger than {MAX_TEXT_BYTES // 2**20} MiB")
     data, at, pieces = path.read_bytes(), 0, 0
     while at < len(data):
-        # Fields 1 to 5, each a message of a length that follows.
+        # Fields 1 to 5: each is a message, preceded by its length.
         if data[at] not in (0x0A, 0x12, 0x1A, 0x22, 0x2A):
             raise Refused("it is not a SentencePiece model")
         pieces += data[at] == 0x0A
@@ -176,7 +176,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def check_safetensors(path: Path) -> str:
-    """Raises Refused unless the header is well-formed and describes exactly the bytes there are."""
+    """Raise Refused unless the header is well-formed and describes exactly the file's bytes."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -184,14 +184,14 @@ def check_safetensors(path: Path) -> str:
             raise Refused("it is too short for a safetensors file")
         (length,) = struct.unpack("<Q", prefix)
         if length > MAX_SAFETENSORS_HEADER or length > size - 8:
-            raise Refused(f"its header claims {length} bytes, more than there may be")
+            raise Refused(f"its header claims {length} bytes, more than are allowed")
         text = file.read(length)
     if not text.startswith(b"{"):
         raise Refused("its header does not begin with a JSON object")
     header = _parse_json(text)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise Refused("its __metadata__ is not text by name")
+        raise Refused("its __metadata__ is not an object of texts")
     if not 1 <= len(header) <= MAX_TENSORS:
         raise Refused(f"it names {len(header)} tensors; 1 to {MAX_TENSORS} are allowed")
     spans = sorted(_tensor_span(name, entry) for name, entry in header.items())
@@ -206,7 +206,7 @@ def check_safetensors(path: Path) -> str:
 
 
 def _tensor_span(name: str, entry: Any) -> tuple[int, int]:
-    """Return the first and last byte of a tensor, once its dtype and shape agree with them."""
+    """Return the first and last byte of a tensor, checked against its dtype and shape."""
     label = repr(name[:80])
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise Refused(f"its entry for tensor {label} is malformed")
@@ -228,7 +228,7 @@ def _whole_numbers(value: Any) -> bool:
 
 
 def read_exactly(file: BinaryIO, count: int) -> bytes:
-    """`count` bytes. Raises Refused when the file ends before."""
+    """Return `count` bytes. Raises Refused if the file ends before."""
     data = file.read(count)
     if len(data) != count:
         raise Refused("it ends in the middle of its header")

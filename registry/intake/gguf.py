@@ -1,6 +1,7 @@
-"""GGUF headers, read with bounds. Pure.
+"""Bounded reading of GGUF headers. Pure.
 
-Source of the layout and of the block sizes: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+Source of the layout and of the block sizes:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO
 
 from registry.intake.formats import MAX_TENSORS, Refused, read_exactly
 
-# The largest tokenizers take about 20 MB of it.
+# The largest tokenizers take about 20 MB of the header.
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 MAX_KEYS = 10_000
 MAX_KEY_BYTES = 65_535
@@ -36,18 +37,18 @@ _BLOCKS = {
 
 
 def check_gguf(path: Path) -> str:
-    """Raises Refused unless every key, string and tensor of the header stays within bounds."""
+    """Raise Refused unless every key, string and tensor of the header is within bounds."""
     size = path.stat().st_size
     with path.open("rb") as file:
         header = _Header(file, size)
         if header.read(4) != b"GGUF":
-            raise Refused("it does not begin as a GGUF file does")
+            raise Refused("it does not begin like a GGUF file")
         version = header.number("<I")
         if version not in (2, 3):
             raise Refused(f"it is GGUF version {version}; 2 and 3 are accepted")
         tensors, keys = header.number("<Q"), header.number("<Q")
         if not 1 <= tensors <= MAX_TENSORS or keys > MAX_KEYS:
-            raise Refused(f"it claims {tensors} tensors and {keys} keys, more than there may be")
+            raise Refused(f"it claims {tensors} tensors and {keys} keys, more than are allowed")
         metadata = _read_metadata(header, keys)
         architecture = metadata.get("general.architecture")
         if not isinstance(architecture, str) or not architecture.isascii():
@@ -66,7 +67,7 @@ def check_gguf(path: Path) -> str:
 
 
 class _Header:
-    """A header that is read in order. All of it together may have `MAX_HEADER_BYTES`."""
+    """Sequential reader of a header of at most `MAX_HEADER_BYTES`."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -95,7 +96,7 @@ class _Header:
         return int(length)
 
     def text(self, limit: int) -> str:
-        # Tokens may be arbitrary bytes; what is compared or shown is ASCII.
+        # Tokens may be arbitrary bytes; all compared or shown texts are ASCII.
         return self.read(self.text_length(limit)).decode("utf-8", "replace")
 
     def _check(self, count: int) -> None:
@@ -106,25 +107,25 @@ class _Header:
 
 
 def _read_metadata(header: _Header, keys: int) -> dict[str, Any]:
-    """The values of `_READ`; all others are passed over."""
-    named: set[str] = set()
-    found: dict[str, Any] = {}
+    """Return the values of the keys in `_READ`, and skip all others."""
+    keys_read: set[str] = set()
+    values: dict[str, Any] = {}
     for _ in range(keys):
         key = header.text(MAX_KEY_BYTES)
-        if key in named:
+        if key in keys_read:
             raise Refused(f"it names the key {key[:80]!r} twice")
-        named.add(key)
+        keys_read.add(key)
         kind = header.number("<I")
         if key in _READ and kind in _SCALARS:
-            found[key] = header.number(_SCALARS[kind])
+            values[key] = header.number(_SCALARS[kind])
         elif key in _READ and kind == _STRING:
-            found[key] = header.text(MAX_NAME_BYTES)
+            values[key] = header.text(MAX_NAME_BYTES)
         else:
-            _pass_over(header, kind)
-    return found
+            _skip_value(header, kind)
+    return values
 
 
-def _pass_over(header: _Header, kind: int) -> None:
+def _skip_value(header: _Header, kind: int) -> None:
     if kind in _SCALARS:
         header.skip(struct.calcsize(_SCALARS[kind]))
     elif kind == _STRING:
@@ -132,7 +133,7 @@ def _pass_over(header: _Header, kind: int) -> None:
     elif kind == _ARRAY:
         element, length = header.number("<I"), header.number("<Q")
         if length > MAX_ARRAY_LENGTH:
-            raise Refused(f"it holds an array of {length} values, more than there may be")
+            raise Refused(f"it holds an array of {length} values, more than are allowed")
         if element in _SCALARS:
             header.skip(struct.calcsize(_SCALARS[element]) * length)
         elif element == _STRING:

@@ -1,6 +1,6 @@
-"""The layouts that a delivery may have: GGUF, transformers, ONNX, a diffusers pipeline, an adapter.
+"""Accepted layouts of a delivery: GGUF, transformers, ONNX, a diffusers pipeline, an adapter.
 
-Pure. Raises `Refused` with a whole sentence for a person.
+Pure. Raises `Refused` with a complete sentence for people.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from governance.strict_json import unique_object
 from registry.intake.formats import Refused
 
 # Libraries whose classes a pipeline's index may name; "stable_diffusion" is a module of diffusers.
-# Which of their classes, the task says when the delivery is converted.
+# The task's list of classes is checked when the delivery is converted.
 PIPELINE_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _WEIGHTS = (".gguf", ".onnx", ".safetensors")
@@ -23,10 +23,10 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 
 def check_layout(folder: Path, files: list[str]) -> str:
-    """Return what the delivery is, in a sentence. Raises Refused when it is none of the layouts."""
+    """Describe the delivery's layout in a sentence. Raises Refused for any other layout."""
     suffixes = [PurePosixPath(path).suffix.lower() for path in files]
     if any(PurePosixPath(path).name.lower() == ADAPTER_CONFIG for path in files):
-        # A loader that finds one adds the adapter to the weights, or takes other weights for them.
+        # A loader would add the adapter to the weights, or load other weights instead.
         raise Refused(
             f"It holds an {ADAPTER_CONFIG}; an adapter is not a base. Name its base version to "
             "deliver an adapter."
@@ -53,7 +53,7 @@ def check_layout(folder: Path, files: list[str]) -> str:
 
 
 def check_adapter(files: list[str]) -> str:
-    """Return that the files are an adapter, in a sentence. Raises Refused."""
+    """Describe the files of an adapter in a sentence. Raises Refused for other files."""
     weights = [path for path in files if PurePosixPath(path).suffix.lower() in _WEIGHTS]
     configs = {path for path in files if PurePosixPath(path).name.lower() in _CONFIGS}
     if weights != [ADAPTER_WEIGHTS] or configs != {ADAPTER_CONFIG}:
@@ -74,11 +74,11 @@ def _check_pipeline(folder: Path, files: list[str], gguf: int) -> str:
     if not isinstance(index.get("_class_name"), str):
         raise Refused("model_index.json must name one pipeline class in _class_name.")
     parts = [name for name, value in index.items() if _check_entry(name, value)]
-    held = {PurePosixPath(path).parts[0] for path in files if "/" in path}
+    folders = {PurePosixPath(path).parts[0] for path in files if "/" in path}
     for name in parts:
-        if name not in held:
+        if name not in folders:
             raise Refused(f"model_index.json names the folder {name}, which was not delivered.")
-    if extra := sorted(held - set(parts)):
+    if extra := sorted(folders - set(parts)):
         raise Refused(
             f"The delivery holds the folder {extra[0][:60]}, which model_index.json does not name."
         )
@@ -99,19 +99,19 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _check_entry(name: str, value: Any) -> bool:
-    """Return whether an entry names a part; settings are plain values. Raises Refused."""
+    """Return whether an entry names a part, not a plain setting. Raises Refused."""
     if name.startswith("_") or value is None or isinstance(value, (str, bool, int, float)):
         return False
     if value == [None, None]:
         return False
     if not _NAME.fullmatch(name):
-        raise Refused(f"model_index.json names {name[:60]!r}, which is no plain folder name.")
+        raise Refused(f"model_index.json names {name[:60]!r}, which is not a plain folder name.")
     if (
         not isinstance(value, list)
         or len(value) != 2
         or not all(isinstance(each, str) for each in value)
     ):
-        raise Refused(f"model_index.json must give {name} as a library and a class.")
+        raise Refused(f"model_index.json must define {name} as a library and a class.")
     library, class_name = value
     if library not in PIPELINE_LIBRARIES or not _NAME.fullmatch(class_name):
         raise Refused(

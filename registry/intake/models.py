@@ -1,4 +1,4 @@
-"""Deliveries: quarantine, checks, then trusted or rejected."""
+"""Deliveries of files, from quarantine through checks to trusted or rejected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOURCE_MAX = 300
 
 
 class IntakeState(models.TextChoices):
-    """`awaiting_sign_off`: every check passed; a second person must sign before it is trusted."""
+    """State of an intake. `awaiting_sign_off`: all checks passed; a second person must sign it."""
 
     QUARANTINED = "quarantined"
     CHECKING = "checking"
@@ -28,9 +28,9 @@ class Intake(models.Model):
     """One delivery of files for a new base version, or for a new adapter on `base`.
 
     With an `expected_digest`, only files of that digest become a version.
-    `findings` is a list of {check, passed, detail}; `reason` says why it was rejected.
-    With `keep_gguf` a GGUF is not converted, and `quantization` is how most of its weights are
-    stored. `virtual_tokens` is the length of a soft prompt; 0 for everything else.
+    `findings` is a list of {check, passed, detail}; `reason` is the reason of a rejection.
+    With `keep_gguf` a GGUF is not converted, and `quantization` is the format of most of its
+    weights. `virtual_tokens` is the length of a soft prompt; 0 for everything else.
     """
 
     model = models.ForeignKey("registry.Model", on_delete=models.PROTECT, related_name="intakes")

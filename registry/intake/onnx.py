@@ -1,8 +1,8 @@
-"""ONNX models, read with bounds. Pure, apart from the protobuf parser of the `onnx` package.
+"""Bounded checks of ONNX models. Pure, apart from the protobuf parser of the `onnx` package.
 
-An ONNX graph is a program, so it is held to operators of the standard: their domains reach neither
-files, nor the network, nor native code outside of onnxruntime. Large weights may lie in files of
-their own (external data), but only in files of the same delivery.
+An ONNX graph is a program, so only standard operators are accepted, which reach neither files, nor
+the network, nor native code outside of onnxruntime. Large weights may be in separate files
+(external data), but only in files of the same delivery.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from registry.manifests import check_path
 # Parsing takes about twice as much memory. Larger weights go into external data.
 MAX_ONNX_BYTES = 512 * 1024**2
 MAX_NODES = 50_000
-# Of graphs inside operators, such as the branches of an If.
+# Maximum nesting of graphs inside operators, such as the branches of an If.
 MAX_DEPTH = 8
 MAX_ATTRIBUTE_NUMBERS = 8_000_000
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 EXTERNAL_SUFFIXES = (".data", ".onnx_data")
-# Nothing bounds how often they run, and onnxruntime cannot be stopped inside of them.
+# Their number of rounds is unbounded, and onnxruntime cannot be stopped inside of them.
 LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
 
 
 def check_onnx(path: Path) -> str:
-    """Raises Refused unless the graph is bounded and uses standard operators alone."""
+    """Raise Refused unless the graph is bounded and uses only standard operators."""
     import onnx
 
     model = _parse(path)
@@ -54,7 +54,7 @@ def check_onnx(path: Path) -> str:
 
 
 def check_external_data(path: Path) -> str:
-    """Raises Refused when no ONNX model next to the file keeps its weights in it."""
+    """Raise Refused unless an ONNX model next to the file refers to it for its weights."""
     for model in sorted(path.parent.glob("*.onnx")):
         if path.name in external_files(model):
             return "External data of an ONNX model"
@@ -62,7 +62,7 @@ def check_external_data(path: Path) -> str:
 
 
 def external_files(path: Path) -> set[str]:
-    """Return the names of the files that the initializers of a model's graph lie in."""
+    """Return the names of the files with the initializers of a model's graph."""
     return {
         entry.value
         for tensor in _parse(path).graph.initializer
@@ -96,7 +96,7 @@ def _custom(domain: str) -> str:
 
 
 class _Walk:
-    """Goes through a graph and the graphs inside of its operators, and counts."""
+    """Walk through a graph and the graphs inside of its operators, with counts of both."""
 
     def __init__(self, path: Path, versions: dict[str, int]) -> None:
         self._path = path
@@ -129,7 +129,7 @@ class _Walk:
         version = self._versions.get(domain, 0)
         if node.op_type in LOOPS:
             raise Refused(
-                f"it uses {node.op_type}, whose number of rounds nothing bounds; export the model "
+                f"it uses {node.op_type}, whose number of rounds is unbounded; export the model "
                 "with its loops unrolled"
             )
         if version < 1 or not onnx.defs.has(node.op_type, version, domain):
@@ -140,10 +140,10 @@ class _Walk:
 
     def _attribute(self, attribute: Any, depth: int) -> None:
         if attribute.ref_attr_name:
-            raise Refused("an operator refers to an attribute of a function, and there is none")
+            raise Refused("an operator refers to an attribute of a function that does not exist")
         numbers = len(attribute.floats) + len(attribute.ints) + len(attribute.strings)
         if numbers > MAX_ATTRIBUTE_NUMBERS:
-            raise Refused(f"an operator's setting has {numbers:,} numbers, more than there may be")
+            raise Refused(f"an operator's setting has {numbers:,} numbers, more than are allowed")
         for tensor in _tensors_of(attribute):
             self._tensor(tensor)
         for graph in (attribute.g, *attribute.graphs):
@@ -160,9 +160,9 @@ class _Walk:
         if len(tensor.dims) > MAX_DIMENSIONS or any(not 0 <= n < 2**48 for n in tensor.dims):
             raise Refused(f"tensor {label} has a malformed shape")
         count = math.prod(tensor.dims)
-        known = onnx.TensorProto.DataType
-        named = known.Name(tensor.data_type) if tensor.data_type in known.values() else ""
-        bits = _BITS.get(named)
+        types = onnx.TensorProto.DataType
+        type_name = types.Name(tensor.data_type) if tensor.data_type in types.values() else ""
+        bits = _BITS.get(type_name)
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             if bits is None:
                 raise Refused(f"tensor {label} has a type that external data cannot hold")
@@ -175,11 +175,11 @@ class _Walk:
             raise Refused(f"tensor {label} claims {count:,} numbers, which it does not hold")
 
     def _external(self, tensor: Any, label: str, size: int) -> None:
-        stated = {entry.key: entry.value for entry in tensor.external_data}
-        name = stated.get("location", "")
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        name = entries.get("location", "")
         try:
             check_path(name)
-            offset, length = int(stated.get("offset", 0)), int(stated.get("length", size))
+            offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
         except (InvalidInput, ValueError) as error:
             raise Refused(f"tensor {label} names unsafe external data: {name[:80]!r}") from error
         file = self._path.parent / name
@@ -205,7 +205,7 @@ def _tensors_of(attribute: Any) -> Iterator[Any]:
 
 
 _TYPED = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
-# Bits of one number, by the name of its type; texts have none.
+# Bits of one number, by the name of its type; texts have no fixed size.
 _BITS = {
     "FLOAT": 32, "UINT8": 8, "INT8": 8, "UINT16": 16, "INT16": 16, "INT32": 32, "INT64": 64,
     "BOOL": 8, "FLOAT16": 16, "DOUBLE": 64, "UINT32": 32, "UINT64": 64, "COMPLEX64": 64,

@@ -1,4 +1,4 @@
-"""Writing a delivery where nothing loads it, bounded in bytes and files."""
+"""Quarantine of deliveries: a folder from which models are never loaded, with bounded contents."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from registry.storage import store
 
 
 class DeliveredFile(Protocol):
-    """One uploaded file, as Django's upload handlers give it; `name` may hold slashes."""
+    """One uploaded file from Django's upload handlers; `name` may contain slashes."""
 
     name: str | None
     size: int | None
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes, in order."""
+        """Yield the bytes of the file, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A delivery as it lies in quarantine: `files` is [{"name", "size", "sha256"}]."""
+    """A delivery in quarantine: `files` is [{"name", "size", "sha256"}]."""
 
     folder: Path
     files: list[dict[str, Any]] = field(default_factory=list)
@@ -49,10 +49,10 @@ def quarantined(
 ) -> Iterator[Delivery]:
     """Write `files` to a scratch folder in quarantine and check them, for `owner`.
 
-    The folder is gone afterward, unless the caller moved it on.
+    The folder is removed at the end, unless the caller moved it.
 
     Raises:
-        InvalidInput: no file at all.
+        InvalidInput: the delivery has no files.
         TooLarge: more files or bytes than `limits`.
         QuotaExceeded, Unavailable: too many deliveries are being checked.
     """
@@ -67,9 +67,9 @@ def quarantined(
     scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=parent))
     try:
         names = [file.name or "" for file in files]
-        # A name that cannot be written safely is a finding, not a file.
-        if refused := check_names(names):
-            yield Delivery(folder=scratch, findings=refused)
+        # Files with unsafe names are not written; each is a finding.
+        if name_findings := check_names(names):
+            yield Delivery(folder=scratch, findings=name_findings)
             return
         _check_folders(names)
         written = _write(files, scratch, limits)
@@ -80,22 +80,22 @@ def quarantined(
 
 
 def keep(delivery: Delivery, intake_id: int) -> None:
-    """Move a delivery to the place where the job that checks it looks."""
+    """Move a delivery to the folder that its checking job reads."""
     delivery.folder.rename(store.quarantine_folder(intake_id))
 
 
 def discard(intake_id: int) -> None:
-    """Delete what an intake delivered; its names, sizes and digests stay on record."""
+    """Delete the delivered files of an intake; their names, sizes and digests stay on record."""
     shutil.rmtree(store.quarantine_folder(intake_id), ignore_errors=True)
 
 
 def _check_folders(names: Sequence[str]) -> None:
-    """Refuse a file in a file before anything is copied: uploads can be delivered again at no cost
-    to their owner, and each time the server would copy gigabytes first."""
-    known = set(names)
+    """Raise InvalidInput for a file inside a file, before copying anything: an owner could repeat
+    the delivery of uploads at no cost, and the server would copy gigabytes each time."""
+    files = set(names)
     for name in names:
         for parent in PurePosixPath(name).parents:
-            if str(parent) in known:
+            if str(parent) in files:
                 raise InvalidInput(
                     f"{parent} is the name of a file and of a folder in this delivery."
                 )

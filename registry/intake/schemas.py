@@ -1,4 +1,4 @@
-"""Input about deliveries."""
+"""Input schemas of intakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from registry.intake.models import REASON_MAX, IntakeState
 
 
 class IntakeFilter(Filter):
-    """Filters of the list."""
+    """Filters of the list of intakes."""
 
     state: IntakeState | None = None
     model: Annotated[Line | None, Column("model__name")] = Field(default=None, max_length=NAME_MAX)

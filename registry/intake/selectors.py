@@ -1,4 +1,4 @@
-"""Reading intakes."""
+"""Queries for intakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from registry.intake.models import Intake
 
 
 def intakes_visible_to(actor: Principal) -> QuerySet[Intake]:
-    """Intakes that `actor` may see, with what a list shows of them."""
+    """Return the intakes that `actor` may see, with the related rows that a list shows."""
     rows = Intake.objects.select_related(
         "model__department", "base__model", "version", "submitted_by", "signed_by"
     )
@@ -20,7 +20,7 @@ def intakes_visible_to(actor: Principal) -> QuerySet[Intake]:
 
 
 def intake_get(*, actor: Principal, id: int) -> Intake:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return an intake. Raises NotFound if it does not exist, or `actor` may not see it."""
     intake = intakes_visible_to(actor).filter(pk=id).first()
     if intake is None:
         raise NotFound(f"Intake {id} does not exist, or you may not see it.")

@@ -1,4 +1,4 @@
-"""Taking files in: quarantine, checks, a second person's signature, a trusted base version."""
+"""Intake of files: quarantine, checks, a second person's signature, a trusted base version."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def intake_allow(*, actor: Principal) -> Person:
-    """Return the person who may deliver files into some department.
+    """Return the acting person, who may deliver files into at least one department.
 
     Raises:
-        NotPermitted: the policy refuses for each, or the actor is no person.
+        NotPermitted: the policy denies it for all departments, or the actor is not a person.
     """
     person = acting_person(actor)
     for department in Department.objects.order_by("slug"):
@@ -75,17 +75,17 @@ def intake_submit(
 ) -> Intake:
     """Write a delivery into quarantine and check every file by name and content.
 
-    With `keep_gguf` the delivered GGUF is the version; else it is converted to safetensors. With
-    `base` the delivery is an adapter on it. Files of another digest than `expected_digest` are
-    rejected once they are checked.
+    With `keep_gguf` the version keeps the delivered GGUF; otherwise it is converted to safetensors.
+    With `base` the delivery is an adapter on it. Checked files with a digest other than
+    `expected_digest` are rejected.
 
     Returns:
-        An intake that is `quarantined`, for a job to convert; or `rejected`, with the reason, when
-        a check failed. A rejected delivery is on record and its bytes are gone.
+        An intake that is `quarantined`, for a job to convert; or `rejected`, with the reason, if a
+        check failed. A rejected delivery stays on record without its bytes.
 
     Raises:
-        InvalidInput: no file, or a malformed field.
-        NotFound, NotPermitted: the policy refuses.
+        InvalidInput: the delivery has no files, or a field is malformed.
+        NotFound, NotPermitted: the policy denies it.
         TooLarge: more bytes than ASSAY_INTAKE_MAX_BYTES, or more than 512 files.
         QuotaExceeded, Unavailable: too many deliveries are being checked.
     """
@@ -104,12 +104,12 @@ def intake_submit(
         quarantine.quarantined(files, limits, owner=str(person.pk)) as delivery,
         transaction.atomic(),
     ):
-        # Writing may have taken long; what counts is whether it is still allowed.
+        # Authorize again, because writing may have taken long.
         decision = authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)
         refusals = delivery.refusals
         if keep_gguf and not refusals and not _holds_gguf(delivery):
             raise InvalidInput(
-                "The delivery holds no GGUF that could be kept as delivered.",
+                "The delivery has no GGUF file to keep as delivered.",
                 fields={"keep_gguf": ["Only for a delivery of one GGUF file."]},
             )
         reason = " ".join(refusals)[:1000]
@@ -159,14 +159,14 @@ def intake_checked(
     quantization: str = "",
     virtual_tokens: int = 0,
 ) -> Intake:
-    """Note what the checking job made of a delivery; from now on it awaits a signature.
+    """Record the results of a delivery's checking job; from now on it awaits a signature.
 
-    For the control plane alone. Idempotent on `job_id`. `code` holds the chat templates and
-    tokenizer patterns that came with the model, as `registry.versions.model_code.Code`.
+    Only for the control plane. Idempotent on `job_id`. `code` has the chat templates and tokenizer
+    patterns that came with the model, in the form of `registry.versions.model_code.Code`.
     `virtual_tokens` is the length of a soft prompt.
 
     Raises:
-        WrongState: it is no delivery that waits for checks, or the store lacks the converted files.
+        WrongState: the intake is not waiting for checks, or the store lacks the converted files.
     """
     with transaction.atomic():
         intake = INTAKE_STATES.locked(intake_id)
@@ -203,7 +203,7 @@ def intake_checked(
 
 
 def intake_digest_fault(*, intake_id: int, manifest: Manifest) -> str:
-    """Return why a delivery with this manifest is rejected; empty if it is as was stated."""
+    """Return why a delivery with this manifest is rejected; empty if it matches its intake."""
     intake = Intake.objects.select_related("base").get(pk=intake_id)
     if manifest.base_digest != (intake.base.digest if intake.base else None):
         return "The worker's manifest names another base than the delivery."
@@ -211,14 +211,14 @@ def intake_digest_fault(*, intake_id: int, manifest: Manifest) -> str:
         return ""
     return (
         f"The files have the digest {manifest.digest}; {intake.expected_digest} was expected. "
-        "They are other files, or were converted by another release of Assay."
+        "They are different files, or a different release of Assay converted them."
     )
 
 
 def intake_reject(
     *, intake_id: int, findings: Sequence[Mapping[str, Any]], reason: str, job_id: UUID
 ) -> Intake:
-    """Note that the checking job refused a delivery. For the control plane alone; idempotent."""
+    """Record that the checking job rejected a delivery. Only for the control plane; idempotent."""
     with transaction.atomic():
         intake = INTAKE_STATES.locked(intake_id)
         if intake.state == IntakeState.REJECTED:
@@ -240,11 +240,11 @@ def intake_reject(
 
 
 def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: str = "") -> Intake:
-    """A second person's word: the delivery becomes a trusted version, or is rejected.
+    """Record a second person's decision: the delivery becomes a trusted version, or is rejected.
 
     Raises:
-        NotPermitted: the one who submitted it signs, or the actor has no fresh second factor.
-        WrongState: it does not await a signature.
+        NotPermitted: the actor submitted the delivery, or has no fresh second factor.
+        WrongState: the intake does not await a signature.
         Unavailable: MLflow does not answer; nothing changed.
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX, required=not accept)
@@ -279,7 +279,7 @@ def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: s
         else:
             raise WrongState(
                 f"Intake {intake.pk} is {intake.get_state_display().lower()}; "
-                "only one that awaits a signature can be refused one."
+                "only an intake that awaits a signature can be rejected."
             )
         audit_record(
             actor=actor,
@@ -336,7 +336,7 @@ def _trust(intake: Intake, actor: Principal) -> None:
 
 
 def version_parameters(intake: Intake) -> dict[str, Any]:
-    """Return the parameters of the version that an intake becomes."""
+    """Return the parameters of the version created from an intake."""
     return {
         "source": intake.source,
         **({QUANTIZATION: intake.quantization} if intake.quantization else {}),
@@ -345,8 +345,8 @@ def version_parameters(intake: Intake) -> dict[str, Any]:
 
 
 def _card(intake: Intake) -> str:
-    """Return the first model card of what was taken in, in Markdown."""
-    delivered = "\n".join(
+    """Return the first model card of an intake's version, in Markdown."""
+    file_rows = "\n".join(
         f"| {file['name']} | {file['size']} | `{file['sha256']}` |" for file in intake.files
     )
     return (
@@ -354,7 +354,7 @@ def _card(intake: Intake) -> str:
         f"Taken in from {intake.source} under {intake.license} "
         f"by person {intake.submitted_by_id}.\n\n"
         f"{_base_line(intake)}"
-        f"| delivered file | bytes | SHA-256 |\n|---|---|---|\n{delivered}\n"
+        f"| delivered file | bytes | SHA-256 |\n|---|---|---|\n{file_rows}\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Transitions of an intake."""
+"""State transitions of intakes."""
 
 from __future__ import annotations
 

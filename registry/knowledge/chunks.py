@@ -1,11 +1,11 @@
-"""Cutting a text into overlapping chunks, the same way each time. Knows no Django."""
+"""Deterministic division of a text into overlapping chunks. Loads no Django."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 
-# Ends of a chunk, the best first: a paragraph, a sentence, a line, a word.
+# Preferred ends of a chunk, the best first: a paragraph, a sentence, a line, a word.
 _ENDS = (
     re.compile(r"\n\s*\n"),
     re.compile(r"(?<=[.!?])\s+"),
@@ -13,7 +13,7 @@ _ENDS = (
     re.compile(r"\s+"),
 )
 MAX_CHUNKS = 100_000
-# In characters.
+# Chunk sizes and overlap in characters.
 CHUNK_MIN, CHUNK_MAX, CHUNK_DEFAULT = 200, 4_000, 800
 OVERLAP_DEFAULT = 120
 
@@ -22,8 +22,8 @@ def chunk_spans(text: str, size: int, overlap: int) -> list[tuple[int, int]]:
     """Return (start, end) in characters of chunks of at most `size`, in order.
 
     A chunk ends at the last paragraph, sentence, line or word in its second half, and the next one
-    begins up to `overlap` characters before that end, at the start of a word. Chunks of spaces
-    alone are left out. `overlap` must be less than half of `size`.
+    begins up to `overlap` characters before that end, at the start of a word. Chunks of only spaces
+    are left out. `overlap` must be less than half of `size`.
     """
     spans: list[tuple[int, int]] = []
     start, length = _after_space(text, 0), len(text)
@@ -44,37 +44,37 @@ def fitted_spans(
     overlap: int,
     fits: Callable[[list[str]], list[bool]],
 ) -> list[tuple[int, int]]:
-    """Return the spans, those that do not fit in parts, and these in parts until all do.
+    """Return the spans, each divided into parts until all parts fit.
 
-    Raises ValueError for a character that does not fit.
+    Raises ValueError if a single character does not fit.
     """
-    found: list[tuple[int, int]] = []
+    fitted: list[tuple[int, int]] = []
     pieces = [text[start:end] for start, end in spans]
     for (start, end), piece, fit in zip(spans, pieces, fits(pieces), strict=True):
         if fit:
-            found.append((start, end))
+            fitted.append((start, end))
             continue
         half = (end - start) // 2
         if not half:
             raise ValueError(f"the character {piece[:1]!r} is longer than the model reads")
         shared = min(overlap, half // 4)
         parts = [(start + a, start + b) for a, b in chunk_spans(piece, half, shared)]
-        found += fitted_spans(text, parts, shared, fits)
-    return found
+        fitted += fitted_spans(text, parts, shared, fits)
+    return fitted
 
 
 def _end(text: str, earliest: int, latest: int) -> int:
     for pattern in _ENDS:
-        ends = [found.end() for found in pattern.finditer(text, earliest, latest)]
+        ends = [match.end() for match in pattern.finditer(text, earliest, latest)]
         if ends:
             return ends[-1]
     return latest
 
 
 def _word_start(text: str, position: int, end: int) -> int:
-    """Return the start of the first word after `position`; `end` when there is none before it."""
-    found = re.compile(r"\s+").search(text, max(0, position), end)
-    return found.end() if found is not None and found.end() < end else end
+    """Return the start of the first word after `position`, at most `end`."""
+    match = re.compile(r"\s+").search(text, max(0, position), end)
+    return match.end() if match is not None and match.end() < end else end
 
 
 def _after_space(text: str, position: int) -> int:

@@ -1,4 +1,4 @@
-"""Versions of documents: add, publish, recall, delete a draft."""
+"""Services for document versions: add, publish, recall, and delete a draft."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def document_version_allow(*, actor: Principal, base: KnowledgeBase) -> Person:
     """Return the person who may add documents to the knowledge base.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses, or the actor is no person.
+        NotFound, NotPermitted: the policy denies it, or the actor is not a person.
     """
     resource = knowledge_resource(base)
     authorize(actor=actor, action=Action.KNOWLEDGE_CREATE, resource=resource)
@@ -78,23 +78,23 @@ def document_version_add(
     title: str = "",
     replaces: int | None = None,
 ) -> DocumentVersion:
-    """Take the text out of a file, as a draft: the next version of the document of version
-    `replaces`, an id, or a new document called `title`, by default as the file is called.
+    """Extract the text of a file into a draft: the next version of the document of version ID
+    `replaces`, or a new document called `title`, by default the file's name.
 
     Raises:
-        InvalidInput, TooLarge: the file cannot be read, holds no text, or exceeds a bound.
-        NotFound, NotPermitted: the policy refuses, or the base has no version `replaces`.
+        InvalidInput, TooLarge: the file cannot be read, has no text, or exceeds a bound.
+        NotFound, NotPermitted: the policy denies it, or the base has no version `replaces`.
         WrongState: the base is full, has such a document, or these bytes were recalled from it.
         QuotaExceeded, Unavailable: too many uploads are being read.
     """
     checked_choice(classification, list(Classification.values), field="classification")
-    named = visible_line(Path(file.name or "").name)
-    filename = checked_text(named, field="file", limit=FILENAME_MAX)
+    visible_name = visible_line(Path(file.name or "").name)
+    filename = checked_text(visible_name, field="file", limit=FILENAME_MAX)
     title = visible_line(title or Path(filename).stem)
     title = checked_text(title, field="title", limit=TITLE_MAX)
     person = document_version_allow(actor=actor, base=base)
     resource = knowledge_resource(base)
-    _replaced(actor, base, replaces)
+    _existing(actor, base, replaces)
     with store.incoming() as scratch:
         source = scratch / "upload"
         sha256, size = _receive(file, source)
@@ -102,15 +102,15 @@ def document_version_add(
         text_file = scratch / "text"
         text_file.write_text(text, encoding="utf-8")
         text_sha256 = hashlib.sha256(text.encode()).hexdigest()
-        # Before the row, which must never name bytes that the store lacks.
+        # Store files before the database row, which must never name missing bytes.
         store.file_put(source, sha256)
         store.file_put(text_file, text_sha256)
         with transaction.atomic():
-            # Reading may have taken long; what counts is whether it is still allowed, and whether
-            # the document is still there.
+            # Check again, because reading may have taken long: permissions or the document may
+            # have changed.
             decision = authorize(actor=actor, action=Action.KNOWLEDGE_CREATE, resource=resource)
             KnowledgeBase.objects.select_for_update().get(pk=base.pk)
-            document = _replaced(actor, base, replaces)
+            document = _existing(actor, base, replaces)
             _refuse_recalled(base, sha256, text_sha256)
             _refuse_known(base, document, sha256)
             if document is None:
@@ -143,7 +143,7 @@ def document_version_add(
     return version
 
 
-def _replaced(actor: Principal, base: KnowledgeBase, version_id: int | None) -> Document | None:
+def _existing(actor: Principal, base: KnowledgeBase, version_id: int | None) -> Document | None:
     if version_id is None:
         return None
     rows = document_versions_visible_to(actor).filter(document__base=base)
@@ -156,7 +156,7 @@ def _replaced(actor: Principal, base: KnowledgeBase, version_id: int | None) -> 
 def _document(base: KnowledgeBase, title: str, owner: int) -> Document:
     if base.documents.count() >= MAX_DOCUMENTS:
         raise WrongState(
-            f"{base.name} has {MAX_DOCUMENTS:,} documents, the most that a knowledge base holds.",
+            f"{base.name} has {MAX_DOCUMENTS:,} documents, the maximum of a knowledge base.",
             hint="Create another knowledge base.",
         )
     document, created = Document.objects.get_or_create(
@@ -164,7 +164,7 @@ def _document(base: KnowledgeBase, title: str, owner: int) -> Document:
     )
     if not created:
         raise WrongState(
-            f"{base.name} has a document called {title!r} already.",
+            f"{base.name} already has a document called {title!r}.",
             code="already_exists",
             hint="Add a version to it, or choose another title.",
         )
@@ -172,12 +172,12 @@ def _document(base: KnowledgeBase, title: str, owner: int) -> Document:
 
 
 def _refuse_recalled(base: KnowledgeBase, sha256: str, text_sha256: str) -> None:
-    """Refuse bytes that were recalled, and other bytes of the same text: it is what is found."""
+    """Raise WrongState for recalled bytes, and for other bytes with a recalled text."""
     same = DocumentVersion.objects.filter(Q(sha256=sha256) | Q(text_sha256=text_sha256))
     recalled = same.filter(document__base=base, state=DocumentState.RECALLED)
-    if found := recalled.select_related("document").first():
+    if version := recalled.select_related("document").first():
         raise WrongState(
-            f"This is the text of {found}, which was recalled from {base.name}.",
+            f"This is the text of {version}, which was recalled from {base.name}.",
             code="recalled_document",
             hint="Correct the document first.",
         )
@@ -185,10 +185,10 @@ def _refuse_recalled(base: KnowledgeBase, sha256: str, text_sha256: str) -> None
 
 def _refuse_known(base: KnowledgeBase, document: Document | None, sha256: str) -> None:
     same = DocumentVersion.objects.filter(document__base=base, sha256=sha256)
-    known = same.filter(document=document).exclude(state=DocumentState.SUPERSEDED).first()
-    if document is not None and known is not None:
+    version = same.filter(document=document).exclude(state=DocumentState.SUPERSEDED).first()
+    if document is not None and version is not None:
         raise WrongState(
-            f"{known} has exactly these bytes; another version was not made.",
+            f"{version} has exactly these bytes; no new version was created.",
             code="already_exists",
         )
 
@@ -210,11 +210,11 @@ def _receive(file: UploadedFile, target: Path) -> tuple[str, int]:
 
 
 def document_version_publish(*, actor: Principal, version_id: int) -> DocumentVersion:
-    """Put a draft in force; the version that was is superseded. It is found once an index holds it.
+    """Publish a draft, and supersede the current version. Searches find it after the next indexing.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses.
-        WrongState: it is no draft, or has a text that was recalled from the base.
+        NotFound, NotPermitted: the policy denies it.
+        WrongState: the version is not a draft, or its text was recalled from the base.
     """
     with transaction.atomic():
         version = _locked(version_id)
@@ -249,12 +249,12 @@ def document_version_publish(*, actor: Principal, version_id: int) -> DocumentVe
 
 
 def document_version_recall(*, actor: Principal, version_id: int, reason: str) -> DocumentVersion:
-    """Recall a version for good: from the commit on no search finds it and no answer uses it.
+    """Recall a version permanently: searches and answers stop using it at the commit.
 
     Raises:
-        InvalidInput: no reason, or one over 1,000 characters.
-        NotFound, NotPermitted: the policy refuses, or a second factor is missing.
-        WrongState: it is a draft, or recalled already.
+        InvalidInput: the reason is empty or over 1,000 characters.
+        NotFound, NotPermitted: the policy denies it, or a second factor is missing.
+        WrongState: the version is a draft, or already recalled.
     """
     with transaction.atomic():
         version = _locked(version_id)
@@ -292,8 +292,8 @@ def document_draft_delete(*, actor: Principal, version_id: int) -> None:
     """Delete a version that was never published, and its document if it has no other.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses.
-        WrongState: it is no draft.
+        NotFound, NotPermitted: the policy denies it.
+        WrongState: the version is not a draft.
     """
     with transaction.atomic():
         version = _locked(version_id)
@@ -319,10 +319,10 @@ def document_draft_delete(*, actor: Principal, version_id: int) -> None:
 def _locked(version_id: int) -> DocumentVersion:
     """Lock the base and the version, in this order. Raises NotFound."""
     rows = DocumentVersion.objects.select_related("document__base__department")
-    found = rows.filter(pk=version_id).first()
-    if found is None:
+    version = rows.filter(pk=version_id).first()
+    if version is None:
         raise NotFound("There is no such document.")
-    KnowledgeBase.objects.select_for_update().get(pk=found.document.base_id)
+    KnowledgeBase.objects.select_for_update().get(pk=version.document.base_id)
     locked = rows.select_for_update(of=("self",)).filter(pk=version_id).first()
     if locked is None:
         raise NotFound("The document was deleted meanwhile.")

@@ -1,4 +1,4 @@
-"""Taking the text out of an uploaded document, in a process with limits on time and memory."""
+"""Extraction of an uploaded document's text, in a process with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _SILENT = frozenset({"noscript", "script", "style", "template", "title"})
 
 
 def extract_text(source: Path, suffix: str, *, owner: str) -> str:
-    """Return the text of a document; `suffix` names its kind, one of `SUFFIXES`.
+    """Return the text of a document; `suffix` is its format, one of `SUFFIXES`.
 
-    Documents of one `owner` do not hold all places of readers.
+    Documents of one `owner` cannot take all places of readers.
 
     Raises:
-        InvalidInput: another kind, no text, or it cannot be read.
+        InvalidInput: the document is of another format, has no text, or cannot be read.
         TooLarge: more than `MAX_CHARACTERS` or `MAX_PAGES`.
         QuotaExceeded, Unavailable: too many uploads are being read.
     """
@@ -61,7 +61,7 @@ def extract_text(source: Path, suffix: str, *, owner: str) -> str:
 
 
 def read_text(source: Path, suffix: str) -> str:
-    """Do the work of `extract_text` in this process. Raises InvalidInput and TooLarge."""
+    """Extract a document's text in this process. Raises InvalidInput and TooLarge."""
     text = _pdf_text(source) if suffix == ".pdf" else _decoded(source.read_bytes())
     if suffix in (".html", ".htm"):
         parser = _Text()
@@ -133,8 +133,7 @@ def _pdf_text(source: Path) -> str:
 
 
 def _tidied(text: str) -> str:
-    """Return the text with plain line ends, and without lone surrogates, runs of space and what a
-    reader does not see."""
+    """Return the text with plain line ends, without invisible characters or repeated spaces."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\N{REPLACEMENT CHARACTER}")
     text = re.sub("[\f\v]", " ", text)
     text = visible(text.encode("utf-8", "replace").decode())
@@ -143,7 +142,7 @@ def _tidied(text: str) -> str:
 
 
 class _Text(HTMLParser):
-    """Collects what a reader of a page sees."""
+    """Collector of the visible text of a page."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -167,9 +166,9 @@ class _Text(HTMLParser):
             self.parts.append(data)
 
 
-def _do(given: dict[str, Any]) -> None:
-    text = read_text(Path(given["source"]), given["suffix"])
-    Path(given["target"]).write_text(text, encoding="utf-8")
+def _do(order: dict[str, Any]) -> None:
+    text = read_text(Path(order["source"]), order["suffix"])
+    Path(order["target"]).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

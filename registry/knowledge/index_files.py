@@ -1,4 +1,4 @@
-"""Indexes of knowledge bases in the store, and the search in one that is loaded."""
+"""Indexes of knowledge bases in the store, and the search in a loaded index."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from registry.storage import store
 
 
 def read_index(manifest: Manifest) -> LoadedIndex:
-    """Read the index of `manifest` from the store; what was hashed is what is returned.
+    """Return the index of `manifest` from the store, parsed from the same bytes that were hashed.
 
     Raises:
-        ManifestMismatch: other bytes lie there, or they are no index.
+        ManifestMismatch: the stored bytes were changed, or are not an index.
         FilesUnreadable: a file is missing.
         StoreUnavailable: the store does not answer.
     """
@@ -35,10 +35,10 @@ def best_rows(
 ) -> list[tuple[int, float]]:
     """Return up to `most` (row, cosine) of chunks, best first, of document versions in `allowed`.
 
-    `query` has length 1. Exact: every vector is compared.
+    `query` is a vector of length 1. The search is exact: it compares every vector.
 
     Raises:
-        ValueError: the query has another number of dimensions.
+        ValueError: the query has a different number of dimensions.
     """
     usable = np.array([each.version in allowed for each in index.documents], dtype=bool)
     if not usable.any():

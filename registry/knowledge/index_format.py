@@ -1,10 +1,10 @@
-"""The artifact of an index: vectors as safetensors, and a table of the chunks that they belong to.
+"""Artifact of an index: vectors as safetensors, and a table of their chunks.
 
-`vectors.safetensors` holds one tensor `vectors`, float32 [chunks, dimensions], each of length 1.
-`chunks.json` holds `documents`: [{version, text_sha256, spans: [[start, end], …]}], whose chunks
-are in the order of the vectors, and `window`, the number of tokens that the embedding model reads
-and that no chunk exceeds. The texts themselves lie in the store under their SHA-256, so that
-they are stored once. Loads numpy and no torch.
+`vectors.safetensors` has one tensor `vectors`, float32 [chunks, dimensions]; each vector has length
+1. `chunks.json` has `documents`: [{version, text_sha256, spans: [[start, end], …]}], with chunks in
+the order of the vectors, and `window`, the embedding model's maximum number of tokens, which bounds
+every chunk. The texts themselves are in the store, once each, under their SHA-256. Loads numpy, but
+no torch.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class IndexedDocument:
 
 @dataclass(frozen=True, slots=True)
 class LoadedIndex:
-    """A verified index in memory. `rows` has the position of its document for each vector.
-    `window` is 0 where chunks may exceed what the model reads."""
+    """A verified index in memory. `rows` has the position of each vector's document in `documents`.
+    `window` is 0 if chunks may exceed the model's maximum length."""
 
     digest: str
     vectors: Vectors
@@ -84,14 +84,14 @@ def parse_index(digest: str, folder: Path) -> LoadedIndex:
     """Read an index from a folder whose bytes were verified.
 
     Raises:
-        ManifestMismatch: it is no index.
+        ManifestMismatch: the files are not an index.
         OSError: a file is missing.
     """
     return index_parsed(digest, (folder / VECTORS).read_bytes(), (folder / CHUNKS).read_bytes())
 
 
 def index_parsed(digest: str, vectors: bytes, chunks: bytes) -> LoadedIndex:
-    """Return the index in these verified bytes. Raises ManifestMismatch when they are none."""
+    """Return the index in these verified bytes. Raises ManifestMismatch for any other content."""
     try:
         return _parsed(digest, vectors, chunks)
     except (ValueError, KeyError, TypeError, struct.error) as error:
@@ -105,8 +105,8 @@ def _parsed(digest: str, vectors: bytes, chunks: bytes) -> LoadedIndex:
     if tensor["dtype"] != "F32" or not (
         0 <= rows <= MAX_CHUNKS and 0 < dimensions <= MAX_DIMENSIONS
     ):
-        raise ValueError("its vectors have another type or shape")
-    found = np.frombuffer(vectors, dtype="<f4", offset=8 + length).reshape(rows, dimensions)
+        raise ValueError("its vectors have the wrong type or shape")
+    matrix = np.frombuffer(vectors, dtype="<f4", offset=8 + length).reshape(rows, dimensions)
     table = json.loads(chunks)
     documents = tuple(
         IndexedDocument(
@@ -116,8 +116,8 @@ def _parsed(digest: str, vectors: bytes, chunks: bytes) -> LoadedIndex:
     )
     counts = [len(each.spans) for each in documents]
     if sum(counts) != rows:
-        raise ValueError("it has another number of chunks than of vectors")
+        raise ValueError("its numbers of chunks and vectors differ")
     spans = np.array([span for each in documents for span in each.spans], dtype=np.int32)
     owners = np.repeat(np.arange(len(documents), dtype=np.int32), counts)
     window = int(table.get("window", 0))
-    return LoadedIndex(digest, found, documents, owners, spans.reshape(rows, 2), window)
+    return LoadedIndex(digest, matrix, documents, owners, spans.reshape(rows, 2), window)

@@ -1,4 +1,4 @@
-"""Knowledge bases: documents in immutable versions, and the indexes that are searched."""
+"""Knowledge bases: documents in immutable versions, and their search indexes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TITLE_MAX = 200
 
 
 class KnowledgeBase(models.Model):
-    """Documents of a department that its applications search and answer from.
+    """A department's documents, which its applications search and use in answers.
 
-    Chunks are embedded by exactly `embedding_version`, and so are questions; its name and digest
-    stand here too, for departments that may not see the model itself. `departments` may
-    search it too, within the policy. `revision` counts changes of what may be found, so that a
-    gateway reads the documents again only then. `index` is the newest one that was built.
+    `embedding_version` embeds all chunks and questions; its name and digest are copied here for
+    departments that may not see the model itself. `departments` may also search the base, within
+    the policy. `revision` counts changes of the searchable documents, so that gateways reload them
+    only after a change. `index` is the newest index.
     """
 
     name = models.SlugField(max_length=NAME_MAX, unique=True)
@@ -60,7 +60,7 @@ class KnowledgeBase(models.Model):
 
 
 class Document(models.Model):
-    """A named line of versions of one text; `owner` answers for its content."""
+    """A named series of versions of one text; `owner` is responsible for its content."""
 
     base = models.ForeignKey(KnowledgeBase, on_delete=models.PROTECT, related_name="documents")
     title = models.CharField(max_length=TITLE_MAX)
@@ -78,8 +78,8 @@ class Document(models.Model):
 
 
 class DocumentState(models.TextChoices):
-    """`draft` is not searched yet; `current` is; `superseded` was, until the next version;
-    `recalled` never is again."""
+    """State of a document version: `draft` is not searched yet, `current` is searched, `superseded`
+    was replaced by a newer version, and `recalled` is never searched again."""
 
     DRAFT = "draft"
     CURRENT = "current"
@@ -88,10 +88,10 @@ class DocumentState(models.TextChoices):
 
 
 class DocumentVersion(models.Model):
-    """One immutable version: the file whose SHA-256 is `sha256`, and the text taken out of it.
+    """One immutable version: the file with the SHA-256 `sha256`, and its extracted text.
 
-    Both lie in the artifact store under their own SHA-256. `characters` counts the text's. Triggers
-    refuse changes of content, and any change of a recalled version.
+    Both are in the artifact store under their SHA-256. `characters` is the length of the text.
+    Triggers prevent changes of the content, and any change of a recalled version.
     """
 
     document = models.ForeignKey(Document, on_delete=models.PROTECT, related_name="versions")
@@ -139,11 +139,11 @@ class DocumentVersion(models.Model):
 
 
 class KnowledgeIndex(models.Model):
-    """One artifact of vectors and passages, in the store under `digest`, and what made it.
+    """One artifact of vectors and passages, in the store under `digest`, and its origin.
 
-    `versions` are the ids of the document versions in it. `revision` is the base's before they were
-    read; of two indexes, the one with the higher revision is newer. `reused` counts the chunks
-    whose vectors were taken over from the index before it.
+    `versions` are the IDs of its document versions. `revision` is the base's revision before they
+    were read; the index with the higher revision is newer. `reused` counts the chunks whose vectors
+    were copied from the previous index.
     """
 
     base = models.ForeignKey(KnowledgeBase, on_delete=models.PROTECT, related_name="indexes")

@@ -1,4 +1,4 @@
-"""Input about knowledge bases."""
+"""Input schemas of knowledge bases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NewKnowledgeBase(Schema):
 
 
 class KnowledgeShare(Schema):
-    """Every other department that may search the knowledge base."""
+    """All other departments that may search the knowledge base."""
 
     departments: list[Annotated[Slug, Field(max_length=DEPARTMENT_MAX)]] = Field(max_length=200)
 

@@ -1,4 +1,4 @@
-"""Reading knowledge bases, their documents, and the texts of these."""
+"""Queries for knowledge bases, their documents and texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from registry.storage import store
 
 
 def knowledge_bases_visible_to(actor: Principal) -> QuerySet[KnowledgeBase]:
-    """Knowledge bases that `actor` may see, with `current_count`, the documents in force."""
+    """Return the bases that `actor` may see, with `current_count`, their current documents."""
     rows = KnowledgeBase.objects.select_related("department", "created_by", "index")
     rows = rows.prefetch_related("departments")
     current = Count(
@@ -32,7 +32,7 @@ def knowledge_bases_visible_to(actor: Principal) -> QuerySet[KnowledgeBase]:
 
 
 def knowledge_base_get(*, actor: Principal, name: str) -> KnowledgeBase:
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return a base. Raises NotFound if it does not exist, or `actor` may not see it."""
     rows = knowledge_bases_visible_to(actor)
     base = None if "\x00" in name else rows.filter(name=name).first()
     if base is None:
@@ -41,9 +41,10 @@ def knowledge_base_get(*, actor: Principal, name: str) -> KnowledgeBase:
 
 
 def document_versions_visible_to(actor: Principal) -> QuerySet[DocumentVersion]:
-    """Versions of documents that `actor` may know of; who may read them is decided by each.
+    """Return the document versions whose existence `actor` may know; see `may_read` for their
+    texts.
 
-    Drafts are only for those who may add documents to the base, and publish them.
+    Drafts are visible only to people who may add documents to the base, and publish them.
     """
     rows = DocumentVersion.objects.select_related(
         "document__base__department", "document__owner", "created_by", "recalled_by"
@@ -55,18 +56,18 @@ def document_versions_visible_to(actor: Principal) -> QuerySet[DocumentVersion]:
 
 
 def newest_versions(actor: Principal, base: KnowledgeBase) -> QuerySet[DocumentVersion]:
-    """Return the newest version that `actor` may know of, of each document of `base`, by title."""
+    """Return each document's newest version that `actor` may know of, in order of title."""
     mine = document_versions_visible_to(actor).filter(document__base=base)
     newest = mine.filter(document=OuterRef("document")).order_by("-number").values("pk")[:1]
     return mine.filter(pk=Subquery(newest)).order_by("document__title", "document_id")
 
 
 def document_version_get(*, actor: Principal, id: int) -> DocumentVersion:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not know of it."""
-    found = document_versions_visible_to(actor).filter(pk=id).first()
-    if found is None:
+    """Return a version. Raises NotFound if it does not exist, or `actor` may not know of it."""
+    version = document_versions_visible_to(actor).filter(pk=id).first()
+    if version is None:
         raise _no_version(id)
-    return found
+    return version
 
 
 def _no_version(id: int) -> NotFound:  # noqa: A002
@@ -74,8 +75,8 @@ def _no_version(id: int) -> NotFound:  # noqa: A002
 
 
 def may_read(actor: Principal, version: DocumentVersion) -> bool:
-    """Return whether `actor` may read the text. Of a recalled version only those may who may recall
-    documents, to see what it said; of a draft those who may publish it."""
+    """Return whether `actor` may read the text. Reading a recalled version requires the permission
+    to recall documents; reading a draft requires the permission to publish it."""
     policy, resource, context = active_policy(), document_resource(version), with_base(None)
     if not decide(policy, actor, Action.KNOWLEDGE_SEARCH, resource, context).allowed:
         return False
@@ -100,9 +101,9 @@ def document_read(*, actor: Principal, version: DocumentVersion, start: int, end
     """Return the text from `start` to `end`.
 
     Raises:
-        NotFound, NotPermitted: the policy does not let `actor` read it, or it is recalled or a
-            draft.
-        Unavailable: the store lacks the text, or holds other bytes.
+        NotFound, NotPermitted: the policy denies reading it, also because it is recalled or a
+        draft.
+        Unavailable: the text is missing from the store, or was changed there.
     """
     resource = document_resource(version)
     authorize(actor=actor, action=Action.KNOWLEDGE_SEARCH, resource=resource)
@@ -116,10 +117,10 @@ def document_read(*, actor: Principal, version: DocumentVersion, start: int, end
 
 
 def stored_text(text_sha256: str) -> str:
-    """Return the text with this SHA-256, which is checked.
+    """Return the text with this SHA-256 after checking it.
 
     Raises:
-        Unavailable: the store lacks it, or holds other bytes.
+        Unavailable: the text is missing from the store, or was changed there.
     """
     hint = store.RESTORE
     try:
@@ -131,19 +132,19 @@ def stored_text(text_sha256: str) -> str:
 
 
 def same_text(actor: Principal, version: DocumentVersion) -> QuerySet[DocumentVersion]:
-    """Return the other versions in force, in any knowledge base that `actor` may see, that have
-    exactly the text of `version`. A recall of one leaves the others."""
+    """Return the other current versions with exactly the text of `version`, in all knowledge bases
+    that `actor` may see. A recall of one does not affect the others."""
     rows = document_versions_visible_to(actor).filter(text_sha256=version.text_sha256)
     return rows.filter(state=DocumentState.CURRENT).exclude(pk=version.pk).order_by("pk")
 
 
 def current_versions(base: KnowledgeBase) -> QuerySet[DocumentVersion]:
-    """Return what an index of `base` holds: the version in force of each document, by id."""
-    found = DocumentVersion.objects.filter(document__base=base, state=DocumentState.CURRENT)
-    return found.order_by("pk")
+    """Return the current version of each document of `base`, which an index contains, by ID."""
+    rows = DocumentVersion.objects.filter(document__base=base, state=DocumentState.CURRENT)
+    return rows.order_by("pk")
 
 
 def index_is_stale(base: KnowledgeBase) -> bool:
-    """Return whether documents in force are missing from the index, or others are in it."""
+    """Return whether the index lacks current documents, or contains others."""
     indexed = set() if base.index is None else set(base.index.versions)
     return indexed != set(current_versions(base).values_list("pk", flat=True))

@@ -1,4 +1,4 @@
-"""Knowledge bases: create and share."""
+"""Services for knowledge bases: create and share."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def knowledge_base_create(
     chunk_characters: int = CHUNK_DEFAULT,
     overlap_characters: int = OVERLAP_DEFAULT,
 ) -> KnowledgeBase:
-    """Make an empty knowledge base in `department`.
+    """Create an empty knowledge base in `department`.
 
     Raises:
-        InvalidInput: a malformed field, or a version that embeds no texts.
-        NotFound, NotPermitted: the policy refuses, or the actor may not see the version.
+        InvalidInput: a field is malformed, or the version does not embed texts.
+        NotFound, NotPermitted: the policy denies it, or the actor may not see the version.
         WrongState: the name is taken, or the version is recalled.
     """
     checked_name(name)
@@ -110,7 +110,7 @@ def _check_embedding(actor: Principal, version: ModelVersion) -> None:
     if not versions_visible_to(actor).filter(pk=version.pk).exists():
         raise NotFound(f"Version {version.pk} does not exist, or you may not see it.")
     if version.model.task != EMBEDDINGS:
-        reason = f"{version} is of the task {version.model.task}; choose one of {EMBEDDINGS}."
+        reason = f"{version} is for {version.model.task}; choose a version for {EMBEDDINGS}."
         raise InvalidInput(reason, fields={"embedding_version": [reason]})
     if version.state != VersionState.TRUSTED:
         raise WrongState(f"{version} is {version.state}; it cannot embed documents.")
@@ -119,11 +119,11 @@ def _check_embedding(actor: Principal, version: ModelVersion) -> None:
 def knowledge_base_share(
     *, actor: Principal, base: KnowledgeBase, departments: Sequence[Department]
 ) -> KnowledgeBase:
-    """Let exactly these departments search `base` too, within the policy; at once.
+    """Set the other departments that may search `base`, within the policy, with immediate effect.
 
     Raises:
         InvalidInput: the owning department is among them.
-        NotFound, NotPermitted: the policy refuses, or a second factor is missing.
+        NotFound, NotPermitted: the policy denies it, or a second factor is missing.
     """
     slugs = sorted(department.slug for department in departments)
     if base.department.slug in slugs:
@@ -151,6 +151,6 @@ def knowledge_base_share(
 
 
 def base_changed(base: KnowledgeBase) -> None:
-    """Have gateways read the base again. The caller holds its row."""
+    """Make gateways reload the base. The caller has locked its row."""
     KnowledgeBase.objects.filter(pk=base.pk).update(revision=F("revision") + 1)
     transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))

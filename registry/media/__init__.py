@@ -1,1 +1,1 @@
-"""Images, audio and short videos: checked by content, named by SHA-256, held for inference."""
+"""Images, audio and short videos: checked by content, named by SHA-256, stored briefly."""

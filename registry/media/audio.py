@@ -1,4 +1,4 @@
-"""Read a recording within bounds: its header first, then all of it, block by block."""
+"""Bounded reading of a recording: first its header, then all of its blocks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _FORMATS = {
     "audio/ogg": ("OGG", {"OGG"}),
     "audio/mpeg": ("MP3", {"MP3", "MPEG"}),
 }
-# Two MPEG frames: encoders pad the end, and decoders differ in how much of that they give back.
+# Two MPEG frames: encoders pad the end, and decoders return different amounts of the padding.
 _MP3_SLACK = 2 * 1152
-# Programs that write to a pipe cannot go back and state the length. In WAV all bits are set then,
-# and sound reaches to the end of the file; for FLAC libsndfile gives its largest number.
+# Programs that write to a pipe cannot fill in the length afterward. A WAV file then has all bits
+# set, and its sound ends with the file; for FLAC, libsndfile returns its largest number.
 _UNSTATED_BYTES = 0xFFFFFFFF
 _UNSTATED_FRAMES = 2**62
-# Programs that record write some notes before and after the sound.
+# Recording programs write some metadata before and after the sound.
 _PARTS_MAX = 10_000
 _RESAVE = "Save the recording again, as WAV or FLAC."
 
@@ -47,9 +47,9 @@ def read_audio(
     what: str,
     allow: Callable[[float], None],
 ) -> Audio:
-    """Return the measures of a recording that was decoded to its end.
+    """Decode a recording to its end and return its measures.
 
-    `allow` is called with its seconds, as its header states them, before it is decoded.
+    `allow` is called with the seconds in its header before decoding.
 
     Raises MediaRejected.
     """
@@ -103,16 +103,16 @@ def _check_seconds(seconds: float, limits: MediaLimits, what: str) -> None:
 
 
 def _decoded_frames(file: Any, limits: MediaLimits, name: str, what: str) -> int:
-    """Decode everything in blocks; a header may state any length, and what is decoded counts."""
+    """Decode everything in blocks and return the number of frames; the header may be wrong."""
     import numpy
 
-    stated, frames = file.frames, 0
+    claimed, frames = file.frames, 0
     block = numpy.empty((BLOCK_FRAMES, file.channels), dtype="float32")
     try:
-        while len(got := file.read(out=block, fill_value=None)):
-            frames += len(got)
+        while len(samples := file.read(out=block, fill_value=None)):
+            frames += len(samples)
             _check_seconds(frames / file.samplerate, limits, what)
-            if not numpy.isfinite(got).all():
+            if not numpy.isfinite(samples).all():
                 raise MediaRejected(
                     f"{what} holds samples that are not numbers (NaN or infinite).",
                     hint="Save the recording again with whole-number samples (PCM).",
@@ -124,9 +124,9 @@ def _decoded_frames(file: Any, limits: MediaLimits, name: str, what: str) -> int
     if not frames:
         raise MediaRejected(f"{what} holds no sound.", hint="Send a recording with sound.")
     slack = _MP3_SLACK if name == "MP3" else 0
-    if frames + slack < stated:
+    if frames + slack < claimed:
         raise MediaRejected(
-            f"{what} is truncated: {frames:,} of {stated:,} samples can be read.", hint=_RESAVE
+            f"{what} is truncated: {frames:,} of {claimed:,} samples can be read.", hint=_RESAVE
         )
     return frames
 
@@ -146,9 +146,9 @@ def _wav_chunks(data: Data, what: str) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _check_wav(data: Data, limits: MediaLimits, what: str) -> None:
-    """Hold the header of a WAV file against the limits and the file's own size.
+    """Check the header of a WAV file against the limits and the file's own size.
 
-    libsndfile trusts the file's size over its header, so that it cannot tell a truncated file.
+    libsndfile trusts the file's size over its header, so that it does not detect truncated files.
     """
     rate = block = 0
     for name, start, size in _wav_chunks(data, what):
@@ -170,7 +170,7 @@ def _check_wav(data: Data, limits: MediaLimits, what: str) -> None:
 
 
 def _check_ogg(data: Data, what: str) -> None:
-    """Walk the pages of an OGG file; the last one must be whole."""
+    """Walk the pages of an OGG file; the last one must be complete."""
     at = 0
     while at < len(data):
         head = data[at : at + 27]

@@ -1,6 +1,6 @@
-"""Kinds of media, told by a file's first bytes and never by its name, and what is known of a file.
+"""Kinds of media files, detected by their first bytes, never by their names, and their measures.
 
-Loads no decoder: `inspection.py` decodes, in processes of its own. Knows no Django and no torch.
+Loads no decoder: `inspection.py` decodes in separate processes. Loads neither Django nor torch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAMES: dict[str, str] = {
     "video": "MP4, WebM, or animated WebP, GIF or PNG",
 }
 CONTAINERS = {"video/mp4": "MP4", "video/webm": "WebM"}
-# First brands of MP4 files with video; those of recordings and pictures are others.
+# First brands of MP4 files with video; recordings and pictures have other brands.
 _BRANDS = frozenset(
     {b"isom", b"mp41", b"mp42", b"avc1", b"M4V ", b"MSNV", b"dash"}
     | {b"iso%d" % number for number in range(2, 10)}
@@ -63,22 +63,22 @@ class Media:
     frames: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the measures that the file has."""
+        """Return the measures that are not None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
-    def from_json(cls, given: dict[str, Any]) -> Media:
-        """Read what `to_json` wrote. Raises InvalidInput."""
-        words = [given.get(name) for name in ("sha256", "kind", "content_type")]
+    def from_json(cls, measures: dict[str, Any]) -> Media:
+        """Return the measures in JSON from `to_json`. Raises InvalidInput."""
+        words = [measures.get(name) for name in ("sha256", "kind", "content_type")]
         if not (
-            set(given) <= set(cls.__dataclass_fields__)
+            set(measures) <= set(cls.__dataclass_fields__)
             and all(type(word) is str for word in words)
-            and _SHA256.fullmatch(given["sha256"])
-            and _may_be(given["content_type"], given["kind"])
-            and all(type(given.get(name)) in kinds for name, kinds in _NUMBERS.items())
+            and _SHA256.fullmatch(measures["sha256"])
+            and _may_be(measures["content_type"], measures["kind"])
+            and all(type(measures.get(name)) in kinds for name, kinds in _NUMBERS.items())
         ):
             raise InvalidInput("This does not describe a media file.")
-        return cls(**given)
+        return cls(**measures)
 
 
 def check_head(
@@ -87,7 +87,7 @@ def check_head(
     """Return the content type of a file of `size` bytes that begins with `head`, and its kind.
 
     Raises:
-        MediaRejected: it is empty, too large, or of another kind than `kind`.
+        MediaRejected: the file is empty, too large, or not of the kind `kind`.
     """
     expected = NAMES[kind] if kind else f"{NAMES['image']} image, or {NAMES['audio']} recording"
     if size == 0:
@@ -99,9 +99,9 @@ def check_head(
         )
     content_type = content_type_of(head)
     if content_type is None or (kind and not _may_be(content_type, kind)):
-        found = f"is {content_type}" if content_type else "has another format"
+        finding = f"is {content_type}" if content_type else "has another format"
         raise MediaRejected(
-            f"{what} {found}; {_an(expected)} file is expected.",
+            f"{what} {finding}; {_an(expected)} file is expected.",
             hint="The content decides, not the file's name. Convert the file.",
         )
     return content_type, kind or CONTENT_TYPES[content_type]
@@ -113,12 +113,12 @@ def _may_be(content_type: str, kind: str) -> bool:
 
 
 def _an(words: str) -> str:
-    # "MP4" begins with the sound of a vowel.
+    # "MP4" begins with a vowel sound.
     return f"an {words}" if words[0] in "aeiou" or words.startswith("MP") else f"a {words}"
 
 
 def content_type_of(head: bytes) -> str | None:
-    """Return the content type that the first bytes of a file tell, or None for other formats."""
+    """Return the content type of a file by its first bytes; None for other formats."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if head.startswith(b"\xff\xd8\xff"):
@@ -133,7 +133,7 @@ def content_type_of(head: bytes) -> str | None:
         return "audio/flac"
     if head.startswith(b"OggS"):
         return "audio/ogg"
-    # MPEG layer III: an ID3 tag, or the 11 bits that begin a frame and the layer after them.
+    # MPEG layer III: an ID3 tag, or a frame header, 11 sync bits followed by the layer.
     if head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2):
         return "audio/mpeg"
     return container_type_of(head)

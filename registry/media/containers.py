@@ -1,8 +1,8 @@
-"""Decode MP4 and WebM with OpenCV, whose wheels hold FFmpeg (LGPL, without GPL parts).
+"""Decoding of MP4 and WebM with OpenCV, whose wheels include FFmpeg (LGPL, without GPL parts).
 
-For a bounded process alone (`registry/sandbox`): no other process loads FFmpeg. It decodes
-H.264, VP8 and VP9, which browsers play; other codecs are refused before their decoder gets a byte.
-Knows no Django.
+Only bounded processes (`registry/sandbox`) load FFmpeg. It decodes H.264, VP8 and VP9, which
+browsers play; files with other codecs are rejected before their decoder gets a byte. Loads no
+Django.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from registry.media.videos import Video, check_frame_size, check_length
 
 CODECS = frozenset({"h264", "avc1", "VP80", "VP90"})
 RESAVE = "Save the video again, as MP4 (H.264) or WebM (VP8 or VP9)."
-# Outermost boxes of an MP4 file. Cameras write four or five, and two for each second of a stream.
+# Maximum top-level boxes of an MP4 file. Cameras write four or five; streams two for each second.
 BOXES_MAX = 10_000
 _SEGMENT = b"\x18\x53\x80\x67"
-# FFmpeg opens no other file and no address, whatever a file says, and probes with these alone.
+# FFmpeg opens no other file or address that a file names, and tries only these formats and codecs.
 _OPTIONS = (
     "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"
     "|codec_whitelist;h264,vp8,vp9"
@@ -33,7 +33,7 @@ _OPTIONS = (
 
 
 def read_container(path: Path, content_type: str, limits: MediaLimits, what: str) -> Video:
-    """Return the measures of a video that was decoded to its end. Raises MediaRejected."""
+    """Decode a video to its end and return its measures. Raises MediaRejected."""
     name = CONTAINERS[content_type]
     if not _is_whole(path, content_type):
         raise MediaRejected(f"{what} is a truncated or damaged {name} file.", hint=RESAVE)
@@ -56,21 +56,21 @@ def read_container(path: Path, content_type: str, limits: MediaLimits, what: str
 
 def container_frames(path: Path, numbers: Sequence[int], what: str) -> list[Image.Image]:
     """Return the frames with these numbers of a checked file. Raises MediaRejected."""
-    wanted, found = set(numbers), {}
+    requested, frames = set(numbers), {}
     with _opened(path, what) as capture:
         for number, picture in enumerate(_pictures(capture)):
-            if number in wanted:
-                found[number] = Image.fromarray(picture[:, :, ::-1])
-            if number >= max(wanted):
+            if number in requested:
+                frames[number] = Image.fromarray(picture[:, :, ::-1])
+            if number >= max(requested):
                 break
-    if len(found) < len(wanted):
+    if len(frames) < len(requested):
         raise MediaRejected(f"{what} has fewer frames than were requested.", hint=RESAVE)
-    return [found[number] for number in numbers]
+    return [frames[number] for number in numbers]
 
 
 @contextmanager
 def _opened(path: Path, what: str) -> Iterator[Any]:
-    """Yield a capture of a file with a known codec, of which nothing is decoded yet."""
+    """Yield a capture of a file with an accepted codec, before any decoding."""
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = _OPTIONS
     import cv2
 
@@ -92,7 +92,7 @@ def _opened(path: Path, what: str) -> Iterator[Any]:
 
 
 def _pictures(capture: Any) -> Iterator[Any]:
-    """Decode each frame: an array [height, width, 3] in the order blue, green, red."""
+    """Yield each decoded frame: an array [height, width, 3] in the order blue, green, red."""
     while True:
         read, picture = capture.read()
         if not read:
@@ -101,7 +101,7 @@ def _pictures(capture: Any) -> Iterator[Any]:
 
 
 def _size(capture: Any) -> tuple[int, int]:
-    """Return width and height of the upright frames, in pixels, as the header states them."""
+    """Return width and height of the upright frames, in pixels, from the header."""
     import cv2
 
     return (
@@ -124,13 +124,13 @@ def _milliseconds(capture: Any) -> float:
 
 
 def _is_whole(path: Path, content_type: str) -> bool:
-    """Return whether the file ends where its outermost parts say. Decoders go on without the rest
-    of a truncated file, and say nothing."""
+    """Return whether the sizes of the top-level parts match the file's size. Decoders silently
+    ignore the missing part of a truncated file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if content_type == "video/webm":
             return _segment_is_whole(file.read(4096), size)
-        at, found = 0, set()
+        at, kinds = 0, set()
         for _ in range(BOXES_MAX):
             if at >= size:
                 break
@@ -142,9 +142,9 @@ def _is_whole(path: Path, content_type: str) -> bool:
             length = length or size - at
             if length < 8 or at + length > size:
                 return False
-            found.add(kind)
+            kinds.add(kind)
             at += length
-    return at == size and {b"moov", b"mdat"} <= found
+    return at == size and {b"moov", b"mdat"} <= kinds
 
 
 def _segment_is_whole(head: bytes, size: int) -> bool:

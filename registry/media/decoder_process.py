@@ -1,7 +1,8 @@
-"""The process from which those are forked that decode the files of requests.
+"""Process that forks the decoders of files in requests.
 
-`decoders.py` starts this module confined. A fork may open no file at all: it has the bytes of one,
-and the libraries that were loaded before. What a file states bounds what its fork may take.
+`decoders.py` starts this module confined. A fork cannot open any file: it has only the bytes of one
+file, and the libraries that were loaded before. The header of a file bounds the resources of its
+fork.
 """
 
 from __future__ import annotations
@@ -38,22 +39,22 @@ from registry.sandbox.forks import (
 from registry.sandbox.system_calls import deny_new_processes
 
 SETUP = Bounds(memory=2048 * MEBIBYTE, cpu_s=60, file=MEBIBYTE)
-# Until it is known what a file holds, and for what every file takes.
+# Limits before a file's header is read; every file needs these resources.
 LEAST_CPU_S, LEAST_MEMORY = 3, 192 * MEBIBYTE
-# For the largest image, with all frames of an animation, and for the longest recording. Decoding
-# these takes about a fifth of it on a slow processor.
+# CPU time for the largest image, with all frames of an animation, and for the longest recording.
+# Decoding takes about a fifth of it on a slow processor.
 IMAGE_CPU_S, SOUND_CPU_S = 9, 30
-# WebP takes the most: several copies with transparency.
+# WebP needs the most: several copies with transparency.
 BYTES_PER_PIXEL = 24
 VIDEO_CPU_S, VIDEO_MEMORY = 30, 1536 * MEBIBYTE
 MOST_CPU_S = LEAST_CPU_S + max(IMAGE_CPU_S, SOUND_CPU_S, VIDEO_CPU_S) + 1
-# Name of the files that are decoded first.
+# Name of the sample files that are decoded first.
 SAMPLE = "A sample"
 _CONTAINERS = ("video/mp4", "video/webm")
 
 
 def prepare(setup: dict[str, Any]) -> tuple[Answer, Callable[[], None]]:
-    """Load the decoders, and what they load with their first file."""
+    """Load the decoders, with the libraries that they load for their first file."""
     limits = MediaLimits(**setup["limits"])
     for sample in (*map(_image, ("PNG", "WEBP", "GIF", "JPEG")), _sound()):
         _try(sample, limits)
@@ -64,7 +65,7 @@ def prepare(setup: dict[str, Any]) -> tuple[Answer, Callable[[], None]]:
         deny_new_processes()
         for kind, most in (
             (resource.RLIMIT_AS, base + max(VIDEO_MEMORY, image_memory(limits.pixels))),
-            (resource.RLIMIT_CPU, 4 * MOST_CPU_S),  # of all its files
+            (resource.RLIMIT_CPU, 4 * MOST_CPU_S),  # for all of its files
         ):
             resource.setrlimit(kind, (most, most))
 
@@ -72,7 +73,7 @@ def prepare(setup: dict[str, Any]) -> tuple[Answer, Callable[[], None]]:
         path = Path(f"/proc/self/fd/{files[0]}")
         head = os.pread(files[0], 64, 0)
         if content_type_of(head) in _CONTAINERS and request["kind"] == "video":
-            # 0.2 s, and 60 MiB that no other file needs.
+            # Imported only here: it takes 0.2 s and 60 MiB, which other files do not need.
             import cv2  # noqa: F401
 
             allow_cpu(VIDEO_CPU_S)
@@ -81,7 +82,7 @@ def prepare(setup: dict[str, Any]) -> tuple[Answer, Callable[[], None]]:
             allow_cpu(LEAST_CPU_S)
             limit(resource.RLIMIT_AS, base + LEAST_MEMORY)
         if setup["confined"] and not sealed:
-            # A domain of its own, in which it reaches neither a file nor its siblings.
+            # A separate Landlock domain, without access to files or sibling processes.
             landlock.confine(landlock.nothing())
             sealed.append(True)
         try:
@@ -102,9 +103,9 @@ def prepare(setup: dict[str, Any]) -> tuple[Answer, Callable[[], None]]:
 
 
 def _allow(limits: MediaLimits, base: int, extent: Extent) -> None:
-    """Let this process take what a file of this extent needs, and no more."""
+    """Set this process's limits to the needs of a file of this extent."""
     pixels = min(extent.pixels, limits.pixels)
-    # An image that goes over its pixels `SCANS_OF_LARGEST` times takes as long as the largest.
+    # An image with `SCANS_OF_LARGEST` scans of its pixels takes as long as the largest one.
     whole = max(pixels / limits.pixels, min(1, pixels * extent.frames / limits.video_pixels))
     seconds = IMAGE_CPU_S * whole + SOUND_CPU_S * min(1, extent.seconds / limits.seconds)
     allow_cpu(LEAST_CPU_S + seconds)
@@ -112,7 +113,7 @@ def _allow(limits: MediaLimits, base: int, extent: Extent) -> None:
 
 
 def image_memory(pixels: int) -> int:
-    """Return the bytes of memory that decoding an image of so many pixels may take."""
+    """Return the memory limit in bytes for decoding an image with this number of pixels."""
     return LEAST_MEMORY + BYTES_PER_PIXEL * pixels
 
 

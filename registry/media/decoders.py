@@ -1,10 +1,9 @@
-"""Decode files of requests in processes that were started before.
+"""Decoding of files in requests by processes that were started in advance.
 
-The process that asks loads no decoder. One that decodes works for one key alone, on some files one
-after the other, and ends soon after the last: starting one takes longer than decoding most files.
-A video has a process of its own. Images and recordings have places of their own, so that a slow
-video keeps none of them waiting; of each kind, one key never holds all places, nor does one
-department with all its keys.
+The calling process loads no decoder. A decoding process works for only one key, on several files in
+turn, and ends soon after the last one, because starting a process takes longer than decoding most
+files. Each video has a separate process. Images and recordings do not share places with videos, so
+that a slow video never delays them. Neither one key nor one department can take all places.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ from registry.sandbox.readers import ENVIRONMENT, Reach, reader_command
 from registry.sandbox.source import MEBIBYTE, BoundedProcess, Ended, ProcessSource, TimedOut
 
 _MODULE = "registry.media.decoder_process"
-# Two more than processors: what one key decodes leaves a place for others of its department, and
-# what that decodes leaves one for other departments. Each may take 1.1 GiB.
+# Two more than processors: one key always leaves a place for others of its department, and one
+# department always leaves a place for other departments. Each may take 1.1 GiB.
 AT_ONCE = max(2, min(4, os.cpu_count() or 1)) + 2
 VIDEOS_AT_ONCE = 3
 WAIT_S = 10.0
-# The kernel counts a process's own time (`decoder_process.py`); this ends one on a machine that is
-# too busy to run it.
+# The kernel limits a process's CPU time (`decoder_process.py`); this wall-clock limit ends it on a
+# machine that is too busy.
 SECONDS = 45.0
 MAX_REQUEST_BYTES = 64 * 1024
-# A process ends after so many files, one that took so long, or a time without files, in seconds.
+# A process ends after this many files, after a slow file, or after idle time, in seconds.
 FILES_EACH = 64
 SLOW_S = 1.0
 IDLE_S = 5.0
 _READY = 2
-# A process keeps so much memory for its next file: taking it anew costs a third of decoding.
+# Memory that a process keeps for its next file; a new allocation costs a third of decoding.
 _MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(64 * MEBIBYTE),
     "MALLOC_MMAP_THRESHOLD_": str(32 * MEBIBYTE),
@@ -51,7 +50,7 @@ _MEMORY = {
 
 @dataclass(slots=True)
 class _Decoder:
-    """A process, how many files it has decoded, and when it was used last."""
+    """A process, the number of files that it has decoded, and the time of its last use."""
 
     process: BoundedProcess
     files: int = 0
@@ -59,14 +58,14 @@ class _Decoder:
 
 
 class Decoders:
-    """Processes that decode. Any number of threads may use them."""
+    """Pool of decoding processes. Any number of threads may use it."""
 
     def __init__(self, limits: MediaLimits) -> None:
         self._limits = limits
         self._lock = threading.Lock()
         self._source: ProcessSource | None = None
-        # Processes that have not decoded yet, those that wait for files of one key, and those
-        # that are to end.
+        # Processes that have not decoded yet, processes that wait for files of one key, and
+        # processes to end.
         self._ready: list[BoundedProcess] = []
         self._idle: dict[str, list[_Decoder]] = {}
         self._over: list[BoundedProcess] = []
@@ -82,12 +81,12 @@ class Decoders:
 
     @property
     def threads(self) -> int:
-        """Number of threads that can use it at a time without waiting for each other."""
+        """Number of threads that can use the pool at once without waiting for each other."""
         return AT_ONCE + VIDEOS_AT_ONCE
 
     @property
     def short(self) -> bool:
-        """Return whether `prepare` has something to do now."""
+        """Return whether `prepare` has work to do."""
         return len(self._ready) < _READY or bool(self._over)
 
     @property
@@ -108,8 +107,8 @@ class Decoders:
             yield
 
     def prepare(self) -> None:
-        """End the processes that are not used, and have others ready for the next files. Where none
-        can be started, `measure` says so."""
+        """End unused processes, and start others for the next files. If a process cannot be
+        started, `measure` reports it."""
         oldest = time.monotonic() - IDLE_S
         with self._lock:
             for owner, decoders in list(self._idle.items()):
@@ -120,7 +119,7 @@ class Decoders:
             process.close()
         with suppress(Ended):
             while len(self._ready) < _READY:
-                process = self._forked()
+                process = self._fork()
                 with self._lock:
                     self._ready.append(process)
                 if self._closed:
@@ -128,12 +127,12 @@ class Decoders:
 
     def measure(self, data: bytes, *, kind: Kind | None, what: str, owner: str = "") -> Media:
         """Decode a file to its end and return its measures, without a SHA-256. `what` names it in
-        sentences; `owner` is the key or person that sent it.
+        messages; `owner` is the key or person that sent it.
 
         Raises:
-            MediaRejected: it is another kind of file, out of bounds, or broken, or it broke the
-                process that decodes it.
-            Unavailable: no process could be started, or the machine is too busy.
+            MediaRejected: the file is of another kind, out of bounds or broken, or its decoding
+                process crashed.
+            Unavailable: a process could not be started, or the machine is too busy.
         """
         content_type, kind = check_head(data[:64], len(data), self._limits, kind=kind, what=what)
         file = os.memfd_create("assay-media", os.MFD_CLOEXEC)
@@ -142,40 +141,39 @@ class Decoders:
             while view:
                 view = view[os.write(file, view) :]
             request = {"kind": kind, "what": what[:1000]}
-            found = self._asked(file, request, owner if content_type not in CONTAINERS else None)
+            answer = self._answer(file, request, owner if content_type not in CONTAINERS else None)
         finally:
             os.close(file)
-        media = _media(found, len(data), what)
+        media = _media(answer, len(data), what)
         if (media.content_type, media.kind) != (content_type, kind):
             raise _broken(what)
         return media
 
     def close(self) -> None:
-        """End all processes."""
         with self._lock:
             self._closed = True
             idle = [each.process for some in self._idle.values() for each in some]
-            left = [*self._ready, *idle, *self._over]
+            processes = [*self._ready, *idle, *self._over]
             self._ready, self._idle, self._over = [], {}, []
             source = self._source
-        for process in left:
+        for process in processes:
             process.close()
         if source is not None:
             source.close()
 
-    def _asked(self, file: int, request: dict[str, str], owner: str | None) -> Any:
-        """Return what a process of `owner` answers; None takes one of its own, which ends then."""
+    def _answer(self, file: int, request: dict[str, str], owner: str | None) -> Any:
+        """Return the answer of a process for `owner`; for None, of a process for this file only."""
         what = request["what"]
         try:
-            decoder = self._taken(owner)
+            decoder = self._acquire(owner)
         except Ended as error:
             raise Unavailable("No process can decode the file now.", retry_after=5) from error
-        begun = time.monotonic()
+        started_at = time.monotonic()
         again = False
         try:
-            found = json.loads(decoder.process.ask(request, file))
-            again = owner is not None and time.monotonic() - begun < SLOW_S
-            return found
+            answer = json.loads(decoder.process.ask(request, file))
+            again = owner is not None and time.monotonic() - started_at < SLOW_S
+            return answer
         except TimedOut as error:
             raise MediaBusy(
                 f"{what} could not be decoded within {SECONDS:g} s: the machine is busy.",
@@ -192,18 +190,18 @@ class Decoders:
         finally:
             self._give_back(decoder, owner or "", again=again)
 
-    def _taken(self, owner: str | None) -> _Decoder:
+    def _acquire(self, owner: str | None) -> _Decoder:
         with self._lock:
             if owner is not None and (idle := self._idle.get(owner)):
                 decoder = idle.pop()
                 self._keep(owner, idle)
                 return decoder
             process = self._ready.pop() if self._ready else None
-        return _Decoder(process or self._forked())
+        return _Decoder(process or self._fork())
 
     def _give_back(self, decoder: _Decoder, owner: str, *, again: bool) -> None:
-        """Keep a process for the next file of its owner, or leave it to `prepare` to wait for its
-        end, which no answer waits for."""
+        """Keep a process for the next file of its owner, or leave ending it to `prepare`, so that
+        answers do not wait for its end."""
         decoder.files += 1
         decoder.used_at = time.monotonic()
         with self._lock:
@@ -227,7 +225,7 @@ class Decoders:
         else:
             self._idle.pop(owner, None)
 
-    def _forked(self) -> BoundedProcess:
+    def _fork(self) -> BoundedProcess:
         with self._lock:
             if self._closed:
                 raise Ended("it was closed")
@@ -248,9 +246,9 @@ def _source(limits: MediaLimits) -> ProcessSource:
     )
 
 
-def _media(found: Any, size: int, what: str) -> Media:
-    """Return what a process wrote, which is not trusted. Raises MediaRejected."""
-    match found:
+def _media(answer: Any, size: int, what: str) -> Media:
+    """Return the measures in a process's answer, which is not trusted. Raises MediaRejected."""
+    match answer:
         case {"refused": str(message), "hint": str(hint)}:
             raise MediaRejected(message[:2000], hint=hint[:500])
         case {"media": dict(measures)}:

@@ -1,4 +1,4 @@
-"""The error that every check of a media file raises."""
+"""Errors of checks of media files."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from governance.errors import InvalidInput, Unavailable
 
 
 class MediaRejected(InvalidInput):
-    """A media file was rejected: the message says why, the hint how to fix it."""
+    """A media file was rejected; the message has the reason, the hint the fix."""
 
     code = "media_rejected"
     title = "Media rejected"
 
 
 class MediaBusy(Unavailable):
-    """As many files are being decoded as may be at the same time."""
+    """The maximum number of files is being decoded."""

@@ -1,4 +1,4 @@
-"""Read an image within bounds: its header first, then all of it."""
+"""Bounded reading of an image: first its header, then all of it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def read_image(file: IO[bytes], content_type: str, limits: MediaLimits, what: st
     """Return the decoded image. Raises MediaRejected."""
     name = _FORMATS_OF[content_type]
     try:
-        # Only this decoder; Pillow would try all of its formats, many of which are rare and old.
+        # Only this decoder; Pillow would try all of its decoders, many of them rare and old.
         image = Image.open(file, formats=[name])
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(what, limits) from error
-    # A decoder in the hands of a stranger's file raises nearly everything, struct.error included.
+    # Decoders raise nearly any exception for a malicious file, even struct.error.
     except Exception as error:
         raise MediaRejected(f"{what} is not a readable {name} image.", hint=_RESAVE) from error
     width, height = image.size
@@ -41,7 +41,7 @@ def read_image(file: IO[bytes], content_type: str, limits: MediaLimits, what: st
             hint="Scale the image down. ASSAY_MEDIA_MAX_SIDE sets the limit.",
         )
     try:
-        # Phones write JPEG with a second picture (a depth map) in it; the first one counts.
+        # Phones write JPEG with a second picture (a depth map); only the first one counts.
         animated = name != "JPEG" and getattr(image, "is_animated", False)
         if not animated:
             image.load()
@@ -54,14 +54,14 @@ def read_image(file: IO[bytes], content_type: str, limits: MediaLimits, what: st
     if animated:
         raise MediaRejected(
             f"{what} is an animated {name} image; a single picture is expected.",
-            hint="Save one of its frames as an image of its own.",
+            hint="Save one of its frames as a separate image.",
         )
     return image
 
 
-def _too_many_pixels(what: str, limits: MediaLimits, found: str = "") -> MediaRejected:
+def _too_many_pixels(what: str, limits: MediaLimits, size: str = "") -> MediaRejected:
     return MediaRejected(
-        f"{what} has {found or 'far too many pixels'}; at most {limits.pixels:,} pixels "
+        f"{what} has {size or 'far too many pixels'}; at most {limits.pixels:,} pixels "
         "are accepted, and it was not decoded.",
         hint="Scale the image down. ASSAY_MEDIA_MAX_PIXELS sets the limit.",
     )

@@ -1,9 +1,9 @@
-"""Decode one file and return its measures, in this process.
+"""Decoding of one file, in this process, to measure it.
 
-For processes that read what someone sent, and nothing else, within bounds (`registry/sandbox`):
-decoders are native code that has had defects. The structure of a file is bounded first, then its
-header; only then is everything decoded, to find a truncated file. Only the decoder of the format
-that the first bytes name is used. Knows no Django and no torch.
+Only for bounded processes that read untrusted files (`registry/sandbox`), because decoders are
+native code with a history of vulnerabilities. The structure of a file is checked first, then its
+header; then the whole file is decoded, to detect truncation. Only the decoder for the format of the
+first bytes is used. Loads neither Django nor torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from registry.media.limits import MediaLimits
 from registry.media.structure import Extent, check_structure
 from registry.media.videos import read_video
 
-# Called with what a file states to hold, before it is decoded; may lower what it may take.
+# Called before decoding with the extent in a file's header; may set resource limits.
 Allow = Callable[[Extent], None]
 
 
@@ -34,11 +34,11 @@ def inspect_media(
 ) -> tuple[Media, Image.Image | None]:
     """Check one file by its content; also return the decoded image, which the caller closes.
 
-    `kind` is the kind that is expected; `what` names the file in sentences. An animated image is a
-    video where one is expected, and rejected elsewhere.
+    `kind` is the expected kind; `what` names the file in messages. An animated image counts as a
+    video if a video is expected, and is rejected otherwise.
 
     Raises:
-        MediaRejected: it is another kind of file, out of bounds, animated, empty or truncated.
+        MediaRejected: the file is of another kind, out of bounds, animated, empty or truncated.
     """
     media, image = measure_media(path, limits, kind=kind, what=what)
     with path.open("rb") as file:
@@ -55,7 +55,7 @@ def measure_media(
     allow: Allow = lambda extent: None,
 ) -> tuple[Media, Image.Image | None]:
     """Check as `inspect_media` does, without a SHA-256."""
-    # Decoders see no name, which some take for a format.
+    # Pass a file object: some decoders infer the format from a name.
     with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         content_type, kind = check_head(file.read(64), size, limits, kind=kind, what=what)

@@ -1,4 +1,4 @@
-"""Bounds on one image, recording or video, which Django's settings fill in."""
+"""Bounds on one image, recording or video, set by Django's settings."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """Largest image, recording or video that is accepted.
+    """Largest accepted image, recording or video.
 
     `pixels` bounds width times height, `side` each of the two; `seconds` bounds audio and video,
-    `channels` audio; `frames` bounds a video, and `video_pixels` those of all its frames.
+    `channels` audio; `frames` bounds a video, and `video_pixels` the pixels of all its frames.
     """
 
     bytes: int = 25 * 1024**2

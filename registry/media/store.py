@@ -1,10 +1,9 @@
-"""Short-lived files of inference: media of a request on its way to a worker, results on their way
-back. They lie in `ASSAY_DATA_DIR`/media, which gateways, engine workers and the controller share,
-and only a reference travels in messages.
+"""Short-lived store of inference media: inputs on the way to a worker, and results on the way back.
 
-A reference names random bits, so that it cannot be guessed, and the SHA-256, so that what is read
-is what was checked. Its name also says for which deployment it was made: a node reads only those
-of deployments that are placed on it.
+Files are in `ASSAY_DATA_DIR`/media, which gateways, engine workers and the controller share;
+messages contain only references. A reference has random bits, so that it cannot be guessed, and the
+SHA-256, so that the bytes read are the bytes that were checked. Its name also encodes the
+deployment, because a node may read only the files of deployments placed on it.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from django.conf import settings
 from governance.errors import InvalidInput, NotFound, TooLarge, Unavailable
 from registry.media.checks import CONTENT_TYPES
 
-# Hexadecimal digits of a name that are random, and those that follow from them and the deployment.
+# Hexadecimal digits of a name: random ones, and ones derived from these and the deployment.
 _RANDOM, _BOUND = 20, 12
-# How old a process's knowledge of the folder's size may be. Puts of other processes in between
-# are not counted, so the bound is exceeded by what arrives in this time at most.
+# Maximum age of a process's count of the folder's bytes. It misses files that other processes
+# write meanwhile, so that the bound can be exceeded by the bytes of this time.
 _COUNTED_S = 2.0
 CHUNK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class MediaReference:
-    """A file of the short-lived store, as it travels in JSON."""
+    """Reference to a file of the short-lived store, in JSON messages."""
 
     media: str
     sha256: str
@@ -54,37 +53,36 @@ class MediaReference:
         }
 
     @classmethod
-    def from_json(cls, given: Any) -> MediaReference:
+    def from_json(cls, reference: Any) -> MediaReference:
         """Read a reference from a message. Raises InvalidInput."""
-        wanted = {"media": str, "sha256": str, "content_type": str, "size": int}
+        types = {"media": str, "sha256": str, "content_type": str, "size": int}
         if not (
-            isinstance(given, dict)
-            and set(given) == set(wanted)
-            and all(type(given[name]) is kind for name, kind in wanted.items())
-            and re.fullmatch(r"[0-9a-f]{32}", given["media"])
-            and re.fullmatch(r"[0-9a-f]{64}", given["sha256"])
-            and given["content_type"] in CONTENT_TYPES
-            and given["size"] >= 0
+            isinstance(reference, dict)
+            and set(reference) == set(types)
+            and all(type(reference[name]) is kind for name, kind in types.items())
+            and re.fullmatch(r"[0-9a-f]{32}", reference["media"])
+            and re.fullmatch(r"[0-9a-f]{64}", reference["sha256"])
+            and reference["content_type"] in CONTENT_TYPES
+            and reference["size"] >= 0
         ):
             raise InvalidInput("This is not a reference to a media file.")
-        return cls(**given)
+        return cls(**reference)
 
     def is_of(self, deployment_id: int) -> bool:
-        """Return whether it was made for a request to this deployment."""
+        """Return whether the file belongs to a request to this deployment."""
         return self.media == _name(self.media[:_RANDOM], deployment_id)
 
     @property
     def path(self) -> Path:
-        """The file's place, whether it exists or not."""
+        """Path of the file, which may not exist."""
         return _folder() / self.sha256[:2] / self.media
 
 
 def media_put(data: bytes, *, content_type: str, deployment_id: int) -> MediaReference:
-    """Keep `data`, which was checked, for `ASSAY_MEDIA_STORE_S` seconds. It belongs to a request to
-    the deployment.
+    """Store checked `data` of a request to the deployment, for `ASSAY_MEDIA_STORE_S` seconds.
 
     Raises:
-        TooLarge: it is larger than the whole store may be.
+        TooLarge: the data is larger than the whole store.
         Unavailable: the store is full.
     """
     if content_type not in CONTENT_TYPES:
@@ -93,7 +91,7 @@ def media_put(data: bytes, *, content_type: str, deployment_id: int) -> MediaRef
     name = _name(secrets.token_hex(_RANDOM // 2), deployment_id)
     reference = MediaReference(name, hashlib.sha256(data).hexdigest(), content_type, len(data))
     reference.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # A reader sees the whole file or none. Sweeps also remove what a crash leaves half written.
+    # Readers see only complete files. Sweeps also remove partial files after a crash.
     part = f"{reference.media}.part"
     try:
         with _directory(reference.path.parent) as folder:
@@ -107,7 +105,7 @@ def media_put(data: bytes, *, content_type: str, deployment_id: int) -> MediaRef
 
 
 def media_size(reference: MediaReference) -> int | None:
-    """Return the bytes of the file; None when it is not there."""
+    """Return the size of the file in bytes; None if it does not exist."""
     try:
         with _directory(reference.path.parent) as folder:
             return os.stat(reference.media, dir_fd=folder, follow_symlinks=False).st_size
@@ -116,25 +114,25 @@ def media_size(reference: MediaReference) -> int | None:
 
 
 def media_chunks(reference: MediaReference) -> Iterator[bytes]:
-    """Yield the file's bytes, as many as the reference says at most, unchecked.
+    """Yield the file's bytes, unchecked, at most the size in the reference.
 
     Raises:
-        OSError: it was removed, or is a link.
+        OSError: the file was removed, or is a link.
     """
     with _directory(reference.path.parent) as folder:
         handle = os.open(reference.media, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
-    left = reference.size
+    remaining = reference.size
     with os.fdopen(handle, "rb") as file:
-        while left and (chunk := file.read(min(left, CHUNK_BYTES))):
-            left -= len(chunk)
+        while remaining and (chunk := file.read(min(remaining, CHUNK_BYTES))):
+            remaining -= len(chunk)
             yield chunk
 
 
 def media_open(reference: MediaReference) -> BytesIO:
-    """Return the bytes of a reference, all of which have been hashed.
+    """Return the bytes of a reference after checking their hash.
 
     Raises:
-        NotFound: the file was removed, or is not what the reference says.
+        NotFound: the file was removed, or does not match the reference.
     """
     try:
         with _directory(reference.path.parent) as folder:
@@ -151,9 +149,9 @@ def media_open(reference: MediaReference) -> BytesIO:
     return BytesIO(data)
 
 
-def _name(drawn: str, deployment_id: int) -> str:
-    """Return the name of a file: who has it cannot give the file to another deployment."""
-    return drawn + hashlib.sha256(f"{drawn}:{deployment_id}".encode()).hexdigest()[:_BOUND]
+def _name(random: str, deployment_id: int) -> str:
+    """Return a file's name, bound to its deployment, so that no other deployment can use it."""
+    return random + hashlib.sha256(f"{random}:{deployment_id}".encode()).hexdigest()[:_BOUND]
 
 
 def media_remove(reference: MediaReference) -> None:
@@ -163,10 +161,10 @@ def media_remove(reference: MediaReference) -> None:
 
 
 def media_sweep(older_than_s: float) -> int:
-    """Delete files that are older; return how many."""
+    """Delete older files and return their number."""
     oldest, removed = time.time() - older_than_s, 0
-    for folder, entry, found in _entries():
-        if found.st_mtime < oldest:
+    for folder, entry, status in _entries():
+        if status.st_mtime < oldest:
             with suppress(FileNotFoundError):
                 os.unlink(entry, dir_fd=folder)
                 removed += 1
@@ -174,7 +172,7 @@ def media_sweep(older_than_s: float) -> int:
 
 
 def media_expire_due() -> int:
-    """Delete files that have been kept for `ASSAY_MEDIA_STORE_S` seconds."""
+    """Delete files older than `ASSAY_MEDIA_STORE_S` seconds and return their number."""
     return media_sweep(settings.MEDIA_STORE_S)
 
 
@@ -184,8 +182,8 @@ def _folder() -> Path:
 
 @contextmanager
 def _directory(path: Path) -> Iterator[int]:
-    """Open a folder of the store. Workers write there too: one that was broken into could put a
-    link in a folder's place, for others to write to or delete elsewhere."""
+    """Open a folder of the store, never a link: a compromised worker could replace a folder by a
+    link, to make other processes write or delete files elsewhere."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         yield handle
@@ -194,7 +192,7 @@ def _directory(path: Path) -> Iterator[int]:
 
 
 def _entries() -> Iterator[tuple[int, str, os.stat_result]]:
-    """Yield each file: its open folder, name and state. Files may vanish at any moment."""
+    """Yield each file's open folder, name and status. Files may disappear at any time."""
     try:
         shards = os.listdir(_folder())
     except FileNotFoundError:
@@ -203,12 +201,12 @@ def _entries() -> Iterator[tuple[int, str, os.stat_result]]:
         with suppress(NotADirectoryError), _directory(_folder() / shard) as folder:
             for name in os.listdir(folder):
                 with suppress(FileNotFoundError):
-                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                    yield folder, name, found
+                    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    yield folder, name, status
 
 
 class _Room:
-    """Bytes in the store as this process knows them."""
+    """This process's count of the bytes in the store."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -218,7 +216,7 @@ class _Room:
     def take(self, size: int, limit: int) -> None:
         with self._lock:
             if time.monotonic() - self._counted_at > _COUNTED_S or self._bytes + size > limit:
-                self._bytes = sum(found.st_size for _, _, found in _entries())
+                self._bytes = sum(status.st_size for _, _, status in _entries())
                 self._counted_at = time.monotonic()
             if self._bytes + size > limit:
                 raise Unavailable("The store for media of requests is full.", retry_after=10)

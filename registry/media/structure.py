@@ -1,9 +1,9 @@
-"""Bound what an image file makes its decoder do, before the decoder gets a byte of it.
+"""Bounds on the work of an image decoder, checked before the decoder gets a byte of the file.
 
-Each format is walked once, part by part, in time linear in its bytes. A few bytes can otherwise
-cost minutes: an empty scan of a JPEG goes over all of its pixels, a compressed note of a PNG
-unpacks a thousandfold, and a later frame of a GIF may be as large as it likes. What is damaged is
-left to the decoder to tell. Knows no decoder.
+Each format is walked once, part by part, in linear time. Otherwise a few bytes can cost minutes: an
+empty scan of a JPEG processes all of its pixels, compressed text in a PNG unpacks a thousandfold,
+and a later frame of a GIF may have any size. Damaged parts are left to the decoder. Loads no
+decoder.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mmap import mmap
 from registry.media.errors import MediaRejected
 from registry.media.limits import MediaLimits
 
-# Cameras write up to 12 scans; each goes over all pixels.
+# Cameras write up to 12 scans; each processes all pixels.
 SCANS_MAX = 100
 SCANS_OF_LARGEST = 16
-# Other parts of a file, such as notes, profiles and thumbnails.
+# Maximum other parts of a file, such as metadata, profiles and thumbnails.
 PARTS_MAX = 2_000
 COMPRESSED_PARTS_MAX = 32
 NOTES_MAX_BYTES = 1024**2
-# Encoders fill the blocks of a GIF, with 255 bytes each.
+# Minimum average block size of a GIF; encoders write full blocks of 255 bytes.
 _GIF_BLOCK_BYTES = 16
 _PNG_CHUNK_BYTES = 256
 _RESAVE = "Save the image again, as PNG or JPEG."
@@ -34,8 +34,7 @@ Data = bytes | mmap
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Work that a file states for its decoder: pixels of a frame, how many frames, and
-    seconds of sound."""
+    """Decoding work by a file's header: pixels of a frame, frames, and seconds of sound."""
 
     pixels: int = 0
     frames: int = 1
@@ -62,10 +61,10 @@ class _Walk:
         self._parts = 0
 
     def jpeg(self) -> Extent:
-        """Go from marker to marker, up to the end of the picture; others may follow it."""
+        """Walk the markers up to the end of the first picture; others may follow it."""
         at, scans, pixels = 2, 0, 0
-        while found := _JPEG_MARKER.search(self._data, at):
-            marker, at = self._data[found.end() - 1], found.end()
+        while match := _JPEG_MARKER.search(self._data, at):
+            marker, at = self._data[match.end() - 1], match.end()
             if marker == 0xD9:
                 break
             if marker in (0x01, 0xD8):
@@ -88,7 +87,7 @@ class _Walk:
         return Extent(pixels)
 
     def png(self) -> Extent:
-        """Go from chunk to chunk."""
+        """Walk the chunks."""
         at, pixels, frames, compressed, data = 8, 0, 0, 0, 0
         while at + 8 <= self._size:
             length, kind = self._number(at, 4, "big"), bytes(self._data[at + 4 : at + 8])
@@ -115,7 +114,7 @@ class _Walk:
         return Extent(pixels, max(frames, 1))
 
     def gif(self) -> Extent:
-        """Go from block to block; frames may lie anywhere, and make the picture larger."""
+        """Walk the blocks; frames may have any position, and enlarge the picture."""
         width, height = self._number(6, 2), self._number(8, 2)
         at = 13 + self._colors(10)
         frames = notes = self._blocks = 0
@@ -142,7 +141,7 @@ class _Walk:
         return Extent(width * height, max(frames, 1))
 
     def webp(self) -> Extent:
-        """Go from chunk to chunk."""
+        """Walk the chunks."""
         at, pixels, frames = 12, 0, 0
         while at + 8 <= self._size:
             kind, length = bytes(self._data[at : at + 4]), self._number(at + 4, 4)
@@ -173,17 +172,17 @@ class _Walk:
             raise self._rejected(f"has more than {PARTS_MAX + more:,} parts besides its pixels")
 
     def _packed(self, at: int, length: int) -> bool:
-        """Return whether an iTXt chunk is compressed: a flag after its keyword says so."""
+        """Return whether an iTXt chunk is compressed, by the flag after its keyword."""
         end = self._data.find(b"\0", at, at + min(length, 80))
         return end >= 0 and self._data[end + 1 : end + 2] == b"\1"
 
     def _colors(self, at: int) -> int:
-        """Return the bytes of the color table that a GIF's flags announce."""
+        """Return the size in bytes of the color table, by a GIF's flags."""
         flags = self._number(at, 1)
         return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
     def _after_blocks(self, at: int) -> int:
-        """Return the place behind blocks of data, each of which begins with its length."""
+        """Return the position after blocks of data, each of which begins with its length."""
         while at < self._size and (length := self._data[at]):
             self._blocks += 1
             at += 1 + length
@@ -192,7 +191,7 @@ class _Walk:
         return at + 1
 
     def _number(self, at: int, length: int, order: str = "little") -> int:
-        # Beyond the end it is less, which the decoder will find damaged.
+        # Beyond the end the number is too small; the decoder then finds the file damaged.
         return int.from_bytes(self._data[at : at + length], order)  # type: ignore[arg-type]
 
     def _rejected(self, reason: str) -> MediaRejected:

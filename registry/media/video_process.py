@@ -1,4 +1,4 @@
-"""Take frames of an MP4 or WebM file, in a process of its own with bounds on time and memory
+"""Extraction of frames of an MP4 or WebM file in a separate process with bounds on time and memory
 (`registry/sandbox/readers.py`).
 """
 
@@ -27,14 +27,14 @@ from registry.sandbox.readers import Reach, bound_process, run_bounded
 
 SECONDS = 30
 MEMORY_BYTES = 3 * 1024**3 // 2
-# Engines do not know whose request they answer; two videos at a time are decoded for one.
+# Engines do not know the owner of a request: all requests share one owner, and so two places.
 _places = FairPlaces(3, wait_s=30.0, refusal="Too many videos are being decoded at this moment.")
 _SOURCE, _MEASURES, _FRAMES = "source", "measures.json", "frames.rgb"
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """Some frames of a video in RGB, and the measures of all of it."""
+    """Some frames of a video in RGB, and the measures of the whole video."""
 
     frames: list[Image.Image]
     video: Video
@@ -43,13 +43,13 @@ class Frames:
 def take_frames(
     file: Path | IO[bytes], content_type: str, count: int, limits: MediaLimits, what: str
 ) -> Frames:
-    """Return `count` frames, evenly spread from the first to the last, and the measures of the
-    video, which was decoded to its end.
+    """Decode a video to its end and return `count` frames, evenly spread from the first to the
+    last, and the measures of the video.
 
-    `limits.pixels` times `count` bounds the memory that they take.
+    `limits.pixels` times `count` bounds the memory of the frames.
 
     Raises:
-        MediaRejected: it cannot be decoded within the bounds.
+        MediaRejected: the video cannot be decoded within the bounds.
         MediaBusy: too many videos are being decoded for this process.
     """
     with tempfile.TemporaryDirectory(prefix="assay-video-") as scratch:
@@ -73,7 +73,7 @@ def take_frames(
 
 
 def spread_numbers(total: int, count: int) -> list[int]:
-    """Return the places of `count` frames among `total`, from the first to the last."""
+    """Return the numbers of `count` evenly spread frames of `total`, from the first to the last."""
     return [int(number) for number in np.linspace(0, total - 1, count).round()]
 
 
@@ -113,7 +113,7 @@ def _undecodable(what: str) -> MediaRejected:
 
 @contextmanager
 def _rejections() -> Iterator[None]:
-    """Turn what ended the process into a rejection of the file."""
+    """Convert errors of the process to `MediaRejected` and `MediaBusy`."""
     try:
         yield
     except (InvalidInput, TooLarge) as error:
@@ -122,16 +122,16 @@ def _rejections() -> Iterator[None]:
         raise MediaBusy(error.message, retry_after=5) from error
 
 
-def _do(given: dict[str, Any]) -> None:
-    source, target = Path(given["source"]), Path(given["target"])
-    limits, count = MediaLimits(**given["limits"]), given["count"]
+def _do(order: dict[str, Any]) -> None:
+    source, target = Path(order["source"]), Path(order["target"])
+    limits, count = MediaLimits(**order["limits"]), order["count"]
     most = limits.pixels * 3 * count + 1024**2
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    video = read_container(source, given["content_type"], limits, given["what"])
+    video = read_container(source, order["content_type"], limits, order["what"])
     (target / _MEASURES).write_text(json.dumps(asdict(video)))
     numbers = spread_numbers(video.frames, count)
     with (target / _FRAMES).open("wb") as output:
-        for frame in container_frames(source, numbers, given["what"]):
+        for frame in container_frames(source, numbers, order["what"]):
             output.write(frame.tobytes())
 
 

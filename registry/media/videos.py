@@ -1,6 +1,6 @@
-"""Read a short video within bounds: an animated GIF, WebP or PNG, frame by frame.
+"""Bounded reading of a short video, an animated GIF, WebP or PNG, frame by frame.
 
-These three are decoded by Pillow, as single images are; MP4 and WebM by `containers.py`.
+Pillow decodes these three, like single images; `containers.py` decodes MP4 and WebM.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Video:
 
 
 def read_video(file: IO[bytes], content_type: str, limits: MediaLimits, what: str) -> Video:
-    """Return the measures of a video that was decoded to its end. Raises MediaRejected."""
+    """Decode a video to its end and return its measures. Raises MediaRejected."""
     name = FORMATS[content_type]
     try:
         image = Image.open(file, formats=[name])
@@ -52,7 +52,7 @@ def read_video(file: IO[bytes], content_type: str, limits: MediaLimits, what: st
 
 
 def _frames(image: Image.Image, name: str, limits: MediaLimits, what: str) -> Iterator[float]:
-    """Decode each frame; yield how many milliseconds it is shown."""
+    """Decode each frame and yield its duration in milliseconds."""
     number = 0
     while True:
         try:
@@ -65,20 +65,20 @@ def _frames(image: Image.Image, name: str, limits: MediaLimits, what: str) -> It
             break
         except (MemoryError, MediaRejected):
             raise
-        # Decoders raise nearly everything for a damaged file, struct.error included.
+        # Decoders raise nearly any exception for a damaged file, even struct.error.
         except Exception as error:
             raise MediaRejected(
                 f"{what} is a truncated or damaged {name} file.", hint=_RESAVE
             ) from error
         yield max(duration, 0.0)
         number += 1
-    # WebP and PNG state how many frames there are; GIF is counted by going through it.
+    # WebP and PNG state the number of frames; for GIF, Pillow counts them.
     if name != "GIF" and number < getattr(image, "n_frames", 1):
         raise MediaRejected(f"{what} is a truncated {name} file.", hint=_RESAVE)
 
 
 def check_frame_size(width: int, height: int, limits: MediaLimits, what: str) -> None:
-    """Raise MediaRejected where frames of this size are not to be decoded."""
+    """Raise MediaRejected if frames of this size exceed the limits."""
     if width * height > limits.pixels or max(width, height) > limits.side or not width * height:
         raise MediaRejected(
             f"{what} has frames of {width:,} × {height:,} pixels; at most {limits.pixels:,} "
@@ -88,7 +88,7 @@ def check_frame_size(width: int, height: int, limits: MediaLimits, what: str) ->
 
 
 def check_length(frames: int, pixels: int, seconds: float, limits: MediaLimits, what: str) -> None:
-    """Raise MediaRejected where so many frames of so many pixels each are too many."""
+    """Raise MediaRejected if the frames, their total pixels or the seconds exceed the limits."""
     if frames > limits.frames:
         raise MediaRejected(
             f"{what} has more than {limits.frames:,} frames.",

@@ -1,4 +1,4 @@
-"""Stored answers of the inference API, and how long a department keeps them."""
+"""Stored responses of the inference API, and their retention by department."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RETENTION_MAX_DAYS = 365
 
 
 class ResponseState(models.TextChoices):
-    """`in_progress` ends as `finished`, with the response that the caller got, or as `failed`."""
+    """State of a response: `in_progress`, then `finished` with the sent response, or `failed`."""
 
     IN_PROGRESS = "in_progress", "in progress"
     FINISHED = "finished"
@@ -18,7 +18,7 @@ class ResponseState(models.TextChoices):
 
 
 class ResponseRetention(models.Model):
-    """Days for which a department keeps responses; without a row, or at 0, it stores none."""
+    """Days for which a department keeps responses; without a row, or with 0, it stores none."""
 
     department = models.OneToOneField(
         "governance.Department", on_delete=models.PROTECT, related_name="+"
@@ -39,12 +39,13 @@ class ResponseRetention(models.Model):
 
 
 class StoredResponse(models.Model):
-    """One stored response, or chat: the items that its request added, and what was answered. Its ID
-    begins with `resp_`, or with `chatcmpl-`.
+    """One stored response (`resp_…`) or chat (`chatcmpl-…`): the items that its request added, and
+    the answer.
 
-    `classification` is the highest that was declared for the conversation. `ancestors` are the IDs
-    of the responses that it continues, the oldest first. `sender` is the public ID of the key;
-    `person` asked in the playground. `size` is the length of the content in bytes of JSON.
+    `classification` is the highest declared for the conversation. `ancestors` are the IDs of the
+    earlier responses of the conversation, the oldest first. `sender` is the public ID of the key;
+    `person` is the sender of a request in the playground. `size` is the content's length in bytes
+    of JSON.
     """
 
     id = models.CharField(primary_key=True, max_length=64)

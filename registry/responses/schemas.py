@@ -1,4 +1,4 @@
-"""Input about stored responses."""
+"""Input schemas of stored responses."""
 
 from __future__ import annotations
 

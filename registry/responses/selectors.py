@@ -1,4 +1,4 @@
-"""Reading stored responses."""
+"""Queries for stored responses."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from governance.principals import Principal
 from registry.files.selectors import Page, page_after
 from registry.responses.models import ResponseRetention, ResponseState, StoredResponse
 
-# A response that is still in progress after so long lost its gateway.
+# A response that is in progress for longer has lost its gateway.
 LOST_AFTER = timedelta(minutes=15)
 CHAIN_MAX = 64
 
 
 class ResponseUnknown(NotFound):
-    """No such response, or not one that the key may know of."""
+    """The response does not exist, or the key may not know of it."""
 
     code = "response_not_found"
 
@@ -33,8 +33,7 @@ RESPONSE = "resp_"
 
 
 def responses_visible_to(actor: Principal) -> QuerySet[StoredResponse]:
-    """Return the unexpired responses that `actor` may see, the newest first; none of a department
-    that keeps none."""
+    """Return unexpired responses that `actor` may see and departments keep, the newest first."""
     keeps = ResponseRetention.objects.filter(department=OuterRef("department"), days__gt=0)
     rows = StoredResponse.objects.select_related("department")
     rows = rows.filter(Exists(keeps), expires_at__gt=timezone.now())
@@ -48,24 +47,24 @@ def response_get(
     deployments: Collection[str] = (),
     kind: str = RESPONSE,
 ) -> StoredResponse:
-    """Return a stored response, or with `CHAT` as `kind` a stored chat. `deployments` narrows it to
-    those of a narrowed key.
+    """Return a stored response, or a stored chat with `kind` `CHAT`. `deployments` restricts it to
+    the deployments of a restricted key.
 
     Raises:
-        ResponseUnknown: There is none, or `actor` may not see it.
+        ResponseUnknown: The response does not exist, or `actor` may not see it.
     """
     rows = responses_visible_to(actor)
     if deployments:
         rows = rows.filter(deployment__in=deployments)
-    # PostgreSQL takes no NUL, not even to compare.
-    found = None if "\0" in id or not id.startswith(kind) else rows.filter(pk=id[:64]).first()
-    if found is None:
+    # PostgreSQL rejects NUL even in comparisons.
+    response = None if "\0" in id or not id.startswith(kind) else rows.filter(pk=id[:64]).first()
+    if response is None:
         raise _unknown(id)
-    return found
+    return response
 
 
 def _unknown(id: str) -> ResponseUnknown:  # noqa: A002
-    """Return the error for a response that is absent, deleted, expired, or another's."""
+    """Return the error for a response that is missing, deleted, expired, or not the actor's."""
     return ResponseUnknown(
         f"Response {id[:64]!r} does not exist, has expired, or belongs to another department.",
         hint="Responses are stored if your department keeps them.",
@@ -79,12 +78,12 @@ def response_chain(
     deployments: Collection[str] = (),
     size_max: int,
 ) -> list[StoredResponse]:
-    """Return a finished response after those that it continues, the oldest first; together at most
-    `size_max` bytes.
+    """Return the earlier responses of a conversation, the oldest first, and a finished response;
+    together at most `size_max` bytes.
 
     Raises:
-        ResponseUnknown: One of them does not exist any more, or `actor` may not see it.
-        WrongState: It has no answer, or the conversation is too long to go on.
+        ResponseUnknown: One of them no longer exists, or `actor` may not see it.
+        WrongState: It has no answer, or the conversation is too long to continue.
     """
     last = response_get(actor=actor, id=id, deployments=deployments)
     if last.state != ResponseState.FINISHED:
@@ -93,29 +92,29 @@ def response_chain(
             code="response_not_finished",
         )
     if len(last.ancestors) + 1 >= CHAIN_MAX:
-        raise _too_long(f"{CHAIN_MAX} responses, which is the most")
+        raise _too_long(f"{CHAIN_MAX} responses, which is the maximum")
     rows = responses_visible_to(actor).filter(pk__in=last.ancestors)
     if deployments:
         rows = rows.filter(deployment__in=deployments)
-    # Before their content is read: a request never takes more memory than a body may.
+    # Check before reading their content, so that a request needs no more memory than a body may.
     size = last.size + sum(rows.values_list("size", flat=True))
     if size > size_max:
-        raise _too_long(f"{size:,} bytes; {size_max:,} are the most")
-    known = {row.pk: row for row in rows}
+        raise _too_long(f"{size:,} bytes; at most {size_max:,} are allowed")
+    rows_by_id = {row.pk: row for row in rows}
     for ancestor in last.ancestors:
-        if ancestor not in known:
+        if ancestor not in rows_by_id:
             raise ResponseUnknown(
                 f"Response {ancestor}, which {last.pk} continues, was deleted or has expired.",
                 hint="Send the messages as the input of a new response.",
             )
-    return [*(known[ancestor] for ancestor in last.ancestors), last]
+    return [*(rows_by_id[ancestor] for ancestor in last.ancestors), last]
 
 
 def _too_long(what: str) -> WrongState:
     return WrongState(
         f"The conversation has {what}.",
         code="conversation_too_long",
-        hint="Send what matters of it as the input of a new response.",
+        hint="Send the relevant part as the input of a new response.",
     )
 
 
@@ -129,11 +128,11 @@ def chats_stored(
     limit: int,
     newest_first: bool = False,
 ) -> Page:
-    """Return up to `limit` finished chats that follow the one of the ID `after`; of one deployment,
-    and with these metadata, if they are given.
+    """Return up to `limit` finished chats that follow the chat with the ID `after`, optionally
+    filtered by deployment (`model`) and metadata.
 
     Raises:
-        InvalidInput: there is no chat `after`.
+        InvalidInput: the chat `after` does not exist.
     """
     rows = responses_visible_to(actor).filter(pk__startswith=CHAT, state=ResponseState.FINISHED)
     if deployments:
@@ -145,19 +144,17 @@ def chats_stored(
     return page_after(rows, after=after, limit=limit, newest_first=newest_first)
 
 
-def response_shown(found: StoredResponse) -> dict[str, Any]:
-    """Return the response as its caller got it; one without an end is `failed`."""
-    lost = (
-        found.state == ResponseState.IN_PROGRESS and found.created_at < timezone.now() - LOST_AFTER
-    )
-    shown: dict[str, Any] = dict(found.response)
-    if lost or found.state == ResponseState.FAILED:
-        shown["status"] = "failed"
-        shown["error"] = {"code": "server_error", "message": "The request did not complete."}
-    return shown
+def response_shown(row: StoredResponse) -> dict[str, Any]:
+    """Return the response as sent to its caller, or as `failed` if it was never completed."""
+    lost = row.state == ResponseState.IN_PROGRESS and row.created_at < timezone.now() - LOST_AFTER
+    body: dict[str, Any] = dict(row.response)
+    if lost or row.state == ResponseState.FAILED:
+        body["status"] = "failed"
+        body["error"] = {"code": "server_error", "message": "The request did not complete."}
+    return body
 
 
 def retention_days(department: Department) -> int:
-    """Return for how many days a department keeps responses; 0: it stores none."""
-    kept = ResponseRetention.objects.filter(department=department).first()
-    return 0 if kept is None else kept.days
+    """Return the number of days for which a department keeps responses; 0 if it stores none."""
+    retention = ResponseRetention.objects.filter(department=department).first()
+    return 0 if retention is None else retention.days

@@ -1,4 +1,4 @@
-"""Store responses, delete them, and set how long a department keeps them."""
+"""Services for stored responses: create, complete, delete, and set their retention."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from registry.responses.models import (
 from registry.responses.selectors import CHAT, RESPONSE, response_get
 from registry.validation import storable_json
 
-# Of one department.
+# Limits of one department.
 RESPONSES_MAX = 50_000
 BYTES_MAX = 1024**3
-# Longer than any transaction that stores one.
+# Longer than any transaction that stores a response.
 _STORED_WITHIN = timedelta(hours=1)
-# In one transaction, and so many transactions a minute.
+# Maximum deletions in one transaction, and transactions in one minute.
 _EXPIRED_AT_ONCE = 1_000
 _EXPIRIES = 50
 
 
 def response_resource(response: StoredResponse) -> Resource:
-    """Return what policy decisions see of a stored response."""
+    """Return a stored response as a resource of policy decisions."""
     return Resource(
         type="response",
         id=response.pk,
@@ -53,7 +53,7 @@ def response_resource(response: StoredResponse) -> Resource:
 
 
 def response_subject(response: StoredResponse) -> Subject:
-    """Return the response as the audit log names it: without content."""
+    """Return the response as a subject of audit events, without content."""
     return Subject("response", response.pk, f"{response} of {response.deployment}")
 
 
@@ -70,25 +70,25 @@ def response_create(
     response: dict[str, Any],
     classification: str = "",
 ) -> StoredResponse | None:
-    """Store the beginning of a response; None where the department keeps none.
+    """Store the beginning of a response; return None if the department keeps no responses.
 
     Args:
-        department: The department that the credential pays for.
+        department: The department that pays for the credential's requests.
         sender: Public ID of the credential.
-        ancestors: IDs of the responses that it continues, the oldest first.
+        ancestors: IDs of the earlier responses of the conversation, the oldest first.
         items: Input items of the request, without those of its ancestors.
-        response: The response as it stands, `in_progress`.
-        classification: The highest that was declared for the conversation.
+        response: The current response, with the status `in_progress`.
+        classification: The highest declared for the conversation.
 
     Raises:
         InvalidInput: An item contains a NUL character.
-        NotPermitted: The policy forbids it.
-        WrongState: The department stores as many responses, or bytes, as it may.
+        NotPermitted: The policy denies it.
+        WrongState: The department has reached its limit of responses or bytes.
     """
     resource = department_resource("response", department)
     decision = authorize(actor=actor, action=Action.RESPONSE_CREATE, resource=resource)
-    kept = ResponseRetention.objects.filter(department=department).first()
-    if kept is None or not kept.days:
+    retention = ResponseRetention.objects.filter(department=department).first()
+    if retention is None or not retention.days:
         return None
     if storable_json(items) != list(items) or storable_json(response) != response:
         raise InvalidInput(
@@ -96,7 +96,7 @@ def response_create(
             hint="Remove it, or send store: false.",
         )
     _check_room(department)
-    made = StoredResponse.objects.create(
+    row = StoredResponse.objects.create(
         id=id,
         department=department,
         deployment=deployment,
@@ -107,43 +107,43 @@ def response_create(
         items=list(items),
         response=response,
         size=len(canonical_json([*items, response])),
-        expires_at=timezone.now() + timedelta(days=kept.days),
+        expires_at=timezone.now() + timedelta(days=retention.days),
     )
     audit_record(
         actor=actor,
         action=Action.RESPONSE_CREATE,
-        subject=response_subject(made),
+        subject=response_subject(row),
         department=department.slug,
-        data={"deployment": deployment, "continues": len(ancestors), "days": kept.days},
+        data={"deployment": deployment, "continues": len(ancestors), "days": retention.days},
         decision=decision,
     )
-    return made
+    return row
 
 
 def _check_room(department: Department) -> None:
-    held = StoredResponse.objects.filter(department=department).aggregate(
+    stored = StoredResponse.objects.filter(department=department).aggregate(
         count=Count("pk"), size=Sum("size")
     )
-    if held["count"] >= RESPONSES_MAX or (held["size"] or 0) >= BYTES_MAX:
+    if stored["count"] >= RESPONSES_MAX or (stored["size"] or 0) >= BYTES_MAX:
         raise WrongState(
-            f"Department {department.slug} stores {held['count']:,} responses with "
-            f"{held['size'] or 0:,} bytes; there is no room for more.",
+            f"Department {department.slug} stores {stored['count']:,} responses with "
+            f"{stored['size'] or 0:,} bytes; the limit is reached.",
             code="too_many_responses",
             hint="Send store: false, delete responses, or shorten the retention.",
         )
 
 
 def response_finish(*, id: str, response: dict[str, Any] | None) -> bool:  # noqa: A002
-    """Complete a stored response with the answer, or as failed; false if it is gone.
+    """Complete a stored response with the answer, or as failed; return whether it still existed.
 
-    Its creation is the event; the ledger records how the request ended.
+    The audit event is its creation; the ledger records how the request ended.
     """
     rows = StoredResponse.objects.filter(pk=id, state=ResponseState.IN_PROGRESS)
     if response is None:
         return rows.update(state=ResponseState.FAILED) > 0
-    kept = storable_json(response)
-    size = F("size") + len(canonical_json(kept))
-    return rows.update(state=ResponseState.FINISHED, response=kept, size=size) > 0
+    storable = storable_json(response)
+    size = F("size") + len(canonical_json(storable))
+    return rows.update(state=ResponseState.FINISHED, response=storable, size=size) > 0
 
 
 @transaction.atomic
@@ -154,26 +154,26 @@ def response_delete(
     deployments: Collection[str] = (),
     kind: str = RESPONSE,
 ) -> None:
-    """Delete a stored response; `deployments` and `kind` as for `response_get`. Responses that
-    continue it cannot be continued any more.
+    """Delete a stored response; `deployments` and `kind` as for `response_get`. The conversations
+    that contain it can no longer be continued.
 
     Raises:
-        NotFound: There is none that the actor may know of.
-        NotPermitted: The policy forbids it.
+        NotFound: The response does not exist, or the actor may not know of it.
+        NotPermitted: The policy denies it.
     """
-    found = response_get(actor=actor, id=id, deployments=deployments, kind=kind)
+    response = response_get(actor=actor, id=id, deployments=deployments, kind=kind)
     decision = authorize(
-        actor=actor, action=Action.RESPONSE_DELETE, resource=response_resource(found)
+        actor=actor, action=Action.RESPONSE_DELETE, resource=response_resource(response)
     )
     audit_record(
         actor=actor,
         action=Action.RESPONSE_DELETE,
-        subject=response_subject(found),
-        department=found.department.slug,
-        data={"deployment": found.deployment, "state": found.state},
+        subject=response_subject(response),
+        department=response.department.slug,
+        data={"deployment": response.deployment, "state": response.state},
         decision=decision,
     )
-    found.delete()
+    response.delete()
 
 
 @transaction.atomic
@@ -188,12 +188,12 @@ def chat_label(
 
     Raises:
         InvalidInput: The metadata contain a NUL character.
-        NotFound: There is none that the actor may know of, or it has no answer yet.
-        NotPermitted: The policy forbids it.
+        NotFound: The chat has no answer yet, does not exist, or the actor may not know of it.
+        NotPermitted: The policy denies it.
     """
-    found = response_get(actor=actor, id=id, deployments=deployments, kind=CHAT)
+    chat = response_get(actor=actor, id=id, deployments=deployments, kind=CHAT)
     decision = authorize(
-        actor=actor, action=Action.RESPONSE_UPDATE, resource=response_resource(found)
+        actor=actor, action=Action.RESPONSE_UPDATE, resource=response_resource(chat)
     )
     if storable_json(metadata) != metadata:
         raise InvalidInput("metadata contains a NUL character.", fields={"metadata": ["No NUL."]})
@@ -206,9 +206,9 @@ def chat_label(
     audit_record(
         actor=actor,
         action=Action.RESPONSE_UPDATE,
-        subject=response_subject(found),
-        department=found.department.slug,
-        data={"deployment": found.deployment, "metadata": len(metadata)},
+        subject=response_subject(chat),
+        department=chat.department.slug,
+        data={"deployment": chat.deployment, "metadata": len(metadata)},
         decision=decision,
     )
     return row
@@ -216,14 +216,14 @@ def chat_label(
 
 @transaction.atomic
 def retention_set(*, actor: Principal, department: Department, days: int) -> ResponseRetention:
-    """Set for how many days a department keeps responses; 0 deletes all and stores no more.
+    """Set the number of days for which a department keeps responses; 0 deletes all and stores none.
 
-    A shorter time applies to responses that are stored already, a longer one to new ones. One that
-    is being stored at this moment gets the shorter time within a minute (`responses_expire_due`).
+    A shorter time also applies to stored responses, a longer one only to new ones. A response that
+    is stored at the same moment gets the shorter time within a minute (`responses_expire_due`).
 
     Raises:
         InvalidInput: The number is not from 0 to 365.
-        NotPermitted, ProofRequired: The policy forbids it, or wants a fresh second factor.
+        NotPermitted, ProofRequired: The policy denies it, or requires a fresh second factor.
     """
     resource = department_resource("response", department)
     decision = authorize_binding(
@@ -238,14 +238,14 @@ def retention_set(*, actor: Principal, department: Department, days: int) -> Res
             fields={"days": [f"From 0 to {RETENTION_MAX_DAYS}."]},
         )
     before = ResponseRetention.objects.filter(department=department).first()
-    kept, _ = ResponseRetention.objects.update_or_create(
+    retention, _ = ResponseRetention.objects.update_or_create(
         department=department, defaults={"days": days}
     )
     deleted = 0
     if days == 0:
         deleted, _ = StoredResponse.objects.filter(department=department).delete()
     else:
-        _shorten(kept)
+        _shorten(retention)
     audit_record(
         actor=actor,
         action=Action.RESPONSE_RETAIN,
@@ -254,32 +254,32 @@ def retention_set(*, actor: Principal, department: Department, days: int) -> Res
         data={"days": days, "before": before.days if before else 0, "deleted": deleted},
         decision=decision,
     )
-    return kept
+    return retention
 
 
-def _shorten(kept: ResponseRetention) -> None:
-    """Let no response of the department last longer than it keeps responses now."""
+def _shorten(setting: ResponseRetention) -> None:
+    """Shorten the lifetimes of the department's responses to its current retention."""
     latest = ExpressionWrapper(
-        F("created_at") + timedelta(days=kept.days), output_field=DateTimeField()
+        F("created_at") + timedelta(days=setting.days), output_field=DateTimeField()
     )
-    rows = StoredResponse.objects.filter(department_id=kept.department_id, expires_at__gt=latest)
+    rows = StoredResponse.objects.filter(department_id=setting.department_id, expires_at__gt=latest)
     rows.update(expires_at=latest)
 
 
 def responses_forget_person(person: Person) -> dict[str, int]:
-    """Delete what a person asked in the playground; returns the count."""
+    """Delete the responses to a person's requests in the playground; return the count."""
     deleted, _ = StoredResponse.objects.filter(person=person).delete()
     return {"responses": deleted}
 
 
 def responses_expire_due() -> int:
-    """Delete expired responses; returns how many. For the controller.
+    """Delete expired responses; return their number. For the controller.
 
-    A transaction that stored a response may have read the retention before it was shortened, and
-    have committed after it.
+    First applies recently shortened retentions again: a transaction that stored a response may have
+    read the retention before the change, and committed after it.
     """
-    for kept in ResponseRetention.objects.filter(updated_at__gte=timezone.now() - _STORED_WITHIN):
-        _shorten(kept)
+    for row in ResponseRetention.objects.filter(updated_at__gte=timezone.now() - _STORED_WITHIN):
+        _shorten(row)
     return expire_in_rounds(_expire_some, at_once=_EXPIRED_AT_ONCE, rounds=_EXPIRIES)
 
 

@@ -1,1 +1,1 @@
-"""Processes that read what comes from outside: what they may reach, and their bounds."""
+"""Confinement and bounds of processes that read untrusted input."""

@@ -1,4 +1,4 @@
-"""Paths of Python's code, for processes that may read nothing else of this machine."""
+"""Paths of Python's code, for processes that may read only code."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import os
 import sys
 from pathlib import Path
 
-# Variables that name the places to which libraries write.
+# Environment variables of the folders to which libraries write.
 WRITTEN = ("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME")
 _CODE = (".py", ".so", ".zip", ".dist-info", ".egg-info")
 
 
 def code_paths() -> dict[str, list[str]]:
-    """Return the paths of `landlock.ruleset` that a process of this Python needs.
+    """Return the paths for `landlock.ruleset` that a process of this Python needs.
 
-    Folders that hold data next to code are not among them, only the code in them. A Python that was
-    not installed by the system may need the libraries that the environment names.
+    Of folders with data next to code, they include only the code. A Python that was not installed
+    by the system may need the libraries in `LD_LIBRARY_PATH`.
     """
     libraries = os.environ.get("LD_LIBRARY_PATH", "")
     return {use: list(paths) for use, paths in _code_paths(tuple(sys.path), libraries).items()}
@@ -42,8 +42,8 @@ def _code_paths(path: tuple[str, ...], libraries: str) -> dict[str, list[str]]:
 def _code_in(entry: Path) -> list[Path]:
     """Return the code in an entry of Python's path.
 
-    Such an entry may hold data as well; the folder that the process was started in is one. Folders
-    that the process cannot open hold no code of its own, as `lost+found` of a volume.
+    An entry may also contain data, such as the folder in which the process was started. Folders
+    that the process cannot open contain no code for it, such as `lost+found` of a volume.
     """
     if not os.path.isdir(entry) or entry.name.endswith("-packages"):
         return [entry]

@@ -1,8 +1,8 @@
-"""Confine this process to its files, then run a module in it, which reads what someone sent.
+"""Confine this process to its files, then run a module in it that reads untrusted input.
 
 Run as `python -I -m registry.sandbox.enter ALLOWED MODULE`. ALLOWED, in JSON, has the `paths` of
-`landlock.ruleset`, `null` where the kernel has no Landlock; how many levels of priority the process
-gives up (`nice`); and whether it `forks`.
+`landlock.ruleset`, `null` for a kernel without Landlock; the increase of the `nice` value; and
+whether the process `forks`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from registry.sandbox.system_calls import (
 
 
 def confine_reader(paths: Mapping[str, Sequence[str]] | None) -> None:
-    """Leave this process its files alone: no network, no program, no other process.
+    """Confine this process to its files, without network, programs or other processes.
 
     Raises:
-        OSError: the kernel refuses what its version offers.
+        OSError: the kernel fails to apply a feature of its version.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     isolate()
@@ -39,14 +39,15 @@ def confine_reader(paths: Mapping[str, Sequence[str]] | None) -> None:
 
 
 def confine_code(paths: Mapping[str, Sequence[str]] | None, *, tcp: bool = False) -> bool:
-    """Leave this process, which runs code or models of others, its files, and no network but its
-    own. It may start programs. Returns whether it has a network of its own.
+    """Confine this process, which runs foreign code or models, to its files and its own network. It
+    may start programs. Returns whether it has its own network.
 
     Raises:
-        OSError: the kernel refuses what its version offers, or a thread would stay unconfined.
+        OSError: the kernel fails to apply a feature of its version, or a thread would stay
+            unconfined.
     """
     if len(os.listdir("/proc/self/task")) > 1:
-        raise OSError("The process has threads already, which Landlock would not confine.")
+        raise OSError("The process already has threads, which Landlock would not confine.")
     alone = isolate()
     drop_capabilities()
     if paths is not None:
@@ -56,9 +57,9 @@ def confine_code(paths: Mapping[str, Sequence[str]] | None, *, tcp: bool = False
 
 
 def main() -> None:
-    """Confine this process and run the module."""
-    given, module = sys.argv[1:]
-    allowed = json.loads(given)
+    """Confine this process, then run the module."""
+    arguments, module = sys.argv[1:]
+    allowed = json.loads(arguments)
     os.nice(allowed["nice"])
     die_first()
     confine_reader(allowed["paths"])

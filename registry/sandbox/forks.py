@@ -1,9 +1,9 @@
-"""The side of a fork source that runs confined: it prepares once, then forks a process for each
-socket that it is sent, within milliseconds (`source.py`).
+"""Confined side of a fork source (`source.py`): it prepares once, then forks a process within
+milliseconds for each socket that it receives.
 
 A message is four bytes of length and a body. A request's body is JSON; files may come with it. A
-reply's body starts with one byte: `k` and the result, `r` and why the request was refused, or `b`
-and why this process is of no further use. Loads the standard library alone.
+reply's body starts with one byte: `k` and the result, `r` and the reason why the request was
+declined, or `b` and the reason why this process is broken. Loads only the standard library.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ MAX_FILES = 1
 
 
 class Refused(Exception):
-    """The request cannot be answered; the process goes on."""
+    """The request cannot be answered; the process continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Bounds on a source while it prepares: bytes of memory, seconds of the CPU; and bytes of a
-    file that it, or a fork, may write.
+    """Bounds on a source while it prepares: bytes of memory and seconds of CPU time; and the
+    maximum size in bytes of a file that it or a fork writes.
     """
 
     memory: int
@@ -39,32 +39,32 @@ class Bounds:
     file: int = 0
 
 
-# Answers a request, given with the descriptors of its files.
+# Returns the answer to a request; the second argument has the descriptors of its files.
 Answer = Callable[[dict[str, Any], list[int]], bytes]
-# Makes of a setup what answers, and what a fork does first.
+# Takes a setup; returns the answering function, and a function that each fork calls first.
 Prepare = Callable[[dict[str, Any]], tuple[Answer, Callable[[], None]]]
 
 
 def limit(kind: int, value: int) -> None:
-    """Lower the soft limit; never above the hard one."""
+    """Set the soft limit, but at most to the hard one."""
     hard = resource.getrlimit(kind)[1]
     resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def address_space() -> int:
-    """Return the bytes of address space that this process has now."""
+    """Return the current address space of this process in bytes."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def allow_cpu(seconds: float) -> None:
-    """Let this process be killed after some more seconds of CPU time, whoever watches it."""
+    """Let the kernel kill this process after this many more seconds of CPU time."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1)
 
 
 def run_source(prepare: Prepare, bounds: Bounds) -> None:
-    """Prepare with the first message on standard input; then fork for each socket that is sent."""
+    """Prepare with the first message on standard input, then fork for each received socket."""
     control = socket.socket(fileno=0)
     limit(resource.RLIMIT_AS, bounds.memory)
     limit(resource.RLIMIT_FSIZE, bounds.file)
@@ -80,7 +80,7 @@ def run_source(prepare: Prepare, bounds: Bounds) -> None:
         _send(control, BROKEN + f"{type(error).__name__}: {error}"[:500].encode())
         return
     gc.collect()
-    gc.freeze()  # children then share these pages for good
+    gc.freeze()  # children then share these pages permanently
     _send(control, KEPT)
     while True:
         data, sockets, _, _ = socket.recv_fds(control, 1, 1)
@@ -110,7 +110,7 @@ def _serve(channel: socket.socket, answer: Answer) -> None:
         except Refused as error:
             reply = REFUSED + str(error).encode("utf-8", "replace")
         except BaseException as error:
-            # A panic of a library in Rust is no Exception, and leaves it in a state unknown.
+            # A panic in a Rust library is not an Exception, and leaves it in an unknown state.
             _send(channel, BROKEN + f"{type(error).__name__}: {error}"[:500].encode())
             return
         _send(channel, reply)
@@ -119,7 +119,7 @@ def _serve(channel: socket.socket, answer: Answer) -> None:
 
 
 def _receive(channel: socket.socket) -> tuple[bytes | None, list[int]]:
-    """Return the next message and its files; None when the other side is gone."""
+    """Return the next message and its files; None if the other side has closed the socket."""
     head, files, _, _ = socket.recv_fds(channel, 4, MAX_FILES)
     if not head:
         return None, []
@@ -130,9 +130,9 @@ def _receive(channel: socket.socket) -> tuple[bytes | None, list[int]]:
     data = bytearray(struct.unpack("!I", head)[0])
     view, filled = memoryview(data), 0
     while filled < len(data):
-        if not (got := channel.recv_into(view[filled:])):
+        if not (count := channel.recv_into(view[filled:])):
             return None, []
-        filled += got
+        filled += count
     return bytes(data), files
 
 

@@ -1,6 +1,6 @@
-"""Take from this process its network, its privileges, and what others can see of it.
+"""Isolation of this process: its network, its privileges, and its visibility to others.
 
-Loads the standard library alone: it runs first in processes that must start fast.
+Loads only the standard library, because it runs first in processes that must start fast.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ _CAPABILITIES_VERSION = 0x20080522
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
 _OUT_OF_MEMORY_SCORE = "500"
 LINUX = sys.platform == "linux"
-# A variable of processes that have a network of their own, from what they were started by.
+# Set by the parent for processes that already have their own network.
 ALONE = "ASSAY_ISOLATED"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def hide_process() -> None:
-    """Close /proc/PID of this process, such as its environment, to others of its user.
+    """Hide /proc/PID of this process, such as its environment, from other processes of its user.
 
-    Root and the process itself still read it, and it leaves no core dump. Its forks are hidden too;
-    programs that it starts are not.
+    Root and the process itself can still read it, and it leaves no core dump. Its forks are hidden
+    too; programs that it starts are not.
     """
     if LINUX:
         _libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def die_first() -> None:
-    """Have the kernel end this process, not the one that started it, when memory runs out."""
+    """Make the kernel end this process, rather than its parent, when memory runs out."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write(_OUT_OF_MEMORY_SCORE)
 
 
 def end_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends.
+    """Make the kernel kill this process when the thread that started it ends.
 
-    The kernel forgets this when the process gets other privileges.
+    A change of privileges resets this.
     """
     if not LINUX:
         return
@@ -58,11 +58,11 @@ def end_with_parent() -> None:
 
 
 def isolate() -> bool:
-    """Give this process a network and a `/dev/shm` of its own. Returns whether it has them.
+    """Give this process its own network and `/dev/shm`, and return whether that succeeded.
 
-    A new network namespace holds nothing but a loopback interface; sockets that are files still
-    work. Some containers allow no new namespace, or no mount in it; nor does Landlock, under which
-    a process keeps what it has.
+    A new network namespace has only a loopback interface; Unix sockets with a path still work. Some
+    containers, and Landlock, allow no new namespace or no mount in it; the process then keeps what
+    it has.
     """
     if os.environ.get(ALONE):
         return True
@@ -74,37 +74,37 @@ def isolate() -> bool:
         _write("/proc/self/uid_map", f"{user} {user} 1")
         _write("/proc/self/gid_map", f"{group} {group} 1")
     _loopback_up()
-    # Else the next mount would be the machine's.
+    # Otherwise the next mount would affect the whole machine.
     if _libc.mount(None, b"/", None, ctypes.c_ulong(_ALL_PRIVATE), None) != 0:
         return False
     own = _libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", ctypes.c_ulong(_NO_PROGRAMS), b"mode=1777")
-    # A system without `/dev/shm` needs none.
+    # A system without `/dev/shm` does not need the mount.
     return own == 0 or not os.path.isdir("/dev/shm")  # noqa: S108
 
 
 def _write(path: str, text: str) -> None:
-    # Without a map, files of this user stay readable by their real owner.
+    # Errors do not matter: without a map, this user's files stay readable by their real owner.
     with contextlib.suppress(OSError), open(path, "w") as file:
         file.write(text)
 
 
 def _loopback_up() -> None:
-    """Switch on `lo`, which servers of several processes talk over."""
+    """Switch on `lo`, over which servers with several processes communicate."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as each:
         request = struct.pack("16sH14x", b"lo", 0)
-        # Only servers of several processes need it; theirs will not start.
+        # Only servers with several processes need it; without it, they do not start.
         with contextlib.suppress(OSError):
             (flags,) = struct.unpack_from("H", fcntl.ioctl(each, _GET_FLAGS, request), 16)
             fcntl.ioctl(each, _SET_FLAGS, struct.pack("16sH14x", b"lo", flags | _UP))
 
 
 def forgo_privileges() -> None:
-    """Keep this process, and all that it starts, from gaining privileges by a program."""
+    """Prevent this process and its children from gaining privileges by executing a program."""
     _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
 
 def drop_capabilities() -> None:
-    """Leave root, real or of a user namespace, nothing but its user ID, after `exec` as well.
+    """Drop all capabilities of root, real or in a user namespace, also after `exec`.
 
     Since Linux 6.15, CAP_PERFMON reads the environment of any process, which Landlock would deny.
     """

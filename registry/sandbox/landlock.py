@@ -1,10 +1,10 @@
 """Confinement of a process by Landlock: the files it may open, the processes it may reach, and TCP.
 
-The kernel enforces it for root too, and for everything that the process starts. It ends access to
-the memory and environment of processes outside, and, by the kernel's version, signals to them and
-connections to their abstract sockets. It ends neither connections to sockets that are files nor
-changes of a file's mode or times; `system_calls.py` does, for processes that need neither. Loads
-the standard library alone.
+The kernel enforces it for root too, and for all child processes. It prevents access to the memory
+and environment of outside processes and, depending on the kernel's version, signals to them and
+connections to their abstract sockets. It prevents neither connections to sockets with a path nor
+changes of a file's mode or times; `system_calls.py` denies these to processes that do not need
+them. Loads only the standard library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 
 from registry.sandbox.isolation import LINUX, forgo_privileges
 
-# Older kernels cannot keep a process from truncating a file that it may not write.
+# Older kernels cannot prevent a process from truncating a file that it may not write.
 LEAST_ABI = 3
 MISSING = (
     "This kernel has no Landlock of version 3 or newer (Linux 6.2), so processes that read models "
@@ -35,7 +35,7 @@ _SYSTEM = (
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/mime.types",
     "/etc/nsswitch.conf", "/etc/passwd", "/etc/vulkan", "/proc", "/sys",
 )  # fmt: skip
-# What a reader needs of the above: libraries ask how many processors and how much memory there is.
+# The part of these that a reader needs: libraries query the number of processors and the memory.
 _OF_READERS = (
     "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/proc/self", "/proc/cpuinfo",
     "/proc/meminfo", "/proc/sys/vm/overcommit_memory", "/sys/devices/system/cpu",
@@ -46,7 +46,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def abi() -> int:
-    """Return the version of Landlock in this kernel; 0 where it is missing or switched off."""
+    """Return the version of Landlock in this kernel; 0 if it is missing or switched off."""
     if not LINUX:
         return 0
     version: int = _libc.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint(1))
@@ -58,16 +58,15 @@ def ruleset(paths: Mapping[str, Iterable[str]], *, tcp: bool = True, reader: boo
 
     Args:
         paths: Folders and files by their use: "run" may be read and executed, "read" may be read,
-            in "own" files may be created, changed and removed, and of "list" only the names may
-            be read. Programs and libraries of the system, /proc, /sys and devices of GPUs are
-            added.
-        tcp: May use TCP; without, only kernels before version 4 (Linux 6.7) still allow it.
-        reader: Starts no program, and sees neither devices nor other processes in /proc.
+            in "own" files may be created, changed and removed, and in "list" only names may be
+            read. Programs and libraries of the system, /proc, /sys and GPU devices are added.
+        tcp: Allow TCP. Kernels before version 4 of Landlock (Linux 6.7) cannot deny it.
+        reader: Deny programs, devices and other processes in /proc.
 
     Raises:
-        OSError: the kernel refuses.
+        OSError: the kernel does not create the ruleset.
     """
-    rules, handled = _made(tcp=tcp)
+    rules, handled = _empty_ruleset(tcp=tcp)
     own = handled & ~(_EXECUTE | _MAKE_DEVICES | _IOCTL)
     execute = 0 if reader else _EXECUTE
     devices = () if reader else _gpus()
@@ -84,8 +83,8 @@ def ruleset(paths: Mapping[str, Iterable[str]], *, tcp: bool = True, reader: boo
 
 
 def nothing() -> int:
-    """Return the file descriptor of a ruleset under which no file can be opened. Raises OSError."""
-    return _made(tcp=False)[0]
+    """Return the file descriptor of a ruleset that denies opening any file. Raises OSError."""
+    return _empty_ruleset(tcp=False)[0]
 
 
 def confine(rules: int) -> None:
@@ -95,7 +94,7 @@ def confine(rules: int) -> None:
     os.close(rules)
 
 
-def _made(*, tcp: bool) -> tuple[int, int]:
+def _empty_ruleset(*, tcp: bool) -> tuple[int, int]:
     """Return the file descriptor of an empty ruleset, and the accesses to files that it denies."""
     version = abi()
     handled = (1 << (16 if version >= 5 else 15)) - 1

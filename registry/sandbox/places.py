@@ -1,6 +1,4 @@
-"""Places for work of several owners: none of them, and no group of them, holds all of these, and
-whoever waits gets the next.
-"""
+"""Fair distribution of places for concurrent work among owners and groups of owners."""
 
 from __future__ import annotations
 
@@ -13,23 +11,23 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 from governance.errors import QuotaExceeded, Unavailable
 
-# An owner in its group, which is named like an owner that has none.
+# (group, owner). The group of an owner without a group has the owner's name.
 _Owner = tuple[str, str]
 
 
 class FairPlaces:
-    """Some places, of which an owner or a group holds all but one at most, where there are two or
-    more. An owner in a group, such as a key of a department, leaves one to others of that, too.
+    """A number of places. With two or more, an owner or group holds at most all but one. An owner
+    in a group, such as a key of a department, leaves another place to other owners of the group.
 
-    A place that is left goes to the waiting group that holds the fewest, there to the owner that
-    does; among these, to the one that was served longest ago. Threads and event loops may share the
-    places.
+    A free place goes to the waiting group with the fewest places, within it to the owner with the
+    fewest, and among equals to the owner that was served longest ago. Threads and event loops may
+    share the places.
 
     Args:
-        places: How much is done at a time.
-        wait_s: How long one waits for a place, in seconds.
-        waiting: How many wait at most, in all and of one owner; of a group, half of all.
-        refusal: The sentence for who waits in vain.
+        places: Number of places.
+        wait_s: Maximum wait for a place, in seconds.
+        waiting: Maximum waiters in total, and of one owner; a group may have half of the total.
+        refusal: Sentence of the error for a wait without success.
     """
 
     def __init__(
@@ -50,8 +48,8 @@ class FairPlaces:
         """Hold a place, in this thread.
 
         Raises:
-            QuotaExceeded: as many of this owner wait as may.
-            Unavailable: there was none in time, or as many wait as may.
+            QuotaExceeded: too many of this owner or group are waiting.
+            Unavailable: no place became free in time, or too many are waiting in total.
         """
         owner = (group or name, name)
         granted = self._ask(owner)
@@ -103,17 +101,17 @@ class FairPlaces:
         return granted
 
     def _may_have(self, owner: _Owner) -> bool:
-        """Return whether neither the owner nor its group has all that it may."""
+        """Return whether both the owner and its group may take another place."""
         group, name = owner
-        left = self.places - 1 if group == name else self.places - 2
-        return self._held[owner] < max(1, left) and self._of_group[group] < max(1, self.places - 1)
+        most = self.places - 1 if group == name else self.places - 2
+        return self._held[owner] < max(1, most) and self._of_group[group] < max(1, self.places - 1)
 
     def _take(self, owner: _Owner) -> None:
         self._held[owner] += 1
         self._of_group[owner[0]] += 1
 
     def _give_up(self, owner: _Owner, granted: Future[None]) -> None:
-        """Leave the line; a place that was given meanwhile goes on to the next."""
+        """Leave the line; a place granted meanwhile goes to the next waiter."""
         with self._lock:
             line = self._waiting.get(owner)
             if line is not None and granted in line:
@@ -127,15 +125,15 @@ class FairPlaces:
         with self._lock:
             self._held[owner] -= 1
             self._of_group[owner[0]] -= 1
-            # Names of owners would pile up.
+            # Drop zero counts, so that names of owners do not accumulate.
             self._held, self._of_group = +self._held, +self._of_group
             while self._held.total() < self.places and (following := self._following()):
                 line = self._waiting.pop(following)
                 granted = line.popleft()
                 if line:
-                    self._waiting[following] = line  # Behind all others.
+                    self._waiting[following] = line  # After all others.
                 self._take(following)
-                # One that its task has just canceled gives the place back itself.
+                # A waiter that was just canceled gives the place back itself.
                 with suppress(InvalidStateError):
                     granted.set_result(None)
 

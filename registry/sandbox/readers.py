@@ -1,9 +1,9 @@
-"""Run a module of ours on an uploaded file in a process of its own, within bounds on time, memory
-and output.
+"""Execution of Assay's own modules on uploaded files in a separate process with bounds on time,
+memory and output.
 
-What a file makes a decoder do ends with that process. It opens its source, Python's code and its
-own folder, and no other file; it has no network, starts no program, reaches no other process, and
-has none of our environment, so no address and no password of a store (`enter.py`). Knows no Django.
+A malicious file can harm only that process. It can open only its source, Python's code and its own
+folder; it has no network, starts no programs, reaches no other process, and does not inherit the
+environment with addresses and passwords of stores (`enter.py`). Loads no Django.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from registry.sandbox.code import code_paths
 from registry.sandbox.places import FairPlaces
 from registry.sandbox.system_calls import filters
 
-# Of one process of ours. Further uploads wait for so long, then they are asked to come again.
+# Readers at once for each process of Assay. Other uploads wait this long, then get an error.
 AT_ONCE = 2
 WAIT_S = 30.0
-# Requests of people do not wait for what an upload makes its reader do.
+# Lower priority, so that uploads do not delay people's requests.
 _NICE = 5
-# A refusal is one sentence and a hint.
+# A rejection is one sentence and a hint.
 MAX_REFUSAL_BYTES = 64 * 1024
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PATH": os.defpath,
-    # Threads of libraries reserve memory each, and count against the bound.
+    # Each thread of a library reserves memory, which counts against the bound.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -47,8 +47,8 @@ _ENTER = "registry.sandbox.enter"
 
 
 def unconfined() -> str:
-    """Return, as a sentence, what this kernel cannot keep a reader from; empty when it is confined
-    as it should be."""
+    """Return, as a sentence, the actions of a reader that this kernel cannot prevent; empty for
+    full confinement."""
     if landlock.abi() < landlock.LEAST_ABI:
         return landlock.MISSING
     if not filters():
@@ -60,7 +60,7 @@ def unconfined() -> str:
 
 
 def upload_places() -> FairPlaces:
-    """Return places for one kind of upload; one department does not hold them all."""
+    """Return the places for one kind of upload; one department cannot take all of them."""
     return FairPlaces(
         AT_ONCE, wait_s=WAIT_S, refusal="Too many uploads are being read at this moment."
     )
@@ -68,16 +68,16 @@ def upload_places() -> FairPlaces:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Files and folders that a reader may `read`, and those that it may change: its `own`."""
+    """Files and folders that a reader may `read`, and its `own`, which it may change."""
 
     read: Sequence[Path] = ()
     own: Sequence[Path] = ()
 
 
 class Broken(Exception):
-    """The process failed, or what it wrote is not what it should write.
+    """The process failed, or wrote invalid output.
 
-    `machine`: the machine ended it, or had no time for it, which says nothing about the file.
+    `machine`: the machine ended it, or was too busy to run it, independently of the file.
     """
 
     def __init__(self, message: str, *, machine: bool = False) -> None:
@@ -86,10 +86,10 @@ class Broken(Exception):
 
 
 def machine_failed() -> Unavailable:
-    """Return the refusal of a file that could not be read for want of memory or time."""
+    """Return the error for a file that the machine had no memory or time to read."""
     return Unavailable(
-        "The process that reads the file was ended by the system, as happens when memory runs out, "
-        "or had no time on a busy machine. That says nothing about the file.",
+        "The system ended the process that reads the file, for example because memory ran out, or "
+        "the machine was too busy to run it. The file may be fine.",
         hint="Try again later.",
         retry_after=30,
     )
@@ -107,10 +107,10 @@ def run_bounded(
 ) -> None:
     """Run `module`, whose main part calls `bound_process`, with `request` on its standard input.
 
-    It holds one of `places` meanwhile, for `owner`.
+    It takes one of `places` for `owner` while it runs.
 
     Raises:
-        InvalidInput, TooLarge: the file cannot be read or exceeds a bound; the sentence says where.
+        InvalidInput, TooLarge: the file cannot be read or exceeds a bound; the message says where.
         QuotaExceeded, Unavailable: too many uploads are being read.
     """
     try:
@@ -142,7 +142,7 @@ def run_bounded(
 
 
 def _refusal(written: Any) -> DomainError | None:
-    """Return what `bound_process` reported. Raises Broken."""
+    """Return the error that `bound_process` reported, if any. Raises Broken for invalid output."""
     match written:
         case None:
             return None
@@ -158,24 +158,24 @@ def _refusal(written: Any) -> DomainError | None:
 
 
 def _refuse_links(paths: Sequence[Path]) -> None:
-    """Raise Broken where a reader has left anything but files and folders: whoever reads them next
-    may open more than the reader may."""
-    left = [path for path in paths if path.is_dir()]
-    while left:
-        for entry in os.scandir(left.pop()):
+    """Raise Broken if a reader has left anything other than files and folders, such as a link: the
+    next process may open more files than the reader."""
+    folders = [path for path in paths if path.is_dir()]
+    while folders:
+        for entry in os.scandir(folders.pop()):
             if entry.is_dir(follow_symlinks=False):
-                left.append(Path(entry.path))
+                folders.append(Path(entry.path))
             elif not entry.is_file(follow_symlinks=False):
-                raise Broken("it left something that is no file")
+                raise Broken("it left something that is neither a file nor a folder")
 
 
 def reader_command(module: str, reach: Reach, *, nice: int = 0, forks: bool = False) -> list[str]:
-    """Return the command that runs a module of ours, confined to what it may reach."""
+    """Return the command that runs one of Assay's modules, confined to its `reach`."""
     paths = None
     if landlock.abi() >= landlock.LEAST_ABI:
         paths = code_paths()
-        for use, given in (("read", reach.read), ("own", reach.own)):
-            paths[use] = [str(path.resolve()) for path in given]
+        for use, allowed_paths in (("read", reach.read), ("own", reach.own)):
+            paths[use] = [str(path.resolve()) for path in allowed_paths]
     allowed = json.dumps({"paths": paths, "nice": nice, "forks": forks})
     return [sys.executable, "-I", "-m", _ENTER, allowed, module]
 
@@ -188,14 +188,15 @@ def output_of(
     seconds: float,
     max_bytes: int,
 ) -> Any:
-    """Return the JSON value that `module` writes, run with `request` as JSON on standard input.
+    """Run `module` with `request` as JSON on standard input, and return the JSON value that it
+    writes.
 
-    What it writes is not trusted: reading ends at `max_bytes` and after `seconds`.
+    Its output is not trusted: reading ends at `max_bytes` and after `seconds`.
 
     Raises:
         TimeoutExpired: it took longer than `seconds`.
-        Broken: it failed, or wrote more than `max_bytes` or no JSON; or `seconds` were over and the
-            machine had given it less than half of them.
+        Broken: it failed, or wrote more than `max_bytes` or invalid JSON; or it got less than half
+            of `seconds` of CPU time before they were over.
     """
     deadline = time.monotonic() + seconds
     command = reader_command(module, reach, nice=_NICE)
@@ -210,7 +211,7 @@ def output_of(
     ) as process:
         stdin, stdout = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
         try:
-            # Does not block for long: modules read their whole request before the file it names.
+            # Does not block for long: modules read the whole request before the file that it names.
             with contextlib.suppress(BrokenPipeError), stdin:
                 stdin.write(json.dumps(request).encode())
             written = _read(stdout.fileno(), max_bytes, deadline)
@@ -222,7 +223,7 @@ def output_of(
         finally:
             process.kill()
     if failed:
-        # Its own limits end it in other ways.
+        # SIGKILL is from the system: its own limits end it in other ways.
         killed = failed == -signal.SIGKILL
         raise Broken(f"it ended with status {failed}", machine=killed)
     try:
@@ -232,7 +233,7 @@ def output_of(
 
 
 def _processor_s(pid: int) -> float:
-    """Return the processor time of a process in seconds; infinite where that cannot be read."""
+    """Return the CPU time of a process in seconds; infinite if it cannot be read."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -241,20 +242,20 @@ def _processor_s(pid: int) -> float:
 
 
 def _read(pipe: int, max_bytes: int, deadline: float) -> bytes | None:
-    """Return all that comes through a pipe; None where it is still open at `deadline`.
+    """Return all bytes from a pipe; None if it is still open at `deadline`.
 
     Raises:
-        Broken: more than `max_bytes` came.
+        Broken: more than `max_bytes` arrived.
     """
-    found = bytearray()
+    data = bytearray()
     ready = select.poll()
     ready.register(pipe, select.POLLIN)
     while ready.poll(max(0.0, deadline - time.monotonic()) * 1_000):
         part = os.read(pipe, 64 * 1024)
         if not part:
-            return bytes(found)
-        found += part
-        if len(found) > max_bytes:
+            return bytes(data)
+        data += part
+        if len(data) > max_bytes:
             raise Broken(f"it wrote more than {max_bytes} bytes")
     return None
 
@@ -262,9 +263,9 @@ def _read(pipe: int, max_bytes: int, deadline: float) -> bytes | None:
 def bound_process(
     do: Callable[[dict[str, Any]], None], given: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Do what `given` asks within its bounds; return what was refused, for `run_bounded`."""
+    """Run `do` within the bounds in `given`; return its error, if any, for `run_bounded`."""
     resource.setrlimit(resource.RLIMIT_AS, (given["memory"], given["memory"]))
-    # SIGXCPU comes first, which is told from a kill by the system.
+    # SIGXCPU comes before SIGKILL, to tell this limit from a kill by the system.
     resource.setrlimit(resource.RLIMIT_CPU, (given["seconds"], given["seconds"] + 5))
     try:
         do(given)

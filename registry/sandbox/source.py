@@ -1,8 +1,8 @@
-"""Processes that are forked from a confined one, which has loaded libraries once: each answers
-requests within bounds on time, memory, input and output, and can be killed at any moment.
+"""Processes forked from a confined process that has loaded libraries once. Each answers requests
+within bounds on time, memory, input and output, and can be killed at any time.
 
-`forks.py` is what runs in them. They get no environment of ours, so no address and no password of a
-store, and no open file but one socket and the files that are sent.
+They run `forks.py`. They do not inherit the environment with addresses and passwords of stores, and
+have no open files except one socket and the files that are sent.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from typing import Any
 from registry.sandbox import forks
 
 MEBIBYTE = forks.MEBIBYTE
-# Libraries are imported and a setup is read; both take longer on a busy machine.
+# Time to import libraries and read a setup, with a margin for a busy machine.
 START_S = 120.0
 FORK_S = 10.0
 MAX_REPLY_BYTES = 64 * MEBIBYTE
 
 
 class Declined(Exception):
-    """The process refused the request and goes on; the message says why."""
+    """The process declined the request and continues; the message gives the reason."""
 
 
 class Ended(Exception):
-    """The process is gone: a limit was exceeded, it broke, or it was killed."""
+    """The process has ended: it exceeded a limit, broke, or was killed."""
 
 
 class TimedOut(Ended):
-    """The process was killed since it had not answered in time."""
+    """The process was killed because it did not answer in time."""
 
 
 class ProcessSource:
-    """A process that has prepared, and forks others that answer.
+    """A prepared process that forks answering processes.
 
     Args:
-        command: Its command, such as `readers.reader_command` returns.
-        setup: What it is sent to prepare with.
+        command: Its command, for example from `readers.reader_command`.
+        setup: The JSON with which it prepares.
         environment: Its environment.
-        seconds: Until when a request must be answered.
-        max_input: How many bytes a request may have.
+        seconds: Time limit of a request.
+        max_input: Maximum bytes of a request.
 
     Raises:
         Ended: It could not prepare.
@@ -69,15 +69,15 @@ class ProcessSource:
         self._setup = json.dumps(setup).encode()
         self._lock = threading.Lock()
         self._closed = False
-        self._channel, self._process = self._started()
+        self._channel, self._process = self._start()
 
     @property
     def pid(self) -> int:
-        """The source's process number."""
+        """Process ID of the source."""
         return self._process.pid
 
     def process(self) -> BoundedProcess:
-        """Return a new process; the source itself is started again where it has ended.
+        """Return a new process; starts the source again if it has ended.
 
         Raises:
             Ended: It could not be started, or was closed.
@@ -86,19 +86,19 @@ class ProcessSource:
             if self._closed:
                 raise Ended("it was closed")
             try:
-                return self._forked()
+                return self._fork()
             except (OSError, Ended):
                 self._end()
-                self._channel, self._process = self._started()
-                return self._forked()
+                self._channel, self._process = self._start()
+                return self._fork()
 
     def close(self) -> None:
-        """End the source; the processes that it made go on."""
+        """End the source; its forked processes continue."""
         with self._lock:
             self._closed = True
             self._end()
 
-    def _started(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    def _start(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
@@ -108,7 +108,7 @@ class ProcessSource:
                 stderr=subprocess.DEVNULL,
                 env=dict(self._environment),
                 cwd="/",
-                # What a terminal or service manager sends to all is for whoever uses it.
+                # Only the user of this class handles signals from a terminal or service manager.
                 start_new_session=True,
             )
         try:
@@ -120,7 +120,7 @@ class ProcessSource:
             raise Ended(str(error)) from error
         return ours, process
 
-    def _forked(self) -> BoundedProcess:
+    def _fork(self) -> BoundedProcess:
         self._channel.settimeout(FORK_S)
         ours, theirs = socket.socketpair()
         with theirs:
@@ -147,10 +147,10 @@ class BoundedProcess:
 
     Args:
         channel: Its socket.
-        pid: Its number.
-        handle: A file descriptor of the process, which no other process can come to have.
-        seconds: Until when a request must be answered.
-        max_input: How many bytes a request may have.
+        pid: Its process ID.
+        handle: A pidfd of the process, which, unlike the ID, never refers to another process.
+        seconds: Time limit of a request.
+        max_input: Maximum bytes of a request.
     """
 
     def __init__(
@@ -167,8 +167,8 @@ class BoundedProcess:
         """Return the result of one request, which may come with a `file`.
 
         Raises:
-            Declined: The request was refused; the process goes on.
-            Ended: The process is gone, and with it the request.
+            Declined: The process declined the request and continues.
+            Ended: The process ended without an answer.
         """
         body = json.dumps(request).encode()
         if len(body) > self._max_input:
@@ -185,7 +185,7 @@ class BoundedProcess:
             raise Ended(str(error)) from error
 
     def kill(self) -> None:
-        """End the process, whatever it does; a request that runs raises `Ended`."""
+        """End the process immediately; a running request raises `Ended`."""
         with self._lock:
             if self._closed:
                 return
@@ -196,7 +196,7 @@ class BoundedProcess:
             select.select([self._handle], [], [], FORK_S)  # readable once it has ended
 
     def close(self) -> None:
-        """End the process and let go of its socket."""
+        """End the process and close its socket."""
         self.kill()
         with self._lock:
             if not self._closed:
@@ -230,14 +230,14 @@ def _read(channel: socket.socket, size: int, until: float) -> bytes:
     data = bytearray(size)
     view, filled = memoryview(data), 0
     while filled < size:
-        left = until - time.monotonic()
-        if left <= 0:
+        remaining = until - time.monotonic()
+        if remaining <= 0:
             raise TimeoutError
-        channel.settimeout(left)
-        got = channel.recv_into(view[filled:])
-        if not got:
+        channel.settimeout(remaining)
+        count = channel.recv_into(view[filled:])
+        if not count:
             raise Ended("it ended: out of memory or CPU time, or killed")
-        filled += got
+        filled += count
     return bytes(data)
 
 

@@ -1,9 +1,8 @@
-"""Deny system calls that a reader of files has no use for: those that reach other processes.
+"""Filter of system calls that reach other processes, which readers of files do not need.
 
-Landlock leaves open sockets that are files, modes and times of files, limits and priorities of
-other processes of the same user, and the names in folders that can be watched. A filter of the
-kernel (seccomp) closes these, also on kernels whose Landlock is old. Loads the standard library
-alone.
+Landlock does not protect sockets with a path, modes and times of files, limits and priorities of
+other processes of the same user, and names in watched folders. A kernel filter (seccomp) protects
+these, also on kernels with an old Landlock. Loads only the standard library.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import struct
 
 from registry.sandbox.isolation import LINUX, forgo_privileges
 
-# Numbers on x86-64 and on 64-bit ARM, from the kernel's tables; None where a call is missing.
+# Numbers on x86-64 and on 64-bit ARM, from the kernel's tables; None for a missing call.
 # Calls after 423 have the same number on both.
 _DENIED: dict[str, tuple[int | None, int | None]] = {
     # connections
@@ -49,19 +48,19 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "bpf": (321, 280),
     "perf_event_open": (298, 241), "userfaultfd": (323, 282),
 }  # fmt: skip
-# Allowed on the process itself, which they name by 0 in this argument.
+# Allowed only on the process itself: this argument must be 0.
 _OF_OTHERS: dict[str, tuple[tuple[int, int], int]] = {
     "prlimit64": ((302, 261), 0),
     "sched_setaffinity": ((203, 122), 0),
 }
-# Threads are allowed: without `clone3`, glibc takes `clone`, whose flags a filter can read.
+# Threads are allowed: without `clone3`, glibc uses `clone`, whose flags a filter can read.
 _NEW_PROCESSES: dict[str, tuple[int | None, int | None]] = {
     "fork": (57, None),
     "vfork": (58, None),
 }
 _CLONE, _CLONE_BY_STRUCTURE, _THREAD = (56, 220), 435, 0x10000
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-# Other numbers of the 32-bit interface of x86-64.
+# First call number of the 32-bit interface (x32) of x86-64.
 _OTHER_INTERFACE = 0x40000000
 _GET_SECCOMP, _SET_SECCOMP, _FILTER = 21, 22, 2
 _LOAD, _EQUAL, _AT_LEAST, _HAS_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -72,7 +71,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def filters() -> bool:
-    """Return whether there is a filter for this machine, and its kernel applies filters."""
+    """Return whether this module has a filter for this machine, and its kernel supports filters."""
     if not LINUX or platform.machine() not in _ARCHITECTURES:
         return False
     state: int = _libc.prctl(_GET_SECCOMP, 0, 0, 0, 0)
@@ -83,32 +82,32 @@ def deny_other_processes() -> None:
     """Deny this thread, and all that it starts, calls that reach beyond itself and its files.
 
     Raises:
-        OSError: the kernel refuses the filter.
+        OSError: the kernel does not accept the filter.
     """
     if not filters():
         return
     machine, _ = _ARCHITECTURES[platform.machine()]
-    _apply([*_denied(machine, _DENIED), *_own_alone(machine, _OF_OTHERS)])
+    _apply([*_denied(machine, _DENIED), *_self_only(machine, _OF_OTHERS)])
 
 
 def deny_limits_of_others() -> None:
-    """Deny this thread, and all that it starts, to set the limits of another process of its user:
-    a limit on CPU time kills.
+    """Deny this thread, and all that it starts, to set the limits of another process of its user,
+    because a limit on CPU time kills.
 
     Raises:
-        OSError: the kernel refuses the filter.
+        OSError: the kernel does not accept the filter.
     """
     if not filters():
         return
     machine, _ = _ARCHITECTURES[platform.machine()]
-    _apply(_own_alone(machine, {name: _OF_OTHERS[name] for name in ("prlimit64",)}))
+    _apply(_self_only(machine, {name: _OF_OTHERS[name] for name in ("prlimit64",)}))
 
 
 def deny_new_processes() -> None:
-    """Deny this thread, and all that it starts, to start a process: none outlives its time.
+    """Deny this thread, and all that it starts, to start processes, which could outlive it.
 
     Raises:
-        OSError: the kernel refuses the filter.
+        OSError: the kernel does not accept the filter.
     """
     if not filters():
         return
@@ -127,7 +126,7 @@ def deny_new_processes() -> None:
     )
 
 
-def _own_alone(machine: int, calls: dict[str, tuple[tuple[int, int], int]]) -> list[_Instruction]:
+def _self_only(machine: int, calls: dict[str, tuple[tuple[int, int], int]]) -> list[_Instruction]:
     return [
         each
         for numbers, argument in calls.values()
@@ -142,19 +141,19 @@ def _own_alone(machine: int, calls: dict[str, tuple[tuple[int, int], int]]) -> l
 
 
 def _denied(machine: int, calls: dict[str, tuple[int | None, int | None]]) -> list[_Instruction]:
-    found = (numbers[machine] for numbers in calls.values())
+    call_numbers = (numbers[machine] for numbers in calls.values())
     return [
         each
-        for number in found
+        for number in call_numbers
         if number is not None
         for each in ((_EQUAL, 0, 1, number), (_RETURN, 0, 0, _DENY))
     ]
 
 
 def _apply(rules: list[_Instruction]) -> None:
-    """Have the kernel run `rules` at each call, whose number is loaded. Raises OSError."""
+    """Make the kernel run `rules` on the number of each call. Raises OSError."""
     _, architecture = _ARCHITECTURES[platform.machine()]
-    made: list[_Instruction] = [
+    code: list[_Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _DENY),
@@ -164,9 +163,9 @@ def _apply(rules: list[_Instruction]) -> None:
         *rules,
         (_RETURN, 0, 0, _ALLOW),
     ]
-    program = b"".join(struct.pack("HBBI", *each) for each in made)
+    program = b"".join(struct.pack("HBBI", *each) for each in code)
     instructions = ctypes.create_string_buffer(program, len(program))
-    head = struct.pack("HxxxxxxP", len(made), ctypes.addressof(instructions))
+    head = struct.pack("HxxxxxxP", len(code), ctypes.addressof(instructions))
     forgo_privileges()
     if _libc.prctl(_SET_SECCOMP, _FILTER, head, 0, 0) != 0:
         number = ctypes.get_errno()

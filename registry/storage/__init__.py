@@ -1,2 +1,1 @@
-"""Backends of the artifact store, and what keeps them whole. Users read and write through
-`registry.storage.store`."""
+"""Backends of the artifact store. Other modules read and write through `registry.storage.store`."""

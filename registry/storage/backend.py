@@ -1,8 +1,8 @@
-"""The interface of a backend: objects under a key, each written once, whole or not at all.
+"""Interface of a backend: objects under a key, each written atomically and only once.
 
-`files/<2 digits>/<SHA-256>` holds a file; equal files are stored once. The canonical JSON of a
-manifest is such a file too, and its SHA-256 is the version's digest. `records/…` holds what is
-derived from files and found by their digest: the media list of a dataset version, and previews.
+`files/<2 digits>/<SHA-256>` is a file; equal files are stored once. The canonical JSON of a
+manifest is such a file too, and its SHA-256 is the version's digest. `records/…` has data derived
+from files, under their digest: the media list of a dataset version, and previews.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FILE = re.compile(r"files/[0-9a-f]{2}/([0-9a-f]{64})")
 
 
 class StoreUnavailable(Unavailable):
-    """The store does not answer, refuses the credentials, or has no room (503)."""
+    """The store does not answer, rejects the credentials, or is full (503)."""
 
     code = "store_unavailable"
     title = "Artifact store unavailable"
@@ -34,7 +34,7 @@ class StoreUnavailable(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stored object: its key, size in bytes, and when it was written or last adopted."""
+    """One stored object: its key, size in bytes, and the time of its writing or last adoption."""
 
     key: str
     size: int
@@ -42,16 +42,16 @@ class Entry:
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 that a file's key states; empty for a record."""
-        found = _FILE.fullmatch(self.key)
-        return found[1] if found else ""
+        """The SHA-256 in a file's key; empty for a record."""
+        match = _FILE.fullmatch(self.key)
+        return match[1] if match else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An open file to store: its SHA-256 and size, as far as known, and its name in errors.
+    """An open file to store: its SHA-256 and size, if known, and its name in errors.
 
-    `path` is set where the backend may take the file itself in place of a copy.
+    With `path`, the backend may move the file instead of copying it.
     """
 
     file: BinaryIO
@@ -62,25 +62,25 @@ class Source:
 
 
 class Backend(Protocol):
-    """All methods raise StoreUnavailable when the store does not answer."""
+    """A place for objects. All methods raise StoreUnavailable if the store does not answer."""
 
     url: str
 
     def find(self, key: str) -> Entry | None:
-        """Return the object, or None if there is none."""
+        """Return the object, or None if it does not exist."""
 
     def check(self) -> None:
-        """Return if the store answers now, without trying for long."""
+        """Return if the store answers now; raise StoreUnavailable after a short try."""
 
     def touch(self, key: str) -> None:
-        """Make the object as recent as one just written, so that garbage collection keeps it."""
+        """Set the object's time to now, so that garbage collection keeps it."""
 
     def write(self, key: str, source: Source) -> Entry | None:
-        """Store an object; it appears whole or not at all. An object that exists is hashed, and
-        returned; a damaged one is replaced.
+        """Store an object atomically. An existing object is hashed and returned; a damaged one is
+        replaced.
 
         Raises:
-            ManifestMismatch: the source has other bytes than stated.
+            ManifestMismatch: the source's bytes do not match its SHA-256 or size.
             FilesUnreadable: the source cannot be read.
         """
 
@@ -88,7 +88,7 @@ class Backend(Protocol):
         """Yield the object's bytes from `start` on.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: the object does not exist.
         """
 
     def remove(self, key: str) -> None:
@@ -98,10 +98,10 @@ class Backend(Protocol):
         """Yield every object whose key begins with `prefix`."""
 
     def path(self, key: str) -> Path | None:
-        """Return the object's place on this machine, whether it exists or not; None if remote."""
+        """Return the object's path on this machine, which may not exist; None if remote."""
 
     def remove_unfinished(self, before: datetime, *, apply: bool) -> list[Entry]:
-        """Return, and with `apply` delete, what writes begun before this time left behind."""
+        """Return, and with `apply` delete, the remains of writes that began before this time."""
 
 
 def file_key(sha256: str) -> str:
@@ -129,9 +129,9 @@ def source_chunks(source: Source, most: int = CHUNK_BYTES) -> Iterator[bytes]:
 
 
 def check_bytes(source: Source, size: int, sha256: str) -> None:
-    """Raise ManifestMismatch unless the bytes that were read are the stated ones."""
-    right = source.sha256 in (None, sha256) and source.size in (None, size)
-    if not right:
+    """Raise ManifestMismatch unless the read bytes match the source's SHA-256 and size."""
+    matches = source.sha256 in (None, sha256) and source.size in (None, size)
+    if not matches:
         raise ManifestMismatch(
             f"{source.name} has SHA-256 {sha256[:12]}… and {size} bytes; the manifest says "
             f"{(source.sha256 or sha256)[:12]}… and "
@@ -141,8 +141,8 @@ def check_bytes(source: Source, size: int, sha256: str) -> None:
 
 
 def is_stored(backend: Backend, key: str, source: Source) -> bool:
-    """Return whether the stored object has the bytes that the source states. A source without
-    SHA-256 states none. Raises StoreUnavailable."""
+    """Return whether the stored object matches the source's SHA-256; true for a source without one.
+    Raises StoreUnavailable."""
     if source.sha256 is None:
         return True
     hashing = Hashing()
@@ -158,7 +158,8 @@ def is_stored(backend: Backend, key: str, source: Source) -> bool:
 
 
 def check_source(source: Source) -> None:
-    """Hash a source, and leave it where it was. Raises ManifestMismatch and FilesUnreadable."""
+    """Check a source's hash, then restore its position. Raises ManifestMismatch,
+    FilesUnreadable."""
     start, hashing = source.file.tell(), Hashing()
     for chunk in source_chunks(source):
         hashing.update(chunk)
@@ -167,7 +168,7 @@ def check_source(source: Source) -> None:
 
 
 class Hashing:
-    """Counts and hashes the chunks that pass."""
+    """Size and SHA-256 of a sequence of chunks."""
 
     def __init__(self) -> None:
         self._digest, self.size = hashlib.sha256(), 0

@@ -1,7 +1,8 @@
-"""Files of a remote store on this machine's disk: fetched once, verified, the least used removed.
+"""Cache of a remote store's verified files on this machine's disk, with least-recently-used
+removal.
 
-Processes may share a cache. A file gets its name once all its bytes were hashed; a fetch that was
-interrupted goes on where it ended. An open file stays readable after its removal.
+Processes may share a cache. A file gets its name after all of its bytes were hashed; an interrupted
+fetch resumes where it ended. An open file stays readable after its removal.
 """
 
 from __future__ import annotations
@@ -30,23 +31,23 @@ from registry.storage.pace import Pace
 
 _PARTIAL = ".partial"
 _TRIES = 3
-# Another process that fetches a file without getting a byte is waited for this long: longer than a
-# broken download is tried again.
+# Maximum wait for another process that fetches a file but receives no bytes; longer than the
+# retries of a broken download.
 _STUCK_S = 240.0
 _LOCK_POLL_S = 0.1
-# A fetch that was not continued for so long is not resumed.
+# A fetch that was interrupted for longer is not resumed.
 _ABANDONED_S = 24 * 3600.0
-# Part of its bound that a cache fills once files were removed.
+# Fraction of the limit that stays filled after a removal.
 _FILLED = 0.9
-# Age at which a process measures the folder's size again. Files of other processes are not counted
-# in between, so the limit is exceeded by what they fetch in this time at most.
+# Interval at which a process measures the folder's size. Files of other processes are not counted
+# in between, so that the limit can be exceeded by their fetches in this time.
 _COUNTED_S = 30.0
 _counting = threading.Lock()
 _known: dict[Path, tuple[int, float]] = {}
 
 
 class Cache:
-    """Files below `folder`, of at most `limit` bytes together; the newest file always stays."""
+    """Files below `folder`, at most `limit` bytes in total; the newest file always stays."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
@@ -57,7 +58,7 @@ class Cache:
 
         Raises:
             FileNotFoundError: the store has no such object.
-            ManifestMismatch: the store holds other bytes than the key states.
+            ManifestMismatch: the stored bytes do not match the key.
             StoreUnavailable: the store does not answer, or the cache has no room.
         """
         file = self.folder / key
@@ -77,20 +78,18 @@ class Cache:
         )
 
     def incoming(self) -> Path:
-        """Return the folder for files that are about to be stored. What a process that died left
-        there is removed after a day."""
+        """Return the folder for files to store; remains of a crash are removed after a day."""
         folder, abandoned = self.folder / INCOMING, time.time() - _ABANDONED_S
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.iterdir():
+        for entry in folder.iterdir():
             with suppress(FileNotFoundError):
-                newest = max(each.stat().st_mtime for each in (left, *left.rglob("*")))
+                newest = max(each.stat().st_mtime for each in (entry, *entry.rglob("*")))
                 if newest < abandoned:
-                    shutil.rmtree(left, ignore_errors=True)
+                    shutil.rmtree(entry, ignore_errors=True)
         return folder
 
     def forget(self, key: str) -> bool:
-        """Remove an object, so that the next reader fetches it again; return whether it was
-        there."""
+        """Remove an object, so that the next reader fetches it again; return whether it existed."""
         try:
             (self.folder / key).unlink()
         except FileNotFoundError:
@@ -100,15 +99,15 @@ class Cache:
     def _fetch(self, backend: Backend, key: str, file: Path) -> None:
         try:
             with self._partial(key) as (partial, path):
-                # Another process was here while this one waited for the lock.
+                # Another process may have fetched it while this one waited for the lock.
                 if file.exists() or not _names(path, partial):
                     return
-                found = backend.find(key)
-                if found is None:
+                entry = backend.find(key)
+                if entry is None:
                     path.unlink()
                     raise FileNotFoundError(f"{key} is not in the artifact store")
-                self._make_room(found.size)
-                self._receive(backend, found, partial)
+                self._make_room(entry.size)
+                self._receive(backend, entry, partial)
                 make_folder(file.parent)
                 os.replace(path, file)
                 sync(file.parent)
@@ -122,32 +121,32 @@ class Cache:
                 retry_after=30,
             ) from error
 
-    def _receive(self, backend: Backend, found: Entry, partial: BinaryIO) -> None:
-        """Fetch what is missing, and hash all of it."""
+    def _receive(self, backend: Backend, entry: Entry, partial: BinaryIO) -> None:
+        """Fetch the missing bytes, and check the hash of all bytes."""
         hashing = Hashing()
         partial.seek(0)
         while chunk := partial.read(CHUNK_BYTES):
             hashing.update(chunk)
-        if hashing.size < found.size:
-            pace = Pace(f"{found.key.rpartition('/')[2][:12]}…", found.size, hashing.size)
-            for chunk in backend.chunks(found.key, hashing.size):
+        if hashing.size < entry.size:
+            pace = Pace(f"{entry.key.rpartition('/')[2][:12]}…", entry.size, hashing.size)
+            for chunk in backend.chunks(entry.key, hashing.size):
                 hashing.update(chunk)
                 partial.write(chunk)
                 pace.add(len(chunk))
         partial.flush()
-        if hashing.size != found.size or (found.sha256 and hashing.sha256 != found.sha256):
+        if hashing.size != entry.size or (entry.sha256 and hashing.sha256 != entry.sha256):
             partial.truncate(0)
             raise ManifestMismatch(
-                f"{found.key} in the artifact store has other bytes than its name says.",
-                path=found.key,
+                f"{entry.key} in the artifact store has other bytes than its name says.",
+                path=entry.key,
             )
         os.fchmod(partial.fileno(), 0o444)
-        # After a crash, the name never stands for fewer bytes.
+        # Sync before renaming: after a crash, the name must not refer to an incomplete file.
         os.fsync(partial.fileno())
 
     @contextmanager
     def _partial(self, key: str) -> Iterator[tuple[BinaryIO, Path]]:
-        """Open the unfinished file of a key; one process at a time has it."""
+        """Open and lock the unfinished file of a key; only one process at a time has it."""
         path = self.folder / _PARTIAL / key.replace("/", "-")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.parent.mkdir(exist_ok=True)
@@ -158,19 +157,19 @@ class Cache:
 
     def _make_room(self, size: int) -> None:
         with _counting:
-            known, counted_at = _known.get(self.folder, (0, float("-inf")))
-            if known + size > self._limit or time.monotonic() - counted_at > _COUNTED_S:
-                known, counted_at = self._remove_oldest(size), time.monotonic()
-            _known[self.folder] = known + size, counted_at
+            used, counted_at = _known.get(self.folder, (0, float("-inf")))
+            if used + size > self._limit or time.monotonic() - counted_at > _COUNTED_S:
+                used, counted_at = self._remove_oldest(size), time.monotonic()
+            _known[self.folder] = used + size, counted_at
 
     def _remove_oldest(self, size: int) -> int:
-        """Make room for `size` bytes, and some more so that the next files find it; return the
-        bytes that stay."""
-        kept = sorted(self._files(), key=lambda each: each[1])
-        total = sum(each[2] for each in kept)
+        """Remove files until `size` bytes fit, and some more for the next files; return the
+        remaining bytes."""
+        files = sorted(self._files(), key=lambda each: each[1])
+        total = sum(each[2] for each in files)
         if total + size <= self._limit:
             return total
-        for file, _, bytes_ in kept:
+        for file, _, bytes_ in files:
             if total + size <= self._limit * _FILLED:
                 break
             file.unlink(missing_ok=True)
@@ -183,13 +182,13 @@ class Cache:
             for folder, _, names in os.walk(self.folder / part):
                 for name in names:
                     with suppress(FileNotFoundError):
-                        found = os.stat(Path(folder, name))
-                        if part != _PARTIAL or found.st_mtime < abandoned:
-                            yield Path(folder, name), found.st_mtime, found.st_size
+                        status = os.stat(Path(folder, name))
+                        if part != _PARTIAL or status.st_mtime < abandoned:
+                            yield Path(folder, name), status.st_mtime, status.st_size
 
 
 def _lock_file(file: BinaryIO, folder: Path) -> None:
-    """Lock a partial file. Another process that holds it may take hours, as long as bytes arrive.
+    """Lock a partial file. Another process may hold it for hours, as long as bytes arrive.
 
     Raises:
         StoreUnavailable: the file did not grow for some minutes.

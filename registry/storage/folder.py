@@ -50,7 +50,7 @@ class FolderBackend:
             try:
                 os.listdir(self.root)
             except FileNotFoundError:
-                # Before the first file is stored.
+                # The folder may be missing before the first file is stored.
                 if not self.root.parent.is_dir():
                     raise StoreUnavailable(
                         f"The artifact store {self.url} does not exist.",
@@ -63,11 +63,11 @@ class FolderBackend:
             os.utime(self.path(key))
 
     def write(self, key: str, source: Source) -> Entry | None:
-        found = self.find(key)
-        if found is not None:
+        entry = self.find(key)
+        if entry is not None:
             check_source(source)
             if is_stored(self, key, source):
-                return found
+                return entry
         self._write(self.path(key), source)
         return None
 
@@ -114,23 +114,23 @@ class FolderBackend:
             if not (part.startswith(prefix) or prefix.startswith(part)):
                 continue
             with answers(self.url):
-                for folder, _, names in os.walk(self.root / part, onerror=_unlistable):
+                for folder, _, names in os.walk(self.root / part, onerror=_raise_unless_missing):
                     for name in names:
                         file = Path(folder) / name
                         key = file.relative_to(self.root).as_posix()
-                        if key.startswith(prefix) and (found := _entry(file, key)):
-                            yield found
+                        if key.startswith(prefix) and (entry := _entry(file, key)):
+                            yield entry
 
     def remove_unfinished(self, before: datetime, *, apply: bool) -> list[Entry]:
-        folder, found = self.root / INCOMING, []
+        folder, unfinished = self.root / INCOMING, []
         with answers(self.url), suppress(FileNotFoundError):
             for name in os.listdir(folder):
                 entry = _entry(folder / name, f"{INCOMING}/{name}")
                 if entry is not None and entry.modified < before:
-                    found.append(entry)
+                    unfinished.append(entry)
                     if apply:
                         _delete(folder / name)
-        return found
+        return unfinished
 
     def _device(self) -> int:
         with answers(self.url):
@@ -142,8 +142,8 @@ class FolderBackend:
         return folder
 
     def link(self, key: str, source: Source, path: Path) -> None:
-        """Give an existing file, once it was hashed, a second name in the store; a file system
-        without hard links gets a copy."""
+        """Check an existing file's hash and hard-link it into the store; copy it if the file system
+        has no hard links."""
         final = self.path(key)
         check_source(source)
         with answers(self.url):
@@ -162,7 +162,7 @@ class FolderBackend:
 
 
 def _name(scratch: Path, final: Path) -> None:
-    """Give a complete file its name. A crash leaves the file complete, or without the name."""
+    """Rename a complete file. After a crash, the name never refers to an incomplete file."""
     scratch.chmod(0o444)
     sync(scratch)
     make_folder(final.parent)
@@ -171,7 +171,7 @@ def _name(scratch: Path, final: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, so that they survive a crash."""
+    """Create a folder and its parents durably."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -180,12 +180,12 @@ def make_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Write a file, or the names in a folder, to the disk."""
+    """Flush a file, or the names in a folder, to disk."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     except OSError as error:
-        # Some network file systems cannot sync a folder; they keep names by themselves.
+        # Some network file systems cannot sync a folder; they persist names themselves.
         if error.errno not in _NO_SYNC or not path.is_dir():
             raise
     finally:
@@ -199,7 +199,7 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _unlistable(error: OSError) -> None:
+def _raise_unless_missing(error: OSError) -> None:
     # A store without objects has no folders yet.
     if not isinstance(error, FileNotFoundError):
         raise error
@@ -207,15 +207,15 @@ def _unlistable(error: OSError) -> None:
 
 def _entry(file: Path, key: str) -> Entry | None:
     try:
-        found = file.stat(follow_symlinks=False)
+        status = file.stat(follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Entry(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+    return Entry(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 @contextmanager
 def answers(url: str) -> Iterator[None]:
-    """Raise StoreUnavailable for what the operating system refuses."""
+    """Convert errors of the operating system to StoreUnavailable, except FileNotFoundError."""
     try:
         yield
     except FileNotFoundError:
@@ -225,8 +225,8 @@ def answers(url: str) -> Iterator[None]:
             raise StoreUnavailable(
                 f"The artifact store {url} is full; nothing was stored.",
                 code="store_full",
-                hint="Free room or enlarge the volume, then try again. `assay store gc` finds "
-                "what nothing needs.",
+                hint="Free space or enlarge the volume, then try again. `assay store gc` finds "
+                "unneeded files.",
                 retry_after=60,
             ) from error
         raise StoreUnavailable(

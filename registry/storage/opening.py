@@ -1,4 +1,4 @@
-"""The backend that a URL names."""
+"""Selection of the backend for a URL."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from registry.storage.folder import FolderBackend
 
 
 def open_backend(url: str) -> Backend:
-    """Return the backend of `file:///folder` or `s3://bucket/prefix`. Nothing is contacted.
+    """Return the backend of `file:///folder` or `s3://bucket/prefix`, without contacting it.
 
     Raises:
-        ImproperlyConfigured: the URL names none, or a setting of S3 is wrong.
+        ImproperlyConfigured: the URL is not valid for a store, or a setting of S3 is wrong.
     """
     parts = urlsplit(url)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
@@ -29,7 +29,7 @@ def open_backend(url: str) -> Backend:
 
 
 def _bucket(bucket: str, prefix: str) -> Backend:
-    # Here, because loading boto3 takes a third of a second and many installations need none of it.
+    # Imported here: boto3 takes a third of a second to load, and many installations do not need it.
     from registry.storage.s3 import S3Backend, S3Options
 
     options = S3Options(
@@ -43,5 +43,5 @@ def _bucket(bucket: str, prefix: str) -> Backend:
     try:
         return S3Backend(bucket, prefix, options)
     except ValueError as error:
-        # An endpoint that is no URL, or a malformed bucket's name.
+        # The endpoint is not a URL, or the bucket's name is malformed.
         raise ImproperlyConfigured(f"The artifact store cannot be used: {error}.") from None

@@ -1,4 +1,4 @@
-"""Speed at which a file arrives: reports it, and gives up where the rest would take days."""
+"""Speed of a file's transfer: reports progress, and ends transfers that would take too long."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextvars import ContextVar
 
 from registry.storage.backend import StoreUnavailable
 
-# The watcher gets the speed of the last seconds.
+# Interval of progress reports to the watcher.
 TOLD_S = 15.0
-# A file is given up for its speed over this time, so that a short break does not count.
+# Period over which the speed is judged, so that a short interruption does not matter.
 JUDGED_S = 120.0
-# A file that would take longer at its speed is given up; the next try resumes it.
+# A transfer that would take longer at its speed is ended; the next try resumes it.
 LONGEST_S = 12 * 3600.0
 
 _watcher: ContextVar[Callable[[str], None] | None] = ContextVar("watcher", default=None)
@@ -21,8 +21,8 @@ _watcher: ContextVar[Callable[[str], None] | None] = ContextVar("watcher", defau
 
 @contextmanager
 def fetches_watched(told: Callable[[str], None]) -> Iterator[None]:
-    """Call `told` every 15 s with a sentence on the progress of the file that this context fetches.
-    It may raise to end the fetch.
+    """Call `told` every 15 s with a sentence on the progress of this context's fetch. It may raise
+    an exception to end the fetch.
     """
     before = _watcher.set(told)
     try:
@@ -32,7 +32,7 @@ def fetches_watched(told: Callable[[str], None]) -> Iterator[None]:
 
 
 class Pace:
-    """The speed of one file of `size` bytes, of which `here` have arrived."""
+    """Speed of one file of `size` bytes, of which `here` have already arrived."""
 
     def __init__(self, name: str, size: int, here: int) -> None:
         self._name = name
@@ -70,13 +70,13 @@ class Pace:
 
 
 class _Mark:
-    """A number of bytes, and when it was reached."""
+    """A number of bytes, and the time at which it was reached."""
 
     def __init__(self, here: int) -> None:
         self._here, self._at = here, time.monotonic()
 
     def speed(self, here: int, after_s: float) -> float | None:
-        """Return the bytes per second since then; None until `after_s` have passed."""
+        """Return the bytes per second since this mark; None until `after_s` have passed."""
         passed_s = time.monotonic() - self._at
         return None if passed_s < after_s else (here - self._here) / max(passed_s, 0.001)
 

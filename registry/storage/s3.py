@@ -1,8 +1,8 @@
-"""A bucket of S3, or of a server that speaks its protocol, as the artifact store.
+"""A bucket of S3, or of a compatible server, as the artifact store.
 
-Uploads of large files are in parts that an interrupted upload leaves behind, so that the next one
-goes on. Downloads that break are continued from the byte that they reached. The object appears
-when all of it was hashed.
+Large files are uploaded in parts; after an interruption, the next upload resumes with the parts
+that exist. A broken download resumes at the byte that it reached. An object appears only after all
+of its bytes were hashed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ATTEMPTS = 4
 CONNECTIONS = 16
 PART_BYTES = 16 * 1024**2
 MOST_PARTS = 10_000
-# Reads that end early in a row, without one byte, before a download fails.
+# Successive reads without any bytes before a download fails.
 READ_TRIES = 5
 _CHECK_S = 3.0
 _SEEN_S = 30.0
@@ -69,8 +69,7 @@ _FULL = {"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"}
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """Address and credentials of the server. Without an access key, credentials come from where
-    boto3 looks."""
+    """Address and credentials of the server; boto3 finds credentials if the access key is empty."""
 
     endpoint: str = ""
     region: str = ""
@@ -92,13 +91,13 @@ class S3Backend:
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.url = f"s3://{bucket}/{self._prefix}".rstrip("/")
         self._options = options
-        # The moment at which the bucket was last known to exist.
+        # Time at which the bucket was last known to exist.
         self._seen_at = float("-inf")
         self._client = self._connect(options.timeout_s, ATTEMPTS)
 
     def _connect(self, timeout_s: float, attempts: int) -> Any:
         options = self._options
-        # A session of its own: boto3's default one is not safe among threads.
+        # A separate session, because boto3's default session is not thread-safe.
         return boto3.session.Session().client(
             "s3",
             endpoint_url=options.endpoint or None,
@@ -111,7 +110,7 @@ class S3Backend:
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 max_pool_connections=CONNECTIONS,
                 s3={"addressing_style": "path" if options.path_style else "auto"},
-                # Other servers than AWS do not know its newer checksums. Uploads carry an MD5.
+                # Servers other than AWS lack its newer checksums. Uploads have an MD5 instead.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
@@ -123,15 +122,15 @@ class S3Backend:
     def find(self, key: str) -> Entry | None:
         try:
             with self._answers():
-                found = self._client.head_object(**self._named(key))
+                head = self._client.head_object(**self._named(key))
         except FileNotFoundError:
-            # A bucket that is gone answers the same.
+            # A missing bucket gives the same answer.
             if time.monotonic() - self._seen_at > _SEEN_S:
                 with self._answers(missing="bucket"):
                     self._client.head_bucket(Bucket=self._bucket)
                 self._seen_at = time.monotonic()
             return None
-        return Entry(key, int(found["ContentLength"]), found["LastModified"])
+        return Entry(key, int(head["ContentLength"]), head["LastModified"])
 
     def check(self) -> None:
         client = self._connect(min(_CHECK_S, self._options.timeout_s), 1)
@@ -149,11 +148,11 @@ class S3Backend:
             )
 
     def write(self, key: str, source: Source) -> Entry | None:
-        found = self.find(key)
-        if found is not None:
+        entry = self.find(key)
+        if entry is not None:
             check_source(source)
             if is_stored(self, key, source):
-                return found
+                return entry
         self._write(key, source, _size(source))
         return None
 
@@ -171,13 +170,13 @@ class S3Backend:
         while True:
             before = position
             try:
-                found = self._get(key, position, etag)
-                if found is None:
+                response = self._get(key, position, etag)
+                if response is None:
                     return
-                end = position + int(found["ContentLength"])
-                # Adopting a file may change its ETag, and never its bytes.
-                etag = "" if key.startswith(FILES) else found["ETag"]
-                for chunk in found["Body"].iter_chunks(CHUNK_BYTES):
+                end = position + int(response["ContentLength"])
+                # Adopting a file may change its ETag, but never its bytes.
+                etag = "" if key.startswith(FILES) else response["ETag"]
+                for chunk in response["Body"].iter_chunks(CHUNK_BYTES):
                     position += len(chunk)
                     yield chunk
                 if position >= end:
@@ -193,18 +192,18 @@ class S3Backend:
                 time.sleep(min(0.1 * 2**failed, _LONGEST_WAIT_S))
 
     def _get(self, key: str, start: int, etag: str) -> dict[str, Any] | None:
-        """Open an object from byte `start` on; None at its end."""
+        """Open an object at byte `start`; return None at its end."""
         options = {"IfMatch": etag} if etag else {}
         with self._answers():
             try:
-                found: dict[str, Any] = self._client.get_object(
+                response: dict[str, Any] = self._client.get_object(
                     **self._named(key), Range=f"bytes={start}-", **options
                 )
             except ClientError as error:
                 if _code(error) not in _NO_RANGE:
                     raise
                 return None
-        return found
+        return response
 
     def remove(self, key: str) -> None:
         with self._answers():
@@ -214,10 +213,10 @@ class S3Backend:
         pages = self._client.get_paginator("list_objects_v2")
         with self._answers(missing="bucket"):
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-                for found in page.get("Contents", ()):
-                    key = found["Key"].removeprefix(self._prefix)
+                for item in page.get("Contents", ()):
+                    key = item["Key"].removeprefix(self._prefix)
                     if key.startswith((FILES, RECORDS)):
-                        yield Entry(key, int(found["Size"]), found["LastModified"])
+                        yield Entry(key, int(item["Size"]), item["LastModified"])
 
     def remove_unfinished(self, before: datetime, *, apply: bool) -> list[Entry]:
         removed = []
@@ -235,15 +234,15 @@ class S3Backend:
     def _write_parts(self, key: str, source: Source, size: int) -> None:
         start = source.file.tell()
         try:
-            self._send_parts(key, source, size, *self._resumed(key))
+            self._send_parts(key, source, size, *self._resume_upload(key))
         except _UploadGoneError:
-            # Another process wrote the same object by the same upload, or aborted it.
-            found = self.find(key)
-            if found is not None and found.size == size and is_stored(self, key, source):
+            # Another process completed or aborted the same upload.
+            entry = self.find(key)
+            if entry is not None and entry.size == size and is_stored(self, key, source):
                 return
             source.file.seek(start)
             try:
-                self._send_parts(key, source, size, self._begun(key), {}, True)
+                self._send_parts(key, source, size, self._begin_upload(key), {}, True)
             except _UploadGoneError as error:
                 self._refuse(error)
 
@@ -258,7 +257,7 @@ class S3Backend:
     ) -> None:
         """Send the parts that are not `done`, then complete the upload.
 
-        Only an upload that `is_new` is aborted, as another process may write to an earlier one.
+        Only an upload that `is_new` is aborted, because other processes may use an earlier one.
         """
         hashing, parts = Hashing(), []
         for number, data in enumerate(_parts(source, max(PART_BYTES, -(-size // MOST_PARTS))), 1):
@@ -285,14 +284,13 @@ class S3Backend:
                 **self._named(key), UploadId=upload, MultipartUpload={"Parts": parts}
             )
 
-    def _resumed(self, key: str) -> tuple[str, dict[tuple[int, int, str], str], bool]:
-        """Return an upload of the key, begun earlier or now; the ETags of its parts by number, size
-        and MD5; and whether it was begun now. A server whose ETags are no MD5 gets every part
-        again."""
-        begun = [each for each in self._uploads(key) if each["Key"] == self._prefix + key]
-        if not begun:
-            return self._begun(key), {}, True
-        upload = str(max(begun, key=lambda each: each["Initiated"])["UploadId"])
+    def _resume_upload(self, key: str) -> tuple[str, dict[tuple[int, int, str], str], bool]:
+        """Return an earlier or new upload of the key; the ETags of its parts by number, size and
+        MD5; and whether it is new. If a server's ETags are not MD5s, all parts are sent again."""
+        uploads = [each for each in self._uploads(key) if each["Key"] == self._prefix + key]
+        if not uploads:
+            return self._begin_upload(key), {}, True
+        upload = str(max(uploads, key=lambda each: each["Initiated"])["UploadId"])
         pages = self._client.get_paginator("list_parts")
         done = {}
         with self._answers(missing="upload"):
@@ -302,7 +300,7 @@ class S3Backend:
                     done[part["PartNumber"], part["Size"], etag.strip('"')] = etag
         return upload, done, False
 
-    def _begun(self, key: str) -> str:
+    def _begin_upload(self, key: str) -> str:
         with self._answers(missing="bucket"):
             return str(self._client.create_multipart_upload(**self._named(key))["UploadId"])
 
@@ -318,7 +316,7 @@ class S3Backend:
 
     @contextmanager
     def _answers(self, *, missing: str = "object") -> Iterator[None]:
-        """Turn what boto3 raises into FileNotFoundError and StoreUnavailable."""
+        """Convert exceptions of boto3 to FileNotFoundError and StoreUnavailable."""
         try:
             yield
         except ClientError as error:
@@ -331,21 +329,21 @@ class S3Backend:
             self._refuse(error)
 
     def _refuse(self, error: Exception) -> Never:
-        """Raise StoreUnavailable with what helps."""
+        """Raise StoreUnavailable with a hint for this error."""
         code = _code(error)
         if isinstance(error, NoCredentialsError | PartialCredentialsError) or code in _CREDENTIALS:
             raise StoreUnavailable(
                 f"The artifact store {self.url} refuses the credentials: {_first_line(error)}",
                 code="store_credentials",
-                hint="Correct ASSAY_STORE_ACCESS_KEY_ID and ASSAY_STORE_SECRET_ACCESS_KEY, or the "
-                "variables of AWS, or what the key may do.",
+                hint="Correct ASSAY_STORE_ACCESS_KEY_ID and ASSAY_STORE_SECRET_ACCESS_KEY, the AWS "
+                "variables, or the permissions of the key.",
                 retry_after=60,
             ) from error
         if code in _FULL:
             raise StoreUnavailable(
                 f"The artifact store {self.url} is full; nothing was stored.",
                 code="store_full",
-                hint="Enlarge it, then try again. `assay store gc` finds what nothing needs.",
+                hint="Enlarge it, then try again. `assay store gc` finds unneeded files.",
                 retry_after=60,
             ) from error
         if code in {"NoSuchBucket", "404"}:
@@ -357,7 +355,7 @@ class S3Backend:
             ) from error
         raise StoreUnavailable(
             f"The artifact store {self.url} does not answer: {_first_line(error)}",
-            hint="Check ASSAY_STORE_S3_ENDPOINT_URL and the way to it.",
+            hint="Check ASSAY_STORE_S3_ENDPOINT_URL and the network.",
             retry_after=5,
         ) from error
 
@@ -373,7 +371,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _md5(data: bytes) -> Any:
-    # S3's checksum in transit; the SHA-256 is what counts.
+    # S3's checksum in transit only; integrity is checked by the SHA-256.
     return hashlib.md5(data, usedforsecurity=False)
 
 
@@ -391,7 +389,7 @@ def _size(source: Source) -> int:
 
 
 def _parts(source: Source, size: int) -> Iterator[bytes]:
-    """Yield parts of exactly `size` bytes, the last one of fewer."""
+    """Yield parts of exactly `size` bytes; the last one may have fewer."""
     part = bytearray()
     for chunk in source_chunks(source):
         part += chunk

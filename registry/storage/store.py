@@ -1,7 +1,7 @@
 """The artifact store: files under their own SHA-256, in a folder or a bucket (`ASSAY_STORE_URL`).
 
-A version is its manifest, which lies in the store under the version's digest, and the files that
-it names. What is read is not trusted: whoever loads bytes hashes them.
+A version is its manifest, stored under the version's digest, and the files in the manifest. Stored
+bytes are not trusted: every process hashes the bytes that it loads.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from registry.storage.opening import open_backend
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
-# Small files that are moved at once, to or from a remote store.
+# Concurrent transfers of small files to or from a remote store.
 _AT_ONCE = 8
-# The lock between adopting a file that exists and removing what nothing needs.
+# Lock between the adoption of an existing file and garbage collection.
 ADOPTING = "store"
-# Garbage collection spares what is younger than a day.
+# Well below the day for which garbage collection spares new objects.
 _RECENT = timedelta(hours=1)
 _MEDIA_LINE = re.compile(rb"([0-9a-f]{64})\t.+\n")
-RESTORE = "Restore the artifact store, then try again. `assay store fsck` names what it lacks."
+RESTORE = "Restore the artifact store, then try again. `assay store fsck` lists missing files."
 
 
 def store_url() -> str:
@@ -66,12 +66,12 @@ def backend() -> Backend:
 
 @lru_cache(maxsize=4)
 def _backend(url: str, endpoint: str) -> Backend:
-    """A client is expensive to make; the settings of a process do not change, except in tests."""
+    """Return a cached backend: clients are expensive, and settings change only in tests."""
     return open_backend(url)
 
 
 def cache() -> Cache:
-    """Return the folder in which this machine keeps files of a remote store."""
+    """Return this machine's cache of a remote store."""
     folder = settings.STORE_CACHE_DIR or Path(settings.DATA_DIR) / "store-cache"
     return Cache(Path(folder), settings.STORE_CACHE_BYTES)
 
@@ -82,14 +82,14 @@ def address_of(digest: str) -> str:
 
 
 def quarantine_folder(intake_id: int) -> Path:
-    """Return the folder of one delivery. It is never a part of the store."""
+    """Return the folder of one delivery, which is never part of the store."""
     return Path(settings.DATA_DIR) / "quarantine" / str(intake_id)
 
 
 @contextmanager
 def incoming() -> Iterator[Path]:
-    """Make a folder for files that are about to be stored, on the store's file system if it has
-    one. It is removed afterward."""
+    """Create a temporary folder for files that will be stored, on the store's file system if it is
+    local. It is removed at the end."""
     within = backend().path(INCOMING) or cache().incoming()
     within.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=within, ignore_cleanup_errors=True) as folder:
@@ -97,10 +97,10 @@ def incoming() -> Iterator[Path]:
 
 
 def open_object(key: str) -> BinaryIO:
-    """Return an object opened for reading, from a local copy of a remote store.
+    """Return an object opened for reading; objects of a remote store come from the cache.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the object does not exist.
         StoreUnavailable: the store does not answer.
     """
     store = backend()
@@ -112,21 +112,21 @@ def open_object(key: str) -> BinaryIO:
 
 
 def file_open(sha256: str) -> BinaryIO:
-    """Return the file with this SHA-256 opened for reading; its bytes are not checked here.
+    """Return the file with this SHA-256, opened for reading, without checking its bytes.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the object does not exist.
         StoreUnavailable: the store does not answer.
     """
     return open_object(file_key(sha256))
 
 
 def file_bytes(sha256: str) -> bytes:
-    """Return the bytes with this SHA-256, which are checked.
+    """Return the bytes with this SHA-256 after checking them.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ManifestMismatch: the store has other bytes.
+        FileNotFoundError: the file does not exist.
+        ManifestMismatch: the stored file has different bytes.
         StoreUnavailable: the store does not answer.
     """
     for last in (False, True):
@@ -140,15 +140,15 @@ def file_bytes(sha256: str) -> bytes:
 
 
 def cache_forget(sha256: str) -> bool:
-    """Remove a damaged file from this machine's cache; return whether it was there."""
+    """Remove a damaged file from this machine's cache; return whether it existed."""
     return backend().path("") is None and cache().forget(file_key(sha256))
 
 
 def file_put(path: Path, sha256: str) -> None:
-    """Move a file with this SHA-256 into the store, if it is not there yet.
+    """Move a file with this SHA-256 into the store, unless it is already there.
 
     Raises:
-        ManifestMismatch: it has other bytes.
+        ManifestMismatch: the file has a different SHA-256.
         StoreUnavailable: the store does not answer, or is full.
     """
     with path.open("rb") as file:
@@ -156,7 +156,7 @@ def file_put(path: Path, sha256: str) -> None:
 
 
 def files_put(paths: Mapping[str, Path]) -> None:
-    """Move in files by their SHA-256; several at once into a remote store. Raises as `file_put`."""
+    """Move files, by SHA-256, into the store; several at once if remote. Raises as `file_put`."""
     store = backend()
 
     def put(item: tuple[str, Path]) -> Entry | None:
@@ -164,16 +164,16 @@ def files_put(paths: Mapping[str, Path]) -> None:
         with path.open("rb") as file:
             return store.write(file_key(sha256), Source(file, path.name, sha256=sha256, path=path))
 
-    for (sha256, path), found in _several(put, paths.items()):
-        # Not in the threads: they have no connection to the database.
-        if found is not None and _is_old(found) and not _keep(found):
+    for (sha256, path), entry in _several(put, paths.items()):
+        # Not in the threads, which have no database connection.
+        if entry is not None and _is_old(entry) and not _touch(entry):
             file_put(path, sha256)
 
 
 def files_fetch(sha256s: Iterable[str]) -> None:
-    """Bring files of a remote store to this machine, several at once; reading them is then fast.
+    """Fetch files of a remote store to this machine, several at once, to make reading them fast.
 
-    Files that are missing or damaged are left to whoever reads them.
+    Missing and damaged files are ignored; reading them later raises the error.
 
     Raises:
         StoreUnavailable: the store does not answer.
@@ -190,17 +190,17 @@ def files_fetch(sha256s: Iterable[str]) -> None:
 
 
 def _several(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
-    """Do the work of a remote store in a few threads, that of a local one in turn."""
+    """Yield items with results: in a few threads for a remote store, in turn for a local one."""
     if backend().path("") is not None:
         for item in items:
             yield item, work(item)
         return
-    listed = list(items)
+    queue = list(items)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="assay-store") as threads:
-        # Each in the context of the caller, who may watch how fast files arrive.
-        futures = [threads.submit(copy_context().run, work, item) for item in listed]
+        # Each runs in the context of the caller, who may watch the progress.
+        futures = [threads.submit(copy_context().run, work, item) for item in queue]
         try:
-            for item, future in zip(listed, futures, strict=True):
+            for item, future in zip(queue, futures, strict=True):
                 yield item, future.result()
         finally:
             for future in futures:
@@ -208,7 +208,7 @@ def _several(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]
 
 
 def media_list_put(path: Path, dataset_digest: str) -> None:
-    """Move in the list of the media that a dataset version's rows name."""
+    """Store the list of the media in a dataset version's rows."""
     with path.open("rb") as file:
         _write(
             record_key("media-lists", dataset_digest, ".tsv"), Source(file, path.name, path=path)
@@ -217,15 +217,15 @@ def media_list_put(path: Path, dataset_digest: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class MediaList:
-    """SHA-256 of a stored list, and the SHA-256s of the files that it names; None if a line is
-    malformed, or names a file a second time."""
+    """SHA-256 of a stored media list, and the SHA-256s of its files: `names`, None if a line is
+    malformed or repeats a file."""
 
     sha256: str
     names: set[str] | None
 
 
 def media_list_read(dataset_digest: str, *, fresh: bool = False) -> MediaList:
-    """Read the whole list of the media of a dataset version; `fresh`: not from the cache.
+    """Return the media list of a dataset version; `fresh` bypasses the cache.
 
     Raises as `file_open`.
     """
@@ -234,36 +234,36 @@ def media_list_read(dataset_digest: str, *, fresh: bool = False) -> MediaList:
         cache().forget(key)
     names, lines = set(), 0
     with open_object(key) as listing:
-        # A line is short; a damaged list may be one long line.
+        # Bounded, because a damaged list may be one long line.
         while line := listing.readline(CHUNK_BYTES):
             hashing.update(line)
             lines += 1
-            if found := _MEDIA_LINE.fullmatch(line):
-                names.add(found[1].decode())
+            if match := _MEDIA_LINE.fullmatch(line):
+                names.add(match[1].decode())
     return MediaList(hashing.sha256, names if len(names) == lines else None)
 
 
 def media_list_remove(dataset_digest: str) -> None:
-    """Remove a damaged list, so that a right one can take its place."""
+    """Remove a damaged media list, so that an intact one can replace it."""
     key = record_key("media-lists", dataset_digest, ".tsv")
     backend().remove(key)
     cache().forget(key)
 
 
 def media_list_open(dataset_digest: str) -> io.TextIOWrapper:
-    """Return the list of the media of a dataset version. Raises as `file_open`."""
+    """Return a dataset version's media list, opened for reading. Raises as `file_open`."""
     key = record_key("media-lists", dataset_digest, ".tsv")
     return io.TextIOWrapper(open_object(key), encoding="utf-8")
 
 
 def preview_key(sha256: str, *, mask: bool = False) -> str:
-    """Return the key of a small JPEG of an image, or of a small PNG of a mask in colors. Media of a
-    dataset's first rows have them."""
+    """Return the key of the small JPEG of an image, or of the small PNG of a mask in colors. They
+    exist for the media in a dataset's first rows."""
     return record_key("previews", sha256, ".mask.png" if mask else ".jpg")
 
 
 def preview_put(path: Path, key: str) -> None:
-    """Move in a preview."""
+    """Store a preview."""
     with path.open("rb") as file:
         _write(key, Source(file, path.name, path=path))
 
@@ -275,17 +275,17 @@ def preview_bytes(sha256: str, *, mask: bool = False) -> bytes:
 
 
 def has_version(digest: str) -> bool:
-    """Return whether the store has the version with this digest: its manifest, which is stored
+    """Return whether the store has the version with this digest, by its manifest, which is stored
     after its files."""
     return backend().find(file_key(digest)) is not None
 
 
 def adopt(folder: Path, manifest: Manifest) -> None:
-    """Copy the files of `folder` into the store, then their manifest. Nothing is stored twice, and
-    damaged files of the store are replaced.
+    """Copy the files of `folder` into the store, then their manifest. Intact files in the store are
+    kept, and damaged ones are replaced.
 
     Raises:
-        ManifestMismatch: `folder` is not what the manifest says.
+        ManifestMismatch: `folder` does not match the manifest.
         FilesUnreadable: a file of `folder` is missing or cannot be read.
         StoreUnavailable: the store does not answer, or is full.
     """
@@ -304,15 +304,15 @@ def adopt(folder: Path, manifest: Manifest) -> None:
 
 
 def copy_version(manifest: Manifest, target: Path) -> None:
-    """Copy a version's files to the new folder `target`, hashing the very bytes that are written.
+    """Copy a version's files to the new folder `target`, and check the hash of the written bytes.
 
     Raises:
         ManifestMismatch: names the first file that is different.
         FilesUnreadable: names the first file that is missing or cannot be read.
         StoreUnavailable: the store does not answer.
-        OSError: `target` exists, or has no room.
+        OSError: `target` exists, or its disk is full.
     """
-    # Shards of a large model come at once, where the cache has room for all of them.
+    # Fetch all shards of a large model at once if the cache has room for them.
     if manifest.size_bytes <= settings.STORE_CACHE_BYTES // 2:
         files_fetch(file.sha256 for file in manifest.files)
     copy_files(_copy, target, manifest)
@@ -325,49 +325,49 @@ def verify_version(manifest: Manifest) -> None:
 
 
 def version_file(manifest: Manifest, path: str, *, most: int | None = None) -> bytes:
-    """Return one file of a version, which is checked.
+    """Return one file of a version after checking it.
 
     Raises:
-        ManifestMismatch: the manifest does not name it, it is larger than `most` bytes, or the
-            stored file is different.
-        FilesUnreadable: it is missing or cannot be read.
+        ManifestMismatch: the manifest does not name the file, it is larger than `most` bytes, or
+            the stored file is different.
+        FilesUnreadable: the file is missing or cannot be read.
         StoreUnavailable: the store does not answer.
     """
-    named = next((file for file in manifest.files if file.path == path), None)
-    if named is None or (most is not None and named.size > most):
+    entry = next((file for file in manifest.files if file.path == path), None)
+    if entry is None or (most is not None and entry.size > most):
         raise ManifestMismatch(f"The version has no {path} that can be read.", path=path)
     data = io.BytesIO()
-    _copy(named, data)
+    _copy(entry, data)
     return data.getvalue()
 
 
 def _write(key: str, source: Source) -> None:
     start = source.file.tell()
-    found = backend().write(key, source)
-    if found is not None and _is_old(found) and not _keep(found):
+    entry = backend().write(key, source)
+    if entry is not None and _is_old(entry) and not _touch(entry):
         source.file.seek(start)
         backend().write(key, source)
 
 
-def _is_old(found: Entry) -> bool:
-    return found.modified < datetime.now(UTC) - _RECENT
+def _is_old(entry: Entry) -> bool:
+    return entry.modified < datetime.now(UTC) - _RECENT
 
 
-def _keep(found: Entry) -> bool:
-    """Make an object recent, so that garbage collection does not remove it before a row names it;
-    return whether it is still there."""
+def _touch(entry: Entry) -> bool:
+    """Set an object's time to now, so that garbage collection does not remove it before a database
+    row names it; return whether it still exists."""
     with transaction.atomic():
         lock_shared(ADOPTING)
-        if backend().find(found.key) is None:
+        if backend().find(entry.key) is None:
             return False
-        backend().touch(found.key)
+        backend().touch(entry.key)
         return True
 
 
 def _copy(file: ManifestFile, target: BinaryIO | None = None) -> None:
-    """Hash a stored file while writing it to `target`. Raises as `copy_version`.
+    """Check a stored file's hash while writing it to `target`. Raises as `copy_version`.
 
-    A disk may damage a file of the cache; it is fetched again, once.
+    A file that the disk damaged in the cache is fetched again, once.
     """
     start = 0 if target is None else target.tell()
     try:
@@ -383,7 +383,7 @@ def _copy(file: ManifestFile, target: BinaryIO | None = None) -> None:
 
 
 def _chunks(file: ManifestFile) -> Iterator[bytes]:
-    # Nothing but reading happens in here, so a copy that finds no room is told as what it is.
+    # Only reading is inside the `try`, so that a full disk of the target raises its own error.
     try:
         with file_open(file.sha256) as opened:
             while chunk := opened.read(CHUNK_BYTES):

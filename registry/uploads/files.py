@@ -1,4 +1,4 @@
-"""The bytes of uploads: one file each, in quarantine, under the upload's id and never its name."""
+"""Bytes of uploads: one file each, in quarantine, under the upload's ID, never its name."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ ORPHAN_AGE_S = 3600.0
 
 
 def folder() -> Path:
-    """Below quarantine, so that nothing loads from it and MLflow does not serve it."""
+    """Return the folder of all uploads, in quarantine, so that MLflow cannot serve it."""
     return Path(settings.DATA_DIR) / "quarantine" / ".uploads"
 
 
 def upload_file(upload_id: UUID) -> Path:
-    """The file of one upload, whether it exists or not."""
+    """Return the path of one upload's file, which may not exist."""
     return folder() / str(upload_id)
 
 
 def write_at(upload_id: UUID, offset: int, data: bytes) -> None:
-    """Write `data` at `offset`, and cut off what an interrupted request left behind it.
+    """Write `data` at `offset`, and cut off later bytes of an interrupted request.
 
-    The caller holds the upload's row and stores the new offset; bytes beyond a stored offset
-    count for nothing.
+    The caller locks the upload's row and stores the new offset; bytes beyond the stored offset are
+    ignored.
     """
     folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-    # No truncation on opening: what is there counts up to `offset`.
+    # Open without truncation, to keep the bytes up to `offset`.
     handle = os.open(upload_file(upload_id), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.seek(offset)
@@ -44,7 +44,7 @@ def write_at(upload_id: UUID, offset: int, data: bytes) -> None:
 
 
 def stored_size(upload_id: UUID) -> int:
-    """Bytes of the file; 0 where there is none."""
+    """Return the size of the file in bytes; 0 if it does not exist."""
     try:
         return upload_file(upload_id).stat().st_size
     except FileNotFoundError:
@@ -52,32 +52,32 @@ def stored_size(upload_id: UUID) -> int:
 
 
 def chunks(upload_id: UUID) -> Iterator[bytes]:
-    """The file's bytes, in order."""
+    """Yield the file's bytes, in order."""
     with upload_file(upload_id).open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk
 
 
 def digest(upload_id: UUID) -> str:
-    """SHA-256 of the whole file, hexadecimal."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of the whole file in hexadecimal."""
+    hashing = hashlib.sha256()
     for chunk in chunks(upload_id):
-        found.update(chunk)
-    return found.hexdigest()
+        hashing.update(chunk)
+    return hashing.hexdigest()
 
 
 def discard(upload_id: UUID) -> None:
-    """Delete the file, if there is one."""
+    """Delete the file, if it exists."""
     upload_file(upload_id).unlink(missing_ok=True)
 
 
-def orphans(known: Collection[str]) -> list[Path]:
-    """Files of no upload in `known` that were not written to for an hour."""
+def orphans(names: Collection[str]) -> list[Path]:
+    """Return the files without an upload in `names` that were not written to for an hour."""
     if not folder().is_dir():
         return []
     oldest = time.time() - ORPHAN_AGE_S
     return [
         path
         for path in folder().iterdir()
-        if path.name not in known and path.stat().st_mtime < oldest
+        if path.name not in names and path.stat().st_mtime < oldest
     ]

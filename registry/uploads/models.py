@@ -1,4 +1,4 @@
-"""Files that arrive in parts, before intake or a dataset takes them."""
+"""Files uploaded in parts, before an intake or a dataset uses them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class UploadKind(models.TextChoices):
 
 
 class Upload(models.Model):
-    """One file of which `received` of `size` bytes lie in quarantine under `id`.
+    """One file in quarantine under `id`, with `received` of `size` bytes.
 
-    `sha256` is what its owner stated; from the last byte on, when `completed_at` is set, what was
-    computed. The row goes when the file is used, discarded or expired; the audit log keeps that.
+    `sha256` is the owner's claim, and after the last byte, when `completed_at` is set, the computed
+    value. The row is deleted when the file is used, discarded or expired; the audit log records it.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

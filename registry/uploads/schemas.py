@@ -1,4 +1,4 @@
-"""Input about uploads."""
+"""Input schemas of uploads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from registry.uploads.models import UploadKind
 
 
 class NewUpload(Schema):
-    """A file that will be sent for `target`: a model (intake) or a dataset, by its name.
-    `sha256` of the whole file is verified with the last byte.
+    """A file to upload for `target`, the name of a model (intake) or dataset. The `sha256` of the
+    whole file is verified after the last byte.
     """
 
     kind: Choice[UploadKind]

@@ -1,4 +1,4 @@
-"""Reading uploads: each is its owner's alone."""
+"""Queries for uploads; only its owner may see an upload."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from governance.policy.engine import scope_allows
 from governance.principals import Principal
 from registry.uploads.models import Upload, UploadKind
 
-# Allowed to do with a department's models or data before a file is uploaded for them.
+# Permission in a department that an upload requires, by kind.
 UPLOADING = {UploadKind.INTAKE: Action.INTAKE_CREATE, UploadKind.DATASET: Action.DATASET_CREATE}
 
 
 def uploads_of(actor: Principal) -> QuerySet[Upload]:
-    """The actor's own uploads that have not expired, whatever else they may see; by an access
-    token, those of the kinds that its scopes let it upload."""
+    """Return the actor's own unexpired uploads, but not those of other people; with an access
+    token, only the kinds that its scopes allow."""
     rows = Upload.objects.select_related("department")
     if actor.person_id is None:
         return rows.none()
@@ -28,15 +28,15 @@ def uploads_of(actor: Principal) -> QuerySet[Upload]:
 
 
 def upload_get(*, actor: Principal, id: UUID) -> Upload:  # noqa: A002
-    """Raises NotFound when there is none, it is someone else's, or it has expired."""
-    found = uploads_of(actor).filter(pk=id).first()
-    if found is None:
+    """Return an upload. Raises NotFound if it does not exist, is someone else's, or has expired."""
+    upload = uploads_of(actor).filter(pk=id).first()
+    if upload is None:
         raise not_found(id)
-    return found
+    return upload
 
 
 def not_found(upload_id: UUID) -> NotFound:
-    """The refusal, the same whether the upload is gone, expired, or never was the actor's."""
+    """Return the error, the same for a missing, an expired, and another person's upload."""
     return NotFound(
         f"There is no upload {upload_id} of yours.",
         hint="An upload expires; create it again. List yours with GET /api/v1/uploads.",

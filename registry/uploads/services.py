@@ -1,4 +1,4 @@
-"""Receiving a file in parts: create, append, discard, use, and tidy what expired."""
+"""Services for uploads in parts: create, append, discard, use, and delete expired ones."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from registry.uploads.models import Upload, UploadKind
 from registry.uploads.selectors import UPLOADING, not_found, uploads_of
 from registry.validation import checked_choice, checked_filename
 
-# Of one person. An intake takes at most 512 files.
+# Maximum open uploads of one person; an intake accepts at most 512 files.
 OPEN_MAX = 512
-# However often it is written to, an upload ends after this.
+# Maximum age of an upload, even if it is still written to.
 LONGEST = timedelta(days=7)
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class ChecksumMismatch(DomainError):
-    """Bytes that are not those of the stated checksum (460, as the tus protocol has it)."""
+    """Bytes do not match their checksum (460, as in the tus protocol)."""
 
     code = "checksum_mismatch"
     status = 460
@@ -43,7 +43,7 @@ class ChecksumMismatch(DomainError):
 
 
 def upload_limit_of(kind: str) -> int:
-    """Largest size of a file of this kind, and of all files of one person's intake."""
+    """Return the maximum size of a file of this kind, and of all files of one person's intake."""
     limit: int = (
         settings.INTAKE_MAX_BYTES if kind == UploadKind.INTAKE else settings.DATASET_MAX_BYTES
     )
@@ -59,13 +59,13 @@ def upload_create(
     size: int,
     sha256: str = "",
 ) -> Upload:
-    """Announce a file; its bytes follow in parts. Its size is reserved until it expires.
+    """Create an upload, whose bytes follow in parts. Its size is reserved until it expires.
 
     Raises:
-        InvalidInput: a malformed field.
-        NotFound, NotPermitted: the policy refuses, or the actor is no person.
+        InvalidInput: a field is malformed.
+        NotFound, NotPermitted: the policy denies it, or the actor is not a person.
         TooLarge: over the limit of its kind.
-        Unavailable: unfinished uploads of everyone fill the space that is set aside for them.
+        Unavailable: all unfinished uploads together fill the space reserved for uploads.
         WrongState: the person has too many unfinished uploads, or too many bytes in them.
     """
     checked_choice(kind, list(UploadKind.values), field="kind")
@@ -113,12 +113,12 @@ def upload_create(
 
 @lifted()
 def _check_room(person_id: int, kind: str, size: int) -> None:
-    # One at a time: what is promised to all uploads together is counted under it.
+    # Serialized, because it sums the reserved sizes of all uploads.
     lock("uploads")
     mine = Upload.objects.filter(owner_id=person_id)
     if mine.count() >= OPEN_MAX:
         raise WrongState(
-            f"You have {OPEN_MAX} unfinished uploads; another was not created.",
+            f"You have {OPEN_MAX} unfinished uploads, which is the maximum.",
             code="too_many_uploads",
             hint="Finish or discard some, or wait until they expire.",
         )
@@ -132,7 +132,7 @@ def _check_room(person_id: int, kind: str, size: int) -> None:
     every = Upload.objects.aggregate(total=Sum("size"))["total"] or 0
     if every + size > settings.UPLOAD_TOTAL_BYTES:
         raise Unavailable(
-            "Unfinished uploads fill the space that is set aside for them.",
+            "Unfinished uploads fill the space reserved for them.",
             hint="Try again later. ASSAY_UPLOAD_TOTAL_BYTES sets the space.",
         )
 
@@ -145,18 +145,18 @@ def upload_append(
     data: bytes,
     sha256: bytes | None = None,
 ) -> Upload:
-    """Write the next bytes; with the last ones the whole is hashed and the upload is complete.
+    """Write the next bytes; the last bytes complete the upload after a check of its hash.
 
-    `sha256` is that of `data`. Two requests at once wait for each other; the later one then has a
-    wrong offset.
+    `sha256` is the digest of `data`. Concurrent requests wait for each other; the later one then
+    has a wrong offset.
 
     Raises:
-        ChecksumMismatch: `data`, or with the last bytes the whole, is not what its SHA-256 says;
-            `data` is not stored.
+        ChecksumMismatch: `data`, or at the end the whole file, does not match its SHA-256; `data`
+            is not stored.
         NotFound: the actor has no such upload.
-        NotPermitted: they may not upload such files any more.
-        TooLarge: more bytes than were announced.
-        WrongState: another offset, or it is complete.
+        NotPermitted: the actor may no longer upload such files.
+        TooLarge: more bytes than announced.
+        WrongState: the offset is wrong, or the upload is complete.
     """
     with transaction.atomic():
         upload = _locked(actor, upload_id)
@@ -166,26 +166,24 @@ def upload_append(
             resource=department_resource(upload.kind, upload.department),
         )
         if upload.completed_at is not None:
-            raise WrongState(
-                f"Upload {upload.pk} is complete; it takes no more bytes.", code="upload_complete"
-            )
+            raise WrongState(f"Upload {upload.pk} is already complete.", code="upload_complete")
         if offset != upload.received:
             raise WrongState(
                 f"Upload {upload.pk} continues at byte {upload.received}, not at {offset}.",
                 code="offset_mismatch",
-                hint="Ask for the offset with HEAD, and continue there.",
+                hint="Request the offset with HEAD, and continue there.",
             )
         if offset + len(data) > upload.size:
             raise TooLarge(
-                f"Upload {upload.pk} was announced with {upload.size} bytes; these are more."
+                f"Upload {upload.pk} was announced with {upload.size} bytes; these are too many."
             )
         if sha256 is not None and hashlib.sha256(data).digest() != sha256:
             raise ChecksumMismatch(
-                "The bytes are not those of the stated checksum; none was stored.",
+                "The bytes do not match the checksum; nothing was stored.",
                 hint="Send them again.",
             )
         if files.stored_size(upload.pk) < offset:
-            # The disk lost what the row promised; only the owner has the bytes.
+            # The disk lost bytes that the row counts; only the owner can send them again.
             upload.received = 0
             upload.save(update_fields=["received"])
             return upload
@@ -195,11 +193,11 @@ def upload_append(
         upload.expires_at = min(
             now + timedelta(hours=settings.UPLOAD_HOURS), upload.created_at + LONGEST
         )
-        whole = upload.received == upload.size
-        if whole:
+        complete = upload.received == upload.size
+        if complete:
             _complete(upload)
         upload.save()
-        if whole:
+        if complete:
             audit_record(
                 actor=actor,
                 action="upload:complete",
@@ -212,18 +210,18 @@ def upload_append(
 
 
 def _complete(upload: Upload) -> None:
-    found = files.digest(upload.pk)
-    if upload.sha256 and found != upload.sha256:
-        # Else each attempt at the last byte would read the whole again. The row is rolled back, and
-        # the next part finds nothing and begins at 0.
+    sha256 = files.digest(upload.pk)
+    if upload.sha256 and sha256 != upload.sha256:
+        # Otherwise each retry of the last part would read the whole file again. The row is rolled
+        # back; the next part then finds no file and begins at 0.
         files.discard(upload.pk)
         raise ChecksumMismatch(
-            f"Upload {upload.pk} has the SHA-256 {found}, not {upload.sha256}.",
-            # Not that of a part, which clients send again.
+            f"Upload {upload.pk} has the SHA-256 {sha256}, not {upload.sha256}.",
+            # A different code than for a part, because clients retry parts.
             code="file_checksum_mismatch",
             hint="The file changed while it was uploaded. Its bytes are deleted; begin again.",
         )
-    upload.sha256 = found
+    upload.sha256 = sha256
     upload.completed_at = timezone.now()
 
 
@@ -247,7 +245,7 @@ def upload_discard(*, actor: Principal, upload_id: UUID) -> None:
 
 @dataclass(slots=True)
 class UploadedPart:
-    """A complete upload, as intake and datasets take files."""
+    """A complete upload in the form of an uploaded file, for intake and datasets."""
 
     name: str | None
     size: int | None
@@ -260,7 +258,7 @@ class UploadedPart:
 def upload_file_of(
     *, actor: Principal, kind: str, department: Department, upload_id: UUID
 ) -> UploadedPart:
-    """A complete upload, to read before `uploads_use` takes it out. Raises as that."""
+    """Return a complete upload, for reading before `uploads_use`. Raises as `uploads_use`."""
     with transaction.atomic():
         upload = _usable(actor, kind, department, upload_id)
     return UploadedPart(upload.filename, upload.size, upload.pk)
@@ -269,20 +267,20 @@ def upload_file_of(
 def uploads_use(
     *, actor: Principal, kind: str, department: Department, upload_ids: Sequence[UUID]
 ) -> list[UploadedPart]:
-    """Take complete uploads out, in this order, for the caller's transaction: when that commits,
-    they are gone; when it does not, they are as before.
+    """Return complete uploads, in this order, and delete them when the caller's transaction
+    commits.
 
     Raises:
         InvalidInput: an upload is named twice, or is of another kind or department.
         NotFound: the actor has no such upload.
-        WrongState: one is not complete.
+        WrongState: an upload is not complete.
     """
     if len(set(upload_ids)) != len(upload_ids):
         raise InvalidInput("An upload is named twice.", fields={"uploads": ["Each one once."]})
-    found = []
+    parts = []
     for upload_id in upload_ids:
         upload = _usable(actor, kind, department, upload_id)
-        found.append(UploadedPart(upload.filename, upload.size, upload.pk))
+        parts.append(UploadedPart(upload.filename, upload.size, upload.pk))
         audit_record(
             actor=actor,
             action="upload:use",
@@ -291,7 +289,7 @@ def uploads_use(
             data={"kind": kind, "sha256": upload.sha256},
         )
         _remove(upload)
-    return found
+    return parts
 
 
 def _usable(actor: Principal, kind: str, department: Department, upload_id: UUID) -> Upload:
@@ -311,7 +309,7 @@ def _usable(actor: Principal, kind: str, department: Department, upload_id: UUID
 
 
 def uploads_expire_due() -> int:
-    """Delete expired uploads, and files of no upload; returns how many. For the controller."""
+    """Delete expired uploads, and files without one; return the number. For the controller."""
     controller = service_principal("controller")
     removed = 0
     for upload_id in Upload.objects.filter(expires_at__lte=timezone.now()).values_list(
@@ -335,15 +333,15 @@ def uploads_expire_due() -> int:
             )
             _remove(upload)
             removed += 1
-    known = {str(pk) for pk in Upload.objects.values_list("pk", flat=True)}
-    for path in files.orphans(known):
+    names = {str(pk) for pk in Upload.objects.values_list("pk", flat=True)}
+    for path in files.orphans(names):
         path.unlink(missing_ok=True)
         removed += 1
     return removed
 
 
 def upload_subject(upload: Upload) -> Subject:
-    """Without its name, which a person chose."""
+    """Return the upload as a subject of audit events, without the file name that a person chose."""
     return Subject(type="upload", id=str(upload.pk), name=f"upload {upload.pk}")
 
 

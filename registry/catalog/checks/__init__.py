@@ -1,1 +1,1 @@
-"""Checks of a task's declaration: each field, and the sample and examples that it brings."""
+"""Checks of a task's declaration: its fields, its sample and its examples."""

@@ -1,4 +1,4 @@
-"""Checks of every field of a `Task`. Pure: nothing is imported by name, no file is read."""
+"""Checks of every field of a `Task`. Pure: they import no dotted names and read no files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from registry.catalog.inputs import Inputs, Options
 _NAMES = "1 to 40 lowercase letters, digits and hyphens"
 _METRIC = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _MODALITY = re.compile(r"[a-z][a-z-]{0,19}")
-# `timm.resnet18` is a class of a library.
+# A class of a library may be dotted, such as `timm.resnet18`.
 _CLASS = re.compile(r"[A-Za-z_][\w.]{0,99}", re.ASCII)
 _COMPONENT = re.compile(r"[A-Za-z_]\w{0,99}\.[A-Za-z_]\w{0,99}", re.ASCII)
 _PATH = re.compile(r"(?:/[a-z0-9][a-z0-9._-]{0,59}){2,8}")
@@ -50,25 +50,23 @@ MAKES = ("full", "adapter")
 
 
 def declaration_faults(task: Any) -> list[Fault]:
-    """Return everything that is wrong with a declaration. Runs code of the plug-in."""
+    """Return all faults of a declaration. Runs code of the plug-in."""
     if not isinstance(task, Task):
         return [
-            Fault(
-                "entry point", f"{check.shown(task)} is no Task.", "Name a `Task` of the catalog."
-            )
+            Fault("entry point", f"{check.shown(task)} is not a Task.", "Name a catalog `Task`.")
         ]
-    # Other fields depend on it.
+    # The interface determines the meaning of all other fields.
     if mismatch := list(check.guarded("interface", _INTERFACE, lambda: _interface(task))):
         return mismatch
     fix = "Use the types that the reference of declarations names."
     parts = (_task, _endpoints, _rows, _recipes, _evaluation, _playground)
-    found = [
+    faults = [
         fault
         for part in parts
         for fault in check.guarded(part.__name__.strip("_"), fix, lambda part=part: part(task))  # type: ignore[misc]
     ]
-    # Sample and examples say nothing about a declaration whose fields are wrong.
-    return found or list(trial_faults(task))
+    # With faulty fields, a trial of sample and examples would only add misleading faults.
+    return faults or list(trial_faults(task))
 
 
 def _interface(task: Task) -> Iterator[Fault]:
@@ -98,7 +96,7 @@ def _task(task: Task) -> Iterator[Fault]:
     yield from check.member_faults("unit", task.unit, Unit)
     if task.engine not in (BATCH, GENERATION):
         yield Fault(
-            "engine", f"{check.shown(task.engine)} is no engine.", "Use BATCH or GENERATION."
+            "engine", f"{check.shown(task.engine)} is not an engine.", "Use BATCH or GENERATION."
         )
     elif task.engine == BATCH and not task.runner:
         yield Fault(
@@ -154,10 +152,10 @@ def _endpoints(task: Task) -> Iterator[Fault]:
 
 
 def _described(where: str, schema: Any) -> Iterator[Fault]:
-    """Yield a fault unless the API's description can state the schema of a body."""
+    """Yield a fault unless the API's OpenAPI description can contain the schema of a body."""
     if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
         yield Fault(
-            where, f"{check.shown(schema)} is no pydantic model.", "Derive it from `Strict`."
+            where, f"{check.shown(schema)} is not a pydantic model.", "Derive it from `Strict`."
         )
         return
     yield from check.guarded(
@@ -191,7 +189,7 @@ def _recipes(task: Task) -> Iterator[Fault]:
         yield from check.member_faults(f"{where}.distributed", recipe.distributed, bool)
         if recipe.makes not in MAKES:
             yield Fault(
-                f"{where}.makes", f"{check.shown(recipe.makes)} is no kind of version.",
+                f"{where}.makes", f"{check.shown(recipe.makes)} is not a kind of version.",
                 f"Use {' or '.join(MAKES)}.",
             )  # fmt: skip
         elif recipe.makes == "adapter" and task.engine == BATCH:
@@ -200,13 +198,13 @@ def _recipes(task: Task) -> Iterator[Fault]:
             )  # fmt: skip
         if recipe.row_kind not in kinds:
             yield Fault(
-                f"{where}.row_kind", f"{check.shown(recipe.row_kind)} is no kind of its rows.",
+                f"{where}.row_kind", f"{check.shown(recipe.row_kind)} is not a kind of its rows.",
                 "Name one of `other_rows`, or leave it empty.",
             )  # fmt: skip
         if not (isinstance(recipe.bases, frozenset) and all(map(_is_name, recipe.bases))):
             yield Fault(
                 f"{where}.bases",
-                f"{check.shown(recipe.bases)} are no tasks.",
+                f"{check.shown(recipe.bases)} are not tasks.",
                 "Use a frozenset of names.",
             )
         place = f"{where}.hyperparameters"
@@ -233,7 +231,7 @@ def _evaluation(task: Task) -> Iterator[Fault]:
     )
     if evaluation.judge and not _is_name(evaluation.judge):
         yield Fault(
-            "evaluation.judge", f"{check.shown(evaluation.judge)} is no task.", "Name a task."
+            "evaluation.judge", f"{check.shown(evaluation.judge)} is not a task.", "Name a task."
         )
     yield from check.members_faults("evaluation.metrics", evaluation.metrics, Metric)
     yield from check.repeated_faults(
@@ -252,7 +250,7 @@ def _evaluation(task: Task) -> Iterator[Fault]:
     if evaluation.primary_metric not in {each.name for each in evaluation.metrics}:
         yield Fault(
             "evaluation.primary_metric",
-            f"{check.shown(evaluation.primary_metric)} is none of its metrics.",
+            f"{check.shown(evaluation.primary_metric)} is not one of its metrics.",
             "Name one of `metrics`.",
         )
 
@@ -266,7 +264,7 @@ def _playground(task: Task) -> Iterator[Fault]:
         if not isinstance(playground.body, Mapping):
             yield Fault(
                 "playground.body",
-                f"{check.shown(playground.body)} is no object.",
+                f"{check.shown(playground.body)} is not an object.",
                 "Use a dict, or None.",
             )
         text = json.dumps(playground.body)
@@ -278,10 +276,10 @@ def _playground(task: Task) -> Iterator[Fault]:
     paths = {each.path_to("{model}") for each in task.endpoints}
     if playground.path and playground.path not in paths:
         yield Fault(
-            "playground.path", f"{check.shown(playground.path)} is no endpoint of the task.",
+            "playground.path", f"{check.shown(playground.path)} is not an endpoint of the task.",
             f"Use {', '.join(sorted(paths))}, or leave it empty.",
         )  # fmt: skip
     for name, value in (("text", playground.text), ("lines_label", playground.lines_label)):
         if not isinstance(value, str):
-            yield Fault(f"playground.{name}", f"{check.shown(value)} is no text.", "Use a str.")
+            yield Fault(f"playground.{name}", f"{check.shown(value)} is not text.", "Use a str.")
     yield from check.members_faults("playground.lines", playground.lines, str, may_be_empty=True)

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-# The column of models and datasets takes as many characters.
+# At most 40 characters, like the database columns of models and datasets.
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 METHOD = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,38}[a-z0-9])?")
 DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 TITLE_MAX, SENTENCE_MAX = 80, 400
-# Of a message that a plug-in's own code raises.
+# Maximum length of an exception's text from a plug-in's code.
 RAISED_MAX = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with a task: the field, what is wrong, and how to fix it."""
+    """One fault of a task: the field (`where`), a sentence (`what`), and how to fix it."""
 
     where: str
     what: str
@@ -31,7 +31,7 @@ class Fault:
 
 
 def raised(error: BaseException) -> str:
-    """Return an exception in one bounded line; its own text may raise, too."""
+    """Return an exception as one line of bounded length, even if its `__str__` raises."""
     try:
         text = f"{type(error).__name__}: {error}"
     except BaseException:
@@ -40,22 +40,22 @@ def raised(error: BaseException) -> str:
 
 
 def guarded(where: str, fix: str, check: Callable[[], Iterable[Fault]]) -> Iterator[Fault]:
-    """Yield the faults that `check` finds. An exception of the plug-in's code is one, unless a
-    fault before it is the likely cause.
+    """Yield the faults that `check` finds. An exception of the plug-in's code is a fault too,
+    unless an earlier fault is its likely cause.
 
-    Everything is caught: such code can also raise `SystemExit`.
+    Catches every exception, because plug-in code can also raise `SystemExit`.
     """
-    found: list[Fault] = []
+    faults: list[Fault] = []
     try:
         for fault in check():
-            found.append(fault)  # noqa: PERF402 (one by one: those before an exception are kept)
+            faults.append(fault)  # noqa: PERF402 (one by one: those before an exception are kept)
     except BaseException as error:
-        found = found or [Fault(where, f"It raised {raised(error)}.", fix)]
-    yield from found
+        faults = faults or [Fault(where, f"It raised {raised(error)}.", fix)]
+    yield from faults
 
 
 def made(make: Callable[[], object]) -> Iterator[Fault]:
-    """Yield nothing, once `make` has returned; for `guarded`."""
+    """Call `make` and yield nothing; `guarded` reports an exception that it raises."""
     make()
     yield from ()
 
@@ -65,21 +65,21 @@ def text_faults(
 ) -> Iterator[Fault]:
     """Yield a fault unless the value is printable text of at most `most` characters."""
     if not isinstance(value, str):
-        yield Fault(where, f"{shown(value)} is no text.", "Use a str.")
+        yield Fault(where, f"{shown(value)} is not text.", "Use a str.")
     elif not value.strip() and not may_be_empty:
-        yield Fault(where, "It is empty.", "Write a text that people read.")
+        yield Fault(where, "It is empty.", "Write a text for people.")
     elif len(value) > most:
         yield Fault(where, f"It has {len(value)} characters.", f"Use at most {most}.")
     elif not value.isprintable():
         yield Fault(
             where,
             f"{value!r} has characters that cannot be shown.",
-            "Use printable characters on one line, and no marks that change the direction.",
+            "Use printable characters on one line, without marks that change the text direction.",
         )
 
 
 def name_faults(where: str, value: Any, pattern: re.Pattern[str], rule: str) -> Iterator[Fault]:
-    """Yield a fault unless the value is a name as `rule` states it in words."""
+    """Yield a fault unless the value matches `pattern`, which `rule` describes in words."""
     if not (isinstance(value, str) and pattern.fullmatch(value)):
         yield Fault(where, f"{shown(value)} is not a valid name.", f"Use {rule}.")
 
@@ -87,7 +87,7 @@ def name_faults(where: str, value: Any, pattern: re.Pattern[str], rule: str) -> 
 def names_faults(
     where: str, values: Any, pattern: re.Pattern[str], rule: str, *, may_be_empty: bool = False
 ) -> Iterator[Fault]:
-    """Yield faults unless the value is a tuple of such names."""
+    """Yield faults unless the value is a tuple of names that match `pattern`."""
     yield from members_faults(where, values, str, may_be_empty=may_be_empty)
     for each in values if isinstance(values, tuple) else ():
         if isinstance(each, str):
@@ -99,7 +99,7 @@ def dotted_faults(where: str, value: Any) -> Iterator[Fault]:
     if not (isinstance(value, str) and DOTTED.fullmatch(value)):
         yield Fault(
             where,
-            f"{shown(value)} is no dotted name.",
+            f"{shown(value)} is not a dotted name.",
             "Write `package.module:name`, such as `mytask.runner:MyRunner`.",
         )
 
@@ -109,29 +109,29 @@ def members_faults(
 ) -> Iterator[Fault]:
     """Yield faults unless the value is a tuple of instances of `kind`."""
     if not isinstance(value, tuple):
-        yield Fault(where, f"{shown(value)} is no tuple.", f"Use a tuple of {kind.__name__}.")
+        yield Fault(where, f"{shown(value)} is not a tuple.", f"Use a tuple of {kind.__name__}.")
         return
     if not value and not may_be_empty:
         yield Fault(where, "It is empty.", f"Name at least one {kind.__name__}.")
     for number, each in enumerate(value):
         if not isinstance(each, kind):
             yield Fault(
-                f"{where}[{number}]", f"{shown(each)} is no {kind.__name__}.", _one_of(kind)
+                f"{where}[{number}]", f"{shown(each)} is not a {kind.__name__}.", _one_of(kind)
             )
 
 
 def member_faults(where: str, value: Any, kind: type) -> Iterator[Fault]:
     """Yield a fault unless the value is an instance of `kind`."""
     if not isinstance(value, kind):
-        yield Fault(where, f"{shown(value)} is no {kind.__name__}.", _one_of(kind))
+        yield Fault(where, f"{shown(value)} is not a {kind.__name__}.", _one_of(kind))
 
 
 def repeated_faults(where: str, values: Iterable[Any]) -> Iterator[Fault]:
     """Yield a fault for each value that occurs twice."""
-    seen, told = set(), set()
+    seen, reported = set(), set()
     for value in values:
-        if value in seen and value not in told:
-            told.add(value)
+        if value in seen and value not in reported:
+            reported.add(value)
             yield Fault(where, f"{shown(value)} occurs twice.", "Give each one a name of its own.")
         seen.add(value)
 
@@ -145,7 +145,7 @@ def callable_faults(where: str, value: Any, arguments: str) -> Iterator[Fault]:
     try:
         signature = inspect.signature(value)
     except (TypeError, ValueError):
-        return  # Some callables in C tell none.
+        return  # Some callables written in C have no signature.
     try:
         signature.bind(*arguments.split(", "))
     except TypeError:
@@ -153,7 +153,7 @@ def callable_faults(where: str, value: Any, arguments: str) -> Iterator[Fault]:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a fault names it; its own `repr` may be long, or raise."""
+    """Return a value's `repr`, shortened, for a fault's text; its type's name if `repr` raises."""
     try:
         text = repr(value)
     except BaseException:

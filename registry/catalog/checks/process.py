@@ -1,7 +1,7 @@
-"""The process that tries a declaration: `python -m registry.catalog.checks.process`.
+"""Process that checks declarations: `python -m registry.catalog.checks.process`.
 
-It gets entry points on its standard input, imports what they name, and writes the faults as one
-line of JSON to its standard output.
+It reads entry points from standard input, imports them, and writes their faults as one line of JSON
+to standard output.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal
 
 
 def answer_of(work: Callable[[Sequence[EntryPoint]], list[Fault]]) -> None:
-    """Write the faults that `work` finds: the main part of a module that `trial` runs. Ends the
-    process, whatever threads the plug-in has left."""
+    """Write the faults that `work` finds, then end the process, even if the plug-in left threads
+    running. The main function of each module that `trial` runs."""
     request = json.load(sys.stdin)
     confine_code(request["paths"])
     discovery.only_own = True
-    # Whatever the plug-in prints is not the answer.
+    # The plug-in's own output goes to standard error, apart from the answer.
     pipe = os.dup(1)
     os.dup2(2, 1)
     if (memory := request["memory"]) is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     code_enter(request["packages"])
-    found = work([EntryPoint(name, value, "") for name, value in request["points"]])
-    text = json.dumps([(each.where, each.what, each.fix) for each in found])
+    faults = work([EntryPoint(name, value, "") for name, value in request["points"]])
+    text = json.dumps([(each.where, each.what, each.fix) for each in faults])
     with open(pipe, "wb") as file:
         file.write(text.encode() + b"\n")
     os._exit(0)
 
 
 def imported(point: EntryPoint) -> tuple[Any, list[Fault]]:
-    """Return the declaration, and the faults of its import: what it raised or changed."""
+    """Return the declaration, and the faults of its import: an exception, or global changes."""
     fix = "Let the module only define things."
     before = _surroundings()
     try:
@@ -63,23 +63,23 @@ def imported(point: EntryPoint) -> tuple[Any, list[Fault]]:
         elif "assay.plugins" in text:
             fix = f"Install a release of the package for interface {INTERFACE} of assay.plugins."
         return None, [Fault("import", f"{point.value} raised {text}.", fix)]
-    found = [
+    faults = [
         Fault("import", f"Importing it changes {what}.", fix)
         for what, value in _surroundings().items()
         if value != before[what]
     ]
     if loaded := [each for each in _FORBIDDEN if each in sys.modules]:
-        found.append(
+        faults.append(
             Fault(
                 "import",
-                f"It loads {', '.join(loaded)}, for which the web process has no room.",
-                "Import it in the modules of runner, recipe and score, which have dotted names.",
+                f"It loads {', '.join(loaded)}, which is too large for the web process.",
+                "Import it only in the modules of the runner, recipes and score (dotted names).",
             )
         )
     if getattr(task, "name", point.name) != point.name:
-        said = f"It declares {check.shown(task.name)}; its entry point is {point.name!r}."
-        found.append(Fault("name", said, "Use the same name in both."))
-    return task, found
+        mismatch = f"It declares {check.shown(task.name)}; its entry point is {point.name!r}."
+        faults.append(Fault("name", mismatch, "Use the same name in both."))
+    return task, faults
 
 
 def _surroundings() -> dict[str, Any]:
@@ -101,12 +101,12 @@ def _has_children() -> bool:
 
 
 def declared(points: Sequence[EntryPoint]) -> tuple[list[Any], list[Fault]]:
-    """Return the declarations of entry points, and the faults of their imports and of them."""
+    """Return the declarations of entry points, and all faults of imports and declarations."""
     tasks, faults = [], []
     for point in points:
-        task, told = imported(point)
+        task, import_faults = imported(point)
         tasks.append(task)
-        faults += told or declaration_faults(task)
+        faults += import_faults or declaration_faults(task)
     return tasks, faults
 
 

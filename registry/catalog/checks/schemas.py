@@ -1,4 +1,4 @@
-"""Checks of the pydantic schemas of a declaration: their base, and bounds on everything in them."""
+"""Checks of a declaration's pydantic schemas: their base class, and bounds on their fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from registry.catalog.checks.faults import Fault, guarded, shown
 from registry.catalog.columns import COLUMN
 
-# Schemas of Assay's own, which have checks of other kinds.
+# Package of Assay's own schemas, which other checks cover.
 _OWN = "registry."
 _LEAST, _MOST = {"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}
 _CHOICES = ("anyOf", "oneOf", "allOf")
@@ -19,8 +19,8 @@ _CHOICES = ("anyOf", "oneOf", "allOf")
 def schema_faults(
     where: str, schema: Any, base: type[BaseModel] = BaseModel, *, numbers: bool = False
 ) -> Iterator[Fault]:
-    """Yield faults unless it derives from `base` and bounds every text, list and mapping; with
-    `numbers`, every number, too."""
+    """Yield faults unless a schema derives from `base` and bounds every text, list and mapping, and
+    with `numbers` every number."""
     if not (isinstance(schema, type) and issubclass(schema, base)):
         yield Fault(
             where,
@@ -54,9 +54,9 @@ def default_faults(where: str, schema: type[BaseModel]) -> Iterator[Fault]:
 
 
 def _bounds(where: str, schema: Mapping[str, Any], numbers: bool) -> list[Fault]:
-    found: dict[str, Fault] = {}
-    _walk(where, schema, schema.get("$defs", {}), frozenset(), found, numbers)
-    return list(found.values())
+    faults: dict[str, Fault] = {}
+    _walk(where, schema, schema.get("$defs", {}), frozenset(), faults, numbers)
+    return list(faults.values())
 
 
 def _walk(
@@ -64,38 +64,38 @@ def _walk(
     part: Mapping[str, Any],
     named: Mapping[str, Any],
     within: frozenset[str],
-    found: dict[str, Fault],
+    faults: dict[str, Fault],
     numbers: bool,
 ) -> None:
     if reference := part.get("$ref"):
         name = str(reference).rpartition("/")[2]
         if name not in within:
-            _walk(where, named[name], named, within | {name}, found, numbers)
+            _walk(where, named[name], named, within | {name}, faults, numbers)
         return
     for each in (option for choice in _CHOICES for option in part.get(choice, ())):
-        _walk(where, each, named, within, found, numbers)
-    # Types of columns that the registry reads check themselves.
+        _walk(where, each, named, within, faults, numbers)
+    # The registry's own column types check their own bounds.
     if "enum" in part or "const" in part or COLUMN in part:
         return
     inner: list[tuple[str, Any]] = []
     lacks = ""
     match part.get("type"):
         case "string" if not {"maxLength", "pattern", "format"} & part.keys():
-            lacks = "A text has no greatest length. Set `max_length`."
+            lacks = "A text has no maximum length. Set `max_length`."
         case "array":
-            lacks = "" if "maxItems" in part else "A list has no greatest length. Set `max_length`."
+            lacks = "" if "maxItems" in part else "A list has no maximum length. Set `max_length`."
             inner = [(f"{where}[]", part.get("items"))]
         case "object":
             inner = [(f"{where}.{name}", each) for name, each in part.get("properties", {}).items()]
             values = part.get("additionalProperties", False)
             if values is not False and "maxProperties" not in part:
-                lacks = "A mapping has no greatest length. Set `max_length`."
+                lacks = "A mapping has no maximum length. Set `max_length`."
             inner.append((f"{where}{{}}", values))
         case "integer" | "number" if numbers and not (_LEAST & part.keys() and _MOST & part.keys()):
             lacks = "A number has no bounds. Set `ge` and `le`."
     if lacks:
         what, _, fix = lacks.partition(". ")
-        found.setdefault(where, Fault(where, f"{what}.", fix))
+        faults.setdefault(where, Fault(where, f"{what}.", fix))
     for place, each in inner:
         if isinstance(each, Mapping):
-            _walk(place, each, named, within, found, numbers)
+            _walk(place, each, named, within, faults, numbers)

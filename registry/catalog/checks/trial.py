@@ -1,4 +1,4 @@
-"""Trial of a declaration: its sample through its endpoints, and its examples through its rows."""
+"""Trial of a declaration: endpoints read its sample, and row schemas read its examples."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _EXAMPLES = "Use rows that fit the schema, as a person would upload them."
 
 
 def trial_faults(task: Task) -> Iterator[Fault]:
-    """Yield what goes wrong when the sample is read and the examples are used. Runs code of the
-    plug-in."""
+    """Yield the faults that occur when endpoints read the sample and schemas read the examples.
+    Runs code of the plug-in."""
     yield from check.guarded("sample", _SAMPLE, lambda: _sample(task))
     for number, kind in enumerate(task.row_kinds):
         where = f"other_rows[{number - 1}].examples" if number else "examples"
@@ -36,7 +36,7 @@ def trial_faults(task: Task) -> Iterator[Fault]:
         )
     if task.evaluation is not None:
         yield from check.guarded(
-            "evaluation.request", "Make inputs and options of each example.", lambda: _asked(task)
+            "evaluation.request", "Return inputs and options.", lambda: _evaluation_requests(task)
         )
 
 
@@ -57,8 +57,8 @@ def _sample(task: Task) -> Iterator[Fault]:
             continue
         yield from _plan(task, endpoint, plan)
         return
-    told = "; ".join(refusals) or "none takes JSON"
-    yield Fault("sample", f"No endpoint reads it ({told}).", _SAMPLE)
+    reasons = "; ".join(refusals) or "none takes JSON"
+    yield Fault("sample", f"No endpoint reads it ({reasons}).", _SAMPLE)
 
 
 def _plan(task: Task, endpoint: Endpoint, plan: Any) -> Iterator[Fault]:
@@ -76,7 +76,7 @@ def _plan(task: Task, endpoint: Endpoint, plan: Any) -> Iterator[Fault]:
         if not isinstance(value, int) or value < 0:
             yield Fault(
                 f"{where}: {name}",
-                f"{check.shown(value)} is no amount.",
+                f"{check.shown(value)} is not an amount.",
                 "Use an int of at least 0.",
             )
     if not callable(getattr(plan.renderer, "whole", None)):
@@ -111,15 +111,15 @@ def _rows(where: str, kind: RowKind) -> Iterator[Fault]:
             )
 
 
-def _asked(task: Task) -> Iterator[Fault]:
-    """Yield faults of the requests that an evaluation makes of the examples."""
+def _evaluation_requests(task: Task) -> Iterator[Fault]:
+    """Yield faults of the requests that an evaluation builds from the examples."""
     if task.evaluation is None:
         return
     columns = media_columns(task.row)
     for number, example in enumerate(task.examples):
         row = task.row.model_validate(example).model_dump()
-        asked = task.evaluation.request({**row, **{name: Path(row[name]) for name in columns}})
-        inputs, options = asked
+        request = task.evaluation.request({**row, **{name: Path(row[name]) for name in columns}})
+        inputs, options = request
         where = f"evaluation.request of examples[{number}]"
         yield from check.member_faults(f"{where}: inputs", inputs, task.input_schema)
         yield from check.member_faults(f"{where}: options", options, task.option_schema)

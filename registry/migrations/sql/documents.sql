@@ -1,5 +1,5 @@
--- The content of a document version never changes, and a recall is permanent; the transition
--- table is the services' rule.
+-- The content of a document version never changes, and a recall is permanent. Services enforce the
+-- transition table.
 
 CREATE FUNCTION assay_document_kept() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

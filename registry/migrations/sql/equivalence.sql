@@ -1,8 +1,8 @@
 -- Comparisons of answers, and fingerprints of software.
 --
--- The trigger on a comparison takes the place of a foreign key, which would lock the release:
--- releases are never deleted. It sees the releases of every department, whoever writes. The
--- fingerprint is that of registry.canonical.json_digest, whoever writes the row.
+-- The trigger on a comparison replaces a foreign key, which would lock the release, although
+-- releases are never deleted. It sees the releases of all departments, for any writer. The
+-- fingerprint must equal registry.canonical.json_digest.
 
 CREATE FUNCTION assay_release_of_a_comparison() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$

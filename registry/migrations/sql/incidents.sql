@@ -1,5 +1,5 @@
--- Suspensions of incidents, and emergency access. Incidents reach across departments: services
--- write them outside of the caller's departments, as recalls.
+-- Suspensions of incidents, and emergency access. Incidents affect several departments, so that
+-- services write them, like recalls, outside of the caller's departments.
 
 CREATE FUNCTION assay_suspension_kept() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,7 +1,7 @@
--- A recall is permanent. These functions see the rows of every department, whoever writes, and
+-- A recall is permanent. These functions see the rows of all departments, for any writer, and
 -- restore the setting that row-level security reads.
 --
--- An update takes no lock: a recall waits for the row of the release, and then sees its state.
+-- An update needs no lock, because a recall waits for the release's row and then sees its state.
 
 CREATE FUNCTION assay_recall_stands() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,5 +1,5 @@
--- A release keeps the conditions and the grace period of its approval, and the release that it
--- renews.
+-- The conditions and grace period of a release never change after its approval, nor does the
+-- release that it renews.
 
 CREATE FUNCTION assay_approval_stands() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,8 +1,8 @@
--- Row-level security of models, datasets, releases and what belongs to them.
+-- Row-level security of models, datasets, releases and dependent tables.
 --
--- The functions set and restore the setting that the policies read: only a superuser may attach
--- such a setting to a function. An error ends the transaction, and with it the setting. They
--- keep their result for the rest of the scope, since every table of a query calls them.
+-- The functions set and restore the setting that the policies read, because only a superuser may
+-- attach such a setting to a function. An error ends the transaction, and with it the setting. They
+-- cache their result for the rest of the scope, because every table of a query calls them.
 
 CREATE FUNCTION assay_reached_versions(mine bigint[])
 RETURNS TABLE (model_id bigint, dataset_version_id bigint) LANGUAGE sql STABLE AS $$

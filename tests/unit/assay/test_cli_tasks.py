@@ -74,8 +74,8 @@ def test_what_the_declaration_names_is_imported_and_looked_at(site: Path) -> Non
 def test_each_fault_is_printed_with_how_to_fix_it(site: Path) -> None:
     status, told = check(site, "bad_task")
     assert status == 1
-    assert "engine 'batch' is no engine. → Use BATCH or GENERATION." in told
-    assert "unit 'furlongs' is no Unit. → Use one of Unit.TOKENS" in told
+    assert "engine 'batch' is not an engine. → Use BATCH or GENERATION." in told
+    assert "unit 'furlongs' is not a Unit. → Use one of Unit.TOKENS" in told
 
 
 def test_a_path_of_the_gateway_is_a_fault(site: Path) -> None:

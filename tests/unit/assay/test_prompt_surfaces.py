@@ -105,7 +105,7 @@ def test_what_is_wrong_is_told_beside_what_was_typed(company: Company) -> None:
     answer = client.post(FORM, filled(company, template="No place for it", v_team_default="Care"))
     page = answer.content.decode()
     assert answer.status_code == 400
-    assert "must stand in the template once" in page
+    assert "must occur in the template once" in page
     assert "No place for it" in page
     assert 'value="Care"' in page
     assert not Job.objects.filter(kind="prompt").exists()

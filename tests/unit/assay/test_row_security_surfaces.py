@@ -217,8 +217,8 @@ def test_a_name_that_another_department_has_taken_is_refused_in_words(
     model = {"name": "finance", "department": "clinical", "task": "embeddings"}
     dataset = model | {"classification": "public", "license": "MIT"}
 
-    assert "exists already" in problem_of(api.post("models", model), 409)["detail"]
-    assert "exists already" in problem_of(api.post("datasets", dataset), 409)["detail"]
+    assert "already exists" in problem_of(api.post("models", model), 409)["detail"]
+    assert "already exists" in problem_of(api.post("datasets", dataset), 409)["detail"]
     assert Model.objects.filter(name="finance").count() == 1
 
 

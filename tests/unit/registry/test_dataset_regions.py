@@ -171,7 +171,7 @@ def test_pixels_of_no_category_are_allowed(add: Add) -> None:
         (mask(7), masked(), "a pixel has the value 7, and there are 3 categories"),
         (mask(), masked(categories=["one"]), "a pixel has the value 1"),
         (mask(), masked(categories=[]), "categories: List should have at least 1"),
-        (mask(), masked(categories=["a", "a"]), "the category 'a' is there twice"),
+        (mask(), masked(categories=["a", "a"]), "the category 'a' occurs twice"),
         (mask(), masked(categories="background"), "categories: Input should be a valid list"),
         (mask(), masked(categories=["c"] * 256), "categories: List should have at most 255"),
         (mask(), masked(mask_file_name="gone.png"), "there is no file 'gone.png'"),

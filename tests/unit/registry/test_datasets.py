@@ -103,11 +103,11 @@ def test_the_same_rows_twice_are_no_new_version(developer: Principal, reviews: D
     [
         ("rows.xlsx", "x", None, "rows.xlsx is not a dataset file"),
         ("rows.parquet", "x", None, "The file cannot be read as Parquet"),
-        ("rows.zip", "x", None, "a zip archive is not taken"),
+        ("rows.zip", "x", None, "a zip archive is not accepted"),
         ("rows.csv", "", None, "Line 1: there is no column 'text'"),
         ("rows.csv", "text,label\n", None, "The file holds no row"),
         ("rows.csv", "text,label\na,b\nc\n", None, "Line 3: it has 1 columns"),
-        ("rows.csv", "text,text\na,b\n", None, "Line 1: the column 'text' stands there twice"),
+        ("rows.csv", "text,text\na,b\n", None, "Line 1: the column 'text' occurs twice"),
         ("rows.csv", "text,label\na,b\n,b\n", None, "Line 3: text: String should have at least"),
         ("rows.csv", 'text,label\n"a,b\n', None, "Line 2: it cannot be read as a table"),
         ("rows.csv", b"text,label\n\xff,b\n", None, "is not UTF-8"),
@@ -183,7 +183,7 @@ def test_a_second_dataset_of_a_name_and_a_malformed_one_are_refused(
     developer: Principal, reviews: Dataset, department: Callable[[str], Department]
 ) -> None:
     clinical = department("clinical")
-    with pytest.raises(WrongState, match="exists already"):
+    with pytest.raises(WrongState, match="already exists"):
         create(developer, clinical)
     for wrong in ({"name": "Reviews"}, {"classification": "secret"}, {"task": "x"},
                   {"license": " "}):  # fmt: skip

@@ -76,7 +76,7 @@ def test_a_file_that_may_not_come_in_is_refused_with_the_reason(
 ) -> None:
     finding = check(tmp_path, name, content)
     assert not finding.passed
-    assert finding.detail.startswith(f"{name} was refused: ")
+    assert finding.detail.startswith(f"{name} was rejected: ")
     assert reason in finding.detail
 
 
@@ -148,8 +148,8 @@ def test_the_safetensors_library_reads_what_passes(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (gguf(version=1), "version 1"),
-        (gguf(tensors=2**40), "more than there may be"),
-        (gguf(keys=2**40), "more than there may be"),
+        (gguf(tensors=2**40), "more than are allowed"),
+        (gguf(keys=2**40), "more than are allowed"),
         (gguf(tensors=2), "dimensions"),
         (gguf(offset=7), "malformed shape or offset"),
         (gguf(offset=2**62), "past the end"),
@@ -206,7 +206,7 @@ def test_links_and_confusable_names_fail_a_delivery(tmp_path: Path) -> None:
     (tmp_path / "Config.json").write_bytes(b"{}")
     (tmp_path / "model.safetensors").symlink_to("/etc/passwd")
     details = " ".join(failed(tmp_path))
-    assert "differs in letter case alone" in details
+    assert "differs only in letter case" in details
     assert "model.safetensors is a symbolic link" in details
     assert check_names(["../../etc/passwd"])[0].detail.startswith("The file name")
 

@@ -61,13 +61,13 @@ def test_a_pipeline_with_all_its_parts_comes_in(tmp_path: Path) -> None:
         ({"vae": [None, None]}, "the folder vae, which model_index.json does not name"),
         ({"vae": ["my_module", "Vae"]}, "my_module.Vae as its vae"),
         ({"vae": ["diffusers", "a.b"]}, "diffusers.a.b as its vae"),
-        ({"vae": ["diffusers"]}, "must give vae as a library and a class"),
-        ({"vae": {"diffusers": "AutoencoderKL"}}, "must give vae as a library and a class"),
-        ({"../vae": ["diffusers", "AutoencoderKL"]}, "no plain folder name"),
-        ({"/etc": ["diffusers", "AutoencoderKL"]}, "no plain folder name"),
+        ({"vae": ["diffusers"]}, "must define vae as a library and a class"),
+        ({"vae": {"diffusers": "AutoencoderKL"}}, "must define vae as a library and a class"),
+        ({"../vae": ["diffusers", "AutoencoderKL"]}, "not a plain folder name"),
+        ({"/etc": ["diffusers", "AutoencoderKL"]}, "not a plain folder name"),
         ({"_class_name": ["pipeline.py", "Mine"]}, "one pipeline class"),
         ({"_class_name": None}, "one pipeline class"),
-        ({"vae": [1, 2]}, "must give vae as a library and a class"),
+        ({"vae": [1, 2]}, "must define vae as a library and a class"),
     ],
 )
 def test_an_index_that_names_something_else_is_refused(

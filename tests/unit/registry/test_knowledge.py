@@ -143,7 +143,7 @@ def test_a_title_shows_what_it_holds(lead: Principal, handbook: KnowledgeBase) -
     with pytest.raises(InvalidInput, match="title is empty"):
         document(lead, handbook, TRAVEL, title="\u200b\u2060")
     document(lead, handbook, LEAVE, title="leave")
-    with pytest.raises(WrongState, match="called 'leave' already"):
+    with pytest.raises(WrongState, match="already has a document called 'leave'"):
         document(lead, handbook, TRAVEL, title="le\u200bave")
 
 

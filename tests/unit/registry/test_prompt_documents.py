@@ -62,7 +62,7 @@ def test_values_and_messages_are_never_read_as_templates() -> None:
                 {"messages": [{"role": "system", "content": "x"}], "variables": {"team": "x"}}
             ),
             "invalid_value",
-            "system message of its own",
+            "its own system message",
         ),
         (
             asked(team="x").model_copy(update={"tools": [Tool(name="find")]}),
@@ -114,8 +114,8 @@ def test_the_gateways_estimate_covers_what_filling_in_adds() -> None:
     [
         ({"system": "{{tone}} {{team}}"}, "{{tone}} is used but not declared"),
         ({"system": "", "template": "{{input}} {{language}}"}, "team is declared but not used"),
-        ({"template": "{{language}}"}, "{{input}} must stand in the template once"),
-        ({"system": "{{input}} {{team}}"}, "{{input}} must stand in the template once"),
+        ({"template": "{{language}}"}, "{{input}} must occur in the template once"),
+        ({"system": "{{input}} {{team}}"}, "{{input}} must occur in the template once"),
         ({"template": "{{input}} {{language}}\u202e"}, "cannot be seen"),
         ({"decoding": {"fixed": ["top_p"]}}, "top_p has no value to fix"),
         ({"variables": [{"name": "input"}]}, "choose another name"),

@@ -121,7 +121,7 @@ def test_a_gate_needs_rows_that_the_task_is_measured_on(dev: Person) -> None:
 
 def test_a_declaration_whose_recipe_learns_from_unknown_rows_is_refused() -> None:
     task = TASKS[GENERATE]
-    assert "'preferences' is no kind of its rows" in _faults(
+    assert "'preferences' is not a kind of its rows" in _faults(
         dataclasses.replace(task, other_rows=())
     )
     twice = dataclasses.replace(task, other_rows=task.other_rows * 2)

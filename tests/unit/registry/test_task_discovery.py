@@ -286,7 +286,7 @@ def test_tasks_that_refer_to_unknown_ones_are_left_out(site: Path) -> None:
     [
         ("nothing_like_it:TASK", "No module named 'nothing_like_it'"),
         ("named_otherwise:NONE", "has no attribute 'NONE'"),
-        ("named_otherwise:Row", "is no Task"),
+        ("named_otherwise:Row", "is not a Task"),
         ("named_otherwise:TASK", "its entry point is 'mine'"),
         ("not a name", "raised"),
     ],

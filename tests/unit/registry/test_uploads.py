@@ -94,7 +94,7 @@ def test_parts_make_the_whole_whose_hash_is_verified(devi: Principal, clinical: 
     assert b"".join(files.chunks(upload.pk)) == DATA
     assert files.upload_file(upload.pk).stat().st_mode & 0o777 == 0o600
     assert actions() == ["upload:create", "upload:complete"]
-    with pytest.raises(WrongState, match="is complete"):
+    with pytest.raises(WrongState, match="is already complete"):
         append(devi, upload, b"", len(DATA))
 
 

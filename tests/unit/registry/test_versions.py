@@ -64,7 +64,7 @@ def test_a_model_is_made_once_and_seen_by_its_department_alone(
         model_get(actor=stranger, name="sentiment")
     with pytest.raises(NotFound):
         model_create(actor=stranger, name="other", department=clinical, task=CLASSIFY)
-    with pytest.raises(WrongState, match="exists already"):
+    with pytest.raises(WrongState, match="already exists"):
         model_create(actor=developer, name="sentiment", department=clinical, task=CLASSIFY)
     with pytest.raises(InvalidInput, match="no task 'x'"):
         model_create(actor=developer, name="other", department=clinical, task="x")
