@@ -1,4 +1,4 @@
-"""Asks the database for a sign of life, with a time limit."""
+"""Probe of the database with a time limit."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PATIENCE_S = 2.0
 
 
 class DatabaseProbe:
-    """Takes a connection as a request would, and runs one statement on it.
+    """Opens a connection like a request, and runs one statement on it.
 
-    Probes that come while one is under way share its answer: however many ask, and however long the
-    database hangs, one thread and one connection are taken.
+    Concurrent probes share one answer, so that at most one thread and one connection are used,
+    however long the database hangs.
     """
 
     def __init__(self) -> None:
