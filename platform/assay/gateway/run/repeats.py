@@ -85,7 +85,7 @@ async def _take(client: redis.asyncio.Redis, call: Call, name: str) -> None:
             hint="Answers are not stored. Use a new key for a new request.",
         )
     raise WrongState(
-        "A request with this Idempotency-Key is still under way.",
+        "A request with this Idempotency-Key is still running.",
         code="idempotency_in_progress",
         hint="Wait for its answer, or send this again shortly.",
         retry_after=1,
