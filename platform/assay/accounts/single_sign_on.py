@@ -204,7 +204,7 @@ def _person(login: SocialLogin, claims: dict[str, Any]) -> Person:
     # Of two first sign-ins with the same address at once, the second waits and sees the first.
     owner = Person.objects.select_for_update(no_key=True).filter(email=email).first()
     if owner is None:
-        owner = _made(email, claims)
+        owner = _created_person(email, claims)
     elif SocialAccount.objects.filter(provider=login.account.provider, user=owner).exists():
         # The account is linked to another identifier: the address now belongs to another person.
         raise _refused(
@@ -243,7 +243,7 @@ def _verified_email(claims: dict[str, Any]) -> str:
     return email
 
 
-def _made(email: str, claims: dict[str, Any]) -> Person:
+def _created_person(email: str, claims: dict[str, Any]) -> Person:
     if not settings.OIDC_CREATE_PEOPLE:
         raise _refused(
             "There is no account for your address.", hint="Ask an administrator to make one."

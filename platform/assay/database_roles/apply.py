@@ -156,11 +156,11 @@ def _restoring(connection: psycopg.Connection[Any]) -> sql.Composed:
     because any role can change its own settings for all processes that connect with it."""
     names = [role.name for role in ROLES.values()]
     rows = connection.execute(_SETTINGS, [names]).fetchall()
-    wanted = sql.SQL(", ").join(
+    role_settings = sql.SQL(", ").join(
         sql.SQL("({}, {}::text[])").format(sql.Literal(name), sql.Literal(settings))
         for name, settings in rows
     )
-    return sql.SQL(_RESTORE).format(wanted=wanted)
+    return sql.SQL(_RESTORE).format(wanted=role_settings)
 
 
 def _membership(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:

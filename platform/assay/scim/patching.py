@@ -151,7 +151,7 @@ def _change_members(present: set[int], verb: str, selection: str | None, value: 
             raise NoTargetException(detail="Members can be added or removed, not changed.")
         present.discard(member_id(match["value"]))
         return
-    ids = _named(value)
+    ids = _member_ids(value)
     if verb == "add":
         present |= ids
     elif verb == "replace":
@@ -164,6 +164,6 @@ def _change_members(present: set[int], verb: str, selection: str | None, value: 
         raise InvalidValueException(detail=f"{verb[:40]!r} is not add, remove or replace.")
 
 
-def _named(value: Any) -> set[int]:
+def _member_ids(value: Any) -> set[int]:
     entries = value if isinstance(value, list) else [] if value is None else [value]
     return {member_id(entry.get("value") if _is(entry) else entry) for entry in entries}

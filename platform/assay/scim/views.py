@@ -69,7 +69,7 @@ class ResourceView(ScimView):
         return search
 
     def listed(
-        self, rows: QuerySet[Any], shown: Callable[[list[Any], Any], list[Any]]
+        self, rows: QuerySet[Any], to_resources: Callable[[list[Any], Any], list[Any]]
     ) -> HttpResponse:
         """Return a page of `rows` that match the filter; `shown` converts them to resources."""
         search = self.search()
@@ -85,7 +85,7 @@ class ResourceView(ScimView):
             total_results=total,
             start_index=start,
             items_per_page=len(page),
-            resources=shown(page, search),
+            resources=to_resources(page, search),
         )
         body = answer.model_dump(
             scim_ctx=Context.RESOURCE_QUERY_RESPONSE, response_parameters=search

@@ -212,9 +212,9 @@ class Exchange:
         self._pace = Pace(self._following)
         self._received = 0
         self._spooled = 0
-        self._held: list[Message] = []
+        self._buffer: list[Message] = []
         self._held_bytes = 0
-        self._holds = False
+        self._is_buffered = False
         self._skipped = False
         self._holder = ""
         self.limit = bodies.UNKNOWN_MAX
@@ -319,9 +319,9 @@ class Exchange:
                 self.downloads = holder
                 await self.leave()
             length = next((v for k, v in message["headers"] if k.lower() == b"content-length"), b"")
-            self._holds = length.isdigit() and self._may_hold(int(length))
-        if self._holds:
-            self._held.append(message)
+            self._is_buffered = length.isdigit() and self._may_hold(int(length))
+        if self._is_buffered:
+            self._buffer.append(message)
         else:
             await self._send(message)
 
@@ -335,7 +335,7 @@ class Exchange:
 
     async def flush(self) -> None:
         """Send the buffered response, at the client's pace."""
-        for message in self._held:
+        for message in self._buffer:
             await self._send(message)
 
     def close(self) -> None:

@@ -104,9 +104,9 @@ def check_head(scope: Scope) -> None:
         # Lines with the same name are joined to one value.
         size = sizes[name] = sizes.get(name, 0) + len(value) + (name in sizes)
         if size > bound.size:
-            raise HeaderTooLarge(f"{_shown(name)} has more than {bound.size:,} bytes.")
+            raise HeaderTooLarge(f"{_title(name)} has more than {bound.size:,} bytes.")
         if bound.marks is not None and _marks(value) > bound.marks:
-            raise HeaderTooLarge(f"{_shown(name)} lists too many values.")
+            raise HeaderTooLarge(f"{_title(name)} lists too many values.")
         if name == b"content-type" and b";" in value:
             _check_content_type(value)
 
@@ -115,7 +115,7 @@ def _marks(value: bytes) -> int:
     return value.count(b",") + value.count(b";")
 
 
-def _shown(name: bytes) -> str:
+def _title(name: bytes) -> str:
     # Refusal pages are cached by their text, so a client must not be able to choose it.
     return f"The header {name.decode().title()}" if name in BOUNDS else "A header"
 

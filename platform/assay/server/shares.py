@@ -15,24 +15,24 @@ class Shares:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._held: Counter[str] = Counter()
+        self._used: Counter[str] = Counter()
         self._total = 0
 
     def fits(self, holder: str, amount: int = 1) -> bool:
         """Return true if the holder could take `amount` more now."""
-        return self._held[holder] + amount <= self.size - self._total - amount + 1
+        return self._used[holder] + amount <= self.size - self._total - amount + 1
 
     def take(self, holder: str, amount: int = 1) -> bool:
         """Take `amount` and return true if it fits; call `give_back` afterward."""
         if not self.fits(holder, amount):
             return False
-        self._held[holder] += amount
+        self._used[holder] += amount
         self._total += amount
         return True
 
     def give_back(self, holder: str, amount: int = 1) -> None:
         """Release an amount that `take` took."""
         self._total -= amount
-        self._held[holder] -= amount
-        if not self._held[holder]:
-            del self._held[holder]
+        self._used[holder] -= amount
+        if not self._used[holder]:
+            del self._used[holder]

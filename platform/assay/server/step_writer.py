@@ -22,14 +22,14 @@ class StepWriter(asyncio.WriteTransport):
         super().__init__()
         self._transport = transport
         self._loop = loop
-        self._held: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._size = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self._held:
+        if not self._chunks:
             self._loop.call_soon(self._flush)
         # Copy it, because the caller could change the buffer before it is sent.
-        self._held.append(bytes(data))
+        self._chunks.append(bytes(data))
         self._size += len(data)
         if self._size > HELD_MAX_BYTES:
             self._flush()
@@ -44,12 +44,12 @@ class StepWriter(asyncio.WriteTransport):
 
     def abort(self) -> None:
         """Close at once; buffered bytes are lost."""
-        self._held, self._size = [], 0
+        self._chunks, self._size = [], 0
         self._transport.abort()
 
     def _flush(self) -> None:
-        if not self._held:
+        if not self._chunks:
             return
-        chunks, self._held, self._size = self._held, [], 0
+        chunks, self._chunks, self._size = self._chunks, [], 0
         if not self._transport.is_closing():
             self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))

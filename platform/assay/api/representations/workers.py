@@ -50,10 +50,10 @@ class JobAnswer(serializers.Serializer[Any]):
         return list(job.spec.get("warnings", []))
 
     def get_version(self, job: Any) -> int | None:
-        return _made(job, "version")
+        return _result_id(job, "version")
 
     def get_evaluation(self, job: Any) -> int | None:
-        return _made(job, "evaluation")
+        return _result_id(job, "evaluation")
 
 
 class ChainLinkAnswer(serializers.Serializer[Any]):
@@ -89,7 +89,7 @@ class JobDetailAnswer(JobAnswer):
         return job_waits(job)
 
 
-def _made(job: Any, name: str) -> int | None:
+def _result_id(job: Any, name: str) -> int | None:
     result = job.result if isinstance(job.result, dict) else {}
     pk = result.get(name)
     return pk if isinstance(pk, int) else None

@@ -120,11 +120,11 @@ class LiftedAnswer(serializers.Serializer[Any]):
 def shown_incident(actor: Principal, incident_id: int) -> Incident:
     """Return the incident with the additional attributes that `IncidentDetail` shows `actor`."""
     incident = incident_get(actor=actor, id=incident_id)
-    shown: Any = incident
-    shown.timeline = incident_notes(incident)
-    shown.suspended = incident_suspensions(incident)
-    shown.reached = incident_reaches(actor, incident)
-    shown.linked = [link.version for link in incident.links.all()]
+    detail: Any = incident
+    detail.timeline = incident_notes(incident)
+    detail.suspended = incident_suspensions(incident)
+    detail.reached = incident_reaches(actor, incident)
+    detail.linked = [link.version for link in incident.links.all()]
     return incident
 
 

@@ -118,8 +118,8 @@ def create(actor: Principal, body: NewKey) -> ApiKey:
 @routes.get("keys/<id:key_id>", "A key and its limits")
 def show(actor: Principal, key_id: int) -> ApiKey:
     key = key_get(actor=actor, key_id=key_id)
-    shown: Any = key
-    shown.limits = uses_or_unknown(limits_applying(key=key))
+    detail: Any = key
+    detail.limits = uses_or_unknown(limits_applying(key=key))
     return key
 
 
@@ -172,8 +172,8 @@ class KeyLeakedView(Endpoint):
 
 def with_secret(key: ApiKey, secret: str) -> ApiKey:
     """Return a new key with the attribute for `NewKeyAnswer`."""
-    shown: Any = key
-    shown.key = secret
+    new_key: Any = key
+    new_key.key = secret
     return key
 
 
@@ -189,9 +189,9 @@ def details(actor: Principal, body: KeyDetails) -> dict[str, Any]:
 
 def check_kinds(quotas: dict[str, int]) -> None:
     """Raise InvalidInput if a kind of quota does not exist."""
-    known = ", ".join(KINDS)
+    kinds = ", ".join(KINDS)
     if unknown := [kind for kind in quotas if kind not in KINDS]:
         raise InvalidInput(
-            f"There is no quota {unknown[0][:60]!r}; the kinds are {known}.",
-            fields={f"quotas.{kind[:60]}": [f"One of {known}."] for kind in unknown},
+            f"There is no quota {unknown[0][:60]!r}; the kinds are {kinds}.",
+            fields={f"quotas.{kind[:60]}": [f"One of {kinds}."] for kind in unknown},
         )

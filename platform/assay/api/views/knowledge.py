@@ -239,8 +239,8 @@ def recall(actor: Principal, document_id: int, body: DocumentRecall) -> Document
     document_version_get(actor=actor, id=document_id)
     document_version_recall(actor=actor, version_id=document_id, reason=body.reason)
     version = document_version_get(actor=actor, id=document_id)
-    shown: Any = version
-    shown.same_text = list(same_text(actor, version).values_list("pk", flat=True))
+    recalled: Any = version
+    recalled.same_text = list(same_text(actor, version).values_list("pk", flat=True))
     return version
 
 

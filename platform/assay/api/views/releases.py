@@ -60,15 +60,15 @@ from registry.versions.selectors import version_get
 def shown_review(actor: Principal, review: Review) -> Review:
     """Return the review with the additional attributes that `ReviewDetail` shows `actor`."""
     standing = review_standing(review)
-    shown: Any = review
-    shown.standing = {
+    detail: Any = review
+    detail.standing = {
         "required": standing.required,
         "given": standing.given,
         "missing": standing.missing,
         "blocking": [item.code for item in standing.blocking],
         "unresolved": [thread.pk for thread in standing.unresolved],
     }
-    shown.why_not = {
+    detail.why_not = {
         str(verdict): why_not(actor, review, str(verdict)) for verdict in Verdict.values
     }
     return with_assignees([review])[0]
@@ -87,13 +87,13 @@ def shown_release(actor: Principal, release_id: int) -> Release:
     """Return the release with the additional attributes that `ReleaseDetail` shows `actor`."""
     release = release_get(actor=actor, id=release_id)
     review = release_review(release)
-    shown: Any = release
+    detail: Any = release
     renewals = releases_visible_to(actor).filter(renews=release.pk).order_by("pk")
     # Not the row's `renewals`, which are not limited to those that `actor` may see.
-    shown.renewed_as = list(renewals.values_list("pk", flat=True))
-    shown.review = shown_review(actor, review) if review is not None else None
-    shown.code = {**code_named(release.dossier), "difference": code_changed(release)}
-    shown.upgrades = release_checks(release)
+    detail.renewed_as = list(renewals.values_list("pk", flat=True))
+    detail.review = shown_review(actor, review) if review is not None else None
+    detail.code = {**code_named(release.dossier), "difference": code_changed(release)}
+    detail.upgrades = release_checks(release)
     return release
 
 

@@ -76,8 +76,8 @@ def read_knowledge() -> dict[str, KnowledgeEntry]:
             documents[version.document.base_id][version.pk] = _document_entry(version)
         for row in changed:
             _known[row.pk] = (row.revision, documents[row.pk])
-    for gone in _known.keys() - {row.pk for row in rows}:
-        del _known[gone]
+    for removed in _known.keys() - {row.pk for row in rows}:
+        del _known[removed]
     entries = {}
     for row in rows:
         try:

@@ -298,8 +298,8 @@ def _deployment_entry(
         departments=departments,
         classification=row.classification,  # type: ignore[attr-defined]  # annotated above
     )
-    named = ", ".join(departments) or "no department"
-    attributes["denial_hint"] = f"its release {release.pk} names {named}"
+    department_names = ", ".join(departments) or "no department"
+    attributes["denial_hint"] = f"its release {release.pk} names {department_names}"
     conditions = held_conditions(release)
     end, emergency = verdict.until, verdict.emergency
     return DeploymentEntry(
@@ -341,8 +341,8 @@ def _deployment_entry(
 
 def task_unit(task: str) -> Unit:
     """Return the unit in which requests for a task are metered; tokens for an unknown task."""
-    known = TASKS.get(task)
-    return Unit.TOKENS if known is None else known.unit
+    declaration = TASKS.get(task)
+    return Unit.TOKENS if declaration is None else declaration.unit
 
 
 def _approved_until(release: Release, emergency: EmergencyAccess | None) -> float:

@@ -70,7 +70,7 @@ class BatchRun:
         self._draining = asyncio.Event()
         self._stopping = asyncio.Event()
         # Deployment IDs by the holder that has a place there.
-        self._held: dict[str, int] = {}
+        self._place_of: dict[str, int] = {}
         self._looked_at = 0.0
         self._paused_until = 0.0
         self._refusals = 0
@@ -277,11 +277,11 @@ class BatchRun:
             return True  # The line's request is refused with the reason.
         if not await self._places.take(entry.id, holder, again=again):
             return False
-        self._held[holder] = entry.id
+        self._place_of[holder] = entry.id
         return True
 
     async def _leave(self, holder: str) -> None:
-        if (deployment := self._held.pop(holder, None)) is None:
+        if (deployment := self._place_of.pop(holder, None)) is None:
             return
         try:
             await self._places.leave(deployment, holder)

@@ -108,35 +108,35 @@ class Kept(Generic[T]):
     def __init__(self, share: float) -> None:
         self._share = share
         self._lock = threading.Lock()
-        self._found: OrderedDict[str, tuple[int, T]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[int, T]] = OrderedDict()
         self._loading: dict[str, threading.Lock] = {}
 
     def get(self, key: str, load: Callable[[], tuple[int, T]]) -> T:
         """Return the value for `key`. `load` returns its size in bytes and the value; if several
         threads need it, one loads and the others wait."""
         with self._lock:
-            if key in self._found:
+            if key in self._entries:
                 return self._used(key)
             loading = self._loading.setdefault(key, threading.Lock())
         with loading:
             with self._lock:
-                if key in self._found:
+                if key in self._entries:
                     return self._used(key)
             try:
-                size, made = load()
+                size, value = load()
                 with self._lock:
-                    self._keep(key, size, made)
+                    self._keep(key, size, value)
             finally:
                 with self._lock:
                     self._loading.pop(key, None)
-        return made
+        return value
 
     def _used(self, key: str) -> T:
-        self._found.move_to_end(key)
-        return self._found[key][1]
+        self._entries.move_to_end(key)
+        return self._entries[key][1]
 
-    def _keep(self, key: str, size: int, made: T) -> None:
-        self._found[key] = (size, made)
-        total = sum(each for each, _ in self._found.values())
-        while total > settings.KNOWLEDGE_CACHE_BYTES * self._share and len(self._found) > 1:
-            total -= self._found.popitem(last=False)[1][0]
+    def _keep(self, key: str, size: int, value: T) -> None:
+        self._entries[key] = (size, value)
+        total = sum(each for each, _ in self._entries.values())
+        while total > settings.KNOWLEDGE_CACHE_BYTES * self._share and len(self._entries) > 1:
+            total -= self._entries.popitem(last=False)[1][0]

@@ -223,9 +223,9 @@ async def measure_broker(client: redis.asyncio.Redis, deployments: Mapping[str, 
     WORKER_SEEN.clear()
     for realm, workers in zip(realms, present, strict=True):
         node = f"{node_of(realm)}/" if realm else ""
-        for name, seen in workers:
+        for name, seen_at in workers:
             label = f"{node}{name.decode(errors='replace')}"[:120]
-            WORKER_SEEN.labels(label).set(max(0.0, now - seen))
+            WORKER_SEEN.labels(label).set(max(0.0, now - seen_at))
 
 
 def _show_jobs(figures: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ class Ledger:
 
     def __init__(self, quotas: Quotas) -> None:
         self._quotas = quotas
-        self._held: deque[Settlement] = deque()
+        self._pending: deque[Settlement] = deque()
         self._background: set[asyncio.Task[None]] = set()
         self._limiter = RefusalLimiter()
         self._last_skipped: dict[str, UsageEntry] = {}
@@ -53,11 +53,11 @@ class Ledger:
     @property
     def blocked(self) -> bool:
         """True after an accounting failure, while no more requests may run."""
-        return bool(self._held)
+        return bool(self._pending)
 
     def require_open(self) -> None:
         """Raise Unavailable while `blocked`."""
-        if self._held:
+        if self._pending:
             raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
 
     def start(self) -> None:
@@ -86,9 +86,9 @@ class Ledger:
             failure,
             settlement.entry.to_json(),
         )
-        if len(self._held) < _HELD_AT_MOST:
-            self._held.append(settlement)
-            HELD.set(len(self._held))
+        if len(self._pending) < _HELD_AT_MOST:
+            self._pending.append(settlement)
+            HELD.set(len(self._pending))
 
     def record_bounded(self, entry: UsageEntry, *, later: bool = False) -> None:
         """Record a request that cost nothing, such as a refusal, in the background and at a bounded
@@ -121,16 +121,16 @@ class Ledger:
     async def _retry(self) -> None:
         while True:
             await asyncio.sleep(_RETRY_S)
-            while self._held:
+            while self._pending:
                 try:
-                    await self._apply(self._held[0])
+                    await self._apply(self._pending[0])
                 except (redis.RedisError, OSError):
                     break
-                self._held.popleft()
-                HELD.set(len(self._held))
-                if not self._held:
+                self._pending.popleft()
+                HELD.set(len(self._pending))
+                if not self._pending:
                     logger.warning("All pending usage is recorded; requests run again.")
-            if not self._held:
+            if not self._pending:
                 await self._record_skipped()
 
     async def _record_skipped(self) -> None:

@@ -35,8 +35,8 @@ class ColdStarts:
     def __init__(self, client: redis.asyncio.Redis, refresher: Refresher) -> None:
         self._client = client
         self._refresher = refresher
-        self._asked: dict[int, float] = {}
-        self._noting: asyncio.Task[None] | None = None
+        self._requested_at: dict[int, float] = {}
+        self._reporting: asyncio.Task[None] | None = None
         self._waiting = WaitingBound(
             total=WAITING_MAX,
             of_department=DEPARTMENT_WAITING_MAX,
@@ -46,10 +46,12 @@ class ColdStarts:
     async def ask(self, deployment_id: int) -> None:
         """Request that the controller load a deployment that is scaled to zero."""
         now = time.monotonic()
-        if now - self._asked.get(deployment_id, float("-inf")) < ASK_EVERY_S:
+        if now - self._requested_at.get(deployment_id, float("-inf")) < ASK_EVERY_S:
             return
-        self._asked = {pk: at for pk, at in self._asked.items() if now - at < ASK_EVERY_S}
-        self._asked[deployment_id] = now
+        self._requested_at = {
+            pk: at for pk, at in self._requested_at.items() if now - at < ASK_EVERY_S
+        }
+        self._requested_at[deployment_id] = now
         try:
             await self._client.zadd(WANTED_KEY, {str(deployment_id): time.time()})
             await self._client.publish(DEPLOYMENTS_CHANNEL, "")
@@ -62,8 +64,8 @@ class ColdStarts:
         """
         may_sleep = {each.id for each in snapshot.deployments.values() if each.may_sleep}
         in_use = may_sleep.intersection(running)
-        if in_use and (self._noting is None or self._noting.done()):
-            self._noting = asyncio.create_task(self._note(in_use))
+        if in_use and (self._reporting is None or self._reporting.done()):
+            self._reporting = asyncio.create_task(self._note(in_use))
 
     async def _note(self, deployment_ids: Collection[int]) -> None:
         now = time.time()

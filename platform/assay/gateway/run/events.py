@@ -47,14 +47,14 @@ def cut_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
 
 def answer_of(done: Done, choices: dict[int, Choice] | None = None) -> Answer:
     """Return the answer; choices without their own finish reason get the request's."""
-    made = choices or {0: Choice()}
-    for choice in made.values():
+    by_index = choices or {0: Choice()}
+    for choice in by_index.values():
         choice.finish_reason = choice.finish_reason or done.finish_reason
     return Answer(
         finish_reason=done.finish_reason,
         prompt_tokens=done.prompt_tokens,
         completion_tokens=done.completion_tokens,
-        choices=[made[index] for index in sorted(made)],
+        choices=[by_index[index] for index in sorted(by_index)],
         results=done.results or [],
         units=done.units,
         stop=done.stop,

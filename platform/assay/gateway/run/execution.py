@@ -76,7 +76,7 @@ class Execution:
         # Maximum use of the request, which is charged if the actual use is unknown.
         self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
-        self._called_off, self._handed_over = False, 0
+        self._abandoned, self._handed_over = False, 0
         # Time at which the caller stops waiting, in seconds since the epoch.
         self._deadline = 0.0
 
@@ -102,7 +102,7 @@ class Execution:
             await self._run(inbox, receive, send)
         finally:
             self._parts.running.leave(ticket)
-            if not self._called_off:
+            if not self._abandoned:
                 self._parts.replies.close(self._call.request_id)
 
     async def check_room(self) -> None:
@@ -421,7 +421,7 @@ class Execution:
         return entry.units
 
     def _abandon(self, inbox: Inbox, outcome: str, reason: str) -> None:
-        self._call.recorded = self._called_off = True
+        self._call.recorded = self._abandoned = True
         self._parts.ledger.spawn(self._call_off(inbox, outcome, reason))
 
     async def _call_off(self, inbox: Inbox, outcome: str, reason: str) -> None:

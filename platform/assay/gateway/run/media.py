@@ -131,12 +131,12 @@ class RequestMedia:
         self._desk = desk
         self._key, self._holder = key, holder
         self._give_back = give_back
-        self._kept: list[MediaReference] = []
+        self._stored: list[MediaReference] = []
 
     @property
     def holds_anything(self) -> bool:
         """True if `close` has something to release."""
-        return self._give_back is not None or bool(self._kept)
+        return self._give_back is not None or bool(self._stored)
 
     async def in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         """Return the result of a call that would block other requests on the event loop."""
@@ -201,7 +201,7 @@ class RequestMedia:
 
         def keep(value: MediaInput) -> dict[str, Any]:
             reference = media_put(value.data, content_type=next(types), deployment_id=deployment_id)
-            self._kept.append(reference)
+            self._stored.append(reference)
             return reference.to_json()
 
         with_references: dict[str, Any] = swapped(inputs, _is_media, keep)
@@ -223,7 +223,7 @@ class RequestMedia:
             details = fields.pop("details", {})
             try:
                 reference = MediaReference.from_json(fields)
-                self._kept.append(reference)
+                self._stored.append(reference)
                 data = media_open(reference).read()
             except (InvalidInput, NotFound) as error:
                 raise Unavailable(
@@ -237,7 +237,7 @@ class RequestMedia:
     async def close(self) -> None:
         """Remove the files; garbage collection removes what could not be removed."""
         self._release()
-        references, self._kept = self._kept, []
+        references, self._stored = self._stored, []
         if references:
             await self.in_thread(_remove, references)
 

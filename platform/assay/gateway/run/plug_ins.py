@@ -88,7 +88,7 @@ class _Call:
     def __init__(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], code: TaskCode
     ) -> None:
-        self._function, self._given = function, arguments
+        self._function, self._arguments = function, arguments
         self._imports = CODE.limited() if code.packages else nullcontext()
         self._lock = threading.Lock()
         self._over = False
@@ -99,7 +99,7 @@ class _Call:
         """Call the function and store its result or exception."""
         try:
             with self._imports:
-                self._result = self._function(*self._given)
+                self._result = self._function(*self._arguments)
         except Exception as error:
             self._error = error
         except BaseException as error:

@@ -63,8 +63,8 @@ class WorkerWatch:
             return
         signs = await self._client.mget([alive_key(worker) for worker in watched])
         now = time.monotonic()
-        gone = [worker for worker, sign in zip(watched, signs, strict=True) if sign is None]
-        self._missing = {worker: self._missing.get(worker, now) for worker in gone}
+        missing = [worker for worker, sign in zip(watched, signs, strict=True) if sign is None]
+        self._missing = {worker: self._missing.get(worker, now) for worker in missing}
         dead = {worker for worker, since in self._missing.items() if now - since >= PATIENCE_S}
         for request_id, workers in holders.items():
             if workers <= dead:

@@ -71,7 +71,7 @@ class ResponseDesk(DatabaseDesk):
 
     def __init__(self) -> None:
         super().__init__("responses", refusal="Too many stored responses are being used.")
-        self._known: dict[str, tuple[float, bool]] = {}
+        self._retention_known: dict[str, tuple[float, bool]] = {}
 
     async def open(
         self, call: Call, key: KeyEntry, plan: Plan, conversation: Conversation[Plan]
@@ -136,7 +136,7 @@ class ResponseDesk(DatabaseDesk):
             return True
         if conversation.store is False or key.person is not None:
             return False
-        read_at, keeps = self._known.get(key.public_id, (-_KNOWN_S, False))
+        read_at, keeps = self._retention_known.get(key.public_id, (-_KNOWN_S, False))
         if time.monotonic() - read_at > _KNOWN_S:
             try:
                 keeps = await self.run(call, key, lambda actor: _keeps(actor, call, key))
@@ -148,9 +148,9 @@ class ResponseDesk(DatabaseDesk):
         return keeps
 
     def _know(self, key: KeyEntry, *, keeps: bool) -> None:
-        if len(self._known) >= KEYS_MAX:
-            self._known.clear()
-        self._known[key.public_id] = (time.monotonic(), keeps)
+        if len(self._retention_known) >= KEYS_MAX:
+            self._retention_known.clear()
+        self._retention_known[key.public_id] = (time.monotonic(), keeps)
 
     async def begin(
         self, call: Call, key: KeyEntry, opened: Opened, classification: str
@@ -164,7 +164,7 @@ class ResponseDesk(DatabaseDesk):
         renderer = cast(StoredRenderer, plan.renderer)
 
         def store(actor: Principal) -> bool:
-            made = response_create(
+            response = response_create(
                 actor=actor,
                 department=department_of(key),
                 sender=key.recorded_as,
@@ -175,7 +175,7 @@ class ResponseDesk(DatabaseDesk):
                 response=renderer.begun(),
                 classification=classification,
             )
-            return made is not None
+            return response is not None
 
         if await self.run(call, key, store):
             return renderer
