@@ -70,7 +70,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     name="Idempotency-Key",
     type=str,
     location=OpenApiParameter.HEADER,
-    description="For a day, a request with the same key gets the same answer and is not repeated.",
+    description="For a day, a request with the same key gets the first answer and is not rerun.",
 )
 PAGE = [
     OpenApiParameter("cursor", str, description="From `next` or `previous`."),

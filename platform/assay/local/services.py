@@ -105,7 +105,7 @@ class Postgres:
 
     def _close_sockets(self) -> None:
         """Permit only the server's user to access its socket, which needs no password. If the path
-        of the data is too long for a socket, the package puts it into a world-readable folder."""
+        of the data is too long for a socket, the package puts it where everyone has access."""
         sockets, data = Path(self.socket_folder), self._server.pgdata
         if sockets != data:
             os.chown(sockets, data.stat().st_uid, data.stat().st_gid)

@@ -115,8 +115,8 @@ class Ticket:
     def fault(self, snapshot: Snapshot) -> DomainError | None:
         """Return the error that ends this request under `snapshot`; None if it may go on.
 
-        A deployment that was stopped or replaced still finishes its requests, unless a recall
-        stopped it.
+        Workers end the requests of a stopped or replaced deployment themselves; only if a recall
+        stopped it must the gateway end them.
         """
         if recalled := self.application.sources & snapshot.recalled_documents.keys():
             return NotPermitted(

@@ -55,8 +55,8 @@ def declared_classification(scope: Scope) -> str:
 @dataclass(frozen=True, slots=True)
 class Circumstances:
     """Properties of a request other than its key and deployment. `tokens` is the estimate of its
-    prompt plus the longest possible answer. `kept_as` is the classification of the file that will
-    contain the answer, which must not be more sensitive; empty without a file.
+    prompt plus the longest possible answer. `kept_as` is the classification of the file for the
+    answer; the answer must not be more sensitive. It is empty without a file.
     """
 
     client_address: str

@@ -108,7 +108,7 @@ class Refresher:
         return snapshot
 
     async def knowing(self, public_id: str) -> Snapshot:
-        """Return a snapshot that includes this key, even if it was created or changed a moment ago.
+        """Return a snapshot that is up to date on a key created or changed a moment ago.
 
         Looks up at most `LOOKUPS_PER_S` unknown keys per second, and waits at most two seconds.
 

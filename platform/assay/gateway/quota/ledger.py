@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
 _RETRY_S = 1.0
-_HELD_AT_MOST = 10_000
+_PENDING_MAX = 10_000
 ANONYMOUS_PER_S = 10
 PER_KEY_PER_S = 20
 
@@ -86,7 +86,7 @@ class Ledger:
             failure,
             settlement.entry.to_json(),
         )
-        if len(self._pending) < _HELD_AT_MOST:
+        if len(self._pending) < _PENDING_MAX:
             self._pending.append(settlement)
             HELD.set(len(self._pending))
 

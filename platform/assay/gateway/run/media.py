@@ -235,7 +235,7 @@ class RequestMedia:
         return with_bytes
 
     async def close(self) -> None:
-        """Remove the files; garbage collection removes what could not be removed."""
+        """Remove the files; a later sweep removes those that fail."""
         self._release()
         references, self._stored = self._stored, []
         if references:
