@@ -164,8 +164,8 @@ def _restoring(connection: psycopg.Connection[Any]) -> sql.Composed:
 
 
 def _membership(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
-    """Permit the tables' owner to see and end the sessions of every process, for the controller.
-    It cannot act as these roles (`SET FALSE`). A superuser sees all sessions anyway.
+    """Permit the tables' owner to see and end the sessions of every process, for the controller. It
+    cannot act as these roles (`SET FALSE`). A superuser sees all sessions anyway.
     """
     if not is_superuser(connection):
         for role in ROLES.values():

@@ -131,6 +131,7 @@ class DjangoApplication:
 
         Returns:
             The request for Django; None if the view has refused the body.
+
         Raises:
             TooLarge: the body is over the view's limit, or over the limit of unknown senders.
             Unavailable: the disk has no room for it.

@@ -31,9 +31,8 @@ from registry.releases.emergency_access.services import (
 
 
 class EmergencyAccessAnswer(serializers.Serializer[Any]):
-    """An emergency approval by two people of exactly the dossier with `dossier_digest`.
-    While it is `active` the release serves until `ends_at`. `due_at` is the deadline of the review
-    afterward.
+    """An emergency approval by two people of exactly the dossier with `dossier_digest`. While it is
+    `active` the release serves until `ends_at`. `due_at` is the deadline of the review afterward.
     """
 
     id = serializers.IntegerField()

@@ -27,6 +27,7 @@ class KeyEntry:
 
     A playground token has the `person` who uses it, the department that pays, and the digest of the
     `session` whose cookie must accompany it.
+
     `allowed_deployments` (names) and `networks` (CIDRs) restrict it; empty means any. `limits` are
     those of the organization, the department and the key, widest first. `counted_as` is the public
     ID that its use is charged to.
