@@ -133,7 +133,6 @@ class Stack:
     def start_stores(self) -> None:
         """Start PostgreSQL and Valkey, and set up the environment of each process.
 
-
         Raises:
             AlreadyRuns: another process has started them from the same folder.
         """

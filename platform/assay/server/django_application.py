@@ -237,7 +237,6 @@ class Exchange:
     async def receive(self) -> Message:
         """Return the server's next message. The last part of the body waits for the gates.
 
-
         Raises:
             TooLarge, BodySlow: the body is larger than allowed, or takes too long.
             Overloaded: too many requests wait.
