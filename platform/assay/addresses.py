@@ -1,4 +1,4 @@
-"""Address of the client of a request. Knows no Django, so that gateway and middleware share it."""
+"""Address of a request's client. Does not use Django, so that gateway and middleware share it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 
 
 def networks(texts: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Addresses and CIDRs as networks; other texts are left out, and so never trusted."""
-    found = []
+    """Return addresses and CIDRs as networks; other texts are omitted, and so not trusted."""
+    parsed = []
     for text in texts:
         try:
-            found.append(ip_network(text, strict=False))
+            parsed.append(ip_network(text, strict=False))
         except ValueError:
             continue
-    return tuple(found)
+    return tuple(parsed)
 
 
 @lru_cache(4096)
 def plain_address(text: str) -> str:
-    """An address in its usual form, IPv4 out of IPv6's clothes.
+    """Return an address in its usual form; an IPv4-mapped IPv6 address as IPv4.
 
     Raises:
-        ValueError: it is no address.
+        ValueError: it is not an address.
     """
     address = ip_address(text)
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
@@ -32,18 +32,19 @@ def plain_address(text: str) -> str:
 
 
 def forwarded_address(peer: str, forwarded: Sequence[str], trusted: Iterable[str]) -> str:
-    """The client's address: the peer's, or what trusted proxies say in `X-Forwarded-For`.
+    """Return the client's address: the peer's, or the one that trusted proxies state in
+    `X-Forwarded-For`.
 
-    `forwarded` are the header's values in the order they came. They are read from the right, past
-    every address in `trusted` (addresses or CIDRs); what a client puts in front is never believed.
+    `forwarded` are the header's values in order of arrival. They are read from the right, past
+    every address in `trusted` (addresses or CIDRs); values that a client puts in front are ignored.
     """
     try:
         address = plain_address(peer)
     except ValueError:
         return peer
-    believed = networks(trusted)
+    proxies = networks(trusted)
     hops = [hop.strip() for value in forwarded for hop in value.split(",")]
-    while hops and any(ip_address(address) in network for network in believed):
+    while hops and any(ip_address(address) in network for network in proxies):
         try:
             address = plain_address(hops.pop())
         except ValueError:

@@ -2,14 +2,14 @@ from django.apps import AppConfig
 
 
 class AssayConfig(AppConfig):
-    """The surfaces: management API, gateway, portal, command line."""
+    """The app of the surfaces: management API, gateway, portal, command line."""
 
     name = "assay"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Let the audit log be searched by the words in which the portal shows its events."""
-        # Models can be imported from here on.
+        """Register the portal's words for events, so that they can be searched in the audit log."""
+        # Imported here, because models cannot be imported earlier.
         from assay.portal.words import ATTEMPTS, OF_A_PERSON, PHRASES
         from governance.audit.search.action_words import action_words_register
 

@@ -29,7 +29,7 @@ keep_paths()
 
 
 class Application:
-    """Dispatches by path. Each instance has a gateway and a Django of its own."""
+    """Dispatches by path. Each instance has its own gateway and Django application."""
 
     def __init__(self) -> None:
         self.gateway = Gateway()
@@ -59,13 +59,13 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                # Packages of tasks are tried in processes of their own, which takes a while.
+                # Task packages are tested in separate processes, which takes a while.
                 await asyncio.to_thread(discovered)
                 self.gateway.start()
                 self.django.warm()
                 if settings.WEB:
-                    # Else a body of many small values has the collector look at all modules, again
-                    # and again, while every other request waits.
+                    # Otherwise a body with many small values makes the collector scan all modules
+                    # repeatedly, while every other request waits.
                     gc.collect()
                     gc.freeze()
                 await send({"type": "lifespan.startup.complete"})

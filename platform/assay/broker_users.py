@@ -1,8 +1,8 @@
-"""The broker's users: one for each kind of process, with the commands and keys that it needs. Those
-of nodes are made while Assay runs (`workers.nodes.broker_access`).
+"""The broker's users: one for each kind of process, with the commands and keys that it needs. Users
+of nodes are created while Assay runs (`workers.nodes.broker_access`).
 
-Compose, the demo and the tests make their access control file from this one table
-(`manage.py write_broker_users`). Whoever connects without a password may send PING, and no more.
+Compose, the demo and the tests generate their access control file from this table
+(`manage.py write_broker_users`). Clients without a password may only send PING.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 PREFIX = "assay_"
-# What client libraries send by themselves, and transactions.
+# Commands that client libraries send by themselves, and transactions.
 _CONNECTION = (
     "auth hello ping echo select quit reset client|setinfo client|setname client|id "
     "multi exec discard watch unwatch"
 )
 # `compute` and `deployment.<id>` are queues.
 _SEND = "lpush llen"
-# A worker says that it is there, and how many messages it dropped.
+# A worker reports its presence, and the number of messages that it dropped.
 _PRESENT = "+zadd +zrem +zremrangebyscore %W~assay:workers %W~assay:dropped"
-# The script of quotas, and what it calls.
+# The script of quotas, and the commands that it calls.
 _QUOTAS = (
     "evalsha script|load time info scan type get set del exists "
     "hget hset hdel hexists hmget hgetall hincrby zadd zrem zcount zrangebyscore zremrangebyscore "
@@ -35,9 +35,9 @@ _NOTICES = ("assay:snapshot", "assay:deployments", "assay:controller")
 class BrokerUser:
     """The privileges of one kind of process.
 
-    `keys` are patterns, `read` those that it may only read and `written` those that it may only
-    write; `channels` are the ones that it publishes on or subscribes to. `parts` are further rules,
-    each of commands and keys that go together.
+    `keys` are patterns of keys that it may read and write, `read` and `written` of those that it
+    may only read or write; `channels` are those that it publishes on or subscribes to. `parts` are
+    further rules, each with its own commands and keys.
     """
 
     commands: str
@@ -85,7 +85,7 @@ USERS: dict[str, BrokerUser] = {
     "controller": BrokerUser(
         f"{_SEND} {_QUOTAS} publish subscribe unsubscribe zrevrange "
         "xack xdel xautoclaim xreadgroup xgroup|create xpending rpush blpop "
-        # Of nodes (`workers.nodes.broker_access`): whoever makes users could make any.
+        # For users of nodes (`workers.nodes.broker_access`). This right cannot be limited to them.
         "acl|setuser acl|deluser acl|getuser acl|users acl|log client|kill",
         keys=(
             "assay:quota:*",
@@ -97,11 +97,11 @@ USERS: dict[str, BrokerUser] = {
         read=("deployment.*", "assay:dropped*"),
         written=("compute*", "assay:attest:*"),
         channels=_NOTICES,
-        # Keys that a removed node leaves.
+        # For deleting keys of a removed node.
         parts=("+unlink %W~assay:reply:*/* %W~assay:worker:*/* %W~assay:workers:*",),
     ),
-    # Workers write to no queue that they read, and can make no key one of another type: each
-    # command is for its own keys.
+    # Each command is limited to its own keys, so that workers cannot write to queues that they
+    # read, or change the type of a key.
     "compute": BrokerUser(
         "publish",
         keys=(),
@@ -125,12 +125,12 @@ NAMES = (*USERS, ADMIN)
 
 
 def new_passwords() -> dict[str, str]:
-    """A random password for each user."""
+    """Return a random password for each user."""
     return {name: secrets.token_hex(24) for name in NAMES}
 
 
 def access_control_file(passwords: Mapping[str, str]) -> str:
-    """Valkey's `aclfile` with the hashes of `passwords`, one for each of `NAMES`."""
+    """Return Valkey's `aclfile` with the hashes of `passwords`, one for each of `NAMES`."""
     lines = ["user default reset on nopass -@all +ping"]
     for name in NAMES:
         digest = hashlib.sha256(passwords[name].encode()).hexdigest()

@@ -1,5 +1,5 @@
-"""The `Cookie` header, read in linear time. `http.cookies`, which Django uses, needs the square of
-its length in Python before 3.11.10 (CVE-2024-7592).
+"""Parsing of the `Cookie` header in linear time. `http.cookies`, which Django uses, takes quadratic
+time in Python before 3.11.10 (CVE-2024-7592).
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ _ESCAPED = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
 
 
 def read_cookies(text: str) -> dict[str, str]:
-    """Return cookies by name, as Django reads them: of two with one name the last."""
-    found = {}
+    """Return cookies by name. As in Django, the last one with a name counts."""
+    cookies = {}
     for cookie in text.split(";"):
         name, equals, value = cookie.partition("=")
         if not equals:
             name, value = "", cookie
         name, value = name.strip(), value.strip()
         if name or value:
-            found[name] = _unquoted(value)
-    return found
+            cookies[name] = _unquoted(value)
+    return cookies
 
 
 def _unquoted(value: str) -> str:

@@ -47,15 +47,15 @@ class RangeNotSatisfiable(DomainError):
 def audit_log_file(
     request: HttpRequest, actor: Principal, *, content_type: str
 ) -> StreamingHttpResponse:
-    """The sealed log as JSON lines.
+    """Return the sealed log as JSON lines.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses.
+        NotFound, NotPermitted: the policy denies it.
         Unavailable: nothing is sealed yet.
     """
     audit_log_export(actor=actor)
     lines = iter(export_lines())
-    # A failure before the first line is still a refusal, not half a file.
+    # Read the first line here, so that an early failure is an error and not a partial file.
     source = chain(list(islice(lines, 1)), lines)
     return streamed_response(
         request,
@@ -68,7 +68,7 @@ def audit_log_file(
 def audit_export_file(
     request: HttpRequest, actor: Principal, export_id: int
 ) -> StreamingHttpResponse:
-    """The file of an export of selected events, with its digest (RFC 9530)."""
+    """Return the file of an export of selected events, with its digest (RFC 9530)."""
     export, file = audit_export_open(actor=actor, export_id=export_id)
     return streamed_response(
         request,
@@ -83,7 +83,7 @@ def audit_export_file(
 
 
 def dossier_file(actor: Principal, *, release_id: int, file_format: str) -> HttpResponse:
-    """The frozen dossier in one format, with its digest (RFC 9530)."""
+    """Return the frozen dossier in one format, with its digest (RFC 9530)."""
     export = release_export(actor=actor, release_id=release_id, format=file_format)
     return HttpResponse(
         export.content,
@@ -97,7 +97,7 @@ def dossier_file(actor: Principal, *, release_id: int, file_format: str) -> Http
 
 
 def evidence_file(actor: Principal, release_id: int) -> HttpResponse:
-    """The evidence pack of a release, with the deployments under it."""
+    """Return the evidence pack of a release, including its deployments."""
     pack = release_evidence(
         actor=actor, release_id=release_id, deployments=deployment_ids_under(release_id)
     )
@@ -112,16 +112,17 @@ def evidence_file(actor: Principal, release_id: int) -> HttpResponse:
 
 
 def stored_file(request: HttpRequest, file: ManifestFile, holder: str) -> HttpResponseBase:
-    """Return the bytes of a stored file that the request asks for, as a download of `holder`.
-    A range that is not one of the form `bytes=…` is ignored, as RFC 9110 has it.
+    """Return the requested bytes of a stored file, as a download of `holder`.
+
+    A range in another form than `bytes=…` is ignored, as RFC 9110 requires.
 
     Raises:
         NotFound: the store does not have it.
         RangeNotSatisfiable: it begins past the end.
         StoreUnavailable: the store does not answer.
     """
-    found = store.backend().find(file_key(file.sha256))
-    if found is None or found.size != file.size:
+    entry = store.backend().find(file_key(file.sha256))
+    if entry is None or entry.size != file.size:
         raise NotFound(f"{file.path} is missing from the artifact store.", code="file_missing")
     start, end = _range_of(request, file.size)
     headers = {
@@ -149,7 +150,7 @@ def stored_file(request: HttpRequest, file: ManifestFile, holder: str) -> HttpRe
 def streamed_response(
     request: HttpRequest, chunks: Iterator[bytes], content_type: str, headers: dict[str, str]
 ) -> StreamingHttpResponse:
-    """Return a response that sends `chunks` as they come, never all of them in memory."""
+    """Return a response that sends `chunks` one by one, without collecting them in memory."""
     streamed: Any = _from_thread(chunks) if isinstance(request, ASGIRequest) else chunks
     return StreamingHttpResponse(
         streamed,
@@ -159,7 +160,7 @@ def streamed_response(
 
 
 async def _from_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The same chunks for ASGI, which would collect a synchronous iterator whole in memory."""
+    """Yield the chunks for ASGI, which would collect a synchronous iterator in memory."""
 
     def following() -> bytes | None:
         return next(chunks, None)
@@ -185,12 +186,12 @@ def repr_digest(sha256: bytes) -> str:
 
 
 def _range_of(request: HttpRequest, size: int) -> tuple[int, int]:
-    found = _RANGE.fullmatch(request.headers.get("Range", ""))
-    if found is None:
+    match = _RANGE.fullmatch(request.headers.get("Range", ""))
+    if match is None:
         return 0, size
-    start = int(found[1])
-    end = min(int(found[2]) + 1, size) if found[2] else size
-    if found[2] and int(found[2]) < start:
+    start = int(match[1])
+    end = min(int(match[2]) + 1, size) if match[2] else size
+    if match[2] and int(match[2]) < start:
         return 0, size
     if start >= size:
         raise RangeNotSatisfiable(f"The file has {size} bytes; the range begins at {start}.")

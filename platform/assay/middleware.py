@@ -1,4 +1,4 @@
-"""Middleware of every Django request: ID, the client's address, and the acting principal."""
+"""Middleware of all Django requests: request ID, client address, and acting principal."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from governance.principals import ANONYMOUS, Principal, RequestContext, serving
 logger = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REQUEST_ID_HEADER = "x-request-id"
-# What stands in the place of a request where the platform works by itself.
+# Request IDs that the platform uses for its own work.
 OWN_WORK = re.compile(r"bootstrap|(alarm|deployment|export|job|quota|release)-")
 
 GetResponse = Callable[[HttpRequest], Any]
 
 
 def client_address(request: HttpRequest) -> str:
-    """The client's address: the peer's, or what a trusted proxy says in `X-Forwarded-For`.
+    """Return the peer's address, or the one that a trusted proxy states in `X-Forwarded-For`.
 
-    The header is read from the right, past every address in `settings.TRUSTED_PROXIES`; what a
-    client puts in front of it is never believed.
+    The header is read from the right, past every address in `settings.TRUSTED_PROXIES`; values that
+    a client puts in front are ignored.
     """
     peer = str(request.META.get("REMOTE_ADDR") or "")
     forwarded = [request.headers.get("X-Forwarded-For", "")]
@@ -40,18 +40,18 @@ def client_address(request: HttpRequest) -> str:
 
 
 def request_id(request: HttpRequest) -> str:
-    """The caller's own request id when it is a sane one, and none of what the platform itself does;
-    else a new one.
+    """Return the caller's request ID if it is valid and not one of the platform's own; otherwise a
+    new one.
     """
-    given = request.headers.get(REQUEST_ID_HEADER, "")
-    if REQUEST_ID.fullmatch(given) and not OWN_WORK.match(given):
-        return given
+    requested = request.headers.get(REQUEST_ID_HEADER, "")
+    if REQUEST_ID.fullmatch(requested) and not OWN_WORK.match(requested):
+        return requested
     return f"req_{secrets.token_hex(12)}"
 
 
 def session_principal(request: HttpRequest) -> Principal:
-    """Return the person signed in to this session; `ANONYMOUS` without one, or for an inactive
-    account.
+    """Return the person signed in to this session; `ANONYMOUS` if there is none, or the account is
+    inactive.
     """
     person = getattr(request, "user", None)
     if person is None or not person.is_authenticated or not person.is_active:
@@ -60,17 +60,17 @@ def session_principal(request: HttpRequest) -> Principal:
 
 
 def principal_of(request: HttpRequest) -> Principal:
-    """Return the acting principal, resolved; `ANONYMOUS` when the caller is not signed in."""
-    given: Any = getattr(request, "principal", ANONYMOUS)
-    if isinstance(given, LazyObject):
-        # The policy copies principals with dataclasses.replace, which asks for the real thing.
-        bool(given)
-        given = given._wrapped
-    return cast(Principal, given)
+    """Return the acting principal, resolved; `ANONYMOUS` if the caller is not signed in."""
+    principal: Any = getattr(request, "principal", ANONYMOUS)
+    if isinstance(principal, LazyObject):
+        # The policy copies principals with dataclasses.replace, which needs the actual object.
+        bool(principal)
+        principal = principal._wrapped
+    return cast(Principal, principal)
 
 
 def _log(request: HttpRequest, response: HttpResponseBase) -> None:
-    """Log how a request ended, by its route: paths hold IDs, and queries what people search."""
+    """Log the result of a request by its route; paths contain IDs, and queries search terms."""
     if logger.isEnabledFor(logging.DEBUG):
         match = request.resolver_match
         route = "other" if match is None else match.route
@@ -100,7 +100,7 @@ class RequestContextMiddleware:
         return response
 
     async def call_async(self, request: HttpRequest) -> HttpResponseBase:
-        """The same under ASGI."""
+        """Handle a request under ASGI."""
         context = self.prepare(request)
         with serving(context.request_id, context.client_address):
             response = cast(HttpResponseBase, await self.get_response(request))
@@ -110,7 +110,7 @@ class RequestContextMiddleware:
 
     @staticmethod
     def prepare(request: HttpRequest) -> RequestContext:
-        """Puts a lazy `principal` on the request; nothing is read from the database yet."""
+        """Set a lazy `principal` on the request, which does not query the database yet."""
         request.principal = SimpleLazyObject(lambda: session_principal(request))  # type: ignore[attr-defined]
         return RequestContext(
             request_id=request_id(request), client_address=client_address(request)

@@ -6,11 +6,11 @@ from django.db import models
 
 
 class IdempotencyRecord(models.Model):
-    """The answer to a POST that carried an `Idempotency-Key`, kept for a day.
+    """The answer to a POST with an `Idempotency-Key`, kept for a day.
 
-    `fingerprint` is the SHA-256 of method, path and body: the same key with another request is a
-    conflict. Written in the transaction of the work that it answers for; while that is under way
-    a lock holds the key.
+    `fingerprint` is the SHA-256 of method, path and body; the same key with another request is a
+    conflict. The record is written in the transaction of the request's work; until then a lock
+    reserves the key.
     """
 
     principal = models.CharField(max_length=80)

@@ -1,17 +1,17 @@
-"""The kinds of process, and the secrets that each of them holds.
+"""The kinds of process, and the secrets that each of them has.
 
-A process that is taken over gives away what it holds, so that each holds only what its own code
-uses. In production a process that is given another's secret does not start.
+A compromised process reveals its secrets, so each has only those that its own code uses. In
+production a process with a secret of another kind does not start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# `broker_users` writes the access control file of the broker, and ends.
-# `node` is a worker on a machine of its own, which reaches neither database nor store.
+# `broker_users` writes the access control file of the broker, then exits.
+# `node` is a worker on a separate machine, without access to the database and the store.
 PROCESSES = ("web", "controller", "worker", "node", "migrate", "broker_users")
-# Settings that a node must not be given, besides other processes' secrets.
+# Settings that a node must not have, in addition to other processes' secrets.
 _NOT_ON_NODES = (
     "DATABASE_URL",
     "DATABASE_PASSWORD",
@@ -23,7 +23,7 @@ _NOT_ON_NODES = (
 
 HOLDERS: dict[str, tuple[str, ...]] = {
     "ASSAY_SECRET_KEY": ("web",),
-    # `bootstrap` makes the first administrator's one-time link.
+    # `bootstrap`, run by `migrate`, creates the first administrator's one-time link.
     "ASSAY_KEY_PEPPER": ("web", "migrate"),
     "ASSAY_KEY_PEPPER_2": ("web", "migrate"),
     "ASSAY_METRICS_TOKEN": ("web",),
@@ -31,9 +31,9 @@ HOLDERS: dict[str, tuple[str, ...]] = {
     "ASSAY_SCIM_TOKEN": ("web",),
     "ASSAY_AUDIT_SIGNING_KEY": ("controller",),
     "ASSAY_USAGE_KEY": ("web", "controller"),
-    # Of the workers, only those that serve.
+    # Only workers that serve have it.
     "ASSAY_WIRE_KEY": ("web", "worker"),
-    # The web process shows where events go and which notices are due; the controller sends them.
+    # The web process shows destinations of events and due notices; the controller sends them.
     "ASSAY_EMAIL_URL": ("web", "controller"),
     "ASSAY_REVIEW_WEBHOOK_SECRET": ("web", "controller"),
     "ASSAY_SIEM_STREAMS": ("web", "controller"),
@@ -48,8 +48,8 @@ HOLDERS: dict[str, tuple[str, ...]] = {
 }
 
 
-# Settings that are no secrets, and the processes that cannot do their work without them. `migrate`
-# restores backups, and compares each with what was published after it.
+# Settings other than secrets that some processes need. `migrate` restores backups, and compares
+# each with the log that was published after it.
 READERS: dict[str, tuple[str, ...]] = {
     "ASSAY_AUDIT_PUBLIC_KEY": ("web", "migrate"),
     "ASSAY_AUDIT_RETIRED_KEYS": ("web", "controller", "migrate"),
@@ -62,13 +62,13 @@ READERS: dict[str, tuple[str, ...]] = {
 
 
 def holds(process: str, secret: str) -> bool:
-    """Return whether `process` uses the secret; one of no kind, as in development, uses all."""
+    """Return true if `process` uses the secret. An empty kind, as in development, uses all."""
     return not process or process in HOLDERS[secret]
 
 
 def check_process(process: str, environment: Mapping[str, str], *, production: bool) -> None:
-    """Raise ValueError when the kind is unknown or, in production, missing or given a secret that
-    is not its own."""
+    """Raise ValueError if the kind is unknown, or in production missing or set with a secret that
+    it does not use."""
     kinds = ", ".join(PROCESSES)
     if process and process not in PROCESSES:
         raise ValueError(f"ASSAY_PROCESS={process!r} is unknown; set it to one of {kinds}.")
@@ -83,15 +83,15 @@ def check_process(process: str, environment: Mapping[str, str], *, production: b
         for name in ("ASSAY_NODE_URL", "ASSAY_NODE_KEY_FILE"):
             if not environment.get(name):
                 raise ValueError(
-                    f"{name} is missing: ASSAY_PROCESS=node asks the control plane for everything. "
-                    "`assay node join URL` makes the key file."
+                    f"{name} is missing: ASSAY_PROCESS=node needs it to reach the control plane. "
+                    "`assay node join URL` creates the key file."
                 )
     if not production:
         return
     if not process:
         raise ValueError(
             f"ASSAY_PROCESS is missing: production needs to know which process this is, one of "
-            f"{kinds}, so that it holds no other's secrets."
+            f"{kinds}, so that it has no secrets of another."
         )
     for secret, holders in HOLDERS.items():
         for name in (secret, f"{secret}_FILE"):

@@ -1,4 +1,4 @@
-"""A thing by its type and what people call it, as the policy sees it."""
+"""Lookup of policy resources by type and name or number."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Find = Callable[[Principal, str], Resource]
 
 
 def _deployment(actor: Principal, name: str) -> Resource:
-    """The newest of that name: names are used again once a deployment has stopped."""
-    found = deployments_visible_to(actor).filter(name=name).order_by("-pk").first()
-    if found is None:
+    """Return the newest deployment with that name; names of stopped deployments are reused."""
+    deployment = deployments_visible_to(actor).filter(name=name).order_by("-pk").first()
+    if deployment is None:
         raise NotFound(f"Deployment {name[:80]} does not exist, or you may not see it.")
-    return deployment_resource(found)
+    return deployment_resource(deployment)
 
 
 def _id(kind: str, text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise NotFound(f"There is no {kind} {text[:40]}.", hint="It is named by its number.")
+        raise NotFound(f"There is no {kind} {text[:40]}.", hint="Use its number.")
     return int(text)
 
 
@@ -52,7 +52,7 @@ def _job(actor: Principal, text: str) -> Resource:
     return job_resource(job_get(actor=actor, job_id=job_id))
 
 
-# What a type's things are called by: a name, or a number.
+# Lookup by type: some by name, others by number.
 FINDERS: Mapping[str, Find] = MappingProxyType(
     {
         "dataset": lambda actor, name: dataset_resource(dataset_get(actor=actor, name=name)),
@@ -77,17 +77,17 @@ FINDERS: Mapping[str, Find] = MappingProxyType(
 
 
 def resource_named(actor: Principal, kind: str, reference: str) -> Resource:
-    """The thing of that type and name (or number), as the policy sees it.
+    """Return the policy's resource with that type and name (or number).
 
     Raises:
-        InvalidInput: things of that type are not found by a name.
+        InvalidInput: resources of that type cannot be looked up.
         NotFound: there is none, or `actor` may not see it.
     """
     find = FINDERS.get(kind)
     if find is None:
         raise InvalidInput(
             f"A {kind[:40]} cannot be looked up.",
-            hint=f"Look up one of {', '.join(FINDERS)}, or state what it is like.",
+            hint=f"Look up one of {', '.join(FINDERS)}, or state the resource's attributes.",
             fields={"resource": ["is of a type that cannot be looked up"]},
         )
     if "\x00" in reference:

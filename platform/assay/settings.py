@@ -1,8 +1,8 @@
-"""Every setting, from the environment (https://12factor.net/config).
+"""All settings, from the environment (https://12factor.net/config).
 
-`NAME_FILE` names a file that holds the value of `NAME`, for secrets. Outside `ASSAY_ENV=production`
-missing secrets get a fixed development value; production refuses to start on a missing or a
-development secret, and says which setting mends it.
+`NAME_FILE` names a file with the value of `NAME`, for secrets. Outside of `ASSAY_ENV=production`
+missing secrets get a fixed development value; production refuses to start with a missing or
+development secret, and the error names the setting.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from governance.reviews.reminders.channels import mail_server_from, webhook_from
 from registry.media.limits import MediaLimits
 from registry.sandbox.isolation import hide_process
 
-# Whoever loads these holds secrets, which other processes of this user could read in /proc.
+# Every process with these settings has secrets, which other processes of this user could read in
+# /proc.
 hide_process()
 
 DEVELOPMENT_SECRET = "development-only-not-a-secret"  # noqa: S105 (refused in production)
@@ -34,7 +35,7 @@ PACKAGE_DIR = Path(__file__).resolve().parent
 
 
 def env(name: str, default: str | None = None) -> str:
-    """The value of `name`, or of the file that `name`_FILE names, or `default`.
+    """Return the value of `name`, or the content of the file `name`_FILE, or `default`.
 
     Raises:
         ImproperlyConfigured: neither is set and there is no default.
@@ -51,17 +52,17 @@ def env(name: str, default: str | None = None) -> str:
 
 
 def env_bool(name: str, default: bool = False) -> bool:
-    """`name` as a truth value: 1, true, yes, on; 0, false, no, off."""
+    """Return `name` as a Boolean: 1, true, yes, on; 0, false, no, off."""
     value = env(name, "1" if default else "0").lower()
     if value in {"1", "true", "yes", "on"}:
         return True
     if value in {"0", "false", "no", "off", ""}:
         return False
-    raise ImproperlyConfigured(f"{name}={value!r} is not a truth value; set it to 1 or 0.")
+    raise ImproperlyConfigured(f"{name}={value!r} is not a Boolean; set it to 1 or 0.")
 
 
 def env_int(name: str, default: int, *, least: int | None = None) -> int:
-    """`name` as a whole number, at least `least`."""
+    """Return `name` as an integer, at least `least`."""
     value = env(name, str(default))
     try:
         number = int(value)
@@ -73,12 +74,12 @@ def env_int(name: str, default: int, *, least: int | None = None) -> int:
 
 
 def env_list(name: str, default: str = "") -> list[str]:
-    """`name` as a comma-separated list."""
+    """Return the comma-separated list in `name`."""
     return [item.strip() for item in env(name, default).split(",") if item.strip()]
 
 
 def env_networks(name: str) -> list[str]:
-    """`name` as a comma-separated list of addresses and CIDRs."""
+    """Return the comma-separated list of addresses and CIDRs in `name`."""
     texts = env_list(name)
     for text in texts:
         try:
@@ -92,7 +93,7 @@ def env_networks(name: str) -> list[str]:
 
 
 def secret(name: str) -> str:
-    """A secret that production must set itself; empty in a process that does not use it."""
+    """Return a secret that must be set in production; empty in a process that does not use it."""
     if not holds(PROCESS, name):
         return ""
     value = env(name, DEVELOPMENT_SECRET)
@@ -105,7 +106,7 @@ def secret(name: str) -> str:
 
 
 def process_secret(name: str) -> str:
-    """A secret that only some processes of a kind have; those refuse to start without it."""
+    """Return a secret that only some processes of a kind have; these refuse to start without it."""
     if not holds(PROCESS, name):
         return ""
     value = env(name, "" if PRODUCTION else DEVELOPMENT_SECRET)
@@ -117,8 +118,8 @@ def process_secret(name: str) -> str:
     return value
 
 
-# A network may drop a connection to the database without a word: after these seconds (the last one
-# is in milliseconds) the system ends it, so that no loop waits for hours.
+# A network may drop a connection to the database silently. After these seconds (milliseconds in the
+# last one) the system closes it, so that no loop waits for hours.
 DATABASE_SILENCE = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -128,10 +129,10 @@ DATABASE_SILENCE = {
 
 
 def database(url: str) -> dict[str, Any]:
-    """Django's settings for a `postgresql://` URL; a Unix socket's folder goes in `?host=`.
+    """Return Django's settings for a `postgresql://` URL; a Unix socket's folder is in `?host=`.
 
     Raises:
-        ImproperlyConfigured: another scheme. PostgreSQL is the only database.
+        ImproperlyConfigured: the URL has another scheme. PostgreSQL is the only database.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"postgresql", "postgres"}:
@@ -140,18 +141,18 @@ def database(url: str) -> dict[str, Any]:
             "Set DATABASE_URL=postgresql://user:password@host:5432/assay."
         )
     query: dict[str, Any] = dict(parse_qsl(parts.query))
-    # The platform's own processes see every department's rows; `governance.rowsecurity` narrows
-    # that for whatever a request runs.
+    # The platform's own processes see every department's rows; `governance.rowsecurity` restricts
+    # requests.
     options = f"{query.pop('options', '')} -c assay.departments=*".strip()
     session: dict[str, str] = {}
     if WEB:
-        # What a reset of the session returns to: Django sets the time zone only once.
+        # Defaults after a reset of the session, because Django sets the time zone only once.
         session = {"TimeZone": "UTC"} | {
             name: f"{seconds}s" for name, seconds in DATABASE_TIMEOUTS_S.items()
         }
         query["pool"] = pool_options(threads=WEB_THREADS, wait_s=DATABASE_POOL_WAIT_S)
     elif PROCESS:
-        # An index that is built while processes run waits for all older transactions.
+        # Longer in migrations, since building an index concurrently waits for older transactions.
         patience = DATABASE_LOCK_TIMEOUT_S * (6 if PROCESS == "migrate" else 1)
         session = {"lock_timeout": f"{patience}s"}
     options += "".join(f" -c {name}={value}" for name, value in session.items())
@@ -176,12 +177,12 @@ def database(url: str) -> dict[str, Any]:
 
 
 def broker_url(url: str) -> str:
-    """`url` with REDIS_USERNAME and REDIS_PASSWORD, and for `rediss://` with REDIS_CA_PATH,
+    """Return `url` with REDIS_USERNAME and REDIS_PASSWORD, and for `rediss://` with REDIS_CA_PATH,
     REDIS_CERT_PATH and REDIS_KEY_PATH.
 
     Raises:
-        ImproperlyConfigured: another scheme, a file that is missing, or in production a broker
-            over the network without a password.
+        ImproperlyConfigured: the scheme is wrong, a file is missing, or in production the broker is
+            on the network and has no password.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"redis", "rediss", "unix"}:
@@ -197,13 +198,13 @@ def broker_url(url: str) -> str:
     elif NODE_URL:
         if parts.username or parts.password:
             raise ImproperlyConfigured(
-                "REDIS_URL names a user of the broker; a node gets its own from the control plane. "
+                "REDIS_URL has a broker user; a node gets its own from the control plane. "
                 "Set it to rediss://host:6379/0."
             )
     elif PRODUCTION and parts.scheme != "unix" and parts.password is None:
         raise ImproperlyConfigured(
-            "REDIS_PASSWORD is missing: in production the broker over the network takes a user "
-            "and a password, in REDIS_USERNAME and REDIS_PASSWORD or REDIS_PASSWORD_FILE."
+            "REDIS_PASSWORD is missing: in production a broker on the network needs a user and a "
+            "password, in REDIS_USERNAME and REDIS_PASSWORD or REDIS_PASSWORD_FILE."
         )
     if parts.scheme == "rediss":
         query.setdefault("ssl_cert_reqs", "required")
@@ -226,40 +227,40 @@ if ENVIRONMENT not in {"development", "test", "production"}:
         f"ASSAY_ENV={ENVIRONMENT!r}; set it to development, test or production."
     )
 PRODUCTION = ENVIRONMENT == "production"
-# One-click personas and an open door on loopback: for `./demo` alone.
+# One-click sign-in as personas on loopback, only for the demo.
 DEMO = env_bool("ASSAY_DEMO")
 if DEMO and PRODUCTION:
     raise ImproperlyConfigured("ASSAY_DEMO=1 is refused with ASSAY_ENV=production; unset it.")
 
-# Which process this is (`assay.processes`); unset in development, it may be any.
+# The kind of this process (`assay.processes`); may be unset in development.
 PROCESS = env("ASSAY_PROCESS", "")
 try:
     check_process(PROCESS, os.environ, production=PRODUCTION)
 except ValueError as _error:
     raise ImproperlyConfigured(str(_error)) from None
-# The one process whose requests share a pool of connections.
+# The only kind of process that uses a pool of database connections.
 WEB = PROCESS == "web"
-# A worker that reaches neither database nor store.
+# A worker without access to the database and the store.
 NODE = PROCESS == "node"
-# Requests that Django answers at once in one web process; how many more may wait, and how long.
+# Concurrent Django requests of one web process, and the maximum number and time of waiting ones.
 WEB_THREADS = env_int("ASSAY_WEB_THREADS", 8, least=1)
 WEB_QUEUE = env_int("ASSAY_WEB_QUEUE", 512, least=0)
 WEB_QUEUE_WAIT_S = env_int("ASSAY_WEB_QUEUE_WAIT_S", 60, least=1)
-# Files that nodes download from one web process at once; of one node as many as are left to others.
+# Concurrent downloads by nodes from one web process. One node may use as many as remain free.
 WEB_DOWNLOADS = env_int("ASSAY_WEB_DOWNLOADS", 64, least=1)
-# Connections from clients that one web process keeps (`assay.server.connections`).
+# Client connections of one web process (`assay.server.connections`).
 WEB_CONNECTIONS = env_int("ASSAY_WEB_CONNECTIONS", 1000, least=16)
-# Seconds for the headers of a request to arrive, for its body to begin with (more for each 16 KiB
-# that have come), and for the client to take what was written.
+# Time limits in seconds for a request's headers, its body (plus a second for each 16 KiB received),
+# and for the client to read written bytes.
 WEB_HEAD_TIMEOUT_S = env_int("ASSAY_WEB_HEAD_TIMEOUT_S", 15, least=1)
 WEB_BODY_TIMEOUT_S = env_int("ASSAY_WEB_BODY_TIMEOUT_S", 30, least=1)
 WEB_WRITE_TIMEOUT_S = env_int("ASSAY_WEB_WRITE_TIMEOUT_S", 30, least=1)
-# How long a web request waits for a database connection.
+# Maximum wait of a web request for a database connection, in seconds.
 DATABASE_POOL_WAIT_S = env_int("ASSAY_DATABASE_POOL_WAIT_S", 5, least=1)
-# How long a process waits for a lock of the database; 0 sets no limit.
+# Maximum wait of a process for a database lock, in seconds; 0 sets no limit.
 DATABASE_LOCK_TIMEOUT_S = env_int("ASSAY_DATABASE_LOCK_TIMEOUT_S", 10, least=0)
-# What PostgreSQL ends by itself in the web process; 0 switches one off. A transaction is idle while
-# an upload is stored, which takes minutes.
+# PostgreSQL's timeouts for the web process; 0 disables one. A transaction is idle while an upload
+# is stored, which takes minutes.
 DATABASE_TIMEOUTS_S = {
     "statement_timeout": env_int("ASSAY_DATABASE_STATEMENT_TIMEOUT_S", 30, least=0),
     "lock_timeout": DATABASE_LOCK_TIMEOUT_S,
@@ -269,20 +270,21 @@ DATABASE_TIMEOUTS_S = {
 }
 
 DEBUG = False
-# Django insists on some; where nothing is signed, it is forgotten with the process.
+# Django requires a key; a process that signs nothing gets a temporary one.
 SECRET_KEY = secret("ASSAY_SECRET_KEY") or secrets.token_urlsafe(48)
-# HMAC peppers for API keys by version; the highest is used for new keys, all for checking.
+# HMAC peppers for API keys by version; new keys use the highest, checks use all.
 KEY_PEPPERS: dict[int, bytes] = {}
 if holds(PROCESS, "ASSAY_KEY_PEPPER"):
     KEY_PEPPERS[1] = secret("ASSAY_KEY_PEPPER").encode()
     if env("ASSAY_KEY_PEPPER_2", ""):
         KEY_PEPPERS[2] = secret("ASSAY_KEY_PEPPER_2").encode()
-# Seals requests and replies between gateways and engine workers: for those alone.
+# Seals requests and replies between gateways and engine workers; only these have it.
 WIRE_KEY = process_secret("ASSAY_WIRE_KEY")
-# Authenticates usage entries: for the web process and the controller alone.
+# Authenticates usage entries; only the web process and the controller have it.
 USAGE_KEY = secret("ASSAY_USAGE_KEY")
-# 32-byte Ed25519 seed in hexadecimal that signs audit checkpoints, in the controller alone; made in
-# the data folder when unset outside production. The web process verifies with the public key.
+# 32-byte Ed25519 seed in hexadecimal that signs audit checkpoints; only the controller has it. If
+# unset outside of production, it is created in the data folder. The web process verifies with the
+# public key.
 AUDIT_SIGNING_KEY = env("ASSAY_AUDIT_SIGNING_KEY", "")
 AUDIT_PUBLIC_KEY = env("ASSAY_AUDIT_PUBLIC_KEY", "")
 if WEB and PRODUCTION and not AUDIT_PUBLIC_KEY:
@@ -295,16 +297,16 @@ if PROCESS == "controller" and PRODUCTION and len(AUDIT_SIGNING_KEY) != 64:
         "ASSAY_AUDIT_SIGNING_KEY is missing: 64 hexadecimal digits (an Ed25519 seed), for example "
         "from `openssl rand -hex 32`, in ASSAY_AUDIT_SIGNING_KEY or ASSAY_AUDIT_SIGNING_KEY_FILE."
     )
-# Public keys (name+hash+base64) that signed checkpoints before the present one did.
+# Public keys (name+hash+base64) of earlier checkpoints.
 AUDIT_RETIRED_KEYS = env_list("ASSAY_AUDIT_RETIRED_KEYS")
 AUDIT_LOG_NAME = env("ASSAY_AUDIT_LOG_NAME", "assay.example/audit")
 
-# Destinations of audit events: a JSON list, as docs/how-to/stream-to-a-siem.md says.
+# Destinations of audit events: a JSON list, see docs/how-to/stream-to-a-siem.md.
 try:
     SIEM_STREAMS = destinations_from(env("ASSAY_SIEM_STREAMS", ""), production=PRODUCTION)
 except ValueError as _error:
     raise ImproperlyConfigured(f"ASSAY_SIEM_STREAMS cannot be used: {_error}.") from None
-# Reminders of reviews: by mail through this server, and as signed POSTs to one address.
+# Review reminders are sent by mail through this server, and as signed POSTs to one URL.
 try:
     MAIL_SERVER = mail_server_from(
         env("ASSAY_EMAIL_URL", ""), sender=env("ASSAY_EMAIL_FROM", "assay@localhost")
@@ -320,7 +322,7 @@ try:
     )
 except ValueError as _error:
     raise ImproperlyConfigured(f"ASSAY_REVIEW_WEBHOOK_URL cannot be used: {_error}.") from None
-# An event that waits longer for a SIEM to accept it raises an alarm, in seconds.
+# Time after which an event that a SIEM has not accepted raises an alarm, in seconds.
 SIEM_ALARM_S = env_int("ASSAY_SIEM_ALARM_S", 300)
 
 # The control plane of a node's workers, and the key file of this machine (`assay node join`).
@@ -336,9 +338,9 @@ if STORE_URL and not STORE_URL.startswith(("file:///", "s3://")):
     raise ImproperlyConfigured(
         f"ASSAY_STORE_URL={STORE_URL!r} is neither file:///folder nor s3://bucket/prefix."
     )
-# Remove what nothing needs from the store after so many days; 0 is never.
+# Days after which unneeded objects are removed from the store; 0 for never.
 STORE_GC_DAYS = env_int("ASSAY_STORE_GC_DAYS", 0, least=0)
-# A store in a bucket. Without a key of its own, credentials are boto3's affair.
+# A store in a bucket. Without an access key here, boto3 finds credentials.
 STORE_S3_ENDPOINT_URL = env("ASSAY_STORE_S3_ENDPOINT_URL", "")
 STORE_S3_REGION = env("ASSAY_STORE_S3_REGION", "")
 STORE_S3_PATH_STYLE = env_bool("ASSAY_STORE_S3_PATH_STYLE")
@@ -348,8 +350,8 @@ STORE_SECRET_ACCESS_KEY = env("ASSAY_STORE_SECRET_ACCESS_KEY", "")
 # Files of a remote store on this machine; empty is the folder `store-cache` in DATA_DIR.
 STORE_CACHE_DIR = env("ASSAY_STORE_CACHE_DIR", "")
 STORE_CACHE_BYTES = env_int("ASSAY_STORE_CACHE_BYTES", 50 * 1024**3, least=1)
-# The second place for checkpoints and tiles: this folder, or in place of it another or a bucket,
-# s3://bucket/prefix, whose objects are locked for so many days. Credentials are boto3's affair.
+# The second place for checkpoints and tiles: this folder, or the URL of another folder or a bucket,
+# s3://bucket/prefix, whose objects are locked for some days. boto3 finds credentials.
 AUDIT_PUBLISH_DIR = Path(env("ASSAY_AUDIT_PUBLISH_DIR", str(DATA_DIR / "transparency")))
 AUDIT_PUBLISH_URL = env("ASSAY_AUDIT_PUBLISH_URL", "")
 AUDIT_S3_ENDPOINT_URL = env("ASSAY_AUDIT_S3_ENDPOINT_URL", "")
@@ -357,16 +359,16 @@ AUDIT_S3_REGION = env("ASSAY_AUDIT_S3_REGION", "")
 AUDIT_S3_RETENTION_DAYS = env_int("ASSAY_AUDIT_S3_RETENTION_DAYS", 365)
 # Witnesses that cosign checkpoints: "verifier-key url", commas between.
 AUDIT_WITNESSES = env_list("ASSAY_AUDIT_WITNESSES")
-# The shortest time between two publications, in seconds.
+# Minimum interval between two publications, in seconds.
 AUDIT_PUBLISH_INTERVAL_S = env_int(
     "ASSAY_AUDIT_PUBLISH_INTERVAL_S", 10 if "://" in AUDIT_PUBLISH_URL or AUDIT_WITNESSES else 1
 )
-# Seconds after which an alarm is raised: an event that waits for its seal, a checkpoint that waits
-# to be published, a checkpoint that waits for a witness.
+# Seconds after which an alarm is raised for an unsealed event, a checkpoint that is not published,
+# and a checkpoint without a witness's cosignature.
 AUDIT_SEALING_ALARM_S = env_int("ASSAY_AUDIT_SEALING_ALARM_S", 10)
 AUDIT_PUBLISH_ALARM_S = env_int("ASSAY_AUDIT_PUBLISH_ALARM_S", 60)
 AUDIT_WITNESS_ALARM_S = env_int("ASSAY_AUDIT_WITNESS_ALARM_S", 300)
-# How many events an export with proofs may hold; the whole log is exported without.
+# Maximum number of events in an export with proofs; the whole log is exported without proofs.
 AUDIT_EXPORT_MAX_ROWS = env_int("ASSAY_AUDIT_EXPORT_MAX_ROWS", 250_000)
 
 if PRODUCTION:
@@ -375,10 +377,10 @@ if PRODUCTION:
     if PROCESS in {"web", "controller"}:
         env("MLFLOW_TRACKING_URI")
 DATABASE_URL = env("DATABASE_URL", "postgresql:///assay")
-# In place of a password in the URL, which then is no secret.
+# Instead of a password in the URL, which is then not a secret.
 DATABASE_PASSWORD = env("DATABASE_PASSWORD", "")
 REDIS_URL = broker_url(env("REDIS_URL", "redis://127.0.0.1:6379/0"))
-# For `manage.py write_broker_users` alone.
+# Only for `manage.py write_broker_users`.
 BROKER_PASSWORDS = {
     "web": env("ASSAY_BROKER_PASSWORD_WEB", ""),
     "controller": env("ASSAY_BROKER_PASSWORD_CONTROLLER", ""),
@@ -387,12 +389,12 @@ BROKER_PASSWORDS = {
     "admin": env("ASSAY_BROKER_PASSWORD_ADMIN", ""),
 }
 MLFLOW_TRACKING_URI = env("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-# MLflow's client reads both from the environment by itself.
+# MLflow's client also reads both from the environment.
 MLFLOW_SERVER_CERTIFICATE = env("MLFLOW_TRACKING_SERVER_CERT_PATH", "")
 MLFLOW_CLIENT_CERTIFICATE = env("MLFLOW_TRACKING_CLIENT_CERT_PATH", "")
-# Without a database, whatever would read one fails at once.
+# On a node, all database access fails at once.
 DATABASES: dict[str, Any] = {} if NODE else {"default": database(DATABASE_URL)}
-# For `manage.py apply_database_roles` alone.
+# Only for `manage.py apply_database_roles`.
 DATABASE_ROLE_PASSWORDS = {
     "web": env("ASSAY_DATABASE_PASSWORD_WEB", ""),
     "controller": env("ASSAY_DATABASE_PASSWORD_CONTROLLER", ""),
@@ -402,7 +404,7 @@ DATABASE_ROLE_PASSWORDS = {
 ALLOWED_HOSTS = env_list("ASSAY_ALLOWED_HOSTS", "" if PRODUCTION else "localhost,127.0.0.1,[::1]")
 if WEB and PRODUCTION and not ALLOWED_HOSTS:
     raise ImproperlyConfigured("ASSAY_ALLOWED_HOSTS is empty; set it to the portal's host names.")
-# Where people reach the portal, for links in what is sent to them.
+# URL of the portal, for links in messages to people.
 PORTAL_URL = env(
     "ASSAY_PORTAL_URL",
     f"https://{ALLOWED_HOSTS[0].lstrip('.*') or 'localhost'}"
@@ -410,9 +412,11 @@ PORTAL_URL = env(
     else "http://localhost:8000",
 ).rstrip("/")
 if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", PORTAL_URL):
-    raise ImproperlyConfigured("ASSAY_PORTAL_URL is no address; set it as https://assay.example.")
-# Addresses or CIDRs of the only proxies whose X-Forwarded-For is believed, so that other clients
-# cannot forge an address.
+    raise ImproperlyConfigured(
+        "ASSAY_PORTAL_URL is not a URL; set it in the form https://assay.example."
+    )
+# Addresses or CIDRs of proxies whose X-Forwarded-For is trusted, so that other clients cannot forge
+# an address.
 TRUSTED_PROXIES = env_networks("ASSAY_TRUSTED_PROXIES")
 CSRF_TRUSTED_ORIGINS = env_list("ASSAY_CSRF_TRUSTED_ORIGINS")
 
@@ -503,18 +507,18 @@ MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "Assay"
 MFA_TOTP_TOLERANCE = 1
 MFA_RECOVERY_CODE_DIGITS = 10
-# Roles whose holders need a second factor to sign in with a password; an empty value names none.
+# Roles that require a second factor for sign-in with a password; empty for none.
 SECOND_FACTOR_ROLES = env_list("ASSAY_SECOND_FACTOR_ROLES", "admin")
-# An OpenID Connect provider. The redirect address to register there is /sign-in/sso/callback.
+# An OpenID Connect provider. Register the redirect URL /sign-in/sso/callback there.
 OIDC_ISSUER = env("ASSAY_OIDC_ISSUER", "").rstrip("/")
 OIDC_NAME = env("ASSAY_OIDC_NAME", "single sign-on")
 OIDC_CLIENT_ID = env("ASSAY_OIDC_CLIENT_ID", "")
 OIDC_CLIENT_SECRET = env("ASSAY_OIDC_CLIENT_SECRET", "")
 OIDC_SCOPES = env_list("ASSAY_OIDC_SCOPES", "openid,profile,email")
 OIDC_GROUPS_CLAIM = env("ASSAY_OIDC_GROUPS_CLAIM", "groups")
-# Domains in which the provider alone gives out e-mail addresses, and does not say so.
+# Domains in which only the provider assigns e-mail addresses, but does not mark them as verified.
 OIDC_EMAIL_DOMAINS = [domain.lower() for domain in env_list("ASSAY_OIDC_EMAIL_DOMAINS")]
-# Gives an account to an unknown person whom the provider vouches for; roles come from groups.
+# Create accounts for unknown people whom the provider has authenticated; roles come from groups.
 OIDC_CREATE_PEOPLE = env_bool("ASSAY_OIDC_CREATE_PEOPLE", True)
 if OIDC_ISSUER and not (OIDC_CLIENT_ID and OIDC_CLIENT_SECRET):
     raise ImproperlyConfigured(
@@ -523,9 +527,9 @@ if OIDC_ISSUER and not (OIDC_CLIENT_ID and OIDC_CLIENT_SECRET):
     )
 if PRODUCTION and OIDC_ISSUER and not OIDC_ISSUER.startswith("https://"):
     raise ImproperlyConfigured(
-        f"ASSAY_OIDC_ISSUER={OIDC_ISSUER!r} is not https; what it says could be forged on the way."
+        f"ASSAY_OIDC_ISSUER={OIDC_ISSUER!r} is not https; its answers could be forged in transit."
     )
-# People are known by the provider's name for them, so another provider is another name space.
+# People are identified by the provider's `sub`, so each provider needs its own namespace.
 OIDC_PROVIDER = f"oidc-{hashlib.sha256(OIDC_ISSUER.encode()).hexdigest()[:16]}"
 SOCIALACCOUNT_ADAPTER = "assay.accounts.adapters.SingleSignOnAdapter"
 SOCIALACCOUNT_PROVIDERS = {
@@ -565,7 +569,7 @@ if PRODUCTION:
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
-        # blob: an image or recording that a person has chosen in the playground, or got from it.
+        # blob: for images and recordings that a person chose in the playground or received there.
         "img-src": ["'self'", "data:", "blob:"],
         "media-src": ["'self'", "blob:"],
         "object-src": ["'none'"],
@@ -578,11 +582,11 @@ CONTENT_SECURITY_POLICY = {
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env("ASSAY_STATIC_ROOT", str(Path.cwd() / "staticfiles")))
 STATICFILES_DIRS = [("assay", PACKAGE_DIR / "portal" / "static")]
-# Serve what `collectstatic` has put there: compressed, fingerprinted, cached for a year. Otherwise
-# files are served as they stand in the source.
+# Serve the files from `collectstatic`: compressed, fingerprinted, cached for a year. Otherwise
+# serve the source files.
 STATIC_COLLECTED = env_bool("ASSAY_STATIC_COLLECTED", PRODUCTION)
 WHITENOISE_USE_FINDERS = not STATIC_COLLECTED
-# Only people who debug load them.
+# Source maps are only loaded for debugging, so they are not compressed.
 WHITENOISE_SKIP_COMPRESS_EXTENSIONS = ("map", "woff", "woff2", "png", "gz", "br")
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -593,7 +597,7 @@ STORAGES = {
     },
 }
 
-# What must hold for every web process: identity tokens that were used once.
+# State shared by all web processes, such as used identity tokens.
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -607,11 +611,11 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
 
-# Everything from outside is bounded.
+# All input is bounded.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 200
 DATA_UPLOAD_MAX_NUMBER_FILES = 512
-# Where uploads wait until they are whole: a folder of the web process alone, not the shared one.
+# Folder for incomplete uploads, which belongs to the web process and is not shared.
 UPLOAD_DIR = Path(env("ASSAY_UPLOAD_DIR", str(DATA_DIR.absolute().parent / "uploads")))
 FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR) if WEB else None
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
@@ -620,7 +624,7 @@ INTAKE_MAX_BYTES = env_int("ASSAY_INTAKE_MAX_BYTES", 20 * 1024**3)
 KNOWLEDGE_CACHE_BYTES = env_int("ASSAY_KNOWLEDGE_CACHE_BYTES", 512 * 1024**2)
 DOCUMENT_MAX_BYTES = env_int("ASSAY_DOCUMENT_MAX_BYTES", 32 * 1024**2)
 DATASET_MAX_BYTES = env_int("ASSAY_DATASET_MAX_BYTES", 512 * 1024**2)
-# Of one image or recording, in a request, an answer or a dataset.
+# Maximum size of one image or recording in a request, an answer or a dataset.
 MEDIA_MAX_BYTES = env_int("ASSAY_MEDIA_MAX_BYTES", 25 * 1024**2, least=1)
 MEDIA_LIMITS = MediaLimits(
     bytes=MEDIA_MAX_BYTES,
@@ -631,30 +635,31 @@ MEDIA_LIMITS = MediaLimits(
     frames=env_int("ASSAY_MEDIA_MAX_FRAMES", 1_000, least=2),
     video_pixels=env_int("ASSAY_MEDIA_MAX_VIDEO_PIXELS", 100_000_000, least=1),
 )
-# How long media of requests and results are kept, and in how much room.
+# Time for which media of requests and results are kept, in seconds, and their total size.
 MEDIA_STORE_S = env_int("ASSAY_MEDIA_STORE_S", 900, least=60)
 MEDIA_STORE_BYTES = env_int("ASSAY_MEDIA_STORE_BYTES", 4 * 1024**3, least=1)
-# Of one request that sends a part of an upload.
+# Maximum body of a request that sends a part of an upload.
 UPLOAD_CHUNK_BYTES = 16 * 1024**2
-# An unfinished upload ends so long after its last byte; all of them together take so much room.
+# Hours after the last byte when an unfinished upload is removed, and the total size of uploads.
 UPLOAD_HOURS = env_int("ASSAY_UPLOAD_HOURS", 24, least=1)
 UPLOAD_TOTAL_BYTES = env_int("ASSAY_UPLOAD_TOTAL_BYTES", 80 * 1024**3)
 GATEWAY_MAX_BODY_BYTES = env_int("ASSAY_GATEWAY_MAX_BODY_BYTES", 1024 * 1024)
-# Of one file of /v1/files, of all files of a department, and the days until a file is deleted.
+# Maximum size of one file of /v1/files and of all files of a department; days until deletion.
 FILE_MAX_BYTES = env_int("ASSAY_FILE_MAX_BYTES", 200 * 1024**2, least=1)
 FILES_DEPARTMENT_BYTES = env_int("ASSAY_FILES_DEPARTMENT_BYTES", 5 * 1024**3, least=1)
 FILE_RETENTION_DAYS = env_int("ASSAY_FILE_RETENTION_DAYS", 30, least=1)
-# Requests of one batch, how many of one batch run at a time, and of all batches on one deployment.
+# Maximum requests in one batch, concurrent requests of one batch, and of all batches on one
+# deployment.
 BATCH_MAX_REQUESTS = env_int("ASSAY_BATCH_MAX_REQUESTS", 50_000, least=1)
 BATCH_CONCURRENCY = env_int("ASSAY_BATCH_CONCURRENCY", 4, least=1)
 BATCH_DEPLOYMENT_LINES = env_int("ASSAY_BATCH_DEPLOYMENT_LINES", 8, least=1)
-# Requests that may wait in the queue of one deployment.
+# Maximum requests that wait in the queue of one deployment.
 GATEWAY_QUEUE_MAX = env_int("ASSAY_GATEWAY_QUEUE_MAX", 1000)
 GATEWAY_REQUEST_TIMEOUT_S = env_int("ASSAY_GATEWAY_REQUEST_TIMEOUT_S", 120)
 # Longest wait of a request for a deployment that is scaled to zero, in seconds.
 GATEWAY_COLD_START_S = env_int("ASSAY_GATEWAY_COLD_START_S", 30, least=0)
 METRICS_TOKEN = env("ASSAY_METRICS_TOKEN", "")
-# What an identity provider presents at /scim/v2/; without one there is nothing there.
+# Bearer token of the identity provider for /scim/v2/; SCIM is off without it.
 SCIM_TOKEN = env("ASSAY_SCIM_TOKEN", "")
 if SCIM_TOKEN and PRODUCTION and len(SCIM_TOKEN) < 32:
     raise ImproperlyConfigured(
@@ -662,20 +667,20 @@ if SCIM_TOKEN and PRODUCTION and len(SCIM_TOKEN) < 32:
         "ASSAY_SCIM_TOKEN or ASSAY_SCIM_TOKEN_FILE; unset it to switch provisioning off."
     )
 GATEWAY_SNAPSHOT_TTL_S = env_int("ASSAY_GATEWAY_SNAPSHOT_TTL_S", 5)
-# Nothing serves that the controller has not confirmed for this long.
+# A deployment stops serving if the controller has not confirmed it for this many seconds.
 SERVING_LEASE_S = env_int("ASSAY_SERVING_LEASE_S", 30)
 if SERVING_LEASE_S < 3 * GATEWAY_SNAPSHOT_TTL_S:
     raise ImproperlyConfigured(
         "ASSAY_SERVING_LEASE_S is too short: it needs at least three times "
         "ASSAY_GATEWAY_SNAPSHOT_TTL_S, or gateways miss renewals."
     )
-# The most hours that emergency access may ask for; 24 at most.
+# Maximum duration of emergency access in hours, at most 24.
 EMERGENCY_ACCESS_MAX_HOURS = min(24, max(1, env_int("ASSAY_EMERGENCY_ACCESS_MAX_HOURS", 8)))
-# In which money is stated; a name, nothing is converted.
+# Currency of all amounts; a label only, amounts are not converted.
 CURRENCY = env("ASSAY_CURRENCY", "EUR")
-# What a job reserves of device time when none of its kind has run in its department, in seconds.
+# Device time in seconds that a job reserves if none of its kind has run in its department yet.
 JOB_RESERVE_S = env_int("ASSAY_JOB_RESERVE_S", 600)
-# How often the counters are compared with the ledger, in seconds; missing ones are rebuilt at once.
+# Interval of comparing the counters with the ledger, in seconds; missing ones are rebuilt at once.
 QUOTA_RECONCILE_S = env_int("ASSAY_QUOTA_RECONCILE_S", 600)
 
 REST_FRAMEWORK = {
@@ -716,7 +721,7 @@ CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 if NODE_URL:
     CELERY_BROKER_URL += "&" if "?" in CELERY_BROKER_URL else "?"
     CELERY_BROKER_URL += "credential_provider=workers.broker.NodeCredentials"
-# By its mailbox whoever can publish on the broker would shut workers down; see workers.presence.
+# Otherwise any client that can publish on the broker could shut workers down; see workers.presence.
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False
@@ -729,14 +734,14 @@ CELERY_TASK_DEFAULT_QUEUE = "compute"
 
 JOB_LEASE_S = env_int("ASSAY_JOB_LEASE_S", 30)
 JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
-# The most devices and memory of one machine, and machines, that one job may ask for: what the
-# largest machine of this installation and its cluster can give. Enrolled nodes report their own.
-# Memory of 0 is not known.
+# Maximum devices and memory of one machine, and machines, that one job may request, according to
+# the largest machine of this installation and its cluster. Enrolled nodes report their own. Memory
+# of 0 means unknown.
 JOB_MAX_DEVICES = env_int("ASSAY_JOB_MAX_DEVICES", 1, least=1)
 JOB_MAX_MEMORY_GIB = env_int("ASSAY_JOB_MAX_MEMORY_GIB", 0)
 JOB_MAX_NODES = env_int("ASSAY_JOB_MAX_NODES", 1, least=1)
-# Percentage of the memory of the machine, container or unit for a job that requests none. Jobs
-# that run at the same time share 80%.
+# Percentage of the memory of the machine, container or unit for a job that requests none.
+# Concurrent jobs share 80%.
 JOB_MEMORY_PERCENT = env_int(
     "ASSAY_JOB_MEMORY_PERCENT",
     max(1, 80 // env_int("ASSAY_WORKER_CONCURRENCY", 1, least=1)),
@@ -747,36 +752,36 @@ LAUNCHER = env("ASSAY_LAUNCHER", "local")
 SLURM_PYTHON = env("ASSAY_SLURM_PYTHON", "")
 SLURM_PARTITION = env("ASSAY_SLURM_PARTITION", "")
 SLURM_ACCOUNT = env("ASSAY_SLURM_ACCOUNT", "")
-# Whether a device of a job is a GPU; else it is a process on CPUs.
+# A device of a job is a GPU if true; otherwise it is a process on CPUs.
 SLURM_GPUS = env_bool("ASSAY_SLURM_GPUS")
 SLURM_PORT = env_int("ASSAY_SLURM_PORT", 29_400, least=1024)
 KUBERNETES_NAMESPACE = env("ASSAY_KUBERNETES_NAMESPACE", "")
 KUBERNETES_RUNTIME = env("ASSAY_KUBERNETES_RUNTIME", "assay-run")
-# The resource that a device of a job is; `cpu` where it is a process on CPUs.
+# Kubernetes resource for a device of a job; `cpu` if it is a process on CPUs.
 KUBERNETES_DEVICE = env("ASSAY_KUBERNETES_DEVICE", "nvidia.com/gpu")
 KUBERNETES_QUEUE = env("ASSAY_KUBERNETES_QUEUE", "")
 KUBERNETES_WAIT_MINUTES = env_int("ASSAY_KUBERNETES_WAIT_MINUTES", 60, least=1)
 KUBERNETES_CONFIG = env("ASSAY_KUBERNETES_CONFIG", "")
-# Jobs of one department that run at the same time, where it has no limit of its own; 0: no limit.
+# Concurrent jobs of a department without its own limit; 0: no limit.
 JOBS_AT_ONCE = env_int("ASSAY_JOBS_AT_ONCE", 0, least=0)
-# Wait of the first job in line after which a running job makes way for it, in seconds; 0: never.
+# Wait of the first job in line after which a running job is preempted, in seconds; 0: never.
 PREEMPT_AFTER_S = env_int("ASSAY_PREEMPT_AFTER_SECONDS", 0, least=0)
-# Jobs that the compute workers of one node run at the same time.
+# Concurrent jobs of all compute workers of one node.
 NODE_JOBS_AT_ONCE = env_int("ASSAY_NODE_JOBS_AT_ONCE", 8, least=1)
-# Bytes of the files that one job may deliver.
+# Maximum bytes of all files that one job may deliver.
 JOB_OUTPUT_MAX_BYTES = env_int("ASSAY_JOB_OUTPUT_MAX_BYTES", 512 * 1024**3, least=1)
 # Threads that torch may use in an engine worker: one fewer than the cores, so that the other
 # process does not starve the matrix product (measured: 108 against 24 tokens/s).
 ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 1))
-# Memory that the server of one engine may take, such as llama.cpp's, with what it starts.
+# Maximum memory of an engine's server, such as llama.cpp's, including its child processes.
 ENGINE_SERVER_MEMORY = env_int("ASSAY_ENGINE_SERVER_MEMORY_BYTES", 16 * 1024**3, least=2**28)
-# Such a server starts even where this kernel's Landlock cannot confine it to its own files.
+# Start such a server even if this kernel's Landlock cannot confine it to its own files.
 ENGINE_SERVER_UNCONFINED = env_bool("ASSAY_ENGINE_SERVER_UNCONFINED")
-# Python of the environment that vLLM is installed in; empty where a worker does not offer it.
+# Python of the environment with vLLM; empty if the worker does not offer it.
 VLLM_PYTHON = env("ASSAY_VLLM_PYTHON", "")
-# A batch that takes longer is taken to hang, in seconds.
+# Time after which an engine's batch counts as hung, in seconds.
 ENGINE_BATCH_TIMEOUT_S = env_int("ASSAY_ENGINE_BATCH_TIMEOUT_S", 300, least=1)
-# Requests that one engine worker works on at a time; more stay in the queue, for another worker.
+# Concurrent requests of one engine worker; more stay in the queue for other workers.
 ENGINE_REQUESTS = env_int("ASSAY_ENGINE_REQUESTS", 128, least=1)
 # Percentage of the memory of its GPU, or of its machine or container, that the models of an engine
 # worker may take; and labels that deployments may require.
@@ -811,8 +816,8 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django.request": {"level": "ERROR"},
-        # A host that is not ours, too many fields: each is answered with 400, and would be a page
-        # of the log for one line of a stranger.
+        # Requests with a wrong host or too many fields are answered with 400. Without this, each
+        # one-line request of a stranger would log a page.
         "django.security": {"level": "CRITICAL"},
         "django.security.csrf": {"level": "WARNING"},
         "botocore": {"level": "WARNING"},
@@ -820,7 +825,7 @@ LOGGING = {
         "fido2": {"level": "WARNING"},
         "fontTools": {"level": "WARNING"},
         "fpdf": {"level": "WARNING"},
-        # At DEBUG these log what files say about themselves, and addresses with their queries.
+        # At DEBUG these log metadata of files, and URLs with their queries.
         "PIL": {"level": "INFO"},
         "httpcore": {"level": "WARNING"},
         "urllib3": {"level": "WARNING"},

@@ -6,7 +6,7 @@ from django.contrib.staticfiles.apps import StaticFilesConfig
 
 
 class StaticAssetsConfig(StaticFilesConfig):
-    """Django's static files, without those of packages that no page of ours names."""
+    """Django's static files, without those of packages that our pages do not use."""
 
     ignore_patterns = [  # noqa: RUF012 (Django's own is an attribute of the instance)
         *StaticFilesConfig.ignore_patterns,

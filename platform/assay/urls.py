@@ -1,4 +1,4 @@
-"""Routes of the surfaces. `/v1/*` never arrives here: `assay.asgi` hands it to the gateway."""
+"""Routes of the surfaces, except `/v1/*`, which `assay.asgi` passes to the gateway."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ urlpatterns = [
     path("node/v1/", include("assay.node_api.urls")),
     re_path(r"^node/v1(/|$)", problems.not_found),
     path("scim/v2/", include("assay.scim.urls")),
-    # The names that allauth knows.
+    # allauth requires these names.
     path("sign-in", sign_in.SignIn.as_view(), name="account_login"),
     path("sign-in/second-factor", sign_in.SecondFactor.as_view(), name="mfa_authenticate"),
     path("", include("assay.portal.urls", namespace="portal")),
@@ -34,14 +34,14 @@ handler404 = errors.page_not_found
 
 
 def handler400(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    """A request that no view should see, such as one for an unknown host name."""
+    """Answer a request that is refused before any view, such as one with an unknown host name."""
     if request.path.startswith(problems.PATHS):
         return problems.malformed(request)
     return errors.bad_request(request, exception)
 
 
 def handler500(request: HttpRequest) -> HttpResponse:
-    """A problem for programs, a page for people. A store that does not answer is no fault (503)."""
+    """Answer with a problem for programs or a page for people; 503 if a store does not answer."""
     error = sys.exc_info()[1]
     refusal = problems.translate(error) if isinstance(error, Exception) else None
     if isinstance(refusal, Unavailable):

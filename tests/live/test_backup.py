@@ -430,7 +430,7 @@ def test_a_backup_that_was_changed_or_mixed_with_another_one_is_not_restored(
     for change in ({"events": 999}, {"published": 0, "events": 0, "checkpoint": ""}, older):
         record.unlink(missing_ok=True)
         record.write_text(json.dumps({**good, **change, "mac": good["mac"]}))
-        assert "its MAC is not the one" in refused()
+        assert "its MAC does not match" in refused()
     record.write_text(json.dumps(older))
     assert "database.dump is damaged" in refused()
     record.write_text("{}")

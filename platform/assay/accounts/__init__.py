@@ -1,1 +1,1 @@
-"""Signing in: django-allauth's flows behind our services, adapters and screens."""
+"""Sign-in: django-allauth's flows behind our services, adapters and screens."""

@@ -1,7 +1,7 @@
-"""Hooks of allauth: the client's identity, the steps of a sign-in, and its end.
+"""Hooks of allauth: the client's identity, the steps of a sign-in, and its completion.
 
-allauth carries a sign-in through its steps in the session; every step's check, count and audit
-event is ours (`governance.people.signing_in`, `assay.accounts.factors`).
+allauth keeps the progress of a sign-in in the session; the checks, counts and audit events of every
+step are ours (`governance.people.signing_in`, `assay.accounts.factors`).
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from governance.errors import DomainError, NotAuthenticated
 from governance.people.models import Person
 from governance.people.signing_in import sign_in_attempt, sign_in_record
 
-# In a session: when its last use was recorded, in seconds since the epoch.
+# Session key of the time at which the last use was recorded, in seconds since the epoch.
 SEEN = "assay_seen_at"
 UNKNOWN_ADDRESS = "0.0.0.0"  # noqa: S104 (the column is not nullable; no socket binds to it)
 
 
 def methods_of(request: HttpRequest, person: Person) -> list[str]:
-    """By what the person proved who they are in this session, in order."""
-    named = []
+    """Return the authentication methods that the person used in this session, in order."""
+    methods = []
     for record in get_authentication_records(request, person):
         method = str(record.get("type") if record["method"] == "mfa" else record["method"])
-        named.append({"socialaccount": "sso"}.get(method, method))
-    return list(dict.fromkeys(named))
+        methods.append({"socialaccount": "sso"}.get(method, method))
+    return list(dict.fromkeys(methods))
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
-    """Accounts are made by administrators and identity providers, never by visitors."""
+    """Accounts are created by administrators and identity providers, not by visitors."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         return False
 
     def get_client_ip(self, request: HttpRequest) -> str:
-        """By the trusted proxies that the rest of the platform trusts."""
+        """Return the client's address, from the same trusted proxies as elsewhere."""
         return client_address(request) or UNKNOWN_ADDRESS
 
     def get_login_stages(self) -> list[str]:
@@ -67,7 +67,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         return refusal(request, error)
 
     def login(self, request: HttpRequest, user: Any) -> None:
-        """Every factor was given: the audit event, then the session."""
+        """Record the completed sign-in in the audit log, then begin the session."""
         person = cast(Person, user)
         methods = methods_of(request, person)
         try:
@@ -81,13 +81,13 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         begin_session(request)
 
     def post_login(self, request: HttpRequest, user: Any, **more: Any) -> HttpResponse:
-        """No message, no signal: where to go is all that is left to say."""
+        """Redirect, without allauth's message and signal."""
         target = more.get("redirect_url")
         return redirect(target if target and self.is_safe_url(target) else "portal:overview")
 
 
 def begin_session(request: HttpRequest) -> None:
-    """Keep whose session it is, from which device and address; its end is set, used or not."""
+    """Record the session's person, device and address, and set its end; use does not extend it."""
     request.session.set_expiry(timezone.now() + timedelta(seconds=settings.SESSION_COOKIE_AGE))
     request.session[SEEN] = int(time.time())
     request.session.save()
@@ -108,17 +108,17 @@ class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]
 
 
 class SingleSignOnAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
-    """The identity provider says who it is; we decide whose account that is."""
+    """The identity provider identifies the person; we find the account."""
 
     def is_open_for_signup(self, request: HttpRequest, sociallogin: SocialLogin) -> bool:
-        """`pre_social_login` has found or made the account, or refused."""
+        """Return false: `pre_social_login` has already found or created the account."""
         return False
 
     def serialize_instance(self, instance: Any) -> dict[str, Any]:
-        """Leave the password hash out of what waits in the session for a second factor."""
-        kept: dict[str, Any] = super().serialize_instance(instance)
-        kept.pop("password", None)
-        return kept
+        """Omit the password hash from the data that waits in the session for a second factor."""
+        fields: dict[str, Any] = super().serialize_instance(instance)
+        fields.pop("password", None)
+        return fields
 
     def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
         try:

@@ -1,7 +1,7 @@
-"""Secrets of second factors, encrypted at rest.
+"""Encryption at rest of the secrets of second factors.
 
-The keys are derived from `ASSAY_KEY_PEPPER` and its later versions, under a name of their own: the
-newest encrypts, all of them decrypt, so existing second factors work after a new pepper.
+The keys are derived from `ASSAY_KEY_PEPPER` and its later versions for this purpose alone. The
+newest key encrypts and all of them decrypt, so existing second factors work after a new pepper.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def _current() -> MultiFernet:
 
 
 def encrypt(text: str) -> str:
-    """`text` under the newest key (Fernet: AES-128-CBC and HMAC-SHA256)."""
+    """Encrypt `text` with the newest key (Fernet: AES-128-CBC and HMAC-SHA256)."""
     return _current().encrypt(text.encode()).decode()
 
 
 def decrypt(text: str) -> str:
-    """Raises cryptography.fernet.InvalidToken when no key of ours made it."""
+    """Decrypt `text`. Raises cryptography.fernet.InvalidToken if none of our keys encrypted it."""
     return _current().decrypt(text.encode()).decode()

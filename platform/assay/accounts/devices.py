@@ -1,8 +1,8 @@
-"""A browser's User-Agent in a few words that a person recognizes."""
+"""Short, recognizable name of a device from the browser's User-Agent."""
 
 from __future__ import annotations
 
-# In this order: Edge says it is Chrome, Chrome says it is Safari.
+# The order matters: Edge also claims to be Chrome, and Chrome claims to be Safari.
 BROWSERS = (
     ("Edg/", "Edge"),
     ("OPR/", "Opera"),
@@ -25,7 +25,7 @@ SYSTEMS = (
 
 
 def device_words(user_agent: str) -> str:
-    """`Firefox on Linux`; `an unknown device` when it says nothing we know."""
+    """Return a name such as `Firefox on Linux`; `an unknown device` if nothing is recognized."""
     browser = next((name for mark, name in BROWSERS if mark in user_agent), "")
     system = next((name for mark, name in SYSTEMS if mark in user_agent), "")
     if browser and system:

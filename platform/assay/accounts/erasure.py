@@ -1,4 +1,4 @@
-"""Erasing a person, with what the surfaces keep of them."""
+"""Erasure of a person, including data that the API has stored about them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from governance.principals import Principal, PrincipalKind
 
 
 def account_erase(*, actor: Principal, person_id: int, reason: str) -> Person:
-    """As `person_erase`; answers that are kept for a repeated request and name them go too.
+    """Erase a person as `person_erase` does, and delete answers stored for repeated requests that
+    name them.
 
     Raises:
         InvalidInput, NotFound, NotPermitted, WrongState: as `person_erase`.
     """
     with transaction.atomic():
-        known = Person.objects.filter(pk=person_id).values_list("name", "email").first()
+        identity = Person.objects.filter(pk=person_id).values_list("name", "email").first()
         person = person_erase(actor=actor, person_id=person_id, reason=reason)
-        told = Q(principal=f"{PrincipalKind.PERSON}:{person_id}")
-        for text in known or ():
-            # As it stands in JSON, without the quotation marks around it.
-            told |= Q(text__contains=json.dumps(text, ensure_ascii=False)[1:-1])
+        mentions = Q(principal=f"{PrincipalKind.PERSON}:{person_id}")
+        for text in identity or ():
+            # In JSON form, without the quotation marks.
+            mentions |= Q(text__contains=json.dumps(text, ensure_ascii=False)[1:-1])
         answers = IdempotencyRecord.objects.annotate(text=Cast("body", TextField()))
-        answers.filter(told).delete()
+        answers.filter(mentions).delete()
     return person

@@ -1,7 +1,7 @@
-"""The requirement of a second factor: whom it binds, and what a session may do until it is met.
+"""The requirement of a second factor, and the limits of a session until it is met.
 
-`ASSAY_SECOND_FACTOR_ROLES` names the roles. Who holds one and signs in by password alone may set a
-second factor up, and nothing else. Single sign-on is the identity provider's to secure.
+`ASSAY_SECOND_FACTOR_ROLES` names the roles. People with such a role who sign in by password alone
+may only set up a second factor. The identity provider is responsible for securing single sign-on.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ OWES = "assay_owes_second_factor"
 
 
 def lacks_second_factor(person: Person) -> bool:
-    """True when one of their roles requires a second factor that the account lacks."""
-    wanted = settings.SECOND_FACTOR_ROLES
-    if not wanted or not person.role_assignments.filter(role__in=wanted).exists():
+    """Return true if a role of the person requires a second factor and the account has none."""
+    roles = settings.SECOND_FACTOR_ROLES
+    if not roles or not person.role_assignments.filter(role__in=roles).exists():
         return False
     return not has_factor(person.pk)
 
 
 def require_second_factor(request: HttpRequest, person: Person) -> None:
-    """At the end of a sign-in: bind the session when it was by password alone."""
+    """Restrict the session after a sign-in by password alone, if a second factor is required."""
     methods = {record["method"] for record in get_authentication_records(request, person)}
     if methods == {"password"} and lacks_second_factor(person):
         request.session[OWES] = True
 
 
 def factor_added(request: HttpRequest) -> None:
-    """A second factor was added."""
+    """Lift the session's restriction after a second factor was added."""
     request.session.pop(OWES, None)

@@ -1,7 +1,7 @@
 """Second factors: an authenticator app, recovery codes, passkeys.
 
-allauth keeps them (`Authenticator`) and speaks TOTP and WebAuthn; here they are added, removed and
-checked, each in one transaction with its audit event, and every try is counted.
+allauth stores them (`Authenticator`) and implements TOTP and WebAuthn. Here they are added, removed
+and checked, each in one transaction with its audit event, and every attempt is counted.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class Factors:
 
     @property
     def any(self) -> bool:
-        """True when a password alone is not enough to sign in."""
+        """True if a password alone is not enough to sign in."""
         return self.totp is not None or bool(self.passkeys)
 
 
 def factors_of(person_id: int) -> Factors:
-    """One query; secrets are in the rows, so no page may print them."""
+    """Return a person's second factors, with one query. Never print the rows: they have secrets."""
     rows = list(Authenticator.objects.filter(user_id=person_id).order_by("pk"))
     left = None
     for row in rows:
@@ -77,29 +77,30 @@ def _how_many_codes() -> int:
 
 
 def new_secret() -> str:
-    """160 random bits, Base32, for an authenticator app."""
+    """Return 160 random bits in Base32 for an authenticator app."""
     return str(generate_totp_secret())
 
 
 def _counter_of(secret: str, code: str) -> int | None:
-    """Return the time step of this code: the present one or an adjacent one."""
-    typed = "".join(code.split())
+    """Return the time step of this code, if it is the current or an adjacent one."""
+    digits = "".join(code.split())
     for counter in yield_hotp_counters_from_time():
-        right = format_hotp_value(hotp_value(secret, counter))
-        if hmac.compare_digest(typed.encode(), right.encode()):
+        expected = format_hotp_value(hotp_value(secret, counter))
+        if hmac.compare_digest(digits.encode(), expected.encode()):
             return int(counter)
     return None
 
 
 def code_check(*, person: Person, code: str) -> Authenticator:
-    """The factor whose code this is, which now holds no more.
+    """Use up a code, and return its factor.
 
-    A step's code is taken once, and none of an earlier step after it, by the row in the database:
-    two processes that get the same code at once let one of them in.
+    The row in the database ensures that the code of a time step works once, and none of an earlier
+    step after it, even if two processes receive the same code at once.
 
     Raises:
-        NotAuthenticated: it is none, or was used.
-        QuotaExceeded, Unavailable: too many wrong ones, or they cannot be counted or read.
+        NotAuthenticated: the code is wrong or was used.
+        QuotaExceeded: there were too many wrong codes.
+        Unavailable: attempts cannot be counted, or the factors cannot be decrypted.
     """
     code_attempt(person=person)
     with transaction.atomic():
@@ -117,9 +118,9 @@ def _takes(row: Authenticator, code: str) -> bool:
     try:
         if row.type == Type.RECOVERY_CODES:
             codes = RecoveryCodes(row)
-            taken: bool = codes.validate_code(code)
+            valid: bool = codes.validate_code(code)
             row.data = codes.instance.data
-            return taken
+            return valid
         counter = _counter_of(crypto.decrypt(row.data["secret"]), code)
     except InvalidToken as error:
         raise Unavailable(
@@ -134,7 +135,7 @@ def _takes(row: Authenticator, code: str) -> bool:
 
 
 def code_counter(secret: str, code: str) -> int:
-    """Return the time step whose code of a new app's `secret` this is.
+    """Return the time step of a code from a new app with `secret`.
 
     Raises:
         InvalidInput: the code is not one of this secret.
@@ -152,13 +153,13 @@ def code_counter(secret: str, code: str) -> int:
 def totp_activate(
     *, actor: Principal, secret: str, code: str, link_id: int | None = None
 ) -> list[str]:
-    """Put an authenticator app on one's own account; returns recovery codes when they are new.
+    """Add an authenticator app to the actor's own account; returns recovery codes if they are new.
 
-    `link_id` is of the opened one-time link that a first factor on a privileged account needs.
+    `link_id` is the opened one-time link that a first factor on a privileged account requires.
 
     Raises:
         InvalidInput: the code is not one of this secret.
-        WrongState: there is an app already.
+        WrongState: the account already has an app.
         NotPermitted: as `addition_permitted`.
     """
     counter = code_counter(secret, code)
@@ -175,7 +176,7 @@ def totp_activate(
 
 def app_add(person: Person, secret: str, counter: int) -> list[str]:
     """Add an app whose code of step `counter` was checked, in the caller's transaction; returns
-    recovery codes when they are new.
+    recovery codes if they are new.
     """
     Authenticator.objects.create(
         user=person,
@@ -187,8 +188,8 @@ def app_add(person: Person, secret: str, counter: int) -> list[str]:
 
 
 def first_factor_refused(person: Person) -> NotPermitted | None:
-    """Return the refusal of a first second factor without a one-time link; None where none is
-    needed: the account has a factor, or no role that decides for others.
+    """Return the refusal of a first second factor without a one-time link. Returns None if the
+    account needs no link, because it has a factor, or no role that decides for others.
     """
     if has_factor(person.pk) or not is_privileged(person):
         return None
@@ -202,12 +203,12 @@ def first_factor_refused(person: Person) -> NotPermitted | None:
 
 
 def addition_permitted(actor: Principal, person: Person, link_id: int | None) -> None:
-    """Check that one more factor may be added to one's own account, whose row is locked.
+    """Check that a factor may be added to the actor's own account, whose row is locked.
 
-    A first one on a privileged account uses up a recovery's link, which two parties made; a further
-    one on any account needs a fresh proof by one that is there. Otherwise a leaked password, or one
-    administrator, would add a factor and decide with it. A first one that its owner adds alone
-    leaves the account unconfirmed.
+    The first factor of a privileged account uses up a recovery's link, which two parties made; a
+    further factor of any account needs a fresh proof by an existing one. Otherwise someone with a
+    leaked password, or one administrator, could add a factor and decide with it. If the owner adds
+    the first factor alone, the account is unconfirmed.
 
     Raises:
         NotPermitted: there is no open link for this account, or no fresh proof.
@@ -215,10 +216,10 @@ def addition_permitted(actor: Principal, person: Person, link_id: int | None) ->
     if has_factor(person.pk):
         require_proof(actor, "adding another second factor", own=True)
         return
-    refused = first_factor_refused(person)
+    refusal = first_factor_refused(person)
     if link_id is None:
-        if refused is not None:
-            raise refused
+        if refusal is not None:
+            raise refusal
         sign_in_unconfirmed(person)
         return
     link = link_claim(link_id=link_id, purpose=LinkPurpose.FACTOR)
@@ -228,17 +229,17 @@ def addition_permitted(actor: Principal, person: Person, link_id: int | None) ->
 
 
 def recovery_codes_renew(*, actor: Principal) -> list[str]:
-    """New recovery codes for one's own account, shown now and never again; the old ones die.
+    """Replace the recovery codes of the actor's own account; the new ones are shown only once.
 
     Raises:
-        WrongState: the person has no second factor, so recovery codes have no use.
-        NotPermitted: no second factor was given lately.
+        WrongState: the person has no second factor, so recovery codes are useless.
+        NotPermitted: no second factor was used recently.
     """
     with transaction.atomic():
         person = locked_own(actor)
         if not has_factor(person.pk):
             raise WrongState(
-                f"{person.name} has no second factor; recovery codes would stand in for none.",
+                f"{person.name} has no second factor that recovery codes could replace.",
                 hint="Add an authenticator app or a passkey first.",
             )
         require_proof(actor, "making new recovery codes", own=True)
@@ -249,11 +250,11 @@ def recovery_codes_renew(*, actor: Principal) -> list[str]:
 
 
 def factor_remove(*, actor: Principal, factor_id: int) -> None:
-    """Take an app or a passkey off one's own account; with the last one go the recovery codes.
+    """Remove an app or passkey from the actor's own account; the last one with its recovery codes.
 
     Raises:
-        NotFound: no such factor is on it.
-        NotPermitted: no second factor was given lately.
+        NotFound: the account has no such factor.
+        NotPermitted: no second factor was used recently.
     """
     with transaction.atomic():
         person = locked_own(actor)
@@ -269,17 +270,18 @@ def factor_remove(*, actor: Principal, factor_id: int) -> None:
 
 
 def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
-    """Remove every second factor of a person who lost theirs; their sessions end.
+    """Remove all second factors of a person who lost theirs, and end their sessions.
 
     Raises:
         NotFound, NotPermitted: the actor may not see or change that person, has no fresh second
-            factor, or it is their own account; or it decides for others (code `recovery_needed`).
-        InvalidInput: no reason.
-        WrongState: there is none, or the account is inactive.
+            factor, or it is the actor's own account; or it decides for others (code
+            `recovery_needed`).
+        InvalidInput: there is no reason.
+        WrongState: the person has no second factor, or the account is inactive.
     """
     with transaction.atomic():
         person = person_get(actor=actor, person_id=person_id)
-        # Locked, so that no role comes to the account between the question and the reset.
+        # Locked, so that the account gets no role between this check and the reset.
         person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
         decision = authorize_binding(
             actor=actor,
@@ -297,9 +299,9 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
             raise recovery_needed(person, "resetting its second factors")
         # Reactivating an account may give it the roles of its groups.
         require_active(person)
-        gone, _ = Authenticator.objects.filter(user=person).delete()
-        if not gone:
-            raise WrongState(f"{person.name} has no second factor; there is none to reset.")
+        removed, _ = Authenticator.objects.filter(user=person).delete()
+        if not removed:
+            raise WrongState(f"{person.name} has no second factor to reset.")
         person.empowered_at = timezone.now()
         person.save(update_fields=["empowered_at", "changed_at"])
         ended = sessions_end(person_id=person.pk)
@@ -308,34 +310,34 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
             action="person:reset_factors",
             subject=_subject(person),
             reason=reason,
-            data={"factors": gone, "sessions_ended": ended, **proof_facts(actor.proof)},
+            data={"factors": removed, "sessions_ended": ended, **proof_facts(actor.proof)},
             decision=decision,
         )
     return person
 
 
 def credential_of(text: str) -> dict[str, Any]:
-    """The JSON that a browser posts for a passkey.
+    """Parse the JSON that a browser posts for a passkey.
 
     Raises:
-        InvalidInput: it is not one.
+        InvalidInput: it is malformed.
     """
     try:
         credential = json.loads(text[:65536])
     except (ValueError, RecursionError):
         credential = None
     if not isinstance(credential, dict) or not isinstance(credential.get("response"), dict):
-        raise InvalidInput("What the browser sent is not a passkey's answer.")
+        raise InvalidInput("The browser's data is not the answer of a passkey.")
     return credential
 
 
 def locked_own(actor: Principal) -> Person:
-    """The actor's own record; of two changes to their factors at once one waits."""
+    """Return the actor's own record, locked against concurrent changes of their factors."""
     return Person.objects.select_for_update(no_key=True).get(pk=own_account(actor).pk)
 
 
 def first_recovery_codes(person: Person) -> list[str]:
-    """Recovery codes with the first second factor; none when there are some already."""
+    """Create recovery codes for the first second factor; empty if there are some already."""
     if Authenticator.objects.filter(user=person, type=Type.RECOVERY_CODES).exists():
         return []
     codes: list[str] = RecoveryCodes.activate(person).generate_codes()
@@ -351,5 +353,5 @@ def _subject(person: Person) -> Subject:
 
 
 def factor_record(actor: Principal, person: Person, action: str, data: dict[str, Any]) -> None:
-    """The audit event of a change to one's own factors, in its transaction."""
+    """Record a change of the actor's own factors in the audit log, in its transaction."""
     audit_record(actor=actor, action=action, subject=_subject(person), data=data)

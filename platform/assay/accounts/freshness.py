@@ -14,20 +14,20 @@ from governance.people.credentials import has_factor
 from governance.people.proof import FRESH, LOCAL, METHODS
 from governance.principals import Proof
 
-# A session left open may read; to change how the account is signed in to, it must be this fresh.
+# Maximum age of the last identity check for changes of sign-in methods. An older session may read.
 FRESH_S = FRESH.total_seconds()
-# How a persona's click stands in the session.
+# Authentication method of the demonstration's personas in the session.
 DEMONSTRATION = "demonstration"
 
 
 def proved_at(request: HttpRequest) -> float:
-    """Return the time of the last factor in seconds since the epoch; 0 without one."""
+    """Return the time of the last factor in seconds since the epoch; 0 if there is none."""
     return max((r["at"] for r in get_authentication_records(request, request.user)), default=0.0)
 
 
 def is_fresh(request: HttpRequest) -> bool:
-    """Return whether the person proved who they are within `FRESH_S`: by a second factor when the
-    account has one, for a password may have leaked.
+    """Return true if the person verified their identity within `FRESH_S`. If the account has a
+    second factor, that one counts, since a password may have leaked.
     """
     if has_factor(request.user.pk or 0):
         proof = session_proof(request)
@@ -36,7 +36,7 @@ def is_fresh(request: HttpRequest) -> bool:
 
 
 def session_proof(request: HttpRequest) -> Proof | None:
-    """The newest second factor of this session. Passwords and single sign-ons are none."""
+    """Return the session's newest second factor. Passwords and single sign-on do not count."""
     newest = None
     for record in get_authentication_records(request, request.user):
         method = _second_factor(request, record)

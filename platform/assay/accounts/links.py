@@ -1,7 +1,7 @@
-"""One-time links: the one that a browser has opened, and the password that it sets.
+"""One-time links that a browser has opened, and the passwords set with them.
 
-An opened link stays in the session until it is used. A password comes with a first second factor
-where roles require one.
+An opened link stays in the session until it is used. If roles require it, the first second factor
+is added together with the password.
 """
 
 from __future__ import annotations
@@ -44,38 +44,38 @@ def link_remember(request: HttpRequest, link: OneTimeLink) -> None:
 def link_opened(
     request: HttpRequest, purpose: LinkPurpose, *, person_id: int | None = None
 ) -> int | None:
-    """Return the opened link's ID; None when there is none of this purpose for this person."""
-    kept = request.session.get(OPENED) or {}
-    if kept.get("purpose") != purpose or time.time() - kept["at"] > KEPT_S:
+    """Return the opened link's ID; None if there is none with this purpose for this person."""
+    opened = request.session.get(OPENED) or {}
+    if opened.get("purpose") != purpose or time.time() - opened["at"] > KEPT_S:
         return None
-    if person_id is not None and kept["person"] != person_id:
+    if person_id is not None and opened["person"] != person_id:
         return None
-    return int(kept["id"])
+    return int(opened["id"])
 
 
 def link_forget(request: HttpRequest) -> None:
-    """Forget the link: it was used."""
+    """Remove the used link from the session."""
     request.session.pop(OPENED, None)
 
 
 def needs_first_factor(person: Person) -> bool:
-    """Return whether the link's page must add an authenticator app together with the password."""
+    """Return true if the link's page must add an authenticator app together with the password."""
     return is_privileged(person) and not has_factor(person.pk)
 
 
 def password_set(
     *, link_id: int | None, password: str, secret: str = "", code: str = ""
 ) -> tuple[OneTimeLink, list[str]]:
-    """Set a person's password by an opened link; returns their recovery codes when they are new.
+    """Set a person's password with an opened link; returns their recovery codes if they are new.
 
-    `code` is of a second factor that the account has: whoever made the link has none. For a person
-    whose roles require a factor and who has none, `secret` and `code` are of the app that they add.
-    Their sessions end, and their access tokens too: whoever knew the old password may have made
-    them.
+    If the account has a second factor, `code` must be from it, since the creator of the link does
+    not have it. If roles require a factor and the account has none, `secret` and `code` are from
+    the app to add. The person's sessions end and their access tokens are revoked, because someone
+    who knew the old password may have created them.
 
     Raises:
         NotFound: the link was used, replaced or expired (code `link_not_valid`).
-        NotPermitted: the link is of one administrator, and the account now takes a recovery.
+        NotPermitted: one administrator made the link, and the account now needs a recovery.
         InvalidInput, NotAuthenticated: the password is too weak, or the code is wrong; the link
             stays usable.
         QuotaExceeded, Unavailable: as `code_check`.

@@ -1,4 +1,4 @@
-"""Noting that a session is in use; holding one to what it may do before its second factor."""
+"""Recording of session activity, and restriction of sessions that still need a second factor."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from assay.accounts.factor_requirement import OWES
 from assay.middleware import client_address
 from governance.principals import ANONYMOUS
 
-# Written at most once in this time, so that a page costs no write.
+# Minimum interval between two writes, in seconds, so that most requests need none.
 GRAIN_S = 5 * 60
-# Not the rest of the account: an access token made there would outlive the requirement.
+# Other account pages are excluded: an access token created there would evade the requirement.
 SETTING_UP = (
     "/account/authenticator",
     "/account/passkeys",
@@ -29,9 +29,9 @@ SETTING_UP = (
 
 
 class SessionActivityMiddleware:
-    """Keeps `last_seen_at`, address and device of a session that our sign-in began.
+    """Updates `last_seen_at`, address and device of sessions that began with our sign-in.
 
-    A session that still needs a second factor reaches only the screens that set it up; the API
+    A session that still needs a second factor has access only to the pages that set it up; the API
     treats it as anonymous.
     """
 
@@ -53,7 +53,7 @@ class SessionActivityMiddleware:
 
 
 def note(request: HttpRequest) -> None:
-    """One update of the session's row."""
+    """Update the session's row, with one query."""
     UserSession.objects.filter(session_key=request.session.session_key).update(
         last_seen_at=timezone.now(),
         ip=client_address(request) or UNKNOWN_ADDRESS,

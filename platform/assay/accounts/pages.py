@@ -1,4 +1,4 @@
-"""The sign-in page, also for what refused a sign-in somewhere on its way."""
+"""The sign-in page, which also shows why a sign-in was refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SignInForm(forms.Form):
 
 
 def destination(request: HttpRequest) -> str:
-    """Return the target of `next`, when it is a page of this site; else the overview."""
+    """Return the URL in `next` if it is on this site; otherwise the overview."""
     target = request.POST.get("next") or request.GET.get("next") or ""
     if url_has_allowed_host_and_scheme(
         target, allowed_hosts={request.get_host()}, require_https=request.is_secure()
@@ -51,7 +51,7 @@ def sign_in_page(
     status: int = 200,
     error: DomainError | None = None,
 ) -> HttpResponse:
-    """Password, passkey, single sign-on; in the demonstration also one click."""
+    """Return the page with password, passkey, single sign-on, and the demonstration's personas."""
     context: dict[str, Any] = {"form": form or SignInForm(), "error": error, "personas": []}
     context["next"] = request.POST.get("next") or request.GET.get("next") or ""
     context["sso"] = settings.OIDC_NAME if settings.OIDC_ISSUER else ""
@@ -66,9 +66,9 @@ def sign_in_page(
 
 
 def refusal(request: HttpRequest, error: DomainError) -> HttpResponse:
-    """The sign-in page with the refusal, which is audited; called outside any transaction."""
+    """Audit the refusal and return the sign-in page with it; call it outside any transaction."""
     if error.attempt is None:
-        # A service refused a person who was already known: still a sign-in attempt.
+        # A service refused a known person; that is still a sign-in attempt.
         error.attempt = sign_in_attempt(person=None)
     refusal_record(error)
     return sign_in_page(request, status=error.status, error=error)

@@ -1,7 +1,7 @@
-"""Passkeys (WebAuthn): registering one, and proving who one is with it.
+"""Passkeys (WebAuthn): registration and authentication.
 
-The challenge of a ceremony is in the session; allauth and fido2 check origin, challenge and
-signature. What a browser posts is untrusted JSON, and what is wrong with it is a refusal.
+The challenge is in the session; allauth and fido2 check origin, challenge and signature. Browsers
+post untrusted JSON; errors in it are refusals.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from governance.principals import Principal, request_context
 
 MOST = 10
 NAME_MAX = 60
-# How fido2's parsers fail on what is not theirs, and on keys that they cannot check.
+# Errors of fido2's parsers on malformed input, and on keys that they cannot check.
 _MALFORMED = (
     ValidationError,
     ValueError,
@@ -50,7 +50,7 @@ _MALFORMED = (
 
 
 def _plain(options: Any) -> Any:
-    """fido2's mappings and enums as JSON has them."""
+    """Convert fido2's mappings and enums to JSON types."""
     if isinstance(options, dict) or hasattr(options, "items"):
         return {str(key): _plain(value) for key, value in options.items() if value is not None}
     if isinstance(options, (list, tuple)):
@@ -59,20 +59,20 @@ def _plain(options: Any) -> Any:
 
 
 def registration_options(*, actor: Principal) -> Any:
-    """Return the options for a browser to make a passkey: discoverable, and verifying its user."""
+    """Return the browser's options for a new passkey: discoverable, with user verification."""
     return _plain(auth.begin_registration(own_account(actor), True))
 
 
 def passkey_add(
     *, actor: Principal, name: str, credential: str, link_id: int | None = None
 ) -> list[str]:
-    """Put a passkey on one's own account; returns recovery codes when they are new.
+    """Add a passkey to the actor's own account; returns recovery codes if they are new.
 
-    `link_id` is of the opened one-time link that a first factor on a privileged account needs.
+    `link_id` is the opened one-time link that a first factor on a privileged account requires.
 
     Raises:
-        InvalidInput: the name or the browser's answer is wrong, or the challenge is not ours.
-        WrongState: there are `MOST` already.
+        InvalidInput: the name or the browser's answer is invalid, or the challenge is not ours.
+        WrongState: the account already has `MOST` passkeys.
         NotPermitted: as `addition_permitted`.
     """
     name = name.strip()
@@ -81,11 +81,11 @@ def passkey_add(
             f"A passkey's name has 1 to {NAME_MAX} printable characters.",
             fields={"name": ["is empty, too long or not printable"]},
         )
-    given = credential_of(credential)
+    answer = credential_of(credential)
     try:
-        auth.parse_registration_response(given)
-        made = auth.complete_registration(given)
-        verified = made.is_user_verified()
+        auth.parse_registration_response(answer)
+        registered = auth.complete_registration(answer)
+        verified = registered.is_user_verified()
     except _MALFORMED as error:
         raise InvalidInput("The passkey could not be checked; it was not added.") from error
     if not verified:
@@ -98,47 +98,46 @@ def passkey_add(
                 hint="Remove one that is not used.",
             )
         addition_permitted(actor, person, link_id)
-        auth.WebAuthn.add(person, name, given)
+        auth.WebAuthn.add(person, name, answer)
         factor_record(actor, person, "person:add_factor", {"type": "webauthn", "name": name})
         return first_recovery_codes(person)
 
 
 def authentication_options(*, person: Person | None) -> Any:
-    """Return the options for a browser to use a passkey: of `person`, or of anyone who holds one
-    for this site.
-    """
+    """Return the browser's options to use a passkey of `person`, or of anyone if it is None."""
     return _plain(auth.begin_authentication(person))
 
 
 def passkey_check(*, person: Person | None, credential: str) -> Authenticator:
-    """The passkey that signed the session's challenge; with no `person`, the key says whose it is.
+    """Return the passkey that signed the session's challenge. If `person` is None, the passkey
+    identifies the person.
 
     Raises:
-        InvalidInput: what the browser sent is malformed.
-        NotAuthenticated: no passkey of an active account signed this challenge.
-        QuotaExceeded, Unavailable: too many wrong ones, or they cannot be counted.
+        InvalidInput: the browser's data is malformed.
+        NotAuthenticated: the challenge was not signed by a passkey of an active account.
+        QuotaExceeded, Unavailable: there were too many failures, or they cannot be counted.
     """
     address = request_context.get().client_address
     if person is None:
         refuse_address_when_locked(address)
     else:
         code_attempt(person=person)
-    given = credential_of(credential)
+    posted = credential_of(credential)
     holder = person
     try:
-        answer = auth.parse_authentication_response(given)
+        answer = auth.parse_authentication_response(posted)
         if holder is None:
-            # Whatever challenge is in the session: alone it is both factors, or none.
+            # Regardless of the challenge, a passkey alone must verify its user: it is both factors.
             if not answer.response.authenticator_data.is_user_verified():
                 raise ValueError("The device did not verify its user.")
-            holder = auth.extract_user_from_response(given)
-        row: Authenticator = auth.complete_authentication(holder, given)
+            holder = auth.extract_user_from_response(posted)
+        row: Authenticator = auth.complete_authentication(holder, posted)
     except _MALFORMED as error:
         auth.clear_state()
         raise NotAuthenticated(
             "The passkey is not known here, or its answer came too late.",
             code="wrong_second_factor",
-            hint="Try again; a challenge holds once.",
+            hint="Try again; each challenge works only once.",
             attempt=sign_in_attempt(person=holder),
         ) from error
     with transaction.atomic():

@@ -1,4 +1,4 @@
-"""The demonstration's personas: who may become one with one click."""
+"""Permission to sign in as one of the demonstration's personas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.http import HttpRequest
 
 
 def is_loopback(host: str) -> bool:
-    """True when a host name or address means this machine."""
+    """Return true if a host name or address means this machine."""
     if host == "localhost":
         return True
     try:
@@ -20,9 +20,9 @@ def is_loopback(host: str) -> bool:
 
 
 def personas_allowed(request: HttpRequest) -> bool:
-    """True only in the demonstration, from this machine, and under its loopback name.
+    """Return true only in the demonstration, for requests from this machine to its loopback name.
 
-    A reverse proxy would make every client look local, so a forwarded request is refused.
+    A reverse proxy makes every client look local, so forwarded requests are refused.
     """
     forwarded = "HTTP_X_FORWARDED_FOR" in request.META or "HTTP_FORWARDED" in request.META
     host = urlsplit(f"//{request.get_host()}").hostname or ""

@@ -1,4 +1,4 @@
-"""Input of signing in without a browser."""
+"""Input of sign-in without a browser."""
 
 from __future__ import annotations
 

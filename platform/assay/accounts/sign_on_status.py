@@ -1,4 +1,4 @@
-"""The state of single sign-on for administrators: last sign-ins, refusals, groups. No secrets."""
+"""State of single sign-on for administrators: last sign-ins, refusals, groups; without secrets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from governance.people.models import GroupMapping, RoleAssignment, RoleSource
 from governance.people.signing_in import SIGN_IN
 
 SHOWN = 10
-# Refused sign-ins that are looked through for those of single sign-on.
+# Number of latest refused sign-ins that are searched for those by single sign-on.
 LOOKED_THROUGH = 200
 CODE = "single_sign_on_refused"
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A mapped group: the role it gives, and how many people hold it through the group now."""
+    """A mapped group with its role, and the number of people who have that role through it."""
 
     mapping: GroupMapping
     people: int
@@ -29,7 +29,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class SignOnState:
-    """`linked` people have signed in with the provider; `recent` are the latest of them."""
+    """`linked` is the number of people who have signed in with the provider; `recent` are the
+    latest."""
 
     linked: int
     recent: list[SocialAccount]
@@ -38,9 +39,9 @@ class SignOnState:
 
 
 def sign_on_status() -> SignOnState:
-    """Return what single sign-on did lately; for pages of those who see everyone."""
+    """Return the recent activity of single sign-on, for viewers who may see all people."""
     accounts = SocialAccount.objects.select_related("user")
-    held = (
+    assignments = (
         RoleAssignment.objects.exclude(source=RoleSource.MANUAL)
         .annotate(name=Upper("group"))
         .order_by()
@@ -49,7 +50,7 @@ def sign_on_status() -> SignOnState:
     )
     by_role: dict[tuple[str, str, int | None, str], int] = {
         (row["name"], row["role"], row["department"], row["specialty"]): row["people"]
-        for row in held
+        for row in assignments
     }
     mappings = GroupMapping.objects.select_related("department")
     groups = [
@@ -69,8 +70,8 @@ def _role(mapping: GroupMapping) -> tuple[str, int | None, str]:
 
 def _refused() -> list[AuditEvent]:
     events = AuditEvent.objects.filter(action=SIGN_IN, outcome="denied").order_by("-pk")
-    found = [event for event in events[:LOOKED_THROUGH] if _code(event) == CODE]
-    return opened(found[:SHOWN])
+    refusals = [event for event in events[:LOOKED_THROUGH] if _code(event) == CODE]
+    return opened(refusals[:SHOWN])
 
 
 def _code(event: AuditEvent) -> str:

@@ -1,8 +1,8 @@
-"""Single sign-on: an OpenID Connect provider says who it is, and in which groups.
+"""Single sign-on: an OpenID Connect provider identifies a person and their groups.
 
-allauth carries the authorization code flow (with state, PKCE and a nonce that is checked here); an
-account is found by the provider's own name for the person, by a verified e-mail address once, or
-made.
+allauth implements the authorization code flow (with state, PKCE, and a nonce that is checked here).
+The account is found by the provider's identifier of the person, the first time by a verified e-mail
+address, or else created.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ NONCE = "nonce"
 
 
 class SignOnAdapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]
-    """Comes back to our own address, which names no provider: there is one."""
+    """Uses our own callback URL, which does not name the provider because there is only one."""
 
     def get_callback_url(self, request: HttpRequest, app: Any) -> str:
         return request.build_absolute_uri(reverse("portal:sso_callback"))
 
 
 def admit(login: SocialLogin) -> None:
-    """Point `login` at the account that it signs in to, with the roles that its groups give.
+    """Set the account of `login`, and update its roles from the person's groups.
 
     Raises:
-        NotAuthenticated: the provider's answer is not for this sign-in, says no verified address,
-            or the account is inactive or linked to another person there.
-        InvalidInput: more groups than any directory's.
+        NotAuthenticated: the provider's answer is not for this sign-in or has no verified address,
+            or the account is inactive or linked to another person at the provider.
+        InvalidInput: there are too many groups.
     """
     claims = _claims(login)
     with transaction.atomic():
@@ -65,22 +65,22 @@ def admit(login: SocialLogin) -> None:
         account, _ = SocialAccount.objects.update_or_create(
             provider=login.account.provider,
             uid=login.account.uid,
-            # The claims have done their work; what is not kept cannot leak.
+            # The claims are no longer needed, and must not leak.
             defaults={"user": person, "extra_data": {}},
         )
-    # Nothing calls the provider again, so its token is not kept, not even until a second factor.
+    # The provider is not called again, so its token is not kept, not even until a second factor.
     login.account, login.user, login.token = account, person, None
 
 
 def link_end(*, actor: Principal, person_id: int, reason: str) -> Person:
-    """Forget who a person is at the identity provider, and end their sessions. The next who signs
-    in there with their address, verified, is taken for them.
+    """Remove a person's link with the identity provider, and end their sessions. The next sign-in
+    there with their verified address links the account again.
 
     Raises:
         NotFound, NotPermitted: the actor may not see or change that person, or has no fresh second
             factor.
-        InvalidInput: no reason.
-        WrongState: they are not linked.
+        InvalidInput: there is no reason.
+        WrongState: the person is not linked.
     """
     with transaction.atomic():
         person = person_get(actor=actor, person_id=person_id)
@@ -91,10 +91,10 @@ def link_end(*, actor: Principal, person_id: int, reason: str) -> Person:
             doing=f"ending the single sign-on link of {person.name}",
         )
         reason = checked_reason(reason)
-        gone, _ = SocialAccount.objects.filter(user=person).delete()
-        if not gone:
+        removed, _ = SocialAccount.objects.filter(user=person).delete()
+        if not removed:
             raise WrongState(f"{person.name} is not linked with an identity provider.")
-        # Whoever signs in there next may be another person: their votes wait.
+        # The next sign-in may be by another person, so the account's votes must wait.
         person.empowered_at = timezone.now()
         person.save(update_fields=["empowered_at", "changed_at"])
         audit_record(
@@ -112,7 +112,7 @@ def link_end(*, actor: Principal, person_id: int, reason: str) -> Person:
 
 
 def failure(error: Any, exception: Exception | None) -> DomainError:
-    """Return the reason that the provider's part failed, as far as a visitor may know it."""
+    """Return the error for a failure at the provider, without details for visitors."""
     if str(getattr(error, "value", error)) == "cancelled":
         return NotAuthenticated(
             f"Signing in with {settings.OIDC_NAME} was canceled.",
@@ -124,18 +124,18 @@ def failure(error: Any, exception: Exception | None) -> DomainError:
 
 
 def unkeepable() -> DomainError:
-    """The provider's identifier of a person is longer than the column that stores it."""
+    """Return the error for a provider's identifier that is longer than its column."""
     return _refused(
-        f"{settings.OIDC_NAME} calls you by more characters than can be kept.",
-        hint="Let the identity provider send a `sub` of at most 191 characters.",
+        f"The identifier that {settings.OIDC_NAME} sends for you is too long.",
+        hint="Configure the identity provider to send a `sub` of at most 191 characters.",
     )
 
 
 def unavailable() -> Unavailable:
-    """The provider does not answer."""
+    """Return the error for a provider that does not answer."""
     return Unavailable(
-        f"{settings.OIDC_NAME} does not answer; signing in with it is not possible just now.",
-        hint="Check ASSAY_OIDC_ISSUER and the way to it, or sign in with a password.",
+        f"{settings.OIDC_NAME} does not answer, so you cannot sign in with it now.",
+        hint="Check ASSAY_OIDC_ISSUER and the network path to it, or sign in with a password.",
         retry_after=30,
     )
 
@@ -146,9 +146,9 @@ def _is_network(exception: Exception) -> bool:
     return isinstance(exception, requests.RequestException)
 
 
-def _refused(why: str, person: Person | None = None, hint: str = "") -> NotAuthenticated:
+def _refused(reason: str, person: Person | None = None, hint: str = "") -> NotAuthenticated:
     return NotAuthenticated(
-        f"{why} You are not signed in.",
+        f"{reason} You are not signed in.",
         code="single_sign_on_refused",
         hint=hint or "Start again from the sign-in page.",
         attempt=sign_in_attempt(person=person),
@@ -158,12 +158,12 @@ def _refused(why: str, person: Person | None = None, hint: str = "") -> NotAuthe
 def _claims(login: SocialLogin) -> dict[str, Any]:
     """Merge the claims of the ID token and the user info; the token's take precedence.
 
-    The token came straight from the provider over TLS; issuer, audience and expiry are checked by
-    allauth. User info must be about the same person (OpenID Connect Core, 5.3.2).
+    The token came directly from the provider over TLS; allauth checks issuer, audience and expiry.
+    User info must be about the same person (OpenID Connect Core, 5.3.2).
     """
-    told: dict[str, Any] = login.account.extra_data
-    token = told.get("id_token") or {}
-    info = told.get("userinfo") or {}
+    answer: dict[str, Any] = login.account.extra_data
+    token = answer.get("id_token") or {}
+    info = answer.get("userinfo") or {}
     if not token or token.get(NONCE) != login.state.get(NONCE) or not login.state.get(NONCE):
         raise _refused("The identity provider's answer is not for this sign-in.")
     if info and info.get("sub") != token.get("sub"):
@@ -172,11 +172,11 @@ def _claims(login: SocialLogin) -> dict[str, Any]:
 
 
 def _groups(claims: dict[str, Any]) -> list[str]:
-    """The groups; none when the claim is missing, for then they are in none.
+    """Return the person's groups; a missing claim means none.
 
     Raises:
-        NotAuthenticated: the provider sends a link instead of a list (Entra, over 200 groups);
-            roles would be removed from a person who should keep them.
+        NotAuthenticated: the provider sends a link instead of a list (Entra, over 200 groups). An
+            empty list would remove roles that the person should keep.
     """
     name = settings.OIDC_GROUPS_CLAIM
     linked = claims.get("_claim_names")
@@ -194,48 +194,47 @@ def _groups(claims: dict[str, Any]) -> list[str]:
 
 
 def _person(login: SocialLogin, claims: dict[str, Any]) -> Person:
-    known = SocialAccount.objects.filter(
+    linked = SocialAccount.objects.filter(
         provider=login.account.provider, uid=login.account.uid
     ).select_related("user")
-    if (account := known.first()) is not None:
+    if (account := linked.first()) is not None:
         person: Person = account.user
         return person
     email = _verified_email(claims)
-    # Of two strangers who come at once with the same address the second waits, and sees the first.
-    found = Person.objects.select_for_update(no_key=True).filter(email=email).first()
-    if found is None:
-        found = _made(email, claims)
-    elif SocialAccount.objects.filter(provider=login.account.provider, user=found).exists():
-        # The provider has another identifier for them: the address now belongs to another person.
+    # Of two first sign-ins with the same address at once, the second waits and sees the first.
+    owner = Person.objects.select_for_update(no_key=True).filter(email=email).first()
+    if owner is None:
+        owner = _created_person(email, claims)
+    elif SocialAccount.objects.filter(provider=login.account.provider, user=owner).exists():
+        # The account is linked to another identifier: the address now belongs to another person.
         raise _refused(
             f"The account of your address belongs to another person at {settings.OIDC_NAME}.",
-            found,
+            owner,
             hint="If it is yours, an administrator ends its link under People → the person → "
             "Sign-in; else they correct the account's address.",
         )
     audit_record(
         actor=ACTOR,
         action="person:link",
-        subject=Subject("person", str(found.pk), found.name),
+        subject=Subject("person", str(owner.pk), owner.name),
         data={"issuer": settings.OIDC_ISSUER, "subject": login.account.uid[:200]},
     )
-    return found
+    return owner
 
 
 def _verified_email(claims: dict[str, Any]) -> str:
-    """The address by which a person of the provider is first matched to an account.
+    """Return the verified address by which a person is first matched to an account.
 
-    An unverified address is whatever its owner typed; it must not open another person's account.
-    Entra ID does not state that it verified one: name the domains in which only your directory
-    gives out addresses.
+    An unverified address is user input and must not open another person's account. Entra ID does
+    not mark addresses as verified: configure the domains in which only your directory assigns them.
     """
     email = str(claims.get("email") or "").strip()
-    # In lowercase a Kelvin sign is a k: another person's address.
+    # Lowercase turns a Kelvin sign into a k, which would be another person's address.
     email = email.lower() if email.isascii() else ""
-    believed = claims.get("email_verified") is True
+    verified = claims.get("email_verified") is True
     if email.partition("@")[2] in settings.OIDC_EMAIL_DOMAINS:
-        believed = True
-    if not email or not believed:
+        verified = True
+    if not email or not verified:
         raise _refused(
             "The identity provider does not say that your e-mail address is verified.",
             hint="Verify it there; or an administrator names its domain in "
@@ -244,7 +243,7 @@ def _verified_email(claims: dict[str, Any]) -> str:
     return email
 
 
-def _made(email: str, claims: dict[str, Any]) -> Person:
+def _created_person(email: str, claims: dict[str, Any]) -> Person:
     if not settings.OIDC_CREATE_PEOPLE:
         raise _refused(
             "There is no account for your address.", hint="Ask an administrator to make one."

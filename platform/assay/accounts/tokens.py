@@ -1,4 +1,4 @@
-"""Signing in without a browser: everything in one request; and proving later who one is."""
+"""Sign-in without a browser in one request, and later identity checks (step-up)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from governance.principals import Principal, Proof
 
 
 def token_sign_in(*, email: str, password: str, code: str = "") -> tuple[Person, Proof | None]:
-    """The person of these credentials, and the second factor when they have one; audited.
+    """Check credentials; return the person, and the proof of their second factor, if any; audited.
 
     Raises:
-        NotAuthenticated: the password or the code is not right, or a code is needed.
-        NotPermitted: their role asks for a second factor, and there is none yet.
+        NotAuthenticated: the password or the code is wrong, or a code is needed.
+        NotPermitted: a role requires a second factor, and the account has none.
         QuotaExceeded, Unavailable: as `password_check`.
     """
     person = password_check(email=email, password=password)
@@ -42,7 +42,7 @@ def token_sign_in(*, email: str, password: str, code: str = "") -> tuple[Person,
         methods.append(proof.method)
     elif lacks_second_factor(person):
         raise NotPermitted(
-            f"{person.name} holds a role that asks for a second factor, and has none.",
+            f"{person.name} has a role that requires a second factor, but has none.",
             code="second_factor_missing",
             hint="Sign in to the portal once and add one.",
             attempt=sign_in_attempt(person=person),
@@ -52,11 +52,12 @@ def token_sign_in(*, email: str, password: str, code: str = "") -> tuple[Person,
 
 
 def token_step_up(*, actor: Principal, code: str) -> Proof:
-    """Prove by a code who is behind an access token; good for ten minutes, with that token alone.
+    """Verify the person behind an access token by a code. The proof is valid for ten minutes, with
+    that token only.
 
     Raises:
-        NotAuthenticated: the code is not right, or was used.
-        NotPermitted: no person, no access token, or the account has no second factor.
+        NotAuthenticated: the code is wrong or was used.
+        NotPermitted: the actor is not a person with an access token, or has no second factor.
         QuotaExceeded, Unavailable: as `code_check`.
     """
     person = own_account(actor)
@@ -67,10 +68,9 @@ def token_step_up(*, actor: Principal, code: str) -> Proof:
 
 
 def no_second_factor(person: Person) -> NotPermitted:
-    """The refusal of a step-up that there is nothing to do with, to be raised."""
+    """Return the refusal of a step-up for an account without a second factor."""
     return NotPermitted(
-        f"{person.name} has no second factor; a password or a single sign-on alone proves too "
-        "little.",
+        f"{person.name} has no second factor; a password or single sign-on alone is not enough.",
         code="second_factor_missing",
         hint="Add an authenticator app or a passkey under your account in the portal.",
     )

@@ -1,4 +1,4 @@
-"""Authentication of callers: a bearer token (API key or personal access token), or the portal's
+"""Authentication of callers by a bearer token (API key or personal access token) or by the portal's
 session.
 """
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The user in DRF's sense: only the principal."""
+    """DRF's user object, with the principal only."""
 
     principal: Principal
     is_authenticated: bool = True
 
 
 def bearer_token(request: HttpRequest) -> str | None:
-    """Return the token in the Authorization header; None without such a header.
+    """Return the token in the Authorization header; None if there is no such header.
 
     Raises:
-        NotAuthenticated: the header holds no bearer token.
+        NotAuthenticated: the header is not a bearer token.
     """
     header = request.headers.get("Authorization", "")
     if not header:
@@ -54,7 +54,7 @@ class TokenAuthentication(BaseAuthentication):
     """`Authorization: Bearer assay_…`."""
 
     def authenticate(self, request: Request) -> tuple[Caller, None] | None:
-        """Raises NotAuthenticated for a header that is there but no good."""
+        """Return the caller. Raises NotAuthenticated if the header is invalid."""
         token = bearer_token(request._request)
         if token is None:
             return None
@@ -67,10 +67,10 @@ class TokenAuthentication(BaseAuthentication):
 
 
 class SessionAuthentication(BaseAuthentication):
-    """The portal's session cookie; unsafe methods need its CSRF token too."""
+    """The portal's session cookie; unsafe methods also need its CSRF token."""
 
     def authenticate(self, request: Request) -> tuple[Caller, None] | None:
-        """Raises NotPermitted when the CSRF token is missing or wrong."""
+        """Return the caller. Raises NotPermitted if the CSRF token is missing or wrong."""
         principal = principal_of(request._request)
         if principal.kind == PrincipalKind.ANONYMOUS:
             return None
@@ -79,7 +79,7 @@ class SessionAuthentication(BaseAuthentication):
 
     @staticmethod
     def enforce_csrf(request: HttpRequest) -> None:
-        """DRF exempts its views from Django's check; this makes up for it."""
+        """Run Django's CSRF check, from which DRF exempts its views."""
 
         def unused(_request: HttpRequest) -> Any:
             raise AssertionError("the check never calls the view")
@@ -99,7 +99,7 @@ class HasPrincipal(BasePermission):
     """Requires an authenticated caller; the services decide what the caller may do."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Raises NotAuthenticated for an anonymous caller."""
+        """Return true. Raises NotAuthenticated for an anonymous caller."""
         if not isinstance(request.user, Caller):
             raise NotAuthenticated(
                 "This needs a credential.",

@@ -1,4 +1,4 @@
-"""Parameters of the API's addresses."""
+"""Converters of parameters in the API's URLs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.urls.converters import IntConverter, StringConverter
 
 
 class RowIdConverter(IntConverter):
-    """A row's ID: what PostgreSQL could not hold is no address."""
+    """A row's ID. IDs that PostgreSQL could not store match no URL."""
 
     regex = "[1-9][0-9]{0,17}"
 

@@ -57,7 +57,7 @@ SwaggerUIBundle({
 
 @cache
 def description() -> dict[str, Any]:
-    """The OpenAPI document, made once in a process: it takes a second, and anyone may ask."""
+    """Return the OpenAPI document. Cached, since it takes a second and is public."""
     generator: Any = SchemaGenerator()  # type: ignore[no-untyped-call]
     document: dict[str, Any] = generator.get_schema(request=None, public=True)
     return document
@@ -99,7 +99,7 @@ def inference_schema(request: HttpRequest) -> JsonResponse:
 
 
 def _page(title: str, schema: str) -> HttpResponse:
-    """Return a page in which nothing comes from another host, with no script and no style in it."""
+    """Return a page without inline scripts or styles, and without content of other hosts."""
     return HttpResponse(
         format_html(
             PAGE,
@@ -115,5 +115,5 @@ def _page(title: str, schema: str) -> HttpResponse:
 
 @require_safe
 def start(request: HttpRequest) -> HttpResponse:
-    """The script that draws it."""
+    """The script that starts Swagger UI."""
     return HttpResponse(START, content_type="text/javascript; charset=utf-8")

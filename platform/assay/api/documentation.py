@@ -1,4 +1,4 @@
-"""Parts of the OpenAPI description that code alone does not give: errors, headers, credentials."""
+"""Parts of the OpenAPI description that code does not define: errors, headers, credentials."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROBLEM = {
         "detail": {"type": "string", "description": "What was refused, and why."},
         "instance": {"type": "string", "format": "uri-reference"},
         "code": {"type": "string", "description": "Stable; for programs."},
-        "hint": {"type": "string", "description": "What mends it."},
+        "hint": {"type": "string", "description": "How to fix it."},
         "request_id": {"type": "string"},
         "errors": {
             "type": "array",
@@ -55,11 +55,11 @@ DESCRIPTIONS = {
     "403": "A policy, a role or separation of duties forbids it.",
     "404": "It does not exist, or you may not know that it does.",
     "409": "The object's state does not allow it.",
-    "411": "The body comes without its length.",
+    "411": "The length of the body is not stated.",
     "413": "The body is too large.",
     "415": "The body is of another media type.",
     "416": "The range begins past the last byte.",
-    "429": "Too often; see Retry-After.",
+    "429": "Too many requests; see Retry-After.",
     "503": "A store that this needs does not answer; see Retry-After.",
 }
 # The sign-in of nodes.
@@ -70,13 +70,13 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     name="Idempotency-Key",
     type=str,
     location=OpenApiParameter.HEADER,
-    description="Send the same key again and the first answer is repeated, for a day.",
+    description="For a day, a request with the same key gets the first answer and is not rerun.",
 )
 PAGE = [
     OpenApiParameter("cursor", str, description="From `next` or `previous`."),
-    OpenApiParameter("page_size", int, description="1 to 100; 25 unless told."),
+    OpenApiParameter("page_size", int, description="1 to 100; default 25."),
 ]
-# Arguments of `operation` for a file that is sent whole or by one range.
+# Arguments of `operation` for a file that can be sent whole or as one range.
 RANGES: dict[str, Any] = {
     "answer": OpenApiResponse(OpenApiTypes.BINARY, description="The whole file."),
     "also": {206: OpenApiResponse(OpenApiTypes.BINARY, description="The range.")},
@@ -101,8 +101,8 @@ def operation(
     name: str = "",
     **more: Any,
 ) -> Decorator:
-    """The description of one operation. `paged` wraps `answer` in {next, previous, results};
-    `also` holds answers under other statuses. `name` is what generated clients call it.
+    """Return a decorator that describes one operation. `paged` wraps `answer` in {next, previous,
+    results}; `also` are answers with other statuses. `name` is its name in generated clients.
     """
     parameters: list[Any] = list(more.pop("parameters", []))
     if query is not None:
@@ -128,11 +128,11 @@ def operation(
 
 
 def _parameters(query: type[Schema]) -> list[OpenApiParameter]:
-    described = json_schema(query)
-    required = described.get("required", ())
+    schema = json_schema(query)
+    required = schema.get("required", ())
     parameters = []
-    for name, field in described["properties"].items():
-        definition = described.get("$defs", {}).get(field.pop("$ref", "").rpartition("/")[2], {})
+    for name, field in schema["properties"].items():
+        definition = schema.get("$defs", {}).get(field.pop("$ref", "").rpartition("/")[2], {})
         text = field.pop("description", "")
         shape = definition | field
         parameters.append(
@@ -142,14 +142,14 @@ def _parameters(query: type[Schema]) -> list[OpenApiParameter]:
 
 
 def _operation_id(qualified_name: str) -> str:
-    """`DatasetVersionsView.get` as `dataset_versions_get`: what generated clients call it."""
+    """Return an operation ID: `dataset_versions_get` for `DatasetVersionsView.get`."""
     view, method = qualified_name.split(".")[-2:]
     words = re.sub(r"(?<!^)(?=[A-Z])", "_", view.removesuffix("View")).lower()
     return f"{words}_{method}"
 
 
 def page_of(serializer_class: Any) -> Any:
-    """The schema of one page of `serializer_class`."""
+    """Return the schema of one page of `serializer_class`."""
     from drf_spectacular.utils import inline_serializer
     from rest_framework import serializers
 
@@ -164,15 +164,15 @@ def page_of(serializer_class: Any) -> Any:
 
 
 class SchemaExtension(PydanticExtension):  # type: ignore[no-untyped-call]
-    """The input of a service as a component; those nested in it are components, too."""
+    """The input of a service as a component; nested schemas are components, too."""
 
     target_class = "governance.schemas.Schema"
-    # Before the extension for every model of pydantic.
+    # Takes precedence over the extension for all pydantic models.
     priority = 1
 
     def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
-        described = json_schema(self.target)
-        definitions = described.pop("$defs", {})
+        root = json_schema(self.target)
+        definitions = root.pop("$defs", {})
         names = {
             name: f"{name}{'Enum' if 'enum' in nested else 'Request'}"
             for name, nested in definitions.items()
@@ -195,11 +195,11 @@ class SchemaExtension(PydanticExtension):  # type: ignore[no-untyped-call]
                     schema=referring(nested),
                 )
             )
-        return referring(described)
+        return referring(root)
 
 
 class MessageExtension(SchemaExtension):  # type: ignore[no-untyped-call]
-    """A message of a node, likewise."""
+    """A message of a node as a component."""
 
     target_class = "workers.control.messages.Message"
 
@@ -230,33 +230,33 @@ class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-
 
 
 def add_problems(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """drf-spectacular's post-processing hook: every operation says how it refuses."""
+    """Add the refusals of every operation; a post-processing hook of drf-spectacular."""
     result.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM
     content = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for path, operations in result["paths"].items():
-        for method, described in operations.items():
+        for method, document in operations.items():
             if method in METHODS:
-                for status in _refusals(path, method, described):
-                    described["responses"].setdefault(
+                for status in _refusals(path, method, document):
+                    document["responses"].setdefault(
                         status, {"description": DESCRIPTIONS[status], "content": content}
                     )
-                described["responses"]["default"] = {
+                document["responses"]["default"] = {
                     "description": "Any other problem.",
                     "content": content,
                 }
     return result
 
 
-def _refusals(path: str, method: str, described: dict[str, Any]) -> list[str]:
+def _refusals(path: str, method: str, document: dict[str, Any]) -> list[str]:
     signed_out = path.endswith(("/auth/token", "/keys/leaked", *_OF_NODES))
     statuses = ["401", "429", "503"] if signed_out else ["401", "403", "503"]
     if path.endswith("/auth/step-up"):
         statuses.append("429")
-    if described.get("parameters") or described.get("requestBody"):
+    if document.get("parameters") or document.get("requestBody"):
         statuses.append("400")
-    if "requestBody" in described:
+    if "requestBody" in document:
         statuses.extend(("411", "415"))
-    # Lists too: those who may not know of anything in them are told that there is nothing.
+    # Lists too: callers who may not know of anything in a list get 404.
     statuses.append("404")
     if method != "get" or "/explain/" in path:
         statuses.extend(("409", "413"))

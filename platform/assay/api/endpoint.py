@@ -1,4 +1,4 @@
-"""Common part of every endpoint: read strictly, call one service, render."""
+"""Base of all endpoints: parse strictly, call one service, render."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _lists(schema: type[Schema]) -> set[str]:
 
 
 class Endpoint(APIView):
-    """A view of this API. `ordering` is how its list is paged."""
+    """A view of this API. `ordering` is the sort order of its list."""
 
     authentication_classes: tuple[type[BaseAuthentication], ...] = (
         TokenAuthentication,
@@ -57,8 +57,8 @@ class Endpoint(APIView):
     ordering: tuple[str, ...] = CursorPagination.ordering
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """The framework's, with the handler in one transaction within what the caller's department
-        owns. Refusals are rendered and audited outside of it."""
+        """Dispatch as the framework does, with the handler in one transaction that is restricted to
+        the caller's rows. Refusals are rendered and audited outside of it."""
         self.args, self.kwargs = args, kwargs
         self.request = self.initialize_request(request, *args, **kwargs)
         self.headers = self.default_response_headers
@@ -77,14 +77,14 @@ class Endpoint(APIView):
         return self.response
 
     def handler(self) -> Callable[..., HttpResponseBase]:
-        """Return the method that answers the request's method."""
+        """Return the method of the view for the request's HTTP method."""
         name = str(self.request.method).lower()
-        refused = self.http_method_not_allowed
-        return getattr(self, name, refused) if name in self.http_method_names else refused
+        not_allowed = self.http_method_not_allowed
+        return getattr(self, name, not_allowed) if name in self.http_method_names else not_allowed
 
     def scope(self) -> AbstractContextManager[object]:
-        """Return the context of the handler; an empty one where callers are anonymous, as when
-        signing in.
+        """Return the context of the handler; an empty one for anonymous callers, such as at
+        sign-in.
         """
         caller = self.request.user
         if not isinstance(caller, Caller):
@@ -92,17 +92,17 @@ class Endpoint(APIView):
         return rowsecurity.scope(caller.principal, reads=self.request.method in SAFE_METHODS)
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Keep caches from storing the answer to a change, which may hold a secret."""
+        """Forbid caching the answer to a change, since it may contain a secret."""
         final = super().finalize_response(request, response, *args, **kwargs)
         if request.method not in SAFE_METHODS:
             final.headers["Cache-Control"] = "no-store"
         return final
 
     def allow_body(self, *args: Any, **kwargs: Any) -> None:
-        """Raise unless the caller may send a body of some size here. None of it is there yet.
+        """Raise unless the caller may send a large body here. The body has not been read yet.
 
         Raises:
-            DomainError: what the handler would raise without looking into the body.
+            DomainError: as the handler would raise before reading the body.
         """
 
     @property
@@ -116,19 +116,19 @@ class Endpoint(APIView):
         """Return the request's body as a schema.
 
         Raises:
-            InvalidInput: naming every field that is wrong.
+            InvalidInput: fields are invalid; the error names each of them.
             LengthRequired: its length is not stated.
         """
         data = self.content()
         if not isinstance(data, QueryDict):
             return parsed(schema, data)
-        # A form: each value is text or a file, and a list is a name that comes several times.
+        # A form: each value is a text or a file, and a list is a name that occurs several times.
         lists = _lists(schema)
         values = {name: data.getlist(name) if name in lists else data[name] for name in data}
         return parsed(schema, values, strict=False)
 
     def content(self) -> Any:
-        """Return the request's body as the parser read it. Raises LengthRequired."""
+        """Return the parsed body of the request. Raises LengthRequired."""
         headers = self.request.headers
         if "Transfer-Encoding" in headers and "Content-Length" not in headers:
             raise LengthRequired(
@@ -138,16 +138,16 @@ class Endpoint(APIView):
         return self.request.data
 
     def query_as(self, schema: type[S]) -> S:
-        """Return the query parameters as a schema; those of pages are the paginator's.
+        """Return the query parameters as a schema, except those of the paginator.
 
         Raises:
-            InvalidInput: an unknown parameter, one given twice, or a value that does not fit.
+            InvalidInput: a parameter is unknown, repeated or invalid.
         """
         parameters = self.parameters()
         return parsed(schema, {n: parameters[n] for n in parameters if n not in PAGE_PARAMETERS})
 
     def parameters(self) -> dict[str, str]:
-        """Return the query parameters. Raises InvalidInput for one that is sent twice."""
+        """Return the query parameters. Raises InvalidInput if one is repeated."""
         sent = dict(self.request.query_params.lists())
         if repeated := [name for name, values in sent.items() if len(values) > 1]:
             raise InvalidInput(
@@ -163,7 +163,7 @@ class Endpoint(APIView):
         *,
         prepared: Callable[[Iterable[Any]], Iterable[Any]] = list,
     ) -> Response:
-        """One page of `rows`; `prepared` completes the page's rows before they are shown."""
+        """Return a page of `rows`; `prepared` adds attributes to the rows before rendering."""
         paginator = CursorPagination()
         page = prepared(paginator.paginate_queryset(rows, self.request, view=self) or [])
         return paginator.get_paginated_response(self.rendered(page, serializer_class))
@@ -172,6 +172,6 @@ class Endpoint(APIView):
         return serializer_class(rows, many=True, context={"request": self.request}).data
 
     def answer(self, row: Any, serializer_class: SerializerType, *, status: int = 200) -> Response:
-        """One row."""
+        """Return the response for one row."""
         data = serializer_class(row, context={"request": self.request}).data
         return Response(data, status=status)

@@ -1,9 +1,8 @@
-"""`Idempotency-Key`: a POST that starts work, sent twice, starts it once.
+"""`Idempotency-Key`: a POST that is sent twice does its work only once.
 
-The key's record is written in the transaction of the work itself, so that either both stand or
-neither does: a crash leaves no key that is taken and no work that is not recorded. A refused
-request changed nothing and is not stored; sending it again asks again. Answers that carry a secret
-(keys, tokens) are never stored, so their endpoints do not take the header.
+The key's record is written in the transaction of the work, so a crash cannot leave one without the
+other. A refused request changed nothing and is not stored, so a retry runs it again. Answers with a
+secret (keys, tokens) are never stored, so their endpoints do not accept the header.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ Handler = Callable[..., HttpResponseBase]
 
 
 def fingerprint(request: Request, actor: Principal) -> str:
-    """SHA-256 of what is asked, as whom: method, path, parsed body with the content of its files,
-    and the caller's roles and scopes, so that an answer is not repeated to who has lost them since.
+    """Return the SHA-256 of the request and the caller's rights: method, path, parsed body with the
+    content of its files, roles and scopes. So an answer is not repeated after rights were lost.
     """
     digest = hashlib.sha256(f"{request.method} {request.get_full_path()}\n".encode())
-    standing = [*sorted(map(repr, actor.roles)), *sorted(actor.scopes or ()), actor.department]
-    digest.update(f"{standing}\n".encode())
+    rights = [*sorted(map(repr, actor.roles)), *sorted(actor.scopes or ()), actor.department]
+    digest.update(f"{rights}\n".encode())
     for part in _parts(request.data):
         digest.update(part.encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()
@@ -68,7 +67,7 @@ def _sha256(file: UploadedFile[Any]) -> str:
 
 
 def checked_key(request: Request) -> str | None:
-    """The header, None when it is not there.
+    """Return the header; None if it is absent.
 
     Raises:
         InvalidInput: it is empty, longer than 255 characters or not printable ASCII.
@@ -91,13 +90,13 @@ def idempotent(handler: Handler) -> Handler:
         if key is None:
             return handler(view, request, *args, **kwargs)
         caller = f"{view.actor.kind}:{view.actor.id}"
-        print_ = fingerprint(request, view.actor)
+        digest = fingerprint(request, view.actor)
         with transaction.atomic():
             _hold(caller, key)
             if (record := _find(caller, key)) is not None:
-                return _replay(record, print_)
+                return _replay(record, digest)
             response = handler(view, request, *args, **kwargs)
-            _keep(caller, key, print_, response)
+            _keep(caller, key, digest, response)
         return response
 
     wrapper.takes_idempotency_key = True  # type: ignore[attr-defined]
@@ -114,12 +113,12 @@ def _hold(caller: str, key: str) -> None:
     """Take the key until the transaction ends.
 
     Raises:
-        WrongState: another request holds it now.
+        WrongState: another request has the key now.
     """
     if try_lock_once(key_lock(caller, key)):
         return
     raise WrongState(
-        "A request with this Idempotency-Key is still under way.",
+        "A request with this Idempotency-Key is still running.",
         code="idempotency_in_progress",
         hint="Wait for its answer, or send this again shortly.",
         retry_after=1,
@@ -133,18 +132,18 @@ def _find(caller: str, key: str) -> IdempotencyRecord | None:
     ).first()
 
 
-def _replay(record: IdempotencyRecord, print_: str) -> Response:
-    if record.fingerprint != print_:
+def _replay(record: IdempotencyRecord, digest: str) -> Response:
+    if record.fingerprint != digest:
         raise WrongState(
-            "This Idempotency-Key was used for another request, or in other roles, within the last "
-            "day.",
+            "This Idempotency-Key was used for another request, or with other roles, within the "
+            "last day.",
             code="idempotency_conflict",
             hint="Use a new key for a new request.",
         )
     return Response(record.body, status=record.status, headers={REPLAYED: "true"})
 
 
-def _keep(caller: str, key: str, print_: str, response: HttpResponseBase) -> None:
+def _keep(caller: str, key: str, digest: str, response: HttpResponseBase) -> None:
     if not isinstance(response, Response) or response.status_code >= 400:
         return
     old = IdempotencyRecord.objects.filter(created_at__lt=timezone.now() - KEPT_FOR)
@@ -155,7 +154,7 @@ def _keep(caller: str, key: str, print_: str, response: HttpResponseBase) -> Non
     IdempotencyRecord.objects.create(
         principal=caller,
         key=key,
-        fingerprint=print_,
+        fingerprint=digest,
         status=response.status_code,
         body=json.loads(JSONRenderer().render(response.data) or b"null"),
     )

@@ -1,4 +1,4 @@
-"""The OpenAPI description of the inference API: every endpoint that an installed task declares."""
+"""OpenAPI description of the inference API, with all endpoints that installed tasks declare."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ _ONCE = {
     "in": "header",
     "required": False,
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-    "description": "Send the same key again within an hour, and a request that was answered is "
-    "refused with 409, which names it; one that failed is answered.",
+    "description": "Within an hour, a request with the key of an answered request is refused with "
+    "409, which names that request. If the first request failed, it runs again.",
 }
 _REFUSALS = {
     "400": "The request is not valid; `param` names the field.",
     "401": "The key is missing, unknown, expired or revoked.",
     "403": "The access policy or the release does not allow it.",
-    "404": "No such model, or not one that the key may know of.",
+    "404": "The model does not exist, or the key may not know of it.",
     "413": "The body is too large.",
-    "429": "A quota or a budget is used up; `Retry-After` says for how long.",
+    "429": "A quota or a budget is used up; `Retry-After` states for how long.",
     "503": "No replica is ready, or a store cannot be reached; nothing was charged.",
 }
 
@@ -91,9 +91,11 @@ def inference_description() -> dict[str, Any]:
     for task in TASKS.values():
         for endpoint in task.endpoints:
             path = endpoint.path_to("{model}")
-            known = paths.get(path)
-            made = _operation(task, endpoint, schemas)
-            paths[path] = {"post": made if known is None else _joined(known["post"], made)}
+            existing = paths.get(path)
+            operation = _operation(task, endpoint, schemas)
+            paths[path] = {
+                "post": operation if existing is None else _joined(existing["post"], operation)
+            }
     for path, operations in chat_paths(schemas, _refusals()).items():
         paths[path] = {**paths.get(path, {}), **operations}
     for operations in paths.values():
@@ -104,8 +106,8 @@ def inference_description() -> dict[str, Any]:
         "info": {
             "title": "Assay inference API",
             "version": "1",
-            "description": "Governed answers of released models, in the shapes of OpenAI, Hugging "
-            "Face and Cohere. Every answer names the release that allowed it.",
+            "description": "Governed answers of released models, in the formats of OpenAI, Hugging "
+            "Face and Cohere. Every answer names the release that permitted it.",
         },
         "security": [{"key": []}],
         "paths": dict(sorted(paths.items())),
@@ -117,8 +119,8 @@ def inference_description() -> dict[str, Any]:
 
 
 def _once(post: dict[str, Any]) -> dict[str, Any]:
-    """Return an operation with the key under which it is answered once."""
-    conflict = {"description": "The Idempotency-Key belongs to a request that was answered, or is."}
+    """Return an operation with the parameter and the refusal of the idempotency key."""
+    conflict = {"description": "A request with the Idempotency-Key was answered, or is running."}
     return {
         **post,
         "parameters": [*post.get("parameters", ()), _ONCE],
@@ -150,8 +152,8 @@ def _feedback(schemas: dict[str, Any]) -> dict[str, Any]:
     schemas["FeedbackRequest"] = FeedbackRequest.model_json_schema()
     return {
         "summary": "Send feedback on an answer",
-        "description": "One feedback for each answered request of the key's department. Sent "
-        "again as it was, it is answered with 200 and the first feedback.",
+        "description": "One feedback for each answered request of the key's department. If the "
+        "same feedback is sent again, the answer is 200 with the first feedback.",
         "tags": ["feedback"],
         "operationId": "feedback",
         "requestBody": {
@@ -165,19 +167,19 @@ def _feedback(schemas: dict[str, Any]) -> dict[str, Any]:
                 "description": "Recorded, and pending review.",
                 "content": {"application/json": {"schema": {"type": "object"}}},
             },
-            "409": {"description": "Other feedback was given on the request."},
+            "409": {"description": "The request already has different feedback."},
             **_refusals(),
         },
     }
 
 
 def _knowledge(schemas: dict[str, Any]) -> dict[str, Any]:
-    """Return the paths of knowledge bases, in the shapes of OpenAI's vector stores."""
-    made = SearchRequest.model_json_schema(ref_template="#/components/schemas/knowledge.{model}")
-    for part, schema in made.pop("$defs", {}).items():
+    """Return the paths of knowledge bases, in the format of OpenAI's vector stores."""
+    request = SearchRequest.model_json_schema(ref_template="#/components/schemas/knowledge.{model}")
+    for part, schema in request.pop("$defs", {}).items():
         schemas[f"knowledge.{part}"] = schema
-    schemas["knowledge.SearchRequest"] = made
-    named = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    schemas["knowledge.SearchRequest"] = request
+    id_parameter = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
     body = {"schema": {"$ref": "#/components/schemas/knowledge.SearchRequest"}}
     answer: dict[str, Any] = {
         "tags": ["knowledge"],
@@ -190,7 +192,7 @@ def _knowledge(schemas: dict[str, Any]) -> dict[str, Any]:
             **_refusals(),
         },
     }
-    one = {**answer, "parameters": [named]}
+    one = {**answer, "parameters": [id_parameter]}
     return {
         STORES: {"get": {**answer, "summary": "List the knowledge bases that the key may see"}},
         f"{STORES}/{{id}}": {"get": {**one, "summary": "Show one knowledge base"}},
@@ -206,10 +208,10 @@ def _knowledge(schemas: dict[str, Any]) -> dict[str, Any]:
 
 def _stored_responses() -> dict[str, Any]:
     """Return the paths of responses that the key's department stores."""
-    named = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    id_parameter = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
     answer: dict[str, Any] = {
         "tags": ["responses"],
-        "parameters": [named],
+        "parameters": [id_parameter],
         "responses": {
             "200": {
                 "description": "OK",
@@ -240,7 +242,7 @@ def _operation(task: Task, endpoint: Endpoint, schemas: dict[str, Any]) -> dict[
         "responses": {
             "200": {
                 "description": "The answer. `x-assay-release`, `x-assay-digest` and "
-                "`x-assay-units` state what answered and what it cost.",
+                "`x-assay-units` state the release, the digest and the use.",
                 "content": {"application/json": {"schema": {}}},
             },
             **_refusals(),
@@ -263,31 +265,36 @@ def _content(task: Task, endpoint: Endpoint, schemas: dict[str, Any]) -> dict[st
                 }
             content[kind] = {"schema": schema}
             if kind == "application/json" and endpoint is task.endpoints[0]:
-                named = {} if endpoint.named else {"model": "my-deployment"}
-                content[kind]["example"] = {**named, **task.sample}
+                model = {} if endpoint.named else {"model": "my-deployment"}
+                content[kind]["example"] = {**model, **task.sample}
         else:
             content[kind] = {"schema": {"type": "string", "format": "binary"}}
     return content
 
 
 def _schema(task: Task, request: type[BaseModel], schemas: dict[str, Any]) -> dict[str, Any]:
-    """Return a reference to the request's schema, which is added to `schemas`."""
+    """Add the request's schema to `schemas`, and return a reference to it."""
     name = f"{task.name}.{request.__name__}"
-    made = request.model_json_schema(ref_template=f"#/components/schemas/{task.name}.{{model}}")
-    for part, schema in made.pop("$defs", {}).items():
+    schema_of_request = request.model_json_schema(
+        ref_template=f"#/components/schemas/{task.name}.{{model}}"
+    )
+    for part, schema in schema_of_request.pop("$defs", {}).items():
         schemas[f"{task.name}.{part}"] = schema
-    schemas[name] = made
+    schemas[name] = schema_of_request
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _joined(known: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
-    """Return one operation of a path that several tasks serve."""
-    schemas = [each["requestBody"]["content"]["application/json"] for each in (known, made)]
+def _joined(first_operation: dict[str, Any], second_operation: dict[str, Any]) -> dict[str, Any]:
+    """Return the joined operation of a path that several tasks serve."""
+    schemas = [
+        each["requestBody"]["content"]["application/json"]
+        for each in (first_operation, second_operation)
+    ]
     first = schemas[0]["schema"].get("anyOf", [schemas[0]["schema"]])
     return {
-        **known,
-        "description": f"{known['description']} {made['description']}",
-        "tags": [*known["tags"], *made["tags"]],
+        **first_operation,
+        "description": f"{first_operation['description']} {second_operation['description']}",
+        "tags": [*first_operation["tags"], *second_operation["tags"]],
         "requestBody": {
             "required": True,
             "content": {
@@ -307,8 +314,8 @@ def _identifier(endpoint: Endpoint) -> str:
 
 def _refusals() -> dict[str, Any]:
     return {
-        status: {"description": why, "content": {"application/json": {"schema": _ERROR}}}
-        for status, why in _REFUSALS.items()
+        status: {"description": description, "content": {"application/json": {"schema": _ERROR}}}
+        for status, description in _REFUSALS.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Fields of forms with files."""
+"""Types for fields of forms with files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _file(value: Any) -> Any:
     if not isinstance(value, UploadedFile):
         raise ValueError("not a file")
     if not value.name or len(value.name) > FILENAME_MAX:
-        raise ValueError(f"the name of the file has not 1 to {FILENAME_MAX} characters")
+        raise ValueError(f"the name of the file must have 1 to {FILENAME_MAX} characters")
     return value
 
 
@@ -29,7 +29,7 @@ def _filled(file: Any) -> Any:
 
 
 def _texts(text: object) -> dict[str, str]:
-    """Return a JSON object of at most 64 strings, which is written as text."""
+    """Parse a text as a JSON object of at most 64 strings."""
     if not isinstance(text, str) or len(text) > TEXT_MAX:
         raise ValueError(f"not a text of at most {TEXT_MAX:,} characters")
     try:

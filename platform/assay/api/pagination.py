@@ -1,4 +1,4 @@
-"""Pages by an opaque cursor: stable while rows are added, the last as cheap as the first."""
+"""Pages by an opaque cursor: stable while rows are added, and the last is as fast as the first."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rest_framework.request import Request
 from governance.errors import InvalidInput
 
 MAX_PAGE_SIZE = 100
-# A row's id, or the moment it was created, as Python writes them.
+# A row's ID or its time of creation, in Python's format.
 POSITION = re.compile(r"\d{1,18}|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?(\+\d\d:\d\d)?")
 
 
 class CursorPagination(pagination.CursorPagination):
-    """{next, previous, results}, newest first. A view may state another `ordering`."""
+    """{next, previous, results}, newest first. A view may define another `ordering`."""
 
     page_size = 25
     page_size_query_param = "page_size"
@@ -27,17 +27,17 @@ class CursorPagination(pagination.CursorPagination):
         return tuple(getattr(view, "ordering", self.ordering))
 
     def get_page_size(self, request: Request) -> int:
-        """Raises InvalidInput when it is not a whole number from 1 to 100."""
+        """Return the page size. Raises InvalidInput unless it is an integer from 1 to 100."""
         text = request.query_params.get("page_size")
         if text is None:
             return self.page_size
         if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_PAGE_SIZE:
-            sentence = f"A page holds 1 to {MAX_PAGE_SIZE} rows."
+            sentence = f"A page has 1 to {MAX_PAGE_SIZE} rows."
             raise InvalidInput(sentence, fields={"page_size": [sentence]})
         return int(text)
 
     def decode_cursor(self, request: Request) -> Any:
-        """Raises InvalidInput when it is not one of our cursors."""
+        """Return the decoded cursor. Raises InvalidInput if it is not one of our cursors."""
         refusal = InvalidInput(
             "The cursor is not valid.",
             hint="Use `next` and `previous` unchanged; start again without a cursor.",

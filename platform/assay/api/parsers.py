@@ -1,4 +1,4 @@
-"""Request bodies, read with bounds. What a parser lets through, every store can hold."""
+"""Parsers of request bodies with limits. All stores can store the accepted values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class LengthRequired(DomainError):
-    """A body without a stated length, which Django would read as an empty one (411)."""
+    """The length of the body is not stated; Django would read it as empty (411)."""
 
     code = "length_required"
     status = 411
@@ -48,12 +48,12 @@ def _no_constant(name: str) -> Any:
 
 
 def _check(value: Any, depth: int = 0) -> None:
-    """Refuse what no store can hold: NUL, lone surrogates, endless nesting."""
+    """Refuse values that stores cannot store: NUL, lone surrogates, deep nesting."""
     if depth > MAX_DEPTH:
         raise ParseError(f"The body is nested more than {MAX_DEPTH} deep.")
     if isinstance(value, str):
         if UNSTORABLE.search(value):
-            raise ParseError("A string holds a NUL or half a surrogate pair.")
+            raise ParseError("A string contains a NUL or half a surrogate pair.")
     elif isinstance(value, dict):
         for name, inner in value.items():
             _check(name, depth)
@@ -64,10 +64,10 @@ def _check(value: Any, depth: int = 0) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Strict JSON: no NaN, no repeated members, no numbers that overflow, bounded nesting.
+    """Parse strict JSON, without NaN, repeated members, overflowing numbers or deep nesting.
 
     Raises:
-        ParseError: it is not that.
+        ParseError: it is invalid.
     """
     try:
         value = json.loads(
@@ -78,7 +78,7 @@ def parse_json(text: str | bytes) -> Any:
             parse_constant=_no_constant,
         )
     except (ValueError, RecursionError) as error:
-        reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ParseError(f"The body is not JSON: {reason[:200]}.") from None
     _check(value)
     return value
@@ -93,7 +93,7 @@ def _declared_size(parser_context: Mapping[str, Any] | None) -> int:
 
 
 class StrictJSONParser(parsers.JSONParser):
-    """`application/json`, at most `DATA_UPLOAD_MAX_MEMORY_SIZE` bytes of it, in UTF-8."""
+    """`application/json` in UTF-8, at most `DATA_UPLOAD_MAX_MEMORY_SIZE` bytes."""
 
     def parse(
         self,
@@ -112,8 +112,8 @@ class StrictJSONParser(parsers.JSONParser):
 
 
 class OctetStreamParser(parsers.BaseParser):
-    """Bytes: at most as many as the setting that the view names in `upload_limit`, else as a part
-    of an upload has."""
+    """Bytes, at most the setting that the view names in `upload_limit`, by default the limit of one
+    part of an upload."""
 
     media_type = "application/offset+octet-stream"
 
@@ -132,7 +132,7 @@ class OctetStreamParser(parsers.BaseParser):
 
 
 class BoundedMultiPartParser(parsers.MultiPartParser):
-    """`multipart/form-data`, refused unread when it declares more than an intake may hold."""
+    """`multipart/form-data`, refused unread if its declared length is over the limit of intakes."""
 
     def parse(
         self,

@@ -1,8 +1,7 @@
-"""Every error of the management API as an RFC 9457 problem, and nothing but problems.
+"""Errors of the management API, all as RFC 9457 problems: https://www.rfc-editor.org/rfc/rfc9457.
 
-https://www.rfc-editor.org/rfc/rfc9457. Members that the standard does not define: `code` (stable,
-for programs), `hint` (how to fix it), `request_id`, and `errors`, one {field, detail} per wrong
-field.
+Members that the standard does not define: `code` (stable, for programs), `hint` (how to fix it),
+`request_id`, and `errors`, one {field, detail} per wrong field.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from registry.storage.folder import DISK_FULL
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
-# Beginnings of the addresses whose errors are problems.
+# Prefixes of paths whose errors are problems.
 PATHS = ("/api/", "/node/")
 MAX_ERRORS = 50
 MAX_TEXT = 500
@@ -61,7 +60,7 @@ def problem(
     errors: Iterable[Mapping[str, str]] = (),
     headers: Mapping[str, str] | None = None,
 ) -> JsonResponse:
-    """One problem as a response; `type` is a path under `/problems/`, one for each code."""
+    """Return a problem as a response; `type` is a path under `/problems/` for each code."""
     body: dict[str, Any] = {
         "type": f"/problems/{code.replace('_', '-')}",
         "title": title or HTTPStatus(status).phrase,
@@ -81,7 +80,7 @@ def problem(
 
 
 def from_domain_error(error: DomainError, request: HttpRequest) -> JsonResponse:
-    """A service's refusal, in its own words."""
+    """Return a service's refusal as a problem."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
@@ -104,7 +103,7 @@ def from_domain_error(error: DomainError, request: HttpRequest) -> JsonResponse:
 
 
 def from_framework_error(error: drf.APIException, request: HttpRequest) -> JsonResponse:
-    """An error that Django REST framework raised while it read or routed the request."""
+    """Return an error of Django REST framework as a problem."""
     headers = {}
     if isinstance(error, drf.Throttled):
         headers["Retry-After"] = str(max(1, math.ceil(getattr(error, "wait", None) or 1)))
@@ -121,7 +120,7 @@ def from_framework_error(error: drf.APIException, request: HttpRequest) -> JsonR
 
 
 def translate(error: Exception) -> DomainError | None:
-    """The refusal that an error of Django or a store amounts to; None for a fault of our own."""
+    """Return the refusal for an error of Django or a store; None for an internal error."""
     match error:
         case DomainError():
             return error
@@ -151,7 +150,7 @@ def translate(error: Exception) -> DomainError | None:
         case OperationalError() | InterfaceError() | RedisError():
             return Unavailable(
                 "A store that this needs does not answer.",
-                hint="Try again shortly; `assay doctor` tells an operator which one it is.",
+                hint="Try again shortly; operators can run `assay doctor` to see which one.",
                 retry_after=5,
             )
         case _:
@@ -159,7 +158,7 @@ def translate(error: Exception) -> DomainError | None:
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> JsonResponse:
-    """DRF's hook: whatever a view raised, as a problem. A refused attempt is audited first."""
+    """Return any exception of a view as a problem, after auditing a refused attempt. DRF's hook."""
     request: HttpRequest = context["request"]._request
     if isinstance(error, drf.APIException):
         response = from_framework_error(error, request)
@@ -178,18 +177,18 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> JsonRespo
 
 
 def framework_refusal(error: drf.APIException) -> DomainError:
-    """Return the framework's refusal as the log describes it."""
+    """Return the framework's refusal in the form for the audit log."""
     refusal = DomainError(str(error.detail)[:MAX_TEXT], code=error.default_code)
     refusal.status = error.status_code
     return refusal
 
 
 def refuse_change(error: DomainError, request: Request) -> None:
-    """Audit a refused change, also one that reached no service: a hidden object, a malformed
-    request, or an anonymous caller.
+    """Audit a refused change, including one refused before any service: a hidden object, a
+    malformed request, or an anonymous caller.
     """
     if error.attempt is None and request.method not in SAFE_METHODS:
-        # Not `request.user`, which would ask for the credential once more that was just refused.
+        # Not `request.user`, which would check the refused credential again.
         user = getattr(request, "_user", None)
         actor = user.principal if isinstance(user, Caller) else ANONYMOUS
         error.attempt = attempted(
@@ -199,7 +198,7 @@ def refuse_change(error: DomainError, request: Request) -> None:
 
 
 def record_refusal(error: DomainError) -> None:
-    """Audit a refused attempt; the refusal stands even when the log cannot be written."""
+    """Audit a refused attempt. The refusal stands even if the log cannot be written."""
     try:
         refusal_record(error)
     except Exception:
@@ -207,25 +206,25 @@ def record_refusal(error: DomainError) -> None:
 
 
 def server_error(request: HttpRequest, error: BaseException | None = None) -> JsonResponse:
-    """500 without details; the details are logged under the request's id."""
+    """Return 500 without details; they are logged under the request's ID."""
     identity = request_context.get().request_id
     logger.error("%s %s failed (%s)", request.method, request.path, identity, exc_info=error)
     return problem(
         request,
         status=500,
         code="internal_error",
-        detail="Something went wrong on our side; nothing was changed by this request.",
-        hint=f"Give an operator the request id {identity}; the log holds the details.",
+        detail="An internal error occurred; this request changed nothing.",
+        hint=f"Give an operator the request ID {identity}; the log has the details.",
     )
 
 
 def malformed(request: HttpRequest) -> JsonResponse:
-    """400 for a request that was refused before any view saw it."""
+    """Return 400 for a request that was refused before any view."""
     return from_domain_error(InvalidInput("The request is malformed."), request)
 
 
 def not_found(request: HttpRequest, *_args: object, **_kwargs: object) -> JsonResponse:
-    """404 for every address under `/api/` that is no endpoint."""
+    """Return 404 for paths under `/api/` that are not endpoints."""
     return from_domain_error(
         NotFound("There is no such endpoint.", hint="The endpoints are listed at /api/docs/."),
         request,

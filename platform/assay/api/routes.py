@@ -6,9 +6,9 @@
     def pause(actor: Principal, schedule_id: int) -> Schedule:
         return schedule_pause(actor=actor, schedule_id=schedule_id)
 
-The function gets the caller and the parameters of the path. Its `body` and its `query` are read as
-the schemas that they are annotated with; without them, the request may have none. `answer` renders
-what it returns. Files and streams are an `Endpoint` of their own.
+The function gets the caller and the parameters of the path. Its `body` and `query` are parsed as
+their annotated schemas; a request may only have those that the function has. `answer` renders the
+result. Files and streams are each an `Endpoint`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Decorator(Protocol):
-    """Registers a function, which stays what it is."""
+    """Registers a function and returns it unchanged."""
 
     def __call__(self, function: F, /) -> F: ...
 
 
 class Options(TypedDict, total=False):
-    """`many`: the function returns a list without pages. `name`: the operation ID, in place of the
-    words of the path. `repeatable`: the operation takes an `Idempotency-Key`."""
+    """`many`: the function returns a list without pages. `name`: the operation ID, instead of one
+    from the path. `repeatable`: the operation accepts an `Idempotency-Key`."""
 
     answer: SerializerType
     many: bool
@@ -52,7 +52,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Routes:
-    """Operations of one tag, whose answer is `answer` unless they state another."""
+    """Operations of one tag; `answer` is their default answer."""
 
     tag: str
     answer: SerializerType
@@ -75,8 +75,8 @@ class Routes:
         return self._add("post", route, summary, options)
 
     def create(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
-        """Add an operation that makes something. Its answer is stored to be repeated: use `post`
-        with `status=201` for one with secrets."""
+        """Add an operation that creates something. Its answer is stored for repeated requests; use
+        `post` with `status=201` for answers with secrets."""
         return self._add("post", route, summary, {"status": 201, "repeatable": True, **options})
 
     def patch(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
@@ -93,7 +93,7 @@ class Routes:
 
     def _add(self, method: str, route: str, summary: str, options: Options) -> Decorator:
         answer = options.get("answer", self.answer)
-        shown: Any = answer(many=True) if options.get("many") else answer
+        schema: Any = answer(many=True) if options.get("many") else answer
         status, order = options.get("status", 200), options.get("order", ())
 
         def add(function: F) -> F:
@@ -113,10 +113,10 @@ class Routes:
                     return Response(view.rendered(result, answer))
                 return view.answer(result, answer, status=status)
 
-            described = operation(
+            document = operation(
                 self.tag,
                 summary,
-                answer=None if status == 204 else shown,
+                answer=None if status == 204 else schema,
                 body=hints.get("body"),
                 query=hints.get("query"),
                 status=status,
@@ -124,10 +124,10 @@ class Routes:
                 name=options.get("name") or f"{_words(route)}_{method}",
                 description=inspect.getdoc(function) or "",
             )
-            # Not described by the docstring of `Endpoint`.
+            # An empty docstring, so that the one of `Endpoint` is not used.
             view = self.views.setdefault(route, type("Route", (Endpoint,), {"__doc__": ""}))
             repeatable = options.get("repeatable", False)
-            setattr(view, method, described(idempotent(handle) if repeatable else handle))
+            setattr(view, method, document(idempotent(handle) if repeatable else handle))
             view.ordering = order or view.ordering
             return function
 
@@ -135,6 +135,6 @@ class Routes:
 
 
 def _words(route: str) -> str:
-    """`schedules/<id:schedule_id>/runs` as `schedule_runs`."""
+    """Return a name for a route: `schedule_runs` for `schedules/<id:schedule_id>/runs`."""
     singular = re.sub(r"(ie)?(?<!s)s/<", lambda end: "y/<" if end[1] else "/<", route)
     return re.sub(r"\W+", "_", re.sub(r"<\w+:\w+>", "", singular)).strip("_")

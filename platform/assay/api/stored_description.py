@@ -1,4 +1,4 @@
-"""The OpenAPI description of files, batches and stored chats."""
+"""OpenAPI description of files, batches and stored chats."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from registry.files.models import LEAST_S, MOST_S
 
 
 def stored_paths(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the paths; their schemas are added to `schemas`."""
+    """Return the paths, and add their schemas to `schemas`."""
     return {**_files(refusals), **_batches(schemas, refusals)}
 
 
 def _files(refusals: Mapping[str, Any]) -> dict[str, Any]:
-    named = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    id_parameter = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
     answer: dict[str, Any] = {
         "tags": ["files"],
         "responses": {
@@ -47,7 +47,7 @@ def _files(refusals: Mapping[str, Any]) -> dict[str, Any]:
         {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}},
         {"name": "purpose", "in": "query", "schema": {"enum": ["batch", "batch_output"]}},
     ]
-    one = {**answer, "parameters": [named]}
+    one = {**answer, "parameters": [id_parameter]}
     return {
         FILES: {
             "get": {**answer, "summary": "List the department's files", "parameters": query},
@@ -69,12 +69,12 @@ def _files(refusals: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _batches(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str, Any]:
-    made = BatchRequest.model_json_schema(ref_template="#/components/schemas/batches.{model}")
-    for part, schema in made.pop("$defs", {}).items():
+    request = BatchRequest.model_json_schema(ref_template="#/components/schemas/batches.{model}")
+    for part, schema in request.pop("$defs", {}).items():
         schemas[f"batches.{part}"] = schema
-    made["properties"]["endpoint"] = {"enum": list(ENDPOINTS)}
-    schemas["batches.BatchRequest"] = made
-    named = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    request["properties"]["endpoint"] = {"enum": list(ENDPOINTS)}
+    schemas["batches.BatchRequest"] = request
+    id_parameter = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
     answer: dict[str, Any] = {
         "tags": ["batches"],
         "responses": {
@@ -82,7 +82,9 @@ def _batches(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str, 
                 "description": "OK",
                 "content": {"application/json": {"schema": {"type": "object"}}},
             },
-            "409": {"description": "Its state, or the number of batches, does not allow it."},
+            "409": {
+                "description": "The batch's state, or the number of batches, does not allow it."
+            },
             **refusals,
         },
     }
@@ -90,7 +92,7 @@ def _batches(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str, 
         {"name": "after", "in": "query", "schema": {"type": "string"}},
         {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum": 100}},
     ]
-    one = {**answer, "parameters": [named]}
+    one = {**answer, "parameters": [id_parameter]}
     body = {"schema": {"$ref": "#/components/schemas/batches.BatchRequest"}}
     return {
         BATCHES: {
@@ -107,9 +109,9 @@ def _batches(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str, 
 
 
 def chat_paths(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the operations on stored chats; the schema of one is added to `schemas`."""
+    """Return the operations on stored chats, and add the schema of an update to `schemas`."""
     schemas["chats.UpdateRequest"] = UpdateRequest.model_json_schema()
-    named = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    id_parameter = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
     answer: dict[str, Any] = {
         "tags": ["chats"],
         "responses": {
@@ -126,7 +128,7 @@ def chat_paths(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str
         {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}},
     ]
     model = {"name": "model", "in": "query", "schema": {"type": "string"}}
-    one = {**answer, "parameters": [named]}
+    one = {**answer, "parameters": [id_parameter]}
     body = {"schema": {"$ref": "#/components/schemas/chats.UpdateRequest"}}
     return {
         CHATS: {"get": {**answer, "summary": "List stored chats", "parameters": [*page, model]}},
@@ -143,7 +145,7 @@ def chat_paths(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str
             "get": {
                 **answer,
                 "summary": "List the messages of a stored chat",
-                "parameters": [named, *page],
+                "parameters": [id_parameter, *page],
             }
         },
     }

@@ -1,6 +1,6 @@
-"""Media types of views that write their answers themselves: texts, files, archives.
+"""Media types of views that write their own answers: texts, files, archives.
 
-For negotiation alone; what a view refuses is still a problem in JSON.
+They are only for content negotiation; refusals are still problems in JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from rest_framework.renderers import BaseRenderer
 
 
 class PlainText(BaseRenderer):
-    """A text, or lines of one."""
+    """A text or its lines."""
 
     media_type = "text/plain"
     format = "txt"
@@ -27,7 +27,7 @@ class PlainText(BaseRenderer):
 
 
 class File(BaseRenderer):
-    """A file as it lies."""
+    """An unchanged file."""
 
     media_type = "application/octet-stream"
     format = "bin"
@@ -44,35 +44,35 @@ class File(BaseRenderer):
 
 
 class Archive(File):
-    """A zip."""
+    """A zip archive."""
 
     media_type = "application/zip"
     format = "zip"
 
 
 class Pdf(File):
-    """Pages to print."""
+    """A PDF document."""
 
     media_type = "application/pdf"
     format = "pdf"
 
 
 class Page(File):
-    """A page to read."""
+    """An HTML page."""
 
     media_type = "text/html"
     format = "html"
 
 
 class CycloneDX(File):
-    """A bill of materials."""
+    """A bill of materials in CycloneDX format."""
 
     media_type = "application/vnd.cyclonedx+json"
     format = "cdx"
 
 
 class Spdx(File):
-    """A bill of materials, as SPDX writes it."""
+    """A bill of materials in SPDX format."""
 
     media_type = "application/spdx+json"
     format = "spdx"

@@ -1,9 +1,9 @@
 """`assay backup`: the database, and every file of the store, in one folder.
 
-The folder holds any number of backups. Their files lie in one pool under their own SHA-256, so that
-a second backup copies only what is new:
+The folder contains any number of backups. They share a pool of files named by their SHA-256, so
+that a later backup copies only new files:
 
-    store/files/ab/abcd…      files of all backups, as the store keeps them
+    store/files/ab/abcd…      files of all backups, in the layout of the store
     2026-11-27T174200Z/       one backup: `database.dump` and `backup.json`
 """
 
@@ -36,7 +36,7 @@ from workers.storage.copying import Copied, store_copy
 
 FORMAT = 1
 DUMP, RECORD, POOL = "database.dump", "backup.json", "store"
-# Secrets without which restored data is of no use, or keys and sessions do not work.
+# Secrets without which restored data cannot be used, or keys and sessions are invalid.
 KEPT_SECRETS = (
     "ASSAY_SECRET_KEY",
     "ASSAY_KEY_PEPPER",
@@ -50,19 +50,19 @@ class Backup:
     """The record of one backup.
 
     Attributes:
-        made_at: In ISO 8601.
-        assay: The release of Assay that made it.
-        postgresql: The server's major version.
-        database_sha256: Of `database.dump`.
-        events: Sealed audit events in it.
-        checkpoint: The signed checkpoint over them; empty without one.
-        published: How many of them were in the second place, as far as the database knew.
-        own_event: Leaf hash, in hexadecimal, of the event that records this backup, which the dump
-            lacks.
-        files: Files of the store that the pool had then.
-        new_bytes: Bytes of those that the pool lacked before.
-        secrets: A fingerprint of each secret that its data needs, by the setting's name.
-        mac: Of all of these under ASSAY_KEY_PEPPER, in hexadecimal.
+        made_at: in ISO 8601.
+        assay: the version of Assay that made it.
+        postgresql: the server's major version.
+        database_sha256: hash of `database.dump`.
+        events: number of sealed audit events in it.
+        checkpoint: the signed checkpoint over them; empty without one.
+        published: number of them that were in the second place, according to the database.
+        own_event: leaf hash, in hexadecimal, of the event that records this backup; the dump does
+            not contain it.
+        files: number of the store's files in the pool after the backup.
+        new_bytes: bytes of files that this backup added to the pool.
+        secrets: a fingerprint of each secret that its data needs, by the setting's name.
+        mac: MAC of all of these under ASSAY_KEY_PEPPER, in hexadecimal.
     """
 
     made_at: str
@@ -84,8 +84,8 @@ class Backup:
 def make(folder: Path, *, progress: Callable[[Entry], None] | None = None) -> tuple[Path, Backup]:
     """Back up to a new folder in `folder`; returns it with its record.
 
-    The database first, then the files: whatever a row names was stored before it. Interrupted, it
-    leaves no folder that looks like a backup, and files that the next one uses.
+    The database comes before the files, because files are stored before the rows that name them. An
+    interrupted backup leaves no folder that looks complete; the next backup reuses its files.
 
     Raises:
         BackupFailed: pg_dump failed, a file of the store is damaged, this process has no
@@ -134,7 +134,7 @@ def make(folder: Path, *, progress: Callable[[Entry], None] | None = None) -> tu
 
 
 def _dump(file: Path) -> tuple[AuditCheckpoint | None, int]:
-    """Dump the database; return the newest checkpoint in the dump, and how much was published."""
+    """Dump the database; return its newest checkpoint, and the number of published events."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         cursor.execute("SELECT pg_export_snapshot()")
@@ -146,8 +146,8 @@ def _dump(file: Path) -> tuple[AuditCheckpoint | None, int]:
 
 
 def record_event(action: str, data: dict[str, Any]) -> str:
-    """Record that the installation was backed up or restored, in the audit log; returns the leaf
-    hash of the event."""
+    """Record a backup or restoration of the installation in the audit log; returns the leaf hash of
+    the event."""
     actor = service_principal("backup")
     with transaction.atomic(), background("backup", actor):
         event = audit_record(
@@ -160,13 +160,13 @@ def record_event(action: str, data: dict[str, Any]) -> str:
 
 
 def mac_of(record: Backup) -> str:
-    """Return the MAC of a record, which who lacks the key pepper cannot make.
+    """Return the MAC of a record, which cannot be computed without the key pepper.
 
-    The record has the digests of dump and audit log, and rows of the dump those of the files, so
-    that it covers the whole backup.
+    It covers the whole backup: the record has the digests of dump and audit log, and rows of the
+    dump have those of the files.
 
     Raises:
-        BackupFailed: this process does not hold the key pepper.
+        BackupFailed: this process does not have the key pepper.
     """
     if not settings.KEY_PEPPERS:
         raise BackupFailed(
@@ -183,7 +183,7 @@ def read(folder: Path) -> Backup:
     """Return the record of the backup in `folder`.
 
     Raises:
-        BackupFailed: it is none, or one of a newer format.
+        BackupFailed: it is not a backup, or has a newer format.
     """
     try:
         data: dict[str, Any] = json.loads((folder / RECORD).read_text())
@@ -199,13 +199,13 @@ def read(folder: Path) -> Backup:
 
 
 def backups(folder: Path) -> list[tuple[Path, Backup]]:
-    """Return the backups in `folder`, the newest first."""
-    found = sorted((each.parent for each in folder.glob(f"*/{RECORD}")), reverse=True)
-    return [(each, read(each)) for each in found]
+    """Return the backups in `folder`, newest first."""
+    folders = sorted((each.parent for each in folder.glob(f"*/{RECORD}")), reverse=True)
+    return [(each, read(each)) for each in folders]
 
 
 def fingerprints() -> dict[str, str]:
-    """Return a fingerprint of each secret of `KEPT_SECRETS` that this process was given."""
+    """Return a fingerprint of each secret of `KEPT_SECRETS` that this process has."""
     return {name: _fingerprint(secret) for name in KEPT_SECRETS if (secret := _secret(name))}
 
 
@@ -228,7 +228,7 @@ def _require_whole_database() -> None:
     with connection.cursor() as cursor:
         if is_unfinished(cursor):
             raise BackupFailed(
-                "A restoration into this database has not ended, so that it is nothing to back up.",
+                "A restoration into this database has not ended; it cannot be backed up.",
                 hint="Run `assay backup restore` again.",
             )
 
@@ -238,7 +238,7 @@ def _require_whole(copied: Copied) -> None:
         raise BackupFailed(
             f"{len(copied.failed):,} files of the store could not be copied, such as "
             f"{copied.failed[0]}.",
-            hint="`assay store fsck` says what they affect.",
+            hint="`assay store fsck` reports what they affect.",
         )
 
 

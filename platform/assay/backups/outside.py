@@ -1,9 +1,9 @@
-"""Events that the second place of the audit log and its witnesses know and a backup lacks.
+"""Events that are known to the second place of the audit log or to witnesses, but not in a backup.
 
-A backup is the state of a past moment: what was revoked, recalled or refused after it would be in
-force again. The second place has the number of events that came later, and a witness remembers the
-largest log that it cosigned, if the place was reset. Both hold hashes alone, so that the events
-themselves are in exports, in a SIEM, or nowhere.
+A backup is an earlier state: everything that was revoked, recalled or refused since would be in
+force again. The second place has the number of later events; if it was reset, a witness knows the
+largest log that it cosigned. Both only have hashes; the events themselves may be in exports or a
+SIEM.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Outside:
     """The second place, compared with a backup.
 
     Attributes:
-        place: The place; None without one.
-        note: Its checkpoint, where the backup covers it; else empty.
-        lost: Events in it, or in the log that a witness cosigned, that the backup lacks, without
-            the backup's own.
-        silent: Witnesses that did not say what they cosigned.
+        place: the second place; None without one.
+        note: its checkpoint if the backup covers it; otherwise empty.
+        lost: number of events in it, or in the log that a witness cosigned, that the backup lacks,
+            except the backup's own.
+        silent: witnesses that did not report what they cosigned.
     """
 
     place: Place | None
@@ -50,11 +50,12 @@ class Outside:
 
 
 def compare(record: Backup, verifier: Verifier, *, without: bool) -> Outside:
-    """Compare a backup with the second place; `without`: the operator states that there is none.
+    """Compare a backup with the second place. With `without`, the operator states that there is
+    none.
 
     Raises:
-        BackupFailed: the place cannot be read, has no checkpoint, has another history than the
-            backup or an older state than the backup knows of; or there is one, `without` or not.
+        BackupFailed: the place cannot be read, has no checkpoint, has a different history than the
+            backup or an older state than the backup recorded; or it exists despite `without`.
     """
     head = _own_head(record, verifier)
     with _answering():
@@ -76,7 +77,7 @@ def compare(record: Backup, verifier: Verifier, *, without: bool) -> Outside:
         except (BadCheckpoint, PublishRefused) as error:
             raise BackupFailed(
                 f"The second place and the backup contradict each other: {error}",
-                hint="One of the two is of another installation, or was changed. Nothing was "
+                hint="One of them belongs to another installation or was changed. Nothing was "
                 "restored. `assay audit verify` compares exports with either.",
             ) from error
         if outside.size < record.published:
@@ -91,7 +92,7 @@ def compare(record: Backup, verifier: Verifier, *, without: bool) -> Outside:
 
 
 def _own_head(record: Backup, verifier: Verifier) -> Checkpoint | None:
-    """Return the head of the backup's own log; None when nothing was sealed."""
+    """Return the head of the backup's own log; None if nothing was sealed."""
     if not record.events:
         return None
     try:
@@ -108,33 +109,35 @@ def _own_head(record: Backup, verifier: Verifier) -> Checkpoint | None:
 
 
 def _cosigned(record: Backup) -> tuple[int, tuple[str, ...]]:
-    """Return the size of the largest log that a witness says it has cosigned, and those witnesses
-    that say nothing. One that lies can only make the loss look larger."""
-    named = witness_endpoints() if record.events else []
-    asked = [witness.Asked(one, record.events, (), record.checkpoint) for one in named]
-    answers = witness.ask(asked)
+    """Return the size of the largest log that a witness reports to have cosigned, and the witnesses
+    that do not answer. A lying witness can only make the loss look larger."""
+    witnesses = witness_endpoints() if record.events else []
+    queries = [witness.Asked(one, record.events, (), record.checkpoint) for one in witnesses]
+    answers = witness.ask(queries)
     sizes = [record.events if one.status == 200 else one.size() or 0 for one in answers]
     silent = [
         f"{one.witness.name} {answer.text}"
-        for one, answer in zip(named, answers, strict=True)
+        for one, answer in zip(witnesses, answers, strict=True)
         if answer.status not in {200, 409}
     ]
     return max(sizes, default=0), tuple(silent)
 
 
 def _missing(place: Place, record: Backup) -> BackupFailed:
-    known = f" {record.published:,} events were published before it." if record.published else ""
+    published = (
+        f" {record.published:,} events were published before it." if record.published else ""
+    )
     return BackupFailed(
         f"The second place of the audit log, {place.name}, has no checkpoint, so that it is not "
-        f"known what was revoked or recalled after the backup.{known}",
-        hint=f"Make it reachable. {SETTINGS} If there is none any more, run this with "
+        f"known what was revoked or recalled after the backup.{published}",
+        hint=f"Make it reachable. {SETTINGS} If it no longer exists, run this with "
         "--i-have-no-second-place: what was revoked after the backup is then in force again.",
     )
 
 
 def _require_one_history(place: Place, outside: Checkpoint, head: Checkpoint | None) -> None:
-    """Raise PublishRefused unless the published log continues the backup's. One that is shorter is
-    compared with the rows of the backup, once they are restored."""
+    """Raise PublishRefused unless the published log continues the backup's. A shorter one is
+    compared with the rows of the backup after they are restored."""
     if head is None or outside.size < head.size:
         return
     if outside == head:
@@ -150,7 +153,7 @@ def _lost(place: Place, outside: Checkpoint, head: Checkpoint | None, record: Ba
     start = 0 if head is None else head.size
     if outside.size <= start:
         return 0
-    # The next tile or two: what a quiet installation recorded meanwhile.
+    # Only the next tile or two; the backup's own event comes soon after its head.
     until = min(outside.size, (start // WIDTH + 1) * WIDTH)
     own = bytes.fromhex(record.own_event) in published_leaves(place, start, until)
     return outside.size - start - own

@@ -1,7 +1,7 @@
-"""`assay backup restore`: a backup into an empty installation, and the proof that it is whole.
+"""`assay backup restore`: restoration into an empty installation, and verification of the result.
 
-Until it has ended, the database is marked (`database.begin`), and no process has privileges on its
-tables. Whatever interrupts it, the same command begins again.
+Until it has finished, the database is marked (`database.begin`), and processes have no privileges
+on its tables. After any interruption, run the same command again.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Restored:
     """A finished restoration.
 
     Attributes:
-        lost: Events that the second place has and the restored log lacks.
-        second_place: Name of the second place; empty without one.
-        silent: Witnesses that did not say what they cosigned, and why.
-        missing: Files that rows name and the store lacks.
+        lost: number of events in the second place that the restored log lacks.
+        second_place: name of the second place; empty without one.
+        silent: witnesses that did not report what they cosigned, with the reason.
+        missing: number of files that rows name but the store lacks.
     """
 
     backup: Backup
@@ -84,12 +84,12 @@ def restore(
     """Restore the backup in `folder`. Run it as the owner of the tables.
 
     Args:
-        folder: Of one backup; the pool of files lies next to it.
-        accept_lost_events: How many events may be lost that were recorded after the backup.
-        other_secrets: Restore although this installation has other secrets.
-        no_second_place: The operator states that the audit log had no second place.
-        step: Called with the name of each step before it begins.
-        progress: Called with each file of the store.
+        folder: folder of one backup, next to the pool of files.
+        accept_lost_events: maximum number of events after the backup that may be lost.
+        other_secrets: restore even if this installation has other secrets.
+        no_second_place: the operator states that the audit log had no second place.
+        step: called with the name of each step before it begins.
+        progress: called with each file of the store.
 
     Raises:
         BackupFailed: the database is not empty or in use, the backup is damaged or forged, secrets
@@ -133,7 +133,7 @@ def restore(
 
 
 def _verifier() -> Verifier:
-    """Return the verifier of this installation's audit log, without which nothing is begun."""
+    """Return the verifier of this installation's audit log; the restoration requires it."""
     try:
         return Verifier.from_text(audit_public_keys())
     except (Unavailable, ImproperlyConfigured) as error:
@@ -149,27 +149,29 @@ def _require_empty() -> None:
             return
     raise BackupFailed(
         "The database has tables, and a restoration never writes over any.",
-        hint="Create an empty database, and name it in DATABASE_URL. A restoration into this one "
-        "that has ended is in its audit log, as installation:restore.",
+        hint="Create an empty database, and name it in DATABASE_URL. If a restoration into this "
+        "one has finished, its audit log has the event installation:restore.",
     )
 
 
 def _require_same_secrets(record: Backup, *, other_secrets: bool) -> None:
     here = fingerprints()
-    differ = sorted(name for name, known in record.secrets.items() if here.get(name) != known)
+    differ = sorted(
+        name for name, fingerprint in record.secrets.items() if here.get(name) != fingerprint
+    )
     if other_secrets:
         return
     if differ:
         raise BackupFailed(
-            f"These secrets are missing here or not those of the backup: {', '.join(differ)}. Its "
-            "API keys, sessions or signatures would not be valid.",
+            f"These secrets are missing or differ from those of the backup: {', '.join(differ)}. "
+            "Its API keys, sessions or signatures would be invalid.",
             hint="Use the secrets of that installation, or add --other-secrets.",
         )
     if not hmac.compare_digest(record.mac, mac_of(record)):
         raise BackupFailed(
-            "The record of the backup was changed: its MAC is not the one under ASSAY_KEY_PEPPER.",
-            hint="Restore another backup. --other-secrets restores it nevertheless; then only the "
-            "audit log in it is verified.",
+            "The record of the backup was changed: its MAC does not match ASSAY_KEY_PEPPER.",
+            hint="Restore another backup. --other-secrets restores it anyway; then only its audit "
+            "log is verified.",
         )
 
 
@@ -177,9 +179,10 @@ def _require_accepted(outside: Outside, accepted: int) -> None:
     if outside.lost > accepted:
         raise BackupFailed(
             f"The second place of the audit log, or a witness, has {outside.lost:,} events that "
-            "this backup lacks. What they revoked, recalled or refused would be in force again.",
-            hint="Restore a newer backup. If there is none, learn from your SIEM, exports or mail "
-            f"what they were, and run this with --accept-lost-events {outside.lost}.",
+            "this backup lacks. Everything they revoked, recalled or refused would be in force "
+            "again.",
+            hint="Restore a newer backup. If there is none, find these events in your SIEM, "
+            f"exports or mail, and run this with --accept-lost-events {outside.lost}.",
         )
 
 
@@ -191,7 +194,7 @@ def _require_dump(dump: Path, record: Backup) -> None:
             hint=f"Restore it to PostgreSQL {record.postgresql} or newer.",
         )
     if not dump.is_file() or sha256_of(dump) != record.database_sha256:
-        raise BackupFailed(f"{dump} is damaged: its SHA-256 is not the one of the record.")
+        raise BackupFailed(f"{dump} is damaged: its SHA-256 differs from the record.")
 
 
 def _copy_files(pool: Path, record: Backup, progress: Callable[[Entry], None] | None) -> int:
@@ -205,7 +208,7 @@ def _copy_files(pool: Path, record: Backup, progress: Callable[[Entry], None] | 
         raise BackupFailed(
             f"{pool} has {copied.entries:,} files, and the backup covers {record.files:,}. The "
             "database was not restored.",
-            hint="Restore the folder of the backups as it was.",
+            hint="Recover the complete folder of backups first.",
         )
     return copied.entries
 
@@ -224,8 +227,8 @@ def _verified(record: Backup, outside: Outside) -> VerificationReport:
 
 
 def _end_what_was_running() -> None:
-    """End all serving until a controller has confirmed it anew, and what works once or for a short
-    time: sessions, links and tokens that may have been used since, and proofs of identity."""
+    """End all serving until a controller has confirmed it again. Also end one-time and short-lived
+    credentials, which may have been used since: sessions, links, tokens and identity proofs."""
     now, open_ones = timezone.now(), Q(used_at=None, revoked_at=None)
     ServingLease.objects.update(servable_until=Now())
     Session.objects.all().delete()

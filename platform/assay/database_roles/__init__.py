@@ -1,1 +1,1 @@
-"""One database role per process, with the least that it needs: `manage.py apply_database_roles`."""
+"""One database role per process, with least privilege: `manage.py apply_database_roles`."""

@@ -1,4 +1,4 @@
-"""Makes the database roles, and gives each the privileges declared in `privileges`."""
+"""Creation of the database roles, with the privileges declared in `privileges`."""
 
 from __future__ import annotations
 
@@ -51,12 +51,13 @@ $$
 """
 ATTEMPTS = 5
 PAUSE_S = 0.2
-# A schema that a restoration makes first and drops last. Until then processes get no privileges.
+# Schema that a restoration creates first and drops last. While it exists, processes get no
+# privileges.
 UNFINISHED = "assay_restoring"
 
 
 class RolesNotApplied(DomainError):
-    """A role cannot be given what it needs, or has more than it may have (409)."""
+    """A role cannot get the privileges that it needs, or has more than it may have (409)."""
 
     status = 409
     code = "database_roles"
@@ -69,23 +70,24 @@ def apply_roles(
     passwords: Mapping[str, str] | None = None,
     connections: Mapping[str, int] | None = None,
 ) -> None:
-    """Make the roles that are missing, and set bounds and privileges of all to what is declared.
+    """Create missing roles, and set the limits and privileges of all roles as declared.
 
-    Idempotent: what was granted by hand is taken back. Roles belong to the whole cluster, so that
-    two databases may apply theirs at the same moment; the later one tries again.
+    Idempotent; privileges that were granted by hand are revoked. Roles belong to the whole cluster,
+    so two databases may apply theirs at the same time; the later one retries.
 
     Args:
-        connection: Of the tables' owner, who may create roles, or of a superuser; in autocommit.
-        passwords: By process; a role without one keeps the password that it has.
-        connections: Connection limits by process, in place of those in `ROLES`.
+        connection: connection of the tables' owner, who may create roles, or of a superuser; in
+            autocommit.
+        passwords: passwords by process; a role without one keeps its password.
+        connections: connection limits by process, instead of those in `ROLES`.
 
     Raises:
-        RolesNotApplied: the connection may not do it, a process's role is over-privileged, or a
-            restoration into this database has not ended.
+        RolesNotApplied: the connection lacks the right, a process's role is over-privileged, or a
+            restoration into this database has not finished.
     """
     if is_unfinished(connection.cursor()):
         raise RolesNotApplied(
-            "A restoration into this database has not ended, so that no process may use it.",
+            "A restoration into this database has not ended; processes may not use it.",
             hint="Run `assay backup restore` again.",
         )
     for attempt in range(ATTEMPTS):
@@ -109,7 +111,7 @@ def apply_roles(
 
 
 def is_unfinished(cursor: Any) -> bool:
-    """Return whether a restoration into this database has begun and not ended."""
+    """Return true if a restoration into this database has begun and not finished."""
     cursor.execute("SELECT FROM pg_namespace WHERE nspname = %s", [UNFINISHED])
     return cursor.fetchone() is not None
 
@@ -125,7 +127,7 @@ def _apply(
         if role.name not in existing:
             connection.execute(sql.SQL("CREATE ROLE {} LOGIN NOINHERIT").format(name))
         _check_bounded(connection, role.name)
-        # What a role sets for itself holds for all processes of its kind.
+        # Settings that a role has set for itself apply to all processes of its kind.
         connection.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(name))
         limit = connections.get(process, role.connections)
         connection.execute(sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(name, limit))
@@ -133,7 +135,7 @@ def _apply(
             sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(name, role.statement_timeout)
         )
         if password := passwords.get(process):
-            # What travels and may be logged is a SCRAM verifier, not the password.
+            # Send a SCRAM verifier instead of the password, since statements may be logged.
             verifier = connection.pgconn.encrypt_password(
                 password.encode(), role.name.encode(), b"scram-sha-256"
             )
@@ -150,21 +152,20 @@ def _apply(
 
 
 def _restoring(connection: psycopg.Connection[Any]) -> sql.Composed:
-    """A function that puts the settings of the roles back to what they are now, for the controller:
-    any role may change its own, for all processes that connect with it."""
+    """Return a function that restores the current settings of the roles. The controller calls it,
+    because any role can change its own settings for all processes that connect with it."""
     names = [role.name for role in ROLES.values()]
     rows = connection.execute(_SETTINGS, [names]).fetchall()
-    wanted = sql.SQL(", ").join(
+    role_settings = sql.SQL(", ").join(
         sql.SQL("({}, {}::text[])").format(sql.Literal(name), sql.Literal(settings))
         for name, settings in rows
     )
-    return sql.SQL(_RESTORE).format(wanted=wanted)
+    return sql.SQL(_RESTORE).format(wanted=role_settings)
 
 
 def _membership(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
-    """Let the tables' owner see and end the sessions of every process, for the controller's watch.
-
-    It becomes none of them (`SET FALSE`). A superuser sees all sessions anyway.
+    """Permit the tables' owner to see and end the sessions of every process, for the controller. It
+    cannot act as these roles (`SET FALSE`). A superuser sees all sessions anyway.
     """
     if not is_superuser(connection):
         for role in ROLES.values():
@@ -178,13 +179,13 @@ def _existing(connection: psycopg.Connection[Any]) -> set[str]:
 
 
 def _check_bounded(connection: psycopg.Connection[Any], role: str) -> None:
-    """Raise `RolesNotApplied` when the role could pass by what is declared."""
-    found = connection.execute(
+    """Raise `RolesNotApplied` if the role could bypass its declared privileges."""
+    flags = connection.execute(
         "SELECT rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolreplication"
         " FROM pg_roles WHERE rolname = %s",
         [role],
     ).fetchone()
-    if found and found[0]:
+    if flags and flags[0]:
         raise RolesNotApplied(
             f"The role {role} is a superuser, bypasses row security, or may make roles or "
             "databases; a server process must not.",
@@ -198,13 +199,13 @@ def _check_bounded(connection: psycopg.Connection[Any], role: str) -> None:
     ).fetchone()
     if owned:
         raise RolesNotApplied(
-            f"The role {role} owns {owned[0]}; who owns a table can switch its triggers off.",
+            f"The role {role} owns {owned[0]}; a table's owner can disable its triggers.",
             hint=f"REASSIGN OWNED BY {role} TO {OWNER};",
         )
 
 
 def apply_to_database(connection: psycopg.Connection[Any]) -> None:
-    """Set the privileges on the database itself, which a copy of a database does not take along."""
+    """Set the privileges on the database itself, which are not copied with a database."""
     for statement in _of_database(connection):
         connection.execute(statement)
 
@@ -217,7 +218,7 @@ def _of_database(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
 
 
 def _privileges(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
-    """Take everything back, then grant what is declared, in one transaction."""
+    """Yield statements that revoke everything, then grant the declared privileges."""
     yield from _of_database(connection)
     schema = sql.Identifier(connection.execute("SELECT current_schema()").fetchall()[0][0])
     everyone = sql.SQL(", ").join(
@@ -246,7 +247,7 @@ def _privileges(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
 
 
 def grants_of(grant: Grant) -> dict[str, str]:
-    """The privileges on one table by database role."""
+    """Return the privileges on one table by database role."""
     return {
         REQUESTS: grant.of_requests(),
         ROLES["web"].name: grant.web,

@@ -1,8 +1,8 @@
-"""Privileges that only a superuser of PostgreSQL can take from the roles of the processes.
+"""Privileges that only a superuser of PostgreSQL can revoke from the roles of the processes.
 
-Every role may call functions that hold up or end others of its kind, or fill the server's disk and
-its table of locks. No process that serves calls them. Where `apply_database_roles` runs as a
-superuser it revokes them; elsewhere `assay doctor` says which are left, and a superuser runs
+By default every role may call functions that block or end other sessions of its kind, or fill the
+server's disk and lock table. Serving processes do not call them. `apply_database_roles` revokes
+them if it runs as a superuser. Otherwise `assay doctor` lists those left, and a superuser runs
 `STATEMENTS`, which `apply_database_roles --show-hardening` prints.
 """
 
@@ -16,7 +16,7 @@ from assay.database_roles.privileges import ROLES
 
 WORKER = ROLES["worker"].name
 TEMP_FILES = "2GB"
-# By their names, which are the same in every version.
+# Pattern of their names, which are the same in every version.
 FUNCTIONS = (
     "pg_(try_)?advisory_.*|lo_.*|loread|lowrite|pg_(terminate|cancel)_backend"
     "|pg_logical_emit_message|pg_export_snapshot"
@@ -24,8 +24,8 @@ FUNCTIONS = (
 _FOUND = f"""SELECT p.oid::regprocedure::text AS name FROM pg_proc p
          WHERE p.pronamespace = 'pg_catalog'::regnamespace
            AND p.proname ~ '^({FUNCTIONS})$'"""  # noqa: S608 (our own pattern)
-# The database's owner ends sessions for the controller (`assay_session_end`), makes backups of one
-# moment, and limits the size of what a worker's queries put on the disk.
+# The database's owner keeps the rights to end sessions for the controller (`assay_session_end`), to
+# export a snapshot for backups, and to limit the temporary files of a worker's queries.
 STATEMENTS = f"""DO $$
 DECLARE
     found record;
@@ -55,18 +55,18 @@ _MAY_LIMIT = "SELECT has_parameter_privilege('temp_file_limit', 'SET')"
 
 
 def owner_sees(connection: psycopg.Connection[Any]) -> bool:
-    """Return whether the tables' owner may see and end the sessions of every process."""
+    """Return true if the tables' owner may see and end the sessions of every process."""
     names = [role.name for role in ROLES.values()]
     return connection.execute(_SEES, [names]).fetchone() == (True,)
 
 
 def is_superuser(connection: psycopg.Connection[Any]) -> bool:
-    """Return whether the connection's role is a superuser."""
+    """Return true if the connection's role is a superuser."""
     return connection.execute(_SUPERUSER).fetchone() == (True,)
 
 
 def harden(connection: psycopg.Connection[Any]) -> None:
-    """Do of it what the connection may do."""
+    """Apply those parts of the hardening that the connection is permitted to do."""
     if is_superuser(connection):
         connection.execute(STATEMENTS)
     if connection.execute(_MAY_LIMIT).fetchone() == (True,):

@@ -1,12 +1,14 @@
-"""The database role of each process, and its privileges table by table; nothing else grants any.
+"""The database role of each process, and its privileges by table; the only source of privileges.
 
-`assay_owner` owns the tables and runs `migrate`; no server process has it. The roles of the
-processes own nothing and bypass no row security.
+`assay_owner` owns the tables and runs `migrate`; server processes do not use it. The roles of the
+processes own nothing and cannot bypass row security.
 
 `web` is the web process, which runs the portal, the management API and the gateway. `requests` is
-`assay_app`, the role that `governance.rowsecurity.scope` narrows a request to: it has what `web`
-has, except where a table says otherwise. `controller` and `worker` are the other two processes.
-A table that is missing here fails a test.
+`assay_app`, the role to which `governance.rowsecurity.scope` restricts a request: it has the
+privileges of `web` unless a table states others. `controller` and `worker` are the other two
+processes.
+
+A test fails for a table that is missing here.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ MLFLOW = "assay_mlflow"
 
 @dataclass(frozen=True, slots=True)
 class ProcessRole:
-    """The role that one kind of process connects with, and its bounds.
+    """The role that one kind of process connects with, and its limits.
 
-    `connections` is for all processes of the kind together; `statement_timeout` ends a statement
-    that takes longer.
+    `connections` limits all processes of the kind together; `statement_timeout` limits each
+    statement.
     """
 
     name: str
@@ -32,7 +34,7 @@ class ProcessRole:
 
 ROLES: dict[str, ProcessRole] = {
     "web": ProcessRole("assay_web", connections=50, statement_timeout="60s"),
-    # Each loop and each SIEM stream may hold a connection, and a second controller may stand by.
+    # Each loop and each SIEM stream may use a connection, and a second controller may stand by.
     # Rebuilding counters and reading exports of a large log take minutes.
     "controller": ProcessRole("assay_controller", connections=90, statement_timeout="10min"),
     "worker": ProcessRole("assay_worker", connections=40, statement_timeout="60s"),
@@ -47,7 +49,7 @@ ALL = "SELECT, INSERT, UPDATE, DELETE"
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Privileges on one table, as `GRANT` takes them; empty: none."""
+    """Privileges on one table, in the syntax of `GRANT`; empty means none."""
 
     web: str = ""
     controller: str = ""
@@ -55,7 +57,7 @@ class Grant:
     requests: str | None = None
 
     def of_requests(self) -> str:
-        """Privileges while a request is narrowed to what its actor can reach."""
+        """Return the privileges of a request that is restricted to rows its actor may access."""
         return self.web if self.requests is None else self.requests
 
 
@@ -82,7 +84,7 @@ _PEOPLE = {
     "governance_accountnotice": Grant(
         web=ALL, controller="SELECT, UPDATE (attempts, next_at, sent_at, error)"
     ),
-    # The controller closes those whose time is over.
+    # The controller closes expired recoveries.
     "governance_accountrecovery": Grant(
         web=ALL, controller="SELECT, UPDATE (state, ended_by_id, ended_at, end_reason)"
     ),
@@ -104,12 +106,12 @@ _PEOPLE = {
 }
 
 _AUDIT = {
-    # Only the controller numbers events, signs checkpoints and keeps what the search reads.
+    # Only the controller numbers events, signs checkpoints and updates the search tables.
     "governance_auditalarm": Grant(web=READ, controller=ALL),
     "governance_auditcheckpoint": Grant(web=READ, controller=KEEP),
     "governance_auditcosignature": Grant(web=READ, controller=ADD),
-    # A trigger holds workers to events about their own work (`workers.0007_worker_limits`).
-    # Nor do they choose its number: one that comes later would wait for theirs.
+    # A trigger limits workers to events about their own work (`workers.0007_worker_limits`).
+    # They cannot choose the ID either: a later event with the same ID would wait for theirs.
     "governance_auditevent": Grant(
         web=ADD,
         controller="SELECT, INSERT, UPDATE (sequence)",
@@ -167,7 +169,7 @@ _REGISTRY = {
     "registry_documentversion": Grant(web=ALL, controller=READ, worker=READ),
     "registry_evaluation": Grant(web=READ, controller=ADD, worker=READ),
     "registry_evaluationreference": Grant(web=READ, controller=ADD, worker=READ),
-    # A trigger holds workers to what they are to serve; the web process writes for nodes.
+    # A trigger limits workers to releases that they should serve; the web process writes for nodes.
     "registry_equivalencecheck": Grant(
         web=ADD,
         requests=READ,
@@ -206,7 +208,7 @@ _REGISTRY = {
     "registry_model": Grant(web=KEEP, controller=CHANGE, worker=READ),
     "registry_modelversion": Grant(web=KEEP, controller=KEEP, worker=READ),
     "registry_release": Grant(web=KEEP, controller=CHANGE, worker=READ),
-    # The controller drafts what follows a chain of jobs, and deletes unused drafts.
+    # The controller creates drafts after a chain of jobs, and deletes unused ones.
     "registry_releasedraft": Grant(web=ALL, controller=ALL),
     "registry_responseretention": Grant(web=KEEP, controller=READ),
     "registry_storedresponse": Grant(web=ALL, controller="SELECT, UPDATE (expires_at), DELETE"),
@@ -224,7 +226,7 @@ _WORK = {
     "workers_deployment": Grant(
         web=KEEP, controller=CHANGE, worker="SELECT, UPDATE (state, message, stopped_at)"
     ),
-    # The controller starts the links of a chain, and queues what follows a fine-tune.
+    # The controller starts the links of a chain, and queues the jobs that follow a fine-tune.
     "workers_chainlink": Grant(web=ADD, controller=KEEP),
     "workers_chaindraft": Grant(web=ADD, controller=KEEP),
     "workers_job": Grant(
@@ -248,11 +250,11 @@ _WORK = {
         controller=ADD,
         worker="SELECT, INSERT (job_id, attempt, at, step, message, data)",
     ),
-    # It has no rows. To lock it takes a privilege on the whole table.
+    # It has no rows and is only locked, which requires a privilege on the whole table.
     "workers_jobline": Grant(web=CHANGE, controller=CHANGE, worker=CHANGE),
     "workers_measurement": Grant(web=READ, controller=ALL),
-    # The web process writes what nodes report, past what a request of a person may reach.
-    # Compute workers leave to a node the jobs that it alone has the devices for.
+    # The web process writes the reports of nodes, which requests of people may not change.
+    # Compute workers leave jobs to a node that alone has the devices for them.
     "workers_node": Grant(
         web=KEEP,
         controller="SELECT, UPDATE (broker_denials)",
@@ -263,7 +265,7 @@ _WORK = {
     "workers_nodetoken": Grant(web=KEEP),
     # Only the controller decides which worker loads what.
     "workers_placement": Grant(web=READ, controller=ALL, worker=READ),
-    # By column: who may update a whole table may lock it against every reader.
+    # By column, because a role that may update a whole table may lock it against every reader.
     "workers_replica": Grant(
         web=KEEP,
         requests=READ,
@@ -278,7 +280,7 @@ _WORK = {
     "workers_workertasks": Grant(
         web=KEEP,
         requests=READ,
-        # The sweep locks the rows that it deletes, and skips those that others hold.
+        # The sweep locks the rows that it deletes, and skips rows that others have locked.
         controller="SELECT, UPDATE (seen_at), DELETE",
         worker="SELECT, INSERT (worker, role, tasks, seen_at), UPDATE (role, tasks, seen_at)",
     ),
@@ -290,7 +292,7 @@ _WORK = {
     ),
     "workers_schedule": Grant(web=ALL, controller=CHANGE),
     "workers_schedulerun": Grant(web=ALL, controller=ALL),
-    # Written with the move that it records, past what a request may reach.
+    # Written together with the transition that it records, outside of the request's restriction.
     "workers_servingperiod": Grant(
         web=KEEP,
         requests=READ,
@@ -302,7 +304,7 @@ _WORK = {
     ),
 }
 
-# Functions that run as the tables' owner; no other process may call them.
+# Functions that run as the tables' owner; only the controller may call them.
 OF_THE_CONTROLLER = (
     "assay_sessions()",
     "assay_session_end(integer, timestamptz)",

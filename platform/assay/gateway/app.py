@@ -1,4 +1,4 @@
-"""`/v1/*` and `/v2/*` on raw ASGI: no Django middleware, no ORM on the way of a request."""
+"""`/v1/*` and `/v2/*` on raw ASGI: requests pass no Django middleware and no ORM."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ logger = logging.getLogger(__name__)
 
 
 class _Target(NamedTuple):
-    """Destination of a request: a path of the gateway, or a route to the deployments of tasks and
-    the deployment that the path names."""
+    """Destination of a request: one of the gateway's own paths, or a task's route with the
+    deployment named in the path."""
 
     own: Own | None
     route: Route | None
@@ -65,14 +65,14 @@ class Gateway:
         self.database = DatabaseProbe()
 
     def start(self) -> Runtime:
-        """The runtime, started on the running event loop if it is not yet."""
+        """Return the runtime, first starting it on the running event loop if necessary."""
         if self._runtime is None:
             self._runtime = Runtime()
             self._runtime.start()
         return self._runtime
 
     async def stop(self) -> None:
-        """Settle what is under way and close every connection."""
+        """Settle running requests and close every connection."""
         if self._runtime is not None:
             runtime, self._runtime = self._runtime, None
             await runtime.stop()
@@ -117,7 +117,7 @@ async def _answer(
     except asyncio.CancelledError:
         raise
     except Exception:
-        # Nothing else may reach a caller; it would be a stack trace.
+        # Callers get this error in place of a stack trace.
         logger.exception("Request %s failed.", call.request_id)
         fault = InternalError(f"An internal error occurred ({call.request_id}).")
         await _refuse(runtime.ledger, call, fault, send)
@@ -128,8 +128,8 @@ async def _route(
 ) -> None:
     own, route, name = target
     path, method, refresher = scope["path"], scope["method"], runtime.parts.refresher
-    if (known := refresher.snapshot) is not None:
-        call.policy = known.policy.version
+    if (current := refresher.snapshot) is not None:
+        call.policy = current.policy.version
     if own is None and route is None:
         raise NoSuchPath(
             f"Unknown request URL: {method} {printable(path)}.",
@@ -162,7 +162,7 @@ async def _route(
 
 
 async def _refuse(ledger: Ledger, call: Call, error: DomainError, send: Send) -> None:
-    """Render the error, and have it recorded unless nothing was decided about anybody."""
+    """Send the error, and record it if a key was identified."""
     record_refusal(ledger, call, error)
     if call.responding:
         return  # The server closes the connection on the unfinished answer.

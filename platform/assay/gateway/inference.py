@@ -1,7 +1,6 @@
-"""Requests for inference: read, admitted by the snapshot, run, and refused in one way.
+"""Inference requests: reading, admission by the snapshot, execution and refusal.
 
-Lines of batches (`batches/line.py`) come in here too, so that one passes what an online request
-passes.
+Lines of batches (`batches/line.py`) use the same path, and so pass the same checks.
 """
 
 from __future__ import annotations
@@ -66,12 +65,12 @@ class Inference:
         """Answer a request whose key is authenticated as `call.key`.
 
         Raises:
-            DomainError: it is refused, or failed before a byte of the answer was sent.
-            ClientGone: the client hung up; what it used is being settled.
+            DomainError: it was refused, or failed before a byte of the answer was sent.
+            ClientGone: the client hung up; its use is being settled.
         """
         route = opening.route
-        # Few bodies of media are received at a time. On a path that texts share, small ones, images
-        # or not, are received as texts are.
+        # Only a few media bodies are received at a time. On a path shared with text, small bodies
+        # are received like text, even if they contain images.
         owner = holder = opening.caller.token.public_id
         if call.key is not None:
             owner, holder = call.key.owner, holder_of(call.key.principal)
@@ -101,10 +100,10 @@ class Inference:
         if plan.conversation is not None and call.key is not None:
             opened = await self._responses.open(call, call.key, plan, plan.conversation)
             plan, caller = opened.plan, opened.declared(caller)
-        # The body took its time to come: what held at its first byte need not hold any more.
+        # Receiving the body takes time, so the key and the release must be checked again.
         snapshot = await parts.refresher.knowing(caller.token.public_id)
-        if (named := snapshot.deployments.get(plan.model)) is not None:
-            plan = with_prompt(plan, named.own_prompt)
+        if (deployment := snapshot.deployments.get(plan.model)) is not None:
+            plan = with_prompt(plan, deployment.own_prompt)
         application = Application(caller.under(tokens=plan.tokens), plan.model)
         call.policy = snapshot.policy.version
         admitted = application.admit(snapshot)
@@ -121,14 +120,14 @@ class Inference:
         if opened is None or not opened.stores:
             await execution.run(receive, send)
             return
-        # A request that no limit has room for is neither written nor audited as stored.
+        # A request over quota is neither stored nor audited as stored.
         await execution.check_room()
-        keeping = await self._begin(call, execution, application, admitted, opened, send)
+        keeper = await self._begin(call, execution, application, admitted, opened, send)
         try:
-            await execution.run(receive, keeping or send)
+            await execution.run(receive, keeper or send)
         finally:
-            if keeping is not None:
-                parts.ledger.spawn(keeping.finish())
+            if keeper is not None:
+                parts.ledger.spawn(keeper.finish())
 
     async def _plan(
         self, call: Call, opening: Opening, media: RequestMedia, scope: Scope, receive: Receive
@@ -144,16 +143,16 @@ class Inference:
         if not is_own(task):
             return await self._parts.plug_ins.call(task, endpoint.plan, *arguments)
         if media.received:
-            # Parsing 33 MiB would hold up every other request.
+            # Parsing 33 MiB would block every other request.
             return await media.in_thread(endpoint.plan, *arguments)
         return await parsed(body, endpoint.plan, *arguments)
 
     async def _endpoint(
         self, call: Call, opening: Opening, body: Body, media: RequestMedia
     ) -> tuple[str, Endpoint]:
-        """Return the deployment's task and its endpoint, where several tasks share the path.
+        """Return the deployment's task and endpoint; several tasks may share a path.
 
-        A deployment that the key may not know of is read like one that does not exist.
+        A deployment that the key may not know of is treated as if it did not exist.
         """
         route, caller = opening.route, opening.caller
         first = next(iter(route.endpoints.items()))
@@ -164,8 +163,8 @@ class Inference:
             model = await media.in_thread(named_model, body)
         else:
             model = await parsed(body, named_model, body)
-        named = snapshot.deployments.get(model)
-        if named is None or route.endpoints.get(named.task, route.first) is route.first:
+        deployment = snapshot.deployments.get(model)
+        if deployment is None or route.endpoints.get(deployment.task, route.first) is route.first:
             return first  # Even if the key may not know of it.
         task = known_task(snapshot, call.key, model, caller.circumstances)
         return (task, route.endpoints[task]) if task in route.endpoints else first
@@ -179,29 +178,29 @@ class Inference:
         opened: Opened,
         send: Send,
     ) -> KeepingSend | None:
-        """Store the beginning of the response, and admit the request again after it.
+        """Store the beginning of the response, and admit the request again afterward.
 
-        Returns nothing where the department stopped keeping responses just now, and the caller did
-        not ask for it.
+        Returns None if the department has just stopped keeping responses and the caller did not
+        request storage.
 
         Raises:
-            DomainError: It cannot be stored, or is not admitted any more.
+            DomainError: it cannot be stored, or is no longer admitted.
         """
         classification = application.caller.circumstances.classification
         renderer = await self._responses.begin(call, admitted.key, opened, classification)
-        keeping = None if renderer is None else KeepingSend(self._responses, renderer, send)
+        keeper = None if renderer is None else KeepingSend(self._responses, renderer, send)
         try:
             token = application.caller.token
             execution.admit(application.admit(await self._parts.refresher.knowing(token.public_id)))
         except DomainError:
-            if keeping is not None:
-                await keeping.finish()
+            if keeper is not None:
+                await keeper.finish()
             raise
-        return keeping
+        return keeper
 
 
 def _is_small(scope: Scope) -> bool:
-    """Return whether the body states a length that every request may have."""
+    """Return true if the declared length is within the limit for all requests."""
     declared = header(scope, b"content-length") or b""
     return declared.isdigit() and int(declared[:20]) <= settings.GATEWAY_MAX_BODY_BYTES
 
@@ -210,10 +209,10 @@ def _check(plan: Plan, admitted: Admitted, route: Route) -> None:
     """Raise RequestInvalid if the deployment cannot take the request."""
     deployment = admitted.deployment
     if deployment.task not in route.endpoints:
-        right = deployment_path(deployment.task, deployment.name)
+        path = deployment_path(deployment.task, deployment.name)
         raise RequestInvalid(
             f"Deployment {deployment.name} is for {deployment.task}"
-            + (f"; use POST {right} instead of {route.path}." if right else "."),
+            + (f"; use POST {path} instead of {route.path}." if path else "."),
             param="model",
             code="wrong_endpoint",
         )
@@ -221,7 +220,7 @@ def _check(plan: Plan, admitted: Admitted, route: Route) -> None:
 
 
 def record_refusal(ledger: Ledger, call: Call, error: DomainError) -> None:
-    """Note how the call ended, and have it recorded unless nothing was decided about anybody."""
+    """Set the outcome of the call, and record it if a key was identified."""
     if isinstance(error, Refused):
         call.decided(error.grounds)
     if isinstance(error, KeyRefused):
@@ -234,9 +233,9 @@ def record_refusal(ledger: Ledger, call: Call, error: DomainError) -> None:
         call.recorded = True
         recorded = call
         if isinstance(error, ModelUnknown) and error.hidden is not None:
-            # The record has the decision, although the caller is told that there is no such model.
+            # The record has the decision, although the caller only learns "does not exist".
             recorded = copy.copy(call)
             recorded.decided(error.hidden.grounds)
         entry = recorded.entry(error.code, reason=error.message, ran=False)
-        # While a store is away nothing can be recorded; what was refused then is counted.
+        # While a store is unavailable nothing can be recorded; refusals are only counted.
         ledger.record_bounded(entry, later=error.code == Unavailable.code)

@@ -1,7 +1,7 @@
 """Paths that the gateway answers itself, with their actions.
 
-Tasks have their paths below `/v1/` and `/v2/` (`registry.catalog.checks.declaration`), which
-`assay.asgi` hands to the gateway alone: no task can take a path of the portal or of the API.
+Tasks declare paths below `/v1/` and `/v2/` (`registry.catalog.checks.declaration`), which
+`assay.asgi` routes only to the gateway, so a task cannot take a path of the portal or the API.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from governance.permissions import Action
 from registry.catalog import paths_answered_by
 from registry.responses.selectors import CHAT
 
-# Stands for any deployment behind a path.
+# Placeholder for the name of a deployment after a path.
 _NAME = "deployment"
 
 
@@ -25,19 +25,19 @@ async def _take_feedback(request: OwnRequest) -> None:
     call, limit = request.call, feedback.BODY_MAX_BYTES
     body = await read_body(request.scope, request.receive, limit, ("application/json",))
     desk = request.desks.feedback
-    answer, made = await desk.take(request.key, body, call.request_id, call.client_address)
-    await answer_json(request, answer, recorded=made, status=201 if made else 200)
+    answer, created = await desk.take(request.key, body, call.request_id, call.client_address)
+    await answer_json(request, answer, recorded=created, status=201 if created else 200)
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """The action that a request is, and its answer, which records it and raises DomainError."""
+    """Action of a request, and the function that answers and records it or raises DomainError."""
 
     action: Action
     answer: Callable[[OwnRequest], Awaitable[None]]
 
 
-# By path, as metrics and the ledger name it, and method.
+# By path, in the form used by metrics and the ledger, and by method.
 _OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     models.PATH: {"GET": Operation(Action.DEPLOYMENT_VIEW, models.page)},
     f"{models.PATH}/{{id}}": {"GET": Operation(Action.DEPLOYMENT_VIEW, models.show)},
@@ -77,7 +77,7 @@ _OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     },
     f"{chats.PATH}/{{id}}/messages": {"GET": Operation(Action.RESPONSE_VIEW, chats.messages)},
 }
-# Of IDs, where not every one that has no slash is good.
+# Patterns of IDs, if not every text without a slash is valid.
 _IDS = {models.PATH: ".*", responses.PATH: "resp_[^/]*", chats.PATH: f"{CHAT}[^/]*"}
 
 
@@ -102,14 +102,14 @@ class Own:
 
 
 def own_path(method: str, path: str) -> Own | None:
-    """Return the path of the gateway that a request goes to; None for those of tasks and others."""
+    """Return the gateway's own path for a request; None for paths of tasks and others."""
     match = _PATHS.fullmatch(path)
     # Chats are listed under the path at which a task answers them.
     if match is None or (path == chats.PATH and method != "GET"):
         return None
-    at = match.lastindex or 1
-    label = _LABELS[at // 2]
-    return Own(label, match[at + 1], _OPERATIONS[label])
+    index = match.lastindex or 1
+    label = _LABELS[index // 2]
+    return Own(label, match[index + 1], _OPERATIONS[label])
 
 
 def own_paths() -> tuple[str, ...]:
@@ -118,15 +118,15 @@ def own_paths() -> tuple[str, ...]:
 
 
 def own_label(method: str, path: str) -> str:
-    """Return a path of the gateway as metrics and the ledger name it; empty for all others, such as
-    those of tasks."""
+    """Return the name of the gateway's own path in metrics and the ledger; empty for paths of tasks
+    and others."""
     own = own_path(method, path)
     return "" if own is None else own.label
 
 
 def answered_by(path: str, named: bool) -> str:
-    """Return what answers `path`, or with `named` the path with a deployment behind it; empty for
-    nothing, so that a task may have it. Imports nothing, since a discovery is going on."""
+    """Return the component that answers `path`, or with `named` the path followed by a deployment;
+    empty if a task may have it. Imports nothing, because it is called during discovery."""
     for each in (path, f"{path}/{_NAME}") if named else (path,):
         if any(own_label(method, each) for method in ("GET", "POST")):
             return "the gateway"
@@ -134,5 +134,5 @@ def answered_by(path: str, named: bool) -> str:
 
 
 def keep_paths() -> None:
-    """Keep tasks of other packages from these paths. Call it before anything looks at a task."""
+    """Reserve these paths against tasks of other packages. Call it before tasks are discovered."""
     paths_answered_by(answered_by)

@@ -1,4 +1,4 @@
-"""Everything of one gateway process that lives on its event loop."""
+"""Objects of one gateway process that live on its event loop."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TIMEOUT_S = 2
 
 
 def _client() -> redis.asyncio.Redis:
-    """For notices, signs of life and cancellations."""
+    """Return the client for notices, workers' keys and cancellations."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.REDIS_URL,
         max_connections=_CONNECTIONS,
@@ -54,7 +54,7 @@ def _client() -> redis.asyncio.Redis:
 
 
 class Runtime:
-    """Made and started on the loop that it serves."""
+    """Create and start it on the event loop that it serves."""
 
     def __init__(self) -> None:
         require_usage_key()
@@ -106,14 +106,14 @@ class Runtime:
         self._batches.start()
 
     def _note(self, snapshot: Snapshot, answering: Collection[int]) -> None:
-        """Hear which deployments answer requests at a new snapshot."""
+        """Pass the deployments that are answering requests to the parts that need them."""
         self._cold_starts.note(snapshot, answering)
         entries = snapshot.deployments.values()
         realms = {each.id: each.realms for each in entries if each.id in answering}
         self.parts.replies.placed(realms, snapshot.read_at)
 
     async def stop(self) -> None:
-        """Settle what is under way, then let go of everything."""
+        """Settle running requests, then stop all parts."""
         await self._batches.stop()
         await self.ledger.stop()
         await self.worker_watch.stop()

@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 def certificate_make(file: Path, name: str) -> Path:
     """Write a new private key and its certificate, for `name` at 127.0.0.1, to `file` (0600).
 
-    Each is its own authority: trusting the file's certificate trusts no other.
+    The certificate is its own authority, so trusting it trusts no other certificate.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

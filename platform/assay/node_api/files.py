@@ -1,4 +1,4 @@
-"""Files of deployments, jobs and requests, by SHA-256; and those that runs and runners make."""
+"""Files of deployments, jobs and requests, by SHA-256; and files that runs and runners create."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class NodeReferenceFileView(NodeEndpoint):
 
 
 class NodeMediaFileView(NodeEndpoint):
-    """A media file of a request to what is placed on the node."""
+    """A media file of a request to a deployment on the node."""
 
     @operation(
         TAG,
@@ -78,13 +78,13 @@ class NodeMediaFileView(NodeEndpoint):
         node_media_require(node=self.node, deployment_id=deployment_id)
         reference = MediaReference(query.media, digest, BINARY, query.size)
         if not reference.is_of(deployment_id) or media_size(reference) != query.size:
-            raise NotFound("The media file is not there.")
+            raise NotFound("The media file does not exist.")
         headers = {"Content-Length": str(query.size), **ungated(self.node.name)}
         return streamed_response(request._request, media_chunks(reference), BINARY, headers)
 
 
 class NodeMediaView(NodeEndpoint):
-    """Media files that runners make."""
+    """Media files that runners create."""
 
     parser_classes = (OctetStreamParser,)
     upload_limit = "MEDIA_MAX_BYTES"
@@ -105,7 +105,7 @@ class NodeMediaView(NodeEndpoint):
         node_media_require(node=self.node, deployment_id=deployment_id)
         data: Any = request.data
         if not isinstance(data, bytes) or content_type_of(data) != content_type:
-            raise InvalidInput(f"The body is not a file of the kind {content_type}.")
+            raise InvalidInput(f"The body is not a file of type {content_type}.")
         node_media_take_room(node=self.node, size=len(data))
         reference = media_put(data, content_type=content_type, deployment_id=deployment_id)
         return answered(MediaAnswer(reference), 201)
@@ -128,12 +128,12 @@ class NodeJobFileView(HeldEndpoint):
 
 
 def _from_folder(request: Request, file: JobFile, folder: Path, node: Node) -> HttpResponseBase:
-    """Return a whole file that is not in the store: of a delivery, or of a checkpoint.
+    """Return a whole file of a delivery or a checkpoint, which is not in the store.
 
-    Other processes write these folders, so no step of the path may be a symbolic link.
+    Other processes write to these folders, so no part of the path may be a symbolic link.
 
     Raises:
-        NotFound: it is missing, is not a plain file, or has another size than the order says.
+        NotFound: it is missing, is not a plain file, or has a size that differs from the order.
     """
     try:
         with open_beneath(folder, file.path) as opened:
@@ -154,12 +154,12 @@ def _from_folder(request: Request, file: JobFile, folder: Path, node: Node) -> H
                 left -= len(chunk)
                 yield chunk
 
-    held = {**headers, **ungated(node.name)}
-    return streamed_response(request._request, chunks(), BINARY, held)
+    headers_of_download = {**headers, **ungated(node.name)}
+    return streamed_response(request._request, chunks(), BINARY, headers_of_download)
 
 
 class NodeJobUploadView(HeldEndpoint):
-    """One file that the run has made."""
+    """One file that the run has created."""
 
     parser_classes = (OctetStreamParser, StrictJSONParser)
 
@@ -179,7 +179,7 @@ class NodeJobUploadView(HeldEndpoint):
     )
     def patch(self, request: Request, job_id: UUID, fence: int, digest: str) -> HttpResponse:
         claim, query = self.claim(job_id, fence), self.query_message(UploadQuery)
-        # An empty body is not parsed: of an empty file, or to go on with hashing.
+        # An empty body is not parsed. It is sent for an empty file, or to continue with hashing.
         data: Any = request.data or b""
         if not isinstance(data, bytes):
             raise InvalidInput("The bytes of a file are application/offset+octet-stream.")

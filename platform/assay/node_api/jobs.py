@@ -30,7 +30,7 @@ routes = NodeRoutes()
 
 @routes.post("jobs/<uuid:job_id>/claim", "Claim the job that is first in line")
 def job_claim(node: Node, job_id: UUID, body: WorkerBody) -> Taken:
-    """Claim a job. The one in the path only woke the worker."""
+    """Claim the next job, which may differ from the one in the path that woke the worker."""
     taken = node_job_claim(node=node, job_id=job_id, worker=body.worker)
     return Taken() if taken is None else Taken(claim=taken[0], order=taken[1])
 

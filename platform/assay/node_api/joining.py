@@ -1,4 +1,4 @@
-"""Joining with a one-time token, and signing in with the node's key."""
+"""Enrollment of nodes with a one-time token, and sign-in with the node's key."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def challenge(body: ChallengeBody) -> Challenge:
 
 @routes.post("session", "Sign in with the node's key", status=201, view=OpenEndpoint)
 def session(body: SessionBody, token: str) -> NodeSessionAnswer:
-    """Start a session; with the token of the present one, that one is renewed."""
+    """Start a session, or renew the current one if its token is sent."""
     address = request_context.get().client_address
     refuse_nodes_when_locked(address)
     started = session_start(
@@ -61,4 +61,4 @@ def session(body: SessionBody, token: str) -> NodeSessionAnswer:
 
 @routes.get("session/current", "Confirm that the session is valid")
 def current_session() -> None:
-    """Return nothing: that the request was authenticated is the answer."""
+    """Return nothing: successful authentication is the answer."""

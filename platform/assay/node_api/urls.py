@@ -1,4 +1,4 @@
-"""The addresses below `/node/v1/`."""
+"""The URLs below `/node/v1/`."""
 
 from __future__ import annotations
 

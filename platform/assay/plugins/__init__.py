@@ -1,5 +1,4 @@
-"""Public interface for plug-ins: `declare` for declarations, `run` for what workers run.
+"""Public interface for plug-ins: `declare` for declarations, `run` for code that workers run.
 
-
-A plug-in imports nothing else of Assay. See docs/reference/plug-in-interface.md.
+Plug-ins import nothing else from Assay. See docs/reference/plug-in-interface.md.
 """

@@ -1,7 +1,7 @@
 """Declarations of plug-ins: tasks with their endpoints, inputs, rows and settings.
 
-Loads neither Django nor torch, since every process imports declarations. Every name keeps its
-meaning while `INTERFACE` keeps its value.
+It loads neither Django nor torch, since every process imports declarations. The meaning of names
+does not change while `INTERFACE` keeps its value.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tools for runners, recipes and scores of plug-ins: code that workers load, with torch if needed.
 
-Every name keeps its meaning while `declare.INTERFACE` keeps its value.
+The meaning of names does not change while `declare.INTERFACE` keeps its value.
 """
 
 from __future__ import annotations
@@ -103,9 +103,9 @@ __all__ = [
 ]  # fmt: skip
 
 
-# A runner that needs NumPy alone must not wait for torch, nor take its memory: each name is
-# imported at its first use, from the module that the block above states. Type checkers read that
-# block alone, so that they find names that are not there.
+# A runner that only needs NumPy must not wait for torch or use memory for it. So each name is
+# imported at its first use, from the module in the block above. Type checkers only read that block,
+# and so detect names that do not exist.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
@@ -122,7 +122,7 @@ def __dir__() -> list[str]:
 
 @cache
 def _modules() -> dict[str, tuple[str, str]]:
-    """Return the module of each public name, and its name there."""
+    """Return, by public name, its module and its name in that module."""
     tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     return {

@@ -1,1 +1,1 @@
-"""SCIM 2.0 (RFC 7643, RFC 7644): an identity provider keeps people and groups here."""
+"""SCIM 2.0 (RFC 7643, RFC 7644): provisioning of people and groups by an identity provider."""

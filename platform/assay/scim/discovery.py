@@ -78,12 +78,12 @@ def _schemas() -> dict[str, dict[str, Any]]:
 
 
 class CatalogueView(ScimView):
-    """A list that never changes, and each of its members by name."""
+    """A fixed list, and access to each of its members by name."""
 
     what = ""
 
     def members(self) -> dict[str, dict[str, Any]]:
-        """By name."""
+        """Return the members by name."""
         raise NotImplementedError
 
     def get(self, request: HttpRequest, name: str | None = None) -> HttpResponse:
@@ -122,7 +122,7 @@ class SchemasView(CatalogueView):
 
 
 class NothingView(ScimView):
-    """Every other address: `/Me`, `/Bulk`, `/.search`, and what is no SCIM at all."""
+    """Every other path: `/Me`, `/Bulk`, `/.search`, and paths that SCIM does not define."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         self.http_method_names = [str(request.method).lower()]
@@ -130,5 +130,5 @@ class NothingView(ScimView):
         return super().dispatch(request, *args, **kwargs)
 
     def nothing(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Raises NotFound, always, in SCIM's shape."""
+        """Raise NotFound, which is sent in SCIM's format."""
         raise NotFound("There is no such SCIM endpoint.")

@@ -1,4 +1,4 @@
-"""SCIM filters (RFC 7644 §3.4.2.2) as querysets: indexed columns, nothing evaluated in memory."""
+"""Conversion of SCIM filters (RFC 7644 §3.4.2.2) to queries on indexed columns."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _ORDER = {"gt": "gt", "ge": "gte", "lt": "lt", "le": "lte"}
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Column of an attribute. `kind`: id, text, exact (text whose case counts), truth, moment, or
-    constant, whose only value is `always`. When `sparse`, an empty text stands for nothing, and
-    `instead` for it.
+    """Column of an attribute. `kind`: id, text, exact (case-sensitive text), truth, moment, or
+    constant, whose only value is `always`. In a `sparse` column an empty text means no value; the
+    column `instead` is then used.
     """
 
     path: str
@@ -44,13 +44,13 @@ class Column:
 
     @property
     def guard(self) -> Q:
-        """Repeats the condition of the partial index."""
+        """The condition of the partial index."""
         return ~Q(**{self.path: ""}) if self.sparse else Q()
 
 
 USERS: Mapping[str, Column] = {
     "id": Column("pk", "id"),
-    # Who was added by hand has no user name; their address stands for it.
+    # People who were added by hand have no user name; their address is used.
     "username": Column("user_name", "text", sparse=True, instead="email"),
     "externalid": Column("external_id", "exact", sparse=True),
     "displayname": Column("name", "text"),
@@ -76,38 +76,38 @@ _COLUMNS: Mapping[type[Resource[Any]], Mapping[str, Column]] = {User: USERS, Gro
 
 
 def filter_query(text: str, resource: type[Resource[Any]]) -> Q:
-    """The rows that a filter on `User` or `Group` lets through.
+    """Return the condition for a filter on `User` or `Group`.
 
     Raises:
-        InvalidFilterException: it is malformed, too long, or asks for what is not indexed.
+        InvalidFilterException: it is malformed, too long, or uses an attribute without an index.
     """
     if len(text) > FILTER_MAX:
-        raise InvalidFilterException(detail=f"A filter has {FILTER_MAX} characters at most.")
+        raise InvalidFilterException(detail=f"A filter has at most {FILTER_MAX} characters.")
     try:
         parsed: Any = ScimFilter[resource](text)  # type: ignore[valid-type]
         return _ToQuery(_COLUMNS[resource]).visit(parsed.ast)
     except RecursionError:
-        raise InvalidFilterException(detail="The filter is nested too deep.") from None
+        raise InvalidFilterException(detail="The filter is nested too deeply.") from None
 
 
-def _refusal(why: str) -> InvalidFilterException:
-    return InvalidFilterException(detail=f"The filter is not supported: {why[:200]}.")
+def _refusal(reason: str) -> InvalidFilterException:
+    return InvalidFilterException(detail=f"The filter is not supported: {reason[:200]}.")
 
 
 class _ToQuery(FilterVisitor[Q]):
-    """Each expression as a condition on columns."""
+    """Converts each expression to a condition on columns."""
 
     def __init__(self, columns: Mapping[str, Column], prefix: str = "") -> None:
         self.columns = columns
         self.prefix = prefix
 
     def column(self, path: AttrPath) -> Column:
-        """Raises InvalidFilterException for an attribute that is not searched."""
+        """Return the column of `path`. Raises InvalidFilterException if it cannot be searched."""
         name = f"{self.prefix}{path.attr}{f'.{path.sub_attr}' if path.sub_attr else ''}".lower()
-        found = self.columns.get(name)
-        if found is None:
-            raise _refusal(f"{path} is not searched")
-        return found
+        column = self.columns.get(name)
+        if column is None:
+            raise _refusal(f"{path} cannot be searched")
+        return column
 
     def visit_not(self, node: Not) -> Q:
         return ~self.visit(node.expr)
@@ -121,7 +121,7 @@ class _ToQuery(FilterVisitor[Q]):
 
     def visit_value_path(self, node: ValuePath) -> Q:
         if self.prefix or node.sub_attr:
-            raise _refusal(f"{node} nests")
+            raise _refusal(f"{node} is nested")
         return _ToQuery(self.columns, f"{node.attr_path.attr}.").visit(node.val_filter)
 
     def visit_present(self, node: Present) -> Q:
@@ -151,7 +151,7 @@ class _ToQuery(FilterVisitor[Q]):
         raise _refusal(f"{op} on {node.attr_path}")
 
     def equals(self, column: Column, value: Any) -> Q:
-        """The rows on which the attribute is that value."""
+        """Return the condition that the attribute equals `value`."""
         if value is None:
             raise _refusal("a comparison with null; use pr")
         match column.kind:
@@ -163,8 +163,8 @@ class _ToQuery(FilterVisitor[Q]):
                 return Q(**{column.path: self.moment(value)})
             case "id":
                 text = str(value)
-                sane = text.isascii() and text.isdigit() and len(text) <= ID_DIGITS_MAX
-                return Q(**{column.path: int(text)}) if sane else NOTHING
+                valid = text.isascii() and text.isdigit() and len(text) <= ID_DIGITS_MAX
+                return Q(**{column.path: int(text)}) if valid else NOTHING
             case "exact":
                 return Q(**{column.path: str(value)}) & column.guard
             case "text":
@@ -175,7 +175,7 @@ class _ToQuery(FilterVisitor[Q]):
         raise _refusal(f"{value!r} is not of the attribute's type")
 
     def moment(self, value: Any) -> datetime:
-        """Raises InvalidFilterException for what is no date and time with its zone."""
+        """Parse a date and time with its zone. Raises InvalidFilterException."""
         try:
             moment = value if isinstance(value, datetime) else parse_datetime(str(value)[:40])
         except ValueError:

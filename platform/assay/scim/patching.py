@@ -1,7 +1,7 @@
-"""PATCH (RFC 7644 §3.5.2) in the shapes that Okta and Entra send.
+"""PATCH (RFC 7644 §3.5.2) in the forms that Okta and Entra send.
 
-A group's members are a set here: the library's generic lists cost a second for each operation on
-some thousand members.
+A group's members are a set here, because the library's generic lists take a second for each
+operation on some thousand members.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from scim2_models import (
 from assay.scim.resources import TOLERANT, Group, User, check_emails, member_id
 
 OPERATIONS_MAX = 1000
-# A person has a dozen attributes; a group has members.
+# Fewer than for a group with its members, since a person has only a dozen attributes.
 PERSON_OPERATIONS_MAX = 100
-# The library's filters cost the more the longer they are, on each entry that they look at.
+# The cost of the library's filters grows with their length, for each entry that they check.
 PATH_MAX = 400
 SCHEMA = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 _MEMBERS = re.compile(
@@ -38,21 +38,21 @@ R = TypeVar("R", bound=Resource[Any])
 
 
 def operations_of(body: Any) -> list[Any]:
-    """The operations of a PATCH body.
+    """Return the operations of a PATCH body.
 
     Raises:
-        InvalidSyntaxException: it is no PATCH body.
+        InvalidSyntaxException: it is not a PATCH body.
         TooManyException: there are more than 1,000, or one names more than 1,000 attributes.
-        InvalidPathException: a path is longer than any attribute's.
+        InvalidPathException: a path is too long.
     """
     members = {str(name).lower(): value for name, value in body.items()} if _is(body) else {}
     operations = members.get("operations")
     schemas = members.get("schemas")
     if not isinstance(operations, list) or not operations or schemas != [SCHEMA]:
-        raise InvalidSyntaxException(detail=f"The body is no {SCHEMA} with its Operations.")
+        raise InvalidSyntaxException(detail=f"The body is not a {SCHEMA} with Operations.")
     if len(operations) > OPERATIONS_MAX:
         raise TooManyException(
-            detail=f"There are {len(operations)} operations; {OPERATIONS_MAX} are read."
+            detail=f"There are {len(operations)} operations; the limit is {OPERATIONS_MAX}."
         )
     for operation in filter(_is, operations):
         for name, value in operation.items():
@@ -63,10 +63,10 @@ def operations_of(body: Any) -> list[Any]:
 def _check_size(paths: Collection[Any]) -> None:
     if len(paths) > OPERATIONS_MAX:
         raise TooManyException(
-            detail=f"An operation names {len(paths)} attributes; {OPERATIONS_MAX} are read."
+            detail=f"An operation has {len(paths)} attributes; the limit is {OPERATIONS_MAX}."
         )
     if any(isinstance(path, str) and len(path) > PATH_MAX for path in paths):
-        raise InvalidPathException(detail=f"A path has {PATH_MAX} characters at most.")
+        raise InvalidPathException(detail=f"A path has at most {PATH_MAX} characters.")
 
 
 def _is(value: Any) -> bool:
@@ -77,7 +77,7 @@ def patch(resource: R, operations: list[Any]) -> R:
     """Apply the operations to `resource`, in place.
 
     Raises:
-        ValidationError, SCIMException: an operation that is malformed or does not fit.
+        ValidationError, SCIMException: an operation is malformed or cannot be applied.
     """
     with TOLERANT:
         message = PatchOp[type(resource)].model_validate(  # type: ignore[misc]
@@ -94,12 +94,12 @@ def patch_user(user: User, operations: list[Any]) -> User:
     Raises:
         ValidationError, SCIMException: as `patch`.
         TooManyException: there are more than 100.
-        InvalidInput: there are more e-mail addresses than are read.
+        InvalidInput: there are too many e-mail addresses.
     """
     if len(operations) > PERSON_OPERATIONS_MAX:
         raise TooManyException(
             detail=f"There are {len(operations)} operations on a person; "
-            f"{PERSON_OPERATIONS_MAX} are read."
+            f"the limit is {PERSON_OPERATIONS_MAX}."
         )
     for operation in operations:
         patch(user, [operation])
@@ -108,17 +108,18 @@ def patch_user(user: User, operations: list[Any]) -> User:
 
 
 def patch_group(group: Group, members: frozenset[int], operations: list[Any]) -> frozenset[int]:
-    """Apply the operations to `group`, in place, and to its members, which are returned.
+    """Apply the operations to `group`, in place, and return its new members.
 
     Raises:
-        ValidationError, SCIMException, InvalidInput: as `patch`, or a member that is no id.
+        ValidationError, SCIMException: as `patch`.
+        InvalidInput: a member is not an ID.
     """
     present = set(members)
     for operation in operations:
         verb, path, value = _parts(operation)
-        found = _MEMBERS.fullmatch(path.strip())
-        if found is not None:
-            _change_members(present, verb, found["filter"], value)
+        match = _MEMBERS.fullmatch(path.strip())
+        if match is not None:
+            _change_members(present, verb, match["filter"], value)
             continue
         if not path and verb != "remove" and _is(value):
             value = dict(value)
@@ -133,36 +134,36 @@ def patch_group(group: Group, members: frozenset[int], operations: list[Any]) ->
 
 def _parts(operation: Any) -> tuple[str, str, Any]:
     if not _is(operation):
-        raise InvalidSyntaxException(detail="An operation is no object.")
-    named = {str(name).lower(): value for name, value in operation.items()}
-    path = named.get("path")
+        raise InvalidSyntaxException(detail="An operation is not an object.")
+    fields = {str(name).lower(): value for name, value in operation.items()}
+    path = fields.get("path")
     if path is not None and not isinstance(path, str):
-        raise InvalidPathException(detail="A path is no string.")
-    return str(named.get("op")).lower(), path or "", named.get("value")
+        raise InvalidPathException(detail="A path is not a string.")
+    return str(fields.get("op")).lower(), path or "", fields.get("value")
 
 
 def _change_members(present: set[int], verb: str, selection: str | None, value: Any) -> None:
     if selection is not None:
-        one = _ONE.fullmatch(selection)
-        if one is None:
-            raise InvalidPathException(detail='Members are selected by [value eq "their id"] only.')
+        match = _ONE.fullmatch(selection)
+        if match is None:
+            raise InvalidPathException(detail='Select members by [value eq "their id"] only.')
         if verb != "remove":
-            raise NoTargetException(detail="A member is added or removed, not changed.")
-        present.discard(member_id(one["value"]))
+            raise NoTargetException(detail="Members can be added or removed, not changed.")
+        present.discard(member_id(match["value"]))
         return
-    named = _named(value)
+    ids = _member_ids(value)
     if verb == "add":
-        present |= named
+        present |= ids
     elif verb == "replace":
         present.clear()
-        present |= named
+        present |= ids
     elif verb == "remove":
-        # Entra names whom in the value; without one, everybody goes.
-        present.difference_update(named if value is not None else set(present))
+        # Entra names the members in the value; without a value, all are removed.
+        present.difference_update(ids if value is not None else set(present))
     else:
         raise InvalidValueException(detail=f"{verb[:40]!r} is not add, remove or replace.")
 
 
-def _named(value: Any) -> set[int]:
+def _member_ids(value: Any) -> set[int]:
     entries = value if isinstance(value, list) else [] if value is None else [value]
     return {member_id(entry.get("value") if _is(entry) else entry) for entry in entries}

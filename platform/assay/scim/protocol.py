@@ -1,4 +1,4 @@
-"""Common part of every SCIM endpoint: the bearer token, strict reading, errors in SCIM's shape."""
+"""Base of all SCIM endpoints: the bearer token, strict parsing, errors in SCIM's format."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ R = TypeVar("R", bound=Resource[Any])
 def rendered(
     body: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None
 ) -> JsonResponse:
-    """One answer."""
+    """Return a response that must not be cached."""
     response = JsonResponse(body, status=status, content_type=CONTENT_TYPE)
     response.headers["Cache-Control"] = "no-store"
     for name, value in (headers or {}).items():
@@ -48,14 +48,14 @@ def rendered(
 
 
 def refusal(status: int, detail: str, scim_type: str = "", **headers: str) -> JsonResponse:
-    """An error (RFC 7644 §3.12)."""
+    """Return an error (RFC 7644 §3.12)."""
     error = Error(status=status, detail=detail[:1000], scim_type=scim_type or None)
     return rendered(error.model_dump(), status=status, headers=headers)
 
 
 class ScimView(View):
-    """An endpoint. Whoever presents the token is the identity provider; without a token in the
-    settings there is no SCIM here at all."""
+    """An endpoint. A caller with the token is the identity provider; without a token in the
+    settings SCIM is off."""
 
     @method_decorator(csrf_exempt)
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -68,11 +68,11 @@ class ScimView(View):
                 return super().dispatch(request, *args, **kwargs)
         except ValidationError as error:
             first = Error.from_validation_errors(error)[0]
-            wrong = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
-            self.refused(InvalidInput(f"The resource is invalid: {', '.join(wrong)[:500]}."))
+            attributes = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
+            self.refused(InvalidInput(f"The resource is invalid: {', '.join(attributes)[:500]}."))
             return refusal(first.status or 400, first.detail or "", first.scim_type or "")
         except SCIMException as error:
-            self.refused(InvalidInput("The request is not one of SCIM's.", code="scim"))
+            self.refused(InvalidInput("The request is not valid SCIM.", code="scim"))
             return refusal(error.status, error.detail, error.scim_type)
         except ParseError as error:
             self.refused(InvalidInput("The body could not be read."))
@@ -84,26 +84,26 @@ class ScimView(View):
             return self.failed(error)
 
     def allow_body(self) -> None:
-        """Let the identity provider send a body of some size."""
+        """Permit the identity provider to send a larger body."""
 
     def failed(self, error: Exception) -> HttpResponse:
-        """A refusal of the services, or a fault of our own that is logged."""
-        refused = translate(error)
-        if refused is None:
+        """Return the refusal by a service, or log an internal error."""
+        refusal_error = translate(error)
+        if refusal_error is None:
             identity = request_context.get().request_id
             logger.error("SCIM %s failed (%s)", self.request.path, identity, exc_info=error)
-            return refusal(500, f"Something went wrong on our side; request {identity}.")
-        self.refused(refused)
+            return refusal(500, f"An internal error occurred; request {identity}.")
+        self.refused(refusal_error)
         headers = {}
-        if refused.status == 401:
+        if refusal_error.status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="assay-scim"'
-        if refused.retry_after is not None:
-            headers["Retry-After"] = str(max(1, round(refused.retry_after)))
-        sentence = " ".join(part for part in (refused.message, refused.hint) if part)
-        return refusal(refused.status, sentence, _scim_type(refused), **headers)
+        if refusal_error.retry_after is not None:
+            headers["Retry-After"] = str(max(1, round(refusal_error.retry_after)))
+        sentence = " ".join(part for part in (refusal_error.message, refusal_error.hint) if part)
+        return refusal(refusal_error.status, sentence, _scim_type(refusal_error), **headers)
 
     def refused(self, error: DomainError) -> None:
-        """Audit what was refused; of what only reads, what the policy refused."""
+        """Audit a refused change; of refused reads, only those denied by the policy."""
         method = str(self.request.method)
         if error.attempt is None and method not in SAFE_METHODS and settings.SCIM_TOKEN:
             actor = ANONYMOUS if error.status == 401 else PROVIDER
@@ -111,14 +111,14 @@ class ScimView(View):
         record_refusal(error)
 
     def authenticate(self) -> None:
-        """Raises NotFound where SCIM is off, NotAuthenticated without the right token."""
+        """Raise NotFound if SCIM is off, and NotAuthenticated without the right token."""
         expected = settings.SCIM_TOKEN
         if not expected:
             raise NotFound("There is nothing at this address.")
         scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
-        given = token.strip().encode("utf-8", "replace")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given, expected.encode()):
-            raise NotAuthenticated("The bearer token is not the one that provisioning needs.")
+        presented = token.strip().encode("utf-8", "replace")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(presented, expected.encode()):
+            raise NotAuthenticated("The bearer token is not valid for provisioning.")
 
     def http_method_not_allowed(
         self, request: HttpRequest, *args: Any, **kwargs: Any
@@ -128,13 +128,15 @@ class ScimView(View):
         return refusal(405, f"{request.method} is not supported here.", Allow=allowed)
 
     def body(self) -> Any:
-        """The request's JSON.
+        """Parse the request's JSON.
 
         Raises:
-            ParseError, TooLarge, InvalidInput: it is none, too large, or called something else.
+            ParseError: it is malformed.
+            TooLarge: it is too large.
+            InvalidInput: it has another content type.
         """
         if self.request.content_type not in READ:
-            raise InvalidInput(f"The body is sent as {CONTENT_TYPE} or application/json.")
+            raise InvalidInput(f"Send the body as {CONTENT_TYPE} or application/json.")
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 2 * 1024 * 1024
         body = self.request.body
         if len(body) > limit:
@@ -145,10 +147,10 @@ class ScimView(View):
             raise ParseError("The body is not UTF-8.") from None
 
     def resource(self, model: type[R], context: Context) -> R:
-        """The resource in the body, Entra's liberties allowed.
+        """Parse the resource in the body, tolerating Entra's deviations.
 
         Raises:
-            ValidationError: naming what is wrong.
+            ValidationError: it is invalid; the error names the attributes.
         """
         body = self.body()
         with TOLERANT:
@@ -156,7 +158,7 @@ class ScimView(View):
 
     @property
     def base(self) -> str:
-        """The address of this service, with its last slash."""
+        """URL of this service, with its final slash."""
         return self.request.build_absolute_uri("/scim/v2/")
 
 

@@ -1,7 +1,7 @@
-"""People and groups as SCIM sees them, and back. Only attributes that are kept are declared.
+"""Conversion of people and groups to and from SCIM. Only stored attributes are declared.
 
-What else a provider sends (`title`, `phoneNumbers`, the enterprise extension) is accepted and not
-kept, as RFC 7644 §3.3 allows and Okta and Entra need.
+Other attributes of a provider (`title`, `phoneNumbers`, the enterprise extension) are accepted but
+not stored, as RFC 7644 §3.3 allows and Okta and Entra need.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from governance.people.directory import GroupRecord
 from governance.people.models import DirectoryGroup, Person
 from governance.people.provisioning import PersonRecord
 
-# Where Entra departs from the standard: a `remove` that names what in its value, a filter that
-# describes an entry that is not there, attributes that no schema declares.
+# Entra's deviations from the standard: a `remove` whose value names the entries, a filter for an
+# entry that does not exist, and undeclared attributes.
 TOLERANT = ScimPolicy(
     unknown=ScimPolicy.Unknown.ignore,
     remove_value_as_filter=ScimPolicy.RemoveValue.apply,
@@ -45,7 +45,7 @@ class Name(ComplexAttribute):
 
 
 class Email(ComplexAttribute):
-    """An address; the primary one, else the one for work, else the first, is kept."""
+    """An address. The primary one is stored, else the one for work, else the first."""
 
     value: str | None = None
     type: str | None = None
@@ -92,7 +92,7 @@ class Group(Resource[Any]):
 
 
 def user_of(person: Person, *, base: str) -> User:
-    """A person as SCIM shows them; `base` is the address of this service."""
+    """Return a person as a SCIM resource; `base` is the URL of this service."""
     parts = " ".join(part for part in (person.given_name, person.family_name) if part)
     groups = [
         Membership(value=str(group.pk), display=group.name)
@@ -126,7 +126,7 @@ def person_record(user: User) -> PersonRecord:
     """Parse a provider's description of a person.
 
     Raises:
-        InvalidInput: there is no address to keep.
+        InvalidInput: there is no address.
     """
     user_name = user.user_name or ""
     name = user.name or Name()
@@ -138,28 +138,30 @@ def person_record(user: User) -> PersonRecord:
         given_name=name.given_name or "",
         family_name=name.family_name or "",
         external_id=user.external_id or "",
-        # Whoever leaves it out means an account in use.
+        # If omitted, the account is active.
         active=user.active is not False,
     )
 
 
 def check_emails(emails: list[Email]) -> None:
-    """Raises InvalidInput when there are more than are read."""
+    """Raise InvalidInput if there are more than `EMAILS_MAX`."""
     if len(emails) > EMAILS_MAX:
-        raise InvalidInput(f"A person has {len(emails)} e-mail addresses; {EMAILS_MAX} are read.")
+        raise InvalidInput(
+            f"A person has {len(emails)} e-mail addresses; the limit is {EMAILS_MAX}."
+        )
 
 
 def _address(emails: list[Email]) -> str:
     check_emails(emails)
-    given = [email for email in emails if email.value]
+    addresses = [email for email in emails if email.value]
     ranked = sorted(
-        given, key=lambda email: (not email.primary, (email.type or "").lower() != "work")
+        addresses, key=lambda email: (not email.primary, (email.type or "").lower() != "work")
     )
     return (ranked[0].value or "") if ranked else ""
 
 
 def group_of(group: DirectoryGroup, *, base: str, members: list[tuple[int, str]] | None) -> Group:
-    """A group as SCIM shows it; `members` are (id, name), None when they were not requested."""
+    """Return a group as a SCIM resource; `members` are (ID, name), None if not requested."""
     return Group(
         id=str(group.pk),
         external_id=group.external_id or None,
@@ -186,7 +188,7 @@ def group_record(group: Group, members: frozenset[int]) -> GroupRecord:
 
 
 def member_id(text: object) -> int:
-    """The id of a person that a member's `value` names.
+    """Return the ID of the person in a member's `value`.
 
     Raises:
         InvalidInput: no person has that ID.

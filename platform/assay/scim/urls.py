@@ -1,4 +1,4 @@
-"""The addresses below `/scim/v2/`."""
+"""The URLs below `/scim/v2/`."""
 
 from __future__ import annotations
 

@@ -50,31 +50,31 @@ class ResourceView(ScimView):
     model: type[Resource[Any]]
 
     def search(self) -> Any:
-        """The query parameters as a SearchRequest.
+        """Parse the query parameters as a SearchRequest.
 
         Raises:
-            ValidationError, InvalidFilterException: a parameter that does not fit.
+            ValidationError, InvalidFilterException: a parameter is invalid.
         """
-        given: dict[str, Any] = {
+        parameters: dict[str, Any] = {
             name: self.request.GET[name] for name in _PARAMETERS if name in self.request.GET
         }
         for name in ("startIndex", "count"):
-            if name in given:
-                given[name] = _whole(given[name])
-        text = given.pop("filter", None)
+            if name in parameters:
+                parameters[name] = _whole(parameters[name])
+        text = parameters.pop("filter", None)
         search: Any = SearchRequest[self.model].model_validate(  # type: ignore[name-defined]
-            {"schemas": [_SEARCH], **given}, scim_ctx=Context.SEARCH_REQUEST
+            {"schemas": [_SEARCH], **parameters}, scim_ctx=Context.SEARCH_REQUEST
         )
         self.query = filter_query(text, self.model) if text is not None else None
         return search
 
     def listed(
-        self, rows: QuerySet[Any], shown: Callable[[list[Any], Any], list[Any]]
+        self, rows: QuerySet[Any], to_resources: Callable[[list[Any], Any], list[Any]]
     ) -> HttpResponse:
-        """One page of `rows` that the filter lets through; `shown` makes resources of them."""
+        """Return a page of `rows` that match the filter; `shown` converts them to resources."""
         search = self.search()
         if self.query is not None:
-            # By a subquery: a row that matches by several members comes once.
+            # In a subquery, so that a row with several matching members is listed once.
             matching = rows.model._base_manager.filter(self.query)
             rows = rows.filter(pk__in=matching.values("pk"))
         start = search.start_index or 1
@@ -85,7 +85,7 @@ class ResourceView(ScimView):
             total_results=total,
             start_index=start,
             items_per_page=len(page),
-            resources=shown(page, search),
+            resources=to_resources(page, search),
         )
         body = answer.model_dump(
             scim_ctx=Context.RESOURCE_QUERY_RESPONSE, response_parameters=search
@@ -96,7 +96,7 @@ class ResourceView(ScimView):
     def shown(
         self, resource: Resource[Any], context: Context, *, status: int = 200
     ) -> HttpResponse:
-        """One resource, with the requested attributes."""
+        """Return one resource with the requested attributes."""
         search = self.search()
         body = resource.model_dump(scim_ctx=context, response_parameters=search)
         location = {"Location": str(resource.meta.location)} if resource.meta else {}
@@ -104,16 +104,16 @@ class ResourceView(ScimView):
 
 
 def _whole(text: str) -> Any:
-    # What is no number is left for the validation to name.
+    # Leave invalid numbers to the validation, which names the parameter.
     digits = text.lstrip("+-")
     return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 10 else text
 
 
-def _asked(search: Any, attribute: str) -> bool:
-    """True when the answer includes an attribute."""
-    wanted = [str(name).lower().split(".")[0] for name in search.attributes or []]
-    left_out = [str(name).lower() for name in search.excluded_attributes or []]
-    return attribute in wanted if wanted else attribute not in left_out
+def _includes(search: Any, attribute: str) -> bool:
+    """Return true if the answer includes an attribute."""
+    included = [str(name).lower().split(".")[0] for name in search.attributes or []]
+    excluded = [str(name).lower() for name in search.excluded_attributes or []]
+    return attribute in included if included else attribute not in excluded
 
 
 class UsersView(ResourceView):
@@ -129,9 +129,9 @@ class UsersView(ResourceView):
 
     def post(self, request: HttpRequest) -> HttpResponse:
         user = self.resource(User, Context.RESOURCE_CREATION_REQUEST)
-        made = person_provision(actor=PROVIDER, record=person_record(user))
+        created = person_provision(actor=PROVIDER, record=person_record(user))
         return self.shown(
-            user_of(made, base=self.base), Context.RESOURCE_CREATION_RESPONSE, status=201
+            user_of(created, base=self.base), Context.RESOURCE_CREATION_RESPONSE, status=201
         )
 
 
@@ -141,7 +141,7 @@ class UserView(ResourceView):
     model = User
 
     def person(self, person_id: str, *, hold: bool = False) -> Person:
-        """Raises NotFound when there is none."""
+        """Return the person, locked with `hold`. Raises NotFound."""
         row = _row_id(person_id, "person")
         return provisioned_person_get(actor=PROVIDER, person_id=row, hold=hold)
 
@@ -160,7 +160,7 @@ class UserView(ResourceView):
         before = user_of(person, base=self.base)
         user = patch_user(before.model_copy(deep=True), operations_of(self.body()))
         if user.display_name == before.display_name and user.name != before.name:
-            # Who changes the parts of a name and nothing else means the name.
+            # If only the parts of the name change, the display name must follow.
             user.display_name = _joined(user) or user.display_name
         changed = person_change(actor=PROVIDER, person_id=person.pk, record=person_record(user))
         return self.shown(user_of(changed, base=self.base), Context.RESOURCE_PATCH_RESPONSE)
@@ -186,9 +186,9 @@ class GroupsView(ResourceView):
         return self.listed(directory_groups_visible_to(PROVIDER), self.groups)
 
     def groups(self, page: list[DirectoryGroup], search: Any) -> list[Group]:
-        """The page's groups, with their members if requested: in one query for all."""
+        """Convert a page of groups, with their members if requested, in one query for all."""
         members: dict[int, list[tuple[int, str]]] | None = None
-        if _asked(search, "members"):
+        if _includes(search, "members"):
             members = {group.pk: [] for group in page}
             rows = DirectoryGroup.members.through.objects.filter(directorygroup__in=page)
             columns = ("directorygroup_id", "person_id", "person__name")
@@ -201,11 +201,11 @@ class GroupsView(ResourceView):
 
     def post(self, request: HttpRequest) -> HttpResponse:
         group = self.resource(Group, Context.RESOURCE_CREATION_REQUEST)
-        made = directory_group_create(
+        created = directory_group_create(
             actor=PROVIDER, record=group_record(group, _members_in(group))
         )
         return self.shown(
-            group_of(made, base=self.base, members=_members_of(made)),
+            group_of(created, base=self.base, members=_members_of(created)),
             Context.RESOURCE_CREATION_RESPONSE,
             status=201,
         )
@@ -217,22 +217,24 @@ class GroupView(ResourceView):
     model = Group
 
     def group(self, group_id: str, *, hold: bool = False) -> DirectoryGroup:
-        """Raises NotFound when there is none."""
+        """Return the group, locked with `hold`. Raises NotFound."""
         row = _row_id(group_id, "group")
         return directory_group_get(actor=PROVIDER, group_id=row, hold=hold)
 
     def get(self, request: HttpRequest, group_id: str) -> HttpResponse:
         group = self.group(group_id)
-        members = _members_of(group) if _asked(self.search(), "members") else None
+        members = _members_of(group) if _includes(self.search(), "members") else None
         return self.shown(
             group_of(group, base=self.base, members=members), Context.RESOURCE_QUERY_RESPONSE
         )
 
     def put(self, request: HttpRequest, group_id: str) -> HttpResponse:
         group = self.group(group_id, hold=True)
-        wanted = self.resource(Group, Context.RESOURCE_REPLACEMENT_REQUEST)
+        replacement = self.resource(Group, Context.RESOURCE_REPLACEMENT_REQUEST)
         changed = directory_group_change(
-            actor=PROVIDER, group_id=group.pk, record=group_record(wanted, _members_in(wanted))
+            actor=PROVIDER,
+            group_id=group.pk,
+            record=group_record(replacement, _members_in(replacement)),
         )
         return self.shown(
             group_of(changed, base=self.base, members=_members_of(changed)),
@@ -241,11 +243,11 @@ class GroupView(ResourceView):
 
     def patch(self, request: HttpRequest, group_id: str) -> HttpResponse:
         group = self.group(group_id, hold=True)
-        shown = group_of(group, base=self.base, members=None)
+        resource = group_of(group, base=self.base, members=None)
         present = frozenset(group.members.values_list("pk", flat=True))
-        members = patch_group(shown, present, operations_of(self.body()))
+        members = patch_group(resource, present, operations_of(self.body()))
         directory_group_change(
-            actor=PROVIDER, group_id=group.pk, record=group_record(shown, members)
+            actor=PROVIDER, group_id=group.pk, record=group_record(resource, members)
         )
         # Groups may be large, and Entra and Okta do not read the answer.
         return HttpResponse(status=204)

@@ -19,7 +19,7 @@ from django.conf import settings
 
 from assay.server.protocol import BoundedProtocol
 
-# An idle connection is kept this long; a proxy before this must let go of its own sooner.
+# Idle connections are closed after this time; a proxy in front must close its own sooner.
 KEEP_ALIVE_S = 15
 # Files other than connections: database, broker, uploads, code.
 OTHER_FILES = 1024
@@ -27,7 +27,7 @@ LEFT_AFTER_S = 24 * 3600
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until a signal ends it; returns the exit status."""
+    """Serve until a signal arrives; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m assay.server", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
             timeout_graceful_shutdown=options.grace,
             access_log=False,
             server_header=False,
-            # Only `ASSAY_TRUSTED_PROXIES` says whose word about a client's address is believed.
+            # `ASSAY_TRUSTED_PROXIES` alone decides which proxies may state a client's address.
             proxy_headers=False,
             http=BoundedProtocol,
             ws="none",
@@ -63,10 +63,10 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextmanager
 def counted_together() -> Iterator[None]:
-    """Have all processes count into one private folder, so that each shows the counts of all
-    (`assay.gateway.monitoring.exposition`). prometheus_client looks for it when it is imported,
-    later."""
-    # uvicorn raises the signal that ended it again, whose own effect would leave the folder.
+    """Set a private folder in which all processes count, so that each can report all counts
+    (`assay.gateway.monitoring.exposition`). prometheus_client reads the setting on import, later.
+    """
+    # uvicorn raises the signal again after shutdown; the default action would leave the folder.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     folder = tempfile.mkdtemp(prefix="assay-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
@@ -77,19 +77,19 @@ def counted_together() -> Iterator[None]:
 
 
 def prepare() -> None:
-    """Make the folder for uploads, private to this user, and allow as many files as connections."""
+    """Create the private folder for uploads, and raise the limit of open files for connections."""
     folder: Path = settings.UPLOAD_DIR
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
-    # What a process that was killed has left.
-    for left in folder.glob("*.upload*"):
-        if time.time() - left.stat().st_mtime > LEFT_AFTER_S:
-            left.unlink(missing_ok=True)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.WEB_CONNECTIONS + OTHER_FILES
-    if most != resource.RLIM_INFINITY:
-        wanted = min(wanted, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    # Files of processes that were killed.
+    for leftover in folder.glob("*.upload*"):
+        if time.time() - leftover.stat().st_mtime > LEFT_AFTER_S:
+            leftover.unlink(missing_ok=True)
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft_limit = settings.WEB_CONNECTIONS + OTHER_FILES
+    if hard_limit != resource.RLIM_INFINITY:
+        soft_limit = min(soft_limit, hard_limit)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, hard_limit))
 
 
 if __name__ == "__main__":

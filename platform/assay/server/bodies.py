@@ -1,4 +1,4 @@
-"""Limits on request bodies for Django that hold before a byte of one is read: by path, by size."""
+"""Limits on request bodies for Django by path and size, enforced before a body is read."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from assay.gateway.http.asgi import Scope, header
 from assay.server.gate import RETRY_AFTER_S
 from governance.errors import InvalidInput, TooLarge, Unavailable
 
-# A body that is read before its sender is known. It stays in memory.
+# Maximum of a body that is read before its sender is known. It stays in memory.
 UNKNOWN_MAX = 64 * 1024
-# What describes a body; a request whose body is not read is handed on without it.
+# Headers that describe a body; they are removed from a request whose body is not read.
 _OF_BODIES = frozenset({b"content-length", b"content-type", b"transfer-encoding", b"expect"})
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Limit of a body in bytes. A view that `asks` is asked before one over `UNKNOWN_MAX` is
-    read."""
+    """Limit of a body in bytes. If `asks`, the view must permit a body over `UNKNOWN_MAX` before it
+    is read."""
 
     limit: int
     asks: bool = False
@@ -31,9 +31,9 @@ NOTHING = Allowance(0)
 
 
 def allowance_of(path: str) -> Allowance:
-    """The allowance of the view at `path`; nothing where no view is.
+    """Return the allowance of the view at `path`; `NOTHING` if there is none.
 
-    A view takes more than others by naming a setting in `upload_limit`.
+    A view accepts larger bodies by naming a setting in `upload_limit`.
     """
     try:
         view = resolve(path).func
@@ -48,7 +48,7 @@ def allowance_of(path: str) -> Allowance:
 
 
 def declared_length(scope: Scope) -> int | None:
-    """Return the `Content-Length`; None when the body comes in chunks, 0 when there is none.
+    """Return the `Content-Length`; None if the body is chunked, 0 if there is none.
 
     Raises:
         InvalidInput: it is not a number. The server refuses such requests itself.
@@ -62,14 +62,14 @@ def declared_length(scope: Scope) -> int | None:
 
 
 def too_large(limit: int) -> TooLarge:
-    """The refusal of a body over `limit` bytes."""
+    """Return the refusal of a body over `limit` bytes."""
     return TooLarge(f"The body is larger than {limit:,} bytes.")
 
 
 def no_room() -> Unavailable:
-    """The refusal of a body that the disk has no room for."""
+    """Return the refusal of a body that the disk has no room for."""
     return Unavailable(
-        "Bodies that are being received fill the room on the disk.",
+        "The disk has no room for more uploads at present.",
         code="overloaded",
         hint="Nothing was changed. Try again in a few seconds.",
         retry_after=RETRY_AFTER_S,
@@ -77,6 +77,6 @@ def no_room() -> Unavailable:
 
 
 def without_body(scope: Scope) -> Scope:
-    """The request as if it had been sent without its body."""
-    kept = [(name, value) for name, value in scope["headers"] if name not in _OF_BODIES]
-    return {**scope, "headers": kept}
+    """Return the request without the headers of its body."""
+    headers = [(name, value) for name, value in scope["headers"] if name not in _OF_BODIES]
+    return {**scope, "headers": headers}

@@ -1,9 +1,8 @@
-"""Which connections are closed when there are too many: those of clients that keep us waiting.
+"""Selection of connections to close when there are too many: those that wait for their client.
 
-A connection waits for its client while a head or a body is not complete, while nothing is
-requested, and while an answer is not taken. It may be closed at any time, unless its client has
-proved who they are: whoever verifies a credential calls `prove`. What a client merely states counts
-for nothing.
+A connection waits while a head or a body is incomplete, between requests, and while the client does
+not read an answer. It may then be closed at any time, unless a credential of its client was
+verified: code that verifies one calls `prove`. Unverified claims of a client do not matter.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ CONNECTION = "assay.connection"
 
 
 class Connection(Protocol):
-    """A connection as far as others need it."""
+    """Interface of a connection for other modules."""
 
     def prove(self, scope: Scope, holder: str) -> None:
-        """Note whose the request of `scope` is."""
+        """Set the verified owner of the request of `scope`."""
 
     def turn_away(self, status: int) -> None:
-        """Close it, with an answer if one is due."""
+        """Close the connection, with an answer if one is due."""
 
 
 def prove(scope: Scope, holder: str) -> None:
-    """State that the request's credential was verified, and is `holder`'s. From now on until the
-    next request's head its connection stays, whoever else comes.
+    """Report that the request's credential was verified and belongs to `holder`. The connection
+    then stays open until the next request's head, regardless of new connections.
     """
     connection: Connection | None = scope.get(CONNECTION)
     if connection is not None:
@@ -42,22 +41,22 @@ def prove(scope: Scope, holder: str) -> None:
 
 
 class Waiting:
-    """Connections that may be closed, longest wait first."""
+    """Connections that may be closed, in the order in which they began to wait."""
 
     def __init__(self) -> None:
         self._sources: OrderedDict[Connection, str] = OrderedDict()
         self._counts: Counter[str] = Counter()
 
     def add(self, connection: Connection, source: str) -> None:
-        """Add one that begins to wait now. `source` is the network that it comes from; empty where
-        that is a proxy."""
+        """Add a connection that begins to wait now. `source` is the network that it comes from;
+        empty for a proxy."""
         self.remove(connection)
         self._sources[connection] = source
         if source:
             self._counts[source] += 1
 
     def remove(self, connection: Connection) -> None:
-        """Remove one; nothing happens if it does not wait."""
+        """Remove a connection, if it is waiting."""
         source = self._sources.pop(connection, "")
         if source:
             self._counts[source] -= 1
@@ -65,7 +64,7 @@ class Waiting:
                 del self._counts[source]
 
     def longest(self) -> Connection:
-        """Return the one to close: of the network that has most of them, the longest wait."""
+        """Return the connection to close: the longest wait in the network with most connections."""
         most = max(self._counts.values(), default=0)
         for connection, source in self._sources.items():
             if most <= 1 or (source and self._counts[source] == most):
@@ -75,16 +74,16 @@ class Waiting:
 
 @lru_cache(1)
 def protected() -> Shares:
-    """Return the places of connections whose clients have proved who they are: half of all, so that
-    the others are never left without any."""
+    """Return the places of connections with a verified credential: half of all, so that some are
+    always left for other clients."""
     return Shares(settings.WEB_CONNECTIONS // 2)
 
 
 @lru_cache(4096)
 def source_of(address: str) -> str:
-    """Return the network that an address counts with: itself, or in IPv6, where one client has
-    billions of them, its /64. Empty for a trusted proxy, which speaks for many, and for a Unix
-    socket.
+    """Return the network that an address counts for: itself, or its /64 in IPv6, where one client
+    has billions of addresses. Empty for a trusted proxy, which forwards for many clients, and for a
+    Unix socket.
     """
     try:
         parsed = ip_address(plain_address(address))

@@ -1,4 +1,4 @@
-"""Django behind a gate: so many requests at once, and no connection that outlives its request."""
+"""Django behind a gate that limits concurrent requests and returns their database connections."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ from assay.server.refusals import refusal_response, refuse
 from assay.server.shares import Shares
 from governance.errors import DomainError
 
-# A response up to this size is taken from Django at once, so that a client that reads slowly holds
-# neither a thread nor a connection. All of them together may take the second number.
+# A response up to this size is taken from Django at once, so that a client that reads slowly keeps
+# neither a thread nor a connection. The second number limits all such responses together.
 BUFFERED_MAX = 2 * 1024 * 1024
 BUFFERED_TOTAL_MAX = 64 * 1024 * 1024
-# The disk has room for so many of the largest uploads.
+# Number of the largest uploads that the disk has room for.
 LARGEST_UPLOADS = 4
-# Uploads that have arrived and wait for others to be stored, which takes minutes; and how long.
+# Uploads that have arrived may wait for others to be stored, which takes minutes: maximum number
+# and time.
 STORING_QUEUE, STORING_WAIT_S = 64, 600
 
 
 class Request(ASGIRequest):
-    """Django's request, whose cookies are read in linear time."""
+    """Django's request, with cookies parsed in linear time."""
 
     @cached_property
     def COOKIES(self) -> dict[str, str]:  # type: ignore[override]  # noqa: N802
@@ -47,22 +48,22 @@ class Request(ASGIRequest):
 
 
 class Handler(ASGIHandler):
-    """Django's handler, with bodies in the folder that the settings name."""
+    """Django's handler, with bodies in the folder from the settings."""
 
     request_class = Request
 
     def create_request(
         self, scope: Mapping[str, Any], body_file: IO[bytes]
     ) -> tuple[ASGIRequest, None] | tuple[None, HttpResponseBase]:
-        """The request; one that only asks for permission (`permits`) needs no CSRF token, which
-        the body may bring."""
-        made = super().create_request(scope, body_file)
-        if made[0] is not None and PERMIT in scope:
-            made[0]._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
-        return made
+        """Create the request. One that only asks for permission (`permits`) needs no CSRF token,
+        since the token may be in the body."""
+        created = super().create_request(scope, body_file)
+        if created[0] is not None and PERMIT in scope:
+            created[0]._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
+        return created
 
     async def read_body(self, receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> IO[bytes]:
-        """The body, rewound.
+        """Return the body, rewound.
 
         Raises:
             RequestAborted: the client hung up.
@@ -86,7 +87,7 @@ class Handler(ASGIHandler):
 
 
 class DjangoApplication:
-    """The ASGI application. A request waits for its turn once its body has arrived."""
+    """The ASGI application. A request waits at the gates after its body has arrived."""
 
     def __init__(self) -> None:
         self._handler = Handler()
@@ -95,21 +96,21 @@ class DjangoApplication:
             queue=settings.WEB_QUEUE,
             wait_s=settings.WEB_QUEUE_WAIT_S,
         )
-        # Half of the threads at most, since what they store takes long; and half of those for one
-        # holder.
+        # At most half of the threads store uploads, since that takes long, and at most half of
+        # these for one holder.
         self._storing = max(1, settings.WEB_THREADS // 2)
         self.storing = self._storing_gate(self._storing)
         self._storing_of: WeakValueDictionary[str, Gate] = WeakValueDictionary()
-        # Beyond it, nodes are told to come again.
+        # Beyond this limit, nodes are told to retry.
         self.downloads = Shares(settings.WEB_DOWNLOADS)
-        # Bytes of bodies that have arrived and wait on the disk.
+        # Bytes of bodies on disk that are received or waiting.
         largest = max(settings.INTAKE_MAX_BYTES, settings.DATASET_MAX_BYTES)
         self.space = Shares(LARGEST_UPLOADS * (largest + MULTIPART_OVERHEAD))
         self.buffered = 0
 
     def warm(self) -> None:
-        """Load the addresses and the page of refusals, which takes a second, before the first
-        request would have to wait for them."""
+        """Load the URLs and the refusal page, which takes a second, so that the first request does
+        not wait for them."""
         bodies.allowance_of("/")
         refusal_response("/", Overloaded())
 
@@ -129,10 +130,10 @@ class DjangoApplication:
         """Decide on the body before any of it is read.
 
         Returns:
-            The request as Django sees it; None where the view has refused the body.
+            The request for Django; None if the view has refused the body.
 
         Raises:
-            TooLarge: the body is larger than the view takes, or than an unknown sender may send.
+            TooLarge: the body is over the view's limit, or over the limit of unknown senders.
             Unavailable: the disk has no room for it.
         """
         length = bodies.declared_length(scope)
@@ -162,8 +163,8 @@ class DjangoApplication:
         return scope
 
     async def _permitted(self, exchange: Exchange, scope: Scope) -> str:
-        """Ask the view, with the head alone; return the holder of the body, or an empty text once
-        the view's refusal is under way to the client.
+        """Ask the view with the head alone; return the holder of the body, or an empty text after
+        sending the view's refusal.
         """
         permit = Permit()
         answer: list[Message] = []
@@ -184,7 +185,7 @@ class DjangoApplication:
         return permit.holder
 
     def storing_of(self, holder: str) -> Gate:
-        """Return the gate of the holder's own uploads, which lives as long as one uses it."""
+        """Return the gate of the holder's own uploads, which exists while an upload uses it."""
         gate = self._storing_of.get(holder)
         if gate is None:
             gate = self._storing_of[holder] = self._storing_gate(max(1, self._storing // 2))
@@ -212,33 +213,33 @@ class Exchange:
         self._pace = Pace(self._following)
         self._received = 0
         self._spooled = 0
-        self._held: list[Message] = []
+        self._buffer: list[Message] = []
         self._held_bytes = 0
-        self._holds = False
+        self._is_buffered = False
         self._skipped = False
         self._holder = ""
         self.limit = bodies.UNKNOWN_MAX
         self.downloads: str | None = None
         self.entered = False
-        # Those to pass before Django has the request, and those that have been passed.
+        # Gates to pass before Django receives the request, and those already passed.
         self.gates: tuple[Gate, ...] = (application.gate,)
         self._passed: list[Gate] = []
 
     def skip_body(self) -> None:
-        """Hand on an empty body in place of the one that is sent, and read none of that."""
+        """Give Django an empty body, and do not read the one that is sent."""
         self._skipped = True
         self._next = asyncio.get_running_loop().create_future()
 
     def permit(self, holder: str, limit: int) -> None:
-        """Let the body have up to `limit` bytes, which count as `holder`'s."""
+        """Permit up to `limit` bytes of body, counted for `holder`."""
         self._holder, self.limit = holder, limit
 
     async def receive(self) -> Message:
-        """The server's next message. The last of the body is handed on when it is our turn.
+        """Return the server's next message. The last part of the body waits for the gates.
 
         Raises:
             TooLarge, BodySlow: the body is larger than allowed, or takes too long.
-            Overloaded: too many wait.
+            Overloaded: too many requests wait.
             Unavailable: the disk has no room.
         """
         if self.entered:
@@ -249,7 +250,7 @@ class Exchange:
         return message
 
     async def _part(self) -> Message:
-        """The next piece of the body, counted."""
+        """Return the next part of the body, counted."""
         if self._skipped:
             return {"type": "http.request", "body": b"", "more_body": False}
         message = await self._pace()
@@ -271,7 +272,7 @@ class Exchange:
         return message
 
     async def _enter(self) -> bool:
-        """Wait for our turn; return False when the client hangs up first."""
+        """Wait at the gates; return false if the client hangs up first."""
         turn = asyncio.ensure_future(self._pass_gates())
         if self._next is None:
             self._next = asyncio.ensure_future(self._receive())
@@ -299,14 +300,14 @@ class Exchange:
             self._passed.pop().leave()
 
     async def leave(self) -> None:
-        """Leave the gates, if the exchange is within; its connections are given back before."""
+        """Leave the gates that were passed, after returning database connections."""
         if self._passed:
-            # Django gives connections back itself, unless something went wrong.
+            # Django returns connections itself, except after some errors.
             await sync_to_async(give_back)()
             self._leave_gates()
 
     async def send(self, message: Message) -> None:
-        """Hold a response of known and moderate length; pass on every other as it comes.
+        """Buffer a response of known, moderate length; send others at once.
 
         Raises:
             Overloaded: it is a download, and there are too many.
@@ -318,9 +319,9 @@ class Exchange:
                 self.downloads = holder
                 await self.leave()
             length = next((v for k, v in message["headers"] if k.lower() == b"content-length"), b"")
-            self._holds = length.isdigit() and self._may_hold(int(length))
-        if self._holds:
-            self._held.append(message)
+            self._is_buffered = length.isdigit() and self._may_hold(int(length))
+        if self._is_buffered:
+            self._buffer.append(message)
         else:
             await self._send(message)
 
@@ -333,12 +334,12 @@ class Exchange:
         return True
 
     async def flush(self) -> None:
-        """Send what is held, at the client's pace."""
-        for message in self._held:
+        """Send the buffered response, at the client's pace."""
+        for message in self._buffer:
             await self._send(message)
 
     def close(self) -> None:
-        """Give back what the exchange held of the process's bounds."""
+        """Release the exchange's shares of the process's limits."""
         self._application.buffered -= self._held_bytes
         if self._spooled:
             self._application.space.give_back(self._holder, self._spooled)

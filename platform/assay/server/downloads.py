@@ -1,4 +1,4 @@
-"""Downloads of stored files, which take minutes, apart from all other requests."""
+"""Downloads of stored files: they take minutes, so they are limited apart from other requests."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ _NAME = _HEADER.lower().encode()
 
 
 def ungated(holder: str) -> dict[str, str]:
-    """Return the header of a response that needs neither the database nor a thread of Django any
-    more: it leaves the gate, and counts with the downloads of `holder`. No client sees it.
+    """Return the header of a response that no longer needs the database or a thread of Django. The
+    response leaves the gate and counts as a download of `holder`. The header is not sent.
     """
     return {_HEADER: holder}
 
 
 def taken_out(message: Message) -> str | None:
-    """Remove the header from the start of a response; return the holder that it named, if any."""
-    found = None
-    kept = []
+    """Remove that header from the start of a response; return its holder, if any."""
+    holder = None
+    headers = []
     for name, value in message["headers"]:
         if name.lower() == _NAME:
-            found = value.decode("latin-1")
+            holder = value.decode("latin-1")
         else:
-            kept.append((name, value))
-    message["headers"] = kept
-    return found
+            headers.append((name, value))
+    message["headers"] = headers
+    return holder

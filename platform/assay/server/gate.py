@@ -1,4 +1,4 @@
-"""A bound on work that is done at once, with a bounded queue before it."""
+"""Limit on concurrent work, with a bounded queue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RETRY_AFTER_S = 5
 
 
 class Overloaded(Unavailable):
-    """More requests wait than the process can answer in time (503)."""
+    """More requests are waiting than the process can answer in time (503)."""
 
     code = "overloaded"
     title = "Too many requests at once"
@@ -24,7 +24,7 @@ class Overloaded(Unavailable):
 
 
 class Gate:
-    """Lets `size` holders in at once. At most `queue` more wait, each `wait_s` seconds at most."""
+    """Admits `size` holders at a time. At most `queue` more wait, each at most `wait_s` seconds."""
 
     def __init__(self, *, size: int, queue: int, wait_s: float) -> None:
         self._free = asyncio.Semaphore(size)
@@ -33,7 +33,7 @@ class Gate:
         self.waiting = 0
 
     async def enter(self) -> None:
-        """Return once there is room; whoever enters calls `leave`.
+        """Return once there is room; call `leave` afterward.
 
         Raises:
             Overloaded: the queue is full, or the wait was too long.

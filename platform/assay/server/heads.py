@@ -1,8 +1,8 @@
-"""Bounds on each part of a request's head, by kind. They hold before anything reads one.
+"""Limits on each part of a request's head, checked before anything parses it.
 
-Parsers of headers are not all linear: Python's for `Content-Type` takes time with the square of the
-length, and with the square of the number of parameters. Within these bounds each of them is quick,
-whatever it is given.
+Not all parsers of headers are linear: the time of Python's for `Content-Type` grows with the square
+of the length, and of the number of parameters. Within these limits every parser is fast on any
+input.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from registry.catalog.header_values import header_value
 
 
 class HeaderTooLarge(DomainError):
-    """A header is larger than any that this server needs (431)."""
+    """A header is over its limit (431)."""
 
     code = "header_too_large"
     status = 431
@@ -24,7 +24,7 @@ class HeaderTooLarge(DomainError):
 
 
 class AddressTooLong(DomainError):
-    """The path and the query are longer than any address here (414)."""
+    """The path and query are over the limit (414)."""
 
     code = "address_too_long"
     status = 414
@@ -33,8 +33,8 @@ class AddressTooLong(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Most bytes of a header, all lines of its name together; and, where it is a list or has
-    parameters, most commas and semicolons in it."""
+    """Maximum bytes of a header, with all lines of that name; and for lists and parameters the
+    maximum number of commas and semicolons."""
 
     size: int
     marks: int | None = None
@@ -42,9 +42,9 @@ class Bound:
 
 # Path and query.
 TARGET_MAX = 8 * 1024
-# A header that is not listed. Nothing here reads it.
+# Limit of a header that is not listed; Assay does not read it.
 OTHER = Bound(8 * 1024)
-# As proxies and browsers send it, with other applications' cookies of the same host.
+# Large enough for the cookies of other applications on the same host.
 COOKIE = Bound(16 * 1024)
 BOUNDS: dict[bytes, Bound] = {
     b"host": Bound(300),
@@ -88,7 +88,7 @@ _UTF_8 = frozenset({"", "utf-8", "utf8", "us-ascii"})
 
 
 def check_head(scope: Scope) -> None:
-    """Raise unless every part of the request's head is within its bound.
+    """Raise unless every part of the request's head is within its limit.
 
     Raises:
         AddressTooLong: path and query together are over 8 KiB.
@@ -101,12 +101,12 @@ def check_head(scope: Scope) -> None:
     sizes: dict[bytes, int] = {}
     for name, value in scope["headers"]:
         bound = BOUNDS.get(name, OTHER)
-        # A name that comes twice is read as one value.
+        # Lines with the same name are joined to one value.
         size = sizes[name] = sizes.get(name, 0) + len(value) + (name in sizes)
         if size > bound.size:
-            raise HeaderTooLarge(f"{_shown(name)} has more than {bound.size:,} bytes.")
+            raise HeaderTooLarge(f"{_title(name)} has more than {bound.size:,} bytes.")
         if bound.marks is not None and _marks(value) > bound.marks:
-            raise HeaderTooLarge(f"{_shown(name)} lists too much.")
+            raise HeaderTooLarge(f"{_title(name)} lists too many values.")
         if name == b"content-type" and b";" in value:
             _check_content_type(value)
 
@@ -115,17 +115,17 @@ def _marks(value: bytes) -> int:
     return value.count(b",") + value.count(b";")
 
 
-def _shown(name: bytes) -> str:
-    # Answers are remembered by their words, so no client may choose these.
+def _title(name: bytes) -> str:
+    # Refusal pages are cached by their text, so a client must not be able to choose it.
     return f"The header {name.decode().title()}" if name in BOUNDS else "A header"
 
 
 def _check_content_type(value: bytes) -> None:
-    """Raise for what Django would read in another way or at great cost: parameters in pieces or
-    with a charset of their own (RFC 2231), and codecs of Python that no body is in.
+    """Raise for types that Django would parse differently or at great cost: parameters split or
+    with their own charset (RFC 2231), and Python codecs that are not used for bodies.
     """
-    found = header_value(value.decode("latin-1"))
-    if found is None or any("*" in name for name in found.parameters):
+    content_type = header_value(value.decode("latin-1"))
+    if content_type is None or any("*" in name for name in content_type.parameters):
         raise InvalidInput("The Content-Type cannot be read.")
-    if found.parameters.get("charset", "").lower() not in _UTF_8:
-        raise WrongContentType("Bodies are read as UTF-8; this one is declared otherwise.")
+    if content_type.parameters.get("charset", "").lower() not in _UTF_8:
+        raise WrongContentType("Bodies must be UTF-8; this one declares another charset.")

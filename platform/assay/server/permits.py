@@ -1,8 +1,8 @@
-"""Permission for a body before any of it is read: its view is asked with the request's head alone.
+"""Permission for a body before it is read: the view decides by the request's head alone.
 
-`DjangoApplication` sends the head through Django, as a request without a body that carries a
-`Permit`. The base of each view then calls `allow_body` in place of the handler, so that whoever may
-not send the body has their answer before they send it: in the view's own words, and audited.
+`DjangoApplication` sends the head through Django, as a request without a body but with a `Permit`.
+The view's base class then calls `allow_body` instead of the handler. A caller who may not send the
+body is so refused before sending it, with the view's own error, and the refusal is audited.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ PERMIT = "assay.permit"
 
 @dataclass(slots=True)
 class Permit:
-    """The question, and its answer: the holder of the bytes; empty while they are not permitted."""
+    """A request for permission. `holder` of the bytes is empty until permission is granted."""
 
     holder: str = ""
 
     def grant(self, actor: Principal) -> HttpResponse:
-        """Permit the body; the response never leaves the process."""
+        """Permit the body. The returned response is not sent."""
         self.holder = holder_of(actor)
         return HttpResponse(status=204)
 
 
 def permit_of(request: HttpRequest) -> Permit | None:
-    """Return the question that a request carries, if it is one."""
+    """Return the `Permit` of a request that asks for permission; None for other requests."""
     scope = getattr(request, "scope", {})
     permit: Permit | None = scope.get(PERMIT)
     return permit
 
 
 def holder_of(actor: Principal) -> str:
-    """Return the name under which the actor's bodies count: a person with all their tokens, a
+    """Return the holder that the actor's bodies count for: a person with all their tokens, or a
     department with all its keys.
     """
     if actor.kind == PrincipalKind.KEY:

@@ -1,7 +1,7 @@
-"""HTTP on one connection, with bounds that uvicorn leaves to a proxy.
+"""HTTP on one connection, with limits that uvicorn leaves to a proxy.
 
-uvicorn's httptools protocol is fast, and believes the client: a header may be endless, may take a
-week to arrive, and an answer may wait for ever to be read. This one states a limit for each.
+uvicorn's httptools protocol is fast but trusts the client: a header may be endless or take a week
+to arrive, and an answer may wait forever to be read. This protocol has a limit for each.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from assay.gateway.http.asgi import Scope, client_address
 from assay.server.connections import CONNECTION, Waiting, protected, source_of
 from assay.server.step_writer import StepWriter
 
-# The request line and all headers together; and, later, anything between two pieces of a body.
+# The request line with all headers; later, the bytes between two parts of a body.
 HEAD_MAX_BYTES = 64 * 1024
 HEAD_MAX_FIELDS = 128
-# Bytes of a body that are dropped after its request was answered.
+# Maximum bytes of a body that are dropped after its request was answered.
 DROPPED_MAX_BYTES = 1024 * 1024
 
 _REFUSALS = {
@@ -30,9 +30,9 @@ _REFUSALS = {
 
 
 class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
-    """uvicorn's protocol with limits on headers, on time, and on the number of connections.
+    """uvicorn's protocol with limits on headers, time, and the number of connections.
 
-    Connections that wait for clients who have proved nothing are closed when there are too many.
+    If there are too many, connections that wait for clients without a verified credential close.
     """
 
     # Of the whole process.
@@ -46,13 +46,13 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._head_bytes = 0
         self._dropped_bytes = 0
         self._refused = False
-        # Bytes since the last ones that belonged to a body.
+        # Bytes since the last part of a body.
         self._overhead = 0
         self._progress = False
         self._holder = ""
-        # Between requests, or within one that has not arrived as a whole.
+        # Between requests, or while one is incomplete.
         self._expects = True
-        # A head was completed by the bytes at hand.
+        # The current bytes completed a head.
         self._begun = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -78,7 +78,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         if self.transport.is_closing():
             self._limit_writing()
             return
-        # A head or a trailer that goes on and on; a body's own length is bounded by path.
+        # Limits endless heads and trailers; the length of a body is limited by path.
         self._overhead = 0 if self._progress else self._overhead + len(data)
         if self._overhead > HEAD_MAX_BYTES:
             self.turn_away(431)
@@ -98,7 +98,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            return  # A trailer: nothing here reads any, and none may pass for a header.
+            return  # A trailer: Assay reads none, and none may be taken for a header.
         self._head_bytes += len(name) + len(value)
         super().on_header(name, value)
 
@@ -143,7 +143,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._limit_writing()
 
     def resume_writing(self) -> None:
-        # While the connection closes the rest has to leave too.
+        # While the connection closes, the limit applies to the remaining bytes too.
         if self._write_timer is not None and not self.transport.is_closing():
             self._write_timer.cancel()
             self._write_timer = None
@@ -152,7 +152,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self.waiting.remove(self)
 
     def prove(self, scope: Scope, holder: str) -> None:
-        """Note whose the request of `scope` is, unless that holder has its share of connections."""
+        """Protect the connection of a verified request, within the holder's share of places."""
         ended = scope["headers"] is not self.headers or self.transport.is_closing()
         if not ended and not self._holder and protected().take(holder):
             self._holder = holder
@@ -168,9 +168,9 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._limit_writing()
 
     def turn_away(self, status: int) -> None:
-        """Close the connection; with an answer if one is due and none is under way."""
+        """Close the connection, with an answer if one is due and none has begun."""
         if self.transport.is_closing():
-            # What was written is not taken.
+            # The client does not read the remaining bytes.
             self.transport.abort()
             return
         if self._refused:
@@ -202,17 +202,17 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self._head_timer = None
 
     def _waits(self) -> bool:
-        """Return whether the connection waits for its client, who has proved nothing."""
+        """Return true if the connection waits for a client without a verified credential."""
         blocked = self.flow.write_paused or self.transport.is_closing()
         return not self._holder and (self._expects or blocked)
 
     def _wait_anew(self) -> None:
-        """Begin to wait for the client's next step, if one is due."""
+        """Start to wait for the client's next step, if one is due."""
         if self not in self.connections or not self._waits():
             self.waiting.remove(self)
             return
         if self._in_head or self.cycle is None or self.cycle.response_complete:
-            # Whose request it will be is not known yet.
+            # The forwarded address of the next request is unknown yet.
             address = self.client[0] if self.client else ""
         else:
             address = client_address(self.scope)

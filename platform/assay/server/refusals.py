@@ -1,4 +1,4 @@
-"""Answers to requests that are refused before Django sees them, each in its surface's shape."""
+"""Answers to requests that are refused before Django, in the format of the API, SCIM or portal."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 async def refuse(scope: Scope, send: Send, error: DomainError) -> None:
-    """Send the refusal. The server drops what the client still sends of the body, a little of it;
-    a connection that was closed at once would reset under the answer.
+    """Send the refusal. The server then drops a limited part of the remaining body; closing the
+    connection at once could cause a reset that destroys the answer.
     """
     path: str = scope["path"]
     if path.startswith(INFERENCE_PATHS):
@@ -36,7 +36,7 @@ async def refuse(scope: Scope, send: Send, error: DomainError) -> None:
 
 
 def refusal_response(path: str, error: DomainError) -> HttpResponse:
-    """A problem for the API, SCIM's error for SCIM, a page for everything else."""
+    """Return a problem for the API, a SCIM error for SCIM, and a page for other paths."""
     request = HttpRequest()
     request.path = path
     if path.startswith(PATHS):
@@ -51,7 +51,7 @@ def refusal_response(path: str, error: DomainError) -> HttpResponse:
 
 
 def refusal_page(error: DomainError) -> HttpResponse:
-    """The portal's page for an error, rendered without a request: the database may be away."""
+    """Return the portal's error page, rendered without the database, which may be unavailable."""
     text = _page(error.title, error.status, error.message, error.hint)
     response = HttpResponse(text, status=error.status)
     directives = settings.CONTENT_SECURITY_POLICY["DIRECTIVES"].items()
@@ -63,6 +63,6 @@ def refusal_page(error: DomainError) -> HttpResponse:
 
 @lru_cache(maxsize=64)
 def _page(title: str, status: int, message: str, hint: str) -> str:
-    # Cached: many requests are refused when there is least time to answer them.
+    # Cached, because most refusals occur under high load.
     error = {"title": title, "status": status, "message": message, "hint": hint}
     return render_to_string("portal/errors/refused.html", {"error": error})

@@ -70,4 +70,4 @@ def test_a_screen_says_so_and_does_not_break(policy: object, person: Callable[..
     request.user, request.session = person("Lena"), SessionStore()  # type: ignore[assignment]
     answer = crossed(lambda both: Crossing.as_view(both=both)(request))
     assert answer.status_code == 409
-    assert "Something else changed it at the same time" in answer.content.decode()
+    assert "Another request changed the same data" in answer.content.decode()

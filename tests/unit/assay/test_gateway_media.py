@@ -128,7 +128,7 @@ async def test_a_file_of_another_kind_is_refused_and_nothing_stays(desk: Any) ->
         await media.store(given, Unit.AUDIO_SECONDS, 7)
     assert "WAV, FLAC, OGG or MP3" in refused.value.message
     assert refused.value.param == "b"  # type: ignore[attr-defined]
-    assert media._kept == []
+    assert media._stored == []
     await media.close()
 
 

@@ -1,4 +1,4 @@
-"""Pieces that several answers share."""
+"""Fields and serializers that several answers share."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from rest_framework import serializers
 
 
 class PersonReference(serializers.Serializer[Any]):
-    """A person, by id and name."""
+    """A person by ID and name."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()
 
 
 def slug(source: str = "department.slug", **kwargs: Any) -> serializers.CharField:
-    """The slug of a department that a row points at."""
+    """Return a field with the slug of a row's department."""
     return serializers.CharField(source=source, **kwargs)
 
 
 class Link(serializers.CharField):
-    """A path of this API, made from the row's own fields: `Link("versions/{0.id}")`."""
+    """A path of this API, built from the row's fields: `Link("versions/{0.id}")`."""
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern

@@ -10,9 +10,8 @@ from registry.releases.conditions import conditions_words
 
 
 class ConditionsAnswer(serializers.Serializer[Any]):
-    """Conditions of one approval, or of several together. Conditions that are not set are empty or
-    null; without `departments` all that the release names may use it. `words` describes them to
-    people.
+    """Conditions of one approval, or of several combined. Unset conditions are empty or null; with
+    empty `departments` all departments of the release may use it. `words` describes the conditions.
     """
 
     departments = serializers.SerializerMethodField()
@@ -42,8 +41,8 @@ class ConditionsAnswer(serializers.Serializer[Any]):
 
 
 class ValidityAnswer(serializers.Serializer[Any]):
-    """Of an approved release: it may serve from `approved_at` to `serves_until`; after
-    `expires_at`, when its approval ends, it is in its grace.
+    """Validity of an approved release: it may serve from `approved_at` to `serves_until`. After
+    `expires_at`, the end of its approval, it is in its grace.
     """
 
     approved_at = serializers.DateTimeField(allow_null=True)
@@ -55,7 +54,7 @@ class ValidityAnswer(serializers.Serializer[Any]):
 
 
 class CarriedAnswer(serializers.Serializer[Any]):
-    """The review in which an item was attested, whose release was submitted again."""
+    """The review in which an item was attested before the release was submitted again."""
 
     review = serializers.IntegerField(source="pk")
     release = serializers.SerializerMethodField()

@@ -24,8 +24,8 @@ class DepartmentAnswer(serializers.Serializer[Any]):
 
 
 class RoleAnswer(serializers.Serializer[Any]):
-    """One role held by a person; `department` is null for a platform-wide one. `source` is manual,
-    sso or scim, and `group` the one that gave it."""
+    """One role of a person; `department` is null for a platform-wide one. `source` is manual, sso
+    or scim; `group` is the group that it comes from."""
 
     id = serializers.IntegerField()
     role = serializers.CharField()
@@ -37,7 +37,7 @@ class RoleAnswer(serializers.Serializer[Any]):
 
 
 class PersonAnswer(serializers.Serializer[Any]):
-    """A person and the roles they hold."""
+    """A person and their roles."""
 
     id = serializers.IntegerField()
     email = serializers.CharField()
@@ -54,7 +54,7 @@ class PersonAnswer(serializers.Serializer[Any]):
 
 
 class OneTimeLinkAnswer(serializers.Serializer[Any]):
-    """A one-time link; shown this once."""
+    """A one-time link, which is shown only once."""
 
     purpose = serializers.CharField(help_text="`password` or `factor`.")
     link = serializers.CharField()
@@ -63,8 +63,8 @@ class OneTimeLinkAnswer(serializers.Serializer[Any]):
 
 
 class RecoveryAnswer(serializers.Serializer[Any]):
-    """A recovery of an account. `state` is pending, approved, opened, rejected or expired; from
-    `effective_at` on, its link works."""
+    """A recovery of an account. `state` is pending, approved, opened, rejected or expired; its link
+    works from `effective_at` on."""
 
     id = serializers.IntegerField()
     person = PersonReference()
@@ -85,14 +85,14 @@ class RecoveryAnswer(serializers.Serializer[Any]):
 
 
 class RecoveryRequestAnswer(serializers.Serializer[Any]):
-    """A requested recovery with its code; the code is shown this once."""
+    """A requested recovery with its code, which is shown only once."""
 
     recovery = RecoveryAnswer()
     code = serializers.CharField()
 
 
 class RecoveryLinkAnswer(serializers.Serializer[Any]):
-    """An approved recovery with its link, shown this once; null when the link was mailed."""
+    """An approved recovery with its link, which is shown only once; null if the link was mailed."""
 
     recovery = RecoveryAnswer()
     link = serializers.CharField(allow_null=True)
@@ -117,7 +117,7 @@ class RoleRequestAnswer(serializers.Serializer[Any]):
 
 
 class GroupAnswer(serializers.Serializer[Any]):
-    """A group that an identity provider keeps here."""
+    """A group that an identity provider has provisioned."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()
@@ -147,7 +147,7 @@ class HeldRoleAnswer(serializers.Serializer[Any]):
 
 
 class MeAnswer(serializers.Serializer[Any]):
-    """The caller. `scopes` is null when the credential narrows nothing."""
+    """The caller. `scopes` is null if the credential does not restrict them."""
 
     kind = serializers.CharField()
     id = serializers.CharField()
@@ -162,10 +162,10 @@ class MeAnswer(serializers.Serializer[Any]):
 
     @extend_schema_field(HeldRoleAnswer(many=True))
     def get_roles(self, principal: Any) -> list[dict[str, str | None]]:
-        held = sorted(principal.roles, key=lambda r: (r.role, r.department or "", r.specialty))
+        roles = sorted(principal.roles, key=lambda r: (r.role, r.department or "", r.specialty))
         return [
             {"role": str(r.role), "department": r.department, "specialty": r.specialty}
-            for r in held
+            for r in roles
         ]
 
     def get_scopes(self, principal: Any) -> list[str] | None:
@@ -173,14 +173,14 @@ class MeAnswer(serializers.Serializer[Any]):
 
 
 class TokenAnswer(serializers.Serializer[Any]):
-    """A personal access token; shown this once."""
+    """A personal access token, which is shown only once."""
 
     token = serializers.CharField()
     expires_at = serializers.DateTimeField()
 
 
 class PolicyAnswer(serializers.Serializer[Any]):
-    """The rules that are in force."""
+    """The policy in force."""
 
     version = serializers.IntegerField(source="number")
     digest = serializers.CharField()
@@ -191,7 +191,7 @@ class PolicyAnswer(serializers.Serializer[Any]):
 
 class UsageAnswer(serializers.Serializer[Any]):
     """One settled request or job. Times in milliseconds, money in micro-units of the currency.
-    `units` is how much was used of `unit`; of tokens the sum of both kinds.
+    `units` is the amount of `unit` that was used; for tokens, the sum of both kinds.
     """
 
     id = serializers.IntegerField()
@@ -253,7 +253,7 @@ class AuditEventAnswer(serializers.Serializer[Any]):
 
 
 class AuditEventDetail(AuditEventAnswer):
-    """One record, with the bytes that were hashed."""
+    """One record of the audit log, with the bytes that were hashed."""
 
     canonical = serializers.SerializerMethodField()
 
@@ -262,7 +262,7 @@ class AuditEventDetail(AuditEventAnswer):
 
 
 class CosignatureAnswer(serializers.Serializer[Any]):
-    """A witness's, verified: `line` goes under the note of the checkpoint."""
+    """A witness's verified cosignature; append `line` to the note of the checkpoint."""
 
     witness = serializers.CharField()
     cosigned_at = serializers.DateTimeField()
@@ -270,7 +270,8 @@ class CosignatureAnswer(serializers.Serializer[Any]):
 
 
 class CheckpointAnswer(serializers.Serializer[Any]):
-    """A signed tree head; `note` is the C2SP checkpoint. `published_at` is null until it is out."""
+    """A signed tree head; `note` is the C2SP checkpoint. `published_at` is null before it is
+    published."""
 
     tree_size = serializers.IntegerField()
     root_hash = serializers.SerializerMethodField()
@@ -284,7 +285,7 @@ class CheckpointAnswer(serializers.Serializer[Any]):
 
 
 class InclusionProofAnswer(serializers.Serializer[Any]):
-    """That an event is in the log; hashes in hexadecimal, the path of RFC 6962 section 2.1.1."""
+    """Proof that an event is in the log: the path of RFC 6962 section 2.1.1, in hexadecimal."""
 
     format = serializers.CharField()
     kind = serializers.CharField()
@@ -298,7 +299,7 @@ class InclusionProofAnswer(serializers.Serializer[Any]):
 
 
 class ConsistencyProofAnswer(serializers.Serializer[Any]):
-    """That the log only grew between two checkpoints: the path of RFC 6962 section 2.1.2."""
+    """Proof that the log only grew between two checkpoints: the path of RFC 6962 section 2.1.2."""
 
     format = serializers.CharField()
     kind = serializers.CharField()

@@ -1,4 +1,4 @@
-"""Policies, and what is asked of them."""
+"""Policies, dry runs and explanations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from governance.policy.lifecycle import content_digest
 
 
 class PolicyVersionAnswer(serializers.Serializer[Any]):
-    """A policy without what it says. `based_on` is the policy in force when it was drafted."""
+    """A policy without its content. `based_on` is the policy in force when it was drafted."""
 
     number = serializers.IntegerField()
     state = serializers.CharField()
@@ -32,8 +32,8 @@ class PolicyVersionAnswer(serializers.Serializer[Any]):
 
 
 class PolicyVersionDetail(PolicyVersionAnswer):
-    """A policy with what it says. `content_digest` changes with rules, tests and note; `authors`
-    are the ids of the people who wrote on it, none of whom decides.
+    """A policy with its content. `content_digest` changes with rules, tests and note; `authors` are
+    the IDs of the people who edited it, who cannot decide on it.
     """
 
     rules = serializers.JSONField()
@@ -46,7 +46,7 @@ class PolicyVersionDetail(PolicyVersionAnswer):
 
 
 class PolicyDocumentAnswer(serializers.Serializer[Any]):
-    """A policy as code: what is imported again is the same."""
+    """A policy as YAML, which can be imported again without changes."""
 
     yaml = serializers.CharField()
 
@@ -63,7 +63,7 @@ class CaseResultAnswer(serializers.Serializer[Any]):
 
 
 class ChangedRuleAnswer(serializers.Serializer[Any]):
-    """A rule before and after; `members` names what differs."""
+    """A rule before and after; `members` are the names of changed members."""
 
     id = serializers.CharField()
     before = serializers.JSONField()
@@ -86,7 +86,7 @@ class PolicyDifferenceAnswer(serializers.Serializer[Any]):
 
 
 class FlipAnswer(serializers.Serializer[Any]):
-    """One recorded decision that would differ; `event` is its audit event."""
+    """One recorded decision that would change; `event` is its audit event."""
 
     event = serializers.IntegerField()
     occurred_at = serializers.DateTimeField()
@@ -97,7 +97,7 @@ class FlipAnswer(serializers.Serializer[Any]):
 
 
 class FlipGroupAnswer(serializers.Serializer[Any]):
-    """Flips of one kind, with a few examples."""
+    """Changed decisions of one kind, with a few examples."""
 
     action = serializers.CharField()
     resource_type = serializers.CharField()
@@ -109,7 +109,7 @@ class FlipGroupAnswer(serializers.Serializer[Any]):
 
 
 class ReplayAnswer(serializers.Serializer[Any]):
-    """A dry run: decisions made again under the policy in force, `before`, and another, `after`."""
+    """A dry run: decisions repeated under the policy in force, `before`, and another, `after`."""
 
     before = serializers.IntegerField()
     after = serializers.IntegerField()
@@ -127,7 +127,7 @@ class ReplayAnswer(serializers.Serializer[Any]):
 
 
 class HolderAnswer(serializers.Serializer[Any]):
-    """A person or key that may, and by which rules."""
+    """A person or key with permission, and the rules that grant it."""
 
     kind = serializers.CharField(source="principal.kind")
     id = serializers.CharField(source="principal.id")
@@ -138,8 +138,8 @@ class HolderAnswer(serializers.Serializer[Any]):
 
 
 class HoldersAnswer(serializers.Serializer[Any]):
-    """Principals who can: the first 500 of each kind, by name; their number, and the number
-    checked.
+    """Principals with permission: the first 500 of each kind by name, their total number, and the
+    number checked.
     """
 
     people = HolderAnswer(many=True)
@@ -151,7 +151,7 @@ class HoldersAnswer(serializers.Serializer[Any]):
 
 
 class ConditionTraceAnswer(serializers.Serializer[Any]):
-    """One condition: what it wanted, what it found. `holds` is null when it could not be told."""
+    """One condition with its expected and actual value. `holds` is null if it is unknown."""
 
     attribute = serializers.CharField()
     operator = serializers.CharField()
@@ -174,7 +174,7 @@ class RuleTraceAnswer(serializers.Serializer[Any]):
 
 
 class ExplanationAnswer(serializers.Serializer[Any]):
-    """A decision, and every rule about the action: those that made it first."""
+    """A decision with every rule about the action, decisive rules first."""
 
     allowed = serializers.BooleanField(source="decision.allowed")
     policy = serializers.IntegerField(source="decision.policy_version")
@@ -184,13 +184,13 @@ class ExplanationAnswer(serializers.Serializer[Any]):
     rules = RuleTraceAnswer(many=True)
 
     def get_asked(self, explanation: Any) -> dict[str, Any]:
-        asked = explanation.asked
-        return inputs(asked.actor, asked.action, asked.resource, asked.context)
+        query = explanation.asked
+        return inputs(query.actor, query.action, query.resource, query.context)
 
 
 class EventExplanationAnswer(serializers.Serializer[Any]):
-    """A recorded decision, and how it comes about under the policy of then and of now. `then` is
-    null when that is the one in force.
+    """A recorded decision, explained under the policy of that time and the current one. `then` is
+    null if both are the same.
     """
 
     event = serializers.IntegerField(source="event.pk")

@@ -1,4 +1,4 @@
-"""Limits, prices, alerts and sums of use."""
+"""Limits, prices, alerts and usage sums."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from assay.api.representations.common import slug
 
 
 class QuotaAnswer(serializers.Serializer[Any]):
-    """One limit, and how far it is used now. Money is in micro-units of the currency. `department`,
-    `key` and `deployment` are null for a limit on the organization. `reserved` is held by what is
-    under way; `stops_today` counts what had no room, `shadow`: without being stopped. What is used
-    is null while the store of the counters does not answer.
+    """One limit and its current use. Money is in micro-units of the currency. `department`, `key`
+    and `deployment` are null for a limit on the organization. `reserved` is for running requests.
+    `stops_today` counts requests over the limit; with `shadow` they were not stopped. Figures of
+    use are null while the store of the counters does not answer.
     """
 
     id = serializers.IntegerField(source="row.pk")
@@ -39,8 +39,8 @@ class QuotaAnswer(serializers.Serializer[Any]):
 
 
 class EffectiveAnswer(serializers.Serializer[Any]):
-    """Every limit that binds a request, the widest subject first. All of them must have room; of
-    several without, the one that takes longest to have room again is named in the refusal.
+    """Every limit that applies to a request, widest subject first. All must have room. If several
+    have none, the refusal names the one with the longest wait.
     """
 
     limits = QuotaAnswer(many=True)
@@ -48,7 +48,7 @@ class EffectiveAnswer(serializers.Serializer[Any]):
 
 
 class AlertAnswer(serializers.Serializer[Any]):
-    """The highest threshold that a budget has reached in its present window, in per cent."""
+    """The highest threshold that a budget has reached in its current window, in percent."""
 
     id = serializers.IntegerField()
     quota = serializers.IntegerField(source="limit_id")
@@ -61,8 +61,8 @@ class AlertAnswer(serializers.Serializer[Any]):
 
 class PriceAnswer(serializers.Serializer[Any]):
     """Micro-units of the currency per million prompt and completion tokens, and per second of
-    device time; `units`, by its name, per unit of use other than tokens. The one whose deployment
-    is null is for every other deployment, and for jobs.
+    device time; `units` has prices by unit other than tokens. The price with `deployment` null
+    applies to all other deployments, and to jobs.
     """
 
     deployment = serializers.SerializerMethodField()
@@ -81,7 +81,7 @@ class PriceAnswer(serializers.Serializer[Any]):
 
 
 class DriftAnswer(serializers.Serializer[Any]):
-    """A counter that is not the sum of the ledger's records."""
+    """A counter that differs from the sum of the ledger's records."""
 
     window = serializers.CharField()
     subject = serializers.CharField()
@@ -91,8 +91,8 @@ class DriftAnswer(serializers.Serializer[Any]):
 
 
 class ReconciliationAnswer(serializers.Serializer[Any]):
-    """Counters of this day and month against the ledger. `was_ready` is false when the store had
-    lost them all; at most 200 differences are listed.
+    """Comparison of this day's and month's counters with the ledger. `was_ready` is false if the
+    store had lost all counters; at most 200 differences are listed.
     """
 
     checked = serializers.IntegerField()
@@ -103,9 +103,8 @@ class ReconciliationAnswer(serializers.Serializer[Any]):
 
 
 class UsageDayAnswer(serializers.Serializer[Any]):
-    """Sums of one day in UTC, per group if grouping was requested; the group `null` sums all the
-    smaller ones. `units` are sums of use by unit; different units are never added. Units without
-    use are omitted.
+    """Sums of one day in UTC, per group if requested; the group `null` is the sum of all smaller
+    ones. `units` are sums by unit; different units are never added. Units without use are omitted.
     """
 
     day = serializers.DateField()

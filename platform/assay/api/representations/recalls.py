@@ -11,7 +11,7 @@ from assay.api.representations.registry import VersionReference
 
 
 class ReachedVersionAnswer(VersionReference):
-    """One version that a recall reaches."""
+    """One version that a recall affects."""
 
     kind = serializers.CharField()
     state = serializers.CharField()
@@ -19,7 +19,7 @@ class ReachedVersionAnswer(VersionReference):
 
 
 class ReachedReleaseAnswer(serializers.Serializer[Any]):
-    """One release that a recall reaches; those that are over already stay as they are."""
+    """One release that a recall affects; releases that have already ended do not change."""
 
     id = serializers.IntegerField()
     state = serializers.CharField()
@@ -52,8 +52,8 @@ class TrafficAnswer(serializers.Serializer[Any]):
 
 
 class RecallRadiusAnswer(serializers.Serializer[Any]):
-    """Everything that a recall would reach. `digest` confirms exactly this list; the totals count
-    what the lists leave out: beyond 200, or not the caller's to see."""
+    """Everything that a recall would affect. `digest` confirms exactly this list. The totals
+    include entries that the lists omit: beyond 200, or hidden from the caller."""
 
     digest = serializers.CharField(source="below.digest")
     version = VersionReference(source="below.version")

@@ -21,8 +21,8 @@ class MetricAnswer(serializers.Serializer[Any]):
 
 
 class RecipeAnswer(serializers.Serializer[Any]):
-    """One way to train a task; `makes` is the kind of version, `row_kind` names the rows that it
-    learns from. The schema is JSON Schema."""
+    """One method to train a task; `makes` is the kind of the resulting version, `row_kind` the kind
+    of training rows. The schema is JSON Schema."""
 
     method = serializers.CharField()
     title = serializers.CharField()
@@ -35,7 +35,7 @@ class RecipeAnswer(serializers.Serializer[Any]):
 
 
 class RowKindAnswer(serializers.Serializer[Any]):
-    """A kind of dataset rows; the task's own has an empty name."""
+    """A kind of dataset rows; the task's default kind has an empty name."""
 
     name = serializers.CharField()
     title = serializers.CharField()
@@ -46,8 +46,8 @@ class RowKindAnswer(serializers.Serializer[Any]):
 
 
 class TaskAnswer(serializers.Serializer[Any]):
-    """One task of the catalog; schemas are JSON Schema. An `unavailable` task has only its name
-    and the reason: its package cannot be loaded."""
+    """One task of the catalog; schemas are JSON Schema. An `unavailable` task, whose package cannot
+    be loaded, has only its name and the reason."""
 
     name = serializers.CharField()
     package = serializers.SerializerMethodField()
@@ -90,7 +90,7 @@ class ModelAnswer(serializers.Serializer[Any]):
 
 
 class VersionReference(serializers.Serializer[Any]):
-    """A version, by id and name."""
+    """A version by ID and name."""
 
     id = serializers.IntegerField()
     name = serializers.CharField(source="__str__")
@@ -98,7 +98,7 @@ class VersionReference(serializers.Serializer[Any]):
 
 
 class DatasetVersionReference(serializers.Serializer[Any]):
-    """A dataset version, by id and name."""
+    """A dataset version by ID and name."""
 
     id = serializers.IntegerField()
     name = serializers.CharField(source="__str__")
@@ -130,7 +130,7 @@ class VersionAnswer(serializers.Serializer[Any]):
 
 
 class GateAnswer(serializers.Serializer[Any]):
-    """A threshold that was set beforehand."""
+    """A gate: a threshold that was set before the evaluation."""
 
     id = serializers.IntegerField()
     model = serializers.CharField(source="model.name")
@@ -155,7 +155,7 @@ class GateResultAnswer(serializers.Serializer[Any]):
 
 
 class EvaluationSummary(serializers.Serializer[Any]):
-    """One version measured on one dataset version, without details."""
+    """An evaluation of one version on one dataset version, without details."""
 
     id = serializers.IntegerField()
     version = VersionReference()
@@ -165,11 +165,11 @@ class EvaluationSummary(serializers.Serializer[Any]):
     baseline_name = serializers.CharField()
     sample_size = serializers.IntegerField()
     on_training_data = serializers.BooleanField(
-        help_text="The version, or what it stands on, was trained on these data: the result says "
-        "nothing about new data."
+        help_text="The version or its base was trained on this data, so the result says nothing "
+        "about new data."
     )
     rows_cut = serializers.IntegerField(
-        help_text="Rows that were longer than the model reads; a part of each was measured."
+        help_text="Rows that were too long for the model; only a part of each was measured."
     )
     digest = serializers.CharField()
     gates = GateResultAnswer(many=True, source="gate_results")
@@ -181,8 +181,8 @@ class EvaluationSummary(serializers.Serializer[Any]):
 
 
 class EvaluationAnswer(EvaluationSummary):
-    """With what is drawn: confusion matrix, per-class scores, sample outputs; with 95 % intervals
-    of metrics and baseline, {low, high, n, method} by name, and one metric by part of the data."""
+    """An evaluation with details: confusion matrix, per-class scores and sample outputs; 95%
+    intervals of metrics and baseline, {low, high, n, method} by name; one metric by slice."""
 
     details = serializers.JSONField()
     intervals = serializers.JSONField()
@@ -190,7 +190,7 @@ class EvaluationAnswer(EvaluationSummary):
 
 
 class NodeAnswer(serializers.Serializer[Any]):
-    """One thing in a lineage."""
+    """One node in a lineage."""
 
     id = serializers.CharField()
     type = serializers.CharField()
@@ -207,7 +207,7 @@ class LineageAnswer(serializers.Serializer[Any]):
 
 
 class VersionDetail(VersionAnswer):
-    """One immutable version, whole. Made of {version, evaluations, gates, lineage}."""
+    """One immutable version with all details, from {version, evaluations, gates, lineage}."""
 
     manifest = serializers.JSONField()
     card = serializers.CharField()
@@ -224,7 +224,7 @@ class VersionDetail(VersionAnswer):
 
 
 class IntakeAnswer(serializers.Serializer[Any]):
-    """One delivery of files, and what the checks found."""
+    """One delivery of files with the findings of the checks."""
 
     id = serializers.IntegerField()
     model = serializers.CharField(source="model.name")
@@ -250,7 +250,7 @@ class IntakeAnswer(serializers.Serializer[Any]):
 
 
 class DatasetAnswer(serializers.Serializer[Any]):
-    """A named line of dataset versions."""
+    """A dataset: a name for a series of versions."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()
@@ -266,8 +266,8 @@ class DatasetAnswer(serializers.Serializer[Any]):
 
 
 class DatasetVersionAnswer(serializers.Serializer[Any]):
-    """One immutable dataset version and what its profile found. One made of feedback has the number
-    of its pieces, and the version whose rows come first as `base`, if any."""
+    """One immutable dataset version with its profile. A version built from feedback has the number
+    of feedback entries, and as `base` the version whose rows come first, if any."""
 
     id = serializers.IntegerField()
     name = serializers.CharField(source="__str__")

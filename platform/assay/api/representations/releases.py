@@ -35,10 +35,10 @@ class ReleaseAnswer(ValidityAnswer):
     submitted_by = PersonReference()
     created_at = serializers.DateTimeField()
     renews = serializers.IntegerField(
-        source="renews_id", allow_null=True, help_text="The release it was submitted again from."
+        source="renews_id", allow_null=True, help_text="The release that this one renews."
     )
     voided_because = serializers.CharField(
-        help_text="What changed of what the dossier covers; empty unless the state is `voided`."
+        help_text="The change in the content of the dossier; empty unless the state is `voided`."
     )
     url = Link("releases/{0.id}")
     dossier_url = Link("releases/{0.id}/dossier")
@@ -48,7 +48,7 @@ class ReleaseAnswer(ValidityAnswer):
 
 
 class ReleaseDraftAnswer(serializers.Serializer[Any]):
-    """A request for a release that is not submitted. It is not reviewed, and permits nothing."""
+    """A request for a release that is not submitted yet. It is not reviewed and permits nothing."""
 
     id = serializers.IntegerField()
     version = VersionReference()
@@ -57,10 +57,10 @@ class ReleaseDraftAnswer(serializers.Serializer[Any]):
     )
     model = serializers.CharField(source="version.model.name")
     department = slug()
-    content = serializers.JSONField(help_text="Parts of the request, as they are submitted.")
+    content = serializers.JSONField(help_text="The request's fields, in the form for submission.")
     revision = serializers.IntegerField()
     job = serializers.UUIDField(
-        source="job_id", allow_null=True, help_text="The last job of the chain that made it."
+        source="job_id", allow_null=True, help_text="The last job of the chain that created it."
     )
     created_by = PersonReference()
     created_at = serializers.DateTimeField()
@@ -69,7 +69,7 @@ class ReleaseDraftAnswer(serializers.Serializer[Any]):
 
 
 class DecisionAnswer(serializers.Serializer[Any]):
-    """One person's word on one digest."""
+    """A person's decision or comment on one digest."""
 
     id = serializers.IntegerField()
     verdict = serializers.CharField()
@@ -83,7 +83,7 @@ class DecisionAnswer(serializers.Serializer[Any]):
         allow_null=True, help_text="The absent reviewer whose deputy the person voted as."
     )
     proof_method = serializers.CharField(
-        help_text="The second factor by which a vote's person proved who they are: `webauthn`, "
+        help_text="The second factor by which the voter verified their identity: `webauthn`, "
         "`totp` or `recovery_codes`; `local` in the demonstration; empty for a comment."
     )
     proved_at = serializers.DateTimeField(allow_null=True)
@@ -91,8 +91,8 @@ class DecisionAnswer(serializers.Serializer[Any]):
 
 
 class WaiverAnswer(serializers.Serializer[Any]):
-    """One checklist item excused for a time. `excused` is what its check had found when the waiver
-    was requested. It counts only while `state` is `granted` and before `expires_at`."""
+    """A temporary waiver of one checklist item. `excused` is the finding of its check when the
+    waiver was requested. It counts only while `state` is `granted` and before `expires_at`."""
 
     id = serializers.IntegerField()
     state = serializers.CharField()
@@ -112,8 +112,8 @@ class WaiverAnswer(serializers.Serializer[Any]):
 
 
 class ChecklistItemAnswer(serializers.Serializer[Any]):
-    """One thing that must hold before approval. `digest` is the dossier's that it was checked or
-    attested on."""
+    """One requirement for approval. `digest` is that of the dossier on which it was checked or
+    attested."""
 
     code = serializers.CharField()
     title = serializers.CharField()
@@ -142,12 +142,12 @@ class StandingAnswer(serializers.Serializer[Any]):
         child=serializers.CharField(), help_text="Codes of the checklist items not yet met."
     )
     unresolved = serializers.ListField(
-        child=serializers.IntegerField(), help_text="Ids of the open threads that block."
+        child=serializers.IntegerField(), help_text="IDs of open threads that block the approval."
     )
 
 
 class ReviewPolicyReference(serializers.Serializer[Any]):
-    """The version of a review policy that a review is held under."""
+    """The version of the review policy that applies to a review."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()
@@ -178,8 +178,8 @@ class ReviewAnswer(serializers.Serializer[Any]):
 
 
 class ReviewDetail(ReviewAnswer):
-    """A review as the caller sees it. `why_not` gives, per verdict, what keeps the caller from it;
-    an empty sentence means that nothing does."""
+    """A review for the caller. `why_not` has, per verdict, the reason why the caller cannot give
+    it; it is empty if they can."""
 
     standing = StandingAnswer()
     checklist = ChecklistItemAnswer(many=True)
@@ -188,7 +188,7 @@ class ReviewDetail(ReviewAnswer):
 
 
 class PackageAnswer(serializers.Serializer[Any]):
-    """A package that provides the task, or that it requires. `digest` covers its files."""
+    """A package that provides the task, or that such a package needs. `digest` covers its files."""
 
     name = serializers.CharField()
     version = serializers.CharField()
@@ -197,8 +197,8 @@ class PackageAnswer(serializers.Serializer[Any]):
 
 
 class TaskCodeAnswer(serializers.Serializer[Any]):
-    """The code of the task that the dossier names; no packages for Assay's own tasks. `difference`
-    says how the code of this process differs; the release does not serve then."""
+    """The code of the task in the dossier; Assay's own tasks have no packages. `difference`
+    describes how the code of this process differs; the release then does not serve."""
 
     digest = serializers.CharField()
     packages = PackageAnswer(many=True)
@@ -206,10 +206,10 @@ class TaskCodeAnswer(serializers.Serializer[Any]):
 
 
 class UpgradeAnswer(serializers.Serializer[Any]):
-    """Result after a worker with other software than that of the evaluation answered the
-    requests of the dossier. `outcome` is `passed`, `differs`, or without answers to compare with
-    `first` or `unverified`; `standing` is `accepted` or `refused`, by the review policy. `used`: a
-    worker has this software now."""
+    """Comparison of the dossier's answers with those of a worker that has different software.
+    `outcome` is `passed` or `differs`, or `first` or `unverified` if there are no answers to
+    compare with; `standing` is `accepted` or `refused`, by the review policy. `used`: a worker has
+    this software now."""
 
     outcome = serializers.CharField(source="check.outcome")
     standing = serializers.CharField()
@@ -225,15 +225,15 @@ class UpgradeAnswer(serializers.Serializer[Any]):
 
 
 class ReleaseDetail(ReleaseAnswer):
-    """A release with its risk answers, what was said for its dossier, the code of its task, what
-    was found after upgrades, and its review; `review` is null before one is open."""
+    """A release with its risk answers, the fields of its dossier, the code of its task, results
+    after upgrades, and its review; `review` is null before it is opened."""
 
     risk_answers = serializers.JSONField()
     dossier_fields = serializers.JSONField()
     renewals = serializers.ListField(
         source="renewed_as",
         child=serializers.IntegerField(),
-        help_text="Releases that it was submitted again as.",
+        help_text="Releases that renew this one.",
     )
     code = TaskCodeAnswer()
     upgrades = UpgradeAnswer(many=True)

@@ -13,7 +13,7 @@ from workers.jobs.line import job_waits
 
 
 class JobAnswer(serializers.Serializer[Any]):
-    """Durable work. `version` and `evaluation` are the ids of what a finished job made."""
+    """A job. `version` and `evaluation` are the IDs of objects that a finished job created."""
 
     id = serializers.UUIDField()
     kind = serializers.CharField()
@@ -28,15 +28,15 @@ class JobAnswer(serializers.Serializer[Any]):
     worker = serializers.CharField()
     cancel_requested = serializers.BooleanField()
     stop_request = serializers.CharField(
-        help_text="pause or preempt while its run writes a checkpoint to stop; else empty"
+        help_text="pause or preempt while its run writes a checkpoint before stopping; else empty"
     )
     stop_reason = serializers.CharField(
-        help_text="Why it was told to stop, until its next attempt begins."
+        help_text="The reason for stopping it, until its next attempt begins."
     )
     version = serializers.SerializerMethodField()
     evaluation = serializers.SerializerMethodField()
     warnings = serializers.SerializerMethodField(
-        help_text="What is questionable about the request, such as training data as test data."
+        help_text="Problems of the request, such as test data that was used for training."
     )
     created_by = PersonReference()
     created_at = serializers.DateTimeField()
@@ -50,15 +50,15 @@ class JobAnswer(serializers.Serializer[Any]):
         return list(job.spec.get("warnings", []))
 
     def get_version(self, job: Any) -> int | None:
-        return _made(job, "version")
+        return _result_id(job, "version")
 
     def get_evaluation(self, job: Any) -> int | None:
-        return _made(job, "evaluation")
+        return _result_id(job, "evaluation")
 
 
 class ChainLinkAnswer(serializers.Serializer[Any]):
-    """An evaluation that follows a fine-tune. `job` is set once it has started; `reason` says why a
-    stopped one never starts."""
+    """An evaluation that follows a fine-tune. `job` is set once it has started; `reason` explains
+    why a stopped one will not start."""
 
     position = serializers.IntegerField()
     dataset_version = serializers.IntegerField(source="dataset_version_id")
@@ -69,8 +69,8 @@ class ChainLinkAnswer(serializers.Serializer[Any]):
 
 
 class ChainDraftAnswer(serializers.Serializer[Any]):
-    """The release draft at the end of a chain. `draft` is set once it is made; the draft is gone
-    once it is submitted or deleted."""
+    """The release draft at the end of a chain. `draft` is set once it is created, and null again
+    after the draft was submitted or deleted."""
 
     state = serializers.CharField(help_text="waiting, made or stopped")
     reason = serializers.CharField()
@@ -79,7 +79,7 @@ class ChainDraftAnswer(serializers.Serializer[Any]):
 
 
 class JobDetailAnswer(JobAnswer):
-    """One job, why it waits, and what follows it."""
+    """One job with the reason why it waits and its follow-up steps."""
 
     waits = serializers.SerializerMethodField(help_text="Empty unless the job is queued.")
     then = ChainLinkAnswer(source="chain", many=True)
@@ -89,10 +89,10 @@ class JobDetailAnswer(JobAnswer):
         return job_waits(job)
 
 
-def _made(job: Any, name: str) -> int | None:
+def _result_id(job: Any, name: str) -> int | None:
     result = job.result if isinstance(job.result, dict) else {}
-    made = result.get(name)
-    return made if isinstance(made, int) else None
+    pk = result.get(name)
+    return pk if isinstance(pk, int) else None
 
 
 class JobEventAnswer(serializers.Serializer[Any]):
@@ -107,10 +107,10 @@ class JobEventAnswer(serializers.Serializer[Any]):
 
 
 class JobEventsAnswer(serializers.Serializer[Any]):
-    """A job's events in order; ask again with `after` set to `last`."""
+    """A job's events in order; to continue, set `after` to `last`."""
 
     results = JobEventAnswer(many=True)
-    last = serializers.IntegerField(help_text="The id of the last event here, or `after`.")
+    last = serializers.IntegerField(help_text="The ID of the last event here, or `after`.")
     state = serializers.CharField(help_text="The job's state when this was read.")
 
 
@@ -123,7 +123,7 @@ class AttemptLogAnswer(serializers.Serializer[Any]):
 
 
 class ScheduleAnswer(serializers.Serializer[Any]):
-    """A request for a job that is repeated. `reason` says why the platform suspended it."""
+    """A recurring job. `reason` explains why the platform suspended it."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()
@@ -134,7 +134,7 @@ class ScheduleAnswer(serializers.Serializer[Any]):
     cron = serializers.CharField()
     time_zone = serializers.CharField()
     run_unchanged = serializers.BooleanField(
-        help_text="It runs even when the newest versions are those of the last job."
+        help_text="Run even if the newest versions are those of the last job."
     )
     state = serializers.CharField(help_text="active, paused or suspended")
     reason = serializers.CharField()
@@ -142,7 +142,7 @@ class ScheduleAnswer(serializers.Serializer[Any]):
         child=serializers.DateTimeField(), help_text="The next three times, in UTC."
     )
     last_job = serializers.UUIDField(source="last_job_id", allow_null=True)
-    owner = PersonReference(help_text="The person its jobs are requested as.")
+    owner = PersonReference(help_text="The person who requests its jobs.")
     created_at = serializers.DateTimeField()
     url = Link("schedules/{0.id}")
     runs_url = Link("schedules/{0.id}/runs")
@@ -161,13 +161,13 @@ class ScheduleRunAnswer(serializers.Serializer[Any]):
     data = serializers.CharField()  # type: ignore[assignment]  # DRF takes it out of the class
     job = serializers.UUIDField(source="job_id", allow_null=True)
     requested_by = PersonReference(
-        allow_null=True, help_text="The person who ran it at another time."
+        allow_null=True, help_text="The person who started it outside of the schedule."
     )
 
 
 class ReplicaAnswer(serializers.Serializer[Any]):
-    """One worker's copy; `loaded_digest` is what was hashed while it loaded. A `failed` one is
-    tried again at `retry_at`."""
+    """One worker's replica; `loaded_digest` was computed while it loaded. A `failed` replica is
+    retried at `retry_at`."""
 
     worker = serializers.CharField()
     state = serializers.CharField()
@@ -181,7 +181,7 @@ class ReplicaAnswer(serializers.Serializer[Any]):
 
 
 class PlacementAnswer(serializers.Serializer[Any]):
-    """One worker that the deployment is assigned to, and why it was chosen."""
+    """One worker that the deployment is assigned to, and the reason for its choice."""
 
     worker = serializers.CharField()
     since = serializers.DateTimeField()
@@ -189,7 +189,7 @@ class PlacementAnswer(serializers.Serializer[Any]):
 
 
 class DeploymentAnswer(serializers.Serializer[Any]):
-    """An approved release under the name that applications call it by."""
+    """A deployment: an approved release under the name that applications use."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()
@@ -203,7 +203,7 @@ class DeploymentAnswer(serializers.Serializer[Any]):
     replicas = ReplicaAnswer(many=True)
     replicas_min = serializers.IntegerField()
     replicas_max = serializers.IntegerField()
-    replicas_wanted = serializers.IntegerField(help_text="Between both, by the load.")
+    replicas_wanted = serializers.IntegerField(help_text="Target by load, between min and max.")
     labels = serializers.ListField(child=serializers.CharField(), source="required_labels")
     device = serializers.CharField(source="required_device")
     placements = PlacementAnswer(many=True)
@@ -214,8 +214,8 @@ class DeploymentAnswer(serializers.Serializer[Any]):
 
 
 class RollbackChoiceAnswer(serializers.Serializer[Any]):
-    """A release that served under the name before. `obstacle` says why it may not serve again; an
-    empty sentence means that it may."""
+    """A release that served under the name before. `obstacle` is the reason why it may not serve
+    again; it is empty if it may."""
 
     release = serializers.IntegerField(source="release.pk")
     version = VersionReference(source="release.version")

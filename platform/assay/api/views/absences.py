@@ -16,8 +16,8 @@ from governance.reviews.absences.services import absence_end, absence_set
 
 
 class AbsenceAnswer(serializers.Serializer[Any]):
-    """`deputy` may review for `specialty` in the place of `person` from `starts_at` to `ends_at`,
-    or to `ended_at` when it was ended early."""
+    """An absence. `deputy` may review for `specialty` in place of `person` from `starts_at` to
+    `ends_at`, or to `ended_at` if it was ended early."""
 
     id = serializers.IntegerField()
     person = serializers.IntegerField(source="person_id")

@@ -65,8 +65,8 @@ class AuditEventsView(Endpoint):
         answer=AuditEventAnswer,
         paged=True,
         description=(
-            "A page looks at a bounded number of events. When the conditions hold on few of them "
-            "it may hold fewer than requested, even none, while `next` is not null: follow it."
+            "A page searches a bounded number of events. If few of them match, it may have fewer "
+            "than requested, or none, although `next` is not null; then follow `next`."
         ),
     )
     def get(self, request: Request) -> Response:
@@ -95,7 +95,7 @@ def proof(actor: Principal, event_id: int) -> dict[str, Any]:
 
 
 class ConsistencyQuery(Filter):
-    """Sizes of two checkpoints; `new` is the latest if left out."""
+    """Sizes of two checkpoints; `new` is the latest if omitted."""
 
     old: TreeSize
     new: TreeSize | None = None
@@ -116,7 +116,7 @@ def checkpoints(actor: Principal) -> QuerySet[AuditCheckpoint]:
 
 
 class AuditExportView(Endpoint):
-    """The whole log, to be verified anywhere."""
+    """The whole log, for verification outside of Assay."""
 
     renderer_classes = (PlainText, *Endpoint.renderer_classes)
 
@@ -156,8 +156,8 @@ class AuditCheckpointView(Endpoint):
 
 class AuditStreamAnswer(serializers.Serializer[Any]):
     """One stream. `state` is waiting (it has not begun), streaming, behind or failing;
-    `next_sequence` is null until it has begun. Every event before that one was accepted, `reduced`
-    of them as number and hash alone. `lag_s` is the age of the oldest one that was not."""
+    `next_sequence` is null until it has begun. All earlier events were accepted, `reduced` of them
+    as number and hash only. `lag_s` is the age of the oldest event that was not accepted."""
 
     name = serializers.CharField()
     address = serializers.CharField()
@@ -176,7 +176,7 @@ class AuditStreamAnswer(serializers.Serializer[Any]):
 
 @routes.get(
     "audit/streams",
-    "Streams of the log to a SIEM, and how far each is",
+    "List streams of the log to a SIEM, with their progress",
     answer=AuditStreamAnswer,
     many=True,
 )
@@ -185,16 +185,16 @@ def streams(actor: Principal) -> list[StreamState]:
 
 
 def size_of(request: Request) -> int:
-    """Number of events on a page.
+    """Return the number of events on a page.
 
     Raises:
-        InvalidInput: not a whole number from 1 to 100.
+        InvalidInput: it is not an integer from 1 to 100.
     """
     return CursorPagination().get_page_size(request)
 
 
 def place_of(request: Request) -> dict[str, int]:
-    """Return the start of the page, as arguments of `audit_event_page`; empty for the newest.
+    """Return the start of the page as arguments of `audit_event_page`; empty for the newest.
 
     Raises:
         InvalidInput: the cursor is not one of this list.

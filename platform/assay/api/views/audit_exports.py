@@ -1,4 +1,4 @@
-"""Exports of selected audit events, made in the background: the caller's own."""
+"""The caller's own exports of selected audit events, created in the background."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from governance.schemas import Schema
 
 class AuditExportAnswer(serializers.Serializer[Any]):
     """An export of selected events. `percent` and `rows` grow while it runs; `sha256` and `size`
-    are of the file, which is there while it is done and until `expires_at`."""
+    describe the file, which exists once the export is done and until `expires_at`."""
 
     id = serializers.IntegerField()
     format = serializers.CharField()
@@ -66,7 +66,7 @@ def create(actor: Principal, body: NewAuditExport) -> AuditExport:
 
 @routes.get(
     "audit/exports/<id:export_id>",
-    "One export of yours and its progress",
+    "Get one of your exports and its progress",
     name="audit_export_state_get",
 )
 def show(actor: Principal, export_id: int) -> AuditExport:

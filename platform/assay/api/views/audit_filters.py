@@ -1,4 +1,4 @@
-"""Filters of audit events that are kept under a name."""
+"""Saved filters of audit events."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class AuditFilterAnswer(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
     changed_at = serializers.DateTimeField()
 
-    def get_mine(self, kept: Any) -> bool:
+    def get_mine(self, saved: Any) -> bool:
         principal = self.context["request"].user.principal
-        return bool(kept.person_id == principal.person_id)
+        return bool(saved.person_id == principal.person_id)
 
 
 routes = Routes("Audit", AuditFilterAnswer)

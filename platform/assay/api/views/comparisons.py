@@ -1,4 +1,4 @@
-"""Compare a release with what serves under its name, and one version with another."""
+"""Comparison of a release with the live one under its name, and of two versions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from workers.deployments.comparison import LiveComparison, release_compare_live
 
 
 class IntervalAnswer(serializers.Serializer[Any]):
-    """95 % confidence interval of the true value, from `n` rows."""
+    """95% confidence interval of the true value, from `n` rows."""
 
     low = serializers.FloatField()
     high = serializers.FloatField()
@@ -31,10 +31,10 @@ class IntervalAnswer(serializers.Serializer[Any]):
 
 
 class ChangeAnswer(serializers.Serializer[Any]):
-    """`size` is new minus old, within `low` to `high` with 95 % confidence. `verdict` is `better`,
-    `worse`, `within_noise` (the interval holds 0), `unsure` (one of the two has no interval, or it
-    is not known which way is better) or `alone` (there is nothing to compare with). `paired`: the
-    interval is from both answers to each row."""
+    """A difference. `size` is new minus old, with the 95% confidence interval `low` to `high`.
+    `verdict` is `better`, `worse`, `within_noise` (the interval contains 0), `unsure` (one value
+    has no interval, or the better direction is unknown) or `alone` (there is nothing to compare
+    with). `paired`: the interval is computed from both answers to each row."""
 
     old = serializers.FloatField(allow_null=True)
     old_interval = IntervalAnswer(allow_null=True)
@@ -46,7 +46,8 @@ class ChangeAnswer(serializers.Serializer[Any]):
 
 
 class GateCheckAnswer(serializers.Serializer[Any]):
-    """A gate as it stood. `clear` is whether the whole interval lies on the value's side of it."""
+    """A gate at the time of the evaluation. `clear`: the whole interval is on the same side of the
+    threshold as the value."""
 
     comparator = serializers.CharField()
     threshold = serializers.FloatField()
@@ -69,7 +70,7 @@ class MetricChangeAnswer(serializers.Serializer[Any]):
 
 
 class SliceChangeAnswer(serializers.Serializer[Any]):
-    """One metric on one part of the data."""
+    """One metric on one slice of the data."""
 
     by = serializers.CharField()
     name = serializers.CharField()
@@ -91,8 +92,8 @@ class BaselineAnswer(serializers.Serializer[Any]):
 
 
 class SamplePartAnswer(serializers.Serializer[Any]):
-    """Text, a thumbnail as a PNG in a data URL where there is a picture, and the SHA-256 of a
-    recording, which the review page plays. Each is empty where there is none."""
+    """A text, the thumbnail of an image as a PNG in a data URL, and the SHA-256 of a recording,
+    which the review page plays. Each is empty if there is none."""
 
     text = serializers.CharField()
     image = serializers.CharField()
@@ -100,7 +101,7 @@ class SamplePartAnswer(serializers.Serializer[Any]):
 
 
 class SamplePairAnswer(serializers.Serializer[Any]):
-    """One prompt and both answers; `old` is null where the other was not asked it."""
+    """One prompt and both answers; `old` is null if the other version has no answer to it."""
 
     asked = SamplePartAnswer()
     expected = SamplePartAnswer(allow_null=True)
@@ -109,10 +110,10 @@ class SamplePairAnswer(serializers.Serializer[Any]):
 
 
 class ComparedEvaluationAnswer(serializers.Serializer[Any]):
-    """One evaluation compared with the live version's on the same data (`against` is `live`), else
-    with its own baseline (`baseline`), else alone (`nothing`). `missing` says how to fix that.
-    `on_training_data` and `live_on_training_data`: a result on data that this version was trained
-    on says nothing about new data."""
+    """One evaluation, compared with the live version's on the same data (`against` is `live`), or
+    else with its own baseline (`baseline`), or not at all (`nothing`). `missing` explains how to
+    fix that. `on_training_data` and `live_on_training_data`: the version was trained on this data,
+    so the result says nothing about new data."""
 
     evaluation = serializers.IntegerField(source="evaluation.pk")
     digest = serializers.CharField(source="evaluation.digest")
@@ -135,7 +136,7 @@ class ComparedEvaluationAnswer(serializers.Serializer[Any]):
 
 
 class RowChangesAnswer(serializers.Serializer[Any]):
-    """Whole rows, by their digests."""
+    """Numbers of added, removed and unchanged rows, by their digests."""
 
     added = serializers.IntegerField()
     removed = serializers.IntegerField()
@@ -143,7 +144,7 @@ class RowChangesAnswer(serializers.Serializer[Any]):
 
 
 class DataFactsAnswer(serializers.Serializer[Any]):
-    """One dataset version. `personal` is null where signs of personal data were not looked for."""
+    """One dataset version. `personal` is null if it was not searched for personal data."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()
@@ -159,7 +160,7 @@ class DataFactsAnswer(serializers.Serializer[Any]):
 
 
 class DataChangeAnswer(serializers.Serializer[Any]):
-    """The training data. `hidden`: some of it is not the caller's to see."""
+    """Changes of the training data. `hidden`: the caller may not see all of it."""
 
     new = DataFactsAnswer(allow_null=True)
     old = DataFactsAnswer(allow_null=True)
@@ -172,7 +173,7 @@ class DataChangeAnswer(serializers.Serializer[Any]):
 
 
 class FieldChangeAnswer(serializers.Serializer[Any]):
-    """One field: `same`, `changed`, `added`, `removed`, or `new` with nothing to compare with."""
+    """One field: `same`, `changed`, `added`, `removed`, or `new` without anything to compare."""
 
     name = serializers.CharField()
     change = serializers.CharField()
@@ -181,14 +182,14 @@ class FieldChangeAnswer(serializers.Serializer[Any]):
 
 
 class FieldsAnswer(serializers.Serializer[Any]):
-    """Changed fields come first; `left_out` more did not fit."""
+    """Fields, changed ones first; `left_out` is the number of omitted ones."""
 
     rows = FieldChangeAnswer(many=True)
     left_out = serializers.IntegerField()
 
 
 class SectionChangeAnswer(serializers.Serializer[Any]):
-    """One section of the model card: a diff with a line around each change."""
+    """One section of the model card: a diff with one line of context around each change."""
 
     title = serializers.CharField()
     slug = serializers.CharField()
@@ -201,7 +202,7 @@ class SectionChangeAnswer(serializers.Serializer[Any]):
 
 
 class CardChangeAnswer(serializers.Serializer[Any]):
-    """Sections that changed; `same` counts the others."""
+    """Changed sections; `same` is the number of the others."""
 
     sections = SectionChangeAnswer(many=True)
     same = serializers.IntegerField()
@@ -219,7 +220,7 @@ class FileChangeAnswer(serializers.Serializer[Any]):
 
 
 class FilesAnswer(serializers.Serializer[Any]):
-    """Files, changed ones first; `changed` counts all of those."""
+    """Files, changed ones first; `changed` is the number of all changed ones."""
 
     rows = FileChangeAnswer(many=True)
     changed = serializers.IntegerField()
@@ -227,8 +228,8 @@ class FilesAnswer(serializers.Serializer[Any]):
 
 
 class PackagesAnswer(serializers.Serializer[Any]):
-    """Packages of the task: their versions, and their files; `unlisted` names those that differ or
-    are new, where they have too many files to list."""
+    """Versions and files of the task's packages; `unlisted` names changed or new packages with too
+    many files to list."""
 
     versions = FieldsAnswer()
     files = FilesAnswer()
@@ -245,7 +246,7 @@ class ReachedDepartmentAnswer(serializers.Serializer[Any]):
 
 
 class ReachAnswer(serializers.Serializer[Any]):
-    """Departments that it reaches. `whole`: every department's requests of the last 30 days are
+    """Affected departments. `whole`: the requests of all departments in the last 30 days are
     counted.
     """
 
@@ -265,8 +266,8 @@ class LiveAnswer(serializers.Serializer[Any]):
 
 
 class VersionComparisonAnswer(serializers.Serializer[Any]):
-    """A version compared with another. `against` of an evaluation is `version`, else as in a
-    release's."""
+    """A version compared with another. `against` of an evaluation is `version` instead of `live`,
+    otherwise as in the comparison of a release."""
 
     version = VersionReference()
     against = VersionReference(source="replaced")
@@ -280,7 +281,7 @@ class VersionComparisonAnswer(serializers.Serializer[Any]):
 
 
 class ComparisonAnswer(serializers.Serializer[Any]):
-    """A release compared with the live one; everything is new where `live` is null."""
+    """A release compared with the live one; everything is new if `live` is null."""
 
     release = serializers.IntegerField(source="comparison.release.pk")
     version = VersionReference(source="comparison.release.version")
@@ -304,7 +305,7 @@ routes = Routes("Releases", ComparisonAnswer)
 
 @routes.get(
     "releases/<id:release_id>/comparison",
-    "Compare a release with what serves under its name now: numbers with their intervals, "
+    "Compare a release with the live one under its name: metrics with their intervals, "
     "data, settings, card, answers, files, packages of the task, and affected departments",
     name="comparison_get",
 )
@@ -323,12 +324,12 @@ class VersionComparisonView(Endpoint):
 
     @operation(
         "Models",
-        "Compare two versions: numbers with their intervals, data, settings, card and files",
+        "Compare two versions: metrics with their intervals, data, settings, card and files",
         query=AgainstQuery,
         answer=VersionComparisonAnswer,
     )
     def get(self, request: Request, version_id: int) -> Response:
-        # First: those who may not see the version are told nothing about parameters.
+        # First, so that callers who may not see the version get 404 regardless of parameters.
         version = version_get(actor=self.actor, id=version_id)
         other = version_get(actor=self.actor, id=self.query_as(AgainstQuery).against)
         comparison = version_compare(actor=self.actor, version=version, other=other)

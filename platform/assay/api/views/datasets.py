@@ -49,8 +49,8 @@ def show(actor: Principal, name: str) -> Dataset:
 
 
 class DatasetVersionBody(Schema):
-    """TSV, CSV, JSON lines or Parquet; where rows have images or audio, a zip archive or Parquet.
-    In JSON, the ID of a complete `upload` of the caller's takes the place of the file. `columns`
+    """A file in TSV, CSV, JSON lines or Parquet; for rows with images or audio, a zip archive or
+    Parquet. In JSON, send the ID of a complete `upload` of yours instead of the file. `columns`
     maps the task's row fields to the file's columns."""
 
     file: FilledFile | None = None
@@ -86,11 +86,11 @@ class DatasetVersionsView(Endpoint):
     @idempotent
     def post(self, request: Request, name: str) -> Response:
         body = self.body_as(DatasetVersionBody)
-        made = dataset_version_add(
+        created = dataset_version_add(
             actor=self.actor,
             dataset=dataset_get(actor=self.actor, name=name),
             file=body.file,
             upload_id=body.upload,
             columns=body.columns,
         )
-        return self.answer(made, DatasetVersionAnswer, status=201)
+        return self.answer(created, DatasetVersionAnswer, status=201)

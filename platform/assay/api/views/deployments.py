@@ -55,7 +55,7 @@ def place(actor: Principal, deployment_id: int, body: Replicas) -> Deployment:
 
 @routes.get(
     "deployments/<id:deployment_id>/rollback",
-    "What a deployment can be rolled back to",
+    "List releases that a deployment can be rolled back to",
     answer=RollbackChoiceAnswer,
     many=True,
 )

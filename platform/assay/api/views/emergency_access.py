@@ -31,10 +31,8 @@ from registry.releases.emergency_access.services import (
 
 
 class EmergencyAccessAnswer(serializers.Serializer[Any]):
-    """An emergency approval by two persons of exactly the dossier with `dossier_digest`.
-
-    While it is `active` the release serves until `ends_at`. `due_at` is until when it must have
-    been reviewed afterward.
+    """An emergency approval by two people of exactly the dossier with `dossier_digest`. While it is
+    `active` the release serves until `ends_at`. `due_at` is the deadline of the review afterward.
     """
 
     id = serializers.IntegerField()
@@ -110,7 +108,7 @@ def refuse(
 
 @routes.post(
     "emergency-access/<id:emergency_access_id>/end",
-    "End emergency access before its time; what serves by it stops",
+    "End emergency access early; the release stops serving",
     repeatable=True,
 )
 def end(actor: Principal, emergency_access_id: int, body: EmergencyAccessReason) -> EmergencyAccess:

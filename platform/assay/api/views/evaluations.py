@@ -1,4 +1,4 @@
-"""Fine-tunes, evaluations and the gates they must pass."""
+"""Fine-tunes, evaluations and gates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feedback on answers: read it, review it, erase it, and make data of it."""
+"""Feedback on answers: listing, review, erasure, and dataset versions from it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from registry.feedback.services import feedback_erase, feedback_review
 
 
 class FeedbackAnswer(serializers.Serializer[Any]):
-    """Feedback on one answered request. `input` is the request's body as its sender repeated it;
-    `row` is the dataset row that acceptance froze. Erased feedback has none of its content."""
+    """Feedback on one answered request. `input` is the request's body, sent again with the
+    feedback; `row` is the dataset row that acceptance froze. Erased feedback has no content."""
 
     id = serializers.IntegerField()
     request_id = serializers.CharField()
@@ -66,8 +66,8 @@ def show(actor: Principal, feedback_id: int) -> Feedback:
     return feedback_get(actor=actor, id=feedback_id)
 
 
-# These two take no `Idempotency-Key`: a stored answer would hold content that an erasure has to
-# remove.
+# The next two do not accept an `Idempotency-Key`: a stored answer would have content that an
+# erasure must remove.
 @routes.post(
     "feedback/<id:feedback_id>/review",
     "Accept or reject feedback; acceptance freezes its dataset row",
@@ -90,7 +90,7 @@ def erase(actor: Principal, feedback_id: int, body: FeedbackErasure) -> Feedback
 
 @routes.create(
     "datasets/<slug:name>/feedback-versions",
-    "Make a dataset version of accepted feedback",
+    "Create a dataset version from accepted feedback",
     answer=DatasetVersionAnswer,
     name="feedback_version_post",
 )

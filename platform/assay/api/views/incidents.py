@@ -1,4 +1,4 @@
-"""Incidents: reported, kept, and what they suspend lifted."""
+"""Incidents: reporting, handling, and lifting of their suspensions."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ from registry.incidents.services import (
 
 
 class IncidentAnswer(serializers.Serializer[Any]):
-    """An event that concerns some versions. `suspends`: no deployment that it reaches may serve
-    now.
+    """An incident that concerns some versions. `suspends`: deployments that it affects may not
+    serve now.
     """
 
     id = serializers.IntegerField()
     title = serializers.CharField()
     severity = serializers.CharField()
     serious = serializers.CharField(
-        help_text="Of which kind in the sense of Art. 73 of the EU AI Act; empty when it is not."
+        help_text="Kind of serious incident under Art. 73 of the EU AI Act; empty if not serious."
     )
     state = serializers.CharField()
     suspends = serializers.BooleanField()
@@ -57,7 +57,7 @@ class IncidentAnswer(serializers.Serializer[Any]):
     reporter = PersonReference()
     aware_at = serializers.DateTimeField()
     report_by = serializers.DateTimeField(
-        allow_null=True, help_text="Deadline for reporting a serious one to the authority."
+        allow_null=True, help_text="Deadline for reporting a serious incident to the authority."
     )
     opened_at = serializers.DateTimeField()
     resolved_at = serializers.DateTimeField(allow_null=True)
@@ -69,7 +69,7 @@ class IncidentAnswer(serializers.Serializer[Any]):
 
 
 class IncidentNoteAnswer(serializers.Serializer[Any]):
-    """One line of the timeline; none is ever changed."""
+    """One entry of the timeline, which never changes."""
 
     id = serializers.IntegerField()
     kind = serializers.CharField()
@@ -80,7 +80,7 @@ class IncidentNoteAnswer(serializers.Serializer[Any]):
 
 
 class IncidentSuspensionAnswer(serializers.Serializer[Any]):
-    """From when to when it suspended, and who lifted that."""
+    """A suspension: its period, and the person who lifted it."""
 
     since = serializers.DateTimeField()
     lifted_at = serializers.DateTimeField(allow_null=True)
@@ -89,8 +89,8 @@ class IncidentSuspensionAnswer(serializers.Serializer[Any]):
 
 
 class IncidentDetail(IncidentAnswer):
-    """An incident in full. `reached` names 200 at most of what the caller may see, the totals count
-    all."""
+    """An incident with all details. Affected versions and releases are at most 200 that the caller
+    may see; the totals count all."""
 
     happened = serializers.CharField()
     linked = VersionReference(many=True)
@@ -103,8 +103,8 @@ class IncidentDetail(IncidentAnswer):
 
 
 class LiftedAnswer(serializers.Serializer[Any]):
-    """Which releases are approved again, and which stay suspended: another incident suspends them,
-    or their time is over."""
+    """Releases that are approved again, and releases that are not, because another incident
+    suspends them or their approval has ended."""
 
     incident = serializers.IntegerField(source="incident.id")
     approved = serializers.SerializerMethodField()
@@ -120,11 +120,11 @@ class LiftedAnswer(serializers.Serializer[Any]):
 def shown_incident(actor: Principal, incident_id: int) -> Incident:
     """Return the incident with the additional attributes that `IncidentDetail` shows `actor`."""
     incident = incident_get(actor=actor, id=incident_id)
-    shown: Any = incident
-    shown.timeline = incident_notes(incident)
-    shown.suspended = incident_suspensions(incident)
-    shown.reached = incident_reaches(actor, incident)
-    shown.linked = [link.version for link in incident.links.all()]
+    detail: Any = incident
+    detail.timeline = incident_notes(incident)
+    detail.suspended = incident_suspensions(incident)
+    detail.reached = incident_reaches(actor, incident)
+    detail.linked = [link.version for link in incident.links.all()]
     return incident
 
 
@@ -137,19 +137,19 @@ def listed(actor: Principal, query: IncidentFilter) -> QuerySet[Incident]:
 
 
 @routes.create(
-    "incidents", "Report an incident; a high or critical one suspends at once what it is about"
+    "incidents", "Report an incident; a high or critical one suspends its versions at once"
 )
 def report(actor: Principal, body: NewIncident) -> Incident:
-    made = incident_open(actor=actor, **dict(body))
-    return shown_incident(actor, made.pk)
+    incident = incident_open(actor=actor, **dict(body))
+    return shown_incident(actor, incident.pk)
 
 
-@routes.get("incidents/<id:incident_id>", "One incident: its timeline, and what it reaches")
+@routes.get("incidents/<id:incident_id>", "One incident: its timeline and affected versions")
 def show(actor: Principal, incident_id: int) -> Incident:
     return shown_incident(actor, incident_id)
 
 
-@routes.create("incidents/<id:incident_id>/notes", "Write a line of an incident's timeline")
+@routes.create("incidents/<id:incident_id>/notes", "Add a note to an incident's timeline")
 def note(actor: Principal, incident_id: int, body: IncidentNoteText) -> Incident:
     incident_note(actor=actor, incident_id=incident_id, text=body.text)
     return shown_incident(actor, incident_id)
@@ -157,7 +157,7 @@ def note(actor: Principal, incident_id: int, body: IncidentNoteText) -> Incident
 
 @routes.post(
     "incidents/<id:incident_id>/state",
-    "Investigate, resolve, open again or close an incident; this does not lift suspensions",
+    "Change an incident's status; this does not lift suspensions",
     repeatable=True,
 )
 def move(actor: Principal, incident_id: int, body: IncidentChange) -> Incident:
@@ -167,7 +167,7 @@ def move(actor: Principal, incident_id: int, body: IncidentChange) -> Incident:
 
 @routes.post(
     "incidents/<id:incident_id>/severity",
-    "Rate an incident anew; high and critical suspend at once, lowering lifts nothing",
+    "Change an incident's severity; high and critical suspend at once, lowering lifts nothing",
     repeatable=True,
 )
 def rate(actor: Principal, incident_id: int, body: IncidentRating) -> Incident:
@@ -185,7 +185,7 @@ def add_version(actor: Principal, incident_id: int, body: IncidentVersionText) -
 
 @routes.post(
     "incidents/<id:incident_id>/lift",
-    "Lift what a resolved incident suspends, as a reviewer who had no part in it",
+    "Lift the suspensions of a resolved incident, as a reviewer who had no part in it",
     answer=LiftedAnswer,
     repeatable=True,
 )

@@ -1,4 +1,4 @@
-"""Deliveries into quarantine, and the second person's sign-off."""
+"""Intakes: upload to quarantine, and sign-off by a second person."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ routes = Routes("Intake", IntakeAnswer)
 
 
 class IntakeBody(Schema):
-    """A delivery: where the files came from, their license, and the files; or, in JSON, the
-    IDs of complete `uploads` of the caller's in place of files."""
+    """An intake: the origin of the files, their license, and the files; or, in JSON, the IDs of
+    complete `uploads` of yours instead of the files."""
 
     model: Slug = Field(max_length=NAME_MAX)
     source: Line = Field(max_length=SOURCE_MAX)
@@ -46,7 +46,7 @@ class IntakeBody(Schema):
     )
     keep_gguf: bool = Field(
         default=False,
-        description="Keep a GGUF as delivered, for llama.cpp, in place of converting it.",
+        description="Keep a GGUF unchanged, for llama.cpp, instead of converting it.",
     )
     base_version: Id | None = Field(
         default=None, description="The base of an adapter. Without it, the files are a base."
@@ -54,12 +54,12 @@ class IntakeBody(Schema):
     digest: str | None = Field(
         default=None,
         pattern="^[0-9a-f]{64}$",
-        description="Reject the files unless they become a version of this digest.",
+        description="Reject the files unless they become a version with this digest.",
     )
 
 
 class IntakesView(Endpoint):
-    """Deliveries."""
+    """Intakes."""
 
     upload_limit = "INTAKE_MAX_BYTES"
     parser_classes = (BoundedMultiPartParser, StrictJSONParser)
@@ -74,7 +74,7 @@ class IntakesView(Endpoint):
 
     @operation(
         "Intake",
-        "Deliver files into quarantine and queue their checks",
+        "Upload files to quarantine and queue their checks",
         body={"multipart/form-data": IntakeBody, "application/json": IntakeBody},
         answer=IntakeAnswer,
         status=201,

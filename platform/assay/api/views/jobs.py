@@ -32,7 +32,7 @@ def listed(actor: Principal, query: JobFilter) -> QuerySet[Job]:
     return query.applied(jobs_visible_to(actor))
 
 
-@routes.get("jobs/<uuid:job_id>", "One job, its progress and why it waits")
+@routes.get("jobs/<uuid:job_id>", "One job, its progress and the reason why it waits")
 def show(actor: Principal, job_id: UUID) -> Job:
     return job_get(actor=actor, job_id=job_id)
 

@@ -1,4 +1,4 @@
-"""API keys and access tokens; an answer has a secret only when the key is new."""
+"""API keys and access tokens; only the answer for a new key has the secret."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from governance.quotas.selectors import limits_applying, uses_or_unknown
 from governance.quotas.services import quota_set
 
 DEFAULT_LIFE = timedelta(days=90)
-THANKS = "Thank you. If this is a key of ours and alive, it is revoked by now."
-# As the description of this API names them.
+THANKS = "Thank you. If this is a valid key of this installation, it is now revoked."
+# For the OpenAPI description.
 STATES = [(state.value, state.value) for state in KeyState]
 
 
 class KeyAnswer(serializers.Serializer[Any]):
     """A department's API key, or a person's access token; never the secret.
 
-    `owner` answers for it. Empty `allowed_deployments` and `networks` mean any. A key that was
-    rotated has a `successor`; both are ids.
+    `owner` is responsible for it. Empty `allowed_deployments` and `networks` mean any. A rotated
+    key has the ID of its `successor`.
     """
 
     id = serializers.IntegerField()
@@ -73,7 +73,7 @@ class KeyAnswer(serializers.Serializer[Any]):
 
 
 class KeyDetailAnswer(KeyAnswer):
-    """A key and every limit that binds requests with it, the widest first."""
+    """A key and every limit on requests with it, widest first."""
 
     limits = QuotaAnswer(many=True)
 
@@ -85,7 +85,7 @@ class NewKeyAnswer(KeyAnswer):
 
 
 class LeakAnswer(serializers.Serializer[Any]):
-    """The same whatever was found."""
+    """The same answer for any reported key."""
 
     detail = serializers.CharField()
 
@@ -115,11 +115,11 @@ def create(actor: Principal, body: NewKey) -> ApiKey:
     return with_secret(key, secret)
 
 
-@routes.get("keys/<id:key_id>", "A key and the limits that bind it")
+@routes.get("keys/<id:key_id>", "A key and its limits")
 def show(actor: Principal, key_id: int) -> ApiKey:
     key = key_get(actor=actor, key_id=key_id)
-    shown: Any = key
-    shown.limits = uses_or_unknown(limits_applying(key=key))
+    detail: Any = key
+    detail.limits = uses_or_unknown(limits_applying(key=key))
     return key
 
 
@@ -152,7 +152,7 @@ def revoke(actor: Principal, key_id: int) -> ApiKey:
 
 
 class KeyLeakedView(Endpoint):
-    """Whoever finds a key may have it revoked, without a credential of their own."""
+    """Anyone who finds a key can have it revoked, without a credential of their own."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
@@ -171,14 +171,14 @@ class KeyLeakedView(Endpoint):
 
 
 def with_secret(key: ApiKey, secret: str) -> ApiKey:
-    """Return a new key as `NewKeyAnswer` shows it."""
-    shown: Any = key
-    shown.key = secret
+    """Return a new key with the attribute for `NewKeyAnswer`."""
+    new_key: Any = key
+    new_key.key = secret
     return key
 
 
 def details(actor: Principal, body: KeyDetails) -> dict[str, Any]:
-    """Return the details that were sent. Raises NotFound for the owner."""
+    """Return the details that were sent. Raises NotFound if the owner does not exist."""
     values = body.model_dump(
         include={"purpose", "allowed_deployments", "networks"}, exclude_none=True
     )
@@ -188,10 +188,10 @@ def details(actor: Principal, body: KeyDetails) -> dict[str, Any]:
 
 
 def check_kinds(quotas: dict[str, int]) -> None:
-    """Raise InvalidInput for a kind of quota that does not exist."""
-    known = ", ".join(KINDS)
+    """Raise InvalidInput if a kind of quota does not exist."""
+    kinds = ", ".join(KINDS)
     if unknown := [kind for kind in quotas if kind not in KINDS]:
         raise InvalidInput(
-            f"There is no quota {unknown[0][:60]!r}; there are {known}.",
-            fields={f"quotas.{kind[:60]}": [f"One of {known}."] for kind in unknown},
+            f"There is no quota {unknown[0][:60]!r}; the kinds are {kinds}.",
+            fields={f"quotas.{kind[:60]}": [f"One of {kinds}."] for kind in unknown},
         )

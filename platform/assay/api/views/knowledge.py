@@ -46,7 +46,7 @@ from workers.jobs.models import Job
 
 
 class IndexAnswer(serializers.Serializer[Any]):
-    """The newest index; `documents` are the ids of the document versions in it."""
+    """The newest index; `documents` are the IDs of the document versions in it."""
 
     digest = serializers.CharField()
     embedding_digest = serializers.CharField()
@@ -104,14 +104,14 @@ class DocumentVersionAnswer(serializers.Serializer[Any]):
 
 
 class DocumentRecalledAnswer(DocumentVersionAnswer):
-    """A recalled version. `same_text` are the ids of versions that you may see, of any knowledge
-    base, that have its text and stay in force."""
+    """A recalled version. `same_text` are the IDs of versions in any knowledge base that have the
+    same text, are still in force, and that you may see."""
 
     same_text = serializers.ListField(child=serializers.IntegerField())
 
 
 class UseAnswer(serializers.Serializer[Any]):
-    """A request that was answered from a document version."""
+    """A request whose answer used a document version."""
 
     id = serializers.IntegerField()
     request_id = serializers.CharField()
@@ -148,7 +148,7 @@ def show(actor: Principal, name: str) -> KnowledgeBase:
 
 @routes.post(
     "knowledge-bases/<slug:name>/departments",
-    "Set which other departments may search it",
+    "Set the other departments that may search it",
     name="knowledge_share_post",
 )
 def share(actor: Principal, name: str, body: KnowledgeShare) -> KnowledgeBase:
@@ -170,8 +170,8 @@ def index(actor: Principal, name: str) -> Job:
 
 
 class DocumentBody(Schema):
-    """A text, Markdown, HTML or PDF file; with `replaces`, the ID of a version, the next version of
-    the same document."""
+    """A text, Markdown, HTML or PDF file. With `replaces`, the ID of a version, it becomes the next
+    version of the same document."""
 
     file: FilledFile
     classification: Choice[Classification]
@@ -208,8 +208,8 @@ class KnowledgeDocumentsView(Endpoint):
     def post(self, request: Request, name: str) -> Response:
         body = self.body_as(DocumentBody)
         base = knowledge_base_get(actor=self.actor, name=name)
-        made = document_version_add(actor=self.actor, base=base, **dict(body))
-        return self.answer(made, DocumentVersionAnswer, status=201)
+        created = document_version_add(actor=self.actor, base=base, **dict(body))
+        return self.answer(created, DocumentVersionAnswer, status=201)
 
 
 @documents.get("documents/<id:document_id>", "One document version")
@@ -239,8 +239,8 @@ def recall(actor: Principal, document_id: int, body: DocumentRecall) -> Document
     document_version_get(actor=actor, id=document_id)
     document_version_recall(actor=actor, version_id=document_id, reason=body.reason)
     version = document_version_get(actor=actor, id=document_id)
-    shown: Any = version
-    shown.same_text = list(same_text(actor, version).values_list("pk", flat=True))
+    recalled: Any = version
+    recalled.same_text = list(same_text(actor, version).values_list("pk", flat=True))
     return version
 
 

@@ -1,4 +1,4 @@
-"""The catalog, models and their versions: prompt versions and recalls too."""
+"""The catalog of tasks, models and their versions, including prompt versions and recalls."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class VersionFileView(Endpoint):
 
     @operation(
         "Models",
-        "Bytes of a file of a version, whole or one range; each download is an event",
+        "Bytes of a file of a version, whole or one range; each download is an audit event",
         **RANGES,
     )
     def get(self, request: Request, version_id: int, digest: str) -> HttpResponseBase:
@@ -102,7 +102,7 @@ class VersionFileView(Endpoint):
 
 @versions.get(
     "versions/<id:version_id>/recall",
-    "What a recall of a version would reach",
+    "Preview the effect of recalling a version",
     answer=RecallRadiusAnswer,
 )
 def radius(actor: Principal, version_id: int) -> BlastRadius:
@@ -111,7 +111,7 @@ def radius(actor: Principal, version_id: int) -> BlastRadius:
 
 @versions.post(
     "versions/<id:version_id>/recall",
-    "Recall a version and everything below it, for good",
+    "Recall a version and everything based on it, permanently",
     answer=RecalledAnswer,
     repeatable=True,
 )

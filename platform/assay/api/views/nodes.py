@@ -1,4 +1,4 @@
-"""Machines that run workers: enrolling them, and taking them out of use."""
+"""Machines that run workers: enrollment and removal from use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from workers.nodes.services import (
 
 
 class WorkerNodeAnswer(serializers.Serializer[Any]):
-    """A machine that runs workers. `replicas` and `jobs` count what it holds and runs; `facts` is
+    """A machine that runs workers. `replicas` and `jobs` are the numbers of those on it; `facts` is
     its latest report, empty before the first one."""
 
     name = serializers.CharField(source="node.name")
@@ -36,19 +36,19 @@ class WorkerNodeAnswer(serializers.Serializer[Any]):
     conflict_at = serializers.DateTimeField(
         source="node.conflict_at",
         allow_null=True,
-        help_text="When two processes last used its key at once.",
+        help_text="The last time that two processes used its key at once.",
     )
     replicas = serializers.IntegerField()
     jobs = serializers.IntegerField()
     queued = serializers.IntegerField(
         allow_null=True,
-        help_text="Requests that wait for its deployments, also those that another node may take; "
-        "null while the broker does not answer.",
+        help_text="Requests that wait for its deployments, including those that another node may "
+        "take; null while the broker does not answer.",
     )
 
 
 class NodeEnrolledAnswer(serializers.Serializer[Any]):
-    """The token, which is shown this once, and until when it works."""
+    """The token, which is shown only once, and its expiry."""
 
     name = serializers.CharField()
     token = serializers.CharField()

@@ -48,7 +48,7 @@ people = Routes("People", PersonAnswer)
 
 
 class RetentionAnswer(serializers.Serializer[Any]):
-    """Days for which a department keeps responses; 0: it stores none."""
+    """Days for which a department keeps responses; 0 if it stores none."""
 
     department = serializers.CharField()
     days = serializers.IntegerField()
@@ -81,7 +81,7 @@ def limit_jobs(actor: Principal, slug: str, body: JobsAtOnce) -> Department:
 
 @departments.get(
     "departments/<slug:slug>/response-retention",
-    "Get how long a department keeps responses",
+    "Get the retention of a department's responses",
     answer=RetentionAnswer,
     name="response_retention_get",
 )
@@ -92,7 +92,7 @@ def show_retention(actor: Principal, slug: str) -> dict[str, Any]:
 
 @departments.post(
     "departments/<slug:slug>/response-retention",
-    "Set how long a department keeps responses",
+    "Set the retention of a department's responses",
     answer=RetentionAnswer,
     name="response_retention_post",
 )
@@ -135,8 +135,8 @@ def reactivate(actor: Principal, person_id: int, body: Reactivation) -> Person:
 
 @people.post(
     "people/<id:person_id>/erase",
-    "Erase a person whose access has ended: name, addresses and credentials are deleted for "
-    "good, also from the audit log",
+    "Erase a person whose access has ended: name, addresses and credentials are deleted "
+    "permanently, also from the audit log",
     name="person_erase_post",
 )
 def erase(actor: Principal, person_id: int, body: Erasure) -> Person:
@@ -152,9 +152,9 @@ def erase(actor: Principal, person_id: int, body: Erasure) -> Person:
     name="person_password_link_post",
 )
 def link_password(actor: Principal, person_id: int) -> dict[str, Any]:
-    """Needs a fresh second factor of yours (403 `step_up_required`). The link is shown this once,
-    replaces an earlier one, and is mailed where a mail server is set. An account that holds a
-    platform-wide role and has no second factor takes a recovery instead (403 `recovery_needed`).
+    """Requires a recent second factor of yours (403 `step_up_required`). The link is shown only
+    once, replaces an earlier one, and is mailed if a mail server is set. An account with a
+    platform-wide role but without a second factor needs a recovery instead (403 `recovery_needed`).
     """
     link, address = password_link_create(actor=actor, person_id=person_id)
     return {

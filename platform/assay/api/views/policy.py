@@ -68,7 +68,7 @@ def listed(actor: Principal, query: PolicyFilter) -> QuerySet[PolicyVersion]:
 def draft(actor: Principal, body: NewPolicyDraft) -> PolicyVersion:
     document = _document(actor, body.sent())
     if document.get("rules") is None:
-        raise InvalidInput("A policy has rules.", fields={"rules": ["Needed, or `yaml` instead."]})
+        raise InvalidInput("A policy needs rules.", fields={"rules": ["Needed, unless `yaml` is."]})
     version = draft_create(actor=actor, **document)
     return policy_version_get(actor=actor, number=version.number)
 
@@ -145,7 +145,7 @@ def propose(actor: Principal, number: int, body: PolicyProposal) -> PolicyVersio
 
 @routes.post(
     "policy/versions/<id:number>/approve",
-    "Approve a proposal, which is in force at once",
+    "Approve a proposal, which puts it in force at once",
     name="policy_approve_post",
 )
 def approve(actor: Principal, number: int, body: PolicyApproval) -> PolicyVersion:
@@ -169,7 +169,7 @@ def withdraw(actor: Principal, number: int, body: PolicyReason) -> PolicyVersion
 
 @routes.get(
     "policy/versions/<id:number>/replay",
-    "Dry run: the last recorded decisions under a policy, and every decision that changes",
+    "Dry run: repeat the last recorded decisions under a policy, and list those that change",
     answer=ReplayAnswer,
     name="policy_replay_get",
 )
@@ -178,7 +178,7 @@ def replay(actor: Principal, number: int, query: ReplayFilter) -> Replay:
 
 
 def _document(actor: Principal, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with the parts of `yaml` in its place.
+    """Return the values with `yaml` replaced by its parts.
 
     Raises:
         NotFound, NotPermitted: as `policy_read`.

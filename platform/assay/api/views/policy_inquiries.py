@@ -1,4 +1,4 @@
-"""Questions to the policy: why something is permitted or denied, and who can do it."""
+"""Queries of the policy: explanation of a decision, and principals with a permission."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def explain(actor: Principal, body: ExplainQuestion) -> Explanation:
 
 @routes.post(
     "policy/who-can",
-    "List the people and keys that may do something, with the rules that let them",
+    "List the people and keys that may do something, with the rules that permit it",
     answer=HoldersAnswer,
 )
 def holders(actor: Principal, body: WhoCanQuestion) -> Holders:
@@ -59,7 +59,7 @@ def holders(actor: Principal, body: WhoCanQuestion) -> Holders:
 
 @routes.get(
     "policy/explain/events/<id:event_id>",
-    "Explain the decision that an audit event records, and whether it would be the same now",
+    "Explain the decision in an audit event, and compare it with the policy in force",
     answer=EventExplanationAnswer,
     name="policy_explain_event_get",
 )
@@ -73,7 +73,7 @@ def _resource(actor: Principal, body: AskedResource) -> Resource:
         return body.resource()
     if body.model_fields_set != {"type", "reference"}:
         raise InvalidInput(
-            "Name a thing by its reference or describe it, not both.",
+            "Name a resource by its reference or describe it, not both.",
             fields={"resource": ["has both a reference and a description"]},
         )
     return resource_named(actor, body.type, body.reference)
@@ -85,7 +85,7 @@ def _principal(actor: Principal, body: AskedPrincipal) -> Principal:
         return body.principal()
     if len(body.model_fields_set) > 1:
         raise InvalidInput(
-            "Name a person, name a key, or describe a principal: one of the three.",
+            "Name a person, name a key, or describe a principal: exactly one of these.",
             fields={"principal": ["names more than one"]},
         )
     return principal_asked_about(actor=actor, person_id=body.person, key_id=body.key)

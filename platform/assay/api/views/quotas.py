@@ -1,4 +1,4 @@
-"""Limits, prices, alerts, and whether counters and ledger agree."""
+"""Limits, prices, alerts, and the comparison of counters with the ledger."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DRIFTS_SHOWN = 200
 class QuotasView(Endpoint):
     """Limits on the organization, departments, keys and deployments."""
 
-    @operation("Quotas", "List limits and how far they are used", answer=QuotaAnswer, paged=True)
+    @operation("Quotas", "List limits and their current use", answer=QuotaAnswer, paged=True)
     def get(self, request: Request) -> Response:
         self.query_as(Schema)
         return self.page(quotas_visible_to(self.actor), QuotaAnswer, prepared=uses_or_unknown)
@@ -67,20 +67,20 @@ class QuotasView(Endpoint):
 
 
 def _subject(actor: Principal, body: QuotaChange) -> dict[str, Any]:
-    named = {
+    subjects = {
         name: value
         for name in ("department", "key", "deployment", "organization")
         if (value := getattr(body, name))
     }
-    if len(named) != 1:
+    if len(subjects) != 1:
         raise InvalidInput(
-            "Name a department, a key, a deployment or the organization: one of the four."
+            "Name a department, a key, a deployment or the organization: exactly one of these."
         )
     if body.department:
         return {"department": department_get(slug=body.department)}
     if body.key:
         return {"api_key": key_get(actor=actor, key_id=body.key)}
-    return named
+    return subjects
 
 
 class PricesView(Endpoint):
@@ -99,7 +99,7 @@ class PricesView(Endpoint):
         amounts = body.sent()
         deployment, remove = amounts.pop("deployment") or "", amounts.pop("remove", False)
         if remove and amounts:
-            raise InvalidInput("A price is set or removed: leave out remove, or the amounts.")
+            raise InvalidInput("Send either `remove` or amounts, not both.")
         tariff = None if remove else Tariff(**amounts)
         price = price_set(actor=self.actor, deployment=deployment, tariff=tariff)
         return Response(status=204) if price is None else self.answer(price, PriceAnswer)
@@ -110,14 +110,14 @@ routes = Routes("Quotas", QuotaAnswer)
 
 @routes.get(
     "quotas/effective",
-    "Every limit that binds a key, and which has no room",
+    "List every limit on a key, and those that have no room",
     answer=EffectiveAnswer,
     name="effective_quotas_get",
 )
 def effective(actor: Principal, query: EffectiveFilter) -> dict[str, Any]:
     key, deployment = key_get(actor=actor, key_id=query.key), query.deployment or ""
     if deployment and not deployments_visible_to(actor).filter(name=deployment).exists():
-        # Whoever sees every limit may name any deployment; for others it does not exist.
+        # Callers who may see all limits may name any deployment; for others it does not exist.
         resource = Resource("quota", name=f"limits of {deployment}")
         authorize(actor=actor, action=Action.QUOTA_VIEW, resource=resource)
     limits = uses_or_unknown(limits_applying(key=key, deployment=deployment))
@@ -129,7 +129,7 @@ def effective(actor: Principal, query: EffectiveFilter) -> dict[str, Any]:
 
 @routes.get(
     "quotas/alerts",
-    "Budgets that are running out",
+    "List budgets that are running out",
     answer=AlertAnswer,
     many=True,
     name="alerts_get",

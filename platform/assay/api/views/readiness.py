@@ -16,14 +16,14 @@ from registry.versions.selectors import version_get
 
 
 class FixAnswer(serializers.Serializer[Any]):
-    """Page of the portal where a missing requirement is met, and the id or name of its subject."""
+    """Portal page on which to meet a missing requirement, and the ID or name of its subject."""
 
     page = serializers.CharField()
     id = serializers.CharField()
 
 
 class RequirementAnswer(serializers.Serializer[Any]):
-    """One thing that the release needs. `blocks` is `submission`, `approval` or empty."""
+    """One requirement of the release. `blocks` is `submission`, `approval` or empty."""
 
     code = serializers.CharField()
     title = serializers.CharField()
@@ -47,8 +47,8 @@ class GateStandingAnswer(serializers.Serializer[Any]):
 
 
 class ReviewerCountAnswer(serializers.Serializer[Any]):
-    """Reviewers of one specialty. `able` can decide now; `had_part`, `new` and `away` are the
-    others. `short`: these approvals cannot all be given."""
+    """Numbers of reviewers of one specialty: `able` can decide now; `had_part`, `new` and `away`
+    cannot. `short`: there are too few for the required approvals."""
 
     specialty = serializers.CharField()
     needed = serializers.IntegerField()
@@ -60,8 +60,8 @@ class ReviewerCountAnswer(serializers.Serializer[Any]):
 
 
 class ReadinessAnswer(serializers.Serializer[Any]):
-    """Everything that a release of the version needs under the tier. `attested` are the items that
-    reviewers judge; `can_submit` is false while something blocks the submission."""
+    """All requirements for a release of the version in the tier. `attested` are the items that
+    reviewers attest; `can_submit` is false while a requirement blocks the submission."""
 
     version = VersionReference()
     tier = serializers.CharField()
@@ -78,7 +78,7 @@ routes = Routes("Models", ReadinessAnswer)
 
 @routes.get(
     "versions/<id:version_id>/readiness",
-    "What a release of this version needs, and what is missing now",
+    "List the requirements for a release of this version, and those that are missing",
     name="readiness_get",
 )
 def show(actor: Principal, version_id: int, query: ReadinessFilter) -> Readiness:

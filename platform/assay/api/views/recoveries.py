@@ -30,8 +30,8 @@ routes = Routes("People", RecoveryAnswer)
     name="person_recoveries_post",
 )
 def request(actor: Principal, person_id: int, body: NewRecovery) -> dict[str, Any]:
-    """Needs a fresh second factor. Hand the code to the person yourself; the administrator who
-    approves the recovery gets its link, unless that is mailed.
+    """Requires a recent second factor. Give the code to the person yourself; the administrator who
+    approves the recovery gets its link, unless it is mailed.
     """
     recovery, code = recovery_request(actor=actor, person_id=person_id, **dict(body))
     return {"recovery": recovery, "code": code}
@@ -53,7 +53,7 @@ def show(actor: Principal, recovery_id: int) -> AccountRecovery:
     answer=RecoveryLinkAnswer,
 )
 def approve(actor: Principal, recovery_id: int) -> dict[str, Any]:
-    """Needs a fresh second factor. Hand the link to the person yourself; they also need the
+    """Requires a recent second factor. Give the link to the person yourself; they also need the
     requester's code.
     """
     recovery, address = recovery_approve(actor=actor, recovery_id=recovery_id)

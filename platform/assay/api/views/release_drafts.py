@@ -32,7 +32,7 @@ def listed(actor: Principal, query: ReleaseDraftFilter) -> QuerySet[ReleaseDraft
     return query.applied(release_drafts_visible_to(actor))
 
 
-@routes.create("release-drafts", "Save a release draft, which is not reviewed")
+@routes.create("release-drafts", "Save a release draft, without submitting it for review")
 def save(actor: Principal, body: NewReleaseDraft) -> ReleaseDraft:
     content = body.sent()
     version = version_get(actor=actor, id=content.pop("version"))

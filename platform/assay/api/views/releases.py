@@ -1,4 +1,4 @@
-"""Releases, the dossier they freeze, its exports, and the decisions on it."""
+"""Releases, their frozen dossiers, exports, and decisions."""
 
 from __future__ import annotations
 
@@ -60,40 +60,40 @@ from registry.versions.selectors import version_get
 def shown_review(actor: Principal, review: Review) -> Review:
     """Return the review with the additional attributes that `ReviewDetail` shows `actor`."""
     standing = review_standing(review)
-    shown: Any = review
-    shown.standing = {
+    detail: Any = review
+    detail.standing = {
         "required": standing.required,
         "given": standing.given,
         "missing": standing.missing,
         "blocking": [item.code for item in standing.blocking],
         "unresolved": [thread.pk for thread in standing.unresolved],
     }
-    shown.why_not = {
+    detail.why_not = {
         str(verdict): why_not(actor, review, str(verdict)) for verdict in Verdict.values
     }
     return with_assignees([review])[0]
 
 
 def with_assignees(reviews: Iterable[Any]) -> list[Review]:
-    """The reviews with the people to whom each is assigned."""
-    found = list(reviews)
-    assigned = assignees_by_review(found)
-    for review in found:
-        review.assignees = assigned[review.pk]
-    return found
+    """Return the reviews with their assignees."""
+    rows = list(reviews)
+    assigned = assignees_by_review(rows)
+    for row in rows:
+        row.assignees = assigned[row.pk]
+    return rows
 
 
 def shown_release(actor: Principal, release_id: int) -> Release:
-    """The release with its newest review, as `ReleaseDetail` shows them to `actor`."""
+    """Return the release with the additional attributes that `ReleaseDetail` shows `actor`."""
     release = release_get(actor=actor, id=release_id)
     review = release_review(release)
-    shown: Any = release
-    again = releases_visible_to(actor).filter(renews=release.pk).order_by("pk")
-    # `renewals` of the row itself are those that anybody may see.
-    shown.renewed_as = list(again.values_list("pk", flat=True))
-    shown.review = shown_review(actor, review) if review is not None else None
-    shown.code = {**code_named(release.dossier), "difference": code_changed(release)}
-    shown.upgrades = release_checks(release)
+    detail: Any = release
+    renewals = releases_visible_to(actor).filter(renews=release.pk).order_by("pk")
+    # Not the row's `renewals`, which are not limited to those that `actor` may see.
+    detail.renewed_as = list(renewals.values_list("pk", flat=True))
+    detail.review = shown_review(actor, review) if review is not None else None
+    detail.code = {**code_named(release.dossier), "difference": code_changed(release)}
+    detail.upgrades = release_checks(release)
     return release
 
 
@@ -117,7 +117,7 @@ def submit(actor: Principal, body: NewRelease) -> Release:
 
 @routes.get(
     "releases/<id:release_id>",
-    "One release: its review, checklist, decisions, and what you may decide",
+    "One release: its review, checklist, decisions, and the decisions you may make",
 )
 def show(actor: Principal, release_id: int) -> Release:
     return shown_release(actor, release_id)
@@ -199,7 +199,7 @@ def departments_named(slugs: Iterable[str]) -> list[Department]:
 
 
 class EvidenceView(Endpoint):
-    """The evidence to take along."""
+    """The evidence pack of a release."""
 
     renderer_classes = (Archive, *Endpoint.renderer_classes)
 
@@ -241,7 +241,9 @@ class ReleaseExportView(Endpoint):
         "Releases",
         "The frozen dossier of a release as PDF, HTML, JSON, CycloneDX or SPDX",
         parameters=[EXPORT_FORMAT],
-        answer=OpenApiResponse(OpenApiTypes.BINARY, description="The same for the same dossier."),
+        answer=OpenApiResponse(
+            OpenApiTypes.BINARY, description="Always the same for the same dossier."
+        ),
     )
     def get(self, request: Request, release_id: int, file_format: str) -> HttpResponse:
         self.query_as(Schema)

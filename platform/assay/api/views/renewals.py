@@ -1,4 +1,4 @@
-"""Submitting a release again."""
+"""Renewal of releases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from registry.releases.schemas import Renewal
 
 
 class CarriedItemAnswer(serializers.Serializer[Any]):
-    """An attestation that would be carried over: nothing changed that it rests on."""
+    """An attestation that would be carried over, because its basis has not changed."""
 
     code = serializers.CharField()
     title = serializers.CharField()
@@ -26,12 +26,12 @@ class CarriedItemAnswer(serializers.Serializer[Any]):
     attested_by = PersonReference()
     attested_at = serializers.DateTimeField()
     carried_from = CarriedAnswer(
-        allow_null=True, help_text="Where it was carried over once before: its first review."
+        allow_null=True, help_text="The original review, if it was already carried over before."
     )
 
 
 class DossierChangeAnswer(serializers.Serializer[Any]):
-    """A section of the dossier that is not what it was; in short, empty where that is long."""
+    """A changed section of the dossier; the texts are empty if they are long."""
 
     section = serializers.CharField()
     before = serializers.CharField(allow_blank=True)
@@ -39,8 +39,8 @@ class DossierChangeAnswer(serializers.Serializer[Any]):
 
 
 class RenewalAnswer(serializers.Serializer[Any]):
-    """Items carried over if it were submitted again, unchanged. `obstacle` is the reason why that
-    is impossible now; an empty sentence means that it is possible.
+    """Preview of a renewal without changes: items carried over, and changes. `obstacle` is the
+    reason why a renewal is impossible now; it is empty if it is possible.
     """
 
     release = serializers.IntegerField(source="release.pk")
@@ -48,7 +48,7 @@ class RenewalAnswer(serializers.Serializer[Any]):
     hint = serializers.CharField(allow_blank=True)
     carried = CarriedItemAnswer(many=True)
     anew = serializers.ListField(
-        child=serializers.CharField(), help_text="What a reviewer must attest again."
+        child=serializers.CharField(), help_text="Items that a reviewer must attest again."
     )
     changes = DossierChangeAnswer(many=True)
 
@@ -58,7 +58,7 @@ routes = Routes("Releases", ReleaseDetail)
 
 @routes.get(
     "releases/<id:release_id>/renewal",
-    "Preview a renewal: what would be carried over, and what has changed since",
+    "Preview a renewal: attestations that would be carried over, and changes since",
     answer=RenewalAnswer,
     name="renewal_get",
 )
@@ -68,7 +68,7 @@ def preview(actor: Principal, release_id: int) -> Preview:
 
 @routes.create(
     "releases/<id:release_id>/renewal",
-    "Submit a release again: a new, prefilled one with a review of its own",
+    "Renew a release: submit a new, prefilled release with its own review",
     name="renewal_post",
 )
 def renew(actor: Principal, release_id: int, body: Renewal) -> Release:

@@ -56,8 +56,8 @@ class ReviewPolicyAnswer(serializers.Serializer[Any]):
 
 
 class ReviewPolicyDetail(ReviewPolicyAnswer):
-    """With what it says: `text` is the YAML that was decided on, whose SHA-256 is `digest`, and
-    `document` the same as data. `authors` are the ids of the people who wrote on it.
+    """A version with its content: `text` is the YAML with the SHA-256 `digest`, and `document` the
+    same as data. `authors` are the IDs of the people who edited it.
     """
 
     text = serializers.CharField()
@@ -105,7 +105,7 @@ def propose(actor: Principal, review_policy_id: int) -> ReviewPolicy:
 
 @routes.post(
     "review-policies/<id:review_policy_id>/decide",
-    "Approve a proposal, which is in force at once, or reject it",
+    "Approve a proposal, which puts it in force at once, or reject it",
 )
 def decide(actor: Principal, review_policy_id: int, body: ReviewPolicyDecision) -> ReviewPolicy:
     review_policy_decide(actor=actor, policy_id=review_policy_id, **dict(body))

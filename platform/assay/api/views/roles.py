@@ -1,4 +1,4 @@
-"""Roles that people hold, by hand or through groups, and what groups mean."""
+"""Roles of people, granted by hand or through groups, and mappings of groups to roles."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from governance.schemas import Schema
 
 
 def _role(body: RoleGrant, actor: Principal | None = None) -> dict[str, Any]:
-    """Return a role as services take it; with `actor`, of a department that they may see."""
+    """Return a role as arguments of services; with `actor`, they must see its department."""
     slug = body.department
     department = department_get(slug=slug, actor=actor) if slug else None
     return {**dict(body), "department": department, "specialty": body.specialty or ""}
@@ -65,10 +65,10 @@ class PersonRolesView(Endpoint):
     def post(self, request: Request, person_id: int) -> Response:
         body = self.body_as(RoleGrant)
         person = person_get(actor=self.actor, person_id=person_id)
-        made = role_grant(actor=self.actor, person=person, **_role(body))
-        if isinstance(made, RoleRequest):
-            return self.answer(made, RoleRequestAnswer, status=202)
-        return self.answer(made, RoleAnswer, status=201)
+        outcome = role_grant(actor=self.actor, person=person, **_role(body))
+        if isinstance(outcome, RoleRequest):
+            return self.answer(outcome, RoleRequestAnswer, status=202)
+        return self.answer(outcome, RoleAnswer, status=201)
 
 
 class GroupMappingsView(Endpoint):
@@ -89,10 +89,10 @@ class GroupMappingsView(Endpoint):
     )
     def post(self, request: Request) -> Response:
         body = self.body_as(NewGroupMapping)
-        made = group_mapping_create(actor=self.actor, **_role(body, self.actor))
-        if isinstance(made, RoleRequest):
-            return self.answer(made, RoleRequestAnswer, status=202)
-        return self.answer(made, GroupMappingAnswer, status=201)
+        outcome = group_mapping_create(actor=self.actor, **_role(body, self.actor))
+        if isinstance(outcome, RoleRequest):
+            return self.answer(outcome, RoleRequestAnswer, status=202)
+        return self.answer(outcome, GroupMappingAnswer, status=201)
 
 
 routes = Routes("People", RoleRequestAnswer)
@@ -106,7 +106,7 @@ routes = Routes("People", RoleRequestAnswer)
 def revoke(actor: Principal, person_id: int, assignment_id: int) -> None:
     person = person_get(actor=actor, person_id=person_id)
     if not person.role_assignments.filter(pk=assignment_id).exists():
-        raise NotFound(f"{person.name} holds no role with the id {assignment_id}.")
+        raise NotFound(f"{person.name} has no role with the ID {assignment_id}.")
     role_revoke(actor=actor, assignment_id=assignment_id)
 
 

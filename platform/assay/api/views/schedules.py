@@ -1,4 +1,4 @@
-"""Jobs that start at set times."""
+"""Schedules of recurring jobs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def listed(actor: Principal, query: ScheduleFilter) -> QuerySet[Schedule]:
     return query.applied(schedules_visible_to(actor))
 
 
-@routes.create("schedules", "Repeat an evaluation or a fine-tune at set times")
+@routes.create("schedules", "Schedule a recurring evaluation or fine-tune")
 def create(actor: Principal, body: NewSchedule) -> Schedule:
     return schedule_create(actor=actor, schedule=body)
 
@@ -41,7 +41,7 @@ def show(actor: Principal, schedule_id: int) -> Schedule:
     return schedule_get(actor=actor, schedule_id=schedule_id)
 
 
-@routes.delete("schedules/<id:schedule_id>", "Delete a schedule; its jobs stay")
+@routes.delete("schedules/<id:schedule_id>", "Delete a schedule; its jobs are kept")
 def delete(actor: Principal, schedule_id: int) -> None:
     schedule_delete(actor=actor, schedule_id=schedule_id)
 

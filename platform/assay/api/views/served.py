@@ -1,4 +1,4 @@
-"""Deployments that served a department at a moment, their approvers, and the evidence."""
+"""Deployments that served a department at a given time, their approvers, and the evidence."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class VoteAnswer(serializers.Serializer[Any]):
 
 
 class ApprovingReview(serializers.Serializer[Any]):
-    """The review that decided, and the checklist that it went by."""
+    """The review that decided, with its checklist."""
 
     id = serializers.IntegerField()
     state = serializers.CharField()
@@ -59,7 +59,7 @@ class ApprovingReview(serializers.Serializer[Any]):
 
 
 class MeasuredAnswer(serializers.Serializer[Any]):
-    """An evaluation as the dossier holds it; `digest` is that of its results."""
+    """An evaluation in the dossier; `digest` is that of its results."""
 
     id = serializers.SerializerMethodField()
     digest = serializers.SerializerMethodField()
@@ -67,11 +67,9 @@ class MeasuredAnswer(serializers.Serializer[Any]):
     dataset_digest = serializers.SerializerMethodField()
     sample_size = serializers.SerializerMethodField()
     on_training_data = serializers.SerializerMethodField(
-        help_text="Whether the version, or what it stands on, was trained on these data."
+        help_text="The version or its base was trained on this data."
     )
-    rows_cut = serializers.SerializerMethodField(
-        help_text="Rows that were longer than the model reads."
-    )
+    rows_cut = serializers.SerializerMethodField(help_text="Rows that were too long for the model.")
     metrics = serializers.SerializerMethodField()
     gates_failed = serializers.SerializerMethodField()
 
@@ -105,8 +103,8 @@ class MeasuredAnswer(serializers.Serializer[Any]):
 
 
 class ApprovalAnswer(serializers.Serializer[Any]):
-    """Approvers, and the basis of the approval. `events` are those of the decision; a proof shows
-    anyone that an event is in the log.
+    """Approvers, and the basis of the approval. `events` are those of the decision; their proofs
+    show that they are in the log.
     """
 
     review = ApprovingReview(allow_null=True)
@@ -114,7 +112,7 @@ class ApprovalAnswer(serializers.Serializer[Any]):
     evaluations = MeasuredAnswer(many=True)
     events = LogReference(many=True)
     events_left_out = serializers.BooleanField(
-        help_text="Whether there were more events than an answer holds."
+        help_text="There were more events than an answer can have."
     )
 
 
@@ -129,7 +127,7 @@ class HourAnswer(serializers.Serializer[Any]):
 
 
 class ReleasedAnswer(ValidityAnswer):
-    """Scope and end of the approval. `state` is the present one."""
+    """Scope and end of the approval. `state` is the current one."""
 
     id = serializers.IntegerField()
     state = serializers.CharField()
@@ -147,7 +145,7 @@ class ReleasedAnswer(ValidityAnswer):
 
 
 class EmergencyAnswer(serializers.Serializer[Any]):
-    """Emergency access: two persons let it serve before its review had decided."""
+    """Emergency access, by which two people permitted serving before the review had decided."""
 
     id = serializers.IntegerField()
     state = serializers.CharField()
@@ -160,38 +158,38 @@ class EmergencyAnswer(serializers.Serializer[Any]):
 
 
 class ServedAnswer(serializers.Serializer[Any]):
-    """A time in which a deployment served. `approval` is null for who may not see its release,
-    `usage` for who may not see the department's use."""
+    """A period in which a deployment served. `approval` is null if the caller may not see the
+    release, `usage` if they may not see the department's usage."""
 
     id = serializers.IntegerField(source="period.id")
     name = serializers.CharField(source="deployment.name")
     deployment = serializers.IntegerField(source="deployment.id")
-    department = slug("deployment.department.slug", help_text="Whose deployment it is.")
+    department = slug("deployment.department.slug", help_text="The deployment's department.")
     environment = serializers.CharField(source="release.environment")
     version = VersionReference(source="release.version")
     digest = serializers.CharField(
-        source="period.digest", help_text="Of the bytes, as hashed while they were loaded."
+        source="period.digest", help_text="Digest of the bytes, computed while they were loaded."
     )
     serving_from = serializers.DateTimeField(source="period.serving_from")
     serving_until = serializers.DateTimeField(
         source="until", allow_null=True, help_text="Null while it still serves."
     )
     ended = serializers.CharField(
-        help_text="pending (its last worker was gone), refused, stopped, expired or "
-        "emergency_access_over; else empty."
+        help_text="pending (its last worker was lost), refused, stopped, expired or "
+        "emergency_access_over; otherwise empty."
     )
     began_event = LogReference(source="period.began_event")
     ended_event = LogReference(source="period.ended_event", allow_null=True)
     release = ReleasedAnswer()
     emergency_access = EmergencyAnswer(
-        many=True, source="emergencies", help_text="By which it served before its review decided."
+        many=True, source="emergencies", help_text="Emergency access before its review decided."
     )
     approval = ApprovalAnswer(allow_null=True)
     usage = HourAnswer(allow_null=True)
 
 
 class ServedPage(serializers.Serializer[Any]):
-    """The periods that answer the question, the newest first. `said` tells why there are none."""
+    """The matching periods, newest first. `said` explains why there are none."""
 
     department = slug()
     at = serializers.DateTimeField(allow_null=True)
@@ -208,7 +206,7 @@ class ServedView(Endpoint):
 
     @operation(
         "Deployments",
-        "What served a department then, who approved it, on what evidence",
+        "List deployments that served a department at a time, with approvers and evidence",
         query=ServedFilter,
         answer=ServedPage,
         parameters=PAGE,
@@ -220,11 +218,12 @@ class ServedView(Endpoint):
             return served_answers(self.actor, question, rows)
 
         page = self.page(question.rows, ServedAnswer, prepared=prepared).data
-        said = "" if page["results"] or page["previous"] else nothing_said(self.actor, question)
-        return Response({**_asked(question), "said": said, **page})
+        has_results = page["results"] or page["previous"]
+        explanation = "" if has_results else nothing_said(self.actor, question)
+        return Response({**_question(question), "said": explanation, **page})
 
 
-def _asked(question: Question) -> dict[str, object]:
+def _question(question: Question) -> dict[str, object]:
     span = question.until is not None
     return {
         "department": question.department.slug,

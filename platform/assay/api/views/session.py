@@ -1,4 +1,4 @@
-"""Signing in for programs, and who one is."""
+"""Sign-in of programs, sessions, and information on the caller."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SessionAnswer(serializers.Serializer[Any]):
 
 
 class StepUpAnswer(serializers.Serializer[Any]):
-    """The proof that the access token carries now."""
+    """The current proof of identity of the access token."""
 
     method = serializers.CharField(help_text="`totp` or `recovery_codes`.")
     proved_at = serializers.DateTimeField()
@@ -53,7 +53,7 @@ class StepUpAnswer(serializers.Serializer[Any]):
 
 
 class TokenView(Endpoint):
-    """A password for a personal access token."""
+    """Exchange of a password for a personal access token."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
@@ -82,28 +82,29 @@ routes = Routes("Session", SessionAnswer)
 
 @routes.post(
     "auth/step-up",
-    "Prove by a second factor who you are: decisions require that within ten minutes",
+    "Verify your identity by a second factor: decisions require that within ten minutes",
     answer=StepUpAnswer,
     name="step_up_post",
 )
 def step_up(actor: Principal, body: StepUp) -> dict[str, Any]:
-    """Required after 403 `step_up_required`. The proof is valid with the access token that made it.
-    A code works once; several decisions may use one proof. Wrong codes are counted as at sign-in.
+    """Required after 403 `step_up_required`. The proof is valid only with the access token of this
+    request. A code works once; several decisions may use one proof. Wrong codes count as in
+    sign-in.
     """
     proof = token_step_up(actor=actor, code=body.code)
     return {"method": proof.method, "proved_at": proof.at, "fresh_until": proof.at + FRESH}
 
 
-@routes.get("me", "Who you are, and the roles you hold", answer=MeAnswer)
+@routes.get("me", "Get your identity and roles", answer=MeAnswer)
 def me(actor: Principal) -> Principal:
     return actor
 
 
-@routes.list("sessions", "List where you are signed in; admins: everybody")
+@routes.list("sessions", "List your sessions; administrators see those of all people")
 def listed(actor: Principal) -> QuerySet[UserSession]:
     return sessions_visible_to(actor)
 
 
-@routes.delete("sessions/<id:session_id>", "Sign a session out, at once")
+@routes.delete("sessions/<id:session_id>", "End a session at once")
 def delete(actor: Principal, session_id: int) -> None:
     session_revoke(actor=actor, session_id=session_id)

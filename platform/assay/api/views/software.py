@@ -1,4 +1,4 @@
-"""Software of the installation: packages of tasks, and answers that changed with an upgrade."""
+"""Software of the installation: packages of tasks, and answers that upgrades changed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from workers.deployments.software import code_differences, live_checks_changed
 
 
 class CodeAnswer(serializers.Serializer[Any]):
-    """The packages of a task that another package than Assay provides."""
+    """The packages of a task that Assay itself does not provide."""
 
     digest = serializers.CharField()
     packages = serializers.CharField()
 
 
 class CodeDifferenceAnswer(serializers.Serializer[Any]):
-    """A process with other packages of a task than the web process; empty where it has none."""
+    """A process whose packages of a task differ from the web process's; empty if one has none."""
 
     task = serializers.CharField()
     process = serializers.CharField()
@@ -33,8 +33,8 @@ class CodeDifferenceAnswer(serializers.Serializer[Any]):
 
 
 class ChangedAnswer(serializers.Serializer[Any]):
-    """A live release whose answers differ, or cannot be compared, with software that a worker has
-    now."""
+    """A live release whose answers differ, or cannot be compared, with the current software of a
+    worker."""
 
     release = serializers.IntegerField(source="release_id")
     deployment = serializers.CharField(source="release.deployment_name")
@@ -47,7 +47,7 @@ class ChangedAnswer(serializers.Serializer[Any]):
 
 
 class SoftwareAnswer(serializers.Serializer[Any]):
-    """Packages of tasks in the web process, processes with others, and changed answers."""
+    """Packages of tasks in the web process, processes with different ones, and changed answers."""
 
     tasks = serializers.DictField(child=CodeAnswer())
     differences = CodeDifferenceAnswer(many=True)

@@ -1,4 +1,4 @@
-"""Review of a release: threads, one's own drafts of comments, and assignees."""
+"""Review of a release: threads, the caller's drafts of comments, and assignees."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ from registry.releases.threads import release_draft_add, release_review_get, rel
 
 
 class AnchorAnswer(serializers.Serializer[Any]):
-    """A place: `general` has no key; `item` a checklist code, `metric` an evaluation's id and a
-    name (`12/accuracy`), `card` the slug of a heading, `file` a path, `answer` the name of a risk
-    answer, `dossier` the name of a section."""
+    """A place in the release. The key of `general` is empty; of `item` it is a checklist code, of
+    `metric` an evaluation's ID and a name (`12/accuracy`), of `card` the slug of a heading, of
+    `file` a path, of `answer` the name of a risk answer, of `dossier` the name of a section."""
 
     kind = serializers.CharField()
     key = serializers.CharField(allow_blank=True)
 
 
 class ThreadEntryAnswer(serializers.Serializer[Any]):
-    """A comment in a thread, or its resolving or reopening, with the dossier it was made on. `text`
-    has `@person-12` where it mentions one of `mentions`; `decision` is the one that it was
-    submitted with.
+    """A comment in a thread, or its resolution or reopening, with the digest of the dossier at that
+    time. `text` has `@person-12` where it mentions one of `mentions`; `decision` is the decision
+    that it was submitted with.
     """
 
     id = serializers.IntegerField()
@@ -66,9 +66,9 @@ class ThreadEntryAnswer(serializers.Serializer[Any]):
 
 
 class ThreadAnswer(serializers.Serializer[Any]):
-    """A conversation at one place of the release. While it is open and `blocking`, the release
-    cannot be approved. `digest` and `round` are of the dossier that it was begun on; `why_not` is
-    what keeps the caller from resolving or reopening it, empty when nothing does."""
+    """A thread at one place of the release. While it is open and `blocking`, the release cannot be
+    approved. `digest` and `round` are those of its beginning; `why_not` is the reason why the
+    caller cannot resolve or reopen it, empty if they can."""
 
     id = serializers.IntegerField()
     anchor = AnchorAnswer()
@@ -85,8 +85,8 @@ class ThreadAnswer(serializers.Serializer[Any]):
 
 
 class CommentDraftAnswer(serializers.Serializer[Any]):
-    """A comment that only the caller sees until they submit it with a decision. It begins a thread
-    at `anchor`, or answers in `thread`; `outdated` when the dossier has no such place any more."""
+    """A comment that only the caller sees until they submit it with a decision. It starts a thread
+    at `anchor`, or replies in `thread`. `outdated`: the dossier no longer has this place."""
 
     id = serializers.IntegerField()
     anchor = AnchorAnswer()
@@ -101,7 +101,7 @@ class CommentDraftAnswer(serializers.Serializer[Any]):
 
 
 def _anchored(body: NewThread) -> dict[str, Any]:
-    """Return the fields that are set, with the place as services take it."""
+    """Return the fields that are set, with the place as an `Anchor`."""
     values = {name: value for name, value in dict(body).items() if value is not None}
     if body.anchor is not None:
         values["anchor"] = Anchor(body.anchor.kind, body.anchor.key)
@@ -109,21 +109,21 @@ def _anchored(body: NewThread) -> dict[str, Any]:
 
 
 class ThreadEndpoint(Endpoint):
-    """Common part of the views of threads."""
+    """Base of the views of threads."""
 
     def review(self, release_id: int) -> Review:
         return release_review_get(actor=self.actor, release_id=release_id)
 
     def shown(self, review: Review) -> Callable[[Iterable[Any]], list[ReviewThread]]:
-        """Completes threads with what keeps the caller from resolving them."""
+        """Return a function that adds to threads why the caller cannot resolve them."""
         voice = voice_of(self.actor, review)
 
         def complete(threads: Iterable[Any]) -> list[ReviewThread]:
-            found = list(threads)
-            for thread in found:
-                obstacle = voice.resolving(thread)
-                thread.why_not = obstacle.message if obstacle else ""
-            return found
+            rows = list(threads)
+            for row in rows:
+                obstacle = voice.resolving(row)
+                row.why_not = obstacle.message if obstacle else ""
+            return rows
 
         return complete
 
@@ -135,14 +135,14 @@ class ThreadEndpoint(Endpoint):
     def drafts(
         self, release_id: int, review: Review
     ) -> Callable[[Iterable[Any]], list[CommentDraft]]:
-        """Completes drafts with whether their place is still there."""
+        """Return a function that marks drafts whose place no longer exists."""
         places = places_of(release_get(actor=self.actor, id=release_id), review)
 
         def complete(drafts: Iterable[Any]) -> list[CommentDraft]:
-            found = list(drafts)
-            for draft in found:
-                draft.outdated = draft.anchor not in places
-            return found
+            rows = list(drafts)
+            for row in rows:
+                row.outdated = row.anchor not in places
+            return rows
 
         return complete
 
@@ -152,7 +152,7 @@ class ThreadsView(ThreadEndpoint):
 
     @operation(
         "Reviews",
-        "The threads of a release's review, newest first",
+        "List the threads of a release's review, newest first",
         query=ThreadFilter,
         answer=ThreadAnswer,
         paged=True,
@@ -164,7 +164,7 @@ class ThreadsView(ThreadEndpoint):
 
     @operation(
         "Reviews",
-        "Begin a thread at a place of the release",
+        "Start a thread at a place in the release",
         body=NewThread,
         answer=ThreadAnswer,
         status=201,
@@ -179,16 +179,16 @@ class ThreadsView(ThreadEndpoint):
 class ThreadView(ThreadEndpoint):
     """One thread."""
 
-    @operation("Reviews", "One thread, with what was said in it", answer=ThreadAnswer)
+    @operation("Reviews", "One thread with its comments", answer=ThreadAnswer)
     def get(self, request: Request, release_id: int, thread_id: int) -> Response:
         self.query_as(Schema)
         return self.thread(release_id, thread_id)
 
 
 class ThreadCommentsView(ThreadEndpoint):
-    """Answers in a thread."""
+    """Replies in a thread."""
 
-    @operation("Reviews", "Answer in a thread", body=ThreadReply, answer=ThreadAnswer, status=201)
+    @operation("Reviews", "Reply in a thread", body=ThreadReply, answer=ThreadAnswer, status=201)
     @idempotent
     def post(self, request: Request, release_id: int, thread_id: int) -> Response:
         text, review = self.body_as(ThreadReply).text, self.review(release_id)
@@ -197,11 +197,11 @@ class ThreadCommentsView(ThreadEndpoint):
 
 
 class ThreadResolveView(ThreadEndpoint):
-    """Nothing is left to do about it."""
+    """Resolution of a thread."""
 
     @operation(
         "Reviews",
-        "Resolve a thread: whoever began it may, or another reviewer",
+        "Resolve a thread, as the person who started it or as another reviewer",
         body=ThreadNote,
         answer=ThreadAnswer,
     )
@@ -213,7 +213,7 @@ class ThreadResolveView(ThreadEndpoint):
 
 
 class ThreadReopenView(ThreadEndpoint):
-    """Something is left to do after all."""
+    """Reopening of a thread."""
 
     @operation("Reviews", "Reopen a thread", body=ThreadNote, answer=ThreadAnswer)
     @idempotent
@@ -224,11 +224,11 @@ class ThreadReopenView(ThreadEndpoint):
 
 
 class DraftsView(ThreadEndpoint):
-    """One's own drafts."""
+    """The caller's drafts of comments."""
 
     @operation(
         "Reviews",
-        "Your own drafts of comments, newest first",
+        "List your drafts of comments, newest first",
         answer=CommentDraftAnswer,
         paged=True,
     )
@@ -255,7 +255,7 @@ class DraftsView(ThreadEndpoint):
 
 
 class DraftView(ThreadEndpoint):
-    """One of one's own drafts."""
+    """One of the caller's drafts of comments."""
 
     @operation(
         "Reviews", "Change a draft of your own", body=CommentDraftChange, answer=CommentDraftAnswer
@@ -266,7 +266,7 @@ class DraftView(ThreadEndpoint):
         (draft,) = self.drafts(release_id, review)([changed])
         return self.answer(draft, CommentDraftAnswer)
 
-    @operation("Reviews", "Throw a draft of your own away", answer=None, status=204)
+    @operation("Reviews", "Discard a draft of your own", answer=None, status=204)
     def delete(self, request: Request, release_id: int, draft_id: int) -> Response:
         review = self.review(release_id)
         draft_discard(actor=self.actor, review_id=review.pk, draft_id=draft_id)

@@ -1,7 +1,7 @@
-"""Files in parts, in the shape of the tus protocol 1.0: https://tus.io/protocols/resumable-upload.
+"""Uploads in parts by the tus protocol 1.0: https://tus.io/protocols/resumable-upload.
 
-Extensions: creation, checksum, expiration, termination. Where the protocol takes headers to create
-an upload, a JSON body does as well.
+Extensions: creation, checksum, expiration, termination. An upload can be created with the
+protocol's headers or with a JSON body.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WHOLE = re.compile("[0-9]{1,18}")
 
 class UploadAnswer(serializers.Serializer[Any]):
     """One upload. It is complete, and can be used, once `completed_at` is set; `sha256` is then
-    that of the whole."""
+    that of the whole file."""
 
     id = serializers.UUIDField()
     kind = serializers.CharField()
@@ -53,7 +53,7 @@ class UploadAnswer(serializers.Serializer[Any]):
 
 
 class UnknownVersion(DomainError):
-    """A tus client of another version (412)."""
+    """The client uses another version of tus (412)."""
 
     code = "tus_version"
     status = 412
@@ -63,10 +63,10 @@ class UnknownVersion(DomainError):
 class _TusEndpoint(Endpoint):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        stated = request.headers.get("Tus-Resumable", VERSION)
-        if stated != VERSION:
+        version = request.headers.get("Tus-Resumable", VERSION)
+        if version != VERSION:
             raise UnknownVersion(
-                f"This is version {VERSION} of the tus protocol, not {stated[:20]!r}.",
+                f"The server supports version {VERSION} of the tus protocol, not {version[:20]!r}.",
                 hint=f"Send Tus-Resumable: {VERSION}.",
             )
 
@@ -106,25 +106,25 @@ class UploadsView(_TusEndpoint):
         status=201,
     )
     def post(self, request: Request) -> Response:
-        announced = self.announced(request)
-        if announced.kind == UploadKind.INTAKE:
-            department = model_get(actor=self.actor, name=announced.target).department
+        new_upload = self.announced(request)
+        if new_upload.kind == UploadKind.INTAKE:
+            department = model_get(actor=self.actor, name=new_upload.target).department
         else:
-            department = dataset_get(actor=self.actor, name=announced.target).department
+            department = dataset_get(actor=self.actor, name=new_upload.target).department
         upload = upload_create(
             actor=self.actor,
             department=department,
-            kind=announced.kind,
-            filename=announced.filename,
-            size=announced.size,
-            sha256=announced.sha256 or "",
+            kind=new_upload.kind,
+            filename=new_upload.filename,
+            size=new_upload.size,
+            sha256=new_upload.sha256 or "",
         )
         answer = self.answer(upload, UploadAnswer, status=201)
         answer["Location"] = f"{request.path}/{upload.pk}"
         return _with_offset(answer, upload)
 
     def announced(self, request: Request) -> NewUpload:
-        """Return the upload as its headers announce it, else as the body does."""
+        """Return the new upload from its headers, or else from the body."""
         length = request.headers.get("Upload-Length")
         if length is None:
             return self.body_as(NewUpload)
@@ -133,7 +133,7 @@ class UploadsView(_TusEndpoint):
 
 
 class UploadView(_TusEndpoint):
-    """One upload of the caller's."""
+    """One of the caller's uploads."""
 
     upload_limit = "UPLOAD_CHUNK_BYTES"
     parser_classes = (OctetStreamParser, StrictJSONParser)
@@ -141,7 +141,7 @@ class UploadView(_TusEndpoint):
     def allow_body(self, upload_id: UUID) -> None:
         upload_get(actor=self.actor, id=upload_id)
 
-    @operation("Uploads", "One upload of yours", answer=UploadAnswer)
+    @operation("Uploads", "Get one of your uploads", answer=UploadAnswer)
     def get(self, request: Request, upload_id: UUID) -> Response:
         self.query_as(Schema)
         upload = upload_get(actor=self.actor, id=upload_id)
@@ -149,7 +149,7 @@ class UploadView(_TusEndpoint):
 
     @extend_schema(exclude=True)
     def head(self, request: Request, upload_id: UUID) -> Response:
-        """The offset, as headers."""
+        """Return the offset in headers."""
         return _with_offset(Response(status=200), upload_get(actor=self.actor, id=upload_id))
 
     @operation(
@@ -161,7 +161,7 @@ class UploadView(_TusEndpoint):
         parameters=[
             OpenApiParameter(
                 "Upload-Offset", int, OpenApiParameter.HEADER, required=True,
-                description="How many bytes the server has; another number is answered with 409.",
+                description="Number of bytes that the server has; other numbers result in 409.",
             ),
             OpenApiParameter(
                 "Upload-Checksum", str, OpenApiParameter.HEADER,
@@ -170,16 +170,16 @@ class UploadView(_TusEndpoint):
         ],
     )  # fmt: skip
     def patch(self, request: Request, upload_id: UUID) -> Response:
-        # Before the body is looked at: whose upload it is not hears nothing about bodies.
-        known = upload_get(actor=self.actor, id=upload_id)
-        stated = request.headers.get("Upload-Offset")
-        if stated is None:
+        # Before parsing the body, so that other callers get 404 regardless of the body.
+        current = upload_get(actor=self.actor, id=upload_id)
+        offset_text = request.headers.get("Upload-Offset")
+        if offset_text is None:
             raise WrongState(
-                f"Upload {known.pk} continues at byte {known.received}; no offset was stated.",
+                f"Upload {current.pk} continues at byte {current.received}; no offset was stated.",
                 code="offset_mismatch",
                 hint="Send Upload-Offset.",
             )
-        offset = _whole("Upload-Offset", stated)
+        offset = _whole("Upload-Offset", offset_text)
         checksum = _checksum(request.headers.get("Upload-Checksum"))
         data: Any = request.data
         if not isinstance(data, bytes):
@@ -232,15 +232,15 @@ def _checksum(text: str | None) -> bytes | None:
 
 
 def _metadata(text: str) -> dict[str, str]:
-    """`Upload-Metadata`: names with base64 values, separated by commas."""
-    found = {}
+    """Parse `Upload-Metadata`: names with base64 values, separated by commas."""
+    values = {}
     for pair in text[:8192].split(",") if text else []:
         name, _, value = pair.strip().partition(" ")
         try:
-            found[name] = base64.b64decode(value, validate=True).decode("utf-8")
+            values[name] = base64.b64decode(value, validate=True).decode("utf-8")
         except (binascii.Error, ValueError):
             raise InvalidInput(
                 f"Upload-Metadata has no base64 text for {name[:40]!r}.",
                 fields={"Upload-Metadata": ["Names with base64 values."]},
             ) from None
-    return found
+    return values

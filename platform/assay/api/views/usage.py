@@ -1,4 +1,4 @@
-"""Cost of requests."""
+"""Usage and cost of requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def listed(actor: Principal, query: UsageFilter) -> QuerySet[UsageRecord]:
     return query.applied(usage_visible_to(actor))
 
 
-@routes.get("usage/days", "Sums per day", answer=UsageDaysAnswer)
+@routes.get("usage/days", "Get usage sums per day", answer=UsageDaysAnswer)
 def days(actor: Principal, query: UsageDaysFilter) -> dict[str, Any]:
     sums = usage_grouped(actor, query.days, query.by)
     return {"currency": settings.CURRENCY, "by": query.by, "days": sums}

@@ -1,8 +1,8 @@
 """Admission of requests, and continued admission of running ones.
 
-Asked once in the same step in which the request begins to be watched, and again of every running
-one whenever keys, policy or releases have changed. A key that is revoked refuses the next request
-and cuts those under way.
+A request is admitted in the same step that starts to watch it, and checked again while it runs
+whenever keys, policy or releases change. A revoked key is refused at the next request, and ends the
+requests that are running with it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from assay.gateway.access.snapshot import DeploymentEntry, Snapshot
 from governance.errors import DomainError, NotPermitted, Unavailable
 from governance.keys.tokens import ParsedToken
 
-# How often running requests are held against the clock, in seconds.
+# Interval at which running requests are checked against the clock, in seconds.
 TICK_S = 0.5
-# A changed key that cannot be read again for this long counts as dead, in seconds.
+# A changed key that could not be read again for this many seconds counts as invalid.
 PATIENCE_S = 1.0
-# Running requests that are asked about before others get their turn.
+# Running requests that are checked before the event loop gets its turn.
 _SLICE = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The key and the grounds by which a request runs."""
+    """The key of an admitted request, and the decision that admitted it."""
 
     key: KeyEntry
     grounds: Grounds
@@ -49,8 +49,8 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The credential of a request, its circumstances, and the digest of the browser session that
-    it comes from, if any."""
+    """The credential of a request, its circumstances, and the digest of its browser session, if
+    any."""
 
     token: ParsedToken
     circumstances: Circumstances
@@ -71,9 +71,9 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """A request for a deployment. `named`: the caller named the deployment; the one that embeds a
-    question for a knowledge base is named by that base, and a key's list of deployments does not
-    concern it. `sources` are the document versions that it is answered from.
+    """A request for a deployment. `named` is true if the caller named the deployment. A knowledge
+    base names the one that embeds its questions; a key's list of deployments does not apply to it.
+    `sources` are the document versions that the answer is based on.
     """
 
     caller: Caller
@@ -82,10 +82,10 @@ class Application:
     sources: frozenset[int] = frozenset()
 
     def admit(self, snapshot: Snapshot) -> Admitted:
-        """Return the grounds for running it under `snapshot`.
+        """Return the key and the decision by which it may run under `snapshot`.
 
         Raises:
-            KeyRefused, ModelUnknown, Refused, NotConfirmed: nothing does.
+            KeyRefused, ModelUnknown, Refused, NotConfirmed: it may not run.
         """
         key = self.caller.authenticate(snapshot)
         grounds = find_deployment(snapshot, key, self.model, self.caller.circumstances)
@@ -115,22 +115,22 @@ class Ticket:
     def fault(self, snapshot: Snapshot) -> DomainError | None:
         """Return the error that ends this request under `snapshot`; None if it may go on.
 
-        A deployment that was stopped or replaced lets go of its requests by itself; of one that a
-        recall has stopped, nothing may run any more.
+        Workers end the requests of a stopped or replaced deployment themselves; only if a recall
+        stopped it must the gateway end them.
         """
-        if gone := self.application.sources & snapshot.recalled_documents.keys():
+        if recalled := self.application.sources & snapshot.recalled_documents.keys():
             return NotPermitted(
-                f"{snapshot.recalled_documents[min(gone)]} was recalled while it was being used.",
+                f"{snapshot.recalled_documents[min(recalled)]} was recalled during the request.",
                 code="document_recalled",
-                hint="Ask again; the document is no longer used.",
+                hint="Send the request again; the document is no longer used.",
             )
-        now = snapshot.deployments.get(self.application.model)
+        entry = snapshot.deployments.get(self.application.model)
         try:
-            if now is None or now.id != self.deployment_id:
+            if entry is None or entry.id != self.deployment_id:
                 self.application.caller.authenticate(snapshot)
-                if why := snapshot.recalled.get(self.deployment_id):
+                if reason := snapshot.recalled.get(self.deployment_id):
                     return NotPermitted(
-                        f"Deployment {self.application.model} does not serve. {why}",
+                        f"Deployment {self.application.model} does not serve. {reason}",
                         code=RELEASE_ENDED,
                     )
             else:
@@ -141,12 +141,12 @@ class Ticket:
 
 
 class Running:
-    """Admitted requests of this process that are not over."""
+    """Running requests of this process."""
 
     def __init__(
         self, refresher: Refresher, note: Callable[[Snapshot, Collection[int]], None]
     ) -> None:
-        """`note` is told at each snapshot which deployments answer them."""
+        """`note` gets each snapshot and the IDs of the deployments that answer these requests."""
         self._refresher = refresher
         self._note = note
         self._tickets: set[Ticket] = set()
@@ -162,21 +162,21 @@ class Running:
             await asyncio.gather(self._ticker, return_exceptions=True)
 
     def enter(self, ticket: Ticket) -> None:
-        """Watch it. Call it in the same step as `Application.admit`, with no await between."""
+        """Watch a request. Call it right after `Application.admit`, with no await between."""
         self._tickets.add(ticket)
 
     def leave(self, ticket: Ticket) -> None:
         self._tickets.discard(ticket)
 
     async def review(self, snapshot: Snapshot, changed: Collection[str] | None) -> None:
-        """Cut what `snapshot` no longer admits; `changed` narrows it to some keys."""
+        """End requests that `snapshot` no longer admits; if `changed`, only those of these keys."""
         if changed is None:
             self._note(snapshot, {ticket.deployment_id for ticket in self._tickets})
         for number, ticket in enumerate(list(self._tickets), 1):
             public_id = ticket.application.caller.token.public_id
             if changed is not None and public_id not in changed:
                 continue
-            # One that is to be read again is judged by that reading.
+            # If its key is about to be read again, the request is checked after that reading.
             if public_id not in self._refresher.pending and ticket in self._tickets:
                 self._judge(ticket, ticket.fault(snapshot))
             if number % _SLICE == 0:
@@ -188,8 +188,8 @@ class Running:
             ticket.cut(fault)
 
     async def _tick(self) -> None:
-        """Keys and releases expire without a notice; and what cannot be read again is not trusted
-        for long."""
+        """End requests whose key or release has expired, which publishes no notice, or whose
+        changed key could not be read again in time."""
         while True:
             await asyncio.sleep(TICK_S)
             snapshot = self._refresher.snapshot

@@ -22,7 +22,7 @@ from governance.keys.tokens import ParsedToken, parse_token, secret_hmac
 
 _BEARER = re.compile(r"bearer +(\S+)\Z", re.IGNORECASE)
 _NO_KEY = bytes(32)
-# Keys the digests that are kept in memory, so that one is of no use in another process.
+# Key of the digests in memory; a digest is useless in another process.
 _PROOF_KEY = secrets.token_bytes(32)
 _UNKNOWN = "Incorrect API key provided."
 
@@ -30,8 +30,8 @@ _UNKNOWN = "Incorrect API key provided."
 class ProvedToken(ParsedToken):
     """A key whose secret was proved when a batch was created with it.
 
-    No text that a caller presents becomes one; only the runner of batches makes them, of the public
-    ID that the batch's row has.
+    Only the batch runner creates one, from the public ID in the batch's row; a credential that a
+    caller sends never becomes one.
     """
 
     __slots__ = ()
@@ -50,25 +50,24 @@ class KeyRefused(NotAuthenticated):
 
 
 def presented_token(authorization: bytes | None, api_key: bytes | None = None) -> ParsedToken:
-    """The token that `Authorization` or `x-api-key` carries; whether it is good, `authenticate`
-    says.
+    """Return the token from `Authorization` or `x-api-key`. `authenticate` checks it.
 
     Raises:
-        KeyRefused: none, or not one.
+        KeyRefused: there is no token, or it is malformed.
     """
     if authorization is None and api_key is not None:
-        # Anthropic's clients send it so. Where both headers come, a proxy may have added this one.
+        # Anthropic's clients send this header. If both are present, a proxy may have added it.
         authorization = b"Bearer " + api_key
     if authorization is None:
         raise KeyRefused(
             "You didn't provide an API key.",
             hint="Send your department's key as `Authorization: Bearer assay_…`.",
         )
-    presented = _BEARER.match(authorization.decode("latin-1"))
-    if presented is None:
+    match = _BEARER.match(authorization.decode("latin-1"))
+    if match is None:
         raise KeyRefused("The Authorization header does not read `Bearer assay_…`.")
     try:
-        return parse_token(presented[1])
+        return parse_token(match[1])
     except ValueError as error:
         raise KeyRefused(f"This is not a valid API key: {error}.") from None
 
@@ -84,12 +83,12 @@ def presented_session(cookies: bytes | None) -> bytes:
 def authenticate(
     snapshot: Snapshot, token: ParsedToken, address: str, session: bytes = b""
 ) -> KeyEntry:
-    """The department's key or playground token that `token` proves, presented from `address`, in
-    a browser session of that digest.
+    """Return the department's key or playground token for `token`, sent from `address` in the
+    browser session with the digest `session`.
 
     Raises:
-        KeyRefused: unknown, wrong, revoked or expired, a personal token, or not to be used from
-            there or outside of the session that it was made for.
+        KeyRefused: it is unknown, wrong, revoked, expired or a personal token, or may not be used
+            from this address or in this session.
     """
     key = snapshot.keys.get(token.public_id)
     proved = isinstance(token, ProvedToken) or _proves(token.secret, key)
@@ -114,10 +113,10 @@ def authenticate(
 
 
 def _proves(secret: str, key: KeyEntry | None) -> bool:
-    """Return whether `secret` is that of `key`. An unknown key takes as long as a wrong secret.
+    """Return true if `secret` belongs to `key`. An unknown key takes as long as a wrong secret.
 
     The HMAC under the pepper is computed once after each reading of the key. Later requests compare
-    a digest that costs a quarter of it.
+    a digest, which costs a quarter of that.
     """
     digest = hashlib.blake2b(secret.encode(), key=_PROOF_KEY, digest_size=32).digest()
     if key is not None and key.proved and hmac.compare_digest(digest, key.proved[0]):
@@ -132,8 +131,8 @@ def _proves(secret: str, key: KeyEntry | None) -> bool:
 
 
 def refuse_dead(key: KeyEntry) -> None:
-    """Raises KeyRefused when it is revoked, expired or a personal token."""
-    # Whatever its time: clocks of hosts differ, and no revocation is scheduled for later.
+    """Raise KeyRefused if the key is revoked, expired or a personal token."""
+    # The time of revocation does not matter: clocks differ, and revocations are not scheduled.
     if key.revoked_at is not None:
         raise KeyRefused(f"{key.title} is revoked; it cannot be used any more.", key=key)
     if key.expires_at <= time.time():

@@ -23,20 +23,22 @@ from registry.catalog.requests import printable
 
 
 def new_request_id() -> str:
-    """`req_` and 128 random bits."""
+    """Return `req_` and 128 random bits in hex."""
     return f"req_{secrets.token_hex(16)}"
 
 
 @dataclass(slots=True)
 class Call:
-    """One request. Filled in while it is parsed; `recorded` once the ledger has its entry,
-    `responding` once the answer has begun. `limit` stopped it, `shadowed` would have.
-    `context` is what the decision knew of the moment and the place. `policy` is the number of the
-    policy in force; of one that decided, `decision` says it. `sources` are the document versions of
-    `knowledge_base` that were given, `searched` the decision that let them be searched. `part_of`
-    is the request or the batch that it was made for, `settled` the entry of a request that was
-    reserved, once it is settled; `computed` are units that count on limits although it failed.
-    `traceparent` names the span that the worker's spans belong to.
+    """One request, filled in while it is parsed.
+
+    `recorded` is true once the ledger has its entry, `responding` once the answer has begun.
+    `limit` is the quota that stopped it; `shadowed` are quotas that would have, if enforced.
+    `context` holds the time and place that the decision was based on. `policy` is the number of the
+    policy in force; `decision` names the one that decided. `sources` are the document versions of
+    `knowledge_base` that the model received, `searched` the decision that permitted the search.
+    `part_of` is the request or batch that this request belongs to. `settled` is the ledger's entry
+    once a reserved request is settled; `computed` are units that count on quotas although the
+    request failed. `traceparent` names the parent span of the worker's spans.
     """
 
     endpoint: str
@@ -68,12 +70,12 @@ class Call:
     _decision_as_json: dict[str, Any] = field(default_factory=dict)
 
     def admit(self, admitted: Admitted) -> None:
-        """Note what the request runs by."""
+        """Record the key and the decision that admitted the request."""
         self.key = admitted.key
         self.decided(admitted.grounds)
 
     def decided(self, grounds: Grounds) -> None:
-        """Note the decision about the request."""
+        """Record the decision about the request."""
         self.deployment, self.decision, self.context = grounds
 
     @property
@@ -88,7 +90,7 @@ class Call:
 
     @property
     def used_nothing(self) -> bool:
-        """True if the request counts on no limit and costs nothing; False until that is known."""
+        """True if the request is known to have used no quota and cost nothing."""
         settled = self.settled
         return settled is not None and not (settled.units or settled.cost_micro or self.computed)
 
@@ -97,9 +99,7 @@ class Call:
         return int((time.perf_counter() - self.started) * 1000)
 
     def headers(self) -> Headers:
-        """Return the headers of every answer; once a deployment is found, they name version and
-        release.
-        """
+        """Return the headers of every answer, including a deployment's version and release."""
         headers = [
             (b"x-request-id", self.request_id.encode()),
             (b"openai-processing-ms", str(self.elapsed_ms).encode()),
@@ -127,9 +127,9 @@ class Call:
         device_ms: int = 0,
         units: int = 0,
     ) -> UsageEntry:
-        """Return the ledger's entry for this request as it stands now.
+        """Return the ledger's entry for the current state of this request.
 
-        In a unit other than tokens it is `units` that count, and no tokens are recorded.
+        If the deployment is not metered in tokens, `units` count and no tokens are recorded.
         """
         key, deployment, decision = self.key, self.deployment, self.decision
         if self.unit != Unit.TOKENS:
@@ -180,7 +180,7 @@ class Call:
         )
 
     def _decision_record(self) -> dict[str, Any]:
-        """Return the decision with its inputs, so that it can be repeated; empty without one."""
+        """Return the decision with the inputs that repeat it; empty without a decision."""
         key, deployment, decision = self.key, self.deployment, self.decision
         if deployment is None and self.searched is not None:
             return self.searched.to_json()

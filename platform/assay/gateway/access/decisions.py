@@ -23,20 +23,20 @@ from governance.policy.context import (
 from governance.policy.engine import PolicyDecision, may_know_of
 from registry.catalog.requests import RequestInvalid, printable
 
-# What a client is told to wait for a replica to come up, in seconds.
+# Retry-After while a replica starts, in seconds.
 _REPLICA_WAIT_S = 5.0
 
-# Code of a refusal because the deployment's release no longer permits serving.
+# Error code when the deployment's release no longer permits serving.
 RELEASE_ENDED = "release_not_servable"
 CLASSIFICATION_HEADER = b"assay-data-classification"
 
 
 def declared_classification(scope: Scope) -> str:
-    """Return the classification that the caller declares, `internal` by default. Where a proxy adds
-    its own, the most sensitive counts.
+    """Return the classification that the caller declares, `internal` by default. If a proxy adds
+    another header, the most sensitive value counts.
 
     Raises:
-        RequestInvalid: the header has another value than the four.
+        RequestInvalid: the header is not one of the four classifications.
     """
     values = [value for name, value in scope["headers"] if name == CLASSIFICATION_HEADER]
     declared = UNDECLARED_CLASSIFICATION if not values else CLASSIFICATIONS[0]
@@ -54,9 +54,9 @@ def declared_classification(scope: Scope) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """Properties of a request besides its key and deployment. `tokens` is the estimate of its
-    prompt plus the longest possible answer. `kept_as` is the classification of the file that the
-    answer goes into, which may hold nothing that is more sensitive; empty where there is none.
+    """Properties of a request other than its key and deployment. `tokens` is the estimate of its
+    prompt plus the longest possible answer. `kept_as` is the classification of the file for the
+    answer; the answer must not be more sensitive. It is empty without a file.
     """
 
     client_address: str
@@ -85,8 +85,8 @@ class Grounds(NamedTuple):
 
 
 class ModelUnknown(NotFound):
-    """No such deployment, or not one that the key may know of: `hidden` is what was decided then,
-    for the record and not for the caller.
+    """The deployment does not exist, or the key may not know of it. `hidden` is the decision in the
+    second case; it is recorded, but not shown to the caller.
     """
 
     code = "model_not_found"
@@ -117,7 +117,7 @@ class NotReady(Unavailable):
 
     @classmethod
     def asleep(cls, entry: DeploymentEntry) -> NotReady:
-        """Return the error for one that was scaled to zero and is being loaded."""
+        """Return the error for a deployment that was scaled to zero and is being loaded."""
         return cls(
             f"Deployment {entry.name} was scaled to zero and is being loaded.",
             hint="Try again after the time that Retry-After states; nothing was charged.",
@@ -128,13 +128,13 @@ class NotReady(Unavailable):
 def find_deployment(
     snapshot: Snapshot, key: KeyEntry, name: str, circumstances: Circumstances
 ) -> Grounds:
-    """Return the deployment called `name`, and the decision that lets `key` invoke it.
+    """Return the deployment called `name`, and the decision that permits `key` to invoke it.
 
     Raises:
-        ModelUnknown: there is none that the key may know of.
-        Refused: the policy says no, its release no longer permits serving, or a condition of its
-            release leaves the key's department out.
-        NotConfirmed: the controller has not confirmed its release lately.
+        ModelUnknown: it does not exist, or the key may not know of it.
+        Refused: the policy denies it, the release no longer permits serving, or a condition of the
+            release excludes the key's department.
+        NotConfirmed: the controller has not confirmed the release recently.
     """
     entry = snapshot.deployments.get(name)
     if entry is None:
@@ -154,9 +154,9 @@ def find_deployment(
             code=RELEASE_ENDED,
             grounds=grounds,
         )
-    if outside := _outside(entry, key):
+    if condition := _outside(entry, key):
         raise Refused(
-            f"Deployment {entry.name} does not serve department {key.department}: {outside}.",
+            f"Deployment {entry.name} does not serve department {key.department}: {condition}.",
             code="release_condition",
             grounds=grounds,
         )
@@ -171,7 +171,7 @@ def find_deployment(
 
 
 def is_ready(entry: DeploymentEntry) -> bool:
-    """Return whether a replica that loaded the approved digest is alive."""
+    """Return true if a replica that loaded the approved digest is alive."""
     return entry.ready_until > time.time()
 
 
@@ -190,7 +190,7 @@ def require_ready(entry: DeploymentEntry) -> None:
 def visible_deployments(
     snapshot: Snapshot, key: KeyEntry, circumstances: Circumstances
 ) -> list[tuple[DeploymentEntry, bool]]:
-    """Return every deployment that `key` may see, by name, and true if it may use it."""
+    """Return the deployments that `key` may see, by name, each with true if it may use it."""
     visible = []
     policy, actor, action = snapshot.policy, key.principal, Action.DEPLOYMENT_INVOKE
     for name in sorted(snapshot.deployments):
@@ -198,24 +198,24 @@ def visible_deployments(
         context = circumstances.context(entry)
         usable = snapshot.decide(key, entry, context).allowed
         if usable or may_know_of(policy, actor, action, entry.resource, context):
-            named = not key.allowed_deployments or name in key.allowed_deployments
+            listed = not key.allowed_deployments or name in key.allowed_deployments
             lapsed = entry.leased_until <= time.monotonic()
             stopped = lapsed or entry.obstacle or _expired(entry) or _outside(entry, key)
-            visible.append((entry, usable and named and not stopped))
+            visible.append((entry, usable and listed and not stopped))
     return visible
 
 
 def known_task(snapshot: Snapshot, key: KeyEntry, name: str, circumstances: Circumstances) -> str:
-    """Return the task of a deployment that `key` may know of; empty when there is none."""
+    """Return the deployment's task; empty if it does not exist or `key` may not know of it."""
     entry = snapshot.deployments.get(name)
     if entry is None:
         return ""
     actor, action = key.principal, Action.DEPLOYMENT_INVOKE
     context = circumstances.context(entry)
-    known = snapshot.decide(key, entry, context).allowed or may_know_of(
+    visible = snapshot.decide(key, entry, context).allowed or may_know_of(
         snapshot.policy, actor, action, entry.resource, context
     )
-    return entry.task if known else ""
+    return entry.task if visible else ""
 
 
 def _expired(entry: DeploymentEntry) -> str:
@@ -223,7 +223,7 @@ def _expired(entry: DeploymentEntry) -> str:
 
 
 def _outside(entry: DeploymentEntry, key: KeyEntry) -> str:
-    """Return the condition of the release that excludes the key's department, or nothing."""
+    """Return the condition of the release that excludes the key's department, or an empty text."""
     if not entry.only or key.department in entry.only:
         return ""
     only = ", ".join(sorted(entry.only))
@@ -231,7 +231,7 @@ def _outside(entry: DeploymentEntry, key: KeyEntry) -> str:
 
 
 def model_unknown(name: str, hidden: Refused | None = None) -> ModelUnknown:
-    """Return the error for a name that does not exist or that the caller may not know."""
+    """Return the error for a deployment that does not exist or that the caller may not know of."""
     return ModelUnknown(
         f"The model `{printable(name)}` does not exist or you do not have access to it.",
         hidden=hidden,

@@ -1,4 +1,4 @@
-"""Credentials as a snapshot has them."""
+"""Credentials in the gateway's snapshot."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from governance.principals import HeldRole, Principal, PrincipalKind
 from governance.quotas.kinds import subjects_of
 from governance.quotas.wire import Limit
 
-# Time for which a revoked or expired key is told why, instead of being unknown.
+# Period in which a revoked or expired key is refused with that reason, rather than as unknown.
 _REMEMBERED = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """One credential as presented to the gateway. `department` is None for a personal token.
+    """One credential of the gateway's callers. `department` is None for a personal token.
 
-    A playground token has the `person` who tries a deployment, the department that pays, and the
-    digest of the `session` whose cookie must come with it.
+    A playground token has the `person` who uses it, the department that pays, and the digest of the
+    `session` whose cookie must accompany it.
 
-    `allowed_deployments` (names) and `networks` (CIDRs) narrow it; empty means any. `limits` are
-    those of the organization, the department and the key, the widest first. `counted_as` is the
-    public id on which its use counts.
+    `allowed_deployments` (names) and `networks` (CIDRs) restrict it; empty means any. `limits` are
+    those of the organization, the department and the key, widest first. `counted_as` is the public
+    ID that its use is charged to.
     """
 
     public_id: str
@@ -47,41 +47,41 @@ class KeyEntry:
     counted_as: str = ""
     person: int | None = None
     session: bytes = b""
-    # Digest of the secret that has proved it, made by `authenticate`; gone with this reading.
+    # Digest of the verified secret, set by `authenticate`; dropped at the next reading.
     proved: list[bytes] = field(default_factory=list, init=False, compare=False, repr=False)
     _recorded: list[Part] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property
     def recorded(self) -> Part:
-        """Return the principal as records of decisions have it, made once."""
+        """The principal in the form that decision records use, computed once."""
         if not self._recorded:
             self._recorded.append(principal_part(self.principal))
         return self._recorded[0]
 
     @property
     def title(self) -> str:
-        """As a sentence begins with it."""
+        """Name of the credential at the start of a sentence."""
         return f"API key {self.name}" if self.person is None else "A token of the playground"
 
     @property
     def owner(self) -> str:
-        """Return whose work it is: a person's, whatever token it has, or a key's and its heirs'."""
+        """Owner of the work: a person with all their tokens, or a key with its successors."""
         return self.counted_as or self.public_id if self.person is None else f"person {self.person}"
 
     @property
     def recorded_as(self) -> str:
-        """The ledger's name for the key; all playground tokens share one."""
+        """The key's ID in the ledger; all playground tokens share one."""
         return self.public_id if self.person is None else self.counted_as
 
 
 def key_entries(
     limits: dict[str, list[Limit]], public_ids: Collection[str] | None = None
 ) -> dict[str, KeyEntry]:
-    """Read every department's key and playground token; or these credentials, personal tokens
-    among them.
+    """Read all departments' keys and all playground tokens; or only the credentials `public_ids`,
+    including personal tokens.
 
-    People have far more tokens than departments have keys, and none is good for `/v1`: one is
-    looked up when it is presented, so that its holder is told why it is refused.
+    There are far more personal tokens than keys, and `/v1` accepts none of them. One is looked up
+    when it is sent, so that the error can say why it is refused.
     """
     since = timezone.now() - _REMEMBERED
     rows = ApiKey.objects.filter(
@@ -94,7 +94,7 @@ def key_entries(
     keys = {row.public_id: _key_entry(row, limits) for row in rows}
     for token in playground_tokens_alive(public_ids):
         entry = _playground_entry(token, limits)
-        # Whoever has left the department that pays has no use of it any more.
+        # People who left the department that pays can no longer use the token.
         if entry.department in entry.principal.departments:
             keys[token.public_id] = entry
     return keys
@@ -130,16 +130,20 @@ def _key_entry(row: ApiKey, limits: dict[str, list[Limit]]) -> KeyEntry:
 
 
 def _playground_entry(token: PlaygroundToken, limits: dict[str, list[Limit]]) -> KeyEntry:
-    """A token of the playground; its principal is the person, as they are at this reading, in the
-    department that pays: else its answers, which that department keeps, could hold another one's
-    documents.
+    """Return the entry of a playground token. Its principal is the person with their current roles
+    in the department that pays. That department stores the answers, so roles elsewhere must not
+    bring another department's documents into them.
     """
     slug = token.department.slug
     subjects = subjects_of(department=slug, key=COUNTED_AS)
     roles = frozenset(
-        HeldRole(held.role, held.department.slug if held.department else None, held.specialty)
-        for held in token.person.role_assignments.all()
-        if held.department is None or held.department.slug == slug
+        HeldRole(
+            assignment.role,
+            assignment.department.slug if assignment.department else None,
+            assignment.specialty,
+        )
+        for assignment in token.person.role_assignments.all()
+        if assignment.department is None or assignment.department.slug == slug
     )
     return KeyEntry(
         public_id=token.public_id,

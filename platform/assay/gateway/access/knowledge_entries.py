@@ -1,4 +1,4 @@
-"""Knowledge bases as the gateway's snapshot has them: what is in force at this reading."""
+"""Knowledge bases in the gateway's snapshot, with the documents in force at the time of reading."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DocumentEntry:
-    """A document version in force. `id` is that of the version."""
+    """A document version in force. `id` is the version's."""
 
     id: int
     document: int
@@ -32,9 +32,9 @@ class DocumentEntry:
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeEntry:
-    """One knowledge base. `documents` are the versions in force, by id; only these are searched,
-    whatever the index holds. `manifest` is the index's, None before one was built, and
-    `embedding_digest` that of the version that made its vectors."""
+    """One knowledge base. `documents` are the versions in force, by ID; only these are searched,
+    even if the index contains more. `manifest` belongs to the index and is None before it is built.
+    `embedding_digest` is that of the version that computed the vectors."""
 
     id: int
     name: str
@@ -48,7 +48,7 @@ class KnowledgeEntry:
     documents: Mapping[int, DocumentEntry] = field(default_factory=dict)
 
     def document_resource(self, classification: str) -> Resource:
-        """A document of this classification, as the policy sees it."""
+        """Return the policy's resource for documents of this classification."""
         return Resource(
             type="document",
             name=f"{classification} documents of {self.name}",
@@ -57,33 +57,33 @@ class KnowledgeEntry:
         )
 
 
-# Documents by base, with the revision that they were read after. One thread reads snapshots.
+# Documents by base, with the base's revision when they were read. Only one thread reads snapshots.
 _known: dict[int, tuple[int, dict[int, DocumentEntry]]] = {}
 
 
 def read_knowledge() -> dict[str, KnowledgeEntry]:
-    """Read every knowledge base: two queries, and one for the documents of those that changed."""
+    """Read all knowledge bases: two queries, and a third for the documents of changed ones."""
     rows = list(
         KnowledgeBase.objects.select_related("department", "index").prefetch_related("departments")
     )
     changed = [row for row in rows if _known.get(row.pk, (-1,))[0] != row.revision]
     if changed:
-        found: dict[int, dict[int, DocumentEntry]] = {row.pk: {} for row in changed}
+        documents: dict[int, dict[int, DocumentEntry]] = {row.pk: {} for row in changed}
         versions = DocumentVersion.objects.filter(
-            state=DocumentState.CURRENT, document__base__in=list(found)
+            state=DocumentState.CURRENT, document__base__in=list(documents)
         ).select_related("document")
         for version in versions:
-            found[version.document.base_id][version.pk] = _document_entry(version)
+            documents[version.document.base_id][version.pk] = _document_entry(version)
         for row in changed:
-            _known[row.pk] = (row.revision, found[row.pk])
-    for gone in _known.keys() - {row.pk for row in rows}:
-        del _known[gone]
+            _known[row.pk] = (row.revision, documents[row.pk])
+    for removed in _known.keys() - {row.pk for row in rows}:
+        del _known[removed]
     entries = {}
     for row in rows:
         try:
             entries[row.name] = _entry(row)
         except Exception:
-            # It is left out, so that it is not searched; every other one goes on.
+            # Leave this one out, so that it is not searched; the others are unaffected.
             logger.exception("Knowledge base %s cannot be read; it is not searched", row.name)
     return entries
 

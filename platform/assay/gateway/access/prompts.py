@@ -1,6 +1,6 @@
-"""The length that a deployment's own prompt adds to a request, for bounds and reservations.
+"""Tokens that a deployment's own prompt adds to a request, for bounds and reservations.
 
-The worker alone fills prompts in, from bytes that it has verified; the gateway only counts.
+Only the worker fills prompts in, from bytes that it has verified; the gateway counts tokens.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from registry.versions.models import ModelVersion, VersionKind
 
 @dataclass(frozen=True, slots=True)
 class OwnPrompt:
-    """Preamble of a version before each request: a document and a soft prompt's virtual tokens."""
+    """Prompt that a version adds to each request: a document and a soft prompt's virtual tokens."""
 
     document: PromptDocument | None = None
     virtual_tokens: int = 0
@@ -29,7 +29,7 @@ NO_PROMPT = OwnPrompt()
 
 
 def own_prompt(version: ModelVersion) -> OwnPrompt:
-    """Return the prompt of a version and of what it stands on. Raises InvalidInput."""
+    """Return the prompt of a version and its base. Raises InvalidInput."""
     document = None
     if version.kind == VersionKind.PROMPT:
         document = PromptDocument.read(version.parameters)
@@ -39,16 +39,16 @@ def own_prompt(version: ModelVersion) -> OwnPrompt:
 
 
 def check_prompt(plan: Plan, own: OwnPrompt) -> None:
-    """Raise RequestInvalid when the worker would refuse to fill in the prompt.
+    """Raise RequestInvalid if the worker would refuse to fill in the prompt.
 
-    Only callers who may use the deployment learn what its prompt takes, so admit them first.
+    The error reveals the prompt's variables, so admit the caller first.
     """
     if own.document is not None and isinstance(plan.inputs, GenerationInputs):
         own.document.check(plan.inputs)
 
 
 def with_prompt(plan: Plan, own: OwnPrompt) -> Plan:
-    """Return the plan of a request with the tokens of the deployment's prompt counted in."""
+    """Return the plan including the tokens of the deployment's prompt."""
     inputs, options = plan.inputs, plan.options
     if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
         return plan

@@ -1,9 +1,9 @@
-"""Keeps the snapshot young: reads it on every notice and at least once in its time to live.
+"""Refreshing of the snapshot: on every notice, and at least once in its time to live.
 
-A notice `key:<public id>` and a request with an unknown key have those keys read alone. From the
-notice until that reading nothing is decided by the key as it was known: requests with it wait. So
-a revocation holds as soon as its notice is heard, however long readings take. Whole readings and
-readings of keys follow one another in one thread, so that the later one holds.
+A notice `key:<public id>`, or a request with an unknown key, causes only that key to be read.
+Requests with a changed key wait from the notice until it has been read, so a revocation takes
+effect as soon as the notice arrives, however long the reading takes. One thread does full readings
+and readings of keys in turn, so that the later result wins.
 """
 
 from __future__ import annotations
@@ -36,18 +36,19 @@ from workers.wire import SNAPSHOT_CHANNEL
 
 logger = logging.getLogger(__name__)
 
-# Unknown keys that one process looks up in a second. Guesses beyond that stay unknown until the
-# next reading, so that they cannot keep the database busy.
+# Unknown keys that one process looks up per second. More stay unknown until the next full reading,
+# so that guessed keys cannot overload the database.
 LOOKUPS_PER_S = 20
 _LOOKUP_PATIENCE_S = 2.0
-# After a reading that failed, while a changed key waits for one, in seconds.
+# Pause after a failed reading while a changed key waits for one, in seconds.
 _RETRY_S = 0.2
-# A subscription on which nothing came for so long is tried.
+# A subscription is pinged after this many seconds without a message.
 _QUIET_S = 10.0
-# Time in which a request whose workers are gone learns of others, and the pause between looks (s).
+# Time in which other workers may take over a request whose workers are gone, and the interval at
+# which the snapshot is checked for them, in seconds.
 _HANDOVER_S, _HANDOVER_CHECK_S = 3.0, 0.2
 
-# Told of every new snapshot, and of which keys alone it differs (None: of anything).
+# Called with every new snapshot, and the only keys that changed (None: anything may have changed).
 OnChange = Callable[[Snapshot, Collection[str] | None], Awaitable[None]]
 
 
@@ -56,9 +57,9 @@ async def _nobody(snapshot: Snapshot, changed: Collection[str] | None) -> None:
 
 
 class Refresher:
-    """Holds the newest snapshot; `readings` counts them. Start and stop it on one event loop.
+    """Keeps the newest snapshot; `readings` counts full ones. Start and stop it on one event loop.
 
-    `pending` are the keys that have changed and are not read again yet, and since when (monotonic).
+    `pending` maps changed keys that were not read again yet to the monotonic time of the change.
     """
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
@@ -73,13 +74,13 @@ class Refresher:
         self._lookups: dict[str, asyncio.Future[None]] = {}
         self._lookup_second, self._lookups_left = 0, LOOKUPS_PER_S
         self._first = asyncio.Event()
-        # One thread, so that there is one database connection and readings come in order.
+        # A single thread keeps readings in order and uses one database connection.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="assay-snapshot")
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._refresh()), asyncio.create_task(self._listen())]
-        # Its age counts from here until the first reading.
+        # The age metric counts from here until the first reading.
         SNAPSHOT_READ.set(time.time())
 
     async def stop(self) -> None:
@@ -90,10 +91,10 @@ class Refresher:
         await asyncio.to_thread(self._thread.shutdown)
 
     async def current(self) -> Snapshot:
-        """The snapshot to decide by. Waits up to two seconds for the very first one.
+        """Return the snapshot to decide by. Waits up to two seconds for the very first one.
 
         Raises:
-            Unavailable: there is none that is young enough.
+            Unavailable: there is none, or it is too old.
         """
         if self.snapshot is None:
             with contextlib.suppress(TimeoutError):
@@ -107,9 +108,9 @@ class Refresher:
         return snapshot
 
     async def knowing(self, public_id: str) -> Snapshot:
-        """The snapshot to decide by about a key that was made or changed a moment ago.
+        """Return a snapshot that is up to date on a key created or changed a moment ago.
 
-        Looks up at most `LOOKUPS_PER_S` unknown keys a second, and waits two seconds at most.
+        Looks up at most `LOOKUPS_PER_S` unknown keys per second, and waits at most two seconds.
 
         Raises:
             Unavailable: every snapshot is too old, or the key has changed and could not be read
@@ -136,26 +137,26 @@ class Refresher:
     ) -> DeploymentEntry | None:
         """Return the deployment once it has workers that `deployment` lacks; None if it gets none.
 
-        With `at_once`, whatever workers it has now do.
+        With `at_once`, any workers will do, including the same ones.
         """
         until = time.monotonic() + _HANDOVER_S
         while time.monotonic() < until:
             snapshot = self.snapshot
-            known = None if snapshot is None else snapshot.deployments.get(deployment.name)
-            if known is None or known.id != deployment.id:
+            entry = None if snapshot is None else snapshot.deployments.get(deployment.name)
+            if entry is None or entry.id != deployment.id:
                 return None
-            if at_once or set(known.workers) - set(deployment.workers):
-                return known
+            if at_once or set(entry.workers) - set(deployment.workers):
+                return entry
             await asyncio.sleep(_HANDOVER_CHECK_S)
         return None
 
     def _look_up(self, public_id: str) -> asyncio.Future[None]:
-        """Done once the key has been read, or could not be."""
-        found = self._lookups.get(public_id)
-        if found is None:
-            found = self._lookups[public_id] = asyncio.get_running_loop().create_future()
+        """Return a future that is done once the key was read or the reading failed."""
+        lookup = self._lookups.get(public_id)
+        if lookup is None:
+            lookup = self._lookups[public_id] = asyncio.get_running_loop().create_future()
             self._wake.set()
-        return found
+        return lookup
 
     def _may_look_up(self) -> bool:
         second = int(time.monotonic())
@@ -178,10 +179,10 @@ class Refresher:
             except (DatabaseError, OSError) as error:
                 logger.warning("The gateway's snapshot could not be read: %s", error)
             except Exception:
-                # Whatever it is, the snapshot ages and the gateway fails closed.
+                # After any error the snapshot ages, and the gateway fails closed.
                 logger.exception("The gateway's snapshot could not be read.")
             finally:
-                # Those whose reading failed are still to be read.
+                # Keys whose reading failed must be read again.
                 self._changed |= changed & self.pending.keys()
                 for lookup in lookups.values():
                     lookup.set_result(None)
@@ -194,8 +195,8 @@ class Refresher:
             try:
                 await self.on_change(self.snapshot, changed)
             except Exception:
-                # Reading goes on, whatever it is.
-                logger.exception("Running requests could not be held against the new snapshot.")
+                # Refreshing continues after any error.
+                logger.exception("Running requests could not be checked against the new snapshot.")
 
     async def _read(self, whole: bool, changed: set[str]) -> None:
         loop, snapshot = asyncio.get_running_loop(), self.snapshot
@@ -204,19 +205,19 @@ class Refresher:
             try:
                 self.snapshot = await loop.run_in_executor(self._thread, read_snapshot)
             except BaseException:
-                # Still to be read, whatever wakes this next.
+                # Do a full reading next, whatever wakes the loop.
                 self._stale = True
                 raise
             self.readings += 1
             SNAPSHOT_READ.set(time.time() - self.snapshot.age_s)
             self._first.set()
         elif changed:
-            found = await loop.run_in_executor(self._thread, read_keys, changed)
-            kept = {name: key for name, key in snapshot.keys.items() if name not in changed}
-            self.snapshot = replace(snapshot, keys={**kept, **found})
+            keys = await loop.run_in_executor(self._thread, read_keys, changed)
+            unchanged = {name: key for name, key in snapshot.keys.items() if name not in changed}
+            self.snapshot = replace(snapshot, keys={**unchanged, **keys})
 
     async def _woken(self) -> bool:
-        """Wait for a notice or a lookup; False when the snapshot's time to live has run out."""
+        """Wait for a notice or a lookup. Return false when the snapshot's time to live is over."""
         snapshot = self.snapshot
         left_s = settings.GATEWAY_SNAPSHOT_TTL_S - (snapshot.age_s if snapshot else 0)
         if self._changed:
@@ -234,26 +235,26 @@ class Refresher:
                     await notices.subscribe(SNAPSHOT_CHANNEL)
                     await self._hear(notices)
             except (redis.RedisError, OSError) as error:
-                logger.warning("Notices of changes are not heard: %s", error)
+                logger.warning("The gateway cannot receive notices of changes: %s", error)
                 await asyncio.sleep(1)
 
     async def _hear(self, notices: PubSub) -> None:
-        """Take notices. Raises redis.ConnectionError when the broker is silent: a network may drop
-        a connection without a word.
+        """Receive notices. Raises redis.ConnectionError if the broker does not answer a ping: a
+        network may drop a connection silently.
         """
-        asked = False
+        pinged = False
         while True:
-            # The subscription's own confirmation counts: it may follow a gap.
+            # The confirmation of the subscription counts too: notices before it may be missed.
             notice = await notices.get_message(timeout=_QUIET_S)
             if notice is not None:
-                asked = False
+                pinged = False
                 if notice["type"] != "pong":
                     self._notice(notice)
-            elif asked:
+            elif pinged:
                 raise redis.ConnectionError(f"The broker did not answer for {_QUIET_S:.0f} s")
             else:
                 await notices.ping()
-                asked = True
+                pinged = True
 
     def _notice(self, notice: dict[str, Any]) -> None:
         if (public_id := key_in_notice(notice["data"])) is not None:

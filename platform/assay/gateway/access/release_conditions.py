@@ -1,4 +1,4 @@
-"""The conditions of a release as the gateway holds them, worked out once for each snapshot."""
+"""The conditions of a release that the gateway enforces, computed once for each snapshot."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 
 RATE = "requests_per_minute"
-# How long before the end of an approval callers are told of it.
+# Period before the end of an approval in which answers announce it.
 NOTICE = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """`only`: the departments that are left; empty for all. `obstacle`: why nothing may serve."""
+    """Conditions in force. `only`: permitted departments, empty for all. `obstacle`: the reason why
+    the release may not serve."""
 
     only: frozenset[str] = frozenset()
     limits: tuple[Limit, ...] = ()
@@ -35,15 +36,15 @@ def held_conditions(release: Release) -> Held:
     if not release.conditions:
         return Held()
     try:
-        asked = Conditions.from_json(release.conditions)
-        whole, each = asked.requests_per_minute, asked.requests_per_minute_of
+        conditions = Conditions.from_json(release.conditions)
+        whole, by_department = conditions.requests_per_minute, conditions.requests_per_minute_of
         return Held(
-            frozenset(asked.departments),
+            frozenset(conditions.departments),
             () if whole is None else (_limit(release, "", whole),),
-            {slug: (_limit(release, slug, rate),) for slug, rate in each.items()},
+            {slug: (_limit(release, slug, rate),) for slug, rate in by_department.items()},
         )
     except (AttributeError, TypeError, ValueError):
-        # These conditions were never approved like this; other deployments are not affected.
+        # Conditions in this form were never approved, so refuse; other deployments are unaffected.
         return Held(obstacle=f"The conditions of release {release.pk} cannot be read.")
 
 
@@ -52,7 +53,7 @@ def _limit(release: Release, department: str, rate: int) -> Limit:
 
 
 def end_notice(release: Release) -> tuple[tuple[bytes, bytes], ...]:
-    """Headers once an end is near: when the approval ends, and when serving does (RFC 8594)."""
+    """Return headers that announce the end of the approval and of serving (RFC 8594), if near."""
     ends, stops = release.expires_at, release.serves_until
     if ends is None or stops is None:
         return ()
@@ -65,7 +66,7 @@ def end_notice(release: Release) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def emergency_access_notice(emergency: EmergencyAccess) -> tuple[tuple[bytes, bytes], ...]:
-    """The header that tells callers that no review has approved what answers, and until when."""
+    """Return the header that tells callers of emergency access (no review yet), and its end."""
     if emergency.ends_at is None:
         return ()
     ends = emergency.ends_at.astimezone(UTC).isoformat(timespec="seconds")

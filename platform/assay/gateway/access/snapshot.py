@@ -1,10 +1,10 @@
 """Snapshot of keys, policy, quotas and deployments: immutable and in memory.
 
-A snapshot states facts, and keeps decisions that follow from them alone: expiries are compared with
-the clock at every request. It is read again within milliseconds when something publishes on
-`SNAPSHOT_CHANNEL`, and every `GATEWAY_SNAPSHOT_TTL_S` seconds whatever happens; older than three
-times that, it is not used. A notice that names a key, and a request with one that is not known yet,
-has that key read alone.
+A snapshot contains facts, and caches decisions that depend on nothing else; expiries are compared
+with the clock at every request. It is read again within milliseconds of a message on
+`SNAPSHOT_CHANNEL`, and at least every `GATEWAY_SNAPSHOT_TTL_S` seconds; a snapshot older than three
+times that is not used. After a notice that names a key, or a request with an unknown key, only that
+key is read.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ from workers.wire import worker_address
 
 logger = logging.getLogger(__name__)
 
-# How long requests may still run on a deployment that a recall has stopped, and are cut.
+# Period after a recall in which requests that still run on the deployment are found and ended.
 _RECALL_REMEMBERED = timedelta(hours=1)
-# Decisions that one snapshot remembers; with more, it forgets them all.
+# Decisions that one snapshot caches; the full cache is cleared.
 DECISIONS_MAX = 4096
-# A replica whose heartbeat is older than this, in seconds, is not counted on.
+# A replica whose heartbeat is older than this many seconds gets no requests.
 REPLICA_PATIENCE_S = 30.0
-# Each with the public key of its worker and the realm of its node; a worker without a key cannot be
-# sent anything.
+# Replicas with the public key of their worker and the realm of its node. Requests are sealed with
+# that key, so a worker without one gets none.
 _REPLICAS = Prefetch(
     "replicas",
     Replica.objects.annotate(
@@ -79,19 +79,19 @@ _PLACEMENTS = Prefetch("placements", Placement.objects.annotate(realm=realm_of_w
 
 @dataclass(frozen=True, slots=True)
 class DeploymentEntry:
-    """One live deployment. `obstacle` is why it may not serve; empty when it may.
+    """One live deployment. `obstacle` is the reason why it may not serve; empty if it may.
 
-    `expires_at` is when serving stops, and `approved_until` when its approval ends and its grace
-    begins; these, `created_at` and `ready_until` are seconds since the epoch. `leased_until` is how
-    long the controller vouches for it, on the monotonic clock. `ready_until` is when
+    `expires_at` is the end of serving, and `approved_until` the end of its approval, where its
+    grace begins; these, `created_at` and `ready_until` are seconds since the epoch. `leased_until`
+    is the end of the controller's lease, on the monotonic clock. `ready_until` is the time at which
     the newest heartbeat of a replica that has loaded exactly `digest` stops counting. `only` are
-    the departments that the conditions of its release leave, if they leave some out, and
-    `limits_of` what they allow each. `notice` are the headers that tell callers of an end that is
-    near. `emergency_access`: it serves by an emergency approval, before its review has decided.
-    `workers` are the addresses of the worker processes that have it or are loading it, and `realms`
-    those of all workers that may read its queue, which includes silent ones. `unit` is
-    the one in which its requests are metered. `own_prompt` is what the version adds to each.
-    `may_sleep`: it may be scaled to zero; `load_s` is the longest of its loads, in seconds.
+    the departments that the conditions of its release permit, empty for all, and `limits_of` their
+    limits by department. `notice` are headers that announce that the approval ends soon.
+    `emergency_access`: it serves under emergency access, before its review has decided.
+    `workers` are the addresses of worker processes that have loaded it or are loading it; `realms`
+    are those of all workers that may read its queue, including silent ones. Requests are metered in
+    `unit`. `own_prompt` is the prompt that the version adds to each request.
+    `may_sleep`: it may be scaled to zero; `load_s` is its longest load, in seconds.
     """
 
     id: int
@@ -123,21 +123,23 @@ class DeploymentEntry:
 
     @property
     def recorded(self) -> Part:
-        """Return the resource as records of decisions have it, made once."""
+        """The resource in the form that decision records use, computed once."""
         if not self._recorded:
             self._recorded.append(resource_part(self.resource))
         return self._recorded[0]
 
     def limits_for(self, department: str | None) -> tuple[Limit, ...]:
-        """Return the limits of a request of that department here."""
+        """Return the deployment's limits for a request of `department`."""
         return self.limits + self.limits_of.get(department or "", ())
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One reading of the database. `read_at` is on the monotonic clock. `recalled` are deployments
-    that a recall has stopped lately, by id, and why: what runs on them is cut; so is what is being
-    answered from `recalled_documents`, document versions by id, with their names.
+    """One reading of the database. `read_at` is on the monotonic clock.
+
+    `recalled` maps the IDs of deployments that a recall stopped recently to the reason;
+    `recalled_documents` maps the IDs of recalled document versions to their names. Requests that
+    still use any of them are ended.
     """
 
     keys: Mapping[str, KeyEntry]
@@ -157,23 +159,23 @@ class Snapshot:
     ) -> PolicyDecision:
         """Decide whether `key` may invoke `entry`.
 
-        Decisions about rows of this snapshot are kept, for the context attributes that rules read.
-        A new snapshot, which every change of a key, policy or release makes, has none of them. A
-        request may hold a key of the snapshot before: that decision is not kept.
+        Decisions about rows of this snapshot are cached by the context attributes that rules read.
+        Every change of a key, policy or release creates a snapshot with an empty cache. A request
+        may still have a key of an earlier snapshot; that decision is not cached.
         """
         action = Action.DEPLOYMENT_INVOKE
         mine = self.keys.get(key.public_id) is key and self.deployments.get(entry.name) is entry
         if not mine:
             return decide(self.policy, key.principal, action, entry.resource, context)
         names = self.policy.index(action, entry.resource.type).context_names
-        asked = (key.public_id, entry.name, *[context.get(name) for name in names])
-        found = self._decisions.get(asked)
-        if found is None:
+        cache_key = (key.public_id, entry.name, *[context.get(name) for name in names])
+        decision = self._decisions.get(cache_key)
+        if decision is None:
             if len(self._decisions) >= DECISIONS_MAX:
                 self._decisions.clear()
-            found = decide(self.policy, key.principal, action, entry.resource, context)
-            self._decisions[asked] = found
-        return found
+            decision = decide(self.policy, key.principal, action, entry.resource, context)
+            self._decisions[cache_key] = decision
+        return decision
 
     @property
     def age_s(self) -> float:
@@ -181,7 +183,7 @@ class Snapshot:
 
     @property
     def usable(self) -> bool:
-        """True while it is young enough to decide by."""
+        """True while the snapshot is recent enough to decide by."""
         return self.age_s <= 3 * settings.GATEWAY_SNAPSHOT_TTL_S
 
 
@@ -204,7 +206,7 @@ def read_snapshot() -> Snapshot:
             recalled=recalled,
             knowledge=read_knowledge(),
             recalled_documents=read_recalled_documents(timezone.now() - _RECALL_REMEMBERED),
-            limits=tuple(limit for found in limits.values() for limit in found),
+            limits=tuple(limit for subject_limits in limits.values() for limit in subject_limits),
             read_at=read_at,
         )
     except BaseException:
@@ -213,7 +215,7 @@ def read_snapshot() -> Snapshot:
 
 
 def _read_policy() -> PolicySnapshot:
-    """The policy, with its rules indexed here, in a thread, and not by the first request."""
+    """Return the policy. Its rules are indexed in this thread rather than by the first request."""
     policy = active_policy()
     for action in (Action.DEPLOYMENT_INVOKE, Action.DEPLOYMENT_VIEW):
         policy.index(action, "deployment")
@@ -221,7 +223,7 @@ def _read_policy() -> PolicySnapshot:
 
 
 def read_keys(public_ids: Collection[str]) -> dict[str, KeyEntry]:
-    """The credentials of these public ids, in two queries; what is not there is left out. Blocks.
+    """Read the credentials of these public IDs in two queries, omitting unknown ones. Blocks.
 
     Raises:
         django.db.Error: PostgreSQL does not answer.
@@ -240,27 +242,29 @@ def close_connection() -> None:
 
 
 def _read_limits() -> dict[str, list[Limit]]:
-    """Limits by whom they bind."""
-    found: dict[str, list[Limit]] = {}
+    """Return quota limits by subject."""
+    by_subject: dict[str, list[Limit]] = {}
     for limit in quota_limits():
-        found.setdefault(limit.subject, []).append(limit)
-    return found
+        by_subject.setdefault(limit.subject, []).append(limit)
+    return by_subject
 
 
 def _read_deployments(
     limits: dict[str, list[Limit]],
 ) -> tuple[dict[str, DeploymentEntry], dict[int, str]]:
-    """Live ones by name; and why, by id, those that a recall has stopped lately."""
-    # Before the query, so that no lease is taken for longer than it is.
+    """Return live deployments by name, and the reasons of recently recalled ones by ID."""
+    # Before the query, so that no lease seems to end later than it does.
     now = time.monotonic()
     rows = live_or_recalled(timezone.now() - _RECALL_REMEMBERED)
     rows = rows.prefetch_related("release__departments", _REPLICAS, _PLACEMENTS)
-    found = list(rows.annotate(classification=classification_expression("release__version__")))
-    verdicts = serving_verdicts([row.release for row in found])
+    deployments = list(
+        rows.annotate(classification=classification_expression("release__version__"))
+    )
+    verdicts = serving_verdicts([row.release for row in deployments])
     prices = tariffs()
     live: dict[str, DeploymentEntry] = {}
     recalled: dict[int, str] = {}
-    for row in found:
+    for row in deployments:
         verdict = verdicts[row.release_id]
         if row.state not in LIVE:
             recalled[row.pk] = _obstacle(verdict)
@@ -274,7 +278,7 @@ def _read_deployments(
                 tariff_for(row.name, prices),
             )
         except Exception:
-            # It is left out, so that it does not serve; every other deployment goes on.
+            # Leave this one out, so that it does not serve; the others are unaffected.
             logger.exception("Deployment %s cannot be read; it does not serve", row.name)
     return live, recalled
 
@@ -294,9 +298,9 @@ def _deployment_entry(
         departments=departments,
         classification=row.classification,  # type: ignore[attr-defined]  # annotated above
     )
-    named = ", ".join(departments) or "no department"
-    attributes["denial_hint"] = f"its release {release.pk} names {named}"
-    held = held_conditions(release)
+    department_names = ", ".join(departments) or "no department"
+    attributes["denial_hint"] = f"its release {release.pk} names {department_names}"
+    conditions = held_conditions(release)
     end, emergency = verdict.until, verdict.emergency
     return DeploymentEntry(
         id=row.pk,
@@ -311,7 +315,7 @@ def _deployment_entry(
             (_ready_until(replica, version.digest) for replica in row.replicas.all()), default=0.0
         ),
         leased_until=leased_until,
-        obstacle=_obstacle(verdict) or held.obstacle,
+        obstacle=_obstacle(verdict) or conditions.obstacle,
         resource=Resource(
             type="deployment",
             id=str(row.pk),
@@ -319,11 +323,11 @@ def _deployment_entry(
             department=row.department.slug,
             attributes=attributes,
         ),
-        limits=limits + held.limits,
+        limits=limits + conditions.limits,
         tariff=tariff,
         approved_until=_approved_until(release, emergency),
-        only=held.only,
-        limits_of=held.limits_of,
+        only=conditions.only,
+        limits_of=conditions.limits_of,
         notice=end_notice(release) if emergency is None else emergency_access_notice(emergency),
         emergency_access=emergency is not None,
         workers=tuple(sorted(_addressable(row.replicas.all(), version.digest))),
@@ -336,9 +340,9 @@ def _deployment_entry(
 
 
 def task_unit(task: str) -> Unit:
-    """Return the unit in which requests for a task are metered; tokens for one that is gone."""
-    known = TASKS.get(task)
-    return Unit.TOKENS if known is None else known.unit
+    """Return the unit in which requests for a task are metered; tokens for an unknown task."""
+    declaration = TASKS.get(task)
+    return Unit.TOKENS if declaration is None else declaration.unit
 
 
 def _approved_until(release: Release, emergency: EmergencyAccess | None) -> float:
@@ -351,9 +355,9 @@ def _obstacle(verdict: ServingVerdict) -> str:
 
 
 def _addressable(replicas: Iterable[Replica], digest: str) -> Iterator[str]:
-    """Addresses of the workers that a request may reach: also of one that still loads, which may
-    read the queue before the next snapshot. A silent one, or one that heartbeats no longer renew
-    because its deployment was moved away, gets no prompts.
+    """Yield addresses of workers that a request may reach. They include workers that are loading,
+    since these may read the queue before the next snapshot, but not silent ones, nor those whose
+    heartbeats stopped because the deployment moved away.
     """
     now = time.time()
     for replica in replicas:
@@ -366,14 +370,14 @@ def _addressable(replicas: Iterable[Replica], digest: str) -> Iterator[str]:
 
 
 def _reading(row: Deployment) -> Iterator[str]:
-    """Realms of the workers that may read the queue: they send back what is not sealed for them."""
+    """Yield realms of workers that may read the queue. They return messages not sealed for them."""
     places: list[Replica | Placement] = list(row.placements.all())
-    places += [each for each in row.replicas.all() if each.state in _HELD]
-    for each in places:
-        if "/" not in each.worker:
+    places += [place for place in row.replicas.all() if place.state in _HELD]
+    for place in places:
+        if "/" not in place.worker:
             yield ""
-        elif each.realm:  # type: ignore[union-attr]  # annotated above
-            yield each.realm  # type: ignore[union-attr]
+        elif place.realm:  # type: ignore[union-attr]  # annotated above
+            yield place.realm  # type: ignore[union-attr]
 
 
 def _ready_until(replica: Replica, digest: str) -> float:

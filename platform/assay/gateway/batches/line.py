@@ -1,4 +1,4 @@
-"""One line of a batch, which passes what an online request passes, with the batch's key."""
+"""One line of a batch, run with the batch's key through the same checks as an online request."""
 
 from __future__ import annotations
 
@@ -31,17 +31,16 @@ logger = logging.getLogger(__name__)
 _SETTLED_S = 5.0
 
 
-# Statuses of failures of a worker that a later attempt may not meet: it was overloaded, lost, or
-# had the model not loaded.
+# Statuses of temporary worker failures: overloaded, lost, or model not loaded.
 _PASSING = frozenset({429, 502, 503})
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """The line has no answer and cost nothing; it may be asked again after so many seconds.
+    """The line has no answer yet and cost nothing; it may be retried after `seconds`.
 
-    `result` is what it gets if it is not asked again: its worker could not answer it too often
-    (`engine_failed`), or a budget has no room before the batch's end. None if it always is.
+    `result` is its result if it is not retried, because workers failed too often (`engine_failed`)
+    or a budget has no room before the batch's end; None if it is retried in any case.
     """
 
     seconds: float
@@ -51,15 +50,15 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The key is not valid any more: no line of the batch may run. `result` is that of this line,
-    if it was cut while it ran."""
+    """The key is no longer valid, so no line of the batch may run. `result` is the result of this
+    line if it was ended while running."""
 
     error: KeyRefused
     result: LineResult | None
 
 
 class Lines:
-    """Asks lines of batches as online requests, with the keys of their batches."""
+    """Runs lines of batches like online requests, with the keys of their batches."""
 
     def __init__(self, parts: Parts, inference: Inference, desk: DatabaseDesk) -> None:
         self.parts = parts
@@ -69,9 +68,9 @@ class Lines:
     async def ask(
         self, batch: Batch, taken: Taken, stopping: asyncio.Event
     ) -> LineResult | Later | Stopped:
-        """Ask one line, and return how it ended.
+        """Run one line, and return its result, or the reason why it has none.
 
-        When `stopping` is set meanwhile, the request is called off and charged nothing.
+        If `stopping` is set meanwhile, the request is canceled and nothing is charged.
         """
         call = Call(
             endpoint=batch.endpoint,
@@ -89,7 +88,7 @@ class Lines:
         except DomainError as error:
             return await self._refused(call, error)
         except Exception:
-            # As for an online request. The line must not break its batch again and again.
+            # As for an online request. One line must not fail its batch repeatedly.
             logger.exception("Request %s of %s failed.", call.request_id, batch.pk)
             fault = InternalError(f"An internal error occurred ({call.request_id}).")
             return await self._refused(call, fault)
@@ -133,14 +132,14 @@ class Lines:
     def _receiver(
         self, batch: Batch, taken: Taken, body: bytes, stopping: asyncio.Event
     ) -> Receive:
-        """Return what gives the body, and hangs up once `stopping` is set."""
+        """Return a `receive` that supplies the body, and disconnects once `stopping` is set."""
         messages: list[Message] = [{"type": "http.request", "body": body}]
 
         async def receive() -> Message:
             if messages:
                 return messages.pop()
             await stopping.wait()
-            # First, so that what the request has used until now is not charged: it is asked again.
+            # Cancel first: the line is run again, so its use until now must not be charged.
             await self.call_off(batch, taken.number, taken.request_id)
             return {"type": "http.disconnect"}
 
@@ -164,7 +163,7 @@ class Lines:
         return result
 
     async def call_off(self, batch: Batch, number: int, request_id: str) -> bool:
-        """Cancel a line's request and settle it at no cost; return whether this was its settlement.
+        """Cancel a line's request and settle it at no cost; return false if it was settled before.
 
         Raises:
             redis.RedisError, OSError: Redis does not answer; calling again is safe.
@@ -179,7 +178,7 @@ class Lines:
             asked_for=batch.model,
             part_of=batch.pk,
         )
-        reason = f"The gateway ended; line {number} of {batch.pk} is asked again."
+        reason = f"The gateway stopped; line {number} of {batch.pk} will run again."
         entry = replace(
             call.entry("failed", reason=reason),
             department=batch.department.slug,
@@ -189,7 +188,7 @@ class Lines:
         return await self.parts.quotas.settle(entry)
 
     async def may_ask_again(self, batch: Batch, number: int, request_id: str) -> bool:
-        """Settle the request of a line whose process has ended; return whether it cost nothing.
+        """Settle the request of a line whose process has ended; return true if it cost nothing.
 
         Raises:
             redis.RedisError, OSError: Redis does not answer; calling again is safe.
@@ -199,7 +198,7 @@ class Lines:
         if free is None and await self.call_off(batch, number, request_id):
             return True
         deadline = asyncio.get_running_loop().time() + _SETTLED_S
-        # Settled before; the ledger has it within seconds.
+        # It was settled before; the entry reaches the ledger within seconds.
         while free is None and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.2)
             free = await self.desk.in_thread(lambda: _was_free(request_id))
@@ -207,7 +206,7 @@ class Lines:
 
 
 class _Answer:
-    """Takes an answer as a client would."""
+    """Receives an answer as a client would."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -221,7 +220,7 @@ class _Answer:
 
 
 def _wait(error: DomainError) -> float | None:
-    """Return after how many seconds a refused line may run; None if waiting does not help."""
+    """Return the seconds after which a refused line may run; None if waiting does not help."""
     if isinstance(error, QuotaExceeded):
         return error.retry_after
     if isinstance(error, Unavailable):
@@ -230,13 +229,13 @@ def _wait(error: DomainError) -> float | None:
 
 
 async def _settled(call: Call) -> None:
-    """Wait until the cost of a request that was called off is known."""
+    """Wait until the cost of a canceled request is known."""
     deadline = asyncio.get_running_loop().time() + _SETTLED_S
     while call.settled is None and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.05)
 
 
 def _was_free(request_id: str) -> bool | None:
-    """Return whether the ledger charged the request nothing; None while it does not have it."""
+    """Return true if the ledger charged nothing for the request; None while it has no entry."""
     record = UsageRecord.objects.filter(request_id=request_id).first()
     return None if record is None else not (record.units or record.cost_micro)

@@ -1,7 +1,7 @@
-"""Places for the lines of batches: of all batches together, few run on one deployment at a time.
+"""Limit on the lines of all batches that run on one deployment at a time ("places").
 
-A worker takes more requests from its queue than its engine runs, so that a short queue alone does
-not tell whether the engine has room. The places are counted in Valkey for all gateways.
+A worker takes more requests from its queue than its engine runs, so a short queue does not prove
+that the engine has room. Places are counted in Valkey for all gateways.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from django.conf import settings
 from assay.gateway.quota.quotas import GRACE_S
 from workers.wire import deployment_queue
 
-# A line is added while at most so many requests wait in the deployment's queue.
+# A line may start while at most this many requests wait in the deployment's queue.
 QUEUE_SHORT = 1
-# A place is free again after its time, should its process die; that is in seconds. One that has
-# just been left goes to another holder, if one was refused in the last half second. The keys are
-# arguments: a script that declares the queue needs the right to read it, which gateways have not.
+# A place expires after some seconds, in case its process dies. If another holder was refused in the
+# last half second, a holder that has just left a place cannot take it again. The keys are passed as
+# arguments: a script that declared the queue as a key would need the right to read it, which
+# gateways do not have.
 _TAKE = """
 local places, wanted, queue = ARGV[1], ARGV[2], ARGV[3]
 local holder, again, most, waiting, seconds = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
@@ -36,27 +37,27 @@ return 1
 
 
 def places_key(deployment: int) -> str:
-    """Return the key of the places that are taken."""
+    """Return the Valkey key of the taken places."""
     return f"assay:batch-lines:{deployment}"
 
 
 def wanted_key(deployment: int) -> str:
-    """Return the key that exists while another holder waits for a place."""
+    """Return the Valkey key that exists while a holder waits for a place."""
     return f"{places_key(deployment)}:wanted"
 
 
 class BatchPlaces:
-    """The places of all deployments. A holder is one of the lines that a batch runs at a time."""
+    """Places of all deployments. A holder is one of the concurrent loops of a batch."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
         self._script = client.register_script(_TAKE)
 
     async def take(self, deployment: int, holder: str, *, again: bool) -> bool:
-        """Take a place on a deployment; return whether there was one.
+        """Take a place on a deployment; return false if all are taken.
 
         Args:
-            again: the holder has just left one, and gives way to others.
+            again: the holder has just left a place, and yields to others.
 
         Raises:
             redis.RedisError, OSError: Redis does not answer.
@@ -76,5 +77,5 @@ class BatchPlaces:
         return bool(taken)
 
     async def leave(self, deployment: int, holder: str) -> None:
-        """Leave the place. Raises redis.RedisError, OSError: it is free after its time."""
+        """Leave the place. Raises redis.RedisError, OSError: then it expires by itself."""
         await self._client.zrem(places_key(deployment), holder)

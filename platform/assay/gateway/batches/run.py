@@ -1,4 +1,4 @@
-"""One batch, from its claim to its end or to the loss of the claim."""
+"""Execution of one batch, from its claim until it ends or the claim is lost."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ from workers import tracing
 
 logger = logging.getLogger(__name__)
 
-# Seconds after which a batch looks again for a place on its deployment.
+# Interval at which a batch tries to get a place on its deployment, in seconds.
 _LOOK_S = 0.2
 _RENEW_S = LEASE.total_seconds() / 3
 _LONGEST_WAIT_S = 60.0
-# A batch ends once so many lines in a row were refused because nothing serves them any more. More
-# than one, since a deployment may be stopped and made again.
+# A batch ends after this many lines in a row were refused because nothing serves them. More than
+# one, because a deployment may be stopped and created again.
 REFUSALS_MAX = 10
 _NOTHING_SERVES = frozenset({RELEASE_ENDED, ModelUnknown.code})
-# A line that its worker could not answer is asked so many times. The pause before the second time,
-# in seconds, doubles each time: a worker that was lost has to load its model again.
+# Attempts for a line whose worker failed. The pause before the second one, in seconds, doubles each
+# time: a worker that was lost has to load its model again.
 ENGINE_TRIES = 6
 _ENGINE_PAUSE_S = 4.0
 _INPUT_GONE = Fault("input_file_gone", "The content of the input file is gone.")
 
 
 class BatchRun:
-    """Runs a claimed batch. `run` is called once; `stop` ends it, to go on elsewhere."""
+    """Runs a claimed batch. Call `run` once; `stop` ends it, so that another process continues."""
 
     def __init__(self, lines: Lines, places: BatchPlaces, batch: Batch, claim: Claim) -> None:
         self._lines = lines
@@ -69,8 +69,8 @@ class BatchRun:
         self._limit = line_limit(settings.GATEWAY_MAX_BODY_BYTES)
         self._draining = asyncio.Event()
         self._stopping = asyncio.Event()
-        # The deployment on which a holder has its place.
-        self._held: dict[str, int] = {}
+        # Deployment IDs by the holder that has a place there.
+        self._place_of: dict[str, int] = {}
         self._looked_at = 0.0
         self._paused_until = 0.0
         self._refusals = 0
@@ -82,7 +82,7 @@ class BatchRun:
         self._draining.set()
 
     def stop(self) -> None:
-        """Start no more lines, and give back those that run."""
+        """Start no more lines, and return running ones to the batch."""
         self._draining.set()
         self._stopping.set()
 
@@ -96,9 +96,9 @@ class BatchRun:
             with tracing.step(tracing.Step.BATCH, batch):
                 await self._run()
         except ClaimLost:
-            logger.info("Batch %s goes on elsewhere, or has ended.", self._batch.pk)
+            logger.info("Batch %s continues in another process, or has ended.", self._batch.pk)
         except (Unavailable, redis.RedisError, OSError) as error:
-            # Its lease ends, and it is claimed again.
+            # The batch is claimed again when its lease ends.
             logger.warning("Batch %s waits: %s", self._batch.pk, error)
         finally:
             renewing.cancel()
@@ -107,7 +107,7 @@ class BatchRun:
             try:
                 await self._desk.in_thread(lambda: batch_release(self._claim))
             except Unavailable:
-                logger.warning("Batch %s is claimed again after its lease.", self._batch.pk)
+                logger.warning("Batch %s will be claimed again after its lease.", self._batch.pk)
 
     async def _renew(self) -> None:
         while True:
@@ -141,14 +141,14 @@ class BatchRun:
             )
 
     async def _validate(self) -> bool:
-        """Return whether the batch goes on."""
-        found = await self._desk.in_thread(self._read_input)
-        faults = found.faults or await self._refusal(found.model)
+        """Validate the input file. Return false if the batch was rejected."""
+        validated = await self._desk.in_thread(self._read_input)
+        faults = validated.faults or await self._refusal(validated.model)
         if faults:
             await self._desk.in_thread(lambda: batch_reject(claim=self._claim, faults=faults))
             return False
         self._batch = await self._desk.in_thread(
-            lambda: batch_begin(claim=self._claim, total=found.total, model=found.model)
+            lambda: batch_begin(claim=self._claim, total=validated.total, model=validated.model)
         )
         return True
 
@@ -164,8 +164,8 @@ class BatchRun:
             return Validated(faults=[_INPUT_GONE])
 
     async def _refusal(self, model: str) -> list[Fault]:
-        """Return why the key may not use the deployment now, before tens of thousands of lines are
-        refused one by one."""
+        """Return faults if the key may not use the deployment now, so that tens of thousands of
+        lines are not refused one by one."""
         batch, token = self._batch, ProvedToken(self._batch.sender, "")
         circumstances = Circumstances(batch.client_address, batch.classification)
         try:
@@ -178,17 +178,18 @@ class BatchRun:
             return [Fault(error.code, error.message)]
         route, _ = find_route(batch.endpoint)
         if route is None or deployment.task not in route.endpoints:
-            right = deployment_path(deployment.task, deployment.name) or "no path of batches"
+            path = deployment_path(deployment.task, deployment.name)
+            advice = f"use {path}." if path else "batches cannot use it."
             return [
                 Fault(
                     "wrong_endpoint",
-                    f"Deployment {deployment.name} is for {deployment.task}; use {right}.",
+                    f"Deployment {deployment.name} is for {deployment.task}; {advice}",
                 )
             ]
         return []
 
     async def _settle_interrupted(self) -> None:
-        """Settle what ran when the process before this one ended; ask again what cost nothing."""
+        """Settle lines that ran when the previous process ended; rerun those that cost nothing."""
         for line in await self._desk.in_thread(lambda: lines_interrupted(self._claim)):
             await self._settle_line(line.number, line.request_id)
 
@@ -198,7 +199,7 @@ class BatchRun:
             return
         lost = LineResult(
             error="result_lost",
-            message="The gateway ended while it answered; the request is billed. Send it again.",
+            message="The gateway stopped while answering; the request is billed. Send it again.",
         )
         await self._desk.in_thread(
             lambda: line_finish(claim=self._claim, number=number, result=lost)
@@ -227,7 +228,7 @@ class BatchRun:
             again = True
 
     async def _next_line(self) -> bool:
-        """Ask the next line; return whether there was one."""
+        """Run the next line; return false if there is none."""
         try:
             taken = await self._desk.in_thread(
                 lambda: line_take(claim=self._claim, limit=self._limit)
@@ -244,10 +245,10 @@ class BatchRun:
         return True
 
     async def _turn(self, holder: str, *, again: bool) -> bool:
-        """Wait until the batch may add a request, and take a place on its deployment.
+        """Wait until the batch may start a line, and take a place on its deployment.
 
         Returns:
-            Whether it may; else no more lines are started.
+            False if no more lines may start.
         """
         while not self._draining.is_set() and self._ending is None:
             wait = self._paused_until - time.monotonic()
@@ -264,7 +265,7 @@ class BatchRun:
         return False
 
     def _heed(self) -> None:
-        """Learn of a cancellation while the batch waits."""
+        """Check for a cancellation while the batch waits."""
         states = Batch.objects.filter(pk=self._claim.batch_id).values_list("state", flat=True)
         if states.first() == BatchState.CANCELLING:
             self._ending = BatchState.CANCELLED
@@ -273,19 +274,19 @@ class BatchRun:
         snapshot = self._parts.refresher.snapshot
         entry = None if snapshot is None else snapshot.deployments.get(self._batch.model)
         if entry is None:
-            return True  # The line is refused in words.
+            return True  # The line's request is refused with the reason.
         if not await self._places.take(entry.id, holder, again=again):
             return False
-        self._held[holder] = entry.id
+        self._place_of[holder] = entry.id
         return True
 
     async def _leave(self, holder: str) -> None:
-        if (deployment := self._held.pop(holder, None)) is None:
+        if (deployment := self._place_of.pop(holder, None)) is None:
             return
         try:
             await self._places.leave(deployment, holder)
         except (redis.RedisError, OSError) as error:
-            logger.warning("A place of %s is free after its time: %s", holder, error)
+            logger.warning("The place of %s was not released and will expire: %s", holder, error)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -296,46 +297,48 @@ class BatchRun:
 
     async def _answer(self, taken: Taken) -> None:
         number = taken.number
-        found = await self._lines.ask(self._batch, taken, self._stopping)
+        outcome = await self._lines.ask(self._batch, taken, self._stopping)
         result: LineResult | None = None
-        if isinstance(found, LineResult):
-            result = found
-            self._count_refusal(found, for_good=found.error in _NOTHING_SERVES)
-        elif isinstance(found, Stopped):
-            self._end(Fault(found.error.code, found.error.message))
-            result = found.result
-        elif isinstance(found, Later):
-            result = self._given_up(taken, found)
+        if isinstance(outcome, LineResult):
+            result = outcome
+            self._count_refusal(outcome, for_good=outcome.error in _NOTHING_SERVES)
+        elif isinstance(outcome, Stopped):
+            self._end(Fault(outcome.error.code, outcome.error.message))
+            result = outcome.result
+        elif isinstance(outcome, Later):
+            result = self._given_up(taken, outcome)
             if result is None:
-                self._wait(taken, found)
-            elif not found.engine_failed:
+                self._wait(taken, outcome)
+            elif not outcome.engine_failed:
                 self._count_refusal(result, for_good=True)
         if result is not None:
-            done = result
-            await self._insist(lambda: line_finish(claim=self._claim, number=number, result=done))
+            line_result = result
+            await self._insist(
+                lambda: line_finish(claim=self._claim, number=number, result=line_result)
+            )
             return
-        failed = isinstance(found, Later) and found.engine_failed
+        failed = isinstance(outcome, Later) and outcome.engine_failed
         await self._insist(
             lambda: line_give_back(claim=self._claim, number=number, engine_failed=failed)
         )
 
     def _given_up(self, taken: Taken, later: Later) -> LineResult | None:
-        """Return the result of a line that is not asked again; None for one that is."""
+        """Return the result of a line that will not be retried; None if it will."""
         if later.engine_failed:
             return later.result if taken.engine_failures + 1 >= ENGINE_TRIES else None
         late = time.time() + later.seconds > self._batch.expires_at.timestamp()
         return later.result if late else None
 
     def _count_refusal(self, result: LineResult, *, for_good: bool) -> None:
-        """End the batch when line after line is refused `for_good`: nothing serves them any more,
-        or a budget has no room before the batch's end."""
+        """End the batch after `REFUSALS_MAX` lines in a row were refused `for_good`: nothing serves
+        them, or a budget has no room before the batch's end."""
         self._refusals = self._refusals + 1 if for_good else 0
         if self._refusals >= REFUSALS_MAX and self._ending is None:
             message = f"{self._refusals} requests in a row were refused. {result.message}"
             self._end(Fault(result.error, message))
 
     async def _insist(self, step: Callable[[], None]) -> None:
-        """Run a step although the database is away for a while: an answer is paid for."""
+        """Run `step`, waiting for the database if needed, so that a billed answer is not lost."""
         until = time.monotonic() + LEASE.total_seconds()
         while True:
             try:
@@ -347,7 +350,7 @@ class BatchRun:
                 await asyncio.sleep(_LOOK_S)
 
     def _wait(self, taken: Taken, later: Later) -> None:
-        """Start no line of the batch before this one may run."""
+        """Pause the batch until this line may run."""
         seconds = later.seconds
         if later.engine_failed:
             seconds = max(seconds, _ENGINE_PAUSE_S * 2**taken.engine_failures)
@@ -355,5 +358,5 @@ class BatchRun:
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
     def _end(self, fault: Fault) -> None:
-        """End the batch as failed; its files hold what has run."""
+        """End the batch as failed; its files contain the lines that ran."""
         self._ending, self._faults = BatchState.FAILED, (fault,)

@@ -1,4 +1,4 @@
-"""The loop of a web process that claims batches and runs them; they give way to online requests."""
+"""Loop of a web process that claims and runs batches, which yield to online requests."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from registry.batches.running import batch_claim
 
 logger = logging.getLogger(__name__)
 
-# Batches that one process runs at a time, and the seconds between two looks for more.
+# Batches that one process runs at a time, and the interval of the search for more, in seconds.
 AT_ONCE = 32
 POLL_S = 2.0
-# Seconds in which lines that run may end, and in which all others are given back.
+# Time for running lines to end, and then to return the remaining ones, in seconds.
 _DRAIN_S = 3.0
 _STOP_S = 5.0
 
 
 class BatchRunner:
-    """Start and stop it on the gateway's event loop. `wake` tells it of a new batch."""
+    """Start and stop it on the gateway's event loop. `wake` makes it look for a new batch."""
 
     def __init__(self, client: redis.asyncio.Redis, parts: Parts, inference: Inference) -> None:
-        self._desk = DatabaseDesk("batches", refusal="Too much waits for batches.")
+        self._desk = DatabaseDesk("batches", refusal="Too many batch operations are waiting.")
         self._places = BatchPlaces(client)
         self._lines = Lines(parts, inference, self._desk)
         self._woken = asyncio.Event()
@@ -45,7 +45,7 @@ class BatchRunner:
         self._woken.set()
 
     async def stop(self) -> None:
-        """Give back what runs; another process goes on with it."""
+        """Return running batches, so that another process continues them."""
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
@@ -89,4 +89,4 @@ class BatchRunner:
         self._runs.pop(task, None)
         self._woken.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("A batch broke; it is claimed again", exc_info=error)
+            logger.error("A batch run failed; the batch will be claimed again", exc_info=error)

@@ -1,4 +1,4 @@
-"""The little of HTTP that the gateway needs, on raw ASGI."""
+"""The subset of HTTP that the gateway needs, on raw ASGI."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 T = TypeVar("T")
 
-# For a body that is held in memory.
+# Time limit for a body that is read into memory.
 BODY_TIMEOUT_S = 30.0
-# Bytes that earn any other body one more second, beyond those that the settings grant.
+# Bytes that extend the time limit of any other body, which a setting defines, by one second.
 LEAST_BYTES_PER_S = 16 * 1024
-# Parsing so many takes two milliseconds at most.
+# Parsing this many bytes takes at most two milliseconds.
 PARSED_AT_ONCE_BYTES = 32 * 1024
 
 
@@ -41,9 +41,9 @@ class BodySlow(DomainError):
 
 
 class Pace:
-    """A `receive` for a body, which ends one that comes too slowly.
+    """A `receive` that refuses a body that arrives too slowly.
 
-    Only the time counts in which the client is waited for.
+    Only the time spent waiting for the client counts.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -55,7 +55,7 @@ class Pace:
         """Return the next message.
 
         Raises:
-            BodySlow: the client sent too little in the time that it had.
+            BodySlow: the client sent too little in the time granted.
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -75,7 +75,7 @@ class Pace:
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first header called `name` (lower case)."""
+    """Return the value of the first header called `name` (lower case)."""
     for key, value in scope["headers"]:
         if key == name:
             return bytes(value)
@@ -83,8 +83,8 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def client_address(scope: Scope) -> str:
-    """The client's address: the peer's, or what a trusted proxy says in `X-Forwarded-For`; empty on
-    a Unix socket.
+    """Return the peer's address, or the one that a trusted proxy sends in `X-Forwarded-For`; empty
+    on a Unix socket.
     """
     client = scope.get("client")
     if not client:
@@ -98,17 +98,18 @@ def client_address(scope: Scope) -> str:
 
 
 def encode(text: str) -> bytes:
-    """Return UTF-8; what it cannot hold becomes a question mark."""
+    """Return UTF-8; characters that it cannot encode become question marks."""
     return text.encode("utf-8", "replace")
 
 
-async def parsed(body: Body, parser: Callable[..., T], *given: Any) -> T:
-    """Return what `parser` makes of `given`, which is `body` or parts of it; raises as it does. A
-    large body is parsed in a thread, or it would hold up every other request.
+async def parsed(body: Body, parser: Callable[..., T], *arguments: Any) -> T:
+    """Return `parser(*arguments)`; the arguments are `body` or parts of it. Raises as `parser`.
+
+    A large body is parsed in a thread, so that it does not block other requests.
     """
     if len(body.data) <= PARSED_AT_ONCE_BYTES:
-        return parser(*given)
-    return await asyncio.to_thread(parser, *given)
+        return parser(*arguments)
+    return await asyncio.to_thread(parser, *arguments)
 
 
 async def read_body(
@@ -116,14 +117,14 @@ async def read_body(
 ) -> Body:
     """Return the request's body, at most `limit` bytes.
 
-    `content_types` are those that are taken; one that ends with `/*` stands for its whole group.
+    `content_types` are the accepted types; one that ends with `/*` stands for its whole group.
 
     Raises:
-        WrongContentType: it is declared as another type, or as compressed.
-        TooLarge: it is longer, or says it is.
-        BodySlow: it does not come within `BODY_TIMEOUT_S` seconds.
+        WrongContentType: the declared type is not accepted, or the body is compressed.
+        TooLarge: its actual or declared length is over the limit.
+        BodySlow: it did not arrive within `BODY_TIMEOUT_S` seconds.
         ClientGone: the client hung up first.
-        RequestInvalid: it is JSON of too many objects and lists.
+        RequestInvalid: it is JSON with too many objects and lists.
     """
     declared_type = (header(scope, b"content-type") or b"").decode("latin-1")
     kind, _, parameters = declared_type.partition(";")
@@ -136,7 +137,7 @@ async def read_body(
             else f"Send the body as one of: {', '.join(content_types)}."
         )
     if header(scope, b"content-encoding") not in (None, b"identity"):
-        raise WrongContentType("Compressed request bodies are not taken; send it uncompressed.")
+        raise WrongContentType("Compressed request bodies are not accepted; send it uncompressed.")
     declared = header(scope, b"content-length") or b"0"
     if not declared.isdigit() or int(declared[:20]) > limit:
         raise too_large(limit)
@@ -181,7 +182,7 @@ def too_large(limit: int) -> TooLarge:
 async def respond(
     send: Send, status: int, body: bytes, headers: Headers, kind: bytes = b"application/json"
 ) -> None:
-    """One whole response."""
+    """Send one complete response."""
     fixed = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": fixed + headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,5 +1,5 @@
-"""Errors in OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`, and under
-`/v1/messages` in Anthropic's.
+"""Errors in OpenAI's format, `{"error": {"message", "type", "param", "code"}}`, or in Anthropic's
+under `/v1/messages`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _MESSAGE_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-# A wait longer than this is not worth a client's automatic retry.
+# Clients should not retry automatically after a longer wait than this.
 RETRY_PATIENCE_S = 60.0
 
 
 class NoSuchPath(DomainError):
-    """Nothing is served under the path (404)."""
+    """The path does not exist (404)."""
 
     code = "unknown_url"
     status = 404
@@ -46,7 +46,7 @@ class NoSuchPath(DomainError):
 
 
 class WrongMethod(DomainError):
-    """The path exists for another method (405)."""
+    """The path does not support the method (405)."""
 
     code = "method_not_allowed"
     status = 405
@@ -54,7 +54,7 @@ class WrongMethod(DomainError):
 
 
 class InternalError(DomainError):
-    """A fault of ours (500). The details are in the log under the request's id."""
+    """An unexpected error in Assay (500). The details are in the log under the request's ID."""
 
     code = "internal_error"
     status = 500
@@ -70,9 +70,9 @@ class WrongContentType(DomainError):
 
 
 class EngineFailed(DomainError):
-    """The worker refused or broke; the status and the sentence are the worker's.
+    """The worker refused the request or failed; the status and the sentence are the worker's.
 
-    `used` has the counts to charge, where it states them.
+    `used` has the counts to charge, if the worker reported them.
     """
 
     code = "engine_failed"
@@ -86,7 +86,7 @@ class EngineFailed(DomainError):
 
 
 class NoUsableKey(DomainError):
-    """No worker that holds the deployment has a key that requests can be sealed for (503)."""
+    """No worker of the deployment has a key to seal the request for (503)."""
 
     code = "unavailable"
     status = 503
@@ -94,7 +94,7 @@ class NoUsableKey(DomainError):
 
 
 class ReplyForged(DomainError):
-    """A reply did not come from the worker that holds the deployment (502)."""
+    """A reply did not come from a worker of the deployment (502)."""
 
     code = "reply_forged"
     status = 502
@@ -110,7 +110,7 @@ class DeadlinePassed(DomainError):
 
 
 def error_body(error: DomainError) -> dict[str, dict[str, str | None]]:
-    """The error as clients of OpenAI's API read it; the hint follows the sentence."""
+    """Return the error in OpenAI's format; the hint follows the sentence."""
     message = f"{error.message} {error.hint}".strip()
     return {
         "error": {
@@ -123,7 +123,7 @@ def error_body(error: DomainError) -> dict[str, dict[str, str | None]]:
 
 
 def error_json(error: DomainError, path: str = "") -> bytes:
-    """The error in the shape of the endpoint at `path`, as UTF-8 JSON."""
+    """Return the error in the format of the endpoint at `path`, as UTF-8 JSON."""
     body: Mapping[str, object] = error_body(error)
     if is_messages(path):
         body = message_error(error)
@@ -131,18 +131,18 @@ def error_json(error: DomainError, path: str = "") -> bytes:
 
 
 def error_event(error: DomainError, path: str = "") -> bytes:
-    """The error as the last event of a stream."""
+    """Return the error as the last event of a stream."""
     name = b"event: error\n" if is_messages(path) else b""
     return name + b"data: " + error_json(error, path) + b"\n\n"
 
 
 def is_messages(path: str) -> bool:
-    """Return whether Anthropic's client calls the path."""
+    """Return true if the path is one of Anthropic's API."""
     return path == MESSAGES or path.startswith(f"{MESSAGES}/")
 
 
 def message_error(error: DomainError) -> dict[str, object]:
-    """The error as Anthropic's client reads it, with `code` and `param` as OpenAI's have."""
+    """Return the error in Anthropic's format, with `code` and `param` as in OpenAI's."""
     fault = error_body(error)["error"]
     kind = _MESSAGE_TYPES.get(error.status)
     fault["type"] = kind or ("invalid_request_error" if error.status < 500 else "api_error")
@@ -150,14 +150,14 @@ def message_error(error: DomainError) -> dict[str, object]:
 
 
 def error_headers(error: DomainError) -> list[tuple[bytes, bytes]]:
-    """`retry-after` in whole seconds, and `x-should-retry: false` where waiting does not pay."""
+    """Return `retry-after` in whole seconds, and `x-should-retry: false` if a retry cannot help."""
     headers: list[tuple[bytes, bytes]] = []
     if error.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="assay"'))
     if error.retry_after is not None and math.isfinite(error.retry_after):
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
     waits = error.retry_after is not None and error.retry_after <= RETRY_PATIENCE_S
-    # OpenAI's client sends what these refuse again, unless it is told not to.
+    # OpenAI's client retries after these statuses unless this header forbids it.
     if error.status in {409, 429} and (getattr(error, "budget", False) or not waits):
         headers.append((b"x-should-retry", b"false"))
     return headers

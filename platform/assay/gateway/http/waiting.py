@@ -1,4 +1,4 @@
-"""Bounds on what waits for the few threads that ask the database."""
+"""Bounds on requests that wait for a scarce resource, such as the few database threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from governance.errors import Unavailable
 
 
 class WaitingBound:
-    """Counts what waits, in all and of each department, so that none keeps another out."""
+    """Limits waiting requests in total and per department, so that none can block the others."""
 
     def __init__(self, *, total: int, of_department: int, refusal: str) -> None:
         self._total = total
@@ -23,7 +23,7 @@ class WaitingBound:
         """Take a place until the block ends.
 
         Raises:
-            Unavailable: All places are taken, or all of the department.
+            Unavailable: all places, or all those of the department, are taken.
         """
         full = self._waiting.total() >= self._total
         if full or self._waiting[department] >= self._of_department:
@@ -33,4 +33,4 @@ class WaitingBound:
             yield
         finally:
             self._waiting[department] -= 1
-            self._waiting += Counter()  # Forgets departments that wait for nothing.
+            self._waiting += Counter()  # Removes departments with a count of 0.

@@ -1,4 +1,4 @@
-"""Verified indexes and texts of knowledge bases in memory, the least used let go first."""
+"""Least-recently-used cache of verified indexes and texts of knowledge bases."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch
 
 T = TypeVar("T")
 _CHARACTER_BYTES = 4
-# Texts have this share of ASSAY_KNOWLEDGE_CACHE_BYTES to themselves, and so displace no index.
+# Share of ASSAY_KNOWLEDGE_CACHE_BYTES reserved for texts, so that they evict no index.
 _SHARE_OF_TEXTS = 1 / 8
 
 
 class IndexRefused(DomainError):
-    """The bytes of the index differ from those recorded, or cannot be read (503)."""
+    """The bytes of the index differ from the recorded ones, or cannot be read (503)."""
 
     code = "index_refused"
     status = 503
@@ -32,7 +32,7 @@ class IndexRefused(DomainError):
 
 
 class IndexCache:
-    """Loads and searches in threads of its own; `stop` it when nothing searches any more."""
+    """Loads and searches indexes in its own threads; call `stop` after the last search."""
 
     def __init__(self) -> None:
         # A search is one product of matrices, which uses several cores by itself.
@@ -44,10 +44,10 @@ class IndexCache:
         self, manifest: Manifest, query: Vectors, allowed: frozenset[int], most: int
     ) -> list[tuple[int, str, tuple[int, int], str, float]]:
         """Return (version, text SHA-256, span, text, cosine) of the best chunks, best first; of
-        those with one text, the first alone.
+        chunks with the same text, only the first.
 
         Raises:
-            IndexRefused: the index has other bytes than its manifest, or cannot be read.
+            IndexRefused: the index does not match its manifest, or cannot be read.
             Unavailable: the store lacks a text.
         """
         loop = asyncio.get_running_loop()
@@ -65,7 +65,7 @@ class IndexCache:
         index = self._index(manifest)
         passages: dict[str, tuple[int, str, tuple[int, int], str, float]] = {}
         looked_at, all_seen = most, False
-        # A text that stands in many documents would leave no room for others.
+        # Look further if a text that occurs in many documents took up the best rows.
         while len(passages) < most and not all_seen:
             try:
                 rows = best_rows(index, query, allowed, looked_at)
@@ -103,40 +103,40 @@ class IndexCache:
 
 
 class Kept(Generic[T]):
-    """Loaded things, within a share of ASSAY_KNOWLEDGE_CACHE_BYTES; the newest always stays."""
+    """Cache of a share of ASSAY_KNOWLEDGE_CACHE_BYTES; the newest entry always stays."""
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._lock = threading.Lock()
-        self._found: OrderedDict[str, tuple[int, T]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[int, T]] = OrderedDict()
         self._loading: dict[str, threading.Lock] = {}
 
     def get(self, key: str, load: Callable[[], tuple[int, T]]) -> T:
-        """Return what `load` returns for `key`, after its size in bytes. Of several threads that
-        need it, one loads; the others wait."""
+        """Return the value for `key`. `load` returns its size in bytes and the value; if several
+        threads need it, one loads and the others wait."""
         with self._lock:
-            if key in self._found:
+            if key in self._entries:
                 return self._used(key)
             loading = self._loading.setdefault(key, threading.Lock())
         with loading:
             with self._lock:
-                if key in self._found:
+                if key in self._entries:
                     return self._used(key)
             try:
-                size, made = load()
+                size, value = load()
                 with self._lock:
-                    self._keep(key, size, made)
+                    self._keep(key, size, value)
             finally:
                 with self._lock:
                     self._loading.pop(key, None)
-        return made
+        return value
 
     def _used(self, key: str) -> T:
-        self._found.move_to_end(key)
-        return self._found[key][1]
+        self._entries.move_to_end(key)
+        return self._entries[key][1]
 
-    def _keep(self, key: str, size: int, made: T) -> None:
-        self._found[key] = (size, made)
-        total = sum(each for each, _ in self._found.values())
-        while total > settings.KNOWLEDGE_CACHE_BYTES * self._share and len(self._found) > 1:
-            total -= self._found.popitem(last=False)[1][0]
+    def _keep(self, key: str, size: int, value: T) -> None:
+        self._entries[key] = (size, value)
+        total = sum(each for each, _ in self._entries.values())
+        while total > settings.KNOWLEDGE_CACHE_BYTES * self._share and len(self._entries) > 1:
+            total -= self._entries.popitem(last=False)[1][0]

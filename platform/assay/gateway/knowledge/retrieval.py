@@ -1,7 +1,7 @@
-"""Finding passages in a knowledge base, under the rights of whoever asks.
+"""Search for passages in a knowledge base, with the rights of the caller.
 
-The question is embedded by a serving deployment of exactly the version that embedded the chunks: a
-request of its own, with its policy decision, its quota and its usage record.
+A serving deployment of exactly the version that embedded the chunks embeds the question. That is a
+request of its own, with its policy decision, quota and usage record.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from registry.knowledge.services import EMBEDDINGS
 
 _EMBEDDINGS_PATH = "/v1/embeddings"
 _TOO_LONG = "context_length_exceeded"
-# As many as one text of a request may have.
+# Same limit as for one text of an embedding request.
 MAX_QUERY_CHARACTERS = 100_000
 
 
@@ -49,7 +49,7 @@ class NotIndexed(WrongState):
 
 
 class NotEmbedded(WrongState):
-    """No deployment serves the version that embedded the documents, to this key (409)."""
+    """No deployment serves the version that embedded the documents to this key (409)."""
 
     code = "embedding_not_served"
 
@@ -69,12 +69,13 @@ class Retrieval:
         self, call: Call, caller: Caller, name: str, query: str, most: int
     ) -> tuple[list[Passage], Snapshot]:
         """Return up to `most` passages of the knowledge base for the query, best first, and the
-        snapshot under which the caller may be given them; note on `call` what was searched.
+        snapshot under which the caller may read them. Records the search on `call`.
 
         Raises:
-            KnowledgeUnknown, NotPermitted: the base may not be known, or nothing in it searched.
+            KnowledgeUnknown: the caller may not know of the base.
+            NotPermitted: the caller may not search any of its documents.
             NotIndexed, NotEmbedded, NotReady, IndexRefused: it cannot be searched now.
-            DomainError: as a request to the embedding deployment.
+            DomainError: the request to the embedding deployment failed.
         """
         refresher, public_id = self._parts.refresher, caller.token.public_id
         snapshot = await refresher.knowing(public_id)
@@ -85,20 +86,20 @@ class Retrieval:
                 hint="Publish a document; the index is built by a job.",
             )
         vector = await self._embed(call, caller, snapshot, base, query)
-        # Meanwhile documents may have been recalled and rights have ended.
+        # Meanwhile documents may have been recalled, and rights may have ended.
         base, rights = searchable(await refresher.knowing(public_id), caller, name)
         call.knowledge_base, call.searched = base.name, rights.decision
         if base.manifest is None:
-            raise NotIndexed(f"Knowledge base {base.name} has no index any more.")
+            raise NotIndexed(f"Knowledge base {base.name} no longer has an index.")
         rows = await self._indexes.search(base.manifest, vector, rights.allowed(base), most)
-        # The search takes seconds, in which the same may happen.
+        # The search takes seconds, so check again.
         snapshot = await refresher.knowing(public_id)
         current, rights = searchable(snapshot, caller, name)
         allowed = rights.allowed(current)
         passages: list[Passage] = []
         for version, text_sha256, (start, end), text, score in rows:
             document = base.documents[version]
-            # An index that was made of another text is not to be quoted as this one.
+            # Do not quote a passage from an index that was built from a different text.
             if version not in allowed or document.text_sha256 != text_sha256:
                 continue
             place = f"/knowledge/{quote(base.name)}/documents/{version}?start={start}&end={end}"
@@ -124,18 +125,18 @@ class Retrieval:
     async def ground(
         self, call: Call, plan: Plan, application: Application, grounding: Grounding[Plan]
     ) -> tuple[Plan, Application, Admitted]:
-        """Return the plan with the passages of its grounding, and what admits it with them.
+        """Return the plan with the passages of its grounding, and the new admission of the request.
 
-        The request counts as at least as sensitive as the most sensitive passage. Nothing may be
-        awaited between this and its execution.
+        The request is at least as sensitive as the most sensitive passage. Do not await anything
+        between this call and the execution.
 
         Raises:
             DomainError: as `search` and `Application.admit`.
         """
         caller, name = application.caller, grounding.knowledge_base
         passages, snapshot = await self.search(call, caller, name, grounding.query, grounding.most)
-        named = snapshot.deployments.get(application.model)
-        own = NO_PROMPT if named is None else named.own_prompt
+        deployment = snapshot.deployments.get(application.model)
+        own = NO_PROMPT if deployment is None else deployment.own_prompt
         plan = with_prompt(grounding.plan_with(passages, own.has_system), own)
         circumstances = caller.circumstances
         declared = [circumstances.classification, *(each.classification for each in passages)]
@@ -162,8 +163,8 @@ class Retrieval:
     ) -> Vectors:
         if len(query) > MAX_QUERY_CHARACTERS:
             raise RequestInvalid(
-                f"The question has {len(query):,} characters; at most {MAX_QUERY_CHARACTERS:,} are "
-                "searched for. Shorten it.",
+                f"The question has {len(query):,} characters; the limit is "
+                f"{MAX_QUERY_CHARACTERS:,}. Shorten it.",
                 code=_TOO_LONG,
             )
         tokens = estimate_tokens([query])
@@ -198,8 +199,8 @@ class Retrieval:
             if error.code != _TOO_LONG:
                 raise
             raise RequestInvalid(
-                f"The question is longer than {base.embedding_name}, which embeds {base.name}, "
-                f"reads. {error.message}",
+                f"The question is too long for {base.embedding_name}, which embeds {base.name}. "
+                f"{error.message}",
                 code=_TOO_LONG,
             ) from error
         vector = np.array(renderer.results[0] if renderer.results else [], dtype=np.float32)
@@ -211,7 +212,7 @@ class Retrieval:
 
 
 class _Vector:
-    """Takes the vector out of the answer."""
+    """Renderer that keeps the vector of the answer."""
 
     def __init__(self) -> None:
         self.results: list[Any] = []
@@ -224,11 +225,11 @@ class _Vector:
 def _embedder(
     snapshot: Snapshot, caller: Caller, base: KnowledgeEntry
 ) -> tuple[Application, Admitted]:
-    """Return a deployment of the version that embedded the documents, which may answer now.
+    """Return a ready deployment of the version that embedded the documents.
 
     Raises:
-        NotEmbedded: none serves that version to this key.
-        Refused, NotReady, NotConfirmed: those that do may not or cannot.
+        NotEmbedded: no deployment serves that version to this key.
+        Refused, NotReady, NotConfirmed: deployments exist, but may not or cannot answer now.
     """
     refusal: DomainError | None = None
     for entry in _embedders(snapshot, base):
@@ -239,13 +240,13 @@ def _embedder(
         except ModelUnknown:
             continue
         except (Refused, Unavailable) as error:
-            # One that comes up soon says more than one that may never be used.
+            # Prefer the error of a deployment that is starting over one that may never be used.
             refusal = error if refusal is None or isinstance(error, NotReady) else refusal
             continue
         return application, admitted
     raise refusal or NotEmbedded(
         f"No deployment that you may use serves {base.embedding_name}, which embeds {base.name}.",
-        hint="Release and deploy that version, with your department among those that may use it.",
+        hint="Release and deploy that version for your department.",
     )
 
 
@@ -259,10 +260,10 @@ def _embedders(snapshot: Snapshot, base: KnowledgeEntry) -> list[DeploymentEntry
 
 
 async def _hear_nothing() -> dict[str, Any]:
-    """Receive no message: the client's connection is watched by the request itself."""
+    """Receive nothing: the request itself watches the client's connection."""
     await asyncio.Event().wait()
     return {"type": "http.disconnect"}
 
 
 async def _send(message: Any) -> None:
-    """Send nothing: the vector stays here."""
+    """Send nothing: the answer is used here."""

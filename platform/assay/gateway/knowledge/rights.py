@@ -17,7 +17,7 @@ from registry.catalog.requests import printable
 
 
 class KnowledgeUnknown(NotFound):
-    """No such knowledge base, or not one that the key may know of."""
+    """The knowledge base does not exist, or the key may not know of it."""
 
     code = "knowledge_base_not_found"
 
@@ -30,7 +30,7 @@ class Rights:
     decision: Authorization | None
 
     def allowed(self, base: KnowledgeEntry) -> frozenset[int]:
-        """Return the document versions in force that may be found."""
+        """Return the document versions in force that may be searched."""
         documents = base.documents.values()
         return frozenset(e.id for e in documents if e.classification in self.classifications)
 
@@ -48,8 +48,8 @@ def find_knowledge(snapshot: Snapshot, key: KeyEntry, name: str, address: str) -
     """Return the knowledge base called `name`.
 
     Raises:
-        KnowledgeUnknown: there is none that the key may know of.
-        NotPermitted: the key's scopes leave it out.
+        KnowledgeUnknown: it does not exist, or the key may not know of it.
+        NotPermitted: the key's scopes exclude it.
     """
     entry = snapshot.knowledge.get(name)
     owner = replace(key, principal=replace(key.principal, scopes=None))
@@ -58,9 +58,9 @@ def find_knowledge(snapshot: Snapshot, key: KeyEntry, name: str, address: str) -
             f"The knowledge base `{printable(name)}` does not exist or you do not have access to "
             "it."
         )
-    seen = _sees(snapshot, key, entry, address)
-    if not seen.allowed:
-        raise NotPermitted(seen.reason, code="policy_denied")
+    decision = _sees(snapshot, key, entry, address)
+    if not decision.allowed:
+        raise NotPermitted(decision.reason, code="policy_denied")
     return entry
 
 
@@ -68,9 +68,9 @@ def searchable(snapshot: Snapshot, caller: Caller, name: str) -> tuple[Knowledge
     """Return the knowledge base called `name`, and the caller's rights to search it.
 
     Raises:
-        KeyRefused: the key is not valid any more.
-        KnowledgeUnknown: the key may not know of a base of this name.
-        NotPermitted: there are documents, and the policy lets the key search none of them.
+        KeyRefused: the key is no longer valid.
+        KnowledgeUnknown: it does not exist, or the key may not know of it.
+        NotPermitted: it has documents, but the key may not search any of them.
     """
     key, address = caller.authenticate(snapshot), caller.client_address
     base = find_knowledge(snapshot, key, name, address)
@@ -79,11 +79,11 @@ def searchable(snapshot: Snapshot, caller: Caller, name: str) -> tuple[Knowledge
     refusal = ""
     for classification in sorted(present, key=CLASSIFICATIONS.index):
         resource = base.document_resource(classification)
-        decided = _decided(snapshot, key, Action.KNOWLEDGE_SEARCH, resource, address)
-        if decided.decision.allowed:
-            allowed[classification] = decided
+        authorization = _decided(snapshot, key, Action.KNOWLEDGE_SEARCH, resource, address)
+        if authorization.decision.allowed:
+            allowed[classification] = authorization
         else:
-            refusal = decided.decision.reason
+            refusal = authorization.decision.reason
     if present and not allowed:
         raise NotPermitted(refusal, code="policy_denied")
     return base, Rights(frozenset(allowed), list(allowed.values())[-1] if allowed else None)

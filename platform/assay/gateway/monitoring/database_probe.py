@@ -1,4 +1,4 @@
-"""Asks the database for a sign of life, with a time limit."""
+"""Probe of the database with a time limit."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ PATIENCE_S = 2.0
 
 
 class DatabaseProbe:
-    """Takes a connection as a request would, and runs one statement on it.
+    """Opens a connection like a request, and runs one statement on it.
 
-    Probes that come while one is under way share its answer: however many ask, and however long the
-    database hangs, one thread and one connection are taken.
+    Concurrent probes share one answer, so that at most one thread and one connection are used,
+    however long the database hangs.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="assay-database-probe")
-        self._asked: asyncio.Future[None] | None = None
+        self._probe: asyncio.Future[None] | None = None
 
     async def ask(self) -> None:
         """Return once the database has answered.
@@ -29,12 +29,12 @@ class DatabaseProbe:
         Raises:
             Unavailable: it refused, no connection was free, or two seconds passed.
         """
-        if self._asked is None or self._asked.done():
+        if self._probe is None or self._probe.done():
             loop = asyncio.get_running_loop()
-            self._asked = loop.run_in_executor(self._thread, _ask)
+            self._probe = loop.run_in_executor(self._thread, _ask)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                await asyncio.shield(self._asked)
+                await asyncio.shield(self._probe)
         except (TimeoutError, Error) as error:
             raise Unavailable("The database does not answer.", retry_after=5) from error
 

@@ -1,8 +1,8 @@
-"""The text that Prometheus gets: from whichever web process it reaches, the counts of all of them.
+"""The metrics of all web processes, which Prometheus may scrape from any of them.
 
-Each process counts into files of its own in one private folder (prometheus_client's multiprocess
-mode), and a scrape adds them up. What stores and other processes hold is read at the scrape, by the
-process that is asked (`Reading`).
+Each process counts in its own files in one private folder (prometheus_client's multiprocess mode),
+and a scrape adds them up. Figures of stores and other processes are read at the scrape by the
+process that answers it (`Reading`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-# Set by `assay.server` before prometheus_client is imported, which looks for it then.
+# Set by `assay.server` before prometheus_client is imported, which reads it on import.
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-# Files of processes that ended, above which they become one.
+# Files of ended processes; more are merged into one.
 _MOST_FILES = 32
 _ADDED = ("counter", "histogram")
 READINGS = CollectorRegistry()
 
 
 class Reading:
-    """A gauge, or with `total` a counter, of what is read at a scrape and belongs to no process.
+    """A gauge, or with `total` a counter, that is read at a scrape and belongs to no process.
 
-    It has the methods of prometheus_client's Gauge. In its files, what one process read before
-    would be added to what another one reads now.
+    It has the methods of prometheus_client's Gauge, but no files: those would add an old reading of
+    one process to a new reading of another.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Reading:
         READINGS.register(self)
 
     def labels(self, *values: str) -> _Labeled:
-        """Return what sets the value for these labels."""
+        """Return an object whose `set` sets the value for these labels."""
         return _Labeled(self._values, tuple(map(str, values)))
 
     def set(self, value: float) -> None:
@@ -70,7 +70,7 @@ class _Labeled:
 
 
 def exposition() -> bytes:
-    """Return the metrics of all processes, and this one's readings. It blocks for milliseconds."""
+    """Return the metrics of all processes, and readings by this one. Blocks for milliseconds."""
     return _counts() + generate_latest(READINGS)
 
 
@@ -79,7 +79,7 @@ def _counts() -> bytes:
     if folder is None:
         return generate_latest(REGISTRY)
     with (Path(folder) / "lock").open("a") as lock:
-        # Scrapes of two processes at the same time would tidy up twice.
+        # Concurrent scrapes of two processes must not tidy up twice.
         fcntl.flock(lock, fcntl.LOCK_EX)
         _tidy(folder)
         registry = CollectorRegistry()
@@ -88,7 +88,7 @@ def _counts() -> bytes:
 
 
 def _tidy(folder: str) -> None:
-    """Forget what processes that ended were doing, and keep what they counted in few files."""
+    """Remove live gauges of ended processes, and merge their counters into few files."""
     ended: defaultdict[str, list[str]] = defaultdict(list)
     for file in glob.glob(os.path.join(folder, "*_*.db")):
         kind, *_, number = Path(file).stem.split("_")
@@ -101,12 +101,12 @@ def _tidy(folder: str) -> None:
 
 
 def _runs(pid: int) -> bool:
-    # The file of those that ended has the number 0.
+    # The merged file of ended processes has the number 0.
     return pid > 0 and Path(f"/proc/{pid}").exists()
 
 
 def _merge(files: list[str], into: str) -> None:
-    """Add the values of `files` up in one file."""
+    """Add up the values of `files` in the file `into`."""
     sums: defaultdict[str, float] = defaultdict(float)
     for file in files:
         for key, value, _, _ in MmapedDict.read_all_values_from_file(file):

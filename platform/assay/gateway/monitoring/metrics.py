@@ -34,20 +34,20 @@ INFLIGHT = Gauge(
 )
 SNAPSHOT_READ = Gauge(
     "assay_gateway_snapshot_timestamp_seconds",
-    "When keys and policy were read, by the process that did so the longest time ago.",
+    "Time of the last reading of keys and policy; the oldest of all processes.",
     multiprocess_mode="livemin",
 )
 UNRECORDED = Counter(
     "assay_gateway_unrecorded_refusals",
-    "Refusals beyond the rate at which they are written to the log.",
+    "Refusals that exceeded the rate at which they are recorded.",
 )
-STOPPED = Counter("assay_gateway_stopped", "Requests that a limit stopped, by its kind.", ("kind",))
+STOPPED = Counter("assay_gateway_stopped", "Requests that a limit stopped, by kind.", ("kind",))
 SHADOWED = Counter(
     "assay_gateway_shadowed", "Requests that a shadow limit would have stopped.", ("kind",)
 )
 BUDGET_USED = Reading(
     "assay_budget_used_ratio",
-    "Used of a budget in its present window; budgets of keys are left out.",
+    "Used share of a budget in its current window; budgets of keys are not included.",
     ("subject", "kind"),
 )
 BUDGET_ALERT = Reading(
@@ -57,33 +57,33 @@ BUDGET_ALERT = Reading(
 )
 RELEASE_EXPIRES = Reading(
     "assay_release_expires_seconds",
-    "Seconds until the approval ends that a deployment serves under; negative in its grace.",
+    "Seconds until the deployment's approval ends; negative during its grace.",
     ("deployment",),
 )
 RELEASE_STOPS = Reading(
     "assay_release_stops_seconds",
-    "Seconds until the deployment stops serving, with the grace of its release.",
+    "Seconds until the deployment stops serving, including the grace of its release.",
     ("deployment",),
 )
 FORGED = Counter(
     "assay_gateway_forged_replies",
-    "Replies that no worker made that holds the deployment, or that were changed on their way.",
+    "Replies that did not come from a worker of the deployment, or were changed in transit.",
 )
 HELD = Gauge(
     "assay_gateway_held_settlements",
-    "Settlements that Redis has not taken yet.",
+    "Settlements that Redis has not accepted yet.",
     multiprocess_mode="livesum",
 )
 
 
 @cache
 def bound(metric: Metric, *labels: str) -> Metric:
-    """Return the child of a metric for these labels, looked up once."""
+    """Return the child of a metric for these labels; cached."""
     return metric.labels(*labels)
 
 
 def count_use(entry: UsageEntry) -> None:
-    """Count what an answer used."""
+    """Count the tokens and units of an answer."""
     bound(TOKENS, "prompt").inc(entry.prompt_tokens)
     bound(TOKENS, "completion").inc(entry.completion_tokens)
     if entry.unit != Unit.TOKENS:
@@ -95,15 +95,15 @@ _BEARER = re.compile(rb"bearer +(\S+)\Z", re.IGNORECASE)
 
 
 def may_scrape(scope: MutableMapping[str, Any]) -> bool:
-    """True when a request may read the metrics.
+    """Return true if a request may read the metrics.
 
-    With ASSAY_METRICS_TOKEN set: whoever presents it as a bearer token. Without: only a direct
-    connection from this machine; one that a proxy forwarded is not.
+    With ASSAY_METRICS_TOKEN set, it needs that bearer token. Otherwise it must come directly from
+    this machine, not through a proxy.
     """
     headers = dict(scope["headers"])
     if token := settings.METRICS_TOKEN:
-        presented = _BEARER.match(headers.get(b"authorization", b""))
-        return presented is not None and hmac.compare_digest(presented[1], token.encode())
+        match = _BEARER.match(headers.get(b"authorization", b""))
+        return match is not None and hmac.compare_digest(match[1], token.encode())
     client = scope.get("client")
     if client is None or any(name in headers for name in _FORWARDED):
         return False

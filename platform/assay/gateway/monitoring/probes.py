@@ -1,4 +1,4 @@
-"""`/healthz`: the process answers. `/readyz`: it may be sent requests. `/metrics`: Prometheus."""
+"""`/healthz`: the process runs. `/readyz`: it can answer requests. `/metrics`: Prometheus."""
 
 from __future__ import annotations
 
@@ -37,45 +37,47 @@ Probe = Callable[[Gateway, Scope, Send], Awaitable[None]]
 INCIDENTS = Reading(
     "assay_incidents_open", "Incidents that are not resolved yet, by severity.", ("severity",)
 )
-SUSPENDING = Reading("assay_incidents_suspending", "Incidents that keep releases from serving.")
+SUSPENDING = Reading("assay_incidents_suspending", "Suspensions of releases by incidents.")
 EMERGENCY_ACCESS = Reading(
     "assay_emergency_access_active", "Releases that serve by emergency access now."
 )
 REVIEWS_OVERDUE = Reading(
     "assay_emergency_access_reviews_overdue",
-    "Emergency accesses whose review afterward is overdue.",
+    "Emergency accesses whose follow-up review is overdue.",
 )
 SEALING_LAG = Reading(
     "assay_audit_sealing_lag_seconds", "Seconds that the oldest unsealed audit event has waited."
 )
 PUBLISH_LAG = Reading(
     "assay_audit_publish_lag_seconds",
-    "Seconds that the oldest checkpoint which is not in the second place has waited.",
+    "Seconds that the oldest checkpoint not yet in the second place has waited.",
 )
-UNSEALED = Reading("assay_audit_unsealed_events", "Audit events that wait for their seal.")
+UNSEALED = Reading("assay_audit_unsealed_events", "Audit events that are not sealed yet.")
 STREAM_EVENTS = Reading(
     "assay_audit_stream_lag_events",
-    "Sealed audit events that a SIEM has not accepted.",
+    "Sealed audit events that a SIEM has not accepted yet.",
     ("stream",),
 )
 STREAM_SECONDS = Reading(
-    "assay_audit_stream_lag_seconds", "Age of the oldest of them in seconds.", ("stream",)
+    "assay_audit_stream_lag_seconds",
+    "Age of the oldest sealed audit event that a SIEM has not accepted yet, in seconds.",
+    ("stream",),
 )
 STORE_UP = Reading("assay_store_up", "1 while the artifact store answers.")
 ALARM = Reading("assay_audit_alarm", "1 while an alarm of the audit log is raised.", ("alarm",))
 
 
 async def healthz(gateway: Gateway, scope: Scope, send: Send) -> None:
-    """200 as long as the event loop turns."""
+    """Answer 200 as long as the event loop runs."""
     await respond(send, 200, b'{"status":"ok"}', [])
 
 
 async def readyz(gateway: Gateway, scope: Scope, send: Send) -> None:
-    """200 when database and broker answer and usage is recorded; else 503 and what is amiss. The
-    state of the artifact store is told and decides nothing.
+    """Answer 200 if database and broker answer and usage is recorded; otherwise 503 with the fault.
+    The state of the artifact store is reported, but does not matter for the status.
 
-    The database is judged by a connection that is taken as requests take theirs, and by the age of
-    the snapshot, which is read from it every few seconds.
+    The database is checked with a connection opened like a request's, and by the age of the
+    snapshot, which is read every few seconds.
     """
     runtime = gateway.start()
     checks = {"database": "ok", "broker": "ok", "usage": "ok"}
@@ -91,16 +93,16 @@ async def readyz(gateway: Gateway, scope: Scope, send: Send) -> None:
     if runtime.ledger.blocked:
         checks["usage"] = "cannot be recorded"
     ready = all(value == "ok" for value in checks.values())
-    # Without the store nothing new is loaded; what serves goes on.
+    # Without the store nothing can be loaded, but loaded deployments keep serving.
     checks["store"] = await STORE.state()
     body = {"status": "ok" if ready else "unavailable", **checks}
     await respond(send, 200 if ready else 503, encode(dumps(body)), [])
 
 
 class StoreProbe:
-    """The state of the artifact store, asked at most every 30 s and never waited for long.
+    """State of the artifact store, checked at most every 30 s, with a short wait for the answer.
 
-    It decides nothing: what is loaded serves without the store.
+    It does not affect readiness: loaded deployments serve without the store.
     """
 
     EVERY_S = 30.0
@@ -113,7 +115,7 @@ class StoreProbe:
         self._state = "not known yet"
 
     async def state(self) -> str:
-        """Return `ok`, or what is wrong."""
+        """Return `ok` or a short description of the fault."""
         idle = self._asking is None or self._asking.done()
         if idle and time.monotonic() - self._asked_at > self.EVERY_S:
             self._asking = self._thread.submit(self._ask)
@@ -138,13 +140,13 @@ STORE = StoreProbe()
 
 
 async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
-    """The metrics of all web processes of this machine, for those who may scrape."""
+    """Answer with the metrics of all web processes of this machine, if the caller may scrape."""
     if not may_scrape(scope):
         await respond(send, 403, b"Metrics need ASSAY_METRICS_TOKEN.\n", [], b"text/plain")
         return
     runtime = gateway.start()
     with contextlib.suppress(Unavailable, redis.RedisError, OSError):
-        # Without them the gauges stand as they were at the last scrape.
+        # If these do not answer, the gauges keep the values of the last scrape.
         snapshot = await runtime.parts.refresher.current()
         _measure_releases(snapshot)
         await runtime.parts.quotas.measure(snapshot.limits)
@@ -169,10 +171,10 @@ def _measure_releases(snapshot: Snapshot) -> None:
 
 
 async def measure_emergencies() -> None:
-    """Bring the gauges up to date.
+    """Update the gauges of incidents and emergency access.
 
     Raises:
-        django.db.Error: the database does not answer; the gauges stand as they were.
+        django.db.Error: the database does not answer; the gauges keep their values.
     """
     await asyncio.to_thread(_measure_emergencies)
 
@@ -196,10 +198,10 @@ def _measure_emergencies() -> None:
 
 
 async def measure_log() -> None:
-    """Bring the gauges up to date.
+    """Update the gauges of the audit log.
 
     Raises:
-        django.db.Error: the database does not answer; the gauges stand as they were.
+        django.db.Error: the database does not answer; the gauges keep their values.
     """
     await asyncio.to_thread(_measure_log)
 

@@ -1,4 +1,4 @@
-"""The span of one request at the gateway (`workers.tracing`)."""
+"""The gateway's span of one request (`workers.tracing`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workers import tracing
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
-# Ends that are no fault: of the answer, and of the client that hung up.
+# Outcomes that are not failures: a complete answer, and a client that hung up.
 _GOOD = {"ok", "canceled"}
 
 
@@ -19,7 +19,7 @@ class RequestTrace:
     """One request, from its first byte to the end of its answer."""
 
     def __init__(self, tracer: Tracer, scope: Scope, route: str) -> None:
-        """Begin the span, as part of the client's trace where it sends a `traceparent`."""
+        """Begin the span, as part of the client's trace if it sent a `traceparent`."""
         from opentelemetry.trace import SpanKind
 
         parent, state = (
@@ -35,11 +35,11 @@ class RequestTrace:
 
     @property
     def traceparent(self) -> str:
-        """The header that makes the spans of the worker children of this one."""
+        """Header that makes the worker's spans children of this one."""
         return tracing.traceparent_of(self._span)
 
     def watching(self, send: Send) -> Send:
-        """Return a `send` that notes the status of the answer."""
+        """Return a `send` that records the status of the answer."""
 
         async def watched(message: Any) -> None:
             if message["type"] == "http.response.start":

@@ -1,8 +1,8 @@
 """Metrics of jobs, queues, workers, the artifact store and the controller.
 
-The controller has no port: it keeps its figures in the database (`workers.measurements`), and they
-are shown here. Labels are bounded: kinds, states, queues of live deployments, live workers, nodes,
-loops.
+The controller has no port; it writes its figures to the database (`workers.measurements`), and
+these gauges read them. Labels are bounded: kinds, states, queues of live deployments, live workers,
+nodes, loops.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from workers.nodes.states import WORKING
 from workers.storage.collection import COLLECTION
 from workers.wire import JOB_QUEUE, deployment_queue, node_of, presence_key
 
-JOB_COUNT = Reading("assay_jobs", "Jobs that are not over, by kind and state.", ("kind", "state"))
+JOB_COUNT = Reading("assay_jobs", "Unfinished jobs, by kind and state.", ("kind", "state"))
 JOB_AGE = Reading(
     "assay_job_oldest_age_seconds",
     "Seconds that the oldest job has waited (queued), or has run (running, finishing).",
@@ -62,7 +62,7 @@ JOB_RUN = Reading(
 )
 REPLICA_COUNT = Reading(
     "assay_replicas",
-    "Replicas of a live deployment: wanted, ready, and pending, which are still to come.",
+    "Replicas of a live deployment: wanted, ready, and pending (not ready yet).",
     ("deployment", "state"),
 )
 QUEUE_DEPTH = Reading(
@@ -70,7 +70,7 @@ QUEUE_DEPTH = Reading(
 )
 WORKER_SEEN = Reading(
     "assay_worker_last_seen_seconds",
-    "Seconds since the last sign of life of a worker; those that are gone drop out.",
+    "Seconds since a worker last reported; stopped workers are not listed.",
     ("worker",),
 )
 NODE_SEEN = Reading(
@@ -86,7 +86,7 @@ NODE_DENIED = Reading(
 )
 MESSAGES_DROPPED = Reading(
     "assay_broker_messages_dropped",
-    "Messages on the queues of workers that no process of Assay sent, and workers dropped.",
+    "Messages that workers dropped because no process of Assay had sent them.",
     total=True,
 )
 SESSIONS_ENDED = Reading(
@@ -97,7 +97,7 @@ SESSIONS_ENDED = Reading(
 )
 STORE_OBJECTS = Reading("assay_store_objects", "Objects in the artifact store, by part.", ("part",))
 STORE_BYTES = Reading("assay_store_bytes", "Bytes in the artifact store, by part.", ("part",))
-STORE_UNNEEDED = Reading("assay_store_unneeded_bytes", "Bytes in the store that nothing needs.")
+STORE_UNNEEDED = Reading("assay_store_unneeded_bytes", "Bytes in the store that are not needed.")
 STORE_FAULTS = Reading(
     "assay_store_faults",
     "Files of the store that are missing, of the wrong size (damaged) or unknown.",
@@ -134,27 +134,27 @@ LOOP_FAILING = Reading(
 )
 CODE_DIFFERS = Reading(
     "assay_task_code_differs",
-    "Workers whose packages of a task are not the controller's, and controllers whose are not this "
-    "process's.",
+    "Workers whose packages of a task differ from the controller's, and controllers whose packages "
+    "differ from this process's.",
     ("task",),
 )
 ANSWERS_CHANGED = Reading(
     "assay_release_answers_changed",
-    "Environments in use in which a live deployment gave other answers than its dossier's, or had "
-    "none to compare with.",
+    "Environments in use in which a live deployment's answers differ from its dossier's, or cannot "
+    "be compared.",
     ("deployment",),
 )
-# More workers than a machine runs; a compromised one adds no labels without end.
+# More workers than a machine runs, so that a compromised one cannot add unlimited labels.
 _MOST_WORKERS = 64
-# Realms of the nodes in use, as `measure_work` last read them.
+# Realms of the nodes in use at the last `measure_work`.
 _realms: list[str] = []
 
 
 async def measure_work() -> None:
-    """Bring the gauges of jobs, nodes, store and controller up to date, with two queries.
+    """Update the gauges of jobs, nodes, store and controller with two queries.
 
     Raises:
-        django.db.Error: the database does not answer; the gauges stand as they were.
+        django.db.Error: the database does not answer; the gauges keep their values.
     """
     rows, nodes = await asyncio.to_thread(_read)
     NODE_SEEN.clear()
@@ -172,8 +172,8 @@ async def measure_work() -> None:
     if dropped := rows.get(DROPPED_MESSAGES):
         MESSAGES_DROPPED.set(dropped.figures["total"])
     if ended := rows.get(ENDED):
-        for role, many in ended.figures["total"].items():
-            SESSIONS_ENDED.labels(role).set(many)
+        for role, count in ended.figures["total"].items():
+            SESSIONS_ENDED.labels(role).set(count)
     if jobs := rows.get(JOBS):
         _show_jobs(jobs.figures)
     if replicas := rows.get(REPLICAS):
@@ -189,7 +189,7 @@ async def measure_work() -> None:
 
 
 def _read() -> tuple[dict[str, Measurement], list[Node]]:
-    """Return the figures by subject, and the nodes in use that have reported."""
+    """Return the measurements by name, and the nodes in use that have reported."""
     try:
         nodes = Node.objects.exclude(state=NodeState.REVOKED).filter(seen_at__isnull=False)
         nodes = nodes.only("name", "state", "seen_at", "public_key", "broker_denials")
@@ -199,12 +199,12 @@ def _read() -> tuple[dict[str, Measurement], list[Node]]:
 
 
 async def measure_broker(client: redis.asyncio.Redis, deployments: Mapping[str, int]) -> None:
-    """Bring the gauges of queues and workers up to date, in one round trip.
+    """Update the gauges of queues and workers in one round trip.
 
     `deployments` are the IDs of live deployments by name.
 
     Raises:
-        redis.RedisError, OSError: the broker does not answer; the gauges stand as they were.
+        redis.RedisError, OSError: the broker does not answer; the gauges keep their values.
     """
     now = time.time()
     async with client.pipeline(transaction=False) as pipe:
@@ -223,9 +223,9 @@ async def measure_broker(client: redis.asyncio.Redis, deployments: Mapping[str, 
     WORKER_SEEN.clear()
     for realm, workers in zip(realms, present, strict=True):
         node = f"{node_of(realm)}/" if realm else ""
-        for name, seen in workers:
+        for name, seen_at in workers:
             label = f"{node}{name.decode(errors='replace')}"[:120]
-            WORKER_SEEN.labels(label).set(max(0.0, now - seen))
+            WORKER_SEEN.labels(label).set(max(0.0, now - seen_at))
 
 
 def _show_jobs(figures: dict[str, Any]) -> None:
@@ -260,8 +260,8 @@ def _show_software(row: Measurement | None, controllers: Mapping[str, int]) -> N
         gauge.clear()
     for task in {*figures["code"], *controllers}:
         CODE_DIFFERS.labels(task).set(figures["code"].get(task, 0) + controllers.get(task, 0))
-    for deployment, many in figures["answers"].items():
-        ANSWERS_CHANGED.labels(deployment).set(many)
+    for deployment, count in figures["answers"].items():
+        ANSWERS_CHANGED.labels(deployment).set(count)
 
 
 def _show_store(row: Measurement) -> None:

@@ -1,8 +1,8 @@
 """Settlement and refusal of requests in Redis: quota and usage entry in one call.
 
-What Redis does not take is held in memory, logged in full, and tried again every second; while
-anything is held the gateway lets no new request through (`blocked`), because it could not be
-accounted for. The answer that was computed meanwhile is still delivered.
+A settlement that Redis does not accept is kept in memory, logged in full, and retried every second.
+Until then the gateway refuses new requests (`blocked`), because their use could not be recorded.
+The answer itself is still delivered.
 """
 
 from __future__ import annotations
@@ -26,16 +26,14 @@ logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
 _RETRY_S = 1.0
-_HELD_AT_MOST = 10_000
+_PENDING_MAX = 10_000
 ANONYMOUS_PER_S = 10
 PER_KEY_PER_S = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of one request. `units` count on limits per minute although the request was no
-    use.
-    """
+    """The end of one request. `units` count on limits per minute even if the request failed."""
 
     entry: UsageEntry
     units: int = 0
@@ -46,7 +44,7 @@ class Ledger:
 
     def __init__(self, quotas: Quotas) -> None:
         self._quotas = quotas
-        self._held: deque[Settlement] = deque()
+        self._pending: deque[Settlement] = deque()
         self._background: set[asyncio.Task[None]] = set()
         self._limiter = RefusalLimiter()
         self._last_skipped: dict[str, UsageEntry] = {}
@@ -54,19 +52,19 @@ class Ledger:
 
     @property
     def blocked(self) -> bool:
-        """True after an accounting failure, so that nothing more may run."""
-        return bool(self._held)
+        """True after an accounting failure, while no more requests may run."""
+        return bool(self._pending)
 
     def require_open(self) -> None:
         """Raise Unavailable while `blocked`."""
-        if self._held:
+        if self._pending:
             raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
 
     def start(self) -> None:
         self._retrier = asyncio.create_task(self._retry())
 
     async def stop(self) -> None:
-        """Let what is under way end; whatever is still held stands in the log."""
+        """Wait for background work; settlements that were not accepted are in the log."""
         if self._background:
             await asyncio.wait(self._background, timeout=5)
         if self._retrier is not None:
@@ -75,7 +73,7 @@ class Ledger:
         await self._record_skipped()
 
     async def settle(self, settlement: Settlement) -> None:
-        """Settle quota and record usage, once. Never raises: what fails is held."""
+        """Settle quota and record usage, once. Never raises: a failed settlement is kept."""
         for attempt in range(_ATTEMPTS):
             try:
                 await self._apply(settlement)
@@ -84,20 +82,21 @@ class Ledger:
                 failure = error
                 await asyncio.sleep(0.05 * 2**attempt)
         logger.error(
-            "USAGE NOT RECORDED (%s); held, and no request is let through until it is: %s",
+            "USAGE NOT RECORDED (%s); all requests are refused until this entry is recorded: %s",
             failure,
             settlement.entry.to_json(),
         )
-        if len(self._held) < _HELD_AT_MOST:
-            self._held.append(settlement)
-            HELD.set(len(self._held))
+        if len(self._pending) < _PENDING_MAX:
+            self._pending.append(settlement)
+            HELD.set(len(self._pending))
 
     def record_bounded(self, entry: UsageEntry, *, later: bool = False) -> None:
-        """Record what cost nothing, a refusal or a look at the models, in the background and at a
-        bounded rate.
+        """Record a request that cost nothing, such as a refusal, in the background and at a bounded
+        rate.
 
-        Beyond the rate they are counted; the next one that is recorded, or a second later the last
-        of them, says how many. `later` counts this one in any case: a store is away.
+        Entries beyond the rate are only counted; the next recorded entry, or a second later the
+        last one, states their number. With `later` the entry is only counted, because a store is
+        unavailable.
         """
         key = entry.token or entry.key_public_id
         admitted, skipped = (False, 0) if later else self._limiter.admit(key)
@@ -111,7 +110,7 @@ class Ledger:
         self.spawn(self.settle(Settlement(_counting(entry, skipped))))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` to its end although the request that caused it is over."""
+        """Run `work` to its end, even after the request that caused it is over."""
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -122,20 +121,20 @@ class Ledger:
     async def _retry(self) -> None:
         while True:
             await asyncio.sleep(_RETRY_S)
-            while self._held:
+            while self._pending:
                 try:
-                    await self._apply(self._held[0])
+                    await self._apply(self._pending[0])
                 except (redis.RedisError, OSError):
                     break
-                self._held.popleft()
-                HELD.set(len(self._held))
-                if not self._held:
-                    logger.warning("Everything that was held is recorded; requests run again.")
-            if not self._held:
+                self._pending.popleft()
+                HELD.set(len(self._pending))
+                if not self._pending:
+                    logger.warning("All pending usage is recorded; requests run again.")
+            if not self._pending:
                 await self._record_skipped()
 
     async def _record_skipped(self) -> None:
-        """For each key whose rate was passed, the last that was not recorded, with the number of
+        """For each key that exceeded its rate, record its last skipped entry with the number of
         those before it."""
         for key, skipped in self._limiter.left_over().items():
             if (entry := self._last_skipped.pop(key, None)) is None:
@@ -155,7 +154,7 @@ def _counting(entry: UsageEntry, others: int) -> UsageEntry:
 
 
 class RefusalLimiter:
-    """At most so many recorded refusals a second, for each key and for all strangers together."""
+    """Limits recorded refusals per second, for each key and for all unknown callers together."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -163,7 +162,7 @@ class RefusalLimiter:
         self._skipped: dict[str, int] = {}
 
     def admit(self, key_public_id: str) -> tuple[bool, int]:
-        """Decide to record one now; returns the number skipped since the last recorded one."""
+        """Return true if one may be recorded now, and the number skipped since the last one."""
         second = int(time.monotonic())
         if second != self._second:
             self._second = second
@@ -176,11 +175,10 @@ class RefusalLimiter:
         return True, self._skipped.pop(key_public_id, 0)
 
     def skip(self, key_public_id: str, count: int = 1) -> None:
-        """Count what was not recorded for another cause than its rate."""
+        """Count entries that were skipped for another reason than the rate."""
         self._skipped[key_public_id] = self._skipped.get(key_public_id, 0) + count
 
     def left_over(self) -> dict[str, int]:
-        """Return the number of unrecorded requests by key, where none followed; they are counted
-        once."""
+        """Return the number of skipped entries by key if no recorded one followed, and reset it."""
         left, self._skipped = self._skipped, {}
         return left

@@ -1,8 +1,8 @@
-"""Quotas: one call reserves against every limit that applies, one settles exactly once.
+"""Quotas: one call reserves against every limit that applies, another settles exactly once.
 
-The counting is in `governance/quotas/quotas.lua`. Usage travels in the same call as the settlement,
-so that neither is recorded without the other. Keys of several limits share one script: one Redis
-primary (with replicas if wanted), not a sharded cluster.
+`governance/quotas/quotas.lua` does the counting. Usage is sent in the same call as the settlement,
+so that neither is recorded without the other. One script uses the keys of several limits, which
+requires one Redis primary (replicas are fine), not a sharded cluster.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from governance.usage.records import UsageEntry
 
 logger = logging.getLogger(__name__)
 _ATTEMPTS = 3
-# Seconds to wait that a client is told while a deployment's queue is full.
+# Retry-After while a deployment's queue is full, in seconds.
 _QUEUE_WAIT_S = 5
-# A reservation outlives its request by this much before it is given back, in seconds.
+# Period after a request's time limit at which its reservation is released, in seconds.
 GRACE_S = 60
 Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A reservation. `at` is the moment it is charged to, in seconds since the epoch, None when
-    nothing limits it; `headers` are its `x-ratelimit-*` headers; `shadowed` names limits that would
-    have stopped it.
+    """A reservation. `at` is the time that it is charged to, in seconds since the epoch, or None
+    without limits; `headers` are its `x-ratelimit-*` headers; `shadowed` names shadow limits that
+    would have stopped it.
     """
 
     at: float | None = None
@@ -56,8 +56,8 @@ class Reservation:
 
 
 class QuotaStopped(QuotaExceeded):
-    """A limit has no room. `headers` tell the state of every limit. Of a `budget` there is none for
-    hours or days, whatever its clock says: not worth a client's automatic retry.
+    """A limit has no room. `headers` describe every limit. A `budget` may have no room for hours or
+    days, so a client should not retry automatically.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class QuotaStopped(QuotaExceeded):
 
 
 class QueueFull(Unavailable):
-    """As many requests as may wait for the deployment already do; nothing is charged."""
+    """The maximum number of requests already waits for the deployment; nothing is charged."""
 
     code = "queue_full"
 
@@ -95,7 +95,7 @@ class Quotas:
         try:
             return await self._client.execute_command("EVALSHA", _DIGEST, 0, *arguments)
         except redis.exceptions.NoScriptError:
-            # It did not run, so that it may be sent again.
+            # The script did not run, so it is safe to send it again.
             await self._client.execute_command("SCRIPT LOAD", SCRIPT)
             return await self._client.execute_command("EVALSHA", _DIGEST, 0, *arguments)
 
@@ -110,16 +110,16 @@ class Quotas:
         more: bool = False,
     ) -> Reservation:
         """Reserve one request and `amount` under every limit and send `queued` to the workers, or
-        do neither. Leaves `entry` for the ledger, should this process end before it settles the
-        request. Limits on other units than that of `amount` do not bind it.
+        do neither. Stores `entry` for the ledger, in case this process ends before it settles the
+        request. Limits in other units than that of `amount` do not apply.
 
-        A message that is empty is not sent yet. With `more`, `amount` is added to what the request
-        has reserved before.
+        An empty message is not sent yet. With `more`, `amount` is added to an earlier reservation
+        of the request.
 
         Raises:
             QuotaStopped: a limit has no room.
             QueueFull: too many requests wait for the deployment.
-            Unavailable: Redis does not answer, does not take the message, or its counters are being
+            Unavailable: Redis does not answer or accept the message, or its counters are being
                 rebuilt.
         """
         limits = _counting(limits, amount)
@@ -134,16 +134,16 @@ class Quotas:
             operation="reserve_more" if more else "reserve",
         )
         verdict, headers = await self._room(arguments, limits, amount, entry.deployment)
-        over = [one for one, state in zip(limits, verdict.states, strict=True) if state.over]
-        for one in over:
-            SHADOWED.labels(one.kind).inc()
+        over = [limit for limit, state in zip(limits, verdict.states, strict=True) if state.over]
+        for limit in over:
+            SHADOWED.labels(limit.kind).inc()
         at = verdict.at_ms / 1000 if limits else None
-        return Reservation(at, headers, [one.name for one in over])
+        return Reservation(at, headers, [limit.name for limit in over])
 
     async def check_room(
         self, *, deployment: str, limits: Sequence[Limit], amount: Amount, queue: str, most: int
     ) -> None:
-        """Raise as `reserve` would now; reserve and send nothing."""
+        """Raise as `reserve` would now, but reserve and send nothing."""
         limits = _counting(limits, amount)
         queued = Queued(queue, b"", most)
         arguments = reserve_arguments("", 0, amount, limits, queued=queued, operation="check_room")
@@ -156,7 +156,7 @@ class Quotas:
         amount: Amount,
         deployment: str,
     ) -> tuple[Verdict, Headers]:
-        """Return the script's answer, and the headers that tell of it. Raises as `reserve`."""
+        """Return the script's answer and the headers for it. Raises as `reserve`."""
         try:
             text: bytes = await self._script(arguments)
         except (redis.RedisError, OSError) as error:
@@ -184,17 +184,17 @@ class Quotas:
         return verdict, headers
 
     async def send_again(self, queued: Queued) -> None:
-        """Send a request that was reserved before to the workers once more.
+        """Send a reserved request to the workers once more.
 
         Raises:
-            redis.RedisError, OSError: Redis does not answer, or does not take it.
+            redis.RedisError, OSError: Redis does not answer or accept it.
         """
         await self._client.execute_command("LPUSH", queued.queue, queued.message)
 
     async def withdraw(self, request_id: str, *, counts: bool = False) -> None:
-        """Forget an admission whose request never runs, such as one whose reservation may have
-        arrived although no answer came. It `counts` as a request on limits per minute, or not. If
-        Redis stays away, the controller settles it as one that failed.
+        """Release the reservation of a request that will not run, including one that Redis may have
+        made without answering. With `counts`, it counts as a request on limits per minute. If Redis
+        stays unavailable, the controller settles it as failed.
         """
         for attempt in range(_ATTEMPTS):
             try:
@@ -205,7 +205,7 @@ class Quotas:
                 await asyncio.sleep(2**attempt)
 
     async def measure(self, limits: Sequence[Limit]) -> None:
-        """Bring the gauges of budgets up to date; keys have none, for there is no end of them.
+        """Update the gauges of budgets, except those of keys, whose number is unlimited.
 
         Raises:
             redis.RedisError, OSError: Redis does not answer.
@@ -227,7 +227,7 @@ class Quotas:
             BUDGET_ALERT.labels(limit.subject, limit.kind).set(reached)
 
     async def settle(self, entry: UsageEntry, *, units: int = 0) -> bool:
-        """Replace the reservation by what was used and record `entry`. True the first time.
+        """Replace the reservation by the actual use and record `entry`. True the first time.
 
         Raises:
             redis.RedisError, OSError: Redis does not answer; calling again is safe.
@@ -237,23 +237,23 @@ class Quotas:
 
 
 class DeviceTimes:
-    """Time that a unit (a token, an image) takes on each deployment's device, as this process has
-    seen it lately."""
+    """Moving average of the device time per unit (a token, an image) of each deployment, measured
+    by this process."""
 
     def __init__(self) -> None:
         self._ms_per_unit: dict[str, float] = {}
 
     def expect(self, deployment: str, units: int) -> int:
-        """Return the device time to reserve for a request of up to so many units, in ms."""
+        """Return the device time to reserve for a request of up to `units`, in ms."""
         return max(1, round(units * self._ms_per_unit.get(deployment, 0.0)))
 
     def learn(self, deployment: str, units: int, device_ms: int) -> None:
-        """A request has ended."""
+        """Update the average with a request that has ended."""
         if units <= 0 or device_ms <= 0:
             return
-        seen = device_ms / units
-        known = self._ms_per_unit.get(deployment, seen)
-        self._ms_per_unit[deployment] = known + 0.1 * (seen - known)
+        measured = device_ms / units
+        average = self._ms_per_unit.get(deployment, measured)
+        self._ms_per_unit[deployment] = average + 0.1 * (measured - average)
 
 
 def _counting(limits: Sequence[Limit], amount: Amount) -> list[Limit]:
@@ -271,18 +271,18 @@ def _stopped(limit: Limit, wait_ms: int, amount: Amount, headers: Headers) -> Qu
 
 
 def _headers(limits: Sequence[Limit], states: Sequence[LimitState]) -> Headers:
-    """`x-ratelimit-*` of the per-minute limit of each family that has the least left."""
+    """Return `x-ratelimit-*` headers of the tightest per-minute limit of each family."""
     tightest: dict[str, tuple[int, int, int]] = {}
     for limit, state in zip(limits, states, strict=True):
         family = KINDS[limit.kind].family
         if not family or limit.shadow:
             continue
-        known = tightest.get(family)
-        if known is None or state.remaining < known[1]:
+        current = tightest.get(family)
+        if current is None or state.remaining < current[1]:
             tightest[family] = (limit.limit, state.remaining, state.reset_ms)
     headers = []
     for family, values in tightest.items():
-        shown: tuple[Any, ...] = (values[0], values[1], f"{values[2]}ms")
-        for name, value in zip(("limit", "remaining", "reset"), shown, strict=True):
+        texts: tuple[Any, ...] = (values[0], values[1], f"{values[2]}ms")
+        for name, value in zip(("limit", "remaining", "reset"), texts, strict=True):
             headers.append((f"x-ratelimit-{name}-{family}".encode(), str(value).encode()))
     return headers

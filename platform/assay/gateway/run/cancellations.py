@@ -1,4 +1,4 @@
-"""Cancellations of requests, as engine workers hear them."""
+"""Cancellations of requests, sent to engine workers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Cancellations:
     def publish(self, request_id: str, workers: Iterable[str] = ()) -> Coroutine[Any, Any, None]:
         """Tell the workers that the caller stopped waiting. A lost message costs only compute.
 
-        They are those that have the request as far as is known at the call, since it may be closed
-        before the messages are sent; of a request of another gateway, `workers` by address.
+        The recipients are determined at the call, since the request may be closed before messages
+        are sent. For a request of another gateway, pass the addresses of its `workers`.
         """
         realms = self._replies.realms(request_id) | {realm_of(worker) for worker in workers}
         return self._publish(request_id, realms)

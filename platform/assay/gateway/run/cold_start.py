@@ -1,5 +1,5 @@
-"""Requests for a deployment that is scaled to zero ask for it, and wait until it is loaded. What
-answers requests is noted at each snapshot, so that it is not scaled to zero meanwhile.
+"""Loading of deployments that are scaled to zero: requests trigger it, and wait for it. Deployments
+that answer requests are reported at each snapshot, so that they are not scaled to zero meanwhile.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from assay.gateway.http.waiting import WaitingBound
 from workers.wire import DEPLOYMENTS_CHANNEL, IN_USE_KEY, WANTED_KEY
 
 logger = logging.getLogger(__name__)
-# Requests of one process that wait for a load at a time, in all and of one department.
+# Requests of one process that may wait for a load at a time, in total and per department.
 WAITING_MAX = 256
 DEPARTMENT_WAITING_MAX = 64
-# Pauses between looks at the snapshot, and between asking again, in seconds.
+# Interval of checks of the snapshot, and of requests to the controller, in seconds.
 LOOK_S = 0.1
 ASK_EVERY_S = 2.0
 
 
 class ColdStarts:
-    """Asks the controller for deployments, at most once in `ASK_EVERY_S` each."""
+    """Requests deployments from the controller, each at most once in `ASK_EVERY_S`."""
 
     def __init__(self, client: redis.asyncio.Redis, refresher: Refresher) -> None:
         self._client = client
         self._refresher = refresher
-        self._asked: dict[int, float] = {}
-        self._noting: asyncio.Task[None] | None = None
+        self._requested_at: dict[int, float] = {}
+        self._reporting: asyncio.Task[None] | None = None
         self._waiting = WaitingBound(
             total=WAITING_MAX,
             of_department=DEPARTMENT_WAITING_MAX,
@@ -44,12 +44,14 @@ class ColdStarts:
         )
 
     async def ask(self, deployment_id: int) -> None:
-        """Have the controller load a deployment that is scaled to zero."""
+        """Request that the controller load a deployment that is scaled to zero."""
         now = time.monotonic()
-        if now - self._asked.get(deployment_id, float("-inf")) < ASK_EVERY_S:
+        if now - self._requested_at.get(deployment_id, float("-inf")) < ASK_EVERY_S:
             return
-        self._asked = {pk: at for pk, at in self._asked.items() if now - at < ASK_EVERY_S}
-        self._asked[deployment_id] = now
+        self._requested_at = {
+            pk: at for pk, at in self._requested_at.items() if now - at < ASK_EVERY_S
+        }
+        self._requested_at[deployment_id] = now
         try:
             await self._client.zadd(WANTED_KEY, {str(deployment_id): time.time()})
             await self._client.publish(DEPLOYMENTS_CHANNEL, "")
@@ -57,24 +59,24 @@ class ColdStarts:
             logger.warning("Deployment %s could not be requested: %s", deployment_id, error)
 
     def note(self, snapshot: Snapshot, running: Collection[int]) -> None:
-        """Tell the controller which deployments that may be scaled to zero answer requests. Returns
-        at once: a broker that is away delays no snapshot.
+        """Tell the controller which of the deployments that may be scaled to zero are in use.
+        Returns at once, so that an unavailable broker delays no snapshot.
         """
         may_sleep = {each.id for each in snapshot.deployments.values() if each.may_sleep}
-        found = may_sleep.intersection(running)
-        if found and (self._noting is None or self._noting.done()):
-            self._noting = asyncio.create_task(self._note(found))
+        in_use = may_sleep.intersection(running)
+        if in_use and (self._reporting is None or self._reporting.done()):
+            self._reporting = asyncio.create_task(self._note(in_use))
 
     async def _note(self, deployment_ids: Collection[int]) -> None:
         now = time.time()
         try:
             await self._client.zadd(IN_USE_KEY, {str(pk): now for pk in deployment_ids})
         except (redis.RedisError, OSError) as error:
-            logger.warning("Deployments in use could not be noted: %s", error)
+            logger.warning("Deployments in use could not be reported: %s", error)
 
     async def loaded(self, application: Application, admitted: Admitted) -> Admitted:
-        """Wait until a deployment without a ready replica has one, if it may be scaled to zero, and
-        return the grounds for running the request on it, with no await after they were found.
+        """Wait until a deployment that may be scaled to zero has a ready replica, and return the
+        new admission of the request. Nothing is awaited after that admission.
 
         Raises:
             NotReady: no replica is ready, or none became ready in `ASSAY_GATEWAY_COLD_START_S`.

@@ -1,4 +1,4 @@
-"""A worker's events as the parts of an answer."""
+"""Conversion of a worker's events to parts of an answer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ STREAM_HEADERS: Headers = [
 
 
 def piece(delta: Delta) -> Piece:
-    """Return what a renderer takes of it."""
+    """Return the part of the event that renderers use."""
     return Piece(delta.text, delta.index, delta.call, delta.scores, delta.finish)
 
 
 def used(failed: Failed) -> Done | None:
-    """Return the counts to charge for a failure; None where it states none."""
+    """Return the counts to charge for a failure; None if it has none."""
     if not failed.units:
         return None
     return Done(
@@ -36,7 +36,7 @@ def used(failed: Failed) -> Done | None:
 
 
 def cut_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
-    """Return how many inputs were cut, and what they lost together, where any was."""
+    """Return headers with the number of truncated inputs and of tokens cut off, if any."""
     if not answer.cut_inputs:
         return []
     return [
@@ -46,15 +46,15 @@ def cut_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
 
 
 def answer_of(done: Done, choices: dict[int, Choice] | None = None) -> Answer:
-    """Return the answer; choices without an end of their own have the request's."""
-    made = choices or {0: Choice()}
-    for choice in made.values():
+    """Return the answer; choices without their own finish reason get the request's."""
+    by_index = choices or {0: Choice()}
+    for choice in by_index.values():
         choice.finish_reason = choice.finish_reason or done.finish_reason
     return Answer(
         finish_reason=done.finish_reason,
         prompt_tokens=done.prompt_tokens,
         completion_tokens=done.completion_tokens,
-        choices=[made[index] for index in sorted(made)],
+        choices=[by_index[index] for index in sorted(by_index)],
         results=done.results or [],
         units=done.units,
         stop=done.stop,
@@ -64,7 +64,7 @@ def answer_of(done: Done, choices: dict[int, Choice] | None = None) -> Answer:
 
 
 def part_of_answer(event: Arrival, deployment: str) -> Delta | Done:
-    """Return the event if it carries the answer on.
+    """Return the event if it continues or ends the answer.
 
     Raises:
         ClientGone: the client hung up.
@@ -87,7 +87,7 @@ def part_of_answer(event: Arrival, deployment: str) -> Delta | Done:
         raise ReplyForged(
             f"A reply to this request did not come from a worker that holds deployment "
             f"{deployment}, so the answer is not delivered.",
-            hint="Tell your operators; they find it in the audit log under the request's ID.",
+            hint="Tell your operators; the audit log has it under the request's ID.",
         )
     if event is Signal.DEADLINE:
         raise DeadlinePassed(
@@ -98,7 +98,7 @@ def part_of_answer(event: Arrival, deployment: str) -> Delta | Done:
 
 
 def last_word(event: Arrival, completion_tokens: int) -> Done | None:
-    """Return the counts of a request that was called off; None if the event ends nothing."""
+    """Return the counts of a canceled request; None if the event does not end it."""
     if isinstance(event, Done):
         return event
     if isinstance(event, Failed):

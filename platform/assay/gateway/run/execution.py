@@ -1,4 +1,4 @@
-"""One admitted request: reserve, publish, answer, settle once, whatever happens in between."""
+"""Execution of one admitted request: reserve, publish, answer, and settle exactly once."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ from workers.wire import Delta, Done, InferenceRequest, deployment_queue
 
 T = TypeVar("T")
 KEEPALIVE_S = 10.0
-# Seconds in which a canceled request reports its usage.
+# Time for a worker to report the usage of a canceled request, in seconds.
 _LAST_WORD_S = 2.0
-# How much longer than its deadline an answer may take to be written, in seconds.
+# Extra time after the deadline to write the answer to the client, in seconds.
 _WRITE_S = 5.0
-# How long the last word to a request that is cut may take to be written, in seconds.
+# Time to write the error of a request that is ended early, in seconds.
 _CUT_S = 1.0
-# How often a request whose workers are gone goes to others.
+# Maximum number of times that a request goes to other workers because its own are gone.
 _HANDOVERS = 3
 
 
 class Execution:
-    """Runs `plan` for `call`; `run` is called once, in the step that admitted `application`."""
+    """Runs `plan` for `call`. Call `run` once, with no await after `application` was admitted."""
 
     def __init__(
         self,
@@ -73,15 +73,15 @@ class Execution:
         self._completion_tokens = 0
         self._media = media
         self._inputs: dict[str, Any] = {}
-        # The most that it can cost; what it is charged when neither worker nor gateway can say.
+        # Maximum use of the request, which is charged if the actual use is unknown.
         self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
-        self._called_off, self._handed_over = False, 0
-        # The moment at which the caller stops waiting, in seconds since the epoch.
+        self._abandoned, self._handed_over = False, 0
+        # Time at which the caller stops waiting, in seconds since the epoch.
         self._deadline = 0.0
 
     def admit(self, admitted: Admitted) -> None:
-        """Run the request by `admitted`."""
+        """Set the key and deployment that the request runs with."""
         self._call.admit(admitted)
         self._key, self._deployment = admitted.key, admitted.deployment
 
@@ -89,20 +89,20 @@ class Execution:
         """Answer on `send`.
 
         Raises:
-            DomainError: refused or failed before a byte of the answer was sent.
-            ClientGone: the client hung up; what it used is being settled.
+            DomainError: it was refused, or failed before a byte of the answer was sent.
+            ClientGone: the client hung up; its use is being settled.
         """
         inbox = self._parts.replies.open(self._call.request_id)
         ticket = Ticket(
             self._application, self._deployment.id, lambda error: self._cut(inbox, error)
         )
-        # Before anything is awaited, so that no change of a key falls between.
+        # Before any await, so that no change of a key is missed.
         self._parts.running.enter(ticket)
         try:
             await self._run(inbox, receive, send)
         finally:
             self._parts.running.leave(ticket)
-            if not self._called_off:
+            if not self._abandoned:
                 self._parts.replies.close(self._call.request_id)
 
     async def check_room(self) -> None:
@@ -126,7 +126,7 @@ class Execution:
         self._cut_by = error
         inbox.put_nowait(Cut(error))
         if self._limit is not None and not self._limit.expired():
-            # A client that does not read holds the end up no longer than this.
+            # A client that does not read may delay the end only this long.
             self._limit.reschedule(asyncio.get_running_loop().time() + _CUT_S)
 
     async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
@@ -139,7 +139,7 @@ class Execution:
             await self._reserve(self._most(), timeout_s, self._queued(self._deployment))
         timer = asyncio.get_running_loop().call_later(timeout_s, inbox.put_nowait, Signal.DEADLINE)
         watcher = asyncio.create_task(watch_client(receive, inbox))
-        end = ("failed", "The gateway broke down or was stopped.")
+        end = ("failed", "The gateway failed or was stopped.")
         try:
             async with asyncio.timeout(timeout_s + _WRITE_S) as self._limit:
                 await self._answer(inbox, send)
@@ -153,7 +153,7 @@ class Execution:
             timer.cancel()
             watcher.cancel()
             if not self._call.recorded:
-                # The work is called off, and what it used is paid for.
+                # Cancel the work and charge its use.
                 self._call.outcome = end[0]
                 self._abandon(inbox, *end)
 
@@ -172,7 +172,7 @@ class Execution:
         except QueueFull:
             raise
         except Unavailable:
-            # It may have arrived although no answer came.
+            # Redis may have made the reservation although no answer arrived.
             self._parts.ledger.spawn(self._withdraw(self._cancel()))
             raise
         except asyncio.CancelledError:
@@ -181,14 +181,14 @@ class Execution:
         self._quota_headers = reservation.headers
         self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
         if reservation.at is not None:
-            # Ledger and counters charge it to the same day and month.
+            # So that ledger and counters charge it to the same day and month.
             self._call.occurred_at = reservation.at
 
     async def _reserve_with_media(self, timeout_s: float) -> None:
-        """Reserve the least that the request costs, have its files decoded, and reserve the rest.
+        """Reserve the minimum cost, decode the files, and reserve the rest.
 
-        Files are decoded for those alone who may send requests now; and each time counts, so that
-        limits on requests bound what files that are refused cost.
+        Files are only decoded for callers who may send requests now, and every attempt counts, so
+        that limits on requests also limit the decoding of files that are then refused.
         """
         quotas, request_id = self._parts.quotas, self._call.request_id
         self._units = least_units(self._plan, self._deployment.unit)
@@ -202,26 +202,26 @@ class Execution:
             queued = self._queued(self._deployment)
             await self._reserve(self._most().beyond(least), timeout_s, queued, more=True)
         except BaseException as error:
-            # A request that a busy gateway refused does not count; `Unavailable` of the quotas has
-            # withdrawn it already, which may happen twice.
+            # A request that a busy gateway refused does not count. After `Unavailable` from the
+            # quotas it is already withdrawn; doing so twice is harmless.
             stopped = isinstance(error, QuotaStopped)
             busy = isinstance(error, (Unavailable, QuotaExceeded)) and not stopped
             self._parts.ledger.spawn(quotas.withdraw(request_id, counts=not busy))
             raise
 
     def _admission(self) -> UsageEntry:
-        """Return the ledger's entry for the request if this process ends before it settles it."""
+        """Return the ledger's entry in case this process ends before it settles the request."""
         charged = not self._plan.counts_only
         return self._call.entry(
             "failed",
-            reason="The gateway ended while it answered"
+            reason="The gateway stopped while answering"
             + ("; the input is charged by estimate." if charged else "."),
             prompt_tokens=self._plan.prompt_tokens if charged else 0,
             units=self._units if charged else 0,
         )
 
     def _most(self) -> Amount:
-        """Return the most that the request may use; for device time, the expected use."""
+        """Return the maximum use of the request; for device time, the expected use."""
         plan, deployment = self._plan, self._deployment
         device_ms = self._parts.device_times.expect(deployment.name, self._units)
         micro = deployment.tariff.cost(
@@ -241,8 +241,8 @@ class Execution:
         await self._parts.quotas.withdraw(self._call.request_id)
 
     def _queued(self, deployment: DeploymentEntry) -> Queued:
-        """Return the request for the deployment's queue, sealed for the workers that hold it, and
-        expect its replies.
+        """Seal the request for the deployment's workers, start to expect its replies, and return
+        the message for the queue.
         """
         request = InferenceRequest(
             request_id=self._call.request_id,
@@ -289,15 +289,15 @@ class Execution:
             choices.setdefault(event.index, Choice(event.index)).add(events.piece(event))
         answer = events.answer_of(event, choices)
         answer = replace(answer, results=await self._media.results(answer.results))
-        # Before the settlement: a request that does not fit what was computed is refused.
-        shown = await self._rendered(self._plan.renderer.whole, answer)
+        # Before the settlement, because rendering may refuse the request.
+        rendered = await self._rendered(self._plan.renderer.whole, answer)
         units = await self._settle(event)
-        if not isinstance(shown, Rendered):
-            shown = Rendered(encode(dumps(shown)), "application/json")
+        if not isinstance(rendered, Rendered):
+            rendered = Rendered(encode(dumps(rendered)), "application/json")
         self._call.responding = True
         used = (b"x-assay-units", f"{units} {self._call.unit}".encode())
         headers = [*self._call.headers(), *self._quota_headers, used, *events.cut_headers(answer)]
-        await respond(send, 200, shown.body, headers, shown.content_type.encode())
+        await respond(send, 200, rendered.body, headers, rendered.content_type.encode())
 
     async def _stream(self, inbox: Inbox, send: Send) -> None:
         renderer = cast(StreamRenderer, self._plan.renderer)
@@ -319,15 +319,15 @@ class Execution:
         body = encode(pending + await self._rendered(renderer.closing, events.answer_of(event)))
         await send({"type": "http.response.body", "body": body})
 
-    async def _rendered(self, render: Callable[..., T], *given: Any) -> T:
-        """Return what the task makes of the answer. Raises as the renderer, and Unavailable."""
+    async def _rendered(self, render: Callable[..., T], *arguments: Any) -> T:
+        """Return the answer as rendered by the task. Raises as the renderer, and Unavailable."""
         task = self._deployment.task
         if is_own(task):
-            return render(*given)
-        return await self._parts.plug_ins.call(task, render, *given)
+            return render(*arguments)
+        return await self._parts.plug_ins.call(task, render, *arguments)
 
     async def _take_or_wait(self, inbox: Inbox) -> Delta | Done | None:
-        """`_take`, or None after `KEEPALIVE_S` seconds without an event."""
+        """Return the next event as `_take` does, or None after `KEEPALIVE_S` seconds."""
         if not inbox.empty():
             return await self._take(inbox)
         try:
@@ -337,7 +337,7 @@ class Execution:
             return None
 
     async def _take(self, inbox: Inbox) -> Delta | Done:
-        """Return the next event that carries the answer on. Raises as `part_of_answer`."""
+        """Return the next event of the answer. Raises as `part_of_answer`."""
         event = await inbox.get()
         given_back = event is GIVEN_BACK
         if (given_back or event is NOT_ADDRESSED) and await self._hand_over(given_back):
@@ -348,24 +348,24 @@ class Execution:
         return part
 
     async def _hand_over(self, given_back: bool) -> bool:
-        """Send the request to the workers that hold the deployment now; return whether it went.
+        """Send the request to the deployment's current workers; return true if it was sent.
 
-        A worker that was not known here when it was sealed has read it, so that it is sent once
-        that one is known; or one reads the queue no more. It goes under the same reservation.
+        Used when a worker that the request was not sealed for has read it (it is sent once that
+        worker is known), or when a worker stopped reading the queue. The reservation stays.
         """
         self._handed_over += 1
         if self._handed_over > _HANDOVERS:
             return False
-        known = await self._parts.refresher.handed_over(self._deployment, at_once=given_back)
-        if known is None:
+        entry = await self._parts.refresher.handed_over(self._deployment, at_once=given_back)
+        if entry is None:
             return False
         with contextlib.suppress(redis.RedisError, OSError):
-            await self._parts.quotas.send_again(self._queued(known))
+            await self._parts.quotas.send_again(self._queued(entry))
             return True
         return False
 
     async def _settle(self, done: Done) -> int:
-        """Charge a finished answer before its last byte leaves; return the units that it used."""
+        """Charge a finished answer before its last byte is sent; return the units that it used."""
         self._call.recorded = True
         return await self._charge("ok", done)
 
@@ -384,7 +384,7 @@ class Execution:
             await self._cancel()
         used = error.used if isinstance(error, EngineFailed) else None
         if used is not None and self._call.responding:
-            # The caller has what was made until then.
+            # The caller has received this part of the answer.
             await self._charge("failed", used, error.message)
             return
         refused = error.status < 500
@@ -397,7 +397,7 @@ class Execution:
             completion_tokens=self._completion_tokens,
             units=self._units if self._completion_tokens else 0,
         )
-        # A refusal costs nothing; on limits per minute counts what was computed until then.
+        # A refusal costs nothing, but units computed until then count on limits per minute.
         self._call.computed = entry.units if used is None else used.units
         await self._parts.ledger.settle(Settlement(entry, units=self._call.computed))
         self._call.settled = entry
@@ -421,14 +421,14 @@ class Execution:
         return entry.units
 
     def _abandon(self, inbox: Inbox, outcome: str, reason: str) -> None:
-        self._call.recorded = self._called_off = True
+        self._call.recorded = self._abandoned = True
         self._parts.ledger.spawn(self._call_off(inbox, outcome, reason))
 
     async def _call_off(self, inbox: Inbox, outcome: str, reason: str) -> None:
-        """Cancel in the engine, hear what was used, settle.
+        """Cancel the request in the engine, wait for its usage, and settle it.
 
-        A worker that keeps silent leaves the prompt's estimate and the tokens that have arrived; in
-        another unit, the most that the request can cost.
+        If the worker does not answer, the estimate of the prompt and the received tokens are
+        charged; in another unit, the maximum use.
         """
         await self._cancel()
         last: Done | None = None
@@ -442,6 +442,6 @@ class Execution:
                         last = events.last_word(event, self._completion_tokens)
         self._parts.replies.close(self._call.request_id)
         if last is None:
-            sent, made = self._plan.prompt_tokens, self._completion_tokens
-            last = Done("canceled", sent, made, units=self._units)
+            sent, completed = self._plan.prompt_tokens, self._completion_tokens
+            last = Done("canceled", sent, completed, units=self._units)
         await self._charge(outcome, last, reason)

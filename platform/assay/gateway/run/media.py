@@ -1,5 +1,5 @@
-"""Media of requests and answers: decoded in processes of their own, moved through the short-lived
-store.
+"""Media of requests and answers, decoded in separate processes and passed on through the
+short-lived store.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from registry.media.decoders import IDLE_S, SECONDS, WAIT_S, Decoders
 from registry.media.store import MediaReference, media_open, media_put, media_remove
 from workers.references import contains, is_reference, swapped
 
-# Bodies of media that one gateway process holds in memory at a time: in all, shared among
-# departments, and for one key, so that no application keeps the others out by sending slowly.
+# Media bodies that one gateway process keeps in memory at a time: in total, shared among
+# departments, and per key, so that an application that sends slowly cannot block the others.
 AT_ONCE = 16
 AT_ONCE_PER_KEY = 4
-# Seconds after which no further file of a request is decoded.
+# Time in which the decoding of a request's last file must begin, in seconds.
 DECODE_S = 60.0
 STORED_WITHIN_S = DECODE_S + WAIT_S + SECONDS
 T = TypeVar("T")
 _PIXELS_PER_MEGAPIXEL = 1_000_000
-# A body in base64 is a third longer; what stands around the media is short.
+# Base64 is a third longer than the media; the rest of the body is short.
 _OVERHEAD_BYTES = 64 * 1024
 
 
 def media_body_limit() -> int:
-    """Return how many bytes a body that carries media may have."""
+    """Return the maximum size of a body with media, in bytes."""
     return math.ceil(settings.MEDIA_LIMITS.bytes * 4 / 3) + _OVERHEAD_BYTES
 
 
 class MediaDesk:
-    """Bounds what media bodies take of a gateway's memory, and has files decoded."""
+    """Limits the memory that media bodies use, and manages the processes that decode files."""
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
@@ -56,11 +56,11 @@ class MediaDesk:
         self._expiring: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Start the processes that decode, without waiting for them."""
+        """Start the decoding processes without waiting for them."""
         self.decoding.submit(self.decoders.prepare)
 
     def decoded(self) -> None:
-        """Have processes ready for the next files, and end those later that no file came for."""
+        """Prepare processes for the next files, and schedule the end of idle ones."""
         if self.decoders.short:
             self.decoding.submit(self.decoders.prepare)
         if self._expiring is None:
@@ -73,12 +73,12 @@ class MediaDesk:
             self._expiring = asyncio.get_running_loop().call_later(IDLE_S, self._expire)
 
     def open(self, key: str, holder: str) -> RequestMedia:
-        """Return the media of a new request that `key` (a public ID) of a department sends; that
-        is its `holder`.
+        """Return the media of a new request that `key` (a public ID) of the department `holder`
+        sends.
 
         Raises:
-            QuotaExceeded: key or department send as many at a time as they may.
-            Unavailable: as many as fit into memory are being received already.
+            QuotaExceeded: the key or department already sends the maximum number at a time.
+            Unavailable: the process already receives the maximum number.
         """
         if self._open.total() >= AT_ONCE:
             raise Unavailable("Too many media files are being received.", retry_after=2)
@@ -90,7 +90,7 @@ class MediaDesk:
             )
         if not self._places.take(holder):
             raise QuotaExceeded(
-                "Your department is already sending as many media files to this gateway as it may.",
+                "Your department is already sending its maximum of media files to this gateway.",
                 hint="Send fewer at a time.",
                 retry_after=2,
             )
@@ -98,7 +98,7 @@ class MediaDesk:
         return RequestMedia(self, key, holder, lambda: self._give_back(key, holder))
 
     def answering(self, key: str, holder: str) -> RequestMedia:
-        """Return the media of a request whose body is small, or holds none; its answer may."""
+        """Return the media of a request with a small body or none; its answer may have media."""
         return RequestMedia(self, key, holder, None)
 
     def _give_back(self, key: str, holder: str) -> None:
@@ -117,11 +117,11 @@ class MediaDesk:
 
 
 class RequestMedia:
-    """The media of one request. `close` it when the answer has left.
+    """The media of one request. Call `close` after the answer was sent.
 
     Attributes:
-        received: Its body holds one of the few places for large bodies.
-        expected: Its plan may hold media.
+        received: its body occupies one of the few places for large bodies.
+        expected: its plan may contain media.
     """
 
     def __init__(
@@ -131,50 +131,52 @@ class RequestMedia:
         self._desk = desk
         self._key, self._holder = key, holder
         self._give_back = give_back
-        self._kept: list[MediaReference] = []
+        self._stored: list[MediaReference] = []
 
     @property
     def holds_anything(self) -> bool:
-        """Return whether `close` has something to do."""
-        return self._give_back is not None or bool(self._kept)
+        """True if `close` has something to release."""
+        return self._give_back is not None or bool(self._stored)
 
-    async def in_thread(self, call: Callable[..., T], *given: Any) -> T:
-        """Return the result of a call that would hold up all other requests."""
-        return await asyncio.get_running_loop().run_in_executor(self._desk.threads, call, *given)
+    async def in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Return the result of a call that would block other requests on the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._desk.threads, call, *arguments
+        )
 
     def has_files(self, plan: Plan) -> bool:
-        """Return whether a plan holds media; without, the place of its body is free again."""
-        found = contains(plan.inputs.to_wire(), _is_media)
-        if not found:
+        """Return true if a plan contains media; if not, release the place of its body."""
+        has_media = contains(plan.inputs.to_wire(), _is_media)
+        if not has_media:
             self._release()
-        return found
+        return has_media
 
     async def store(self, plan: Plan, unit: Unit, deployment_id: int) -> tuple[dict[str, Any], int]:
-        """Check each media input by content and put a reference in its place, for a deployment.
+        """Check the content of each media input, store it, and replace it by a reference.
 
         Returns:
-            The inputs as they go to the worker, and the units that the request costs at most.
+            The inputs for the worker, and the maximum units of the request.
 
         Raises:
-            MediaRejected: a file is of another kind, out of bounds, or broken.
+            MediaRejected: a file is of another kind, out of bounds, or damaged.
             InvalidInput: decoding all of them took too long.
             QuotaExceeded: too many files of this key wait.
             Unavailable: too many files are being decoded, or the store is full.
         """
-        given = plan.inputs.to_wire()
+        inputs = plan.inputs.to_wire()
         files: list[MediaInput] = []
-        swapped(given, _is_media, files.append)
+        swapped(inputs, _is_media, files.append)
         media: list[Media] = []
         until = asyncio.get_running_loop().time() + DECODE_S
         for file in files:
             if asyncio.get_running_loop().time() > until:
                 raise InvalidInput(
-                    f"Decoding {len(media):,} of {len(files):,} files took {DECODE_S:g} s, which "
-                    "is as long as those of one request may take.",
+                    f"Decoding {len(media):,} of {len(files):,} files took {DECODE_S:g} s, the "
+                    "limit for one request.",
                     hint="Send fewer or smaller files at a time.",
                 )
             media.append(await self._measured(file))
-        stored = await self.in_thread(self._store, given, media, deployment_id)
+        stored = await self.in_thread(self._store, inputs, media, deployment_id)
         self._release()
         return stored, _units(plan, unit, media)
 
@@ -193,35 +195,35 @@ class RequestMedia:
             self._desk.decoded()
 
     def _store(
-        self, given: dict[str, Any], media: list[Media], deployment_id: int
+        self, inputs: dict[str, Any], media: list[Media], deployment_id: int
     ) -> dict[str, Any]:
         types = iter([each.content_type for each in media])
 
         def keep(value: MediaInput) -> dict[str, Any]:
             reference = media_put(value.data, content_type=next(types), deployment_id=deployment_id)
-            self._kept.append(reference)
+            self._stored.append(reference)
             return reference.to_json()
 
-        found: dict[str, Any] = swapped(given, _is_media, keep)
-        return found
+        with_references: dict[str, Any] = swapped(inputs, _is_media, keep)
+        return with_references
 
-    async def results(self, given: list[Any]) -> list[Any]:
-        """Return an answer's results with the bytes of media in place of their references.
+    async def results(self, results: list[Any]) -> list[Any]:
+        """Return an answer's results with references replaced by the bytes of the media.
 
         Raises:
             Unavailable: a file is gone, or differs from its reference.
         """
-        if not contains(given, is_reference):
-            return given
-        return await self.in_thread(self._results, given)
+        if not contains(results, is_reference):
+            return results
+        return await self.in_thread(self._results, results)
 
-    def _results(self, given: list[Any]) -> list[Any]:
+    def _results(self, results: list[Any]) -> list[Any]:
         def read(value: dict[str, Any]) -> MediaResult:
-            stated = dict(value)
-            details = stated.pop("details", {})
+            fields = dict(value)
+            details = fields.pop("details", {})
             try:
-                reference = MediaReference.from_json(stated)
-                self._kept.append(reference)
+                reference = MediaReference.from_json(fields)
+                self._stored.append(reference)
                 data = media_open(reference).read()
             except (InvalidInput, NotFound) as error:
                 raise Unavailable(
@@ -229,15 +231,15 @@ class RequestMedia:
                 ) from error
             return MediaResult(data, reference.content_type, details)
 
-        found: list[Any] = swapped(given, is_reference, read)
-        return found
+        with_bytes: list[Any] = swapped(results, is_reference, read)
+        return with_bytes
 
     async def close(self) -> None:
-        """Remove the files; what fails is swept later."""
+        """Remove the files; a later sweep removes those that fail."""
         self._release()
-        kept, self._kept = self._kept, []
-        if kept:
-            await self.in_thread(_remove, kept)
+        references, self._stored = self._stored, []
+        if references:
+            await self.in_thread(_remove, references)
 
     def _release(self) -> None:
         give_back, self._give_back = self._give_back, None
@@ -250,7 +252,7 @@ def _is_media(value: Any) -> bool:
 
 
 def least_units(plan: Plan, unit: Unit) -> int:
-    """Return the units that a request costs at least, before its media are measured."""
+    """Return the minimum units of a request whose media are not measured yet."""
     return 1 if unit in (Unit.AUDIO_SECONDS, Unit.MEGAPIXELS) else _units(plan, unit, [])
 
 

@@ -1,4 +1,4 @@
-"""Parts of a gateway process that the executions of its requests share."""
+"""Objects of a gateway process that the executions of its requests share."""
 
 from __future__ import annotations
 

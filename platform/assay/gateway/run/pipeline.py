@@ -1,11 +1,11 @@
-"""One connection to Valkey for the commands of many requests at a time.
+"""One connection to Valkey, shared by the commands of many requests.
 
-A pool lends a connection to one command after another, which costs a gateway more processor time
-than the commands themselves. Here every command goes out at once, together with the others of the
-same step of the event loop, and answers come back in the order of the commands. redis-py connects
-and signs in (TLS, Unix sockets, users); hiredis reads answers; only their order is kept here.
+With a connection pool, lending connections costs a gateway more processor time than the commands
+themselves. Here the commands of one step of the event loop are sent together, and answers arrive in
+the order of the commands. redis-py connects and authenticates (TLS, Unix sockets, users), hiredis
+parses answers; this module only keeps their order.
 
-No command is ever repeated: a reservation that was sent twice would be charged twice.
+Commands are never repeated: a reservation that was sent twice would be charged twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from assay.server.step_writer import StepWriter
 
-# Commands without an answer. More fail at once, so that a slow store holds up a bounded number.
+# Maximum of commands without an answer. More fail at once, so that a slow store delays only these.
 WAITING_MAX = 4096
 CONNECT_TIMEOUT_S = 2.0
 _CHECK_S = 0.25
@@ -32,8 +32,8 @@ _INCOMPLETE = object()
 class Pipeline:
     """Commands to one Redis, from one event loop.
 
-    `timeout_s` is how long the oldest command may wait for its answer. Then the connection counts
-    as dead: all that wait on it fail, and the next command makes a new one.
+    `timeout_s` limits the wait of the oldest command for its answer. After that the connection
+    counts as dead: all waiting commands fail, and the next one opens a new connection.
     """
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
@@ -43,7 +43,7 @@ class Pipeline:
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
         )
-        # Whatever the URL says: the answers of the other protocol have other shapes.
+        # Regardless of the URL: answers have different shapes in RESP3.
         self._pool.connection_kwargs["protocol"] = 2
         self._timeout_s = timeout_s
         self._link: _Link | None = None
@@ -53,18 +53,18 @@ class Pipeline:
         """Return the answer, with texts as bytes.
 
         Raises:
-            redis.RedisError: the answer is an error, or did not come.
+            redis.RedisError: the answer is an error, or did not arrive.
         """
         link = self._link
         if link is None or link.broken:
             link = await self._connect()
-        # A command of two words, as redis-py's clients take it.
+        # A command may have two words, as in redis-py's clients.
         words = str(command[0]).split()
         packed = hiredis.pack_command((*words, *command[1:]))  # type: ignore[arg-type]
         return await link.send(packed)
 
     async def aclose(self) -> None:
-        """Close the connection; commands that wait fail."""
+        """Close the connection; waiting commands fail."""
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
@@ -72,7 +72,7 @@ class Pipeline:
             await self._link.close()
 
     async def _connect(self) -> _Link:
-        # All that wait share one attempt, however long it takes.
+        # All waiting commands share one attempt.
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._connected())
         return await asyncio.shield(self._connecting)
@@ -94,8 +94,8 @@ class Pipeline:
 class _Link(asyncio.Protocol):
     """One connection, until it breaks.
 
-    redis-py has connected it and signed in; then its transport delivers here, because asyncio's
-    stream classes cost more than the reading.
+    redis-py connects and authenticates; then the transport delivers to this protocol directly,
+    because asyncio's stream classes cost more than the parsing.
     """
 
     def __init__(self, connection: Any, timeout_s: float) -> None:
@@ -133,7 +133,7 @@ class _Link(asyncio.Protocol):
             self._reader.feed(data)
             while (answer := self._reader.gets()) is not _INCOMPLETE:
                 waiting, _ = self._waiting.popleft()
-                # Whoever waited may have been canceled; the answer had to be read all the same.
+                # The waiting request may have been canceled; its answer must be read anyway.
                 if waiting.done():
                     continue
                 if isinstance(answer, redis.RedisError):
@@ -144,7 +144,7 @@ class _Link(asyncio.Protocol):
             self._break(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._break(exc or redis.ConnectionError("The store closed it."))
+        self._break(exc or redis.ConnectionError("The store closed the connection."))
 
     def _check(self) -> None:
         if self._waiting and self._loop.time() - self._waiting[0][1] > self._timeout_s:

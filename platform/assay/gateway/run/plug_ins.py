@@ -1,9 +1,9 @@
-"""Calls of other packages' code: in threads, within a deadline, a few of each task at a time.
+"""Calls of other packages' code, in threads with a time limit and a maximum number per task.
 
-A task of another package reads requests and writes responses in this process. On the event loop, a
-loop without end in it would hold up every request, and a `SystemExit` would end the process. It
-imports what its package requires, also when it does so late: nothing else is in the digest of its
-code.
+Tasks of other packages parse requests and render responses in this process. On the event loop, an
+endless loop in them would block every request, and a `SystemExit` would end the process. Imports
+are limited to the package's own requirements, even late ones, because the digest of its code covers
+only those.
 """
 
 from __future__ import annotations
@@ -25,28 +25,29 @@ from registry.catalog.code import CODE, NO_PACKAGES, TaskCode
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 SECONDS = 5.0
-# Calls of one task at the same time; one that never ends keeps its place.
+# Concurrent calls of one task; a call that never ends keeps its place.
 AT_ONCE = 8
 
 
 class TookTooLong(BaseException):
-    """Raised in a thread whose call is over its time, where Python's code runs in it."""
+    """Raised asynchronously in the thread of a call that exceeded its time limit."""
 
 
 class PlugInDesk:
-    """Bounds what the code of each task of another package takes of this process."""
+    """Limits the calls and threads that each task of another package uses in this process."""
 
     def __init__(self) -> None:
         self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(AT_ONCE)
         )
 
-    async def call(self, task: str, function: Callable[..., T], *given: Any) -> T:
+    async def call(self, task: str, function: Callable[..., T], *arguments: Any) -> T:
         """Return what a function of the task's package returns.
 
         Raises:
-            Exception: what it raises; RuntimeError in place of what would end this process.
-            Unavailable: it took longer than `SECONDS`, or so many calls are under way.
+            Exception: any exception of the function; RuntimeError in place of one that would end
+                this process.
+            Unavailable: it took longer than `SECONDS`, or all places of the task are taken.
         """
         places = self._places[task]
         try:
@@ -56,7 +57,7 @@ class PlugInDesk:
             raise _unavailable(task, "is busy") from None
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
-        call = _Call(function, given, task_code(task) or NO_PACKAGES)
+        call = _Call(function, arguments, task_code(task) or NO_PACKAGES)
 
         def end() -> None:
             places.release()
@@ -65,7 +66,7 @@ class PlugInDesk:
 
         def run() -> None:
             call.run()
-            # The loop has closed where the process ends.
+            # The loop is closed if the process is ending.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(end)
 
@@ -85,9 +86,9 @@ class _Call:
     """One call, in a thread of its own."""
 
     def __init__(
-        self, function: Callable[..., Any], given: tuple[Any, ...], code: TaskCode
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], code: TaskCode
     ) -> None:
-        self._function, self._given = function, given
+        self._function, self._arguments = function, arguments
         self._imports = CODE.limited() if code.packages else nullcontext()
         self._lock = threading.Lock()
         self._over = False
@@ -95,10 +96,10 @@ class _Call:
         self._error: Exception | None = None
 
     def run(self) -> None:
-        """Call the function and keep what it returns or raises."""
+        """Call the function and store its result or exception."""
         try:
             with self._imports:
-                self._result = self._function(*self._given)
+                self._result = self._function(*self._arguments)
         except Exception as error:
             self._error = error
         except BaseException as error:
@@ -108,14 +109,14 @@ class _Call:
                 self._over = True
 
     def hand_over(self, answer: asyncio.Future[Any]) -> None:
-        """Give the result, or the exception, to who waits for it."""
+        """Set the result or exception of `answer`."""
         if self._error is None:
             answer.set_result(self._result)
         else:
             answer.set_exception(self._error)
 
     def interrupt(self, thread: threading.Thread) -> None:
-        """Raise in the thread, if the call still runs. Code in C does not notice."""
+        """Raise TookTooLong in the thread if the call still runs. C code is not interrupted."""
         with self._lock:
             if not self._over:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(

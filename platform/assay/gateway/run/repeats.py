@@ -1,8 +1,8 @@
-"""`Idempotency-Key` under `/v1`: a request that was answered is not answered a second time.
+"""`Idempotency-Key` under `/v1`: an answered request is not run a second time.
 
-Answers are not kept, so that none can be repeated: whoever sends the key again is told which
-request was answered. A request that is refused, fails or is given up frees its key, so that sending
-it again asks again.
+Answers are not stored and so cannot be repeated; if the key is sent again, the error names the
+request that was answered. A request that is refused, fails or is canceled frees its key, so that a
+retry runs it again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from governance.errors import InvalidInput, Unavailable, WrongState
 logger = logging.getLogger(__name__)
 
 PREFIX = "assay:repeats:"
-# Seconds for which the key of a request that was answered is known.
+# Period for which the key of an answered request is remembered, in seconds.
 KEPT_S = 3600
-# Seconds for which a request that is under way has its key without renewing it: a large file takes
-# hours to arrive, and a process that was killed renews nothing.
+# Period after which the key of a running request expires unless renewed, in seconds: a large file
+# takes hours to arrive, but a killed process must not keep the key.
 HELD_S = 60.0
-# Renews a key that is still its request's; a time of 0 removes it.
+# Renews a key if it still belongs to the request; a time of 0 removes it.
 _RENEW = """
 if redis.call("GET", KEYS[1]) == ARGV[1] then return redis.call("PEXPIRE", KEYS[1], ARGV[2]) end
 return 0
@@ -40,11 +40,11 @@ _ANSWERED = b"answered "
 
 @asynccontextmanager
 async def once(client: redis.asyncio.Redis, call: Call, scope: Scope) -> AsyncIterator[None]:
-    """Answer a request inside of this, if none with its key was answered or is being answered.
+    """Guard the answer to a request so that its idempotency key is used only once.
 
     Raises:
-        InvalidInput: The key is not 1 to 255 printable ASCII characters.
-        WrongState: Another request has the key.
+        InvalidInput: the key is not 1 to 255 printable ASCII characters.
+        WrongState: a request with this key was answered or is running.
         Unavailable: Redis does not answer.
     """
     key = header(scope, b"idempotency-key")
@@ -58,13 +58,13 @@ async def once(client: redis.asyncio.Redis, call: Call, scope: Scope) -> AsyncIt
     owner = call.key.recorded_as if call.key.person is None else f"person {call.key.person}"
     name = PREFIX + hashlib.sha256(b"%s\n%s" % (owner.encode(), key)).hexdigest()
     await _take(client, call, name)
-    holding = asyncio.create_task(_hold(client, call, name))
+    renewal = asyncio.create_task(_hold(client, call, name))
     answered = False
     try:
         yield
         answered = call.outcome == "ok"
     finally:
-        holding.cancel()
+        renewal.cancel()
         await _leave(client, call, name, answered=answered)
 
 
@@ -73,19 +73,19 @@ async def _take(client: redis.asyncio.Redis, call: Call, name: str) -> None:
         mine = call.request_id.encode()
         if await client.set(name, mine, nx=True, px=int(HELD_S * 1000)):
             return
-        found: Any = await client.get(name)
-        other: bytes = found or b""
+        value: Any = await client.get(name)
+        other: bytes = value or b""
     except (redis.RedisError, OSError) as error:
         raise Unavailable("The Idempotency-Key cannot be looked up now.", retry_after=2) from error
     if other.startswith(_ANSWERED):
         request = other.removeprefix(_ANSWERED).decode()
         raise WrongState(
-            f"The request with this Idempotency-Key was answered, as {request}.",
+            f"A request with this Idempotency-Key was already answered: {request}.",
             code="idempotency_answered",
-            hint="Answers are not kept. Use a new key for a new request.",
+            hint="Answers are not stored. Use a new key for a new request.",
         )
     raise WrongState(
-        "A request with this Idempotency-Key is still under way.",
+        "A request with this Idempotency-Key is still running.",
         code="idempotency_in_progress",
         hint="Wait for its answer, or send this again shortly.",
         retry_after=1,
@@ -113,5 +113,5 @@ async def _leave(client: redis.asyncio.Redis, call: Call, name: str, *, answered
         else:
             await _renew(client, call, name, 0)
     except (redis.RedisError, OSError) as error:
-        # It stays taken until its time is over.
-        logger.warning("The Idempotency-Key of %s could not be left: %s", call.request_id, error)
+        # The key stays taken until it expires.
+        logger.warning("The Idempotency-Key of %s was not released: %s", call.request_id, error)

@@ -1,5 +1,5 @@
-"""Answers from engine workers: one Redis Stream for this process and each node that answers it, one
-reader, a queue a request.
+"""Replies of engine workers: one Redis Stream for this process and one for each node that answers
+it, one reader for all of them, and one queue for each request.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 _BLOCK_MS = 1000
 _COUNT = 500
 _TRIM_EVERY_S = 15.0
-# A node's stream is read for so long after the last request to it.
+# Period for which a node's stream is read after the last request to it, in seconds.
 _FOLLOWED_S = 60.0
-# Nodes that may send one request back before the gateway knows that they have its deployment.
+# Maximum of nodes that may return one request before the gateway knows that they serve it.
 _EARLY_MAX = 16
 
 
 class Signal(Enum):
-    """Signal in a request's queue that is no event of the worker."""
+    """Signal of the gateway itself in a request's queue."""
 
     DISCONNECTED = "disconnected"
     DEADLINE = "deadline"
@@ -42,14 +42,14 @@ class Signal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The request may not go on: what admitted it no longer holds."""
+    """The request must end because it is no longer admitted."""
 
     error: DomainError
 
 
 @dataclass(frozen=True, slots=True)
 class Tampered:
-    """A reply was not written by the worker; later replies to this request are not trusted."""
+    """A reply did not come from the worker; later replies to this request are not trusted."""
 
     reason: str
 
@@ -63,8 +63,8 @@ class _Expected:
     """Destination of the replies to a request, and their check once the request is sealed.
 
     `realms` are those that it was sealed for, and those of other workers that may read its queue,
-    also since then. `early` are entries of other realms that send it back, with the time of
-    arrival (monotonic): their node may have got the deployment after the newest snapshot.
+    then or later. `early` are entries by which other realms return the request, with the time of
+    arrival (monotonic): their node may have received the deployment after the newest snapshot.
     """
 
     inbox: Inbox
@@ -85,9 +85,8 @@ class _Stream:
 class Replies:
     """Start and stop it on one event loop.
 
-    `client` is its own: a blocking read would hold up everything else on a shared connection.
-    `commands` wakes that read when it is to read another node's stream, too, and deletes the
-    streams at the end.
+    `client` is used only here, because a blocking read would delay other commands. `commands` wakes
+    that read when another node's stream is added, and deletes the streams at the end.
     """
 
     def __init__(self, client: Pipeline, commands: Pipeline) -> None:
@@ -108,19 +107,19 @@ class Replies:
             self._task.cancel()
             await asyncio.gather(self._task, *self._waking, return_exceptions=True)
         try:
-            # Its own connection may answer nothing else for another second.
+            # The reading connection may be blocked for another second.
             await self._commands.execute_command("DEL", *self._streams)
         except (redis.RedisError, OSError):
             logger.warning("Reply stream %s is left to expire.", self.stream)
 
     def open(self, request_id: str) -> Inbox:
-        """Return the queue that the answers to `request_id` will arrive in, until `close`."""
+        """Return the queue for replies to `request_id`, until `close`."""
         inbox: Inbox = asyncio.Queue()
         self._expected[request_id] = _Expected(inbox)
         return inbox
 
     def expect(self, request_id: str, reader: ReplyReader, realms: Iterable[str] = ()) -> None:
-        """Believe what `reader` opens. Call it before the request is published.
+        """Accept replies that `reader` can open. Call it before the request is published.
 
         `realms` are those of the workers that may read the request's queue.
         """
@@ -131,14 +130,14 @@ class Replies:
         self._follow(expected.realms)
 
     def realms(self, request_id: str) -> frozenset[str]:
-        """Return the realms whose workers may have the request; none once it is closed."""
+        """Return the realms whose workers may have the request; empty once it is closed."""
         expected = self._expected.get(request_id)
         return frozenset() if expected is None else frozenset(expected.realms)
 
     def placed(self, realms: Mapping[int, Iterable[str]], read_at: float) -> None:
-        """Note the realms of the workers that may read each deployment's queue, as of `read_at`
-        (monotonic). A new one may have read a request that was not sealed for it, and sends it
-        back.
+        """Update the realms of workers that may read each deployment's queue, as of `read_at`
+        (monotonic). A new worker may have read a request that was not sealed for it, and returns
+        it.
         """
         for request_id, expected in self._expected.items():
             if expected.reader is None:
@@ -154,34 +153,34 @@ class Replies:
                     _refuse(request_id, f"node {realm}")
 
     def _follow(self, realms: Iterable[str]) -> None:
-        """Read the streams of these realms for a while."""
+        """Read the streams of these realms for the next `_FOLLOWED_S` seconds."""
         now = time.monotonic()
         for realm in realms:
             if not realm:
                 continue
             name = reply_stream(self.stream, realm).encode()
-            found = self._streams.get(name)
-            if found is None:
-                found = self._streams[name] = _Stream(realm)
+            stream = self._streams.get(name)
+            if stream is None:
+                stream = self._streams[name] = _Stream(realm)
                 task = asyncio.create_task(self._wake())
                 self._waking.add(task)
                 task.add_done_callback(self._waking.discard)
-            found.until = now + _FOLLOWED_S
+            stream.until = now + _FOLLOWED_S
 
     async def _wake(self) -> None:
-        """End the read that blocks, so that the next one reads all streams."""
+        """End the blocking read, so that the next one reads all streams."""
         try:
             await self._commands.execute_command("XADD", self.stream, "*", "wake", "")
         except (redis.RedisError, OSError):
             logger.debug("The next read of reply streams waits for %d ms", _BLOCK_MS)
 
     def close(self, request_id: str) -> None:
-        """Answers to `request_id` that still come are dropped."""
+        """Drop later replies to `request_id`."""
         self._expected.pop(request_id, None)
 
     def holders(self) -> dict[str, frozenset[str]]:
-        """For each request that is published the worker process that answers it; before one does,
-        all that could.
+        """Return, by published request, the worker process that answers it; before one has taken
+        it, all that could.
         """
         return {
             request_id: expected.reader.holders
@@ -190,7 +189,7 @@ class Replies:
         }
 
     def fail(self, request_id: str, failure: Failed) -> None:
-        """End a request as its worker would; whatever still comes is dropped."""
+        """End a request with `failure`, as its worker would; drop later replies."""
         expected = self._expected.get(request_id)
         if expected is not None:
             expected.reader = None
@@ -227,9 +226,9 @@ class Replies:
             commands.append(("XTRIM", name, "MINID", stream.last))
             commands.append(("EXPIRE", name, REPLY_TTL_S))
             if stream.until < now and stream.realm not in used:
-                # It expires: a DEL could arrive after replies to the next request to its node.
+                # Let it expire: a DEL could delete replies to the next request to this node.
                 del self._streams[name]
-        # In one step: no stream is read until all of them are trimmed.
+        # At once, and awaited: no stream is read before all are trimmed.
         await asyncio.gather(*(self._commands.execute_command(*each) for each in commands))
 
     def _deliver(self, fields: dict[bytes, bytes], realm: str) -> None:
@@ -238,7 +237,7 @@ class Replies:
         if expected is None or expected.reader is None:
             return
         if realm not in expected.realms:
-            # Only this node may write there: the request goes on with the workers that have it.
+            # Only this node can write to the stream; other workers may still answer the request.
             if b"bounce" in fields and len(expected.early) < _EARLY_MAX:
                 self._keep(expected, request_id, fields[b"bounce"], realm)
             else:
@@ -246,7 +245,7 @@ class Replies:
             return
         try:
             for event in expected.reader.open(fields, realm):
-                # The reader knows now which worker answers; the request need not be told.
+                # The reader has noted which worker answers; the request does not need the event.
                 if not isinstance(event, Taken):
                     expected.inbox.put_nowait(event)
         except Forged as error:
@@ -255,7 +254,7 @@ class Replies:
             expected.inbox.put_nowait(Tampered(str(error)))
 
     def _keep(self, expected: _Expected, request_id: str, mac: bytes, realm: str) -> None:
-        """Keep an entry that sends a request back until a snapshot tells whether its node may."""
+        """Keep an entry that returns a request until a snapshot shows if its node may do so."""
         fields = {b"id": request_id.encode(), b"bounce": mac}
         try:
             if expected.reader is not None:
@@ -271,7 +270,7 @@ def _refuse(request_id: str, reason: str) -> None:
 
 
 async def watch_client(receive: Receive, inbox: Inbox) -> None:
-    """Put the client's hanging up among the events."""
+    """Put a signal into the queue when the client hangs up."""
     while (await receive())["type"] != "http.disconnect":
         pass
     inbox.put_nowait(Signal.DISCONNECTED)

@@ -1,4 +1,4 @@
-"""The inference endpoints by path, as the tasks declare them."""
+"""Inference endpoints by path, declared by tasks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from registry.catalog.requests import Body
 
 @dataclass(frozen=True)
 class Route:
-    """A path, and the endpoint of each task that declares it; those without media come first."""
+    """A path with the endpoint of each task that declares it; those without media come first."""
 
     path: str
     endpoints: Mapping[str, Endpoint]
 
     @cached_property
     def first(self) -> Endpoint:
-        """Return the endpoint that answers while the task is not known."""
+        """The endpoint that is used while the task is unknown."""
         return next(iter(self.endpoints.values()))
 
     @cached_property
@@ -31,19 +31,19 @@ class Route:
 
     @cached_property
     def takes_others(self) -> bool:
-        """Return whether requests without media come here too."""
+        """True if the path also accepts requests without media."""
         return not all(endpoint.takes_media for endpoint in self.endpoints.values())
 
     @cached_property
     def content_types(self) -> tuple[str, ...]:
-        """Return the content types that any of the endpoints takes."""
+        """Content types that any of the endpoints accepts."""
         every = (each for endpoint in self.endpoints.values() for each in endpoint.content_types)
         return tuple(dict.fromkeys(every))
 
 
 @cache
 def routes() -> dict[str, Route]:
-    """Return every route by its path, without a deployment's name at the end."""
+    """Return all routes by path, without a deployment's name at the end."""
     endpoints: dict[str, dict[str, Endpoint]] = {}
     for task in TASKS.values():
         for endpoint in task.endpoints:
@@ -56,23 +56,23 @@ def routes() -> dict[str, Route]:
 
 def find_route(path: str) -> tuple[Route | None, str]:
     """Return the route under `path`, and the deployment that the path names, if any."""
-    known = routes()
-    if (route := known.get(path)) is not None and not route.first.named:
+    by_path = routes()
+    if (route := by_path.get(path)) is not None and not route.first.named:
         return route, ""
     head, _, name = path.rpartition("/")
-    if name and (route := known.get(head)) is not None and route.first.named:
+    if name and (route := by_path.get(head)) is not None and route.first.named:
         return route, name
     return None, ""
 
 
 def deployment_path(task: str, name: str) -> str:
-    """Return the path that reaches a deployment; empty while its task is unavailable."""
-    known = TASKS.get(task)
-    return "" if known is None else known.endpoints[0].path_to(name)
+    """Return the path of a deployment; empty while its task is unavailable."""
+    declaration = TASKS.get(task)
+    return "" if declaration is None else declaration.endpoints[0].path_to(name)
 
 
 def named_model(body: Body) -> str:
-    """Return the model that a body in JSON names; empty when it names none."""
+    """Return the model named in a JSON body; empty if there is none."""
     try:
         fields = from_json(body.data, cache_strings="none")
     except ValueError:

@@ -1,8 +1,8 @@
-"""Fails requests whose engine worker has died, long before their deadline.
+"""Detection of dead engine workers, so that their requests fail long before the deadline.
 
-A worker process renews a key in the broker. A request waits for one such process once it is taken,
-and before that for any of those that it was sealed for. When the keys of all of them have been
-missing for a while, no worker will answer.
+Every worker process renews a key in the broker. A request waits for the process that took it, or
+before that for any process that it was sealed for. Once the keys of all of these have been missing
+for a while, the request fails.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from workers.wire import Failed, alive_key
 logger = logging.getLogger(__name__)
 
 CHECK_S = 1.0
-# A key that is missing for less may have been lost with a flush of the broker.
+# A key that is missing for a shorter time may be due to a flush of the broker.
 PATIENCE_S = 3.0
 _LOST = Failed(
     "worker_lost",
-    "The worker that was to answer has died; ask again.",
+    "The worker of this request stopped before it answered; send the request again.",
     502,
 )
 
@@ -51,7 +51,7 @@ class WorkerWatch:
             try:
                 await self._check()
             except (redis.RedisError, OSError) as error:
-                # Who lives is not known; the deadline of each request still holds.
+                # The state of workers is unknown; the deadline of each request still applies.
                 self._missing.clear()
                 logger.warning("Workers cannot be watched: %s", error)
 
@@ -63,8 +63,8 @@ class WorkerWatch:
             return
         signs = await self._client.mget([alive_key(worker) for worker in watched])
         now = time.monotonic()
-        gone = [worker for worker, sign in zip(watched, signs, strict=True) if sign is None]
-        self._missing = {worker: self._missing.get(worker, now) for worker in gone}
+        missing = [worker for worker, sign in zip(watched, signs, strict=True) if sign is None]
+        self._missing = {worker: self._missing.get(worker, now) for worker in missing}
         dead = {worker for worker, since in self._missing.items() if now - since >= PATIENCE_S}
         for request_id, workers in holders.items():
             if workers <= dead:

@@ -1,4 +1,4 @@
-"""`/v1/batches`: requests that run when there is room, in OpenAI's shapes."""
+"""`/v1/batches`: requests that run when there is capacity, in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class BatchRequest(Strict):
 
 
 async def page(request: OwnRequest) -> None:
-    """Answer with a part of the list of batches."""
+    """Answer with a page of batches."""
     part, sender = read_query(ListQuery, request.scope), request.narrowed
     data, has_more = await request.on_files(lambda actor: _list(actor, sender, part))
     await answer_json(request, listed(data, has_more=has_more))
@@ -91,7 +91,7 @@ async def create(request: OwnRequest) -> None:
         )
     if key.person is not None:
         raise NotPermitted(
-            "A playground token creates no batches.",
+            "A playground token cannot create batches.",
             code="key_required",
             hint="Use a key of your department.",
         )

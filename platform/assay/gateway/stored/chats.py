@@ -1,4 +1,4 @@
-"""Stored chats: what `GET`, `POST` and `DELETE /v1/chat/completions/{id}` reach, and their list."""
+"""Stored chats: `GET`, `POST` and `DELETE /v1/chat/completions/{id}`, and their list."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OF_METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
 class ChatsQuery(PageQuery):
-    """Part of the list of chats; of one model, and with all of `metadata`, if they are given."""
+    """Page of the list of chats, optionally filtered by model and by all of `metadata`."""
 
     order: Literal["asc", "desc"] = "asc"
     model: Annotated[str, Field(max_length=200)] = ""
@@ -38,7 +38,7 @@ class ChatsQuery(PageQuery):
 
 
 class MessagesQuery(PageQuery):
-    """Part of the list of a chat's messages."""
+    """Page of the list of a chat's messages."""
 
     order: Literal["asc", "desc"] = "asc"
 
@@ -50,7 +50,7 @@ class UpdateRequest(Strict):
 
 
 async def page(request: OwnRequest) -> None:
-    """Answer with a part of the list of chats."""
+    """Answer with a page of chats."""
     part, narrowed = _read_list(request.scope), request.key.allowed_deployments
     await answer_json(
         request, await request.on_responses(lambda actor: _list(actor, part, narrowed))
@@ -64,10 +64,10 @@ async def show(request: OwnRequest) -> None:
 
 
 async def messages(request: OwnRequest) -> None:
-    """Answer with a part of the messages of a chat."""
+    """Answer with a page of a chat's messages."""
     part = read_query(MessagesQuery, request.scope)
     chat = await _get(request)
-    data = [{"id": f"{chat.pk}-{at}", **_message(item)} for at, item in enumerate(chat.items)]
+    data = [{"id": f"{chat.pk}-{index}", **_message(item)} for index, item in enumerate(chat.items)]
     await answer_json(request, part_of(data, part, "message"))
 
 
@@ -91,8 +91,8 @@ async def delete(request: OwnRequest) -> None:
     await request.on_responses(
         lambda actor: response_delete(actor=actor, id=request.id, deployments=narrowed, kind=CHAT),
     )
-    gone = {"id": request.id, "object": "chat.completion.deleted", "deleted": True}
-    await answer_json(request, gone, recorded=True)
+    deleted = {"id": request.id, "object": "chat.completion.deleted", "deleted": True}
+    await answer_json(request, deleted, recorded=True)
 
 
 async def _get(request: OwnRequest) -> StoredResponse:
@@ -125,7 +125,7 @@ def _read_list(scope: Scope) -> ChatsQuery:
 
 def _list(actor: Principal, part: ChatsQuery, narrowed: frozenset[str]) -> dict[str, Any]:
     if "\0" in part.model or any("\0" in key + value for key, value in part.metadata.items()):
-        return listed([], has_more=False)  # PostgreSQL takes no NUL, not even to compare.
+        return listed([], has_more=False)  # PostgreSQL accepts no NUL, not even in a comparison.
     page = chats_stored(
         actor=actor,
         deployments=narrowed,

@@ -1,4 +1,4 @@
-"""Storing responses, and continuing those that are stored."""
+"""Storage of responses, and continuation of stored ones."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from registry.responses.services import response_create, response_finish
 logger = logging.getLogger(__name__)
 
 KEYS_MAX = 4096
-# Seconds for which a process believes what it read about a key's department.
+# Period for which a process caches whether a key's department keeps responses, in seconds.
 _KNOWN_S = 5.0
-# Seconds that the end of an answer waits for the database.
+# Maximum wait of an answer's last byte for the database, in seconds.
 _FINISH_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """The responses that a request continues: their IDs and items, the oldest first, and the
-    highest classification that was declared for them; empty without one."""
+    """The responses that a request continues: their IDs and items, oldest first, and the highest
+    classification declared for them; all empty if it continues none."""
 
     ancestors: tuple[str, ...] = ()
     items: tuple[Item, ...] = ()
@@ -51,7 +51,7 @@ class Earlier:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A plan after what its request continues. `stores`: its own response is to be stored."""
+    """A plan that includes the earlier turns. `stores`: its response will be stored."""
 
     plan: Plan
     conversation: Conversation[Plan]
@@ -67,19 +67,19 @@ class Opened:
 
 
 class ResponseDesk(DatabaseDesk):
-    """Stores responses, and reads what requests continue."""
+    """Stores responses, and reads the responses that requests continue."""
 
     def __init__(self) -> None:
         super().__init__("responses", refusal="Too many stored responses are being used.")
-        self._known: dict[str, tuple[float, bool]] = {}
+        self._retention_known: dict[str, tuple[float, bool]] = {}
 
     async def open(
         self, call: Call, key: KeyEntry, plan: Plan, conversation: Conversation[Plan]
     ) -> Opened:
-        """Return the plan after the earlier turns of its conversation.
+        """Return the plan including the earlier turns of its conversation.
 
         Raises:
-            DomainError: It cannot be continued or stored, or the key may not.
+            DomainError: it cannot be continued or stored, or the key may not do so.
         """
         stores = await self.stores(call, key, conversation)
         earlier = await self.earlier(call, key, conversation)
@@ -91,10 +91,10 @@ class ResponseDesk(DatabaseDesk):
         return Opened(plan, conversation, earlier, stores)
 
     async def earlier(self, call: Call, key: KeyEntry, conversation: Conversation[Plan]) -> Earlier:
-        """Return what a request continues.
+        """Return the responses that a request continues.
 
         Raises:
-            DomainError: It cannot be continued, or the key may not.
+            DomainError: they cannot be continued, or the key may not do so.
         """
         previous = conversation.previous
         if previous is None:
@@ -122,12 +122,13 @@ class ResponseDesk(DatabaseDesk):
         return await self.run(call, key, read)
 
     async def stores(self, call: Call, key: KeyEntry, conversation: Conversation[Plan]) -> bool:
-        """Return whether the response is to be stored.
+        """Return true if the response will be stored.
 
-        Where the caller leaves it to the department, the answer may be some seconds old.
+        If the caller leaves this to the department, its setting may be read from a cache of
+        `_KNOWN_S` seconds.
 
         Raises:
-            WrongState: The caller wants it stored, and the department keeps none.
+            WrongState: the caller requests storage, but the department keeps no responses.
         """
         if conversation.store:
             if not await self.run(call, key, lambda actor: retention_days(department_of(key)) > 0):
@@ -135,35 +136,35 @@ class ResponseDesk(DatabaseDesk):
             return True
         if conversation.store is False or key.person is not None:
             return False
-        read_at, keeps = self._known.get(key.public_id, (-_KNOWN_S, False))
+        read_at, keeps = self._retention_known.get(key.public_id, (-_KNOWN_S, False))
         if time.monotonic() - read_at > _KNOWN_S:
             try:
                 keeps = await self.run(call, key, lambda actor: _keeps(actor, call, key))
             except Unavailable:
-                # A department that keeps none needs no database for its answers.
+                # The answers of a department that keeps none must not depend on the database.
                 if keeps:
                     raise
             self._know(key, keeps=keeps)
         return keeps
 
     def _know(self, key: KeyEntry, *, keeps: bool) -> None:
-        if len(self._known) >= KEYS_MAX:
-            self._known.clear()
-        self._known[key.public_id] = (time.monotonic(), keeps)
+        if len(self._retention_known) >= KEYS_MAX:
+            self._retention_known.clear()
+        self._retention_known[key.public_id] = (time.monotonic(), keeps)
 
     async def begin(
         self, call: Call, key: KeyEntry, opened: Opened, classification: str
     ) -> StoredRenderer | None:
-        """Store the beginning of a response; None where the department keeps none any more.
+        """Store the beginning of a response. Returns None if the department no longer keeps any.
 
         Raises:
-            DomainError: As `response_create`; WrongState if the caller wants it stored.
+            DomainError: as `response_create`; WrongState if the caller requested storage.
         """
         plan = opened.plan
         renderer = cast(StoredRenderer, plan.renderer)
 
         def store(actor: Principal) -> bool:
-            made = response_create(
+            response = response_create(
                 actor=actor,
                 department=department_of(key),
                 sender=key.recorded_as,
@@ -174,19 +175,19 @@ class ResponseDesk(DatabaseDesk):
                 response=renderer.begun(),
                 classification=classification,
             )
-            return made is not None
+            return response is not None
 
         if await self.run(call, key, store):
             return renderer
         self._know(key, keeps=False)
         if opened.conversation.store:
             raise _keeps_none(key)
-        # The answer states that it is not stored.
+        # The answer then states that it is not stored.
         renderer.forgo()
         return None
 
     async def finish(self, renderer: StoredRenderer) -> None:
-        """Store the end of a response. A failure leaves it without one, as `failed`."""
+        """Store the end of a response. If that fails, the response is `failed`."""
         try:
             async with asyncio.timeout(_FINISH_S):
                 await self.in_thread(
@@ -197,7 +198,7 @@ class ResponseDesk(DatabaseDesk):
 
 
 def _continues(item: dict[str, Any]) -> bool:
-    """Return whether an item of an answer can be continued: no call that its length cut off."""
+    """Return true if an item of an answer can be continued; a truncated function call cannot."""
     if item["type"] != "function_call":
         return True
     try:
@@ -207,7 +208,7 @@ def _continues(item: dict[str, Any]) -> bool:
 
 
 class KeepingSend:
-    """Sends an answer, and stores the response before its last byte leaves."""
+    """Sends an answer, and stores the response before its last byte is sent."""
 
     def __init__(self, desk: ResponseDesk, renderer: StoredRenderer, send: Send) -> None:
         self._desk, self._renderer, self._send = desk, renderer, send
@@ -219,7 +220,7 @@ class KeepingSend:
         await self._send(message)
 
     async def finish(self) -> None:
-        """Store the end, whatever it is; once."""
+        """Store the end of the response, complete or not; only once."""
         if not self._finished:
             self._finished = True
             await self._desk.finish(self._renderer)
@@ -234,7 +235,7 @@ def _keeps_none(key: KeyEntry) -> WrongState:
 
 
 def _keeps(actor: Principal, call: Call, key: KeyEntry) -> bool:
-    """Return whether the department keeps responses, and the policy lets this key store them."""
+    """Return true if the department keeps responses and the policy lets this key store them."""
     department = department_of(key)
     if not retention_days(department):
         return False

@@ -1,4 +1,4 @@
-"""Services and selectors for callers of the gateway, in a few threads next to the event loop."""
+"""Calls of services and selectors for the gateway, in a few threads outside the event loop."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from governance.permissions import Action
 from governance.principals import Principal, RequestContext, request_context
 
 THREADS = 4
-# Waiting readings and beginnings, of all departments and of one: none keeps the others out. Ends of
-# answers are as many as requests that run.
+# Maximum of waiting calls in total and per department, so that none can block the others. Ends of
+# stored answers are not counted; running requests limit them.
 WAITING_MAX = 1024
 DEPARTMENT_WAITING_MAX = 128
-# A key that may ask models may do this with its department's stored objects.
+# Actions on its department's stored objects that a key with `deployment:invoke` may do.
 _ACTIONS = (
     Action.BATCH_CANCEL,
     Action.BATCH_CREATE,
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class DatabaseDesk:
-    """Runs what needs the database, so that no inference waits for it."""
+    """Runs database work in its own threads, so that inference does not wait for it."""
 
     def __init__(
         self,
@@ -58,27 +58,27 @@ class DatabaseDesk:
         self._waiting = WaitingBound(total=total, of_department=of_department, refusal=refusal)
 
     async def run(self, call: Call, key: KeyEntry, work: Callable[[Principal], T]) -> T:
-        """Return what `work` returns for the key's principal, as `run_as`."""
+        """Run `work` as `run_as` does, in the context of `call`."""
         return await self.run_as(key, RequestContext(call.request_id, call.client_address), work)
 
     async def run_as(
         self, key: KeyEntry, context: RequestContext, work: Callable[[Principal], T]
     ) -> T:
-        """Return what `work` returns for the key's principal, narrowed to what it can reach.
+        """Return the result of `work` for the key's principal, limited to rows that it may access.
 
         Raises:
-            DomainError: As `work`.
-            Unavailable: Too much waits, or the database does not answer.
+            DomainError: as `work`.
+            Unavailable: too many calls wait, or the database does not answer.
         """
         actor = _with_scopes(key.principal)
         with self._waiting.place(key.department or ""):
             return await self.in_thread(lambda: _narrowed(actor, context, work))
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns; its database connection is given back.
+        """Return the result of `work`, and release its database connection.
 
         Raises:
-            Unavailable: The database does not answer.
+            Unavailable: the database does not answer.
         """
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, _closed, work)
@@ -86,7 +86,7 @@ class DatabaseDesk:
             raise Unavailable("The database does not answer.", retry_after=5) from error
 
     async def stop(self) -> None:
-        """Let what is under way end."""
+        """Wait for running work."""
         await asyncio.to_thread(self._threads.shutdown)
 
 
@@ -94,7 +94,7 @@ def department_of(key: KeyEntry) -> Department:
     """Return the department that the key belongs to.
 
     Raises:
-        NotFound: It does not exist.
+        NotFound: it does not exist.
     """
     department = Department.objects.filter(slug=key.department).first()
     if department is None:
@@ -119,8 +119,8 @@ def _closed(work: Callable[[], T]) -> T:
 
 
 def _with_scopes(principal: Principal) -> Principal:
-    """Return the caller, whose stored objects are theirs if they may ask: no key needs more
-    scopes."""
+    """Return the principal with the scopes for stored objects added, if it may invoke deployments.
+    Keys need no further scopes for them."""
     scopes = principal.scopes
     if scopes is None or Action.DEPLOYMENT_INVOKE.value not in scopes:
         return principal

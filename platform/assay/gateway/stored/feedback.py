@@ -1,4 +1,4 @@
-"""`POST /v1/feedback`: a credential says what an answer was worth, and what was right."""
+"""`POST /v1/feedback`: a caller rates an answer, and can state the right one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from registry.feedback.rows import right_answer
 from registry.feedback.services import TEXT_MAX, feedback_create
 
 PATH = "/v1/feedback"
-# Input, answer, correction and comment at their bounds fit as UTF-8; if every character is escaped,
-# the largest do not.
+# Input, answer, correction and comment of maximum length fit as UTF-8, but not if every character
+# is escaped.
 BODY_MAX_BYTES = 512 * 1024
 THREADS = 2
 WAITING_MAX = 256
@@ -29,9 +29,9 @@ _Text = Annotated[str, Field(max_length=TEXT_MAX)]
 class FeedbackRequest(Strict):
     """POST /v1/feedback.
 
-    `request_id` is the answer's `x-request-id` or its own `id`. `input` is the body of the request
-    as it was sent, since Assay stores no prompts; `answer` is what the model answered and
-    `correction` the right answer, a text or a label.
+    `request_id` is the answer's `x-request-id` or its `id`. `input` is the body of the original
+    request, since Assay stores no prompts; `answer` is the model's answer and `correction` the
+    right answer, a text or a label.
     """
 
     request_id: Annotated[str, Field(min_length=1, max_length=80)]
@@ -43,7 +43,7 @@ class FeedbackRequest(Strict):
 
 
 class FeedbackDesk(DatabaseDesk):
-    """Threads for feedback, so that no inference waits for the database."""
+    """Threads for feedback, so that inference does not wait for the database."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -57,17 +57,17 @@ class FeedbackDesk(DatabaseDesk):
     async def take(
         self, key: KeyEntry, body: Body, request_id: str, address: str
     ) -> tuple[dict[str, Any], bool]:
-        """Record the feedback in `body`; return what the caller is told, and true if it is new.
+        """Record the feedback in `body`; return the answer's body, and true if feedback is new.
 
         Raises:
-            RequestInvalid: the body does not fit.
+            RequestInvalid: the body does not match the schema.
             DomainError: as `feedback_create`.
-            Unavailable: too much waits, or the database does not answer.
+            Unavailable: too many calls wait, or the database does not answer.
         """
         request = await parsed(body, parse, FeedbackRequest, body.data)
 
         def record(actor: Principal) -> tuple[dict[str, Any], bool]:
-            feedback, made = feedback_create(
+            feedback, created = feedback_create(
                 actor=actor,
                 department=department_of(key),
                 sender=key.recorded_as,
@@ -78,7 +78,7 @@ class FeedbackDesk(DatabaseDesk):
                 correction=request.correction or "",
                 comment=request.comment or "",
             )
-            return _answer(feedback), made
+            return _answer(feedback), created
 
         return await self.run_as(key, RequestContext(request_id, address), record)
 

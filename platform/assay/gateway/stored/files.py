@@ -1,4 +1,4 @@
-"""`/v1/files`: a department's files for batches, in OpenAI's shapes."""
+"""`/v1/files`: a department's files for batches, in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _UNSAFE = re.compile(r'[^\w.\- ]|["\\]')
 
 
 class FilesQuery(PageQuery):
-    """Part of the list of files; of one purpose, if it is given."""
+    """Page of the list of files, optionally of one purpose."""
 
     limit: Annotated[int, Field(ge=1, le=10_000, strict=False)] = 1_000
     purpose: Literal["batch", "batch_output"] | None = None
 
 
 async def page(request: OwnRequest) -> None:
-    """Answer with a part of the list of files."""
+    """Answer with a page of files."""
     part, sender = read_query(FilesQuery, request.scope), request.narrowed
     data, has_more = await request.on_files(lambda actor: _list(actor, sender, part))
     await answer_json(request, listed(data, has_more=has_more))
@@ -60,8 +60,8 @@ async def delete(request: OwnRequest) -> None:
     await request.on_files(
         lambda actor: file_delete(actor=actor, id=request.id, sender=request.narrowed)
     )
-    gone = {"id": request.id, "object": "file", "deleted": True}
-    await answer_json(request, gone, recorded=True)
+    deleted = {"id": request.id, "object": "file", "deleted": True}
+    await answer_json(request, deleted, recorded=True)
 
 
 async def _get(request: OwnRequest) -> StoredFile:
@@ -122,14 +122,14 @@ async def upload(request: OwnRequest) -> None:
             content_delete(received.id)
             raise
 
-    # A cancellation, or a commit whose answer is lost, may leave a row. Bytes without a row are
-    # removed an hour later.
+    # After a cancellation or a lost answer to the commit, the row may exist, so keep the content.
+    # Content without a row is removed an hour later.
     file = await request.on_files(create)
     await answer_json(request, file_shown(file), recorded=True)
 
 
 def _read_form(received: Received) -> tuple[int | None, str]:
-    """Return the seconds until the file expires, if they are given, and its name."""
+    """Return the seconds until the file expires, if requested, and its name."""
     form = received.form
     for name in (*form.fields, *form.files):
         if name not in (*_FIELDS, "file"):
@@ -139,7 +139,7 @@ def _read_form(received: Received) -> tuple[int | None, str]:
                 code="unknown_parameter",
             )
         if len(form.fields.get(name, ())) > 1:
-            raise RequestInvalid(f"{name} comes twice.", param=name)
+            raise RequestInvalid(f"{name} is sent more than once.", param=name)
     if list(form.files) != ["file"]:
         raise RequestInvalid("Send one file in the field `file`.", param="file")
     purpose, anchor, seconds = (form.fields.get(name, [""])[0] for name in _FIELDS)
@@ -153,14 +153,14 @@ def _read_form(received: Received) -> tuple[int | None, str]:
         return None, form.filenames["file"]
     if anchor != "created_at" or not re.fullmatch(r"[0-9]{1,9}", seconds):
         raise RequestInvalid(
-            "expires_after is the anchor created_at and a number of seconds.",
+            "expires_after needs the anchor created_at and a number of seconds.",
             param="expires_after",
         )
     return int(seconds), form.filenames["file"]
 
 
 def file_shown(file: StoredFile) -> dict[str, Any]:
-    """Return the file in OpenAI's shape."""
+    """Return the file in OpenAI's format."""
     return {
         "id": file.pk,
         "object": "file",
@@ -178,7 +178,7 @@ async def download(request: OwnRequest) -> None:
     refuse_query(request.scope)
     file = await _get(request)
     parts = chunks(file.pk)
-    first = await asyncio.to_thread(_next, parts)  # Before the answer begins, or it is a 404.
+    first = await asyncio.to_thread(_next, parts)  # A missing file must raise before the answer.
     request.call.responding = True
     note_answer(request)
     name = _UNSAFE.sub("_", file.filename).encode("latin-1", "replace")

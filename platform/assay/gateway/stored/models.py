@@ -1,4 +1,4 @@
-"""`/v1/models`: the deployments that a key may see, in OpenAI's and Anthropic's shapes."""
+"""`/v1/models`: the deployments that a key may see, in OpenAI's and Anthropic's format."""
 
 from __future__ import annotations
 

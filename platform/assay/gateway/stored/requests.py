@@ -1,4 +1,4 @@
-"""Requests on stored objects: what they share in reading, listing and answering."""
+"""Shared code of requests on stored objects: parsing, lists and answers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Desks:
 
 @dataclass(frozen=True, slots=True)
 class OwnRequest:
-    """A request whose key is authenticated under `snapshot`. `id` is the one in its path."""
+    """A request whose key was authenticated with `snapshot`. `id` is the ID in its path."""
 
     desks: Desks
     call: Call
@@ -56,28 +56,28 @@ class OwnRequest:
 
     @property
     def narrowed(self) -> str:
-        """Public ID of a key that is restricted to deployments, which reaches only what it made;
-        empty for any other key."""
+        """Public ID of a key that is restricted to deployments and so only accesses its own
+        objects; empty for any other key."""
         return self.key.public_id if self.key.allowed_deployments else ""
 
     async def on_files(self, work: Callable[[Principal], T]) -> T:
-        """Return the result of work on files and batches, done with the key's rights."""
+        """Return the result of `work` on files and batches with the key's rights."""
         return await self.desks.files.run(self.call, self.key, work)
 
     async def on_responses(self, work: Callable[[Principal], T]) -> T:
-        """Return the result of work on stored responses, done with the key's rights."""
+        """Return the result of `work` on stored responses with the key's rights."""
         return await self.desks.responses.run(self.call, self.key, work)
 
 
 class ListQuery(Strict):
-    """Part of a list: up to `limit` objects after the one of the ID `after`."""
+    """Page of a list: up to `limit` objects after the one with the ID `after`."""
 
     limit: Annotated[int, Field(ge=1, le=100, strict=False)] = 20
     after: Annotated[str, Field(max_length=64)] = ""
 
 
 class PageQuery(ListQuery):
-    """Part of a list in an order."""
+    """Page of a list with a sort order."""
 
     order: Literal["asc", "desc"] = "desc"
 
@@ -107,14 +107,14 @@ def refuse_query(scope: Scope) -> None:
 
 
 async def read_json(request: OwnRequest, schema: type[Query]) -> Query:
-    """Return the body. Raises DomainError if it does not fit, or does not come in time."""
+    """Return the body. Raises DomainError if it does not match `schema` or arrives too late."""
     limit = settings.GATEWAY_MAX_BODY_BYTES
     body = await read_body(request.scope, request.receive, limit, ("application/json",))
     return await parsed(body, parse, schema, body.data)
 
 
 def listed(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    """Return a page of a list in OpenAI's shape."""
+    """Return a page of a list in OpenAI's format."""
     return {
         "object": "list",
         "data": data,
@@ -125,10 +125,10 @@ def listed(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
 
 
 def part_of(data: list[dict[str, Any]], part: PageQuery, what: str) -> dict[str, Any]:
-    """Return a part of a list that is held as a whole, the oldest first.
+    """Return a page of the complete list `data`, which is sorted oldest first.
 
     Raises:
-        RequestInvalid: `part.after` is none of its objects.
+        RequestInvalid: `part.after` is not the ID of one of its objects.
     """
     if part.order == "desc":
         data.reverse()
@@ -141,7 +141,7 @@ def part_of(data: list[dict[str, Any]], part: PageQuery, what: str) -> dict[str,
 
 
 def note_answer(request: OwnRequest) -> None:
-    """Record that the request is answered, unless that passes the rate of such records."""
+    """Record that the request was answered, at a bounded rate."""
     request.call.recorded = True
     request.desks.ledger.record_bounded(request.call.entry("ok", ran=False))
 
@@ -149,7 +149,7 @@ def note_answer(request: OwnRequest) -> None:
 async def answer_json(
     request: OwnRequest, body: dict[str, Any], *, recorded: bool = False, status: int = 200
 ) -> None:
-    """Answer with `body`. `recorded`: a service has recorded the request."""
+    """Answer with `body`. `recorded`: a service has already recorded the request."""
     if recorded:
         request.call.recorded = True
     else:

@@ -1,4 +1,4 @@
-"""Stored responses: `GET` and `DELETE /v1/responses/{id}`, and the input items of one."""
+"""Stored responses: `GET` and `DELETE /v1/responses/{id}`, and their input items."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATH = "/v1/responses"
 
 
 class ItemsQuery(PageQuery):
-    """Part of the list of input items."""
+    """Page of the list of input items."""
 
     after: Annotated[str, Field(max_length=40)] = ""
 
@@ -34,7 +34,7 @@ async def show(request: OwnRequest) -> None:
 
 
 async def items(request: OwnRequest) -> None:
-    """Answer with a part of the items of the request, each with an ID."""
+    """Answer with a page of the request's input items, each with an ID."""
     part = read_query(ItemsQuery, request.scope)
     rows = enumerate((await _get(request)).items)
     data = [{"id": f"item_{number:03d}", **_item(item)} for number, item in rows]
@@ -48,8 +48,8 @@ async def delete(request: OwnRequest) -> None:
     await request.on_responses(
         lambda actor: response_delete(actor=actor, id=request.id, deployments=narrowed),
     )
-    gone = {"id": request.id, "object": "response", "deleted": True}
-    await answer_json(request, gone, recorded=True)
+    deleted = {"id": request.id, "object": "response", "deleted": True}
+    await answer_json(request, deleted, recorded=True)
 
 
 async def _get(request: OwnRequest) -> StoredResponse:

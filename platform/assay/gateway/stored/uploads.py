@@ -1,4 +1,4 @@
-"""Receiving a file of `POST /v1/files`: to the disk as it comes, however large it is."""
+"""Upload of a file by `POST /v1/files`, written to disk while it arrives."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ logger = logging.getLogger(__name__)
 
 # Files that one gateway process receives at a time, shared among departments.
 AT_ONCE = 16
-# Bytes of a body that are in memory before they are read and written.
+# Bytes of a body that are buffered in memory before they are parsed and written.
 BUFFER_BYTES = 1024 * 1024
-# Bytes of a body besides its file: boundaries, headers and other fields.
+# Maximum bytes of a body apart from its file: boundaries, headers and other fields.
 OVERHEAD_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A file that is on the disk, and the form that it came in."""
+    """A file on disk, and the form that it was sent in."""
 
     id: str
     form: Form
@@ -44,7 +44,7 @@ class Received:
 
 
 class FileDesk(DatabaseDesk):
-    """Threads for work on files and batches in the database; bounds the uploads under way."""
+    """Threads for database work on files and batches; limits concurrent uploads."""
 
     def __init__(self) -> None:
         super().__init__("files", refusal="Too many requests on files are waiting.")
@@ -52,15 +52,15 @@ class FileDesk(DatabaseDesk):
 
     @contextmanager
     def place(self, key: KeyEntry) -> Iterator[None]:
-        """Hold one of the places for uploads until the block ends.
+        """Occupy one of the places for uploads until the block ends.
 
         Raises:
-            QuotaExceeded: the key's department has its share of them, or all are taken.
+            QuotaExceeded: the department already has its share of places, or all are taken.
         """
         holder = holder_of(key.principal)
         if not self._receiving.take(holder):
             raise QuotaExceeded(
-                "Your department is already sending as many files to this gateway as it may.",
+                "Your department is already sending its maximum of files to this gateway.",
                 hint="Send fewer at a time.",
                 retry_after=2,
             )
@@ -70,15 +70,15 @@ class FileDesk(DatabaseDesk):
             self._receiving.give_back(holder)
 
     async def receive(self, scope: Scope, receive: Receive) -> Received:
-        """Return the file once it is whole; the caller keeps it, or deletes its content.
+        """Return the file once it is complete; the caller keeps it or deletes its content.
 
         Raises:
             WrongContentType: the body is not a multipart form.
             TooLarge: it is over `ASSAY_FILE_MAX_BYTES`.
-            BodySlow: it comes too slowly.
+            BodySlow: it arrives too slowly.
             RequestInvalid: the form is malformed.
             ClientGone: the client hung up.
-            Unavailable: the disk is full, or not to be written to.
+            Unavailable: the disk is full or not writable.
         """
         content_type = (header(scope, b"content-type") or b"").decode("latin-1")
         if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
@@ -98,7 +98,7 @@ class FileDesk(DatabaseDesk):
                 raise
         except OSError as error:
             logger.error("A file could not be written: %s", error)
-            raise Unavailable("The store of files takes no more bytes.", retry_after=30) from error
+            raise Unavailable("The file store cannot be written to.", retry_after=30) from error
 
     async def _store(
         self, content_type: str, receive: Receive, writer: ContentWriter, limit: int
@@ -118,7 +118,7 @@ class FileDesk(DatabaseDesk):
             if len(buffer) >= BUFFER_BYTES or not more:
                 data = bytes(buffer)
                 buffer.clear()
-                # A form can be made such that it takes long to read.
+                # In a thread, because a malicious form may take long to parse.
                 await self.in_thread(lambda data=data: stream.feed(data))  # type: ignore[misc]
             if writer.size > limit:
                 raise too_large(limit)

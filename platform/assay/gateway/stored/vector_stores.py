@@ -1,4 +1,4 @@
-"""`/v1/vector_stores`: knowledge bases under the addresses and in the shapes of OpenAI's."""
+"""`/v1/vector_stores`: knowledge bases under OpenAI's paths and in its format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_RESULTS = 50
 
 
 class RankingOptions(Strict):
-    """Results below `score_threshold` are left out; there is one ranker, by cosine."""
+    """Minimum score of results. The only ranker uses the cosine."""
 
     ranker: Literal["auto", "none"] | None = None
     score_threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
@@ -52,7 +52,7 @@ async def show(request: OwnRequest) -> None:
 
 
 async def search(request: OwnRequest) -> None:
-    """Answer with the passages that a search gives."""
+    """Answer with the passages of a search."""
     _find(request)  # Before the body is read, so that a refused caller does not upload it.
     body = await read_json(request, SearchRequest)
     queries = [body.query] if isinstance(body.query, str) else list(body.query)
@@ -63,7 +63,8 @@ async def search(request: OwnRequest) -> None:
     least = -1.0 if options is None or options.score_threshold is None else options.score_threshold
     passages = [each for each in ranked if each.score >= least]
     call.sources = tuple(sorted({each.version for each in passages}))
-    # Every search that gave passages is recorded, whatever the rate; the embedding paid for it.
+    # Every search that returned passages is recorded, without a rate limit: each had to pay for an
+    # embedding.
     call.recorded = True
     await desks.ledger.settle(Settlement(call.entry("ok", ran=False)))
     page = {
