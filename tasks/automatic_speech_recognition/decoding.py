@@ -47,14 +47,14 @@ class WhisperDecoder:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        given = model.generation_config
+        config = model.generation_config
         try:
-            no_timestamps = int(given.no_timestamps_token_id)
-            self._start = int(given.decoder_start_token_id)
-            self._end = int(given.eos_token_id)
-            multilingual = bool(getattr(given, "is_multilingual", False))
-            languages = dict(given.lang_to_id) if multilingual else {}
-            tasks = dict(given.task_to_id) if multilingual else {}
+            no_timestamps = int(config.no_timestamps_token_id)
+            self._start = int(config.decoder_start_token_id)
+            self._end = int(config.eos_token_id)
+            multilingual = bool(getattr(config, "is_multilingual", False))
+            languages = dict(config.lang_to_id) if multilingual else {}
+            tasks = dict(config.task_to_id) if multilingual else {}
             self._task = [int(tasks["transcribe"])] if multilingual else []
             self._translate = [int(tasks["translate"])] if "translate" in tasks else []
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -76,13 +76,13 @@ class WhisperDecoder:
             )
         begin = 1 + len(self._task) * 2
         self._processors = LogitsProcessorList()
-        if given.suppress_tokens:
-            self._processors.append(SuppressTokensLogitsProcessor(given.suppress_tokens))
-        if given.begin_suppress_tokens:
+        if config.suppress_tokens:
+            self._processors.append(SuppressTokensLogitsProcessor(config.suppress_tokens))
+        if config.begin_suppress_tokens:
             self._processors.append(
-                SuppressTokensAtBeginLogitsProcessor(given.begin_suppress_tokens, begin)
+                SuppressTokensAtBeginLogitsProcessor(config.begin_suppress_tokens, begin)
             )
-        self._processors.append(WhisperTimeStampLogitsProcessor(given, begin_index=begin))
+        self._processors.append(WhisperTimeStampLogitsProcessor(config, begin_index=begin))
         self._longest = int(model.config.max_target_positions) // 2 - begin
 
     @property
@@ -105,22 +105,22 @@ class WhisperDecoder:
     ) -> list[Decoded]:
         """Return what was heard in each window, or its translation into English; the language is
         detected when it is None."""
-        heard = self._model.model.encoder(features).last_hidden_state
+        encoded = self._model.model.encoder(features).last_hidden_state
         start = torch.full((len(features), 1), self._start, device=features.device)
-        first = self._logits(start, heard, None)
+        first = self._logits(start, encoded, None)
         no_speech = first.softmax(dim=-1)[:, self._no_speech].tolist()
         ids = start
         codes = ["en"] * len(features)
         if self._numbers:
             numbers = self._languages(first, language)
             codes = [self._codes[number] for number in numbers]
-            wanted = self._translate if translate else self._task
-            task = torch.tensor([[number, *wanted] for number in numbers])
+            task_token = self._translate if translate else self._task
+            task = torch.tensor([[number, *task_token] for number in numbers])
             ids = torch.cat([start, task.to(start.device)], dim=1)
-        tokens, logprobs = self._generate(ids, heard, temperature)
+        tokens, logprobs = self._generate(ids, encoded, temperature)
         return [
-            self._decoded(code, silence, *said)
-            for code, silence, said in zip(
+            self._decoded(code, silence, *transcript)
+            for code, silence, transcript in zip(
                 codes, no_speech, zip(tokens, logprobs, strict=True), strict=True
             )
         ]
@@ -138,7 +138,7 @@ class WhisperDecoder:
         return [int(number) for number in numbers[first[:, numbers].argmax(dim=-1)]]
 
     def _generate(
-        self, ids: Tensor, heard: Tensor, temperature: float
+        self, ids: Tensor, encoded: Tensor, temperature: float
     ) -> tuple[list[list[int]], list[list[float]]]:
         """Return the new tokens of each window and their log probabilities."""
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -146,7 +146,7 @@ class WhisperDecoder:
         ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         logprobs: list[Tensor] = []
         for _ in range(self._longest):
-            scores = self._processors(ids, self._logits(step, heard, cache)).log_softmax(dim=-1)
+            scores = self._processors(ids, self._logits(step, encoded, cache)).log_softmax(dim=-1)
             if temperature > 0:
                 chances = (scores / temperature).softmax(dim=-1)
                 step = torch.multinomial(chances, 1)
@@ -160,11 +160,11 @@ class WhisperDecoder:
                 break
         return ids[:, begin:].tolist(), torch.stack(logprobs, dim=1).tolist()
 
-    def _logits(self, ids: Tensor, heard: Tensor, cache: Any) -> Tensor:
+    def _logits(self, ids: Tensor, encoded: Tensor, cache: Any) -> Tensor:
         """Return the scores of the next token, in float32."""
         states = self._model.model.decoder(
             input_ids=ids,
-            encoder_hidden_states=heard,
+            encoder_hidden_states=encoded,
             cache=cache,
             use_cache=cache is not None,
         ).last_hidden_state

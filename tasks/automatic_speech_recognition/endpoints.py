@@ -99,9 +99,9 @@ def _form(body: declare.Body, schema: type[Form]) -> tuple[Form, declare.MediaIn
     return request, declare.MediaInput("audio", data, "file")
 
 
-def _fields(given: dict[str, list[str]], schema: type[Form]) -> Form:
+def _fields(form: dict[str, list[str]], schema: type[Form]) -> Form:
     fields: dict[str, Any] = {}
-    for name, values in given.items():
+    for name, values in form.items():
         if name.endswith(_LISTS):
             fields[name.removesuffix(_LISTS)] = values
         elif len(values) > 1:

@@ -85,10 +85,10 @@ class SpeechRunner(run.BaseRunner):
 
     def collate(self, items: Sequence[Item]) -> tuple[Tensor, _Settings]:
         """Return log-mel features [windows, bands, frames] and the settings of the bucket."""
-        found = self._features(
+        extracted = self._features(
             [item.payload.samples for item in items], sampling_rate=RATE, return_tensors="pt"
         )
-        features = found["input_features"].to(self._model.device, self._model.dtype)
+        features = extracted["input_features"].to(self._model.device, self._model.dtype)
         return features, items[0].payload.settings
 
     def run(self, batch: tuple[Tensor, _Settings]) -> list[Decoded]:
@@ -104,7 +104,7 @@ class SpeechRunner(run.BaseRunner):
 
     def _result(self, decoded: Decoded, window: _Window) -> Window:
         silent = decoded.no_speech_prob > NO_SPEECH and decoded.avg_logprob < LOW_LOGPROB
-        found = (
+        parts = (
             []
             if silent
             else segments(
@@ -118,10 +118,10 @@ class SpeechRunner(run.BaseRunner):
         return {
             "start": window.start_s,
             "end": window.end_s,
-            "text": "".join(each["text"] for each in found).strip(),
+            "text": "".join(each["text"] for each in parts).strip(),
             "language": decoded.language,
             "language_name": LANGUAGES.get(decoded.language, decoded.language),
-            "segments": found,
+            "segments": parts,
         }
 
     def _settings(self, options: SpeechOptions) -> _Settings:

@@ -43,9 +43,9 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         BadMaterial: no reference holds a word.
     """
     expected = [row["text"] for row in request.rows]
-    heard = [transcript(outcome) for outcome in request.outcomes]
-    words = count_errors(expected, heard, characters=False)
-    characters = count_errors(expected, heard, characters=True)
+    transcripts = [transcript(outcome) for outcome in request.outcomes]
+    words = count_errors(expected, transcripts, characters=False)
+    characters = count_errors(expected, transcripts, characters=True)
     if not words.lengths.sum():
         raise run.BadMaterial("The test data's texts hold no words.")
     count = len(expected)
@@ -67,7 +67,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                     "output": text[:SAMPLE_CHARACTERS],
                 }
                 for row, text, length in zip(
-                    request.rows[:SAMPLES], heard[:SAMPLES], seconds[:SAMPLES], strict=True
+                    request.rows[:SAMPLES], transcripts[:SAMPLES], seconds[:SAMPLES], strict=True
                 )
             ],
             "baselines": [{"name": BASELINE, "metrics": baseline, "trained_on": 0}],
@@ -99,11 +99,11 @@ def transcript(outcome: run.Outcome) -> str:
     return " ".join(window["text"] for window in outcome.results if window["text"])
 
 
-def count_errors(expected: list[str], heard: list[str], *, characters: bool) -> Errors:
+def count_errors(expected: list[str], transcripts: list[str], *, characters: bool) -> Errors:
     """Count the words, or characters, that are wrong, missing or too many in each row."""
     errors, lengths = [], []
     for reference, hypothesis in zip(
-        map(_normalize, expected), map(_normalize, heard), strict=True
+        map(_normalize, expected), map(_normalize, transcripts), strict=True
     ):
         reference, hypothesis = " ".join(reference.split()), " ".join(hypothesis.split())
         lengths.append(len(reference) if characters else len(reference.split()))
@@ -111,8 +111,8 @@ def count_errors(expected: list[str], heard: list[str], *, characters: bool) -> 
             errors.append(len(hypothesis) if characters else len(hypothesis.split()))
             continue
         compare = jiwer.process_characters if characters else jiwer.process_words
-        found = compare(reference, hypothesis)
-        errors.append(found.substitutions + found.deletions + found.insertions)
+        alignment = compare(reference, hypothesis)
+        errors.append(alignment.substitutions + alignment.deletions + alignment.insertions)
     return Errors(np.array(errors), np.array(lengths))
 
 

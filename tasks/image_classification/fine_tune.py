@@ -42,11 +42,11 @@ def _loaded(folder: Path, labels: list[str], *, mirror: bool) -> run.MediaModel:
     except run.UnsupportedModel as error:
         raise run.BadMaterial(f"The base cannot be trained. {error}") from error
     # timm's configs state the number of labels too.
-    stated: dict[str, Any] = {"num_labels": len(labels)} if of_timm else {}
+    extra: dict[str, Any] = {"num_labels": len(labels)} if of_timm else {}
     model = run.load_base(
         folder,
         TASK.architectures,
-        **stated,
+        **extra,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
     )

@@ -40,12 +40,12 @@ class ImageFeaturesRunner(run.BaseRunner):
 
     def prepare(self, request_id: str, inputs: Images, options: declare.NoOptions) -> run.Prepared:
         try:
-            found = [run.pixels(self._processor, run.read_image(each)) for each in inputs.images]
+            arrays = [run.pixels(self._processor, run.read_image(each)) for each in inputs.images]
         except run.UnreadableImage as error:
             raise run.RequestRefused(str(error)) from error
         items = [
             Item(each, size=each.shape[1] * each.shape[2], bucket=tuple(each.shape))
-            for each in found
+            for each in arrays
         ]
         return run.Prepared(items=items, units=len(items))
 

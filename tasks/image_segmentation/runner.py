@@ -106,15 +106,15 @@ def segments(
             best.to(torch.uint8 if len(labels) <= 256 else torch.int32).cpu().numpy()
         ).resize((size[1], size[0]), Image.Resampling.NEAREST)
     )
-    found: list[Segment] = []
+    result: list[Segment] = []
     counts = torch.bincount(best.reshape(-1), minlength=len(labels))
     for index in counts.argsort(descending=True, stable=True)[:MAX_SEGMENTS].tolist():
         if not counts[index]:
             break
         mean = float(score[best == index].mean())
         if mean >= threshold:
-            found.append({"label": labels[index], "score": mean, "mask": _as_png(whole == index)})
-    return found
+            result.append({"label": labels[index], "score": mean, "mask": _as_png(whole == index)})
+    return result
 
 
 def _as_png(mask: np.ndarray) -> str:

@@ -29,11 +29,11 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     rows = request.rows
     answers = [outcome.results[0] for outcome in request.outcomes]
     labels = list(dict.fromkeys(label for row in rows for label in row["categories"]))
-    labels += sorted({each["label"] for found in answers for each in found} - set(labels))
+    labels += sorted({each["label"] for answered in answers for each in answered} - set(labels))
     crowded(labels)
-    known = (request.train_rows or rows)[:COUNTED_MASKS]
+    labeled = (request.train_rows or rows)[:COUNTED_MASKS]
     usual = frequent(
-        [read_mask(row["mask"], row["categories"], labels) for row in known], len(labels)
+        [read_mask(row["mask"], row["categories"], labels) for row in labeled], len(labels)
     )
     counts = np.zeros((3, len(rows), len(labels) + 1, len(labels) + 1), dtype=np.int64)
     samples, shares = [], []
@@ -41,14 +41,14 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         if number % 16 == 0 and request.progress.should_stop():
             raise run.Canceled
         truth = read_mask(row["mask"], row["categories"], labels)
-        found = from_segments(answer, labels, truth.shape)
+        answered = from_segments(answer, labels, truth.shape)
         for place, mask in enumerate(
-            (found, otsu(row["image"], truth.shape, usual), np.full_like(truth, usual[0]))
+            (answered, otsu(row["image"], truth.shape, usual), np.full_like(truth, usual[0]))
         ):
             counts[place, number] = pixel_counts(truth, mask, len(labels))
         shares.append(round(100 * float((truth != usual[0]).mean())))
         if number < SAMPLES:
-            samples.append(_sample(row, labels, truth, found, usual[0]))
+            samples.append(_sample(row, labels, truth, answered, usual[0]))
     metrics, *others = (scores(each.sum(0), labels) for each in counts)
     baselines = dict(zip((OTSU, CONSTANT), others, strict=True))
     first = max(baselines, key=lambda name: baselines[name]["mean_iou"])
@@ -116,7 +116,7 @@ def _sample(
     row: dict[str, Any],
     labels: list[str],
     truth: np.ndarray,
-    found: np.ndarray,
+    answer: np.ndarray,
     background: int,
 ) -> dict[str, Any]:
     def drawn(mask: np.ndarray) -> str:
@@ -133,8 +133,8 @@ def _sample(
         "input_image": run.draw_mask(row["image"], np.zeros_like(truth)),
         "expected_image": drawn(truth),
         "expected": named(truth),
-        "output_image": drawn(found),
-        "output": named(found),
+        "output_image": drawn(answer),
+        "output": named(answer),
     }
 
 

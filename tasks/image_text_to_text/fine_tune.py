@@ -132,16 +132,16 @@ def _tokens(
         raise run.BadMaterial(f"A question cannot be read. {error}") from error
     finally:
         processes.close()
-    found = _Tokens(prompts, dict(zip(texts, answers, strict=True)))
+    result = _Tokens(prompts, dict(zip(texts, answers, strict=True)))
     longest = max(
-        len(found.prompts[row["question"]]) + len(found.answers[row["answer"]]) for row in rows
+        len(result.prompts[row["question"]]) + len(result.answers[row["answer"]]) for row in rows
     )
     if longest > max_length:
         raise run.BadMaterial(
             f"The longest question with its image and answer has {longest} tokens, and max_length "
             f"is {max_length}. Raise it, or shorten the row."
         )
-    return found
+    return result
 
 
 def _collated(examples: Sequence[dict[str, Any]], padding: int) -> dict[str, Tensor]:

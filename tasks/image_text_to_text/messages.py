@@ -90,7 +90,7 @@ def read_vision_messages(body: declare.Body, request_id: str, name: str) -> decl
     request = declare.parse(VisionMessagesRequest, body.data)
     request.check_last()
     images: list[declare.MediaInput] = []
-    given = [
+    messages = [
         (message.role, message.read(images, f"messages[{number}]"))
         for number, message in enumerate(request.messages)
     ]
@@ -102,7 +102,7 @@ def read_vision_messages(body: declare.Body, request_id: str, name: str) -> decl
     turns: list[declare.ChatMessage] = []
     if system := plain_text(request.system or ""):
         turns.append(declare.ChatMessage(role="system", content=system))
-    for role, group in groupby(given, lambda turn: turn[0]):
+    for role, group in groupby(messages, lambda turn: turn[0]):
         parts = [part for _, following in group for part in following]
         if len(parts) > declare.MAX_PARTS:
             raise declare.RequestInvalid(

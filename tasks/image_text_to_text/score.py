@@ -25,9 +25,9 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """
     answers = [row["answer"] for row in request.rows]
     questions = [row["question"] for row in request.rows]
-    given = [outcome.text for outcome in request.outcomes]
+    outputs = [outcome.text for outcome in request.outcomes]
     blind = _blind(request.train_rows or [], questions, answers)
-    right, rival = _right(given, answers), _right(blind, answers)
+    right, rival = _right(outputs, answers), _right(blind, answers)
     return run.EvaluationResult(
         metrics={"accuracy": float(right.mean())},
         baseline={"accuracy": float(rival.mean())},
@@ -42,7 +42,9 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                     "output": text[:SHOWN_CHARACTERS],
                     "baseline": guess[:SHOWN_CHARACTERS],
                 }
-                for row, text, guess in list(zip(request.rows, given, blind, strict=True))[:SAMPLES]
+                for row, text, guess in list(zip(request.rows, outputs, blind, strict=True))[
+                    :SAMPLES
+                ]
             ],
             "right": {"n": len(answers), "bits": np.packbits(right).tobytes().hex()},
         },
@@ -66,9 +68,9 @@ def plain(text: str) -> str:
     return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
-def _right(given: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+def _right(outputs: Sequence[str], answers: Sequence[str]) -> np.ndarray:
     return np.array(
-        [plain(each) == plain(answer) for each, answer in zip(given, answers, strict=True)]
+        [plain(each) == plain(answer) for each, answer in zip(outputs, answers, strict=True)]
     )
 
 
@@ -77,13 +79,15 @@ def _blind(
 ) -> list[str]:
     """Return the most frequent answer to each question. Without training rows, the test rows' own
     answers are counted, which flatters the baseline."""
-    known: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     anything: Counter[str] = Counter()
     pairs = [(row["question"], row["answer"]) for row in train_rows]
     for question, answer in pairs or zip(questions, answers, strict=True):
-        known[plain(question)][answer] += 1
+        counts[plain(question)][answer] += 1
         anything[answer] += 1
-    return [(known.get(plain(question)) or anything).most_common(1)[0][0] for question in questions]
+    return [
+        (counts.get(plain(question)) or anything).most_common(1)[0][0] for question in questions
+    ]
 
 
 def _opening(question: str) -> str:

@@ -63,8 +63,8 @@ class ModerationRequest(declare.Strict):
 def read_moderation(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/moderations. Raises RequestInvalid."""
     request = declare.parse(ModerationRequest, body.data)
-    given = [request.input] if isinstance(request.input, str) else request.input
-    texts = [each if isinstance(each, str) else each.text for each in given]
+    inputs = [request.input] if isinstance(request.input, str) else request.input
+    texts = [each if isinstance(each, str) else each.text for each in inputs]
     tokens = declare.estimate_tokens(texts) + 2 * len(texts)
     return declare.Plan(
         model=request.model,

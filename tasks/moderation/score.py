@@ -100,21 +100,21 @@ def measure(truth: np.ndarray, flags: np.ndarray) -> dict[str, float]:
 def _intervals(truth: np.ndarray, flags: np.ndarray) -> dict[str, dict[str, Any]]:
     right, alarm = truth & flags, flags & ~truth
 
-    def again(name: str, rows: np.ndarray) -> float:
-        hits, alarms, wanted = right[rows].sum(), alarm[rows].sum(), truth[rows].sum()
+    def resampled(name: str, rows: np.ndarray) -> float:
+        hits, alarms, positives = right[rows].sum(), alarm[rows].sum(), truth[rows].sum()
         if name == "false_alarms":
-            return float(alarms / max(1, len(rows) - wanted))
+            return float(alarms / max(1, len(rows) - positives))
         if name == "accuracy":
-            return float((hits + len(rows) - wanted - alarms) / len(rows))
+            return float((hits + len(rows) - positives - alarms) / len(rows))
         if name == "precision":
             return float(hits / max(1, hits + alarms))
         if name == "recall":
-            return float(hits / max(1, wanted))
-        return float(2 * hits / max(1, hits + alarms + wanted))
+            return float(hits / max(1, positives))
+        return float(2 * hits / max(1, hits + alarms + positives))
 
     values = measure(truth, flags)
     return {
-        name: run.bootstrap(values[name], lambda rows, name=name: again(name, rows), len(truth))  # type: ignore[misc]
+        name: run.bootstrap(values[name], lambda rows, name=name: resampled(name, rows), len(truth))  # type: ignore[misc]
         for name in _METRICS
     }
 
@@ -125,7 +125,7 @@ def _samples(
     def word(flag: bool) -> str:
         return "flagged" if flag else "safe"
 
-    shown = list(zip(request.rows, request.outcomes, flags, simple, strict=True))[:SAMPLES]
+    compared = list(zip(request.rows, request.outcomes, flags, simple, strict=True))[:SAMPLES]
     return [
         {
             "input": row["text"][:SAMPLE_CHARACTERS],
@@ -134,5 +134,5 @@ def _samples(
             "baseline": word(theirs),
             "score": round(max(outcome.results[0]["scores"].values()), 4),
         }
-        for row, outcome, flag, theirs in shown
+        for row, outcome, flag, theirs in compared
     ]

@@ -40,15 +40,15 @@ def components(images: Sequence[Path], label: str, progress: run.Progress) -> li
     Raises:
         Canceled: `progress` said so.
     """
-    found: list[list[Detection]] = []
+    boxes: list[list[Detection]] = []
     for number, path in enumerate(images):
         if number % 64 == 0 and progress.should_stop():
             raise run.Canceled
         try:
-            found.append(_components(run.read_image(path), label))
+            boxes.append(_components(run.read_image(path), label))
         except run.UnreadableImage:
-            found.append([])
-    return found
+            boxes.append([])
+    return boxes
 
 
 def _components(image: Image.Image, label: str) -> list[Detection]:
@@ -91,10 +91,10 @@ def constant(
     if not len(every):
         return [[] for _ in images]
     mean = every.mean(axis=0)
-    found: list[list[Detection]] = []
+    answers: list[list[Detection]] = []
     for path in images:
         with Image.open(path) as image:
             xmin, ymin, xmax, ymax = (mean * ([image.width, image.height] * 2)).tolist()
             box: Box = {"xmin": xmin, "ymin": ymin, "xmax": xmax, "ymax": ymax}
-        found.append([{"label": label, "score": 1.0, "box": box}])
-    return found
+        answers.append([{"label": label, "score": 1.0, "box": box}])
+    return answers

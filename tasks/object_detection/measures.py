@@ -14,14 +14,14 @@ from tasks.object_detection.schema import Detection
 
 def corners(objects: Mapping[str, Any], width: int, height: int) -> Tensor:
     """Return the boxes of a row as [boxes, 4] corners, cut off at the edges of the image."""
-    given = torch.tensor(objects["bbox"], dtype=torch.float32).reshape(-1, 4)
-    both = torch.cat([given[:, :2], given[:, :2] + given[:, 2:]], 1)
-    return both.clamp(torch.zeros(4), torch.tensor([width, height, width, height]).float())
+    boxes = torch.tensor(objects["bbox"], dtype=torch.float32).reshape(-1, 4)
+    edges = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    return edges.clamp(torch.zeros(4), torch.tensor([width, height, width, height]).float())
 
 
 def average_precision(
     truth: Sequence[Mapping[str, Any]],
-    found: Sequence[Sequence[Detection]],
+    answers: Sequence[Sequence[Detection]],
     labels: Sequence[str],
 ) -> dict[str, float]:
     """Return COCO's measures, and the average precision of each label as `ap_<label>`.
@@ -34,7 +34,7 @@ def average_precision(
     )
     # Of 1,000 boxes of a row; COCO looks at the best 100 answers.
     metric.warn_on_many_detections = False
-    for objects, each in zip(truth, found, strict=True):
+    for objects, each in zip(truth, answers, strict=True):
         boxes = torch.tensor(objects["bbox"], dtype=torch.float32).reshape(-1, 4)
         metric.update(
             [

@@ -51,22 +51,22 @@ class QuestionRequest(declare.Strict):
 def read_question(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
     request = declare.parse(QuestionRequest, body.data)
-    asked = request.inputs
-    taken = set(QuestionOptions.model_fields)
-    given = (
-        request.parameters.model_dump(exclude_none=True, include=taken)
+    pair = request.inputs
+    supported = set(QuestionOptions.model_fields)
+    settings = (
+        request.parameters.model_dump(exclude_none=True, include=supported)
         if request.parameters
         else {}
     )
-    options = QuestionOptions(**given)
+    options = QuestionOptions(**settings)
     context, question = (
-        declare.estimate_tokens([asked.context]),
-        declare.estimate_tokens([asked.question]),
+        declare.estimate_tokens([pair.context]),
+        declare.estimate_tokens([pair.question]),
     )
     tokens = 2 * context + (question + 4) * (1 + context // _WINDOW_TOKENS)
     return declare.Plan(
         model=name,
-        inputs=QuestionInputs(question=asked.question, context=asked.context),
+        inputs=QuestionInputs(question=pair.question, context=pair.context),
         options=options,
         renderer=AnswerRenderer(several=options.top_k > 1),
         tokens=tokens,
@@ -81,6 +81,6 @@ class AnswerRenderer:
     several: bool
 
     def whole(self, answer: declare.Answer) -> dict[str, Any] | list[Any]:
-        found: list[Any] = answer.results[0]
-        best: dict[str, Any] = found[0]
-        return found if self.several else best
+        answers: list[Any] = answer.results[0]
+        best: dict[str, Any] = answers[0]
+        return answers if self.several else best

@@ -118,7 +118,7 @@ def encoded(rows: Rows, tokenizer: Any, max_length: int) -> list[dict[str, Any]]
     """Return examples; a long text makes several, and those without the answer point to the first
     token. Raises BadMaterial when a question leaves no room for the text."""
     try:
-        read = tokenizer(
+        encoding = tokenizer(
             [row["question"] for row in rows],
             [row["context"] for row in rows],
             truncation="only_second",
@@ -133,16 +133,16 @@ def encoded(rows: Rows, tokenizer: Any, max_length: int) -> list[dict[str, Any]]
             f"A question leaves no room for its text in max_length {max_length}: {error}"
         ) from error
     examples: list[dict[str, Any]] = []
-    for at, source in enumerate(read["overflow_to_sample_mapping"]):
+    for at, source in enumerate(encoding["overflow_to_sample_mapping"]):
         start, end = _place(
-            rows[source]["answers"], read["offset_mapping"][at], read.sequence_ids(at)
+            rows[source]["answers"], encoding["offset_mapping"][at], encoding.sequence_ids(at)
         )
         examples.append(
             {
                 **{
-                    name: read[name][at]
+                    name: encoding[name][at]
                     for name in ("input_ids", "attention_mask", "token_type_ids")
-                    if name in read
+                    if name in encoding
                 },
                 "start_positions": start,
                 "end_positions": end,

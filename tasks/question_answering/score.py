@@ -26,11 +26,11 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         Canceled: `request.progress` said so.
     """
     rows = request.rows
-    found = [str(outcome.results[0][0]["answer"]) for outcome in request.outcomes]
+    outputs = [str(outcome.results[0][0]["answer"]) for outcome in request.outcomes]
     overlap = [_overlapping(row["question"], row["context"]) for row in rows]
     first = [_sentences(row["context"])[0] for row in rows]
     measured: list[np.ndarray] = []
-    for answers in (found, overlap, first):
+    for answers in (outputs, overlap, first):
         if request.progress.should_stop():
             raise run.Canceled
         measured.append(by_row(rows, answers))
@@ -50,7 +50,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                     "score": round(float(outcome.results[0][0]["score"]), 4),
                 }
                 for row, answer, simple, outcome in list(
-                    zip(rows, found, overlap, request.outcomes, strict=True)
+                    zip(rows, outputs, overlap, request.outcomes, strict=True)
                 )[:SAMPLES]
             ],
             "baselines": [
@@ -107,8 +107,8 @@ def _intervals(values: np.ndarray) -> dict[str, dict[str, Any]]:
 
 
 def _overlapping(question: str, context: str) -> str:
-    asked = _words(question)
-    return max(_sentences(context), key=lambda sentence: len(asked & _words(sentence)))
+    words = _words(question)
+    return max(_sentences(context), key=lambda sentence: len(words & _words(sentence)))
 
 
 def _sentences(text: str) -> list[str]:

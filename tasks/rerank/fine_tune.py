@@ -54,8 +54,8 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
     transformers.set_seed(settings.seed)
     model, tokenizer = _model(request, settings.max_length)
     cut = _cut_queries([*train_pairs, *validation_pairs], tokenizer, settings.max_length)
-    read = f"{settings.max_length} tokens (max_length) of a query with a document"
-    run.warn_of_cut(progress, cut, len(rows), read)
+    limit = f"{settings.max_length} tokens (max_length) of a query with a document"
+    run.warn_of_cut(progress, cut, len(rows), limit)
     trainer = run.MonitoredTrainer(
         progress=progress,
         model=model,
@@ -167,10 +167,10 @@ def _metrics(prediction: Any) -> dict[str, float]:
         groups[int(group)].append((float(logit), bool(relevant)))
     ranks = [
         reciprocal_rank(
-            [logit for logit, _ in found],
-            [index for index, (_, relevant) in enumerate(found) if relevant],
+            [logit for logit, _ in scored],
+            [index for index, (_, relevant) in enumerate(scored) if relevant],
         )
-        for found in groups.values()
+        for scored in groups.values()
     ]
     return {"mrr_10": float(np.mean(ranks))}
 

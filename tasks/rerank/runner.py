@@ -42,15 +42,15 @@ class RerankRunner(run.TextRunner):
         self, request_id: str, inputs: RerankInputs, options: declare.TextOptions
     ) -> run.Prepared:
         pairs = [(inputs.query, document) for document in inputs.documents]
-        read = self.read_pairs(request_id, pairs, options.truncate)
-        if self._kinds > 1 and any(kinds and max(kinds) >= self._kinds for kinds in read.kinds):
+        reading = self.read_pairs(request_id, pairs, options.truncate)
+        if self._kinds > 1 and any(kinds and max(kinds) >= self._kinds for kinds in reading.kinds):
             raise run.RequestRefused("The model's tokenizer marks tokens in a way the model lacks.")
         return run.Prepared(
             items=[
                 Item((tokens, kinds), size=len(tokens))
-                for tokens, kinds in zip(read.tokens, read.kinds, strict=True)
+                for tokens, kinds in zip(reading.tokens, reading.kinds, strict=True)
             ],
-            **self.usage(read),
+            **self.usage(reading),
         )
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:

@@ -30,12 +30,12 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         Canceled: `request.progress` said so.
     """
     rows = request.rows
-    found = [outcome.results for outcome in request.outcomes]
+    outputs = [outcome.results for outcome in request.outcomes]
     lexical = _bm25(request)
-    given = [[-float(index) for index in range(len(row["documents"]))] for row in rows]
+    original = [[-float(index) for index in range(len(row["documents"]))] for row in rows]
     measured = {
         name: _by_row(rows, scores)
-        for name, scores in (("", found), (BM25, lexical), (GIVEN, given))
+        for name, scores in (("", outputs), (BM25, lexical), (GIVEN, original))
     }
     metrics, baseline = _means(measured[""]), _means(measured[BM25])
     return run.EvaluationResult(
@@ -44,7 +44,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         baseline_name=BM25,
         sample_size=len(rows),
         details={
-            "samples": _samples(rows, found, lexical),
+            "samples": _samples(rows, outputs, lexical),
             "baselines": [
                 {"name": name, "metrics": _means(measured[name]), "trained_on": 0}
                 for name in (BM25, GIVEN)
@@ -112,8 +112,8 @@ def _bm25(request: run.ScoreRequest) -> list[list[float]]:
         words = bm25s.tokenize(
             [row["query"]], stopwords="en", return_ids=False, show_progress=False
         )[0]
-        known = [word for word in words if word in index.vocab_dict]
-        all_scores = index.get_scores(known) if known else np.zeros(len(places))
+        indexed = [word for word in words if word in index.vocab_dict]
+        all_scores = index.get_scores(indexed) if indexed else np.zeros(len(places))
         scores.append([float(all_scores[places[each]]) for each in row["documents"]])
     return scores
 
@@ -136,14 +136,14 @@ def _intervals(
 
 
 def _slices(
-    rows: Sequence[dict[str, Any]], found: np.ndarray, lexical: np.ndarray
+    rows: Sequence[dict[str, Any]], values: np.ndarray, lexical: np.ndarray
 ) -> list[dict[str, Any]]:
     several = [number for number, row in enumerate(rows) if len(row["relevant"]) > 1]
-    one = [number for number, row in enumerate(rows) if len(row["relevant"]) == 1]
+    single = [number for number, row in enumerate(rows) if len(row["relevant"]) == 1]
     parts = run.slices_by_length([row["query"] for row in rows])
-    if one and several:
+    if single and several:
         parts += [
-            run.Slice("relevant documents", "one", one),
+            run.Slice("relevant documents", "one", single),
             run.Slice("relevant documents", "several", several),
         ]
     return [
@@ -152,7 +152,7 @@ def _slices(
             "name": part.name,
             "n": len(part.rows),
             "metric": "mrr_10",
-            "value": float(found[part.rows].mean()),
+            "value": float(values[part.rows].mean()),
             "baseline": float(lexical[part.rows].mean()),
         }
         for part in parts
@@ -161,7 +161,7 @@ def _slices(
 
 def _samples(
     rows: Sequence[dict[str, Any]],
-    found: Sequence[Sequence[float]],
+    outputs: Sequence[Sequence[float]],
     lexical: Sequence[Sequence[float]],
 ) -> list[dict[str, Any]]:
     return [
@@ -172,5 +172,5 @@ def _samples(
             "baseline": row["documents"][order(theirs)[0]][:SAMPLE_CHARACTERS],
             "score": round(float(max(scores)), 4),
         }
-        for row, scores, theirs in list(zip(rows, found, lexical, strict=True))[:SAMPLES]
+        for row, scores, theirs in list(zip(rows, outputs, lexical, strict=True))[:SAMPLES]
     ]

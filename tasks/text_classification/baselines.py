@@ -55,7 +55,7 @@ def linear(
             f"this baseline takes 2 to {MAX_LABELS}."
         )
         return None
-    used = _sampled(rows)
+    sample = _sampled(rows)
     if progress.should_stop():
         raise run.Canceled
     started = time.monotonic()
@@ -64,7 +64,9 @@ def linear(
         LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=MAX_ITERATIONS),
     )
     try:
-        model.fit([row["text"][:MAX_CHARACTERS] for row in used], [row["label"] for row in used])
+        model.fit(
+            [row["text"][:MAX_CHARACTERS] for row in sample], [row["label"] for row in sample]
+        )
     except ValueError as error:
         # Raised for texts without a single word, and for a sample with a single label.
         progress.log(f"{LINEAR} was not trained: {error}")
@@ -76,10 +78,10 @@ def linear(
         chunk = [text[:MAX_CHARACTERS] for text in texts[start : start + _CHUNK]]
         guesses += model.predict(chunk).tolist()
     progress.log(
-        f"{LINEAR}: trained on {len(used):,} rows and predicted {len(texts):,} labels "
+        f"{LINEAR}: trained on {len(sample):,} rows and predicted {len(texts):,} labels "
         f"in {time.monotonic() - started:.1f} s."
     )
-    return run.Baseline(LINEAR, guesses, len(used))
+    return run.Baseline(LINEAR, guesses, len(sample))
 
 
 def _sampled(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:

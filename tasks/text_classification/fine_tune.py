@@ -40,8 +40,8 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
     model, tokenizer = _model(request, split.labels, settings.max_length)
     lengths = run.token_lengths(tokenizer, [row["text"] for row in rows])
     cut = sum(length > settings.max_length for length in lengths)
-    read = f"the first {settings.max_length} tokens (max_length)"
-    run.warn_of_cut(progress, cut, len(rows), f"{read}. The longest has {max(lengths)} tokens")
+    limit = f"the first {settings.max_length} tokens (max_length)"
+    run.warn_of_cut(progress, cut, len(rows), f"{limit}. The longest has {max(lengths)} tokens")
     return run.fit_classifier(
         request,
         progress,

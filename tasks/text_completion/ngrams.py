@@ -24,18 +24,18 @@ class NgramModel:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.trained_on = 0
-        read: list[str] = []
+        texts_read: list[str] = []
         size = 0
         for text in texts:
             if size >= MAX_BYTES:
                 break
-            read.append(_bytes(text)[: MAX_BYTES - size])
-            size += len(read[-1])
+            texts_read.append(_bytes(text)[: MAX_BYTES - size])
+            size += len(texts_read[-1])
             self.trained_on += 1
         self._model = WittenBellInterpolated(ORDER)
-        self._model.vocab.update(sorted(set("".join(read))))
+        self._model.vocab.update(sorted(set("".join(texts_read))))
         # `fit` would look every byte up in the vocabulary, which holds them all: twice the time.
-        self._model.counts.update(everygrams(text, max_len=ORDER) for text in read)
+        self._model.counts.update(everygrams(text, max_len=ORDER) for text in texts_read)
 
     def bits(self, prefix: str, continuation: str) -> float:
         """Return the information in `continuation`, in bits."""
@@ -51,10 +51,10 @@ class NgramModel:
     def next_line(self, prefix: str) -> str:
         """Return the likeliest bytes, one after the other, up to the end of a line with text."""
         whole = _bytes(prefix)
-        made = ""
-        while len(made) < MAX_LINE_BYTES and not (made.strip() and made.endswith("\n")):
-            made += self._likeliest(whole + made)
-        return made.encode("latin-1").decode("utf-8", "replace")
+        line = ""
+        while len(line) < MAX_LINE_BYTES and not (line.strip() and line.endswith("\n")):
+            line += self._likeliest(whole + line)
+        return line.encode("latin-1").decode("utf-8", "replace")
 
     def _likeliest(self, text: str) -> str:
         for length in range(ORDER - 1, -1, -1):

@@ -54,7 +54,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         MAX_VALIDATION_ROWS,
     )
     transformers.set_seed(settings.seed)
-    model, tokenizer, made = _model(request.base, settings, train_rows, progress)
+    model, tokenizer, is_new = _model(request.base, settings, train_rows, progress)
     blocks = _Blocks(tokenizer, settings, progress)
     try:
         train_set = blocks.made_of(train_rows, settings.fill_rate)
@@ -87,7 +87,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         },
         parameters={
             **settings.model_dump(),
-            "started_from": "a configuration" if made else "the base's weights",
+            "started_from": "a configuration" if is_new else "the base's weights",
             "parameters": model.num_parameters(),
             "tokens": len(tokenizer),
             "train_tokens": len(train_set) * settings.max_length,

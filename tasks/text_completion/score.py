@@ -35,11 +35,11 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     sizes = np.array([len(continuation.encode()) for _, continuation in parts])
     lines = [first_line(continuation) for _, continuation in parts]
     outputs = [first_line(outcome.text) for outcome in request.outcomes]
-    found = _Measured(nats[whole] / math.log(2), sizes[whole], _equal(outputs, lines))
+    measured = _Measured(nats[whole] / math.log(2), sizes[whole], _equal(outputs, lines))
     baseline, guesses = _baseline(request, parts, lines, whole)
     perplexity = float(np.exp(min(nats[whole].sum() / tokens[whole].sum(), 50.0)))
     return run.EvaluationResult(
-        metrics={**found.metrics(), "perplexity": perplexity},
+        metrics={**measured.metrics(), "perplexity": perplexity},
         baseline={} if baseline is None else baseline.metrics(),
         baseline_name="" if baseline is None else NAME,
         sample_size=len(request.rows),
@@ -47,17 +47,17 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
             "samples": _samples(parts, lines, outputs, guesses),
             "right": {
                 "n": len(lines),
-                "bits": np.packbits(found.right, bitorder="big").tobytes().hex(),
+                "bits": np.packbits(measured.right, bitorder="big").tobytes().hex(),
             },
         },
         intervals={
             "metrics": {
-                "bits_per_byte": found.interval(),
+                "bits_per_byte": measured.interval(),
                 "perplexity": run.perplexity_interval(perplexity, nats[whole], tokens[whole]),
             },
             "baseline": {} if baseline is None else {"bits_per_byte": baseline.interval()},
         },
-        slices=_slices(request, whole, found, baseline),
+        slices=_slices(request, whole, measured, baseline),
     )
 
 
@@ -81,8 +81,8 @@ class _Measured:
         return run.bootstrap(value, self.bits_per_byte, len(self.bits))
 
 
-def _equal(given: list[str], expected: list[str]) -> np.ndarray:
-    return np.array([one == other for one, other in zip(given, expected, strict=True)])
+def _equal(outputs: list[str], expected: list[str]) -> np.ndarray:
+    return np.array([one == other for one, other in zip(outputs, expected, strict=True)])
 
 
 def _baseline(
@@ -105,20 +105,20 @@ def _baseline(
 def _samples(
     parts: list[tuple[str, str]], lines: list[str], outputs: list[str], guesses: list[str]
 ) -> list[dict[str, str]]:
-    shown = zip(parts, lines, outputs, guesses, strict=True)
+    rows = zip(parts, lines, outputs, guesses, strict=True)
     return [
         {"input": prefix, "expected": line, "output": output, "baseline": guess}
-        for (prefix, _), line, output, guess in list(shown)[:SAMPLES]
+        for (prefix, _), line, output, guess in list(rows)[:SAMPLES]
     ]
 
 
 def _slices(
-    request: run.ScoreRequest, whole: np.ndarray, found: _Measured, baseline: _Measured | None
+    request: run.ScoreRequest, whole: np.ndarray, measured: _Measured, baseline: _Measured | None
 ) -> list[dict[str, Any]]:
     """Return bits per byte by length of the document."""
-    kept = np.flatnonzero(whole)
+    numbers = np.flatnonzero(whole)
     slices = []
-    for part in run.slices_by_length([request.rows[number]["text"] for number in kept]):
+    for part in run.slices_by_length([request.rows[number]["text"] for number in numbers]):
         rows = np.array(part.rows)
         slices.append(
             {
@@ -126,7 +126,7 @@ def _slices(
                 "name": part.name,
                 "n": len(rows),
                 "metric": "bits_per_byte",
-                "value": found.bits_per_byte(rows),
+                "value": measured.bits_per_byte(rows),
                 "baseline": None if baseline is None else baseline.bits_per_byte(rows),
             }
         )

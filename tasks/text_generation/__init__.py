@@ -35,9 +35,9 @@ def evaluation_request(
     row: dict[str, Any],
 ) -> tuple[declare.GenerationInputs, declare.SamplingOptions]:
     """Return the request for a greedy answer to the conversation, and its likelihood."""
-    *asked, answer = row["messages"]
+    *messages, answer = row["messages"]
     return (
-        declare.GenerationInputs.model_validate({"messages": asked}),
+        declare.GenerationInputs.model_validate({"messages": messages}),
         declare.SamplingOptions(
             max_tokens=ANSWER_TOKENS, temperature=0.0, reference=answer["content"]
         ),

@@ -151,10 +151,10 @@ class ChatRequest(Generation):
         called: dict[str, str] = {}
         for number, message in enumerate(self.messages):
             called |= {call.id: call.function.name for call in message.tool_calls or ()}
-            known = called.get(message.tool_call_id or "", message.name)
-            if message.role == "tool" and message.name not in (None, known):
+            expected = called.get(message.tool_call_id or "", message.name)
+            if message.role == "tool" and message.name not in (None, expected):
                 raise declare.idle_field(
-                    f"messages[{number}] answers a call of '{known}', not of '{message.name}'.",
+                    f"messages[{number}] answers a call of '{expected}', not of '{message.name}'.",
                     f"messages[{number}].name",
                 )
         return self
@@ -179,9 +179,9 @@ class ChatRequest(Generation):
             name = self.tool_choice.function.name
         else:
             choice = self.tool_choice
-        given = [tool.plain() for tool in self.tools or ()]
-        tools, use = chosen_tools(given, choice, name)
-        if self.parallel_tool_calls is not None and not given:
+        functions = [tool.plain() for tool in self.tools or ()]
+        tools, use = chosen_tools(functions, choice, name)
+        if self.parallel_tool_calls is not None and not functions:
             raise declare.RequestInvalid(
                 "parallel_tool_calls needs tools.", param="parallel_tool_calls"
             )
@@ -223,16 +223,16 @@ def read_chat(body: declare.Body, request_id: str, name: str) -> declare.Plan:
         items = [each.model_dump(mode="json", exclude_none=True) for each in request.messages]
         return stored_plan(plan, request.metadata, items)
     _check_grounded(request)
-    asked = [message.text for message in messages if message.role == "user"]
-    if not asked or not asked[-1].strip():
+    questions = [message.text for message in messages if message.role == "user"]
+    if not questions or not questions[-1].strip():
         raise declare.RequestInvalid(
             "With knowledge_base, messages must hold a question of the role user.",
             param="messages",
         )
 
     def plan_with(passages: Sequence[declare.Passage], own_system: bool) -> declare.Plan:
-        found = grounded_messages(messages, passages, own_system=own_system)
-        plan = _chat_plan(request, request_id, found, list(map(shown_passage, passages)))
+        grounded = grounded_messages(messages, passages, own_system=own_system)
+        plan = _chat_plan(request, request_id, grounded, list(map(shown_passage, passages)))
         renderer = GroundedRenderer(
             id=f"chatcmpl-{request_id[4:]}",
             model=request.model,
@@ -246,7 +246,7 @@ def read_chat(body: declare.Body, request_id: str, name: str) -> declare.Plan:
 
     grounding = declare.Grounding(
         knowledge_base=request.knowledge_base,
-        query=asked[-1],
+        query=questions[-1],
         most=request.max_passages or declare.DEFAULT_PASSAGES,
         plan_with=plan_with,
     )
@@ -262,8 +262,8 @@ def _check_grounded(request: ChatRequest) -> None:
         "logprobs": bool(request.logprobs),
         "response_format": form is not None and form.enforced is not None,
     }
-    for name, given in excluded.items():
-        if given:
+    for name, is_set in excluded.items():
+        if is_set:
             raise declare.RequestInvalid(
                 f"{name} and knowledge_base exclude each other.", param=name
             )

@@ -107,6 +107,6 @@ def read_completion(body: declare.Body, request_id: str, name: str) -> declare.P
 
 def _prompt_tokens(inputs: declare.GenerationInputs) -> int:
     """Return an estimate of the tokens of all prompts, exact where they are given as tokens."""
-    given = [inputs.prompt or "", inputs.suffix or "", *(inputs.prompts or ())]
-    tokens = sum(len(each) for each in given if not isinstance(each, str))
-    return tokens or declare.estimate_tokens([each for each in given if isinstance(each, str)])
+    texts = [inputs.prompt or "", inputs.suffix or "", *(inputs.prompts or ())]
+    tokens = sum(len(each) for each in texts if not isinstance(each, str))
+    return tokens or declare.estimate_tokens([each for each in texts if isinstance(each, str)])

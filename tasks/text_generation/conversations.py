@@ -43,17 +43,17 @@ class Fitted:
         if not self.left_out and not self.shortened:
             return ""
         total = len(self.examples) + self.left_out
-        said = []
+        sentences = []
         if self.left_out:
-            said.append(
+            sentences.append(
                 f"{self.left_out} of {total} conversations are left out: their prompts leave no "
                 f"room for an answer within {max_length} tokens."
             )
         if self.shortened:
-            said.append(
+            sentences.append(
                 f"{self.shortened} of {total} answers are cut short at {max_length} tokens."
             )
-        return " ".join([*said, f"The longest conversation has {self.longest} tokens."])
+        return " ".join([*sentences, f"The longest conversation has {self.longest} tokens."])
 
 
 def read_conversations(path: Path) -> list[dict[str, Any]]:
@@ -97,8 +97,8 @@ class ConversationReader:
     def prompt(self, row: dict[str, Any]) -> list[int]:
         """The tokens up to where the answer begins. Raises BadMaterial when there are none."""
         try:
-            asked = declare.GenerationInputs.model_validate({"messages": row["messages"][:-1]})
-            return self._prompts.encode("row", asked)
+            inputs = declare.GenerationInputs.model_validate({"messages": row["messages"][:-1]})
+            return self._prompts.encode("row", inputs)
         except (run.RequestRefused, ValidationError) as error:
             raise run.BadMaterial(f"A conversation cannot be read. {error}") from error
 
@@ -115,19 +115,19 @@ class ConversationReader:
 
     def examples(self, rows: list[dict[str, Any]], max_length: int) -> Fitted:
         """Every conversation that has room. Raises BadMaterial when none has."""
-        kept: list[Example] = []
+        fitting: list[Example] = []
         shortened = longest = 0
         for row in rows:
             whole = self.whole(row)
             longest = max(longest, len(whole.tokens))
             if (example := cut_to(whole, max_length)) is not None:
-                kept.append(example)
+                fitting.append(example)
                 shortened += len(example.tokens) < len(whole.tokens)
-        if not kept:
+        if not fitting:
             raise run.BadMaterial(
                 f"No prompt leaves room for an answer within {max_length} tokens."
             )
-        return Fitted(kept, len(rows) - len(kept), shortened, longest)
+        return Fitted(fitting, len(rows) - len(fitting), shortened, longest)
 
     def close(self) -> None:
         """End the processes."""
@@ -144,11 +144,11 @@ def require_enough(fitted: Fitted, rows: int, max_length: int, progress: run.Pro
     """Warn of what does not fit. Raises BadMaterial when too little of the data does."""
     if rows < MIN_ROWS:
         raise run.BadMaterial(f"There are {rows} conversations; at least {MIN_ROWS} are needed.")
-    said, kept = fitted.words(max_length), len(fitted.examples)
-    if kept < max(MIN_ROWS, rows * LEAST_SHARE):
+    warning, fits = fitted.words(max_length), len(fitted.examples)
+    if fits < max(MIN_ROWS, rows * LEAST_SHARE):
         raise run.BadMaterial(
-            f"Only {kept} of {rows} conversations fit into max_length {max_length}; at least half "
-            f"of them, and {MIN_ROWS}, must. {said} Raise max_length, or train on shorter rows."
+            f"Only {fits} of {rows} conversations fit into max_length {max_length}; at least half "
+            f"of them, and {MIN_ROWS}, must. {warning} Raise max_length, or train on shorter rows."
         )
-    if said:
-        progress.warn(said)
+    if warning:
+        progress.warn(warning)

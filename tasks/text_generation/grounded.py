@@ -48,20 +48,20 @@ def grounded_messages(
 
     With `own_system` the deployment has a system message, so the instruction joins the question.
     """
-    shown = "\n\n".join(map(shown_passage, passages))
-    found = list(messages)
-    last = max(index for index, each in enumerate(found) if each.role == "user")
-    question = f"{shown or _NOTHING}\n\nQuestion: {found[last].text}"
+    context = "\n\n".join(map(shown_passage, passages))
+    result = list(messages)
+    last = max(index for index, each in enumerate(result) if each.role == "user")
+    question = f"{context or _NOTHING}\n\nQuestion: {result[last].text}"
     if own_system:
         question = f"{INSTRUCTION}\n\n{question}"
-    found[last] = declare.ChatMessage(role="user", content=question)
+    result[last] = declare.ChatMessage(role="user", content=question)
     if own_system:
-        return found
-    if found[0].role == "system":
-        found[0] = declare.ChatMessage(role="system", content=f"{INSTRUCTION}\n\n{found[0].text}")
+        return result
+    if result[0].role == "system":
+        result[0] = declare.ChatMessage(role="system", content=f"{INSTRUCTION}\n\n{result[0].text}")
     else:
-        found.insert(0, declare.ChatMessage(role="system", content=INSTRUCTION))
-    return found
+        result.insert(0, declare.ChatMessage(role="system", content=INSTRUCTION))
+    return result
 
 
 @dataclass(slots=True)
@@ -89,15 +89,15 @@ class Marks:
     def _checked(self, text: str) -> str:
         parts: list[str] = []
         end = 0
-        for found in _MARK.finditer(text):
-            numbers = [int(each) for each in re.findall(r"\d+", found[1])]
-            kept = [each for each in numbers if each in self.known]
-            before = text[end : found.start()]
-            end = found.end()
-            if not kept:
+        for mark_match in _MARK.finditer(text):
+            numbers = [int(each) for each in re.findall(r"\d+", mark_match[1])]
+            cited = [each for each in numbers if each in self.known]
+            before = text[end : mark_match.start()]
+            end = mark_match.end()
+            if not cited:
                 before = before.rstrip(" ")
             self._add(parts, before)
-            for each in kept:
+            for each in cited:
                 mark = f"[{each}]"
                 self.cited.append((each, self.length, self.length + len(mark)))
                 self._add(parts, mark)
@@ -136,16 +136,16 @@ class GroundedRenderer(ChatRenderer):
         self._marks = Marks(frozenset(each.number for each in self.passages))
 
     def whole(self, answer: declare.Answer) -> dict[str, Any]:
-        shown = super(GroundedRenderer, self).whole(answer)
-        message = shown["choices"][0]["message"]
+        body = super(GroundedRenderer, self).whole(answer)
+        message = body["choices"][0]["message"]
         message["content"] = self._marks.push(answer.text) + self._marks.flush()
         message.update(self._cited())
-        shown["knowledge"] = self._knowledge()
-        return shown
+        body["knowledge"] = self._knowledge()
+        return body
 
     def delta(self, piece: declare.Piece) -> str:
-        shown = self._marks.push(piece.text)
-        return super(GroundedRenderer, self).delta(declare.Piece(shown)) if shown else ""
+        text = self._marks.push(piece.text)
+        return super(GroundedRenderer, self).delta(declare.Piece(text)) if text else ""
 
     def closing(self, answer: declare.Answer) -> str:
         rest = self._marks.flush()

@@ -241,8 +241,8 @@ class CountRequest(declare.Strict):
         turns: list[declare.ChatMessage] = []
         if system := plain_text(self.system or ""):
             turns.append(declare.ChatMessage(role="system", content=system))
-        given = (turn for message in self.messages for turn in message.plain())
-        for role, group in groupby(given, lambda turn: turn.role):
+        plain_turns = (turn for message in self.messages for turn in message.plain())
+        for role, group in groupby(plain_turns, lambda turn: turn.role):
             following = list(group)
             if role == "user":
                 # Joined at once: one by one, each turn would copy all before it.
@@ -259,8 +259,8 @@ class CountRequest(declare.Strict):
         """
         choice = self.tool_choice or ToolChoice(type="auto")
         words = {"any": "required", "none": "none"}
-        given = [tool.plain() for tool in self.tools or ()]
-        tools, use = chosen_tools(given, words.get(choice.type), choice.name)
+        functions = [tool.plain() for tool in self.tools or ()]
+        tools, use = chosen_tools(functions, words.get(choice.type), choice.name)
         form = None if self.output_config is None else self.output_config.format
         if tools and form is not None:
             raise declare.RequestInvalid(

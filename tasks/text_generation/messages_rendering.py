@@ -97,8 +97,8 @@ class CountRenderer:
     kind: str = ""
 
     def whole(self, answer: declare.Answer) -> dict[str, Any]:
-        named = {"object": self.kind} if self.kind else {}
-        return {**named, "input_tokens": answer.prompt_tokens}
+        kind = {"object": self.kind} if self.kind else {}
+        return {**kind, "input_tokens": answer.prompt_tokens}
 
 
 def _content(message_id: str, choice: declare.Choice) -> list[dict[str, Any]]:

@@ -124,8 +124,8 @@ class ChatRenderer(_GenerationRenderer):
 
     def closing(self, answer: declare.Answer) -> str:
         """The finish reason of each choice, the usage if requested, and the end."""
-        left = (index for index in range(self.choices) if index not in self._ended)
-        events = (self._delta(index, {}, finish=answer.finish_reason) for index in left)
+        unfinished = (index for index in range(self.choices) if index not in self._ended)
+        events = (self._delta(index, {}, finish=answer.finish_reason) for index in unfinished)
         return "".join(events) + self._end("chat.completion.chunk", answer)
 
     def _delta(
@@ -173,8 +173,10 @@ class CompletionRenderer(_GenerationRenderer):
 
     def closing(self, answer: declare.Answer) -> str:
         """The finish reason of each choice, the usage if requested, and the end."""
-        left = [index for index, ended in sorted(self._ended.items() or [(0, False)]) if not ended]
-        events = (self._choice(index, "", None, answer.finish_reason) for index in left)
+        unfinished = [
+            index for index, ended in sorted(self._ended.items() or [(0, False)]) if not ended
+        ]
+        events = (self._choice(index, "", None, answer.finish_reason) for index in unfinished)
         return "".join(events) + self._end("text_completion", answer)
 
     def _choice(self, index: int, text: str, logprobs: Any, finish: str | None) -> str:
@@ -202,18 +204,18 @@ def _scored(token: str, score: float) -> dict[str, Any]:
 
 def completion_scores(scores: Iterable[declare.TokenScore], start: int = 0) -> dict[str, Any]:
     """Return the probabilities of a completion's tokens; `start` is where the first one stands."""
-    found: dict[str, list[Any]] = {
+    columns: dict[str, list[Any]] = {
         "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []
     }  # fmt: skip
     for token, score, likeliest in scores:
-        found["tokens"].append(_key(token))
-        found["token_logprobs"].append(score)
-        found["top_logprobs"].append(
+        columns["tokens"].append(_key(token))
+        columns["token_logprobs"].append(score)
+        columns["top_logprobs"].append(
             None if score is None else {_key(each): log for each, log in likeliest}
         )
-        found["text_offset"].append(start)
+        columns["text_offset"].append(start)
         start += len(_token(token))
-    return found
+    return columns
 
 
 def _token(token: str) -> str:

@@ -332,7 +332,7 @@ def responses_plan(request: ResponsesRequest, request_id: str, *, stored: bool) 
         **use,
     )
     repeated = {"text", "tool_choice", "tools", *_REPEATED}
-    given = request.model_dump(mode="json", by_alias=True, exclude_none=True, include=repeated)
+    echo = request.model_dump(mode="json", by_alias=True, exclude_none=True, include=repeated)
     return declare.Plan(
         model=request.model,
         inputs=declare.GenerationInputs(messages=messages, tools=tools, variables=prompt.variables),
@@ -348,16 +348,16 @@ def responses_plan(request: ResponsesRequest, request_id: str, *, stored: bool) 
                 "metadata": request.metadata or {},
                 "parallel_tool_calls": use["parallel_tool_calls"],
                 "temperature": options.temperature,
-                "text": given.get("text") or {"format": {"type": "text"}},
-                "tool_choice": given.get("tool_choice", "auto"),
+                "text": echo.get("text") or {"format": {"type": "text"}},
+                "tool_choice": echo.get("tool_choice", "auto"),
                 "tools": [
-                    {"parameters": None, "strict": None, **tool} for tool in given.get("tools", [])
+                    {"parameters": None, "strict": None, **tool} for tool in echo.get("tools", [])
                 ],
                 "top_p": options.top_p,
                 "previous_response_id": request.previous_response_id,
                 "store": stored,
                 "service_tier": "default",
-                **{name: given[name] for name in _REPEATED if name in given},
+                **{name: echo[name] for name in _REPEATED if name in echo},
             },
         ),
         tokens=prompt_tokens + limit,

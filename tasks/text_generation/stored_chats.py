@@ -25,9 +25,9 @@ def stored_plan(
         tier=renderer.tier,
         metadata=dict(metadata or {}),
     )
-    kept = replace(plan, renderer=stored)
-    conversation = declare.Conversation(None, True, items, lambda earlier, stores: kept)
-    return replace(kept, conversation=conversation)
+    stored_version = replace(plan, renderer=stored)
+    conversation = declare.Conversation(None, True, items, lambda earlier, stores: stored_version)
+    return replace(stored_version, conversation=conversation)
 
 
 @dataclass(slots=True)

@@ -94,37 +94,39 @@ def read_images(body: declare.Body, request_id: str, name: str) -> declare.Plan:
 def read_text_to_image(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/tasks/text-to-image/{model}. Raises RequestInvalid."""
     request = declare.parse(TextToImageRequest, body.data)
-    given = request.parameters or DiffusionParameters()
-    if (given.width is None) != (given.height is None):
+    settings = request.parameters or DiffusionParameters()
+    if (settings.width is None) != (settings.height is None):
         raise declare.RequestInvalid("Give width and height together.", param="parameters")
-    tokens = declare.estimate_tokens([request.inputs, given.negative_prompt or ""])
+    tokens = declare.estimate_tokens([request.inputs, settings.negative_prompt or ""])
     return declare.Plan(
         model=name,
         inputs=DrawingInputs(
             prompt=request.inputs,
-            negative_prompt=given.negative_prompt,
-            width=given.width,
-            height=given.height,
-            seed=given.seed,
+            negative_prompt=settings.negative_prompt,
+            width=settings.width,
+            height=settings.height,
+            seed=settings.seed,
         ),
         renderer=ImageRenderer(),
         tokens=tokens,
         prompt_tokens=tokens,
         units=1,
         options=DrawingOptions(
-            steps=given.num_inference_steps or DEFAULT_STEPS,
-            guidance=DEFAULT_GUIDANCE if given.guidance_scale is None else given.guidance_scale,
+            steps=settings.num_inference_steps or DEFAULT_STEPS,
+            guidance=DEFAULT_GUIDANCE
+            if settings.guidance_scale is None
+            else settings.guidance_scale,
         ),
     )
 
 
-def _size(given: str | None) -> tuple[int | None, int | None]:
-    if given is None or given == "auto":
+def _size(size: str | None) -> tuple[int | None, int | None]:
+    if size is None or size == "auto":
         return None, None
-    width, height = map(int, given.split("x"))
+    width, height = map(int, size.split("x"))
     if max(width, height) > MAX_SIDE:
         raise declare.RequestInvalid(
-            f"size is {given}; a side has at most {MAX_SIDE} pixels.", param="size"
+            f"size is {size}; a side has at most {MAX_SIDE} pixels.", param="size"
         )
     return width, height
 

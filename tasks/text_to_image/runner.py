@@ -97,10 +97,10 @@ class TextToImageRunner:
         seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
         settings = (*self._size(inputs), options.steps, options.guidance)
         try:
-            read = self._prompts.read_texts(request_id, prompts, options.truncate)
+            reading = self._prompts.read_texts(request_id, prompts, options.truncate)
         except run.PromptCanceled:
             raise run.RequestCanceled from None
-        prompt, negative = (padded(row, self._length, self._pad) for row in read.tokens)
+        prompt, negative = (padded(row, self._length, self._pad) for row in reading.tokens)
         items = [
             Item(
                 _Drawing(request_id, prompt, negative, (seed + number) % (MAX_SEED + 1), settings),
@@ -111,10 +111,10 @@ class TextToImageRunner:
         ]
         return run.Prepared(
             items=items,
-            prompt_tokens=len(read.tokens[0]),
+            prompt_tokens=len(reading.tokens[0]),
             units=inputs.n,
-            cut_inputs=read.cut_inputs,
-            cut_tokens=read.cut_tokens,
+            cut_inputs=reading.cut_inputs,
+            cut_tokens=reading.cut_tokens,
         )
 
     def collate(self, items: Sequence[Item]) -> _Batch:

@@ -51,22 +51,22 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     if len(distinct) < 2:
         raise run.BadMaterial("All test rows have one caption; prompt match needs at least two.")
     outputs = [_output(outcome.results[0]) for outcome in request.outcomes]
-    drawn = np.stack([features(_decoded(output)) for output in outputs])
+    images = np.stack([features(_decoded(output)) for output in outputs])
     real = np.stack([features(_opened(row["image"])) for row in request.rows])
     reader = Reader(request.train_rows, distinct)
-    read = {
-        "": reader.read(drawn),
+    readings = {
+        "": reader.read(images),
         # The next row's drawing; where that row has the same caption, it fits by right.
-        OTHERS: reader.read(np.roll(drawn, 1, axis=0)),
+        OTHERS: reader.read(np.roll(images, 1, axis=0)),
         REAL: reader.read(real),
     }
     right = {
-        name: np.array([distinct[found] == own for found, own in zip(best, captions, strict=True)])
-        for name, best in read.items()
+        name: np.array([distinct[place] == own for place, own in zip(best, captions, strict=True)])
+        for name, best in readings.items()
     }
-    spread = variety(drawn, real, captions)
+    spread = variety(images, real, captions)
     metrics = {"prompt_match": float(right[""].mean()), "variety": spread}
-    others = np.roll(drawn, 1, axis=0)
+    others = np.roll(images, 1, axis=0)
     baseline = {
         "prompt_match": float(right[OTHERS].mean()),
         "variety": variety(others, real, captions),
@@ -86,10 +86,10 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                     "input": caption[:300],
                     "expected_image": run.thumbnail(row["image"]),
                     "output_image": run.thumbnail(_decoded(output)),
-                    "output": f"Read as “{distinct[found][:300]}”",
+                    "output": f"Read as “{distinct[place][:300]}”",
                 }
-                for caption, row, output, found in list(
-                    zip(captions, request.rows, outputs, read[""], strict=True)
+                for caption, row, output, place in list(
+                    zip(captions, request.rows, outputs, readings[""], strict=True)
                 )[:SAMPLES]
             ],
             "baselines": [
@@ -106,7 +106,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
             "metrics": {
                 "variety": run.bootstrap(
                     spread,
-                    lambda rows: variety(drawn[rows], real[rows], [captions[n] for n in rows]),
+                    lambda rows: variety(images[rows], real[rows], [captions[n] for n in rows]),
                     len(captions),
                 )
             }
@@ -127,35 +127,35 @@ class Reader:
     """
 
     def __init__(self, train_rows: Sequence[dict[str, Any]], captions: Sequence[str]) -> None:
-        chosen = list(train_rows)
-        if len(chosen) > MAX_TRAIN_ROWS:
-            drawn = np.random.default_rng(_SEED).permutation(len(chosen))[:MAX_TRAIN_ROWS]
-            chosen = [chosen[number] for number in sorted(drawn)]
-        self.trained_on = len(chosen)
+        rows = list(train_rows)
+        if len(rows) > MAX_TRAIN_ROWS:
+            sample = np.random.default_rng(_SEED).permutation(len(rows))[:MAX_TRAIN_ROWS]
+            rows = [rows[number] for number in sorted(sample)]
+        self.trained_on = len(rows)
         words = TfidfVectorizer(
             ngram_range=(1, 2), max_features=MAX_WORDS, tokenizer=_words, token_pattern=None
         )
         try:
-            wanted = words.fit_transform([row["text"] for row in chosen]).toarray()
+            targets = words.fit_transform([row["text"] for row in rows]).toarray()
         except ValueError as error:
             raise run.BadMaterial(f"The captions hold no words: {error}") from error
-        images = np.stack([features(_opened(row["image"])) for row in chosen])
+        images = np.stack([features(_opened(row["image"])) for row in rows])
         self._model = make_pipeline(
             StandardScaler(),
             Nystroem(
                 gamma=0.3 / images.shape[1],
-                n_components=min(600, len(chosen)),
+                n_components=min(600, len(rows)),
                 random_state=_SEED,
             ),
             Ridge(alpha=0.1),
         )
-        self._model.fit(images, wanted)
+        self._model.fit(images, targets)
         self._captions = words.transform(captions).toarray()
 
     def read(self, images: np.ndarray) -> list[int]:
         """Return the number of the best caption for each row of features."""
-        found = normalize(self._model.predict(images))
-        return [int(best) for best in (found @ self._captions.T).argmax(axis=1)]
+        predicted = normalize(self._model.predict(images))
+        return [int(best) for best in (predicted @ self._captions.T).argmax(axis=1)]
 
 
 def features(image: Image.Image) -> np.ndarray:

@@ -64,8 +64,8 @@ class TextToSpeechRequest(declare.Strict):
 def read_speech(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/audio/speech. Raises RequestInvalid."""
     request = declare.parse(SpeechRequest, body.data)
-    wanted = request.response_format or DEFAULT_FORMAT
-    if wanted == "aac":
+    response_format = request.response_format or DEFAULT_FORMAT
+    if response_format == "aac":
         raise declare.RequestInvalid(
             "response_format aac is not supported; use mp3, opus, flac, wav or pcm.",
             param="response_format",
@@ -77,30 +77,30 @@ def read_speech(body: declare.Body, request_id: str, name: str) -> declare.Plan:
             param="stream_format",
             code="unsupported_value",
         )
-    made: AudioFormat = "wav" if wanted == "pcm" else wanted
+    file_format: AudioFormat = "wav" if response_format == "pcm" else response_format
     return _plan(
         request.model,
         SpeechInputs(text=request.input, voice=_voice(request.voice)),
-        SpeechOptions(speed=request.speed, format=made),
-        RecordingRenderer(wanted),
+        SpeechOptions(speed=request.speed, format=file_format),
+        RecordingRenderer(response_format),
     )
 
 
 def read_text_to_speech(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/tasks/text-to-speech/{model}. Raises RequestInvalid."""
     request = declare.parse(TextToSpeechRequest, body.data)
-    given = request.parameters or Parameters()
+    parameters = request.parameters or Parameters()
     return _plan(
         name,
-        SpeechInputs(text=request.inputs, voice=_voice(given.voice)),
-        SpeechOptions(speed=given.speed, format="flac"),
+        SpeechInputs(text=request.inputs, voice=_voice(parameters.voice)),
+        SpeechOptions(speed=parameters.speed, format="flac"),
         RecordingRenderer("flac"),
     )
 
 
-def _voice(given: str | None) -> str | None:
+def _voice(voice: str | None) -> str | None:
     """Return the voice, or None for the model's first one, which is also called `default`."""
-    return None if given == "default" else given
+    return None if voice == "default" else voice
 
 
 def _plan(

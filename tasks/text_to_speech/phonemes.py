@@ -44,26 +44,26 @@ class Phonemizer:
     def __init__(self, voice: str) -> None:
         if not VOICE.fullmatch(voice):
             raise run.UnsupportedModel(f"config.json names {voice[:40]!r} as its language.")
-        found = _program()
-        if found is None:
+        program = _program()
+        if program is None:
             raise run.UnsupportedModel(
                 "This voice needs the program espeak-ng, which this machine does not have. Install "
                 "it (Debian: apt install espeak-ng), or set ASSAY_ESPEAK_NG to its path."
             )
-        self._command = [found, "-q", "--ipa", "-v", voice, "--stdin"]
+        self._command = [program, "-q", "--ipa", "-v", voice, "--stdin"]
 
     def clauses(self, text: str) -> list[Clause]:
         """Return the clauses of a text. Raises RequestRefused when it has no words."""
         parts = [
-            (" ".join(found["words"].split()), found["mark"])
-            for found in _CLAUSE.finditer(text)
-            if any(character.isalnum() for character in found["words"])
+            (" ".join(clause["words"].split()), clause["mark"])
+            for clause in _CLAUSE.finditer(text)
+            if any(character.isalnum() for character in clause["words"])
         ]
         if not parts:
             raise run.RequestRefused("The text has no words that can be spoken.")
-        spoken = self._spoken([words for words, _ in parts])
+        lines = self._spoken([words for words, _ in parts])
         return [
-            Clause(phonemes, _mark(mark)) for phonemes, (_, mark) in zip(spoken, parts, strict=True)
+            Clause(phonemes, _mark(mark)) for phonemes, (_, mark) in zip(lines, parts, strict=True)
         ]
 
     def _spoken(self, clauses: list[str]) -> list[str]:
@@ -111,11 +111,11 @@ def _output(command: list[str], text: str) -> bytes:
     ).stdout
 
 
-def _mark(given: str) -> str:
+def _mark(marks: str) -> str:
     """Return the one mark that voices know: the strongest of several."""
     for mark in "?!":
-        if mark in given:
+        if mark in marks:
             return mark
-    if any(each in given for each in _ENDS):
+    if any(each in marks for each in _ENDS):
         return "."
-    return given[:1]
+    return marks[:1]

@@ -85,15 +85,15 @@ class PiperRunner(run.BaseRunner):
     def run(self, batch: list[_Speech]) -> list[np.ndarray]:
         """Return the samples of each text."""
         pause = np.zeros(int(PAUSE_S * self._rate), np.float32)
-        spoken = []
+        recordings = []
         for speech in batch:
             parts = [
                 part
                 for sentence in speech.sentences
                 for part in (self._samples(sentence, speech.options.speed), pause)
             ]
-            spoken.append(np.concatenate(parts[:-1]))
-        return spoken
+            recordings.append(np.concatenate(parts[:-1]))
+        return recordings
 
     def split(self, output: list[np.ndarray], items: Sequence[Item]) -> list[Any]:
         return [
@@ -103,23 +103,23 @@ class PiperRunner(run.BaseRunner):
 
     def _sentences(self, clauses: list[Clause]) -> list[list[int]]:
         """Return the numbers of each sentence; one that is too long ends at a clause."""
-        found: list[list[int]] = []
+        sentences: list[list[int]] = []
         now: list[int] = []
         for clause in clauses:
             ids = [self._ids[c] for c in clause.phonemes + clause.mark if c in self._ids]
             for start in range(0, len(ids), MAX_PHONEMES):
                 piece = ids[start : start + MAX_PHONEMES]
                 if len(now) + len(piece) > MAX_PHONEMES:
-                    found.append(now)
+                    sentences.append(now)
                     now = []
                 now = [*now, *([self._ids[" "]] if now and " " in self._ids else []), *piece]
             if clause.ends_sentence and now:
-                found.append(now)
+                sentences.append(now)
                 now = []
-        found += [now] if now else []
-        if not found:
+        sentences += [now] if now else []
+        if not sentences:
             raise run.RequestRefused("The text has no words that this voice can speak.")
-        return found
+        return sentences
 
     def _samples(self, sentence: list[int], speed: float) -> np.ndarray:
         pad = self._ids[_PAD]
@@ -180,14 +180,14 @@ def _voices(config: dict[str, Any]) -> list[str]:
 
 def _phoneme_ids(config: dict[str, Any]) -> dict[str, int]:
     """Return the number of each phoneme, as Piper's `phoneme_id_map` has it."""
-    stated = config.get("phoneme_id_map")
-    if not isinstance(stated, dict) or len(stated) > 1_000:
+    mapping = config.get("phoneme_id_map")
+    if not isinstance(mapping, dict) or len(mapping) > 1_000:
         raise run.UnsupportedModel("config.json must hold a phoneme_id_map.")
-    found: dict[str, int] = {}
-    for phoneme, ids in stated.items():
+    result: dict[str, int] = {}
+    for phoneme, ids in mapping.items():
         if not isinstance(ids, list) or len(ids) != 1 or type(ids[0]) is not int or ids[0] < 0:
             raise run.UnsupportedModel(f"phoneme_id_map must give {phoneme[:20]!r} one number.")
-        found[phoneme] = ids[0]
-    if missing := [mark for mark in (_PAD, _START, _END) if mark not in found]:
+        result[phoneme] = ids[0]
+    if missing := [mark for mark in (_PAD, _START, _END) if mark not in result]:
         raise run.UnsupportedModel(f"phoneme_id_map lacks {missing[0]!r}.")
-    return found
+    return result

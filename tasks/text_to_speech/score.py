@@ -36,9 +36,9 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     if request.judge is None:
         raise run.BadMaterial("The score needs a speech recognizer as its judge.")
     texts = [row["text"] for row in request.rows]
-    spoken = [_output(outcome.results[0]) for outcome in request.outcomes]
-    heard = _heard(request.judge, [output.data for output in spoken])
-    words, characters = _errors(texts, heard)
+    recordings = [_output(outcome.results[0]) for outcome in request.outcomes]
+    transcripts = _heard(request.judge, [output.data for output in recordings])
+    words, characters = _errors(texts, transcripts)
     if not words.lengths.sum():
         raise run.BadMaterial("The test data's texts hold no words.")
     plain = _plain(request, texts)
@@ -57,11 +57,11 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                 {
                     "input": text[:SHOWN_CHARACTERS],
                     "expected": text[:SHOWN_CHARACTERS],
-                    "output": f"Heard: {got[:SHOWN_CHARACTERS]}",
+                    "output": f"Heard: {transcript[:SHOWN_CHARACTERS]}",
                     **_sound(output),
                 }
-                for text, got, output in zip(
-                    texts[:SAMPLES], heard[:SAMPLES], spoken[:SAMPLES], strict=True
+                for text, transcript, output in zip(
+                    texts[:SAMPLES], transcripts[:SAMPLES], recordings[:SAMPLES], strict=True
                 )
             ],
             "baselines": [{"name": name, "metrics": baseline, "trained_on": 0}],
@@ -97,8 +97,8 @@ def _output(result: Any) -> run.MediaOutput:
 
 
 def _heard(judge: run.AskJudge, recordings: list[bytes]) -> list[str]:
-    asked = [(Recording(audio=io.BytesIO(data)), SpeechOptions()) for data in recordings]
-    return [transcript(outcome) for outcome in judge(asked)]
+    requests = [(Recording(audio=io.BytesIO(data)), SpeechOptions()) for data in recordings]
+    return [transcript(outcome) for outcome in judge(requests)]
 
 
 def _plain(request: run.ScoreRequest, texts: list[str]) -> list[str] | None:
@@ -114,10 +114,10 @@ def _plain(request: run.ScoreRequest, texts: list[str]) -> list[str] | None:
     return _heard(request.judge, recordings) if request.judge is not None else None
 
 
-def _errors(texts: list[str], heard: list[str]) -> tuple[Any, Any]:
+def _errors(texts: list[str], transcripts: list[str]) -> tuple[Any, Any]:
     return (
-        count_errors(texts, heard, characters=False),
-        count_errors(texts, heard, characters=True),
+        count_errors(texts, transcripts, characters=False),
+        count_errors(texts, transcripts, characters=True),
     )
 
 

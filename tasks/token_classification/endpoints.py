@@ -39,12 +39,12 @@ class TokenClassificationRequest(declare.Strict):
 def read_text(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
     request = declare.parse(TokenClassificationRequest, body.data)
-    given = request.parameters.model_dump(exclude_none=True) if request.parameters else {}
+    settings = request.parameters.model_dump(exclude_none=True) if request.parameters else {}
     tokens = round(declare.estimate_tokens([request.inputs]) * _SHARED) + 2
     return declare.Plan(
         model=name,
         inputs=TokenInputs(text=request.inputs),
-        options=TokenOptions(**given),
+        options=TokenOptions(**settings),
         renderer=EntityRenderer(),
         tokens=tokens,
         prompt_tokens=tokens,

@@ -87,16 +87,16 @@ def _words(judged: Judged, labels: Sequence[str], strategy: Strategy) -> list[_P
         places = list(group)
         scores = judged.scores[places]
         if strategy == "first":
-            chosen = scores[0]
+            word_scores = scores[0]
         elif strategy == "average":
-            chosen = scores.mean(axis=0)
+            word_scores = scores.mean(axis=0)
         else:
-            chosen = scores[scores.max(axis=1).argmax()]
-        label = int(chosen.argmax())
+            word_scores = scores[scores.max(axis=1).argmax()]
+        label = int(word_scores.argmax())
         pieces.append(
             _Piece(
                 labels[label],
-                float(chosen[label]),
+                float(word_scores[label]),
                 judged.starts[places[0]],
                 judged.ends[places[-1]],
             )
@@ -114,6 +114,6 @@ def _joined(pieces: Sequence[_Piece]) -> list[tuple[str, float, int, int]]:
         else:
             groups.append((label, [piece]))
     return [
-        (label, sum(each.score for each in found) / len(found), found[0].start, found[-1].end)
-        for label, found in groups
+        (label, sum(each.score for each in group) / len(group), group[0].start, group[-1].end)
+        for label, group in groups
     ]

@@ -115,15 +115,15 @@ def _is_marked(row: dict[str, Any]) -> bool:
 
 def _labels(request: run.TrainingRequest, names: Sequence[str]) -> tuple[list[str], bool]:
     """Return the tags of the head, and whether they are those of the base."""
-    wanted = [f"{begins}-{name}" for name in names for begins in "BI"]
+    tags = [f"{begins}-{name}" for name in names for begins in "BI"]
     try:
         config = json.loads((request.base / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = {}
     saved = run.saved_labels(config)
-    if OUTSIDE in saved and set(wanted) <= set(saved):
+    if OUTSIDE in saved and set(tags) <= set(saved):
         return saved, True
-    return [OUTSIDE, *wanted], False
+    return [OUTSIDE, *tags], False
 
 
 def _split(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -137,7 +137,7 @@ def _encoded(
 ) -> list[dict[str, Any]]:
     """Return examples; a text that is too long makes several."""
     number = {label: index for index, label in enumerate(labels)}
-    read = tokenizer(
+    encoding = tokenizer(
         [row["text"] for row in rows],
         truncation=True,
         max_length=max_length,
@@ -146,11 +146,11 @@ def _encoded(
     )
     return [
         {
-            "input_ids": read["input_ids"][at],
-            "attention_mask": read["attention_mask"][at],
-            "labels": _tags(rows[source]["spans"], read["offset_mapping"][at], number),
+            "input_ids": encoding["input_ids"][at],
+            "attention_mask": encoding["attention_mask"][at],
+            "labels": _tags(rows[source]["spans"], encoding["offset_mapping"][at], number),
         }
-        for at, source in enumerate(read["overflow_to_sample_mapping"])
+        for at, source in enumerate(encoding["overflow_to_sample_mapping"])
     ]
 
 
@@ -178,21 +178,21 @@ def _metrics(prediction: Any, labels: Sequence[str]) -> dict[str, float]:
     best = np.argmax(prediction.predictions, axis=-1)
     truth = prediction.label_ids
     pairs = [
-        (_runs(right[right != IGNORED], labels), _runs(found[right != IGNORED], labels))
-        for right, found in zip(truth, best, strict=True)
+        (_runs(right[right != IGNORED], labels), _runs(answers[right != IGNORED], labels))
+        for right, answers in zip(truth, best, strict=True)
     ]
-    values = micro(count([right for right, _ in pairs], [found for _, found in pairs]))
+    values = micro(count([right for right, _ in pairs], [answers for _, answers in pairs]))
     return {"f1": values["f1"], "precision": values["precision"], "recall": values["recall"]}
 
 
 def _runs(tags: Sequence[int], labels: Sequence[str]) -> list[tuple[int, int, str]]:
-    found: list[tuple[int, int, str]] = []
+    runs: list[tuple[int, int, str]] = []
     for at, number in enumerate(tags):
         begins, label = tag(labels[number])
         if label == OUTSIDE:
             continue
-        if found and not begins and found[-1][1:] == (at, label):
-            found[-1] = (found[-1][0], at + 1, label)
+        if runs and not begins and runs[-1][1:] == (at, label):
+            runs[-1] = (runs[-1][0], at + 1, label)
         else:
-            found.append((at, at + 1, label))
-    return found
+            runs.append((at, at + 1, label))
+    return runs

@@ -42,8 +42,8 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     videos = [row["video"] for row in request.rows]
     baselines: list[run.Baseline] = []
     if request.train_rows is not None:
-        known, _ = run.distinct_rows(request.train_rows, "video")
-        baselines = _simple(known, videos, request.progress)
+        train_rows, _ = run.distinct_rows(request.train_rows, "video")
+        baselines = _simple(train_rows, videos, request.progress)
     return run.score_classifier(
         truth=[row["label"] for row in request.rows],
         outcomes=request.outcomes,
@@ -61,22 +61,22 @@ def _simple(
 ) -> list[run.Baseline]:
     """Train on `rows` {"video", "label"} and label `videos`; nothing, with the reason in the
     progress log, where that cannot be."""
-    used = list(rows)
-    if len(used) > MAX_ROWS:
-        used = random.Random(_SEED).sample(used, MAX_ROWS)
-    if len({row["label"] for row in used}) < 2:
+    sample = list(rows)
+    if len(sample) > MAX_ROWS:
+        sample = random.Random(_SEED).sample(sample, MAX_ROWS)
+    if len({row["label"] for row in sample}) < 2:
         progress.log(f"{ALL_FRAMES} was not trained: the training data has one label.")
         return []
     started = time.monotonic()
     try:
-        known = _features([row["video"] for row in used], progress)
-        wanted = _features(videos, progress)
+        train_features = _features([row["video"] for row in sample], progress)
+        test_features = _features(videos, progress)
     except run.UnreadableVideo as error:
         progress.log(f"{ALL_FRAMES} was not trained: {error}")
         return []
-    labels = [row["label"] for row in used]
+    labels = [row["label"] for row in sample]
     middle = slice(FRAMES // 2 * SIDE * SIDE, (FRAMES // 2 + 1) * SIDE * SIDE)
-    found = []
+    fitted = []
     for name, part in ((ALL_FRAMES, slice(None)), (ONE_FRAME, middle)):
         if progress.should_stop():
             raise run.Canceled
@@ -84,18 +84,20 @@ def _simple(
         with warnings.catch_warnings():
             # It stops after MAX_ITERATIONS, before the last digits settle.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(known[:, part], labels)
-        found.append(run.Baseline(name, model.predict(wanted[:, part]).tolist(), len(used)))
+            model.fit(train_features[:, part], labels)
+        fitted.append(
+            run.Baseline(name, model.predict(test_features[:, part]).tolist(), len(sample))
+        )
     progress.log(
-        f"{ALL_FRAMES}: trained on {len(used):,} videos and labeled {len(videos):,} "
+        f"{ALL_FRAMES}: trained on {len(sample):,} videos and labeled {len(videos):,} "
         f"in {time.monotonic() - started:.1f} s."
     )
-    return found
+    return fitted
 
 
 def _features(videos: Sequence[Path], progress: run.Progress) -> np.ndarray:
     """Return [videos, values] of eight gray frames of 12 × 12 pixels each."""
-    found = np.empty((len(videos), FRAMES * SIDE * SIDE), dtype=np.float32)
+    features = np.empty((len(videos), FRAMES * SIDE * SIDE), dtype=np.float32)
     for number, path in enumerate(videos):
         if number % 64 == 0 and progress.should_stop():
             raise run.Canceled
@@ -103,5 +105,5 @@ def _features(videos: Sequence[Path], progress: run.Progress) -> np.ndarray:
             np.asarray(frame.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
             for frame in run.read_clip(path, FRAMES).frames
         ]
-        found[number] = np.concatenate([frame.reshape(-1) for frame in frames]) / 255
-    return found
+        features[number] = np.concatenate([frame.reshape(-1) for frame in frames]) / 255
+    return features

@@ -51,10 +51,10 @@ def read_choice(body: declare.Body, request_id: str, name: str) -> declare.Plan:
             "characters are accepted. Send a shorter text or fewer labels.",
             param="inputs",
         )
-    other = {"candidate_labels", "truncation"}
-    given = request.parameters.model_dump(exclude_none=True, exclude=other)
+    unused = {"candidate_labels", "truncation"}
+    settings = request.parameters.model_dump(exclude_none=True, exclude=unused)
     options = ZeroShotOptions(
-        truncate=declare.pipeline_side(request.parameters.truncation), **given
+        truncate=declare.pipeline_side(request.parameters.truncation), **settings
     )
     each = declare.estimate_tokens(
         [request.inputs, options.hypothesis_template, max(labels, key=len)]

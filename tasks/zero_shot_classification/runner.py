@@ -50,8 +50,8 @@ class ZeroShotRunner:
     ) -> run.Prepared:
         labels = inputs.candidate_labels
         hypotheses = [options.hypothesis_template.replace("{}", label) for label in labels]
-        read, rows = self._judge.read(request_id, inputs.text, hypotheses, options.truncate)
-        usage = self._judge.texts.usage(read)
+        reading, rows = self._judge.read(request_id, inputs.text, hypotheses, options.truncate)
+        usage = self._judge.texts.usage(reading)
         # The text is one input, however many labels it is read with.
         usage["cut_inputs"] = min(1, usage["cut_inputs"])
         item = Item((rows, labels, options.multi_label), size=usage["units"])
@@ -71,12 +71,12 @@ class ZeroShotRunner:
         ]
 
     def split(self, output: list[Tensor], items: Sequence[Item]) -> list[list[declare.Label]]:
-        found: list[list[declare.Label]] = []
+        results: list[list[declare.Label]] = []
         for scores, (_, labels, _) in zip(output, _payloads(items), strict=True):
             values = scores.tolist()
             order = sorted(range(len(labels)), key=lambda at: (-values[at], at))
-            found.append([declare.Label(label=labels[at], score=values[at]) for at in order])
-        return found
+            results.append([declare.Label(label=labels[at], score=values[at]) for at in order])
+        return results
 
     def cancel(self, request_id: str) -> None:
         self._judge.texts.cancel(request_id)
@@ -107,8 +107,8 @@ class _Entailment:
         self, request_id: str, text: str, hypotheses: list[str], truncate: declare.Truncate
     ) -> tuple[run.TextReading, list[Any]]:
         pairs = [(text, hypothesis) for hypothesis in hypotheses]
-        read = self.texts.read_pairs(request_id, pairs, truncate)
-        return read, [_Pair(*each) for each in zip(read.tokens, read.kinds, strict=True)]
+        reading = self.texts.read_pairs(request_id, pairs, truncate)
+        return reading, [_Pair(*each) for each in zip(reading.tokens, reading.kinds, strict=True)]
 
     def scores(self, logits: Tensor, *, multi_label: bool) -> Tensor:
         entails = logits[:, self._entails]
@@ -149,8 +149,8 @@ class _Similarity:
     def read(
         self, request_id: str, text: str, hypotheses: list[str], truncate: declare.Truncate
     ) -> tuple[run.TextReading, list[Any]]:
-        read = self.texts.read(request_id, [text, *hypotheses], truncate)
-        return read, read.tokens
+        reading = self.texts.read(request_id, [text, *hypotheses], truncate)
+        return reading, reading.tokens
 
     def scores(self, vectors: Tensor, *, multi_label: bool) -> Tensor:
         cosines = vectors[1:] @ vectors[0]

@@ -47,8 +47,8 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
     except run.UnsupportedModel as error:
         raise run.BadMaterial(f"The base cannot be trained. {error}") from error
     captions, tokens, cut = _tokens(towers, rows)
-    read = f"the first {towers.max_tokens} tokens of each caption"
-    run.warn_of_cut(progress, cut, len(rows), read)
+    limit = f"the first {towers.max_tokens} tokens of each caption"
+    run.warn_of_cut(progress, cut, len(rows), limit)
     random.Random(settings.seed).shuffle(rows)
     size = min(max(2, round(len(rows) * settings.validation_fraction)), MAX_VALIDATION_ROWS)
     validation = _Pairs(rows[:size], captions, towers.processor)
@@ -80,9 +80,9 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         run.finish_config(folder)
 
     metrics, _ = run.run_trainer(trainer, None, request, progress, save=save)
-    found = _found(model, validation)
+    share = _found(model, validation)
     return run.TrainingResult(
-        metrics={"validation_loss": metrics["eval_loss"], "validation_top_5": found},
+        metrics={"validation_loss": metrics["eval_loss"], "validation_top_5": share},
         parameters={
             **settings.model_dump(),
             "rows": len(rows),
@@ -92,7 +92,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
             "parameters_trained": sum(each.numel() for each in towers.model.parameters()),
         },
         notes=(
-            f"For {found:.1%} of the validation images, their own caption is among the {TOP} that "
+            f"For {share:.1%} of the validation images, their own caption is among the {TOP} that "
             f"fit best, of {len(captions)}."
         ),
         rows_cut=cut,
@@ -135,7 +135,7 @@ def _found(model: _Contrastive, validation: _Pairs) -> float:
             part = [validation[n] for n in range(at, min(at + _CHUNK, len(validation)))]
             images = model.towers.image_vectors(torch.stack([each["pixels"] for each in part]))
             best = model.towers.logits(images, texts).topk(min(TOP, len(texts))).indices.tolist()
-            right += sum(each["caption"] in found for each, found in zip(part, best, strict=True))
+            right += sum(each["caption"] in top for each, top in zip(part, best, strict=True))
     return right / len(validation)
 
 

@@ -63,14 +63,14 @@ class ImageTextRunner:
             images = [
                 run.pixels(self._towers.processor, run.read_image(each)) for each in inputs.images
             ]
-            read = run.TextReading([])
+            reading = run.TextReading([])
             if inputs.texts:
-                read = self._prompts.read_texts(request_id, inputs.texts, options.truncate)
+                reading = self._prompts.read_texts(request_id, inputs.texts, options.truncate)
         except run.UnreadableImage as error:
             raise run.RequestRefused(str(error)) from error
         except run.PromptCanceled:
             raise run.RequestCanceled from None
-        texts = [tuple(row) for row in read.tokens]
+        texts = [tuple(row) for row in reading.tokens]
         if not all(texts):
             raise run.RequestRefused("A text has no tokens that the model knows.")
         if options.labels is not None:
@@ -83,8 +83,8 @@ class ImageTextRunner:
             items=[_item(each) for each in pieces],
             prompt_tokens=sum(map(len, texts)),
             units=1 if options.labels is not None else len(pieces),
-            cut_inputs=read.cut_inputs,
-            cut_tokens=read.cut_tokens,
+            cut_inputs=reading.cut_inputs,
+            cut_tokens=reading.cut_tokens,
         )
 
     def collate(self, items: Sequence[Item]) -> _Batch:
@@ -116,10 +116,10 @@ class ImageTextRunner:
     def _ranked(self, image: Tensor, texts: Tensor, labels: Sequence[str]) -> list[dict[str, Any]]:
         logits = self._towers.logits(image[None], texts)[0]
         scores = logits.sigmoid() if self._towers.sigmoid else logits.softmax(dim=0)
-        found, order = scores.sort(descending=True, stable=True)
+        ordered, order = scores.sort(descending=True, stable=True)
         return [
             {"label": labels[index], "score": score}
-            for index, score in zip(order.tolist(), found.tolist(), strict=True)
+            for index, score in zip(order.tolist(), ordered.tolist(), strict=True)
         ]
 
     def _text_vectors(self, rows: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Tensor]:

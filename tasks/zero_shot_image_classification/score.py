@@ -50,13 +50,13 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     rivals = {CHANCE: _by_chance(truth, len(captions))}
     trained_on = {CHANCE: 0}
     if request.train_rows:
-        means, used = _pixel_fits(request, captions)
+        means, row_count = _pixel_fits(request, captions)
         rivals = {MEANS: _measured(means, truth), **rivals}
-        trained_on[MEANS] = used
-    found = _measured(fits, truth)
+        trained_on[MEANS] = row_count
+    measured = _measured(fits, truth)
     first = next(iter(rivals))
     return run.EvaluationResult(
-        metrics=_means(found),
+        metrics=_means(measured),
         baseline=_means(rivals[first]),
         baseline_name=first,
         sample_size=len(texts),
@@ -68,14 +68,14 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
             ],
             "right": {
                 "n": len(texts),
-                "bits": np.packbits(found["accuracy"] > 0).tobytes().hex(),
+                "bits": np.packbits(measured["accuracy"] > 0).tobytes().hex(),
             },
         },
         intervals={
-            "metrics": {"recall_10": _interval(found["recall_10"])},
+            "metrics": {"recall_10": _interval(measured["recall_10"])},
             "baseline": {"recall_10": _interval(rivals[first]["recall_10"])},
         },
-        slices=_slices(request, texts, found["accuracy"], rivals[first]["accuracy"]),
+        slices=_slices(request, texts, measured["accuracy"], rivals[first]["accuracy"]),
     )
 
 
@@ -126,24 +126,24 @@ def _pixel_fits(request: run.ScoreRequest, captions: Sequence[str]) -> tuple[np.
     """Return minus the distance of each test image to each caption's mean image, and how many
     training rows the means are made of."""
     rows = (request.train_rows or [])[:MAX_TRAIN_ROWS]
-    known: defaultdict[str, list[Path]] = defaultdict(list)
+    images_by_caption: defaultdict[str, list[Path]] = defaultdict(list)
     for row in rows:
-        known[row["text"]].append(row["image"])
-    names = list(known)
+        images_by_caption[row["text"]].append(row["image"])
+    names = list(images_by_caption)
     means = []
     for name in names:
         if request.progress.should_stop():
             raise run.Canceled
-        means.append(np.mean([_pixels(path) for path in known[name]], axis=0))
-    counts = np.array([len(known[name]) for name in names])
+        means.append(np.mean([_pixels(path) for path in images_by_caption[name]], axis=0))
+    counts = np.array([len(images_by_caption[name]) for name in names])
     vectorizer = TfidfVectorizer(tokenizer=str.split, token_pattern=None)
     alike = vectorizer.fit(names).transform(captions) @ vectorizer.transform(names).T
-    wanted = []
+    test_images = []
     for shares in alike.toarray():
         best = counts * (shares >= shares.max() - 1e-9)
-        wanted.append(np.average(means, axis=0, weights=best))
+        test_images.append(np.average(means, axis=0, weights=best))
     images = np.stack([_pixels(row["image"]) for row in request.rows])
-    centers = np.stack(wanted)
+    centers = np.stack(test_images)
     distances = (centers**2).sum(axis=1)[None] - 2 * images @ centers.T
     # The images' own squares too: retrieval compares the distances of several images.
     return -distances - (images**2).sum(axis=1)[:, None], len(rows)
@@ -173,7 +173,7 @@ def _samples(
 
 
 def _slices(
-    request: run.ScoreRequest, texts: Sequence[str], found: np.ndarray, rival: np.ndarray
+    request: run.ScoreRequest, texts: Sequence[str], values: np.ndarray, rival: np.ndarray
 ) -> list[dict[str, Any]]:
     """Return accuracy by caption, and by whether the training rows have the caption's words
     together."""
@@ -186,7 +186,7 @@ def _slices(
             "name": part.name[:100],
             "n": len(part.rows),
             "metric": "accuracy",
-            "value": float(found[part.rows].mean()),
+            "value": float(values[part.rows].mean()),
             "baseline": float(rival[part.rows].mean()),
         }
         for part in parts
@@ -194,9 +194,9 @@ def _slices(
 
 
 def _seen(train_rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> list[run.Slice]:
-    known = {row["text"] for row in train_rows}
-    seen = [index for index, text in enumerate(texts) if text in known]
-    unseen = [index for index, text in enumerate(texts) if text not in known]
-    if not seen or not unseen:
+    train_captions = {row["text"] for row in train_rows}
+    known = [index for index, text in enumerate(texts) if text in train_captions]
+    unseen = [index for index, text in enumerate(texts) if text not in train_captions]
+    if not known or not unseen:
         return []
-    return [run.Slice("caption", "seen in training", seen), run.Slice("caption", "new", unseen)]
+    return [run.Slice("caption", "seen in training", known), run.Slice("caption", "new", unseen)]
