@@ -26,7 +26,7 @@ from assay.plugins import run
 NAME = "MFCC + logistic regression"
 RATE = 16_000
 FRAME, HOP, BANDS, COEFFICIENTS = 400, 160, 40, 13
-# Of a recording, from its start.
+# Only this much of a recording's beginning is read.
 SECONDS = 10
 MAX_ROWS = 3_000
 MAX_LABELS = 50
@@ -42,7 +42,7 @@ def cepstral_classifier(
     Returns None, with the reason in the progress log, when the data does not fit the limits.
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     sample = list(rows)
     if len(sample) > MAX_ROWS:

@@ -1,4 +1,4 @@
-"""Greedy or sampled decoding of Whisper, with timestamps and the probabilities of what was said.
+"""Greedy or sampled decoding of Whisper, with timestamps and the probabilities of its tokens.
 
 transformers' own `generate` gives no probabilities without keeping the scores of every token of the
 vocabulary (0.7 GB for 16 windows), and detects the language with a second run of the encoder.
@@ -34,7 +34,7 @@ class Decoded:
 
     @property
     def avg_logprob(self) -> float:
-        """Average over the tokens; 0 when there are none."""
+        """Average over the tokens; 0 without tokens."""
         return sum(self.logprobs) / len(self.logprobs) if self.logprobs else 0.0
 
 
@@ -42,7 +42,7 @@ class WhisperDecoder:
     """Decodes features with one model.
 
     Raises:
-        UnsupportedModel: `generation_config.json` lacks what decoding needs.
+        UnsupportedModel: `generation_config.json` lacks a setting that decoding needs.
     """
 
     def __init__(self, model: Any) -> None:
@@ -59,7 +59,7 @@ class WhisperDecoder:
             self._translate = [int(tasks["translate"])] if "translate" in tasks else []
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise run.UnsupportedModel(
-                "generation_config.json lacks what Whisper's decoding needs: no_timestamps_token_id"
+                "generation_config.json lacks Whisper's decoding settings: no_timestamps_token_id"
                 ", decoder_start_token_id, eos_token_id and, when multilingual, lang_to_id and "
                 "task_to_id."
             ) from error
@@ -87,7 +87,7 @@ class WhisperDecoder:
 
     @property
     def languages(self) -> set[str]:
-        """Codes of the languages that it knows."""
+        """Codes of the languages that the model knows."""
         return set(self._numbers) or {"en"}
 
     @property
@@ -103,8 +103,8 @@ class WhisperDecoder:
         *,
         translate: bool = False,
     ) -> list[Decoded]:
-        """Return what was heard in each window, or its translation into English; the language is
-        detected when it is None."""
+        """Return the transcript of each window, or its translation into English. Detect the
+        language if `language` is None."""
         encoded = self._model.model.encoder(features).last_hidden_state
         start = torch.full((len(features), 1), self._start, device=features.device)
         first = self._logits(start, encoded, None)

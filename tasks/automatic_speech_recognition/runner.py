@@ -23,16 +23,16 @@ from tasks.automatic_speech_recognition.segments import segments
 RATE = 16_000
 WINDOW_S = 30
 SLACK_S = 10
-# Values that Whisper was trained with; a file that states others belongs to another model.
+# Values that Whisper was trained with; a file with other values belongs to another model.
 _FEATURES = {"sampling_rate": RATE, "hop_length": 160, "n_fft": 400, "chunk_length": WINDOW_S}
-# OpenAI's thresholds: a window is silent when both say so.
+# OpenAI's thresholds: a window is silent if both agree.
 NO_SPEECH = 0.6
 LOW_LOGPROB = -1.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """Windows with other settings never share a batch."""
+    """Settings of a window; only windows with equal settings share a batch."""
 
     language: str | None
     temperature: float
@@ -48,7 +48,7 @@ class _Window:
 
 
 class SpeechRunner(run.BaseRunner):
-    """Returns a `Window` for each part of the recording."""
+    """Returns the transcript of each window of the recording."""
 
     limits = run.BatchLimits(items=8, size=8)
 
@@ -133,7 +133,7 @@ class SpeechRunner(run.BaseRunner):
                 f"language is {language!r}, which this model does not know; it knows: {some}."
             )
         if options.translate and not self._decoder.translates:
-            raise run.RequestRefused("This model cannot translate; it transcribes alone.")
+            raise run.RequestRefused("This model cannot translate; it can only transcribe.")
         return _Settings(language, options.temperature, options.translate)
 
 

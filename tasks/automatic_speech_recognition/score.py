@@ -1,8 +1,8 @@
 """Score transcripts by word and character error rate (jiwer), against an empty transcript.
 
 Both texts are normalized as in the Whisper paper for languages in general: lower case, without
-punctuation, and without what is in brackets. Spellings of one word, such as "Mr" and "mister",
-count as errors.
+punctuation and without text in brackets. Different spellings of one word, such as "Mr" and
+"mister", count as errors.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ class Errors:
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return WER and CER, with intervals from drawing recordings again; WER by duration too.
+    """Return WER and CER, with intervals from resampling the recordings, and WER by duration.
 
     Raises:
-        BadMaterial: no reference holds a word.
+        BadMaterial: no reference contains a word.
     """
     expected = [row["text"] for row in request.rows]
     transcripts = [transcript(outcome) for outcome in request.outcomes]
     words = count_errors(expected, transcripts, characters=False)
     characters = count_errors(expected, transcripts, characters=True)
     if not words.lengths.sum():
-        raise run.BadMaterial("The test data's texts hold no words.")
+        raise run.BadMaterial("The texts of the test data contain no words.")
     count = len(expected)
     metrics = {"wer": words.rate(), "cer": characters.rate()}
-    # Without a word, every word of the reference is missing.
+    # The empty transcript misses every word of the reference.
     baseline = {"wer": 1.0, "cer": 1.0}
     seconds = [_seconds(outcome) for outcome in request.outcomes]
     return run.EvaluationResult(
@@ -100,7 +100,7 @@ def transcript(outcome: run.Outcome) -> str:
 
 
 def count_errors(expected: list[str], transcripts: list[str], *, characters: bool) -> Errors:
-    """Count the words, or characters, that are wrong, missing or too many in each row."""
+    """Count the wrong, missing and surplus words (or characters) of each row."""
     errors, lengths = [], []
     for reference, hypothesis in zip(
         map(_normalize, expected), map(_normalize, transcripts), strict=True

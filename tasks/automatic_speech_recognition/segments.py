@@ -20,7 +20,8 @@ def segments(
     timestamp_begin: int,
     text_of: Callable[[list[int]], str],
 ) -> list[Segment]:
-    """Return [{start, end, text, tokens, …}, …]; a segment without an end lasts to the window's."""
+    """Return [{start, end, text, tokens, …}, …]; a segment without an end lasts to the window's
+    end."""
     result: list[Segment] = []
     tokens: list[int] = []
     logprobs: list[float] = []

@@ -1,7 +1,7 @@
 """POST /v1/embeddings for models that read images: texts and images in one list.
 
-An image is written as Jina's API has it, `{"image": "data:image/png;base64,…"}`, or as a part of a
-chat message, `{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}`.
+An image has the form of Jina's API, `{"image": "data:image/png;base64,…"}`, or of a part of a chat
+message, `{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pydantic import Discriminator, Field, Tag
 from assay.plugins import declare
 from tasks.embeddings.endpoints import EmbeddingsRenderer
 
-# Each is decoded when it arrives.
+# Each image is decoded when it arrives.
 MAX_IMAGES = 16
 
 
 class ImageURL(declare.Strict):
-    """An image as OpenAI's chat has it; `url` is a `data:` URL."""
+    """An image in the form of OpenAI's chat; `url` is a `data:` URL."""
 
     url: Annotated[str, Field(min_length=1)]
     detail: Literal["auto"] | None = None
@@ -74,7 +74,7 @@ class MixedEmbeddingsRequest(declare.Strict):
         return inputs
 
     def renderer(self, places: list[int]) -> MixedRenderer:
-        """Return what renders the answer; `places` says where each input's vector stands."""
+        """Return the renderer of the answer; `places` holds the position of each input's vector."""
         return MixedRenderer(
             EmbeddingsRenderer(
                 model=self.model,
@@ -104,7 +104,7 @@ def read_input(value: str | InputPart, param: str) -> str | declare.MediaInput:
 
 
 def images_first(items: Sequence[str | declare.MediaInput]) -> list[int]:
-    """Return where each input's vector stands when those of images come before those of texts."""
+    """Return the position of each input's vector if vectors of images precede vectors of texts."""
     order = sorted(
         range(len(items)),
         key=lambda index: (not isinstance(items[index], declare.MediaInput), index),

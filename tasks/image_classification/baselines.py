@@ -38,7 +38,7 @@ def pixel_classifier(
     Returns None, with the reason in the progress log, when the data does not fit the limits.
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     sample = list(rows)
     if len(sample) > MAX_ROWS:
@@ -59,7 +59,7 @@ def pixel_classifier(
         progress.log(f"{PIXELS} was not trained: {error}")
         return None
     with warnings.catch_warnings():
-        # It stops after MAX_ITERATIONS, before the last digits settle.
+        # The fit stops after MAX_ITERATIONS, before it converges to the last digits.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(train_features, [row["label"] for row in sample])
     guesses = model.predict(test_features).tolist()

@@ -1,4 +1,4 @@
-"""Score vectors of images: are the nearest images those of the same label?"""
+"""Score vectors of images: the nearest images should have the same label."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from torchmetrics.functional.retrieval import retrieval_average_precision
 from assay.plugins import run
 
 TOP = 10
-SIDE = 32  # pixels that the baselines see in each direction
+SIDE = 32  # width and height of the baselines' images, in pixels
 PIXELS, GRAY = "Pixels", "Gray pixels"
 MAX_ROWS = 5_000
 SAMPLES = 8
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return how often the nearest other image has the same label, and the mean average precision
-    of the ten nearest.
+    """Return the share of images whose nearest other image has the same label, and the mean average
+    precision of the ten nearest.
 
-    The baseline compares pixels; gray pixels are the second one, as color may mislead.
+    The first baseline compares pixels, the second one gray pixels, because color may mislead.
 
     Raises:
         BadMaterial: there are too many rows, or no label has two images.
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     labels = np.array([row["label"] for row in request.rows])
     if len(labels) > MAX_ROWS:
-        raise run.BadMaterial(f"Each image is compared with all others; {MAX_ROWS:,} are the most.")
+        raise run.BadMaterial(f"Each image is compared with all others; at most {MAX_ROWS:,} fit.")
     if len(set(labels)) == len(labels):
-        raise run.BadMaterial("Every image has a label of its own; no two can be found together.")
+        raise run.BadMaterial(
+            "Each label has only one image; the score needs two images of a label."
+        )
     vectors = np.array([outcome.results[0] for outcome in request.outcomes], dtype=np.float32)
     similarities = {
         "": _fits(vectors),
@@ -86,7 +88,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 def _fits(vectors: np.ndarray) -> np.ndarray:
-    """Return minus the distances of all pairs; an image is not its own neighbor."""
+    """Return the negative squared distances of all pairs; -inf between an image and itself."""
     squares = (vectors**2).sum(axis=1)
     fits: np.ndarray = 2 * vectors @ vectors.T - squares[None] - squares[:, None]
     np.fill_diagonal(fits, -np.inf)

@@ -12,8 +12,8 @@ from assay.plugins import declare
 
 
 def pixel_counts(truth: np.ndarray, answer: np.ndarray, labels: int) -> np.ndarray:
-    """Return how many pixels of each label (down) were given each label (across), the last for
-    pixels that were given none. Pixels without a true label are left out."""
+    """Return the confusion matrix of pixels: true labels down, predicted labels across; the last
+    column counts pixels without a predicted label. Pixels without a true label are left out."""
     predicted = np.where(answer == declare.IGNORED_PIXEL, labels, answer).astype(np.int64)
     counts = multiclass_confusion_matrix(
         torch.from_numpy(predicted),
@@ -25,9 +25,9 @@ def pixel_counts(truth: np.ndarray, answer: np.ndarray, labels: int) -> np.ndarr
 
 
 def scores(counts: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
-    """Return mean IoU, pixel accuracy, and `iou_<label>` of each label that is there or was given.
+    """Return mean IoU, pixel accuracy, and `iou_<label>` of each true or predicted label.
 
-    `counts` are those of `pixel_counts`, added up over images.
+    `counts` is the sum of `pixel_counts` over the images.
     """
     right = np.diag(counts)[: len(labels)].astype(np.float64)
     union = counts.sum(0)[: len(labels)] + counts.sum(1)[: len(labels)] - right

@@ -1,4 +1,4 @@
-"""Serve a segmenter: each pixel gets one label; returns a mask for each label that is there."""
+"""Serve a segmenter: give each pixel one label, and return a mask for each label."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_SIDE = 512
 class SegmenterRunner(run.BaseRunner):
     """Returns one [{label, score, mask}, …].
 
-    Images that the processor makes equally large share a batch.
+    Images that have the same size after processing share a batch.
     """
 
     # 8 images of 512 × 512 pixels.
@@ -80,8 +80,8 @@ class SegmenterRunner(run.BaseRunner):
 
 
 def _logits_of_queries(output: Any) -> Tensor:
-    """Return the logarithm of each label's share of each pixel, for models that answer with masks
-    and a label for each; the last label stands for none."""
+    """Return the logarithm of each label's share of each pixel, for models that return masks with a
+    label each; the last label means no label."""
     labels = output.class_queries_logits.softmax(-1)[..., :-1]
     masks = output.masks_queries_logits.sigmoid()
     shares = torch.einsum("bqc,bqhw->bchw", labels, masks)
@@ -93,7 +93,7 @@ def segments(
 ) -> list[Segment]:
     """Return the masks of the labels on an image of `size` (height, width), the largest first.
 
-    `logits` are [labels, height, width], of a smaller picture as a rule.
+    `logits` are [labels, height, width], usually of a smaller image.
     """
     scale = min(1.0, MAX_SIDE / max(size))
     inner = tuple(max(1, round(side * scale)) for side in size)

@@ -12,19 +12,19 @@ from tasks.image_segmentation.masks import crowded, from_segments, read_mask
 from tasks.image_segmentation.measures import pixel_counts, scores
 
 SAMPLES = 8
-# Masks of training rows that the baselines' labels are counted in.
+# The baselines count labels in at most this many masks of training rows.
 COUNTED_MASKS = 500
 COMPARED = ("mean_iou", "pixel_accuracy")
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return mean IoU, pixel accuracy and the IoU of each label; by the share that stands out too.
+    """Return mean IoU, pixel accuracy and the IoU of each label, with slices by foreground share.
 
-    A label that the version does not know counts as never found.
+    A label that the version does not know counts as missed on every image.
 
     Raises:
         BadMaterial: a mask cannot be read, or there are too many labels.
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     rows = request.rows
     answers = [outcome.results[0] for outcome in request.outcomes]
@@ -99,8 +99,8 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 def _intervals(
     counts: np.ndarray, metrics: dict[str, float], labels: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return the intervals of mean IoU and accuracy: images are drawn again, not pixels, which are
-    not independent of each other."""
+    """Return the intervals of mean IoU and accuracy. Images are resampled, not pixels, because
+    pixels of one image depend on each other."""
 
     def of(name: str) -> dict[str, Any]:
         return run.bootstrap(
@@ -139,7 +139,7 @@ def _sample(
 
 
 def _shifted(mask: np.ndarray, background: int) -> np.ndarray:
-    """Number labels from 1, so that none but the background stays clear."""
+    """Number labels from 1, so that only the background stays transparent."""
     if background == 0:
         return mask
     return np.where(mask == 255, 255, np.minimum(mask.astype(np.int64) + 1, 254)).astype(np.uint8)

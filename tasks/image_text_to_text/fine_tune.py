@@ -26,7 +26,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: rows, images, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(VisionHyperparameters, request.hyperparameters)
     transformers.set_seed(settings.seed)
@@ -60,7 +60,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
             settings,
             save_steps=CHECKPOINT_STEPS,
             bf16=run.fast_bfloat16(),
-            # By these the Trainer sees that an example has a loss.
+            # These columns tell the Trainer that an example has a loss.
             label_names=["labels"],
         ),
         train_dataset=training,
@@ -129,7 +129,7 @@ def _tokens(
             )
         ]
     except run.RequestRefused as error:
-        raise run.BadMaterial(f"A question cannot be read. {error}") from error
+        raise run.BadMaterial(f"A question cannot be tokenized. {error}") from error
     finally:
         processes.close()
     result = _Tokens(prompts, dict(zip(texts, answers, strict=True)))
@@ -187,8 +187,8 @@ class _Questions(Dataset[dict[str, Any]]):  # type: ignore[misc]
 class _Trainer(run.MonitoredTrainer):
     """Loads checkpoints by the model's class.
 
-    Vision-language models save their tensors under older names than they have in memory. The
-    Trainer would find none of them, warn, and go on with the weights of the base.
+    Vision-language models save their tensors under older names than their names in memory. The
+    Trainer would find no tensor, warn, and continue with the weights of the base.
     """
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -42,7 +42,7 @@ SeenBlock = Annotated[TextBlock | ImageBlock, Field(discriminator="type")]
 
 
 class VisionMessageParam(MessageParam):
-    """One turn. A user's may hold images."""
+    """One turn. Only the user's turns may contain images."""
 
     content: Annotated[  # type: ignore[assignment]
         Annotated[str, Field(min_length=1, max_length=1_000_000), Tag("one")]
@@ -56,7 +56,7 @@ class VisionMessageParam(MessageParam):
         """Return the parts of the message, and add its images to `images`.
 
         Raises:
-            RequestInvalid: an image is not in base64, or not a user's.
+            RequestInvalid: an image is not in base64, or belongs to another role than the user.
         """
         if isinstance(self.content, str):
             return [declare.TextPart(type="text", text=self.content)]

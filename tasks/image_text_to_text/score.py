@@ -17,11 +17,11 @@ BLIND = "the most frequent answer to the question, without the image"
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return the share of answers that are right: the same words, whatever their case, articles and
-    punctuation, as in VQA (Antol et al. 2015, arXiv:1505.00468).
+    """Return the share of right answers: equal words, regardless of case, articles and punctuation,
+    as in VQA (Antol et al. 2015, arXiv:1505.00468).
 
-    The baseline does not look: it gives the most frequent answer that the training rows have to the
-    same question, or to any. A model that is better than this uses the image.
+    The baseline ignores the image: it returns the training rows' most frequent answer to the same
+    question, or to all questions. A model that beats it uses the image.
     """
     answers = [row["answer"] for row in request.rows]
     questions = [row["question"] for row in request.rows]
@@ -77,8 +77,8 @@ def _right(outputs: Sequence[str], answers: Sequence[str]) -> np.ndarray:
 def _blind(
     train_rows: Sequence[dict[str, Any]], questions: Sequence[str], answers: Sequence[str]
 ) -> list[str]:
-    """Return the most frequent answer to each question. Without training rows, the test rows' own
-    answers are counted, which flatters the baseline."""
+    """Return the most frequent answer to each question. Without training rows, count the test rows'
+    own answers, which flatters the baseline."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     anything: Counter[str] = Counter()
     pairs = [(row["question"], row["answer"]) for row in train_rows]
@@ -91,5 +91,5 @@ def _blind(
 
 
 def _opening(question: str) -> str:
-    """Return the first two words of a question: its kind, as VQA sorts them."""
+    """Return the first two words of a question, which VQA uses as its type."""
     return " ".join(question.lower().split()[:2]).rstrip("?")

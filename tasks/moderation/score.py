@@ -16,7 +16,7 @@ SAMPLES = 8
 SAMPLE_CHARACTERS = 300
 KEYWORDS = "keywords"
 ALL = "flag every text"
-# Words of attacks on instructions, of threats and of insults, as block lists have them.
+# Words of attacks on instructions, of threats and of insults, as in block lists.
 _WORDS = re.compile(
     r"\b(ignore|disregard|forget|override|bypass|jailbreak|system prompt|reveal|unrestricted|"
     r"kill|murder|rape|bomb|attack|hate|stupid|idiot|bitch|fuck\w*|shit|bastard|whore|suicide)\b",
@@ -27,19 +27,19 @@ _METRICS = ("f1", "precision", "recall", "accuracy", "false_alarms")
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """The texts that something flags, one truth value for each row."""
+    """The flags of one moderator, one Boolean for each row."""
 
     name: str
     flags: np.ndarray
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return precision, recall and F1 of flagging, and the share of harmless texts that is flagged.
+    """Return precision, recall and F1 of flagging, and the share of flagged harmless texts.
 
     The baseline is the better of a list of keywords and flagging every text.
 
     Raises:
-        BadMaterial: the rows have no harmless text, or nothing but harmless ones.
+        BadMaterial: all rows are harmless, or none is.
     """
     rows = request.rows
     texts = [row["text"] for row in rows]
@@ -86,7 +86,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 def measure(truth: np.ndarray, flags: np.ndarray) -> dict[str, float]:
-    """Return the metrics; 0 where nothing is flagged, or nothing should be."""
+    """Return the metrics; 0 if no text is flagged, or no text should be."""
     harmless = ~truth
     return {
         "f1": float(f1_score(truth, flags, zero_division=0)),

@@ -21,11 +21,11 @@ _SHAPE = '{"image": "<SHA-256>", "objects": {"bbox": […], "categories": […]}
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; the epoch with the lowest loss on the validation rows is what is kept.
+    """Train; keep the epoch with the lowest loss on the validation rows.
 
     Raises:
         BadMaterial: Rows, images, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
     return run.train_on_regions(

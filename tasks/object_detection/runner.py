@@ -15,14 +15,14 @@ from tasks.object_detection.schema import Detection, DetectionOptions
 
 # DETR's own processors make the longer side at most 1,333 pixels.
 MAX_SIDE = 1_344
-# As many as COCO's measure looks at.
+# The number that COCO's measure uses.
 MAX_OBJECTS = 100
 
 
 class ObjectDetectorRunner(run.BaseRunner):
     """Returns one [{label, score, box}, …].
 
-    Images that the processor makes equally large share a batch, so that none is padded.
+    Only images that have the same size after processing share a batch, so no image is padded.
     """
 
     # 8 images of 800 × 1,333 pixels.
@@ -78,8 +78,8 @@ def detections(
     size: tuple[int, int],
     threshold: float,
 ) -> list[Detection]:
-    """Return what a processor found on an image of `size` (height, width), best first, with boxes
-    cut off at its edges."""
+    """Return a processor's detections on an image of `size` (height, width), best first, with boxes
+    cut off at the edges."""
     height, width = size
     boxes = output["boxes"].clamp(
         torch.zeros(4), torch.tensor([width, height, width, height], dtype=torch.float32)

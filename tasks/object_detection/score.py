@@ -24,14 +24,14 @@ COMPARED = ("map", "map_50", "map_75", "recall")
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return average precision over all labels and for each; by number of objects too.
+    """Return average precision over all labels and for each label, with slices by object count.
 
-    A label that the version does not know counts as never found. The most frequent label is that of
-    the training rows, where the version has some; else of the measured rows, which flatters the
+    A label that the version does not know counts as missed on every image. The most frequent label
+    comes from the training rows if the version has any, else from the test rows, which flatters the
     baselines.
 
     Raises:
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     rows, progress = request.rows, request.progress
     truth = [row["objects"] for row in rows]
@@ -97,7 +97,7 @@ def _part(
 
 
 def _by_count(counts: list[int]) -> list[run.Slice]:
-    """Images of one object, of several and of many; an image without objects has no precision."""
+    """Return slices of images by object count; an image without objects has no precision."""
     groups = {
         "1 object": [row for row, count in enumerate(counts) if count == 1],
         "2 or 3 objects": [row for row, count in enumerate(counts) if count in (2, 3)],

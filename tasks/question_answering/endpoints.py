@@ -17,7 +17,7 @@ from tasks.question_answering.schema import (
     TopK,
 )
 
-# A long text is read in windows, each with the question, of about so many tokens of the text.
+# A long text is read in windows of about this many tokens, each with the question.
 _WINDOW_TOKENS = 192
 
 
@@ -29,8 +29,8 @@ class AskedQuestion(declare.Strict):
 
 
 class Parameters(declare.Strict):
-    """Settings of the answers. How a long text is cut is chosen here, so that `doc_stride`,
-    `max_seq_len` and `max_question_len` are not taken."""
+    """Settings of the answers. Assay chooses the windows of a long text, so `doc_stride`,
+    `max_seq_len` and `max_question_len` are not supported."""
 
     top_k: TopK | None = None
     max_answer_len: AnswerTokens | None = None
@@ -76,7 +76,7 @@ def read_question(body: declare.Body, request_id: str, name: str) -> declare.Pla
 
 @dataclass(slots=True)
 class AnswerRenderer:
-    """The best answer, or a list of them where `top_k` is over 1."""
+    """The best answer, or a list of answers if `top_k` is over 1."""
 
     several: bool
 

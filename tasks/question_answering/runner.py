@@ -14,8 +14,8 @@ from tasks.question_answering.schema import FoundAnswer, QuestionInputs, Questio
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """The tokens of a text, with the logits [tokens, 2] of starting and ending an answer; `none`
-    [2] are the logits of no answer."""
+    """The tokens of a text, with the logits [tokens, 2] of an answer's start and end; `none` [2]
+    are the logits of no answer."""
 
     starts: list[int]
     ends: list[int]
@@ -25,14 +25,14 @@ class _Read:
 
 
 class QuestionRunner(run.WindowRunner):
-    """One list of answers for each question, best first."""
+    """Returns one list of answers for each question, best first."""
 
     def prepare(  # type: ignore[override]
         self, request_id: str, inputs: QuestionInputs, options: QuestionOptions
     ) -> run.Prepared:
         windows = self.windows(request_id, inputs.question, inputs.context)
         if not any(2 in each.texts for each in windows):
-            raise run.RequestRefused("The context holds nothing that the model can read.")
+            raise run.RequestRefused("The context contains no text that the model can read.")
         tokens = sum(len(each.tokens) for each in windows)
         return run.Prepared(
             items=[run.Item((windows, inputs.context, options), size=tokens)],
@@ -54,7 +54,7 @@ class QuestionRunner(run.WindowRunner):
         return answers
 
     def _read(self, windows: Sequence[run.TextWindow], logits: Sequence[Tensor]) -> _Read:
-        """Return each token of the text once."""
+        """Merge overlapping windows, so that each token of the text occurs once."""
         starts: list[int] = []
         ends: list[int] = []
         words: list[int] = []
@@ -67,7 +67,7 @@ class QuestionRunner(run.WindowRunner):
             ends += [window.ends[at] for at in keep]
             words += [window.words[at] for at in keep]
             rows.append(each[keep])
-        # The first token stands for no answer; the text tells if any of its windows does.
+        # The first token means no answer. The text has an answer if any of its windows has one.
         none = torch.stack([each[0] for each in logits]).amin(dim=0)
         return _Read(starts, ends, words, torch.cat(rows), none)
 

@@ -1,4 +1,4 @@
-"""Score answers as SQuAD does, against the sentence that shares most words with the question."""
+"""Score answers as SQuAD does, against the sentence with most words of the question."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return exact match and F1 of words (Rajpurkar and others 2016, arXiv:1606.05250).
 
     Raises:
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     rows = request.rows
     outputs = [str(outcome.results[0][0]["answer"]) for outcome in request.outcomes]
@@ -74,7 +74,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 def right_answers(row: dict[str, Any]) -> list[str]:
-    """Return the passages that answer; one empty text where there are none."""
+    """Return the right answers; one empty text if the row has no answer."""
     return [row["context"][each["start"] : each["end"]] for each in row["answers"]] or [""]
 
 

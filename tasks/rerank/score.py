@@ -1,4 +1,4 @@
-"""Score a reranker on queries with known answers, against BM25 and the given order."""
+"""Score a reranker on queries with known answers, against BM25 and the original order."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _METRICS = ("mrr_10", "ndcg_10")
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return MRR@10 and nDCG@10, with intervals, by length of the query and by number of documents.
 
-    BM25 ranks the same candidates by their words alone; it is the baseline that numbers are
-    compared with. Documents of equal score keep the given order.
+    The baseline is BM25, which ranks the same candidates by their words. Documents with equal
+    scores keep the original order.
 
     Raises:
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     rows = request.rows
     outputs = [outcome.results for outcome in request.outcomes]
@@ -59,7 +59,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 def order(scores: Sequence[float]) -> list[int]:
-    """Return the documents' indexes, best first; equal scores keep the given order."""
+    """Return the documents' indexes, best first; equal scores keep the original order."""
     return sorted(range(len(scores)), key=lambda index: (-scores[index], index))
 
 
@@ -95,8 +95,8 @@ def _by_row(
 
 
 def _bm25(request: run.ScoreRequest) -> list[list[float]]:
-    """Return BM25's score of each document. Word statistics are those of all rows' documents: the
-    candidates of one query are too few to tell which words are rare."""
+    """Return BM25's score of each document. Word statistics come from the documents of all rows:
+    one query has too few candidates to show which words are rare."""
     places: dict[str, int] = {}
     for row in request.rows:
         for document in row["documents"]:

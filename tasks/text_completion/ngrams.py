@@ -1,6 +1,6 @@
 """The baseline: byte n-grams with Witten-Bell smoothing (Witten and Bell 1991), of nltk.lm.
 
-Bytes and not tokens, so that it gives every text a likelihood that can be compared with a model's.
+It counts bytes, not tokens, so that its likelihood of any text is comparable to a model's.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ ORDER = 5
 NAME = f"byte {ORDER}-grams"
 MAX_BYTES = 1_000_000
 MAX_LINE_BYTES = 200
-# Mixed in, so that a byte that was never seen has a probability too.
+# Share of the uniform distribution, so that an unseen byte has a probability too.
 _UNIFORM = 0.001
 
 
 class NgramModel:
-    """Counts on the first megabyte of some texts. `trained_on` is the number of texts."""
+    """N-gram counts of the first megabyte of `texts`. `trained_on` is the number of texts."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.trained_on = 0
@@ -34,7 +34,7 @@ class NgramModel:
             self.trained_on += 1
         self._model = WittenBellInterpolated(ORDER)
         self._model.vocab.update(sorted(set("".join(texts_read))))
-        # `fit` would look every byte up in the vocabulary, which holds them all: twice the time.
+        # `fit` would look up every byte in the vocabulary, which has all bytes: twice the time.
         self._model.counts.update(everygrams(text, max_len=ORDER) for text in texts_read)
 
     def bits(self, prefix: str, continuation: str) -> float:
@@ -49,7 +49,8 @@ class NgramModel:
         return total
 
     def next_line(self, prefix: str) -> str:
-        """Return the likeliest bytes, one after the other, up to the end of a line with text."""
+        """Return the likeliest bytes, one after the other, up to the end of a line that is not
+        blank."""
         whole = _bytes(prefix)
         line = ""
         while len(line) < MAX_LINE_BYTES and not (line.strip() and line.endswith("\n")):

@@ -17,19 +17,19 @@ SAMPLES = 8
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return bits per byte and perplexity of the second halves, and exact matches of the next line.
 
-    Bits per byte compare models whatever their tokenizers are. The baseline is trained on the rows
-    that the version was trained on.
+    Bits per byte are comparable across tokenizers. The baseline is trained on the rows that the
+    version was trained on.
 
     Raises:
-        BadMaterial: no continuation fits what the model reads.
-        Canceled: `request.progress` said so.
+        BadMaterial: no continuation fits the model's context.
+        Canceled: `request.progress` requests a stop.
     """
     parts = [cut(row["text"]) for row in request.rows]
     likelihoods = [outcome.results[0] for outcome in request.outcomes]
-    # One that was cut short has fewer tokens than its bytes need.
+    # A truncated continuation has fewer tokens than its bytes need.
     whole = np.array([each["tokens"] > 0 and each["complete"] for each in likelihoods])
     if not whole.any():
-        raise run.BadMaterial("No continuation fits what the model reads.")
+        raise run.BadMaterial("No continuation fits into the model's context.")
     nats = np.array([each["nats"] for each in likelihoods])
     tokens = np.array([each["tokens"] for each in likelihoods])
     sizes = np.array([len(continuation.encode()) for _, continuation in parts])
@@ -62,7 +62,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 class _Measured:
-    """`bits` and `sizes` in bytes by continuation, and whether each next line was right."""
+    """Bits and size in bytes of each continuation, and whether each next line is right."""
 
     def __init__(self, bits: np.ndarray, sizes: np.ndarray, right: np.ndarray) -> None:
         self.bits, self.sizes, self.right = bits, sizes, right

@@ -17,10 +17,10 @@ PADDING = "<|padding|>"
 def train_tokenizer(
     texts: Iterable[str], size: int, max_length: int, progress: run.Progress
 ) -> transformers.PreTrainedTokenizerFast:
-    """Learn a tokenizer of at most `size` tokens, those for filling in the middle among them.
+    """Learn a tokenizer of at most `size` tokens, including those for filling in the middle.
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

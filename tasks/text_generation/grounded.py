@@ -1,9 +1,9 @@
 """Chat from a knowledge base: passages in the prompt, and citations in the answer.
 
-Passages are data. They are delimited, the model is told to follow nothing in them, and a passage
-cannot close its own delimiter. That makes an instruction in a document less likely to be followed;
-it does not prevent it. A bracketed number in a document is written in other brackets, so that a
-model that quotes it cites nothing.
+Passages are data. They are delimited, the prompt tells the model to ignore instructions in them,
+and a passage cannot close its own delimiter. This makes the model less likely to follow an
+instruction in a document; it does not prevent it. A bracketed number in a document gets other
+brackets, so that quoting it does not count as a citation.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _NOTHING = "No passage was found."
 # The delimiter, and control tokens of most models, such as <|im_end|> and <｜User｜>.
 _TAG = re.compile(r"<(?=/?\s*passage|[|｜])", re.IGNORECASE)
 _MARK = re.compile(r"\[(\d{1,3}(?:\s{0,2},\s{0,2}\d{1,3}){0,9})\]")
-# Of what may yet become a mark. None is longer.
+# Maximum length of a mark, and so of an incomplete one.
 _BEGUN = re.compile(r"\[[\d,\s]{0,75}")
 
 
 def shown_passage(passage: declare.Passage) -> str:
-    """Return a passage as it stands in the prompt, with its delimiters.
+    """Return a passage for the prompt, with its delimiters.
 
-    None stands inside of another one, whatever their texts: a text holds no delimiter.
+    Delimiters are removed from its text, so passages can never nest.
     """
     text = _MARK.sub(r"(\1)", _TAG.sub("&lt;", passage.text))
     return f'<passage number="{passage.number}">\n{text}\n</passage>'
@@ -66,8 +66,8 @@ def grounded_messages(
 
 @dataclass(slots=True)
 class Marks:
-    """Marks such as [1] in a text that arrives in pieces: those of passages stay and are noted with
-    their place, those of no passage are dropped."""
+    """Finds marks such as [1] in a text that arrives in pieces. Marks of known passages stay, and
+    their positions are recorded; others are dropped."""
 
     known: frozenset[int]
     cited: list[tuple[int, int, int]] = field(default_factory=list)
@@ -75,14 +75,14 @@ class Marks:
     _held: str = ""
 
     def push(self, text: str) -> str:
-        """Return what may be shown of everything so far that was not shown yet."""
+        """Add `text` and return the part of the whole that can be sent now."""
         text = self._held + text
         end = _complete(text)
         self._held = text[end:]
         return self._checked(text[:end])
 
     def flush(self) -> str:
-        """Return the rest."""
+        """Return the rest of the text."""
         rest, self._held = self._held, ""
         return self._checked(rest)
 
@@ -110,7 +110,8 @@ class Marks:
 
 
 def _complete(text: str) -> int:
-    """Return the end of what can be shown: before a mark that may have begun, and its spaces.
+    """Return the end of the part that can be sent: before a possible mark, and the spaces before
+    it.
 
     Takes linear time: a pattern that begins with spaces would be tried at each space of a long run.
     """
@@ -124,8 +125,8 @@ def _complete(text: str) -> int:
 class GroundedRenderer(ChatRenderer):
     """A chat answer with its citations: on the message, or in the last chunk of a stream.
 
-    `citations` name document versions; `annotations` are the same places in the text as OpenAI's
-    `url_citation`. `knowledge` lists every passage that the model was given.
+    `citations` name document versions; `annotations` give the same positions as OpenAI's
+    `url_citation`. `knowledge` lists every passage in the prompt.
     """
 
     knowledge_base: str = ""

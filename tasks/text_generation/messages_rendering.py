@@ -1,4 +1,4 @@
-"""Answers of /v1/messages, as Anthropic's client reads them."""
+"""Answers of /v1/messages, for Anthropic's client."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
 
 @dataclass(slots=True)
 class MessagesRenderer:
-    """Content blocks, whole and as server-sent events: a text, and calls of functions.
+    """Content blocks, as a whole and as server-sent events: a text, and calls of functions.
 
-    A stream states the tokens of its prompt at its end: they are known only then.
+    A stream states the tokens of its prompt at its end, when their number is known.
     """
 
     id: str
@@ -29,7 +29,7 @@ class MessagesRenderer:
         return self._message(_content(self.id, answer.choices[0]), answer)
 
     def opening(self) -> str:
-        """Announce the message."""
+        """Return the event that starts the message."""
         return _event("message_start", message=self._message([], None))
 
     def delta(self, piece: declare.Piece) -> str:
@@ -51,7 +51,7 @@ class MessagesRenderer:
         return events
 
     def closing(self, answer: declare.Answer) -> str:
-        """End the block, and the message."""
+        """Return the events that end the block and the message."""
         events = ""
         if not self._blocks:
             events += self._begin_block({"type": "text", "text": ""})
@@ -92,7 +92,7 @@ class MessagesRenderer:
 
 @dataclass(slots=True)
 class CountRenderer:
-    """The number of tokens that the model would read. `kind` is the name of OpenAI's object."""
+    """The number of tokens of the input. `kind` is the name of OpenAI's object."""
 
     kind: str = ""
 
@@ -118,7 +118,7 @@ def _content(message_id: str, choice: declare.Choice) -> list[dict[str, Any]]:
 
 
 def _arguments(text: str) -> Any:
-    """Return a call's arguments; none of a call that its limit of tokens cut."""
+    """Return a call's arguments; empty if the token limit cut the call."""
     try:
         return json.loads(text or "{}")
     except ValueError:

@@ -13,7 +13,7 @@ from assay.plugins import run
 
 SAMPLES = 8
 SAMPLE_CHARACTERS = 600
-# exp of more than this is no longer a number that people compare.
+# A larger exponent gives a perplexity that is too large to compare.
 _MAX_NATS = 50.0
 
 
@@ -21,11 +21,11 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return perplexity of the held-out answers, and chrF (Popović 2015) of the greedy answers.
 
     Perplexity is exp of the mean cross-entropy over the answers' tokens; chrF compares the first
-    line of each greedy answer with the author's. The baseline is the untuned base, measured alike
-    in the same run. Perplexity is measured by length of the question and by turns too.
+    line of each greedy answer with the reference's. The baseline is the untuned base, measured in
+    the same run. Slices give perplexity by length of the question and by number of turns.
 
     Raises:
-        BadMaterial: no row has room for any of its answer.
+        BadMaterial: no row leaves room for any of its answer.
     """
     references = [row["messages"][-1]["content"] for row in request.rows]
     measured = _Measured.of(request.outcomes, references)
@@ -59,8 +59,8 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """`losses` are summed cross-entropies of the answers, in nats, and `tokens` their lengths, by
-    row; a row whose prompt leaves no room has neither."""
+    """`losses` are the summed cross-entropies of each row's answer, in nats, and `tokens` its
+    length; both are 0 for a row whose prompt leaves no room."""
 
     losses: np.ndarray
     tokens: np.ndarray
@@ -101,7 +101,7 @@ class _Measured:
         return [next(iter(output.strip().splitlines()), "") for output in self.outputs]
 
     def _chrf_interval(self, value: float) -> dict[str, Any]:
-        """Return sacrebleu's own bootstrap: mean and half the width of the 95 % interval."""
+        """Return sacrebleu's own bootstrap interval (95 %)."""
         result = CHRF().corpus_score(
             self._first_lines(), [self.references], n_bootstrap=run.INTERVAL_RESAMPLES
         )
@@ -117,7 +117,7 @@ class _Measured:
 def _slices(
     rows: list[dict[str, Any]], measured: _Measured, base: _Measured | None
 ) -> list[dict[str, Any]]:
-    """Return perplexity on each part."""
+    """Return the perplexity of each slice."""
     numbers = [index for index in range(len(rows)) if measured.tokens[index] > 0]
     prompts = [rows[index]["messages"][:-1] for index in numbers]
     parts = (

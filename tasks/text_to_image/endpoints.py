@@ -25,7 +25,8 @@ from tasks.text_to_image.schema import (
 
 
 class ImagesRequest(declare.Strict):
-    """POST /v1/images/generations. `seed` is Assay's: the same seed draws the same images."""
+    """POST /v1/images/generations. `seed` is an extension of Assay: equal seeds draw equal
+    images."""
 
     model: declare.Name
     prompt: Prompt
@@ -45,7 +46,7 @@ class ImagesRequest(declare.Strict):
 
 
 class DiffusionParameters(declare.Strict):
-    """Settings of one image, by Hugging Face's names."""
+    """Settings of one image, under Hugging Face's names."""
 
     negative_prompt: Prompt | None = None
     height: Side | None = None
@@ -96,7 +97,7 @@ def read_text_to_image(body: declare.Body, request_id: str, name: str) -> declar
     request = declare.parse(TextToImageRequest, body.data)
     settings = request.parameters or DiffusionParameters()
     if (settings.width is None) != (settings.height is None):
-        raise declare.RequestInvalid("Give width and height together.", param="parameters")
+        raise declare.RequestInvalid("Set both width and height.", param="parameters")
     tokens = declare.estimate_tokens([request.inputs, settings.negative_prompt or ""])
     return declare.Plan(
         model=name,
@@ -133,7 +134,7 @@ def _size(size: str | None) -> tuple[int | None, int | None]:
 
 @dataclass(slots=True)
 class ImagesRenderer:
-    """PNG images in base64, each with the seed that draws it again."""
+    """PNG images in base64, each with its seed."""
 
     created: int
 

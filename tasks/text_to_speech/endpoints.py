@@ -17,7 +17,7 @@ from tasks.text_to_speech.schema import (
     Voice,
 )
 
-# OpenAI's client sends none unless it is told to, and then means MP3.
+# OpenAI's client sends no format by default, which means MP3.
 DEFAULT_FORMAT: Literal["mp3"] = "mp3"
 _CONTENT_TYPES = {
     "wav": "audio/wav",
@@ -26,12 +26,12 @@ _CONTENT_TYPES = {
     "opus": "audio/ogg",
     "pcm": "audio/pcm",
 }
-# Header of the WAV files that libsndfile writes, up to the samples.
+# Length of the header in libsndfile's WAV files, up to the samples.
 _WAV_HEADER_BYTES = 44
 
 
 class SpeechRequest(declare.Strict):
-    """The body of POST /v1/audio/speech. `instructions` are OpenAI's, and not honored here."""
+    """The body of POST /v1/audio/speech. OpenAI's `instructions` are not supported."""
 
     model: declare.Name
     input: SpokenText
@@ -43,7 +43,7 @@ class SpeechRequest(declare.Strict):
 
 
 class GenerationParameters(declare.Strict):
-    """Hugging Face's settings of a generating model; a voice takes none of them."""
+    """Hugging Face's settings of a generating model; voices support none of them."""
 
 
 class Parameters(declare.Strict):
@@ -99,7 +99,7 @@ def read_text_to_speech(body: declare.Body, request_id: str, name: str) -> decla
 
 
 def _voice(voice: str | None) -> str | None:
-    """Return the voice, or None for the model's first one, which is also called `default`."""
+    """Return the voice, or None for `default`, the model's first voice."""
     return None if voice == "default" else voice
 
 

@@ -1,8 +1,8 @@
 """Phonemes of a text, by the program espeak-ng.
 
-espeak-ng is free software under the GPL, which Assay is not. It is no part of the platform and is
-not linked to: it runs as a program of its own, if the machine has one, and gets text and gives text
-through its standard streams. `ASSAY_ESPEAK_NG` names it where it is not on the path.
+espeak-ng is free software under the GPL; Assay is not. The platform neither contains it nor links
+to it: it runs as a separate program, if the machine has it, and exchanges text through its standard
+streams. `ASSAY_ESPEAK_NG` is its path if it is not on `PATH`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from assay.plugins import run
 PROGRAM = "espeak-ng"
 SECONDS = 20
 VOICE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,12}){0,4}")
-# Words up to a pause. A mark inside a number or a name, as in 3.5, is none.
-# Marks are looked at from the first of a run alone, or a long run would be read again from each.
+# Words up to a pause. A mark inside a number or a name, as in 3.5, does not make a pause.
+# A run of marks is matched from its first mark only; otherwise long runs take quadratic time.
 _CLAUSE = re.compile(
     r"(?P<words>.*?)(?P<mark>(?<![.!?;:,…])[.!?;:,…]++(?=[\s\"'”’)\]]|$)|$)", re.DOTALL
 )
@@ -28,7 +28,7 @@ _ENDS = ".!?…"
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """Phonemes of a few words, and the mark after them: one of `.,!?;:`, or nothing."""
+    """Phonemes of a few words, and the mark after them: one of `.,!?;:`, or an empty text."""
 
     phonemes: str
     mark: str
@@ -67,8 +67,8 @@ class Phonemizer:
         ]
 
     def _spoken(self, clauses: list[str]) -> list[str]:
-        """Return the phonemes of each clause. A blank line ends a paragraph, which begins a line of
-        the output; if the number of lines differs, each clause is requested separately."""
+        """Return the phonemes of each clause. Blank lines separate clauses, so that each gets a
+        line of output; if the number of lines differs, process each clause separately."""
         if len(clauses) > 1:
             lines = self._run("\n\n".join(clauses))
             if len(lines) == len(clauses):
@@ -87,7 +87,7 @@ class Phonemizer:
 
 
 def espeak_speech(text: str) -> bytes | None:
-    """Return a WAV file of the text in espeak-ng's own voice; None where it cannot be had."""
+    """Return a WAV file of the text in espeak-ng's own voice, or None without the program."""
     if (program := _program()) is None:
         return None
     try:
@@ -112,7 +112,7 @@ def _output(command: list[str], text: str) -> bytes:
 
 
 def _mark(marks: str) -> str:
-    """Return the one mark that voices know: the strongest of several."""
+    """Return the strongest of several marks, since voices know only single ones."""
     for mark in "?!":
         if mark in marks:
             return mark

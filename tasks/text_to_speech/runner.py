@@ -1,4 +1,4 @@
-"""Serve a Piper voice (VITS) by onnxruntime: phonemes in, samples out, sentence by sentence."""
+"""Serve a Piper voice (VITS) by onnxruntime: phonemes to samples, sentence by sentence."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from assay.plugins.run import Item
 from tasks.text_to_speech.phonemes import Clause, Phonemizer
 from tasks.text_to_speech.schema import SpeechInputs, SpeechOptions
 
-# The rate of OpenAI's `pcm`, and one of those that Opus takes.
+# The rate of OpenAI's `pcm`; Opus supports it too.
 RATE = 24_000
 PAUSE_S = 0.25
-# Of one sentence; attention grows with their square.
+# Maximum phonemes of a sentence; attention grows with their square.
 MAX_PHONEMES = 1_000
 _WRITTEN = {
     "wav": ("WAV", "PCM_16", "audio/wav"),
@@ -34,14 +34,14 @@ _PAD, _START, _END = "_", "^", "$"
 
 @dataclass(frozen=True, slots=True)
 class _Speech:
-    """Phonemes of each sentence, as the numbers that the network knows."""
+    """Phonemes of each sentence, as the network's numbers."""
 
     sentences: list[list[int]]
     options: SpeechOptions
 
 
 class PiperRunner(run.BaseRunner):
-    """Returns one recording of the text."""
+    """Returns a recording of the text."""
 
     limits = run.BatchLimits(items=4, size=4)
 
@@ -102,7 +102,7 @@ class PiperRunner(run.BaseRunner):
         ]
 
     def _sentences(self, clauses: list[Clause]) -> list[list[int]]:
-        """Return the numbers of each sentence; one that is too long ends at a clause."""
+        """Return the phoneme numbers of each sentence; split long sentences between clauses."""
         sentences: list[list[int]] = []
         now: list[int] = []
         for clause in clauses:
@@ -162,7 +162,7 @@ def _number(config: dict[str, Any], path: tuple[str, ...], least: float, most: f
     value = _at(config, path)
     if type(value) not in (int, float) or not least <= value <= most:
         raise run.UnsupportedModel(
-            f"config.json must state {'.'.join(path)} from {least} to {most}; it has {value!r:.40}."
+            f"config.json must set {'.'.join(path)} from {least} to {most}; it has {value!r:.40}."
         )
     return value
 
@@ -179,10 +179,10 @@ def _voices(config: dict[str, Any]) -> list[str]:
 
 
 def _phoneme_ids(config: dict[str, Any]) -> dict[str, int]:
-    """Return the number of each phoneme, as Piper's `phoneme_id_map` has it."""
+    """Return the number of each phoneme, from Piper's `phoneme_id_map`."""
     mapping = config.get("phoneme_id_map")
     if not isinstance(mapping, dict) or len(mapping) > 1_000:
-        raise run.UnsupportedModel("config.json must hold a phoneme_id_map.")
+        raise run.UnsupportedModel("config.json must contain a phoneme_id_map.")
     result: dict[str, int] = {}
     for phoneme, ids in mapping.items():
         if not isinstance(ids, list) or len(ids) != 1 or type(ids[0]) is not int or ids[0] < 0:

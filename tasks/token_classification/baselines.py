@@ -1,4 +1,4 @@
-"""Passages that simple means find: regular expressions, and phrases seen in the training data."""
+"""Simple baselines that find passages: regular expressions, and phrases of the training data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Finder = Callable[[str], Found]
 _LONGEST_PHRASE = 6
 _WORD = re.compile(r"\w+")
 
-# The labels that a regular expression can tell, the most specific first.
+# Regular expressions of labels, the most specific first.
 _EXPRESSIONS = {
     "EMAIL": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
     "URL": r"(?:https?://|www\.)[^\s,;)]+",
@@ -32,7 +32,7 @@ _EXPRESSIONS = {
 
 
 def expressions(labels: Collection[str]) -> Finder | None:
-    """Return a finder of those `labels` that have a regular expression; None if none has."""
+    """Return a finder of the `labels` that have a regular expression; None if no label has one."""
     regexes = [
         (label, re.compile(_EXPRESSIONS[label])) for label in _EXPRESSIONS if label in labels
     ]

@@ -16,13 +16,13 @@ from tasks.token_classification.schema import (
     TokenOptions,
 )
 
-# Windows of a long text share tokens, which are read twice.
+# Windows of a long text overlap, so some tokens are read twice.
 _SHARED = 1.25
 
 
 class Parameters(declare.Strict):
-    """Settings of the passages. The windows of a long text are chosen here, so that `stride` is not
-    taken."""
+    """Settings of the passages. Assay chooses the windows of a long text, so `stride` is not
+    supported."""
 
     aggregation_strategy: Strategy | None = None
     ignore_labels: IgnoredLabels | None = None

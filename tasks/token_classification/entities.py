@@ -1,6 +1,6 @@
-"""Passages out of tokens' scores, as the pipeline of transformers joins them.
+"""Join tokens into passages by their scores, as the pipeline of transformers does.
 
-Labels are `B-X` and `I-X` (a passage begins, goes on), or `X` alone.
+Labels are `B-X` and `I-X` (begin and continue a passage), or just `X`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ OUTSIDE = "O"
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The tokens of a text: where each starts and ends, its word's number, and its scores [tokens,
-    labels]."""
+    """The tokens of a text: start, end, word number, and scores [tokens, labels]."""
 
     starts: Sequence[int]
     ends: Sequence[int]
@@ -43,7 +42,7 @@ def entities(
     strategy: Strategy,
     ignored: Sequence[str],
 ) -> list[Entity]:
-    """Return passages, or tokens where the strategy is `none`, without those of ignored labels."""
+    """Return passages, or tokens for the strategy `none`, without ignored labels."""
     if strategy == "none":
         return [
             Entity(
@@ -81,7 +80,7 @@ def _tokens(judged: Judged, labels: Sequence[str]) -> list[_Piece]:
 
 
 def _words(judged: Judged, labels: Sequence[str], strategy: Strategy) -> list[_Piece]:
-    """Give all tokens of a word one label: by its first token, the mean, or the surest token."""
+    """Give all tokens of a word one label: by its first, average, or most certain token."""
     pieces: list[_Piece] = []
     for _, group in groupby(range(len(judged.words)), key=lambda at: judged.words[at]):
         places = list(group)
@@ -105,7 +104,7 @@ def _words(judged: Judged, labels: Sequence[str], strategy: Strategy) -> list[_P
 
 
 def _joined(pieces: Sequence[_Piece]) -> list[tuple[str, float, int, int]]:
-    """Join neighbors of one label; a piece that begins a passage joins none before it."""
+    """Join neighbors with the same label; a piece that begins a passage starts a new group."""
     groups: list[tuple[str, list[_Piece]]] = []
     for piece in pieces:
         begins, label = tag(piece.label)

@@ -17,20 +17,20 @@ from tasks.token_classification.score import count, micro
 
 MIN_ROWS = 8
 MAX_LABELS = 200
-# Padding and special tokens take no part in the loss.
+# Label of padding and special tokens, which the loss ignores.
 IGNORED = -100
 
 Rows = list[dict[str, Any]]
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Fine-tune; the epoch with the best F1 on the validation rows is kept.
+    """Fine-tune; keep the epoch with the best F1 on the validation rows.
 
-    A base whose labels are those of the data keeps its head and goes on from there.
+    A base with the labels of the data keeps its head and continues from its weights.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(TokenHyperparameters, request.hyperparameters)
     rows, dropped = run.distinct_rows(read_marked(request.train_file), "text")
@@ -114,7 +114,7 @@ def _is_marked(row: dict[str, Any]) -> bool:
 
 
 def _labels(request: run.TrainingRequest, names: Sequence[str]) -> tuple[list[str], bool]:
-    """Return the tags of the head, and whether they are those of the base."""
+    """Return the tags of the head, and whether the base has the same tags."""
     tags = [f"{begins}-{name}" for name in names for begins in "BI"]
     try:
         config = json.loads((request.base / "config.json").read_text(encoding="utf-8"))
@@ -135,7 +135,7 @@ def _split(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
 def _encoded(
     rows: Rows, tokenizer: Any, labels: Sequence[str], max_length: int
 ) -> list[dict[str, Any]]:
-    """Return examples; a text that is too long makes several."""
+    """Return examples, several for a text that is too long."""
     number = {label: index for index, label in enumerate(labels)}
     encoding = tokenizer(
         [row["text"] for row in rows],
@@ -157,7 +157,7 @@ def _encoded(
 def _tags(
     spans: Sequence[dict[str, Any]], offsets: Sequence[tuple[int, int]], number: dict[str, int]
 ) -> list[int]:
-    """Return the number of each token's tag. A token that stands partly in a passage is in it."""
+    """Return the number of each token's tag. A token that overlaps a passage belongs to it."""
     tags: list[int] = []
     before: dict[str, Any] | None = None
     for start, end in offsets:

@@ -16,7 +16,7 @@ from tasks.token_classification.schema import Entity, TokenInputs, TokenOptions
 
 
 class TokenRunner(run.WindowRunner):
-    """One list of passages, or tokens, for each text."""
+    """Returns one list of passages, or tokens, for each text."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class TokenRunner(run.WindowRunner):
         return results
 
     def _judged(self, windows: Sequence[run.TextWindow], scores: Sequence[Tensor]) -> Judged:
-        """Return each token of the text once."""
+        """Merge overlapping windows, so that each token of the text occurs once."""
         starts: list[int] = []
         ends: list[int] = []
         words: list[int] = []

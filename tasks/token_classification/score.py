@@ -1,7 +1,7 @@
-"""Score labeled passages, against regular expressions and phrases of the training data.
+"""Score labeled passages against regular expressions and phrases of the training data.
 
-The counting is nervaluate's (SemEval 2013, task 9). `f1`, `precision` and `recall` want the label
-and both ends to be exact; `overlap_recall` wants the label and some overlap.
+nervaluate counts matches (SemEval 2013, task 9). `f1`, `precision` and `recall` require the right
+label and exact ends; `overlap_recall` requires the right label and some overlap.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: the rows mark no passage.
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     rows = request.rows
     truth: list[Found] = [
@@ -102,8 +102,8 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 def count(truth: Sequence[Found], answers: Sequence[Found]) -> np.ndarray:
-    """Return for each row: passages that are exactly right, right with some overlap, found, and
-    wanted."""
+    """Return four numbers for each row: exact matches, overlapping matches, answers, and true
+    passages."""
     strict, overlap = StrictEvaluation(), EntityTypeEvaluation()
     numbers: list[tuple[int, int, int, int]] = []
     for right, ours in zip(truth, answers, strict=True):
@@ -126,7 +126,7 @@ def micro(numbers: np.ndarray) -> dict[str, float]:
 
 
 def _marked(spans: Found) -> list[Marked]:
-    # nervaluate's ends belong to the passage.
+    # In nervaluate, a passage includes its end.
     return [Marked(label, start, end - 1) for start, end, label in spans]
 
 

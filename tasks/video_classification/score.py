@@ -1,7 +1,7 @@
 """Score a video classifier on labeled videos, against simple ones and the best constant answer.
 
-The simple classifiers are logistic regressions (scikit-learn) on small gray frames: of the whole
-video, and of its middle frame alone, which sees no motion.
+The simple classifiers are logistic regressions (scikit-learn) on small gray frames: one on the
+whole video, and one on its middle frame, without motion.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ _SEED = 17
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return accuracy, macro-F1 and F1 by label.
 
-    With training rows, the logistic regression on all frames is trained on them and is then the
-    baseline that numbers are compared with.
+    With training rows, the baseline is logistic regression on all frames, trained on those rows.
 
     Raises:
-        BadMaterial: a row's label is none that the version knows.
-        Canceled: `request.progress` said so.
+        BadMaterial: a row has a label that the version does not know.
+        Canceled: `request.progress` requests a stop.
     """
     videos = [row["video"] for row in request.rows]
     baselines: list[run.Baseline] = []
@@ -59,8 +58,8 @@ def _middle(path: Path) -> Image.Image:
 def _simple(
     rows: Sequence[dict[str, Any]], videos: Sequence[Path], progress: run.Progress
 ) -> list[run.Baseline]:
-    """Train on `rows` {"video", "label"} and label `videos`; nothing, with the reason in the
-    progress log, where that cannot be."""
+    """Train on `rows` {"video", "label"} and label `videos`; return an empty list and log the
+    reason if that is not possible."""
     sample = list(rows)
     if len(sample) > MAX_ROWS:
         sample = random.Random(_SEED).sample(sample, MAX_ROWS)
@@ -82,7 +81,7 @@ def _simple(
             raise run.Canceled
         model = LogisticRegression(C=0.1, max_iter=MAX_ITERATIONS)
         with warnings.catch_warnings():
-            # It stops after MAX_ITERATIONS, before the last digits settle.
+            # The fit stops after MAX_ITERATIONS, before it converges to the last digits.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(train_features[:, part], labels)
         fitted.append(

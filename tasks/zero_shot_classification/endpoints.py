@@ -16,13 +16,13 @@ from tasks.zero_shot_classification.schema import (
     ZeroShotOptions,
 )
 
-# The text is read with each label.
+# Bound on characters; the text is read with each label.
 MAX_READ = 2_000_000
 
 
 class Parameters(declare.Strict):
-    """`candidate_labels` are the labels to choose from. `truncation` cuts a text that is longer
-    than the model reads."""
+    """`candidate_labels` are the labels to choose from. `truncation` cuts a text that exceeds the
+    model's context."""
 
     candidate_labels: CandidateLabels
     hypothesis_template: Template | None = None

@@ -15,7 +15,7 @@ from tasks.embeddings.runner import EmbeddingsRunner
 from tasks.zero_shot_classification.schema import ZeroShotInputs, ZeroShotOptions
 
 MAX_TOKENS = 8_192
-# Sharpens similarities, which lie close together, into probabilities. 20 is the scale of
+# Scale of similarities, which lie close together, before the softmax. 20 is the scale of
 # sentence-transformers' ranking losses.
 SHARPNESS = 20.0
 
@@ -23,10 +23,10 @@ _Settings = dict[str, Any]
 
 
 class ZeroShotRunner:
-    """One [{label, score}, …] for each text, best first.
+    """Returns one [{label, score}, …] for each text, best first.
 
-    A classifier that knows `entailment` judges each label's sentence against the text (Yin, Hay and
-    Roth 2019, arXiv:1909.00161). An encoder compares their vectors, which is faster and less exact.
+    A classifier with the label `entailment` judges each label's sentence against the text (Yin, Hay
+    and Roth 2019, arXiv:1909.00161). An encoder compares their vectors: faster, but less exact.
     """
 
     limits = run.BatchLimits(items=32, size=MAX_TOKENS)
@@ -52,7 +52,7 @@ class ZeroShotRunner:
         hypotheses = [options.hypothesis_template.replace("{}", label) for label in labels]
         reading, rows = self._judge.read(request_id, inputs.text, hypotheses, options.truncate)
         usage = self._judge.texts.usage(reading)
-        # The text is one input, however many labels it is read with.
+        # The text counts as one input for any number of labels.
         usage["cut_inputs"] = min(1, usage["cut_inputs"])
         item = Item((rows, labels, options.multi_label), size=usage["units"])
         return run.Prepared(items=[item], **usage)
@@ -96,7 +96,7 @@ class _Entailment:
             self.texts.close()
             raise run.UnsupportedModel(
                 f"The classifier's labels are {', '.join(names[:10])}; zero-shot classification "
-                "needs one that is called entailment."
+                "needs a label called entailment."
             )
         self._entails = entails[0]
         against = [at for at, name in enumerate(names) if name.startswith(("contra", "not_entail"))]

@@ -1,4 +1,4 @@
-"""Train image and text tower so that an image lies close to its caption and far from others."""
+"""Train image and text towers: move an image close to its caption and away from others."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ MIN_ROWS = 16
 MAX_VALIDATION_ROWS = 1_000
 CHECKPOINT_STEPS = 50
 TOP = 5
-# CLIP keeps its temperature within this, so that training stays stable (Radford et al. 2021).
+# Bound of CLIP's temperature, which keeps training stable (Radford et al. 2021).
 _MAX_SCALE = math.log(100)
 _CHUNK = 64
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train all weights with the loss of CLIP (Radford et al. 2021, arXiv:2103.00020), or of SigLIP
-    (Zhai et al. 2023, arXiv:2303.15343). Equal captions in a batch count as right answers alike.
+    (Zhai et al. 2023, arXiv:2303.15343). Equal captions in a batch all count as right answers.
 
     Raises:
         BadMaterial: rows, images, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(ContrastiveHyperparameters, request.hyperparameters)
     transformers.set_seed(settings.seed)
@@ -66,7 +66,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
             settings,
             save_steps=CHECKPOINT_STEPS,
             bf16=run.fast_bfloat16(),
-            # By these the Trainer sees that an example has a loss.
+            # These columns tell the Trainer that an example has a loss.
             label_names=["captions"],
         ),
         train_dataset=training,
@@ -114,8 +114,8 @@ def read_captioned(path: Path, media: Path | None) -> list[dict[str, Any]]:
 def _tokens(
     towers: Towers, rows: Sequence[dict[str, Any]]
 ) -> tuple[dict[str, int], list[list[int]], int]:
-    """Return the number of each caption, the captions' tokens by that number, and how many rows
-    have a caption that was cut."""
+    """Return the number of each caption, the captions' tokens by number, and the number of rows
+    with a cut caption."""
     captions = sorted({row["text"] for row in rows})
     if len(captions) < 2:
         raise run.BadMaterial("All images have one caption; there is nothing to tell apart.")
@@ -125,8 +125,8 @@ def _tokens(
 
 
 def _found(model: _Contrastive, validation: _Pairs) -> float:
-    """Return the share of images whose own caption is among the `TOP` best of all. Not the best
-    alone: captions that say the same in other words compete with each other."""
+    """Return the share of images whose own caption is among the `TOP` best. Only the best would be
+    too strict: captions with equal meaning compete with each other."""
     model.eval()
     right = 0
     with torch.inference_mode():
@@ -178,7 +178,7 @@ class _Pairs(Dataset[dict[str, Any]]):  # type: ignore[misc]
 
 
 class _Contrastive(torch.nn.Module):  # type: ignore[misc]
-    """The model and its loss on a batch; each caption of the batch is read once."""
+    """The model and its loss on a batch; each distinct caption of the batch is encoded once."""
 
     def __init__(self, towers: Towers, tokens: list[list[int]]) -> None:
         super().__init__()

@@ -17,12 +17,12 @@ from tasks.zero_shot_image_classification.schema import (
     RankingOptions,
 )
 
-# As Hugging Face's pipeline has it.
+# The default of Hugging Face's pipeline.
 DEFAULT_TEMPLATE = "This is a photo of {}."
 
 
 class Parameters(declare.Strict):
-    """`hypothesis_template` is the sentence around each label, with `{}` in the label's place."""
+    """`hypothesis_template` is the sentence around each label, with `{}` for the label."""
 
     candidate_labels: Annotated[list[Label], Field(min_length=2, max_length=MAX_LABELS)]
     hypothesis_template: Annotated[str, Field(min_length=2, max_length=1_000)] | None = None
@@ -47,7 +47,7 @@ def read_zero_shot(body: declare.Body, request_id: str, name: str) -> declare.Pl
     template = settings.hypothesis_template or DEFAULT_TEMPLATE
     if template.count("{}") != 1:
         raise declare.RequestInvalid(
-            "hypothesis_template must hold {} once, where the label goes.",
+            "hypothesis_template must contain {} once, for the label.",
             param="parameters.hypothesis_template",
         )
     if len(set(settings.candidate_labels)) < len(settings.candidate_labels):

@@ -1,4 +1,4 @@
-"""Serve a CLIP or SigLIP model: vectors of images and texts, or the labels that fit an image."""
+"""Serve a CLIP or SigLIP model: vectors of images and texts, or scores of an image's labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.zero_shot_image_classification.towers import Towers
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """One image, one text, or an image with the texts to sort it into."""
+    """One image, one text, or an image with the texts of its candidate labels."""
 
     pixels: Tensor | None
     texts: tuple[tuple[int, ...], ...] = ()
@@ -32,10 +32,10 @@ class _Batch:
 
 
 class ImageTextRunner:
-    """Returns one vector of unit length for each image and then for each text; with labels, one
-    [{label, score}, …], best first.
+    """Returns a unit vector for each image and then for each text; with labels, one [{label,
+    score}, …], best first.
 
-    Scores of CLIP sum to 1; those of SigLIP are each a probability of their own.
+    Scores of CLIP sum to 1; scores of SigLIP are independent probabilities.
     """
 
     # 32 images of 224 × 224 pixels.
@@ -123,11 +123,11 @@ class ImageTextRunner:
         ]
 
     def _text_vectors(self, rows: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Tensor]:
-        """Return the vector of each text; equal ones are computed once for a batch. None is kept:
-        a fast answer would tell one department which labels another one uses."""
+        """Return the vector of each text; a batch computes equal texts once. Vectors are not
+        cached: a fast answer would reveal to one department which labels another one uses."""
         if not rows:
             return {}
-        # By length, so that a chunk has little padding.
+        # Sorting by length keeps the padding of each chunk short.
         distinct = sorted(set(rows), key=len)
         vectors = self._towers.text_vectors([list(row) for row in distinct])
         return dict(zip(distinct, vectors, strict=True))

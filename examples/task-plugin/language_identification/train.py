@@ -21,7 +21,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(Hyperparameters, request.hyperparameters)
     rows = run.read_rows(request.train_file, _is_row, '{"text": "…", "label": "…"}')

@@ -30,8 +30,8 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     constant answer has an AUC of 0.5.
 
     Raises:
-        BadMaterial: a row's label is none that the version knows.
-        Canceled: `request.progress` said so.
+        BadMaterial: a row has a label that the version does not know.
+        Canceled: `request.progress` requests a stop.
     """
     truth = [row["label"] for row in request.rows]
     labels = sorted(entry["label"] for entry in request.outcomes[0].results[0])

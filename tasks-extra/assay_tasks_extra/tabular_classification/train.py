@@ -55,7 +55,7 @@ def train_trees(request: run.TrainingRequest, progress: run.Progress) -> run.Tra
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(BoostingHyperparameters, request.hyperparameters)
     material = _read(request, settings, progress)
@@ -112,7 +112,7 @@ def train_linear(request: run.TrainingRequest, progress: run.Progress) -> run.Tr
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(LinearHyperparameters, request.hyperparameters)
     material = _read(request, settings, progress)

@@ -22,7 +22,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: a piece has no note.
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     pieces = [parse(row["music"]) for row in request.rows]
     notes = np.array([piece.notes for piece in pieces])

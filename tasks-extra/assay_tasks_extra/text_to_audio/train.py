@@ -29,7 +29,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(ComposerHyperparameters, request.hyperparameters)
     rows = run.read_valid_rows(request.train_file, NamedPiece)

@@ -45,7 +45,7 @@ def smoothing(windows: Sequence[Window], progress: run.Progress) -> list[np.ndar
     Returns None, with the reason in the progress log, when that takes too long.
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     started = time.monotonic()
     found: list[np.ndarray] = []

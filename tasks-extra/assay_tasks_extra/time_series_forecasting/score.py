@@ -52,7 +52,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: no series is long enough, or all are constant.
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     cut = [_windows(row) for row in request.rows]
     kept = [number for number, windows in enumerate(cut) if _varies(windows)]

@@ -28,7 +28,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: the test data marks no speech.
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     seconds = [outcome.results[0]["duration"] for outcome in request.outcomes]
     truth = [
