@@ -1,4 +1,4 @@
-"""Serve a composer: a recording of what a prompt asks for, or the likelihood of given music."""
+"""Serve a composer: a recording of new music, or the likelihood of the request's music."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class _Task:
 
 
 class ComposerRunner:
-    """Returns one recording as WAV; {nats, notes} where music is given.
+    """Returns one recording as WAV, or {nats, notes} for a request with `music`.
 
-    A canceled request ends at the note that is being chosen.
+    A canceled request ends at the current note.
     """
 
     limits = run.BatchLimits(items=1, size=1)
