@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--people", type=int, help="who click through the portal at once (20)")
     options = parser.parse_args()
-    options.names = [name for given in options.names for name in _named(given)]
+    options.names = [name for argument in options.names for name in _benchmarks(argument)]
     unknown = sorted(set(options.names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"no benchmark is called {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
@@ -65,7 +65,7 @@ def main() -> int:
     return failed
 
 
-def _named(name: str) -> list[str]:
+def _benchmarks(name: str) -> list[str]:
     """Return the benchmark of that name, or all of a group, such as `ideas`."""
     return [each for each in BENCHMARKS if each.startswith(f"{name}.")] or [name]
 

@@ -20,8 +20,8 @@ def exported(rounds: int) -> list[Row]:
     _record(actor)
     rows = []
     for kind in ExportFormat:
-        made, verified = zip(*(_once(actor, kind) for _ in range(rounds)), strict=True)
-        rows.append(Row.of(f"exporting with proofs, {kind}", "events/s", list(made)))
+        rates, verified = zip(*(_once(actor, kind) for _ in range(rounds)), strict=True)
+        rows.append(Row.of(f"exporting with proofs, {kind}", "events/s", list(rates)))
         rows.append(Row.of(f"verifying that, {kind}", "events/s", list(verified)))
     return rows
 
@@ -60,7 +60,7 @@ def _once(actor: Any, kind: str) -> tuple[float, float]:
     export = audit_export_ask(actor=actor, filters={"action": ACTION}, format=kind)
     started = time.perf_counter()
     export_next(threading.Event())
-    made = time.perf_counter() - started
+    export_s = time.perf_counter() - started
     export.refresh_from_db()
     if export.rows != SELECTED:
         raise RuntimeError(export.error or f"{export.rows} events were exported.")
@@ -71,4 +71,4 @@ def _once(actor: Any, kind: str) -> tuple[float, float]:
     file.unlink()
     if not report.ok:
         raise RuntimeError(report.message)
-    return export.rows / made, export.rows / verified
+    return export.rows / export_s, export.rows / verified

@@ -90,8 +90,8 @@ def _measure(events: int, *, rounds: int) -> list[Row]:
     )
     rows = []
     newest = partial(_get, _client(people["auditor"]), "/audit", {})
-    for name, role, address, given in _pages(events):
-        get = partial(_get, _client(people[role]), address, given)
+    for name, role, address, parameters in _pages(events):
+        get = partial(_get, _client(people[role]), address, parameters)
         queries = _queries(get)
         ours, plain = [], []
         for _ in range(rounds):
@@ -105,9 +105,9 @@ def _measure(events: int, *, rounds: int) -> list[Row]:
             Row(f"… 95 %, {role}", "ms", high, plain_high, rounds),
             Row.of("… processor time", "ms", processor, plain_processor),
         ]
-    for place, what in enumerate(("median", "95 %", "processor time")):
+    for place, measure in enumerate(("median", "95 %", "processor time")):
         slowest = max(row.subject for row in rows[place::3])
-        print(f"slowest page, {what}: {slowest:.0f} ms")  # noqa: T201
+        print(f"slowest page, {measure}: {slowest:.0f} ms")  # noqa: T201
     return rows
 
 
@@ -150,7 +150,7 @@ def _pages(events: int) -> list[tuple[str, str, str, dict[str, Any]]]:
         ("search: many things, refused", {"query": "fine-tune", "outcome": "denied"}),
         ("search: nothing", {"query": "zeppelin"}),
     ]
-    pages = [(f"portal: {name}", "auditor", "/audit", given) for name, given in filters]
+    pages = [(f"portal: {name}", "auditor", "/audit", parameters) for name, parameters in filters]
     lead = [
         ("all of theirs", {}),
         ("deep", deep),
@@ -159,9 +159,10 @@ def _pages(events: int) -> list[tuple[str, str, str, dict[str, Any]]]:
         ("a day long ago", day),
         ("search: a thing's name", {"query": "docstring-writer"}),
     ]
-    pages += [(f"portal: {name}", "lead", "/audit", given) for name, given in lead]
+    pages += [(f"portal: {name}", "lead", "/audit", parameters) for name, parameters in lead]
     pages += [
-        (f"portal: {name}", "small lead", "/audit", given) for name, given in (lead[0], lead[5])
+        (f"portal: {name}", "small lead", "/audit", parameters)
+        for name, parameters in (lead[0], lead[5])
     ]
     moments = {name: f"{value}T00:00:00Z" for name, value in day.items()}
     moments["until"] = f"{END - timedelta(days=DAYS - 21):%Y-%m-%d}T00:00:00Z"
@@ -173,7 +174,7 @@ def _pages(events: int) -> list[tuple[str, str, str, dict[str, Any]]]:
         ("search: a thing's name", {"query": "docstring-writer"}),
     ]
     return pages + [
-        (f"API: {name}", "auditor", "/api/v1/audit/events", given) for name, given in api
+        (f"API: {name}", "auditor", "/api/v1/audit/events", parameters) for name, parameters in api
     ]
 
 
@@ -234,8 +235,8 @@ def _client(person: Any) -> Any:
     return client
 
 
-def _get(client: Any, address: str, given: dict[str, Any]) -> None:
-    answer = client.get(f"{address}?{urlencode(given)}" if given else address)
+def _get(client: Any, address: str, parameters: dict[str, Any]) -> None:
+    answer = client.get(f"{address}?{urlencode(parameters)}" if parameters else address)
     if answer.status_code != 200:
         raise RuntimeError(f"{address} answered {answer.status_code}: {answer.content[:300]!r}")
 

@@ -156,35 +156,35 @@ def _record() -> None:
         pass
 
 
-def _streamer(given: dict[str, Any]) -> Streamer:
+def _streamer(settings: dict[str, Any]) -> Streamer:
     from governance.audit.streaming.destinations import destinations_from
     from governance.audit.streaming.streamer import Streamer
 
-    (destination,) = destinations_from(json.dumps([given]), production=True)
+    (destination,) = destinations_from(json.dumps([settings]), production=True)
     return Streamer(destination)
 
 
-def _streamed_rate(one: Streamer, batches: list[list[bytes]]) -> float:
+def _streamed_rate(streamer: Streamer, batches: list[list[bytes]]) -> float:
     """Events per second of the stream; keeps what it sent in `batches`."""
-    send = one._sender.send
+    send = streamer._sender.send
 
-    def kept(lines: Any) -> None:
+    def send_and_keep(lines: Any) -> None:
         batches.append(list(lines))
         send(lines)
 
-    one._sender.send = kept  # type: ignore[method-assign]
+    streamer._sender.send = send_and_keep  # type: ignore[method-assign]
     started = time.perf_counter()
     while sum(map(len, batches)) < EVENTS:
-        one.step()
-    taken = time.perf_counter() - started
-    one._sender.send = send  # type: ignore[method-assign]
-    return EVENTS / taken
+        streamer.step()
+    took = time.perf_counter() - started
+    streamer._sender.send = send  # type: ignore[method-assign]
+    return EVENTS / took
 
 
-def _posted_rate(one: Streamer, batches: list[list[bytes]]) -> float:
+def _posted_rate(streamer: Streamer, batches: list[list[bytes]]) -> float:
     started = time.perf_counter()
     for batch in batches:
-        one._sender.send(batch)
+        streamer._sender.send(batch)
     return EVENTS / (time.perf_counter() - started)
 
 

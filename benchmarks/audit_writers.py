@@ -84,10 +84,10 @@ def _warm(_number: int) -> None:
         _write((kind, 1))
 
 
-def _write(asked: tuple[str, int]) -> tuple[float, float, list[float]]:
+def _write(order: tuple[str, int]) -> tuple[float, float, list[float]]:
     from django.db import transaction
 
-    kind, count = asked
+    kind, count = order
     write, took = WRITE[kind](), []
     _together.wait()
     started = time.perf_counter()
@@ -109,8 +109,8 @@ def _recording(name: str = "") -> Callable[[], object]:
     actor = service_principal("bench")
     if name:
         email = f"{name.lower()}@example.org"
-        made, _ = Person.objects.get_or_create(email=email, defaults={"name": name})
-        actor = principal_for_person(made)
+        person, _ = Person.objects.get_or_create(email=email, defaults={"name": name})
+        actor = principal_for_person(person)
     subject = Subject("model", "7", "docstring-writer")
     return lambda: audit_record(
         actor=actor, action="model:create", subject=subject, department="clinical"

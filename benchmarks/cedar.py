@@ -67,29 +67,29 @@ def _about(matcher: Matcher) -> str:
     if matcher.services:
         tests.append(f"{_literals(matcher.services)}.contains(principal.name)")
     if matcher.roles:
-        held = list(matcher.roles)
+        roles = list(matcher.roles)
         if matcher.specialties:
-            held = [f"{role}/{name}" for role in matcher.roles for name in matcher.specialties]
-        tests.append(f"principal.platform.containsAny({_literals(held)})")
-    if named := matcher.department_roles or matcher.member_roles:
+            roles = [f"{role}/{name}" for role in matcher.roles for name in matcher.specialties]
+        tests.append(f"principal.platform.containsAny({_literals(roles)})")
+    if department_roles := matcher.department_roles or matcher.member_roles:
         places = f".containsAny({_literals(matcher.departments)})" if matcher.departments else ""
         ways = [
             f"principal.as_{role}{places}" if places else f"!principal.as_{role}.isEmpty()"
-            for role in named
+            for role in department_roles
         ]
         tests.append(f"({' || '.join(ways)})")
     return " && ".join(tests)
 
 
 def _names_department(attribute: str, matcher: Matcher) -> str:
-    found = f"{attribute}__all"
-    named = matcher.department_roles or matcher.member_roles
-    held = [f"principal.as_{role}" for role in named] or ["principal.departments"]
+    departments = f"{attribute}__all"
+    roles = matcher.department_roles or matcher.member_roles
+    slug_sets = [f"principal.as_{role}" for role in roles] or ["principal.departments"]
     if not matcher.departments:
-        return f"({' || '.join(f'{slugs}.containsAny({found})' for slugs in held)})"
+        return f"({' || '.join(f'{slugs}.containsAny({departments})' for slugs in slug_sets)})"
     ways = [
-        f"({found}.contains({_literal(slug)}) && {slugs}.contains({_literal(slug)}))"
-        for slugs in held
+        f"({departments}.contains({_literal(slug)}) && {slugs}.contains({_literal(slug)}))"
+        for slugs in slug_sets
         for slug in matcher.departments
     ]
     return f"({' || '.join(ways)})"
@@ -103,10 +103,10 @@ def _condition(condition: Condition, matcher: Matcher) -> str:
     nothing = f"({where} == {_NOTHING})"
     if operator in {Operator.EQ, Operator.IN, Operator.NE, Operator.NOT_IN}:
         typed = _TYPED[kind_of(values[0])].format(where)
-        found = f"{_literals(values)}.contains({where})"
+        listed = f"{_literals(values)}.contains({where})"
         if operator in {Operator.NE, Operator.NOT_IN}:
-            return f"(if {nothing} then true else ({typed} && !{found}))"
-        return f"(if {nothing} then false else ({typed} && {found}))"
+            return f"(if {nothing} then true else ({typed} && !{listed}))"
+        return f"(if {nothing} then false else ({typed} && {listed}))"
     match operator:
         case Operator.CONTAINS:
             return f"{where}.contains({_literal(condition.value)})"
@@ -148,12 +148,19 @@ def actor_entity(uid: str, actor: Principal) -> dict[str, Any]:
     """An actor as `Actor::"<uid>"`."""
 
     def where(role: str) -> list[str]:
-        held = {r.department for r in actor.roles if r.role == role and r.department is not None}
+        departments = {
+            r.department for r in actor.roles if r.role == role and r.department is not None
+        }
         if role == "key" and actor.kind is PrincipalKind.KEY and actor.department is not None:
-            held.add(actor.department)
-        return sorted(held)
+            departments.add(actor.department)
+        return sorted(departments)
 
-    platform = {name for held in actor.roles if held.department is None for name in _names(held)}
+    platform = {
+        name
+        for role_held in actor.roles
+        if role_held.department is None
+        for name in _names(role_held)
+    }
     attributes = {
         "kind": actor.kind.value,
         "name": actor.id,
@@ -165,35 +172,35 @@ def actor_entity(uid: str, actor: Principal) -> dict[str, Any]:
     return {"uid": {"type": "Actor", "id": uid}, "attrs": attributes, "parents": []}
 
 
-def _names(held: HeldRole) -> tuple[str, str]:
-    return held.role, f"{held.role}/{held.specialty}"
+def _names(role: HeldRole) -> tuple[str, str]:
+    return role.role, f"{role.role}/{role.specialty}"
 
 
 def resource_entity(uid: str, resource: Resource) -> dict[str, Any]:
     """A resource as `Thing::"<uid>"`."""
-    stated = {**resource.attributes, "department": resource.department}
-    attributes = {"kind__": resource.type, **attributes_of(stated)}
+    attributes_stated = {**resource.attributes, "department": resource.department}
+    attributes = {"kind__": resource.type, **attributes_of(attributes_stated)}
     return {"uid": {"type": "Thing", "id": uid}, "attrs": attributes, "parents": []}
 
 
-def attributes_of(stated: Mapping[str, Any]) -> dict[str, Any]:
+def attributes_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes, or a context, as Cedar's JSON."""
-    found: dict[str, Any] = {}
-    for name, value in stated.items():
+    result: dict[str, Any] = {}
+    for name, value in attributes.items():
         kind = kind_of(value)
         if kind is Kind.OTHER:
             continue
         plain = [_plain(item) for item in value] if kind is Kind.COLLECTION else _plain(value)
-        found[name] = found[f"{name}__order"] = found[f"{name}__ip"] = plain
-        found[f"{name}__all"] = plain
+        result[name] = result[f"{name}__order"] = result[f"{name}__ip"] = plain
+        result[f"{name}__all"] = plain
         if kind is Kind.NOTHING:
-            found[f"{name}__all"] = []
+            result[f"{name}__all"] = []
         elif kind is Kind.TEXT:
-            found[f"{name}__all"] = [plain]
-            found[f"{name}__ip"] = value.removeprefix("::ffff:") if "." in value else value
+            result[f"{name}__all"] = [plain]
+            result[f"{name}__ip"] = value.removeprefix("::ffff:") if "." in value else value
             if order_kind(value) == "time":
-                found[f"{name}__order"] = {"__extn": {"fn": "duration", "arg": _duration(value)}}
-    return found
+                result[f"{name}__order"] = {"__extn": {"fn": "duration", "arg": _duration(value)}}
+    return result
 
 
 def _plain(value: Any) -> Any:

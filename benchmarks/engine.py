@@ -69,14 +69,14 @@ def generate_rate(model: Any, tokenizer: Any, rows: int) -> float:
     one = tokenizer(text, add_special_tokens=False)["input_ids"]
     prompts = torch.tensor([one for _ in range(rows)], device=model.device)
     with torch.inference_mode():
-        made = model.generate(
+        generated = model.generate(
             input_ids=prompts,
             attention_mask=torch.ones_like(prompts),
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
         )
-    new = made[:, prompts.shape[1] :]
+    new = generated[:, prompts.shape[1] :]
     tokenizer.batch_decode(new, skip_special_tokens=True)
     return int(new.numel()) / (time.perf_counter() - started)
 

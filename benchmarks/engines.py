@@ -99,7 +99,7 @@ def through_everything(name: str, *, rounds: int) -> Row:
     with demo_stack() as stage, tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
         key = deploy_base(stage)
         base = stage.facts["smollm2-135m-instruct"]
-        deploy(stage, _kept(stage) if name == "llama.cpp" else base, DEPLOYED, engine=name)
+        deploy(stage, _gguf_version(stage) if name == "llama.cpp" else base, DEPLOYED, engine=name)
         engine = started(name, Path(scratch) / "files")
         ours: list[float] = []
         theirs: list[float] = []
@@ -117,21 +117,21 @@ def through_everything(name: str, *, rounds: int) -> Row:
     return Row.of(f"{name} through everything, {streams} at once", "tokens/s", ours, theirs)
 
 
-def _kept(stage: Stage) -> dict[str, Any]:
+def _gguf_version(stage: Stage) -> dict[str, Any]:
     """Take the GGUF in once more, and keep it as it was delivered; returns the version."""
     about = intake.MODELS["smollm2-135m-instruct"]
     material = stage.materials[about["material"]]
-    made = intake.deliver(stage, "smollm2-kept", about, material, keep_gguf="true")
-    stage.watch(stage["enzo"], {"id": made["job"]}, "checking the GGUF")
-    intake.sign_off(stage, "smollm2-kept", made)
+    delivery = intake.deliver(stage, "smollm2-kept", about, material, keep_gguf="true")
+    stage.watch(stage["enzo"], {"id": delivery["job"]}, "checking the GGUF")
+    intake.sign_off(stage, "smollm2-kept", delivery)
     return stage.found(intake.version_of(stage, "smollm2-kept"), "the GGUF has a version")
 
 
 if __name__ == "__main__":
-    chosen = [name for name in STREAMS if name in sys.argv]
-    if not chosen:
-        chosen = [each for each in STREAMS if each not in PYTHONS or os.environ.get(PYTHONS[each])]
+    names = [name for name in STREAMS if name in sys.argv]
+    if not names:
+        names = [each for each in STREAMS if each not in PYTHONS or os.environ.get(PYTHONS[each])]
     count = 2 if "--quick" in sys.argv else 8
     measures = (of_the_worker, through_everything)
-    rows = [measure(name, rounds=count) for name in chosen for measure in measures]
+    rows = [measure(name, rounds=count) for name in names for measure in measures]
     show("Engine", "the server alone", rows)

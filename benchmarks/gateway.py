@@ -133,9 +133,9 @@ def furnish() -> tuple[str, str]:
 
     policy_bootstrap()
     department = Department.objects.create(slug="bench", name="Bench")
-    made = _key(department), _deployment(department)
+    result = _key(department), _deployment(department)
     connection.close()
-    return made
+    return result
 
 
 def _key(department: Any) -> str:
@@ -290,8 +290,8 @@ def _valkey_cpu_s() -> float:
     import redis
 
     with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
-        used: Any = client.info("cpu")
-    return float(used["used_cpu_user"] + used["used_cpu_sys"])
+        usage: Any = client.info("cpu")
+    return float(usage["used_cpu_user"] + usage["used_cpu_sys"])
 
 
 def until_works(works: Callable[[], bool], timeout_s: float = 60.0) -> None:
@@ -311,9 +311,9 @@ def _measure(subject: Served, others: list[Served], *, rounds: int) -> list[list
     """Measure all in turn; the rows of the subject against each of the others."""
     samples: list[dict[str, list[float]]] = [{} for _ in (subject, *others)]
     for _ in range(rounds):
-        for found, served in zip(samples, (subject, *others), strict=True):
+        for sample, served in zip(samples, (subject, *others), strict=True):
             for name, value in _round(served).items():
-                found.setdefault(name, []).append(value)
+                sample.setdefault(name, []).append(value)
     units = {"requests/s": "1/s"}
     ours, *theirs = samples
     return [
@@ -329,7 +329,7 @@ def _round(served: Served) -> dict[str, float]:
     before = served.cpu_s()
     times = served.send(REQUESTS)
     alone = (served.cpu_s() - before) / REQUESTS
-    behind = {name: used() for name, used in served.behind.items()}
+    behind = {name: cpu_now() for name, cpu_now in served.behind.items()}
     before, started = served.cpu_s(), time.perf_counter()
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         list(pool.map(served.send, [REQUESTS // CONCURRENCY] * CONCURRENCY))
@@ -340,8 +340,10 @@ def _round(served: Served) -> dict[str, float]:
         f"{CONCURRENCY} at a time, CPU per request": (served.cpu_s() - before) / REQUESTS * 1000,
         f"{CONCURRENCY} at a time, requests/s": REQUESTS / (time.perf_counter() - started),
         **{
-            f"{CONCURRENCY} at a time, CPU of the {name}": (used() - behind[name]) / REQUESTS * 1000
-            for name, used in served.behind.items()
+            f"{CONCURRENCY} at a time, CPU of the {name}": (cpu_now() - behind[name])
+            / REQUESTS
+            * 1000
+            for name, cpu_now in served.behind.items()
         },
     }
 

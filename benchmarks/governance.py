@@ -46,10 +46,10 @@ def run(*, rounds: int) -> list[Row]:
             for streams in CONCURRENCY:
                 ours, theirs = [], []
                 for number in range(rounds + 1):
-                    for found, url in ((theirs, reference), (ours, stage.stack.url)):
+                    for rates, url in ((theirs, reference), (ours, stage.stack.url)):
                         rate = asyncio.run(through_the_stack(url, key, streams))
                         if number:  # The first round warms both up.
-                            found.append(rate)
+                            rates.append(rate)
                 rows.append(Row.of(f"{streams} concurrent streams", "tokens/s", ours, theirs))
     return rows
 

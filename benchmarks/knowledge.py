@@ -31,9 +31,9 @@ Ranking = Callable[[int], Sequence[int]]
 
 def main() -> None:
     """Print one row per metric, with the difference and its 95 % interval."""
-    passages, asked, wanted = material()
+    passages, questions, relevant_passages = material()
     if "--quick" in sys.argv:
-        asked, wanted = asked[:40], wanted[:40]
+        questions, relevant_passages = questions[:40], relevant_passages[:40]
     task = get_task("embeddings")
     model = Judge(
         name="all-MiniLM-L6-v2",
@@ -44,44 +44,52 @@ def main() -> None:
         architectures=task.architectures,
     )
     vectors = embed(model, passages, Quiet())
-    queries = embed(model, asked, Quiet())
+    queries = embed(model, questions, Quiet())
     scores = queries @ vectors.T
-    dense = measured(lambda number: np.argsort(-scores[number], kind="stable"), wanted)
-    ranked = bm25(passages, asked)
-    lexical = measured(lambda number: ranked[number], wanted)
+    dense = measured(lambda number: np.argsort(-scores[number], kind="stable"), relevant_passages)
+    ranked = bm25(passages, questions)
+    lexical = measured(lambda number: ranked[number], relevant_passages)
     rows = []
     for name in ("recall@5", "nDCG@10"):
         low, high = interval(np.array(dense[name]) - np.array(lexical[name]))
         rows.append(Row.of(name, "", [mean(dense[name])], [mean(lexical[name])]))
         rows.append(Row.of(f"{name}, difference at least", "", [low]))
         rows.append(Row.of(f"{name}, difference at most", "", [high]))
-    title = f"{len(asked)} questions, {len(passages)} passages"
+    title = f"{len(questions)} questions, {len(passages)} passages"
     show(title, "BM25 on the same passages", rows)
 
 
 def material() -> tuple[list[str], list[str], list[set[int]]]:
     """Return passages, questions, and the relevant passages of each question."""
     passages: list[str] = []
-    asked: list[str] = []
-    wanted: list[set[int]] = []
+    questions: list[str] = []
+    relevant_passages: list[set[int]] = []
     for page in pages(fetch_debian("python_faq")):
         spans = chunk_spans(page.text, CHUNK_DEFAULT, OVERLAP_DEFAULT)
         for question, place in page.places.items():
-            asked.append(question)
-            wanted.append({len(passages) + number for number in relevant(spans, place)})
+            questions.append(question)
+            relevant_passages.append({len(passages) + number for number in relevant(spans, place)})
         passages += [page.text[start:stop] for start, stop in spans]
-    kept = [number for number, found in enumerate(wanted) if found]
-    return passages, [asked[each] for each in kept], [wanted[each] for each in kept]
+    usable = [number for number, numbers in enumerate(relevant_passages) if numbers]
+    return (
+        passages,
+        [questions[each] for each in usable],
+        [relevant_passages[each] for each in usable],
+    )
 
 
 def measured(ranking: Ranking, relevant_to: Sequence[set[int]]) -> dict[str, list[float]]:
     """Return recall@5 and nDCG@10 of each question."""
     recall, gain = [], []
-    for number, wanted in enumerate(relevant_to):
+    for number, relevant_passages in enumerate(relevant_to):
         order = list(ranking(number))[:10]
-        recall.append(recall_at_5(order, wanted))
-        dcg = sum(1 / math.log2(place + 2) for place, each in enumerate(order) if each in wanted)
-        best = sum(1 / math.log2(place + 2) for place in range(min(10, len(wanted))))
+        recall.append(recall_at_5(order, relevant_passages))
+        dcg = sum(
+            1 / math.log2(place + 2)
+            for place, each in enumerate(order)
+            if each in relevant_passages
+        )
+        best = sum(1 / math.log2(place + 2) for place in range(min(10, len(relevant_passages))))
         gain.append(dcg / best)
     return {"recall@5": recall, "nDCG@10": gain}
 
@@ -93,8 +101,8 @@ def mean(values: Sequence[float]) -> float:
 def interval(differences: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of the mean, from a bootstrap over the questions."""
     random = np.random.default_rng(17)
-    drawn = random.integers(0, len(differences), (DRAWS, len(differences)))
-    means = differences[drawn].mean(axis=1)
+    samples = random.integers(0, len(differences), (DRAWS, len(differences)))
+    means = differences[samples].mean(axis=1)
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 

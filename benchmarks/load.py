@@ -131,22 +131,22 @@ def _usage(text: str, *, streamed: bool) -> tuple[int, int] | None:
             return None
         lines = [line for line in text.split("\n") if line.startswith("data: {")]
         answers = [line.removeprefix("data: ") for line in lines]
-    stated: dict[str, int] = {}
+    usage: dict[str, int] = {}
     for answer in map(json.loads, answers):
         holder = answer.get("response") or answer.get("message") or answer
-        stated = holder.get("usage") or stated
-    if "input_tokens" in stated:
-        return stated["input_tokens"], stated["output_tokens"]
-    return stated["prompt_tokens"], stated.get("completion_tokens", 0)
+        usage = holder.get("usage") or usage
+    if "input_tokens" in usage:
+        return usage["input_tokens"], usage["output_tokens"]
+    return usage["prompt_tokens"], usage.get("completion_tokens", 0)
 
 
 async def send(url: str, key: str, count: int, *, hang_up: float, seed: int = 0) -> Seen:
     """Send `count` chats from `CLIENTS` clients."""
-    seen, dice, left = Seen(), random.Random(seed), iter(range(count))
+    seen, dice, remaining = Seen(), random.Random(seed), iter(range(count))
     async with _client(url, key) as client:
 
         async def one() -> None:
-            for _ in left:
+            for _ in remaining:
                 await ask(client, seen, dice, leave=dice.random() < hang_up)
 
         await asyncio.gather(*(one() for _ in range(CLIENTS)))
@@ -180,13 +180,13 @@ async def kill_now_and_then(stack: Stack, every_s: float, stop: asyncio.Event) -
 
 def counted_by_workers(stack: Stack) -> dict[str, tuple[str, int, int]]:
     """Return how each request ended, with its prompt and completion tokens, as the workers say."""
-    found = {}
+    requests = {}
     for log in stack.logs.glob("engine-worker*.log"):
         for line in log.read_text(errors="replace").splitlines():
             if (match := _ENDED.search(line)) and line.startswith("{"):
                 end, prompt, completion = match.groups()
-                found[json.loads(line)["request_id"]] = (end, int(prompt), int(completion))
-    return found
+                requests[json.loads(line)["request_id"]] = (end, int(prompt), int(completion))
+    return requests
 
 
 def _database(stack: Stack) -> psycopg.Connection[tuple[Any, ...]]:
@@ -209,37 +209,37 @@ def ledger(stack: Stack) -> dict[str, tuple[str, int, int]]:
 def compare(stack: Stack, seen: Seen) -> Counter[str]:
     """Return counts of what agrees and what does not; the keys of faults begin with `FAULT`."""
     booked, workers = ledger(stack), counted_by_workers(stack)
-    found: Counter[str] = Counter()
-    for request_id, stated in seen.answered.items():
+    counted: Counter[str] = Counter()
+    for request_id, tokens in seen.answered.items():
         row = booked.get(request_id)
-        right = row is not None and row[0] == "ok" and row[1:] == stated
-        found["answers booked as stated" if right else "FAULT: answer not booked as stated"] += 1
+        right = row is not None and row[0] == "ok" and row[1:] == tokens
+        counted["answers booked as stated" if right else "FAULT: answer not booked as stated"] += 1
     for request_id, (end, *counts) in workers.items():
         if not any(counts):
             continue  # It ended before it ran.
         row = booked.get(request_id)
         if row is None:
-            found["FAULT: worked for and not booked"] += 1
+            counted["FAULT: worked for and not booked"] += 1
         elif row[1:] == tuple(counts):
-            found["booked as the worker counted"] += 1
+            counted["booked as the worker counted"] += 1
         elif end == "canceled" or row[0] in ("canceled", "failed"):
-            found["ended while the worker counted, booked by estimate"] += 1
+            counted["ended while the worker counted, booked by estimate"] += 1
         else:
-            found["FAULT: booked otherwise than the worker counted"] += 1
+            counted["FAULT: booked otherwise than the worker counted"] += 1
     for request_id, row in booked.items():
         if request_id in workers or not any(row[1:]):
             continue
         died = row[0] in ("failed", "canceled")
-        found["worker died, booked by estimate" if died else "FAULT: booked and not run"] += 1
-    return found
+        counted["worker died, booked by estimate" if died else "FAULT: booked and not run"] += 1
+    return counted
 
 
-def wait_until(met: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
+def wait_until(met: Callable[[], bool], event: str, timeout_s: float = 120.0) -> None:
     """Return once `met` is true. Raises RuntimeError after `timeout_s` seconds."""
     deadline = time.monotonic() + timeout_s
     while not met():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{what} did not happen within {timeout_s:.0f} s.")
+            raise RuntimeError(f"{event} did not happen within {timeout_s:.0f} s.")
         time.sleep(0.2)
 
 
@@ -268,13 +268,13 @@ def break_things(stack: Stack, key: str, *, requests: int, kill_every_s: float) 
     seen, kills = asyncio.run(run())
     took = time.perf_counter() - started
     settle(stack, seen)
-    found = compare(stack, seen)
+    counts = compare(stack, seen)
     console.print(
         f"{requests:,} requests in {took:.0f} s, {kills} workers killed: {dict(seen.statuses)}"
     )
-    for what, count in sorted(found.items()):
-        console.print(f"  {count:>7,}  {what}")
-    return sum(count for what, count in found.items() if what.startswith("FAULT"))
+    for result, count in sorted(counts.items()):
+        console.print(f"  {count:>7,}  {result}")
+    return sum(count for result, count in counts.items() if result.startswith("FAULT"))
 
 
 def replace_worker(stack: Stack, key: str, *, requests: int) -> int:
@@ -328,9 +328,9 @@ def last(stack: Stack, key: str, minutes: float, rate: float) -> int:
 
     seen = asyncio.run(run())
     settle(stack, seen)
-    found = compare(stack, seen)
-    console.print(dict(found))
-    return sum(count for what, count in found.items() if what.startswith("FAULT"))
+    counts = compare(stack, seen)
+    console.print(dict(counts))
+    return sum(count for result, count in counts.items() if result.startswith("FAULT"))
 
 
 def _memory(stack: Stack) -> dict[str, int]:

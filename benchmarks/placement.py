@@ -76,22 +76,22 @@ def _round(name: str, update: Callable[[], Plan | None]) -> None:
     planned = 0.0
     plan = assigning.plan
 
-    def timed(*given: object) -> Plan:
+    def timed(*arguments: object) -> Plan:
         nonlocal planned
         started = time.perf_counter()
-        found = plan(*given)  # type: ignore[arg-type]
+        outcome = plan(*arguments)  # type: ignore[arg-type]
         planned = time.perf_counter() - started
-        return found
+        return outcome
 
     with mock.patch.object(assigning, "plan", timed), CaptureQueriesContext(connection) as queries:
         started = time.perf_counter()
-        found = update()
-        taken = time.perf_counter() - started
-    if found is None:
+        outcome = update()
+        took = time.perf_counter() - started
+    if outcome is None:
         raise RuntimeError("Another session placed.")
     print(  # noqa: T201
-        f"{name:28}{1000 * planned:>7.0f} ms{1000 * taken:>7.0f} ms{len(found.moves):>8}"
-        f"{len(found.shortages):>9}{len(queries):>9}"
+        f"{name:28}{1000 * planned:>7.0f} ms{1000 * took:>7.0f} ms{len(outcome.moves):>8}"
+        f"{len(outcome.shortages):>9}{len(queries):>9}"
     )
 
 

@@ -113,13 +113,15 @@ def _actors(draw: random.Random) -> list[Principal]:
 
 
 def _deployments(draw: random.Random) -> list[Resource]:
-    found = []
+    deployments = []
     for number in range(DEPLOYMENTS):
         owner = draw.randrange(DEPARTMENTS)
-        named = sorted({_slug(owner), *(_slug(draw.randrange(DEPARTMENTS)) for _ in range(3))})
+        departments = sorted(
+            {_slug(owner), *(_slug(draw.randrange(DEPARTMENTS)) for _ in range(3))}
+        )
         attributes = {
             "classification": draw.choice(_CLASSES),
-            "departments": named,
+            "departments": departments,
             "environment": draw.choice(["staging", "production"]),
             "modality": draw.choice(["text", "audio"]),
             "name": f"deployment-{number}",
@@ -127,8 +129,8 @@ def _deployments(draw: random.Random) -> list[Resource]:
             "visibility": draw.choice(["department", "organization"]),
         }
         name = f"deployment-{number}"
-        found.append(Resource("deployment", str(number), name, _slug(owner), attributes))
-    return found
+        deployments.append(Resource("deployment", str(number), name, _slug(owner), attributes))
+    return deployments
 
 
 def _context(draw: random.Random) -> dict[str, Any]:

@@ -98,9 +98,9 @@ class Visitor:
     def sign_in(self) -> None:
         """Raises RuntimeError when the sign-in is refused."""
         _, page, _ = self.request("GET", "/sign-in")
-        found = TOKEN.search(page)
+        token_match = TOKEN.search(page)
         form = {"email": self.email, "password": PASSWORD}
-        form["csrfmiddlewaretoken"] = found.group(1) if found else ""
+        form["csrfmiddlewaretoken"] = token_match.group(1) if token_match else ""
         status, text, _ = self.request("POST", "/sign-in", urlencode(form))
         if status != 302:
             raise RuntimeError(f"{self.email} could not sign in: {status} {text[:300]}")
@@ -108,7 +108,7 @@ class Visitor:
     def walk(self, pages: int, outcome: Outcome, lock: threading.Lock) -> None:
         """Follow up to `pages` links, in an order of this person's own."""
         order = random.Random(self.email)
-        seen, waiting = {"/"}, ["/"]
+        known_links, waiting = {"/"}, ["/"]
         for _ in range(pages):
             if not waiting:
                 return
@@ -122,8 +122,12 @@ class Visitor:
                 if status >= 400 or status == CUT:
                     outcome.failed[f"{status} {re.sub(r'[0-9]+', 'N', path)}"] += 1
             for link in (to, *LINK.findall(text)):
-                if link.startswith("/") and not link.startswith("/static/") and link not in seen:
-                    seen.add(link)
+                if (
+                    link.startswith("/")
+                    and not link.startswith("/static/")
+                    and link not in known_links
+                ):
+                    known_links.add(link)
                     waiting.append(link)
 
 
@@ -156,7 +160,7 @@ def _cpu_s(parent: int) -> float:
 
 def _walked(visitors: list[Visitor], pages: int) -> Outcome:
     outcome, lock = Outcome(), threading.Lock()
-    with _counted(outcome.connections), ThreadPoolExecutor(len(visitors)) as pool:
+    with _count_connections(outcome.connections), ThreadPoolExecutor(len(visitors)) as pool:
         started = time.perf_counter()
         list(pool.map(lambda each: each.walk(pages, outcome, lock), visitors))
         outcome.took_s = time.perf_counter() - started
@@ -191,7 +195,7 @@ def _company(count: int) -> list[str]:
 
 
 @contextmanager
-def _counted(into: list[int]) -> Iterator[None]:
+def _count_connections(into: list[int]) -> Iterator[None]:
     """Count the connections that PostgreSQL holds for others, a few times a second."""
     import psycopg
 

@@ -46,20 +46,22 @@ def main() -> None:
         data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         most = 40 if "--quick" in sys.argv else None
         started = time.monotonic()
-        found = evaluate(EvaluationRequest(_plan(task), folder, None, data, max_rows=most), Quiet())
+        result = evaluate(
+            EvaluationRequest(_plan(task), folder, None, data, max_rows=most), Quiet()
+        )
         took = time.monotonic() - started
-    given = found.details["baselines"][1]["metrics"]
+    original = result.details["baselines"][1]["metrics"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     show(
-        f"Reranking {found.sample_size} questions in {took:.0f} s, {torch.get_num_threads()} "
+        f"Reranking {result.sample_size} questions in {took:.0f} s, {torch.get_num_threads()} "
         f"threads, {peak:.0f} MiB at most",
         "BM25 on the same candidates",
         [
             *(
-                Row.of(metric.title, "", [found.metrics[name]], [found.baseline[name]])
+                Row.of(metric.title, "", [result.metrics[name]], [result.baseline[name]])
                 for name, metric in ((each.name, each) for each in task.metrics)
             ),
-            Row.of("MRR@10 of the given order", "", [given["mrr_10"]]),
+            Row.of("MRR@10 of the given order", "", [original["mrr_10"]]),
             Row.of(f"{DOCUMENTS} documents, latency", "ms", [each * 1000 for each in seconds]),
         ],
     )

@@ -72,9 +72,9 @@ def _company() -> dict[str, Any]:
     RoleAssignment.objects.create(person=people["admin"], role="admin")
     for number in range(DEPARTMENTS):
         department = Department.objects.create(slug=f"d{number}", name=f"Department {number}")
-        made = {"department": department, "created_by": people["admin"]}
+        origin = {"department": department, "created_by": people["admin"]}
         models = Model.objects.bulk_create(
-            Model(name=f"m{number}-{n}", task="embeddings", shared=n % 10 == 0, **made)
+            Model(name=f"m{number}-{n}", task="embeddings", shared=n % 10 == 0, **origin)
             for n in range(MODELS_EACH)
         )
         ModelVersion.objects.bulk_create(
@@ -91,7 +91,7 @@ def _company() -> dict[str, Any]:
             for n in range(VERSIONS_EACH)
         )
         Job.objects.bulk_create(
-            Job(kind="evaluate", title=f"job {n}", spec={}, **made) for n in range(JOBS_EACH)
+            Job(kind="evaluate", title=f"job {n}", spec={}, **origin) for n in range(JOBS_EACH)
         )
     RoleAssignment.objects.create(person=people["lead"], role="lead", department=department)
     with connection.cursor() as cursor:
@@ -138,9 +138,9 @@ def _ms(once: Callable[[], None]) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def _fast(taken: list[float]) -> float:
+def _fast(durations: list[float]) -> float:
     """The tenth percentile: what it costs when nothing else wants the processor."""
-    return quantiles(taken, n=10)[0]
+    return quantiles(durations, n=10)[0]
 
 
 if __name__ == "__main__":

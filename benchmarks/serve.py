@@ -113,12 +113,12 @@ async def embeddings_rate(
     port: int, token: str, path: str, bodies: Iterable[dict[str, Any]]
 ) -> float:
     """Bodies answered per second when `CLIENTS` clients send one after another."""
-    left, total = iter(bodies), 0
+    remaining, total = iter(bodies), 0
 
     async def one() -> None:
         nonlocal total
         connection = KeptConnection(port, token)
-        for body in left:
+        for body in remaining:
             await connection.post(path, json.dumps(body).encode())
             total += 1
         connection.close()
@@ -175,15 +175,18 @@ def added_latency(*, rounds: int, seconds: float) -> list[Row]:
         subject = stack.enter_context(served(token, "assay.server", "--workers", "2"))
         echoed = ("uvicorn", "benchmarks.gateway:echo", "--no-access-log")
         reference = stack.enter_context(served(token, *echoed))
-        found: dict[str, tuple[list[float], list[float]]] = {"50th": ([], []), "99th": ([], [])}
+        percentiles: dict[str, tuple[list[float], list[float]]] = {
+            "50th": ([], []),
+            "99th": ([], []),
+        }
         for _ in range(rounds):
             for place, each in enumerate((subject, reference)):
                 marks = quantiles(asyncio.run(paced_ms(each.port, token, seconds)), n=100)
-                found["50th"][place].append(marks[49])
-                found["99th"][place].append(marks[98])
+                percentiles["50th"][place].append(marks[49])
+                percentiles["99th"][place].append(marks[98])
     return [
         Row.of(f"{RATE} requests/s, {name} percentile", "ms", ours, theirs)
-        for name, (ours, theirs) in found.items()
+        for name, (ours, theirs) in percentiles.items()
     ]
 
 
@@ -223,15 +226,15 @@ def _embeddings(stack: Stack, key: str, stage: Stage, *, rounds: int) -> list[Ro
     encoder = Encoder(folder)
     encoder_rate(encoder)
     with mlflow_server(folder) as port:
-        found: list[list[float]] = [[], [], []]
+        rates: list[list[float]] = [[], [], []]
         for _ in range(rounds):
-            found[0].append(asyncio.run(embeddings_rate(stack.port, key, "/v1/embeddings", ours)))
-            found[1].append(encoder_rate(encoder))
-            found[2].append(asyncio.run(embeddings_rate(port, "", "/invocations", theirs)))
-    what = f"{CLIENTS} clients, one text each"
+            rates[0].append(asyncio.run(embeddings_rate(stack.port, key, "/v1/embeddings", ours)))
+            rates[1].append(encoder_rate(encoder))
+            rates[2].append(asyncio.run(embeddings_rate(port, "", "/invocations", theirs)))
+    load = f"{CLIENTS} clients, one text each"
     return [
-        Row.of(f"{what}, against batches of {BATCH} in process", "texts/s", found[0], found[1]),
-        Row.of(f"{what}, against `mlflow models serve`", "texts/s", found[0], found[2]),
+        Row.of(f"{load}, against batches of {BATCH} in process", "texts/s", rates[0], rates[1]),
+        Row.of(f"{load}, against `mlflow models serve`", "texts/s", rates[0], rates[2]),
     ]
 
 

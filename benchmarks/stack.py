@@ -67,7 +67,7 @@ def deploy_base(stage: Stage) -> str:
 def deploy(stage: Stage, version: dict[str, Any], name: str, **fields: Any) -> None:
     """Review a version and deploy it for Engineering; return once it serves. `fields` are more of
     the release, such as its engine."""
-    made = release.submit(
+    approved = release.submit(
         stage,
         "devi",
         version,
@@ -78,10 +78,10 @@ def deploy(stage: Stage, version: dict[str, Any], name: str, **fields: Any) -> N
         purpose="Measure how fast it answers.",
         **fields,
     )
-    if made["state"] != "approved":
-        release.attest(stage, "carla", made)
-        made = release.approve(stage, "carla", "compliance", made)
-    release.ensure_deployed(stage, "enzo", made)
+    if approved["state"] != "approved":
+        release.attest(stage, "carla", approved)
+        approved = release.approve(stage, "carla", "compliance", approved)
+    release.ensure_deployed(stage, "enzo", approved)
     release.wait_serving(stage, "enzo", name)
 
 

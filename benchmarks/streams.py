@@ -98,8 +98,8 @@ async def stream(port: int, token: str, text: str, seen: Seen) -> None:
 
 def _note(line: bytes, seen: Seen) -> None:
     choices = json.loads(line[6:])["choices"]
-    for sent in (choices[0]["delta"].get("content") or "").split() if choices else ():
-        seen.late_ms.append((time.time() - float(sent)) * 1000)
+    for sent_at in (choices[0]["delta"].get("content") or "").split() if choices else ():
+        seen.late_ms.append((time.time() - float(sent_at)) * 1000)
 
 
 def _rss_mib(pid: int) -> float:

@@ -112,10 +112,16 @@ def _deployment(name: str) -> tuple[int, str, tuple[str, ...]]:
     """Return the ID of a deployment, its digest, and the public keys of its workers."""
     from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 
-    found = Deployment.objects.select_related("release__version").get(name=name, state="serving")
-    ready = Replica.objects.filter(deployment=found, state=ReplicaState.READY)
+    deployment = Deployment.objects.select_related("release__version").get(
+        name=name, state="serving"
+    )
+    ready = Replica.objects.filter(deployment=deployment, state=ReplicaState.READY)
     keys = WorkerKey.objects.filter(worker__in=ready.values("worker"))
-    return found.pk, found.release.version.digest, tuple(keys.values_list("public_key", flat=True))
+    return (
+        deployment.pk,
+        deployment.release.version.digest,
+        tuple(keys.values_list("public_key", flat=True)),
+    )
 
 
 application = Ungoverned()

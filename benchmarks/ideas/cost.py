@@ -60,8 +60,8 @@ def measured(kind: str, steps: int, base: Path) -> dict[str, float]:
     """Tune in a process of its own; return what it reports."""
     command = [sys.executable, "-m", "benchmarks.ideas.cost", kind, str(steps), str(base)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def tune(kind: str, steps: int, base: Path) -> dict[str, float]:

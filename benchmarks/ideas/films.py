@@ -66,8 +66,8 @@ def accuracy(version: Path, rows: Rows, scratch: Path) -> float:
         score=task.evaluation.score,
     )
     data = written(rows, scratch / f"test-{version.parent.name}.jsonl")
-    found = evaluate(EvaluationRequest(plan, version, None, data), Quiet())
-    return found.metrics["accuracy"]
+    result = evaluate(EvaluationRequest(plan, version, None, data), Quiet())
+    return result.metrics["accuracy"]
 
 
 def written(rows: Rows, file: Path) -> Path:

@@ -30,7 +30,7 @@ FIRST_ROWS, FEEDBACK_ROWS, TEST_ROWS = 100, 200, 200
 
 def corrected(rows: Rows) -> Rows:
     """Return the rows that feedback with the right label makes."""
-    found = []
+    corrected_rows = []
     for number, row in enumerate(rows):
         feedback = Feedback(
             pk=number + 1,
@@ -42,8 +42,8 @@ def corrected(rows: Rows) -> Rows:
             input={"input": row["text"]},
             correction=row["label"],
         )
-        found.append(row_of(feedback, right_answer(feedback)))
-    return found
+        corrected_rows.append(row_of(feedback, right_answer(feedback)))
+    return corrected_rows
 
 
 def main() -> None:
@@ -51,16 +51,16 @@ def main() -> None:
     rows = parts()
     share = 4 if "--quick" in sys.argv else 1
     first = rows.train[: FIRST_ROWS // share]
-    asked = rows.train[FIRST_ROWS : FIRST_ROWS + FEEDBACK_ROWS // share]
+    answers = rows.train[FIRST_ROWS : FIRST_ROWS + FEEDBACK_ROWS // share]
     test = rows.test[: TEST_ROWS // share]
     with tempfile.TemporaryDirectory(prefix="assay-ideas-") as scratch:
         folder = Path(scratch)
         before = tuned(minilm(), first, folder / "before")
-        after = tuned(minilm(), first + corrected(asked), folder / "after")
+        after = tuned(minilm(), first + corrected(answers), folder / "after")
         ours = accuracy(after.folder, test, folder)
         theirs = accuracy(before.folder, test, folder)
     show(
-        f"Continuous learning: {len(first)} rows, then {len(asked)} pieces of feedback; measured "
+        f"Continuous learning: {len(first)} rows, then {len(answers)} pieces of feedback; measured "
         f"on {len(test)} others",
         "version before",
         [

@@ -53,14 +53,14 @@ def pairs() -> tuple[Rows, Rows]:
 
 
 def _paired(rows: list[materials.ChatRow]) -> Rows:
-    found = []
+    pairs_of_answers = []
     for row in rows:
         question, answer = (each["content"] for each in row["messages"])
         verb, _, rest = answer.partition(" ")
         if verb in DESCRIBED and len(question) <= MAX_PROMPT_CHARACTERS:
             described = f"{DESCRIBED[verb]} {rest}"
-            found.append({"prompt": question, "chosen": answer, "rejected": described})
-    return found
+            pairs_of_answers.append({"prompt": question, "chosen": answer, "rejected": described})
+    return pairs_of_answers
 
 
 def preferred(model: Any, tokenizer: Any, rows: Rows) -> float:
@@ -84,8 +84,8 @@ def _likelihood(model: Any, reader: ConversationReader, row: dict[str, Any], kin
     tokens = torch.tensor([example.tokens])
     with torch.inference_mode():
         chances = model(tokens).logits[0, :-1].float().log_softmax(-1)
-    taken = chances.gather(1, tokens[0, 1:, None])[example.start - 1 :]
-    return float(taken.sum())
+    answer_chances = chances.gather(1, tokens[0, 1:, None])[example.start - 1 :]
+    return float(answer_chances.sum())
 
 
 def main() -> None:
