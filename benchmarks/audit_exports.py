@@ -1,4 +1,4 @@
-"""Selected events exported with their proofs, and verified: events per second."""
+"""Events per second of exporting selected events with proofs, and of verifying the export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ACTION = "bench:export"
 
 
 def exported(rounds: int) -> list[Row]:
-    """Of `SELECTED` events by a person among all that are in the log by now. Django is set up."""
+    """Export `SELECTED` events of one person from the existing log. Django must be set up."""
     from governance.audit.exports.models import ExportFormat
 
     actor = _auditor()
@@ -51,7 +51,7 @@ def _record(actor: Any) -> None:
 
 
 def _once(actor: Any, kind: str) -> tuple[float, float]:
-    """Events per second made, and checked by one process in its processor time."""
+    """Return events per second of the export, and of verification in processor time."""
     from assay.cli.audit_exports import check_file
     from governance.audit.exports.run import export_next
     from governance.audit.exports.services import audit_export_ask, export_file

@@ -1,11 +1,11 @@
-"""Pages of the audit log over a million events: the portal's list and the API's, by every filter.
+"""Pages of the audit log over a million events: the lists of portal and API, with every filter.
 
-Events are made in the database as the gateway, people and the controller make them: five
-departments of very different sizes, one key that makes three in five, rare actions, a rare key, and
-some that were recorded six hours late. Pages go through Django's test client, signed in, with every
-middleware and no network. The subject is the median, with the 95th percentile and the processor
-time (Django's and the database's) under it; the reference the newest page without a filter, in turn
-with it.
+SQL generates the events in the pattern of the gateway, people and the controller: five departments
+of very different sizes, one key with three in five events, rare actions, a rare key, and some
+events that were recorded six hours late. Django's test client requests the pages, signed in, with
+all middleware but without a network. The subject is the median, followed by the 95th percentile and
+the processor time (of Django and the database); the reference is the newest page without a filter,
+interleaved with the subject.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ FROM (
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """Start stores of its own, measure, stop them. Django must not be set up yet."""
+    """Start separate stores, measure, and stop them. Django must not be set up yet."""
     with own_stores(ASSAY_ALLOWED_HOSTS="testserver"):
         return _measure(QUICK_EVENTS if quick else EVENTS, rounds=5 if quick else 25)
 
@@ -86,7 +86,7 @@ def _measure(events: int, *, rounds: int) -> list[Row]:
     _write(events)
     print(  # noqa: T201
         f"{events:,} events in {time.perf_counter() - started:.0f} s; "
-        "in brackets the queries of one page"
+        "number of queries per page in brackets"
     )
     rows = []
     newest = partial(_get, _client(people["auditor"]), "/audit", {})
@@ -200,7 +200,7 @@ def _company() -> dict[str, Any]:
 
 
 def _write(events: int) -> None:
-    """The events, all but the last of them sealed; what sealing notes of them is noted at once."""
+    """Write the events, all but the last ones sealed, and the notes of sealing in one statement."""
     from django.db import connection
 
     with connection.cursor() as cursor:
@@ -212,7 +212,7 @@ def _write(events: int) -> None:
             "UPDATE governance_auditevent SET sequence = NULL WHERE id > %s", [events - UNSEALED]
         )
         cursor.execute("ALTER TABLE governance_auditevent ENABLE TRIGGER USER")
-        # The body of the trigger's function, on all events at once.
+        # Run the body of the trigger's function once, for all events.
         cursor.execute("SELECT prosrc FROM pg_proc WHERE proname = 'assay_audit_noted'")
         (source,) = cursor.fetchone() or ("",)
         cursor.execute(
@@ -223,7 +223,7 @@ def _write(events: int) -> None:
         cursor.execute(
             "SELECT setval(pg_get_serial_sequence('governance_auditevent', 'id'), %s)", [events]
         )
-        # As autovacuum does while they are written.
+        # Autovacuum would do this during normal writes.
         cursor.execute("VACUUM ANALYZE")
 
 
@@ -251,12 +251,12 @@ def _queries(get: Callable[[], None]) -> int:
 
 
 def _high(samples: Sequence[float]) -> float:
-    """The 95th percentile."""
+    """Return the 95th percentile."""
     return quantiles(samples, n=20, method="inclusive")[18]
 
 
 def _cost(once: Callable[[], None]) -> tuple[float, float]:
-    """Measure one page, in ms: total time, and processor time here and in the database."""
+    """Measure one page, in ms: total time, and processor time of this process and the database."""
     from django.db import connection
 
     connection.ensure_connection()
@@ -268,7 +268,7 @@ def _cost(once: Callable[[], None]) -> tuple[float, float]:
 
 
 def _busy_s(process: int) -> float:
-    """Processor time that a process has had so far."""
+    """Return the processor time of a process, in seconds."""
     nanoseconds = Path(f"/proc/{process}/schedstat").read_text(encoding="ascii").split()[0]
     return int(nanoseconds) / 1e9
 

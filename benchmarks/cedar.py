@@ -1,19 +1,18 @@
-"""Rules, actors and resources as Cedar reads them: an oracle for tests, and a yardstick.
+"""Translate rules, actors and resources to Cedar, as an oracle for tests and a reference.
 
 Where the two languages differ, on purpose:
 
-- **A rule that errs.** Cedar leaves it out of the decision: a `forbid` that meets a missing
-  attribute does not forbid. Here any rule about the actor that errs denies. So our verdict is
-  Cedar's wherever Cedar reports no error, and a denial where it does (`allowed_by`).
-- **Every condition is evaluated.** `a && b` ends at a false `a`; ours goes on, so that an error
-  never hides. Conditions become members of a set, all of which Cedar evaluates.
-- **Kinds are kept apart.** `"1" == 1` is false in Cedar when no schema is there to refuse it; here
-  it is an error, as Cedar's own validator would have it. Each comparison is preceded by an operator
-  that Cedar types (`like`, `<=`, `||`).
-- **Nothing.** Cedar has no null: it is the entity `Nothing::"none"`. What Cedar has no value for
-  (fractions, whole numbers beyond 64 bits, what is nested) is left out, so that asking for it errs.
-- **Times and addresses.** "09:30" has an order as Cedar's `duration("9h30m")`; an IPv4 address that
-  an IPv6 socket reports is unwrapped first. Networks are compared by Cedar's `isInRange`.
+- **Errors in a rule.** Cedar ignores the rule: a `forbid` with a missing attribute does not forbid.
+Here, an error in any rule about the actor denies. So our decision equals Cedar's if Cedar reports
+no error, else it is a denial (`allowed_by`).
+- **All conditions are evaluated.** `a && b` stops at a false `a`; ours continues, so that errors
+are never hidden. Conditions become members of a set, all of which Cedar evaluates.
+- **Kinds are distinct.** `"1" == 1` is false in Cedar without a schema; here it is an error, as in
+Cedar's own validator. An operator that Cedar types (`like`, `<=`, `||`) precedes each comparison.
+- **Null.** Cedar has no null: the entity `Nothing::"none"` replaces it. Values that Cedar cannot
+express (fractions, integers beyond 64 bits, nested values) are left out, so their use is an error.
+- **Times and addresses.** "09:30" is ordered as Cedar's `duration("9h30m")`; IPv4 addresses from
+IPv6 sockets are unwrapped first. Networks are compared by Cedar's `isInRange`.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _DEPARTMENT_ROLES = ("lead", "developer", "viewer", "key")
 
 
 def policies(rules: Iterable[Rule]) -> str:
-    """The rules as Cedar policies, in order: Cedar calls them `policy0`, `policy1`, …"""
+    """Return the rules as Cedar policies, in order: Cedar calls them `policy0`, `policy1`, …"""
     return "\n".join(_policy(rule) for rule in rules)
 
 
@@ -145,7 +144,7 @@ def _literals(values: Iterable[Any]) -> str:
 
 
 def actor_entity(uid: str, actor: Principal) -> dict[str, Any]:
-    """An actor as `Actor::"<uid>"`."""
+    """Return an actor as `Actor::"<uid>"`."""
 
     def where(role: str) -> list[str]:
         departments = {
@@ -177,14 +176,14 @@ def _names(role: HeldRole) -> tuple[str, str]:
 
 
 def resource_entity(uid: str, resource: Resource) -> dict[str, Any]:
-    """A resource as `Thing::"<uid>"`."""
+    """Return a resource as `Thing::"<uid>"`."""
     attributes_stated = {**resource.attributes, "department": resource.department}
     attributes = {"kind__": resource.type, **attributes_of(attributes_stated)}
     return {"uid": {"type": "Thing", "id": uid}, "attrs": attributes, "parents": []}
 
 
 def attributes_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes, or a context, as Cedar's JSON."""
+    """Return attributes, or a context, as Cedar's JSON."""
     result: dict[str, Any] = {}
     for name, value in attributes.items():
         kind = kind_of(value)
@@ -208,7 +207,7 @@ def _plain(value: Any) -> Any:
 
 
 def request(actor: str, action: str, resource: str, context: Mapping[str, Any]) -> dict[str, Any]:
-    """A request by the ids of the entities."""
+    """Return a request by the IDs of its entities."""
     return {
         "principal": f'Actor::"{actor}"',
         "action": f'Action::"{action}"',
@@ -218,5 +217,5 @@ def request(actor: str, action: str, resource: str, context: Mapping[str, Any]) 
 
 
 def allowed_by(result: AuthzResult) -> bool:
-    """Our verdict, of Cedar's: an error denies."""
+    """Return our decision from Cedar's: an error denies."""
     return bool(result.allowed) and not result.diagnostics.errors

@@ -1,7 +1,7 @@
-"""Quality, time and memory of text to image, with a pipeline that is trained here on garments.
+"""Quality, time and memory of text to image, with a pipeline trained on garments.
 
-The base's image encoder is trained on Fashion-MNIST first, then the recipe trains the denoiser.
-Prompt match is measured for the untrained base too. `--quick` takes fewer steps and images.
+First the base's image encoder is trained on Fashion-MNIST, then the recipe trains the denoiser.
+Prompt match is measured for the untrained base too. `--quick` uses fewer steps and images.
 """
 
 from __future__ import annotations

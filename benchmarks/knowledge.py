@@ -1,9 +1,9 @@
 """Retrieval quality of a knowledge base against BM25 on the same passages.
 
-The documents are the pages of Python's own FAQ (as Debian ships them) without their questions, cut
-into passages as the product does; the queries are the questions. A passage is relevant when more
-than half of it stands in the answer to the question. MiniLM embeds with the engine and the runner
-that serve it. `--quick` asks 40 of the questions.
+The documents are the pages of Python's own FAQ (from Debian's package) without their questions, cut
+into passages like in the product; the queries are the questions. A passage is relevant if more than
+half of it belongs to the answer to the question. MiniLM embeds with the engine and the runner that
+serve it. `--quick` uses 40 of the questions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from workers.trainers.embedding import embed
 from workers.trainers.protocol import Judge
 
 DRAWS = 2_000
-# Returns the numbers of passages for a question, best first.
+# Function from a question's number to the numbers of passages, best first.
 Ranking = Callable[[int], Sequence[int]]
 
 

@@ -1,12 +1,12 @@
-"""Does the ledger agree with the engines after thousands of requests that go wrong?
+"""Compare the ledger with the engines' counts after thousands of requests with failures.
 
-Clients send short chats to a real model on a whole stack, one in six hangs up in the middle, and
-the engine worker is killed again and again. Afterward every request that a client saw, every
-request that a worker counted and every row of the ledger are compared. Then a second worker takes
-over from the first under load, which no request may notice.
+Clients send short chats to a real model on a whole stack, one in six disconnects in the middle, and
+the engine worker is killed repeatedly. Afterward every request that a client saw, every request
+that a worker counted and every row of the ledger are compared. Then a second worker replaces the
+first one under load, which must not fail any request.
 
-`--minutes N` sends mixed traffic for so long instead (chats, completions, responses, Anthropic's
-messages and embeddings, half of the texts streamed) and states the memory of each process.
+`--minutes N` instead sends mixed traffic for N minutes (chats, completions, responses, Anthropic's
+messages and embeddings, half of the texts streamed) and prints the memory of each process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WORKER = "engine-worker"
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 MIXED = (CHAT, "/v1/completions", "/v1/responses", "/v1/messages", EMBEDDINGS)
 ENCODER = "bench-minilm"
-# In the last event of a whole stream, of each kind.
+# Texts in the last event of a complete stream, by kind.
 ENDS = (
     *("data: [DONE]", "event: message_stop"),
     *("event: response.completed", "event: response.incomplete"),
@@ -51,10 +51,10 @@ console = Console()
 
 @dataclass
 class Seen:
-    """The clients' view: answers by status, and the use that whole answers stated."""
+    """The clients' view: answers by status, and the usage in complete answers."""
 
     statuses: Counter[str] = field(default_factory=Counter)
-    # Prompt and completion tokens of each request that was answered to its end, by its ID.
+    # Prompt and completion tokens of each completely answered request, by its ID.
     answered: dict[str, tuple[int, int]] = field(default_factory=dict)
     paths: Counter[str] = field(default_factory=Counter)
 
@@ -86,9 +86,9 @@ async def ask(
     leave: bool,
     path: str = CHAT,
 ) -> None:
-    """Send one request, and hang up in the middle of it if `leave`.
+    """Send one request; disconnect in the middle of it if `leave`.
 
-    A refusal that asks for another try gets one, as the official clients do it.
+    Retry when a refusal requests it, like the official clients.
     """
     body = _request(path, dice)
     while not await _try(client, seen, path, body, dice.uniform(0.05, 1.5) if leave else None):
@@ -102,7 +102,7 @@ async def _try(
     body: dict[str, Any],
     patience_s: float | None,
 ) -> bool:
-    """Send it once; return whether that was the end of it."""
+    """Send the request once; return whether it is done."""
     try:
         async with asyncio.timeout(patience_s):
             async with client.stream("POST", path, json=body) as response:
@@ -124,7 +124,7 @@ async def _try(
 
 
 def _usage(text: str, *, streamed: bool) -> tuple[int, int] | None:
-    """Return the prompt and completion tokens that an answer states; None if its stream was cut."""
+    """Return the prompt and completion tokens in an answer; None for an incomplete stream."""
     answers = [text]
     if streamed:
         if not any(end in text for end in ENDS):
@@ -163,8 +163,8 @@ def _client(url: str, key: str) -> httpx.AsyncClient:
 
 
 async def kill_now_and_then(stack: Stack, every_s: float, stop: asyncio.Event) -> int:
-    """Kill the engine worker once it has served for so many seconds, start it again, and so on;
-    returns how often.
+    """Kill the engine worker after every `every_s` seconds of service and restart it; return the
+    number of kills.
     """
     kills = 0
     while True:
@@ -179,7 +179,7 @@ async def kill_now_and_then(stack: Stack, every_s: float, stop: asyncio.Event) -
 
 
 def counted_by_workers(stack: Stack) -> dict[str, tuple[str, int, int]]:
-    """Return how each request ended, with its prompt and completion tokens, as the workers say."""
+    """Return each request's end, prompt and completion tokens, from the workers' logs."""
     requests = {}
     for log in stack.logs.glob("engine-worker*.log"):
         for line in log.read_text(errors="replace").splitlines():
@@ -190,7 +190,7 @@ def counted_by_workers(stack: Stack) -> dict[str, tuple[str, int, int]]:
 
 
 def _database(stack: Stack) -> psycopg.Connection[tuple[Any, ...]]:
-    """Connect as the superuser: row-level security hides rows from every other role."""
+    """Connect as the superuser, because row-level security hides rows from every other role."""
     url = stack.environment_of("migrate")["DATABASE_URL"]
     return psycopg.connect(url.replace(f"{OWNER}@", "postgres@"))
 
@@ -207,7 +207,7 @@ def ledger(stack: Stack) -> dict[str, tuple[str, int, int]]:
 
 
 def compare(stack: Stack, seen: Seen) -> Counter[str]:
-    """Return counts of what agrees and what does not; the keys of faults begin with `FAULT`."""
+    """Count agreements and disagreements; the keys of disagreements begin with `FAULT`."""
     booked, workers = ledger(stack), counted_by_workers(stack)
     counted: Counter[str] = Counter()
     for request_id, tokens in seen.answered.items():
@@ -216,7 +216,7 @@ def compare(stack: Stack, seen: Seen) -> Counter[str]:
         counted["answers booked as stated" if right else "FAULT: answer not booked as stated"] += 1
     for request_id, (end, *counts) in workers.items():
         if not any(counts):
-            continue  # It ended before it ran.
+            continue  # The request ended before it ran.
         row = booked.get(request_id)
         if row is None:
             counted["FAULT: worked for and not booked"] += 1
@@ -235,7 +235,7 @@ def compare(stack: Stack, seen: Seen) -> Counter[str]:
 
 
 def wait_until(met: Callable[[], bool], event: str, timeout_s: float = 120.0) -> None:
-    """Return once `met` is true. Raises RuntimeError after `timeout_s` seconds."""
+    """Wait until `met` returns True. Raises RuntimeError after `timeout_s` seconds."""
     deadline = time.monotonic() + timeout_s
     while not met():
         if time.monotonic() > deadline:
@@ -244,7 +244,7 @@ def wait_until(met: Callable[[], bool], event: str, timeout_s: float = 120.0) ->
 
 
 def settle(stack: Stack, seen: Seen) -> None:
-    """Wait until the ledger has not grown for five seconds, and has every answer."""
+    """Wait until the ledger has every answer and has not grown for five seconds."""
 
     def settled() -> bool:
         before = len(ledger(stack))
@@ -255,7 +255,7 @@ def settle(stack: Stack, seen: Seen) -> None:
 
 
 def break_things(stack: Stack, key: str, *, requests: int, kill_every_s: float) -> int:
-    """Run the load with hang-ups and kills; returns the number of faults."""
+    """Run the load with disconnects and kills; return the number of faults."""
 
     async def run() -> tuple[Seen, int]:
         stop = asyncio.Event()
@@ -278,7 +278,7 @@ def break_things(stack: Stack, key: str, *, requests: int, kill_every_s: float) 
 
 
 def replace_worker(stack: Stack, key: str, *, requests: int) -> int:
-    """Let a second worker take over under load; returns the number of requests that failed."""
+    """Replace the worker by a second one under load; return the number of failed requests."""
 
     async def run() -> Seen:
         sending = asyncio.create_task(send(stack.url, key, requests, hang_up=0.0, seed=1))
@@ -294,7 +294,7 @@ def replace_worker(stack: Stack, key: str, *, requests: int) -> int:
 
 
 def wait_for_workers(stack: Stack, count: int) -> None:
-    """Wait until so many workers say that they have loaded the model, from now on."""
+    """Wait until `count` workers have reported, after this call, that the model is loaded."""
     began = datetime.now(UTC)
     wait_until(lambda: _replicas(stack, began) == count, f"{count} ready workers")
 
@@ -309,7 +309,7 @@ def _replicas(stack: Stack, since: datetime) -> int:
 
 
 def last(stack: Stack, key: str, minutes: float, rate: float) -> int:
-    """Send `rate` requests a second for so long; print the memory of each process, in MiB."""
+    """Send `rate` requests a second for `minutes`; print the memory of each process, in MiB."""
 
     async def run() -> Seen:
         seen, dice = Seen(), random.Random(2)
@@ -344,7 +344,7 @@ def _memory(stack: Stack) -> dict[str, int]:
 
 
 def main() -> int:
-    """`python -m benchmarks.load [--quick] [--requests N] [--minutes N]`; returns the faults."""
+    """Run `python -m benchmarks.load [--quick] [--requests N] [--minutes N]`; return the faults."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--requests", type=int, default=10_000)
@@ -352,7 +352,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=4.0, help="requests a second of --minutes")
     options = parser.parse_args()
     requests = 600 if options.quick else options.requests
-    # The log of the workers is the count that the ledger is compared with.
+    # The workers' logs contain the counts to compare with the ledger.
     os.environ.update(ASSAY_LOG_LEVEL="DEBUG", ASSAY_LOG_FORMAT="json")
     with demo_stack() as stage:
         stack, key = stage.stack, deploy_base(stage)

@@ -1,6 +1,6 @@
-"""Placement of 2,000 deployments on 200 nodes by the controller's own code, on PostgreSQL.
+"""Placement of 2,000 deployments on 200 nodes by the controller's code, on PostgreSQL.
 
-The subject is one round: it reads all rows, plans, and writes the assignments. Four fifths of the
+The subject is one round: read all rows, plan, and write the assignments. Four fifths of the
 deployments are adapters on 400 bases; each node has 64 GB.
 """
 
@@ -22,7 +22,7 @@ NODES, DEPLOYMENTS = 200, 2000
 
 
 def run(*, quick: bool = False) -> None:
-    """Start stores of its own, simulate, print, stop them. Django must not be set up yet."""
+    """Start separate stores, simulate, print, and stop them. Django must not be set up yet."""
     with own_stores():
         scale = 10 if quick else 1
         _simulate(NODES // scale, DEPLOYMENTS // scale)

@@ -1,4 +1,4 @@
-"""The progress of a run whose result alone counts."""
+"""Progress of a run without output."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Quiet:
-    """A `workers.trainers.protocol.Progress` that shows nothing."""
+    """A `workers.trainers.protocol.Progress` that ignores everything."""
 
     def log(self, message: str) -> None:
         """Nothing is shown."""

@@ -1,7 +1,7 @@
 """Quality, latency and memory of reranking with a real cross-encoder, against BM25.
 
-The questions of Python's own FAQ are the queries; the candidates are answers of the same page, in
-an order that follows no pattern. `--quick` takes 40 of the 161 questions.
+The questions of Python's own FAQ are the queries; the candidates are answers of the same page, in a
+pseudorandom order. `--quick` uses 40 of the 161 questions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROUNDS = 5
 
 
 def main() -> None:
-    """Print one row per metric, and the latency of a request of ten documents."""
+    """Print one row per metric, and the latency of a request with ten documents."""
     task = get_task("rerank")
     rows = questions(fetch_debian("python_faq"))
     with tempfile.TemporaryDirectory() as scratch:

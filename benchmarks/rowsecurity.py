@@ -1,8 +1,9 @@
 """Cost of row-level security for a request of the management API.
 
-The subject is the normal request; the reference is the same one with nothing around its handler.
-10,000 jobs, 2,000 models and 10,000 versions of 20 departments; requests go through Django's test
-client, every middleware and no network, with and without in turn; the fast tenth of them counts.
+The subject is the normal request; the reference is the same request without the scope around its
+handler. There are 10,000 jobs, 2,000 models and 10,000 versions of 20 departments. Requests go
+through Django's test client with all middleware but without a network, with and without the scope
+in turn; the fastest tenth counts.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ADDRESSES = ("/api/v1/me", "/api/v1/jobs", "/api/v1/models")
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """Start stores of its own, measure, stop them. Django must not be set up yet."""
+    """Start separate stores, measure, and stop them. Django must not be set up yet."""
     with own_stores(ASSAY_ALLOWED_HOSTS="testserver"):
         return _measure(rounds=3 if quick else 10)
 
@@ -114,7 +115,7 @@ def _client(person: Any) -> Callable[[str], None]:
 
 
 def _interleaved_ms(once: Callable[[], None]) -> tuple[float, float]:
-    """The fast tenth of requests with the scope and without, one of each in turn."""
+    """Return the tenth percentile of requests with and without the scope, measured in turn."""
     from unittest import mock
 
     from assay.api.endpoint import Endpoint
@@ -139,7 +140,7 @@ def _ms(once: Callable[[], None]) -> float:
 
 
 def _fast(durations: list[float]) -> float:
-    """The tenth percentile: what it costs when nothing else wants the processor."""
+    """Return the tenth percentile, the cost without other load on the processor."""
     return quantiles(durations, n=10)[0]
 
 

@@ -1,8 +1,8 @@
-"""1,000 streams that wait for their first token, and 200 that get five tokens a second.
+"""1,000 streams that wait for their first token, and 200 that receive five tokens a second.
 
-A responder stands in for the engine, as in `benchmarks.gateway`: what is measured is what the
-gateway holds. Every stream has to end whole. Prints the memory of the web process for each stream,
-and how late tokens arrive.
+A responder replaces the engine, as in `benchmarks.gateway`, so that only the gateway is measured.
+Every stream must end completely. Prints the memory of the web process per stream, and the delay of
+tokens.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ console = Console()
 
 
 def respond(queue: str, seconds: float) -> None:
-    """Send a token with the time to each active stream every `EVERY_S` seconds, for so long; then
-    end all streams.
+    """Send a token with the current time to each active stream every `EVERY_S` seconds; after
+    `seconds`, end all streams.
     """
     from workers.wire import Delta, Done
 
@@ -62,7 +62,7 @@ def respond(queue: str, seconds: float) -> None:
 
 @dataclass
 class Seen:
-    """The clients' view: whole streams, broken ones, and the delay of tokens in ms."""
+    """The clients' view: complete streams, broken ones, and the delay of tokens in ms."""
 
     whole: int = 0
     broken: list[str] = field(default_factory=list)
@@ -133,7 +133,7 @@ async def _measure(port: int, pid: int, token: str) -> Seen:
 
 
 async def _refused(port: int, token: str) -> None:
-    """Warm the process up with a request that is refused before it reaches the engine."""
+    """Warm up the process with a request that is refused before it reaches the engine."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\n"
@@ -145,7 +145,7 @@ async def _refused(port: int, token: str) -> None:
 
 
 def main() -> int:
-    """`python -m benchmarks.streams [--quick]`; returns 1 if a stream broke."""
+    """Run `python -m benchmarks.streams [--quick]`; return 1 if a stream broke."""
     if sys.argv[1:2] == ["respond"]:
         respond(sys.argv[2], float(sys.argv[3]))
         return 0

@@ -1,9 +1,9 @@
-"""Continuous learning: a version trained again on corrected answers, against the one before.
+"""Continuous learning: a version retrained on corrected answers, against the previous version.
 
-The first version learns from few film reviews. Then it answers others; people say which answers are
-right and correct the wrong ones, as the labels do here. The feedback becomes rows as in the product
+The first version learns from few film reviews, then answers others. The labels of the data replace
+people who confirm right answers and correct wrong ones. The feedback becomes rows as in the product
 (`registry.feedback.rows`), joins the first data, and the recipe runs again with the same settings.
-Both are measured on reviews that neither has seen. `--quick` takes a quarter of the rows.
+Both versions are measured on unseen reviews. `--quick` uses a quarter of the rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FIRST_ROWS, FEEDBACK_ROWS, TEST_ROWS = 100, 200, 200
 
 
 def corrected(rows: Rows) -> Rows:
-    """Return the rows that feedback with the right label makes."""
+    """Return the rows that come from feedback with the right labels."""
     corrected_rows = []
     for number, row in enumerate(rows):
         feedback = Feedback(

@@ -1,9 +1,9 @@
-"""Preference tuning: which of two answers a model finds likelier, before and after DPO.
+"""Preference tuning: the likelier of two answers for a model, before and after DPO.
 
 The answers are docstrings of the standard library. Authors write them as commands ("Return the
-name."), as PEP 257 asks; the other answer describes ("Returns the name."). The recipe that jobs run
-tunes a LoRA adapter on SmolLM2-135M. Pairs of modules that it has not seen are measured. `--quick`
-takes a quarter of the steps and pairs.
+name."), as PEP 257 requires; the other answer describes ("Returns the name."). The recipe that jobs
+run tunes a LoRA adapter on SmolLM2-135M. Pairs of unseen modules are measured. `--quick` uses a
+quarter of the steps and pairs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ DESCRIBED = {
 
 
 def pairs() -> tuple[Rows, Rows]:
-    """Return pairs to train and to test on, of different modules."""
+    """Return training and test pairs of different modules."""
     train_rows, test_rows = materials.docstring_pairs(limit=5_000, heldout_limit=1_000)
     return _paired(train_rows), _paired(test_rows)
 
@@ -64,7 +64,8 @@ def _paired(rows: list[materials.ChatRow]) -> Rows:
 
 
 def preferred(model: Any, tokenizer: Any, rows: Rows) -> float:
-    """Return the share of pairs whose chosen answer is likelier, as a whole, than the other."""
+    """Return the share of pairs whose chosen answer has a higher total likelihood than the
+    other."""
     reader = ConversationReader(tokenizer)
     try:
         wins = [
