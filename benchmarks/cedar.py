@@ -72,11 +72,11 @@ def _about(matcher: Matcher) -> str:
         tests.append(f"principal.platform.containsAny({_literals(roles)})")
     if department_roles := matcher.department_roles or matcher.member_roles:
         places = f".containsAny({_literals(matcher.departments)})" if matcher.departments else ""
-        ways = [
+        alternatives = [
             f"principal.as_{role}{places}" if places else f"!principal.as_{role}.isEmpty()"
             for role in department_roles
         ]
-        tests.append(f"({' || '.join(ways)})")
+        tests.append(f"({' || '.join(alternatives)})")
     return " && ".join(tests)
 
 
@@ -86,12 +86,12 @@ def _names_department(attribute: str, matcher: Matcher) -> str:
     slug_sets = [f"principal.as_{role}" for role in roles] or ["principal.departments"]
     if not matcher.departments:
         return f"({' || '.join(f'{slugs}.containsAny({departments})' for slugs in slug_sets)})"
-    ways = [
+    alternatives = [
         f"({departments}.contains({_literal(slug)}) && {slugs}.contains({_literal(slug)}))"
         for slugs in slug_sets
         for slug in matcher.departments
     ]
-    return f"({' || '.join(ways)})"
+    return f"({' || '.join(alternatives)})"
 
 
 def _condition(condition: Condition, matcher: Matcher) -> str:
@@ -116,8 +116,8 @@ def _condition(condition: Condition, matcher: Matcher) -> str:
             return f"({where}__order {sign} {_bound(condition.value)})"
         case Operator.IN_NETWORK | Operator.NOT_IN_NETWORK:
             address = f'(if {where}__ip like "*/*" then ip("none") else ip({where}__ip))'
-            ways = " || ".join(f"{address}.isInRange(ip({_literal(net)}))" for net in values)
-            return f"{'!' if operator is Operator.NOT_IN_NETWORK else ''}({ways})"
+            networks = " || ".join(f"{address}.isInRange(ip({_literal(net)}))" for net in values)
+            return f"{'!' if operator is Operator.NOT_IN_NETWORK else ''}({networks})"
         case Operator.IS_TRUE:
             return f"(if {nothing} then false else ({where} || false))"
         case Operator.IS_SELF:

@@ -66,8 +66,8 @@ def generate_rate(model: Any, tokenizer: Any, rows: int) -> float:
     """Return new tokens per second of one greedy `generate`, including encoding and decoding."""
     started = time.perf_counter()
     text = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
-    one = tokenizer(text, add_special_tokens=False)["input_ids"]
-    prompts = torch.tensor([one for _ in range(rows)], device=model.device)
+    prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+    prompts = torch.tensor([prompt for _ in range(rows)], device=model.device)
     with torch.inference_mode():
         generated = model.generate(
             input_ids=prompts,

@@ -328,7 +328,7 @@ def _measure(subject: Served, others: list[Served], *, rounds: int) -> list[list
 def _round(served: Served) -> dict[str, float]:
     before = served.cpu_s()
     times = served.send(REQUESTS)
-    alone = (served.cpu_s() - before) / REQUESTS
+    cpu_each = (served.cpu_s() - before) / REQUESTS
     behind = {name: cpu_now() for name, cpu_now in served.behind.items()}
     before, started = served.cpu_s(), time.perf_counter()
     with ThreadPoolExecutor(CONCURRENCY) as pool:
@@ -336,7 +336,7 @@ def _round(served: Served) -> dict[str, float]:
     return {
         "one at a time, median latency": median(times),
         "one at a time, 95th percentile": quantiles(times, n=20)[-1],
-        "one at a time, CPU per request": alone * 1000,
+        "one at a time, CPU per request": cpu_each * 1000,
         f"{CONCURRENCY} at a time, CPU per request": (served.cpu_s() - before) / REQUESTS * 1000,
         f"{CONCURRENCY} at a time, requests/s": REQUESTS / (time.perf_counter() - started),
         **{

@@ -46,11 +46,11 @@ def from_segments(
     """Return the masks of an answer as one array [height, width]; 255 for pixels without a
     label."""
     number = {label: index for index, label in enumerate(labels)}
-    whole = np.full(size, declare.IGNORED_PIXEL, dtype=np.uint8)
-    for each in segments:
-        with Image.open(io.BytesIO(base64.b64decode(each["mask"])), formats=["PNG"]) as image:
-            whole[np.asarray(image) > 0] = number[each["label"]]
-    return whole
+    mask = np.full(size, declare.IGNORED_PIXEL, dtype=np.uint8)
+    for segment in segments:
+        with Image.open(io.BytesIO(base64.b64decode(segment["mask"])), formats=["PNG"]) as image:
+            mask[np.asarray(image) > 0] = number[segment["label"]]
+    return mask
 
 
 def crowded(labels: Sequence[str]) -> None:

@@ -101,7 +101,7 @@ def segments(
         logits[None], size=inner, mode="bilinear", align_corners=False
     )[0].softmax(0)
     score, best = shares.max(0)
-    whole = np.asarray(
+    label_map = np.asarray(
         Image.fromarray(
             best.to(torch.uint8 if len(labels) <= 256 else torch.int32).cpu().numpy()
         ).resize((size[1], size[0]), Image.Resampling.NEAREST)
@@ -113,7 +113,9 @@ def segments(
             break
         mean = float(score[best == index].mean())
         if mean >= threshold:
-            result.append({"label": labels[index], "score": mean, "mask": _as_png(whole == index)})
+            result.append(
+                {"label": labels[index], "score": mean, "mask": _as_png(label_map == index)}
+            )
     return result
 
 

@@ -66,7 +66,7 @@ class VisionMessage(Message):
             place = f"{param}.content[{number}].image_url.url"
             if role != "user":
                 raise declare.RequestInvalid(
-                    f"Only messages of the user may contain images; this one is the {role}'s.",
+                    f"Only the user's messages may contain images; this one is the {role}'s.",
                     param=place,
                 )
             images.append(declare.read_image_url(part.image_url.url, place))

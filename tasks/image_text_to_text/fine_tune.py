@@ -146,21 +146,21 @@ def _tokens(
 
 def _collated(examples: Sequence[dict[str, Any]], padding: int) -> dict[str, Tensor]:
     """Return a batch padded on the right; only the answers' tokens are labels."""
-    shape = (len(examples), max(len(each["tokens"]) for each in examples))
+    shape = (len(examples), max(len(example["tokens"]) for example in examples))
     tokens = torch.full(shape, padding)
     labels = torch.full(shape, run.IGNORED_TOKEN)
     mask = torch.zeros(shape, dtype=torch.long)
-    for number, each in enumerate(examples):
-        length = len(each["tokens"])
-        whole = torch.tensor(each["tokens"])
-        tokens[number, :length] = whole
-        labels[number, each["start"] : length] = whole[each["start"] :]
+    for number, example in enumerate(examples):
+        length = len(example["tokens"])
+        row_tokens = torch.tensor(example["tokens"])
+        tokens[number, :length] = row_tokens
+        labels[number, example["start"] : length] = row_tokens[example["start"] :]
         mask[number, :length] = 1
     return {
         "input_ids": tokens,
         "attention_mask": mask,
         "labels": labels,
-        "pixel_values": torch.stack([each["pixels"] for each in examples]),
+        "pixel_values": torch.stack([example["pixels"] for example in examples]),
     }
 
 

@@ -67,7 +67,9 @@ class VisionMessageParam(MessageParam):
                 continue
             place = f"{param}.content[{number}].source.data"
             if self.role != "user":
-                raise declare.RequestInvalid("Only messages of the user hold images.", param=place)
+                raise declare.RequestInvalid(
+                    "Only the user's messages may contain images.", param=place
+                )
             images.append(
                 declare.MediaInput("image", declare.decode_base64(block.source.data, place), place)
             )

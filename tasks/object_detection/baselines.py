@@ -19,7 +19,7 @@ from scipy import ndimage
 from assay.plugins import run
 from tasks.object_detection.schema import Box, Detection
 
-COMPONENTS = "What stands out + most frequent label"
+COMPONENTS = "Foreground regions + most frequent label"
 CONSTANT = "Average box + most frequent label"
 # Larger images are scaled down first.
 SIDE = 256

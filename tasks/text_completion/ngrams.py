@@ -40,21 +40,21 @@ class NgramModel:
     def bits(self, prefix: str, continuation: str) -> float:
         """Return the information in `continuation`, in bits."""
         before, text = _bytes(prefix), _bytes(continuation)
-        whole = before + text
+        combined = before + text
         total = 0.0
-        for at in range(len(before), len(whole)):
-            context = tuple(whole[max(0, at - ORDER + 1) : at])
-            score = self._model.score(whole[at], context)
+        for at in range(len(before), len(combined)):
+            context = tuple(combined[max(0, at - ORDER + 1) : at])
+            score = self._model.score(combined[at], context)
             total -= math.log2((1 - _UNIFORM) * score + _UNIFORM / 256)
         return total
 
     def next_line(self, prefix: str) -> str:
         """Return the likeliest bytes, one after the other, up to the end of a line that is not
         blank."""
-        whole = _bytes(prefix)
+        start = _bytes(prefix)
         line = ""
         while len(line) < MAX_LINE_BYTES and not (line.strip() and line.endswith("\n")):
-            line += self._likeliest(whole + line)
+            line += self._likeliest(start + line)
         return line.encode("latin-1").decode("utf-8", "replace")
 
     def _likeliest(self, text: str) -> str:

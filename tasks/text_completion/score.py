@@ -27,17 +27,17 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     parts = [cut(row["text"]) for row in request.rows]
     likelihoods = [outcome.results[0] for outcome in request.outcomes]
     # A truncated continuation has fewer tokens than its bytes need.
-    whole = np.array([each["tokens"] > 0 and each["complete"] for each in likelihoods])
-    if not whole.any():
+    complete = np.array([each["tokens"] > 0 and each["complete"] for each in likelihoods])
+    if not complete.any():
         raise run.BadMaterial("No continuation fits into the model's context.")
     nats = np.array([each["nats"] for each in likelihoods])
     tokens = np.array([each["tokens"] for each in likelihoods])
     sizes = np.array([len(continuation.encode()) for _, continuation in parts])
     lines = [first_line(continuation) for _, continuation in parts]
     outputs = [first_line(outcome.text) for outcome in request.outcomes]
-    measured = _Measured(nats[whole] / math.log(2), sizes[whole], _equal(outputs, lines))
-    baseline, guesses = _baseline(request, parts, lines, whole)
-    perplexity = float(np.exp(min(nats[whole].sum() / tokens[whole].sum(), 50.0)))
+    measured = _Measured(nats[complete] / math.log(2), sizes[complete], _equal(outputs, lines))
+    baseline, guesses = _baseline(request, parts, lines, complete)
+    perplexity = float(np.exp(min(nats[complete].sum() / tokens[complete].sum(), 50.0)))
     return run.EvaluationResult(
         metrics={**measured.metrics(), "perplexity": perplexity},
         baseline={} if baseline is None else baseline.metrics(),
@@ -53,11 +53,11 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         intervals={
             "metrics": {
                 "bits_per_byte": measured.interval(),
-                "perplexity": run.perplexity_interval(perplexity, nats[whole], tokens[whole]),
+                "perplexity": run.perplexity_interval(perplexity, nats[complete], tokens[complete]),
             },
             "baseline": {} if baseline is None else {"bits_per_byte": baseline.interval()},
         },
-        slices=_slices(request, whole, measured, baseline),
+        slices=_slices(request, complete, measured, baseline),
     )
 
 

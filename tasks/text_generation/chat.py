@@ -226,7 +226,7 @@ def read_chat(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     questions = [message.text for message in messages if message.role == "user"]
     if not questions or not questions[-1].strip():
         raise declare.RequestInvalid(
-            "With knowledge_base, messages must hold a question of the role user.",
+            "With knowledge_base, messages must contain a question of the role user.",
             param="messages",
         )
 

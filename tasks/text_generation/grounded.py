@@ -90,16 +90,16 @@ class Marks:
         parts: list[str] = []
         end = 0
         for mark_match in _MARK.finditer(text):
-            numbers = [int(each) for each in re.findall(r"\d+", mark_match[1])]
-            cited = [each for each in numbers if each in self.known]
+            numbers = [int(number) for number in re.findall(r"\d+", mark_match[1])]
+            cited = [number for number in numbers if number in self.known]
             before = text[end : mark_match.start()]
             end = mark_match.end()
             if not cited:
                 before = before.rstrip(" ")
             self._add(parts, before)
-            for each in cited:
-                mark = f"[{each}]"
-                self.cited.append((each, self.length, self.length + len(mark)))
+            for number in cited:
+                mark = f"[{number}]"
+                self.cited.append((number, self.length, self.length + len(mark)))
                 self._add(parts, mark)
         self._add(parts, text[end:])
         return "".join(parts)

@@ -124,8 +124,8 @@ class PiperRunner(run.BaseRunner):
     def _samples(self, sentence: list[int], speed: float) -> np.ndarray:
         pad = self._ids[_PAD]
         ids = [self._ids[_START], pad]
-        for each in sentence:
-            ids += [each, pad]
+        for phoneme in sentence:
+            ids += [phoneme, pad]
         ids.append(self._ids[_END])
         scales = [self._noise, self._length / speed, self._noise_w]
         (output,) = self._session.run(

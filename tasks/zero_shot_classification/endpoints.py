@@ -56,10 +56,10 @@ def read_choice(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     options = ZeroShotOptions(
         truncate=declare.pipeline_side(request.parameters.truncation), **settings
     )
-    each = declare.estimate_tokens(
+    tokens_each = declare.estimate_tokens(
         [request.inputs, options.hypothesis_template, max(labels, key=len)]
     )
-    tokens = (each + 4) * len(labels)
+    tokens = (tokens_each + 4) * len(labels)
     return declare.Plan(
         model=name,
         inputs=ZeroShotInputs(text=request.inputs, candidate_labels=labels),

@@ -109,8 +109,8 @@ def _inputs(text: str, seed: int | None) -> MusicInputs:
             f"inputs names {len(opening)} notes; at most {MAX_OPENING} are taken.", param="inputs"
         )
     try:
-        for each in opening:
-            pitch(each)
+        for note in opening:
+            pitch(note)
     except ValueError as error:
         raise declare.RequestInvalid(f"inputs: {error}.", param="inputs") from None
     return MusicInputs(

@@ -107,8 +107,8 @@ def _steps(segments: list[dict[str, Any]], seconds: float) -> np.ndarray:
     """Return for each step whether its middle is in a segment."""
     middles = (np.arange(max(1, round(seconds / STEP_S))) + 0.5) * STEP_S
     speech = np.zeros(len(middles), bool)
-    for each in segments:
-        speech |= (middles >= each["start"]) & (middles < each["end"])
+    for segment in segments:
+        speech |= (middles >= segment["start"]) & (middles < segment["end"])
     return speech
 
 

@@ -35,8 +35,8 @@ def segments(
             start_s = result[-1]["end"] = (start_s + result[-1]["end"]) / 2
         score = float(probabilities[begin:end].mean())
         result.append({"start": start_s, "end": end_s, "score": round(score, 4)})
-    for each in result:
-        each["start"], each["end"] = round(each["start"], 3), round(each["end"], 3)
+    for segment in result:
+        segment["start"], segment["end"] = round(segment["start"], 3), round(segment["end"], 3)
     return result
 
 

@@ -119,20 +119,26 @@ def _voice(part: Any) -> list[int | str] | None:
     values: dict[int, int | str] = {}
     now, divisions = Fraction(0), 1
     end = Fraction(0)
-    for each in part.iter():
-        if each.tag == "divisions":
-            divisions = int(each.text)
-        elif each.tag in ("backup", "forward"):
+    for element in part.iter():
+        if element.tag == "divisions":
+            divisions = int(element.text)
+        elif element.tag in ("backup", "forward"):
             return None
-        elif each.tag == "note" and each.find("grace") is None and each.find("chord") is None:
-            length = Fraction(int(each.findtext("duration", "0")), divisions)
+        elif (
+            element.tag == "note"
+            and element.find("grace") is None
+            and element.find("chord") is None
+        ):
+            length = Fraction(int(element.findtext("duration", "0")), divisions)
             at = now * STEPS_PER_BEAT
             for step in range(-(-at.numerator // at.denominator), int((now + length) * 16)):
                 if step >= (now + length) * STEPS_PER_BEAT:
                     break
                 begins = step == at
                 values[step] = (
-                    _value(each) if begins else ("-" if each.find("rest") is not None else "_")
+                    _value(element)
+                    if begins
+                    else ("-" if element.find("rest") is not None else "_")
                 )
             now += length
             end = now

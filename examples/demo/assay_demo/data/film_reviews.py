@@ -85,10 +85,8 @@ def split(sentences: Iterable[Rated], train_rows: int | None = None) -> Parts:
             part = "train"
         parts[part] += groups[group]
     rows = {
-        part: [
-            each.row for each in sorted(sentences_of_part, key=lambda each: _shuffled(each.number))
-        ]
-        for part, sentences_of_part in parts.items()
+        part: [each.row for each in sorted(members, key=lambda each: _shuffled(each.number))]
+        for part, members in parts.items()
     }
     return Parts(rows["train"][:train_rows], rows["validation"], rows["test"][:TEST_ROWS])
 

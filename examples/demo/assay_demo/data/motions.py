@@ -71,14 +71,14 @@ def _clip(photo: Garment, label: str, generator: np.random.Generator) -> Clip:
     sprite = np.asarray(image)
     down, right = MOTIONS[label]
     # Start at a random point, so that a garment's position does not reveal its direction.
-    way = generator.uniform(*SPEEDS) * (FRAMES - 1)
+    distance = generator.uniform(*SPEEDS) * (FRAMES - 1)
     room = SIDE - SPRITE
-    top, left = (_start(step * way, room, generator) for step in (down, right))
+    top, left = (_start(step * distance, room, generator) for step in (down, right))
     frames = []
     for number in range(FRAMES):
         field = generator.normal(25, 13, (SIDE, SIDE)).clip(0, 255).astype(np.uint8)
-        y = int(np.clip(round(top + down * way * number / (FRAMES - 1)), 0, room))
-        x = int(np.clip(round(left + right * way * number / (FRAMES - 1)), 0, room))
+        y = int(np.clip(round(top + down * distance * number / (FRAMES - 1)), 0, room))
+        x = int(np.clip(round(left + right * distance * number / (FRAMES - 1)), 0, room))
         part = field[y : y + SPRITE, x : x + SPRITE]
         np.maximum(part, sprite, out=part)
         # 16 shades of gray halve the size of the file.
@@ -90,9 +90,9 @@ def _clip(photo: Garment, label: str, generator: np.random.Generator) -> Clip:
     return Clip(stream.getvalue(), label)
 
 
-def _start(way: float, room: int, generator: np.random.Generator) -> float:
-    """Return a start from which a move by `way` stays within `room`."""
-    return float(generator.uniform(max(0.0, -way), min(room, room - way)))
+def _start(distance: float, room: int, generator: np.random.Generator) -> float:
+    """Return a start from which a move by `distance` stays within `room`."""
+    return float(generator.uniform(max(0.0, -distance), min(room, room - distance)))
 
 
 def video_folder(rows: list[Clip]) -> bytes:

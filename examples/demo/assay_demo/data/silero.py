@@ -74,10 +74,10 @@ def _mixed(generator: Any, sentences: list[Any]) -> tuple[Any, list[dict[str, fl
         start = sum(map(len, parts)) / RATE
         segments.append({"start": round(start, 3), "end": round(start + len(sentence) / RATE, 3)})
         parts += [sentence, _other(generator)]
-    whole = numpy.concatenate(parts)
+    recording = numpy.concatenate(parts)
     speech = float(numpy.mean(sentences[0] ** 2))
     power = speech / 10 ** (generator.uniform(5, 20) / 10)
-    return numpy.clip(whole + noise(generator, len(whole), power), -1, 1), segments
+    return numpy.clip(recording + noise(generator, len(recording), power), -1, 1), segments
 
 
 def _other(generator: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Ten spoken words for the audio demonstration, and a base that already hears speech.
+"""Ten spoken words for the audio demonstration, and a base pretrained on speech.
 
 The words are from Google's Speech Commands, spoken by the program espeak-ng in many voices and
 mixed with noise. Training and test data have different voices. The recordings are synthetic, so a
@@ -152,13 +152,13 @@ def _spoken(program: Path, word: str, voice: str, take: int) -> bytes:
     shared = numpy.gcd(RATE, rate)
     samples = resample_poly(samples, RATE // shared, rate // shared)[:RATE]
     samples *= 0.5 / max(float(numpy.abs(samples).max()), 1e-3)
-    whole = numpy.zeros(RATE)
+    mixed = numpy.zeros(RATE)
     start = int(generator.integers(0, RATE - len(samples) + 1))
-    whole[start : start + len(samples)] = samples
+    mixed[start : start + len(samples)] = samples
     signal_to_noise = generator.uniform(0, 15)
-    whole += noise(generator, RATE, float(numpy.mean(samples**2)) / 10 ** (signal_to_noise / 10))
+    mixed += noise(generator, RATE, float(numpy.mean(samples**2)) / 10 ** (signal_to_noise / 10))
     stream = io.BytesIO()
-    soundfile.write(stream, numpy.clip(whole, -1, 1), RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(stream, numpy.clip(mixed, -1, 1), RATE, format="FLAC", subtype="PCM_16")
     return stream.getvalue()
 
 

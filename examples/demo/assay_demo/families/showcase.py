@@ -130,31 +130,31 @@ class Prepared:
 def begin(stage: Stage, showcases: Iterable[Showcase]) -> list[Prepared]:
     """Prepare base, data and gate of each showcase, and queue its training or prompt, or the
     evaluation of its base. Results of earlier runs are reused."""
-    prepared = [_prepare(stage, each) for each in showcases]
-    for each in prepared:
-        each.job = _queue_version(stage, each)
-        if not each.showcase.adapts:
-            queue_evaluation(stage, stage["enzo"], each.base, each.showcase.test.name)
+    prepared = [_prepare(stage, item) for item in showcases]
+    for item in prepared:
+        item.job = _queue_version(stage, item)
+        if not item.showcase.adapts:
+            queue_evaluation(stage, stage["enzo"], item.base, item.showcase.test.name)
     return prepared
 
 
 def finish(stage: Stage, prepared: list[Prepared]) -> list[Outcome]:
     """Wait for the trainings, then measure, release and call each version."""
     versions = []
-    for each in prepared:
-        versions.append(_version(stage, each))
-        queue_evaluation(stage, stage["enzo"], versions[-1], each.showcase.test.name)
+    for item in prepared:
+        versions.append(_version(stage, item))
+        queue_evaluation(stage, stage["enzo"], versions[-1], item.showcase.test.name)
     measured = [
-        _measure(stage, each, version) for each, version in zip(prepared, versions, strict=True)
+        _measure(stage, item, version) for item, version in zip(prepared, versions, strict=True)
     ]
-    for each, version in zip(prepared, versions, strict=True):
-        with _timed(stage, each):
-            _release(stage, each.showcase, version)
-    for each in prepared:
-        with _timed(stage, each):
-            wait_serving(stage, "enzo", each.showcase.model)
-            stage.say(each.showcase.call(stage, each.showcase.model))
-    return [_outcome(each, evaluation) for each, evaluation in zip(prepared, measured, strict=True)]
+    for item, version in zip(prepared, versions, strict=True):
+        with _timed(stage, item):
+            _release(stage, item.showcase, version)
+    for item in prepared:
+        with _timed(stage, item):
+            wait_serving(stage, "enzo", item.showcase.model)
+            stage.say(item.showcase.call(stage, item.showcase.model))
+    return [_outcome(item, evaluation) for item, evaluation in zip(prepared, measured, strict=True)]
 
 
 @contextmanager
@@ -170,17 +170,19 @@ def print_table(stage: Stage, outcomes: Iterable[Outcome]) -> None:
     table = Table(title="Families of models, as measured in this run", box=None, padding=(0, 1))
     for heading in ("task", "test data", "metric", "baseline", "result", "gate", "time", "model"):
         table.add_column(heading, overflow="fold")
-    for each in outcomes:
-        baseline = "–" if each.baseline is None else f"{each.baseline:.3f} ({each.baseline_name})"
+    for outcome in outcomes:
+        baseline = (
+            "–" if outcome.baseline is None else f"{outcome.baseline:.3f} ({outcome.baseline_name})"
+        )
         table.add_row(
-            each.task,
-            f"{each.data} ({each.rows:,} rows)",
-            each.metric,
+            outcome.task,
+            f"{outcome.data} ({outcome.rows:,} rows)",
+            outcome.metric,
             baseline,
-            f"{each.value:.3f}",
-            each.gate,
-            f"{each.seconds} s",
-            each.kind,
+            f"{outcome.value:.3f}",
+            outcome.gate,
+            f"{outcome.seconds} s",
+            outcome.kind,
         )
     stage.console.print(table)
 
