@@ -118,8 +118,7 @@ def _recording(name: str = "") -> Callable[[], object]:
 
 
 def _inserting() -> Callable[[], object]:
-    """Return a plain INSERT of an equal row into an equal table without guards, sealer or
-    hashing."""
+    """Return a plain INSERT of an equal row, into a table without guards, sealer or hashing."""
     from django.db import connection
 
     names = (

@@ -15,8 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 
 class Encoder:
-    """Encodes texts as the normalized mean of the last layer, with the worker's number of
-    threads."""
+    """Returns the normalized mean of the last layer, with the worker's number of threads."""
 
     def __init__(self, folder: Path) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))

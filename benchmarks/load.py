@@ -50,7 +50,7 @@ console = Console()
 
 
 @dataclass
-class Seen:
+class ClientResults:
     """The clients' view: answers by status, and the usage in complete answers."""
 
     statuses: Counter[str] = field(default_factory=Counter)
@@ -80,7 +80,7 @@ def _request(path: str, dice: random.Random) -> dict[str, Any]:
 
 async def ask(
     client: httpx.AsyncClient,
-    seen: Seen,
+    results: ClientResults,
     dice: random.Random,
     *,
     leave: bool,
@@ -91,13 +91,13 @@ async def ask(
     Retry when a refusal requests it, like the official clients.
     """
     body = _request(path, dice)
-    while not await _try(client, seen, path, body, dice.uniform(0.05, 1.5) if leave else None):
+    while not await _try(client, results, path, body, dice.uniform(0.05, 1.5) if leave else None):
         await asyncio.sleep(1)
 
 
 async def _try(
     client: httpx.AsyncClient,
-    seen: Seen,
+    results: ClientResults,
     path: str,
     body: dict[str, Any],
     patience_s: float | None,
@@ -109,17 +109,17 @@ async def _try(
                 request_id = response.headers["x-request-id"]
                 text = (await response.aread()).decode()
     except TimeoutError:
-        seen.statuses["hung up"] += 1
+        results.statuses["hung up"] += 1
         return True
     except httpx.HTTPError as error:
-        seen.statuses[type(error).__name__] += 1
+        results.statuses[type(error).__name__] += 1
         return True
     ok, streamed = response.status_code == 200, body.get("stream", False)
     usage = _usage(text, streamed=streamed) if ok else None
-    seen.statuses[str(response.status_code) if usage or response.is_error else "cut"] += 1
+    results.statuses[str(response.status_code) if usage or response.is_error else "cut"] += 1
     if usage is not None:
-        seen.answered[request_id] = usage
-        seen.paths[path] += 1
+        results.answered[request_id] = usage
+        results.paths[path] += 1
     return response.status_code not in (429, 502, 503)
 
 
@@ -140,17 +140,17 @@ def _usage(text: str, *, streamed: bool) -> tuple[int, int] | None:
     return usage["prompt_tokens"], usage.get("completion_tokens", 0)
 
 
-async def send(url: str, key: str, count: int, *, hang_up: float, seed: int = 0) -> Seen:
+async def send(url: str, key: str, count: int, *, hang_up: float, seed: int = 0) -> ClientResults:
     """Send `count` chats from `CLIENTS` clients."""
-    seen, dice, remaining = Seen(), random.Random(seed), iter(range(count))
+    results, dice, remaining = ClientResults(), random.Random(seed), iter(range(count))
     async with _client(url, key) as client:
 
         async def one() -> None:
             for _ in remaining:
-                await ask(client, seen, dice, leave=dice.random() < hang_up)
+                await ask(client, results, dice, leave=dice.random() < hang_up)
 
         await asyncio.gather(*(one() for _ in range(CLIENTS)))
-    return seen
+    return results
 
 
 def _client(url: str, key: str) -> httpx.AsyncClient:
@@ -206,11 +206,11 @@ def ledger(stack: Stack) -> dict[str, tuple[str, int, int]]:
     return {name: (outcome, prompt, completion) for name, outcome, prompt, completion in rows}
 
 
-def compare(stack: Stack, seen: Seen) -> Counter[str]:
+def compare(stack: Stack, results: ClientResults) -> Counter[str]:
     """Count agreements and disagreements; the keys of disagreements begin with `FAULT`."""
     booked, workers = ledger(stack), counted_by_workers(stack)
     counted: Counter[str] = Counter()
-    for request_id, tokens in seen.answered.items():
+    for request_id, tokens in results.answered.items():
         row = booked.get(request_id)
         right = row is not None and row[0] == "ok" and row[1:] == tokens
         counted["answers booked as stated" if right else "FAULT: answer not booked as stated"] += 1
@@ -243,13 +243,13 @@ def wait_until(met: Callable[[], bool], event: str, timeout_s: float = 120.0) ->
         time.sleep(0.2)
 
 
-def settle(stack: Stack, seen: Seen) -> None:
+def settle(stack: Stack, results: ClientResults) -> None:
     """Wait until the ledger has every answer and has not grown for five seconds."""
 
     def settled() -> bool:
         before = len(ledger(stack))
         time.sleep(5)
-        return len(ledger(stack)) == before >= len(seen.answered)
+        return len(ledger(stack)) == before >= len(results.answered)
 
     wait_until(settled, "The last entry in the ledger")
 
@@ -257,20 +257,20 @@ def settle(stack: Stack, seen: Seen) -> None:
 def break_things(stack: Stack, key: str, *, requests: int, kill_every_s: float) -> int:
     """Run the load with disconnects and kills; return the number of faults."""
 
-    async def run() -> tuple[Seen, int]:
+    async def run() -> tuple[ClientResults, int]:
         stop = asyncio.Event()
         killing = asyncio.create_task(kill_now_and_then(stack, kill_every_s, stop))
-        seen = await send(stack.url, key, requests, hang_up=HANG_UP)
+        results = await send(stack.url, key, requests, hang_up=HANG_UP)
         stop.set()
-        return seen, await killing
+        return results, await killing
 
     started = time.perf_counter()
-    seen, kills = asyncio.run(run())
+    results, kills = asyncio.run(run())
     took = time.perf_counter() - started
-    settle(stack, seen)
-    counts = compare(stack, seen)
+    settle(stack, results)
+    counts = compare(stack, results)
     console.print(
-        f"{requests:,} requests in {took:.0f} s, {kills} workers killed: {dict(seen.statuses)}"
+        f"{requests:,} requests in {took:.0f} s, {kills} workers killed: {dict(results.statuses)}"
     )
     for result, count in sorted(counts.items()):
         console.print(f"  {count:>7,}  {result}")
@@ -280,16 +280,16 @@ def break_things(stack: Stack, key: str, *, requests: int, kill_every_s: float) 
 def replace_worker(stack: Stack, key: str, *, requests: int) -> int:
     """Replace the worker by a second one under load; return the number of failed requests."""
 
-    async def run() -> Seen:
+    async def run() -> ClientResults:
         sending = asyncio.create_task(send(stack.url, key, requests, hang_up=0.0, seed=1))
         stack.start_engine_worker(2)
         await asyncio.to_thread(wait_for_workers, stack, 2)
         await asyncio.to_thread(stack.end, WORKER)
         return await sending
 
-    seen = asyncio.run(run())
-    failed = sum(count for status, count in seen.statuses.items() if status != "200")
-    console.print(f"worker replaced under {requests:,} requests: {dict(seen.statuses)}")
+    results = asyncio.run(run())
+    failed = sum(count for status, count in results.statuses.items() if status != "200")
+    console.print(f"worker replaced under {requests:,} requests: {dict(results.statuses)}")
     return failed
 
 
@@ -311,24 +311,24 @@ def _replicas(stack: Stack, since: datetime) -> int:
 def last(stack: Stack, key: str, minutes: float, rate: float) -> int:
     """Send `rate` requests a second for `minutes`; print the memory of each process, in MiB."""
 
-    async def run() -> Seen:
-        seen, dice = Seen(), random.Random(2)
+    async def run() -> ClientResults:
+        results, dice = ClientResults(), random.Random(2)
         async with _client(stack.url, key) as client, asyncio.TaskGroup() as tasks:
             end = time.monotonic() + 60 * minutes
             sampled = 0.0
             while time.monotonic() < end:
                 if time.monotonic() - sampled > 60:
                     sampled = time.monotonic()
-                    console.print(f"  {_memory(stack)}  {dict(seen.statuses)}")
+                    console.print(f"  {_memory(stack)}  {dict(results.statuses)}")
                 leave, path = dice.random() < HANG_UP, dice.choice(MIXED)
-                tasks.create_task(ask(client, seen, dice, leave=leave, path=path))
+                tasks.create_task(ask(client, results, dice, leave=leave, path=path))
                 await asyncio.sleep(dice.expovariate(rate))
-        console.print(f"  {_memory(stack)}  {dict(seen.statuses)}  {dict(seen.paths)}")
-        return seen
+        console.print(f"  {_memory(stack)}  {dict(results.statuses)}  {dict(results.paths)}")
+        return results
 
-    seen = asyncio.run(run())
-    settle(stack, seen)
-    counts = compare(stack, seen)
+    results = asyncio.run(run())
+    settle(stack, results)
+    counts = compare(stack, results)
     console.print(dict(counts))
     return sum(count for result, count in counts.items() if result.startswith("FAULT"))
 

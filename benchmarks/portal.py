@@ -168,8 +168,7 @@ def _walked(visitors: list[Visitor], pages: int) -> Outcome:
 
 
 def _company(count: int) -> list[str]:
-    """Create objects of every kind, and `count` people in all roles; return their email
-    addresses."""
+    """Create objects of every kind, and `count` people in all roles; return their emails."""
     from django.contrib.auth.hashers import make_password
     from django.db import connection, transaction
 

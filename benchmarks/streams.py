@@ -61,7 +61,7 @@ def respond(queue: str, seconds: float) -> None:
 
 
 @dataclass
-class Seen:
+class ClientResults:
     """The clients' view: complete streams, broken ones, and the delay of tokens in ms."""
 
     whole: int = 0
@@ -69,7 +69,7 @@ class Seen:
     late_ms: list[float] = field(default_factory=list)
 
 
-async def stream(port: int, token: str, text: str, seen: Seen) -> None:
+async def stream(port: int, token: str, text: str, results: ClientResults) -> None:
     """Open one stream and read it to its end."""
     body = json.dumps(
         {"model": "bench", "messages": [{"role": "user", "content": text}], "stream": True}
@@ -83,53 +83,53 @@ async def stream(port: int, token: str, text: str, seen: Seen) -> None:
         writer.write((head + body).encode())
         status = await reader.readline()
         if b" 200 " not in status:
-            seen.broken.append(status.decode())
+            results.broken.append(status.decode())
             return
         while line := await reader.readline():
             if line.startswith(b"data: [DONE]"):
-                seen.whole += 1
+                results.whole += 1
                 return
             if line.startswith(b"data: ") and text != "wait":
-                _note(line, seen)
-        seen.broken.append("ended early")
+                _note(line, results)
+        results.broken.append("ended early")
     finally:
         writer.close()
 
 
-def _note(line: bytes, seen: Seen) -> None:
+def _note(line: bytes, results: ClientResults) -> None:
     choices = json.loads(line[6:])["choices"]
     for sent_at in (choices[0]["delta"].get("content") or "").split() if choices else ():
-        seen.late_ms.append((time.time() - float(sent_at)) * 1000)
+        results.late_ms.append((time.time() - float(sent_at)) * 1000)
 
 
 def _rss_mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / 2**20
 
 
-async def _measure(port: int, pid: int, token: str) -> Seen:
-    seen = Seen()
+async def _measure(port: int, pid: int, token: str) -> ClientResults:
+    results = ClientResults()
     await asyncio.gather(*(_refused(port, token) for _ in range(20)))
     before = _rss_mib(pid)
     tasks = []
     for number in range(IDLE + ACTIVE):
         text = "wait" if number < IDLE else "count"
-        tasks.append(asyncio.create_task(stream(port, token, text, seen)))
+        tasks.append(asyncio.create_task(stream(port, token, text, results)))
         if number % 50 == 49:
             await asyncio.sleep(0.2)
     await asyncio.sleep(10)
     during = _rss_mib(pid)
     await asyncio.gather(*tasks)
-    console.print(f"whole: {seen.whole}, broken: {len(seen.broken)} {seen.broken[:3]}")
+    console.print(f"whole: {results.whole}, broken: {len(results.broken)} {results.broken[:3]}")
     console.print(
         f"memory of the web process: {before:.0f} MiB before, {during:.0f} MiB during; "
         f"{(during - before) * 1024 / (IDLE + ACTIVE):.0f} KiB a stream"
     )
-    marks = quantiles(seen.late_ms, n=100)
+    marks = quantiles(results.late_ms, n=100)
     console.print(
-        f"{len(seen.late_ms):,} tokens: late by {median(seen.late_ms):.0f} ms (median), "
+        f"{len(results.late_ms):,} tokens: late by {median(results.late_ms):.0f} ms (median), "
         f"{marks[94]:.0f} ms (95th percentile), {marks[98]:.0f} ms (99th)"
     )
-    return seen
+    return results
 
 
 async def _refused(port: int, token: str) -> None:
@@ -156,8 +156,8 @@ def main() -> int:
         command = (sys.executable, "-m", "benchmarks.streams", "respond", queue, seconds)
         stack.enter_context(process(*command))
         subject = stack.enter_context(served(token, "assay.server", warm=False))
-        seen = asyncio.run(_measure(subject.port, subject.pid, token))
-    return int(seen.whole != IDLE + ACTIVE)
+        results = asyncio.run(_measure(subject.port, subject.pid, token))
+    return int(results.whole != IDLE + ACTIVE)
 
 
 if __name__ == "__main__":

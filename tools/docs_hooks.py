@@ -1,5 +1,4 @@
-"""Add pages from outside `docs/` to the documentation site: API pages, and files of the root
-folder.
+"""Add pages to the documentation site that are not in `docs/`: API pages, and root files.
 
 MkDocs calls these functions (`hooks` in `mkdocs.yml`). API pages come from the two OpenAPI
 documents that an installation serves, one page for each tag.
@@ -73,8 +72,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def relink(markdown: str, folder: str, path: str) -> str:
-    """Return `markdown` with its links, relative to the repository's `folder`, adapted to
-    `path`."""
+    """Return `markdown` with its links, relative to the repository's `folder`, fit for `path`."""
 
     def link(link_match: re.Match[str]) -> str:
         image, label, target = link_match.groups()

@@ -55,8 +55,7 @@ def tuned(base: Path, rows: Rows, scratch: Path, **changes: Any) -> Tuned:
 
 
 def accuracy(version: Path, rows: Rows, scratch: Path) -> float:
-    """Return the share of right labels, with the evaluation that jobs run and the serving
-    runner."""
+    """Return the share of right labels, with the jobs' evaluation and the serving runner."""
     task = get_task(TASK)
     assert task.evaluation is not None  # noqa: S101 (declared so)
     plan = EvaluationPlan(

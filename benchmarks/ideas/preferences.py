@@ -64,8 +64,7 @@ def _paired(rows: list[materials.ChatRow]) -> Rows:
 
 
 def preferred(model: Any, tokenizer: Any, rows: Rows) -> float:
-    """Return the share of pairs whose chosen answer has a higher total likelihood than the
-    other."""
+    """Return the share of pairs whose chosen answer has the higher total likelihood."""
     reader = ConversationReader(tokenizer)
     try:
         wins = [

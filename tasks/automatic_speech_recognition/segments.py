@@ -20,8 +20,7 @@ def segments(
     timestamp_begin: int,
     text_of: Callable[[list[int]], str],
 ) -> list[Segment]:
-    """Return [{start, end, text, tokens, …}, …]; a segment without an end lasts to the window's
-    end."""
+    """Return [{start, end, text, tokens, …}, …]; a segment without an end lasts to `end_s`."""
     result: list[Segment] = []
     tokens: list[int] = []
     logprobs: list[float] = []

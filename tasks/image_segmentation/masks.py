@@ -43,8 +43,7 @@ def read_mask(path: Path, categories: Sequence[str], labels: Sequence[str]) -> n
 def from_segments(
     segments: Sequence[Segment], labels: Sequence[str], size: tuple[int, int]
 ) -> np.ndarray:
-    """Return the masks of an answer as one array [height, width]; 255 for pixels without a
-    label."""
+    """Return the masks of an answer as one array [height, width]; 255 means no label."""
     number = {label: index for index, label in enumerate(labels)}
     mask = np.full(size, declare.IGNORED_PIXEL, dtype=np.uint8)
     for segment in segments:

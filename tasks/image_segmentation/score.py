@@ -29,7 +29,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     rows = request.rows
     answers = [outcome.results[0] for outcome in request.outcomes]
     labels = list(dict.fromkeys(label for row in rows for label in row["categories"]))
-    labels += sorted({each["label"] for answered in answers for each in answered} - set(labels))
+    labels += sorted({each["label"] for predicted in answers for each in predicted} - set(labels))
     crowded(labels)
     labeled = (request.train_rows or rows)[:COUNTED_MASKS]
     usual = frequent(
@@ -41,14 +41,14 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         if number % 16 == 0 and request.progress.should_stop():
             raise run.Canceled
         truth = read_mask(row["mask"], row["categories"], labels)
-        answered = from_segments(answer, labels, truth.shape)
+        predicted = from_segments(answer, labels, truth.shape)
         for place, mask in enumerate(
-            (answered, otsu(row["image"], truth.shape, usual), np.full_like(truth, usual[0]))
+            (predicted, otsu(row["image"], truth.shape, usual), np.full_like(truth, usual[0]))
         ):
             counts[place, number] = pixel_counts(truth, mask, len(labels))
         shares.append(round(100 * float((truth != usual[0]).mean())))
         if number < SAMPLES:
-            samples.append(_sample(row, labels, truth, answered, usual[0]))
+            samples.append(_sample(row, labels, truth, predicted, usual[0]))
     metrics, *others = (scores(each.sum(0), labels) for each in counts)
     baselines = dict(zip((OTSU, CONSTANT), others, strict=True))
     first = max(baselines, key=lambda name: baselines[name]["mean_iou"])

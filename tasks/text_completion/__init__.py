@@ -17,8 +17,7 @@ LINE_TOKENS = 24
 def evaluation_request(
     row: dict[str, Any],
 ) -> tuple[declare.GenerationInputs, declare.SamplingOptions]:
-    """Return the request for the next line of a document, and the likelihood of its
-    continuation."""
+    """Return the request for a document's next line, and the likelihood of its continuation."""
     prefix, continuation = cut(row["text"])
     return (
         declare.GenerationInputs(prompt=prefix),

@@ -49,8 +49,7 @@ class NgramModel:
         return total
 
     def next_line(self, prefix: str) -> str:
-        """Return the likeliest bytes, one after the other, up to the end of a line that is not
-        blank."""
+        """Return the likeliest bytes, one after the other, up to the end of a non-blank line."""
         start = _bytes(prefix)
         line = ""
         while len(line) < MAX_LINE_BYTES and not (line.strip() and line.endswith("\n")):

@@ -34,8 +34,7 @@ ANSWER_TOKENS = 64
 def evaluation_request(
     row: dict[str, Any],
 ) -> tuple[declare.GenerationInputs, declare.SamplingOptions]:
-    """Return the request for a greedy answer to the conversation and for the answer's
-    likelihood."""
+    """Return the request for a greedy answer to the conversation, and for its likelihood."""
     *messages, answer = row["messages"]
     return (
         declare.GenerationInputs.model_validate({"messages": messages}),

@@ -110,8 +110,7 @@ class Marks:
 
 
 def _complete(text: str) -> int:
-    """Return the end of the part that can be sent: before a possible mark, and the spaces before
-    it.
+    """Return the end of the part that can be sent: before a possible mark and its spaces.
 
     Takes linear time: a pattern that begins with spaces would be tried at each space of a long run.
     """

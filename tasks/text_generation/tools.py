@@ -31,8 +31,7 @@ class CalledTool(declare.Strict):
 
 
 def tool_call(call_id: str, name: str, arguments: str) -> declare.ToolCall:
-    """Return a call in the engine's form. Raises RequestInvalid if its arguments are not an
-    object."""
+    """Return a call in the engine's form. Raises RequestInvalid for non-object arguments."""
     try:
         value = json.loads(arguments or "{}")
     except (ValueError, RecursionError):

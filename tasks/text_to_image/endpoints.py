@@ -25,8 +25,7 @@ from tasks.text_to_image.schema import (
 
 
 class ImagesRequest(declare.Strict):
-    """POST /v1/images/generations. `seed` is an extension of Assay: equal seeds draw equal
-    images."""
+    """POST /v1/images/generations. Assay adds `seed`: equal seeds draw equal images."""
 
     model: declare.Name
     prompt: Prompt

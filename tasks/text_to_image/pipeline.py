@@ -45,8 +45,7 @@ def load_pipeline(
     device: torch.device,
     dtype: torch.dtype | None = None,
 ) -> Any:
-    """Return the pipeline in evaluation mode, without a tokenizer: another process tokenizes
-    prompts.
+    """Return the pipeline in evaluation mode, without the tokenizer, which runs elsewhere.
 
     Raises:
         UnsupportedModel: the folder contains no supported pipeline, or a part cannot be loaded.

@@ -51,8 +51,7 @@ class Towers:
             )
 
     def padded(self, rows: Sequence[list[int]]) -> dict[str, Tensor]:
-        """Return `input_ids` of texts, and `attention_mask` unless the model was trained without
-        one.
+        """Return `input_ids` of texts, and `attention_mask` if the model was trained with one.
 
         SigLIP pads every text to full length, as in its training.
         """

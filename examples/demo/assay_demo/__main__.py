@@ -52,8 +52,7 @@ STEPS: tuple[Step, ...] = (
 
 
 def chosen(*, every: bool, families: Sequence[str]) -> Sequence[Step]:
-    """Return the steps of a run: only those of `families`, or all steps, with `every` adding all
-    families."""
+    """Return the steps of a run: only `families`, or all steps; `every` adds all families."""
     if families:
         return (("families", partial(every_family.run_some, names=families)),)
     return (*STEPS, ("every family", every_family.run)) if every else STEPS

@@ -97,8 +97,7 @@ class Authenticators:
             self._save()
 
     def accept(self, handle: str, link: str, code: str = "") -> None:
-        """Set the person's password through an invitation, and enroll an app if their roles require
-        it."""
+        """Set the person's password through an invitation, and enroll an app if required."""
         browser = patient_client(self._url, follow_redirects=True)
         page = _open_link(browser, link, code)
         _, password = self._credentials(handle)
@@ -120,8 +119,7 @@ class Authenticators:
         return self.code(handle)
 
     def _browser(self, handle: str) -> httpx.Client:
-        """Return a client of the portal, signed in as that person, with the second factor if
-        any."""
+        """Return a client of the portal, signed in as that person, with any second factor."""
         browser = patient_client(self._url, follow_redirects=True)
         patiently(browser, "GET", "/sign-in", again=True)
         email, password = self._credentials(handle)

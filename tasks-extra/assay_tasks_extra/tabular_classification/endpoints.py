@@ -12,8 +12,7 @@ from assay_tasks_extra.tabular_classification.schema import MAX_LABELS, Table, T
 
 
 class Parameters(declare.Strict):
-    """`top_k` requests the probabilities of the best labels; without it, each row gets one
-    label."""
+    """`top_k` requests probabilities of the best labels; without it, each row gets one label."""
 
     top_k: Annotated[int, Field(ge=1, le=MAX_LABELS)] | None = None
 

@@ -40,8 +40,7 @@ class Composer:
                 f"places; music has {VOCABULARY} tokens and needs {MIN_POSITIONS} places."
             )
         self._model = model
-        # Even, because a full window continues from its second half, and must become exactly full
-        # again.
+        # Even: a full window continues from its second half, and must fill up exactly again.
         self.steps = (config.max_position_embeddings - HEADER) // VOICES // 2 * 2
 
     @classmethod
@@ -60,8 +59,7 @@ class Composer:
         generator: torch.Generator,
         stop: Callable[[], bool] = lambda: False,
     ) -> list[tuple[int, ...]]:
-        """Return the voices' values in each step; the soprano begins with `opening`, one note a
-        beat.
+        """Return the voices' values by step; the soprano begins with `opening`, one note a beat.
 
         Ends early, with the steps so far, when `stop` returns True.
         """

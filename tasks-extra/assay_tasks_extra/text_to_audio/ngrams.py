@@ -61,8 +61,7 @@ class NgramModel:
 
 
 def _windows(piece: Piece, by: int) -> Iterator[tuple[Context, int]]:
-    """Yield each voice's token after its context: the voice and earlier tokens, the nearest
-    first."""
+    """Yield each token with its context: the voice, and earlier tokens, the nearest first."""
     row = [value + by if value >= 0 else value for step in piece.steps for value in step]
     for at, token in enumerate(row):
         yield (at % VOICES, *reversed(row[max(0, at - ORDER + 1) : at])), token

@@ -1,5 +1,4 @@
-"""A common interface to transformers' models that forecast one series: from scaled histories to
-quantiles.
+"""A common interface to transformers' models that forecast quantiles of one series.
 
 Each history is scaled in 64 bits before a model reads it, so that the magnitude of a series does
 not matter.
@@ -58,8 +57,7 @@ class Forecaster(Protocol):
         """Return the model's output for each scaled history: [histories, horizon, numbers]."""
 
     def loss(self, output: Tensor, future: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss of an output where `mask` is 1; `future` and `mask` are [histories,
-        horizon]."""
+        """Return the loss where `mask` is 1; `future` and `mask` are [histories, horizon]."""
 
     def read(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Return mean [horizon] and quantiles [levels, horizon] of one history's output."""

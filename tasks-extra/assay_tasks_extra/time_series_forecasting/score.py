@@ -256,8 +256,7 @@ def _numbers(values: np.ndarray) -> str:
 def _warn_of_leaks(
     rows: Sequence[dict[str, Any]], train: Sequence[dict[str, Any]] | None, progress: run.Progress
 ) -> None:
-    """Warn about series with steps that are both forecast here and in the version's training
-    data."""
+    """Warn about series whose forecast steps are in the version's training data."""
     ends = {
         _beginning(row): len(row["series"]["values"]) for row in train or [] if row.get("series")
     }

@@ -38,8 +38,7 @@ def pages(folder: Path) -> list[Page]:
 
 
 def relevant(spans: Sequence[Span], place: Span) -> set[int]:
-    """Return the numbers of the passages (start and end) that are relevant to the answer at
-    `place`."""
+    """Return the numbers of the passages (start, end) that are relevant to an answer."""
     begin, end = place
     return {
         number
@@ -58,6 +57,5 @@ def bm25(passages: Sequence[str], questions: Sequence[str], most: int = 10) -> l
 
 
 def recall_at_5(ranked: Sequence[int], relevant_passages: set[int]) -> float:
-    """Return the share of the relevant passages among the first five; 1 if all five are
-    relevant."""
+    """Return the share of relevant passages among the first five; 1 if all five are relevant."""
     return len(relevant_passages & set(ranked[:5])) / min(5, len(relevant_passages))

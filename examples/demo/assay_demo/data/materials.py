@@ -437,8 +437,7 @@ def _chat_row(source: str, line: str) -> ChatRow:
 
 
 def _documented(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the source without docstring, and the docstring's first line, of each suitable
-    function."""
+    """Yield each suitable function's source without docstring, and the docstring's first line."""
     try:
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)

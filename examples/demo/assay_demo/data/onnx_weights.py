@@ -1,5 +1,4 @@
-"""Restore the weights of a transformers encoder, under transformers' names, from a quantized ONNX
-graph.
+"""Restore the weights of a transformers encoder from a quantized ONNX graph.
 
 A weight is its integer minus the zero point, times the scale, except for rounding.
 """

@@ -71,8 +71,7 @@ def _rows(facts: _Facts, count: int, fake: Faker, draw: random.Random) -> list[d
 
 
 def _letter(facts: _Facts, fake: Faker, draw: random.Random) -> list[dict[str, Any]]:
-    """Return the questions about one letter, which states the same kinds of facts for several
-    people."""
+    """Return the questions about one letter, with the same kinds of facts for several people."""
     fact_numbers = draw.sample(range(len(facts)), 3)
     sentences: list[tuple[str, str, str]] = []
     for name in (fake.unique.name() for _ in range(PEOPLE)):

@@ -42,8 +42,7 @@ def whisper_base(folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> 
 
 
 def convert(weights: bytes, source: Path, target: Path) -> None:
-    """Convert a CTranslate2 file, with the tokenizer and config in `source`, to files in
-    `target`."""
+    """Convert a CTranslate2 file, with tokenizer and config in `source`, to files in `target`."""
     from safetensors.numpy import save_file
 
     tensors = rename(read_tensors(weights))

@@ -1,5 +1,4 @@
-"""The steps of one task through the product: intake, data, gate, training, evaluation, release,
-call.
+"""The steps of one task: intake, data, gate, training, evaluation, release, call.
 
 The modules of this package contain one row for each family of `./demo --all`.
 """

@@ -162,8 +162,7 @@ def newest_version(stage: Stage, model: str) -> dict[str, Any]:
 
 
 def release_and_deploy(stage: Stage, version: dict[str, Any], name: str, **fields: Any) -> None:
-    """Get a version approved for Engineering under a name, and deploy it; skip steps already
-    done."""
+    """Get a version approved for Engineering as `name`, and deploy it; skip completed steps."""
     release = submit(
         stage,
         "devi",

@@ -25,8 +25,7 @@ NAME, ASSISTANT = "python-faq", "faq-assistant"
 RECALLED, QUESTION = "installed", "Why is Python installed on my machine?"
 QUESTIONS = 60
 INDEX_S = 300
-# `./bench knowledge` measures 0.84 on all questions; minus three standard errors for sixty
-# questions.
+# `./bench knowledge` measures 0.84 on all questions; minus three standard errors of sixty.
 RECALL_MIN = 0.7
 # An instruction alone does not make a model of this size cite; these examples do.
 PROMPT: dict[str, Any] = {
@@ -108,8 +107,7 @@ def _key(stage: Stage) -> str:
 
 
 def _documents(stage: Stage, faq: list[Page]) -> dict[str, dict[str, Any]]:
-    """Return the document version of each page, by page, when the index contains all that are in
-    force."""
+    """Return the document versions by page, when the index contains all that are in force."""
     enzo = stage["enzo"]
     if enzo.find("knowledge-bases", name=NAME) is None:
         enzo.post(

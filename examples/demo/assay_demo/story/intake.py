@@ -34,8 +34,7 @@ def _files(material: Path) -> list[tuple[str, Path]]:
 def deliver(
     stage: Stage, name: str, about: dict[str, str], material: Path, **fields: str
 ) -> dict[str, Any]:
-    """Upload one model's files to quarantine; return the intake. `fields` adds fields of its
-    form."""
+    """Upload one model's files to quarantine; return the intake. `fields` adds form fields."""
     enzo = stage["enzo"]
     if enzo.find("models", name=name) is None:
         enzo.post(

@@ -31,8 +31,7 @@ def existing(api: Api, deployment_name: str, *states: str) -> dict[str, Any] | N
 def submit(
     stage: Stage, owner: str, version: dict[str, Any], name: str, **fields: Any
 ) -> dict[str, Any]:
-    """Return the open or approved release of that name, else submit one; with `again`, always
-    submit.
+    """Return the open or approved release of that name, or submit one; `again` always submits.
 
     `answers` are risk answers that differ from the defaults.
     """
