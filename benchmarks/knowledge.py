@@ -31,9 +31,9 @@ Ranking = Callable[[int], Sequence[int]]
 
 def main() -> None:
     """Print one row per metric, with the difference and its 95 % interval."""
-    passages, questions, relevant_passages = material()
+    passages, questions, targets = material()
     if "--quick" in sys.argv:
-        questions, relevant_passages = questions[:40], relevant_passages[:40]
+        questions, targets = questions[:40], targets[:40]
     task = get_task("embeddings")
     model = Judge(
         name="all-MiniLM-L6-v2",
@@ -46,9 +46,9 @@ def main() -> None:
     vectors = embed(model, passages, Quiet())
     queries = embed(model, questions, Quiet())
     scores = queries @ vectors.T
-    dense = measured(lambda number: np.argsort(-scores[number], kind="stable"), relevant_passages)
+    dense = measured(lambda number: np.argsort(-scores[number], kind="stable"), targets)
     ranked = bm25(passages, questions)
-    lexical = measured(lambda number: ranked[number], relevant_passages)
+    lexical = measured(lambda number: ranked[number], targets)
     rows = []
     for name in ("recall@5", "nDCG@10"):
         low, high = interval(np.array(dense[name]) - np.array(lexical[name]))
@@ -63,33 +63,25 @@ def material() -> tuple[list[str], list[str], list[set[int]]]:
     """Return passages, questions, and the relevant passages of each question."""
     passages: list[str] = []
     questions: list[str] = []
-    relevant_passages: list[set[int]] = []
+    targets: list[set[int]] = []
     for page in pages(fetch_debian("python_faq")):
         spans = chunk_spans(page.text, CHUNK_DEFAULT, OVERLAP_DEFAULT)
         for question, place in page.places.items():
             questions.append(question)
-            relevant_passages.append({len(passages) + number for number in relevant(spans, place)})
+            targets.append({len(passages) + number for number in relevant(spans, place)})
         passages += [page.text[start:stop] for start, stop in spans]
-    usable = [number for number, numbers in enumerate(relevant_passages) if numbers]
-    return (
-        passages,
-        [questions[each] for each in usable],
-        [relevant_passages[each] for each in usable],
-    )
+    usable = [number for number, numbers in enumerate(targets) if numbers]
+    return passages, [questions[each] for each in usable], [targets[each] for each in usable]
 
 
 def measured(ranking: Ranking, relevant_to: Sequence[set[int]]) -> dict[str, list[float]]:
     """Return recall@5 and nDCG@10 of each question."""
     recall, gain = [], []
-    for number, relevant_passages in enumerate(relevant_to):
+    for number, target in enumerate(relevant_to):
         order = list(ranking(number))[:10]
-        recall.append(recall_at_5(order, relevant_passages))
-        dcg = sum(
-            1 / math.log2(place + 2)
-            for place, each in enumerate(order)
-            if each in relevant_passages
-        )
-        best = sum(1 / math.log2(place + 2) for place in range(min(10, len(relevant_passages))))
+        recall.append(recall_at_5(order, target))
+        dcg = sum(1 / math.log2(place + 2) for place, each in enumerate(order) if each in target)
+        best = sum(1 / math.log2(place + 2) for place in range(min(10, len(target))))
         gain.append(dcg / best)
     return {"recall@5": recall, "nDCG@10": gain}
 

@@ -52,15 +52,12 @@ def sha256_of(path: Path) -> str:
 
 def manifest_digest(files: Iterable[dict], base: str | None) -> str:
     """Return the digest of a version with these files, as `registry.manifests` computes it."""
-    ordered = sorted(
+    items = sorted(
         ({"path": each["path"], "sha256": each["sha256"], "size": each["size"]} for each in files),
         key=lambda each: each["path"],
     )
     text = json.dumps(
-        {"base": base, "files": ordered},
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=False,
+        {"base": base, "files": items}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
     )
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -25,9 +25,9 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """
     answers = [row["answer"] for row in request.rows]
     questions = [row["question"] for row in request.rows]
-    outputs = [outcome.text for outcome in request.outcomes]
+    texts = [outcome.text for outcome in request.outcomes]
     blind = _blind(request.train_rows or [], questions, answers)
-    right, rival = _right(outputs, answers), _right(blind, answers)
+    right, rival = _right(texts, answers), _right(blind, answers)
     return run.EvaluationResult(
         metrics={"accuracy": float(right.mean())},
         baseline={"accuracy": float(rival.mean())},
@@ -42,9 +42,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                     "output": text[:SHOWN_CHARACTERS],
                     "baseline": guess[:SHOWN_CHARACTERS],
                 }
-                for row, text, guess in list(zip(request.rows, outputs, blind, strict=True))[
-                    :SAMPLES
-                ]
+                for row, text, guess in list(zip(request.rows, texts, blind, strict=True))[:SAMPLES]
             ],
             "right": {"n": len(answers), "bits": np.packbits(right).tobytes().hex()},
         },
@@ -68,9 +66,9 @@ def plain(text: str) -> str:
     return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
-def _right(outputs: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+def _right(texts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
     return np.array(
-        [plain(each) == plain(answer) for each, answer in zip(outputs, answers, strict=True)]
+        [plain(each) == plain(answer) for each, answer in zip(texts, answers, strict=True)]
     )
 
 
@@ -85,9 +83,7 @@ def _blind(
     for question, answer in pairs or zip(questions, answers, strict=True):
         counts[plain(question)][answer] += 1
         anything[answer] += 1
-    return [
-        (counts.get(plain(question)) or anything).most_common(1)[0][0] for question in questions
-    ]
+    return [(counts.get(plain(each)) or anything).most_common(1)[0][0] for each in questions]
 
 
 def _opening(question: str) -> str:

@@ -146,16 +146,11 @@ def test_data_that_cannot_be_learned_from_is_refused_with_the_reason(
 ) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    invalid = request(material, tmp_path / "out")
+    valid = request(material, tmp_path / "out")
     with pytest.raises(run.BadMaterial, match=reason):
         train(
             run.TrainingRequest(
-                invalid.task,
-                invalid.method,
-                invalid.base,
-                file,
-                invalid.output,
-                invalid.checkpoints,
+                valid.task, valid.method, valid.base, file, valid.output, valid.checkpoints
             ),
             Recorder(),
         )

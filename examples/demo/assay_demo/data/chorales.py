@@ -37,8 +37,7 @@ _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 def chorales(
     folder: Path = DEFAULT_FOLDER, progress: Say | None = None
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Return training and test rows {name, music}. All harmonies of one melody are in the same
-    part."""
+    """Return training and test rows {name, music}; a melody's harmonies are in one part."""
     sides: tuple[dict[str, str], dict[str, str]] = ({}, {})
     seen = set()
     for name, root in _scores(fetch_archive("music21", folder, progress)):
@@ -119,26 +118,20 @@ def _voice(part: Any) -> list[int | str] | None:
     values: dict[int, int | str] = {}
     now, divisions = Fraction(0), 1
     end = Fraction(0)
-    for element in part.iter():
-        if element.tag == "divisions":
-            divisions = int(element.text)
-        elif element.tag in ("backup", "forward"):
+    for node in part.iter():
+        if node.tag == "divisions":
+            divisions = int(node.text)
+        elif node.tag in ("backup", "forward"):
             return None
-        elif (
-            element.tag == "note"
-            and element.find("grace") is None
-            and element.find("chord") is None
-        ):
-            length = Fraction(int(element.findtext("duration", "0")), divisions)
+        elif node.tag == "note" and node.find("grace") is None and node.find("chord") is None:
+            length = Fraction(int(node.findtext("duration", "0")), divisions)
             at = now * STEPS_PER_BEAT
             for step in range(-(-at.numerator // at.denominator), int((now + length) * 16)):
                 if step >= (now + length) * STEPS_PER_BEAT:
                     break
                 begins = step == at
                 values[step] = (
-                    _value(element)
-                    if begins
-                    else ("-" if element.find("rest") is not None else "_")
+                    _value(node) if begins else ("-" if node.find("rest") is not None else "_")
                 )
             now += length
             end = now

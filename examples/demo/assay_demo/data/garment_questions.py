@@ -68,23 +68,18 @@ def _question(photo: TintedGarment, draw: random.Random) -> tuple[str, str]:
     if kind == 1:
         return draw.choice(["What is this?", "Which garment is shown?"]), photo.item
     if kind == 2:
-        candidate = _same_or_other(photo.color, list(COLORS), draw)
-        return f"Is it {candidate}?", "yes" if candidate == photo.color else "no"
+        guess = _same_or_other(photo.color, list(COLORS), draw)
+        return f"Is it {guess}?", "yes" if guess == photo.color else "no"
     if kind == 3:
-        candidate = _same_or_other(photo.item, _ITEMS, draw)
-        return (
-            f"Is this a photo of {with_article(candidate)}?",
-            "yes" if candidate == photo.item else "no",
-        )
+        guess = _same_or_other(photo.item, _ITEMS, draw)
+        return f"Is this a photo of {with_article(guess)}?", "yes" if guess == photo.item else "no"
     if kind == 4:
         return "Describe the photo.", name(photo.color, photo.item)
     return f"Of which color is the {photo.item}?", photo.color
 
 
-def _same_or_other(right: str, options: Sequence[str], draw: random.Random) -> str:
-    return (
-        right if draw.random() < 0.5 else draw.choice([each for each in options if each != right])
-    )
+def _same_or_other(right: str, names: Sequence[str], draw: random.Random) -> str:
+    return right if draw.random() < 0.5 else draw.choice([each for each in names if each != right])
 
 
 def questions_folder(rows: Sequence[Question]) -> bytes:

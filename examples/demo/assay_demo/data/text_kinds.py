@@ -25,12 +25,9 @@ def kinds_of_text(folder: Path, rows_each: int) -> list[dict[str, Any]]:
     for name, label in KINDS.items():
         lines = (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
         texts = {" ".join(line.split("\t", 2)[2].split()) for line in lines if "\t" in line}
-        sentences = sorted(
-            (each for each in texts if len(each.split()) >= MIN_WORDS), key=_shuffled
-        )
+        long = sorted((each for each in texts if len(each.split()) >= MIN_WORDS), key=_shuffled)
         rows += [
-            {"text": text, "candidate_labels": labels, "label": label}
-            for text in sentences[:rows_each]
+            {"text": text, "candidate_labels": labels, "label": label} for text in long[:rows_each]
         ]
     return sorted(rows, key=lambda row: _shuffled(row["text"]))
 
