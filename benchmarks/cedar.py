@@ -3,16 +3,16 @@
 Where the two languages differ, on purpose:
 
 - **Errors in a rule.** Cedar ignores the rule: a `forbid` with a missing attribute does not forbid.
-Here, an error in any rule about the actor denies. So our decision equals Cedar's if Cedar reports
-no error, else it is a denial (`allowed_by`).
+  Here, an error in any rule about the actor denies. So our decision equals Cedar's if Cedar reports
+  no error, else it is a denial (`allowed_by`).
 - **All conditions are evaluated.** `a && b` stops at a false `a`; ours continues, so that errors
-are never hidden. Conditions become members of a set, all of which Cedar evaluates.
+  are never hidden. Conditions become members of a set, all of which Cedar evaluates.
 - **Kinds are distinct.** `"1" == 1` is false in Cedar without a schema; here it is an error, as in
-Cedar's own validator. An operator that Cedar types (`like`, `<=`, `||`) precedes each comparison.
+  Cedar's own validator. An operator that Cedar types (`like`, `<=`, `||`) precedes each comparison.
 - **Null.** Cedar has no null: the entity `Nothing::"none"` replaces it. Values that Cedar cannot
-express (fractions, integers beyond 64 bits, nested values) are left out, so their use is an error.
+  express (fractions, integers over 64 bits, nested values) are left out, so using them is an error.
 - **Times and addresses.** "09:30" is ordered as Cedar's `duration("9h30m")`; IPv4 addresses from
-IPv6 sockets are unwrapped first. Networks are compared by Cedar's `isInRange`.
+  IPv6 sockets are unwrapped first. Networks are compared by Cedar's `isInRange`.
 """
 
 from __future__ import annotations

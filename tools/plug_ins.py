@@ -31,7 +31,7 @@ This is version {version}. While it has this number:
 
 - every name below keeps its meaning;
 - every working call and declaration keeps working. A release may add names, and arguments and
-fields with defaults.
+  fields with defaults.
 
 A release that changes more has another number, and its changelog explains how to adapt. Processes
 ignore tasks for another number at their start; *Health*, `assay doctor` and `assay task check`
