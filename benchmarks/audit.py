@@ -49,7 +49,7 @@ def _measure(*, rounds: int) -> list[Row]:
     for count in WRITERS:
         writers = Writers(count)
         try:
-            rows += _written(writers, rounds)
+            rows += _write_rates(writers, rounds)
         finally:
             writers.close()
     rows.append(Row.of("sealing a backlog", "events/s", [_backlog_rate() for _ in range(rounds)]))
@@ -57,7 +57,7 @@ def _measure(*, rounds: int) -> list[Row]:
     return rows + exported(min(rounds, 2))
 
 
-def _written(writers: Writers, rounds: int) -> list[Row]:
+def _write_rates(writers: Writers, rounds: int) -> list[Row]:
     """Measure rates and waits; with one writer, also the cost of an event in a change."""
     who = f"{writers.count} writing"
     ours: list[float] = []

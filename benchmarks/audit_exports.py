@@ -20,7 +20,9 @@ def exported(rounds: int) -> list[Row]:
     _record(actor)
     rows = []
     for kind in ExportFormat:
-        rates, verified = zip(*(_once(actor, kind) for _ in range(rounds)), strict=True)
+        rates, verified = zip(
+            *(_export_and_verify(actor, kind) for _ in range(rounds)), strict=True
+        )
         rows.append(Row.of(f"exporting with proofs, {kind}", "events/s", list(rates)))
         rows.append(Row.of(f"verifying that, {kind}", "events/s", list(verified)))
     return rows
@@ -50,7 +52,7 @@ def _record(actor: Any) -> None:
         pass
 
 
-def _once(actor: Any, kind: str) -> tuple[float, float]:
+def _export_and_verify(actor: Any, kind: str) -> tuple[float, float]:
     """Return events per second of the export, and of verification in processor time."""
     from assay.cli.audit_exports import check_file
     from governance.audit.exports.run import export_next

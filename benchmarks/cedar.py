@@ -46,7 +46,7 @@ def policies(rules: Iterable[Rule]) -> str:
 
 def _policy(rule: Rule) -> str:
     actions = ", ".join(f'Action::"{action}"' for action in dict.fromkeys(rule.actions))
-    about = [_about(rule.principal)]
+    about = [_actor_tests(rule.principal)]
     if rule.resource_types:
         about.append(f"{_literals(rule.resource_types)}.contains(resource.kind__)")
     conditions = [_condition(condition, rule.principal) for condition in rule.conditions]
@@ -59,7 +59,7 @@ def _policy(rule: Rule) -> str:
     return f"{text};"
 
 
-def _about(matcher: Matcher) -> str:
+def _actor_tests(matcher: Matcher) -> str:
     tests = []
     if matcher.kinds:
         tests.append(f"{_literals(matcher.kinds)}.contains(principal.kind)")

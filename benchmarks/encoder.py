@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 in plain transformers, as a reference: in this process, or as an MLflow model.
+"""Reference encoder: all-MiniLM-L6-v2 in plain transformers, in process or as an MLflow model.
 
 MLflow loads this file as the code of the model (`mlflow models serve` in `benchmarks.serve`).
 """

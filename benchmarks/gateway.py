@@ -49,7 +49,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """The reference application."""
+    """Serve the reference application."""
     if scope["type"] != "http":
         return
     while (await receive()).get("more_body", False):

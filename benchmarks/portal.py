@@ -147,7 +147,7 @@ def run(*, people: int, pages: int) -> Outcome:
             with ThreadPoolExecutor(SIGN_IN_AT_ONCE) as pool:
                 list(pool.map(Visitor.sign_in, visitors))
             before = _cpu_s(web.pid)
-            outcome = _walked(visitors, pages)
+            outcome = _follow_links(visitors, pages)
             outcome.cpu_s = _cpu_s(web.pid) - before
             return outcome
 
@@ -158,7 +158,7 @@ def _cpu_s(parent: int) -> float:
     return sum(cpu_s(int(child)) for child in children)
 
 
-def _walked(visitors: list[Visitor], pages: int) -> Outcome:
+def _follow_links(visitors: list[Visitor], pages: int) -> Outcome:
     outcome, lock = Outcome(), threading.Lock()
     with _count_connections(outcome.connections), ThreadPoolExecutor(len(visitors)) as pool:
         started = time.perf_counter()

@@ -9,16 +9,16 @@ class Quiet:
     """A `workers.trainers.protocol.Progress` that ignores everything."""
 
     def log(self, message: str) -> None:
-        """Nothing is shown."""
+        """Ignore the report."""
 
     def warn(self, message: str) -> None:
-        """Nothing is shown."""
+        """Ignore the report."""
 
     def metric(self, step: int, total: int, values: dict[str, float]) -> None:
-        """Nothing is shown."""
+        """Ignore the report."""
 
     def checkpoint(self, folder: Path) -> None:
-        """Nothing is recorded."""
+        """Ignore the checkpoint."""
 
     def should_stop(self) -> bool:
         return False

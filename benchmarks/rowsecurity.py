@@ -42,7 +42,7 @@ def _measure(*, rounds: int) -> list[Row]:
     for role, person in people.items():
         principal = principal_for_person(person)
         alone = [
-            _fast([_ms(partial(_enter, scope, principal)) for _ in range(REQUESTS)])
+            _tenth_percentile([_ms(partial(_enter, scope, principal)) for _ in range(REQUESTS)])
             for _ in range(rounds)
         ]
         rows.append(Row.of(f"the scope alone, {role}", "ms", alone))
@@ -125,7 +125,7 @@ def _interleaved_ms(once: Callable[[], None]) -> tuple[float, float]:
         ours.append(_ms(once))
         with mock.patch.object(Endpoint, "scope", return_value=nullcontext()):
             plain.append(_ms(once))
-    return _fast(ours), _fast(plain)
+    return _tenth_percentile(ours), _tenth_percentile(plain)
 
 
 def _enter(scope: Callable[[Any], AbstractContextManager[Any]], actor: Any) -> None:
@@ -139,7 +139,7 @@ def _ms(once: Callable[[], None]) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def _fast(durations: list[float]) -> float:
+def _tenth_percentile(durations: list[float]) -> float:
     """Return the tenth percentile, the cost without other load on the processor."""
     return quantiles(durations, n=10)[0]
 

@@ -116,7 +116,7 @@ async def through_the_stack(url: str, key: str, streams: int, *, model: str = DE
 
 
 class Reference:
-    """transformers' `generate`, with the engine's number of threads."""
+    """`generate` of transformers, with the engine's number of threads."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         import torch

@@ -14,7 +14,7 @@ from tasks.audio_classification import TASK, TrainingHyperparameters
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; keep the epoch with the best macro-F1 on the validation split.
+    """Train, and keep the epoch with the best macro-F1 on the validation split.
 
     For a recording longer than the model's window, training uses the first window.
 

@@ -115,7 +115,7 @@ def _fields(form: dict[str, list[str]], schema: type[Form]) -> Form:
 
 
 class Parameters(declare.Strict):
-    """With `return_timestamps`, the answer lists the parts of the text with their times.
+    """Settings of the answer. With `return_timestamps`, it lists the segments with their times.
     `generation_parameters` is not supported.
     """
 

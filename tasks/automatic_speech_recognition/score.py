@@ -32,7 +32,7 @@ class Errors:
     lengths: np.ndarray
 
     def rate(self, rows: Any = slice(None)) -> float:
-        """Errors divided by the length of the references, over some rows; can exceed 1."""
+        """Return errors divided by the length of the references, over some rows; can exceed 1."""
         return float(self.errors[rows].sum() / max(1, self.lengths[rows].sum()))
 
 

@@ -16,7 +16,7 @@ HEADS = ("classifier", "fc", "head")
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; keep the epoch with the best macro-F1 on the validation split.
+    """Train, and keep the epoch with the best macro-F1 on the validation split.
 
     Raises:
         BadMaterial: Rows, images, settings or base cannot be used.

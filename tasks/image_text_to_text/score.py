@@ -26,8 +26,8 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     answers = [row["answer"] for row in request.rows]
     questions = [row["question"] for row in request.rows]
     texts = [outcome.text for outcome in request.outcomes]
-    blind = _blind(request.train_rows or [], questions, answers)
-    right, rival = _right(texts, answers), _right(blind, answers)
+    blind = _without_image(request.train_rows or [], questions, answers)
+    right, rival = _is_right(texts, answers), _is_right(blind, answers)
     return run.EvaluationResult(
         metrics={"accuracy": float(right.mean())},
         baseline={"accuracy": float(rival.mean())},
@@ -66,13 +66,13 @@ def plain(text: str) -> str:
     return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
-def _right(texts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+def _is_right(texts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
     return np.array(
         [plain(each) == plain(answer) for each, answer in zip(texts, answers, strict=True)]
     )
 
 
-def _blind(
+def _without_image(
     train_rows: Sequence[dict[str, Any]], questions: Sequence[str], answers: Sequence[str]
 ) -> list[str]:
     """Return the most frequent answer to each question. Without training rows, count the test rows'

@@ -21,7 +21,7 @@ _SHAPE = '{"image": "<SHA-256>", "objects": {"bbox": […], "categories": […]}
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; keep the epoch with the lowest loss on the validation rows.
+    """Train, and keep the epoch with the lowest loss on the validation rows.
 
     Raises:
         BadMaterial: Rows, images, settings or base cannot be used.

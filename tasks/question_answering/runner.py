@@ -13,7 +13,7 @@ from tasks.question_answering.schema import FoundAnswer, QuestionInputs, Questio
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _ReadText:
     """The tokens of a text, with the logits [tokens, 2] of an answer's start and end; `none` [2]
     are the logits of no answer."""
 
@@ -49,11 +49,11 @@ class QuestionRunner(run.WindowRunner):
         answers: list[list[FoundAnswer]] = []
         for item in items:
             windows, context, options = item.payload
-            text = self._read(windows, [next(rows) for _ in windows])
+            text = self._merged(windows, [next(rows) for _ in windows])
             answers.append(best_answers(context, text, options))
         return answers
 
-    def _read(self, windows: Sequence[run.TextWindow], logits: Sequence[Tensor]) -> _Read:
+    def _merged(self, windows: Sequence[run.TextWindow], logits: Sequence[Tensor]) -> _ReadText:
         """Merge overlapping windows, so that each token of the text occurs once."""
         starts: list[int] = []
         ends: list[int] = []
@@ -69,10 +69,10 @@ class QuestionRunner(run.WindowRunner):
             rows.append(each[keep])
         # The first token means no answer. The text has an answer if any of its windows has one.
         none = torch.stack([each[0] for each in logits]).amin(dim=0)
-        return _Read(starts, ends, words, torch.cat(rows), none)
+        return _ReadText(starts, ends, words, torch.cat(rows), none)
 
 
-def best_answers(context: str, text: _Read, options: QuestionOptions) -> list[FoundAnswer]:
+def best_answers(context: str, text: _ReadText, options: QuestionOptions) -> list[FoundAnswer]:
     """Return the passages with the largest product of the probabilities of start and end."""
     logits = text.logits
     if options.handle_impossible_answer:

@@ -27,7 +27,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """
     rows = request.rows
     outputs = [str(outcome.results[0][0]["answer"]) for outcome in request.outcomes]
-    overlap = [_overlapping(row["question"], row["context"]) for row in rows]
+    overlap = [_best_sentence(row["question"], row["context"]) for row in rows]
     first = [_sentences(row["context"])[0] for row in rows]
     measured: list[np.ndarray] = []
     for answers in (outputs, overlap, first):
@@ -106,7 +106,7 @@ def _intervals(values: np.ndarray) -> dict[str, dict[str, Any]]:
     }
 
 
-def _overlapping(question: str, context: str) -> str:
+def _best_sentence(question: str, context: str) -> str:
     words = _words(question)
     return max(_sentences(context), key=lambda sentence: len(words & _words(sentence)))
 

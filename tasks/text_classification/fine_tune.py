@@ -25,7 +25,7 @@ _CLASSIFIERS = {
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Fine-tune; keep the epoch with the best macro-F1 on the validation split.
+    """Fine-tune, and keep the epoch with the best macro-F1 on the validation split.
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.

@@ -79,14 +79,14 @@ class Marks:
         text = self._held + text
         end = _complete(text)
         self._held = text[end:]
-        return self._checked(text[:end])
+        return self._filtered(text[:end])
 
     def flush(self) -> str:
         """Return the rest of the text."""
         rest, self._held = self._held, ""
-        return self._checked(rest)
+        return self._filtered(rest)
 
-    def _checked(self, text: str) -> str:
+    def _filtered(self, text: str) -> str:
         parts: list[str] = []
         end = 0
         for mark_match in _MARK.finditer(text):
@@ -139,7 +139,7 @@ class GroundedRenderer(ChatRenderer):
         body = super(GroundedRenderer, self).whole(answer)
         message = body["choices"][0]["message"]
         message["content"] = self._marks.push(answer.text) + self._marks.flush()
-        message.update(self._cited())
+        message.update(self._citation_fields())
         body["knowledge"] = self._knowledge()
         return body
 
@@ -150,10 +150,10 @@ class GroundedRenderer(ChatRenderer):
     def closing(self, answer: declare.Answer) -> str:
         rest = self._marks.flush()
         events = super(GroundedRenderer, self).delta(declare.Piece(rest)) if rest else ""
-        events += self._delta(0, {**self._cited(), "knowledge": self._knowledge()})
+        events += self._delta(0, {**self._citation_fields(), "knowledge": self._knowledge()})
         return events + super(GroundedRenderer, self).closing(answer)
 
-    def _cited(self) -> dict[str, Any]:
+    def _citation_fields(self) -> dict[str, Any]:
         by_number = {each.number: each for each in self.passages}
         numbers = dict.fromkeys(number for number, _, _ in self._marks.cited)
         return {

@@ -38,7 +38,7 @@ class MessagesRenderer:
             if not self._text_open:
                 events += self._end_block() + self._begin_block({"type": "text", "text": ""})
                 self._text_open = True
-            events += self._more({"type": "text_delta", "text": piece.text})
+            events += self._block_delta({"type": "text_delta", "text": piece.text})
         if piece.call is not None:
             number, name, arguments = piece.call
             if number not in self._calls:
@@ -47,7 +47,7 @@ class MessagesRenderer:
                 events += self._end_block() + self._begin_block({**begun, "input": {}})
                 self._call_open = True
             if arguments:
-                events += self._more({"type": "input_json_delta", "partial_json": arguments})
+                events += self._block_delta({"type": "input_json_delta", "partial_json": arguments})
         return events
 
     def closing(self, answer: declare.Answer) -> str:
@@ -80,7 +80,7 @@ class MessagesRenderer:
         self._blocks += 1
         return _event("content_block_start", index=self._blocks - 1, content_block=block)
 
-    def _more(self, delta: dict[str, Any]) -> str:
+    def _block_delta(self, delta: dict[str, Any]) -> str:
         return _event("content_block_delta", index=self._blocks - 1, delta=delta)
 
     def _end_block(self) -> str:

@@ -123,7 +123,7 @@ class ChatRenderer(_GenerationRenderer):
         return events + self._delta(index, {"tool_calls": [more]})
 
     def closing(self, answer: declare.Answer) -> str:
-        """The finish reason of each choice, the usage if requested, and the end."""
+        """Return the finish reason of each choice, the usage if requested, and the end."""
         unfinished = (index for index in range(self.choices) if index not in self._ended)
         events = (self._delta(index, {}, finish=answer.finish_reason) for index in unfinished)
         return "".join(events) + self._end("chat.completion.chunk", answer)
@@ -172,7 +172,7 @@ class CompletionRenderer(_GenerationRenderer):
         return self._choice(piece.index, piece.text, scores, piece.finish or None)
 
     def closing(self, answer: declare.Answer) -> str:
-        """The finish reason of each choice, the usage if requested, and the end."""
+        """Return the finish reason of each choice, the usage if requested, and the end."""
         unfinished = [
             index for index, ended in sorted(self._ended.items() or [(0, False)]) if not ended
         ]

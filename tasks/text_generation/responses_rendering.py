@@ -52,7 +52,7 @@ class ResponsesRenderer:
             )
         if piece.call is not None:
             _, name, arguments = piece.call
-            events += self._end_message("completed") + self._called(name, arguments)
+            events += self._end_message("completed") + self._call_events(name, arguments)
         return events
 
     def closing(self, answer: declare.Answer) -> str:
@@ -88,7 +88,7 @@ class ResponsesRenderer:
             )
         )
 
-    def _called(self, name: str, arguments: str) -> str:
+    def _call_events(self, name: str, arguments: str) -> str:
         """Return the events of one complete call."""
         index = len(self._items)
         begun = self._call(name, "", "in_progress")

@@ -61,12 +61,12 @@ class Phonemizer:
         ]
         if not parts:
             raise run.RequestRefused("The text has no words that can be spoken.")
-        lines = self._spoken([words for words, _ in parts])
+        lines = self._phonemes([words for words, _ in parts])
         return [
             Clause(phonemes, _mark(mark)) for phonemes, (_, mark) in zip(lines, parts, strict=True)
         ]
 
-    def _spoken(self, clauses: list[str]) -> list[str]:
+    def _phonemes(self, clauses: list[str]) -> list[str]:
         """Return the phonemes of each clause. Blank lines separate clauses, so that each gets a
         line of output; if the number of lines differs, process each clause separately."""
         if len(clauses) > 1:

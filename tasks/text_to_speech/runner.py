@@ -61,7 +61,7 @@ class PiperRunner(run.BaseRunner):
         self._noise = _number(config, ("inference", "noise_scale"), 0, 2)
         self._length = _number(config, ("inference", "length_scale"), 0.1, 10)
         self._noise_w = _number(config, ("inference", "noise_w"), 0, 2)
-        self._phonemizer = Phonemizer(str(_at(config, ("espeak", "voice"))))
+        self._phonemizer = Phonemizer(str(_config_value(config, ("espeak", "voice"))))
         self._session = run.load_session(
             folder / "model.onnx",
             {"input": "int64", "input_lengths": "int64", "scales": "float"},
@@ -151,7 +151,7 @@ def _recording(samples: np.ndarray, rate: int, form: str) -> run.MediaOutput:
     )
 
 
-def _at(config: dict[str, Any], path: tuple[str, ...]) -> Any:
+def _config_value(config: dict[str, Any], path: tuple[str, ...]) -> Any:
     value: Any = config
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
@@ -159,7 +159,7 @@ def _at(config: dict[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def _number(config: dict[str, Any], path: tuple[str, ...], least: float, most: float) -> Any:
-    value = _at(config, path)
+    value = _config_value(config, path)
     if type(value) not in (int, float) or not least <= value <= most:
         raise run.UnsupportedModel(
             f"config.json must set {'.'.join(path)} from {least} to {most}; it has {value!r:.40}."

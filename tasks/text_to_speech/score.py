@@ -37,7 +37,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         raise run.BadMaterial("The score needs a speech recognizer as its judge.")
     texts = [row["text"] for row in request.rows]
     recordings = [_output(outcome.results[0]) for outcome in request.outcomes]
-    transcripts = _heard(request.judge, [output.data for output in recordings])
+    transcripts = _transcribed(request.judge, [output.data for output in recordings])
     words, characters = _errors(texts, transcripts)
     if not words.lengths.sum():
         raise run.BadMaterial("The texts of the test data contain no words.")
@@ -96,7 +96,7 @@ def _output(result: Any) -> run.MediaOutput:
     return result
 
 
-def _heard(judge: run.AskJudge, recordings: list[bytes]) -> list[str]:
+def _transcribed(judge: run.AskJudge, recordings: list[bytes]) -> list[str]:
     requests = [(Recording(audio=io.BytesIO(data)), SpeechOptions()) for data in recordings]
     return [transcript(outcome) for outcome in judge(requests)]
 
@@ -111,7 +111,7 @@ def _plain(request: run.ScoreRequest, texts: list[str]) -> list[str] | None:
             request.progress.log("espeak-ng is not installed; the baseline is silence.")
             return None
         recordings.append(data)
-    return _heard(request.judge, recordings) if request.judge is not None else None
+    return _transcribed(request.judge, recordings) if request.judge is not None else None
 
 
 def _errors(texts: list[str], transcripts: list[str]) -> tuple[Any, Any]:

@@ -40,7 +40,7 @@ def expressions(labels: Collection[str]) -> Finder | None:
         return None
 
     def find(text: str) -> Found:
-        return _apart(
+        return _without_overlaps(
             (match.start(), match.end(), label)
             for label, expression in regexes
             for match in expression.finditer(text)
@@ -58,7 +58,7 @@ def phrases(rows: Sequence[dict[str, Any]]) -> Finder:
     labels = {phrase: label_counts.most_common(1)[0][0] for phrase, label_counts in counts.items()}
 
     def find(text: str) -> Found:
-        return _apart(
+        return _without_overlaps(
             (start, end, labels[text[start:end]])
             for start, end in _word_runs(text)
             if text[start:end] in labels
@@ -75,7 +75,7 @@ def _word_runs(text: str) -> Iterator[tuple[int, int]]:
             yield words[at][0], words[at + size - 1][1]
 
 
-def _apart(passages: Iterable[tuple[int, int, str]]) -> Found:
+def _without_overlaps(passages: Iterable[tuple[int, int, str]]) -> Found:
     """Return the passages in the order of the text, without those that overlap an earlier one."""
     covered: set[int] = set()
     result: Found = []

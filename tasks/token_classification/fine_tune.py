@@ -24,7 +24,7 @@ Rows = list[dict[str, Any]]
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Fine-tune; keep the epoch with the best F1 on the validation rows.
+    """Fine-tune, and keep the epoch with the best F1 on the validation rows.
 
     A base with the labels of the data keeps its head and continues from its weights.
 

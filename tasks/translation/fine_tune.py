@@ -7,7 +7,7 @@ from tasks.translation import TASK
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; keep the epoch with the lowest loss on the validation rows.
+    """Train, and keep the epoch with the lowest loss on the validation rows.
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.

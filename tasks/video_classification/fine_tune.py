@@ -13,7 +13,7 @@ from tasks.video_classification.runner import frames_of
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; keep the epoch with the best macro-F1 on the validation split.
+    """Train, and keep the epoch with the best macro-F1 on the validation split.
 
     Raises:
         BadMaterial: Rows, videos, settings or base cannot be used.

@@ -42,7 +42,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     baselines: list[run.Baseline] = []
     if request.train_rows is not None:
         train_rows, _ = run.distinct_rows(request.train_rows, "video")
-        baselines = _simple(train_rows, videos, request.progress)
+        baselines = _simple_classifiers(train_rows, videos, request.progress)
     return run.score_classifier(
         truth=[row["label"] for row in request.rows],
         outcomes=request.outcomes,
@@ -55,7 +55,7 @@ def _middle(path: Path) -> Image.Image:
     return run.read_clip(path, 3).frames[1]
 
 
-def _simple(
+def _simple_classifiers(
     rows: Sequence[dict[str, Any]], videos: Sequence[Path], progress: run.Progress
 ) -> list[run.Baseline]:
     """Train on `rows` {"video", "label"} and label `videos`; return an empty list and log the

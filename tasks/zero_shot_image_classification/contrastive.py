@@ -80,7 +80,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         run.finish_config(folder)
 
     metrics, _ = run.run_trainer(trainer, None, request, progress, save=save)
-    share = _found(model, validation)
+    share = _top_share(model, validation)
     return run.TrainingResult(
         metrics={"validation_loss": metrics["eval_loss"], "validation_top_5": share},
         parameters={
@@ -124,7 +124,7 @@ def _tokens(
     return numbers, tokens, sum(row["text"] in cut for row in rows)
 
 
-def _found(model: _Contrastive, validation: _Pairs) -> float:
+def _top_share(model: _Contrastive, validation: _Pairs) -> float:
     """Return the share of images whose own caption is among the `TOP` best. Only the best would be
     too strict: captions with equal meaning compete with each other."""
     model.eval()

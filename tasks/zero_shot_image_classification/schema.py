@@ -31,7 +31,7 @@ class ImagesAndTexts(declare.Inputs):
 
 
 class RankingOptions(declare.TextOptions):
-    """With `labels`, one for each text, the result is the scores of the labels for the single
+    """Options of the result. With `labels`, one for each text, it is their scores for the single
     image, not vectors."""
 
     labels: Annotated[list[Label], Field(max_length=MAX_LABELS)] | None = None

@@ -47,7 +47,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     number = {caption: index for index, caption in enumerate(captions)}
     truth = np.array([number[text] for text in texts])
     fits = _fits(request, truth, len(captions))
-    rivals = {CHANCE: _by_chance(truth, len(captions))}
+    rivals = {CHANCE: _of_random_order(truth, len(captions))}
     trained_on = {CHANCE: 0}
     if request.train_rows:
         means, row_count = _pixel_fits(request, captions)
@@ -106,7 +106,7 @@ def _measured(fits: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _by_chance(truth: np.ndarray, captions: int) -> dict[str, np.ndarray]:
+def _of_random_order(truth: np.ndarray, captions: int) -> dict[str, np.ndarray]:
     """Return the expected results of a random order."""
     return {
         "accuracy": np.full(len(truth), 1 / captions),
@@ -178,7 +178,7 @@ def _slices(
     """Return accuracy by caption, and by whether the training rows contain the caption."""
     parts = run.slices_by_label(list(texts))
     if request.train_rows:
-        parts = [*_seen(request.train_rows, texts), *parts]
+        parts = [*_novelty_slices(request.train_rows, texts), *parts]
     return [
         {
             "by": part.by,
@@ -192,7 +192,7 @@ def _slices(
     ]
 
 
-def _seen(train_rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> list[run.Slice]:
+def _novelty_slices(train_rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> list[run.Slice]:
     train_captions = {row["text"] for row in train_rows}
     known = [index for index, text in enumerate(texts) if text in train_captions]
     unseen = [index for index, text in enumerate(texts) if text not in train_captions]

@@ -23,7 +23,7 @@ class LabeledRecord(BaseModel):
     label: str = Field(min_length=1, max_length=100)
 
 
-def _even(table: dict[str, list[object]]) -> dict[str, list[object]]:
+def _check_lengths(table: dict[str, list[object]]) -> dict[str, list[object]]:
     lengths = {len(values) for values in table.values()}
     if len(lengths) > 1:
         raise ValueError(
@@ -39,7 +39,7 @@ Column = Annotated[list[declare.FeatureValue], Field(min_length=1, max_length=MA
 Table = Annotated[
     dict[declare.FeatureName, Column],
     Field(min_length=1, max_length=declare.MAX_FEATURES),
-    AfterValidator(_even),
+    AfterValidator(_check_lengths),
 ]
 
 

@@ -64,7 +64,7 @@ def train_trees(request: run.TrainingRequest, progress: run.Progress) -> run.Tra
     best = np.empty(0)
     for rounds in range(ROUNDS, settings.rounds + ROUNDS, ROUNDS):
         rounds = min(rounds, settings.rounds)
-        _grown(model, rounds, material.train, progress)
+        _grow(model, rounds, material.train, progress)
         probabilities = model.predict_proba(material.columns[material.held_out])
         losses[rounds] = _loss(probabilities, material)
         progress.metric(rounds, settings.rounds, {"validation_loss": losses[rounds]})
@@ -73,7 +73,7 @@ def train_trees(request: run.TrainingRequest, progress: run.Progress) -> run.Tra
     best_rounds = min(losses, key=lambda rounds: losses[rounds])
     final = _trees(settings)
     for rounds in range(ROUNDS, best_rounds + ROUNDS, ROUNDS):
-        _grown(final, min(rounds, best_rounds), (material.columns, material.numbers), progress)
+        _grow(final, min(rounds, best_rounds), (material.columns, material.numbers), progress)
     graph = tree_graph(
         [[tree.nodes for tree in trees] for trees in final._predictors],
         final._baseline_prediction.ravel().tolist(),
@@ -83,7 +83,7 @@ def train_trees(request: run.TrainingRequest, progress: run.Progress) -> run.Tra
     notes = (
         f"{best_rounds} rounds had the lowest loss on the held-out rows; then trained on all rows."
     )
-    return _finished(request, material, settings, graph, best, {"rounds": best_rounds}, notes)
+    return _result(request, material, settings, graph, best, {"rounds": best_rounds}, notes)
 
 
 def _trees(settings: BoostingHyperparameters) -> Any:
@@ -98,7 +98,7 @@ def _trees(settings: BoostingHyperparameters) -> Any:
     )
 
 
-def _grown(
+def _grow(
     model: Any, rounds: int, rows: tuple[np.ndarray, np.ndarray], progress: run.Progress
 ) -> None:
     """Continue training up to a number of rounds. Raises Canceled."""
@@ -127,7 +127,7 @@ def train_linear(request: run.TrainingRequest, progress: run.Progress) -> run.Tr
         raise run.Canceled
     final = fit_linear(material.columns, material.numbers, settings.inverse_regularization)
     notes = "Measured on the held-out rows; then trained on all rows."
-    return _finished(request, material, settings, linear_graph(final), probabilities, {}, notes)
+    return _result(request, material, settings, linear_graph(final), probabilities, {}, notes)
 
 
 def fit_linear(columns: np.ndarray, labels: np.ndarray, inverse_regularization: float) -> Linear:
@@ -198,7 +198,7 @@ def _loss(probabilities: np.ndarray, material: Material) -> float:
     return float(log_loss(truth, probabilities, labels=np.arange(len(material.labels))))
 
 
-def _finished(
+def _result(
     request: run.TrainingRequest,
     material: Material,
     settings: Hyperparameters,

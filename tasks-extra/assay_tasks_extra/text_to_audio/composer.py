@@ -81,7 +81,7 @@ class Composer:
             logits = output.logits[0, -1].float().cpu()
             token = forced.get(len(written))
             if token is None:
-                token = _chosen(logits, len(written), temperature, top_p, generator)
+                token = _sampled(logits, len(written), temperature, top_p, generator)
             written.append(token)
             inputs = torch.tensor([[token]])
         values = [value_of(token, key) for token in written]
@@ -117,7 +117,7 @@ def _forced(key: Key, opening: Sequence[int]) -> dict[int, int]:
     return forced
 
 
-def _chosen(
+def _sampled(
     logits: Tensor, place: int, temperature: float, top_p: float, generator: torch.Generator
 ) -> int:
     """Draw a token of the next voice; voices cannot hold a note in the first step."""

@@ -72,7 +72,7 @@ class ComposerRunner:
         return [item.payload for item in items]
 
     def run(self, batch: list[_Task]) -> list[Any]:
-        return [self._done(task) for task in batch]
+        return [self._output(task) for task in batch]
 
     def split(self, output: list[Any], items: Sequence[Item]) -> list[Any]:
         return output
@@ -84,7 +84,7 @@ class ComposerRunner:
     def close(self) -> None:
         self._closing = True
 
-    def _done(self, task: _Task) -> Any:
+    def _output(self, task: _Task) -> Any:
         if task.inputs.music is not None:
             piece = parse(task.inputs.music)
             return {"nats": self._composer.nats(piece), "notes": piece.notes}

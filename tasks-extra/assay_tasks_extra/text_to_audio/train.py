@@ -25,7 +25,7 @@ _IGNORED = -100
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; keep the best weights on the validation pieces.
+    """Train, and keep the best weights on the validation pieces.
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.

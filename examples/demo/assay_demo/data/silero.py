@@ -67,20 +67,20 @@ def _mixed(generator: Any, sentences: list[Any]) -> tuple[Any, list[dict[str, fl
     """Return a recording of up to two sentences among other sounds, and its segments of speech."""
     import numpy
 
-    parts: list[Any] = [_other(generator)]
+    parts: list[Any] = [_background_sound(generator)]
     segments: list[dict[str, float]] = []
     for _ in range(int(generator.integers(0, 3))):
         sentence = sentences[int(generator.integers(len(sentences)))]
         start = sum(map(len, parts)) / RATE
         segments.append({"start": round(start, 3), "end": round(start + len(sentence) / RATE, 3)})
-        parts += [sentence, _other(generator)]
+        parts += [sentence, _background_sound(generator)]
     recording = numpy.concatenate(parts)
     speech = float(numpy.mean(sentences[0] ** 2))
     power = speech / 10 ** (generator.uniform(5, 20) / 10)
     return numpy.clip(recording + noise(generator, len(recording), power), -1, 1), segments
 
 
-def _other(generator: Any) -> Any:
+def _background_sound(generator: Any) -> Any:
     """Return one to three seconds of silence, a hum or tones, as loud as speech."""
     import numpy
 

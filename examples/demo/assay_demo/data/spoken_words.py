@@ -70,7 +70,9 @@ def spoken_words(
                 for take in range(2 if voice in HELD_OUT else 1):
                     file = part / ("test" if voice in HELD_OUT else "train") / word
                     file.mkdir(parents=True, exist_ok=True)
-                    (file / f"{voice}-{take}.flac").write_bytes(_spoken(program, word, voice, take))
+                    (file / f"{voice}-{take}.flac").write_bytes(
+                        _word_audio(program, word, voice, take)
+                    )
         part.rename(target)
     return _read(target / "train"), _read(target / "test")
 
@@ -134,7 +136,7 @@ def _read(folder: Path) -> list[SpokenWord]:
     return [SpokenWord(file.read_bytes(), file.parent.name) for file in files]
 
 
-def _spoken(program: Path, word: str, voice: str, take: int) -> bytes:
+def _word_audio(program: Path, word: str, voice: str, take: int) -> bytes:
     """Return one second of noise with a word at a random position, determined by the arguments."""
     import numpy
     import soundfile

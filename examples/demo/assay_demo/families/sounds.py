@@ -33,7 +33,7 @@ def _sentences(stage: Stage) -> bytes:
     return media_archive(files, [row["text"] for row, _ in rows])
 
 
-def _hear(stage: Stage, model: str) -> str:
+def _recognize(stage: Stage, model: str) -> str:
     """Send the bytes of one recording."""
     recording = _words()[1][0]
     path = f"tasks/audio-classification/{model}"
@@ -101,7 +101,7 @@ SHOWCASES = (
         test=Data("spoken-words-test", "Apache-2.0",
                   lambda _: spoken_words.audio_folder(_words()[1])),
         gate=Gate("accuracy", ">=", 0.8, "A voice menu that mishears every fifth word is useless."),
-        call=_hear, demonstration=True,
+        call=_recognize, demonstration=True,
     ),
     SPEECH_RECOGNITION,
     # A small language model learns Bach's chorales.

@@ -96,7 +96,7 @@ def _transcribe(stage: Stage, model: str) -> str:
     return f"{model} writes “{row['source']}” as “{written}”; the reference is “{row['target']}”."
 
 
-def _sort(stage: Stage, model: str) -> str:
+def _classify(stage: Stage, model: str) -> str:
     client = hugging_face_client(stage, "zero-shot-classification", model)
     best = client.zero_shot_classification(COMPLAINT, KINDS)[0]
     stage.expect(best.label in KINDS, f"{model} chooses one of the labels")
@@ -208,6 +208,6 @@ SHOWCASES = (
                   lambda _: json_lines(kinds_of_text(_material("sentences"), 250)), ".jsonl"),
         gate=Gate("accuracy", ">=", 0.5,
                   "Twice the best constant answer, which is right for 0.25."),
-        call=_sort,
+        call=_classify,
     ),
 )  # fmt: skip

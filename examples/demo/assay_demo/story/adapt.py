@@ -112,7 +112,7 @@ def train_and_evaluate(stage: Stage) -> None:
             job = stage.facts["jobs"][model]
             if job is not None:
                 stage.watch(api, job, f"fine-tuning {model}")
-            version = stage.found(_tuned(api, model), f"{model} has a tuned version")
+            version = stage.found(_tuned_version(api, model), f"{model} has a tuned version")
             stage.expect(bool(version["mlflow_run_id"]), f"{model} has a run in MLflow")
             stage.say(
                 f"{model} v{version['number']} is trained on "
@@ -179,7 +179,7 @@ def _gates(stage: Stage, api: Api, model: str, dataset: str, gates: Any) -> None
         stage.detail(f"{model}: {metric} {comparator} {threshold:g}. {why}")
 
 
-def _tuned(api: Api, model: str) -> dict[str, Any] | None:
+def _tuned_version(api: Api, model: str) -> dict[str, Any] | None:
     for version in api.all(f"models/{model}/versions"):
         detail: dict[str, Any] = api.get(f"versions/{version['id']}")
         return detail
@@ -189,7 +189,7 @@ def _tuned(api: Api, model: str) -> dict[str, Any] | None:
 def _fine_tune(
     stage: Stage, api: Api, model: str, base: str, method: str, settings: dict[str, Any]
 ) -> dict[str, Any] | None:
-    if _tuned(api, model) is not None:
+    if _tuned_version(api, model) is not None:
         return None
     dataset = TRAINED_ON[model]
     job: dict[str, Any] = api.queue(

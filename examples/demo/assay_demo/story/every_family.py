@@ -131,7 +131,7 @@ class _Ahead:
     """Begins items in order, one ahead of the taken one."""
 
     def __init__(self, stage: Stage, waiting: Sequence[Shown]) -> None:
-        self._begun = (_begun(stage, each) for each in waiting)
+        self._begun = (_begin(stage, each) for each in waiting)
         self._next: Any = None
 
     def take(self) -> Any:
@@ -145,7 +145,7 @@ class _Ahead:
         return value
 
 
-def _begun(stage: Stage, shown: Shown) -> tuple[Any, Exception | None]:
+def _begin(stage: Stage, shown: Shown) -> tuple[Any, Exception | None]:
     stage.detail(f"Preparing {shown.name}.")
     try:
         return shown.begin(stage), None

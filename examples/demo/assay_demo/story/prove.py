@@ -42,7 +42,7 @@ def _take_evidence(stage: Stage, key: str) -> None:
     """Check a release's evidence pack with the script in it, which needs only Python."""
     release = stage.facts[f"release:{DOCSTRINGS}"]
     pack = stage.folder / f"release-{release['id']}-evidence.zip"
-    pack.write_bytes(_when_sealed(stage, f"releases/{release['id']}/evidence"))
+    pack.write_bytes(_evidence_pack(stage, f"releases/{release['id']}/evidence"))
     script = stage.folder / "verify.py"
     with zipfile.ZipFile(pack) as archive:
         script.write_bytes(archive.read("verify.py"))
@@ -64,7 +64,7 @@ def _public_keys(export: Path) -> str:
         return str(json.loads(next(lines))["public_keys"])
 
 
-def _when_sealed(stage: Stage, path: str) -> bytes:
+def _evidence_pack(stage: Stage, path: str) -> bytes:
     """Return the pack when its events are sealed, after about a second."""
     for _ in range(20):
         try:
