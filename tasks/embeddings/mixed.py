@@ -68,7 +68,7 @@ class MixedEmbeddingsRequest(declare.Strict):
         images = sum(isinstance(each, declare.MediaInput) for each in inputs)
         if images > MAX_IMAGES:
             raise declare.RequestInvalid(
-                f"input holds {images} images; at most {MAX_IMAGES} are accepted in one request.",
+                f"input has {images} images; at most {MAX_IMAGES} are accepted in one request.",
                 param="input",
             )
         return inputs

@@ -100,7 +100,7 @@ def read_vision_chat(body: declare.Body, request_id: str, name: str) -> declare.
     ]
     if len(images) > declare.MAX_IMAGES:
         raise declare.RequestInvalid(
-            f"The messages hold {len(images)} images; at most {declare.MAX_IMAGES} are read.",
+            f"The messages have {len(images)} images; at most {declare.MAX_IMAGES} are accepted.",
             param="messages",
         )
     prompt_tokens = declare.estimate_tokens([message.text for message in messages])

@@ -98,7 +98,7 @@ def read_vision_messages(body: declare.Body, request_id: str, name: str) -> decl
     ]
     if len(images) > declare.MAX_IMAGES:
         raise declare.RequestInvalid(
-            f"The messages hold {len(images)} images; at most {declare.MAX_IMAGES} are read.",
+            f"The messages have {len(images)} images; at most {declare.MAX_IMAGES} are accepted.",
             param="messages",
         )
     turns: list[declare.ChatMessage] = []
@@ -108,8 +108,8 @@ def read_vision_messages(body: declare.Body, request_id: str, name: str) -> decl
         parts = [part for _, following in group for part in following]
         if len(parts) > declare.MAX_PARTS:
             raise declare.RequestInvalid(
-                f"Consecutive messages hold {len(parts)} blocks; "
-                f"at most {declare.MAX_PARTS} are read.",
+                f"Consecutive messages have {len(parts)} blocks; "
+                f"at most {declare.MAX_PARTS} are accepted.",
                 param="messages",
             )
         turns.append(declare.ChatMessage(role=role, content=parts))

@@ -130,7 +130,7 @@ class ChatRequest(Generation):
     @model_validator(mode="after")
     def _stores(self) -> Self:
         if self.metadata and not self.store:
-            raise ValueError("metadata goes with store: true")
+            raise ValueError("metadata requires store: true")
         if self.store and self.knowledge_base is not None:
             raise ValueError("store and knowledge_base exclude each other")
         return self
@@ -215,7 +215,7 @@ def read_chat(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     if request.knowledge_base is None:
         if request.max_passages is not None:
             raise declare.RequestInvalid(
-                "max_passages goes with knowledge_base.", param="max_passages"
+                "max_passages requires knowledge_base.", param="max_passages"
             )
         plan = _chat_plan(request, request_id, messages)
         if not request.store:

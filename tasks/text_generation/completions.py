@@ -59,7 +59,7 @@ class CompletionRequest(Generation):
         if self.max_tokens == 0 and not self.echo:
             raise ValueError("max_tokens 0 needs echo")
         if self.suffix and (self.echo or not isinstance(self.prompt, str)):
-            raise ValueError("suffix goes with one prompt of text, without echo")
+            raise ValueError("suffix requires one text prompt, without echo")
         return self
 
     def inputs(self) -> declare.GenerationInputs:

@@ -296,7 +296,7 @@ def continued(
         whole = _ITEMS.validate_python([*earlier, *items])
         if len(whole) > MAX_ITEMS:
             raise declare.RequestInvalid(
-                f"The conversation has {len(whole)} items; at most {MAX_ITEMS} are read.",
+                f"The conversation has {len(whole)} items; at most {MAX_ITEMS} are accepted.",
                 param="input",
             )
         return plan_of(request.model_copy(update={"input": whole}), stored)

@@ -49,7 +49,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     if not request.train_rows:
         raise run.BadMaterial("The score needs the rows that the version was trained on.")
     if len(distinct) < 2:
-        raise run.BadMaterial("All test rows have one caption; prompt match needs at least two.")
+        raise run.BadMaterial("All test rows have the same caption; at least two are needed.")
     outputs = [_output(outcome.results[0]) for outcome in request.outcomes]
     images = np.stack([features(_decoded(output)) for output in outputs])
     real = np.stack([features(_opened(row["image"])) for row in request.rows])

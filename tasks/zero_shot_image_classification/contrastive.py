@@ -118,7 +118,7 @@ def _tokens(
     with a cut caption."""
     captions = sorted({row["text"] for row in rows})
     if len(captions) < 2:
-        raise run.BadMaterial("All images have one caption; there is nothing to tell apart.")
+        raise run.BadMaterial("All images have the same caption; at least two are needed.")
     tokens, cut = run.read_captions(towers.tokenizer, towers.max_tokens, captions)
     numbers = {caption: number for number, caption in enumerate(captions)}
     return numbers, tokens, sum(row["text"] in cut for row in rows)

@@ -43,7 +43,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     texts = [row["text"] for row in request.rows]
     captions = sorted(set(texts))
     if len(captions) < 2:
-        raise run.BadMaterial("All test rows have one caption; there is nothing to tell apart.")
+        raise run.BadMaterial("All test rows have the same caption; at least two are needed.")
     number = {caption: index for index, caption in enumerate(captions)}
     truth = np.array([number[text] for text in texts])
     fits = _fits(request, truth, len(captions))

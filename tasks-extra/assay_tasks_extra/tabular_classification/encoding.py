@@ -85,7 +85,7 @@ def encoded_rows(features: Sequence[declare.Feature], rows: Sequence[dict[str, A
     size = len(rows) * width(features)
     if size > MAX_NUMBERS:
         raise run.BadMaterial(
-            f"The rows have {size:,} numbers and categories; at most {MAX_NUMBERS:,} are taken."
+            f"The rows have {size:,} numbers and categories; at most {MAX_NUMBERS:,} are accepted."
         )
     names = rows[0]["features"]
     return encoded(features, {name: [row["features"].get(name) for row in rows] for name in names})

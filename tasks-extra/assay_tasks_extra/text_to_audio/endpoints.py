@@ -100,13 +100,14 @@ def _inputs(text: str, seed: int | None) -> MusicInputs:
     beats = int(tempo[1]) if tempo else DEFAULT_TEMPO
     if not MIN_TEMPO <= beats <= MAX_TEMPO:
         raise declare.RequestInvalid(
-            f"inputs names {beats} beats a minute; {MIN_TEMPO} to {MAX_TEMPO} are played.",
+            f"inputs names {beats} beats a minute; {MIN_TEMPO} to {MAX_TEMPO} are supported.",
             param="inputs",
         )
     opening = re.split(r"[ ,]+", notes[1].strip(" ,")) if notes else []
     if len(opening) > MAX_OPENING:
         raise declare.RequestInvalid(
-            f"inputs names {len(opening)} notes; at most {MAX_OPENING} are taken.", param="inputs"
+            f"inputs names {len(opening)} notes; at most {MAX_OPENING} are accepted.",
+            param="inputs",
         )
     try:
         for note in opening:

@@ -62,7 +62,7 @@ class ComposerRunner:
         steps = round(options.seconds * inputs.tempo / 60 * STEPS_PER_BEAT)
         if len(inputs.opening) * STEPS_PER_BEAT > steps:
             raise run.RequestRefused(
-                f"The opening has {len(inputs.opening)} beats; {options.seconds:g} s hold fewer."
+                f"The opening has {len(inputs.opening)} beats, too many for {options.seconds:g} s."
             )
         seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
         task = _Task(request_id, key_from(inputs.key), inputs, options, steps, seed)
