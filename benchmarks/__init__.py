@@ -1,1 +1,1 @@
-"""Benchmarks: subject and reference interleaved in one run, medians and ratios."""
+"""Benchmarks: interleave subject and reference in one run, and report medians and ratios."""

@@ -1,4 +1,4 @@
-"""`./bench`: run the benchmarks one after another, each in a process of its own."""
+"""`./bench`: run the benchmarks one after another, each in its own process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 BENCHMARKS = {
     "gateway": "CPU and latency of the inference route, against a bare ASGI echo",
-    "portal": "errors, latency and connections while people click through the portal",
+    "portal": "errors, latency and connections while people browse the portal",
     "serve": "first token, embeddings and added latency, against the engine or model alone",
-    "streams": "memory and delay of 1,000 streams that wait and 200 that run",
+    "streams": "memory and delay of 1,000 waiting and 200 active streams",
     "load": "the ledger against the engines' counts, with hang-ups and killed workers",
     "stack": "tokens/s through everything, against generate in process",
-    "governance": "tokens/s with key, policy, quotas, ledger and audit, against none of them",
+    "governance": "tokens/s with key, policy, quotas, ledger and audit, against without",
     "engine": "tokens/s of the engine alone, against generate at the same batch",
     "engines": "tokens/s of llama.cpp and vLLM, here and through everything, by a server",
     "rerank": "MRR@10 of a real cross-encoder on Python's FAQ, against BM25",
@@ -37,18 +37,18 @@ BENCHMARKS = {
 
 
 def main() -> int:
-    """Returns the number of benchmarks that failed."""
+    """Run the selected benchmarks; return the number of failures."""
     parser = argparse.ArgumentParser(prog="./bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--people", type=int, help="who click through the portal at once (20)")
+    parser.add_argument("--people", type=int, help="number of people in the portal benchmark (20)")
     options = parser.parse_args()
-    options.names = [name for given in options.names for name in _named(given)]
+    options.names = [name for argument in options.names for name in _benchmarks(argument)]
     unknown = sorted(set(options.names) - set(BENCHMARKS))
     if unknown:
-        parser.error(f"no benchmark is called {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+        parser.error(f"unknown benchmark {unknown[0]!r}; choose from {', '.join(BENCHMARKS)}")
     root = Path(__file__).resolve().parents[1]
-    # A converter's progress bar is no part of the table.
+    # Keep the converter's progress bar out of the table.
     environment = {**os.environ, "TQDM_DISABLE": "1"}
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     python = f"Python {platform.python_version()} of {Path(sys.executable).resolve().parent}"
@@ -65,8 +65,8 @@ def main() -> int:
     return failed
 
 
-def _named(name: str) -> list[str]:
-    """Return the benchmark of that name, or all of a group, such as `ideas`."""
+def _benchmarks(name: str) -> list[str]:
+    """Return the benchmark of this name, or all of a group, such as `ideas`."""
     return [each for each in BENCHMARKS if each.startswith(f"{name}.")] or [name]
 
 

@@ -1,9 +1,9 @@
-"""Audit events per second, sealed while they are written, how long an event waits for its seal, and
-what it adds to the transaction of a change.
+"""Audit events per second with concurrent sealing, an event's wait for its seal, and the time that
+an event adds to the transaction of a change.
 
-The subject is `audit_record` in a transaction of its own, by processes that write at once, while a
-sealer runs in another process; the reference is a plain INSERT of an equal row into an
-equal table without guards, sealer or hashing, by the same processes. Rounds are interleaved.
+The subject is `audit_record` in its own transaction, in concurrent processes, while another process
+seals; the reference is a plain INSERT of an equal row into an equal table without guards, sealer or
+hashing, by the same processes. Rounds are interleaved.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FROM (
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """Start stores of its own, measure, stop them. Django must not be set up yet."""
+    """Start separate stores, measure, and stop them. Django must not be set up yet."""
     with own_stores():
         return _measure(rounds=2 if quick else 5)
 
@@ -49,7 +49,7 @@ def _measure(*, rounds: int) -> list[Row]:
     for count in WRITERS:
         writers = Writers(count)
         try:
-            rows += _written(writers, rounds)
+            rows += _write_rates(writers, rounds)
         finally:
             writers.close()
     rows.append(Row.of("sealing a backlog", "events/s", [_backlog_rate() for _ in range(rounds)]))
@@ -57,8 +57,8 @@ def _measure(*, rounds: int) -> list[Row]:
     return rows + exported(min(rounds, 2))
 
 
-def _written(writers: Writers, rounds: int) -> list[Row]:
-    """Rates and waits with so many writers; with one, also what an event adds to a change."""
+def _write_rates(writers: Writers, rounds: int) -> list[Row]:
+    """Measure rates and waits; with one writer, also the cost of an event in a change."""
     who = f"{writers.count} writing"
     ours: list[float] = []
     plain: list[float] = []
@@ -86,7 +86,7 @@ def _written(writers: Writers, rounds: int) -> list[Row]:
 
 
 def _sealed_rate(writers: Writers, lags: list[list[float]]) -> float:
-    """Events per second while a sealer runs; adds their waits in ms to `lags`."""
+    """Return events per second while a sealer runs; append the events' waits in ms to `lags`."""
     from django.db import connection
 
     from governance.audit.models import AuditEvent
@@ -102,7 +102,7 @@ def _sealed_rate(writers: Writers, lags: list[list[float]]) -> float:
 
 
 def _verify_rate() -> float:
-    """Events per second of processor time that `assay audit verify` checks in one process."""
+    """Return the events per second of processor time that `assay audit verify` checks."""
     from governance.audit.exports.log import export_lines
     from governance.audit.signing import audit_public_keys
     from governance.audit.verify import verify_export
@@ -116,7 +116,7 @@ def _verify_rate() -> float:
 
 
 def _backlog_rate() -> float:
-    """Events per second that one sealer seals and publishes when `BACKLOG` wait."""
+    """Return the events per second that one sealer seals and publishes from `BACKLOG` events."""
     from django.db import transaction
 
     from governance.audit.sealer import seal_once

@@ -1,4 +1,4 @@
-"""Selected events exported with their proofs, and verified: events per second."""
+"""Events per second of exporting selected events with proofs, and of verifying the export."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ ACTION = "bench:export"
 
 
 def exported(rounds: int) -> list[Row]:
-    """Of `SELECTED` events by a person among all that are in the log by now. Django is set up."""
+    """Export `SELECTED` events of one person from the existing log. Django must be set up."""
     from governance.audit.exports.models import ExportFormat
 
     actor = _auditor()
     _record(actor)
     rows = []
     for kind in ExportFormat:
-        made, verified = zip(*(_once(actor, kind) for _ in range(rounds)), strict=True)
-        rows.append(Row.of(f"exporting with proofs, {kind}", "events/s", list(made)))
+        rates, verified = zip(
+            *(_export_and_verify(actor, kind) for _ in range(rounds)), strict=True
+        )
+        rows.append(Row.of(f"exporting with proofs, {kind}", "events/s", list(rates)))
         rows.append(Row.of(f"verifying that, {kind}", "events/s", list(verified)))
     return rows
 
@@ -50,8 +52,8 @@ def _record(actor: Any) -> None:
         pass
 
 
-def _once(actor: Any, kind: str) -> tuple[float, float]:
-    """Events per second made, and checked by one process in its processor time."""
+def _export_and_verify(actor: Any, kind: str) -> tuple[float, float]:
+    """Return events per second of the export, and of verification in processor time."""
     from assay.cli.audit_exports import check_file
     from governance.audit.exports.run import export_next
     from governance.audit.exports.services import audit_export_ask, export_file
@@ -60,7 +62,7 @@ def _once(actor: Any, kind: str) -> tuple[float, float]:
     export = audit_export_ask(actor=actor, filters={"action": ACTION}, format=kind)
     started = time.perf_counter()
     export_next(threading.Event())
-    made = time.perf_counter() - started
+    export_s = time.perf_counter() - started
     export.refresh_from_db()
     if export.rows != SELECTED:
         raise RuntimeError(export.error or f"{export.rows} events were exported.")
@@ -71,4 +73,4 @@ def _once(actor: Any, kind: str) -> tuple[float, float]:
     file.unlink()
     if not report.ok:
         raise RuntimeError(report.message)
-    return export.rows / made, export.rows / verified
+    return export.rows / export_s, export.rows / verified

@@ -1,11 +1,11 @@
-"""Pages of the audit log over a million events: the portal's list and the API's, by every filter.
+"""Pages of the audit log over a million events: the lists of portal and API, with every filter.
 
-Events are made in the database as the gateway, people and the controller make them: five
-departments of very different sizes, one key that makes three in five, rare actions, a rare key, and
-some that were recorded six hours late. Pages go through Django's test client, signed in, with every
-middleware and no network. The subject is the median, with the 95th percentile and the processor
-time (Django's and the database's) under it; the reference the newest page without a filter, in turn
-with it.
+SQL generates the events in the pattern of the gateway, people and the controller: five departments
+of very different sizes, one key with three in five events, rare actions, a rare key, and some
+events that were recorded six hours late. Django's test client requests the pages, signed in, with
+all middleware but without a network. The subject is the median, followed by the 95th percentile and
+the processor time (of Django and the database); the reference is the newest page without a filter,
+interleaved with the subject.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ FROM (
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """Start stores of its own, measure, stop them. Django must not be set up yet."""
+    """Start separate stores, measure, and stop them. Django must not be set up yet."""
     with own_stores(ASSAY_ALLOWED_HOSTS="testserver"):
         return _measure(QUICK_EVENTS if quick else EVENTS, rounds=5 if quick else 25)
 
@@ -86,12 +86,12 @@ def _measure(events: int, *, rounds: int) -> list[Row]:
     _write(events)
     print(  # noqa: T201
         f"{events:,} events in {time.perf_counter() - started:.0f} s; "
-        "in brackets the queries of one page"
+        "number of queries per page in brackets"
     )
     rows = []
     newest = partial(_get, _client(people["auditor"]), "/audit", {})
-    for name, role, address, given in _pages(events):
-        get = partial(_get, _client(people[role]), address, given)
+    for name, role, address, parameters in _pages(events):
+        get = partial(_get, _client(people[role]), address, parameters)
         queries = _queries(get)
         ours, plain = [], []
         for _ in range(rounds):
@@ -105,9 +105,9 @@ def _measure(events: int, *, rounds: int) -> list[Row]:
             Row(f"… 95 %, {role}", "ms", high, plain_high, rounds),
             Row.of("… processor time", "ms", processor, plain_processor),
         ]
-    for place, what in enumerate(("median", "95 %", "processor time")):
+    for place, measure in enumerate(("median", "95 %", "processor time")):
         slowest = max(row.subject for row in rows[place::3])
-        print(f"slowest page, {what}: {slowest:.0f} ms")  # noqa: T201
+        print(f"slowest page, {measure}: {slowest:.0f} ms")  # noqa: T201
     return rows
 
 
@@ -150,7 +150,7 @@ def _pages(events: int) -> list[tuple[str, str, str, dict[str, Any]]]:
         ("search: many things, refused", {"query": "fine-tune", "outcome": "denied"}),
         ("search: nothing", {"query": "zeppelin"}),
     ]
-    pages = [(f"portal: {name}", "auditor", "/audit", given) for name, given in filters]
+    pages = [(f"portal: {name}", "auditor", "/audit", parameters) for name, parameters in filters]
     lead = [
         ("all of theirs", {}),
         ("deep", deep),
@@ -159,9 +159,10 @@ def _pages(events: int) -> list[tuple[str, str, str, dict[str, Any]]]:
         ("a day long ago", day),
         ("search: a thing's name", {"query": "docstring-writer"}),
     ]
-    pages += [(f"portal: {name}", "lead", "/audit", given) for name, given in lead]
+    pages += [(f"portal: {name}", "lead", "/audit", parameters) for name, parameters in lead]
     pages += [
-        (f"portal: {name}", "small lead", "/audit", given) for name, given in (lead[0], lead[5])
+        (f"portal: {name}", "small lead", "/audit", parameters)
+        for name, parameters in (lead[0], lead[5])
     ]
     moments = {name: f"{value}T00:00:00Z" for name, value in day.items()}
     moments["until"] = f"{END - timedelta(days=DAYS - 21):%Y-%m-%d}T00:00:00Z"
@@ -173,7 +174,7 @@ def _pages(events: int) -> list[tuple[str, str, str, dict[str, Any]]]:
         ("search: a thing's name", {"query": "docstring-writer"}),
     ]
     return pages + [
-        (f"API: {name}", "auditor", "/api/v1/audit/events", given) for name, given in api
+        (f"API: {name}", "auditor", "/api/v1/audit/events", parameters) for name, parameters in api
     ]
 
 
@@ -199,7 +200,7 @@ def _company() -> dict[str, Any]:
 
 
 def _write(events: int) -> None:
-    """The events, all but the last of them sealed; what sealing notes of them is noted at once."""
+    """Write the events, all but the last ones sealed, and the notes of sealing in one statement."""
     from django.db import connection
 
     with connection.cursor() as cursor:
@@ -211,7 +212,7 @@ def _write(events: int) -> None:
             "UPDATE governance_auditevent SET sequence = NULL WHERE id > %s", [events - UNSEALED]
         )
         cursor.execute("ALTER TABLE governance_auditevent ENABLE TRIGGER USER")
-        # The body of the trigger's function, on all events at once.
+        # Run the body of the trigger's function once, for all events.
         cursor.execute("SELECT prosrc FROM pg_proc WHERE proname = 'assay_audit_noted'")
         (source,) = cursor.fetchone() or ("",)
         cursor.execute(
@@ -222,7 +223,7 @@ def _write(events: int) -> None:
         cursor.execute(
             "SELECT setval(pg_get_serial_sequence('governance_auditevent', 'id'), %s)", [events]
         )
-        # As autovacuum does while they are written.
+        # Autovacuum would do this during normal writes.
         cursor.execute("VACUUM ANALYZE")
 
 
@@ -234,8 +235,8 @@ def _client(person: Any) -> Any:
     return client
 
 
-def _get(client: Any, address: str, given: dict[str, Any]) -> None:
-    answer = client.get(f"{address}?{urlencode(given)}" if given else address)
+def _get(client: Any, address: str, parameters: dict[str, Any]) -> None:
+    answer = client.get(f"{address}?{urlencode(parameters)}" if parameters else address)
     if answer.status_code != 200:
         raise RuntimeError(f"{address} answered {answer.status_code}: {answer.content[:300]!r}")
 
@@ -250,12 +251,12 @@ def _queries(get: Callable[[], None]) -> int:
 
 
 def _high(samples: Sequence[float]) -> float:
-    """The 95th percentile."""
+    """Return the 95th percentile."""
     return quantiles(samples, n=20, method="inclusive")[18]
 
 
 def _cost(once: Callable[[], None]) -> tuple[float, float]:
-    """Measure one page, in ms: total time, and processor time here and in the database."""
+    """Measure one page, in ms: total time, and processor time of this process and the database."""
     from django.db import connection
 
     connection.ensure_connection()
@@ -267,7 +268,7 @@ def _cost(once: Callable[[], None]) -> tuple[float, float]:
 
 
 def _busy_s(process: int) -> float:
-    """Processor time that a process has had so far."""
+    """Return the processor time of a process, in seconds."""
     nanoseconds = Path(f"/proc/{process}/schedstat").read_text(encoding="ascii").split()[0]
     return int(nanoseconds) / 1e9
 

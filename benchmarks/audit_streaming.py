@@ -1,8 +1,8 @@
-"""Events per second streamed to a collector over HTTPS, with the cursor kept after each batch.
+"""Events per second streamed to a collector over HTTPS, saving the cursor after each batch.
 
-The subject is a stream's loop: read, open, render, send, move the cursor. The reference posts the
-same batches, rendered before, to the same collector over one connection. Each event concerns two
-people, whose boxes are opened in one of the rows. Rounds are interleaved.
+The subject is a stream's loop: read, open, render, send, save the cursor. The reference posts the
+same batches, already rendered, to the same collector over one connection. Each event concerns two
+people; one of the rows opens their boxes. Rounds are interleaved.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EVENTS = 10_000
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Reads a body and accepts it."""
+    """Accepts every body."""
 
     protocol_version = "HTTP/1.1"
 
@@ -46,7 +46,7 @@ class Collector(BaseHTTPRequestHandler):
 
 
 def collect(certificate: str, ports: Any) -> None:
-    """A collector in a process of its own; says its port."""
+    """Run a collector in a separate process; put its port into `ports`."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
@@ -56,7 +56,7 @@ def collect(certificate: str, ports: Any) -> None:
 
 
 def self_signed(file: Path) -> None:
-    """A certificate for the collector, with its key."""
+    """Write a certificate for the collector, with its key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -86,7 +86,7 @@ def self_signed(file: Path) -> None:
 
 @contextmanager
 def collector(folder: Path) -> Iterator[dict[str, Any]]:
-    """Run a collector and yield the settings of its destination."""
+    """Run a collector, and yield the settings of the destination."""
     file = folder / "collector.pem"
     self_signed(file)
     spawning = multiprocessing.get_context("spawn")
@@ -101,7 +101,7 @@ def collector(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """Start stores of its own, measure, stop them. Django must not be set up yet."""
+    """Start separate stores, measure, and stop them. Django must not be set up yet."""
     with own_stores():
         from django.conf import settings
 
@@ -156,35 +156,35 @@ def _record() -> None:
         pass
 
 
-def _streamer(given: dict[str, Any]) -> Streamer:
+def _streamer(settings: dict[str, Any]) -> Streamer:
     from governance.audit.streaming.destinations import destinations_from
     from governance.audit.streaming.streamer import Streamer
 
-    (destination,) = destinations_from(json.dumps([given]), production=True)
+    (destination,) = destinations_from(json.dumps([settings]), production=True)
     return Streamer(destination)
 
 
-def _streamed_rate(one: Streamer, batches: list[list[bytes]]) -> float:
-    """Events per second of the stream; keeps what it sent in `batches`."""
-    send = one._sender.send
+def _streamed_rate(streamer: Streamer, batches: list[list[bytes]]) -> float:
+    """Return events per second of the stream; append the sent lines to `batches`."""
+    send = streamer._sender.send
 
-    def kept(lines: Any) -> None:
+    def send_and_keep(lines: Any) -> None:
         batches.append(list(lines))
         send(lines)
 
-    one._sender.send = kept  # type: ignore[method-assign]
+    streamer._sender.send = send_and_keep  # type: ignore[method-assign]
     started = time.perf_counter()
     while sum(map(len, batches)) < EVENTS:
-        one.step()
-    taken = time.perf_counter() - started
-    one._sender.send = send  # type: ignore[method-assign]
-    return EVENTS / taken
+        streamer.step()
+    took = time.perf_counter() - started
+    streamer._sender.send = send  # type: ignore[method-assign]
+    return EVENTS / took
 
 
-def _posted_rate(one: Streamer, batches: list[list[bytes]]) -> float:
+def _posted_rate(streamer: Streamer, batches: list[list[bytes]]) -> float:
     started = time.perf_counter()
     for batch in batches:
-        one._sender.send(batch)
+        streamer._sender.send(batch)
     return EVENTS / (time.perf_counter() - started)
 
 

@@ -1,4 +1,4 @@
-"""Processes that write to the log, and one that seals it, as a real installation has them."""
+"""Processes that write to the log, and one that seals it, as in a real installation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _together: Barrier
 
 
 class Writers:
-    """`count` processes with Django set up and a connection each."""
+    """`count` processes, each with Django set up and a connection."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -25,9 +25,9 @@ class Writers:
         self._pool.map(_warm, range(count), chunksize=1)
 
     def write(self, kind: str, events: int) -> tuple[float, list[float]]:
-        """Write `events` together, each in a transaction of its own.
+        """Write a total of `events`, each in its own transaction.
 
-        Returns events per second, and how long each transaction took in ms, in order.
+        Returns events per second, and the sorted durations of the transactions in ms.
         """
         share = events // self.count
         written = self._pool.map(_write, [(kind, share)] * self.count, chunksize=1)
@@ -41,7 +41,7 @@ class Writers:
 
 @contextmanager
 def sealing() -> Any:
-    """A sealer in a process of its own, once it is at work."""
+    """Run a sealer in a separate process, after waiting for its start."""
     ready, stop = _processes.Event(), _processes.Event()
     process = _processes.Process(target=_seal, args=(ready, stop))
     process.start()
@@ -84,10 +84,10 @@ def _warm(_number: int) -> None:
         _write((kind, 1))
 
 
-def _write(asked: tuple[str, int]) -> tuple[float, float, list[float]]:
+def _write(order: tuple[str, int]) -> tuple[float, float, list[float]]:
     from django.db import transaction
 
-    kind, count = asked
+    kind, count = order
     write, took = WRITE[kind](), []
     _together.wait()
     started = time.perf_counter()
@@ -100,7 +100,7 @@ def _write(asked: tuple[str, int]) -> tuple[float, float, list[float]]:
 
 
 def _recording(name: str = "") -> Callable[[], object]:
-    """`audit_record`; of the person `name`, if one is named."""
+    """Return a call of `audit_record`, by the person `name` if set."""
     from governance.audit.services import Subject, audit_record
     from governance.people.models import Person
     from governance.people.selectors import principal_for_person
@@ -109,8 +109,8 @@ def _recording(name: str = "") -> Callable[[], object]:
     actor = service_principal("bench")
     if name:
         email = f"{name.lower()}@example.org"
-        made, _ = Person.objects.get_or_create(email=email, defaults={"name": name})
-        actor = principal_for_person(made)
+        person, _ = Person.objects.get_or_create(email=email, defaults={"name": name})
+        actor = principal_for_person(person)
     subject = Subject("model", "7", "docstring-writer")
     return lambda: audit_record(
         actor=actor, action="model:create", subject=subject, department="clinical"
@@ -118,7 +118,7 @@ def _recording(name: str = "") -> Callable[[], object]:
 
 
 def _inserting() -> Callable[[], object]:
-    """A plain INSERT of an equal row into an equal table without guards, sealer or hashing."""
+    """Return a plain INSERT of an equal row, into a table without guards, sealer or hashing."""
     from django.db import connection
 
     names = (
@@ -139,7 +139,7 @@ def _inserting() -> Callable[[], object]:
 
 
 def _changing() -> Callable[[], object]:
-    """A small change, as a service makes one."""
+    """Return a small change like that of a service."""
     from django.db import connection
 
     def change() -> None:

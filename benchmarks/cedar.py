@@ -1,19 +1,18 @@
-"""Rules, actors and resources as Cedar reads them: an oracle for tests, and a yardstick.
+"""Translate rules, actors and resources to Cedar, as an oracle for tests and a reference.
 
 Where the two languages differ, on purpose:
 
-- **A rule that errs.** Cedar leaves it out of the decision: a `forbid` that meets a missing
-  attribute does not forbid. Here any rule about the actor that errs denies. So our verdict is
-  Cedar's wherever Cedar reports no error, and a denial where it does (`allowed_by`).
-- **Every condition is evaluated.** `a && b` ends at a false `a`; ours goes on, so that an error
-  never hides. Conditions become members of a set, all of which Cedar evaluates.
-- **Kinds are kept apart.** `"1" == 1` is false in Cedar when no schema is there to refuse it; here
-  it is an error, as Cedar's own validator would have it. Each comparison is preceded by an operator
-  that Cedar types (`like`, `<=`, `||`).
-- **Nothing.** Cedar has no null: it is the entity `Nothing::"none"`. What Cedar has no value for
-  (fractions, whole numbers beyond 64 bits, what is nested) is left out, so that asking for it errs.
-- **Times and addresses.** "09:30" has an order as Cedar's `duration("9h30m")`; an IPv4 address that
-  an IPv6 socket reports is unwrapped first. Networks are compared by Cedar's `isInRange`.
+- **Errors in a rule.** Cedar ignores the rule: a `forbid` with a missing attribute does not forbid.
+  Here, an error in any rule about the actor denies. So our decision equals Cedar's if Cedar reports
+  no error, else it is a denial (`allowed_by`).
+- **All conditions are evaluated.** `a && b` stops at a false `a`; ours continues, so that errors
+  are never hidden. Conditions become members of a set, all of which Cedar evaluates.
+- **Kinds are distinct.** `"1" == 1` is false in Cedar without a schema; here it is an error, as in
+  Cedar's own validator. An operator that Cedar types (`like`, `<=`, `||`) precedes each comparison.
+- **Null.** Cedar has no null: the entity `Nothing::"none"` replaces it. Values that Cedar cannot
+  express (fractions, integers over 64 bits, nested values) are left out, so using them is an error.
+- **Times and addresses.** "09:30" is ordered as Cedar's `duration("9h30m")`; IPv4 addresses from
+  IPv6 sockets are unwrapped first. Networks are compared by Cedar's `isInRange`.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ _DEPARTMENT_ROLES = ("lead", "developer", "viewer", "key")
 
 
 def policies(rules: Iterable[Rule]) -> str:
-    """The rules as Cedar policies, in order: Cedar calls them `policy0`, `policy1`, …"""
+    """Return the rules as Cedar policies, in order: Cedar calls them `policy0`, `policy1`, …"""
     return "\n".join(_policy(rule) for rule in rules)
 
 
 def _policy(rule: Rule) -> str:
     actions = ", ".join(f'Action::"{action}"' for action in dict.fromkeys(rule.actions))
-    about = [_about(rule.principal)]
+    about = [_actor_tests(rule.principal)]
     if rule.resource_types:
         about.append(f"{_literals(rule.resource_types)}.contains(resource.kind__)")
     conditions = [_condition(condition, rule.principal) for condition in rule.conditions]
@@ -60,39 +59,39 @@ def _policy(rule: Rule) -> str:
     return f"{text};"
 
 
-def _about(matcher: Matcher) -> str:
+def _actor_tests(matcher: Matcher) -> str:
     tests = []
     if matcher.kinds:
         tests.append(f"{_literals(matcher.kinds)}.contains(principal.kind)")
     if matcher.services:
         tests.append(f"{_literals(matcher.services)}.contains(principal.name)")
     if matcher.roles:
-        held = list(matcher.roles)
+        roles = list(matcher.roles)
         if matcher.specialties:
-            held = [f"{role}/{name}" for role in matcher.roles for name in matcher.specialties]
-        tests.append(f"principal.platform.containsAny({_literals(held)})")
-    if named := matcher.department_roles or matcher.member_roles:
+            roles = [f"{role}/{name}" for role in matcher.roles for name in matcher.specialties]
+        tests.append(f"principal.platform.containsAny({_literals(roles)})")
+    if department_roles := matcher.department_roles or matcher.member_roles:
         places = f".containsAny({_literals(matcher.departments)})" if matcher.departments else ""
-        ways = [
+        alternatives = [
             f"principal.as_{role}{places}" if places else f"!principal.as_{role}.isEmpty()"
-            for role in named
+            for role in department_roles
         ]
-        tests.append(f"({' || '.join(ways)})")
+        tests.append(f"({' || '.join(alternatives)})")
     return " && ".join(tests)
 
 
 def _names_department(attribute: str, matcher: Matcher) -> str:
-    found = f"{attribute}__all"
-    named = matcher.department_roles or matcher.member_roles
-    held = [f"principal.as_{role}" for role in named] or ["principal.departments"]
+    departments = f"{attribute}__all"
+    roles = matcher.department_roles or matcher.member_roles
+    slug_sets = [f"principal.as_{role}" for role in roles] or ["principal.departments"]
     if not matcher.departments:
-        return f"({' || '.join(f'{slugs}.containsAny({found})' for slugs in held)})"
-    ways = [
-        f"({found}.contains({_literal(slug)}) && {slugs}.contains({_literal(slug)}))"
-        for slugs in held
+        return f"({' || '.join(f'{slugs}.containsAny({departments})' for slugs in slug_sets)})"
+    alternatives = [
+        f"({departments}.contains({_literal(slug)}) && {slugs}.contains({_literal(slug)}))"
+        for slugs in slug_sets
         for slug in matcher.departments
     ]
-    return f"({' || '.join(ways)})"
+    return f"({' || '.join(alternatives)})"
 
 
 def _condition(condition: Condition, matcher: Matcher) -> str:
@@ -103,10 +102,10 @@ def _condition(condition: Condition, matcher: Matcher) -> str:
     nothing = f"({where} == {_NOTHING})"
     if operator in {Operator.EQ, Operator.IN, Operator.NE, Operator.NOT_IN}:
         typed = _TYPED[kind_of(values[0])].format(where)
-        found = f"{_literals(values)}.contains({where})"
+        listed = f"{_literals(values)}.contains({where})"
         if operator in {Operator.NE, Operator.NOT_IN}:
-            return f"(if {nothing} then true else ({typed} && !{found}))"
-        return f"(if {nothing} then false else ({typed} && {found}))"
+            return f"(if {nothing} then true else ({typed} && !{listed}))"
+        return f"(if {nothing} then false else ({typed} && {listed}))"
     match operator:
         case Operator.CONTAINS:
             return f"{where}.contains({_literal(condition.value)})"
@@ -117,8 +116,8 @@ def _condition(condition: Condition, matcher: Matcher) -> str:
             return f"({where}__order {sign} {_bound(condition.value)})"
         case Operator.IN_NETWORK | Operator.NOT_IN_NETWORK:
             address = f'(if {where}__ip like "*/*" then ip("none") else ip({where}__ip))'
-            ways = " || ".join(f"{address}.isInRange(ip({_literal(net)}))" for net in values)
-            return f"{'!' if operator is Operator.NOT_IN_NETWORK else ''}({ways})"
+            networks = " || ".join(f"{address}.isInRange(ip({_literal(net)}))" for net in values)
+            return f"{'!' if operator is Operator.NOT_IN_NETWORK else ''}({networks})"
         case Operator.IS_TRUE:
             return f"(if {nothing} then false else ({where} || false))"
         case Operator.IS_SELF:
@@ -145,15 +144,22 @@ def _literals(values: Iterable[Any]) -> str:
 
 
 def actor_entity(uid: str, actor: Principal) -> dict[str, Any]:
-    """An actor as `Actor::"<uid>"`."""
+    """Return an actor as `Actor::"<uid>"`."""
 
     def where(role: str) -> list[str]:
-        held = {r.department for r in actor.roles if r.role == role and r.department is not None}
+        departments = {
+            r.department for r in actor.roles if r.role == role and r.department is not None
+        }
         if role == "key" and actor.kind is PrincipalKind.KEY and actor.department is not None:
-            held.add(actor.department)
-        return sorted(held)
+            departments.add(actor.department)
+        return sorted(departments)
 
-    platform = {name for held in actor.roles if held.department is None for name in _names(held)}
+    platform = {
+        name
+        for role_held in actor.roles
+        if role_held.department is None
+        for name in _names(role_held)
+    }
     attributes = {
         "kind": actor.kind.value,
         "name": actor.id,
@@ -165,35 +171,35 @@ def actor_entity(uid: str, actor: Principal) -> dict[str, Any]:
     return {"uid": {"type": "Actor", "id": uid}, "attrs": attributes, "parents": []}
 
 
-def _names(held: HeldRole) -> tuple[str, str]:
-    return held.role, f"{held.role}/{held.specialty}"
+def _names(role: HeldRole) -> tuple[str, str]:
+    return role.role, f"{role.role}/{role.specialty}"
 
 
 def resource_entity(uid: str, resource: Resource) -> dict[str, Any]:
-    """A resource as `Thing::"<uid>"`."""
-    stated = {**resource.attributes, "department": resource.department}
-    attributes = {"kind__": resource.type, **attributes_of(stated)}
+    """Return a resource as `Thing::"<uid>"`."""
+    attributes_stated = {**resource.attributes, "department": resource.department}
+    attributes = {"kind__": resource.type, **attributes_of(attributes_stated)}
     return {"uid": {"type": "Thing", "id": uid}, "attrs": attributes, "parents": []}
 
 
-def attributes_of(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes, or a context, as Cedar's JSON."""
-    found: dict[str, Any] = {}
-    for name, value in stated.items():
+def attributes_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes, or a context, as Cedar's JSON."""
+    result: dict[str, Any] = {}
+    for name, value in attributes.items():
         kind = kind_of(value)
         if kind is Kind.OTHER:
             continue
         plain = [_plain(item) for item in value] if kind is Kind.COLLECTION else _plain(value)
-        found[name] = found[f"{name}__order"] = found[f"{name}__ip"] = plain
-        found[f"{name}__all"] = plain
+        result[name] = result[f"{name}__order"] = result[f"{name}__ip"] = plain
+        result[f"{name}__all"] = plain
         if kind is Kind.NOTHING:
-            found[f"{name}__all"] = []
+            result[f"{name}__all"] = []
         elif kind is Kind.TEXT:
-            found[f"{name}__all"] = [plain]
-            found[f"{name}__ip"] = value.removeprefix("::ffff:") if "." in value else value
+            result[f"{name}__all"] = [plain]
+            result[f"{name}__ip"] = value.removeprefix("::ffff:") if "." in value else value
             if order_kind(value) == "time":
-                found[f"{name}__order"] = {"__extn": {"fn": "duration", "arg": _duration(value)}}
-    return found
+                result[f"{name}__order"] = {"__extn": {"fn": "duration", "arg": _duration(value)}}
+    return result
 
 
 def _plain(value: Any) -> Any:
@@ -201,7 +207,7 @@ def _plain(value: Any) -> Any:
 
 
 def request(actor: str, action: str, resource: str, context: Mapping[str, Any]) -> dict[str, Any]:
-    """A request by the ids of the entities."""
+    """Return a request by the IDs of its entities."""
     return {
         "principal": f'Actor::"{actor}"',
         "action": f'Action::"{action}"',
@@ -211,5 +217,5 @@ def request(actor: str, action: str, resource: str, context: Mapping[str, Any]) 
 
 
 def allowed_by(result: AuthzResult) -> bool:
-    """Our verdict, of Cedar's: an error denies."""
+    """Return our decision from Cedar's: an error denies."""
     return bool(result.allowed) and not result.diagnostics.errors

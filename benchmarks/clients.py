@@ -1,4 +1,4 @@
-"""A client that takes little time of the cores that it shares with what is measured."""
+"""A client with low CPU use, because it shares the cores with the measured process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 class KeptConnection:
-    """One connection to a port of this machine, kept for one request after another."""
+    """One persistent connection to a port of this machine."""
 
     def __init__(self, port: int, token: str) -> None:
         self._port = port

@@ -1,7 +1,7 @@
-"""Quality, time and memory of text to image, with a pipeline that is trained here on garments.
+"""Quality, time and memory of text to image, with a pipeline trained on garments.
 
-The base's image encoder is trained on Fashion-MNIST first, then the recipe trains the denoiser.
-Prompt match is measured for the untrained base too. `--quick` takes fewer steps and images.
+First the base's image encoder is trained on Fashion-MNIST, then the recipe trains the denoiser.
+Prompt match is measured for the untrained base too. `--quick` uses fewer steps and images.
 """
 
 from __future__ import annotations
@@ -58,28 +58,31 @@ def main() -> None:
         train = load_name(task.recipe("full").train)
         _, train_s = _timed(lambda: train(request, Quiet()))
         untrained = _evaluated(base, test_file, train_file, media)
-        found, evaluation_s = _timed(
+        evaluation, evaluation_s = _timed(
             lambda: _evaluated(folder / "version", test_file, train_file, media)
         )
-    real = found.details["baselines"][1]["metrics"]["prompt_match"]
+    real = evaluation.details["baselines"][1]["metrics"]["prompt_match"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    match = [found.metrics["prompt_match"]]
+    match = [evaluation.metrics["prompt_match"]]
     show(
-        f"Text to image, {found.sample_size} prompts, {settings['steps']} steps of training, "
+        f"Text to image, {evaluation.sample_size} prompts, {settings['steps']} steps of training, "
         f"{peak:.0f} MiB at most",
         "compared with",
         [
             Row.of(
-                "prompt match, images of other prompts", "", match, [found.baseline["prompt_match"]]
+                "prompt match, images of other prompts",
+                "",
+                match,
+                [evaluation.baseline["prompt_match"]],
             ),
             Row.of(
                 "prompt match, the untrained base", "", match, [untrained.metrics["prompt_match"]]
             ),
             Row.of("prompt match, the real images", "", match, [real]),
-            Row.of("variety, the real images", "", [found.metrics["variety"]], [1.0]),
+            Row.of("variety, the real images", "", [evaluation.metrics["variety"]], [1.0]),
             Row.of("training the image encoder", "s", [encoder_s]),
             Row.of("training the denoiser", "s", [train_s]),
-            Row.of("an image, in batches", "s", [evaluation_s / found.sample_size]),
+            Row.of("an image, in batches", "s", [evaluation_s / evaluation.sample_size]),
         ],
     )
 
@@ -110,8 +113,8 @@ def _evaluated(version: Path, test_file: Path, train_file: Path, media: Path) ->
 
 def _timed(work: Any) -> tuple[Any, float]:
     started = time.monotonic()
-    made = work()
-    return made, time.monotonic() - started
+    result = work()
+    return result, time.monotonic() - started
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 by transformers alone, as a reference: in this process, or as a model of MLflow.
+"""Reference encoder: all-MiniLM-L6-v2 in plain transformers, in process or as an MLflow model.
 
 MLflow loads this file as the code of the model (`mlflow models serve` in `benchmarks.serve`).
 """
@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 
 class Encoder:
-    """Mean of the last layer, normalized, with the worker's number of threads."""
+    """Returns the normalized mean of the last layer, with the worker's number of threads."""
 
     def __init__(self, folder: Path) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
@@ -33,13 +33,13 @@ class Encoder:
 
 
 class EncoderModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """The encoder as MLflow serves it."""
+    """The encoder for `mlflow models serve`."""
 
     def load_context(self, context: Any) -> None:
-        """Load the weights that were saved with the model."""
+        """Load the weights from the model's files."""
         self._encoder = Encoder(Path(context.artifacts["weights"]))
 
-    # MLflow would take annotations for the schema of the requests.
+    # Without annotations: MLflow would use them as the schema of requests.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Return one vector for each text."""
         return self._encoder.encode([str(text) for text in model_input]).tolist()

@@ -1,8 +1,8 @@
 """Tokens per second of the engine alone, against transformers' `generate` at the same batch.
 
-Both hold the same weights in the same process with the same number of torch threads, and take turns
-in one run, so that whatever else the machine does weighs on both. The engine answers `BATCH`
-separate requests; `generate` has the whole batch given at once, which is the best case for it.
+Both have the same weights in the same process with the same number of torch threads, and take turns
+in one run, so that other load on the machine affects both. The engine answers `BATCH` separate
+requests; `generate` gets the whole batch at once, its best case.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from workers.wire import Delta, Done, Event
 LLAMA = ("LlamaForCausalLM",)
 NEW_TOKENS = 64
 CONCURRENCY = (1, 8, 32)
-# Asks for more than NEW_TOKENS, so that every row has as many.
+# The answer is longer than NEW_TOKENS, so that every row gets exactly that many.
 MESSAGES = [
     {"role": "user", "content": "Tell me a long story about a dragon, a princess and a bank."}
 ]
@@ -40,8 +40,8 @@ MESSAGES = [
 def engine_rate(
     engine: Engine, adapters: Sequence[str | None], new_tokens: int = NEW_TOKENS
 ) -> float:
-    """Return new tokens per second of one request for each of `adapters`, all submitted at once, up
-    to the end of the last. None stands for the base alone.
+    """Submit one request for each of `adapters` at once, and return new tokens per second until the
+    last one ends. None means the base without an adapter.
     """
     ended = threading.Semaphore(0)
     tokens: list[int] = []
@@ -63,26 +63,26 @@ def engine_rate(
 
 
 def generate_rate(model: Any, tokenizer: Any, rows: int) -> float:
-    """New tokens per second of one greedy `generate`, encoding and decoding included."""
+    """Return new tokens per second of one greedy `generate`, including encoding and decoding."""
     started = time.perf_counter()
     text = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
-    one = tokenizer(text, add_special_tokens=False)["input_ids"]
-    prompts = torch.tensor([one for _ in range(rows)], device=model.device)
+    prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+    prompts = torch.tensor([prompt for _ in range(rows)], device=model.device)
     with torch.inference_mode():
-        made = model.generate(
+        generated = model.generate(
             input_ids=prompts,
             attention_mask=torch.ones_like(prompts),
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
         )
-    new = made[:, prompts.shape[1] :]
+    new = generated[:, prompts.shape[1] :]
     tokenizer.batch_decode(new, skip_special_tokens=True)
     return int(new.numel()) / (time.perf_counter() - started)
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """Convert the model, load it twice, and let both take turns."""
+    """Convert the model, load it twice, and measure both in turn."""
     threads = max(1, (os.cpu_count() or 2) - 1)
     rounds = 2 if quick else 5
     rows = []

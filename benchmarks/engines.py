@@ -1,10 +1,10 @@
 """Tokens per second of the engines of other projects, against the same server alone.
 
-First the worker's engine: prompts rendered and tokenized in processes of their own, a supervised
-server, tokens read, decoded and counted, events to the sinks. Then everything a customer uses:
-key, policy, quota, broker, worker, ledger. The reference asks such a server over its socket for the
-same prompt as tokens, and only counts. Rounds take turns. llama.cpp answers one stream from a kept
-GGUF, vLLM 32; it takes part where ASSAY_VLLM_PYTHON names it.
+First the worker's engine: prompts rendered and tokenized in separate processes, a supervised
+server, tokens read, decoded and counted, events to the sinks. Then everything a customer uses: key,
+policy, quota, broker, worker, ledger. The reference sends the same prompt as tokens to an equal
+server over its socket, and only counts. Rounds take turns. llama.cpp answers one stream from an
+unconverted GGUF; vLLM answers 32, if ASSAY_VLLM_PYTHON is set.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 def started(name: str, folder: Path) -> ServedEngine:
-    """Return the engine of that name with SmolLM2-135M; its files go to `folder`."""
+    """Start the engine `name` with SmolLM2-135M, with its files in `folder`, and return it."""
     delivered = materials.fetch(names=["smollm2"])["smollm2"].parent
     threads = max(1, (os.cpu_count() or 2) - 1)
     if name == "llama.cpp":
@@ -57,7 +57,7 @@ def started(name: str, folder: Path) -> ServedEngine:
 
 
 def alone(engine: Any, name: str, messages: list[dict[str, str]]) -> float:
-    """Return tokens per second of the engine's server, asked directly for the same answers."""
+    """Return tokens per second of the engine's server for direct requests of the same answers."""
     inputs = GenerationInputs.model_validate({"messages": messages})
     prompt = engine._prompts.encode("prompt", inputs)
     body = {**BODIES[name], "prompt": prompt, "temperature": 0.0, "stream": True}
@@ -95,11 +95,11 @@ def of_the_worker(name: str, *, rounds: int) -> Row:
 
 
 def through_everything(name: str, *, rounds: int) -> Row:
-    """Measure a deployment on that engine against another such server, in turn."""
+    """Measure a deployment on the engine against another such server, in turn."""
     with demo_stack() as stage, tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
         key = deploy_base(stage)
         base = stage.facts["smollm2-135m-instruct"]
-        deploy(stage, _kept(stage) if name == "llama.cpp" else base, DEPLOYED, engine=name)
+        deploy(stage, _gguf_version(stage) if name == "llama.cpp" else base, DEPLOYED, engine=name)
         engine = started(name, Path(scratch) / "files")
         ours: list[float] = []
         theirs: list[float] = []
@@ -117,21 +117,21 @@ def through_everything(name: str, *, rounds: int) -> Row:
     return Row.of(f"{name} through everything, {streams} at once", "tokens/s", ours, theirs)
 
 
-def _kept(stage: Stage) -> dict[str, Any]:
-    """Take the GGUF in once more, and keep it as it was delivered; returns the version."""
+def _gguf_version(stage: Stage) -> dict[str, Any]:
+    """Run another intake of the GGUF, without conversion, and return the version."""
     about = intake.MODELS["smollm2-135m-instruct"]
     material = stage.materials[about["material"]]
-    made = intake.deliver(stage, "smollm2-kept", about, material, keep_gguf="true")
-    stage.watch(stage["enzo"], {"id": made["job"]}, "checking the GGUF")
-    intake.sign_off(stage, "smollm2-kept", made)
+    delivery = intake.deliver(stage, "smollm2-kept", about, material, keep_gguf="true")
+    stage.watch(stage["enzo"], {"id": delivery["job"]}, "checking the GGUF")
+    intake.sign_off(stage, "smollm2-kept", delivery)
     return stage.found(intake.version_of(stage, "smollm2-kept"), "the GGUF has a version")
 
 
 if __name__ == "__main__":
-    chosen = [name for name in STREAMS if name in sys.argv]
-    if not chosen:
-        chosen = [each for each in STREAMS if each not in PYTHONS or os.environ.get(PYTHONS[each])]
+    names = [name for name in STREAMS if name in sys.argv]
+    if not names:
+        names = [each for each in STREAMS if each not in PYTHONS or os.environ.get(PYTHONS[each])]
     count = 2 if "--quick" in sys.argv else 8
     measures = (of_the_worker, through_everything)
-    rows = [measure(name, rounds=count) for name in chosen for measure in measures]
+    rows = [measure(name, rounds=count) for name in names for measure in measures]
     show("Engine", "the server alone", rows)

@@ -1,13 +1,13 @@
 """Cost of the gateway: CPU per request and added latency, against a bare ASGI echo.
 
-The subject has everything on: key, policy, six quotas on the department, Celery message, reply
+The subject uses everything: key, policy, six quotas on the department, Celery message, reply
 stream, settlement, usage entry. The reference reads the same body and writes an answer of the same
-size, under uvicorn as it comes. Rounds are interleaved. Behind the gateway stands a *responder*, a
-process that reads the deployment's Celery queue and answers every request with one fixed text: a
-harness that makes load, not an engine, so that what is measured is the route alone.
+size, under uvicorn with default settings. Rounds are interleaved. A *responder* replaces the
+engine: a process that reads the deployment's Celery queue and answers every request with one fixed
+text, so that only the route is measured.
 
-With `--portkey FOLDER`, where `npm install @portkey-ai/gateway` was run, Portkey's gateway is
-measured too, in the same rounds: without key, quota or log, in front of the echo.
+`--portkey FOLDER`, a folder with `npm install @portkey-ai/gateway`, also measures Portkey's gateway
+in the same rounds: without key, quota or log, in front of the echo.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """The reference application."""
+    """Serve the reference application."""
     if scope["type"] != "http":
         return
     while (await receive()).get("more_body", False):
@@ -63,8 +63,8 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
 def open_requests(
     queue: str, *, block_s: float = 1.0
 ) -> Iterator[tuple[Any, tuple[InferenceRequest, ReplySeals] | None]]:
-    """Read a Celery queue as a worker does, until killed: the client of the broker with each
-    opened request, or with None when none came in time.
+    """Read a Celery queue like a worker, until killed. Yields the broker's client with each opened
+    request, or with None if no request arrived in time.
     """
     import django
     import redis
@@ -103,9 +103,9 @@ def respond(queue: str) -> None:
 
 
 def run(*, quick: bool = False, portkey: str = "") -> tuple[list[Row], list[Row]]:
-    """Start stores and servers of its own, measure, stop them. Django must not be set up yet.
+    """Start separate stores and servers, measure, and stop them. Django must not be set up yet.
 
-    Returns the rows against the echo, and those against Portkey.
+    Returns the rows against the echo, and the rows against Portkey.
     """
     paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
     with own_stores(PYTHONPATH=paths), ExitStack() as stack:
@@ -125,7 +125,7 @@ def run(*, quick: bool = False, portkey: str = "") -> tuple[list[Row], list[Row]
 
 
 def furnish() -> tuple[str, str]:
-    """A department with a key, every kind of limit and a deployment; token and queue's name."""
+    """Create a department with a key, all quotas and a deployment; return token and queue name."""
     from django.db import connection
 
     from governance.people.models import Department
@@ -133,9 +133,9 @@ def furnish() -> tuple[str, str]:
 
     policy_bootstrap()
     department = Department.objects.create(slug="bench", name="Bench")
-    made = _key(department), _deployment(department)
+    result = _key(department), _deployment(department)
     connection.close()
-    return made
+    return result
 
 
 def _key(department: Any) -> str:
@@ -192,7 +192,7 @@ def _deployment(department: Any) -> str:
     approve(release)
     deployment = Deployment.objects.create(name="bench", release=release, state="serving", **owned)
     ServingLease.objects.create(deployment=deployment, servable_until=later)
-    # No process renews this heartbeat, so it lies in the future.
+    # No process renews this heartbeat, so it is in the future.
     Replica.objects.create(
         deployment=deployment, worker="responder", state="ready", loaded_digest="0" * 64,
         heartbeat_at=later,
@@ -202,7 +202,7 @@ def _deployment(department: Any) -> str:
 
 @contextmanager
 def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the block."""
+    """Run a process until the end of the block."""
     started = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     try:
         yield started
@@ -212,15 +212,15 @@ def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process, in seconds."""
+    """Return user and system time of a process, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 class Served:
-    """One application behind a port, and a count of the CPU that its process has used.
+    """One application at a port, and the CPU time of its process.
 
-    `behind` counts the CPU, in seconds, of other processes that work for it.
+    `behind` has functions that return the CPU time, in seconds, of other processes that serve it.
     """
 
     def __init__(self, port: int, pid: int, token: str, **headers: str) -> None:
@@ -231,17 +231,17 @@ class Served:
         self._headers |= headers
 
     def cpu_s(self) -> float:
-        """User and system time of the server process, in seconds."""
+        """Return user and system time of the server process, in seconds."""
         return cpu_s(self.pid)
 
     def is_alive(self) -> bool:
-        """Return whether it answers `/healthz`."""
+        """Return whether the application answers `/healthz`."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         connection.request("GET", "/healthz")
         return connection.getresponse().status == 200
 
     def send(self, count: int) -> list[float]:
-        """`count` requests one after another on one connection; each one's time in ms."""
+        """Send `count` sequential requests on one connection; return each one's time in ms."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         times = []
         for _ in range(count):
@@ -258,7 +258,7 @@ class Served:
 
 @contextmanager
 def served(token: str, *module: str, warm: bool = True) -> Iterator[Served]:
-    """Serve an application; with `warm`, once it has answered a first request."""
+    """Serve an application; with `warm`, wait for the answer to a first request."""
     from assay.local.services import free_port
 
     port = free_port()
@@ -271,7 +271,7 @@ def served(token: str, *module: str, warm: bool = True) -> Iterator[Served]:
 
 @contextmanager
 def _portkey(folder: str, upstream: Served) -> Iterator[Served]:
-    """Portkey's gateway in front of `upstream`, as it comes."""
+    """Run Portkey's gateway with default settings in front of `upstream`."""
     from assay.local.services import free_port
 
     port = free_port()
@@ -290,12 +290,12 @@ def _valkey_cpu_s() -> float:
     import redis
 
     with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
-        used: Any = client.info("cpu")
-    return float(used["used_cpu_user"] + used["used_cpu_sys"])
+        usage: Any = client.info("cpu")
+    return float(usage["used_cpu_user"] + usage["used_cpu_sys"])
 
 
 def until_works(works: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    """Return once `works` is true; what it raises counts as not yet, for a while."""
+    """Wait until `works` returns True; ignore its exceptions until the timeout."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -308,12 +308,12 @@ def until_works(works: Callable[[], bool], timeout_s: float = 60.0) -> None:
 
 
 def _measure(subject: Served, others: list[Served], *, rounds: int) -> list[list[Row]]:
-    """Measure all in turn; the rows of the subject against each of the others."""
+    """Measure all in turn; return the subject's rows against each of the others."""
     samples: list[dict[str, list[float]]] = [{} for _ in (subject, *others)]
     for _ in range(rounds):
-        for found, served in zip(samples, (subject, *others), strict=True):
+        for sample, served in zip(samples, (subject, *others), strict=True):
             for name, value in _round(served).items():
-                found.setdefault(name, []).append(value)
+                sample.setdefault(name, []).append(value)
     units = {"requests/s": "1/s"}
     ours, *theirs = samples
     return [
@@ -328,26 +328,28 @@ def _measure(subject: Served, others: list[Served], *, rounds: int) -> list[list
 def _round(served: Served) -> dict[str, float]:
     before = served.cpu_s()
     times = served.send(REQUESTS)
-    alone = (served.cpu_s() - before) / REQUESTS
-    behind = {name: used() for name, used in served.behind.items()}
+    cpu_each = (served.cpu_s() - before) / REQUESTS
+    behind = {name: cpu_now() for name, cpu_now in served.behind.items()}
     before, started = served.cpu_s(), time.perf_counter()
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         list(pool.map(served.send, [REQUESTS // CONCURRENCY] * CONCURRENCY))
     return {
         "one at a time, median latency": median(times),
         "one at a time, 95th percentile": quantiles(times, n=20)[-1],
-        "one at a time, CPU per request": alone * 1000,
+        "one at a time, CPU per request": cpu_each * 1000,
         f"{CONCURRENCY} at a time, CPU per request": (served.cpu_s() - before) / REQUESTS * 1000,
         f"{CONCURRENCY} at a time, requests/s": REQUESTS / (time.perf_counter() - started),
         **{
-            f"{CONCURRENCY} at a time, CPU of the {name}": (used() - behind[name]) / REQUESTS * 1000
-            for name, used in served.behind.items()
+            f"{CONCURRENCY} at a time, CPU of the {name}": (cpu_now() - behind[name])
+            / REQUESTS
+            * 1000
+            for name, cpu_now in served.behind.items()
         },
     }
 
 
 def main() -> None:
-    """`python -m benchmarks.gateway [--quick] [--portkey FOLDER]`."""
+    """Run `python -m benchmarks.gateway [--quick] [--portkey FOLDER]`."""
     if sys.argv[1:2] == ["respond"]:
         respond(sys.argv[2])
         return

@@ -1,8 +1,8 @@
-"""Tokens per second with governance, against the same workers without any.
+"""Tokens per second with governance, against the same workers without governance.
 
 The subject is everything that a customer uses: key, policy, quotas, ledger, audit. The reference is
-`benchmarks.ungoverned`, which hands the same chats to the same engine worker and does none of that.
-Rounds take turns.
+`benchmarks.ungoverned`, which sends the same chats to the same engine worker without these. Rounds
+take turns.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from benchmarks.table import Row, show
 
 @contextmanager
 def ungoverned(stack: Stack) -> Iterator[str]:
-    """Serve the reference next to a stack's web process, as the same user of database and broker;
-    yields its URL."""
+    """Serve the reference next to a stack's web process, with the same users of database and
+    broker; yield its URL."""
     port = free_port()
     command = (sys.executable, "-m", "uvicorn", "benchmarks.ungoverned:application")
     options = ("--port", str(port), "--log-level", "warning", "--no-access-log")
@@ -38,7 +38,7 @@ def ungoverned(stack: Stack) -> Iterator[str]:
 
 
 def run(*, rounds: int) -> list[Row]:
-    """Start a stack of its own, measure, stop it."""
+    """Start a separate stack, measure, and stop it."""
     rows = []
     with demo_stack() as stage:
         key = deploy_base(stage)
@@ -46,10 +46,10 @@ def run(*, rounds: int) -> list[Row]:
             for streams in CONCURRENCY:
                 ours, theirs = [], []
                 for number in range(rounds + 1):
-                    for found, url in ((theirs, reference), (ours, stage.stack.url)):
+                    for rates, url in ((theirs, reference), (ours, stage.stack.url)):
                         rate = asyncio.run(through_the_stack(url, key, streams))
                         if number:  # The first round warms both up.
-                            found.append(rate)
+                            rates.append(rate)
                 rows.append(Row.of(f"{streams} concurrent streams", "tokens/s", ours, theirs))
     return rows
 

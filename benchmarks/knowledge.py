@@ -1,9 +1,9 @@
 """Retrieval quality of a knowledge base against BM25 on the same passages.
 
-The documents are the pages of Python's own FAQ (as Debian ships them) without their questions, cut
-into passages as the product does; the queries are the questions. A passage is relevant when more
-than half of it stands in the answer to the question. MiniLM embeds with the engine and the runner
-that serve it. `--quick` asks 40 of the questions.
+The documents are the pages of Python's own FAQ (from Debian's package) without their questions, cut
+into passages like in the product; the queries are the questions. A passage is relevant if more than
+half of it belongs to the answer to the question. MiniLM embeds with the engine and the runner that
+serve it. `--quick` uses 40 of the questions.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from workers.trainers.embedding import embed
 from workers.trainers.protocol import Judge
 
 DRAWS = 2_000
-# Returns the numbers of passages for a question, best first.
+# Function from a question's number to the numbers of passages, best first.
 Ranking = Callable[[int], Sequence[int]]
 
 
 def main() -> None:
     """Print one row per metric, with the difference and its 95 % interval."""
-    passages, asked, wanted = material()
+    passages, questions, targets = material()
     if "--quick" in sys.argv:
-        asked, wanted = asked[:40], wanted[:40]
+        questions, targets = questions[:40], targets[:40]
     task = get_task("embeddings")
     model = Judge(
         name="all-MiniLM-L6-v2",
@@ -44,44 +44,44 @@ def main() -> None:
         architectures=task.architectures,
     )
     vectors = embed(model, passages, Quiet())
-    queries = embed(model, asked, Quiet())
+    queries = embed(model, questions, Quiet())
     scores = queries @ vectors.T
-    dense = measured(lambda number: np.argsort(-scores[number], kind="stable"), wanted)
-    ranked = bm25(passages, asked)
-    lexical = measured(lambda number: ranked[number], wanted)
+    dense = measured(lambda number: np.argsort(-scores[number], kind="stable"), targets)
+    ranked = bm25(passages, questions)
+    lexical = measured(lambda number: ranked[number], targets)
     rows = []
     for name in ("recall@5", "nDCG@10"):
         low, high = interval(np.array(dense[name]) - np.array(lexical[name]))
         rows.append(Row.of(name, "", [mean(dense[name])], [mean(lexical[name])]))
         rows.append(Row.of(f"{name}, difference at least", "", [low]))
         rows.append(Row.of(f"{name}, difference at most", "", [high]))
-    title = f"{len(asked)} questions, {len(passages)} passages"
+    title = f"{len(questions)} questions, {len(passages)} passages"
     show(title, "BM25 on the same passages", rows)
 
 
 def material() -> tuple[list[str], list[str], list[set[int]]]:
     """Return passages, questions, and the relevant passages of each question."""
     passages: list[str] = []
-    asked: list[str] = []
-    wanted: list[set[int]] = []
+    questions: list[str] = []
+    targets: list[set[int]] = []
     for page in pages(fetch_debian("python_faq")):
         spans = chunk_spans(page.text, CHUNK_DEFAULT, OVERLAP_DEFAULT)
         for question, place in page.places.items():
-            asked.append(question)
-            wanted.append({len(passages) + number for number in relevant(spans, place)})
+            questions.append(question)
+            targets.append({len(passages) + number for number in relevant(spans, place)})
         passages += [page.text[start:stop] for start, stop in spans]
-    kept = [number for number, found in enumerate(wanted) if found]
-    return passages, [asked[each] for each in kept], [wanted[each] for each in kept]
+    usable = [number for number, numbers in enumerate(targets) if numbers]
+    return passages, [questions[each] for each in usable], [targets[each] for each in usable]
 
 
 def measured(ranking: Ranking, relevant_to: Sequence[set[int]]) -> dict[str, list[float]]:
     """Return recall@5 and nDCG@10 of each question."""
     recall, gain = [], []
-    for number, wanted in enumerate(relevant_to):
+    for number, target in enumerate(relevant_to):
         order = list(ranking(number))[:10]
-        recall.append(recall_at_5(order, wanted))
-        dcg = sum(1 / math.log2(place + 2) for place, each in enumerate(order) if each in wanted)
-        best = sum(1 / math.log2(place + 2) for place in range(min(10, len(wanted))))
+        recall.append(recall_at_5(order, target))
+        dcg = sum(1 / math.log2(place + 2) for place, each in enumerate(order) if each in target)
+        best = sum(1 / math.log2(place + 2) for place in range(min(10, len(target))))
         gain.append(dcg / best)
     return {"recall@5": recall, "nDCG@10": gain}
 
@@ -93,8 +93,8 @@ def mean(values: Sequence[float]) -> float:
 def interval(differences: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of the mean, from a bootstrap over the questions."""
     random = np.random.default_rng(17)
-    drawn = random.integers(0, len(differences), (DRAWS, len(differences)))
-    means = differences[drawn].mean(axis=1)
+    samples = random.integers(0, len(differences), (DRAWS, len(differences)))
+    means = differences[samples].mean(axis=1)
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 

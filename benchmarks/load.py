@@ -1,12 +1,12 @@
-"""Does the ledger agree with the engines after thousands of requests that go wrong?
+"""Compare the ledger with the engines' counts after thousands of requests with failures.
 
-Clients send short chats to a real model on a whole stack, one in six hangs up in the middle, and
-the engine worker is killed again and again. Afterward every request that a client saw, every
-request that a worker counted and every row of the ledger are compared. Then a second worker takes
-over from the first under load, which no request may notice.
+Clients send short chats to a real model on a whole stack, one in six disconnects in the middle, and
+the engine worker is killed repeatedly. Afterward every request that a client saw, every request
+that a worker counted and every row of the ledger are compared. Then a second worker replaces the
+first one under load, which must not fail any request.
 
-`--minutes N` sends mixed traffic for so long instead (chats, completions, responses, Anthropic's
-messages and embeddings, half of the texts streamed) and states the memory of each process.
+`--minutes N` instead sends mixed traffic for N minutes (chats, completions, responses, Anthropic's
+messages and embeddings, half of the texts streamed) and prints the memory of each process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WORKER = "engine-worker"
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 MIXED = (CHAT, "/v1/completions", "/v1/responses", "/v1/messages", EMBEDDINGS)
 ENCODER = "bench-minilm"
-# In the last event of a whole stream, of each kind.
+# Texts in the last event of a complete stream, by kind.
 ENDS = (
     *("data: [DONE]", "event: message_stop"),
     *("event: response.completed", "event: response.incomplete"),
@@ -50,11 +50,11 @@ console = Console()
 
 
 @dataclass
-class Seen:
-    """The clients' view: answers by status, and the use that whole answers stated."""
+class ClientResults:
+    """The clients' view: answers by status, and the usage in complete answers."""
 
     statuses: Counter[str] = field(default_factory=Counter)
-    # Prompt and completion tokens of each request that was answered to its end, by its ID.
+    # Prompt and completion tokens of each completely answered request, by its ID.
     answered: dict[str, tuple[int, int]] = field(default_factory=dict)
     paths: Counter[str] = field(default_factory=Counter)
 
@@ -80,77 +80,77 @@ def _request(path: str, dice: random.Random) -> dict[str, Any]:
 
 async def ask(
     client: httpx.AsyncClient,
-    seen: Seen,
+    results: ClientResults,
     dice: random.Random,
     *,
     leave: bool,
     path: str = CHAT,
 ) -> None:
-    """Send one request, and hang up in the middle of it if `leave`.
+    """Send one request; disconnect in the middle of it if `leave`.
 
-    A refusal that asks for another try gets one, as the official clients do it.
+    Retry when a refusal requests it, like the official clients.
     """
     body = _request(path, dice)
-    while not await _try(client, seen, path, body, dice.uniform(0.05, 1.5) if leave else None):
+    while not await _try(client, results, path, body, dice.uniform(0.05, 1.5) if leave else None):
         await asyncio.sleep(1)
 
 
 async def _try(
     client: httpx.AsyncClient,
-    seen: Seen,
+    results: ClientResults,
     path: str,
     body: dict[str, Any],
     patience_s: float | None,
 ) -> bool:
-    """Send it once; return whether that was the end of it."""
+    """Send the request once; return whether it is done."""
     try:
         async with asyncio.timeout(patience_s):
             async with client.stream("POST", path, json=body) as response:
                 request_id = response.headers["x-request-id"]
                 text = (await response.aread()).decode()
     except TimeoutError:
-        seen.statuses["hung up"] += 1
+        results.statuses["hung up"] += 1
         return True
     except httpx.HTTPError as error:
-        seen.statuses[type(error).__name__] += 1
+        results.statuses[type(error).__name__] += 1
         return True
     ok, streamed = response.status_code == 200, body.get("stream", False)
     usage = _usage(text, streamed=streamed) if ok else None
-    seen.statuses[str(response.status_code) if usage or response.is_error else "cut"] += 1
+    results.statuses[str(response.status_code) if usage or response.is_error else "cut"] += 1
     if usage is not None:
-        seen.answered[request_id] = usage
-        seen.paths[path] += 1
+        results.answered[request_id] = usage
+        results.paths[path] += 1
     return response.status_code not in (429, 502, 503)
 
 
 def _usage(text: str, *, streamed: bool) -> tuple[int, int] | None:
-    """Return the prompt and completion tokens that an answer states; None if its stream was cut."""
+    """Return the prompt and completion tokens in an answer; None for an incomplete stream."""
     answers = [text]
     if streamed:
         if not any(end in text for end in ENDS):
             return None
         lines = [line for line in text.split("\n") if line.startswith("data: {")]
         answers = [line.removeprefix("data: ") for line in lines]
-    stated: dict[str, int] = {}
+    usage: dict[str, int] = {}
     for answer in map(json.loads, answers):
         holder = answer.get("response") or answer.get("message") or answer
-        stated = holder.get("usage") or stated
-    if "input_tokens" in stated:
-        return stated["input_tokens"], stated["output_tokens"]
-    return stated["prompt_tokens"], stated.get("completion_tokens", 0)
+        usage = holder.get("usage") or usage
+    if "input_tokens" in usage:
+        return usage["input_tokens"], usage["output_tokens"]
+    return usage["prompt_tokens"], usage.get("completion_tokens", 0)
 
 
-async def send(url: str, key: str, count: int, *, hang_up: float, seed: int = 0) -> Seen:
+async def send(url: str, key: str, count: int, *, hang_up: float, seed: int = 0) -> ClientResults:
     """Send `count` chats from `CLIENTS` clients."""
-    seen, dice, left = Seen(), random.Random(seed), iter(range(count))
+    results, dice, remaining = ClientResults(), random.Random(seed), iter(range(count))
     async with _client(url, key) as client:
 
         async def one() -> None:
-            for _ in left:
-                await ask(client, seen, dice, leave=dice.random() < hang_up)
+            for _ in remaining:
+                await ask(client, results, dice, leave=dice.random() < hang_up)
 
         await asyncio.gather(*(one() for _ in range(CLIENTS)))
-    return seen
+    return results
 
 
 def _client(url: str, key: str) -> httpx.AsyncClient:
@@ -163,8 +163,8 @@ def _client(url: str, key: str) -> httpx.AsyncClient:
 
 
 async def kill_now_and_then(stack: Stack, every_s: float, stop: asyncio.Event) -> int:
-    """Kill the engine worker once it has served for so many seconds, start it again, and so on;
-    returns how often.
+    """Kill the engine worker after every `every_s` seconds of service and restart it; return the
+    number of kills.
     """
     kills = 0
     while True:
@@ -179,18 +179,18 @@ async def kill_now_and_then(stack: Stack, every_s: float, stop: asyncio.Event) -
 
 
 def counted_by_workers(stack: Stack) -> dict[str, tuple[str, int, int]]:
-    """Return how each request ended, with its prompt and completion tokens, as the workers say."""
-    found = {}
+    """Return each request's end, prompt and completion tokens, from the workers' logs."""
+    requests = {}
     for log in stack.logs.glob("engine-worker*.log"):
         for line in log.read_text(errors="replace").splitlines():
             if (match := _ENDED.search(line)) and line.startswith("{"):
                 end, prompt, completion = match.groups()
-                found[json.loads(line)["request_id"]] = (end, int(prompt), int(completion))
-    return found
+                requests[json.loads(line)["request_id"]] = (end, int(prompt), int(completion))
+    return requests
 
 
 def _database(stack: Stack) -> psycopg.Connection[tuple[Any, ...]]:
-    """Connect as the superuser: row-level security hides rows from every other role."""
+    """Connect as the superuser, because row-level security hides rows from every other role."""
     url = stack.environment_of("migrate")["DATABASE_URL"]
     return psycopg.connect(url.replace(f"{OWNER}@", "postgres@"))
 
@@ -206,95 +206,95 @@ def ledger(stack: Stack) -> dict[str, tuple[str, int, int]]:
     return {name: (outcome, prompt, completion) for name, outcome, prompt, completion in rows}
 
 
-def compare(stack: Stack, seen: Seen) -> Counter[str]:
-    """Return counts of what agrees and what does not; the keys of faults begin with `FAULT`."""
+def compare(stack: Stack, results: ClientResults) -> Counter[str]:
+    """Count agreements and disagreements; the keys of disagreements begin with `FAULT`."""
     booked, workers = ledger(stack), counted_by_workers(stack)
-    found: Counter[str] = Counter()
-    for request_id, stated in seen.answered.items():
+    counted: Counter[str] = Counter()
+    for request_id, tokens in results.answered.items():
         row = booked.get(request_id)
-        right = row is not None and row[0] == "ok" and row[1:] == stated
-        found["answers booked as stated" if right else "FAULT: answer not booked as stated"] += 1
+        right = row is not None and row[0] == "ok" and row[1:] == tokens
+        counted["answers booked as stated" if right else "FAULT: answer not booked as stated"] += 1
     for request_id, (end, *counts) in workers.items():
         if not any(counts):
-            continue  # It ended before it ran.
+            continue  # The request ended before it ran.
         row = booked.get(request_id)
         if row is None:
-            found["FAULT: worked for and not booked"] += 1
+            counted["FAULT: worked for and not booked"] += 1
         elif row[1:] == tuple(counts):
-            found["booked as the worker counted"] += 1
+            counted["booked as the worker counted"] += 1
         elif end == "canceled" or row[0] in ("canceled", "failed"):
-            found["ended while the worker counted, booked by estimate"] += 1
+            counted["ended while the worker counted, booked by estimate"] += 1
         else:
-            found["FAULT: booked otherwise than the worker counted"] += 1
+            counted["FAULT: booked otherwise than the worker counted"] += 1
     for request_id, row in booked.items():
         if request_id in workers or not any(row[1:]):
             continue
         died = row[0] in ("failed", "canceled")
-        found["worker died, booked by estimate" if died else "FAULT: booked and not run"] += 1
-    return found
+        counted["worker died, booked by estimate" if died else "FAULT: booked and not run"] += 1
+    return counted
 
 
-def wait_until(met: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
-    """Return once `met` is true. Raises RuntimeError after `timeout_s` seconds."""
+def wait_until(met: Callable[[], bool], event: str, timeout_s: float = 120.0) -> None:
+    """Wait until `met` returns True. Raises RuntimeError after `timeout_s` seconds."""
     deadline = time.monotonic() + timeout_s
     while not met():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{what} did not happen within {timeout_s:.0f} s.")
+            raise RuntimeError(f"{event} did not happen within {timeout_s:.0f} s.")
         time.sleep(0.2)
 
 
-def settle(stack: Stack, seen: Seen) -> None:
-    """Wait until the ledger has not grown for five seconds, and has every answer."""
+def settle(stack: Stack, results: ClientResults) -> None:
+    """Wait until the ledger has every answer and has not grown for five seconds."""
 
     def settled() -> bool:
         before = len(ledger(stack))
         time.sleep(5)
-        return len(ledger(stack)) == before >= len(seen.answered)
+        return len(ledger(stack)) == before >= len(results.answered)
 
     wait_until(settled, "The last entry in the ledger")
 
 
 def break_things(stack: Stack, key: str, *, requests: int, kill_every_s: float) -> int:
-    """Run the load with hang-ups and kills; returns the number of faults."""
+    """Run the load with disconnects and kills; return the number of faults."""
 
-    async def run() -> tuple[Seen, int]:
+    async def run() -> tuple[ClientResults, int]:
         stop = asyncio.Event()
         killing = asyncio.create_task(kill_now_and_then(stack, kill_every_s, stop))
-        seen = await send(stack.url, key, requests, hang_up=HANG_UP)
+        results = await send(stack.url, key, requests, hang_up=HANG_UP)
         stop.set()
-        return seen, await killing
+        return results, await killing
 
     started = time.perf_counter()
-    seen, kills = asyncio.run(run())
+    results, kills = asyncio.run(run())
     took = time.perf_counter() - started
-    settle(stack, seen)
-    found = compare(stack, seen)
+    settle(stack, results)
+    counts = compare(stack, results)
     console.print(
-        f"{requests:,} requests in {took:.0f} s, {kills} workers killed: {dict(seen.statuses)}"
+        f"{requests:,} requests in {took:.0f} s, {kills} workers killed: {dict(results.statuses)}"
     )
-    for what, count in sorted(found.items()):
-        console.print(f"  {count:>7,}  {what}")
-    return sum(count for what, count in found.items() if what.startswith("FAULT"))
+    for result, count in sorted(counts.items()):
+        console.print(f"  {count:>7,}  {result}")
+    return sum(count for result, count in counts.items() if result.startswith("FAULT"))
 
 
 def replace_worker(stack: Stack, key: str, *, requests: int) -> int:
-    """Let a second worker take over under load; returns the number of requests that failed."""
+    """Replace the worker by a second one under load; return the number of failed requests."""
 
-    async def run() -> Seen:
+    async def run() -> ClientResults:
         sending = asyncio.create_task(send(stack.url, key, requests, hang_up=0.0, seed=1))
         stack.start_engine_worker(2)
         await asyncio.to_thread(wait_for_workers, stack, 2)
         await asyncio.to_thread(stack.end, WORKER)
         return await sending
 
-    seen = asyncio.run(run())
-    failed = sum(count for status, count in seen.statuses.items() if status != "200")
-    console.print(f"worker replaced under {requests:,} requests: {dict(seen.statuses)}")
+    results = asyncio.run(run())
+    failed = sum(count for status, count in results.statuses.items() if status != "200")
+    console.print(f"worker replaced under {requests:,} requests: {dict(results.statuses)}")
     return failed
 
 
 def wait_for_workers(stack: Stack, count: int) -> None:
-    """Wait until so many workers say that they have loaded the model, from now on."""
+    """Wait until `count` workers have reported, after this call, that the model is loaded."""
     began = datetime.now(UTC)
     wait_until(lambda: _replicas(stack, began) == count, f"{count} ready workers")
 
@@ -309,28 +309,28 @@ def _replicas(stack: Stack, since: datetime) -> int:
 
 
 def last(stack: Stack, key: str, minutes: float, rate: float) -> int:
-    """Send `rate` requests a second for so long; print the memory of each process, in MiB."""
+    """Send `rate` requests a second for `minutes`; print the memory of each process, in MiB."""
 
-    async def run() -> Seen:
-        seen, dice = Seen(), random.Random(2)
+    async def run() -> ClientResults:
+        results, dice = ClientResults(), random.Random(2)
         async with _client(stack.url, key) as client, asyncio.TaskGroup() as tasks:
             end = time.monotonic() + 60 * minutes
             sampled = 0.0
             while time.monotonic() < end:
                 if time.monotonic() - sampled > 60:
                     sampled = time.monotonic()
-                    console.print(f"  {_memory(stack)}  {dict(seen.statuses)}")
+                    console.print(f"  {_memory(stack)}  {dict(results.statuses)}")
                 leave, path = dice.random() < HANG_UP, dice.choice(MIXED)
-                tasks.create_task(ask(client, seen, dice, leave=leave, path=path))
+                tasks.create_task(ask(client, results, dice, leave=leave, path=path))
                 await asyncio.sleep(dice.expovariate(rate))
-        console.print(f"  {_memory(stack)}  {dict(seen.statuses)}  {dict(seen.paths)}")
-        return seen
+        console.print(f"  {_memory(stack)}  {dict(results.statuses)}  {dict(results.paths)}")
+        return results
 
-    seen = asyncio.run(run())
-    settle(stack, seen)
-    found = compare(stack, seen)
-    console.print(dict(found))
-    return sum(count for what, count in found.items() if what.startswith("FAULT"))
+    results = asyncio.run(run())
+    settle(stack, results)
+    counts = compare(stack, results)
+    console.print(dict(counts))
+    return sum(count for result, count in counts.items() if result.startswith("FAULT"))
 
 
 def _memory(stack: Stack) -> dict[str, int]:
@@ -344,7 +344,7 @@ def _memory(stack: Stack) -> dict[str, int]:
 
 
 def main() -> int:
-    """`python -m benchmarks.load [--quick] [--requests N] [--minutes N]`; returns the faults."""
+    """Run `python -m benchmarks.load [--quick] [--requests N] [--minutes N]`; return the faults."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--requests", type=int, default=10_000)
@@ -352,7 +352,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=4.0, help="requests a second of --minutes")
     options = parser.parse_args()
     requests = 600 if options.quick else options.requests
-    # The log of the workers is the count that the ledger is compared with.
+    # The workers' logs contain the counts to compare with the ledger.
     os.environ.update(ASSAY_LOG_LEVEL="DEBUG", ASSAY_LOG_FORMAT="json")
     with demo_stack() as stage:
         stack, key = stage.stack, deploy_base(stage)

@@ -1,6 +1,6 @@
-"""Placement of 2,000 deployments on 200 nodes by the controller's own code, on PostgreSQL.
+"""Placement of 2,000 deployments on 200 nodes by the controller's code, on PostgreSQL.
 
-The subject is one round: it reads all rows, plans, and writes the assignments. Four fifths of the
+The subject is one round: read all rows, plan, and write the assignments. Four fifths of the
 deployments are adapters on 400 bases; each node has 64 GB.
 """
 
@@ -22,7 +22,7 @@ NODES, DEPLOYMENTS = 200, 2000
 
 
 def run(*, quick: bool = False) -> None:
-    """Start stores of its own, simulate, print, stop them. Django must not be set up yet."""
+    """Start separate stores, simulate, print, and stop them. Django must not be set up yet."""
     with own_stores():
         scale = 10 if quick else 1
         _simulate(NODES // scale, DEPLOYMENTS // scale)
@@ -76,22 +76,22 @@ def _round(name: str, update: Callable[[], Plan | None]) -> None:
     planned = 0.0
     plan = assigning.plan
 
-    def timed(*given: object) -> Plan:
+    def timed(*arguments: object) -> Plan:
         nonlocal planned
         started = time.perf_counter()
-        found = plan(*given)  # type: ignore[arg-type]
+        outcome = plan(*arguments)  # type: ignore[arg-type]
         planned = time.perf_counter() - started
-        return found
+        return outcome
 
     with mock.patch.object(assigning, "plan", timed), CaptureQueriesContext(connection) as queries:
         started = time.perf_counter()
-        found = update()
-        taken = time.perf_counter() - started
-    if found is None:
+        outcome = update()
+        took = time.perf_counter() - started
+    if outcome is None:
         raise RuntimeError("Another session placed.")
     print(  # noqa: T201
-        f"{name:28}{1000 * planned:>7.0f} ms{1000 * taken:>7.0f} ms{len(found.moves):>8}"
-        f"{len(found.shortages):>9}{len(queries):>9}"
+        f"{name:28}{1000 * planned:>7.0f} ms{1000 * took:>7.0f} ms{len(outcome.moves):>8}"
+        f"{len(outcome.shortages):>9}{len(queries):>9}"
     )
 
 

@@ -1,11 +1,10 @@
 """Policy decisions with 1,000 rules, against Cedar on the same rules and requests.
 
 500 rules are about `deployment:invoke`, by department, environment, classification, network, hour
-and tokens; 400 keys and 100 people ask about 120 deployments. Actors and deployments are drawn anew
-for each decision, in rounds interleaved with Cedar's (cedarpy, the parsed policy set and entities
-reused; the two are checked to agree). Also measured: processor time, and each decision as the best
-of three, which others on the machine disturb less; the first decision under a new policy; and the
-first of each actor.
+and tokens; 400 keys and 100 people request 120 deployments. Each decision has a random actor and
+deployment, in rounds interleaved with Cedar's (cedarpy with a reused policy set and entities; both
+must agree). Also measured: processor time; each decision as the best of three, which reduces the
+effect of other load; the first decision under a new policy; and the first of each actor.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def _where(attribute: str, operator: str, value: Any = None) -> dict[str, Any]:
 
 
 def build_rules(draw: random.Random) -> list[dict[str, Any]]:
-    """A thousand rules as an organization of a hundred departments might have them."""
+    """Return a thousand rules, such as an organization of a hundred departments might have."""
     base = [
         ("named", "permit", {"member_roles": ["lead", "developer", "key"]}, [_INVOKE],
          [_where("departments", "same_department")]),
@@ -62,7 +61,7 @@ def build_rules(draw: random.Random) -> list[dict[str, Any]]:
 
 
 def _department_rule(draw: random.Random, number: int, about_invoke: bool) -> dict[str, Any]:
-    """A rule for one department, or for everybody about one department's deployments."""
+    """Return a rule for one department, or for all actors about one department's deployments."""
     slug = _slug(number % DEPARTMENTS)
     conditions = draw.sample(
         [
@@ -113,13 +112,15 @@ def _actors(draw: random.Random) -> list[Principal]:
 
 
 def _deployments(draw: random.Random) -> list[Resource]:
-    found = []
+    deployments = []
     for number in range(DEPLOYMENTS):
         owner = draw.randrange(DEPARTMENTS)
-        named = sorted({_slug(owner), *(_slug(draw.randrange(DEPARTMENTS)) for _ in range(3))})
+        departments = sorted(
+            {_slug(owner), *(_slug(draw.randrange(DEPARTMENTS)) for _ in range(3))}
+        )
         attributes = {
             "classification": draw.choice(_CLASSES),
-            "departments": named,
+            "departments": departments,
             "environment": draw.choice(["staging", "production"]),
             "modality": draw.choice(["text", "audio"]),
             "name": f"deployment-{number}",
@@ -127,8 +128,8 @@ def _deployments(draw: random.Random) -> list[Resource]:
             "visibility": draw.choice(["department", "organization"]),
         }
         name = f"deployment-{number}"
-        found.append(Resource("deployment", str(number), name, _slug(owner), attributes))
-    return found
+        deployments.append(Resource("deployment", str(number), name, _slug(owner), attributes))
+    return deployments
 
 
 def _context(draw: random.Random) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def _measure(*, rounds: int) -> list[Row]:
 
 
 class _Samples:
-    """Of several rounds, the median and the 99th percentile of each."""
+    """The median and the 99th percentile of each round."""
 
     def __init__(self) -> None:
         self.medians: list[float] = []
@@ -213,7 +214,7 @@ def _time(
 
 
 class _World:
-    """One policy, those who ask and what they ask for, for both engines."""
+    """One policy with actors and resources, for both engines."""
 
     def __init__(self, draw: random.Random) -> None:
         self.draw = draw
@@ -229,7 +230,7 @@ class _World:
         return draw.choice(self.actors), draw.choice(self.resources), _context(draw)
 
     def time_cedar(self, actor: Principal, resource: Resource, context: dict[str, Any]) -> float:
-        """Return Cedar's duration, in µs; it must decide as we do."""
+        """Return Cedar's duration, in µs; its decision must equal ours."""
         request = cedar.request("who", _INVOKE, "what", context)
         entities = cedarpy.Entities.from_json_str(
             json.dumps([cedar.actor_entity("who", actor), cedar.resource_entity("what", resource)])
@@ -239,7 +240,7 @@ class _World:
         took = (time.perf_counter_ns() - started) / 1000
         ours = decide(self.snapshot, actor, _INVOKE, resource, context).allowed
         if ours != cedar.allowed_by(result):
-            raise AssertionError("Cedar decides otherwise; the figures compare nothing")
+            raise AssertionError("Cedar's decision differs; the durations are not comparable")
         self.allowed += ours
         return took
 

@@ -1,8 +1,8 @@
-"""The portal under N people who click at once: errors, latency, pages per second, connections.
+"""The portal with N concurrent people: errors, latency, pages per second, connections.
 
-A company whose pages show every state. Each person signs in with a password, then follows links in
-an order of their own, without a pause between two pages: more than people do. Two web processes, as
-in the image. There is no reference; compare the numbers for different N.
+The company's pages show every state. Each person signs in with a password, then follows links in a
+random order without pauses, a higher load than real people cause. Two web processes run, as in the
+image. There is no reference; compare the numbers for different N.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PASSWORD = "correct horse battery staple"  # noqa: S105
 LINK = re.compile(r'(?:href|hx-get)="(/[^"#]*)"')
 TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
-# In place of a status: the body ended early.
+# Replaces the status of a response with an incomplete body.
 CUT = 0
-# Limit of concurrent password hashes; hashing costs only processor time.
+# Maximum concurrent sign-ins, because hashing passwords uses only processor time.
 SIGN_IN_AT_ONCE = 4
 ROLES = (
     ("auditor", None, ""),
@@ -53,7 +53,7 @@ ROLES = (
 
 @dataclass
 class Outcome:
-    """All requests of all people."""
+    """The results of all people's requests."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     times_s: list[float] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Outcome:
 
 
 class Visitor:
-    """One person's browser: cookies, one connection, and the links that were seen."""
+    """One person's browser: cookies, one connection, and known links."""
 
     def __init__(self, port: int, email: str) -> None:
         self.email = email
@@ -72,7 +72,7 @@ class Visitor:
         self._cookies: dict[str, str] = {}
 
     def request(self, method: str, path: str, body: str = "") -> tuple[int, str, str]:
-        """Return status (`CUT` for an unfinished body), text and the address that it sends to."""
+        """Return status (`CUT` for an incomplete body), text and the redirect's target."""
         headers = {"Cookie": "; ".join(f"{k}={v}" for k, v in self._cookies.items())}
         if body:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
@@ -80,14 +80,14 @@ class Visitor:
             self._connection.request(method, path, body or None, headers)
             answer = self._connection.getresponse()
         except (http.client.RemoteDisconnected, ConnectionError):
-            # It was idle for too long, as between signing in and walking; a browser asks again.
+            # The connection was idle for too long, such as after signing in; retry like a browser.
             self._connection.close()
             self._connection.request(method, path, body or None, headers)
             answer = self._connection.getresponse()
         try:
             text = answer.read().decode("utf-8", "replace")
         except http.client.IncompleteRead:
-            # A file that the server could not finish. The caller counts it as a failure.
+            # The server did not send the whole file. The caller counts it as a failure.
             self._connection.close()
             return CUT, "", ""
         for cookie in answer.headers.get_all("Set-Cookie") or ():
@@ -96,19 +96,19 @@ class Visitor:
         return answer.status, text, answer.headers.get("Location", "")
 
     def sign_in(self) -> None:
-        """Raises RuntimeError when the sign-in is refused."""
+        """Sign in. Raises RuntimeError when refused."""
         _, page, _ = self.request("GET", "/sign-in")
-        found = TOKEN.search(page)
+        token_match = TOKEN.search(page)
         form = {"email": self.email, "password": PASSWORD}
-        form["csrfmiddlewaretoken"] = found.group(1) if found else ""
+        form["csrfmiddlewaretoken"] = token_match.group(1) if token_match else ""
         status, text, _ = self.request("POST", "/sign-in", urlencode(form))
         if status != 302:
             raise RuntimeError(f"{self.email} could not sign in: {status} {text[:300]}")
 
     def walk(self, pages: int, outcome: Outcome, lock: threading.Lock) -> None:
-        """Follow up to `pages` links, in an order of this person's own."""
+        """Follow up to `pages` links in a random order, determined by the person."""
         order = random.Random(self.email)
-        seen, waiting = {"/"}, ["/"]
+        known_links, waiting = {"/"}, ["/"]
         for _ in range(pages):
             if not waiting:
                 return
@@ -122,15 +122,19 @@ class Visitor:
                 if status >= 400 or status == CUT:
                     outcome.failed[f"{status} {re.sub(r'[0-9]+', 'N', path)}"] += 1
             for link in (to, *LINK.findall(text)):
-                if link.startswith("/") and not link.startswith("/static/") and link not in seen:
-                    seen.add(link)
+                if (
+                    link.startswith("/")
+                    and not link.startswith("/static/")
+                    and link not in known_links
+                ):
+                    known_links.add(link)
                     waiting.append(link)
 
 
 def run(*, people: int, pages: int) -> Outcome:
-    """Start stores and the web process, let people in, have them walk, stop everything."""
+    """Start stores and web processes, sign people in, follow links, and stop everything."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
-    # Second factors are not what is measured; the roles that need one vary.
+    # Without second factors, which are not measured.
     with own_stores(PYTHONPATH=paths, ASSAY_SECOND_FACTOR_ROLES=""):
         from assay.local.services import free_port
 
@@ -143,20 +147,20 @@ def run(*, people: int, pages: int) -> Outcome:
             with ThreadPoolExecutor(SIGN_IN_AT_ONCE) as pool:
                 list(pool.map(Visitor.sign_in, visitors))
             before = _cpu_s(web.pid)
-            outcome = _walked(visitors, pages)
+            outcome = _follow_links(visitors, pages)
             outcome.cpu_s = _cpu_s(web.pid) - before
             return outcome
 
 
 def _cpu_s(parent: int) -> float:
-    """Processor time of the processes that answer."""
+    """Return the processor time of the web processes."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return sum(cpu_s(int(child)) for child in children)
 
 
-def _walked(visitors: list[Visitor], pages: int) -> Outcome:
+def _follow_links(visitors: list[Visitor], pages: int) -> Outcome:
     outcome, lock = Outcome(), threading.Lock()
-    with _counted(outcome.connections), ThreadPoolExecutor(len(visitors)) as pool:
+    with _count_connections(outcome.connections), ThreadPoolExecutor(len(visitors)) as pool:
         started = time.perf_counter()
         list(pool.map(lambda each: each.walk(pages, outcome, lock), visitors))
         outcome.took_s = time.perf_counter() - started
@@ -164,7 +168,7 @@ def _walked(visitors: list[Visitor], pages: int) -> Outcome:
 
 
 def _company(count: int) -> list[str]:
-    """Every kind of thing, and `count` people in all roles; their addresses."""
+    """Create objects of every kind, and `count` people in all roles; return their emails."""
     from django.contrib.auth.hashers import make_password
     from django.db import connection, transaction
 
@@ -191,8 +195,8 @@ def _company(count: int) -> list[str]:
 
 
 @contextmanager
-def _counted(into: list[int]) -> Iterator[None]:
-    """Count the connections that PostgreSQL holds for others, a few times a second."""
+def _count_connections(into: list[int]) -> Iterator[None]:
+    """Sample the number of PostgreSQL's connections for other clients, five times a second."""
     import psycopg
 
     done = threading.Event()
@@ -216,7 +220,7 @@ def _counted(into: list[int]) -> Iterator[None]:
 
 
 def show(people: int, outcome: Outcome) -> None:
-    """Print what came of it."""
+    """Print the results."""
     cuts = quantiles(outcome.times_s, n=100)
     table = Table(title=f"The portal, {people} people at once", title_justify="left")
     table.add_column("what")
@@ -242,10 +246,10 @@ def show(people: int, outcome: Outcome) -> None:
 
 
 def main() -> int:
-    """`python -m benchmarks.portal [--people N] [--pages N] [--quick]`; 1 if any answer was 5xx."""
+    """Run `python -m benchmarks.portal [--people N] [--pages N] [--quick]`; return 1 on any 5xx."""
     parser = argparse.ArgumentParser(prog="./bench portal", description=__doc__)
     parser.add_argument("--people", type=int, default=20)
-    parser.add_argument("--pages", type=int, default=40, help="that each person opens")
+    parser.add_argument("--pages", type=int, default=40, help="pages per person")
     parser.add_argument("--quick", action="store_true", help="a quarter of the pages")
     options = parser.parse_args()
     pages = max(1, options.pages // 4) if options.quick else options.pages

@@ -1,4 +1,4 @@
-"""The progress of a run whose result alone counts."""
+"""Progress of a run without output."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from pathlib import Path
 
 
 class Quiet:
-    """A `workers.trainers.protocol.Progress` that shows nothing."""
+    """A `workers.trainers.protocol.Progress` that ignores everything."""
 
     def log(self, message: str) -> None:
-        """Nothing is shown."""
+        """Ignore the report."""
 
     def warn(self, message: str) -> None:
-        """Nothing is shown."""
+        """Ignore the report."""
 
     def metric(self, step: int, total: int, values: dict[str, float]) -> None:
-        """Nothing is shown."""
+        """Ignore the report."""
 
     def checkpoint(self, folder: Path) -> None:
-        """Nothing is recorded."""
+        """Ignore the checkpoint."""
 
     def should_stop(self) -> bool:
         return False

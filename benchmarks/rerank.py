@@ -1,7 +1,7 @@
 """Quality, latency and memory of reranking with a real cross-encoder, against BM25.
 
-The questions of Python's own FAQ are the queries; the candidates are answers of the same page, in
-an order that follows no pattern. `--quick` takes 40 of the 161 questions.
+The questions of Python's own FAQ are the queries; the candidates are answers of the same page, in a
+pseudorandom order. `--quick` uses 40 of the 161 questions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROUNDS = 5
 
 
 def main() -> None:
-    """Print one row per metric, and the latency of a request of ten documents."""
+    """Print one row per metric, and the latency of a request with ten documents."""
     task = get_task("rerank")
     rows = questions(fetch_debian("python_faq"))
     with tempfile.TemporaryDirectory() as scratch:
@@ -46,20 +46,22 @@ def main() -> None:
         data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         most = 40 if "--quick" in sys.argv else None
         started = time.monotonic()
-        found = evaluate(EvaluationRequest(_plan(task), folder, None, data, max_rows=most), Quiet())
+        result = evaluate(
+            EvaluationRequest(_plan(task), folder, None, data, max_rows=most), Quiet()
+        )
         took = time.monotonic() - started
-    given = found.details["baselines"][1]["metrics"]
+    original = result.details["baselines"][1]["metrics"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     show(
-        f"Reranking {found.sample_size} questions in {took:.0f} s, {torch.get_num_threads()} "
+        f"Reranking {result.sample_size} questions in {took:.0f} s, {torch.get_num_threads()} "
         f"threads, {peak:.0f} MiB at most",
         "BM25 on the same candidates",
         [
             *(
-                Row.of(metric.title, "", [found.metrics[name]], [found.baseline[name]])
+                Row.of(metric.title, "", [result.metrics[name]], [result.baseline[name]])
                 for name, metric in ((each.name, each) for each in task.metrics)
             ),
-            Row.of("MRR@10 of the given order", "", [given["mrr_10"]]),
+            Row.of("MRR@10 of the given order", "", [original["mrr_10"]]),
             Row.of(f"{DOCUMENTS} documents, latency", "ms", [each * 1000 for each in seconds]),
         ],
     )

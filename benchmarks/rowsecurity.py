@@ -1,8 +1,9 @@
 """Cost of row-level security for a request of the management API.
 
-The subject is the normal request; the reference is the same one with nothing around its handler.
-10,000 jobs, 2,000 models and 10,000 versions of 20 departments; requests go through Django's test
-client, every middleware and no network, with and without in turn; the fast tenth of them counts.
+The subject is the normal request; the reference is the same request without the scope around its
+handler. There are 10,000 jobs, 2,000 models and 10,000 versions of 20 departments. Requests go
+through Django's test client with all middleware but without a network, with and without the scope
+in turn; the fastest tenth counts.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ADDRESSES = ("/api/v1/me", "/api/v1/jobs", "/api/v1/models")
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """Start stores of its own, measure, stop them. Django must not be set up yet."""
+    """Start separate stores, measure, and stop them. Django must not be set up yet."""
     with own_stores(ASSAY_ALLOWED_HOSTS="testserver"):
         return _measure(rounds=3 if quick else 10)
 
@@ -41,7 +42,7 @@ def _measure(*, rounds: int) -> list[Row]:
     for role, person in people.items():
         principal = principal_for_person(person)
         alone = [
-            _fast([_ms(partial(_enter, scope, principal)) for _ in range(REQUESTS)])
+            _tenth_percentile([_ms(partial(_enter, scope, principal)) for _ in range(REQUESTS)])
             for _ in range(rounds)
         ]
         rows.append(Row.of(f"the scope alone, {role}", "ms", alone))
@@ -72,9 +73,9 @@ def _company() -> dict[str, Any]:
     RoleAssignment.objects.create(person=people["admin"], role="admin")
     for number in range(DEPARTMENTS):
         department = Department.objects.create(slug=f"d{number}", name=f"Department {number}")
-        made = {"department": department, "created_by": people["admin"]}
+        origin = {"department": department, "created_by": people["admin"]}
         models = Model.objects.bulk_create(
-            Model(name=f"m{number}-{n}", task="embeddings", shared=n % 10 == 0, **made)
+            Model(name=f"m{number}-{n}", task="embeddings", shared=n % 10 == 0, **origin)
             for n in range(MODELS_EACH)
         )
         ModelVersion.objects.bulk_create(
@@ -91,7 +92,7 @@ def _company() -> dict[str, Any]:
             for n in range(VERSIONS_EACH)
         )
         Job.objects.bulk_create(
-            Job(kind="evaluate", title=f"job {n}", spec={}, **made) for n in range(JOBS_EACH)
+            Job(kind="evaluate", title=f"job {n}", spec={}, **origin) for n in range(JOBS_EACH)
         )
     RoleAssignment.objects.create(person=people["lead"], role="lead", department=department)
     with connection.cursor() as cursor:
@@ -114,7 +115,7 @@ def _client(person: Any) -> Callable[[str], None]:
 
 
 def _interleaved_ms(once: Callable[[], None]) -> tuple[float, float]:
-    """The fast tenth of requests with the scope and without, one of each in turn."""
+    """Return the tenth percentile of requests with and without the scope, measured in turn."""
     from unittest import mock
 
     from assay.api.endpoint import Endpoint
@@ -124,7 +125,7 @@ def _interleaved_ms(once: Callable[[], None]) -> tuple[float, float]:
         ours.append(_ms(once))
         with mock.patch.object(Endpoint, "scope", return_value=nullcontext()):
             plain.append(_ms(once))
-    return _fast(ours), _fast(plain)
+    return _tenth_percentile(ours), _tenth_percentile(plain)
 
 
 def _enter(scope: Callable[[Any], AbstractContextManager[Any]], actor: Any) -> None:
@@ -138,9 +139,9 @@ def _ms(once: Callable[[], None]) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def _fast(taken: list[float]) -> float:
-    """The tenth percentile: what it costs when nothing else wants the processor."""
-    return quantiles(taken, n=10)[0]
+def _tenth_percentile(durations: list[float]) -> float:
+    """Return the tenth percentile, the cost without other load on the processor."""
+    return quantiles(durations, n=10)[0]
 
 
 if __name__ == "__main__":

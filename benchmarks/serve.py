@@ -1,9 +1,9 @@
-"""Serving through everything, against the engine or the model alone in the same run.
+"""Serving through the whole stack, against the engine or the model alone in the same run.
 
 Time to the first token: of one stream through HTTP, key, policy, quota, broker and worker, and of
 the same engine in this process. Embeddings: 64 clients that send one text each; the same model in
-this process, one batch of 32 texts after another; and the 64 clients at `mlflow models serve`.
-Added latency: 100 requests a second at two web processes, with a responder for an engine, and at
+this process, in successive batches of 32 texts; and the 64 clients against `mlflow models serve`.
+Added latency: 100 requests a second to two web processes, with a responder as the engine, and to
 the bare echo.
 """
 
@@ -43,14 +43,14 @@ FIRST_TOKENS = 20
 
 
 def texts(count: int) -> list[str]:
-    """Return so many sentences of about twenty tokens, each different."""
+    """Return `count` distinct sentences of about twenty tokens."""
     return [
         f"Invoice {n} of the branch in Vienna was paid twice and is refunded." for n in range(count)
     ]
 
 
 async def first_token_ms(url: str, key: str) -> float:
-    """Time from the request to the first text of one stream, in ms."""
+    """Return the time from the request to the first text of one stream, in ms."""
     body = {
         "model": DEPLOYMENT,
         "messages": [{"role": "user", "content": PROMPT}],
@@ -69,7 +69,7 @@ async def first_token_ms(url: str, key: str) -> float:
 
 
 class EngineAlone:
-    """The engine that the worker runs, in this process, on the same files and threads."""
+    """The worker's engine in this process, with the same files and number of threads."""
 
     def __init__(self, folder: Path) -> None:
         from workers.engines.generation import GenerationEngine
@@ -80,7 +80,7 @@ class EngineAlone:
         )
 
     def first_token_ms(self) -> float:
-        """Time from `submit` to the first text, in ms."""
+        """Return the time from `submit` to the first text, in ms."""
         from registry.catalog.generation import GenerationInputs, SamplingOptions
         from workers.engines.protocol import EngineRequest
         from workers.wire import Delta
@@ -112,13 +112,13 @@ class EngineAlone:
 async def embeddings_rate(
     port: int, token: str, path: str, bodies: Iterable[dict[str, Any]]
 ) -> float:
-    """Bodies answered per second when `CLIENTS` clients send one after another."""
-    left, total = iter(bodies), 0
+    """Return the bodies answered per second for `CLIENTS` clients that each send sequentially."""
+    remaining, total = iter(bodies), 0
 
     async def one() -> None:
         nonlocal total
         connection = KeptConnection(port, token)
-        for body in left:
+        for body in remaining:
             await connection.post(path, json.dumps(body).encode())
             total += 1
         connection.close()
@@ -129,7 +129,7 @@ async def embeddings_rate(
 
 
 def encoder_rate(encoder: Any) -> float:
-    """Texts per second of one batch after another in this process."""
+    """Return texts per second of successive batches in this process."""
     everything = texts(TEXTS)
     started = time.perf_counter()
     for at in range(0, TEXTS, BATCH):
@@ -138,7 +138,7 @@ def encoder_rate(encoder: Any) -> float:
 
 
 async def paced_ms(port: int, token: str, seconds: float) -> list[float]:
-    """Send `RATE` requests a second, whatever comes back; each one's time in ms."""
+    """Send `RATE` requests a second without waiting for answers; return each one's time in ms."""
     times: list[float] = []
     headers = {**_bearer(token), "content-type": "application/json"}
     limits = httpx.Limits(max_connections=RATE)
@@ -167,7 +167,7 @@ def _bearer(key: str) -> dict[str, str]:
 
 
 def added_latency(*, rounds: int, seconds: float) -> list[Row]:
-    """Rows of latency at `RATE` requests a second. Django must not be set up yet."""
+    """Return rows of latency at `RATE` requests a second. Django must not be set up yet."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
     with own_stores(PYTHONPATH=paths), ExitStack() as stack:
         token, queue = furnish()
@@ -175,20 +175,23 @@ def added_latency(*, rounds: int, seconds: float) -> list[Row]:
         subject = stack.enter_context(served(token, "assay.server", "--workers", "2"))
         echoed = ("uvicorn", "benchmarks.gateway:echo", "--no-access-log")
         reference = stack.enter_context(served(token, *echoed))
-        found: dict[str, tuple[list[float], list[float]]] = {"50th": ([], []), "99th": ([], [])}
+        percentiles: dict[str, tuple[list[float], list[float]]] = {
+            "50th": ([], []),
+            "99th": ([], []),
+        }
         for _ in range(rounds):
             for place, each in enumerate((subject, reference)):
                 marks = quantiles(asyncio.run(paced_ms(each.port, token, seconds)), n=100)
-                found["50th"][place].append(marks[49])
-                found["99th"][place].append(marks[98])
+                percentiles["50th"][place].append(marks[49])
+                percentiles["99th"][place].append(marks[98])
     return [
         Row.of(f"{RATE} requests/s, {name} percentile", "ms", ours, theirs)
-        for name, (ours, theirs) in found.items()
+        for name, (ours, theirs) in percentiles.items()
     ]
 
 
 def through_everything(*, rounds: int) -> tuple[list[Row], list[Row]]:
-    """Rows of first tokens and of embeddings, from a stack of its own."""
+    """Return rows of first tokens and of embeddings, from a separate stack."""
     with demo_stack() as stage:
         key = deploy_base(stage)
         deploy(stage, stage.facts["all-minilm-l6-v2"], ENCODER)
@@ -216,28 +219,28 @@ def _first_tokens(stack: Stack, key: str, stage: Stage, *, rounds: int) -> list[
 def _embeddings(stack: Stack, key: str, stage: Stage, *, rounds: int) -> list[Row]:
     from benchmarks.encoder import Encoder
 
-    # OpenAI's clients ask for base64.
+    # OpenAI's clients request base64.
     ours = [{"model": ENCODER, "input": text, "encoding_format": "base64"} for text in texts(TEXTS)]
     theirs = [{"inputs": [text]} for text in texts(TEXTS)]
     folder = files(stack.folder, stage.facts["all-minilm-l6-v2"]["digest"])
     encoder = Encoder(folder)
     encoder_rate(encoder)
     with mlflow_server(folder) as port:
-        found: list[list[float]] = [[], [], []]
+        rates: list[list[float]] = [[], [], []]
         for _ in range(rounds):
-            found[0].append(asyncio.run(embeddings_rate(stack.port, key, "/v1/embeddings", ours)))
-            found[1].append(encoder_rate(encoder))
-            found[2].append(asyncio.run(embeddings_rate(port, "", "/invocations", theirs)))
-    what = f"{CLIENTS} clients, one text each"
+            rates[0].append(asyncio.run(embeddings_rate(stack.port, key, "/v1/embeddings", ours)))
+            rates[1].append(encoder_rate(encoder))
+            rates[2].append(asyncio.run(embeddings_rate(port, "", "/invocations", theirs)))
+    load = f"{CLIENTS} clients, one text each"
     return [
-        Row.of(f"{what}, against batches of {BATCH} in process", "texts/s", found[0], found[1]),
-        Row.of(f"{what}, against `mlflow models serve`", "texts/s", found[0], found[2]),
+        Row.of(f"{load}, against batches of {BATCH} in process", "texts/s", rates[0], rates[1]),
+        Row.of(f"{load}, against `mlflow models serve`", "texts/s", rates[0], rates[2]),
     ]
 
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[int]:
-    """Serve the same weights with `mlflow models serve`, as it comes; yields the port."""
+    """Serve the same weights with `mlflow models serve` and default settings; yield the port."""
     import mlflow
 
     with tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
@@ -262,7 +265,7 @@ def mlflow_server(folder: Path) -> Iterator[int]:
 
 
 def main() -> None:
-    """`python -m benchmarks.serve [--quick]`."""
+    """Run `python -m benchmarks.serve [--quick]`."""
     quick = "--quick" in sys.argv
     first, vectors = through_everything(rounds=1 if quick else 5)
     show("Through everything", "the engine alone", first)

@@ -1,8 +1,8 @@
 """Tokens per second through the whole stack, against `generate` at the same batch in process.
 
-The subject is everything a customer pays for: HTTP, key, policy, quota, broker, engine, streams,
-usage. The reference is transformers alone with the same weights, prompt, number of new tokens and
-torch threads, in this process, while the stack idles. Rounds are interleaved.
+The subject is everything that a customer uses: HTTP, key, policy, quota, broker, engine, streams,
+usage. The reference is plain transformers with the same weights, prompt, number of new tokens and
+torch threads, in this process, while the stack is idle. Rounds are interleaved.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ MESSAGES = [{"role": "user", "content": PROMPT}]
 
 @contextmanager
 def demo_stack() -> Iterator[Stage]:
-    """Start the demo's stack and company in a folder of their own; stop and remove them after, also
-    when the benchmark is terminated."""
+    """Start the demo's stack and company in a separate folder; stop and remove them afterward, even
+    if the benchmark is terminated."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
         Path(scratch).chmod(0o755)
@@ -57,7 +57,7 @@ def demo_stack() -> Iterator[Stage]:
 
 
 def deploy_base(stage: Stage) -> str:
-    """Intake, review and deployment of the base model, as in the demo; returns an API key."""
+    """Run intake, review and deployment of the base model as in the demo; return an API key."""
     intake.run(stage)
     deploy(stage, stage.facts["smollm2-135m-instruct"], DEPLOYMENT)
     key = use.new_key(stage, "enzo", "engineering", "benchmark")
@@ -65,9 +65,9 @@ def deploy_base(stage: Stage) -> str:
 
 
 def deploy(stage: Stage, version: dict[str, Any], name: str, **fields: Any) -> None:
-    """Review a version and deploy it for Engineering; return once it serves. `fields` are more of
-    the release, such as its engine."""
-    made = release.submit(
+    """Review a version, deploy it for Engineering, and wait until it serves. `fields` adds fields
+    of the release, such as its engine."""
+    approved = release.submit(
         stage,
         "devi",
         version,
@@ -78,10 +78,10 @@ def deploy(stage: Stage, version: dict[str, Any], name: str, **fields: Any) -> N
         purpose="Measure how fast it answers.",
         **fields,
     )
-    if made["state"] != "approved":
-        release.attest(stage, "carla", made)
-        made = release.approve(stage, "carla", "compliance", made)
-    release.ensure_deployed(stage, "enzo", made)
+    if approved["state"] != "approved":
+        release.attest(stage, "carla", approved)
+        approved = release.approve(stage, "carla", "compliance", approved)
+    release.ensure_deployed(stage, "enzo", approved)
     release.wait_serving(stage, "enzo", name)
 
 
@@ -96,7 +96,7 @@ async def _stream(client: httpx.AsyncClient, body: dict[str, Any]) -> int:
 
 
 async def through_the_stack(url: str, key: str, streams: int, *, model: str = DEPLOYMENT) -> float:
-    """Completion tokens per second over `streams` concurrent streams."""
+    """Return completion tokens per second over `streams` concurrent streams."""
     body = {
         "model": model,
         "messages": MESSAGES,
@@ -116,7 +116,7 @@ async def through_the_stack(url: str, key: str, streams: int, *, model: str = DE
 
 
 class Reference:
-    """transformers' `generate`, with the engine's number of threads."""
+    """`generate` of transformers, with the engine's number of threads."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         import torch
@@ -130,7 +130,7 @@ class Reference:
         ).eval()
 
     def tokens_per_second(self, batch: int) -> float:
-        """New tokens per second of one greedy `generate` over `batch` equal prompts."""
+        """Return new tokens per second of one greedy `generate` over `batch` equal prompts."""
         inputs = self._tokenizer.apply_chat_template(
             [MESSAGES] * batch,
             add_generation_prompt=True,
@@ -150,7 +150,7 @@ class Reference:
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """Start a stack of its own, measure, stop it."""
+    """Start a separate stack, measure, and stop it."""
     threads = max(1, (os.cpu_count() or 2) - 1)
     with demo_stack() as stage:
         key = deploy_base(stage)

@@ -1,4 +1,4 @@
-"""Stores of a benchmark's own, with Django on them."""
+"""Separate stores for a benchmark, with Django set up."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 @contextmanager
 def own_stores(**environment: str) -> Iterator[None]:
-    """PostgreSQL, migrated, and Valkey in a folder that goes away with them. Django must not be set
-    up yet; processes that are started inside inherit where everything is, and `environment`.
+    """Run migrated PostgreSQL and Valkey in a temporary folder. Django must not be set up yet.
+    Child processes inherit the stores' addresses and `environment`.
     """
     from assay.local.services import Postgres, Valkey
 

@@ -1,8 +1,8 @@
-"""1,000 streams that wait for their first token, and 200 that get five tokens a second.
+"""1,000 streams that wait for their first token, and 200 that receive five tokens a second.
 
-A responder stands in for the engine, as in `benchmarks.gateway`: what is measured is what the
-gateway holds. Every stream has to end whole. Prints the memory of the web process for each stream,
-and how late tokens arrive.
+A responder replaces the engine, as in `benchmarks.gateway`, so that only the gateway is measured.
+Every stream must end completely. Prints the memory of the web process per stream, and the delay of
+tokens.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ console = Console()
 
 
 def respond(queue: str, seconds: float) -> None:
-    """Send a token with the time to each active stream every `EVERY_S` seconds, for so long; then
-    end all streams.
+    """Send a token with the current time to each active stream every `EVERY_S` seconds; after
+    `seconds`, end all streams.
     """
     from workers.wire import Delta, Done
 
@@ -61,15 +61,15 @@ def respond(queue: str, seconds: float) -> None:
 
 
 @dataclass
-class Seen:
-    """The clients' view: whole streams, broken ones, and the delay of tokens in ms."""
+class ClientResults:
+    """The clients' view: complete streams, broken ones, and the delay of tokens in ms."""
 
     whole: int = 0
     broken: list[str] = field(default_factory=list)
     late_ms: list[float] = field(default_factory=list)
 
 
-async def stream(port: int, token: str, text: str, seen: Seen) -> None:
+async def stream(port: int, token: str, text: str, results: ClientResults) -> None:
     """Open one stream and read it to its end."""
     body = json.dumps(
         {"model": "bench", "messages": [{"role": "user", "content": text}], "stream": True}
@@ -83,57 +83,57 @@ async def stream(port: int, token: str, text: str, seen: Seen) -> None:
         writer.write((head + body).encode())
         status = await reader.readline()
         if b" 200 " not in status:
-            seen.broken.append(status.decode())
+            results.broken.append(status.decode())
             return
         while line := await reader.readline():
             if line.startswith(b"data: [DONE]"):
-                seen.whole += 1
+                results.whole += 1
                 return
             if line.startswith(b"data: ") and text != "wait":
-                _note(line, seen)
-        seen.broken.append("ended early")
+                _note(line, results)
+        results.broken.append("ended early")
     finally:
         writer.close()
 
 
-def _note(line: bytes, seen: Seen) -> None:
+def _note(line: bytes, results: ClientResults) -> None:
     choices = json.loads(line[6:])["choices"]
-    for sent in (choices[0]["delta"].get("content") or "").split() if choices else ():
-        seen.late_ms.append((time.time() - float(sent)) * 1000)
+    for sent_at in (choices[0]["delta"].get("content") or "").split() if choices else ():
+        results.late_ms.append((time.time() - float(sent_at)) * 1000)
 
 
 def _rss_mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / 2**20
 
 
-async def _measure(port: int, pid: int, token: str) -> Seen:
-    seen = Seen()
+async def _measure(port: int, pid: int, token: str) -> ClientResults:
+    results = ClientResults()
     await asyncio.gather(*(_refused(port, token) for _ in range(20)))
     before = _rss_mib(pid)
     tasks = []
     for number in range(IDLE + ACTIVE):
         text = "wait" if number < IDLE else "count"
-        tasks.append(asyncio.create_task(stream(port, token, text, seen)))
+        tasks.append(asyncio.create_task(stream(port, token, text, results)))
         if number % 50 == 49:
             await asyncio.sleep(0.2)
     await asyncio.sleep(10)
     during = _rss_mib(pid)
     await asyncio.gather(*tasks)
-    console.print(f"whole: {seen.whole}, broken: {len(seen.broken)} {seen.broken[:3]}")
+    console.print(f"whole: {results.whole}, broken: {len(results.broken)} {results.broken[:3]}")
     console.print(
         f"memory of the web process: {before:.0f} MiB before, {during:.0f} MiB during; "
         f"{(during - before) * 1024 / (IDLE + ACTIVE):.0f} KiB a stream"
     )
-    marks = quantiles(seen.late_ms, n=100)
+    marks = quantiles(results.late_ms, n=100)
     console.print(
-        f"{len(seen.late_ms):,} tokens: late by {median(seen.late_ms):.0f} ms (median), "
+        f"{len(results.late_ms):,} tokens: late by {median(results.late_ms):.0f} ms (median), "
         f"{marks[94]:.0f} ms (95th percentile), {marks[98]:.0f} ms (99th)"
     )
-    return seen
+    return results
 
 
 async def _refused(port: int, token: str) -> None:
-    """Warm the process up with a request that is refused before it reaches the engine."""
+    """Warm up the process with a request that is refused before it reaches the engine."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\n"
@@ -145,7 +145,7 @@ async def _refused(port: int, token: str) -> None:
 
 
 def main() -> int:
-    """`python -m benchmarks.streams [--quick]`; returns 1 if a stream broke."""
+    """Run `python -m benchmarks.streams [--quick]`; return 1 if a stream broke."""
     if sys.argv[1:2] == ["respond"]:
         respond(sys.argv[2], float(sys.argv[3]))
         return 0
@@ -156,8 +156,8 @@ def main() -> int:
         command = (sys.executable, "-m", "benchmarks.streams", "respond", queue, seconds)
         stack.enter_context(process(*command))
         subject = stack.enter_context(served(token, "assay.server", warm=False))
-        seen = asyncio.run(_measure(subject.port, subject.pid, token))
-    return int(seen.whole != IDLE + ACTIVE)
+        results = asyncio.run(_measure(subject.port, subject.pid, token))
+    return int(results.whole != IDLE + ACTIVE)
 
 
 if __name__ == "__main__":

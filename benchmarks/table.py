@@ -1,4 +1,4 @@
-"""One row per measurement, the same for every benchmark."""
+"""The table of results that all benchmarks print, with one row per measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Medians of repeated measurements. `reference` is None where there is nothing to compare."""
+    """Medians of repeated measurements. `reference` is None without a comparison."""
 
     name: str
     unit: str
@@ -24,7 +24,7 @@ class Row:
     def of(
         cls, name: str, unit: str, subject: Iterable[float], reference: Iterable[float] = ()
     ) -> Row:
-        """A row from the samples of interleaved rounds."""
+        """Return a row from the samples of interleaved rounds."""
         subjects, references = list(subject), list(reference)
         return cls(
             name, unit, median(subjects), median(references) if references else None, len(subjects)
@@ -36,7 +36,7 @@ def _ratio(ratio: float) -> str:
 
 
 def show(title: str, reference: str, rows: Iterable[Row]) -> None:
-    """Print the rows; the ratio is subject ÷ reference."""
+    """Print the rows, with the ratio subject ÷ reference."""
     table = Table(title=title, title_justify="left")
     table.add_column("what")
     for heading in ("Assay", reference, "ratio", "unit", "rounds"):

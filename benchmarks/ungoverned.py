@@ -1,9 +1,9 @@
 """A gateway without governance, the reference of `benchmarks.governance`: an ASGI application.
 
-It hands a chat to the same workers, over the same queue and reply stream, and renders the answer
-with the same code. It asks for no key and no policy, reserves nothing, and records nothing. It is
-a part of the benchmarks alone: neither package nor image contains it, and no setting of the
-product switches governance off.
+It sends chats to the same workers, over the same queue and reply stream, and renders the answers
+with the same code, but without key, policy, reservation and records. It belongs only to the
+benchmarks: neither package nor image contains it, and the product has no setting that disables
+governance.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REQUEST_S = 300.0
 
 
 class Ungoverned:
-    """Serves POST /v1/chat/completions, streamed, from deployments that are ready."""
+    """Serves POST /v1/chat/completions, streamed, from ready deployments."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -112,10 +112,16 @@ def _deployment(name: str) -> tuple[int, str, tuple[str, ...]]:
     """Return the ID of a deployment, its digest, and the public keys of its workers."""
     from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 
-    found = Deployment.objects.select_related("release__version").get(name=name, state="serving")
-    ready = Replica.objects.filter(deployment=found, state=ReplicaState.READY)
+    deployment = Deployment.objects.select_related("release__version").get(
+        name=name, state="serving"
+    )
+    ready = Replica.objects.filter(deployment=deployment, state=ReplicaState.READY)
     keys = WorkerKey.objects.filter(worker__in=ready.values("worker"))
-    return found.pk, found.release.version.digest, tuple(keys.values_list("public_key", flat=True))
+    return (
+        deployment.pk,
+        deployment.release.version.digest,
+        tuple(keys.values_list("public_key", flat=True)),
+    )
 
 
 application = Ungoverned()

@@ -25,7 +25,7 @@ class GeneratedClient(BuildHookInterface):
         document = Path(self.folder.name, "openapi.json")
         description = json.loads((root / "openapi.json").read_text(encoding="utf-8"))
         document.write_text(json.dumps(_without_nodes(description)), encoding="utf-8")
-        # A warning is an operation that the client would lack.
+        # A warning means that the client lacks an operation.
         subprocess.run(
             [sys.executable, "-m", "openapi_python_client", "generate", "--meta=none",
              f"--path={document}", f"--config={root / 'generator.yaml'}",
@@ -42,7 +42,7 @@ class GeneratedClient(BuildHookInterface):
 
 
 def _without_nodes(description: dict[str, Any]) -> dict[str, Any]:
-    """Return the description without the API of nodes and the schemas that only it needs."""
+    """Return the description without the API of nodes and its schemas."""
     paths = {path: item for path, item in description["paths"].items() if "/node/" not in path}
     schemas, needed, unread = description["components"]["schemas"], {}, [paths]
     while unread:

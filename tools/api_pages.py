@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 METHODS = ("get", "post", "put", "patch", "delete", "head")
-# Nested objects are shown to this depth; deeper ones by their type alone.
+# Depth of nested objects with all fields; deeper ones show only their type.
 DEPTH = 3
 Schema = dict[str, Any]
 
@@ -20,24 +20,24 @@ def pages(document: Schema, folder: str, title: str) -> list[tuple[str, str, str
             if operation := methods.get(method):
                 tag = (operation.get("tags") or ["Other"])[0]
                 operations.setdefault(tag, []).append((path, method, operation))
-    made = [(f"{folder}/index.md", "Overview", _overview(document, operations, title))]
-    for tag, found in sorted(operations.items()):
+    result = [(f"{folder}/index.md", "Overview", _overview(document, operations, title))]
+    for tag, of_tag in sorted(operations.items()):
         text = f"# {title}: {tag}\n"
-        for path, method, operation in found:
+        for path, method, operation in of_tag:
             text += _operation(document, path, method, operation)
-        made.append((f"{folder}/{_slug(tag)}.md", tag, text))
-    return made
+        result.append((f"{folder}/{_slug(tag)}.md", tag, text))
+    return result
 
 
 def _overview(
     document: Schema, operations: dict[str, list[tuple[str, str, Schema]]], title: str
 ) -> str:
     text = f"# {title}\n\n{document['info'].get('description', '')}\n"
-    for tag, found in sorted(operations.items()):
+    for tag, of_tag in sorted(operations.items()):
         text += f"\n## [{tag}]({_slug(tag)}.md)\n\n| request | does |\n|---|---|\n"
         text += "".join(
             f"| `{method.upper()} {path}` | {_cell(operation.get('summary', ''))} |\n"
-            for path, method, operation in found
+            for path, method, operation in of_tag
         )
     return text
 
@@ -80,7 +80,7 @@ def _body(document: Schema, label: str, content: Schema) -> str:
         text += "\n| field | type | about |\n|---|---|---|\n" + "".join(rows)
     if "example" in content:
         example = json.dumps(content["example"], indent=2, ensure_ascii=False)
-        # Media in examples are thousands of characters of base64.
+        # Media in examples have thousands of characters of base64.
         example = re.sub(r"(base64,[\w+/=]{24})[\w+/=]+", r"\1…", example)
         text += f"\n```json\n{example}\n```\n"
     return text
@@ -121,8 +121,8 @@ def _type(document: Schema, schema: Schema) -> str:
     if "const" in schema:
         return f"`{json.dumps(schema['const'])}`"
     if values := schema.get("enum"):
-        shown = ", ".join(f"`{value}`" for value in values[:12])
-        return shown + (", …" if len(values) > 12 else "")
+        listed = ", ".join(f"`{value}`" for value in values[:12])
+        return listed + (", …" if len(values) > 12 else "")
     parts = [*schema.get("anyOf", []), *schema.get("oneOf", []), *schema.get("allOf", [])]
     if parts:
         return " or ".join(dict.fromkeys(_type(document, part) for part in parts))

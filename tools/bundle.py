@@ -3,8 +3,8 @@
     python tools/bundle.py make FOLDER --lock control --lock worker --versions exported …
     python3 FOLDER/bundle.py verify FOLDER --key sender.pem
 
-A bundle holds packages, images, models and evidence packs; `index.json` names each file with its
-size and SHA-256. `make` copies this file into the bundle, because `verify` runs before anything is
+A bundle contains packages, images, models and evidence packs; `index.json` lists each file with its
+size and SHA-256. `make` copies this file into the bundle, because `verify` runs before Assay is
 installed: it needs Python 3.9 or newer, and openssl to check a signature.
 """
 
@@ -33,7 +33,7 @@ HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
 class Bad(Exception):
-    """The bundle cannot be made of this, or is not what its index says."""
+    """The bundle cannot be made, or does not match its index."""
 
 
 def say(text: str) -> None:
@@ -43,21 +43,21 @@ def say(text: str) -> None:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1024 * 1024):
-            found.update(chunk)
-    return found.hexdigest()
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def manifest_digest(files: Iterable[dict], base: str | None) -> str:
     """Return the digest of a version with these files, as `registry.manifests` computes it."""
-    named = sorted(
+    items = sorted(
         ({"path": each["path"], "sha256": each["sha256"], "size": each["size"]} for each in files),
         key=lambda each: each["path"],
     )
     text = json.dumps(
-        {"base": base, "files": named}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        {"base": base, "files": items}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
     )
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -66,13 +66,13 @@ def regular_files(folder: Path) -> list[Path]:
     """Return every file below a folder.
 
     Raises:
-        Bad: there is something that is neither a file nor a folder, such as a link.
+        Bad: an entry is neither a file nor a folder, such as a link.
     """
-    found = sorted(folder.rglob("*"))
-    for path in found:
+    paths = sorted(folder.rglob("*"))
+    for path in paths:
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
             raise Bad(f"{path.relative_to(folder).as_posix()} is not a regular file.")
-    return [path for path in found if path.is_file()]
+    return [path for path in paths if path.is_file()]
 
 
 def entries(folder: Path) -> Iterator[dict]:
@@ -83,7 +83,7 @@ def entries(folder: Path) -> Iterator[dict]:
 
 
 def make(options: argparse.Namespace) -> None:
-    """Fill the folder, write its index, and sign it if there is a key."""
+    """Fill the folder, write its index, and sign the index if there is a key."""
     folder: Path = options.folder
     if folder.exists() and any(folder.iterdir()):
         raise Bad(f"{folder} is not empty.")
@@ -117,7 +117,7 @@ def make(options: argparse.Namespace) -> None:
 
 
 def _packages(lock: Path, folder: Path, wheels: Path | None) -> None:
-    """Download what a lock file names, by hash, or take it from a folder of wheels."""
+    """Download the packages of a lock file by hash, or take them from a folder of wheels."""
     (folder / "locks").mkdir(exist_ok=True)
     shutil.copy(lock, folder / "locks" / lock.name)
     where = () if wheels is None else ("--no-index", "--find-links", wheels)
@@ -128,7 +128,7 @@ def _packages(lock: Path, folder: Path, wheels: Path | None) -> None:
 
 
 def _model(text: str, folder: Path) -> dict:
-    """Copy the files of a model that is given as NAME=FOLDER or NAME=FOLDER@DIGEST-OF-ITS-BASE."""
+    """Copy the files of a model, described as NAME=FOLDER or NAME=FOLDER@DIGEST-OF-ITS-BASE."""
     name, _, place = text.partition("=")
     place, _, base = place.partition("@")
     source, target = Path(place), folder / "models" / name
@@ -143,9 +143,9 @@ def _model(text: str, folder: Path) -> dict:
 
 
 def _versions(exported: Path, folder: Path) -> list[dict]:
-    """Copy the models that `assay versions export` wrote last, their cards and evidence packs."""
+    """Copy the models of the last `assay versions export`, with their cards and evidence packs."""
     models: list[dict] = json.loads((exported / "versions.json").read_text(encoding="utf-8"))
-    # Copying follows links, which may lead out of the folder.
+    # Reject links first: copying follows them, and they may point outside the folder.
     regular_files(exported)
     for model in models:
         if not NAME.fullmatch(model["name"]):
@@ -173,12 +173,12 @@ def _openssl(action: str, *words: object) -> bool:
 
 
 def verify(options: argparse.Namespace) -> None:
-    """Compare every file with the index, and the index with its signature or given SHA-256."""
+    """Compare every file with the index, and the index with its signature or expected SHA-256."""
     folder: Path = options.folder
     path = folder / INDEX
     if not path.is_file() or path.stat().st_size > LONGEST_INDEX:
         raise Bad(f"{path} is missing or too long.")
-    # One reading: what is checked is what is used.
+    # Read once, so that the checked bytes are the used ones.
     text = path.read_bytes()
     digest = hashlib.sha256(text).hexdigest()
     if options.digest and options.digest.lower() != digest:
@@ -192,28 +192,28 @@ def verify(options: argparse.Namespace) -> None:
             f"model {each['name']}: {each['digest']}{_facts(each)}" for each in index["models"]
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Bad(f"{INDEX} is not one: {error!r}.") from error
+        raise Bad(f"{INDEX} is not a valid index: {error!r}.") from error
     if faults:
         raise Bad("\n".join(faults[:100]))
     for line in about:
         say(line)
     for image in index["images"]:
         say(f"image {image}")
-    say(f"{len(index['files'])} files are what {INDEX} says.")
+    say(f"{len(index['files'])} files match {INDEX}.")
     if not (options.key or options.digest):
         say(f"Compare with the sender: the SHA-256 of {INDEX} is\n{digest}")
 
 
 def _unique(pairs: list) -> dict:
-    """Return an object of the index; programs differ in which of two equal names they take."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    """Return an object of the index. Duplicate keys are refused: programs read them differently."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
         raise ValueError("an object names a key twice")
-    return found
+    return result
 
 
 def _facts(model: dict) -> str:
-    """Return kind, task, base and license of a model that was exported from an installation."""
+    """Return kind, task, base and license of a model exported from an installation."""
     if "kind" not in model:
         return ""
     base = f" on {model['base']}" if model["base"] else ""
@@ -221,91 +221,97 @@ def _facts(model: dict) -> str:
 
 
 def _check_signature(text: bytes, signature: Path, key: Path) -> None:
-    with tempfile.NamedTemporaryFile() as read:
-        read.write(text)
-        read.flush()
-        words = ("-pubin", "-inkey", key, "-sigfile", signature, "-in", read.name)
+    with tempfile.NamedTemporaryFile() as copy:
+        copy.write(text)
+        copy.flush()
+        words = ("-pubin", "-inkey", key, "-sigfile", signature, "-in", copy.name)
         if not (signature.is_file() and _openssl("-verify", *words)):
             raise Bad(f"{INDEX} was not signed by the owner of {key}.")
 
 
 def compare(folder: Path, index: dict) -> Iterator[str]:
-    """Yield what differs between the index and the files."""
+    """Yield the differences between the index and the files."""
     if index["format"] != FORMAT or len(index["files"]) > MOST_FILES:
         yield f"The index has the format {index['format']!r}, or too many files."
         return
-    named = {each["path"]: each for each in index["files"]}
-    if len(named) != len(index["files"]):
+    indexed = {each["path"]: each for each in index["files"]}
+    if len(indexed) != len(index["files"]):
         yield "The index names a file twice."
-    found = {each["path"]: each for each in entries(folder)}
-    for extra in sorted(found.keys() - named.keys() - {INDEX, SIGNATURE}):
+    actual = {each["path"]: each for each in entries(folder)}
+    for extra in sorted(actual.keys() - indexed.keys() - {INDEX, SIGNATURE}):
         yield f"{extra} is not in the index."
     folded: dict = {}
-    for path, known in named.items():
+    for path, entry in indexed.items():
         if folded.setdefault(path.lower(), path) != path:
-            yield f"{path} and {folded[path.lower()]} differ in case alone."
+            yield f"{path} and {folded[path.lower()]} differ only in case."
         if "\\" in path or any(ord(each) < 32 for each in path):
             yield f"{path!r} is not the same file on every system."
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            yield f"{path!r} leads out of the bundle."
-        elif path not in found:
+            yield f"{path!r} is outside the bundle."
+        elif path not in actual:
             yield f"{path} is missing."
-        elif found[path] != {key: known[key] for key in ("path", "sha256", "size")}:
+        elif actual[path] != {key: entry[key] for key in ("path", "sha256", "size")}:
             yield f"{path} differs from the index."
     for model in index["models"]:
         start = f"models/{model['name']}/"
         files = [
             {**each, "path": each["path"][len(start) :]}
-            for each in named.values()
+            for each in indexed.values()
             if each["path"].startswith(start)
         ]
         if manifest_digest(files, model["base"]) != model["digest"]:
             yield f"The model {model['name']} does not have the digest {model['digest']}."
         for path in (model.get("card"), *model.get("evidence", [])):
-            if path is not None and path not in named:
+            if path is not None and path not in indexed:
                 yield f"{path}, of the model {model['name']}, is missing."
-    yield from _unlocked(folder, named)
+    yield from _unlocked(folder, indexed)
     for image in index["images"]:
         if not IMAGE.fullmatch(image):
             yield f"The image {image!r} is not named by digest."
 
 
-def _unlocked(folder: Path, named: dict) -> Iterator[str]:
-    """Yield packages that no lock file of the bundle names; Assay's own is in none."""
+def _unlocked(folder: Path, indexed: dict) -> Iterator[str]:
+    """Yield packages that are in no lock file of the bundle, except Assay's own."""
     locked: set = set()
-    for path in named:
+    for path in indexed:
         if path.startswith("locks/") and (folder / path).is_file():
             locked.update(HASH.findall((folder / path).read_text(encoding="utf-8")))
-    for path, each in named.items():
+    for path, each in indexed.items():
         own = path.startswith("wheels/assay-")
         if path.startswith("wheels/") and not own and each["sha256"] not in locked:
             yield f"{path} is not in a lock file of the bundle."
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `make` or `verify`; return 1, and say why, where the bundle is not in order."""
+    """Run `make` or `verify`; return 1 and print the reason if the bundle is not in order."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("make", help="fill a new folder")
-    one.add_argument("folder", type=Path)
-    one.add_argument("--lock", action="append", default=[], help="file in locks/, such as control")
-    one.add_argument("--wheels", type=Path, help="take packages from this folder, not the internet")
-    one.add_argument("--own-wheel", action="store_true", help="build and add Assay itself")
-    one.add_argument("--image", action="append", default=[], help="NAME@sha256:…")
-    one.add_argument("--image-archive", action="append", default=[], type=Path, help="docker save")
-    one.add_argument("--model", action="append", default=[], help="NAME=FOLDER[@DIGEST-OF-BASE]")
-    one.add_argument(
+    maker = commands.add_parser("make", help="fill a new folder")
+    maker.add_argument("folder", type=Path)
+    maker.add_argument(
+        "--lock", action="append", default=[], help="file in locks/, such as control"
+    )
+    maker.add_argument(
+        "--wheels", type=Path, help="take packages from this folder, not the internet"
+    )
+    maker.add_argument("--own-wheel", action="store_true", help="build and add Assay itself")
+    maker.add_argument("--image", action="append", default=[], help="NAME@sha256:…")
+    maker.add_argument(
+        "--image-archive", action="append", default=[], type=Path, help="docker save"
+    )
+    maker.add_argument("--model", action="append", default=[], help="NAME=FOLDER[@DIGEST-OF-BASE]")
+    maker.add_argument(
         "--versions", action="append", default=[], type=Path,
         help="folder that `assay versions export` wrote",
     )  # fmt: skip
-    one.add_argument("--evidence", action="append", default=[], type=Path, help="evidence pack")
-    one.add_argument("--sign", type=Path, help="private key (Ed25519, PEM)")
-    one.set_defaults(run=make)
-    two = commands.add_parser("verify", help="check every file; exit with 1 if one differs")
-    two.add_argument("folder", type=Path)
-    two.add_argument("--key", type=Path, help="public key of the sender (PEM)")
-    two.add_argument("--digest", help="SHA-256 of index.json, as the sender stated it")
-    two.set_defaults(run=verify)
+    maker.add_argument("--evidence", action="append", default=[], type=Path, help="evidence pack")
+    maker.add_argument("--sign", type=Path, help="private key (Ed25519, PEM)")
+    maker.set_defaults(run=make)
+    verifier = commands.add_parser("verify", help="check every file; exit with 1 if one differs")
+    verifier.add_argument("folder", type=Path)
+    verifier.add_argument("--key", type=Path, help="public key of the sender (PEM)")
+    verifier.add_argument("--digest", help="SHA-256 of index.json, as the sender stated it")
+    verifier.set_defaults(run=verify)
     options = parser.parse_args(argv)
     try:
         options.run(options)

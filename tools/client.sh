@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tools/client.sh: build `assay-client`, the typed client of the API, into .cache/client/.
-# The generator needs another version of typer than Assay, so that uv runs it in an environment of its own.
+# The generator needs another version of typer than Assay, so uv runs it in a separate environment.
 . "$(dirname "$0")/environment.sh"
 ensure_environment
 export ASSAY_ENV=test DJANGO_SETTINGS_MODULE=assay.settings UV_SYSTEM_CERTS=1

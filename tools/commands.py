@@ -28,7 +28,7 @@ def page() -> str:
 
     command = typer.main.get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="assay")
-    # The list above each section repeats the headings, with sentences cut short.
+    # The list above each section repeats the headings, with truncated sentences.
     text = re.sub(r"\*\*Commands\*\*:\n\n(?:\* .+\n(?: {2,}.+\n)*)+\n*", "", text)
     text = re.sub(
         r"^\* `--(?:help|install-completion|show-completion)`: .+\n", "", text, flags=re.M

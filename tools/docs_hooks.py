@@ -1,6 +1,6 @@
-"""Add to the documentation site what is not in `docs/`: API pages, and pages of the root folder.
+"""Add pages to the documentation site that are not in `docs/`: API pages, and root files.
 
-MkDocs calls these functions (`hooks` in `mkdocs.yml`). API pages are made from the two OpenAPI
+MkDocs calls these functions (`hooks` in `mkdocs.yml`). API pages come from the two OpenAPI
 documents that an installation serves, one page for each tag.
 """
 
@@ -19,7 +19,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-# Files of the root folder, and where they stand in the site.
+# Files of the root folder, and their paths in the site.
 ROOT_PAGES = {
     "ARCHITECTURE.md": "explanation/architecture.md",
     "CHANGELOG.md": "project/changelog.md",
@@ -56,14 +56,14 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that `on_config` made."""
+    """Add the pages from `on_config`."""
     for path, text in _made.items():
         files.append(File.generated(config, path, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Make links to files outside `docs/` lead to their pages in the site, or plain text."""
+    """Point links to files outside `docs/` to their pages in the site, else turn them into text."""
     if page.file.src_uri in _made:
         return markdown
     return relink(
@@ -72,25 +72,25 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def relink(markdown: str, folder: str, path: str) -> str:
-    """Return `markdown`, with links relative to `folder` of the repository, for the page `path`."""
+    """Return `markdown` with its links, relative to the repository's `folder`, fit for `path`."""
 
-    def link(found: re.Match[str]) -> str:
-        image, label, target = found.groups()
+    def link(link_match: re.Match[str]) -> str:
+        image, label, target = link_match.groups()
         if re.match(r"[a-z]+:|#", target):
-            return found[0]
+            return link_match[0]
         file, _, anchor = target.partition("#")
-        named = posixpath.normpath(posixpath.join(folder, file))
-        if named in ROOT_PAGES:
-            named = ROOT_PAGES[named]
-        elif named == "docs/adr":
-            named = "adr/README.md"
-        elif named.startswith("docs/"):
-            named = named.removeprefix("docs/")
-        elif named == "README.md":
-            named = "README.md"
+        page_path = posixpath.normpath(posixpath.join(folder, file))
+        if page_path in ROOT_PAGES:
+            page_path = ROOT_PAGES[page_path]
+        elif page_path == "docs/adr":
+            page_path = "adr/README.md"
+        elif page_path.startswith("docs/"):
+            page_path = page_path.removeprefix("docs/")
+        elif page_path == "README.md":
+            page_path = "README.md"
         else:
             return label
-        relative = os.path.relpath(named, posixpath.dirname(path) or ".")
+        relative = os.path.relpath(page_path, posixpath.dirname(path) or ".")
         return f"{image}[{label}]({relative}{'#' + anchor if anchor else ''})"
 
     return LINK.sub(link, markdown)

@@ -1,17 +1,17 @@
-# Sourced by ./demo, ./test and ./bench: makes .venv once, and again when what it installs changes.
-# Leaves $VENV_PYTHON pointing at its interpreter.
+# Sourced by ./demo, ./test and ./bench: creates .venv, and updates it when its packages change.
+# Sets $VENV_PYTHON to its interpreter.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# uv leaves packages uncompiled. Where this is set, each process would compile Django, MLflow and
-# transformers again at its start: 10 s of CPU, in dozens of processes that tests and the demo start.
+# uv does not compile packages. With this variable, each process would compile Django, MLflow and
+# transformers at its start: 10 s of CPU in each of dozens of processes of tests and the demo.
 unset PYTHONDONTWRITEBYTECODE
 
 VENV_PYTHON="$PWD/.venv/bin/python"
 STAMP="$PWD/.venv/.assay-installed"
 
-# A distribution's Python comes first: it is built with profile-guided optimization, which one that pyenv
-# compiled is not, unless it was told to. Measured: a fifth less processor time for the gateway.
+# Prefer a distribution's Python: it is built with profile-guided optimization, unlike pyenv's default
+# builds. Measured: a fifth less processor time for the gateway.
 find_python() {
     local candidate
     for candidate in "${PYTHON:-}" /usr/bin/python3.11 python3.11 python3.12 python3.13 python3; do
@@ -32,8 +32,8 @@ pip_setting() {
         "$VENV_PYTHON" -m pip config get "global.$1" 2>/dev/null || true
 }
 
-# Each file is complete, so dependencies are not resolved again: that would ask for torch, too.
-# uv reads none of pip's configuration, so an index that pip is told to use is passed on.
+# Each file is complete, so dependencies are not resolved again, which would require torch, too.
+# uv does not read pip's configuration, so the configured index is passed to it.
 install_locked() {
     local files=(--require-hashes --no-deps --only-binary :all: -r locks/control.txt -r locks/worker.txt -r locks/local.txt -r locks/dev.txt) index
     index="$(pip_setting index-url)"
@@ -47,7 +47,7 @@ install_locked() {
 }
 
 # Everything is pinned by hash except torch and torchvision: CPU and CUDA builds of one version have different hashes,
-# and pip's configuration says which of them this machine should get.
+# and pip's configuration selects the build for this machine.
 install() {
     install_locked &&
         "$VENV_PYTHON" -m pip install 'torch>=2.9' 'torchvision>=0.24' &&

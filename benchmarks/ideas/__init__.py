@@ -1,1 +1,1 @@
-"""Ideas of the field, each by one measured number."""
+"""Benchmarks of ideas from the literature, each with one number."""

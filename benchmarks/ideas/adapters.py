@@ -1,8 +1,8 @@
 """One base for many departments: 16 adapters on one model in memory, against the base alone.
 
 32 requests run in one batch, two on each adapter; the reference sends the same requests to the
-base. The adapters are LoRA of rank 8 on all linear layers with random weights,
-which cost what trained ones cost. `--quick` runs fewer rounds.
+base. The adapters are LoRA of rank 8 on all linear layers with random weights, which cost as much
+as trained ones. `--quick` runs fewer rounds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MEGABYTE = 1024**2
 
 
 def save_adapters(base: Path, folder: Path) -> None:
-    """Write adapters with different random weights into folders of their names."""
+    """Write adapters with different random weights into folders with their names."""
     config = peft.LoraConfig(
         task_type="CAUSAL_LM", r=8, target_modules="all-linear", init_lora_weights=False
     )
@@ -44,7 +44,7 @@ def save_adapters(base: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    """Load, measure memory, and let both take turns."""
+    """Load, measure memory, and measure both in turn."""
     threads = max(1, (os.cpu_count() or 2) - 1)
     rounds = 2 if "--quick" in sys.argv else 5
     with tempfile.TemporaryDirectory(prefix="assay-ideas-") as scratch:

@@ -1,8 +1,8 @@
-"""Cost and time saved: an adapter (LoRA) for a department, against tuning all weights of the base.
+"""Savings of an adapter (LoRA) for a department, against tuning all weights of the base.
 
 The recipe of the docstring writer runs with the rows and settings of the demo. The reference tunes
-every weight on the same batches with transformers' Trainer. Each runs in a process of its own and
-reports its processor time and its largest memory. `--quick` runs a quarter of the steps.
+every weight on the same batches with transformers' Trainer. Each runs in a separate process and
+reports its processor time and its peak memory. `--quick` runs a quarter of the steps.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def main() -> None:
 
 
 def measured(kind: str, steps: int, base: Path) -> dict[str, float]:
-    """Tune in a process of its own; return what it reports."""
+    """Tune in a separate process, and return its report."""
     command = [sys.executable, "-m", "benchmarks.ideas.cost", kind, str(steps), str(base)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def tune(kind: str, steps: int, base: Path) -> dict[str, float]:

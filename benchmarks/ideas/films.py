@@ -1,4 +1,4 @@
-"""Rows of film reviews, and a classifier that Assay's own recipe tunes on them."""
+"""Rows of film reviews, and a classifier that Assay's recipe tunes on them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A tuned version: its folder, and the processor seconds that training took."""
+    """A tuned version: its folder, and the processor seconds of its training."""
 
     folder: Path
     seconds: float
@@ -42,7 +42,7 @@ def minilm() -> Path:
 
 
 def tuned(base: Path, rows: Rows, scratch: Path, **changes: Any) -> Tuned:
-    """Tune `base` on `rows` by the recipe that jobs run."""
+    """Tune `base` on `rows` with the recipe that jobs run."""
     scratch.mkdir(parents=True)
     output = scratch / "version"
     output.mkdir()
@@ -55,7 +55,7 @@ def tuned(base: Path, rows: Rows, scratch: Path, **changes: Any) -> Tuned:
 
 
 def accuracy(version: Path, rows: Rows, scratch: Path) -> float:
-    """Return the share of right labels, by the evaluation that jobs run and the serving runner."""
+    """Return the share of right labels, with the jobs' evaluation and the serving runner."""
     task = get_task(TASK)
     assert task.evaluation is not None  # noqa: S101 (declared so)
     plan = EvaluationPlan(
@@ -66,8 +66,8 @@ def accuracy(version: Path, rows: Rows, scratch: Path) -> float:
         score=task.evaluation.score,
     )
     data = written(rows, scratch / f"test-{version.parent.name}.jsonl")
-    found = evaluate(EvaluationRequest(plan, version, None, data), Quiet())
-    return found.metrics["accuracy"]
+    result = evaluate(EvaluationRequest(plan, version, None, data), Quiet())
+    return result.metrics["accuracy"]
 
 
 def written(rows: Rows, file: Path) -> Path:

@@ -1,9 +1,9 @@
-"""Continuous learning: a version trained again on corrected answers, against the one before.
+"""Continuous learning: a version retrained on corrected answers, against the previous version.
 
-The first version learns from few film reviews. Then it answers others; people say which answers are
-right and correct the wrong ones, as the labels do here. The feedback becomes rows as in the product
+The first version learns from few film reviews, then answers others. The labels of the data replace
+people who confirm right answers and correct wrong ones. The feedback becomes rows as in the product
 (`registry.feedback.rows`), joins the first data, and the recipe runs again with the same settings.
-Both are measured on reviews that neither has seen. `--quick` takes a quarter of the rows.
+Both versions are measured on unseen reviews. `--quick` uses a quarter of the rows.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ FIRST_ROWS, FEEDBACK_ROWS, TEST_ROWS = 100, 200, 200
 
 
 def corrected(rows: Rows) -> Rows:
-    """Return the rows that feedback with the right label makes."""
-    found = []
+    """Return the rows that come from feedback with the right labels."""
+    corrected_rows = []
     for number, row in enumerate(rows):
         feedback = Feedback(
             pk=number + 1,
@@ -42,8 +42,8 @@ def corrected(rows: Rows) -> Rows:
             input={"input": row["text"]},
             correction=row["label"],
         )
-        found.append(row_of(feedback, right_answer(feedback)))
-    return found
+        corrected_rows.append(row_of(feedback, right_answer(feedback)))
+    return corrected_rows
 
 
 def main() -> None:
@@ -51,16 +51,16 @@ def main() -> None:
     rows = parts()
     share = 4 if "--quick" in sys.argv else 1
     first = rows.train[: FIRST_ROWS // share]
-    asked = rows.train[FIRST_ROWS : FIRST_ROWS + FEEDBACK_ROWS // share]
+    answers = rows.train[FIRST_ROWS : FIRST_ROWS + FEEDBACK_ROWS // share]
     test = rows.test[: TEST_ROWS // share]
     with tempfile.TemporaryDirectory(prefix="assay-ideas-") as scratch:
         folder = Path(scratch)
         before = tuned(minilm(), first, folder / "before")
-        after = tuned(minilm(), first + corrected(asked), folder / "after")
+        after = tuned(minilm(), first + corrected(answers), folder / "after")
         ours = accuracy(after.folder, test, folder)
         theirs = accuracy(before.folder, test, folder)
     show(
-        f"Continuous learning: {len(first)} rows, then {len(asked)} pieces of feedback; measured "
+        f"Continuous learning: {len(first)} rows, then {len(answers)} pieces of feedback; measured "
         f"on {len(test)} others",
         "version before",
         [

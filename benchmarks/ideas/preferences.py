@@ -1,9 +1,9 @@
-"""Preference tuning: which of two answers a model finds likelier, before and after DPO.
+"""Preference tuning: the likelier of two answers for a model, before and after DPO.
 
 The answers are docstrings of the standard library. Authors write them as commands ("Return the
-name."), as PEP 257 asks; the other answer describes ("Returns the name."). The recipe that jobs run
-tunes a LoRA adapter on SmolLM2-135M. Pairs of modules that it has not seen are measured. `--quick`
-takes a quarter of the steps and pairs.
+name."), as PEP 257 requires; the other answer describes ("Returns the name."). The recipe that jobs
+run tunes a LoRA adapter on SmolLM2-135M. Pairs of unseen modules are measured. `--quick` uses a
+quarter of the steps and pairs.
 """
 
 from __future__ import annotations
@@ -47,24 +47,24 @@ DESCRIBED = {
 
 
 def pairs() -> tuple[Rows, Rows]:
-    """Return pairs to train and to test on, of different modules."""
+    """Return training and test pairs of different modules."""
     train_rows, test_rows = materials.docstring_pairs(limit=5_000, heldout_limit=1_000)
     return _paired(train_rows), _paired(test_rows)
 
 
 def _paired(rows: list[materials.ChatRow]) -> Rows:
-    found = []
+    pairs_of_answers = []
     for row in rows:
         question, answer = (each["content"] for each in row["messages"])
         verb, _, rest = answer.partition(" ")
         if verb in DESCRIBED and len(question) <= MAX_PROMPT_CHARACTERS:
             described = f"{DESCRIBED[verb]} {rest}"
-            found.append({"prompt": question, "chosen": answer, "rejected": described})
-    return found
+            pairs_of_answers.append({"prompt": question, "chosen": answer, "rejected": described})
+    return pairs_of_answers
 
 
 def preferred(model: Any, tokenizer: Any, rows: Rows) -> float:
-    """Return the share of pairs whose chosen answer is likelier, as a whole, than the other."""
+    """Return the share of pairs whose chosen answer has the higher total likelihood."""
     reader = ConversationReader(tokenizer)
     try:
         wins = [
@@ -84,8 +84,8 @@ def _likelihood(model: Any, reader: ConversationReader, row: dict[str, Any], kin
     tokens = torch.tensor([example.tokens])
     with torch.inference_mode():
         chances = model(tokens).logits[0, :-1].float().log_softmax(-1)
-    taken = chances.gather(1, tokens[0, 1:, None])[example.start - 1 :]
-    return float(taken.sum())
+    answer_chances = chances.gather(1, tokens[0, 1:, None])[example.start - 1 :]
+    return float(answer_chances.sum())
 
 
 def main() -> None:

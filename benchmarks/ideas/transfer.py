@@ -1,7 +1,7 @@
-"""Transfer learning: a pretrained encoder tuned on few rows, against one that starts from nothing.
+"""Transfer learning: a pretrained encoder tuned on few rows, against one with random weights.
 
-Both have the same architecture, rows and settings; the second's weights are random. Both are
-measured on film reviews that neither has seen. `--quick` takes a quarter of the rows.
+Both have the same architecture, rows and settings. Both are measured on unseen film reviews.
+`--quick` uses a quarter of the rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRAIN_ROWS, TEST_ROWS = 400, 400
 
 
 def untrained(base: Path, folder: Path) -> Path:
-    """Copy `base` with random weights in place of its own; the tokenizer stays."""
+    """Copy `base` with random weights and the original tokenizer."""
     shutil.copytree(base, folder)
     torch.manual_seed(0)
     AutoModel.from_config(AutoConfig.from_pretrained(base)).save_pretrained(folder)
@@ -37,7 +37,7 @@ def untrained(base: Path, folder: Path) -> Path:
 
 
 def main() -> None:
-    """Print the accuracy of both."""
+    """Print the accuracy of both encoders."""
     rows = parts()
     share = 4 if "--quick" in sys.argv else 1
     train, test = rows.train[: TRAIN_ROWS // share], rows.test[: TEST_ROWS // share]

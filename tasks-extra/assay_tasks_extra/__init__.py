@@ -1,5 +1,5 @@
-"""Tasks that demonstrate what Assay can carry, as a distribution of its own.
+"""Tasks that demonstrate the range of Assay, in a separate distribution.
 
-Assay finds them by entry point and treats them as it treats another company's: they import
-`assay.plugins` alone.
+Assay finds them by entry point and treats them like tasks of any other company: they import only
+`assay.plugins`.
 """

@@ -26,7 +26,7 @@ from assay.plugins import run
 NAME = "MFCC + logistic regression"
 RATE = 16_000
 FRAME, HOP, BANDS, COEFFICIENTS = 400, 160, 40, 13
-# Of a recording, from its start.
+# Only this much of a recording's beginning is read.
 SECONDS = 10
 MAX_ROWS = 3_000
 MAX_LABELS = 50
@@ -42,12 +42,12 @@ def cepstral_classifier(
     Returns None, with the reason in the progress log, when the data does not fit the limits.
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
-    used = list(rows)
-    if len(used) > MAX_ROWS:
-        used = random.Random(_SEED).sample(used, MAX_ROWS)
-    labels = {row["label"] for row in used}
+    sample = list(rows)
+    if len(sample) > MAX_ROWS:
+        sample = random.Random(_SEED).sample(sample, MAX_ROWS)
+    labels = {row["label"] for row in sample}
     if not 2 <= len(labels) <= MAX_LABELS:
         progress.log(
             f"{NAME} was not trained: the training data has {len(labels)} labels; "
@@ -57,27 +57,27 @@ def cepstral_classifier(
     started = time.monotonic()
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
     try:
-        known = _features([row["audio"] for row in used], progress)
-        wanted = _features(recordings, progress)
+        train_features = _features([row["audio"] for row in sample], progress)
+        test_features = _features(recordings, progress)
     except run.UnreadableAudio as error:
         progress.log(f"{NAME} was not trained: {error}")
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(known, [row["label"] for row in used])
-    guesses = model.predict(wanted).tolist()
+        model.fit(train_features, [row["label"] for row in sample])
+    guesses = model.predict(test_features).tolist()
     progress.log(
-        f"{NAME}: trained on {len(used):,} recordings and labeled {len(recordings):,} "
+        f"{NAME}: trained on {len(sample):,} recordings and labeled {len(recordings):,} "
         f"in {time.monotonic() - started:.1f} s."
     )
-    return run.Baseline(NAME, guesses, len(used))
+    return run.Baseline(NAME, guesses, len(sample))
 
 
 def _features(recordings: Sequence[Path], progress: run.Progress) -> np.ndarray:
     """Return [recordings, 26]."""
     filters = mel_filter_bank(FRAME // 2 + 1, BANDS, 20, RATE / 2, RATE)
     window = window_function(FRAME, "hann")
-    found = np.empty((len(recordings), 2 * COEFFICIENTS), dtype=np.float32)
+    features = np.empty((len(recordings), 2 * COEFFICIENTS), dtype=np.float32)
     for number, path in enumerate(recordings):
         if number % 32 == 0 and progress.should_stop():
             raise run.Canceled
@@ -88,5 +88,5 @@ def _features(recordings: Sequence[Path], progress: run.Progress) -> np.ndarray:
             samples, window, FRAME, HOP, power=2.0, mel_filters=filters, log_mel="log"
         )
         cepstrum = dct(bands, axis=0, norm="ortho")[:COEFFICIENTS]
-        found[number] = np.concatenate([cepstrum.mean(axis=1), cepstrum.std(axis=1)])
-    return found
+        features[number] = np.concatenate([cepstrum.mean(axis=1), cepstrum.std(axis=1)])
+    return features

@@ -14,13 +14,13 @@ from tasks.audio_classification import TASK, TrainingHyperparameters
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; the epoch with the best macro-F1 on the validation split is kept.
+    """Train, and keep the epoch with the best macro-F1 on the validation split.
 
-    Of a recording longer than the model's window, the first window is trained on.
+    For a recording longer than the model's window, training uses the first window.
 
     Raises:
         BadMaterial: Rows, recordings, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
     return run.train_media_classifier(
@@ -64,7 +64,7 @@ def _loaded(folder: Path, labels: list[str], shift: float) -> run.MediaModel:
         return values.roll(int(torch.randint(-most, most + 1, ())), time)
 
     def stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """Stack features; raw samples of different lengths are filled up with silence."""
+        """Stack features; pad raw samples of different lengths with silence."""
         values = [each["values"] for each in examples]
         together = (
             torch.nn.utils.rnn.pad_sequence(values, batch_first=True)

@@ -14,13 +14,13 @@ from torch import Tensor
 from assay.plugins import declare, run
 from assay.plugins.run import Item
 
-# Computed at once: a long recording has many windows, whose attention would not fit into memory.
+# Windows per forward pass: the attention of all windows of a long recording exceeds the memory.
 WINDOWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class _Recording:
-    """`windows` are what the model reads, `shares` their parts of the recording."""
+    """`windows` are the model's inputs, `shares` their fractions of the recording."""
 
     windows: Tensor
     shares: Tensor
@@ -31,7 +31,7 @@ class AudioClassifierRunner(run.BaseRunner):
     """Returns one [{label, score}, …] for the recording.
 
     A recording that is longer than the model's window is cut into windows; its scores are the means
-    of theirs.
+    of the windows' scores.
     """
 
     limits = run.BatchLimits(items=WINDOWS_AT_ONCE, size=WINDOWS_AT_ONCE)

@@ -9,14 +9,13 @@ from tasks.audio_classification.baselines import cepstral_classifier
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return accuracy, macro-F1 and F1 by label; accuracy by label and by duration too.
+    """Return accuracy, macro-F1 and F1 by label, with accuracy slices by label and by duration.
 
-    With training rows, logistic regression on MFCC is trained on them and is then the baseline
-    that numbers are compared with.
+    With training rows, the baseline is logistic regression on MFCC, trained on those rows.
 
     Raises:
-        BadMaterial: a row's label is none that the version knows.
-        Canceled: `request.progress` said so.
+        BadMaterial: a row has a label that the version does not know.
+        Canceled: `request.progress` requests a stop.
     """
     recordings = [row["audio"] for row in request.rows]
     seconds = [soundfile.info(path).duration for path in recordings]

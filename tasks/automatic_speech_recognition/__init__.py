@@ -40,7 +40,7 @@ TASK = declare.Task(
     interface=1,
     name="automatic-speech-recognition",
     title="Speech recognition",
-    description="Writes down what is said in a recording, with the times of its parts.",
+    description="Transcribes a recording, with the times of its segments.",
     modality="audio",
     family=declare.Family.AUDIO,
     inputs=(declare.Modality.AUDIO,),
@@ -79,7 +79,7 @@ TASK = declare.Task(
             summary="Hugging Face's shape: send the recording; the answer is `{text}`.",
         ),
     ),
-    # For the second endpoint; the first one takes a form.
+    # Sample of the second endpoint; the first one takes a form.
     sample={"inputs": base64.b64encode(_SILENCE).decode("ascii")},
     playground=declare.Playground(body=None, path="/v1/tasks/automatic-speech-recognition/{model}"),
     row=Transcribed,

@@ -1,4 +1,4 @@
-"""Greedy or sampled decoding of Whisper, with timestamps and the probabilities of what was said.
+"""Greedy or sampled decoding of Whisper, with timestamps and the probabilities of its tokens.
 
 transformers' own `generate` gives no probabilities without keeping the scores of every token of the
 vocabulary (0.7 GB for 16 windows), and detects the language with a second run of the encoder.
@@ -34,7 +34,7 @@ class Decoded:
 
     @property
     def avg_logprob(self) -> float:
-        """Average over the tokens; 0 when there are none."""
+        """Average over the tokens; 0 without tokens."""
         return sum(self.logprobs) / len(self.logprobs) if self.logprobs else 0.0
 
 
@@ -42,24 +42,24 @@ class WhisperDecoder:
     """Decodes features with one model.
 
     Raises:
-        UnsupportedModel: `generation_config.json` lacks what decoding needs.
+        UnsupportedModel: `generation_config.json` lacks a setting that decoding needs.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        given = model.generation_config
+        config = model.generation_config
         try:
-            no_timestamps = int(given.no_timestamps_token_id)
-            self._start = int(given.decoder_start_token_id)
-            self._end = int(given.eos_token_id)
-            multilingual = bool(getattr(given, "is_multilingual", False))
-            languages = dict(given.lang_to_id) if multilingual else {}
-            tasks = dict(given.task_to_id) if multilingual else {}
+            no_timestamps = int(config.no_timestamps_token_id)
+            self._start = int(config.decoder_start_token_id)
+            self._end = int(config.eos_token_id)
+            multilingual = bool(getattr(config, "is_multilingual", False))
+            languages = dict(config.lang_to_id) if multilingual else {}
+            tasks = dict(config.task_to_id) if multilingual else {}
             self._task = [int(tasks["transcribe"])] if multilingual else []
             self._translate = [int(tasks["translate"])] if "translate" in tasks else []
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise run.UnsupportedModel(
-                "generation_config.json lacks what Whisper's decoding needs: no_timestamps_token_id"
+                "generation_config.json lacks Whisper's decoding settings: no_timestamps_token_id"
                 ", decoder_start_token_id, eos_token_id and, when multilingual, lang_to_id and "
                 "task_to_id."
             ) from error
@@ -76,18 +76,18 @@ class WhisperDecoder:
             )
         begin = 1 + len(self._task) * 2
         self._processors = LogitsProcessorList()
-        if given.suppress_tokens:
-            self._processors.append(SuppressTokensLogitsProcessor(given.suppress_tokens))
-        if given.begin_suppress_tokens:
+        if config.suppress_tokens:
+            self._processors.append(SuppressTokensLogitsProcessor(config.suppress_tokens))
+        if config.begin_suppress_tokens:
             self._processors.append(
-                SuppressTokensAtBeginLogitsProcessor(given.begin_suppress_tokens, begin)
+                SuppressTokensAtBeginLogitsProcessor(config.begin_suppress_tokens, begin)
             )
-        self._processors.append(WhisperTimeStampLogitsProcessor(given, begin_index=begin))
+        self._processors.append(WhisperTimeStampLogitsProcessor(config, begin_index=begin))
         self._longest = int(model.config.max_target_positions) // 2 - begin
 
     @property
     def languages(self) -> set[str]:
-        """Codes of the languages that it knows."""
+        """Codes of the languages that the model knows."""
         return set(self._numbers) or {"en"}
 
     @property
@@ -103,24 +103,24 @@ class WhisperDecoder:
         *,
         translate: bool = False,
     ) -> list[Decoded]:
-        """Return what was heard in each window, or its translation into English; the language is
-        detected when it is None."""
-        heard = self._model.model.encoder(features).last_hidden_state
+        """Return the transcript of each window, or its translation into English. Detect the
+        language if `language` is None."""
+        encoded = self._model.model.encoder(features).last_hidden_state
         start = torch.full((len(features), 1), self._start, device=features.device)
-        first = self._logits(start, heard, None)
+        first = self._logits(start, encoded, None)
         no_speech = first.softmax(dim=-1)[:, self._no_speech].tolist()
         ids = start
         codes = ["en"] * len(features)
         if self._numbers:
             numbers = self._languages(first, language)
             codes = [self._codes[number] for number in numbers]
-            wanted = self._translate if translate else self._task
-            task = torch.tensor([[number, *wanted] for number in numbers])
+            task_token = self._translate if translate else self._task
+            task = torch.tensor([[number, *task_token] for number in numbers])
             ids = torch.cat([start, task.to(start.device)], dim=1)
-        tokens, logprobs = self._generate(ids, heard, temperature)
+        tokens, logprobs = self._generate(ids, encoded, temperature)
         return [
-            self._decoded(code, silence, *said)
-            for code, silence, said in zip(
+            self._decoded(code, silence, *transcript)
+            for code, silence, transcript in zip(
                 codes, no_speech, zip(tokens, logprobs, strict=True), strict=True
             )
         ]
@@ -138,7 +138,7 @@ class WhisperDecoder:
         return [int(number) for number in numbers[first[:, numbers].argmax(dim=-1)]]
 
     def _generate(
-        self, ids: Tensor, heard: Tensor, temperature: float
+        self, ids: Tensor, encoded: Tensor, temperature: float
     ) -> tuple[list[list[int]], list[list[float]]]:
         """Return the new tokens of each window and their log probabilities."""
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -146,7 +146,7 @@ class WhisperDecoder:
         ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         logprobs: list[Tensor] = []
         for _ in range(self._longest):
-            scores = self._processors(ids, self._logits(step, heard, cache)).log_softmax(dim=-1)
+            scores = self._processors(ids, self._logits(step, encoded, cache)).log_softmax(dim=-1)
             if temperature > 0:
                 chances = (scores / temperature).softmax(dim=-1)
                 step = torch.multinomial(chances, 1)
@@ -160,11 +160,11 @@ class WhisperDecoder:
                 break
         return ids[:, begin:].tolist(), torch.stack(logprobs, dim=1).tolist()
 
-    def _logits(self, ids: Tensor, heard: Tensor, cache: Any) -> Tensor:
+    def _logits(self, ids: Tensor, encoded: Tensor, cache: Any) -> Tensor:
         """Return the scores of the next token, in float32."""
         states = self._model.model.decoder(
             input_ids=ids,
-            encoder_hidden_states=heard,
+            encoder_hidden_states=encoded,
             cache=cache,
             use_cache=cache is not None,
         ).last_hidden_state

@@ -20,13 +20,13 @@ from tasks.automatic_speech_recognition.schema import (
 )
 
 Form = TypeVar("Form", bound=BaseModel)
-# Fields that come several times, as OpenAI's client names them.
+# Fields that may occur several times, under the names of OpenAI's client.
 _LISTS = "[]"
 
 
 class TranscriptionRequest(BaseModel):
-    """The text fields of POST /v1/audio/transcriptions. Fields typed `None` are OpenAI's that
-    Assay does not honor.
+    """The text fields of POST /v1/audio/transcriptions. Fields typed `None` are fields of OpenAI
+    that Assay does not support.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,7 +44,7 @@ class TranscriptionRequest(BaseModel):
 
 
 class TranslationRequest(BaseModel):
-    """The text fields of POST /v1/audio/translations; the text that comes back is in English."""
+    """The text fields of POST /v1/audio/translations; the returned text is in English."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -99,13 +99,13 @@ def _form(body: declare.Body, schema: type[Form]) -> tuple[Form, declare.MediaIn
     return request, declare.MediaInput("audio", data, "file")
 
 
-def _fields(given: dict[str, list[str]], schema: type[Form]) -> Form:
+def _fields(form: dict[str, list[str]], schema: type[Form]) -> Form:
     fields: dict[str, Any] = {}
-    for name, values in given.items():
+    for name, values in form.items():
         if name.endswith(_LISTS):
             fields[name.removesuffix(_LISTS)] = values
         elif len(values) > 1:
-            raise declare.RequestInvalid(f"The field {name[:80]} comes twice.", param=name[:80])
+            raise declare.RequestInvalid(f"The field {name[:80]} occurs twice.", param=name[:80])
         else:
             fields[name] = [values[0]] if name == "timestamp_granularities" else values[0]
     try:
@@ -115,7 +115,7 @@ def _fields(given: dict[str, list[str]], schema: type[Form]) -> Form:
 
 
 class Parameters(declare.Strict):
-    """With `return_timestamps`, the answer lists the parts of the text with their times.
+    """Settings of the answer. With `return_timestamps`, it lists the segments with their times.
     `generation_parameters` is not supported.
     """
 

@@ -54,7 +54,7 @@ class TranscriptionRenderer:
 
 @dataclass(slots=True)
 class ChunksRenderer:
-    """Hugging Face's shape: text, and its parts with times when they are requested."""
+    """Hugging Face's shape: text, and its segments with times if the request wants them."""
 
     chunks: bool
 
@@ -87,7 +87,7 @@ def _vtt(segments: list[dict[str, Any]]) -> str:
 
 
 def _line(text: str) -> str:
-    """Return one line; an arrow in the text would read as times."""
+    """Return the text as one line, without an arrow, which a player would read as times."""
     return " ".join(text.split()).replace("-->", "→")
 
 

@@ -23,16 +23,16 @@ from tasks.automatic_speech_recognition.segments import segments
 RATE = 16_000
 WINDOW_S = 30
 SLACK_S = 10
-# Values that Whisper was trained with; a file that states others belongs to another model.
+# Values that Whisper was trained with; a file with other values belongs to another model.
 _FEATURES = {"sampling_rate": RATE, "hop_length": 160, "n_fft": 400, "chunk_length": WINDOW_S}
-# OpenAI's thresholds: a window is silent when both say so.
+# OpenAI's thresholds: a window is silent if both agree.
 NO_SPEECH = 0.6
 LOW_LOGPROB = -1.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """Windows with other settings never share a batch."""
+    """Settings of a window; only windows with equal settings share a batch."""
 
     language: str | None
     temperature: float
@@ -48,7 +48,7 @@ class _Window:
 
 
 class SpeechRunner(run.BaseRunner):
-    """Returns a `Window` for each part of the recording."""
+    """Returns the transcript of each window of the recording."""
 
     limits = run.BatchLimits(items=8, size=8)
 
@@ -85,10 +85,10 @@ class SpeechRunner(run.BaseRunner):
 
     def collate(self, items: Sequence[Item]) -> tuple[Tensor, _Settings]:
         """Return log-mel features [windows, bands, frames] and the settings of the bucket."""
-        found = self._features(
+        extracted = self._features(
             [item.payload.samples for item in items], sampling_rate=RATE, return_tensors="pt"
         )
-        features = found["input_features"].to(self._model.device, self._model.dtype)
+        features = extracted["input_features"].to(self._model.device, self._model.dtype)
         return features, items[0].payload.settings
 
     def run(self, batch: tuple[Tensor, _Settings]) -> list[Decoded]:
@@ -104,7 +104,7 @@ class SpeechRunner(run.BaseRunner):
 
     def _result(self, decoded: Decoded, window: _Window) -> Window:
         silent = decoded.no_speech_prob > NO_SPEECH and decoded.avg_logprob < LOW_LOGPROB
-        found = (
+        parts = (
             []
             if silent
             else segments(
@@ -118,10 +118,10 @@ class SpeechRunner(run.BaseRunner):
         return {
             "start": window.start_s,
             "end": window.end_s,
-            "text": "".join(each["text"] for each in found).strip(),
+            "text": "".join(each["text"] for each in parts).strip(),
             "language": decoded.language,
             "language_name": LANGUAGES.get(decoded.language, decoded.language),
-            "segments": found,
+            "segments": parts,
         }
 
     def _settings(self, options: SpeechOptions) -> _Settings:
@@ -133,7 +133,7 @@ class SpeechRunner(run.BaseRunner):
                 f"language is {language!r}, which this model does not know; it knows: {some}."
             )
         if options.translate and not self._decoder.translates:
-            raise run.RequestRefused("This model cannot translate; it transcribes alone.")
+            raise run.RequestRefused("This model cannot translate; it can only transcribe.")
         return _Settings(language, options.temperature, options.translate)
 
 

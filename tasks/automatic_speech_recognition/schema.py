@@ -29,8 +29,8 @@ class Recording(declare.Inputs):
 
 
 class SpeechOptions(declare.Options):
-    """The language is detected when it is None; temperature 0 takes the likeliest token. With
-    `translate` the text is in English, whatever is spoken."""
+    """The language is detected if it is None; temperature 0 takes the likeliest token. With
+    `translate` the text is in English, whatever the spoken language."""
 
     language: Language | None = None
     temperature: Temperature = 0.0
@@ -49,7 +49,7 @@ class Window(TypedDict):
 
 
 class Segment(TypedDict):
-    """A part of a window's text, as the model timed it."""
+    """A passage of a window's text, with the model's times."""
 
     start: float
     end: float

@@ -1,8 +1,8 @@
 """Score transcripts by word and character error rate (jiwer), against an empty transcript.
 
 Both texts are normalized as in the Whisper paper for languages in general: lower case, without
-punctuation, and without what is in brackets. Spellings of one word, such as "Mr" and "mister",
-count as errors.
+punctuation and without text in brackets. Different spellings of one word, such as "Mr" and
+"mister", count as errors.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ class Errors:
     lengths: np.ndarray
 
     def rate(self, rows: Any = slice(None)) -> float:
-        """Errors divided by the length of the references, over some rows; can exceed 1."""
+        """Return errors divided by the length of the references, over some rows; can exceed 1."""
         return float(self.errors[rows].sum() / max(1, self.lengths[rows].sum()))
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return WER and CER, with intervals from drawing recordings again; WER by duration too.
+    """Return WER and CER, with intervals from resampling the recordings, and WER by duration.
 
     Raises:
-        BadMaterial: no reference holds a word.
+        BadMaterial: no reference contains a word.
     """
     expected = [row["text"] for row in request.rows]
-    heard = [transcript(outcome) for outcome in request.outcomes]
-    words = count_errors(expected, heard, characters=False)
-    characters = count_errors(expected, heard, characters=True)
+    transcripts = [transcript(outcome) for outcome in request.outcomes]
+    words = count_errors(expected, transcripts, characters=False)
+    characters = count_errors(expected, transcripts, characters=True)
     if not words.lengths.sum():
-        raise run.BadMaterial("The test data's texts hold no words.")
+        raise run.BadMaterial("The texts of the test data contain no words.")
     count = len(expected)
     metrics = {"wer": words.rate(), "cer": characters.rate()}
-    # Without a word, every word of the reference is missing.
+    # The empty transcript misses every word of the reference.
     baseline = {"wer": 1.0, "cer": 1.0}
     seconds = [_seconds(outcome) for outcome in request.outcomes]
     return run.EvaluationResult(
@@ -67,7 +67,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                     "output": text[:SAMPLE_CHARACTERS],
                 }
                 for row, text, length in zip(
-                    request.rows[:SAMPLES], heard[:SAMPLES], seconds[:SAMPLES], strict=True
+                    request.rows[:SAMPLES], transcripts[:SAMPLES], seconds[:SAMPLES], strict=True
                 )
             ],
             "baselines": [{"name": BASELINE, "metrics": baseline, "trained_on": 0}],
@@ -99,11 +99,11 @@ def transcript(outcome: run.Outcome) -> str:
     return " ".join(window["text"] for window in outcome.results if window["text"])
 
 
-def count_errors(expected: list[str], heard: list[str], *, characters: bool) -> Errors:
-    """Count the words, or characters, that are wrong, missing or too many in each row."""
+def count_errors(expected: list[str], transcripts: list[str], *, characters: bool) -> Errors:
+    """Count the wrong, missing and surplus words (or characters) of each row."""
     errors, lengths = [], []
     for reference, hypothesis in zip(
-        map(_normalize, expected), map(_normalize, heard), strict=True
+        map(_normalize, expected), map(_normalize, transcripts), strict=True
     ):
         reference, hypothesis = " ".join(reference.split()), " ".join(hypothesis.split())
         lengths.append(len(reference) if characters else len(reference.split()))
@@ -111,8 +111,8 @@ def count_errors(expected: list[str], heard: list[str], *, characters: bool) -> 
             errors.append(len(hypothesis) if characters else len(hypothesis.split()))
             continue
         compare = jiwer.process_characters if characters else jiwer.process_words
-        found = compare(reference, hypothesis)
-        errors.append(found.substitutions + found.deletions + found.insertions)
+        alignment = compare(reference, hypothesis)
+        errors.append(alignment.substitutions + alignment.deletions + alignment.insertions)
     return Errors(np.array(errors), np.array(lengths))
 
 

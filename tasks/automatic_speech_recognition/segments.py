@@ -20,8 +20,8 @@ def segments(
     timestamp_begin: int,
     text_of: Callable[[list[int]], str],
 ) -> list[Segment]:
-    """Return [{start, end, text, tokens, …}, …]; a segment without an end lasts to the window's."""
-    found: list[Segment] = []
+    """Return [{start, end, text, tokens, …}, …]; a segment without an end lasts to `end_s`."""
+    result: list[Segment] = []
     tokens: list[int] = []
     logprobs: list[float] = []
     begin = start_s
@@ -29,7 +29,7 @@ def segments(
     def close(end: float) -> None:
         text = text_of(tokens)
         if text.strip():
-            found.append(
+            result.append(
                 {
                     "start": round(begin, 2),
                     "end": round(max(begin, end), 2),
@@ -54,7 +54,7 @@ def segments(
         begin = at
     if tokens:
         close(end_s)
-    return found
+    return result
 
 
 def _compression_ratio(text: str) -> float:

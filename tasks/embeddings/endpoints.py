@@ -68,7 +68,7 @@ def read_feature_extraction(body: declare.Body, request_id: str, name: str) -> d
 
 
 class SentencePair(declare.Strict):
-    """A source sentence, and those that are compared with it."""
+    """A source sentence, and the sentences to compare with it."""
 
     source_sentence: declare.Text
     sentences: Annotated[list[declare.Text], Field(min_length=1, max_length=declare.MAX_INPUTS - 1)]

@@ -1,7 +1,7 @@
 """POST /v1/embeddings for models that read images: texts and images in one list.
 
-An image is written as Jina's API has it, `{"image": "data:image/png;base64,…"}`, or as a part of a
-chat message, `{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}`.
+An image has the form of Jina's API, `{"image": "data:image/png;base64,…"}`, or of a part of a chat
+message, `{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pydantic import Discriminator, Field, Tag
 from assay.plugins import declare
 from tasks.embeddings.endpoints import EmbeddingsRenderer
 
-# Each is decoded when it arrives.
+# Each image is decoded when it arrives.
 MAX_IMAGES = 16
 
 
 class ImageURL(declare.Strict):
-    """An image as OpenAI's chat has it; `url` is a `data:` URL."""
+    """An image in the form of OpenAI's chat; `url` is a `data:` URL."""
 
     url: Annotated[str, Field(min_length=1)]
     detail: Literal["auto"] | None = None
@@ -60,21 +60,21 @@ class MixedEmbeddingsRequest(declare.Strict):
     def read(self) -> list[str | declare.MediaInput]:
         """Return the texts and images. Raises RequestInvalid."""
         many = isinstance(self.input, list)
-        given = self.input if isinstance(self.input, list) else [self.input]
-        found = [
+        values = self.input if isinstance(self.input, list) else [self.input]
+        inputs = [
             read_input(each, f"input[{number}]" if many else "input")
-            for number, each in enumerate(given)
+            for number, each in enumerate(values)
         ]
-        images = sum(isinstance(each, declare.MediaInput) for each in found)
+        images = sum(isinstance(each, declare.MediaInput) for each in inputs)
         if images > MAX_IMAGES:
             raise declare.RequestInvalid(
-                f"input holds {images} images; at most {MAX_IMAGES} are accepted in one request.",
+                f"input has {images} images; at most {MAX_IMAGES} are accepted in one request.",
                 param="input",
             )
-        return found
+        return inputs
 
     def renderer(self, places: list[int]) -> MixedRenderer:
-        """Return what renders the answer; `places` says where each input's vector stands."""
+        """Return the renderer of the answer; `places` holds the position of each input's vector."""
         return MixedRenderer(
             EmbeddingsRenderer(
                 model=self.model,
@@ -85,30 +85,31 @@ class MixedEmbeddingsRequest(declare.Strict):
         )
 
 
-def read_input(given: str | InputPart, param: str) -> str | declare.MediaInput:
+def read_input(value: str | InputPart, param: str) -> str | declare.MediaInput:
     """Return the text or the image of one input. Raises RequestInvalid."""
-    if isinstance(given, str):
-        return given
-    filled = {name for name in ("text", "image", "image_url") if getattr(given, name) is not None}
-    if len(filled) != 1 or (given.type is not None and {given.type} != filled):
+    if isinstance(value, str):
+        return value
+    filled = {name for name in ("text", "image", "image_url") if getattr(value, name) is not None}
+    if len(filled) != 1 or (value.type is not None and {value.type} != filled):
         raise declare.RequestInvalid(
             f'{param} must be a text, {{"text": "…"}}, {{"image": "data:image/png;base64,…"}} or '
             '{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}.',
             param=param,
         )
-    if given.image is not None:
-        return declare.read_image_text(given.image, f"{param}.image")
-    if given.image_url is not None:
-        return declare.read_image_url(given.image_url.url, f"{param}.image_url.url")
-    return given.text or ""
+    if value.image is not None:
+        return declare.read_image_text(value.image, f"{param}.image")
+    if value.image_url is not None:
+        return declare.read_image_url(value.image_url.url, f"{param}.image_url.url")
+    return value.text or ""
 
 
-def images_first(read: Sequence[str | declare.MediaInput]) -> list[int]:
-    """Return where each input's vector stands when those of images come before those of texts."""
+def images_first(items: Sequence[str | declare.MediaInput]) -> list[int]:
+    """Return the position of each input's vector if vectors of images precede vectors of texts."""
     order = sorted(
-        range(len(read)), key=lambda index: (not isinstance(read[index], declare.MediaInput), index)
+        range(len(items)),
+        key=lambda index: (not isinstance(items[index], declare.MediaInput), index),
     )
-    places = [0] * len(read)
+    places = [0] * len(items)
     for place, index in enumerate(order):
         places[index] = place
     return places

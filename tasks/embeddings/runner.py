@@ -16,7 +16,7 @@ _POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
 
 class EmbeddingsRunner(run.TextRunner):
-    """Vectors pooled as the model's sentence-transformers files say: mean without such files."""
+    """Pools vectors as the model's sentence-transformers files state; by the mean without them."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ def _pooling(folder: Path) -> str:
     ]
     if len(modes) != 1 or modes[0] not in _POOLING:
         raise run.UnsupportedModel(
-            f"1_Pooling/config.json pools by {modes}, which is not known here."
+            f"1_Pooling/config.json pools by {modes}, which is not supported."
         )
     return _POOLING[modes[0]]
 

@@ -38,12 +38,12 @@ def pixel_classifier(
     Returns None, with the reason in the progress log, when the data does not fit the limits.
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
-    used = list(rows)
-    if len(used) > MAX_ROWS:
-        used = random.Random(_SEED).sample(used, MAX_ROWS)
-    labels = {row["label"] for row in used}
+    sample = list(rows)
+    if len(sample) > MAX_ROWS:
+        sample = random.Random(_SEED).sample(sample, MAX_ROWS)
+    labels = {row["label"] for row in sample}
     if not 2 <= len(labels) <= MAX_LABELS:
         progress.log(
             f"{PIXELS} was not trained: the training data has {len(labels)} labels; "
@@ -53,29 +53,29 @@ def pixel_classifier(
     started = time.monotonic()
     model = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=MAX_ITERATIONS)
     try:
-        known = _features([row["image"] for row in used], progress)
-        wanted = _features(images, progress)
+        train_features = _features([row["image"] for row in sample], progress)
+        test_features = _features(images, progress)
     except run.UnreadableImage as error:
         progress.log(f"{PIXELS} was not trained: {error}")
         return None
     with warnings.catch_warnings():
-        # It stops after MAX_ITERATIONS, before the last digits settle.
+        # The fit stops after MAX_ITERATIONS, before it converges to the last digits.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(known, [row["label"] for row in used])
-    guesses = model.predict(wanted).tolist()
+        model.fit(train_features, [row["label"] for row in sample])
+    guesses = model.predict(test_features).tolist()
     progress.log(
-        f"{PIXELS}: trained on {len(used):,} images and labeled {len(images):,} "
+        f"{PIXELS}: trained on {len(sample):,} images and labeled {len(images):,} "
         f"in {time.monotonic() - started:.1f} s."
     )
-    return run.Baseline(PIXELS, guesses, len(used))
+    return run.Baseline(PIXELS, guesses, len(sample))
 
 
 def _features(images: Sequence[Path], progress: run.Progress) -> np.ndarray:
     """Return [images, values] of the images scaled to 16 × 16 pixels."""
-    found = np.empty((len(images), SIDE * SIDE * 3), dtype=np.float32)
+    features = np.empty((len(images), SIDE * SIDE * 3), dtype=np.float32)
     for number, path in enumerate(images):
         if number % 256 == 0 and progress.should_stop():
             raise run.Canceled
         small = run.read_image(path).resize((SIDE, SIDE), Image.Resampling.BOX)
-        found[number] = np.asarray(small, dtype=np.float32).reshape(-1) / 255
-    return found
+        features[number] = np.asarray(small, dtype=np.float32).reshape(-1) / 255
+    return features

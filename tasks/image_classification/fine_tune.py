@@ -11,16 +11,16 @@ from torch import Tensor
 from assay.plugins import run
 from tasks.image_classification import TASK, TrainingHyperparameters
 
-# Names of the last layer: transformers', and those that timm's architectures have.
+# Names of the last layer, in transformers and in timm's architectures.
 HEADS = ("classifier", "fc", "head")
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; the epoch with the best macro-F1 on the validation split is kept.
+    """Train, and keep the epoch with the best macro-F1 on the validation split.
 
     Raises:
         BadMaterial: Rows, images, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
     return run.train_media_classifier(
@@ -41,17 +41,17 @@ def _loaded(folder: Path, labels: list[str], *, mirror: bool) -> run.MediaModel:
         of_timm = run.is_timm(run.read_json(folder / "config.json"))
     except run.UnsupportedModel as error:
         raise run.BadMaterial(f"The base cannot be trained. {error}") from error
-    # timm's configs state the number of labels too.
-    stated: dict[str, Any] = {"num_labels": len(labels)} if of_timm else {}
+    # A config of timm also states the number of labels.
+    extra: dict[str, Any] = {"num_labels": len(labels)} if of_timm else {}
     model = run.load_base(
         folder,
         TASK.architectures,
-        **stated,
+        **extra,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
     )
     if of_timm:
-        # timm's configs hold their labels under this name, and it would keep those of the base.
+        # A config of timm holds its labels under this name, and would keep the labels of the base.
         model.config.label_names = labels
     return run.MediaModel(
         model,

@@ -11,14 +11,13 @@ from tasks.image_classification.baselines import pixel_classifier
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return accuracy, macro-F1 and F1 by label; accuracy by label and by image size too.
+    """Return accuracy, macro-F1 and F1 by label, with accuracy slices by label and by image size.
 
-    With training rows, logistic regression on pixels is trained on them and is then the baseline
-    that numbers are compared with.
+    With training rows, the baseline is logistic regression on pixels, trained on those rows.
 
     Raises:
-        BadMaterial: a row's label is none that the version knows.
-        Canceled: `request.progress` said so.
+        BadMaterial: a row has a label that the version does not know.
+        Canceled: `request.progress` requests a stop.
     """
     images = [row["image"] for row in request.rows]
     baselines = []

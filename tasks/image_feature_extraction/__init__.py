@@ -1,4 +1,4 @@
-"""Image feature extraction: a vector for an image, so that alike images lie close together."""
+"""Image feature extraction: a vector for an image, so that similar images lie close together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TASK = declare.Task(
     interface=1,
     name="image-feature-extraction",
     title="Image feature extraction",
-    description="Turns an image into a vector, so that alike images lie close together.",
+    description="Turns an image into a vector, so that similar images lie close together.",
     modality="image",
     family=declare.Family.VISION,
     inputs=(declare.Modality.IMAGE,),

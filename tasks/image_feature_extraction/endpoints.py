@@ -25,7 +25,7 @@ def read_image_embeddings(body: declare.Body, request_id: str, name: str) -> dec
     for number, each in enumerate(request.read()):
         if not isinstance(each, declare.MediaInput):
             raise declare.RequestInvalid(
-                f"Input {number} is a text; this model reads images alone: "
+                f"Input {number} is a text; this model reads only images: "
                 '{"image": "data:image/png;base64,…"}.',
                 param="input",
                 code="unsupported_value",
@@ -56,7 +56,7 @@ def read_features(body: declare.Body, request_id: str, name: str) -> declare.Pla
 
 @dataclass(slots=True)
 class FeaturesRenderer:
-    """[vector], as `InferenceClient.feature_extraction` reads it."""
+    """[vector], for `InferenceClient.feature_extraction`."""
 
     def whole(self, answer: declare.Answer) -> list[Any]:
         return list(answer.results)

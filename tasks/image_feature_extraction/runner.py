@@ -13,13 +13,13 @@ from assay.plugins import declare, run
 from assay.plugins.run import Item
 from tasks.image_feature_extraction.schema import Images
 
-# Their first position stands for the whole image; their pooler is often untrained.
+# Architectures whose first position represents the image; their pooler is often untrained.
 CLASS_TOKEN = frozenset({"BeitModel", "DeiTModel", "Dinov2Model", "ViTModel"})
 
 
 class ImageFeaturesRunner(run.BaseRunner):
-    """The class token of transformers that have one, else what the model pools; for classifiers of
-    timm, what their last layer reads."""
+    """Returns the class token of transformers that have one, else the pooled output; for
+    classifiers of timm, the input of the last layer."""
 
     # 32 images of 224 × 224 pixels.
     limits = run.BatchLimits(items=32, size=32 * 224 * 224)
@@ -40,12 +40,12 @@ class ImageFeaturesRunner(run.BaseRunner):
 
     def prepare(self, request_id: str, inputs: Images, options: declare.NoOptions) -> run.Prepared:
         try:
-            found = [run.pixels(self._processor, run.read_image(each)) for each in inputs.images]
+            arrays = [run.pixels(self._processor, run.read_image(each)) for each in inputs.images]
         except run.UnreadableImage as error:
             raise run.RequestRefused(str(error)) from error
         items = [
             Item(each, size=each.shape[1] * each.shape[2], bucket=tuple(each.shape))
-            for each in found
+            for each in arrays
         ]
         return run.Prepared(items=items, units=len(items))
 

@@ -1,4 +1,4 @@
-"""Score vectors of images: are the nearest images those of the same label?"""
+"""Score vectors of images: the nearest images should have the same label."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ from torchmetrics.functional.retrieval import retrieval_average_precision
 from assay.plugins import run
 
 TOP = 10
-SIDE = 32  # pixels that the baselines see in each direction
+SIDE = 32  # width and height of the baselines' images, in pixels
 PIXELS, GRAY = "Pixels", "Gray pixels"
 MAX_ROWS = 5_000
 SAMPLES = 8
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return how often the nearest other image has the same label, and the mean average precision
-    of the ten nearest.
+    """Return the share of images whose nearest other image has the same label, and the mean average
+    precision of the ten nearest.
 
-    The baseline compares pixels; gray pixels are the second one, as color may mislead.
+    The first baseline compares pixels, the second one gray pixels, because color may mislead.
 
     Raises:
         BadMaterial: there are too many rows, or no label has two images.
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     labels = np.array([row["label"] for row in request.rows])
     if len(labels) > MAX_ROWS:
-        raise run.BadMaterial(f"Each image is compared with all others; {MAX_ROWS:,} are the most.")
+        raise run.BadMaterial(f"Each image is compared with all others; at most {MAX_ROWS:,} fit.")
     if len(set(labels)) == len(labels):
-        raise run.BadMaterial("Every image has a label of its own; no two can be found together.")
+        raise run.BadMaterial(
+            "Each label has only one image; the score needs two images of a label."
+        )
     vectors = np.array([outcome.results[0] for outcome in request.outcomes], dtype=np.float32)
-    seen = {
+    similarities = {
         "": _fits(vectors),
         PIXELS: _fits(_pixels(request, "RGB")),
         GRAY: _fits(_pixels(request, "L")),
     }
-    found = {name: _measured(fits, labels, request) for name, fits in seen.items()}
-    nearest = seen[""].argmax(axis=1)
+    measured = {name: _measured(fits, labels, request) for name, fits in similarities.items()}
+    nearest = similarities[""].argmax(axis=1)
     return run.EvaluationResult(
-        metrics=_means(found[""]),
-        baseline=_means(found[PIXELS]),
+        metrics=_means(measured[""]),
+        baseline=_means(measured[PIXELS]),
         baseline_name=PIXELS,
         sample_size=len(labels),
         details={
@@ -59,17 +61,17 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                 for row, best in list(zip(request.rows, nearest, strict=True))[:SAMPLES]
             ],
             "baselines": [
-                {"name": name, "metrics": _means(found[name]), "trained_on": 0}
+                {"name": name, "metrics": _means(measured[name]), "trained_on": 0}
                 for name in (PIXELS, GRAY)
             ],
             "right": {
                 "n": len(labels),
-                "bits": np.packbits(found[""]["nearest"] > 0).tobytes().hex(),
+                "bits": np.packbits(measured[""]["nearest"] > 0).tobytes().hex(),
             },
         },
         intervals={
-            "metrics": {"map_10": _interval(found[""]["map_10"])},
-            "baseline": {"map_10": _interval(found[PIXELS]["map_10"])},
+            "metrics": {"map_10": _interval(measured[""]["map_10"])},
+            "baseline": {"map_10": _interval(measured[PIXELS]["map_10"])},
         },
         slices=[
             {
@@ -77,8 +79,8 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                 "name": part.name[:100],
                 "n": len(part.rows),
                 "metric": "nearest",
-                "value": float(found[""]["nearest"][part.rows].mean()),
-                "baseline": float(found[PIXELS]["nearest"][part.rows].mean()),
+                "value": float(measured[""]["nearest"][part.rows].mean()),
+                "baseline": float(measured[PIXELS]["nearest"][part.rows].mean()),
             }
             for part in run.slices_by_label(list(labels))
         ],
@@ -86,7 +88,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 def _fits(vectors: np.ndarray) -> np.ndarray:
-    """Return minus the distances of all pairs; an image is not its own neighbor."""
+    """Return the negative squared distances of all pairs; -inf between an image and itself."""
     squares = (vectors**2).sum(axis=1)
     fits: np.ndarray = 2 * vectors @ vectors.T - squares[None] - squares[:, None]
     np.fill_diagonal(fits, -np.inf)
@@ -117,7 +119,7 @@ def _interval(values: np.ndarray) -> dict[str, Any]:
 
 def _pixels(request: run.ScoreRequest, mode: str) -> np.ndarray:
     paths: Sequence[Path] = [row["image"] for row in request.rows]
-    found = []
+    vectors = []
     for number, path in enumerate(paths):
         if number % 256 == 0 and request.progress.should_stop():
             raise run.Canceled
@@ -126,5 +128,5 @@ def _pixels(request: run.ScoreRequest, mode: str) -> np.ndarray:
         except run.UnreadableImage as error:
             raise run.BadMaterial(f"The image {path.name[:12]}…: {error}") from error
         small = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BOX)
-        found.append(np.asarray(small, dtype=np.float32).reshape(-1) / 255)
-    return np.stack(found)
+        vectors.append(np.asarray(small, dtype=np.float32).reshape(-1) / 255)
+    return np.stack(vectors)

@@ -12,7 +12,7 @@ from tasks.image_classification import SAMPLE_IMAGE
 from tasks.image_segmentation.endpoints import ENDPOINT
 from tasks.image_segmentation.schema import ImageWithMask, Segment, SegmentationOptions
 
-# Models that answer with a score of each label for each pixel; the recipe trains these.
+# Models that score each label for each pixel; the recipe trains these.
 TRAINED = (
     "BeitForSemanticSegmentation",
     "MobileNetV2ForSemanticSegmentation",
@@ -48,7 +48,7 @@ TASK = declare.Task(
     interface=1,
     name="image-segmentation",
     title="Image segmentation",
-    description="Gives each pixel of an image a label: a mask for each label that is there.",
+    description="Labels each pixel of an image, and returns a mask for each label.",
     modality="image",
     family=declare.Family.VISION,
     inputs=(declare.Modality.IMAGE,),

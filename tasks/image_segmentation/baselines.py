@@ -1,7 +1,7 @@
 """Simple segmenters that a trained one has to beat, measured on the same images.
 
-One parts each image by Otsu's threshold on the distance from its border color, and calls what
-stands out by the most frequent label after the background. The other gives all pixels the most
+One splits each image by Otsu's threshold on the distance from its border color, and gives the
+pixels above it the most frequent label after the background. The other gives all pixels the most
 frequent label.
 """
 
@@ -20,7 +20,7 @@ CONSTANT = "Most frequent label everywhere"
 
 
 def frequent(masks: Sequence[np.ndarray], labels: int) -> tuple[int, int]:
-    """Return the two most frequent labels; the same one twice where there is only one."""
+    """Return the two most frequent labels; the same label twice if there is only one."""
     counts = sum(
         (np.bincount(mask.reshape(-1), minlength=256)[:labels] for mask in masks),
         np.zeros(labels, dtype=np.int64),
@@ -31,7 +31,7 @@ def frequent(masks: Sequence[np.ndarray], labels: int) -> tuple[int, int]:
 
 
 def otsu(path: Path, size: tuple[int, int], labels: tuple[int, int]) -> np.ndarray:
-    """Return a mask of the first label, with the second one where the image stands out."""
+    """Return a mask of the first label, with the second label on pixels above Otsu's threshold."""
     try:
         image = run.read_image(path)
     except run.UnreadableImage:

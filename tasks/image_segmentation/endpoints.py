@@ -11,8 +11,8 @@ from tasks.image_segmentation.schema import SegmentationOptions
 
 
 class Parameters(declare.Strict):
-    """Segments with a lower score than `threshold` are left out. Each pixel has one label, so
-    thresholds of single masks and of overlaps have no meaning here."""
+    """Segments that score less than `threshold` are left out. Each pixel has one label, so the
+    thresholds of masks and of overlaps do not apply."""
 
     threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     subtask: Literal["semantic"] | None = None

@@ -19,11 +19,11 @@ _SHAPE = '{"image": "<SHA-256>", "mask": "<SHA-256>", "categories": […]}'
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; the epoch with the lowest loss on the validation rows is what is kept.
+    """Train, and keep the epoch with the lowest loss on the validation rows.
 
     Raises:
         BadMaterial: Rows, files, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     return run.train_on_regions(
         request,
@@ -54,10 +54,10 @@ def _is_row(row: dict[str, Any]) -> bool:
 
 
 def _labels(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the categories in the order in which rows name them, the background first as a rule.
+    """Return the categories in order of first use; the background usually comes first.
 
     Raises:
-        BadMaterial: there are too few or too many.
+        BadMaterial: there are too few or too many categories.
     """
     labels = list(dict.fromkeys(label for row in rows for label in row["categories"]))
     crowded(labels)
@@ -69,13 +69,13 @@ def _labels(rows: list[dict[str, Any]]) -> list[str]:
 def _trained(architecture: str) -> str:
     if architecture not in TRAINED:
         raise run.BadMaterial(
-            f"{architecture} is served, but not trained here. Use one of: {', '.join(TRAINED)}."
+            f"{architecture} can be served, but not trained. Use one of: {', '.join(TRAINED)}."
         )
     return architecture
 
 
 def _measured(model: Any, images: run.RegionImages, progress: run.Progress) -> dict[str, float]:
-    """Return IoU in the processor's size."""
+    """Return the mean IoU at the size of the processor's images."""
     labels = images.labels
     counts = np.zeros((len(labels) + 1, len(labels) + 1), dtype=np.int64)
     for _, example in run.examples_of(images, progress):

@@ -1,4 +1,4 @@
-"""Masks of dataset rows and of answers as arrays in which pixels number labels."""
+"""Masks of dataset rows and of answers, as arrays of label numbers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tasks.image_segmentation.schema import Segment
 
 
 def read_mask(path: Path, categories: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """Return a row's mask [height, width], its pixels numbering `labels`; 255 for no label.
+    """Return a row's mask [height, width]: indexes into `labels`, and 255 for no label.
 
     Raises:
-        BadMaterial: it is no mask of one channel.
+        BadMaterial: the file is not a mask with one channel.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
@@ -30,7 +30,7 @@ def read_mask(path: Path, categories: Sequence[str], labels: Sequence[str]) -> n
             values = np.asarray(image).astype(np.uint8)
     except run.BadMaterial:
         raise
-    # Decoders raise nearly everything for a damaged file.
+    # Decoders raise almost any exception for a damaged file.
     except Exception as error:
         raise run.BadMaterial(f"Mask {path.name} cannot be read.") from error
     number = {label: index for index, label in enumerate(labels)}
@@ -43,13 +43,13 @@ def read_mask(path: Path, categories: Sequence[str], labels: Sequence[str]) -> n
 def from_segments(
     segments: Sequence[Segment], labels: Sequence[str], size: tuple[int, int]
 ) -> np.ndarray:
-    """Return the masks of an answer as one [height, width]; 255 where there is none."""
+    """Return the masks of an answer as one array [height, width]; 255 means no label."""
     number = {label: index for index, label in enumerate(labels)}
-    whole = np.full(size, declare.IGNORED_PIXEL, dtype=np.uint8)
-    for each in segments:
-        with Image.open(io.BytesIO(base64.b64decode(each["mask"])), formats=["PNG"]) as image:
-            whole[np.asarray(image) > 0] = number[each["label"]]
-    return whole
+    mask = np.full(size, declare.IGNORED_PIXEL, dtype=np.uint8)
+    for segment in segments:
+        with Image.open(io.BytesIO(base64.b64decode(segment["mask"])), formats=["PNG"]) as image:
+            mask[np.asarray(image) > 0] = number[segment["label"]]
+    return mask
 
 
 def crowded(labels: Sequence[str]) -> None:

@@ -11,12 +11,12 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from assay.plugins import declare
 
 
-def pixel_counts(truth: np.ndarray, found: np.ndarray, labels: int) -> np.ndarray:
-    """Return how many pixels of each label (down) were given each label (across), the last for
-    pixels that were given none. Pixels without a true label are left out."""
-    given = np.where(found == declare.IGNORED_PIXEL, labels, found).astype(np.int64)
+def pixel_counts(truth: np.ndarray, answer: np.ndarray, labels: int) -> np.ndarray:
+    """Return the confusion matrix of pixels: true labels down, predicted labels across; the last
+    column counts pixels without a predicted label. Pixels without a true label are left out."""
+    predicted = np.where(answer == declare.IGNORED_PIXEL, labels, answer).astype(np.int64)
     counts = multiclass_confusion_matrix(
-        torch.from_numpy(given),
+        torch.from_numpy(predicted),
         torch.from_numpy(np.where(truth == declare.IGNORED_PIXEL, -1, truth.astype(np.int64))),
         num_classes=labels + 1,
         ignore_index=-1,
@@ -25,20 +25,20 @@ def pixel_counts(truth: np.ndarray, found: np.ndarray, labels: int) -> np.ndarra
 
 
 def scores(counts: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
-    """Return mean IoU, pixel accuracy, and `iou_<label>` of each label that is there or was given.
+    """Return mean IoU, pixel accuracy, and `iou_<label>` of each true or predicted label.
 
-    `counts` are those of `pixel_counts`, added up over images.
+    `counts` is the sum of `pixel_counts` over the images.
     """
     right = np.diag(counts)[: len(labels)].astype(np.float64)
     union = counts.sum(0)[: len(labels)] + counts.sum(1)[: len(labels)] - right
-    there = union > 0
-    shares = np.where(there, right / np.maximum(union, 1), 0.0)
+    present = union > 0
+    shares = np.where(present, right / np.maximum(union, 1), 0.0)
     return {
-        "mean_iou": float(shares[there].mean()) if there.any() else 0.0,
+        "mean_iou": float(shares[present].mean()) if present.any() else 0.0,
         "pixel_accuracy": float(right.sum() / max(counts.sum(), 1)),
         **{
             f"iou_{label}": float(share)
-            for label, share, counted in zip(labels, shares, there, strict=True)
-            if counted
+            for label, share, is_present in zip(labels, shares, present, strict=True)
+            if is_present
         },
     }

@@ -1,4 +1,4 @@
-"""Serve a segmenter: each pixel gets one label; returns a mask for each label that is there."""
+"""Serve a segmenter: give each pixel one label, and return a mask for each label."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_SIDE = 512
 class SegmenterRunner(run.BaseRunner):
     """Returns one [{label, score, mask}, …].
 
-    Images that the processor makes equally large share a batch.
+    Images that have the same size after processing share a batch.
     """
 
     # 8 images of 512 × 512 pixels.
@@ -80,8 +80,8 @@ class SegmenterRunner(run.BaseRunner):
 
 
 def _logits_of_queries(output: Any) -> Tensor:
-    """Return the logarithm of each label's share of each pixel, for models that answer with masks
-    and a label for each; the last label stands for none."""
+    """Return the logarithm of each label's share of each pixel, for models that return masks with a
+    label each; the last label means no label."""
     labels = output.class_queries_logits.softmax(-1)[..., :-1]
     masks = output.masks_queries_logits.sigmoid()
     shares = torch.einsum("bqc,bqhw->bchw", labels, masks)
@@ -93,7 +93,7 @@ def segments(
 ) -> list[Segment]:
     """Return the masks of the labels on an image of `size` (height, width), the largest first.
 
-    `logits` are [labels, height, width], of a smaller picture as a rule.
+    `logits` are [labels, height, width], usually of a smaller image.
     """
     scale = min(1.0, MAX_SIDE / max(size))
     inner = tuple(max(1, round(side * scale)) for side in size)
@@ -101,20 +101,22 @@ def segments(
         logits[None], size=inner, mode="bilinear", align_corners=False
     )[0].softmax(0)
     score, best = shares.max(0)
-    whole = np.asarray(
+    label_map = np.asarray(
         Image.fromarray(
             best.to(torch.uint8 if len(labels) <= 256 else torch.int32).cpu().numpy()
         ).resize((size[1], size[0]), Image.Resampling.NEAREST)
     )
-    found: list[Segment] = []
+    result: list[Segment] = []
     counts = torch.bincount(best.reshape(-1), minlength=len(labels))
     for index in counts.argsort(descending=True, stable=True)[:MAX_SEGMENTS].tolist():
         if not counts[index]:
             break
         mean = float(score[best == index].mean())
         if mean >= threshold:
-            found.append({"label": labels[index], "score": mean, "mask": _as_png(whole == index)})
-    return found
+            result.append(
+                {"label": labels[index], "score": mean, "mask": _as_png(label_map == index)}
+            )
+    return result
 
 
 def _as_png(mask: np.ndarray) -> str:

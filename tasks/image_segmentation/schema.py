@@ -11,7 +11,7 @@ from assay.plugins import declare
 
 
 class ImageWithMask(BaseModel):
-    """One image, a mask whose pixels number categories, and their names."""
+    """One image, a mask of category numbers, and the categories' names."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -21,15 +21,15 @@ class ImageWithMask(BaseModel):
 
 
 class SegmentationOptions(declare.Options):
-    """Segments with a lower score than `threshold` are left out."""
+    """Segments that score less than `threshold` are left out."""
 
     threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
 
 
 class Segment(TypedDict):
-    """The pixels of one label: a PNG in base64, as large as the image, white where they are.
+    """The mask of one label: a PNG in base64, as large as the image, white on the label's pixels.
 
-    `score` is the model's mean probability of the label on them.
+    `score` is the model's mean probability of the label on these pixels.
     """
 
     label: str

@@ -12,28 +12,28 @@ from tasks.image_segmentation.masks import crowded, from_segments, read_mask
 from tasks.image_segmentation.measures import pixel_counts, scores
 
 SAMPLES = 8
-# Masks of training rows that the baselines' labels are counted in.
+# The baselines count labels in at most this many masks of training rows.
 COUNTED_MASKS = 500
 COMPARED = ("mean_iou", "pixel_accuracy")
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return mean IoU, pixel accuracy and the IoU of each label; by the share that stands out too.
+    """Return mean IoU, pixel accuracy and the IoU of each label, with slices by foreground share.
 
-    A label that the version does not know counts as never found.
+    A label that the version does not know counts as missed on every image.
 
     Raises:
         BadMaterial: a mask cannot be read, or there are too many labels.
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     rows = request.rows
     answers = [outcome.results[0] for outcome in request.outcomes]
     labels = list(dict.fromkeys(label for row in rows for label in row["categories"]))
-    labels += sorted({each["label"] for found in answers for each in found} - set(labels))
+    labels += sorted({each["label"] for predicted in answers for each in predicted} - set(labels))
     crowded(labels)
-    known = (request.train_rows or rows)[:COUNTED_MASKS]
+    labeled = (request.train_rows or rows)[:COUNTED_MASKS]
     usual = frequent(
-        [read_mask(row["mask"], row["categories"], labels) for row in known], len(labels)
+        [read_mask(row["mask"], row["categories"], labels) for row in labeled], len(labels)
     )
     counts = np.zeros((3, len(rows), len(labels) + 1, len(labels) + 1), dtype=np.int64)
     samples, shares = [], []
@@ -41,14 +41,14 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         if number % 16 == 0 and request.progress.should_stop():
             raise run.Canceled
         truth = read_mask(row["mask"], row["categories"], labels)
-        found = from_segments(answer, labels, truth.shape)
+        predicted = from_segments(answer, labels, truth.shape)
         for place, mask in enumerate(
-            (found, otsu(row["image"], truth.shape, usual), np.full_like(truth, usual[0]))
+            (predicted, otsu(row["image"], truth.shape, usual), np.full_like(truth, usual[0]))
         ):
             counts[place, number] = pixel_counts(truth, mask, len(labels))
         shares.append(round(100 * float((truth != usual[0]).mean())))
         if number < SAMPLES:
-            samples.append(_sample(row, labels, truth, found, usual[0]))
+            samples.append(_sample(row, labels, truth, predicted, usual[0]))
     metrics, *others = (scores(each.sum(0), labels) for each in counts)
     baselines = dict(zip((OTSU, CONSTANT), others, strict=True))
     first = max(baselines, key=lambda name: baselines[name]["mean_iou"])
@@ -99,8 +99,8 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 def _intervals(
     counts: np.ndarray, metrics: dict[str, float], labels: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return the intervals of mean IoU and accuracy: images are drawn again, not pixels, which are
-    not independent of each other."""
+    """Return the intervals of mean IoU and accuracy. Images are resampled, not pixels, because
+    pixels of one image depend on each other."""
 
     def of(name: str) -> dict[str, Any]:
         return run.bootstrap(
@@ -116,7 +116,7 @@ def _sample(
     row: dict[str, Any],
     labels: list[str],
     truth: np.ndarray,
-    found: np.ndarray,
+    answer: np.ndarray,
     background: int,
 ) -> dict[str, Any]:
     def drawn(mask: np.ndarray) -> str:
@@ -133,13 +133,13 @@ def _sample(
         "input_image": run.draw_mask(row["image"], np.zeros_like(truth)),
         "expected_image": drawn(truth),
         "expected": named(truth),
-        "output_image": drawn(found),
-        "output": named(found),
+        "output_image": drawn(answer),
+        "output": named(answer),
     }
 
 
 def _shifted(mask: np.ndarray, background: int) -> np.ndarray:
-    """Number labels from 1, so that none but the background stays clear."""
+    """Number labels from 1, so that only the background stays transparent."""
     if background == 0:
         return mask
     return np.where(mask == 255, 255, np.minimum(mask.astype(np.int64) + 1, 254)).astype(np.uint8)

@@ -12,12 +12,12 @@ from tasks.text_generation.chat import ChatRequest, Message
 from tasks.text_generation.chat import TextPart as TextContent
 from tasks.text_generation.rendering import ChatRenderer
 
-# Reserved for an image before it is known how many the model has: LLaVA 1.5 has as many.
+# Tokens reserved for an image until the model's own number is known: the number of LLaVA 1.5.
 IMAGE_TOKENS = 576
 
 
 class ImageURL(declare.Strict):
-    """An image; `url` is a `data:` URL. The model has one level of detail, its own."""
+    """An image; `url` is a `data:` URL. The model has only one level of detail."""
 
     url: Annotated[str, Field(min_length=1)]
     detail: Literal["auto"] | None = None
@@ -34,7 +34,7 @@ ContentPart = Annotated[TextContent | ImageContent, Field(discriminator="type")]
 
 
 class VisionMessage(Message):
-    """One turn. A user's may hold images."""
+    """One turn. Only the user's turns may contain images."""
 
     role: Literal["system", "developer", "user", "assistant"]
     tool_calls: None = None
@@ -48,10 +48,10 @@ class VisionMessage(Message):
     ]
 
     def read(self, images: list[declare.MediaInput], param: str) -> declare.ChatMessage:
-        """Return the message as an engine takes it, and add its images to `images`.
+        """Return the message in the engine's form, and add its images to `images`.
 
         Raises:
-            RequestInvalid: an image is none, or is not a user's.
+            RequestInvalid: an image is invalid, or belongs to another role than the user.
         """
         role = "system" if self.role == "developer" else self.role
         if isinstance(self.content, str):
@@ -66,7 +66,7 @@ class VisionMessage(Message):
             place = f"{param}.content[{number}].image_url.url"
             if role != "user":
                 raise declare.RequestInvalid(
-                    f"Only messages of the user hold images; this one is the {role}'s.",
+                    f"Only the user's messages may contain images; this one is the {role}'s.",
                     param=place,
                 )
             images.append(declare.read_image_url(part.image_url.url, place))
@@ -100,7 +100,7 @@ def read_vision_chat(body: declare.Body, request_id: str, name: str) -> declare.
     ]
     if len(images) > declare.MAX_IMAGES:
         raise declare.RequestInvalid(
-            f"The messages hold {len(images)} images; at most {declare.MAX_IMAGES} are read.",
+            f"The messages have {len(images)} images; at most {declare.MAX_IMAGES} are accepted.",
             param="messages",
         )
     prompt_tokens = declare.estimate_tokens([message.text for message in messages])

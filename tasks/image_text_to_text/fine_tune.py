@@ -26,7 +26,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: rows, images, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(VisionHyperparameters, request.hyperparameters)
     transformers.set_seed(settings.seed)
@@ -60,7 +60,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
             settings,
             save_steps=CHECKPOINT_STEPS,
             bf16=run.fast_bfloat16(),
-            # By these the Trainer sees that an example has a loss.
+            # These columns tell the Trainer that an example has a loss.
             label_names=["labels"],
         ),
         train_dataset=training,
@@ -129,38 +129,38 @@ def _tokens(
             )
         ]
     except run.RequestRefused as error:
-        raise run.BadMaterial(f"A question cannot be read. {error}") from error
+        raise run.BadMaterial(f"A question cannot be tokenized. {error}") from error
     finally:
         processes.close()
-    found = _Tokens(prompts, dict(zip(texts, answers, strict=True)))
+    result = _Tokens(prompts, dict(zip(texts, answers, strict=True)))
     longest = max(
-        len(found.prompts[row["question"]]) + len(found.answers[row["answer"]]) for row in rows
+        len(result.prompts[row["question"]]) + len(result.answers[row["answer"]]) for row in rows
     )
     if longest > max_length:
         raise run.BadMaterial(
             f"The longest question with its image and answer has {longest} tokens, and max_length "
             f"is {max_length}. Raise it, or shorten the row."
         )
-    return found
+    return result
 
 
 def _collated(examples: Sequence[dict[str, Any]], padding: int) -> dict[str, Tensor]:
     """Return a batch padded on the right; only the answers' tokens are labels."""
-    shape = (len(examples), max(len(each["tokens"]) for each in examples))
+    shape = (len(examples), max(len(example["tokens"]) for example in examples))
     tokens = torch.full(shape, padding)
     labels = torch.full(shape, run.IGNORED_TOKEN)
     mask = torch.zeros(shape, dtype=torch.long)
-    for number, each in enumerate(examples):
-        length = len(each["tokens"])
-        whole = torch.tensor(each["tokens"])
-        tokens[number, :length] = whole
-        labels[number, each["start"] : length] = whole[each["start"] :]
+    for number, example in enumerate(examples):
+        length = len(example["tokens"])
+        row_tokens = torch.tensor(example["tokens"])
+        tokens[number, :length] = row_tokens
+        labels[number, example["start"] : length] = row_tokens[example["start"] :]
         mask[number, :length] = 1
     return {
         "input_ids": tokens,
         "attention_mask": mask,
         "labels": labels,
-        "pixel_values": torch.stack([each["pixels"] for each in examples]),
+        "pixel_values": torch.stack([example["pixels"] for example in examples]),
     }
 
 
@@ -187,8 +187,8 @@ class _Questions(Dataset[dict[str, Any]]):  # type: ignore[misc]
 class _Trainer(run.MonitoredTrainer):
     """Loads checkpoints by the model's class.
 
-    Vision-language models save their tensors under older names than they have in memory. The
-    Trainer would find none of them, warn, and go on with the weights of the base.
+    Vision-language models save their tensors under older names than their names in memory. The
+    Trainer would find no tensor, warn, and continue with the weights of the base.
     """
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -16,7 +16,7 @@ Image = Annotated[str, Field(min_length=1)]
 
 
 class Parameters(declare.Strict):
-    """There is one answer."""
+    """Settings of the request; the model returns one answer."""
 
     top_k: Literal[1] | None = None
 
@@ -34,7 +34,7 @@ def read_visual_question(body: declare.Body, request_id: str, name: str) -> decl
     """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
     request = declare.parse(VisualQuestionRequest, body.data)
     if request.image not in (None, request.inputs):
-        raise declare.RequestInvalid("image and inputs hold two images; send one.", param="image")
+        raise declare.RequestInvalid("image and inputs differ; send one image.", param="image")
     image = declare.read_image_text(request.inputs, "inputs")
     prompt_tokens = declare.estimate_tokens([request.question]) + IMAGE_TOKENS
     return declare.Plan(

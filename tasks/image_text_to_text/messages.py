@@ -42,7 +42,7 @@ SeenBlock = Annotated[TextBlock | ImageBlock, Field(discriminator="type")]
 
 
 class VisionMessageParam(MessageParam):
-    """One turn. A user's may hold images."""
+    """One turn. Only the user's turns may contain images."""
 
     content: Annotated[  # type: ignore[assignment]
         Annotated[str, Field(min_length=1, max_length=1_000_000), Tag("one")]
@@ -56,7 +56,7 @@ class VisionMessageParam(MessageParam):
         """Return the parts of the message, and add its images to `images`.
 
         Raises:
-            RequestInvalid: an image is not in base64, or not a user's.
+            RequestInvalid: an image is not in base64, or belongs to another role than the user.
         """
         if isinstance(self.content, str):
             return [declare.TextPart(type="text", text=self.content)]
@@ -67,7 +67,9 @@ class VisionMessageParam(MessageParam):
                 continue
             place = f"{param}.content[{number}].source.data"
             if self.role != "user":
-                raise declare.RequestInvalid("Only messages of the user hold images.", param=place)
+                raise declare.RequestInvalid(
+                    "Only the user's messages may contain images.", param=place
+                )
             images.append(
                 declare.MediaInput("image", declare.decode_base64(block.source.data, place), place)
             )
@@ -90,24 +92,24 @@ def read_vision_messages(body: declare.Body, request_id: str, name: str) -> decl
     request = declare.parse(VisionMessagesRequest, body.data)
     request.check_last()
     images: list[declare.MediaInput] = []
-    given = [
+    messages = [
         (message.role, message.read(images, f"messages[{number}]"))
         for number, message in enumerate(request.messages)
     ]
     if len(images) > declare.MAX_IMAGES:
         raise declare.RequestInvalid(
-            f"The messages hold {len(images)} images; at most {declare.MAX_IMAGES} are read.",
+            f"The messages have {len(images)} images; at most {declare.MAX_IMAGES} are accepted.",
             param="messages",
         )
     turns: list[declare.ChatMessage] = []
     if system := plain_text(request.system or ""):
         turns.append(declare.ChatMessage(role="system", content=system))
-    for role, group in groupby(given, lambda turn: turn[0]):
+    for role, group in groupby(messages, lambda turn: turn[0]):
         parts = [part for _, following in group for part in following]
         if len(parts) > declare.MAX_PARTS:
             raise declare.RequestInvalid(
-                f"Consecutive messages hold {len(parts)} blocks; "
-                f"at most {declare.MAX_PARTS} are read.",
+                f"Consecutive messages have {len(parts)} blocks; "
+                f"at most {declare.MAX_PARTS} are accepted.",
                 param="messages",
             )
         turns.append(declare.ChatMessage(role=role, content=parts))

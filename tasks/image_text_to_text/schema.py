@@ -23,8 +23,8 @@ class ImageQuestion(BaseModel):
 
 
 class VisionHyperparameters(BaseModel):
-    """Settings of training projector and language model. `max_length` is in tokens, those of the
-    image included."""
+    """Settings of training projector and language model. `max_length` counts tokens, including the
+    image's tokens."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,7 +39,7 @@ class VisionHyperparameters(BaseModel):
 
 
 def asked(question: str, image: Any) -> declare.GenerationInputs:
-    """Return the inputs that ask a question about one image."""
+    """Return the inputs of a question about one image."""
     parts: list[declare.MessagePart] = [
         declare.ImagePart(type="image"),
         declare.TextPart(type="text", text=question),

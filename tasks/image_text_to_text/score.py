@@ -17,17 +17,17 @@ BLIND = "the most frequent answer to the question, without the image"
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return the share of answers that are right: the same words, whatever their case, articles and
-    punctuation, as in VQA (Antol et al. 2015, arXiv:1505.00468).
+    """Return the share of right answers: equal words, regardless of case, articles and punctuation,
+    as in VQA (Antol et al. 2015, arXiv:1505.00468).
 
-    The baseline does not look: it gives the most frequent answer that the training rows have to the
-    same question, or to any. A model that is better than this uses the image.
+    The baseline ignores the image: it returns the training rows' most frequent answer to the same
+    question, or to all questions. A model that beats it uses the image.
     """
     answers = [row["answer"] for row in request.rows]
     questions = [row["question"] for row in request.rows]
-    given = [outcome.text for outcome in request.outcomes]
-    blind = _blind(request.train_rows or [], questions, answers)
-    right, rival = _right(given, answers), _right(blind, answers)
+    texts = [outcome.text for outcome in request.outcomes]
+    blind = _without_image(request.train_rows or [], questions, answers)
+    right, rival = _is_right(texts, answers), _is_right(blind, answers)
     return run.EvaluationResult(
         metrics={"accuracy": float(right.mean())},
         baseline={"accuracy": float(rival.mean())},
@@ -42,7 +42,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                     "output": text[:SHOWN_CHARACTERS],
                     "baseline": guess[:SHOWN_CHARACTERS],
                 }
-                for row, text, guess in list(zip(request.rows, given, blind, strict=True))[:SAMPLES]
+                for row, text, guess in list(zip(request.rows, texts, blind, strict=True))[:SAMPLES]
             ],
             "right": {"n": len(answers), "bits": np.packbits(right).tobytes().hex()},
         },
@@ -66,26 +66,26 @@ def plain(text: str) -> str:
     return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
-def _right(given: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+def _is_right(texts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
     return np.array(
-        [plain(each) == plain(answer) for each, answer in zip(given, answers, strict=True)]
+        [plain(each) == plain(answer) for each, answer in zip(texts, answers, strict=True)]
     )
 
 
-def _blind(
+def _without_image(
     train_rows: Sequence[dict[str, Any]], questions: Sequence[str], answers: Sequence[str]
 ) -> list[str]:
-    """Return the most frequent answer to each question. Without training rows, the test rows' own
-    answers are counted, which flatters the baseline."""
-    known: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    """Return the most frequent answer to each question. Without training rows, count the test rows'
+    own answers, which flatters the baseline."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     anything: Counter[str] = Counter()
     pairs = [(row["question"], row["answer"]) for row in train_rows]
     for question, answer in pairs or zip(questions, answers, strict=True):
-        known[plain(question)][answer] += 1
+        counts[plain(question)][answer] += 1
         anything[answer] += 1
-    return [(known.get(plain(question)) or anything).most_common(1)[0][0] for question in questions]
+    return [(counts.get(plain(each)) or anything).most_common(1)[0][0] for each in questions]
 
 
 def _opening(question: str) -> str:
-    """Return the first two words of a question: its kind, as VQA sorts them."""
+    """Return the first two words of a question, which VQA uses as its type."""
     return " ".join(question.lower().split()[:2]).rstrip("?")

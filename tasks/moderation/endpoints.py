@@ -9,8 +9,8 @@ from pydantic import Discriminator, Field, Tag
 
 from assay.plugins import declare
 
-# Clients expect each of these. Those that the model does not judge are never flagged, and
-# `category_applied_input_types` is empty for them.
+# Clients expect all of these categories. A category that the model does not judge is never flagged,
+# and its `category_applied_input_types` is empty.
 OPENAI_CATEGORIES = (
     "harassment",
     "harassment/threatening",
@@ -29,7 +29,7 @@ OPENAI_CATEGORIES = (
 
 
 class TextPart(declare.Strict):
-    """A text as an object; images are not judged here."""
+    """A text as an object; images are not supported."""
 
     type: Literal["text"]
     text: declare.TextInput
@@ -51,7 +51,7 @@ def _number(value: Any) -> str:
 
 
 class ModerationRequest(declare.Strict):
-    """POST /v1/moderations. Each text of `input` is judged by itself."""
+    """POST /v1/moderations. Each text of `input` is judged separately."""
 
     model: declare.Name
     input: Annotated[
@@ -63,8 +63,8 @@ class ModerationRequest(declare.Strict):
 def read_moderation(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/moderations. Raises RequestInvalid."""
     request = declare.parse(ModerationRequest, body.data)
-    given = [request.input] if isinstance(request.input, str) else request.input
-    texts = [each if isinstance(each, str) else each.text for each in given]
+    inputs = [request.input] if isinstance(request.input, str) else request.input
+    texts = [each if isinstance(each, str) else each.text for each in inputs]
     tokens = declare.estimate_tokens(texts) + 2 * len(texts)
     return declare.Plan(
         model=request.model,

@@ -1,4 +1,4 @@
-"""Serve a text classifier as a moderator: the score of each category, and what is flagged."""
+"""Serve a text classifier as a moderator: scores of all categories, and the flagged ones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ THRESHOLD = 0.5
 
 
 class ModerationRunner(run.TextRunner):
-    """One judgment for each text.
+    """Returns one judgment for each text.
 
-    A model with one label a text must have a harmless one, such as `safe`: its best label is
-    flagged unless it is that one. A model of the kind `multi_label_classification` flags every
-    label with a score of 0.5 or more.
+    A model with one label per text must have a harmless label, such as `safe`; any other best label
+    is flagged. A model of the kind `multi_label_classification` flags every label with a score of
+    0.5 or more.
     """
 
     def __init__(

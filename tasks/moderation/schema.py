@@ -10,12 +10,12 @@ from typing_extensions import TypedDict
 from assay.plugins import declare
 
 MAX_CHARACTERS = 100_000
-# Names that a label for harmless texts has; scores of all other labels are categories.
+# Names of labels for harmless texts; all other labels are categories.
 HARMLESS = frozenset({"safe", "benign", "none", "ok", "harmless", "neutral", "clean", "o"})
 
 
 class JudgedText(BaseModel):
-    """A text and its category; `safe` if nothing is to be flagged."""
+    """A text and its category, or `safe` for a harmless text."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -24,14 +24,14 @@ class JudgedText(BaseModel):
 
 
 class Judged(TypedDict):
-    """The score of each category, from 0 to 1, and those that are flagged."""
+    """The score of each category, from 0 to 1, and the flagged categories."""
 
     scores: dict[str, float]
     flagged: list[str]
 
 
 def is_harmless(label: str) -> bool:
-    """Return whether a label stands for texts with nothing to flag."""
+    """Return whether a label means that a text is harmless."""
     return label.lower() in HARMLESS
 
 

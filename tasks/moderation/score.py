@@ -16,7 +16,7 @@ SAMPLES = 8
 SAMPLE_CHARACTERS = 300
 KEYWORDS = "keywords"
 ALL = "flag every text"
-# Words of attacks on instructions, of threats and of insults, as block lists have them.
+# Words of attacks on instructions, of threats and of insults, as in block lists.
 _WORDS = re.compile(
     r"\b(ignore|disregard|forget|override|bypass|jailbreak|system prompt|reveal|unrestricted|"
     r"kill|murder|rape|bomb|attack|hate|stupid|idiot|bitch|fuck\w*|shit|bastard|whore|suicide)\b",
@@ -27,19 +27,19 @@ _METRICS = ("f1", "precision", "recall", "accuracy", "false_alarms")
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """The texts that something flags, one truth value for each row."""
+    """The flags of one moderator, one Boolean for each row."""
 
     name: str
     flags: np.ndarray
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return precision, recall and F1 of flagging, and the share of harmless texts that is flagged.
+    """Return precision, recall and F1 of flagging, and the share of flagged harmless texts.
 
     The baseline is the better of a list of keywords and flagging every text.
 
     Raises:
-        BadMaterial: the rows have no harmless text, or nothing but harmless ones.
+        BadMaterial: all rows are harmless, or none is.
     """
     rows = request.rows
     texts = [row["text"] for row in rows]
@@ -86,7 +86,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 def measure(truth: np.ndarray, flags: np.ndarray) -> dict[str, float]:
-    """Return the metrics; 0 where nothing is flagged, or nothing should be."""
+    """Return the metrics; 0 if no text is flagged, or no text should be."""
     harmless = ~truth
     return {
         "f1": float(f1_score(truth, flags, zero_division=0)),
@@ -100,21 +100,21 @@ def measure(truth: np.ndarray, flags: np.ndarray) -> dict[str, float]:
 def _intervals(truth: np.ndarray, flags: np.ndarray) -> dict[str, dict[str, Any]]:
     right, alarm = truth & flags, flags & ~truth
 
-    def again(name: str, rows: np.ndarray) -> float:
-        hits, alarms, wanted = right[rows].sum(), alarm[rows].sum(), truth[rows].sum()
+    def resampled(name: str, rows: np.ndarray) -> float:
+        hits, alarms, positives = right[rows].sum(), alarm[rows].sum(), truth[rows].sum()
         if name == "false_alarms":
-            return float(alarms / max(1, len(rows) - wanted))
+            return float(alarms / max(1, len(rows) - positives))
         if name == "accuracy":
-            return float((hits + len(rows) - wanted - alarms) / len(rows))
+            return float((hits + len(rows) - positives - alarms) / len(rows))
         if name == "precision":
             return float(hits / max(1, hits + alarms))
         if name == "recall":
-            return float(hits / max(1, wanted))
-        return float(2 * hits / max(1, hits + alarms + wanted))
+            return float(hits / max(1, positives))
+        return float(2 * hits / max(1, hits + alarms + positives))
 
     values = measure(truth, flags)
     return {
-        name: run.bootstrap(values[name], lambda rows, name=name: again(name, rows), len(truth))  # type: ignore[misc]
+        name: run.bootstrap(values[name], lambda rows, name=name: resampled(name, rows), len(truth))  # type: ignore[misc]
         for name in _METRICS
     }
 
@@ -125,7 +125,7 @@ def _samples(
     def word(flag: bool) -> str:
         return "flagged" if flag else "safe"
 
-    shown = list(zip(request.rows, request.outcomes, flags, simple, strict=True))[:SAMPLES]
+    compared = list(zip(request.rows, request.outcomes, flags, simple, strict=True))[:SAMPLES]
     return [
         {
             "input": row["text"][:SAMPLE_CHARACTERS],
@@ -134,5 +134,5 @@ def _samples(
             "baseline": word(theirs),
             "score": round(max(outcome.results[0]["scores"].values()), 4),
         }
-        for row, outcome, flag, theirs in shown
+        for row, outcome, flag, theirs in compared
     ]

@@ -34,7 +34,7 @@ class TrainingHyperparameters(BaseModel):
 
 
 def evaluation_request(row: dict[str, Any]) -> tuple[declare.OneImage, DetectionOptions]:
-    """Return the request that finds the objects of the row's image, also doubtful ones."""
+    """Return the request that finds the objects of the row's image, including unlikely ones."""
     return declare.OneImage(image=row["image"]), DetectionOptions()
 
 

@@ -1,8 +1,8 @@
-"""Simple ways to find objects that a trained detector has to beat, measured on the same images.
+"""Simple object detectors that a trained one has to beat, measured on the same images.
 
-One looks for what stands out from the background: pixels whose distance from the image's border
-color is above Otsu's threshold, joined to connected components (scipy). The other answers every
-image alike, with boxes in the usual place. Both call everything by the most frequent label.
+One finds regions that differ from the background: pixels whose distance from the image's border
+color is above Otsu's threshold, joined to connected components (scipy). The other returns the
+average box for every image. Both use the most frequent label for every box.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy import ndimage
 from assay.plugins import run
 from tasks.object_detection.schema import Box, Detection
 
-COMPONENTS = "What stands out + most frequent label"
+COMPONENTS = "Foreground regions + most frequent label"
 CONSTANT = "Average box + most frequent label"
 # Larger images are scaled down first.
 SIDE = 256
@@ -29,26 +29,26 @@ MAX_COMPONENTS = 100
 
 
 def majority_label(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the label that most boxes of the rows have; empty where there is no box."""
+    """Return the most frequent label of the rows' boxes; an empty text without boxes."""
     counts = Counter(label for row in rows for label in row["objects"]["categories"])
     return counts.most_common(1)[0][0] if counts else ""
 
 
 def components(images: Sequence[Path], label: str, progress: run.Progress) -> list[list[Detection]]:
-    """Return a box around each part of an image that stands out, the largest first.
+    """Return a box around each region that differs from the background, the largest first.
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
-    found: list[list[Detection]] = []
+    boxes: list[list[Detection]] = []
     for number, path in enumerate(images):
         if number % 64 == 0 and progress.should_stop():
             raise run.Canceled
         try:
-            found.append(_components(run.read_image(path), label))
+            boxes.append(_components(run.read_image(path), label))
         except run.UnreadableImage:
-            found.append([])
-    return found
+            boxes.append([])
+    return boxes
 
 
 def _components(image: Image.Image, label: str) -> list[Detection]:
@@ -80,7 +80,7 @@ def _components(image: Image.Image, label: str) -> list[Detection]:
 def constant(
     rows: Sequence[dict[str, Any]], images: Sequence[Path], label: str
 ) -> list[list[Detection]]:
-    """Return for each image the average box of `rows`, in shares of an image."""
+    """Return for each image the average box of `rows`, scaled to the image."""
     shares = []
     for row in rows:
         with Image.open(row["image"]) as image:
@@ -91,10 +91,10 @@ def constant(
     if not len(every):
         return [[] for _ in images]
     mean = every.mean(axis=0)
-    found: list[list[Detection]] = []
+    answers: list[list[Detection]] = []
     for path in images:
         with Image.open(path) as image:
             xmin, ymin, xmax, ymax = (mean * ([image.width, image.height] * 2)).tolist()
             box: Box = {"xmin": xmin, "ymin": ymin, "xmax": xmax, "ymax": ymax}
-        found.append([{"label": label, "score": 1.0, "box": box}])
-    return found
+        answers.append([{"label": label, "score": 1.0, "box": box}])
+    return answers

@@ -13,7 +13,7 @@ DEFAULT_THRESHOLD = 0.5
 
 
 class Parameters(declare.Strict):
-    """Objects with a lower score than `threshold` are left out."""
+    """Objects that score less than `threshold` are left out."""
 
     threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
 

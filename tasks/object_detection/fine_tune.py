@@ -21,11 +21,11 @@ _SHAPE = '{"image": "<SHA-256>", "objects": {"bbox": […], "categories": […]}
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; the epoch with the lowest loss on the validation rows is what is kept.
+    """Train, and keep the epoch with the lowest loss on the validation rows.
 
     Raises:
         BadMaterial: Rows, images, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
     return run.train_on_regions(
@@ -75,7 +75,7 @@ def _labels(rows: list[dict[str, Any]]) -> list[str]:
 
 def _measured(model: Any, images: _Images, progress: run.Progress) -> dict[str, float]:
     """Return the average precision."""
-    found = []
+    answers = []
     for number, example in run.examples_of(images, progress):
         size = images.sizes[number]
         (each,) = images.processor.post_process_object_detection(
@@ -84,8 +84,8 @@ def _measured(model: Any, images: _Images, progress: run.Progress) -> dict[str, 
             target_sizes=[size],
         )
         boxes = {name: value.cpu() for name, value in each.items()}
-        found.append(detections(boxes, images.labels, size=size, threshold=0.0))
-    precision = average_precision([row["objects"] for row in images.rows], found, images.labels)
+        answers.append(detections(boxes, images.labels, size=size, threshold=0.0))
+    precision = average_precision([row["objects"] for row in images.rows], answers, images.labels)
     return {name: precision[name] for name in ("map", "map_50")}
 
 

@@ -14,27 +14,27 @@ from tasks.object_detection.schema import Detection
 
 def corners(objects: Mapping[str, Any], width: int, height: int) -> Tensor:
     """Return the boxes of a row as [boxes, 4] corners, cut off at the edges of the image."""
-    given = torch.tensor(objects["bbox"], dtype=torch.float32).reshape(-1, 4)
-    both = torch.cat([given[:, :2], given[:, :2] + given[:, 2:]], 1)
-    return both.clamp(torch.zeros(4), torch.tensor([width, height, width, height]).float())
+    boxes = torch.tensor(objects["bbox"], dtype=torch.float32).reshape(-1, 4)
+    edges = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    return edges.clamp(torch.zeros(4), torch.tensor([width, height, width, height]).float())
 
 
 def average_precision(
     truth: Sequence[Mapping[str, Any]],
-    found: Sequence[Sequence[Detection]],
+    answers: Sequence[Sequence[Detection]],
     labels: Sequence[str],
 ) -> dict[str, float]:
     """Return COCO's measures, and the average precision of each label as `ap_<label>`.
 
-    A label that no row of `truth` has is left out: it has no average precision.
+    Labels that are missing in `truth` are left out: they have no average precision.
     """
     number = {label: index for index, label in enumerate(labels)}
     metric = MeanAveragePrecision(
         box_format="xyxy", class_metrics=True, backend="pycocotools", sync_on_compute=False
     )
-    # Of 1,000 boxes of a row; COCO looks at the best 100 answers.
+    # A row has at most 1,000 boxes; COCO uses the best 100 answers.
     metric.warn_on_many_detections = False
-    for objects, each in zip(truth, found, strict=True):
+    for objects, each in zip(truth, answers, strict=True):
         boxes = torch.tensor(objects["bbox"], dtype=torch.float32).reshape(-1, 4)
         metric.update(
             [
@@ -72,5 +72,5 @@ def average_precision(
         )
     )
     values |= {f"ap_{labels[int(index)]}": value for index, value in by_label.items() if value >= 0}
-    # -1 stands for a measure of nothing.
+    # -1 means that a measure has no data.
     return {name: max(value, 0.0) for name, value in values.items()}

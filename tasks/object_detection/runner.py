@@ -15,14 +15,14 @@ from tasks.object_detection.schema import Detection, DetectionOptions
 
 # DETR's own processors make the longer side at most 1,333 pixels.
 MAX_SIDE = 1_344
-# As many as COCO's measure looks at.
+# The number that COCO's measure uses.
 MAX_OBJECTS = 100
 
 
 class ObjectDetectorRunner(run.BaseRunner):
     """Returns one [{label, score, box}, …].
 
-    Images that the processor makes equally large share a batch, so that none is padded.
+    Only images that have the same size after processing share a batch, so no image is padded.
     """
 
     # 8 images of 800 × 1,333 pixels.
@@ -62,35 +62,35 @@ class ObjectDetectorRunner(run.BaseRunner):
 
     def split(self, output: Any, items: Sequence[Item]) -> list[list[Detection]]:
         output.logits, output.pred_boxes = output.logits.float(), output.pred_boxes.float()
-        found = self._processor.post_process_object_detection(
+        detected = self._processor.post_process_object_detection(
             output, threshold=0.0, target_sizes=[item.payload[1] for item in items]
         )
         return [
             detections(each, self._labels, size=item.payload[1], threshold=item.payload[2])
-            for each, item in zip(found, items, strict=True)
+            for each, item in zip(detected, items, strict=True)
         ]
 
 
 def detections(
-    found: Mapping[str, Tensor],
+    output: Mapping[str, Tensor],
     labels: Sequence[str],
     *,
     size: tuple[int, int],
     threshold: float,
 ) -> list[Detection]:
-    """Return what a processor found on an image of `size` (height, width), best first, with boxes
-    cut off at its edges."""
+    """Return a processor's detections on an image of `size` (height, width), best first, with boxes
+    cut off at the edges."""
     height, width = size
-    boxes = found["boxes"].clamp(
+    boxes = output["boxes"].clamp(
         torch.zeros(4), torch.tensor([width, height, width, height], dtype=torch.float32)
     )
-    best = found["scores"].argsort(descending=True, stable=True)[:MAX_OBJECTS]
+    best = output["scores"].argsort(descending=True, stable=True)[:MAX_OBJECTS]
     return [
         {
-            "label": labels[int(found["labels"][index])],
-            "score": float(found["scores"][index]),
+            "label": labels[int(output["labels"][index])],
+            "score": float(output["scores"][index]),
             "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), boxes[index].tolist(), strict=True)),  # type: ignore[typeddict-item]
         }
         for index in best.tolist()
-        if float(found["scores"][index]) >= threshold
+        if float(output["scores"][index]) >= threshold
     ]

@@ -20,7 +20,7 @@ class ImageWithBoxes(BaseModel):
 
 
 class DetectionOptions(declare.Options):
-    """Objects with a lower score than `threshold` are left out."""
+    """Objects that score less than `threshold` are left out."""
 
     threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
 
@@ -35,7 +35,7 @@ class Box(TypedDict):
 
 
 class Detection(TypedDict):
-    """One object that was found."""
+    """One detected object."""
 
     label: str
     score: float

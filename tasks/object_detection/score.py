@@ -24,31 +24,31 @@ COMPARED = ("map", "map_50", "map_75", "recall")
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return average precision over all labels and for each; by number of objects too.
+    """Return average precision over all labels and for each label, with slices by object count.
 
-    A label that the version does not know counts as never found. The most frequent label is that of
-    the training rows, where the version has some; else of the measured rows, which flatters the
+    A label that the version does not know counts as missed on every image. The most frequent label
+    comes from the training rows if the version has any, else from the test rows, which flatters the
     baselines.
 
     Raises:
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     rows, progress = request.rows, request.progress
     truth = [row["objects"] for row in rows]
     images = [row["image"] for row in rows]
-    found: list[list[Detection]] = [outcome.results[0] for outcome in request.outcomes]
-    known = request.train_rows or rows
-    label = majority_label(known)
+    answers: list[list[Detection]] = [outcome.results[0] for outcome in request.outcomes]
+    labeled = request.train_rows or rows
+    label = majority_label(labeled)
     progress.log("Measuring two baselines.")
     guesses = {
         COMPONENTS: components(images, label, progress),
-        CONSTANT: constant(known, images, label),
+        CONSTANT: constant(labeled, images, label),
     }
     labels = sorted(
         {each for objects in truth for each in objects["categories"]}
-        | {each["label"] for boxes in [*found, *guesses[COMPONENTS]] for each in boxes}
+        | {each["label"] for boxes in [*answers, *guesses[COMPONENTS]] for each in boxes}
     )
-    metrics = average_precision(truth, found, labels)
+    metrics = average_precision(truth, answers, labels)
     baselines = {name: average_precision(truth, boxes, labels) for name, boxes in guesses.items()}
     first = max(baselines, key=lambda name: baselines[name]["map"])
     return run.EvaluationResult(
@@ -60,7 +60,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
             "boxes": sum(len(objects["bbox"]) for objects in truth),
             "samples": [
                 _sample(row, boxes)
-                for row, boxes in zip(rows[:SAMPLES], found[:SAMPLES], strict=True)
+                for row, boxes in zip(rows[:SAMPLES], answers[:SAMPLES], strict=True)
             ],
             "baselines": [
                 {
@@ -77,7 +77,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                 "name": part.name,
                 "n": len(part.rows),
                 "metric": "map",
-                "value": _part(truth, found, labels, part),
+                "value": _part(truth, answers, labels, part),
                 "baseline": _part(truth, guesses[first], labels, part),
             }
             for part in _by_count([len(objects["bbox"]) for objects in truth])
@@ -87,17 +87,17 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 def _part(
     truth: Sequence[dict[str, Any]],
-    found: Sequence[list[Detection]],
+    answers: Sequence[list[Detection]],
     labels: list[str],
     part: run.Slice,
 ) -> float:
     return average_precision(
-        [truth[row] for row in part.rows], [found[row] for row in part.rows], labels
+        [truth[row] for row in part.rows], [answers[row] for row in part.rows], labels
     )["map"]
 
 
 def _by_count(counts: list[int]) -> list[run.Slice]:
-    """Images of one object, of several and of many; an image without objects has no precision."""
+    """Return slices of images by object count; an image without objects has no precision."""
     groups = {
         "1 object": [row for row, count in enumerate(counts) if count == 1],
         "2 or 3 objects": [row for row, count in enumerate(counts) if count in (2, 3)],
@@ -107,19 +107,19 @@ def _by_count(counts: list[int]) -> list[run.Slice]:
     return parts if len(parts) > 1 else []
 
 
-def _sample(row: dict[str, Any], found: list[Detection]) -> dict[str, Any]:
+def _sample(row: dict[str, Any], answer: list[Detection]) -> dict[str, Any]:
     objects = row["objects"]
     expected = [
         (label, (x, y, x + width, y + height))
         for label, (x, y, width, height) in zip(objects["categories"], objects["bbox"], strict=True)
     ]
-    shown = [each for each in found if each["score"] >= SHOWN_SCORE]
-    answered = [(each["label"], tuple(each["box"][side] for side in SIDES)) for each in shown]
-    labels = sorted({label for label, _ in [*expected, *answered]})
+    likely = [each for each in answer if each["score"] >= SHOWN_SCORE]
+    drawn = [(each["label"], tuple(each["box"][side] for side in SIDES)) for each in likely]
+    labels = sorted({label for label, _ in [*expected, *drawn]})
     return {
         "input_image": run.draw_boxes(row["image"], [], labels),
         "expected_image": run.draw_boxes(row["image"], expected, labels),
         "expected": ", ".join(label for label, _ in expected),
-        "output_image": run.draw_boxes(row["image"], answered, labels),
-        "output": ", ".join(f"{each['label']} {each['score']:.2f}" for each in shown),
+        "output_image": run.draw_boxes(row["image"], drawn, labels),
+        "output": ", ".join(f"{each['label']} {each['score']:.2f}" for each in likely),
     }

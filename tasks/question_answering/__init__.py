@@ -19,7 +19,7 @@ from tasks.question_answering.schema import (
 
 class QuestionHyperparameters(BaseModel):
     """Settings of fine-tuning. The new head learns ten times as fast as the encoder; `max_length`
-    is in tokens, of question and text together. Longer texts are cut into parts.
+    counts the tokens of question and text together. Longer texts are cut into windows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

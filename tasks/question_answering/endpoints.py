@@ -17,7 +17,7 @@ from tasks.question_answering.schema import (
     TopK,
 )
 
-# A long text is read in windows, each with the question, of about so many tokens of the text.
+# A long text is read in windows of about this many tokens, each with the question.
 _WINDOW_TOKENS = 192
 
 
@@ -29,8 +29,8 @@ class AskedQuestion(declare.Strict):
 
 
 class Parameters(declare.Strict):
-    """Settings of the answers. How a long text is cut is chosen here, so that `doc_stride`,
-    `max_seq_len` and `max_question_len` are not taken."""
+    """Settings of the answers. Assay chooses the windows of a long text, so `doc_stride`,
+    `max_seq_len` and `max_question_len` are not supported."""
 
     top_k: TopK | None = None
     max_answer_len: AnswerTokens | None = None
@@ -51,22 +51,22 @@ class QuestionRequest(declare.Strict):
 def read_question(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
     request = declare.parse(QuestionRequest, body.data)
-    asked = request.inputs
-    taken = set(QuestionOptions.model_fields)
-    given = (
-        request.parameters.model_dump(exclude_none=True, include=taken)
+    pair = request.inputs
+    supported = set(QuestionOptions.model_fields)
+    settings = (
+        request.parameters.model_dump(exclude_none=True, include=supported)
         if request.parameters
         else {}
     )
-    options = QuestionOptions(**given)
+    options = QuestionOptions(**settings)
     context, question = (
-        declare.estimate_tokens([asked.context]),
-        declare.estimate_tokens([asked.question]),
+        declare.estimate_tokens([pair.context]),
+        declare.estimate_tokens([pair.question]),
     )
     tokens = 2 * context + (question + 4) * (1 + context // _WINDOW_TOKENS)
     return declare.Plan(
         model=name,
-        inputs=QuestionInputs(question=asked.question, context=asked.context),
+        inputs=QuestionInputs(question=pair.question, context=pair.context),
         options=options,
         renderer=AnswerRenderer(several=options.top_k > 1),
         tokens=tokens,
@@ -76,11 +76,11 @@ def read_question(body: declare.Body, request_id: str, name: str) -> declare.Pla
 
 @dataclass(slots=True)
 class AnswerRenderer:
-    """The best answer, or a list of them where `top_k` is over 1."""
+    """The best answer, or a list of answers if `top_k` is over 1."""
 
     several: bool
 
     def whole(self, answer: declare.Answer) -> dict[str, Any] | list[Any]:
-        found: list[Any] = answer.results[0]
-        best: dict[str, Any] = found[0]
-        return found if self.several else best
+        answers: list[Any] = answer.results[0]
+        best: dict[str, Any] = answers[0]
+        return answers if self.several else best

@@ -18,19 +18,19 @@ Rows = list[dict[str, Any]]
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Fine-tune as Devlin and others (2019, arXiv:1810.04805); the epoch with the least loss on
-    the validation rows is kept.
+    """Fine-tune as Devlin and others (2019, arXiv:1810.04805); keep the epoch with the lowest loss
+    on the validation rows.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(QuestionHyperparameters, request.hyperparameters)
     rows = read_answered(request.train_file)
     if len(rows) < MIN_ROWS:
         raise run.BadMaterial(f"There are {len(rows)} questions; at least {MIN_ROWS} are needed.")
     if not any(row["answers"] for row in rows):
-        raise run.BadMaterial("The data answers no question.")
+        raise run.BadMaterial("No question in the data has an answer.")
     train_rows, validation_rows = split_by_context(
         rows, settings.validation_fraction, settings.seed
     )
@@ -98,14 +98,14 @@ def _is_answered(row: dict[str, Any]) -> bool:
 
 
 def split_by_context(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """Hold out about a `fraction` of the rows; questions on one text stay together.
+    """Hold out about `fraction` of the rows; questions about one text stay together.
 
     Raises:
-        BadMaterial: all questions are on one text.
+        BadMaterial: all questions are about one text.
     """
     contexts = sorted({row["context"] for row in rows})
     if len(contexts) < 2:
-        raise run.BadMaterial("All questions are on one text; validation needs another.")
+        raise run.BadMaterial("All questions are about one text; validation needs another one.")
     shuffled = random.Random(seed).sample(contexts, len(contexts))
     held_out = set(shuffled[: max(1, round(len(contexts) * fraction))])
     return (
@@ -115,10 +115,10 @@ def split_by_context(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows
 
 
 def encoded(rows: Rows, tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
-    """Return examples; a long text makes several, and those without the answer point to the first
-    token. Raises BadMaterial when a question leaves no room for the text."""
+    """Return examples, several for a long text; those without the answer point to the first token.
+    Raises BadMaterial when a question leaves no room for the text."""
     try:
-        read = tokenizer(
+        encoding = tokenizer(
             [row["question"] for row in rows],
             [row["context"] for row in rows],
             truncation="only_second",
@@ -133,16 +133,16 @@ def encoded(rows: Rows, tokenizer: Any, max_length: int) -> list[dict[str, Any]]
             f"A question leaves no room for its text in max_length {max_length}: {error}"
         ) from error
     examples: list[dict[str, Any]] = []
-    for at, source in enumerate(read["overflow_to_sample_mapping"]):
+    for at, source in enumerate(encoding["overflow_to_sample_mapping"]):
         start, end = _place(
-            rows[source]["answers"], read["offset_mapping"][at], read.sequence_ids(at)
+            rows[source]["answers"], encoding["offset_mapping"][at], encoding.sequence_ids(at)
         )
         examples.append(
             {
                 **{
-                    name: read[name][at]
+                    name: encoding[name][at]
                     for name in ("input_ids", "attention_mask", "token_type_ids")
-                    if name in read
+                    if name in encoding
                 },
                 "start_positions": start,
                 "end_positions": end,
@@ -156,8 +156,8 @@ def _place(
     offsets: Sequence[tuple[int, int]],
     texts: Sequence[int | None],
 ) -> tuple[int, int]:
-    """Return the first and last token of the first answer that stands here as a whole; 0 and 0 if
-    none does."""
+    """Return the first and last token of the first answer that the window contains in full, else 0
+    and 0."""
     places = [at for at, text in enumerate(texts) if text == 1]
     for answer in answers:
         inside = [
@@ -175,7 +175,7 @@ def _place(
 
 
 def _metrics(prediction: Any) -> dict[str, float]:
-    """Return the share of examples with both ends right."""
+    """Return the share of examples with the right start and end."""
     starts, ends = (np.argmax(each, axis=-1) for each in prediction.predictions[:2])
     right_starts, right_ends = prediction.label_ids
     return {"exact_tokens": float(((starts == right_starts) & (ends == right_ends)).mean())}

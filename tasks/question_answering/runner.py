@@ -13,9 +13,9 @@ from tasks.question_answering.schema import FoundAnswer, QuestionInputs, Questio
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """The tokens of a text, with the logits [tokens, 2] of starting and ending an answer; `none`
-    [2] are the logits of no answer."""
+class _ReadText:
+    """The tokens of a text, with the logits [tokens, 2] of an answer's start and end; `none` [2]
+    are the logits of no answer."""
 
     starts: list[int]
     ends: list[int]
@@ -25,14 +25,14 @@ class _Read:
 
 
 class QuestionRunner(run.WindowRunner):
-    """One list of answers for each question, best first."""
+    """Returns one list of answers for each question, best first."""
 
     def prepare(  # type: ignore[override]
         self, request_id: str, inputs: QuestionInputs, options: QuestionOptions
     ) -> run.Prepared:
         windows = self.windows(request_id, inputs.question, inputs.context)
         if not any(2 in each.texts for each in windows):
-            raise run.RequestRefused("The context holds nothing that the model can read.")
+            raise run.RequestRefused("The context contains no text that the model can read.")
         tokens = sum(len(each.tokens) for each in windows)
         return run.Prepared(
             items=[run.Item((windows, inputs.context, options), size=tokens)],
@@ -46,15 +46,15 @@ class QuestionRunner(run.WindowRunner):
 
     def split(self, output: list[Tensor], items: Sequence[run.Item]) -> list[list[FoundAnswer]]:
         rows = iter(output)
-        found: list[list[FoundAnswer]] = []
+        answers: list[list[FoundAnswer]] = []
         for item in items:
             windows, context, options = item.payload
-            read = self._read(windows, [next(rows) for _ in windows])
-            found.append(best_answers(context, read, options))
-        return found
+            text = self._merged(windows, [next(rows) for _ in windows])
+            answers.append(best_answers(context, text, options))
+        return answers
 
-    def _read(self, windows: Sequence[run.TextWindow], logits: Sequence[Tensor]) -> _Read:
-        """Return each token of the text once."""
+    def _merged(self, windows: Sequence[run.TextWindow], logits: Sequence[Tensor]) -> _ReadText:
+        """Merge overlapping windows, so that each token of the text occurs once."""
         starts: list[int] = []
         ends: list[int] = []
         words: list[int] = []
@@ -67,16 +67,16 @@ class QuestionRunner(run.WindowRunner):
             ends += [window.ends[at] for at in keep]
             words += [window.words[at] for at in keep]
             rows.append(each[keep])
-        # The first token stands for no answer; the text tells if any of its windows does.
+        # The first token means no answer. The text has an answer if any of its windows has one.
         none = torch.stack([each[0] for each in logits]).amin(dim=0)
-        return _Read(starts, ends, words, torch.cat(rows), none)
+        return _ReadText(starts, ends, words, torch.cat(rows), none)
 
 
-def best_answers(context: str, read: _Read, options: QuestionOptions) -> list[FoundAnswer]:
+def best_answers(context: str, text: _ReadText, options: QuestionOptions) -> list[FoundAnswer]:
     """Return the passages with the largest product of the probabilities of start and end."""
-    logits = read.logits
+    logits = text.logits
     if options.handle_impossible_answer:
-        logits = torch.cat([read.none[None], logits])
+        logits = torch.cat([text.none[None], logits])
     chances = logits.softmax(dim=0)
     answers: list[FoundAnswer] = []
     if options.handle_impossible_answer:
@@ -85,8 +85,8 @@ def best_answers(context: str, read: _Read, options: QuestionOptions) -> list[Fo
         chances = chances[1:]
     for first, last, score in _pairs(chances, options.max_answer_len, 4 * options.top_k):
         if options.align_to_words:
-            first, last = _whole_words(read.words, first, last)
-        start, end = read.starts[first], read.ends[last]
+            first, last = _whole_words(text.words, first, last)
+        start, end = text.starts[first], text.ends[last]
         if not any(each["start"] == start and each["end"] == end for each in answers):
             answers.append(
                 FoundAnswer(answer=context[start:end], score=score, start=start, end=end)
@@ -102,12 +102,12 @@ def _pairs(chances: Tensor, longest: int, count: int) -> list[tuple[int, int, fl
     ends = torch.cat([chances[:, 1], chances.new_zeros(width - 1)]).unfold(0, width, 1)
     scores = chances[:, :1] * ends
     values, places = scores.flatten().topk(min(count, scores.numel()))
-    found = []
+    pairs = []
     for value, place in zip(values.tolist(), places.tolist(), strict=True):
         first, more = divmod(place, width)
         if first + more < length:
-            found.append((first, first + more, value))
-    return found
+            pairs.append((first, first + more, value))
+    return pairs
 
 
 def _whole_words(words: Sequence[int], first: int, last: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ AnswerTokens = Annotated[int, Field(ge=1, le=MAX_ANSWER_TOKENS)]
 
 
 class AnsweredQuestion(BaseModel):
-    """A question, a text, and the passages that answer it; none if the text does not."""
+    """A question, a text, and the passages that answer it; an empty list without an answer."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -40,8 +40,8 @@ class QuestionInputs(declare.Inputs):
 
 
 class QuestionOptions(declare.Options):
-    """`top_k` answers are returned, of at most `max_answer_len` tokens each, aligned to words. With
-    `handle_impossible_answer` an empty answer means that the text does not tell."""
+    """The model returns `top_k` answers of at most `max_answer_len` tokens each, aligned to words.
+    With `handle_impossible_answer`, an empty answer means that the text has no answer."""
 
     top_k: TopK = 1
     max_answer_len: AnswerTokens = 30
@@ -50,7 +50,7 @@ class QuestionOptions(declare.Options):
 
 
 class FoundAnswer(TypedDict):
-    """A passage of the text, and how sure the model is of it."""
+    """A passage of the text, and its probability."""
 
     answer: str
     score: float
@@ -64,8 +64,8 @@ def row_input(row: dict[str, Any]) -> str:
 
 
 def evaluation_request(row: dict[str, Any]) -> tuple[QuestionInputs, QuestionOptions]:
-    """Return the request that answers the row's question. The model may find that the text does
-    not tell, as in SQuAD 2."""
+    """Return the request that answers the row's question. The model may find no answer in the text,
+    as in SQuAD 2."""
     inputs = QuestionInputs(question=row["question"], context=row["context"])
     return inputs, QuestionOptions(handle_impossible_answer=True)
 
@@ -74,11 +74,11 @@ def feedback_row(inputs: QuestionInputs, answer: str) -> dict[str, Any]:
     """Return the row that teaches a passage of the text as the answer.
 
     Raises:
-        ValueError: the text does not hold the answer.
+        ValueError: the text does not contain the answer.
     """
     answer = answer.strip()
     start = inputs.context.find(answer)
     if start < 0:
-        raise ValueError("the right answer is no passage of the context")
+        raise ValueError("the right answer is not a passage of the context")
     passage = {"start": start, "end": start + len(answer)}
     return {"question": inputs.question, "context": inputs.context, "answers": [passage]}

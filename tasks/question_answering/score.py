@@ -1,4 +1,4 @@
-"""Score answers as SQuAD does, against the sentence that shares most words with the question."""
+"""Score answers as SQuAD does, against the sentence with most words of the question."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return exact match and F1 of words (Rajpurkar and others 2016, arXiv:1606.05250).
 
     Raises:
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     rows = request.rows
-    found = [str(outcome.results[0][0]["answer"]) for outcome in request.outcomes]
-    overlap = [_overlapping(row["question"], row["context"]) for row in rows]
+    outputs = [str(outcome.results[0][0]["answer"]) for outcome in request.outcomes]
+    overlap = [_best_sentence(row["question"], row["context"]) for row in rows]
     first = [_sentences(row["context"])[0] for row in rows]
     measured: list[np.ndarray] = []
-    for answers in (found, overlap, first):
+    for answers in (outputs, overlap, first):
         if request.progress.should_stop():
             raise run.Canceled
         measured.append(by_row(rows, answers))
@@ -50,7 +50,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                     "score": round(float(outcome.results[0][0]["score"]), 4),
                 }
                 for row, answer, simple, outcome in list(
-                    zip(rows, found, overlap, request.outcomes, strict=True)
+                    zip(rows, outputs, overlap, request.outcomes, strict=True)
                 )[:SAMPLES]
             ],
             "baselines": [
@@ -74,7 +74,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 def right_answers(row: dict[str, Any]) -> list[str]:
-    """Return the passages that answer; one empty text where there are none."""
+    """Return the right answers; one empty text if the row has no answer."""
     return [row["context"][each["start"] : each["end"]] for each in row["answers"]] or [""]
 
 
@@ -106,9 +106,9 @@ def _intervals(values: np.ndarray) -> dict[str, dict[str, Any]]:
     }
 
 
-def _overlapping(question: str, context: str) -> str:
-    asked = _words(question)
-    return max(_sentences(context), key=lambda sentence: len(asked & _words(sentence)))
+def _best_sentence(question: str, context: str) -> str:
+    words = _words(question)
+    return max(_sentences(context), key=lambda sentence: len(words & _words(sentence)))
 
 
 def _sentences(text: str) -> list[str]:

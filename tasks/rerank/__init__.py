@@ -12,9 +12,8 @@ from tasks.rerank.schema import RankedDocuments, RerankInputs
 
 
 class CrossEncoderHyperparameters(BaseModel):
-    """Settings of training on query–document pairs. `negatives` is how many documents that do not
-    answer the query are read with each query; `max_length` is in tokens, of query and document
-    together."""
+    """Settings of training on query–document pairs. `negatives` is the number of documents per
+    query that do not answer it; `max_length` counts the tokens of query and document together."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 from assay.plugins import declare
 from tasks.rerank.schema import MAX_DOCUMENTS, RerankInputs
 
-# Query and documents together; the query counts once per document, because each pair is read.
+# Bound on query and documents; the query counts once per document, because each pair is read.
 MAX_CHARACTERS = 10_000_000
 _BYTES_PER_TOKEN = 3
 
@@ -37,8 +37,7 @@ Document = Annotated[
 class RerankRequest(declare.Strict):
     """POST /v1/rerank and /v2/rerank. `top_n` keeps the best documents; all by default.
 
-    `truncate` cuts pairs of query and document that are longer than the model reads, the longer
-    text of each.
+    `truncate` cuts the longer text of each query–document pair that exceeds the model's context.
     """
 
     model: declare.Name
@@ -99,7 +98,7 @@ def _plan(body: declare.Body, request_id: str, api_version: str) -> declare.Plan
 
 @dataclass(slots=True)
 class RerankRenderer:
-    """The documents' indexes, most relevant first; equal scores keep the given order."""
+    """The documents' indexes, most relevant first; equal scores keep the request's order."""
 
     id: str
     model: str

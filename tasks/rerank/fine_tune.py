@@ -1,4 +1,4 @@
-"""Train an encoder, all weights, into a cross-encoder: does this document answer this query?"""
+"""Train an encoder, all weights, into a cross-encoder that scores a document for a query."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEAD = "ForSequenceClassification"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One query with one document; `group` is the number of the query's row."""
+    """One query with one document; `group` is the row number of the query."""
 
     query: str
     document: str
@@ -31,12 +31,12 @@ class Pair:
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train with binary cross-entropy on pairs (Nogueira and Cho 2019, arXiv:1901.04085); the epoch
-    with the best MRR@10 on the validation queries is kept.
+    """Train with binary cross-entropy on pairs (Nogueira and Cho 2019, arXiv:1901.04085); keep the
+    epoch with the best MRR@10 on the validation queries.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(CrossEncoderHyperparameters, request.hyperparameters)
     rows, dropped = run.distinct_rows(read_ranked(request.train_file), "query")
@@ -54,8 +54,8 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
     transformers.set_seed(settings.seed)
     model, tokenizer = _model(request, settings.max_length)
     cut = _cut_queries([*train_pairs, *validation_pairs], tokenizer, settings.max_length)
-    read = f"{settings.max_length} tokens (max_length) of a query with a document"
-    run.warn_of_cut(progress, cut, len(rows), read)
+    limit = f"{settings.max_length} tokens (max_length) of a query with a document"
+    run.warn_of_cut(progress, cut, len(rows), limit)
     trainer = run.MonitoredTrainer(
         progress=progress,
         model=model,
@@ -106,7 +106,7 @@ def _is_ranked(row: dict[str, Any]) -> bool:
 
 
 def pairs_of(rows: Sequence[dict[str, Any]], negatives: int | None, seed: int) -> list[Pair]:
-    """Return every relevant document, and for each query `negatives` others; all when None."""
+    """Return each query's relevant documents and `negatives` others, or all others if None."""
     draw = random.Random(seed)
     pairs: list[Pair] = []
     for group, row in enumerate(rows):
@@ -136,7 +136,7 @@ def _model(request: run.TrainingRequest, max_length: int) -> tuple[Any, Any]:
 
 
 def _cut_queries(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> int:
-    """Return how many queries have a document with which they are too long."""
+    """Return the number of queries that exceed `max_length` with one of their documents."""
     queries, documents = [pair.query for pair in pairs], [pair.document for pair in pairs]
     lengths = run.token_lengths(tokenizer, queries, documents)
     return len({each for each, n in zip(queries, lengths, strict=True) if n > max_length})
@@ -167,10 +167,10 @@ def _metrics(prediction: Any) -> dict[str, float]:
         groups[int(group)].append((float(logit), bool(relevant)))
     ranks = [
         reciprocal_rank(
-            [logit for logit, _ in found],
-            [index for index, (_, relevant) in enumerate(found) if relevant],
+            [logit for logit, _ in scored],
+            [index for index, (_, relevant) in enumerate(scored) if relevant],
         )
-        for found in groups.values()
+        for scored in groups.values()
     ]
     return {"mrr_10": float(np.mean(ranks))}
 

@@ -17,8 +17,8 @@ from tasks.rerank.schema import RerankInputs
 class RerankRunner(run.TextRunner):
     """Scores each document for the query: the sigmoid of the model's one logit.
 
-    A pair longer than the model reads is refused, or loses tokens of its longer text where the
-    options say so; usage counts the tokens that were read.
+    A pair that exceeds the model's context is refused, or loses tokens of its longer text if the
+    options allow it; usage counts the remaining tokens.
     """
 
     def __init__(
@@ -35,22 +35,22 @@ class RerankRunner(run.TextRunner):
             raise run.UnsupportedModel(
                 f"The model has {self.model.config.num_labels} labels; a reranker has one."
             )
-        # Models without kinds of tokens ignore the pair's second half being marked.
+        # Models without token types ignore the marks of the pair's second half.
         self._kinds = int(getattr(self.model.config, "type_vocab_size", 0) or 0)
 
     def prepare(  # type: ignore[override]
         self, request_id: str, inputs: RerankInputs, options: declare.TextOptions
     ) -> run.Prepared:
         pairs = [(inputs.query, document) for document in inputs.documents]
-        read = self.read_pairs(request_id, pairs, options.truncate)
-        if self._kinds > 1 and any(kinds and max(kinds) >= self._kinds for kinds in read.kinds):
+        reading = self.read_pairs(request_id, pairs, options.truncate)
+        if self._kinds > 1 and any(kinds and max(kinds) >= self._kinds for kinds in reading.kinds):
             raise run.RequestRefused("The model's tokenizer uses token types that the model lacks.")
         return run.Prepared(
             items=[
                 Item((tokens, kinds), size=len(tokens))
-                for tokens, kinds in zip(read.tokens, read.kinds, strict=True)
+                for tokens, kinds in zip(reading.tokens, reading.kinds, strict=True)
             ],
-            **self.usage(read),
+            **self.usage(reading),
         )
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:

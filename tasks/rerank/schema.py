@@ -12,8 +12,7 @@ MAX_DOCUMENTS = 1_000
 
 
 class RankedDocuments(BaseModel):
-    """A query, its candidates in the order in which a search returned them, and the indexes of
-    those that answer it."""
+    """A query, its candidates in the order of a search, and the indexes of those that answer it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -1,4 +1,4 @@
-"""Score a reranker on queries with known answers, against BM25 and the given order."""
+"""Score a reranker on queries with known answers, against BM25 and the original order."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _METRICS = ("mrr_10", "ndcg_10")
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return MRR@10 and nDCG@10, with intervals, by length of the query and by number of documents.
 
-    BM25 ranks the same candidates by their words alone; it is the baseline that numbers are
-    compared with. Documents of equal score keep the given order.
+    The baseline is BM25, which ranks the same candidates by their words. Documents with equal
+    scores keep the original order.
 
     Raises:
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     rows = request.rows
-    found = [outcome.results for outcome in request.outcomes]
+    outputs = [outcome.results for outcome in request.outcomes]
     lexical = _bm25(request)
-    given = [[-float(index) for index in range(len(row["documents"]))] for row in rows]
+    original = [[-float(index) for index in range(len(row["documents"]))] for row in rows]
     measured = {
         name: _by_row(rows, scores)
-        for name, scores in (("", found), (BM25, lexical), (GIVEN, given))
+        for name, scores in (("", outputs), (BM25, lexical), (GIVEN, original))
     }
     metrics, baseline = _means(measured[""]), _means(measured[BM25])
     return run.EvaluationResult(
@@ -44,7 +44,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         baseline_name=BM25,
         sample_size=len(rows),
         details={
-            "samples": _samples(rows, found, lexical),
+            "samples": _samples(rows, outputs, lexical),
             "baselines": [
                 {"name": name, "metrics": _means(measured[name]), "trained_on": 0}
                 for name in (BM25, GIVEN)
@@ -59,7 +59,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 def order(scores: Sequence[float]) -> list[int]:
-    """Return the documents' indexes, best first; equal scores keep the given order."""
+    """Return the documents' indexes, best first; equal scores keep the original order."""
     return sorted(range(len(scores)), key=lambda index: (-scores[index], index))
 
 
@@ -95,8 +95,8 @@ def _by_row(
 
 
 def _bm25(request: run.ScoreRequest) -> list[list[float]]:
-    """Return BM25's score of each document. Word statistics are those of all rows' documents: the
-    candidates of one query are too few to tell which words are rare."""
+    """Return BM25's score of each document. Word statistics come from the documents of all rows:
+    one query has too few candidates to show which words are rare."""
     places: dict[str, int] = {}
     for row in request.rows:
         for document in row["documents"]:
@@ -112,8 +112,8 @@ def _bm25(request: run.ScoreRequest) -> list[list[float]]:
         words = bm25s.tokenize(
             [row["query"]], stopwords="en", return_ids=False, show_progress=False
         )[0]
-        known = [word for word in words if word in index.vocab_dict]
-        all_scores = index.get_scores(known) if known else np.zeros(len(places))
+        indexed = [word for word in words if word in index.vocab_dict]
+        all_scores = index.get_scores(indexed) if indexed else np.zeros(len(places))
         scores.append([float(all_scores[places[each]]) for each in row["documents"]])
     return scores
 
@@ -136,14 +136,14 @@ def _intervals(
 
 
 def _slices(
-    rows: Sequence[dict[str, Any]], found: np.ndarray, lexical: np.ndarray
+    rows: Sequence[dict[str, Any]], values: np.ndarray, lexical: np.ndarray
 ) -> list[dict[str, Any]]:
     several = [number for number, row in enumerate(rows) if len(row["relevant"]) > 1]
-    one = [number for number, row in enumerate(rows) if len(row["relevant"]) == 1]
+    single = [number for number, row in enumerate(rows) if len(row["relevant"]) == 1]
     parts = run.slices_by_length([row["query"] for row in rows])
-    if one and several:
+    if single and several:
         parts += [
-            run.Slice("relevant documents", "one", one),
+            run.Slice("relevant documents", "one", single),
             run.Slice("relevant documents", "several", several),
         ]
     return [
@@ -152,7 +152,7 @@ def _slices(
             "name": part.name,
             "n": len(part.rows),
             "metric": "mrr_10",
-            "value": float(found[part.rows].mean()),
+            "value": float(values[part.rows].mean()),
             "baseline": float(lexical[part.rows].mean()),
         }
         for part in parts
@@ -161,7 +161,7 @@ def _slices(
 
 def _samples(
     rows: Sequence[dict[str, Any]],
-    found: Sequence[Sequence[float]],
+    outputs: Sequence[Sequence[float]],
     lexical: Sequence[Sequence[float]],
 ) -> list[dict[str, Any]]:
     return [
@@ -172,5 +172,5 @@ def _samples(
             "baseline": row["documents"][order(theirs)[0]][:SAMPLE_CHARACTERS],
             "score": round(float(max(scores)), 4),
         }
-        for row, scores, theirs in list(zip(rows, found, lexical, strict=True))[:SAMPLES]
+        for row, scores, theirs in list(zip(rows, outputs, lexical, strict=True))[:SAMPLES]
     ]

@@ -1,4 +1,4 @@
-"""Summarization: write the gist of a text."""
+"""Summarization: write a shorter version of a text."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TASK = declare.Task(
     interface=1,
     name="summarization",
     title="Summarization",
-    description="Writes a short text that says what a longer one says.",
+    description="Summarizes a text.",
     modality="text",
     inputs=(declare.Modality.TEXT,),
     outputs=(declare.Modality.TEXT,),

@@ -14,7 +14,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return chrF and exact match, with intervals, and chrF by length of the text.
 
     Raises:
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     leads = [_SENTENCE_END.split(row["text"].strip())[0] for row in request.rows]
     simple = run.SimpleTexts(LEAD, leads)

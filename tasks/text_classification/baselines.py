@@ -1,8 +1,8 @@
 """A simple text classifier that a fine-tuned one has to beat, measured on the same rows.
 
 It is the usual first model for text: word and bigram TF-IDF with logistic
-regression (scikit-learn), trained on the rows that the version was trained on. It costs seconds; a
-version that does not beat it is not worth an encoder.
+regression (scikit-learn), trained on the rows that the version was trained on. It takes seconds; an
+encoder that does not beat it is not worth its cost.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def linear(
     Returns None, with the reason in the progress log, when the data does not fit the limits.
 
     Args:
-        rows: Training rows {"text", "label"}; a fixed sample is taken of more than the limits.
+        rows: Training rows {"text", "label"}; a fixed sample is used if they exceed the limits.
         texts: The test texts.
-        progress: Told what was done; asked to stop before and after fitting.
+        progress: Receives the log, and may request a stop before and after fitting.
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     labels = {row["label"] for row in rows}
     if not 2 <= len(labels) <= MAX_LABELS:
@@ -55,7 +55,7 @@ def linear(
             f"this baseline takes 2 to {MAX_LABELS}."
         )
         return None
-    used = _sampled(rows)
+    sample = _sampled(rows)
     if progress.should_stop():
         raise run.Canceled
     started = time.monotonic()
@@ -64,9 +64,11 @@ def linear(
         LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=MAX_ITERATIONS),
     )
     try:
-        model.fit([row["text"][:MAX_CHARACTERS] for row in used], [row["label"] for row in used])
+        model.fit(
+            [row["text"][:MAX_CHARACTERS] for row in sample], [row["label"] for row in sample]
+        )
     except ValueError as error:
-        # Raised for texts without a single word, and for a sample with a single label.
+        # Raised if no text has a word, and if the sample has only one label.
         progress.log(f"{LINEAR} was not trained: {error}")
         return None
     guesses: list[str] = []
@@ -76,14 +78,14 @@ def linear(
         chunk = [text[:MAX_CHARACTERS] for text in texts[start : start + _CHUNK]]
         guesses += model.predict(chunk).tolist()
     progress.log(
-        f"{LINEAR}: trained on {len(used):,} rows and predicted {len(texts):,} labels "
+        f"{LINEAR}: trained on {len(sample):,} rows and predicted {len(texts):,} labels "
         f"in {time.monotonic() - started:.1f} s."
     )
-    return run.Baseline(LINEAR, guesses, len(used))
+    return run.Baseline(LINEAR, guesses, len(sample))
 
 
 def _sampled(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """The rows, or as many of them as fit the limits on rows and characters."""
+    """Return the rows, or as many as fit the limits on rows and characters."""
     characters = sum(len(row["text"][:MAX_CHARACTERS]) for row in rows)
     fitting = min(MAX_ROWS, len(rows) * MAX_TOTAL_CHARACTERS // max(1, characters))
     return random.Random(_SEED).sample(rows, fitting) if fitting < len(rows) else rows

@@ -11,7 +11,7 @@ from assay.plugins import declare
 
 
 class ClassifyRequest(declare.Strict):
-    """POST /v1/classify. `truncate` cuts texts that are longer than the model reads."""
+    """POST /v1/classify. `truncate` cuts texts that exceed the model's context."""
 
     model: declare.Name
     input: declare.Texts
@@ -35,7 +35,7 @@ def read_classify(body: declare.Body, request_id: str, name: str) -> declare.Pla
 
 
 class Parameters(declare.Strict):
-    """`top_k` keeps the best labels only; all by default. Scores of one text sum to 1."""
+    """`top_k` limits the number of labels; the default is all. Scores of one text sum to 1."""
 
     top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None
     function_to_apply: Literal["softmax"] | None = None

@@ -9,12 +9,12 @@ import transformers
 from assay.plugins import run
 from tasks.text_classification import TASK, FineTuneHyperparameters
 
-# The head starts from random numbers and the encoder from a trained model: at one rate, the head is
-# hardly moved by the time that the encoder is (macro-F1 on the validation split 0.34 against 0.47).
+# The head starts from random weights, the encoder from trained ones: at one rate for both, the head
+# has hardly changed when the encoder has converged (validation macro-F1 0.34 instead of 0.47).
 HEAD_FACTOR = 10
 HEAD_NAMES = ("classifier", "pooler", "pre_classifier")
 
-# The classifier of each encoder that fine-tuning can start from.
+# Classifier architecture of each encoder that can be a base.
 _CLASSIFIERS = {
     "BertModel": "BertForSequenceClassification",
     "DistilBertModel": "DistilBertForSequenceClassification",
@@ -25,11 +25,11 @@ _CLASSIFIERS = {
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Fine-tune; the epoch with the best macro-F1 on the validation split is what is kept.
+    """Fine-tune, and keep the epoch with the best macro-F1 on the validation split.
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(FineTuneHyperparameters, request.hyperparameters)
     rows, dropped = run.distinct_rows(read_labelled(request.train_file), "text")
@@ -40,8 +40,8 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
     model, tokenizer = _model(request, split.labels, settings.max_length)
     lengths = run.token_lengths(tokenizer, [row["text"] for row in rows])
     cut = sum(length > settings.max_length for length in lengths)
-    read = f"the first {settings.max_length} tokens (max_length)"
-    run.warn_of_cut(progress, cut, len(rows), f"{read}. The longest has {max(lengths)} tokens")
+    limit = f"the first {settings.max_length} tokens (max_length)"
+    run.warn_of_cut(progress, cut, len(rows), f"{limit}. The longest has {max(lengths)} tokens")
     return run.fit_classifier(
         request,
         progress,
@@ -59,7 +59,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
 
 def read_labelled(path: Any) -> list[dict[str, Any]]:
-    """Rows {"text", "label"}. Raises BadMaterial."""
+    """Return rows {"text", "label"}. Raises BadMaterial."""
     return run.read_rows(
         path,
         lambda row: all(isinstance(row.get(key), str) and row[key] for key in ("text", "label")),

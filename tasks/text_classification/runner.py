@@ -14,7 +14,7 @@ from assay.plugins.run import Item
 
 
 class ClassifierRunner(run.TextRunner):
-    """One [{label, score}, …] for each text."""
+    """Returns one [{label, score}, …] for each text."""
 
     def __init__(
         self,

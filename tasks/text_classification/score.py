@@ -9,14 +9,13 @@ SAMPLE_CHARACTERS = 300
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return accuracy, macro-F1 and F1 by label; accuracy by label and by length of the text too.
+    """Return accuracy, macro-F1 and F1 by label, with accuracy slices by label and by text length.
 
-    With training rows, TF-IDF with logistic regression is trained on them and is then the baseline
-    that numbers are compared with.
+    With training rows, the baseline is TF-IDF with logistic regression, trained on those rows.
 
     Raises:
-        BadMaterial: a row's label is none that the version knows.
-        Canceled: `request.progress` said so.
+        BadMaterial: a row has a label that the version does not know.
+        Canceled: `request.progress` requests a stop.
     """
     texts = [row["text"] for row in request.rows]
     baselines: list[run.Baseline] = []

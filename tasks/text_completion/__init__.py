@@ -17,7 +17,7 @@ LINE_TOKENS = 24
 def evaluation_request(
     row: dict[str, Any],
 ) -> tuple[declare.GenerationInputs, declare.SamplingOptions]:
-    """Return the request for the next line of a document, and the likelihood of what follows."""
+    """Return the request for a document's next line, and the likelihood of its continuation."""
     prefix, continuation = cut(row["text"])
     return (
         declare.GenerationInputs(prompt=prefix),
@@ -31,13 +31,13 @@ def evaluation_request(
 
 
 def feedback_row(inputs: declare.GenerationInputs, answer: str) -> dict[str, Any]:
-    """Return the document that teaches what follows a prompt.
+    """Return the document that teaches the answer as the continuation of the prompt.
 
     Raises:
-        ValueError: the request has messages, or a suffix.
+        ValueError: the request has messages or a suffix.
     """
     if inputs.prompt is None or inputs.suffix is not None:
-        raise ValueError("it is no prompt alone")
+        raise ValueError("the request is more than a prompt")
     return {"text": inputs.prompt + answer}
 
 

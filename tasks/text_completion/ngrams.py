@@ -1,6 +1,6 @@
 """The baseline: byte n-grams with Witten-Bell smoothing (Witten and Bell 1991), of nltk.lm.
 
-Bytes and not tokens, so that it gives every text a likelihood that can be compared with a model's.
+It counts bytes, not tokens, so that its likelihood of any text is comparable to a model's.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ ORDER = 5
 NAME = f"byte {ORDER}-grams"
 MAX_BYTES = 1_000_000
 MAX_LINE_BYTES = 200
-# Mixed in, so that a byte that was never seen has a probability too.
+# Share of the uniform distribution, so that an unseen byte has a probability too.
 _UNIFORM = 0.001
 
 
 class NgramModel:
-    """Counts on the first megabyte of some texts. `trained_on` is the number of texts."""
+    """N-gram counts of the first megabyte of `texts`. `trained_on` is the number of texts."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.trained_on = 0
-        read: list[str] = []
+        texts_read: list[str] = []
         size = 0
         for text in texts:
             if size >= MAX_BYTES:
                 break
-            read.append(_bytes(text)[: MAX_BYTES - size])
-            size += len(read[-1])
+            texts_read.append(_bytes(text)[: MAX_BYTES - size])
+            size += len(texts_read[-1])
             self.trained_on += 1
         self._model = WittenBellInterpolated(ORDER)
-        self._model.vocab.update(sorted(set("".join(read))))
-        # `fit` would look every byte up in the vocabulary, which holds them all: twice the time.
-        self._model.counts.update(everygrams(text, max_len=ORDER) for text in read)
+        self._model.vocab.update(sorted(set("".join(texts_read))))
+        # `fit` would look up every byte in the vocabulary, which has all bytes: twice the time.
+        self._model.counts.update(everygrams(text, max_len=ORDER) for text in texts_read)
 
     def bits(self, prefix: str, continuation: str) -> float:
         """Return the information in `continuation`, in bits."""
         before, text = _bytes(prefix), _bytes(continuation)
-        whole = before + text
+        combined = before + text
         total = 0.0
-        for at in range(len(before), len(whole)):
-            context = tuple(whole[max(0, at - ORDER + 1) : at])
-            score = self._model.score(whole[at], context)
+        for at in range(len(before), len(combined)):
+            context = tuple(combined[max(0, at - ORDER + 1) : at])
+            score = self._model.score(combined[at], context)
             total -= math.log2((1 - _UNIFORM) * score + _UNIFORM / 256)
         return total
 
     def next_line(self, prefix: str) -> str:
-        """Return the likeliest bytes, one after the other, up to the end of a line with text."""
-        whole = _bytes(prefix)
-        made = ""
-        while len(made) < MAX_LINE_BYTES and not (made.strip() and made.endswith("\n")):
-            made += self._likeliest(whole + made)
-        return made.encode("latin-1").decode("utf-8", "replace")
+        """Return the likeliest bytes, one after the other, up to the end of a non-blank line."""
+        start = _bytes(prefix)
+        line = ""
+        while len(line) < MAX_LINE_BYTES and not (line.strip() and line.endswith("\n")):
+            line += self._likeliest(start + line)
+        return line.encode("latin-1").decode("utf-8", "replace")
 
     def _likeliest(self, text: str) -> str:
         for length in range(ORDER - 1, -1, -1):

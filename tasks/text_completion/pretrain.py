@@ -23,23 +23,23 @@ MAX_PARAMETERS = 2_000_000_000
 CHECKPOINT_STEPS = 100
 # Points of the validation curve.
 VALIDATIONS = 10
-# Texts are cut into pieces of so many characters a token of `max_length`, so that a gap and what
-# surrounds it stand in one block.
+# Texts are cut into pieces of this many characters per token of `max_length`, so that a gap and its
+# surroundings are in one block.
 CHARACTERS_PER_TOKEN = 2
 _CHUNK = 256
-# The files that a tokenizer can be read from.
+# Files of a tokenizer; one is enough.
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train on the prediction of each next token; delivers model and tokenizer.
+    """Train on the prediction of each next token; save model and tokenizer.
 
     A base without a tokenizer is a configuration: the tokenizer is learned from the data, and the
-    weights start at random. Otherwise pretraining goes on from the weights of the base.
+    weights start at random. Otherwise pretraining continues from the weights of the base.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(PretrainHyperparameters, request.hyperparameters)
     rows, dropped = run.distinct_rows(run.read_valid_rows(request.train_file, Document), "text")
@@ -54,7 +54,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         MAX_VALIDATION_ROWS,
     )
     transformers.set_seed(settings.seed)
-    model, tokenizer, made = _model(request.base, settings, train_rows, progress)
+    model, tokenizer, is_new = _model(request.base, settings, train_rows, progress)
     blocks = _Blocks(tokenizer, settings, progress)
     try:
         train_set = blocks.made_of(train_rows, settings.fill_rate)
@@ -87,7 +87,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         },
         parameters={
             **settings.model_dump(),
-            "started_from": "a configuration" if made else "the base's weights",
+            "started_from": "a configuration" if is_new else "the base's weights",
             "parameters": model.num_parameters(),
             "tokens": len(tokenizer),
             "train_tokens": len(train_set) * settings.max_length,
@@ -104,7 +104,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 def _model(
     base: Path, settings: PretrainHyperparameters, texts: Sequence[str], progress: run.Progress
 ) -> tuple[Any, Any, bool]:
-    """Return model and tokenizer, and whether they were made anew."""
+    """Return model and tokenizer, and whether they are new."""
     if any((base / name).exists() for name in _TOKENIZERS):
         model = run.load_base(base, TASK.architectures)
         run.check_length(model, settings.max_length)
@@ -134,7 +134,7 @@ def _model(
 
 
 class _Blocks:
-    """Texts as blocks of tokens, all of one length. The tokenizer runs in processes with limits."""
+    """Packs texts into blocks of tokens of one length. The tokenizer runs in confined processes."""
 
     def __init__(
         self, tokenizer: Any, settings: PretrainHyperparameters, progress: run.Progress
@@ -150,10 +150,10 @@ class _Blocks:
             raise run.BadMaterial(str(error)) from error
 
     def made_of(self, texts: Sequence[str], fill_rate: float) -> list[list[int]]:
-        """Join the texts, one after the other; what fills no block at the end is left out.
+        """Join the texts and cut them into blocks, without the incomplete block at the end.
 
-        A part of them, `fill_rate`, is rearranged into beginning, end and middle, so that the model
-        learns to fill in the middle (Bavarian et al. 2022, arXiv:2207.14255).
+        A share of the texts, `fill_rate`, is rearranged into beginning, end and middle, so that the
+        model learns to fill in the middle (Bavarian et al. 2022, arXiv:2207.14255).
         """
         stream: list[int] = []
         size = self._length * CHARACTERS_PER_TOKEN

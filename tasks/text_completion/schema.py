@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# A document is cut to measure its continuation: characters read before the cut, and characters
-# measured after it. Both are few enough for models with a short context.
+# A document is cut to measure its continuation: maximum of characters before the cut, and after it.
+# Both are small enough for models with a short context.
 PREFIX_CHARACTERS = 400
 CONTINUATION_CHARACTERS = 200
 
 
 class Document(BaseModel):
-    """One text or program, which the model learns from its beginning to its end."""
+    """One text or program, which the model learns as a whole."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -21,8 +21,8 @@ class Document(BaseModel):
 class PretrainHyperparameters(BaseModel):
     """Settings of pretraining. Lengths are in tokens, and `max_steps` overrides `epochs`.
 
-    A base without a tokenizer gets one of `vocabulary_size` tokens, learned from the data, and
-    random weights. `fill_rate` is the share of the texts that teach filling in the middle.
+    A base without a tokenizer gets one with `vocabulary_size` tokens, learned from the data, and
+    random weights. `fill_rate` is the share of texts that teach filling in the middle.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,8 +44,8 @@ class PretrainHyperparameters(BaseModel):
 def cut(text: str) -> tuple[str, str]:
     """Return the end of a document's first half, and the beginning of its second half.
 
-    The document is cut at the end of a line where it has several, else in its middle; both parts
-    are bounded.
+    The document is cut at the end of a line if it has several, else in its middle; both parts have
+    a maximum length.
     """
     middle = max(1, len(text) // 2)
     at = middle
@@ -63,5 +63,5 @@ def _line_ends(text: str, middle: int) -> list[int]:
 
 
 def first_line(text: str) -> str:
-    """Return the first line that holds more than white space, without what ends it."""
+    """Return the first line that is not blank, without its line ending."""
     return next((line.rstrip() for line in text.splitlines() if line.strip()), "")

@@ -17,29 +17,29 @@ SAMPLES = 8
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return bits per byte and perplexity of the second halves, and exact matches of the next line.
 
-    Bits per byte compare models whatever their tokenizers are. The baseline is trained on the rows
-    that the version was trained on.
+    Bits per byte are comparable across tokenizers. The baseline is trained on the rows that the
+    version was trained on.
 
     Raises:
-        BadMaterial: no continuation fits what the model reads.
-        Canceled: `request.progress` said so.
+        BadMaterial: no continuation fits the model's context.
+        Canceled: `request.progress` requests a stop.
     """
     parts = [cut(row["text"]) for row in request.rows]
     likelihoods = [outcome.results[0] for outcome in request.outcomes]
-    # One that was cut short has fewer tokens than its bytes need.
-    whole = np.array([each["tokens"] > 0 and each["complete"] for each in likelihoods])
-    if not whole.any():
-        raise run.BadMaterial("No continuation fits what the model reads.")
+    # A truncated continuation has fewer tokens than its bytes need.
+    complete = np.array([each["tokens"] > 0 and each["complete"] for each in likelihoods])
+    if not complete.any():
+        raise run.BadMaterial("No continuation fits into the model's context.")
     nats = np.array([each["nats"] for each in likelihoods])
     tokens = np.array([each["tokens"] for each in likelihoods])
     sizes = np.array([len(continuation.encode()) for _, continuation in parts])
     lines = [first_line(continuation) for _, continuation in parts]
     outputs = [first_line(outcome.text) for outcome in request.outcomes]
-    found = _Measured(nats[whole] / math.log(2), sizes[whole], _equal(outputs, lines))
-    baseline, guesses = _baseline(request, parts, lines, whole)
-    perplexity = float(np.exp(min(nats[whole].sum() / tokens[whole].sum(), 50.0)))
+    measured = _Measured(nats[complete] / math.log(2), sizes[complete], _equal(outputs, lines))
+    baseline, guesses = _baseline(request, parts, lines, complete)
+    perplexity = float(np.exp(min(nats[complete].sum() / tokens[complete].sum(), 50.0)))
     return run.EvaluationResult(
-        metrics={**found.metrics(), "perplexity": perplexity},
+        metrics={**measured.metrics(), "perplexity": perplexity},
         baseline={} if baseline is None else baseline.metrics(),
         baseline_name="" if baseline is None else NAME,
         sample_size=len(request.rows),
@@ -47,22 +47,22 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
             "samples": _samples(parts, lines, outputs, guesses),
             "right": {
                 "n": len(lines),
-                "bits": np.packbits(found.right, bitorder="big").tobytes().hex(),
+                "bits": np.packbits(measured.right, bitorder="big").tobytes().hex(),
             },
         },
         intervals={
             "metrics": {
-                "bits_per_byte": found.interval(),
-                "perplexity": run.perplexity_interval(perplexity, nats[whole], tokens[whole]),
+                "bits_per_byte": measured.interval(),
+                "perplexity": run.perplexity_interval(perplexity, nats[complete], tokens[complete]),
             },
             "baseline": {} if baseline is None else {"bits_per_byte": baseline.interval()},
         },
-        slices=_slices(request, whole, found, baseline),
+        slices=_slices(request, complete, measured, baseline),
     )
 
 
 class _Measured:
-    """`bits` and `sizes` in bytes by continuation, and whether each next line was right."""
+    """Bits and size in bytes of each continuation, and whether each next line is right."""
 
     def __init__(self, bits: np.ndarray, sizes: np.ndarray, right: np.ndarray) -> None:
         self.bits, self.sizes, self.right = bits, sizes, right
@@ -81,8 +81,8 @@ class _Measured:
         return run.bootstrap(value, self.bits_per_byte, len(self.bits))
 
 
-def _equal(given: list[str], expected: list[str]) -> np.ndarray:
-    return np.array([one == other for one, other in zip(given, expected, strict=True)])
+def _equal(outputs: list[str], expected: list[str]) -> np.ndarray:
+    return np.array([one == other for one, other in zip(outputs, expected, strict=True)])
 
 
 def _baseline(
@@ -105,20 +105,20 @@ def _baseline(
 def _samples(
     parts: list[tuple[str, str]], lines: list[str], outputs: list[str], guesses: list[str]
 ) -> list[dict[str, str]]:
-    shown = zip(parts, lines, outputs, guesses, strict=True)
+    rows = zip(parts, lines, outputs, guesses, strict=True)
     return [
         {"input": prefix, "expected": line, "output": output, "baseline": guess}
-        for (prefix, _), line, output, guess in list(shown)[:SAMPLES]
+        for (prefix, _), line, output, guess in list(rows)[:SAMPLES]
     ]
 
 
 def _slices(
-    request: run.ScoreRequest, whole: np.ndarray, found: _Measured, baseline: _Measured | None
+    request: run.ScoreRequest, whole: np.ndarray, measured: _Measured, baseline: _Measured | None
 ) -> list[dict[str, Any]]:
     """Return bits per byte by length of the document."""
-    kept = np.flatnonzero(whole)
+    numbers = np.flatnonzero(whole)
     slices = []
-    for part in run.slices_by_length([request.rows[number]["text"] for number in kept]):
+    for part in run.slices_by_length([request.rows[number]["text"] for number in numbers]):
         rows = np.array(part.rows)
         slices.append(
             {
@@ -126,7 +126,7 @@ def _slices(
                 "name": part.name,
                 "n": len(rows),
                 "metric": "bits_per_byte",
-                "value": found.bits_per_byte(rows),
+                "value": measured.bits_per_byte(rows),
                 "baseline": None if baseline is None else baseline.bits_per_byte(rows),
             }
         )

@@ -17,10 +17,10 @@ PADDING = "<|padding|>"
 def train_tokenizer(
     texts: Iterable[str], size: int, max_length: int, progress: run.Progress
 ) -> transformers.PreTrainedTokenizerFast:
-    """Learn a tokenizer of at most `size` tokens, those for filling in the middle among them.
+    """Learn a tokenizer of at most `size` tokens, including those for filling in the middle.
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -32,14 +32,14 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(_until_stopped(texts, progress), trainer)
-    made: Any = transformers.PreTrainedTokenizerFast(
+    result: Any = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PADDING,
         additional_special_tokens=list(run.FILL_TOKENS[0]),
         model_max_length=max_length,
     )
-    return made
+    return result
 
 
 def _until_stopped(texts: Iterable[str], progress: run.Progress) -> Iterator[str]:

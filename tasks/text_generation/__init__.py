@@ -27,17 +27,17 @@ from tasks.text_generation.schema import (
     prompt_text,
 )
 
-# Enough for the answers of most test sets; a longer answer is cut there for every version alike.
+# Enough for the answers of most test sets; longer answers are cut, for every version alike.
 ANSWER_TOKENS = 64
 
 
 def evaluation_request(
     row: dict[str, Any],
 ) -> tuple[declare.GenerationInputs, declare.SamplingOptions]:
-    """Return the request for a greedy answer to the conversation, and its likelihood."""
-    *asked, answer = row["messages"]
+    """Return the request for a greedy answer to the conversation, and for its likelihood."""
+    *messages, answer = row["messages"]
     return (
-        declare.GenerationInputs.model_validate({"messages": asked}),
+        declare.GenerationInputs.model_validate({"messages": messages}),
         declare.SamplingOptions(
             max_tokens=ANSWER_TOKENS, temperature=0.0, reference=answer["content"]
         ),
@@ -86,7 +86,7 @@ TASK = declare.Task(
             "/v1/responses/input_tokens",
             read_input_tokens,
             request=InputTokensRequest,
-            summary="OpenAI's shape: the number of tokens of an input; charged no tokens.",
+            summary="OpenAI's shape: the number of tokens of an input; costs no tokens.",
         ),
         declare.Endpoint(
             "/v1/messages",
@@ -98,7 +98,7 @@ TASK = declare.Task(
             "/v1/messages/count_tokens",
             read_count,
             request=CountRequest,
-            summary="Anthropic's shape: the number of tokens of a chat; charged no tokens.",
+            summary="Anthropic's shape: the number of tokens of a chat; costs no tokens.",
         ),
         declare.Endpoint(
             "/v1/tasks/text-generation",

@@ -1,5 +1,5 @@
-"""Adapters: LoRA (Hu et al. 2021, arXiv:2106.09685) and soft prompts on a frozen base: the base,
-settings, run and files of a recipe."""
+"""Shared parts of adapter recipes: LoRA (Hu et al. 2021, arXiv:2106.09685) and soft prompts on a
+frozen base."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def lora(settings: AdapterSettings) -> peft.LoraConfig:
 
 
 def load_adaptable(folder: Path, settings: TuningSettings, extra: int = 0) -> tuple[Any, Any]:
-    """Return the base, which has room for rows and `extra` tokens, and its tokenizer.
+    """Return the base and its tokenizer; the base has room for `max_length` and `extra` tokens.
 
     Raises:
-        BadMaterial: the base cannot be tuned, or has no such room.
+        BadMaterial: the base cannot be tuned, or its context is too short.
     """
     transformers.set_seed(settings.seed)
     dtype = torch.bfloat16 if run.fast_bfloat16() else torch.float32
@@ -67,25 +67,25 @@ def fit_adapter(
     rows_cut: int,
     options: dict[str, Any],
 ) -> run.TrainingResult:
-    """Train a new adapter and save it alone; it names no path of this machine.
+    """Train a new adapter and save it without the base and without paths of this machine.
 
     Args:
         request: The run.
-        progress: Told what happens.
-        kind: TRL's trainer, as in `workers.trainers.tokenized`.
+        progress: Receives the log, and may request a stop.
+        kind: Class of TRL's trainer, as in `workers.trainers.tokenized`.
         schema: Class of its arguments.
         model: The base.
-        tokenizer: The base's.
-        examples: Rows as the trainer takes them.
-        settings: How to train.
+        tokenizer: The tokenizer of the base.
+        examples: Rows in the trainer's format.
+        settings: Settings of training.
         adapter: The adapter to train.
-        noun: What the examples are, in the plural.
+        noun: Plural noun for the examples, for messages.
         parameters: Recorded with the version in addition to the settings.
-        rows_cut: How many rows lost a part.
-        options: Arguments of this kind of trainer.
+        rows_cut: Number of rows that were cut.
+        options: Further arguments of this trainer.
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     train_set, validation_set = run.hold_out(
         examples, settings.validation_fraction, settings.seed, MAX_VALIDATION_ROWS
@@ -105,7 +105,7 @@ def fit_adapter(
             per_device_train_batch_size=settings.batch_size,
             per_device_eval_batch_size=16,
             gradient_accumulation_steps=settings.gradient_accumulation,
-            # Adapters are small; the base is in bfloat16 already where that is fast.
+            # Adapters are small; the base is already in bfloat16 where that is fast.
             gradient_checkpointing=False,
             bf16=False,
             weight_decay=settings.weight_decay,
@@ -161,7 +161,7 @@ def _save(model: Any, output: Path) -> None:
     path = output / "adapter_config.json"
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = "base"
-    # PEFT writes a set, in an order that differs from process to process, and so would the digest.
+    # PEFT writes a set; its order, and so the digest, would differ between processes.
     if "target_modules" in config:
         config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

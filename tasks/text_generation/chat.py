@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, byte for byte as OpenAI's client reads it."""
+"""POST /v1/chat/completions, byte-compatible with OpenAI's client."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEFAULT_CHAT_TOKENS = 512
 
 
 class TextPart(declare.Strict):
-    """A part of a message; text is the only kind."""
+    """A part of a message; only text is supported."""
 
     type: Literal["text"]
     text: declare.Text
@@ -42,15 +42,15 @@ Content = Annotated[
 ]
 
 
-# OpenAI's: nothing that could end a turn.
+# OpenAI's pattern of names: without characters that could end a turn.
 ParticipantName = Annotated[str, Field(max_length=64, pattern=r"^[^\s<|\\/>]+$")]
 
 
 class Message(declare.Strict):
-    """One turn. `developer` is read as `system`; a turn of `tool` answers a call.
+    """One turn. `developer` means `system`; a turn of `tool` answers a call.
 
-    `name` tells participants of one role apart: the model reads it before the turn's text. In a
-    turn of `tool` it is the name of the function that was called.
+    `name` distinguishes participants of one role: the model reads it before the turn's text. In a
+    turn of `tool` it is the name of the called function.
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -58,7 +58,7 @@ class Message(declare.Strict):
     name: ParticipantName | None = None
     tool_calls: Annotated[list[CalledTool], Field(max_length=declare.MAX_CALLS)] | None = None
     tool_call_id: declare.Name | None = None
-    # Fields of the client's own answer, when it is sent back as history.
+    # Fields of an earlier answer, which the client sends back as history.
     refusal: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     audio: None = None
@@ -67,19 +67,19 @@ class Message(declare.Strict):
     @model_validator(mode="after")
     def _fits_role(self) -> Self:
         if self.tool_calls and self.role != "assistant":
-            raise ValueError("only messages of the assistant hold tool_calls")
+            raise ValueError("only messages of the assistant may contain tool_calls")
         if (self.tool_call_id is None) == (self.role == "tool"):
-            raise ValueError("tool_call_id names the call that a message of the role tool answers")
+            raise ValueError("tool_call_id belongs to messages of the role tool, which require it")
         if self.content is None and not self.tool_calls:
             raise ValueError("content is missing")
         return self
 
     def named(self, text: str) -> str:
-        """Return the text of the turn with the participant before it, if one is named."""
+        """Return the text of the turn, after the participant's name if there is one."""
         return f"{self.name}: {text}" if self.name and text and self.role != "tool" else text
 
     def plain(self) -> declare.ChatMessage:
-        """Return the turn as an engine takes it. Raises RequestInvalid."""
+        """Return the turn in the engine's form. Raises RequestInvalid."""
         if isinstance(self.content, str):
             text = self.content
         else:
@@ -96,9 +96,9 @@ class Message(declare.Strict):
 class ChatRequest(Generation):
     """POST /v1/chat/completions. `prompt_variables` fill in the prompt of a prompt version.
 
-    `user`, `safety_identifier` and `prompt_cache_key` are the caller's own words. They are not
-    stored, and change nothing. With `store` the messages and the answer are stored under the
-    answer's ID, with `metadata`, where the department keeps responses.
+    `user`, `safety_identifier` and `prompt_cache_key` are accepted for compatibility; they are not
+    stored and have no effect. With `store`, the messages and the answer are stored under the
+    answer's ID, with `metadata`, if the department keeps responses.
     """
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=512)]
@@ -123,14 +123,14 @@ class ChatRequest(Generation):
     prompt_cache_key: declare.User | None = None
     verbosity: None = None
     web_search_options: None = None
-    # Assay's own: answer from the passages of a knowledge base, with citations.
+    # An extension of Assay: answer from the passages of a knowledge base, with citations.
     knowledge_base: declare.Name | None = None
     max_passages: Annotated[int, Field(ge=1, le=declare.MAX_PASSAGES)] | None = None
 
     @model_validator(mode="after")
     def _stores(self) -> Self:
         if self.metadata and not self.store:
-            raise ValueError("metadata goes with store: true")
+            raise ValueError("metadata requires store: true")
         if self.store and self.knowledge_base is not None:
             raise ValueError("store and knowledge_base exclude each other")
         return self
@@ -147,14 +147,14 @@ class ChatRequest(Generation):
 
     @model_validator(mode="after")
     def _names_the_function(self) -> Self:
-        """Hold the name in a turn of `tool` to the call that it answers."""
+        """Require a turn of `tool` to name the function of the call that it answers."""
         called: dict[str, str] = {}
         for number, message in enumerate(self.messages):
             called |= {call.id: call.function.name for call in message.tool_calls or ()}
-            known = called.get(message.tool_call_id or "", message.name)
-            if message.role == "tool" and message.name not in (None, known):
+            expected = called.get(message.tool_call_id or "", message.name)
+            if message.role == "tool" and message.name not in (None, expected):
                 raise declare.idle_field(
-                    f"messages[{number}] answers a call of '{known}', not of '{message.name}'.",
+                    f"messages[{number}] answers a call of '{expected}', not of '{message.name}'.",
                     f"messages[{number}].name",
                 )
         return self
@@ -168,7 +168,7 @@ class ChatRequest(Generation):
         return self.stated_limit or DEFAULT_CHAT_TOKENS
 
     def shown_tools(self) -> tuple[list[declare.Tool], dict[str, Any]]:
-        """Return the tools that the model is shown, and the options of their use.
+        """Return the tools in the prompt, and the options of their use.
 
         Raises:
             RequestInvalid: two parameters exclude each other.
@@ -179,9 +179,9 @@ class ChatRequest(Generation):
             name = self.tool_choice.function.name
         else:
             choice = self.tool_choice
-        given = [tool.plain() for tool in self.tools or ()]
-        tools, use = chosen_tools(given, choice, name)
-        if self.parallel_tool_calls is not None and not given:
+        functions = [tool.plain() for tool in self.tools or ()]
+        tools, use = chosen_tools(functions, choice, name)
+        if self.parallel_tool_calls is not None and not functions:
             raise declare.RequestInvalid(
                 "parallel_tool_calls needs tools.", param="parallel_tool_calls"
             )
@@ -202,7 +202,7 @@ class ChatRequest(Generation):
         }
 
     def stated_logprobs(self) -> int | None:
-        """Return how many likely tokens to state with each. Raises RequestInvalid."""
+        """Return the number of likely tokens to report for each token. Raises RequestInvalid."""
         if self.top_logprobs is not None and not self.logprobs:
             raise declare.RequestInvalid("top_logprobs needs logprobs: true.", param="top_logprobs")
         return (self.top_logprobs or 0) if self.logprobs else None
@@ -215,7 +215,7 @@ def read_chat(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     if request.knowledge_base is None:
         if request.max_passages is not None:
             raise declare.RequestInvalid(
-                "max_passages goes with knowledge_base.", param="max_passages"
+                "max_passages requires knowledge_base.", param="max_passages"
             )
         plan = _chat_plan(request, request_id, messages)
         if not request.store:
@@ -223,16 +223,16 @@ def read_chat(body: declare.Body, request_id: str, name: str) -> declare.Plan:
         items = [each.model_dump(mode="json", exclude_none=True) for each in request.messages]
         return stored_plan(plan, request.metadata, items)
     _check_grounded(request)
-    asked = [message.text for message in messages if message.role == "user"]
-    if not asked or not asked[-1].strip():
+    questions = [message.text for message in messages if message.role == "user"]
+    if not questions or not questions[-1].strip():
         raise declare.RequestInvalid(
-            "With knowledge_base, messages must hold a question of the role user.",
+            "With knowledge_base, messages must contain a question of the role user.",
             param="messages",
         )
 
     def plan_with(passages: Sequence[declare.Passage], own_system: bool) -> declare.Plan:
-        found = grounded_messages(messages, passages, own_system=own_system)
-        plan = _chat_plan(request, request_id, found, list(map(shown_passage, passages)))
+        grounded = grounded_messages(messages, passages, own_system=own_system)
+        plan = _chat_plan(request, request_id, grounded, list(map(shown_passage, passages)))
         renderer = GroundedRenderer(
             id=f"chatcmpl-{request_id[4:]}",
             model=request.model,
@@ -246,7 +246,7 @@ def read_chat(body: declare.Body, request_id: str, name: str) -> declare.Plan:
 
     grounding = declare.Grounding(
         knowledge_base=request.knowledge_base,
-        query=asked[-1],
+        query=questions[-1],
         most=request.max_passages or declare.DEFAULT_PASSAGES,
         plan_with=plan_with,
     )
@@ -254,7 +254,7 @@ def read_chat(body: declare.Body, request_id: str, name: str) -> declare.Plan:
 
 
 def _check_grounded(request: ChatRequest) -> None:
-    """Refuse what citations in the text exclude. Raises RequestInvalid."""
+    """Raise RequestInvalid for parameters that do not work with citations in the text."""
     form = request.response_format
     excluded = {
         "n": (request.n or 1) > 1,
@@ -262,8 +262,8 @@ def _check_grounded(request: ChatRequest) -> None:
         "logprobs": bool(request.logprobs),
         "response_format": form is not None and form.enforced is not None,
     }
-    for name, given in excluded.items():
-        if given:
+    for name, is_set in excluded.items():
+        if is_set:
             raise declare.RequestInvalid(
                 f"{name} and knowledge_base exclude each other.", param=name
             )

@@ -1,4 +1,4 @@
-"""POST /v1/completions, byte for byte as OpenAI's client reads it."""
+"""POST /v1/completions, byte-compatible with OpenAI's client."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class CompletionRequest(Generation):
         if self.max_tokens == 0 and not self.echo:
             raise ValueError("max_tokens 0 needs echo")
         if self.suffix and (self.echo or not isinstance(self.prompt, str)):
-            raise ValueError("suffix goes with one prompt of text, without echo")
+            raise ValueError("suffix requires one text prompt, without echo")
         return self
 
     def inputs(self) -> declare.GenerationInputs:
-        """Return the prompts as an engine takes them."""
+        """Return the prompts in the engine's form."""
         prompt: Any = self.prompt
         if isinstance(prompt, str):
             return declare.GenerationInputs(prompt=prompt, suffix=self.suffix or None)
@@ -106,7 +106,7 @@ def read_completion(body: declare.Body, request_id: str, name: str) -> declare.P
 
 
 def _prompt_tokens(inputs: declare.GenerationInputs) -> int:
-    """Return an estimate of the tokens of all prompts, exact where they are given as tokens."""
-    given = [inputs.prompt or "", inputs.suffix or "", *(inputs.prompts or ())]
-    tokens = sum(len(each) for each in given if not isinstance(each, str))
-    return tokens or declare.estimate_tokens([each for each in given if isinstance(each, str)])
+    """Return an estimate of the tokens of all prompts; exact for prompts of tokens."""
+    texts = [inputs.prompt or "", inputs.suffix or "", *(inputs.prompts or ())]
+    tokens = sum(len(each) for each in texts if not isinstance(each, str))
+    return tokens or declare.estimate_tokens([each for each in texts if isinstance(each, str)])

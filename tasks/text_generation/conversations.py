@@ -1,4 +1,4 @@
-"""Conversations as tokens: the prompt that is given, and the answer that is learned or measured."""
+"""Conversations as tokens: the prompt, and the answer to learn or to measure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from assay.plugins import declare, run
 
 MIN_ROWS = 8
-# Of the conversations, the part that must fit into `max_length`.
+# Minimum share of conversations that must fit into `max_length`.
 LEAST_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One conversation: `tokens` holds the prompt and then, from `start` on, the answer."""
+    """One conversation: `tokens` contains the prompt and, from `start` on, the answer."""
 
     tokens: list[int]
     start: int
@@ -30,8 +30,8 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Conversations cut to a length: `left_out` had no room for any of their answer, `shortened`
-    for all of it. `longest` is the length of the longest, in tokens."""
+    """Conversations cut to a length. `left_out` counts those without room for any of their answer,
+    `shortened` those with a cut answer; `longest` is the longest length, in tokens."""
 
     examples: list[Example]
     left_out: int
@@ -39,25 +39,25 @@ class Fitted:
     longest: int
 
     def words(self, max_length: int) -> str:
-        """Return what did not fit into `max_length`, in sentences; empty when everything did."""
+        """Describe what did not fit into `max_length`; empty if everything fit."""
         if not self.left_out and not self.shortened:
             return ""
         total = len(self.examples) + self.left_out
-        said = []
+        sentences = []
         if self.left_out:
-            said.append(
+            sentences.append(
                 f"{self.left_out} of {total} conversations are left out: their prompts leave no "
                 f"room for an answer within {max_length} tokens."
             )
         if self.shortened:
-            said.append(
+            sentences.append(
                 f"{self.shortened} of {total} answers are cut short at {max_length} tokens."
             )
-        return " ".join([*said, f"The longest conversation has {self.longest} tokens."])
+        return " ".join([*sentences, f"The longest conversation has {self.longest} tokens."])
 
 
 def read_conversations(path: Path) -> list[dict[str, Any]]:
-    """Rows {"messages": […]} that end with the assistant's answer. Raises BadMaterial."""
+    """Return rows {"messages": […]} that end with the assistant's answer. Raises BadMaterial."""
     return run.read_rows(path, _is_conversation, '{"messages": [{"role": …, "content": …}, …]}')
 
 
@@ -77,9 +77,10 @@ def _is_conversation(row: dict[str, Any]) -> bool:
 
 
 class ConversationReader:
-    """Rows as tokens, by the chat template and the tokenizer that came with the base.
+    """Turns rows into tokens with the chat template and the tokenizer of the base.
 
-    Both are code, so they run in processes with limits (`workers.engines.prompts`). Close it.
+    Both are code, so they run in confined processes (`workers.engines.prompts`), which `close`
+    ends.
 
     Raises:
         BadMaterial: The tokenizer cannot be used.
@@ -95,15 +96,15 @@ class ConversationReader:
             raise run.BadMaterial(str(error)) from error
 
     def prompt(self, row: dict[str, Any]) -> list[int]:
-        """The tokens up to where the answer begins. Raises BadMaterial when there are none."""
+        """Return the tokens before the answer. Raises BadMaterial if there are none."""
         try:
-            asked = declare.GenerationInputs.model_validate({"messages": row["messages"][:-1]})
-            return self._prompts.encode("row", asked)
+            inputs = declare.GenerationInputs.model_validate({"messages": row["messages"][:-1]})
+            return self._prompts.encode("row", inputs)
         except (run.RequestRefused, ValidationError) as error:
             raise run.BadMaterial(f"A conversation cannot be read. {error}") from error
 
     def whole(self, row: dict[str, Any]) -> Example:
-        """The conversation, however long. Raises BadMaterial."""
+        """Return the conversation at its full length. Raises BadMaterial."""
         prompt = self.prompt(row)
         try:
             (answer,) = self._prompts.encode_texts(
@@ -114,20 +115,20 @@ class ConversationReader:
         return Example([*prompt, *answer, self._end], len(prompt))
 
     def examples(self, rows: list[dict[str, Any]], max_length: int) -> Fitted:
-        """Every conversation that has room. Raises BadMaterial when none has."""
-        kept: list[Example] = []
+        """Return the conversations with room for an answer. Raises BadMaterial if none has room."""
+        fitting: list[Example] = []
         shortened = longest = 0
         for row in rows:
             whole = self.whole(row)
             longest = max(longest, len(whole.tokens))
             if (example := cut_to(whole, max_length)) is not None:
-                kept.append(example)
+                fitting.append(example)
                 shortened += len(example.tokens) < len(whole.tokens)
-        if not kept:
+        if not fitting:
             raise run.BadMaterial(
                 f"No prompt leaves room for an answer within {max_length} tokens."
             )
-        return Fitted(kept, len(rows) - len(kept), shortened, longest)
+        return Fitted(fitting, len(rows) - len(fitting), shortened, longest)
 
     def close(self) -> None:
         """End the processes."""
@@ -135,20 +136,20 @@ class ConversationReader:
 
 
 def cut_to(whole: Example, max_length: int) -> Example | None:
-    """The conversation cut to a length; None when there is no room for any of the answer."""
+    """Return the conversation cut to a length; None without room for any of the answer."""
     tokens = whole.tokens[:max_length]
     return Example(tokens, whole.start) if len(tokens) > whole.start else None
 
 
 def require_enough(fitted: Fitted, rows: int, max_length: int, progress: run.Progress) -> None:
-    """Warn of what does not fit. Raises BadMaterial when too little of the data does."""
+    """Warn about conversations that do not fit. Raises BadMaterial if too few fit."""
     if rows < MIN_ROWS:
         raise run.BadMaterial(f"There are {rows} conversations; at least {MIN_ROWS} are needed.")
-    said, kept = fitted.words(max_length), len(fitted.examples)
-    if kept < max(MIN_ROWS, rows * LEAST_SHARE):
+    warning, fits = fitted.words(max_length), len(fitted.examples)
+    if fits < max(MIN_ROWS, rows * LEAST_SHARE):
         raise run.BadMaterial(
-            f"Only {kept} of {rows} conversations fit into max_length {max_length}; at least half "
-            f"of them, and {MIN_ROWS}, must. {said} Raise max_length, or train on shorter rows."
+            f"Only {fits} of {rows} conversations fit into max_length {max_length}; at least half "
+            f"of them, and {MIN_ROWS}, must. {warning} Raise max_length, or train on shorter rows."
         )
-    if said:
-        progress.warn(said)
+    if warning:
+        progress.warn(warning)

@@ -1,4 +1,4 @@
-"""Tune a language model on pairs of answers, a better and a worse one (TRL's DPOTrainer)."""
+"""Tune a language model on pairs of a better and a worse answer (TRL's DPOTrainer)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(DpoHyperparameters, request.hyperparameters)
     rows = run.read_valid_rows(request.train_file, PreferencePair)
@@ -66,8 +66,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 def _examples(
     reader: ConversationReader, rows: list[dict[str, Any]], max_length: int
 ) -> tuple[Examples, int]:
-    """Return the pairs that have room for an answer, as tokens, and how many answers of them are
-    cut short."""
+    """Return the pairs with room for an answer, as tokens, and the number of cut answers."""
     examples: Examples = []
     cut = 0
     for row in rows:

@@ -1,9 +1,9 @@
 """Chat from a knowledge base: passages in the prompt, and citations in the answer.
 
-Passages are data. They are delimited, the model is told to follow nothing in them, and a passage
-cannot close its own delimiter. That makes an instruction in a document less likely to be followed;
-it does not prevent it. A bracketed number in a document is written in other brackets, so that a
-model that quotes it cites nothing.
+Passages are data. They are delimited, the prompt tells the model to ignore instructions in them,
+and a passage cannot close its own delimiter. This makes the model less likely to follow an
+instruction in a document; it does not prevent it. A bracketed number in a document gets other
+brackets, so that quoting it does not count as a citation.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _NOTHING = "No passage was found."
 # The delimiter, and control tokens of most models, such as <|im_end|> and <｜User｜>.
 _TAG = re.compile(r"<(?=/?\s*passage|[|｜])", re.IGNORECASE)
 _MARK = re.compile(r"\[(\d{1,3}(?:\s{0,2},\s{0,2}\d{1,3}){0,9})\]")
-# Of what may yet become a mark. None is longer.
+# Maximum length of a mark, and so of an incomplete one.
 _BEGUN = re.compile(r"\[[\d,\s]{0,75}")
 
 
 def shown_passage(passage: declare.Passage) -> str:
-    """Return a passage as it stands in the prompt, with its delimiters.
+    """Return a passage for the prompt, with its delimiters.
 
-    None stands inside of another one, whatever their texts: a text holds no delimiter.
+    Delimiters are removed from its text, so passages can never nest.
     """
     text = _MARK.sub(r"(\1)", _TAG.sub("&lt;", passage.text))
     return f'<passage number="{passage.number}">\n{text}\n</passage>'
@@ -48,26 +48,26 @@ def grounded_messages(
 
     With `own_system` the deployment has a system message, so the instruction joins the question.
     """
-    shown = "\n\n".join(map(shown_passage, passages))
-    found = list(messages)
-    last = max(index for index, each in enumerate(found) if each.role == "user")
-    question = f"{shown or _NOTHING}\n\nQuestion: {found[last].text}"
+    context = "\n\n".join(map(shown_passage, passages))
+    result = list(messages)
+    last = max(index for index, each in enumerate(result) if each.role == "user")
+    question = f"{context or _NOTHING}\n\nQuestion: {result[last].text}"
     if own_system:
         question = f"{INSTRUCTION}\n\n{question}"
-    found[last] = declare.ChatMessage(role="user", content=question)
+    result[last] = declare.ChatMessage(role="user", content=question)
     if own_system:
-        return found
-    if found[0].role == "system":
-        found[0] = declare.ChatMessage(role="system", content=f"{INSTRUCTION}\n\n{found[0].text}")
+        return result
+    if result[0].role == "system":
+        result[0] = declare.ChatMessage(role="system", content=f"{INSTRUCTION}\n\n{result[0].text}")
     else:
-        found.insert(0, declare.ChatMessage(role="system", content=INSTRUCTION))
-    return found
+        result.insert(0, declare.ChatMessage(role="system", content=INSTRUCTION))
+    return result
 
 
 @dataclass(slots=True)
 class Marks:
-    """Marks such as [1] in a text that arrives in pieces: those of passages stay and are noted with
-    their place, those of no passage are dropped."""
+    """Finds marks such as [1] in a text that arrives in pieces. Marks of known passages stay, and
+    their positions are recorded; others are dropped."""
 
     known: frozenset[int]
     cited: list[tuple[int, int, int]] = field(default_factory=list)
@@ -75,31 +75,31 @@ class Marks:
     _held: str = ""
 
     def push(self, text: str) -> str:
-        """Return what may be shown of everything so far that was not shown yet."""
+        """Add `text` and return the part of the whole that can be sent now."""
         text = self._held + text
         end = _complete(text)
         self._held = text[end:]
-        return self._checked(text[:end])
+        return self._filtered(text[:end])
 
     def flush(self) -> str:
-        """Return the rest."""
+        """Return the rest of the text."""
         rest, self._held = self._held, ""
-        return self._checked(rest)
+        return self._filtered(rest)
 
-    def _checked(self, text: str) -> str:
+    def _filtered(self, text: str) -> str:
         parts: list[str] = []
         end = 0
-        for found in _MARK.finditer(text):
-            numbers = [int(each) for each in re.findall(r"\d+", found[1])]
-            kept = [each for each in numbers if each in self.known]
-            before = text[end : found.start()]
-            end = found.end()
-            if not kept:
+        for mark_match in _MARK.finditer(text):
+            numbers = [int(number) for number in re.findall(r"\d+", mark_match[1])]
+            cited = [number for number in numbers if number in self.known]
+            before = text[end : mark_match.start()]
+            end = mark_match.end()
+            if not cited:
                 before = before.rstrip(" ")
             self._add(parts, before)
-            for each in kept:
-                mark = f"[{each}]"
-                self.cited.append((each, self.length, self.length + len(mark)))
+            for number in cited:
+                mark = f"[{number}]"
+                self.cited.append((number, self.length, self.length + len(mark)))
                 self._add(parts, mark)
         self._add(parts, text[end:])
         return "".join(parts)
@@ -110,7 +110,7 @@ class Marks:
 
 
 def _complete(text: str) -> int:
-    """Return the end of what can be shown: before a mark that may have begun, and its spaces.
+    """Return the end of the part that can be sent: before a possible mark and its spaces.
 
     Takes linear time: a pattern that begins with spaces would be tried at each space of a long run.
     """
@@ -124,8 +124,8 @@ def _complete(text: str) -> int:
 class GroundedRenderer(ChatRenderer):
     """A chat answer with its citations: on the message, or in the last chunk of a stream.
 
-    `citations` name document versions; `annotations` are the same places in the text as OpenAI's
-    `url_citation`. `knowledge` lists every passage that the model was given.
+    `citations` name document versions; `annotations` give the same positions as OpenAI's
+    `url_citation`. `knowledge` lists every passage in the prompt.
     """
 
     knowledge_base: str = ""
@@ -136,24 +136,24 @@ class GroundedRenderer(ChatRenderer):
         self._marks = Marks(frozenset(each.number for each in self.passages))
 
     def whole(self, answer: declare.Answer) -> dict[str, Any]:
-        shown = super(GroundedRenderer, self).whole(answer)
-        message = shown["choices"][0]["message"]
+        body = super(GroundedRenderer, self).whole(answer)
+        message = body["choices"][0]["message"]
         message["content"] = self._marks.push(answer.text) + self._marks.flush()
-        message.update(self._cited())
-        shown["knowledge"] = self._knowledge()
-        return shown
+        message.update(self._citation_fields())
+        body["knowledge"] = self._knowledge()
+        return body
 
     def delta(self, piece: declare.Piece) -> str:
-        shown = self._marks.push(piece.text)
-        return super(GroundedRenderer, self).delta(declare.Piece(shown)) if shown else ""
+        text = self._marks.push(piece.text)
+        return super(GroundedRenderer, self).delta(declare.Piece(text)) if text else ""
 
     def closing(self, answer: declare.Answer) -> str:
         rest = self._marks.flush()
         events = super(GroundedRenderer, self).delta(declare.Piece(rest)) if rest else ""
-        events += self._delta(0, {**self._cited(), "knowledge": self._knowledge()})
+        events += self._delta(0, {**self._citation_fields(), "knowledge": self._knowledge()})
         return events + super(GroundedRenderer, self).closing(answer)
 
-    def _cited(self) -> dict[str, Any]:
+    def _citation_fields(self) -> dict[str, Any]:
         by_number = {each.number: each for each in self.passages}
         numbers = dict.fromkeys(number for number, _, _ in self._marks.cited)
         return {

@@ -1,4 +1,4 @@
-"""POST /v1/tasks/text-generation/{model}, as Hugging Face's client and its server TGI speak."""
+"""POST /v1/tasks/text-generation/{model}, in the shape of Hugging Face's client and its TGI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_TOKENS = 100
 
 
 class GenerationParameters(declare.Strict):
-    """Settings of the answer. It is greedy unless `do_sample`, `temperature` or `top_p` is set."""
+    """Settings of the answer, which is greedy without `do_sample`, `temperature` and `top_p`."""
 
     max_new_tokens: TokenCount | None = None
     temperature: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False)] | None = None
@@ -41,7 +41,7 @@ class GenerationParameters(declare.Strict):
         return self.max_new_tokens or DEFAULT_TOKENS
 
     def options(self) -> declare.SamplingOptions:
-        """Return the settings as an engine takes them."""
+        """Return the settings in the engine's form."""
         draws = self.do_sample or self.temperature is not None or self.top_p is not None
         return declare.SamplingOptions(
             max_tokens=self.token_limit,
@@ -78,7 +78,7 @@ def read_text_generation(body: declare.Body, request_id: str, name: str) -> decl
 
 @dataclass(slots=True)
 class TextGenerationRenderer:
-    """The continuation, whole and as TGI's events.
+    """The continuation, as a whole and as TGI's events.
 
     An event's token has `id` 0 and no `logprob`: a piece of text may be several tokens.
     """
@@ -89,7 +89,7 @@ class TextGenerationRenderer:
         return [{"generated_text": answer.text}]
 
     def opening(self) -> str:
-        """Return nothing: TGI's streams begin with text."""
+        """Return an empty text: TGI's streams begin with the answer."""
         return ""
 
     def delta(self, piece: declare.Piece) -> str:
@@ -97,7 +97,7 @@ class TextGenerationRenderer:
         return self._event(piece.text, special=False)
 
     def closing(self, answer: declare.Answer) -> str:
-        """Repeat the whole text, with the reason of its end."""
+        """Return the last event: the whole text and the finish reason."""
         return self._event(
             "",
             special=True,

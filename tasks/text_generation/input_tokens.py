@@ -1,4 +1,4 @@
-"""POST /v1/responses/input_tokens: what a response would read, counted without generating."""
+"""POST /v1/responses/input_tokens: count the tokens of an input, without generating."""
 
 from __future__ import annotations
 

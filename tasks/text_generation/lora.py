@@ -1,4 +1,4 @@
-"""Tune a language model on the answers to give, by an adapter (TRL's SFTTrainer)."""
+"""Tune a language model on example answers, with an adapter (TRL's SFTTrainer)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tasks.text_generation.schema import LoraHyperparameters
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Fine-tune; the loss counts the tokens of the last answer alone. Delivers the adapter.
+    """Fine-tune on the tokens of each last answer only; save the adapter.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(LoraHyperparameters, request.hyperparameters)
     model, tokenizer = load_adaptable(request.base, settings)

@@ -1,4 +1,4 @@
-"""POST /v1/messages for text and functions, as Anthropic's client reads it.
+"""POST /v1/messages for text and functions, compatible with Anthropic's client.
 
 https://docs.claude.com/en/api/messages
 """
@@ -19,14 +19,14 @@ MAX_BLOCKS = 256
 
 
 class CacheControl(declare.Strict):
-    """A hint where a prompt can be cached. It changes neither the answer nor its price."""
+    """A caching hint. It affects neither the answer nor its price."""
 
     type: Literal["ephemeral"]
     ttl: Literal["5m", "1h"] | None = None
 
 
 class TextBlock(declare.Strict):
-    """A text. The answer's own blocks can be sent back as they came."""
+    """A text. Blocks of an answer can be sent back unchanged."""
 
     type: Literal["text"]
     text: declare.Text
@@ -35,7 +35,7 @@ class TextBlock(declare.Strict):
 
 
 class ToolUseBlock(declare.Strict):
-    """A call that an earlier answer made."""
+    """A call from an earlier answer."""
 
     type: Literal["tool_use"]
     id: declare.Name
@@ -54,7 +54,7 @@ Texts = Annotated[
 
 
 class ToolResultBlock(declare.Strict):
-    """The result of a call. The model reads `Error:` before one with `is_error`."""
+    """The result of a call. With `is_error`, the model reads `Error:` before it."""
 
     type: Literal["tool_result"]
     tool_use_id: declare.Name
@@ -64,7 +64,7 @@ class ToolResultBlock(declare.Strict):
     toolset_name: None = None
 
     def plain(self) -> declare.ChatMessage:
-        """Return the result as an engine takes it."""
+        """Return the result in the engine's form."""
         text = plain_text(self.content or "")
         if self.is_error:
             text = f"Error: {text}".strip()
@@ -85,7 +85,7 @@ Blocks = Annotated[
 
 
 def plain_text(content: str | list[TextBlock]) -> str:
-    """Return the texts, a line each."""
+    """Return the texts, one per line."""
     return content if isinstance(content, str) else "\n".join(block.text for block in content)
 
 
@@ -101,17 +101,17 @@ class MessageParam(declare.Strict):
             return self
         kinds = [block.type for block in self.content]
         if "tool_use" in kinds and self.role != "assistant":
-            raise ValueError("only messages of the assistant hold tool_use")
+            raise ValueError("only messages of the assistant may contain tool_use")
         if "tool_result" in kinds and self.role != "user":
-            raise ValueError("only messages of the user hold tool_result")
+            raise ValueError("only messages of the user may contain tool_result")
         if "text" in kinds and "tool_result" in kinds[kinds.index("text") :]:
-            raise ValueError("tool_result comes before the text of its message")
+            raise ValueError("tool_result must come before the text of its message")
         if kinds.count("tool_use") > declare.MAX_CALLS:
-            raise ValueError(f"a message holds at most {declare.MAX_CALLS} tool_use")
+            raise ValueError(f"a message may contain at most {declare.MAX_CALLS} tool_use")
         return self
 
     def plain(self) -> list[declare.ChatMessage]:
-        """Return the turn as an engine takes it: tool results are turns of their own."""
+        """Return the turn in the engine's form, with a separate turn for each tool result."""
         if isinstance(self.content, str):
             return [declare.ChatMessage(role=self.role, content=self.content)]
         turns = [each.plain() for each in self.content if isinstance(each, ToolResultBlock)]
@@ -129,7 +129,7 @@ class MessageParam(declare.Strict):
 
 
 class ToolParam(declare.Strict):
-    """A function that the model may call; there are no tools of the server."""
+    """A function that the model may call; server tools are not supported."""
 
     name: declare.FunctionName
     input_schema: declare.JsonObject
@@ -143,12 +143,12 @@ class ToolParam(declare.Strict):
     input_examples: None = None
 
     def plain(self) -> declare.Tool:
-        """Return the tool as an engine takes it."""
+        """Return the tool in the engine's form."""
         return make_tool(self.name, self.description, self.input_schema, strict=self.strict)
 
 
 class ToolChoice(declare.Strict):
-    """Use of the tools: `any` makes the answer a call of one, `tool` of the one that is named."""
+    """Use of the tools: `any` requires a call, `tool` a call of the named tool."""
 
     type: Literal["auto", "any", "tool", "none"]
     name: declare.FunctionName | None = None
@@ -162,7 +162,7 @@ class ToolChoice(declare.Strict):
 
 
 class JsonFormat(declare.Strict):
-    """A schema that the answer fits."""
+    """A schema that the answer must fit."""
 
     type: Literal["json_schema"]
     schema_: Annotated[declare.JsonObject, Field(alias="schema")]
@@ -176,19 +176,19 @@ class OutputConfig(declare.Strict):
 
 
 class Thinking(declare.Strict):
-    """Models here do not think apart from their answer."""
+    """Settings of thinking, which is not supported."""
 
     type: Literal["disabled"]
 
 
 class Metadata(declare.Strict):
-    """`user_id` is a name that the application gives its user. It is not stored."""
+    """`user_id` is the application's name for its user. It is not stored."""
 
     user_id: declare.User | None = None
 
 
 class CountRequest(declare.Strict):
-    """POST /v1/messages/count_tokens: what the model would read."""
+    """POST /v1/messages/count_tokens."""
 
     model: declare.Name
     messages: Annotated[list[MessageParam], Field(min_length=1, max_length=512)]
@@ -210,8 +210,8 @@ class CountRequest(declare.Strict):
         return self
 
     def prompt(self) -> tuple[declare.GenerationInputs, dict[str, Any], int]:
-        """Return what the model reads, the options of the answer's form, and the estimated tokens
-        of the first.
+        """Return the model's inputs, the options of the answer's form, and the estimated tokens of
+        the inputs.
 
         Raises:
             RequestInvalid: Parameters exclude each other, or the last message is not the user's.
@@ -228,39 +228,39 @@ class CountRequest(declare.Strict):
         """Raise RequestInvalid unless the last message is the user's."""
         if self.messages[-1].role != "user":
             raise declare.RequestInvalid(
-                "The last message must be the user's; the beginning of an answer cannot be given.",
+                "The last message must be the user's; answers cannot be prefilled.",
                 param="messages",
             )
 
     def _turns(self) -> list[declare.ChatMessage]:
-        """Return the conversation as an engine takes it. Raises RequestInvalid.
+        """Return the conversation in the engine's form. Raises RequestInvalid.
 
-        Turns of the user that follow each other are one turn.
+        Consecutive turns of the user are joined.
         """
         self.check_last()
         turns: list[declare.ChatMessage] = []
         if system := plain_text(self.system or ""):
             turns.append(declare.ChatMessage(role="system", content=system))
-        given = (turn for message in self.messages for turn in message.plain())
-        for role, group in groupby(given, lambda turn: turn.role):
+        plain_turns = (turn for message in self.messages for turn in message.plain())
+        for role, group in groupby(plain_turns, lambda turn: turn.role):
             following = list(group)
             if role == "user":
-                # Joined at once: one by one, each turn would copy all before it.
+                # One join for all: joining turn by turn would copy the earlier text each time.
                 text = "\n".join(turn.text for turn in following)
                 following = [declare.ChatMessage(role="user", content=text)]
             turns += following
         return turns
 
     def tools_and_form(self) -> tuple[list[declare.Tool], dict[str, Any]]:
-        """Return the tools that the model is shown, and the options of the answer's form.
+        """Return the tools in the prompt, and the options of the answer's form.
 
         Raises:
             RequestInvalid: two parameters exclude each other.
         """
         choice = self.tool_choice or ToolChoice(type="auto")
         words = {"any": "required", "none": "none"}
-        given = [tool.plain() for tool in self.tools or ()]
-        tools, use = chosen_tools(given, words.get(choice.type), choice.name)
+        functions = [tool.plain() for tool in self.tools or ()]
+        tools, use = chosen_tools(functions, words.get(choice.type), choice.name)
         form = None if self.output_config is None else self.output_config.format
         if tools and form is not None:
             raise declare.RequestInvalid(
@@ -275,7 +275,7 @@ class CountRequest(declare.Strict):
 
 
 class MessagesRequest(CountRequest):
-    """POST /v1/messages. `service_tier` may be stated; there is one tier, `standard`."""
+    """POST /v1/messages. `service_tier` has no effect; the only tier is `standard`."""
 
     max_tokens: Annotated[int, Field(ge=1, le=declare.MAX_TOKENS)]
     stream: bool | None = None
@@ -306,8 +306,8 @@ def messages_plan(
     options: dict[str, Any],
     prompt_tokens: int,
 ) -> declare.Plan:
-    """Return the plan of a request. `options` are those of the answer's form; `prompt_tokens` is
-    an estimate."""
+    """Return the plan of a request. `options` set the form of the answer; `prompt_tokens` is an
+    estimate."""
     return declare.Plan(
         model=request.model,
         inputs=inputs,

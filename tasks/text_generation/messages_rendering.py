@@ -1,4 +1,4 @@
-"""Answers of /v1/messages, as Anthropic's client reads them."""
+"""Answers of /v1/messages, for Anthropic's client."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
 
 @dataclass(slots=True)
 class MessagesRenderer:
-    """Content blocks, whole and as server-sent events: a text, and calls of functions.
+    """Content blocks, as a whole and as server-sent events: a text, and calls of functions.
 
-    A stream states the tokens of its prompt at its end: they are known only then.
+    A stream states the tokens of its prompt at its end, when their number is known.
     """
 
     id: str
@@ -29,7 +29,7 @@ class MessagesRenderer:
         return self._message(_content(self.id, answer.choices[0]), answer)
 
     def opening(self) -> str:
-        """Announce the message."""
+        """Return the event that starts the message."""
         return _event("message_start", message=self._message([], None))
 
     def delta(self, piece: declare.Piece) -> str:
@@ -38,7 +38,7 @@ class MessagesRenderer:
             if not self._text_open:
                 events += self._end_block() + self._begin_block({"type": "text", "text": ""})
                 self._text_open = True
-            events += self._more({"type": "text_delta", "text": piece.text})
+            events += self._block_delta({"type": "text_delta", "text": piece.text})
         if piece.call is not None:
             number, name, arguments = piece.call
             if number not in self._calls:
@@ -47,11 +47,11 @@ class MessagesRenderer:
                 events += self._end_block() + self._begin_block({**begun, "input": {}})
                 self._call_open = True
             if arguments:
-                events += self._more({"type": "input_json_delta", "partial_json": arguments})
+                events += self._block_delta({"type": "input_json_delta", "partial_json": arguments})
         return events
 
     def closing(self, answer: declare.Answer) -> str:
-        """End the block, and the message."""
+        """Return the events that end the block and the message."""
         events = ""
         if not self._blocks:
             events += self._begin_block({"type": "text", "text": ""})
@@ -80,7 +80,7 @@ class MessagesRenderer:
         self._blocks += 1
         return _event("content_block_start", index=self._blocks - 1, content_block=block)
 
-    def _more(self, delta: dict[str, Any]) -> str:
+    def _block_delta(self, delta: dict[str, Any]) -> str:
         return _event("content_block_delta", index=self._blocks - 1, delta=delta)
 
     def _end_block(self) -> str:
@@ -92,13 +92,13 @@ class MessagesRenderer:
 
 @dataclass(slots=True)
 class CountRenderer:
-    """The number of tokens that the model would read. `kind` is the name of OpenAI's object."""
+    """The number of tokens of the input. `kind` is the name of OpenAI's object."""
 
     kind: str = ""
 
     def whole(self, answer: declare.Answer) -> dict[str, Any]:
-        named = {"object": self.kind} if self.kind else {}
-        return {**named, "input_tokens": answer.prompt_tokens}
+        kind = {"object": self.kind} if self.kind else {}
+        return {**kind, "input_tokens": answer.prompt_tokens}
 
 
 def _content(message_id: str, choice: declare.Choice) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ def _content(message_id: str, choice: declare.Choice) -> list[dict[str, Any]]:
 
 
 def _arguments(text: str) -> Any:
-    """Return a call's arguments; none of a call that its limit of tokens cut."""
+    """Return a call's arguments; empty if the token limit cut the call."""
     try:
         return json.loads(text or "{}")
     except ValueError:

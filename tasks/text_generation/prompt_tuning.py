@@ -1,4 +1,4 @@
-"""Tune a soft prompt (Lester et al. 2021, arXiv:2104.08691) on the answers to give."""
+"""Tune a soft prompt (Lester et al. 2021, arXiv:2104.08691) on example answers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tasks.text_generation.schema import PromptTuningHyperparameters
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Learn embeddings that stand before each prompt; the base stays unchanged.
+    """Learn embeddings that precede each prompt; the base stays unchanged.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(PromptTuningHyperparameters, request.hyperparameters)
     model, tokenizer = load_adaptable(request.base, settings, settings.virtual_tokens)
@@ -42,7 +42,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         adapter=peft.PromptTuningConfig(
             task_type="CAUSAL_LM",
             num_virtual_tokens=settings.virtual_tokens,
-            # Embeddings of tokens of the vocabulary: random ones learn far more slowly.
+            # Start from embeddings of the vocabulary: random ones learn far more slowly.
             prompt_tuning_init="SAMPLE_VOCAB",
         ),
         noun="conversations",

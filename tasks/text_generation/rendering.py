@@ -1,4 +1,4 @@
-"""Answers of /v1/chat/completions and /v1/completions, as OpenAI's client reads them."""
+"""Answers of /v1/chat/completions and /v1/completions, for OpenAI's client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from assay.plugins import declare
 
 
 def usage(answer: declare.Answer) -> dict[str, int]:
-    """Return the token counts of one answer: the prompt's once, those of all choices."""
+    """Return the token counts of one answer: the prompt, counted once, and all choices."""
     return {
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
@@ -56,7 +56,7 @@ class _GenerationRenderer:
 
 @dataclass(slots=True)
 class ChatRenderer(_GenerationRenderer):
-    """A chat, whole and as server-sent events."""
+    """A chat, as a whole and as server-sent events."""
 
     choices: int = 1
     _ended: set[int] = field(default_factory=set)
@@ -91,7 +91,7 @@ class ChatRenderer(_GenerationRenderer):
         }
 
     def opening(self) -> str:
-        """The first event of each choice names the role."""
+        """Return the first event of each choice, which names the role."""
         delta = {"role": "assistant", "content": "", "refusal": None}
         return "".join(self._delta(index, delta) for index in range(self.choices))
 
@@ -108,7 +108,7 @@ class ChatRenderer(_GenerationRenderer):
         return events
 
     def _call(self, index: int, number: int, name: str, arguments: str) -> str:
-        """The first event of a call has its name; its arguments follow in others."""
+        """Return an event of a call: the first has its name, the others its arguments."""
         events = ""
         if (index, number) not in self._called:
             self._called.add((index, number))
@@ -123,9 +123,9 @@ class ChatRenderer(_GenerationRenderer):
         return events + self._delta(index, {"tool_calls": [more]})
 
     def closing(self, answer: declare.Answer) -> str:
-        """The finish reason of each choice, the usage if requested, and the end."""
-        left = (index for index in range(self.choices) if index not in self._ended)
-        events = (self._delta(index, {}, finish=answer.finish_reason) for index in left)
+        """Return the finish reason of each choice, the usage if requested, and the end."""
+        unfinished = (index for index in range(self.choices) if index not in self._ended)
+        events = (self._delta(index, {}, finish=answer.finish_reason) for index in unfinished)
         return "".join(events) + self._end("chat.completion.chunk", answer)
 
     def _delta(
@@ -140,7 +140,7 @@ class ChatRenderer(_GenerationRenderer):
 
 @dataclass(slots=True)
 class CompletionRenderer(_GenerationRenderer):
-    """Plain completions, whole and as server-sent events; with probabilities if `scored`."""
+    """Plain completions, as a whole and as server-sent events; with probabilities if `scored`."""
 
     scored: bool = False
     _ended: dict[int, bool] = field(default_factory=dict)
@@ -159,7 +159,7 @@ class CompletionRenderer(_GenerationRenderer):
         return self._whole("text_completion", choices, answer)
 
     def opening(self) -> str:
-        """A plain completion has no first event."""
+        """Return an empty text: a plain completion has no opening event."""
         return ""
 
     def delta(self, piece: declare.Piece) -> str:
@@ -172,9 +172,11 @@ class CompletionRenderer(_GenerationRenderer):
         return self._choice(piece.index, piece.text, scores, piece.finish or None)
 
     def closing(self, answer: declare.Answer) -> str:
-        """The finish reason of each choice, the usage if requested, and the end."""
-        left = [index for index, ended in sorted(self._ended.items() or [(0, False)]) if not ended]
-        events = (self._choice(index, "", None, answer.finish_reason) for index in left)
+        """Return the finish reason of each choice, the usage if requested, and the end."""
+        unfinished = [
+            index for index, ended in sorted(self._ended.items() or [(0, False)]) if not ended
+        ]
+        events = (self._choice(index, "", None, answer.finish_reason) for index in unfinished)
         return "".join(events) + self._end("text_completion", answer)
 
     def _choice(self, index: int, text: str, logprobs: Any, finish: str | None) -> str:
@@ -201,19 +203,19 @@ def _scored(token: str, score: float) -> dict[str, Any]:
 
 
 def completion_scores(scores: Iterable[declare.TokenScore], start: int = 0) -> dict[str, Any]:
-    """Return the probabilities of a completion's tokens; `start` is where the first one stands."""
-    found: dict[str, list[Any]] = {
+    """Return the probabilities of a completion's tokens; `start` is the offset of the first one."""
+    columns: dict[str, list[Any]] = {
         "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []
     }  # fmt: skip
     for token, score, likeliest in scores:
-        found["tokens"].append(_key(token))
-        found["token_logprobs"].append(score)
-        found["top_logprobs"].append(
+        columns["tokens"].append(_key(token))
+        columns["token_logprobs"].append(score)
+        columns["top_logprobs"].append(
             None if score is None else {_key(each): log for each, log in likeliest}
         )
-        found["text_offset"].append(start)
+        columns["text_offset"].append(start)
         start += len(_token(token))
-    return found
+    return columns
 
 
 def _token(token: str) -> str:
@@ -221,7 +223,7 @@ def _token(token: str) -> str:
 
 
 def _key(token: str) -> str:
-    """Return a token as text; one that is part of a character is `bytes:` and its bytes."""
+    """Return a token as text, or `bytes:` and its bytes for an incomplete character."""
     data = token.encode("latin-1")
     try:
         return data.decode("utf-8")

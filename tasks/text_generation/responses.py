@@ -1,4 +1,4 @@
-"""POST /v1/responses for text and functions, as OpenAI's client reads it.
+"""POST /v1/responses for text and functions, compatible with OpenAI's client.
 
 https://platform.openai.com/docs/api-reference/responses
 """
@@ -28,7 +28,7 @@ MAX_ITEMS = 512
 
 
 class InputText(declare.Strict):
-    """A part of a message: text of the caller, or an earlier answer's."""
+    """A part of a message: text of the caller, or of an earlier answer."""
 
     type: Literal["input_text", "output_text"]
     text: Annotated[str, Field(max_length=1_000_000)]
@@ -44,7 +44,7 @@ Content = Annotated[
 
 
 class InputMessage(declare.Strict):
-    """One turn. An answer can be sent back as it came, with its `id` and `status`."""
+    """One turn. An answer can be sent back unchanged, with its `id` and `status`."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
@@ -54,7 +54,7 @@ class InputMessage(declare.Strict):
     phase: None = None
 
     def plain(self) -> declare.ChatMessage:
-        """Return role and text, as an engine takes them."""
+        """Return role and text in the engine's form."""
         role = "system" if self.role == "developer" else self.role
         return declare.ChatMessage(role=role, content=_text(self.content))
 
@@ -64,7 +64,7 @@ def _text(content: str | list[InputText]) -> str:
 
 
 class FunctionCall(declare.Strict):
-    """A call of an earlier answer, as it came."""
+    """A call from an earlier answer."""
 
     type: Literal["function_call"]
     call_id: declare.Name
@@ -78,7 +78,7 @@ class FunctionCall(declare.Strict):
 
 
 class FunctionCallOutput(declare.Strict):
-    """The result of a called function."""
+    """The result of a function call."""
 
     type: Literal["function_call_output"]
     call_id: declare.Name
@@ -87,7 +87,7 @@ class FunctionCallOutput(declare.Strict):
     status: Literal["completed", "incomplete", "in_progress"] | None = None
 
     def plain(self) -> declare.ChatMessage:
-        """Return the result as an engine takes it."""
+        """Return the result in the engine's form."""
         text = _text(self.output)
         return declare.ChatMessage(role="tool", content=text, tool_call_id=self.call_id)
 
@@ -134,7 +134,7 @@ class TextFormat(declare.Strict):
 
 
 class ResponsesTool(declare.Strict):
-    """A tool; functions are the only kind."""
+    """A tool; only functions are supported."""
 
     type: Literal["function"]
     name: declare.FunctionName
@@ -143,7 +143,7 @@ class ResponsesTool(declare.Strict):
     strict: bool | None = None
 
     def plain(self) -> declare.Tool:
-        """Return the tool as an engine takes it."""
+        """Return the tool in the engine's form."""
         return make_tool(self.name, self.description, self.parameters, strict=self.strict)
 
 
@@ -168,7 +168,7 @@ class TextSettings(declare.Strict):
 
 
 class PromptReference(declare.Strict):
-    """Values for the prompt of the deployment, whose name `id` is."""
+    """Values for the deployment's prompt; `id` is the name of the deployment."""
 
     id: declare.Name | None = None
     variables: declare.Variables | None = None
@@ -176,11 +176,11 @@ class PromptReference(declare.Strict):
 
 
 class ResponsesRequest(declare.Strict):
-    """POST /v1/responses. `instructions` come first, as a system message; those of an earlier
-    response do not apply to the next.
+    """POST /v1/responses. `instructions` are the first system message; they do not apply to later
+    responses of the conversation.
 
-    `user`, `safety_identifier` and `prompt_cache_key` are the caller's own words: they are repeated
-    in the response, and change nothing.
+    `user`, `safety_identifier` and `prompt_cache_key` are accepted for compatibility: the response
+    repeats them, and they have no other effect.
     """
 
     model: declare.Name
@@ -218,7 +218,7 @@ class ResponsesRequest(declare.Strict):
         return self.input
 
     def messages(self) -> list[declare.ChatMessage]:
-        """Return the conversation as an engine takes it. Raises RequestInvalid."""
+        """Return the conversation in the engine's form. Raises RequestInvalid."""
         messages: list[declare.ChatMessage] = []
         if self.instructions is not None:
             messages.append(declare.ChatMessage(role="system", content=self.instructions))
@@ -226,7 +226,7 @@ class ResponsesRequest(declare.Strict):
             if not isinstance(item, FunctionCall):
                 messages.append(item.plain())
                 continue
-            # A call goes with the text before it, and with the calls of the same turn.
+            # A call joins the text before it and the other calls of its turn.
             call = tool_call(item.call_id, item.name, item.arguments)
             turn = messages.pop() if messages and messages[-1].role == "assistant" else None
             content = "" if turn is None else turn.text
@@ -237,7 +237,7 @@ class ResponsesRequest(declare.Strict):
         return messages
 
     def use(self) -> tuple[list[declare.Tool], dict[str, Any]]:
-        """Return the tools that the model is shown, and the options of the answer's form.
+        """Return the tools in the prompt, and the options of the answer's form.
 
         Raises:
             RequestInvalid: two parameters exclude each other.
@@ -281,12 +281,12 @@ def continued(
     store: bool | None,
     plan_of: Callable[[ResponsesRequest, bool], declare.Plan],
 ) -> declare.Plan:
-    """Return the plan of a request that may continue a response or be stored.
+    """Return the plan of a request that may continue a response or may be stored.
 
     `plan_of(request, stored)` returns the plan of a request whose input is the conversation.
 
     Raises:
-        RequestInvalid: The conversation is too long, or the request does not fit.
+        RequestInvalid: The conversation is too long, or parameters exclude each other.
     """
     items = [
         item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in request.items()
@@ -296,7 +296,7 @@ def continued(
         whole = _ITEMS.validate_python([*earlier, *items])
         if len(whole) > MAX_ITEMS:
             raise declare.RequestInvalid(
-                f"The conversation has {len(whole)} items; at most {MAX_ITEMS} are read.",
+                f"The conversation has {len(whole)} items; at most {MAX_ITEMS} are accepted.",
                 param="input",
             )
         return plan_of(request.model_copy(update={"input": whole}), stored)
@@ -309,7 +309,7 @@ def continued(
 
 
 def responses_plan(request: ResponsesRequest, request_id: str, *, stored: bool) -> declare.Plan:
-    """Return the plan of a request by itself. Raises RequestInvalid."""
+    """Return the plan of a complete request. Raises RequestInvalid."""
     messages = request.messages()
     tools, use = request.use()
     prompt_tokens = prompt_estimate(messages, tools)
@@ -332,7 +332,7 @@ def responses_plan(request: ResponsesRequest, request_id: str, *, stored: bool) 
         **use,
     )
     repeated = {"text", "tool_choice", "tools", *_REPEATED}
-    given = request.model_dump(mode="json", by_alias=True, exclude_none=True, include=repeated)
+    echo = request.model_dump(mode="json", by_alias=True, exclude_none=True, include=repeated)
     return declare.Plan(
         model=request.model,
         inputs=declare.GenerationInputs(messages=messages, tools=tools, variables=prompt.variables),
@@ -348,16 +348,16 @@ def responses_plan(request: ResponsesRequest, request_id: str, *, stored: bool) 
                 "metadata": request.metadata or {},
                 "parallel_tool_calls": use["parallel_tool_calls"],
                 "temperature": options.temperature,
-                "text": given.get("text") or {"format": {"type": "text"}},
-                "tool_choice": given.get("tool_choice", "auto"),
+                "text": echo.get("text") or {"format": {"type": "text"}},
+                "tool_choice": echo.get("tool_choice", "auto"),
                 "tools": [
-                    {"parameters": None, "strict": None, **tool} for tool in given.get("tools", [])
+                    {"parameters": None, "strict": None, **tool} for tool in echo.get("tools", [])
                 ],
                 "top_p": options.top_p,
                 "previous_response_id": request.previous_response_id,
                 "store": stored,
                 "service_tier": "default",
-                **{name: given[name] for name in _REPEATED if name in given},
+                **{name: echo[name] for name in _REPEATED if name in echo},
             },
         ),
         tokens=prompt_tokens + limit,

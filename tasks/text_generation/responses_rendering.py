@@ -1,4 +1,4 @@
-"""Answers of /v1/responses, as OpenAI's client reads them."""
+"""Answers of /v1/responses, for OpenAI's client."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from assay.plugins import declare
 
 @dataclass(slots=True)
 class ResponsesRenderer:
-    """Output items, whole and as server-sent events: a message, and calls of functions.
+    """Output items, as a whole and as server-sent events: a message, and calls of functions.
 
-    `stated` are the fields of the response that repeat the request's. `ended` is the response once
-    it is complete.
+    `stated` are the response's fields that repeat the request. `ended` is the complete response,
+    None until then.
     """
 
     id: str
@@ -34,7 +34,7 @@ class ResponsesRenderer:
         return self._response(answer)
 
     def opening(self) -> str:
-        """Announce the response."""
+        """Return the events that start the response."""
         begun = self.begun()
         return self._event("response.created", response=begun) + self._event(
             "response.in_progress", response=begun
@@ -52,11 +52,11 @@ class ResponsesRenderer:
             )
         if piece.call is not None:
             _, name, arguments = piece.call
-            events += self._end_message("completed") + self._called(name, arguments)
+            events += self._end_message("completed") + self._call_events(name, arguments)
         return events
 
     def closing(self, answer: declare.Answer) -> str:
-        """End the message, and the response."""
+        """Return the events that end the message and the response."""
         events = ""
         if self._text is None and not self._items:
             events += self._begin_message()
@@ -73,7 +73,7 @@ class ResponsesRenderer:
         ) + self._event("response.content_part.added", **place, part=_part(""))
 
     def _end_message(self, status: str) -> str:
-        """Repeat the whole text of the message that is open."""
+        """Return the events that end the open message; they repeat its whole text."""
         if self._text is None:
             return ""
         text, place = "".join(self._text), self._place()
@@ -88,8 +88,8 @@ class ResponsesRenderer:
             )
         )
 
-    def _called(self, name: str, arguments: str) -> str:
-        """The events of one call, which comes as a whole."""
+    def _call_events(self, name: str, arguments: str) -> str:
+        """Return the events of one complete call."""
         index = len(self._items)
         begun = self._call(name, "", "in_progress")
         item = self._call(name, arguments, "completed")
@@ -105,11 +105,11 @@ class ResponsesRenderer:
         )
 
     def begun(self) -> dict[str, Any]:
-        """Return the response before there is any of its answer."""
+        """Return the response before the first piece of its answer."""
         return self._response(None)
 
     def forgo(self) -> None:
-        """State in the response that it is not stored."""
+        """Mark the response as not stored."""
         self.stated["store"] = False
 
     def _response(self, answer: declare.Answer | None) -> dict[str, Any]:

@@ -24,16 +24,16 @@ Stop = Annotated[
 
 
 def stated(**settings: Any) -> list[Any]:
-    """Return the names of the settings that a request gives."""
+    """Return the names of the settings that a request contains."""
     return [name for name, value in settings.items() if value is not None]
 
 
-# There is one tier: every request is served as its quotas allow.
+# The only tier: every request is served within its quotas.
 ServiceTier = Literal["auto", "default"]
 
 
 class StreamOptions(declare.Strict):
-    """Content of a stream besides the text."""
+    """Optional content of a stream."""
 
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
@@ -66,7 +66,7 @@ class Generation(declare.Strict):
         return self
 
     def options(self, max_tokens: int, **more: Any) -> declare.SamplingOptions:
-        """Return the settings as an engine takes them."""
+        """Return the settings in the engine's form."""
         return declare.SamplingOptions(
             max_tokens=max_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
@@ -88,7 +88,7 @@ class Generation(declare.Strict):
 
     @property
     def stated_limit(self) -> int | None:
-        """Return the limit on the answer that the caller chose."""
+        """Return the caller's limit on the answer's tokens."""
         return self.max_tokens
 
     @property

@@ -54,7 +54,7 @@ class PreferencePair(BaseModel):
 
 
 def prompt_text(row: dict[str, Any]) -> str:
-    """Return everything before the answer that is to be learned."""
+    """Return the conversation before the answer to learn."""
     return _as_text(row["messages"][:-1])
 
 
@@ -66,7 +66,7 @@ def preference_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def preference_prompt(row: dict[str, Any]) -> str:
-    """Return what both answers follow, as `prompt_text` writes it."""
+    """Return the prompt of both answers, in the form of `prompt_text`."""
     return _as_text(preference_messages(row))
 
 
@@ -75,7 +75,7 @@ def _as_text(turns: list[dict[str, Any]]) -> str:
 
 
 class TuningSettings(BaseModel):
-    """Settings of tuning on a frozen base. `learning_rate` is the peak; lengths are in tokens;
+    """Settings of tuning on a frozen base. `learning_rate` is the peak rate; lengths are in tokens;
     `max_steps` overrides `epochs`.
     """
 
@@ -102,7 +102,7 @@ class AdapterSettings(TuningSettings):
 
 
 class LoraHyperparameters(AdapterSettings):
-    """Settings of tuning on answers."""
+    """Settings of tuning on example answers."""
 
 
 class DpoHyperparameters(AdapterSettings):
@@ -123,13 +123,13 @@ class PromptTuningHyperparameters(TuningSettings):
 
 
 def feedback_row(inputs: declare.GenerationInputs, answer: str) -> dict[str, Any]:
-    """Return the conversation that teaches the answer. A prompt becomes one message of a user.
+    """Return the conversation that teaches the answer. A prompt becomes one message of the user.
 
     Raises:
-        ValueError: the request holds images.
+        ValueError: the request contains images.
     """
     if inputs.images:
-        raise ValueError("it holds images")
+        raise ValueError("the request contains images")
     turns = [{"role": turn.role, "content": turn.text} for turn in inputs.messages or ()]
     turns = turns or [{"role": "user", "content": str(inputs.prompt)}]
     return {"messages": [*turns, {"role": "assistant", "content": answer}]}

@@ -13,7 +13,7 @@ from assay.plugins import run
 
 SAMPLES = 8
 SAMPLE_CHARACTERS = 600
-# exp of more than this is no longer a number that people compare.
+# A larger exponent gives a perplexity that is too large to compare.
 _MAX_NATS = 50.0
 
 
@@ -21,46 +21,46 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return perplexity of the held-out answers, and chrF (Popović 2015) of the greedy answers.
 
     Perplexity is exp of the mean cross-entropy over the answers' tokens; chrF compares the first
-    line of each greedy answer with the author's. The baseline is the untuned base, measured alike
-    in the same run. Perplexity is measured by length of the question and by turns too.
+    line of each greedy answer with the reference's. The baseline is the untuned base, measured in
+    the same run. Slices give perplexity by length of the question and by number of turns.
 
     Raises:
-        BadMaterial: no row has room for any of its answer.
+        BadMaterial: no row leaves room for any of its answer.
     """
     references = [row["messages"][-1]["content"] for row in request.rows]
-    found = _Measured.of(request.outcomes, references)
+    measured = _Measured.of(request.outcomes, references)
     base = (
         None if request.base_outcomes is None else _Measured.of(request.base_outcomes, references)
     )
-    if not found.tokens.sum():
+    if not measured.tokens.sum():
         raise run.BadMaterial("No prompt leaves room for any of its answer.")
     samples = []
     for number, row in list(enumerate(request.rows))[:SAMPLES]:
         sample = {
             "input": row["messages"][-2]["content"][:SAMPLE_CHARACTERS],
             "expected": references[number][:SAMPLE_CHARACTERS],
-            "output": found.outputs[number][:SAMPLE_CHARACTERS],
-            "baseline": (base or found).outputs[number][:SAMPLE_CHARACTERS],
+            "output": measured.outputs[number][:SAMPLE_CHARACTERS],
+            "baseline": (base or measured).outputs[number][:SAMPLE_CHARACTERS],
         }
         samples.append(sample)
     return run.EvaluationResult(
-        metrics=found.metrics(),
+        metrics=measured.metrics(),
         baseline=base.metrics() if base is not None else {},
         baseline_name=request.base_name if base is not None else "",
         sample_size=len(request.rows),
         details={"samples": samples},
         intervals={
-            "metrics": found.intervals(),
+            "metrics": measured.intervals(),
             "baseline": base.intervals() if base is not None else {},
         },
-        slices=_slices(request.rows, found, base),
+        slices=_slices(request.rows, measured, base),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """`losses` are summed cross-entropies of the answers, in nats, and `tokens` their lengths, by
-    row; a row whose prompt leaves no room has neither."""
+    """`losses` are the summed cross-entropies of each row's answer, in nats, and `tokens` its
+    length; both are 0 for a row whose prompt leaves no room."""
 
     losses: np.ndarray
     tokens: np.ndarray
@@ -88,11 +88,11 @@ class _Measured:
         return math.exp(min(self.losses[rows].sum() / max(tokens, 1), _MAX_NATS))
 
     def intervals(self) -> dict[str, dict[str, Any]]:
-        read = self.tokens > 0
+        measured = self.tokens > 0
         metrics = self.metrics()
         return {
             "perplexity": run.perplexity_interval(
-                metrics["perplexity"], self.losses[read], self.tokens[read]
+                metrics["perplexity"], self.losses[measured], self.tokens[measured]
             ),
             "chrf": self._chrf_interval(metrics["chrf"]),
         }
@@ -101,11 +101,11 @@ class _Measured:
         return [next(iter(output.strip().splitlines()), "") for output in self.outputs]
 
     def _chrf_interval(self, value: float) -> dict[str, Any]:
-        """Return sacrebleu's own bootstrap: mean and half the width of the 95 % interval."""
-        drawn = CHRF().corpus_score(
+        """Return sacrebleu's own bootstrap interval (95 %)."""
+        result = CHRF().corpus_score(
             self._first_lines(), [self.references], n_bootstrap=run.INTERVAL_RESAMPLES
         )
-        low, high = float(drawn._mean - drawn._ci), float(drawn._mean + drawn._ci)
+        low, high = float(result._mean - result._ci), float(result._mean + result._ci)
         return {
             "low": max(0.0, min(low, value)),
             "high": min(100.0, max(high, value)),
@@ -115,27 +115,29 @@ class _Measured:
 
 
 def _slices(
-    rows: list[dict[str, Any]], found: _Measured, base: _Measured | None
+    rows: list[dict[str, Any]], measured: _Measured, base: _Measured | None
 ) -> list[dict[str, Any]]:
-    """Return perplexity on each part."""
-    read = [index for index in range(len(rows)) if found.tokens[index] > 0]
-    asked = [rows[index]["messages"][:-1] for index in read]
+    """Return the perplexity of each slice."""
+    numbers = [index for index in range(len(rows)) if measured.tokens[index] > 0]
+    prompts = [rows[index]["messages"][:-1] for index in numbers]
     parts = (
-        *run.slices_by_length(["\n".join(turn["content"] for turn in turns) for turns in asked]),
-        *run.slices_by_turns([sum(turn["role"] == "user" for turn in turns) for turns in asked]),
+        *run.slices_by_length(["\n".join(turn["content"] for turn in turns) for turns in prompts]),
+        *run.slices_by_turns([sum(turn["role"] == "user" for turn in turns) for turns in prompts]),
     )
     slices = []
     for part in parts:
-        chosen = [read[index] for index in part.rows]
-        value = found.perplexity(chosen)
+        part_rows = [numbers[index] for index in part.rows]
+        value = measured.perplexity(part_rows)
         slices.append(
             {
                 "by": part.by,
                 "name": part.name,
                 "metric": "perplexity",
                 "value": value,
-                "baseline": base.perplexity(chosen) if base is not None else None,
-                **run.perplexity_interval(value, found.losses[chosen], found.tokens[chosen]),
+                "baseline": base.perplexity(part_rows) if base is not None else None,
+                **run.perplexity_interval(
+                    value, measured.losses[part_rows], measured.tokens[part_rows]
+                ),
             }
         )
     return slices

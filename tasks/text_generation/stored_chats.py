@@ -1,4 +1,4 @@
-"""Chats that are stored under the ID of their answer."""
+"""Chats stored under the ID of their answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.text_generation.rendering import ChatRenderer
 def stored_plan(
     plan: declare.Plan, metadata: Mapping[str, str] | None, items: list[dict[str, Any]]
 ) -> declare.Plan:
-    """Return the plan of a chat that is stored with `items`, its messages, if its department keeps
+    """Return the plan of a chat to store with its messages (`items`), if its department keeps
     responses."""
     renderer = cast(ChatRenderer, plan.renderer)
     stored = StoredChatRenderer(
@@ -25,21 +25,21 @@ def stored_plan(
         tier=renderer.tier,
         metadata=dict(metadata or {}),
     )
-    kept = replace(plan, renderer=stored)
-    conversation = declare.Conversation(None, True, items, lambda earlier, stores: kept)
-    return replace(kept, conversation=conversation)
+    stored_version = replace(plan, renderer=stored)
+    conversation = declare.Conversation(None, True, items, lambda earlier, stores: stored_version)
+    return replace(stored_version, conversation=conversation)
 
 
 @dataclass(slots=True)
 class StoredChatRenderer(ChatRenderer):
-    """A chat that is stored with `metadata`. `ended` is the chat once it is complete."""
+    """A chat to store with `metadata`. `ended` is the complete chat, None until then."""
 
     metadata: dict[str, str] = field(default_factory=dict)
     ended: dict[str, Any] | None = None
     _streamed: dict[int, declare.Choice] = field(default_factory=dict)
 
     def whole(self, answer: declare.Answer) -> dict[str, Any]:
-        # Not by `super()`, which a dataclass with slots has no cell for.
+        # A dataclass with slots has no `__class__` cell for `super()`.
         self.ended = {**ChatRenderer.whole(self, answer), "metadata": self.metadata}
         return self.ended
 
@@ -48,7 +48,7 @@ class StoredChatRenderer(ChatRenderer):
         return ChatRenderer.delta(self, piece)
 
     def closing(self, answer: declare.Answer) -> str:
-        """The end of the stream; what was streamed is the chat."""
+        """Return the end of the stream, and set `ended` to the chat that was streamed."""
         for index in range(self.choices):
             choice = self._streamed.setdefault(index, declare.Choice(index))
             choice.finish_reason = choice.finish_reason or answer.finish_reason
@@ -57,7 +57,7 @@ class StoredChatRenderer(ChatRenderer):
         return ChatRenderer.closing(self, answer)
 
     def begun(self) -> dict[str, Any]:
-        """Return the chat before there is any of its answer."""
+        """Return the chat before the first piece of its answer."""
         return {
             "id": self.id,
             "object": "chat.completion",

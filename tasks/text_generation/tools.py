@@ -1,4 +1,4 @@
-"""Tools and forms of the answer in OpenAI's shapes, as engines take them."""
+"""Tools and answer forms in OpenAI's shapes, converted to the engine's form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from assay.plugins import declare
 
 
 class CalledFunction(declare.Strict):
-    """A function that was called; `arguments` is a JSON object as text."""
+    """A called function; `arguments` is a JSON object as text."""
 
     name: declare.FunctionName
     arguments: Annotated[str, Field(max_length=declare.MAX_JSON_BYTES)]
@@ -26,12 +26,12 @@ class CalledTool(declare.Strict):
     function: CalledFunction
 
     def plain(self) -> declare.ToolCall:
-        """Return the call as an engine takes it. Raises RequestInvalid."""
+        """Return the call in the engine's form. Raises RequestInvalid."""
         return tool_call(self.id, self.function.name, self.function.arguments)
 
 
 def tool_call(call_id: str, name: str, arguments: str) -> declare.ToolCall:
-    """Return a call as an engine takes it. Raises RequestInvalid: its arguments are no object."""
+    """Return a call in the engine's form. Raises RequestInvalid for non-object arguments."""
     try:
         value = json.loads(arguments or "{}")
     except (ValueError, RecursionError):
@@ -45,7 +45,7 @@ def tool_call(call_id: str, name: str, arguments: str) -> declare.ToolCall:
 
 
 class Function(declare.Strict):
-    """A function that the model may call; without `parameters` it takes none."""
+    """A function that the model may call; without `parameters` it has no arguments."""
 
     name: declare.FunctionName
     description: Annotated[str, Field(max_length=8_192)] | None = None
@@ -54,13 +54,13 @@ class Function(declare.Strict):
 
 
 class FunctionTool(declare.Strict):
-    """A tool; functions are the only kind."""
+    """A tool; only functions are supported."""
 
     type: Literal["function"]
     function: Function
 
     def plain(self) -> declare.Tool:
-        """Return the tool as an engine takes it."""
+        """Return the tool in the engine's form."""
         function = self.function
         return make_tool(
             function.name, function.description, function.parameters, strict=function.strict
@@ -70,7 +70,7 @@ class FunctionTool(declare.Strict):
 def make_tool(
     name: str, description: str | None, parameters: dict[str, Any] | None, *, strict: bool | None
 ) -> declare.Tool:
-    """Return a tool as an engine takes it."""
+    """Return a tool in the engine's form."""
     schema = parameters or {"type": "object", "properties": {}, "additionalProperties": False}
     return declare.Tool(
         name=name, description=description or "", parameters=schema, strict=bool(strict)
@@ -93,9 +93,9 @@ class NamedTool(declare.Strict):
 def chosen_tools(
     tools: list[declare.Tool], choice: str | None, name: str | None
 ) -> tuple[list[declare.Tool], Literal["auto", "required"]]:
-    """Return the tools that the model is shown, and whether it must call one.
+    """Return the tools in the prompt, and whether the model must call one.
 
-    `choice` is `none`, `auto` or `required`; `name` the one function to call.
+    `choice` is `none`, `auto` or `required`; `name` is the only function to call.
 
     Raises:
         RequestInvalid: The choice does not fit the tools.
@@ -121,7 +121,7 @@ ToolChoice = Annotated[
 
 
 class JsonSchemaFormat(declare.Strict):
-    """A schema that the answer fits; it is enforced whatever `strict` says."""
+    """A schema that the answer must fit; it is enforced regardless of `strict`."""
 
     name: declare.FunctionName
     schema_: Annotated[declare.JsonObject, Field(alias="schema")]

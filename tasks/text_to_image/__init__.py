@@ -1,4 +1,4 @@
-"""Text to image: pictures of what a prompt describes, by latent diffusion."""
+"""Text to image: images drawn from a prompt by latent diffusion."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tasks.text_to_image.schema import CaptionedImage, DrawingInputs, DrawingOpt
 
 
 class DenoiserHyperparameters(BaseModel):
-    """Settings of training the denoiser. `caption_dropout` is the share of images shown without
-    their caption, which guidance needs; `ema_decay` 0 keeps the last weights instead of their
+    """Settings of training the denoiser. `caption_dropout` is the share of images trained without
+    their caption, which guidance needs; `ema_decay` 0 saves the last weights instead of their
     moving average."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,7 +37,7 @@ class DenoiserHyperparameters(BaseModel):
 
 
 def evaluation_request(row: dict[str, Any]) -> tuple[DrawingInputs, DrawingOptions]:
-    """Return the request that draws the row's caption, from a seed that the row's image fixes."""
+    """Return the request that draws the row's caption, with a seed derived from the row's image."""
     seed = int(Path(row["image"]).name[:8], 16)
     return DrawingInputs(prompt=row["text"], seed=seed), DrawingOptions()
 
@@ -46,7 +46,7 @@ TASK = declare.Task(
     interface=1,
     name="text-to-image",
     title="Text to image",
-    description="Draws what a prompt describes.",
+    description="Draws images from a prompt.",
     modality="text",
     family=declare.Family.MULTIMODAL,
     inputs=(declare.Modality.TEXT,),

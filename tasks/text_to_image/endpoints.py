@@ -25,7 +25,7 @@ from tasks.text_to_image.schema import (
 
 
 class ImagesRequest(declare.Strict):
-    """POST /v1/images/generations. `seed` is Assay's: the same seed draws the same images."""
+    """POST /v1/images/generations. Assay adds `seed`: equal seeds draw equal images."""
 
     model: declare.Name
     prompt: Prompt
@@ -45,7 +45,7 @@ class ImagesRequest(declare.Strict):
 
 
 class DiffusionParameters(declare.Strict):
-    """Settings of one image, by Hugging Face's names."""
+    """Settings of one image, under Hugging Face's names."""
 
     negative_prompt: Prompt | None = None
     height: Side | None = None
@@ -94,44 +94,46 @@ def read_images(body: declare.Body, request_id: str, name: str) -> declare.Plan:
 def read_text_to_image(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/tasks/text-to-image/{model}. Raises RequestInvalid."""
     request = declare.parse(TextToImageRequest, body.data)
-    given = request.parameters or DiffusionParameters()
-    if (given.width is None) != (given.height is None):
-        raise declare.RequestInvalid("Give width and height together.", param="parameters")
-    tokens = declare.estimate_tokens([request.inputs, given.negative_prompt or ""])
+    settings = request.parameters or DiffusionParameters()
+    if (settings.width is None) != (settings.height is None):
+        raise declare.RequestInvalid("Set both width and height.", param="parameters")
+    tokens = declare.estimate_tokens([request.inputs, settings.negative_prompt or ""])
     return declare.Plan(
         model=name,
         inputs=DrawingInputs(
             prompt=request.inputs,
-            negative_prompt=given.negative_prompt,
-            width=given.width,
-            height=given.height,
-            seed=given.seed,
+            negative_prompt=settings.negative_prompt,
+            width=settings.width,
+            height=settings.height,
+            seed=settings.seed,
         ),
         renderer=ImageRenderer(),
         tokens=tokens,
         prompt_tokens=tokens,
         units=1,
         options=DrawingOptions(
-            steps=given.num_inference_steps or DEFAULT_STEPS,
-            guidance=DEFAULT_GUIDANCE if given.guidance_scale is None else given.guidance_scale,
+            steps=settings.num_inference_steps or DEFAULT_STEPS,
+            guidance=DEFAULT_GUIDANCE
+            if settings.guidance_scale is None
+            else settings.guidance_scale,
         ),
     )
 
 
-def _size(given: str | None) -> tuple[int | None, int | None]:
-    if given is None or given == "auto":
+def _size(size: str | None) -> tuple[int | None, int | None]:
+    if size is None or size == "auto":
         return None, None
-    width, height = map(int, given.split("x"))
+    width, height = map(int, size.split("x"))
     if max(width, height) > MAX_SIDE:
         raise declare.RequestInvalid(
-            f"size is {given}; a side has at most {MAX_SIDE} pixels.", param="size"
+            f"size is {size}; a side has at most {MAX_SIDE} pixels.", param="size"
         )
     return width, height
 
 
 @dataclass(slots=True)
 class ImagesRenderer:
-    """PNG images in base64, each with the seed that draws it again."""
+    """PNG images in base64, each with its seed."""
 
     created: int
 

@@ -1,4 +1,4 @@
-"""Train the denoiser of a latent diffusion pipeline on captioned images; all else stays frozen."""
+"""Train the denoiser of a latent diffusion pipeline on captioned images; freeze the other parts."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _CHUNK = 64
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train the denoiser to undo noise (Ho et al. 2020, arXiv:2006.11239) in the latent space of
-    the base, with the base's own kind of prediction; delivers the whole pipeline.
+    """Train the denoiser to remove noise (Ho et al. 2020, arXiv:2006.11239) in the latent space of
+    the base, with the base's own kind of prediction; save the whole pipeline.
 
     Raises:
         BadMaterial: rows, images, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(DenoiserHyperparameters, request.hyperparameters)
     transformers.set_seed(settings.seed)
@@ -69,7 +69,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
             settings,
             save_steps=CHECKPOINT_STEPS,
             per_device_eval_batch_size=64,
-            # By these the Trainer sees that an example has a loss.
+            # These columns tell the Trainer that an example has a loss.
             label_names=["latents"],
         ),
         train_dataset=train_set,
@@ -118,10 +118,10 @@ def read_captioned(path: Path, media: Path | None) -> list[dict[str, Any]]:
 
 
 def pixels(path: Path, width: int, height: int) -> torch.Tensor:
-    """Return an image [3, height, width] of numbers from -1 to 1, cut to size around its center.
+    """Return an image [3, height, width] of numbers from -1 to 1, resized and center-cropped.
 
     Raises:
-        BadMaterial: the file is no image.
+        BadMaterial: the file is not an image.
     """
     try:
         fitted = ImageOps.fit(run.read_image(path), (width, height), Image.Resampling.BICUBIC)
@@ -134,8 +134,8 @@ def pixels(path: Path, width: int, height: int) -> torch.Tensor:
 def _encoded(
     pipe: Any, base: Path, rows: Sequence[dict[str, Any]], progress: run.Progress
 ) -> tuple[list[dict[str, Any]], torch.Tensor, int]:
-    """Return each image's latents with the number of its caption, the captions' states, the last of
-    which is that of the empty caption, and how many rows have a caption that was cut."""
+    """Return each image's latents with its caption's number, the captions' states (the last state
+    is of the empty caption), and the number of rows with a cut caption."""
     captions = sorted({row["text"] for row in rows})
     number = {caption: index for index, caption in enumerate(captions)}
     states, cut = _caption_states(pipe, base, [*captions, ""])
@@ -182,7 +182,7 @@ def _collated(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def _save(pipe: Any, base: Path, output: Path) -> None:
-    """Copy the base and put the trained denoiser in its place."""
+    """Copy the base and replace its denoiser with the trained one."""
     shutil.copytree(base, output, dirs_exist_ok=True)
     shutil.rmtree(output / "unet")
     pipe.unet.register_to_config(_name_or_path="")
@@ -190,8 +190,8 @@ def _save(pipe: Any, base: Path, output: Path) -> None:
 
 
 class _Denoiser(torch.nn.Module):  # type: ignore[misc]
-    """The UNet and its loss: how far its prediction is from the noise, or velocity, that it should
-    have found (Salimans and Ho 2022, arXiv:2202.00512)."""
+    """The UNet and its loss: the distance between its prediction and the true noise, or velocity
+    (Salimans and Ho 2022, arXiv:2202.00512)."""
 
     def __init__(self, pipe: Any, states: torch.Tensor, dropout: float) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class _Denoiser(torch.nn.Module):  # type: ignore[misc]
         self.register_buffer("_states", states, persistent=False)
 
     def forward(self, latents: torch.Tensor, captions: torch.Tensor) -> dict[str, torch.Tensor]:
-        # The same noise at each validation, so that two losses can be compared.
+        # The same noise at each validation makes losses comparable.
         generator = None if self.training else torch.Generator().manual_seed(0)
         kind = {"generator": generator, "device": "cpu"}
         noise = torch.randn(latents.shape, **kind).to(latents)
@@ -222,8 +222,8 @@ class _Denoiser(torch.nn.Module):  # type: ignore[misc]
 
 
 class _Average(transformers.TrainerCallback):  # type: ignore[misc]
-    """Keeps the moving average of the denoiser's weights, in checkpoints too, and puts it in the
-    place of the last weights at the end."""
+    """Maintains the moving average of the denoiser's weights, also in checkpoints, and replaces the
+    last weights with it at the end."""
 
     def __init__(self, unet: Any, decay: float, resume_from: Path | None) -> None:
         self._unet = unet

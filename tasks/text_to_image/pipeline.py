@@ -1,7 +1,7 @@
-"""Load a Stable Diffusion pipeline part by part, each by a class that Assay names.
+"""Load a Stable Diffusion pipeline part by part, with classes that Assay names.
 
-diffusers' own loader imports the classes that `model_index.json` names; here the index only chooses
-among the task's components, and code that came with a model is never looked at.
+diffusers' own loader imports the classes that `model_index.json` names; here the index only selects
+among the task's components, and code in a model's files is never imported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tasks.text_to_image import TASK
 diffusers.utils.logging.disable_progress_bar()
 
 _NEEDED = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
-# Places of each class: a UNet in the place of the tokenizer would load, and then fail.
+# Parts that each class may be: a UNet as the tokenizer would load, and fail later.
 _PLACES = {
     "vae": ("AutoencoderKL",),
     "unet": ("UNet2DConditionModel",),
@@ -30,7 +30,7 @@ _PLACES = {
     "safety_checker": ("StableDiffusionSafetyChecker",),
     "feature_extractor": ("CLIPFeatureExtractor", "CLIPImageProcessor"),
 }
-# Under which name the library has a class today; workers have no torchvision.
+# Current names of renamed classes; workers have no torchvision.
 _RENAMED = {
     "CLIPFeatureExtractor": "CLIPImageProcessorPil",
     "CLIPImageProcessor": "CLIPImageProcessorPil",
@@ -45,10 +45,10 @@ def load_pipeline(
     device: torch.device,
     dtype: torch.dtype | None = None,
 ) -> Any:
-    """Return the pipeline in evaluation mode. It has no tokenizer: prompts are read elsewhere.
+    """Return the pipeline in evaluation mode, without the tokenizer, which runs elsewhere.
 
     Raises:
-        UnsupportedModel: the folder holds no pipeline that is allowed, or a part cannot be loaded.
+        UnsupportedModel: the folder contains no supported pipeline, or a part cannot be loaded.
     """
     _, parts = run.pipeline_parts(folder, architectures, TASK.components)
     if missing := [name for name in _NEEDED if name not in parts]:
@@ -70,12 +70,12 @@ def load_pipeline(
 
 
 def load_prompt_tokenizer(folder: Path) -> Any:
-    """Return the pipeline's tokenizer, for a process of its own (`workers.engines.prompts`)."""
+    """Return the pipeline's tokenizer, for a separate process (`workers.engines.prompts`)."""
     return transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
 
 
 def native_size(pipe: Any) -> tuple[int, int]:
-    """Return width and height that the pipeline was trained for."""
+    """Return the width and height that the pipeline was trained on."""
     size = pipe.unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return int(width) * pipe.vae_scale_factor, int(height) * pipe.vae_scale_factor
@@ -100,7 +100,7 @@ def _part(folder: Path, name: str, class_name: str, dtype: torch.dtype | None) -
     allowed = _PLACES.get(name)
     if allowed is None and (name != "scheduler" or not class_name.endswith("Scheduler")):
         raise run.UnsupportedModel(
-            f"model_index.json names a part {name!r}, which is not known here."
+            f"model_index.json names a part {name!r}, which is not supported."
         )
     if allowed is not None and class_name not in allowed:
         raise run.UnsupportedModel(f"model_index.json has a {class_name} as its {name}.")

@@ -1,4 +1,4 @@
-"""Serve a latent diffusion pipeline: PNG images, each drawn from a seed of its own."""
+"""Serve a latent diffusion pipeline: PNG images, each drawn from its own seed."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tasks.text_to_image.pipeline import (
 )
 from tasks.text_to_image.schema import MAX_SEED, DrawingInputs, DrawingOptions
 
-# Sides over this multiple of the trained size cost much, and repeat motifs.
+# Sides beyond this multiple of the trained size are expensive, and repeat motifs.
 MAX_ENLARGEMENT = 2
 _SIDE_STEP = 8
 
 
 @dataclass(frozen=True, slots=True)
 class _Drawing:
-    """One image to draw: prompt and negative prompt as padded tokens; `settings` are width,
-    height, steps and guidance, which a batch has in common."""
+    """One image to draw: prompt and negative prompt as padded tokens, and the `settings` that a
+    batch shares: width, height, steps and guidance."""
 
     request_id: str
     prompt: list[int]
@@ -43,7 +43,7 @@ class _Drawing:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """`states` and `negative_states` are what the text encoder made of the prompts."""
+    """`states` and `negative_states` are the text encoder's outputs for the prompts."""
 
     states: Tensor
     negative_states: Tensor
@@ -58,9 +58,8 @@ class _Batch:
 class TextToImageRunner:
     """Draws PNG images.
 
-    Image i of a request has the seed `seed` + i, so the same image comes back alone and in a batch
-    of others. Once no request wants a batch, it ends after the step that is running; its images are
-    not decoded.
+    Image i of a request has the seed `seed` + i, so an image does not depend on its batch. When all
+    requests of a batch are canceled, the batch ends after the current step, without decoding.
     """
 
     limits = run.BatchLimits(items=16, size=4 * 512 * 512, wait_s=0.01)
@@ -97,10 +96,10 @@ class TextToImageRunner:
         seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
         settings = (*self._size(inputs), options.steps, options.guidance)
         try:
-            read = self._prompts.read_texts(request_id, prompts, options.truncate)
+            reading = self._prompts.read_texts(request_id, prompts, options.truncate)
         except run.PromptCanceled:
             raise run.RequestCanceled from None
-        prompt, negative = (padded(row, self._length, self._pad) for row in read.tokens)
+        prompt, negative = (padded(row, self._length, self._pad) for row in reading.tokens)
         items = [
             Item(
                 _Drawing(request_id, prompt, negative, (seed + number) % (MAX_SEED + 1), settings),
@@ -111,10 +110,10 @@ class TextToImageRunner:
         ]
         return run.Prepared(
             items=items,
-            prompt_tokens=len(read.tokens[0]),
+            prompt_tokens=len(reading.tokens[0]),
             units=inputs.n,
-            cut_inputs=read.cut_inputs,
-            cut_tokens=read.cut_tokens,
+            cut_inputs=reading.cut_inputs,
+            cut_tokens=reading.cut_tokens,
         )
 
     def collate(self, items: Sequence[Item]) -> _Batch:
@@ -123,7 +122,7 @@ class TextToImageRunner:
         rows = torch.tensor(
             [each.prompt for each in drawings] + [each.negative for each in drawings]
         )
-        # A prompt that occurs more than once is read once.
+        # Each distinct prompt is encoded once.
         distinct, places = rows.unique(dim=0, return_inverse=True)
         states = text_states(self._pipe, distinct)[places.to(self._device)]
         return _Batch(
@@ -175,7 +174,7 @@ class TextToImageRunner:
         self._prompts.close()
 
     def _after_step(self, pipe: Any, step: int, at: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        # The pipeline's own interruption still decodes, which costs more than a step.
+        # The pipeline's own interrupt still decodes, which costs more than a step.
         if self._closing or self._running <= self._canceled:
             raise run.RequestCanceled
         return {}

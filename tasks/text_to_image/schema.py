@@ -21,7 +21,7 @@ Side = Annotated[int, Field(ge=8, le=MAX_SIDE)]
 
 
 class CaptionedImage(BaseModel):
-    """An image and what it shows."""
+    """An image and its caption."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -30,10 +30,10 @@ class CaptionedImage(BaseModel):
 
 
 class DrawingInputs(declare.Inputs):
-    """A prompt, and the number and size in pixels of the images to draw.
+    """A prompt, and the number and size (in pixels) of the images to draw.
 
-    Image i has the seed `seed` + i; without a seed, one is drawn. Without a size, images have the
-    size that the model was trained on.
+    Image i has the seed `seed` + i; the default seed is random. The default size is the one that
+    the model was trained on.
     """
 
     prompt: Prompt

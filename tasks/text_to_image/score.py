@@ -1,9 +1,9 @@
-"""Score drawn images: can an independent reader tell which caption they were drawn for?
+"""Score drawn images by whether an independent reader recognizes their captions.
 
-The reader is a small classical model that learns from the real training images to predict the words
-of a caption, so it needs no pretrained network and works on any captions. It sees no drawn image
-while it learns. Its own result on the real test images stands next to the score: no drawing can be
-expected to be read better than a photograph.
+The reader is a small classical model, trained on the real training images to predict the words of a
+caption, so it needs no pretrained network and works for any captions. It is not trained on drawn
+images. Its result on the real test images is reported next to the score, as the best result that
+drawn images can be expected to reach.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from assay.plugins import run
 
 OTHERS = "images of other prompts"
 REAL = "the test images themselves"
-SIDE = 16  # pixels that the reader sees in each direction
+SIDE = 16  # width and height of the reader's images, in pixels
 MAX_TRAIN_ROWS = 4_000
 MAX_WORDS = 1_000
 SAMPLES = 8
@@ -36,37 +36,37 @@ _SEED = 17
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return the share of images whose own caption fits best among all captions of the test rows,
-    and how close images of one prompt come to the variety of real ones (1 is the same).
+    and how closely the variety of images of one prompt matches real images (1 is equal).
 
-    The baseline gives each prompt the image of another row: what chance and the reader's taste
-    alone would reach.
+    The baseline gives each prompt the image of another row, which measures chance and the reader's
+    bias.
 
     Raises:
-        BadMaterial: there are no training rows, or all captions are one.
+        BadMaterial: there are no training rows, or all captions are equal.
     """
     captions = [row["text"] for row in request.rows]
     distinct = sorted(set(captions))
     if not request.train_rows:
         raise run.BadMaterial("The score needs the rows that the version was trained on.")
     if len(distinct) < 2:
-        raise run.BadMaterial("All test rows have one caption; prompt match needs at least two.")
+        raise run.BadMaterial("All test rows have the same caption; at least two are needed.")
     outputs = [_output(outcome.results[0]) for outcome in request.outcomes]
-    drawn = np.stack([features(_decoded(output)) for output in outputs])
+    images = np.stack([features(_decoded(output)) for output in outputs])
     real = np.stack([features(_opened(row["image"])) for row in request.rows])
     reader = Reader(request.train_rows, distinct)
-    read = {
-        "": reader.read(drawn),
-        # The next row's drawing; where that row has the same caption, it fits by right.
-        OTHERS: reader.read(np.roll(drawn, 1, axis=0)),
+    readings = {
+        "": reader.read(images),
+        # The next row's image; it counts as right if that row has the same caption.
+        OTHERS: reader.read(np.roll(images, 1, axis=0)),
         REAL: reader.read(real),
     }
     right = {
-        name: np.array([distinct[found] == own for found, own in zip(best, captions, strict=True)])
-        for name, best in read.items()
+        name: np.array([distinct[place] == own for place, own in zip(best, captions, strict=True)])
+        for name, best in readings.items()
     }
-    spread = variety(drawn, real, captions)
+    spread = variety(images, real, captions)
     metrics = {"prompt_match": float(right[""].mean()), "variety": spread}
-    others = np.roll(drawn, 1, axis=0)
+    others = np.roll(images, 1, axis=0)
     baseline = {
         "prompt_match": float(right[OTHERS].mean()),
         "variety": variety(others, real, captions),
@@ -86,10 +86,10 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                     "input": caption[:300],
                     "expected_image": run.thumbnail(row["image"]),
                     "output_image": run.thumbnail(_decoded(output)),
-                    "output": f"Read as “{distinct[found][:300]}”",
+                    "output": f"Read as “{distinct[place][:300]}”",
                 }
-                for caption, row, output, found in list(
-                    zip(captions, request.rows, outputs, read[""], strict=True)
+                for caption, row, output, place in list(
+                    zip(captions, request.rows, outputs, readings[""], strict=True)
                 )[:SAMPLES]
             ],
             "baselines": [
@@ -106,7 +106,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
             "metrics": {
                 "variety": run.bootstrap(
                     spread,
-                    lambda rows: variety(drawn[rows], real[rows], [captions[n] for n in rows]),
+                    lambda rows: variety(images[rows], real[rows], [captions[n] for n in rows]),
                     len(captions),
                 )
             }
@@ -116,58 +116,58 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 def _words(caption: str) -> list[str]:
-    """Return the words of a caption, whole: "t-shirt" is not "shirt"."""
+    """Return the whole words of a caption: "t-shirt" does not contain "shirt"."""
     return re.findall(r"[^\s.,;:!?]+", caption)
 
 
 class Reader:
-    """Predicts the words of a caption from an image, and so the best of some captions.
+    """Predicts the words of a caption from an image, to select the best caption.
 
-    Words are weighted by TF-IDF; pixels go through a Gaussian kernel into a ridge regression.
+    Words are weighted by TF-IDF; the model is ridge regression on a Gaussian kernel of the pixels.
     """
 
     def __init__(self, train_rows: Sequence[dict[str, Any]], captions: Sequence[str]) -> None:
-        chosen = list(train_rows)
-        if len(chosen) > MAX_TRAIN_ROWS:
-            drawn = np.random.default_rng(_SEED).permutation(len(chosen))[:MAX_TRAIN_ROWS]
-            chosen = [chosen[number] for number in sorted(drawn)]
-        self.trained_on = len(chosen)
+        rows = list(train_rows)
+        if len(rows) > MAX_TRAIN_ROWS:
+            sample = np.random.default_rng(_SEED).permutation(len(rows))[:MAX_TRAIN_ROWS]
+            rows = [rows[number] for number in sorted(sample)]
+        self.trained_on = len(rows)
         words = TfidfVectorizer(
             ngram_range=(1, 2), max_features=MAX_WORDS, tokenizer=_words, token_pattern=None
         )
         try:
-            wanted = words.fit_transform([row["text"] for row in chosen]).toarray()
+            targets = words.fit_transform([row["text"] for row in rows]).toarray()
         except ValueError as error:
-            raise run.BadMaterial(f"The captions hold no words: {error}") from error
-        images = np.stack([features(_opened(row["image"])) for row in chosen])
+            raise run.BadMaterial(f"The captions contain no words: {error}") from error
+        images = np.stack([features(_opened(row["image"])) for row in rows])
         self._model = make_pipeline(
             StandardScaler(),
             Nystroem(
                 gamma=0.3 / images.shape[1],
-                n_components=min(600, len(chosen)),
+                n_components=min(600, len(rows)),
                 random_state=_SEED,
             ),
             Ridge(alpha=0.1),
         )
-        self._model.fit(images, wanted)
+        self._model.fit(images, targets)
         self._captions = words.transform(captions).toarray()
 
     def read(self, images: np.ndarray) -> list[int]:
         """Return the number of the best caption for each row of features."""
-        found = normalize(self._model.predict(images))
-        return [int(best) for best in (found @ self._captions.T).argmax(axis=1)]
+        predicted = normalize(self._model.predict(images))
+        return [int(best) for best in (predicted @ self._captions.T).argmax(axis=1)]
 
 
 def features(image: Image.Image) -> np.ndarray:
-    """Return an image's colors on a coarse grid, from 0 to 1."""
+    """Return an image's colors on a coarse grid, as numbers from 0 to 1."""
     small = ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32).reshape(-1) / 255
 
 
 def variety(drawn: np.ndarray, real: np.ndarray, captions: Sequence[str]) -> float:
-    """Return how close drawn images come to the variance of real ones around the mean of their
-    caption: the smaller variance over the larger one. Where no caption occurs twice, all images
-    count as one group."""
+    """Compare the variances of drawn and real images around the mean of their caption: return the
+    smaller variance divided by the larger one. If no caption occurs twice, all images are one
+    group."""
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for number, caption in enumerate(captions):
         groups[caption].append(number)
@@ -179,7 +179,7 @@ def variety(drawn: np.ndarray, real: np.ndarray, captions: Sequence[str]) -> flo
 
 def _output(result: Any) -> run.MediaOutput:
     if not isinstance(result, run.MediaOutput):
-        raise run.BadMaterial("The version draws no images.")
+        raise run.BadMaterial("The version returned something other than an image.")
     return result
 
 

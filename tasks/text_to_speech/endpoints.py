@@ -17,7 +17,7 @@ from tasks.text_to_speech.schema import (
     Voice,
 )
 
-# OpenAI's client sends none unless it is told to, and then means MP3.
+# OpenAI's client sends no format by default, which means MP3.
 DEFAULT_FORMAT: Literal["mp3"] = "mp3"
 _CONTENT_TYPES = {
     "wav": "audio/wav",
@@ -26,12 +26,12 @@ _CONTENT_TYPES = {
     "opus": "audio/ogg",
     "pcm": "audio/pcm",
 }
-# Header of the WAV files that libsndfile writes, up to the samples.
+# Length of the header in libsndfile's WAV files, up to the samples.
 _WAV_HEADER_BYTES = 44
 
 
 class SpeechRequest(declare.Strict):
-    """The body of POST /v1/audio/speech. `instructions` are OpenAI's, and not honored here."""
+    """The body of POST /v1/audio/speech. OpenAI's `instructions` are not supported."""
 
     model: declare.Name
     input: SpokenText
@@ -43,7 +43,7 @@ class SpeechRequest(declare.Strict):
 
 
 class GenerationParameters(declare.Strict):
-    """Hugging Face's settings of a generating model; a voice takes none of them."""
+    """Hugging Face's settings of a generating model; voices support none of them."""
 
 
 class Parameters(declare.Strict):
@@ -64,8 +64,8 @@ class TextToSpeechRequest(declare.Strict):
 def read_speech(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/audio/speech. Raises RequestInvalid."""
     request = declare.parse(SpeechRequest, body.data)
-    wanted = request.response_format or DEFAULT_FORMAT
-    if wanted == "aac":
+    response_format = request.response_format or DEFAULT_FORMAT
+    if response_format == "aac":
         raise declare.RequestInvalid(
             "response_format aac is not supported; use mp3, opus, flac, wav or pcm.",
             param="response_format",
@@ -77,30 +77,30 @@ def read_speech(body: declare.Body, request_id: str, name: str) -> declare.Plan:
             param="stream_format",
             code="unsupported_value",
         )
-    made: AudioFormat = "wav" if wanted == "pcm" else wanted
+    file_format: AudioFormat = "wav" if response_format == "pcm" else response_format
     return _plan(
         request.model,
         SpeechInputs(text=request.input, voice=_voice(request.voice)),
-        SpeechOptions(speed=request.speed, format=made),
-        RecordingRenderer(wanted),
+        SpeechOptions(speed=request.speed, format=file_format),
+        RecordingRenderer(response_format),
     )
 
 
 def read_text_to_speech(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/tasks/text-to-speech/{model}. Raises RequestInvalid."""
     request = declare.parse(TextToSpeechRequest, body.data)
-    given = request.parameters or Parameters()
+    parameters = request.parameters or Parameters()
     return _plan(
         name,
-        SpeechInputs(text=request.inputs, voice=_voice(given.voice)),
-        SpeechOptions(speed=given.speed, format="flac"),
+        SpeechInputs(text=request.inputs, voice=_voice(parameters.voice)),
+        SpeechOptions(speed=parameters.speed, format="flac"),
         RecordingRenderer("flac"),
     )
 
 
-def _voice(given: str | None) -> str | None:
-    """Return the voice, or None for the model's first one, which is also called `default`."""
-    return None if given == "default" else given
+def _voice(voice: str | None) -> str | None:
+    """Return the voice, or None for `default`, the model's first voice."""
+    return None if voice == "default" else voice
 
 
 def _plan(

@@ -1,8 +1,8 @@
 """Phonemes of a text, by the program espeak-ng.
 
-espeak-ng is free software under the GPL, which Assay is not. It is no part of the platform and is
-not linked to: it runs as a program of its own, if the machine has one, and gets text and gives text
-through its standard streams. `ASSAY_ESPEAK_NG` names it where it is not on the path.
+espeak-ng is free software under the GPL; Assay is not. The platform neither contains it nor links
+to it: it runs as a separate program, if the machine has it, and exchanges text through its standard
+streams. `ASSAY_ESPEAK_NG` is its path if it is not on `PATH`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from assay.plugins import run
 PROGRAM = "espeak-ng"
 SECONDS = 20
 VOICE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,12}){0,4}")
-# Words up to a pause. A mark inside a number or a name, as in 3.5, is none.
-# Marks are looked at from the first of a run alone, or a long run would be read again from each.
+# Words up to a pause. A mark inside a number or a name, as in 3.5, does not make a pause.
+# A run of marks is matched from its first mark only; otherwise long runs take quadratic time.
 _CLAUSE = re.compile(
     r"(?P<words>.*?)(?P<mark>(?<![.!?;:,…])[.!?;:,…]++(?=[\s\"'”’)\]]|$)|$)", re.DOTALL
 )
@@ -28,7 +28,7 @@ _ENDS = ".!?…"
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """Phonemes of a few words, and the mark after them: one of `.,!?;:`, or nothing."""
+    """Phonemes of a few words, and the mark after them: one of `.,!?;:`, or an empty text."""
 
     phonemes: str
     mark: str
@@ -44,31 +44,31 @@ class Phonemizer:
     def __init__(self, voice: str) -> None:
         if not VOICE.fullmatch(voice):
             raise run.UnsupportedModel(f"config.json names {voice[:40]!r} as its language.")
-        found = _program()
-        if found is None:
+        program = _program()
+        if program is None:
             raise run.UnsupportedModel(
                 "This voice needs the program espeak-ng, which this machine does not have. Install "
                 "it (Debian: apt install espeak-ng), or set ASSAY_ESPEAK_NG to its path."
             )
-        self._command = [found, "-q", "--ipa", "-v", voice, "--stdin"]
+        self._command = [program, "-q", "--ipa", "-v", voice, "--stdin"]
 
     def clauses(self, text: str) -> list[Clause]:
         """Return the clauses of a text. Raises RequestRefused when it has no words."""
         parts = [
-            (" ".join(found["words"].split()), found["mark"])
-            for found in _CLAUSE.finditer(text)
-            if any(character.isalnum() for character in found["words"])
+            (" ".join(clause["words"].split()), clause["mark"])
+            for clause in _CLAUSE.finditer(text)
+            if any(character.isalnum() for character in clause["words"])
         ]
         if not parts:
             raise run.RequestRefused("The text has no words that can be spoken.")
-        spoken = self._spoken([words for words, _ in parts])
+        lines = self._phonemes([words for words, _ in parts])
         return [
-            Clause(phonemes, _mark(mark)) for phonemes, (_, mark) in zip(spoken, parts, strict=True)
+            Clause(phonemes, _mark(mark)) for phonemes, (_, mark) in zip(lines, parts, strict=True)
         ]
 
-    def _spoken(self, clauses: list[str]) -> list[str]:
-        """Return the phonemes of each clause. A blank line ends a paragraph, which begins a line of
-        the output; if the number of lines differs, each clause is requested separately."""
+    def _phonemes(self, clauses: list[str]) -> list[str]:
+        """Return the phonemes of each clause. Blank lines separate clauses, so that each gets a
+        line of output; if the number of lines differs, process each clause separately."""
         if len(clauses) > 1:
             lines = self._run("\n\n".join(clauses))
             if len(lines) == len(clauses):
@@ -87,7 +87,7 @@ class Phonemizer:
 
 
 def espeak_speech(text: str) -> bytes | None:
-    """Return a WAV file of the text in espeak-ng's own voice; None where it cannot be had."""
+    """Return a WAV file of the text in espeak-ng's own voice, or None without the program."""
     if (program := _program()) is None:
         return None
     try:
@@ -111,11 +111,11 @@ def _output(command: list[str], text: str) -> bytes:
     ).stdout
 
 
-def _mark(given: str) -> str:
-    """Return the one mark that voices know: the strongest of several."""
+def _mark(marks: str) -> str:
+    """Return the strongest of several marks, since voices know only single ones."""
     for mark in "?!":
-        if mark in given:
+        if mark in marks:
             return mark
-    if any(each in given for each in _ENDS):
+    if any(each in marks for each in _ENDS):
         return "."
-    return given[:1]
+    return marks[:1]

@@ -1,4 +1,4 @@
-"""Serve a Piper voice (VITS) by onnxruntime: phonemes in, samples out, sentence by sentence."""
+"""Serve a Piper voice (VITS) by onnxruntime: phonemes to samples, sentence by sentence."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from assay.plugins.run import Item
 from tasks.text_to_speech.phonemes import Clause, Phonemizer
 from tasks.text_to_speech.schema import SpeechInputs, SpeechOptions
 
-# The rate of OpenAI's `pcm`, and one of those that Opus takes.
+# The rate of OpenAI's `pcm`; Opus supports it too.
 RATE = 24_000
 PAUSE_S = 0.25
-# Of one sentence; attention grows with their square.
+# Maximum phonemes of a sentence; attention grows with their square.
 MAX_PHONEMES = 1_000
 _WRITTEN = {
     "wav": ("WAV", "PCM_16", "audio/wav"),
@@ -34,14 +34,14 @@ _PAD, _START, _END = "_", "^", "$"
 
 @dataclass(frozen=True, slots=True)
 class _Speech:
-    """Phonemes of each sentence, as the numbers that the network knows."""
+    """Phonemes of each sentence, as the network's numbers."""
 
     sentences: list[list[int]]
     options: SpeechOptions
 
 
 class PiperRunner(run.BaseRunner):
-    """Returns one recording of the text."""
+    """Returns a recording of the text."""
 
     limits = run.BatchLimits(items=4, size=4)
 
@@ -61,7 +61,7 @@ class PiperRunner(run.BaseRunner):
         self._noise = _number(config, ("inference", "noise_scale"), 0, 2)
         self._length = _number(config, ("inference", "length_scale"), 0.1, 10)
         self._noise_w = _number(config, ("inference", "noise_w"), 0, 2)
-        self._phonemizer = Phonemizer(str(_at(config, ("espeak", "voice"))))
+        self._phonemizer = Phonemizer(str(_config_value(config, ("espeak", "voice"))))
         self._session = run.load_session(
             folder / "model.onnx",
             {"input": "int64", "input_lengths": "int64", "scales": "float"},
@@ -85,15 +85,15 @@ class PiperRunner(run.BaseRunner):
     def run(self, batch: list[_Speech]) -> list[np.ndarray]:
         """Return the samples of each text."""
         pause = np.zeros(int(PAUSE_S * self._rate), np.float32)
-        spoken = []
+        recordings = []
         for speech in batch:
             parts = [
                 part
                 for sentence in speech.sentences
                 for part in (self._samples(sentence, speech.options.speed), pause)
             ]
-            spoken.append(np.concatenate(parts[:-1]))
-        return spoken
+            recordings.append(np.concatenate(parts[:-1]))
+        return recordings
 
     def split(self, output: list[np.ndarray], items: Sequence[Item]) -> list[Any]:
         return [
@@ -102,30 +102,30 @@ class PiperRunner(run.BaseRunner):
         ]
 
     def _sentences(self, clauses: list[Clause]) -> list[list[int]]:
-        """Return the numbers of each sentence; one that is too long ends at a clause."""
-        found: list[list[int]] = []
+        """Return the phoneme numbers of each sentence; split long sentences between clauses."""
+        sentences: list[list[int]] = []
         now: list[int] = []
         for clause in clauses:
             ids = [self._ids[c] for c in clause.phonemes + clause.mark if c in self._ids]
             for start in range(0, len(ids), MAX_PHONEMES):
                 piece = ids[start : start + MAX_PHONEMES]
                 if len(now) + len(piece) > MAX_PHONEMES:
-                    found.append(now)
+                    sentences.append(now)
                     now = []
                 now = [*now, *([self._ids[" "]] if now and " " in self._ids else []), *piece]
             if clause.ends_sentence and now:
-                found.append(now)
+                sentences.append(now)
                 now = []
-        found += [now] if now else []
-        if not found:
+        sentences += [now] if now else []
+        if not sentences:
             raise run.RequestRefused("The text has no words that this voice can speak.")
-        return found
+        return sentences
 
     def _samples(self, sentence: list[int], speed: float) -> np.ndarray:
         pad = self._ids[_PAD]
         ids = [self._ids[_START], pad]
-        for each in sentence:
-            ids += [each, pad]
+        for phoneme in sentence:
+            ids += [phoneme, pad]
         ids.append(self._ids[_END])
         scales = [self._noise, self._length / speed, self._noise_w]
         (output,) = self._session.run(
@@ -151,7 +151,7 @@ def _recording(samples: np.ndarray, rate: int, form: str) -> run.MediaOutput:
     )
 
 
-def _at(config: dict[str, Any], path: tuple[str, ...]) -> Any:
+def _config_value(config: dict[str, Any], path: tuple[str, ...]) -> Any:
     value: Any = config
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
@@ -159,10 +159,10 @@ def _at(config: dict[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def _number(config: dict[str, Any], path: tuple[str, ...], least: float, most: float) -> Any:
-    value = _at(config, path)
+    value = _config_value(config, path)
     if type(value) not in (int, float) or not least <= value <= most:
         raise run.UnsupportedModel(
-            f"config.json must state {'.'.join(path)} from {least} to {most}; it has {value!r:.40}."
+            f"config.json must set {'.'.join(path)} from {least} to {most}; it has {value!r:.40}."
         )
     return value
 
@@ -179,15 +179,15 @@ def _voices(config: dict[str, Any]) -> list[str]:
 
 
 def _phoneme_ids(config: dict[str, Any]) -> dict[str, int]:
-    """Return the number of each phoneme, as Piper's `phoneme_id_map` has it."""
-    stated = config.get("phoneme_id_map")
-    if not isinstance(stated, dict) or len(stated) > 1_000:
-        raise run.UnsupportedModel("config.json must hold a phoneme_id_map.")
-    found: dict[str, int] = {}
-    for phoneme, ids in stated.items():
+    """Return the number of each phoneme, from Piper's `phoneme_id_map`."""
+    mapping = config.get("phoneme_id_map")
+    if not isinstance(mapping, dict) or len(mapping) > 1_000:
+        raise run.UnsupportedModel("config.json must contain a phoneme_id_map.")
+    result: dict[str, int] = {}
+    for phoneme, ids in mapping.items():
         if not isinstance(ids, list) or len(ids) != 1 or type(ids[0]) is not int or ids[0] < 0:
             raise run.UnsupportedModel(f"phoneme_id_map must give {phoneme[:20]!r} one number.")
-        found[phoneme] = ids[0]
-    if missing := [mark for mark in (_PAD, _START, _END) if mark not in found]:
+        result[phoneme] = ids[0]
+    if missing := [mark for mark in (_PAD, _START, _END) if mark not in result]:
         raise run.UnsupportedModel(f"phoneme_id_map lacks {missing[0]!r}.")
-    return found
+    return result

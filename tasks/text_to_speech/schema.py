@@ -8,17 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from assay.plugins import declare
 
-# OpenAI's bounds.
+# Bounds of OpenAI's API.
 MAX_CHARACTERS = 4_096
 SpokenText = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=r"\S")]
 Voice = Annotated[str, Field(min_length=1, max_length=100)]
 Speed = Annotated[float, Field(ge=0.25, le=4.0)]
-# Formats that libsndfile writes. `pcm` is the samples of a WAV file, which the endpoint takes out.
+# Formats that libsndfile writes. For `pcm`, the endpoint extracts the samples of a WAV file.
 AudioFormat = Literal["wav", "flac", "mp3", "opus"]
 
 
 class Sentence(BaseModel):
-    """One text to be spoken."""
+    """One text to speak."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -26,14 +26,14 @@ class Sentence(BaseModel):
 
 
 class SpeechInputs(declare.Inputs):
-    """One text. Without a `voice` the model's first one speaks."""
+    """One text. The default `voice` is the model's first one."""
 
     text: SpokenText
     voice: Voice | None = None
 
 
 class SpeechOptions(declare.Options):
-    """`speed` 1 is the model's own; `format` is that of the recording."""
+    """`speed` 1 is the model's own speed; `format` is the format of the recording."""
 
     speed: Speed = 1.0
     format: AudioFormat = "wav"

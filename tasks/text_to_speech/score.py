@@ -1,8 +1,8 @@
-"""Score a voice by a round trip: a speech recognizer, the task's judge, writes down what it hears.
+"""Score a voice by a round trip: a speech recognizer, the task's judge, transcribes the recordings.
 
-Word and character error rates are between the text and what was heard, so the recognizer's own
-errors count too. The baseline is the same round trip with espeak-ng's own voice, which has been the
-plain choice for decades; or with silence, where the program is missing.
+Word and character error rates compare the text with the transcript, so the recognizer's own errors
+count too. The baseline is the same round trip with espeak-ng's own voice, the plain choice for
+decades, or with silence if the program is missing.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ PLAIN_VOICE = "espeak-ng’s own voice"
 SILENCE = "silence"
 SAMPLES = 8
 SHOWN_CHARACTERS = 300
-# Of one recording in the evaluation, in base64.
+# Maximum size of one recording in the evaluation, in base64.
 SOUND_CHARACTERS = 120_000
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return WER and CER of the round trip, with intervals from drawing texts again.
+    """Return WER and CER of the round trip, with intervals from resampling the texts.
 
     Raises:
-        BadMaterial: the texts hold no words, or the judge cannot hear.
-        Canceled: `request.progress` said so.
+        BadMaterial: the texts contain no words, or the judge fails.
+        Canceled: `request.progress` requests a stop.
     """
     if request.judge is None:
         raise run.BadMaterial("The score needs a speech recognizer as its judge.")
     texts = [row["text"] for row in request.rows]
-    spoken = [_output(outcome.results[0]) for outcome in request.outcomes]
-    heard = _heard(request.judge, [output.data for output in spoken])
-    words, characters = _errors(texts, heard)
+    recordings = [_output(outcome.results[0]) for outcome in request.outcomes]
+    transcripts = _transcribed(request.judge, [output.data for output in recordings])
+    words, characters = _errors(texts, transcripts)
     if not words.lengths.sum():
-        raise run.BadMaterial("The test data's texts hold no words.")
+        raise run.BadMaterial("The texts of the test data contain no words.")
     plain = _plain(request, texts)
     name = SILENCE if plain is None else PLAIN_VOICE
     plain_words, plain_characters = _errors(texts, plain or [""] * len(texts))
@@ -57,11 +57,11 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                 {
                     "input": text[:SHOWN_CHARACTERS],
                     "expected": text[:SHOWN_CHARACTERS],
-                    "output": f"Heard: {got[:SHOWN_CHARACTERS]}",
+                    "output": f"Heard: {transcript[:SHOWN_CHARACTERS]}",
                     **_sound(output),
                 }
-                for text, got, output in zip(
-                    texts[:SAMPLES], heard[:SAMPLES], spoken[:SAMPLES], strict=True
+                for text, transcript, output in zip(
+                    texts[:SAMPLES], transcripts[:SAMPLES], recordings[:SAMPLES], strict=True
                 )
             ],
             "baselines": [{"name": name, "metrics": baseline, "trained_on": 0}],
@@ -96,33 +96,33 @@ def _output(result: Any) -> run.MediaOutput:
     return result
 
 
-def _heard(judge: run.AskJudge, recordings: list[bytes]) -> list[str]:
-    asked = [(Recording(audio=io.BytesIO(data)), SpeechOptions()) for data in recordings]
-    return [transcript(outcome) for outcome in judge(asked)]
+def _transcribed(judge: run.AskJudge, recordings: list[bytes]) -> list[str]:
+    requests = [(Recording(audio=io.BytesIO(data)), SpeechOptions()) for data in recordings]
+    return [transcript(outcome) for outcome in judge(requests)]
 
 
 def _plain(request: run.ScoreRequest, texts: list[str]) -> list[str] | None:
-    """Return what is heard when espeak-ng itself speaks the texts; None without the program."""
+    """Return the transcripts of the texts in espeak-ng's voice; None without the program."""
     recordings = []
     for text in texts:
         if request.progress.should_stop():
             raise run.Canceled
         if (data := espeak_speech(text)) is None:
-            request.progress.log("There is no espeak-ng to compare with.")
+            request.progress.log("espeak-ng is not installed; the baseline is silence.")
             return None
         recordings.append(data)
-    return _heard(request.judge, recordings) if request.judge is not None else None
+    return _transcribed(request.judge, recordings) if request.judge is not None else None
 
 
-def _errors(texts: list[str], heard: list[str]) -> tuple[Any, Any]:
+def _errors(texts: list[str], transcripts: list[str]) -> tuple[Any, Any]:
     return (
-        count_errors(texts, heard, characters=False),
-        count_errors(texts, heard, characters=True),
+        count_errors(texts, transcripts, characters=False),
+        count_errors(texts, transcripts, characters=True),
     )
 
 
 def _sound(output: run.MediaOutput) -> dict[str, str]:
-    """Return the recording, made small, for a player on the review page; nothing if it is long."""
+    """Return the recording, compressed, for the player on the review page; empty if it is long."""
     samples, rate = soundfile.read(io.BytesIO(output.data), dtype="float32")
     stream = io.BytesIO()
     soundfile.write(stream, samples, rate, format="OGG", subtype="OPUS")

@@ -17,8 +17,8 @@ from tasks.token_classification.schema import (
 
 
 class TokenHyperparameters(BaseModel):
-    """Settings of fine-tuning. A new head learns ten times as fast as the encoder; a base that has
-    the data's labels keeps its head. `max_length` is in tokens; longer texts are cut into parts.
+    """Settings of fine-tuning. A new head learns ten times as fast as the encoder; a base with the
+    data's labels keeps its head. `max_length` is in tokens; longer texts are cut into windows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""Passages that simple means find: regular expressions, and phrases seen in the training data."""
+"""Simple baselines that find passages: regular expressions, and phrases of the training data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Finder = Callable[[str], Found]
 _LONGEST_PHRASE = 6
 _WORD = re.compile(r"\w+")
 
-# The labels that a regular expression can tell, the most specific first.
+# Regular expressions of labels, the most specific first.
 _EXPRESSIONS = {
     "EMAIL": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
     "URL": r"(?:https?://|www\.)[^\s,;)]+",
@@ -32,15 +32,17 @@ _EXPRESSIONS = {
 
 
 def expressions(labels: Collection[str]) -> Finder | None:
-    """Return a finder of those `labels` that have a regular expression; None if none has."""
-    used = [(label, re.compile(_EXPRESSIONS[label])) for label in _EXPRESSIONS if label in labels]
-    if not used:
+    """Return a finder of the `labels` that have a regular expression; None if no label has one."""
+    regexes = [
+        (label, re.compile(_EXPRESSIONS[label])) for label in _EXPRESSIONS if label in labels
+    ]
+    if not regexes:
         return None
 
     def find(text: str) -> Found:
-        return _apart(
+        return _without_overlaps(
             (match.start(), match.end(), label)
-            for label, expression in used
+            for label, expression in regexes
             for match in expression.finditer(text)
         )
 
@@ -53,13 +55,13 @@ def phrases(rows: Sequence[dict[str, Any]]) -> Finder:
     for row in rows:
         for span in row["spans"]:
             counts[row["text"][span["start"] : span["end"]]][span["label"]] += 1
-    known = {phrase: found.most_common(1)[0][0] for phrase, found in counts.items()}
+    labels = {phrase: label_counts.most_common(1)[0][0] for phrase, label_counts in counts.items()}
 
     def find(text: str) -> Found:
-        return _apart(
-            (start, end, known[text[start:end]])
+        return _without_overlaps(
+            (start, end, labels[text[start:end]])
             for start, end in _word_runs(text)
-            if text[start:end] in known
+            if text[start:end] in labels
         )
 
     return find
@@ -73,13 +75,13 @@ def _word_runs(text: str) -> Iterator[tuple[int, int]]:
             yield words[at][0], words[at + size - 1][1]
 
 
-def _apart(found: Iterable[tuple[int, int, str]]) -> Found:
+def _without_overlaps(passages: Iterable[tuple[int, int, str]]) -> Found:
     """Return the passages in the order of the text, without those that overlap an earlier one."""
-    taken: set[int] = set()
-    kept: Found = []
-    for start, end, label in found:
+    covered: set[int] = set()
+    result: Found = []
+    for start, end, label in passages:
         places = range(start, end)
-        if taken.isdisjoint(places):
-            taken.update(places)
-            kept.append((start, end, label))
-    return sorted(kept)
+        if covered.isdisjoint(places):
+            covered.update(places)
+            result.append((start, end, label))
+    return sorted(result)

@@ -16,13 +16,13 @@ from tasks.token_classification.schema import (
     TokenOptions,
 )
 
-# Windows of a long text share tokens, which are read twice.
+# Windows of a long text overlap, so some tokens are read twice.
 _SHARED = 1.25
 
 
 class Parameters(declare.Strict):
-    """Settings of the passages. The windows of a long text are chosen here, so that `stride` is not
-    taken."""
+    """Settings of the passages. Assay chooses the windows of a long text, so `stride` is not
+    supported."""
 
     aggregation_strategy: Strategy | None = None
     ignore_labels: IgnoredLabels | None = None
@@ -39,12 +39,12 @@ class TokenClassificationRequest(declare.Strict):
 def read_text(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
     request = declare.parse(TokenClassificationRequest, body.data)
-    given = request.parameters.model_dump(exclude_none=True) if request.parameters else {}
+    settings = request.parameters.model_dump(exclude_none=True) if request.parameters else {}
     tokens = round(declare.estimate_tokens([request.inputs]) * _SHARED) + 2
     return declare.Plan(
         model=name,
         inputs=TokenInputs(text=request.inputs),
-        options=TokenOptions(**given),
+        options=TokenOptions(**settings),
         renderer=EntityRenderer(),
         tokens=tokens,
         prompt_tokens=tokens,

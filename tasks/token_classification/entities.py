@@ -1,6 +1,6 @@
-"""Passages out of tokens' scores, as the pipeline of transformers joins them.
+"""Join tokens into passages by their scores, as the pipeline of transformers does.
 
-Labels are `B-X` and `I-X` (a passage begins, goes on), or `X` alone.
+Labels are `B-X` and `I-X` (begin and continue a passage), or just `X`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ OUTSIDE = "O"
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The tokens of a text: where each starts and ends, its word's number, and its scores [tokens,
-    labels]."""
+    """The tokens of a text: start, end, word number, and scores [tokens, labels]."""
 
     starts: Sequence[int]
     ends: Sequence[int]
@@ -43,7 +42,7 @@ def entities(
     strategy: Strategy,
     ignored: Sequence[str],
 ) -> list[Entity]:
-    """Return passages, or tokens where the strategy is `none`, without those of ignored labels."""
+    """Return passages, or tokens for the strategy `none`, without ignored labels."""
     if strategy == "none":
         return [
             Entity(
@@ -81,22 +80,22 @@ def _tokens(judged: Judged, labels: Sequence[str]) -> list[_Piece]:
 
 
 def _words(judged: Judged, labels: Sequence[str], strategy: Strategy) -> list[_Piece]:
-    """Give all tokens of a word one label: by its first token, the mean, or the surest token."""
+    """Give all tokens of a word one label: by its first, average, or most certain token."""
     pieces: list[_Piece] = []
     for _, group in groupby(range(len(judged.words)), key=lambda at: judged.words[at]):
         places = list(group)
         scores = judged.scores[places]
         if strategy == "first":
-            chosen = scores[0]
+            word_scores = scores[0]
         elif strategy == "average":
-            chosen = scores.mean(axis=0)
+            word_scores = scores.mean(axis=0)
         else:
-            chosen = scores[scores.max(axis=1).argmax()]
-        label = int(chosen.argmax())
+            word_scores = scores[scores.max(axis=1).argmax()]
+        label = int(word_scores.argmax())
         pieces.append(
             _Piece(
                 labels[label],
-                float(chosen[label]),
+                float(word_scores[label]),
                 judged.starts[places[0]],
                 judged.ends[places[-1]],
             )
@@ -105,7 +104,7 @@ def _words(judged: Judged, labels: Sequence[str], strategy: Strategy) -> list[_P
 
 
 def _joined(pieces: Sequence[_Piece]) -> list[tuple[str, float, int, int]]:
-    """Join neighbors of one label; a piece that begins a passage joins none before it."""
+    """Join neighbors with the same label; a piece that begins a passage starts a new group."""
     groups: list[tuple[str, list[_Piece]]] = []
     for piece in pieces:
         begins, label = tag(piece.label)
@@ -114,6 +113,6 @@ def _joined(pieces: Sequence[_Piece]) -> list[tuple[str, float, int, int]]:
         else:
             groups.append((label, [piece]))
     return [
-        (label, sum(each.score for each in found) / len(found), found[0].start, found[-1].end)
-        for label, found in groups
+        (label, sum(each.score for each in group) / len(group), group[0].start, group[-1].end)
+        for label, group in groups
     ]

@@ -17,20 +17,20 @@ from tasks.token_classification.score import count, micro
 
 MIN_ROWS = 8
 MAX_LABELS = 200
-# Padding and special tokens take no part in the loss.
+# Label of padding and special tokens, which the loss ignores.
 IGNORED = -100
 
 Rows = list[dict[str, Any]]
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Fine-tune; the epoch with the best F1 on the validation rows is kept.
+    """Fine-tune, and keep the epoch with the best F1 on the validation rows.
 
-    A base whose labels are those of the data keeps its head and goes on from there.
+    A base with the labels of the data keeps its head and continues from its weights.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(TokenHyperparameters, request.hyperparameters)
     rows, dropped = run.distinct_rows(read_marked(request.train_file), "text")
@@ -114,16 +114,16 @@ def _is_marked(row: dict[str, Any]) -> bool:
 
 
 def _labels(request: run.TrainingRequest, names: Sequence[str]) -> tuple[list[str], bool]:
-    """Return the tags of the head, and whether they are those of the base."""
-    wanted = [f"{begins}-{name}" for name in names for begins in "BI"]
+    """Return the tags of the head, and whether the base has the same tags."""
+    tags = [f"{begins}-{name}" for name in names for begins in "BI"]
     try:
         config = json.loads((request.base / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = {}
     saved = run.saved_labels(config)
-    if OUTSIDE in saved and set(wanted) <= set(saved):
+    if OUTSIDE in saved and set(tags) <= set(saved):
         return saved, True
-    return [OUTSIDE, *wanted], False
+    return [OUTSIDE, *tags], False
 
 
 def _split(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -135,9 +135,9 @@ def _split(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
 def _encoded(
     rows: Rows, tokenizer: Any, labels: Sequence[str], max_length: int
 ) -> list[dict[str, Any]]:
-    """Return examples; a text that is too long makes several."""
+    """Return examples, several for a text that is too long."""
     number = {label: index for index, label in enumerate(labels)}
-    read = tokenizer(
+    encoding = tokenizer(
         [row["text"] for row in rows],
         truncation=True,
         max_length=max_length,
@@ -146,18 +146,18 @@ def _encoded(
     )
     return [
         {
-            "input_ids": read["input_ids"][at],
-            "attention_mask": read["attention_mask"][at],
-            "labels": _tags(rows[source]["spans"], read["offset_mapping"][at], number),
+            "input_ids": encoding["input_ids"][at],
+            "attention_mask": encoding["attention_mask"][at],
+            "labels": _tags(rows[source]["spans"], encoding["offset_mapping"][at], number),
         }
-        for at, source in enumerate(read["overflow_to_sample_mapping"])
+        for at, source in enumerate(encoding["overflow_to_sample_mapping"])
     ]
 
 
 def _tags(
     spans: Sequence[dict[str, Any]], offsets: Sequence[tuple[int, int]], number: dict[str, int]
 ) -> list[int]:
-    """Return the number of each token's tag. A token that stands partly in a passage is in it."""
+    """Return the number of each token's tag. A token that overlaps a passage belongs to it."""
     tags: list[int] = []
     before: dict[str, Any] | None = None
     for start, end in offsets:
@@ -178,21 +178,21 @@ def _metrics(prediction: Any, labels: Sequence[str]) -> dict[str, float]:
     best = np.argmax(prediction.predictions, axis=-1)
     truth = prediction.label_ids
     pairs = [
-        (_runs(right[right != IGNORED], labels), _runs(found[right != IGNORED], labels))
-        for right, found in zip(truth, best, strict=True)
+        (_runs(right[right != IGNORED], labels), _runs(answers[right != IGNORED], labels))
+        for right, answers in zip(truth, best, strict=True)
     ]
-    values = micro(count([right for right, _ in pairs], [found for _, found in pairs]))
+    values = micro(count([right for right, _ in pairs], [answers for _, answers in pairs]))
     return {"f1": values["f1"], "precision": values["precision"], "recall": values["recall"]}
 
 
 def _runs(tags: Sequence[int], labels: Sequence[str]) -> list[tuple[int, int, str]]:
-    found: list[tuple[int, int, str]] = []
+    runs: list[tuple[int, int, str]] = []
     for at, number in enumerate(tags):
         begins, label = tag(labels[number])
         if label == OUTSIDE:
             continue
-        if found and not begins and found[-1][1:] == (at, label):
-            found[-1] = (found[-1][0], at + 1, label)
+        if runs and not begins and runs[-1][1:] == (at, label):
+            runs[-1] = (runs[-1][0], at + 1, label)
         else:
-            found.append((at, at + 1, label))
-    return found
+            runs.append((at, at + 1, label))
+    return runs

@@ -16,7 +16,7 @@ from tasks.token_classification.schema import Entity, TokenInputs, TokenOptions
 
 
 class TokenRunner(run.WindowRunner):
-    """One list of passages, or tokens, for each text."""
+    """Returns one list of passages, or tokens, for each text."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class TokenRunner(run.WindowRunner):
 
     def split(self, output: list[Tensor], items: Sequence[run.Item]) -> list[list[Entity]]:
         rows = iter(output)
-        found: list[list[Entity]] = []
+        results: list[list[Entity]] = []
         for item in items:
             windows, text, options = item.payload
             judged = self._judged(windows, [next(rows) for _ in windows])
-            found.append(
+            results.append(
                 entities(
                     text,
                     judged,
@@ -57,10 +57,10 @@ class TokenRunner(run.WindowRunner):
                     ignored=options.ignore_labels,
                 )
             )
-        return found
+        return results
 
     def _judged(self, windows: Sequence[run.TextWindow], scores: Sequence[Tensor]) -> Judged:
-        """Return each token of the text once."""
+        """Merge overlapping windows, so that each token of the text occurs once."""
         starts: list[int] = []
         ends: list[int] = []
         words: list[int] = []

@@ -1,7 +1,7 @@
-"""Score labeled passages, against regular expressions and phrases of the training data.
+"""Score labeled passages against regular expressions and phrases of the training data.
 
-The counting is nervaluate's (SemEval 2013, task 9). `f1`, `precision` and `recall` want the label
-and both ends to be exact; `overlap_recall` wants the label and some overlap.
+nervaluate counts matches (SemEval 2013, task 9). `f1`, `precision` and `recall` require the right
+label and exact ends; `overlap_recall` requires the right label and some overlap.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: the rows mark no passage.
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     rows = request.rows
     truth: list[Found] = [
@@ -49,16 +49,16 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     counts = Counter(label for spans in truth for _, _, label in spans)
     if not counts:
         raise run.BadMaterial("The data marks no passage in any row.")
-    found: list[Found] = [
+    answers: list[Found] = [
         [(each["start"], each["end"], each["entity_group"]) for each in outcome.results[0]]
         for outcome in request.outcomes
     ]
     baselines = _baselines(request, set(counts))
-    measured = count(truth, found)
+    measured = count(truth, answers)
     compared = [(each, count(truth, each.found)) for each in baselines]
     if request.progress.should_stop():
         raise run.Canceled
-    metrics = {**micro(measured), **_by_label(truth, found, counts)}
+    metrics = {**micro(measured), **_by_label(truth, answers, counts)}
     first, theirs = max(compared, key=lambda pair: micro(pair[1])["f1"])
     return run.EvaluationResult(
         metrics=metrics,
@@ -78,7 +78,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                     "baseline": _words(row["text"], simple),
                 }
                 for row, right, ours, simple in list(
-                    zip(rows, truth, found, first.found, strict=True)
+                    zip(rows, truth, answers, first.found, strict=True)
                 )[:SAMPLES]
             ],
             "baselines": [
@@ -101,54 +101,56 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     )
 
 
-def count(truth: Sequence[Found], found: Sequence[Found]) -> np.ndarray:
-    """Return for each row: passages that are exactly right, right with some overlap, found, and
-    wanted."""
+def count(truth: Sequence[Found], answers: Sequence[Found]) -> np.ndarray:
+    """Return four numbers for each row: exact matches, overlapping matches, answers, and true
+    passages."""
     strict, overlap = StrictEvaluation(), EntityTypeEvaluation()
     numbers: list[tuple[int, int, int, int]] = []
-    for right, ours in zip(truth, found, strict=True):
-        wanted, given = _marked(right), _marked(ours)
-        exact, _ = strict.evaluate(wanted, given, [])
-        some, _ = overlap.evaluate(wanted, given, [])
-        numbers.append((exact.correct, some.correct, len(given), len(wanted)))
+    for right, ours in zip(truth, answers, strict=True):
+        expected, predicted = _marked(right), _marked(ours)
+        exact, _ = strict.evaluate(expected, predicted, [])
+        some, _ = overlap.evaluate(expected, predicted, [])
+        numbers.append((exact.correct, some.correct, len(predicted), len(expected)))
     return np.array(numbers)
 
 
 def micro(numbers: np.ndarray) -> dict[str, float]:
     """Return the metrics over all passages of the rows."""
-    exact, some, given, wanted = (int(each) for each in numbers.sum(axis=0))
+    exact, some, predicted, expected = (int(each) for each in numbers.sum(axis=0))
     return {
-        "f1": 2 * exact / max(1, given + wanted),
-        "precision": exact / max(1, given),
-        "recall": exact / max(1, wanted),
-        "overlap_recall": some / max(1, wanted),
+        "f1": 2 * exact / max(1, predicted + expected),
+        "precision": exact / max(1, predicted),
+        "recall": exact / max(1, expected),
+        "overlap_recall": some / max(1, expected),
     }
 
 
 def _marked(spans: Found) -> list[Marked]:
-    # nervaluate's ends belong to the passage.
+    # In nervaluate, a passage includes its end.
     return [Marked(label, start, end - 1) for start, end, label in spans]
 
 
 def _baselines(request: run.ScoreRequest, labels: set[str]) -> list[Baseline]:
     texts = [row["text"] for row in request.rows]
-    made = [Baseline(NOTHING, [[] for _ in texts], 0)]
+    baselines = [Baseline(NOTHING, [[] for _ in texts], 0)]
     if (find := expressions(labels)) is not None:
-        made.append(Baseline(EXPRESSIONS, [find(text) for text in texts], 0))
+        baselines.append(Baseline(EXPRESSIONS, [find(text) for text in texts], 0))
     if request.train_rows:
-        known = phrases(request.train_rows)
-        made.append(Baseline(PHRASES, [known(text) for text in texts], len(request.train_rows)))
-    return made
+        finder = phrases(request.train_rows)
+        baselines.append(
+            Baseline(PHRASES, [finder(text) for text in texts], len(request.train_rows))
+        )
+    return baselines
 
 
 def _by_label(
-    truth: Sequence[Found], found: Sequence[Found], counts: Counter[str]
+    truth: Sequence[Found], answers: Sequence[Found], counts: Counter[str]
 ) -> dict[str, float]:
     def of(spans: Sequence[Found], label: str) -> list[Found]:
         return [[each for each in row if each[2] == label] for row in spans]
 
     return {
-        f"f1_{label}": micro(count(of(truth, label), of(found, label)))["f1"]
+        f"f1_{label}": micro(count(of(truth, label), of(answers, label)))["f1"]
         for label, _ in counts.most_common(run.MAX_LABEL_SLICES)
     }
 
@@ -166,5 +168,5 @@ def _intervals(numbers: np.ndarray) -> dict[str, dict[str, Any]]:
 
 
 def _words(text: str, spans: Found) -> str:
-    shown = [f"{text[start:end]} ({label})" for start, end, label in spans]
-    return (", ".join(shown) or "nothing")[:SAMPLE_CHARACTERS]
+    passages = [f"{text[start:end]} ({label})" for start, end, label in spans]
+    return (", ".join(passages) or "nothing")[:SAMPLE_CHARACTERS]

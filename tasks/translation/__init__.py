@@ -22,8 +22,8 @@ class TranslatedText(BaseModel):
 
 
 class TranslationParameters(declare.SequenceParameters):
-    """Settings of a translation. A model translates between the languages that it was trained on,
-    so `src_lang` and `tgt_lang` are not taken."""
+    """Settings of a translation. A model translates between the languages of its training, so
+    `src_lang` and `tgt_lang` are not supported."""
 
     src_lang: None = None
     tgt_lang: None = None
@@ -56,7 +56,7 @@ TASK = declare.Task(
     interface=1,
     name="translation",
     title="Translation",
-    description="Writes a text in another language.",
+    description="Translates a text into another language.",
     modality="text",
     inputs=(declare.Modality.TEXT,),
     outputs=(declare.Modality.TEXT,),

@@ -7,11 +7,11 @@ from tasks.translation import TASK
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; the epoch with the least loss on the validation rows is kept.
+    """Train, and keep the epoch with the lowest loss on the validation rows.
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     return run.fit_sequences(
         request, progress, columns=("source", "target"), architectures=TASK.architectures

@@ -11,7 +11,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return chrF and exact match, with intervals, and chrF by length of the text.
 
     Raises:
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     simple = run.SimpleTexts(COPY, [row["source"] for row in request.rows])
     return run.score_texts(request, columns=("source", "target"), simple=simple)

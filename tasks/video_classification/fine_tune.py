@@ -13,11 +13,11 @@ from tasks.video_classification.runner import frames_of
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; the epoch with the best macro-F1 on the validation split is kept.
+    """Train, and keep the epoch with the best macro-F1 on the validation split.
 
     Raises:
         BadMaterial: Rows, videos, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
     return run.train_media_classifier(
@@ -44,8 +44,8 @@ def _loaded(folder: Path, labels: list[str]) -> run.MediaModel:
         frames = frames_of(model)
     except run.UnsupportedModel as error:
         raise run.BadMaterial(f"The base cannot be trained. {error}") from error
-    # The Trainer reads checkpoints back by the names in memory, and leaves out what it misses; the
-    # older names that transformers writes for this architecture are others.
+    # The Trainer reads checkpoints by the tensors' names in memory, and skips missing names; by
+    # default transformers writes older names for this architecture.
     model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
 
     def read(path: Path) -> Tensor:

@@ -16,8 +16,7 @@ MAX_FRAMES = 64
 
 
 class VideoClassifierRunner(run.BaseRunner):
-    """Returns one [{label, score}, …] for the video, of which it watches as many frames as the
-    model takes."""
+    """Returns one [{label, score}, …] for the video, from as many frames as the model takes."""
 
     # 4 videos of 16 frames of 224 × 224 pixels.
     limits = run.BatchLimits(items=32, size=4 * 16 * 224 * 224)
@@ -65,10 +64,10 @@ class VideoClassifierRunner(run.BaseRunner):
 
 
 def frames_of(model: Any) -> int:
-    """Return how many frames the model watches. Raises UnsupportedModel."""
+    """Return the number of frames that the model takes. Raises UnsupportedModel."""
     frames = int(model.config.num_frames)
     if not 2 <= frames <= MAX_FRAMES:
         raise run.UnsupportedModel(
-            f"The model watches {frames} frames; 2 to {MAX_FRAMES} are served."
+            f"The model takes {frames} frames; 2 to {MAX_FRAMES} are supported."
         )
     return frames

@@ -1,7 +1,7 @@
 """Score a video classifier on labeled videos, against simple ones and the best constant answer.
 
-The simple classifiers are logistic regressions (scikit-learn) on small gray frames: of the whole
-video, and of its middle frame alone, which sees no motion.
+The simple classifiers are logistic regressions (scikit-learn) on small gray frames: one on the
+whole video, and one on its middle frame, without motion.
 """
 
 from __future__ import annotations
@@ -32,18 +32,17 @@ _SEED = 17
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return accuracy, macro-F1 and F1 by label.
 
-    With training rows, the logistic regression on all frames is trained on them and is then the
-    baseline that numbers are compared with.
+    With training rows, the baseline is logistic regression on all frames, trained on those rows.
 
     Raises:
-        BadMaterial: a row's label is none that the version knows.
-        Canceled: `request.progress` said so.
+        BadMaterial: a row has a label that the version does not know.
+        Canceled: `request.progress` requests a stop.
     """
     videos = [row["video"] for row in request.rows]
     baselines: list[run.Baseline] = []
     if request.train_rows is not None:
-        known, _ = run.distinct_rows(request.train_rows, "video")
-        baselines = _simple(known, videos, request.progress)
+        train_rows, _ = run.distinct_rows(request.train_rows, "video")
+        baselines = _simple_classifiers(train_rows, videos, request.progress)
     return run.score_classifier(
         truth=[row["label"] for row in request.rows],
         outcomes=request.outcomes,
@@ -56,46 +55,48 @@ def _middle(path: Path) -> Image.Image:
     return run.read_clip(path, 3).frames[1]
 
 
-def _simple(
+def _simple_classifiers(
     rows: Sequence[dict[str, Any]], videos: Sequence[Path], progress: run.Progress
 ) -> list[run.Baseline]:
-    """Train on `rows` {"video", "label"} and label `videos`; nothing, with the reason in the
-    progress log, where that cannot be."""
-    used = list(rows)
-    if len(used) > MAX_ROWS:
-        used = random.Random(_SEED).sample(used, MAX_ROWS)
-    if len({row["label"] for row in used}) < 2:
+    """Train on `rows` {"video", "label"} and label `videos`; return an empty list and log the
+    reason if that is not possible."""
+    sample = list(rows)
+    if len(sample) > MAX_ROWS:
+        sample = random.Random(_SEED).sample(sample, MAX_ROWS)
+    if len({row["label"] for row in sample}) < 2:
         progress.log(f"{ALL_FRAMES} was not trained: the training data has one label.")
         return []
     started = time.monotonic()
     try:
-        known = _features([row["video"] for row in used], progress)
-        wanted = _features(videos, progress)
+        train_features = _features([row["video"] for row in sample], progress)
+        test_features = _features(videos, progress)
     except run.UnreadableVideo as error:
         progress.log(f"{ALL_FRAMES} was not trained: {error}")
         return []
-    labels = [row["label"] for row in used]
+    labels = [row["label"] for row in sample]
     middle = slice(FRAMES // 2 * SIDE * SIDE, (FRAMES // 2 + 1) * SIDE * SIDE)
-    found = []
+    fitted = []
     for name, part in ((ALL_FRAMES, slice(None)), (ONE_FRAME, middle)):
         if progress.should_stop():
             raise run.Canceled
         model = LogisticRegression(C=0.1, max_iter=MAX_ITERATIONS)
         with warnings.catch_warnings():
-            # It stops after MAX_ITERATIONS, before the last digits settle.
+            # The fit stops after MAX_ITERATIONS, before it converges to the last digits.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(known[:, part], labels)
-        found.append(run.Baseline(name, model.predict(wanted[:, part]).tolist(), len(used)))
+            model.fit(train_features[:, part], labels)
+        fitted.append(
+            run.Baseline(name, model.predict(test_features[:, part]).tolist(), len(sample))
+        )
     progress.log(
-        f"{ALL_FRAMES}: trained on {len(used):,} videos and labeled {len(videos):,} "
+        f"{ALL_FRAMES}: trained on {len(sample):,} videos and labeled {len(videos):,} "
         f"in {time.monotonic() - started:.1f} s."
     )
-    return found
+    return fitted
 
 
 def _features(videos: Sequence[Path], progress: run.Progress) -> np.ndarray:
     """Return [videos, values] of eight gray frames of 12 × 12 pixels each."""
-    found = np.empty((len(videos), FRAMES * SIDE * SIDE), dtype=np.float32)
+    features = np.empty((len(videos), FRAMES * SIDE * SIDE), dtype=np.float32)
     for number, path in enumerate(videos):
         if number % 64 == 0 and progress.should_stop():
             raise run.Canceled
@@ -103,5 +104,5 @@ def _features(videos: Sequence[Path], progress: run.Progress) -> np.ndarray:
             np.asarray(frame.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
             for frame in run.read_clip(path, FRAMES).frames
         ]
-        found[number] = np.concatenate([frame.reshape(-1) for frame in frames]) / 255
-    return found
+        features[number] = np.concatenate([frame.reshape(-1) for frame in frames]) / 255
+    return features

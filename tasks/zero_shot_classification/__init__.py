@@ -1,4 +1,4 @@
-"""Zero-shot classification: sort a text into labels that the request names."""
+"""Zero-shot classification: assign a text labels that the request names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TASK = declare.Task(
     interface=1,
     name="zero-shot-classification",
     title="Zero-shot classification",
-    description="Sorts a text into labels that each request names, without training on them.",
+    description="Assigns a text labels that each request names, without training on them.",
     modality="text",
     inputs=(declare.Modality.TEXT,),
     outputs=(declare.Modality.LABEL,),

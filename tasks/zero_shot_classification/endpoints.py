@@ -16,13 +16,13 @@ from tasks.zero_shot_classification.schema import (
     ZeroShotOptions,
 )
 
-# The text is read with each label.
+# Bound on characters; the text is read with each label.
 MAX_READ = 2_000_000
 
 
 class Parameters(declare.Strict):
-    """`candidate_labels` are the labels to choose from. `truncation` cuts a text that is longer
-    than the model reads."""
+    """`candidate_labels` are the labels to choose from. `truncation` cuts a text that exceeds the
+    model's context."""
 
     candidate_labels: CandidateLabels
     hypothesis_template: Template | None = None
@@ -51,15 +51,15 @@ def read_choice(body: declare.Body, request_id: str, name: str) -> declare.Plan:
             "characters are accepted. Send a shorter text or fewer labels.",
             param="inputs",
         )
-    other = {"candidate_labels", "truncation"}
-    given = request.parameters.model_dump(exclude_none=True, exclude=other)
+    unused = {"candidate_labels", "truncation"}
+    settings = request.parameters.model_dump(exclude_none=True, exclude=unused)
     options = ZeroShotOptions(
-        truncate=declare.pipeline_side(request.parameters.truncation), **given
+        truncate=declare.pipeline_side(request.parameters.truncation), **settings
     )
-    each = declare.estimate_tokens(
+    tokens_each = declare.estimate_tokens(
         [request.inputs, options.hypothesis_template, max(labels, key=len)]
     )
-    tokens = (each + 4) * len(labels)
+    tokens = (tokens_each + 4) * len(labels)
     return declare.Plan(
         model=name,
         inputs=ZeroShotInputs(text=request.inputs, candidate_labels=labels),

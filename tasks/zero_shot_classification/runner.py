@@ -15,7 +15,7 @@ from tasks.embeddings.runner import EmbeddingsRunner
 from tasks.zero_shot_classification.schema import ZeroShotInputs, ZeroShotOptions
 
 MAX_TOKENS = 8_192
-# Sharpens similarities, which lie close together, into probabilities. 20 is the scale of
+# Scale of similarities, which lie close together, before the softmax. 20 is the scale of
 # sentence-transformers' ranking losses.
 SHARPNESS = 20.0
 
@@ -23,10 +23,10 @@ _Settings = dict[str, Any]
 
 
 class ZeroShotRunner:
-    """One [{label, score}, …] for each text, best first.
+    """Returns one [{label, score}, …] for each text, best first.
 
-    A classifier that knows `entailment` judges each label's sentence against the text (Yin, Hay and
-    Roth 2019, arXiv:1909.00161). An encoder compares their vectors, which is faster and less exact.
+    A classifier with the label `entailment` judges each label's sentence against the text (Yin, Hay
+    and Roth 2019, arXiv:1909.00161). An encoder compares their vectors: faster, but less exact.
     """
 
     limits = run.BatchLimits(items=32, size=MAX_TOKENS)
@@ -50,9 +50,9 @@ class ZeroShotRunner:
     ) -> run.Prepared:
         labels = inputs.candidate_labels
         hypotheses = [options.hypothesis_template.replace("{}", label) for label in labels]
-        read, rows = self._judge.read(request_id, inputs.text, hypotheses, options.truncate)
-        usage = self._judge.texts.usage(read)
-        # The text is one input, however many labels it is read with.
+        reading, rows = self._judge.read(request_id, inputs.text, hypotheses, options.truncate)
+        usage = self._judge.texts.usage(reading)
+        # The text counts as one input for any number of labels.
         usage["cut_inputs"] = min(1, usage["cut_inputs"])
         item = Item((rows, labels, options.multi_label), size=usage["units"])
         return run.Prepared(items=[item], **usage)
@@ -71,12 +71,12 @@ class ZeroShotRunner:
         ]
 
     def split(self, output: list[Tensor], items: Sequence[Item]) -> list[list[declare.Label]]:
-        found: list[list[declare.Label]] = []
+        results: list[list[declare.Label]] = []
         for scores, (_, labels, _) in zip(output, _payloads(items), strict=True):
             values = scores.tolist()
             order = sorted(range(len(labels)), key=lambda at: (-values[at], at))
-            found.append([declare.Label(label=labels[at], score=values[at]) for at in order])
-        return found
+            results.append([declare.Label(label=labels[at], score=values[at]) for at in order])
+        return results
 
     def cancel(self, request_id: str) -> None:
         self._judge.texts.cancel(request_id)
@@ -96,7 +96,7 @@ class _Entailment:
             self.texts.close()
             raise run.UnsupportedModel(
                 f"The classifier's labels are {', '.join(names[:10])}; zero-shot classification "
-                "needs one that is called entailment."
+                "needs a label called entailment."
             )
         self._entails = entails[0]
         against = [at for at, name in enumerate(names) if name.startswith(("contra", "not_entail"))]
@@ -107,8 +107,8 @@ class _Entailment:
         self, request_id: str, text: str, hypotheses: list[str], truncate: declare.Truncate
     ) -> tuple[run.TextReading, list[Any]]:
         pairs = [(text, hypothesis) for hypothesis in hypotheses]
-        read = self.texts.read_pairs(request_id, pairs, truncate)
-        return read, [_Pair(*each) for each in zip(read.tokens, read.kinds, strict=True)]
+        reading = self.texts.read_pairs(request_id, pairs, truncate)
+        return reading, [_Pair(*each) for each in zip(reading.tokens, reading.kinds, strict=True)]
 
     def scores(self, logits: Tensor, *, multi_label: bool) -> Tensor:
         entails = logits[:, self._entails]
@@ -149,8 +149,8 @@ class _Similarity:
     def read(
         self, request_id: str, text: str, hypotheses: list[str], truncate: declare.Truncate
     ) -> tuple[run.TextReading, list[Any]]:
-        read = self.texts.read(request_id, [text, *hypotheses], truncate)
-        return read, read.tokens
+        reading = self.texts.read(request_id, [text, *hypotheses], truncate)
+        return reading, reading.tokens
 
     def scores(self, vectors: Tensor, *, multi_label: bool) -> Tensor:
         cosines = vectors[1:] @ vectors[0]

@@ -18,7 +18,7 @@ Template = Annotated[str, Field(min_length=2, max_length=500, pattern=r"\{\}")]
 
 
 class ChoiceOfLabels(BaseModel):
-    """A text, the labels to choose from, and the right one."""
+    """A text, the labels to choose from, and the right label."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -43,8 +43,8 @@ class ZeroShotInputs(declare.Inputs):
 
 
 class ZeroShotOptions(declare.TextOptions):
-    """`hypothesis_template` makes a sentence of each label. With `multi_label` each label is judged
-    by itself, and the scores do not sum to 1."""
+    """`hypothesis_template` turns each label into a sentence. With `multi_label` each label is
+    judged separately, and the scores do not sum to 1."""
 
     hypothesis_template: Template = TEMPLATE
     multi_label: bool = False

@@ -1,4 +1,4 @@
-"""Score zero-shot classification, against the label that shares most words with the text."""
+"""Score zero-shot classification against the label that shares most words with the text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ SAMPLE_CHARACTERS = 300
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return accuracy, macro-F1 and F1 by label; accuracy by length of the text too.
+    """Return accuracy, macro-F1 and F1 by label, with accuracy slices by text length.
 
     Raises:
-        BadMaterial: the rows offer different labels, so that their scores cannot be compared.
+        BadMaterial: the rows have different labels to choose from, so their scores are not
+        comparable.
     """
     rows = request.rows
     if len({tuple(sorted(row["candidate_labels"])) for row in rows}) > 1:
@@ -33,8 +34,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 def _by_words(row: dict[str, Any]) -> str:
-    """Return the label that shares most words with the text; the first of those that share
-    equally many."""
+    """Return the label that shares most words with the text; the first one if several tie."""
     labels: Sequence[str] = row["candidate_labels"]
     words = _words(row["text"])
     return max(labels, key=lambda label: len(words & _words(label)))

@@ -1,5 +1,5 @@
-"""Zero-shot image classification: the labels come with each request; and vectors of images and
-texts in one space."""
+"""Zero-shot image classification, with labels from each request; and vectors of images and texts
+in one space."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ TASK = declare.Task(
     name="zero-shot-image-classification",
     title="Zero-shot image classification",
     description=(
-        "Sorts an image into labels that come with the request, and turns images and texts into "
-        "vectors that can be compared."
+        "Assigns an image labels that come with the request, and turns images and texts into "
+        "comparable vectors."
     ),
     modality="image",
     family=declare.Family.MULTIMODAL,

@@ -1,4 +1,4 @@
-"""Train image and text tower so that an image lies close to its caption and far from others."""
+"""Train image and text towers: move an image close to its caption and away from others."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ MIN_ROWS = 16
 MAX_VALIDATION_ROWS = 1_000
 CHECKPOINT_STEPS = 50
 TOP = 5
-# CLIP keeps its temperature within this, so that training stays stable (Radford et al. 2021).
+# Bound of CLIP's temperature, which keeps training stable (Radford et al. 2021).
 _MAX_SCALE = math.log(100)
 _CHUNK = 64
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train all weights with the loss of CLIP (Radford et al. 2021, arXiv:2103.00020), or of SigLIP
-    (Zhai et al. 2023, arXiv:2303.15343). Equal captions in a batch count as right answers alike.
+    (Zhai et al. 2023, arXiv:2303.15343). Equal captions in a batch all count as right answers.
 
     Raises:
         BadMaterial: rows, images, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(ContrastiveHyperparameters, request.hyperparameters)
     transformers.set_seed(settings.seed)
@@ -47,8 +47,8 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
     except run.UnsupportedModel as error:
         raise run.BadMaterial(f"The base cannot be trained. {error}") from error
     captions, tokens, cut = _tokens(towers, rows)
-    read = f"the first {towers.max_tokens} tokens of each caption"
-    run.warn_of_cut(progress, cut, len(rows), read)
+    limit = f"the first {towers.max_tokens} tokens of each caption"
+    run.warn_of_cut(progress, cut, len(rows), limit)
     random.Random(settings.seed).shuffle(rows)
     size = min(max(2, round(len(rows) * settings.validation_fraction)), MAX_VALIDATION_ROWS)
     validation = _Pairs(rows[:size], captions, towers.processor)
@@ -66,7 +66,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
             settings,
             save_steps=CHECKPOINT_STEPS,
             bf16=run.fast_bfloat16(),
-            # By these the Trainer sees that an example has a loss.
+            # These columns tell the Trainer that an example has a loss.
             label_names=["captions"],
         ),
         train_dataset=training,
@@ -80,9 +80,9 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         run.finish_config(folder)
 
     metrics, _ = run.run_trainer(trainer, None, request, progress, save=save)
-    found = _found(model, validation)
+    share = _top_share(model, validation)
     return run.TrainingResult(
-        metrics={"validation_loss": metrics["eval_loss"], "validation_top_5": found},
+        metrics={"validation_loss": metrics["eval_loss"], "validation_top_5": share},
         parameters={
             **settings.model_dump(),
             "rows": len(rows),
@@ -92,7 +92,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
             "parameters_trained": sum(each.numel() for each in towers.model.parameters()),
         },
         notes=(
-            f"For {found:.1%} of the validation images, their own caption is among the {TOP} that "
+            f"For {share:.1%} of the validation images, their own caption is among the {TOP} that "
             f"fit best, of {len(captions)}."
         ),
         rows_cut=cut,
@@ -114,19 +114,19 @@ def read_captioned(path: Path, media: Path | None) -> list[dict[str, Any]]:
 def _tokens(
     towers: Towers, rows: Sequence[dict[str, Any]]
 ) -> tuple[dict[str, int], list[list[int]], int]:
-    """Return the number of each caption, the captions' tokens by that number, and how many rows
-    have a caption that was cut."""
+    """Return the number of each caption, the captions' tokens by number, and the number of rows
+    with a cut caption."""
     captions = sorted({row["text"] for row in rows})
     if len(captions) < 2:
-        raise run.BadMaterial("All images have one caption; there is nothing to tell apart.")
+        raise run.BadMaterial("All images have the same caption; at least two are needed.")
     tokens, cut = run.read_captions(towers.tokenizer, towers.max_tokens, captions)
     numbers = {caption: number for number, caption in enumerate(captions)}
     return numbers, tokens, sum(row["text"] in cut for row in rows)
 
 
-def _found(model: _Contrastive, validation: _Pairs) -> float:
-    """Return the share of images whose own caption is among the `TOP` best of all. Not the best
-    alone: captions that say the same in other words compete with each other."""
+def _top_share(model: _Contrastive, validation: _Pairs) -> float:
+    """Return the share of images whose own caption is among the `TOP` best. Only the best would be
+    too strict: captions with equal meaning compete with each other."""
     model.eval()
     right = 0
     with torch.inference_mode():
@@ -135,7 +135,7 @@ def _found(model: _Contrastive, validation: _Pairs) -> float:
             part = [validation[n] for n in range(at, min(at + _CHUNK, len(validation)))]
             images = model.towers.image_vectors(torch.stack([each["pixels"] for each in part]))
             best = model.towers.logits(images, texts).topk(min(TOP, len(texts))).indices.tolist()
-            right += sum(each["caption"] in found for each, found in zip(part, best, strict=True))
+            right += sum(each["caption"] in top for each, top in zip(part, best, strict=True))
     return right / len(validation)
 
 
@@ -178,7 +178,7 @@ class _Pairs(Dataset[dict[str, Any]]):  # type: ignore[misc]
 
 
 class _Contrastive(torch.nn.Module):  # type: ignore[misc]
-    """The model and its loss on a batch; each caption of the batch is read once."""
+    """The model and its loss on a batch; each distinct caption of the batch is encoded once."""
 
     def __init__(self, towers: Towers, tokens: list[list[int]]) -> None:
         super().__init__()

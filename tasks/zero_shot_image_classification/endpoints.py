@@ -17,12 +17,12 @@ from tasks.zero_shot_image_classification.schema import (
     RankingOptions,
 )
 
-# As Hugging Face's pipeline has it.
+# The default of Hugging Face's pipeline.
 DEFAULT_TEMPLATE = "This is a photo of {}."
 
 
 class Parameters(declare.Strict):
-    """`hypothesis_template` is the sentence around each label, with `{}` in the label's place."""
+    """`hypothesis_template` is the sentence around each label, with `{}` for the label."""
 
     candidate_labels: Annotated[list[Label], Field(min_length=2, max_length=MAX_LABELS)]
     hypothesis_template: Annotated[str, Field(min_length=2, max_length=1_000)] | None = None
@@ -43,23 +43,24 @@ def read_zero_shot(body: declare.Body, request_id: str, name: str) -> declare.Pl
             param="parameters.candidate_labels",
             code="missing_parameter",
         )
-    given = request.parameters
-    template = given.hypothesis_template or DEFAULT_TEMPLATE
+    settings = request.parameters
+    template = settings.hypothesis_template or DEFAULT_TEMPLATE
     if template.count("{}") != 1:
         raise declare.RequestInvalid(
-            "hypothesis_template must hold {} once, where the label goes.",
+            "hypothesis_template must contain {} once, for the label.",
             param="parameters.hypothesis_template",
         )
-    if len(set(given.candidate_labels)) < len(given.candidate_labels):
+    if len(set(settings.candidate_labels)) < len(settings.candidate_labels):
         raise declare.RequestInvalid(
             "candidate_labels names a label twice.", param="parameters.candidate_labels"
         )
     return declare.Plan(
         model=name,
         inputs=ImagesAndTexts(
-            images=[image], texts=[template.replace("{}", each) for each in given.candidate_labels]
+            images=[image],
+            texts=[template.replace("{}", each) for each in settings.candidate_labels],
         ),
-        options=RankingOptions(labels=given.candidate_labels),
+        options=RankingOptions(labels=settings.candidate_labels),
         renderer=RankedLabels(),
         tokens=0,
         prompt_tokens=0,
@@ -70,18 +71,18 @@ def read_zero_shot(body: declare.Body, request_id: str, name: str) -> declare.Pl
 def read_mixed_embeddings(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read texts and images to embed. Raises RequestInvalid."""
     request = declare.parse(MixedEmbeddingsRequest, body.data)
-    read = request.read()
+    inputs = request.read()
     return declare.Plan(
         model=request.model,
         inputs=ImagesAndTexts(
-            images=[each for each in read if isinstance(each, declare.MediaInput)],
-            texts=[each for each in read if isinstance(each, str)],
+            images=[each for each in inputs if isinstance(each, declare.MediaInput)],
+            texts=[each for each in inputs if isinstance(each, str)],
         ),
         options=RankingOptions(),
-        renderer=request.renderer(images_first(read)),
+        renderer=request.renderer(images_first(inputs)),
         tokens=0,
         prompt_tokens=0,
-        units=len(read),
+        units=len(inputs),
     )
 
 

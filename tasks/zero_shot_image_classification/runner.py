@@ -1,4 +1,4 @@
-"""Serve a CLIP or SigLIP model: vectors of images and texts, or the labels that fit an image."""
+"""Serve a CLIP or SigLIP model: vectors of images and texts, or scores of an image's labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.zero_shot_image_classification.towers import Towers
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """One image, one text, or an image with the texts to sort it into."""
+    """One image, one text, or an image with the texts of its candidate labels."""
 
     pixels: Tensor | None
     texts: tuple[tuple[int, ...], ...] = ()
@@ -32,10 +32,10 @@ class _Batch:
 
 
 class ImageTextRunner:
-    """Returns one vector of unit length for each image and then for each text; with labels, one
-    [{label, score}, …], best first.
+    """Returns a unit vector for each image and then for each text; with labels, one [{label,
+    score}, …], best first.
 
-    Scores of CLIP sum to 1; those of SigLIP are each a probability of their own.
+    Scores of CLIP sum to 1; scores of SigLIP are independent probabilities.
     """
 
     # 32 images of 224 × 224 pixels.
@@ -63,14 +63,14 @@ class ImageTextRunner:
             images = [
                 run.pixels(self._towers.processor, run.read_image(each)) for each in inputs.images
             ]
-            read = run.TextReading([])
+            reading = run.TextReading([])
             if inputs.texts:
-                read = self._prompts.read_texts(request_id, inputs.texts, options.truncate)
+                reading = self._prompts.read_texts(request_id, inputs.texts, options.truncate)
         except run.UnreadableImage as error:
             raise run.RequestRefused(str(error)) from error
         except run.PromptCanceled:
             raise run.RequestCanceled from None
-        texts = [tuple(row) for row in read.tokens]
+        texts = [tuple(row) for row in reading.tokens]
         if not all(texts):
             raise run.RequestRefused("A text has no tokens that the model knows.")
         if options.labels is not None:
@@ -83,8 +83,8 @@ class ImageTextRunner:
             items=[_item(each) for each in pieces],
             prompt_tokens=sum(map(len, texts)),
             units=1 if options.labels is not None else len(pieces),
-            cut_inputs=read.cut_inputs,
-            cut_tokens=read.cut_tokens,
+            cut_inputs=reading.cut_inputs,
+            cut_tokens=reading.cut_tokens,
         )
 
     def collate(self, items: Sequence[Item]) -> _Batch:
@@ -116,18 +116,18 @@ class ImageTextRunner:
     def _ranked(self, image: Tensor, texts: Tensor, labels: Sequence[str]) -> list[dict[str, Any]]:
         logits = self._towers.logits(image[None], texts)[0]
         scores = logits.sigmoid() if self._towers.sigmoid else logits.softmax(dim=0)
-        found, order = scores.sort(descending=True, stable=True)
+        ordered, order = scores.sort(descending=True, stable=True)
         return [
             {"label": labels[index], "score": score}
-            for index, score in zip(order.tolist(), found.tolist(), strict=True)
+            for index, score in zip(order.tolist(), ordered.tolist(), strict=True)
         ]
 
     def _text_vectors(self, rows: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Tensor]:
-        """Return the vector of each text; equal ones are computed once for a batch. None is kept:
-        a fast answer would tell one department which labels another one uses."""
+        """Return the vector of each text; a batch computes equal texts once. Vectors are not
+        cached: a fast answer would reveal to one department which labels another one uses."""
         if not rows:
             return {}
-        # By length, so that a chunk has little padding.
+        # Sorting by length keeps the padding of each chunk short.
         distinct = sorted(set(rows), key=len)
         vectors = self._towers.text_vectors([list(row) for row in distinct])
         return dict(zip(distinct, vectors, strict=True))

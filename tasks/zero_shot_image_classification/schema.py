@@ -15,7 +15,7 @@ Label = Annotated[str, Field(min_length=1, max_length=1_000)]
 
 
 class CaptionedImage(BaseModel):
-    """An image and what it shows."""
+    """An image and its caption."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -24,22 +24,22 @@ class CaptionedImage(BaseModel):
 
 
 class ImagesAndTexts(declare.Inputs):
-    """Images and texts. Their vectors are returned in this order: those of the images first."""
+    """Images and texts. The vectors of the images are returned first."""
 
     images: list[declare.ImageInput] = Field(default_factory=list, max_length=MAX_IMAGES)
     texts: list[declare.TextInput] = Field(default_factory=list, max_length=declare.MAX_TEXTS)
 
 
 class RankingOptions(declare.TextOptions):
-    """With `labels`, one for each text, the one image is sorted into them instead of returning
-    vectors."""
+    """Options of the result. With `labels`, one for each text, it is their scores for the single
+    image, not vectors."""
 
     labels: Annotated[list[Label], Field(max_length=MAX_LABELS)] | None = None
 
 
 class ContrastiveHyperparameters(BaseModel):
-    """Settings of contrastive training. Larger batches teach more: every other caption of a batch
-    is a wrong answer. `mirror` flips half of the images left to right."""
+    """Settings of contrastive training. Larger batches teach more, because every other caption of a
+    batch is a wrong answer. `mirror` flips half of the images left to right."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -20,11 +20,11 @@ class Towers:
 
     Attributes:
         model: The transformers model.
-        sigmoid: True for SigLIP, which scores each pair of image and text by itself.
-        max_tokens: How many tokens of a text are read.
+        sigmoid: True for SigLIP, which scores each pair of image and text separately.
+        max_tokens: Maximum tokens of a text; the rest is cut.
 
     Raises:
-        UnsupportedModel: the folder holds no such model, or its parts do not fit each other.
+        UnsupportedModel: the folder contains no such model, or its parts do not fit each other.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Towers:
             )
 
     def padded(self, rows: Sequence[list[int]]) -> dict[str, Tensor]:
-        """Return `input_ids` of texts, with `attention_mask` unless the model was trained without.
+        """Return `input_ids` of texts, and `attention_mask` if the model was trained with one.
 
-        SigLIP reads every text padded to full length, as it was trained.
+        SigLIP pads every text to full length, as in its training.
         """
         longest = self.max_tokens if self.sigmoid else max(map(len, rows))
         ids = torch.tensor([[*row, *[self._pad] * (longest - len(row))] for row in rows])
@@ -78,7 +78,7 @@ class Towers:
         return normalize(pooled(self.model.get_image_features(pixel_values=values)))
 
     def logits(self, images: Tensor, texts: Tensor) -> Tensor:
-        """Return how well each image fits each text, [images, texts], from their vectors."""
+        """Return the scores of all pairs, [images, texts], from their vectors."""
         fits = images @ texts.T * self.model.logit_scale.float().exp()
         return fits + self.model.logit_bias.float() if self.sigmoid else fits
 

@@ -151,15 +151,15 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no index": (lambda folder: (folder / "index.json").unlink(), "is missing"),
     "an index of something else": (
         lambda folder: (folder / "index.json").write_text("[]"),
-        "is not one",
+        "is not a valid index",
     ),
     "a path that leads out": (
         lambda folder: reindexed(folder, lambda i: i["files"][0].update(path="../up")),
-        "leads out",
+        "outside the bundle",
     ),
     "two names that some systems take for one": (
         lambda folder: with_file(folder, "Evidence/release-7.zip"),
-        "differ in case alone",
+        "differ only in case",
     ),
     "a name that is a path elsewhere": (
         lambda folder: with_file(folder, "evidence\\release-7.zip"),

@@ -63,6 +63,6 @@ def test_the_portal_stays_up_after_a_step_that_failed() -> None:
             assert "Ada Admin" in httpx.get(f"{found[1]}/sign-in", timeout=30).text
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 1
-            assert "The demo goes on where this run stopped" in log.read_text()
+            assert "The next run continues at this step" in log.read_text()
         finally:
             process.kill()

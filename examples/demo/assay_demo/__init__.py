@@ -1,1 +1,1 @@
-"""The story that a stranger sees: one company, told through the same APIs a customer would use."""
+"""The demo of Assay: one company's story, played through the APIs that customers use."""

@@ -52,7 +52,7 @@ STEPS: tuple[Step, ...] = (
 
 
 def chosen(*, every: bool, families: Sequence[str]) -> Sequence[Step]:
-    """Return the steps of a run: of `families` alone, or all of them, with `every` family."""
+    """Return the steps of a run: only `families`, or all steps; `every` adds all families."""
     if families:
         return (("families", partial(every_family.run_some, names=families)),)
     return (*STEPS, ("every family", every_family.run)) if every else STEPS
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         action="append",
         metavar="NAME",
         choices=[each.name for each in every_family.everything()],
-        help="instead of all steps, show this family or feature alone: a task, prompt or "
+        help="instead of all steps, show only this family or feature: a task, prompt or "
         "knowledge-base",
     )
     parser.add_argument(
@@ -82,11 +82,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--port", type=int, help="port of the portal (default: a free port)")
     options = parser.parse_args(argv)
-    # A file or a pipe has no width; the tables need more than the usual 80 columns.
+    # A file or a pipe has no width; the tables need more than the default 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 120)
     folder = Path.cwd() / ".assay" / ("check" if options.check else "demo")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # Demonstrations of speech fetch the program when they begin.
+    # Showcases of speech download the program when they begin.
     speech = {"ASSAY_ESPEAK_NG": os.environ.get("ASSAY_ESPEAK_NG") or str(program_path())}
     stack = Stack(folder, demo=True, port=options.port, settings=speech)
     if options.reset:
@@ -131,7 +131,7 @@ def _run(
         console.print(f"The logs are in {stack.logs}")
         if not check and step != "start":
             _stay_up_after(stage)
-        console.print("The demo goes on where this run stopped; with --reset it starts over.")
+        console.print("The next run continues at this step; with --reset it starts over.")
         return 1
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
     console.print(f"\n[bold green]All steps passed in {minutes} min {seconds} s.[/]")
@@ -143,20 +143,20 @@ def _run(
 
 
 def _stay_up(stage: Stage) -> None:
-    """Restart services that end, until the person ends them all."""
+    """Restart services that end, until the user stops the demo."""
     while True:
         stage.stack.restart_ended(stage.say)
         time.sleep(1)
 
 
 def _stay_up_after(stage: Stage) -> None:
-    """Leave the portal running after a step has failed, with all that the steps before it made."""
+    """Leave the portal running after a step has failed, with the results of the earlier steps."""
     with contextlib.suppress(*FAULTS, RuntimeError):
-        # Their personas sign in with one click.
+        # One-click sign-in needs people without authenticator apps.
         stage.authenticators.remove_all()
     url = stage.stack.url
     stage.console.print(
-        f"\nThe portal stays up at [link={url}]{url}[/link] with what the steps before it made. "
+        f"\nThe portal stays up at [link={url}]{url}[/link] with the results of earlier steps. "
         "Press Ctrl-C to stop it.",
         soft_wrap=True,
     )
@@ -166,10 +166,10 @@ def _stay_up_after(stage: Stage) -> None:
         stage.console.print("\nStopping all services.")
 
 
-def _say_failed(console: Console, what: str, error: Exception) -> None:
+def _say_failed(console: Console, heading: str, error: Exception) -> None:
     call = call_of(error)
     words = f"{call}: {error}" if call else str(error)
-    console.print(f"\n[bold red]{what}[/] {escape(words)}", highlight=False)
+    console.print(f"\n[bold red]{heading}[/] {escape(words)}", highlight=False)
 
 
 def _start(stage: Stage) -> None:

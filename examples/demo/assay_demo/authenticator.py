@@ -1,9 +1,8 @@
-"""The reviewers' authenticator apps: added in the portal as a person adds one, and removed again.
+"""The reviewers' authenticator apps: enrolled through the portal like a person's, then removed.
 
-Decisions need a second factor. Everybody sets a password by a one-time link, and whoever decides
-for others adds an app with it. The story computes its codes as the app on a phone does (RFC 6238),
-and removes the apps at the end: signing in as a persona takes one click and must not require a
-code.
+Decisions need a second factor. All people set a password through a one-time link; people who decide
+for others also enroll an app with it. The demo computes the app's codes (RFC 6238). It removes the
+apps at the end, because the one-click sign-in of personas must not require a code.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ import httpx
 from assay_demo.patience import patient_client, patiently
 
 STEP_S = 30
-# A proof holds for ten minutes; one that is about to run out is renewed.
+# A proof is valid for ten minutes; it is renewed shortly before it expires.
 RENEWED_AFTER_S = 8 * 60
 _SECRET = re.compile(r'id="secret">([A-Z2-7 ]+)<')
 _REMOVE = re.compile(r'action="(/account/factors/\d+/remove)"')
 
 
 def totp(secret: str, counter: int) -> str:
-    """The six digits of one half minute."""
+    """Return the six-digit code of one period of 30 seconds."""
     key = base64.b32decode(secret + "=" * (-len(secret) % 8))
     mac = hmac.new(key, struct.pack(">Q", counter), hashlib.sha1).digest()
     at = mac[-1] & 15
@@ -40,8 +39,8 @@ def totp(secret: str, counter: int) -> str:
 
 
 class Authenticators:
-    """The apps by handle, in one file that only this user may read, so that people can still sign
-    in after an interrupted run."""
+    """The apps by handle, in a file that only this user may read, so that people can still sign in
+    after an interrupted run."""
 
     def __init__(
         self,
@@ -53,13 +52,13 @@ class Authenticators:
         self._url = url
         self._file = file
         self._credentials = credentials
-        # Returns the link and the code of a recovery for a first second factor, by handle.
+        # Returns the link and the code of a recovery that enrolls the first factor, by handle.
         self._permit = permit
         self._apps: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
         self._proved: dict[str, float] = {}
 
     def code(self, handle: str) -> str:
-        """The app's next code that was not used yet; empty when there is no app. Waits for it."""
+        """Wait for the app's next unused code and return it; empty without an app."""
         app = self._apps.get(handle)
         if app is None:
             return ""
@@ -71,7 +70,7 @@ class Authenticators:
         return totp(app["secret"], counter)
 
     def prove(self, handle: str, step_up: Callable[[str], Any]) -> None:
-        """Have the person's access token prove who they are, unless it did so lately."""
+        """Verify the person's identity for their access token, unless recently verified."""
         if time.monotonic() - self._proved.get(handle, -RENEWED_AFTER_S) < RENEWED_AFTER_S:
             return
         self.enroll(handle)
@@ -79,40 +78,40 @@ class Authenticators:
         self.note_proof(handle)
 
     def enroll(self, handle: str) -> None:
-        """Give the person an app, unless they have one."""
+        """Enroll an app for the person, unless they have one."""
         if handle not in self._apps:
             self._add(handle)
 
     def note_proof(self, handle: str) -> None:
-        """Note that a code was given with the person's token just now."""
+        """Record that the person's token was verified with a code just now."""
         self._proved[handle] = time.monotonic()
 
     def remove_all(self) -> None:
-        """Take every app off again."""
+        """Remove every app."""
         for handle in list(self._apps):
             browser = self._browser(handle)
-            found = _REMOVE.search(patiently(browser, "GET", "/account", again=True).text)
-            if found is not None:
-                _posted(browser, found[1])
+            link = _REMOVE.search(patiently(browser, "GET", "/account", again=True).text)
+            if link is not None:
+                _post(browser, link[1])
             del self._apps[handle]
             self._save()
 
     def accept(self, handle: str, link: str, code: str = "") -> None:
-        """Set the person's password by an invitation, with an app where their roles require one."""
+        """Set the person's password through an invitation, and enroll an app if required."""
         browser = patient_client(self._url, follow_redirects=True)
-        page = _opened(browser, link, code)
+        page = _open_link(browser, link, code)
         _, password = self._credentials(handle)
-        given = {"password": password, "again": password}
-        if (shown := _SECRET.search(page)) is not None:
-            given["code"] = self._keep(handle, shown[1])
-        _posted(browser, "/sign-in/link/password", **given)
+        fields = {"password": password, "again": password}
+        if (secret := _SECRET.search(page)) is not None:
+            fields["code"] = self._keep(handle, secret[1])
+        _post(browser, "/sign-in/link/password", **fields)
 
     def _add(self, handle: str) -> None:
         browser = self._browser(handle)
-        shown = _SECRET.search(_opened(browser, *self._permit(handle)))
-        if shown is None:
+        secret = _SECRET.search(_open_link(browser, *self._permit(handle)))
+        if secret is None:
             raise RuntimeError(f"The portal shows no secret for the app of {handle}.")
-        _posted(browser, "/account/authenticator", code=self._keep(handle, shown[1]))
+        _post(browser, "/account/authenticator", code=self._keep(handle, secret[1]))
 
     def _keep(self, handle: str, secret: str) -> str:
         self._apps[handle] = {"secret": secret.replace(" ", ""), "used": 0}
@@ -120,14 +119,14 @@ class Authenticators:
         return self.code(handle)
 
     def _browser(self, handle: str) -> httpx.Client:
-        """The portal, signed in to as that person, with the second factor if there is one."""
+        """Return a client of the portal, signed in as that person, with any second factor."""
         browser = patient_client(self._url, follow_redirects=True)
         patiently(browser, "GET", "/sign-in", again=True)
         email, password = self._credentials(handle)
-        # Who owes a second factor lands on a page that refuses them until their link is opened.
-        answer = _sent(browser, "/sign-in", email=email, password=password)
+        # People who lack a required factor get a page that refuses them until they open their link.
+        answer = _post_form(browser, "/sign-in", email=email, password=password)
         if answer.url.path == "/sign-in/second-factor":
-            _posted(browser, "/sign-in/second-factor", code=self.code(handle))
+            _post(browser, "/sign-in/second-factor", code=self.code(handle))
         return browser
 
     def _save(self) -> None:
@@ -137,18 +136,18 @@ class Authenticators:
             json.dump(self._apps, file)
 
 
-def _opened(browser: httpx.Client, link: str, code: str) -> str:
-    """Open a one-time link as the page's script does; returns the page that it leads to. `code` is
-    of a recovery; empty where there is none.
+def _open_link(browser: httpx.Client, link: str, code: str) -> str:
+    """Open a one-time link like the page's script, and return the next page. `code` is the code of
+    a recovery, else empty.
     """
     patiently(browser, "GET", "/sign-in/link", again=True)
-    return _posted(browser, "/sign-in/link", link=link, code=code).text
+    return _post(browser, "/sign-in/link", link=link, code=code).text
 
 
-def _posted(browser: httpx.Client, path: str, **fields: str) -> httpx.Response:
-    return _sent(browser, path, **fields).raise_for_status()
+def _post(browser: httpx.Client, path: str, **fields: str) -> httpx.Response:
+    return _post_form(browser, path, **fields).raise_for_status()
 
 
-def _sent(browser: httpx.Client, path: str, **fields: str) -> httpx.Response:
+def _post_form(browser: httpx.Client, path: str, **fields: str) -> httpx.Response:
     fields["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
     return patiently(browser, "POST", path, data=fields)

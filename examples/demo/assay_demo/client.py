@@ -1,4 +1,4 @@
-"""A small client of the management API, as a customer would write one."""
+"""A small client of the management API, such as a customer might write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDED_WITHOUT_RESULT = TERMINAL - {"succeeded"}
 
 
 class Refused(Exception):
-    """The API refused; carries the RFC 9457 problem."""
+    """A refusal of the API, with its RFC 9457 problem."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         self.status = status
@@ -31,7 +31,7 @@ class Refused(Exception):
 
 
 class Api:
-    """One person's or one key's view of `/api/v1/`."""
+    """`/api/v1/` with the token of one person or key."""
 
     def __init__(self, base_url: str, token: str | None = None) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -39,21 +39,21 @@ class Api:
 
     @classmethod
     def sign_in(cls, base_url: str, email: str, password: str, code: str = "") -> Api:
-        """Exchange a password, and a code where the account has a factor, for an access token."""
-        given = {"email": email, "password": password} | ({"code": code} if code else {})
-        token = cls(base_url).post("auth/token", **given)["token"]
+        """Exchange a password, and a code if the account has a factor, for an access token."""
+        credentials = {"email": email, "password": password} | ({"code": code} if code else {})
+        token = cls(base_url).post("auth/token", **credentials)["token"]
         return cls(base_url, token)
 
     def get(self, path: str, **params: Any) -> Any:
-        return self._answer(self._sent("GET", path, again=True, params=params))
+        return self._answer(self._request("GET", path, again=True, params=params))
 
     def post(self, path: str, *, idempotency_key: str | None = None, **body: Any) -> Any:
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
         again = idempotency_key is not None
-        return self._answer(self._sent("POST", path, again=again, json=body, headers=headers))
+        return self._answer(self._request("POST", path, again=again, json=body, headers=headers))
 
     def queue(self, path: str, *, key: str, **body: Any) -> Any:
-        """Queue a job once, and once more if an earlier run's ended without a result."""
+        """Queue a job once, and again if the job of an earlier run ended without a result."""
         job = self.post(path, idempotency_key=key, **body)
         while self.get(f"jobs/{job['id']}")["state"] in ENDED_WITHOUT_RESULT:
             key = f"demo-after-{job['id']}"
@@ -61,24 +61,24 @@ class Api:
         return job
 
     def patch(self, path: str, **body: Any) -> Any:
-        return self._answer(self._sent("PATCH", path, json=body))
+        return self._answer(self._request("PATCH", path, json=body))
 
     def upload(self, path: str, *, fields: dict[str, str], files: list[tuple[str, Path]]) -> Any:
         """POST multipart form data, streaming each file from the disk."""
         handles = [(field, (file.name, file.open("rb"))) for field, file in files]
         try:
-            return self._answer(self._sent("POST", path, data=fields, files=handles))
+            return self._answer(self._request("POST", path, data=fields, files=handles))
         finally:
             for _, (_, handle) in handles:
                 handle.close()
 
     def send(self, kind: str, target: str, name: str, file: Path) -> str:
-        """Upload a file by tus, under a name that may have folders; return the upload's ID."""
+        """Upload a file by tus; return the upload's ID. `name` may contain folders."""
         size = file.stat().st_size
         with file.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        stated: dict[str, Any] = {"kind": kind, "target": target, "filename": name, "size": size}
-        upload: str = self.post("uploads", **stated, sha256=sha256)["id"]
+        fields: dict[str, Any] = {"kind": kind, "target": target, "filename": name, "size": size}
+        upload: str = self.post("uploads", **fields, sha256=sha256)["id"]
         with file.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
                 digest = base64.b64encode(hashlib.sha256(chunk).digest()).decode()
@@ -89,45 +89,45 @@ class Api:
                     "upload-offset": str(stream.tell() - len(chunk)),
                 }
                 self._answer(
-                    self._sent("PATCH", f"uploads/{upload}", content=chunk, headers=headers)
+                    self._request("PATCH", f"uploads/{upload}", content=chunk, headers=headers)
                 )
         return upload
 
     def text(self, path: str) -> str:
-        return self._got(path).text
+        return self._get(path).text
 
     def content(self, path: str) -> bytes:
-        return self._got(path).content
+        return self._get(path).content
 
-    def _got(self, path: str) -> httpx.Response:
-        response = self._sent("GET", path, again=True)
+    def _get(self, path: str) -> httpx.Response:
+        response = self._request("GET", path, again=True)
         if response.is_error:
             self._answer(response)
         return response
 
     def all(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
-        """Every item of a list, page by page."""
+        """Yield every item of a list, page by page."""
         page = self.get(path, **params)
         while True:
             yield from page["results"]
             if not page.get("next"):
                 return
-            page = self._answer(self._sent("GET", page["next"], again=True))
+            page = self._answer(self._request("GET", page["next"], again=True))
 
-    def find(self, path: str, **wanted: Any) -> dict[str, Any] | None:
-        """The first item of a list whose fields equal `wanted`."""
+    def find(self, path: str, **fields: Any) -> dict[str, Any] | None:
+        """Return the first item of a list whose fields equal `fields`, or None."""
         for item in self.all(path):
-            if all(item.get(name) == value for name, value in wanted.items()):
+            if all(item.get(name) == value for name, value in fields.items()):
                 return item
         return None
 
     def watch_job(
         self, job_id: str, on_change: Callable[[dict[str, Any]], None], timeout_s: float = 600
     ) -> dict[str, Any]:
-        """Poll a job until it ends, calling `on_change` with each state seen.
+        """Poll a job until it ends; call `on_change` with each new state.
 
         Raises:
-            TimeoutError: it did not end within `timeout_s` seconds.
+            TimeoutError: the job did not end within `timeout_s` seconds.
         """
         deadline = time.monotonic() + timeout_s
         job: dict[str, Any] = {"state": "not known"}
@@ -141,7 +141,7 @@ class Api:
             f"Job {job_id} did not end within {timeout_s:.0f} s; it is {job['state']}."
         )
 
-    def _sent(
+    def _request(
         self, method: str, path: str, *, again: bool = False, **options: Any
     ) -> httpx.Response:
         return patiently(self._http, method, path, again=again, **options)

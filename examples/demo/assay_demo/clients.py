@@ -1,4 +1,4 @@
-"""Clients of the inference API as applications use them: unmodified, with Engineering's key."""
+"""Unmodified third-party clients of the inference API, with Engineering's key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hugging_face_client(stage: Stage, task: str, model: str) -> InferenceClient:
 
 
 def posted(stage: Stage, path: str, content_type: str = "", **request: Any) -> httpx.Response:
-    """POST to a path below `/v1`, as any HTTP client can; raises StepFailed unless it succeeds."""
+    """POST to a path below `/v1` with a plain HTTP client; raises StepFailed unless it succeeds."""
     headers = {"authorization": f"Bearer {stage.facts['key']}"}
     if content_type:
         headers["content-type"] = content_type

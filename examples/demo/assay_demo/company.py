@@ -46,17 +46,17 @@ PEOPLE = (
     Persona("fay", "Fay Finance", (("lead", "finance", ""),)),
 )
 EVERYONE = (ADMIN, *PEOPLE)
-# Two administrators set up an account with one of these roles.
+# Roles whose accounts require two administrators.
 PRIVILEGED = frozenset({"admin", "operator", "auditor", "reviewer"})
 
 
 class Passwords:
-    """Random passwords by handle, in one file that only this user may read."""
+    """Random passwords by handle, in a file that only this user may read."""
 
     def __init__(self, file: Path) -> None:
-        known: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-        missing = [person.handle for person in EVERYONE if person.handle not in known]
-        self._passwords = {**known, **{handle: secrets.token_urlsafe(18) for handle in missing}}
+        passwords: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+        missing = [person.handle for person in EVERYONE if person.handle not in passwords]
+        self._passwords = {**passwords, **{handle: secrets.token_urlsafe(18) for handle in missing}}
         if missing:
             file.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -68,8 +68,8 @@ class Passwords:
 
 
 def found_company(stage: Stage, second: Callable[[], Api]) -> None:
-    """Create the departments, people and roles that are missing, as the first administrator.
-    `second` signs the second administrator in, who is the first of `PEOPLE`."""
+    """Create missing departments, people and roles as the first administrator. `second` signs in
+    the second administrator, who is the first of `PEOPLE`."""
     admin = stage[ADMIN.handle]
     departments = {item["slug"] for item in admin.all("departments")}
     for slug, name in DEPARTMENTS.items():
@@ -80,51 +80,51 @@ def found_company(stage: Stage, second: Callable[[], Api]) -> None:
         if person.email in people:
             continue
         stage.prove(ADMIN.handle)
-        made = admin.post("people", email=person.email, name=person.name)
+        account = admin.post("people", email=person.email, name=person.name)
         for role, department, specialty in person.roles:
             body = {"role": role}
             if department:
                 body["department"] = department
             if specialty:
                 body["specialty"] = specialty
-            granted = admin.post(f"people/{made['id']}/roles", **body)
+            granted = admin.post(f"people/{account['id']}/roles", **body)
             if granted.get("state") == "pending":
-                # A second administrator approves who administers or reviews.
+                # A second administrator approves the roles administrator and reviewer.
                 second().post(f"role-requests/{granted['id']}/approve")
         if PRIVILEGED.isdisjoint(role for role, _, _ in person.roles):
-            invitation = admin.post(f"people/{made['id']}/password-link")
+            invitation = admin.post(f"people/{account['id']}/password-link")
             stage.authenticators.accept(person.handle, invitation["link"])
         else:
             stage.authenticators.accept(
-                person.handle, *recover(stage, person, made["id"], "password", second)
+                person.handle, *recover(stage, person, account["id"], "password", second)
             )
 
 
 def recover(
     stage: Stage, person: Persona, person_id: int, purpose: str, second: Callable[[], Api]
 ) -> tuple[str, str]:
-    """Return the link and the code of a recovery, which the first administrator requests.
+    """Return the link and the code of a recovery that the first administrator requests.
 
-    The second one approves it; for their own account, a command on the server does.
+    The second administrator approves it, except for their own account: a server command does.
     """
     stage.prove(ADMIN.handle)
     admin = stage[ADMIN.handle]
     for state in ("pending", "approved"):
-        # Of an earlier run that was interrupted.
+        # Reject open recoveries of an interrupted run.
         for old in admin.all("recoveries", state=state):
             if old["person"]["id"] == person_id:
                 admin.post(f"recoveries/{old['id']}/reject", reason="The demo starts again.")
     reason = f"The demo sets up the account of {person.name}."
-    made = admin.post(f"people/{person_id}/recoveries", purpose=purpose, reason=reason)
+    answer = admin.post(f"people/{person_id}/recoveries", purpose=purpose, reason=reason)
     if person == SECOND:
         printed = _printed_link(stage.stack.manage("recover_account", person.email))
-        return stage.found(printed, "recover_account prints a link"), made["code"]
-    approved = second().post(f"recoveries/{made['recovery']['id']}/approve")
-    return approved["link"], made["code"]
+        return stage.found(printed, "recover_account prints a link"), answer["code"]
+    approved = second().post(f"recoveries/{answer['recovery']['id']}/approve")
+    return approved["link"], answer["code"]
 
 
 def _printed_link(output: str) -> str | None:
-    """Return the one-time link that a management command printed."""
+    """Return the one-time link in a management command's output."""
     return next((line for line in output.splitlines() if "/sign-in/link#" in line), None)
 
 
@@ -139,9 +139,9 @@ def open_for_business(stage: Stage) -> None:
     emails = {person.handle: person.email for person in EVERYONE}
 
     def permit(handle: str) -> tuple[str, str]:
-        """Return the link and the code with which a person enrolls an authenticator app.
+        """Return the link and the code that let a person enroll an authenticator app.
 
-        The shell makes the first administrator's.
+        The first administrator's link comes from a server command.
         """
         if handle == ADMIN.handle:
             printed = stage.stack.manage("recover_account", ADMIN.email, "--factor")
@@ -156,14 +156,14 @@ def open_for_business(stage: Stage) -> None:
         lambda handle: (emails[handle], passwords[handle]),
         permit,
     )
-    # An earlier run that was interrupted may have left factors enrolled.
+    # An interrupted run may have left factors enrolled.
     stage.authenticators.remove_all()
     if invitation is not None:
         stage.authenticators.accept(ADMIN.handle, invitation)
 
     def sign_in(handle: str) -> Api:
         if handle in (ADMIN.handle, SECOND.handle):
-            # Administrators sign in with a second factor only.
+            # Administrators must sign in with a second factor.
             stage.authenticators.enroll(handle)
         code = stage.authenticators.code(handle)
         if code:

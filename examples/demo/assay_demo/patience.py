@@ -1,5 +1,5 @@
-"""Requests of the demo to a machine that may be busy: they wait, say what they waited for, and are
-sent again where that does nothing twice."""
+"""Requests of the demo to a machine that may be busy: wait, name the call that got no answer, and
+retry if that is safe."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from urllib.parse import urlsplit
 
 import httpx
 
-# Of one call, with all that it is sent again.
+# Time limit of one call, including retries.
 PATIENCE_S = 300.0
 PAUSE_S = 1.0
-# Nothing was sent, so that nothing was done.
+# Errors before the request was sent, so that a retry is safe.
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class NoAnswer(Exception):
-    """A call got no answer in time; names it."""
+    """A call got no answer in time; the message names the call."""
 
     def __init__(self, call: str, waited_s: float, reason: str) -> None:
         super().__init__(f"{call} got no answer within {waited_s:.0f} s: {reason}.")
 
 
 def patient_client(base_url: str, **options: Any) -> httpx.Client:
-    """Return a client that waits as long as the patience lasts."""
+    """Return a client with the timeout of `patiently`."""
     timeout = httpx.Timeout(PATIENCE_S, connect=10)
     return httpx.Client(base_url=base_url, timeout=timeout, **options)
 
@@ -38,23 +38,26 @@ def patiently(
     patience_s: float = PATIENCE_S,
     **options: Any,
 ) -> httpx.Response:
-    """Send a request until it is answered, for `patience_s` at most.
+    """Send a request until it is answered, for at most `patience_s`.
 
-    One that was not sent, or that a busy server put off (503 with `Retry-After`), is sent again;
-    one that may have been worked on, only if `again` says that this does nothing twice.
+    A request that was not sent, or that a busy server postponed (503 with `Retry-After`), is sent
+    again; a request that the server may have processed, only with `again` (it is idempotent).
 
     Raises:
-        NoAnswer: there was none.
+        NoAnswer: no answer arrived in time.
     """
     started = time.monotonic()
     call = f"{method} {urlsplit(str(client.base_url)).path.rstrip('/')}/{path.lstrip('/')}"
     while True:
-        left = started + patience_s - time.monotonic()
+        remaining_s = started + patience_s - time.monotonic()
         for _field, (_name, file) in options.get("files", ()):
             file.seek(0)
         try:
             answer = client.request(
-                method, path, timeout=httpx.Timeout(max(left, PAUSE_S), connect=10), **options
+                method,
+                path,
+                timeout=httpx.Timeout(max(remaining_s, PAUSE_S), connect=10),
+                **options,
             )
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
@@ -71,7 +74,7 @@ def patiently(
 
 
 def call_of(error: BaseException) -> str:
-    """Return the method and path of the request that an error of httpx is about; else nothing."""
+    """Return the method and path of the request that caused an httpx error, else an empty text."""
     try:
         request: httpx.Request = error.request  # type: ignore[attr-defined]
     except (AttributeError, RuntimeError):

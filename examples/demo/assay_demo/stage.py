@@ -28,20 +28,20 @@ class StepFailed(Exception):
     """An expected result did not happen."""
 
 
-# Errors that a step fails with; those of clients are OSError, too.
+# Errors that make a step fail; clients' errors are OSError, too.
 FAULTS = (StepFailed, Refused, NoAnswer, OSError, httpx.HTTPError, OpenAIError)
 
 
 def job_seconds(job: dict[str, Any]) -> float:
-    """Return how long a job ran; one that no worker ran, since it was created."""
+    """Return a job's run time in seconds, from its creation if no worker ran it."""
     started = datetime.fromisoformat(job["started_at"] or job["created_at"])
     return (datetime.fromisoformat(job["finished_at"]) - started).total_seconds()
 
 
 @dataclass
 class Stage:
-    """The running demo. `facts` carries results from one step to the next; `waited` adds up the
-    seconds that watched jobs waited for workers."""
+    """The running demo. `facts` passes results between steps; `waited` is the total of seconds that
+    watched jobs waited for workers."""
 
     console: Console
     stack: Stack
@@ -53,7 +53,7 @@ class Stage:
     authenticators: Authenticators = field(init=False)
 
     def __getitem__(self, handle: str) -> Api:
-        """The API as one person sees it."""
+        """Return the API client of one person."""
         return self.people[handle]
 
     def prove(self, handle: str) -> None:
@@ -80,13 +80,13 @@ class Stage:
             raise StepFailed(promise)
 
     def found(self, value: T | None, promise: str) -> T:
-        """`value`; raises StepFailed with `promise` when it is None."""
+        """Return `value`; raise StepFailed with `promise` if it is None."""
         if value is None:
             raise StepFailed(promise)
         return value
 
     def expect_refusal(self, status: int, promise: str, call: Any) -> Refused:
-        """Make a call that must be refused with `status`; return the refusal."""
+        """Make a call that must be refused with `status`, and return the refusal."""
         try:
             call()
         except Refused as error:
@@ -98,7 +98,7 @@ class Stage:
         raise StepFailed(f"{promise}: the call was not refused.")
 
     def watch(self, api: Api, job: dict[str, Any], label: str) -> dict[str, Any]:
-        """Follow a job with a progress bar; return it once it has succeeded."""
+        """Follow a job with a progress bar, and return it when it has succeeded."""
         columns = (
             TextColumn("  [progress.description]{task.description}"),
             BarColumn(),
@@ -131,18 +131,18 @@ class Stage:
         return ended
 
     def wait_for(self, promise: str, probe: Any, timeout_s: float = 90) -> Any:
-        """Poll `probe` until it returns a true value; return that."""
+        """Poll `probe` until it returns a true value, and return the value."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             self.stack.check_alive()
-            if found := probe():
-                return found
+            if value := probe():
+                return value
             time.sleep(0.3)
         raise StepFailed(f"{promise}: not within {timeout_s:.0f} s.")
 
     @contextmanager
     def chapter(self, title: str) -> Iterator[None]:
-        """Print a heading, and after the chapter how long it took."""
+        """Print a heading, and the chapter's duration at the end."""
         self.console.print(f"\n[bold cyan]{title}[/]")
         started = time.monotonic()
         yield

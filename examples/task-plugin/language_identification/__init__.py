@@ -1,7 +1,7 @@
 """Language identification: the language of a text, from a linear model of character n-grams.
 
 This module is the declaration. It loads neither Django nor a numerical library, because the
-gateway and the portal import it; the dotted names below are loaded by workers alone.
+gateway and the portal import it; only workers load the dotted names below.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LabeledText(BaseModel):
 
 
 class Hyperparameters(BaseModel):
-    """Settings of training. `validation_fraction` is the share of rows held out to measure on."""
+    """Settings of training. `validation_fraction` is the share of held-out rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +45,7 @@ TASK = declare.Task(
     interface=1,
     name="language-identification",
     title="Language identification",
-    description="Names the language that a text is written in.",
+    description="Identifies the language of a text.",
     modality="text",
     inputs=(declare.Modality.TEXT,),
     outputs=(declare.Modality.LABEL,),

@@ -11,7 +11,7 @@ from assay.plugins import declare
 
 
 class Parameters(declare.Strict):
-    """Options. `top_k` is how many languages to return; all by default."""
+    """Options. `top_k` is the number of languages to return; the default is all."""
 
     top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None
 
@@ -40,7 +40,7 @@ def read_inputs(body: declare.Body, request_id: str, name: str) -> declare.Plan:
 
 @dataclass(frozen=True, slots=True)
 class LanguageRenderer:
-    """The scores of the `top_k` best languages for each text, best first; of all if None."""
+    """The scores of the `top_k` best languages for each text, best first; all if None."""
 
     top_k: int | None
 

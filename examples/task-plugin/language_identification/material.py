@@ -1,10 +1,10 @@
-"""Make what the tutorial needs: an initial model, and real texts in 20 languages.
+"""Make the tutorial's material: an initial model, and real texts in 20 languages.
 
     python -m language_identification.material FOLDER
 
-The texts are the translations of Django's own interface (BSD-3-Clause), which every Assay has
-installed. A source sentence and all its translations go to one side of the split, so that no test
-text is a translation of a training text.
+The texts are the translations of Django's own interface (BSD-3-Clause), which is part of every
+installation. A source sentence and all its translations go to one side of the split, so that no
+test text is a translation of a training text.
 """
 
 from __future__ import annotations
@@ -51,22 +51,22 @@ def read_mo(path: Path) -> Iterator[tuple[str, str]]:
 
 def texts() -> list[tuple[str, str, str]]:
     """Return (language, text, source) of each usable text, each text once."""
-    found: dict[str, dict[str, str]] = defaultdict(dict)
+    by_language: dict[str, dict[str, str]] = defaultdict(dict)
     for path in sorted(Path(django.__file__).parent.glob("**/LC_MESSAGES/django.mo")):
         language = path.parts[-3]
         if language not in LANGUAGES or language == "en":
             continue
         for source, translation in read_mo(path):
-            found[language].setdefault(_clean(translation), source)
-            found["en"].setdefault(_clean(source), source)
+            by_language[language].setdefault(_clean(translation), source)
+            by_language["en"].setdefault(_clean(source), source)
     languages = defaultdict(set)
-    for language, known in found.items():
-        for text in known:
+    for language, translations in by_language.items():
+        for text in translations:
             languages[text].add(language)
     return [
         (language, text, source)
         for language in LANGUAGES
-        for text, source in sorted(found[language].items())
+        for text, source in sorted(by_language[language].items())
         if len(text) >= SHORTEST and len(languages[text]) == 1
     ]
 

@@ -75,5 +75,5 @@ def load(folder: Path, architectures: Sequence[str]) -> tuple[np.ndarray, np.nda
             f"{len(labels)} labels and {buckets} buckets."
         )
     if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
-        raise run.UnsupportedModel(f"{WEIGHTS} holds a number that is not finite.")
+        raise run.UnsupportedModel(f"{WEIGHTS} contains a number that is not finite.")
     return weights, bias, labels

@@ -17,8 +17,8 @@ MAX_CHARACTERS = 20_000
 
 
 class LanguageRunner(run.BaseRunner):
-    """One [{label, score}, …] for each text, best first. Ignores device and dtype: numpy is fast
-    enough for one multiplication."""
+    """Returns one [{label, score}, …] for each text, best first. Ignores device and dtype: numpy
+    is fast enough for one multiplication."""
 
     limits = run.BatchLimits(items=256, size=1_000_000)
 
@@ -27,7 +27,7 @@ class LanguageRunner(run.BaseRunner):
     ) -> None:
         self._weights, self._bias, self._labels = load(folder, architectures)
         if not self._labels:
-            raise run.UnsupportedModel("The model knows no language yet; fine-tune it first.")
+            raise run.UnsupportedModel("The model has no languages yet; fine-tune it first.")
 
     def prepare(
         self, request_id: str, inputs: declare.TextInputs, options: declare.NoOptions

@@ -1,4 +1,4 @@
-"""Score a version on labeled rows, beside the best constant answer."""
+"""Score a version on labeled rows, against the best constant answer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ SHOWN_CHARACTERS = 300
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return accuracy, macro-F1 and F1 by language; accuracy by length of the text too.
+    """Return accuracy, macro-F1 and F1 by language, with accuracy slices by text length.
 
     Raises:
-        BadMaterial: a row's language is none that the version knows.
+        BadMaterial: a row has a language that the version does not know.
     """
     texts = [row["text"] for row in request.rows]
     return run.score_classifier(

@@ -17,27 +17,27 @@ MIN_ROWS_PER_LABEL = 4
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Continue from the base: languages that it knows keep their weights, new ones start at zero.
+    """Continue from the base: its languages keep their weights, new ones start at zero.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(Hyperparameters, request.hyperparameters)
     rows = run.read_rows(request.train_file, _is_row, '{"text": "…", "label": "…"}')
     try:
-        weights, bias, known = load(request.base, TASK.architectures)
+        weights, bias, base_labels = load(request.base, TASK.architectures)
     except run.UnsupportedModel as error:
         raise run.BadMaterial(f"The base cannot be trained. {error}") from error
-    labels = [*known, *sorted({row["label"] for row in rows} - set(known))]
+    labels = [*base_labels, *sorted({row["label"] for row in rows} - set(base_labels))]
     weights, bias = _widened(weights, bias, len(labels))
-    kept, held_out = _split(rows, settings)
+    training, held_out = _split(rows, settings)
     progress.log(
-        f"{len(kept):,} rows to train on, {len(held_out):,} to validate on; "
+        f"{len(training):,} rows to train on, {len(held_out):,} to validate on; "
         f"languages: {', '.join(labels)}."
     )
-    inputs = features([row["text"] for row in kept], weights.shape[1])
-    targets = np.array([labels.index(row["label"]) for row in kept])
+    inputs = features([row["text"] for row in training], weights.shape[1])
+    targets = np.array([labels.index(row["label"]) for row in training])
     _descend(weights, bias, inputs, targets, settings, progress)
     measured = _measure(weights, bias, labels, held_out)
     save(request.output, weights, bias, labels)
@@ -45,11 +45,11 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         metrics=measured,
         parameters={
             **settings.model_dump(),
-            "train_rows": len(kept),
+            "train_rows": len(training),
             "validation_rows": len(held_out),
             "rows": len(rows),
         },
-        notes=f"It knows {len(labels)} languages.",
+        notes=f"The model identifies {len(labels)} languages.",
     )
 
 
@@ -68,7 +68,7 @@ def _widened(weights: np.ndarray, bias: np.ndarray, count: int) -> tuple[np.ndar
 def _split(
     rows: list[dict[str, Any]], settings: Hyperparameters
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Hold out rows to validate on, with the same share of each language."""
+    """Split off validation rows, with the same share of each language."""
     counts = Counter(row["label"] for row in rows)
     if len(counts) < 2:
         raise run.BadMaterial("The data has one language; a classifier needs at least two.")
@@ -78,13 +78,13 @@ def _split(
             f"The language {rarest!r} has {count} rows; each needs {MIN_ROWS_PER_LABEL}."
         )
     size = max(round(len(rows) * settings.validation_fraction), len(counts))
-    kept, held_out = train_test_split(
+    training, held_out = train_test_split(
         rows,
         test_size=size,
         random_state=settings.seed,
         stratify=[row["label"] for row in rows],
     )
-    return kept, held_out
+    return training, held_out
 
 
 def _descend(
@@ -104,12 +104,12 @@ def _descend(
         for start in range(0, len(order), settings.batch_size):
             if progress.should_stop():
                 raise run.Canceled
-            chosen = order[start : start + settings.batch_size]
-            batch, right = inputs[chosen], (np.arange(len(chosen)), targets[chosen])
+            places = order[start : start + settings.batch_size]
+            batch, right = inputs[places], (np.arange(len(places)), targets[places])
             errors = softmax(batch @ weights.T + bias)
             losses.append(float(-np.log(np.maximum(errors[right], 1e-12)).mean()))
             errors[right] -= 1.0
-            errors /= len(chosen)
+            errors /= len(places)
             slope = (batch.T @ errors).T
             squares += slope**2
             weights -= settings.learning_rate * slope / np.sqrt(squares)

@@ -1,4 +1,4 @@
-"""The task by itself: data, training, the runner and the endpoint. Needs no service."""
+"""Unit tests of the task: data, training, runner and endpoint. No services are needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GERMAN = "Bitte geben Sie eine gültige E-Mail-Adresse ein."
 
 
 class Recorder:
-    """Progress that keeps the losses, and stops after `stop_after` questions."""
+    """Progress that records the losses, and requests a stop at call `stop_after` + 1."""
 
     def __init__(self, stop_after: int = 10**9) -> None:
         self.losses: list[float] = []
@@ -146,11 +146,11 @@ def test_data_that_cannot_be_learned_from_is_refused_with_the_reason(
 ) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    given = request(material, tmp_path / "out")
+    valid = request(material, tmp_path / "out")
     with pytest.raises(run.BadMaterial, match=reason):
         train(
             run.TrainingRequest(
-                given.task, given.method, given.base, file, given.output, given.checkpoints
+                valid.task, valid.method, valid.base, file, valid.output, valid.checkpoints
             ),
             Recorder(),
         )
@@ -202,16 +202,16 @@ def test_an_unmodified_client_of_hugging_face_understands_requests_and_answers()
     hub = pytest.importorskip("huggingface_hub")
     helper = pytest.importorskip("huggingface_hub.inference._providers").get_provider_helper
     url = "https://assay.example/v1/tasks/language-identification/languages"
-    sent = helper("hf-inference", task="text-classification", model=url).prepare_request(
+    prepared = helper("hf-inference", task="text-classification", model=url).prepare_request(
         inputs=GERMAN,
         parameters={"function_to_apply": None, "top_k": 1},
         headers={},
         model=url,
         api_key="key",
     )
-    assert sent.url == url
+    assert prepared.url == url
     plan = read_inputs(
-        declare.Body("application/json", json.dumps(sent.json).encode()), "req_1", "x"
+        declare.Body("application/json", json.dumps(prepared.json).encode()), "req_1", "x"
     )
     scores = [{"label": "de", "score": 0.9}, {"label": "nl", "score": 0.1}]
     answer = plan.renderer.whole(declare.Answer("stop", 0, 0, results=[scores]))

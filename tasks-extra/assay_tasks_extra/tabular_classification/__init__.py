@@ -42,7 +42,7 @@ class LinearHyperparameters(Hyperparameters):
 
 
 def row_input(row: dict[str, Any]) -> str:
-    """Return the features: the same ones in training and test data are a leak."""
+    """Return the features: equal features in training and test data are a leak."""
     return json.dumps(row["features"], sort_keys=True)
 
 
@@ -59,7 +59,7 @@ def feedback_row(inputs: TableInputs, answer: str) -> dict[str, Any]:
         ValueError: the table has several records.
     """
     if any(len(values) != 1 for values in inputs.table.values()):
-        raise ValueError("the table has several records; send the one that it is about")
+        raise ValueError("the table has several records; feedback needs exactly one")
     features = {name: values[0] for name, values in inputs.table.items()}
     return {"features": features, "label": answer.strip()}
 
@@ -68,7 +68,7 @@ TASK = declare.Task(
     interface=1,
     name="tabular-classification",
     title="Tabular classification",
-    description="Sorts a record of named numbers and categories into one of a fixed set of labels.",
+    description="Assigns a record of named numbers and categories one of a fixed set of labels.",
     modality="structured",
     family=declare.Family.DECISIONS,
     inputs=(declare.Modality.TABLE,),

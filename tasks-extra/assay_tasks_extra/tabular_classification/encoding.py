@@ -1,5 +1,5 @@
-"""From named features to the numbers that a graph takes: one column for a number, one for each
-category. Training and serving share it, so that both see the same columns.
+"""Encode named features as columns of numbers: one for a number, one for each category. Training
+and serving share this module, so that both use the same columns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from assay.plugins import declare, run
 
 MAX_COLUMNS = 2_000
-# float32; boosting works on bytes, logistic regression on float64.
+# Maximum numbers (float32) of all rows; boosting uses bytes, logistic regression float64.
 MAX_NUMBERS = 40_000_000
 
 
@@ -23,29 +23,30 @@ class Misfit(ValueError):
 
 
 def describe(rows: Sequence[dict[str, Any]]) -> list[declare.Feature]:
-    """Return the features of training rows, with the categories that they hold.
+    """Return the features of training rows, with their categories.
 
     Raises:
-        BadMaterial: a feature is never there, has too many categories, or there are too many.
+        BadMaterial: a feature is always missing or has too many categories, or there are too many
+        features.
     """
-    found = []
+    features = []
     for name in rows[0]["features"]:
         values = [row["features"][name] for row in rows]
-        there = [value for value in values if value is not None]
-        kinds = {declare.feature_kind(value) for value in there}
+        present = [value for value in values if value is not None]
+        kinds = {declare.feature_kind(value) for value in present}
         if len(kinds) != 1:
             raise run.BadMaterial(
                 f"The feature {name!r} is missing from every row; leave it out."
                 if not kinds
                 else f"The feature {name!r} is a number in some rows and a text in others."
             )
-        found.append(_feature(name, there))
-    if sum(map(_width, found)) > MAX_COLUMNS:
+        features.append(_feature(name, present))
+    if sum(map(_width, features)) > MAX_COLUMNS:
         raise run.BadMaterial(
-            f"The features have {sum(map(_width, found)):,} numbers and categories; at most "
+            f"The features have {sum(map(_width, features)):,} numbers and categories; at most "
             f"{MAX_COLUMNS:,} are trained on."
         )
-    return found
+    return features
 
 
 def _feature(name: str, values: list[Any]) -> declare.Feature:
@@ -78,13 +79,13 @@ def encoded_rows(features: Sequence[declare.Feature], rows: Sequence[dict[str, A
     """Return the columns of dataset rows, float32 [rows, columns].
 
     Raises:
-        BadMaterial: there are more than `MAX_NUMBERS` numbers; none are allocated.
-        Misfit: as `encoded` says.
+        BadMaterial: there are more than `MAX_NUMBERS` numbers; raised before allocation.
+        Misfit: see `encoded`.
     """
     size = len(rows) * width(features)
     if size > MAX_NUMBERS:
         raise run.BadMaterial(
-            f"The rows have {size:,} numbers and categories; at most {MAX_NUMBERS:,} are taken."
+            f"The rows have {size:,} numbers and categories; at most {MAX_NUMBERS:,} are accepted."
         )
     names = rows[0]["features"]
     return encoded(features, {name: [row["features"].get(name) for row in rows] for name in names})
@@ -95,47 +96,46 @@ def encoded(
 ) -> np.ndarray:
     """Return the columns of a table, float32 [rows, columns].
 
-    A missing number is NaN; a missing category, and one that the model does not know, are nought in
-    all of the feature's columns. A number may be given as text.
+    A missing number is NaN. A missing or unknown category is 0 in all of the feature's columns. A
+    number may be a text.
 
     Raises:
-        Misfit: a feature is missing or unknown, or a value is not of its kind.
+        Misfit: a feature is missing or unknown, or a value does not fit its kind.
     """
-    known = {each.name for each in features}
-    if unknown := sorted(table.keys() - known):
-        raise Misfit(f"The model does not know the feature {unknown[0]!r}.{_listed(known)}")
-    if absent := sorted(known - table.keys()):
+    names = {each.name for each in features}
+    if unknown := sorted(table.keys() - names):
+        raise Misfit(f"The model does not know the feature {unknown[0]!r}.{_listed(names)}")
+    if absent := sorted(names - table.keys()):
         raise Misfit(
-            f"The feature {absent[0]!r} is missing; send null where a value is not known."
-            f"{_listed(known)}"
+            f"The feature {absent[0]!r} is missing; send null for an unknown value.{_listed(names)}"
         )
     rows = len(next(iter(table.values())))
-    made = np.zeros((rows, width(features)), np.float32)
+    columns = np.zeros((rows, width(features)), np.float32)
     at = 0
     for feature in features:
         values = table[feature.name]
         if feature.kind == "number":
-            made[:, at] = [_number(feature.name, value) for value in values]
+            columns[:, at] = [_number(feature.name, value) for value in values]
         else:
             places = {name: at + number for number, name in enumerate(feature.categories)}
             for row, value in enumerate(values):
                 if isinstance(value, float):
                     raise Misfit(f"{feature.name} is a category; send text, not {value:g}.")
                 if value is not None and value in places:
-                    made[row, places[value]] = 1
+                    columns[row, places[value]] = 1
         at += _width(feature)
-    return made
+    return columns
 
 
 def _number(name: str, value: declare.CellValue) -> float:
-    given = declare.cell_value(value) if isinstance(value, str) else value
-    if given is None:
+    number = declare.cell_value(value) if isinstance(value, str) else value
+    if number is None:
         return float("nan")
-    if isinstance(given, str) or not -declare.MAX_CELL_NUMBER <= given <= declare.MAX_CELL_NUMBER:
-        raise Misfit(f"{name} is a number of at most 1e15 in size; {str(value)[:40]!r} is not.")
-    return given
+    if isinstance(number, str) or not -declare.MAX_CELL_NUMBER <= number <= declare.MAX_CELL_NUMBER:
+        raise Misfit(f"{name} must be a number from -1e15 to 1e15; it is {str(value)[:40]!r}.")
+    return number
 
 
 def _listed(names: set[str]) -> str:
-    shown = ", ".join(sorted(names)[:40])
-    return f" Its features are {shown}{', …' if len(names) > 40 else ''}."
+    listed = ", ".join(sorted(names)[:40])
+    return f" Its features are {listed}{', …' if len(names) > 40 else ''}."

@@ -12,7 +12,7 @@ from assay_tasks_extra.tabular_classification.schema import MAX_LABELS, Table, T
 
 
 class Parameters(declare.Strict):
-    """`top_k` asks for the probabilities of the best labels; without it each row has its label."""
+    """`top_k` requests probabilities of the best labels; without it, each row gets one label."""
 
     top_k: Annotated[int, Field(ge=1, le=MAX_LABELS)] | None = None
 
@@ -26,7 +26,7 @@ class InputTable(declare.Strict):
 class TabularClassificationRequest(declare.Strict):
     """A `table` {feature: [value of each row]}, or `inputs` {"data": table}.
 
-    A number may come as text, as the client's examples have it; a missing value is null.
+    A number may be a text, as in the client's examples; a missing value is null.
     """
 
     table: Table | None = None

@@ -1,8 +1,8 @@
-"""Classifiers as ONNX graphs of standard operators: `x` float32 [rows, columns], where NaN is a
-missing number, to `probabilities` float32 [rows, labels].
+"""Build classifiers as ONNX graphs of standard operators: from `x` float32 [rows, columns], with
+NaN for missing numbers, to `probabilities` float32 [rows, labels].
 
-The graphs are written here, since skl2onnx 1.20 fails on this version of onnx. Tests hold them
-against scikit-learn's own probabilities.
+skl2onnx 1.20 fails with this version of onnx, so this module writes the graphs. Tests compare them
+with scikit-learn's own probabilities.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def tree_graph(
 ) -> Any:
     """Return the graph of boosted trees.
 
-    `rounds` hold the trees of each round, one for each score; a tree is an array of scikit-learn's
-    nodes. With two labels there is one score, that of the second label against the first.
+    `rounds` contains the trees of each round, one for each score; a tree is an array of
+    scikit-learn's nodes. With two labels, the only score is of the second label against the first.
     """
     scores = len(base)
     attributes = _Trees()
@@ -139,8 +139,8 @@ class _Trees:
             for name, value in zip(self._nodes, values, strict=True):
                 self._nodes[name].append(value)
             if leaf:
-                found = (self._trees, number, target, float(node["value"]))
-                for name, value in zip(self._leaves, found, strict=True):
+                key = (self._trees, number, target, float(node["value"]))
+                for name, value in zip(self._leaves, key, strict=True):
                     self._leaves[name].append(value)
         self._trees += 1
 
@@ -149,7 +149,6 @@ class _Trees:
 
 
 def _below(threshold: float) -> float:
-    """Return the largest float32 that is not above a threshold, so that no float32 value changes
-    sides."""
+    """Round a threshold down to a float32, so that every float32 value stays on its side."""
     near = np.float32(np.clip(threshold, np.finfo(np.float32).min, np.finfo(np.float32).max))
     return float(near if float(near) <= threshold else np.nextafter(near, np.float32("-inf")))

@@ -30,18 +30,18 @@ class TabularRunner(run.BaseRunner):
             raise run.UnsupportedModel(f"config.json cannot be used: {error}.") from error
         self._labels = _labels(config.get("labels"))
         if not self._features or not self._labels:
-            raise run.UnsupportedModel("The model knows no features yet; fine-tune it first.")
+            raise run.UnsupportedModel("The model has no features yet; fine-tune it first.")
         columns = width(self._features)
         if columns > MAX_COLUMNS:
             raise run.UnsupportedModel(f"The features have more than {MAX_COLUMNS:,} columns.")
         self._session = run.load_session(folder / "model.onnx", {"x": "float"}, "probabilities")
         try:
-            found = self.run(np.full((2, columns), np.nan, np.float32))
+            trial = self.run(np.full((2, columns), np.nan, np.float32))
         except Exception as error:
             raise run.UnsupportedModel(
                 f"model.onnx does not take {columns} columns: {str(error)[:200]}"
             ) from error
-        if found.shape != (2, len(self._labels)) or not ((found >= 0) & (found <= 1)).all():
+        if trial.shape != (2, len(self._labels)) or not ((trial >= 0) & (trial <= 1)).all():
             raise run.UnsupportedModel(
                 f"model.onnx does not return probabilities of {len(self._labels)} labels."
             )
@@ -61,8 +61,8 @@ class TabularRunner(run.BaseRunner):
         return np.stack([item.payload for item in items])
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        found: np.ndarray = self._session.run(["probabilities"], {"x": batch})[0]
-        return found
+        probabilities: np.ndarray = self._session.run(["probabilities"], {"x": batch})[0]
+        return probabilities
 
     def split(self, output: np.ndarray, items: Sequence[Item]) -> list[Any]:
         return [self._ranked(scores) for scores in output]
@@ -74,12 +74,12 @@ class TabularRunner(run.BaseRunner):
         ]
 
 
-def _labels(given: Any) -> list[str]:
+def _labels(labels: Any) -> list[str]:
     if (
-        not isinstance(given, list)
-        or len(given) > MAX_LABELS
-        or not all(isinstance(each, str) and 1 <= len(each) <= 100 for each in given)
-        or len(set(given)) < len(given)
+        not isinstance(labels, list)
+        or len(labels) > MAX_LABELS
+        or not all(isinstance(each, str) and 1 <= len(each) <= 100 for each in labels)
+        or len(set(labels)) < len(labels)
     ):
         raise run.UnsupportedModel(f"config.json must list up to {MAX_LABELS} different labels.")
-    return given
+    return labels

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from assay.plugins import declare
 
 MAX_RECORDS = 2_000
-# Values of all records of a request.
+# Maximum values in all records of a request.
 MAX_VALUES = 100_000
 MAX_LABELS = 100
 
@@ -23,11 +23,11 @@ class LabeledRecord(BaseModel):
     label: str = Field(min_length=1, max_length=100)
 
 
-def _even(table: dict[str, list[object]]) -> dict[str, list[object]]:
+def _check_lengths(table: dict[str, list[object]]) -> dict[str, list[object]]:
     lengths = {len(values) for values in table.values()}
     if len(lengths) > 1:
         raise ValueError(
-            f"its columns have {min(lengths):,} to {max(lengths):,} values; each needs one a row"
+            f"its columns have {min(lengths):,} to {max(lengths):,} values; each needs one per row"
         )
     if len(table) * max(lengths) > MAX_VALUES:
         raise ValueError(f"it has more than {MAX_VALUES:,} values; send fewer rows at a time")
@@ -39,7 +39,7 @@ Column = Annotated[list[declare.FeatureValue], Field(min_length=1, max_length=MA
 Table = Annotated[
     dict[declare.FeatureName, Column],
     Field(min_length=1, max_length=declare.MAX_FEATURES),
-    AfterValidator(_even),
+    AfterValidator(_check_lengths),
 ]
 
 

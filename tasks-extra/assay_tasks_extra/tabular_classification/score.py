@@ -15,35 +15,34 @@ from assay_tasks_extra.tabular_classification.encoding import Misfit, describe, 
 from assay_tasks_extra.tabular_classification.train import fit_linear, linear_probabilities
 
 LINEAR = "Logistic regression"
-# Drawing more rows a thousand times takes long, and their interval is narrow.
+# Maximum rows for an interval: resampling more takes long, and their interval is narrow.
 MAX_RESAMPLED = 20_000
-# Probabilities of one model, computed here and in float32.
+# Tolerance between the probabilities of one model in float64 and in float32.
 _SAME = 1e-3
 _SHOWN = 6
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return accuracy, macro-F1, F1 by label and AUC; accuracy by label too.
+    """Return accuracy, macro-F1, F1 by label and AUC, with accuracy slices by label.
 
-    AUC is the mean over the labels, each against all others. With training rows, logistic
-    regression is trained on them and is then the baseline that numbers are compared with; the best
-    constant answer has an AUC of 0.5.
+    AUC is the mean over the labels, each against all others. With training rows, the baseline is
+    logistic regression, trained on those rows; the best constant answer has an AUC of 0.5.
 
     Raises:
-        BadMaterial: a row's label is none that the version knows.
-        Canceled: `request.progress` said so.
+        BadMaterial: a row has a label that the version does not know.
+        Canceled: `request.progress` requests a stop.
     """
     truth = [row["label"] for row in request.rows]
     labels = sorted(entry["label"] for entry in request.outcomes[0].results[0])
-    found = np.array(
+    scores = np.array(
         [
             [{each["label"]: each["score"] for each in outcome.results[0]}[name] for name in labels]
             for outcome in request.outcomes
         ]
     )
     linear = _linear(request.train_rows, request.rows, labels, request.progress)
-    if linear is not None and np.abs(linear - found).max() < _SAME:
-        request.progress.log(f"{LINEAR} is no baseline here: the version is the same one.")
+    if linear is not None and np.abs(linear - scores).max() < _SAME:
+        request.progress.log(f"{LINEAR} is not a baseline here: the version is the same model.")
         linear = None
     baselines = []
     if linear is not None and request.train_rows is not None:
@@ -56,7 +55,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         baselines=baselines,
     )
     is_label = np.array([[label == name for name in labels] for label in truth])
-    return _with_auc(result, is_label, found, linear)
+    return _with_auc(result, is_label, scores, linear)
 
 
 def _linear(
@@ -78,37 +77,39 @@ def _linear(
     except (Misfit, run.BadMaterial) as error:
         progress.log(f"{LINEAR} was not trained: {error}")
         return None
-    known = sorted({row["label"] for row in train})
-    if not set(known) <= set(labels) or len(known) < 2:
-        progress.log(f"{LINEAR} was not trained: its labels are not those of the version.")
+    train_labels = sorted({row["label"] for row in train})
+    if not set(train_labels) <= set(labels) or len(train_labels) < 2:
+        progress.log(f"{LINEAR} was not trained: its labels differ from the version's.")
         return None
-    model = fit_linear(columns, np.searchsorted(known, [row["label"] for row in train]), 1.0)
-    found = np.zeros((len(rows), len(labels)))
-    found[:, [labels.index(name) for name in known]] = linear_probabilities(model, tested)
+    model = fit_linear(columns, np.searchsorted(train_labels, [row["label"] for row in train]), 1.0)
+    probabilities = np.zeros((len(rows), len(labels)))
+    probabilities[:, [labels.index(name) for name in train_labels]] = linear_probabilities(
+        model, tested
+    )
     progress.log(f"{LINEAR}: trained on {len(train):,} rows in {time.monotonic() - started:.1f} s.")
-    return found
+    return probabilities
 
 
 def _with_auc(
     result: run.EvaluationResult,
     is_label: np.ndarray,
-    found: np.ndarray,
+    probabilities: np.ndarray,
     linear: np.ndarray | None,
 ) -> run.EvaluationResult:
-    compared = np.full_like(found, 1 / found.shape[1]) if linear is None else linear
-    areas = {"metrics": _auc(is_label, found), "baseline": _auc(is_label, compared)}
+    compared = np.full_like(probabilities, 1 / probabilities.shape[1]) if linear is None else linear
+    areas = {"metrics": _auc(is_label, probabilities), "baseline": _auc(is_label, compared)}
     area = areas["baseline"]
     baselines = [
         {**each, "metrics": {**each["metrics"], "auc": 0.5 if each["trained_on"] == 0 else area}}
         for each in result.details["baselines"]
     ]
     intervals = {name: dict(each) for name, each in result.intervals.items()}
-    if len(found) <= MAX_RESAMPLED:
-        for name, scores in (("metrics", found), ("baseline", compared)):
+    if len(probabilities) <= MAX_RESAMPLED:
+        for name, scores in (("metrics", probabilities), ("baseline", compared)):
             intervals[name]["auc"] = run.bootstrap(
                 areas[name],
                 lambda rows, scores=scores: _auc(is_label[rows], scores[rows]),  # type: ignore[misc]
-                len(found),
+                len(probabilities),
             )
     return dataclasses.replace(
         result,
@@ -120,8 +121,8 @@ def _with_auc(
 
 
 def _auc(is_label: np.ndarray, scores: np.ndarray) -> float:
-    """Return the area under the ROC curve, the mean over the labels that some rows have and some
-    do not; 0.5 where there is none. Ties count half."""
+    """Return the area under the ROC curve, the mean over labels that some but not all rows have;
+    0.5 without such labels. Ties count half."""
     positive = is_label.sum(axis=0)
     usable = (positive > 0) & (positive < len(is_label))
     if not usable.any():
@@ -133,8 +134,8 @@ def _auc(is_label: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _words(features: dict[str, Any]) -> str:
-    shown = [
+    features_shown = [
         f"{name} {format(value, 'g') if isinstance(value, float) else value or '–'}"
         for name, value in list(features.items())[:_SHOWN]
     ]
-    return ", ".join(shown) + (", …" if len(features) > _SHOWN else "")
+    return ", ".join(features_shown) + (", …" if len(features) > _SHOWN else "")

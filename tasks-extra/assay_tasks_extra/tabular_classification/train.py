@@ -29,14 +29,14 @@ from assay_tasks_extra.tabular_classification.graphs import Linear, linear_graph
 from assay_tasks_extra.tabular_classification.schema import MAX_LABELS, LabeledRecord
 
 MIN_ROWS_PER_LABEL = 4
-# Rounds between two looks at the validation rows.
+# Rounds between two measurements on the validation rows.
 ROUNDS = 10
 MAX_ITERATIONS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Columns and labels (as numbers) of all rows, and which of them are held out."""
+    """Columns and label numbers of all rows, and the mask of held-out rows."""
 
     features: list[declare.Feature]
     labels: list[str]
@@ -46,7 +46,7 @@ class Material:
 
     @property
     def train(self) -> tuple[np.ndarray, np.ndarray]:
-        """The rows to train on while settings are chosen."""
+        """Return the rows to train on while choosing settings."""
         return self.columns[~self.held_out], self.numbers[~self.held_out]
 
 
@@ -55,7 +55,7 @@ def train_trees(request: run.TrainingRequest, progress: run.Progress) -> run.Tra
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(BoostingHyperparameters, request.hyperparameters)
     material = _read(request, settings, progress)
@@ -64,24 +64,26 @@ def train_trees(request: run.TrainingRequest, progress: run.Progress) -> run.Tra
     best = np.empty(0)
     for rounds in range(ROUNDS, settings.rounds + ROUNDS, ROUNDS):
         rounds = min(rounds, settings.rounds)
-        _grown(model, rounds, material.train, progress)
+        _grow(model, rounds, material.train, progress)
         probabilities = model.predict_proba(material.columns[material.held_out])
         losses[rounds] = _loss(probabilities, material)
         progress.metric(rounds, settings.rounds, {"validation_loss": losses[rounds]})
         if losses[rounds] == min(losses.values()):
             best = probabilities
-    chosen = min(losses, key=lambda rounds: losses[rounds])
+    best_rounds = min(losses, key=lambda rounds: losses[rounds])
     final = _trees(settings)
-    for rounds in range(ROUNDS, chosen + ROUNDS, ROUNDS):
-        _grown(final, min(rounds, chosen), (material.columns, material.numbers), progress)
+    for rounds in range(ROUNDS, best_rounds + ROUNDS, ROUNDS):
+        _grow(final, min(rounds, best_rounds), (material.columns, material.numbers), progress)
     graph = tree_graph(
         [[tree.nodes for tree in trees] for trees in final._predictors],
         final._baseline_prediction.ravel().tolist(),
         material.columns.shape[1],
         len(material.labels),
     )
-    notes = f"{chosen} rounds had the lowest loss on the held-out rows; then trained on all rows."
-    return _finished(request, material, settings, graph, best, {"rounds": chosen}, notes)
+    notes = (
+        f"{best_rounds} rounds had the lowest loss on the held-out rows; then trained on all rows."
+    )
+    return _result(request, material, settings, graph, best, {"rounds": best_rounds}, notes)
 
 
 def _trees(settings: BoostingHyperparameters) -> Any:
@@ -96,10 +98,10 @@ def _trees(settings: BoostingHyperparameters) -> Any:
     )
 
 
-def _grown(
+def _grow(
     model: Any, rounds: int, rows: tuple[np.ndarray, np.ndarray], progress: run.Progress
 ) -> None:
-    """Train further, up to a number of rounds. Raises Canceled."""
+    """Continue training up to a number of rounds. Raises Canceled."""
     if progress.should_stop():
         raise run.Canceled
     model.set_params(max_iter=rounds)
@@ -107,12 +109,12 @@ def _grown(
 
 
 def train_linear(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train a logistic regression over standardized columns: measured on held-out rows, then
-    trained on all rows.
+    """Train a logistic regression over standardized columns: measure it on held-out rows, then
+    train it on all rows.
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(LinearHyperparameters, request.hyperparameters)
     material = _read(request, settings, progress)
@@ -125,24 +127,24 @@ def train_linear(request: run.TrainingRequest, progress: run.Progress) -> run.Tr
         raise run.Canceled
     final = fit_linear(material.columns, material.numbers, settings.inverse_regularization)
     notes = "Measured on the held-out rows; then trained on all rows."
-    return _finished(request, material, settings, linear_graph(final), probabilities, {}, notes)
+    return _result(request, material, settings, linear_graph(final), probabilities, {}, notes)
 
 
 def fit_linear(columns: np.ndarray, labels: np.ndarray, inverse_regularization: float) -> Linear:
-    """Return a logistic regression of labels 0 to n - 1; missing numbers are the median."""
+    """Return a logistic regression of labels 0 to n - 1; the median replaces missing numbers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         fill = np.nan_to_num(np.nanmedian(columns, axis=0))
-    known = np.where(np.isnan(columns), fill, columns).astype(np.float64)
-    mean, scale = known.mean(axis=0), known.std(axis=0)
+    filled = np.where(np.isnan(columns), fill, columns).astype(np.float64)
+    mean, scale = filled.mean(axis=0), filled.std(axis=0)
     scale[scale == 0] = 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = LogisticRegression(C=inverse_regularization, max_iter=MAX_ITERATIONS)
-        model.fit((known - mean) / scale, labels)
+        model.fit((filled - mean) / scale, labels)
     weights, bias = model.coef_.T, model.intercept_
     if len(model.classes_) == 2:
-        # One score against nought: the second label's.
+        # The model has one score, of the second label; the first label's score is 0.
         weights = np.hstack([np.zeros_like(weights), weights])
         bias = np.array([0.0, bias[0]])
     return Linear(fill, mean, scale, weights, bias)
@@ -150,11 +152,11 @@ def fit_linear(columns: np.ndarray, labels: np.ndarray, inverse_regularization: 
 
 def linear_probabilities(model: Linear, columns: np.ndarray) -> np.ndarray:
     """Return the probability of each label, [rows, labels]."""
-    known = np.where(np.isnan(columns), model.fill, columns)
-    scores = ((known - model.mean) / model.scale) @ model.weights + model.bias
+    filled = np.where(np.isnan(columns), model.fill, columns)
+    scores = ((filled - model.mean) / model.scale) @ model.weights + model.bias
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    found: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return found
+    probabilities: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def _read(
@@ -196,7 +198,7 @@ def _loss(probabilities: np.ndarray, material: Material) -> float:
     return float(log_loss(truth, probabilities, labels=np.arange(len(material.labels))))
 
 
-def _finished(
+def _result(
     request: run.TrainingRequest,
     material: Material,
     settings: Hyperparameters,
@@ -205,7 +207,7 @@ def _finished(
     parameters: dict[str, Any],
     notes: str,
 ) -> run.TrainingResult:
-    """Save the model; return what `probabilities` of the held-out rows measure."""
+    """Save the model, and return the metrics of `probabilities` on the held-out rows."""
     request.output.mkdir(parents=True, exist_ok=True)
     save_model(request.output, graph, features=material.features, labels=material.labels)
     truth, guesses = material.numbers[material.held_out], probabilities.argmax(axis=1)
@@ -228,7 +230,7 @@ def _finished(
 def save_model(
     folder: Path, graph: Any, *, features: Sequence[declare.Feature], labels: Sequence[str]
 ) -> None:
-    """Write `model.onnx` and the `config.json` that names its features and labels."""
+    """Write `model.onnx`, and `config.json` with its features and labels."""
     onnx.save(graph, folder / "model.onnx")
     config = {
         "architectures": list(TASK.architectures),

@@ -29,7 +29,7 @@ class ComposerHyperparameters(BaseModel):
 
 
 def evaluation_request(row: dict[str, Any]) -> tuple[MusicInputs, MusicOptions]:
-    """Return the request that asks how likely the model finds the row's piece."""
+    """Return the request for the likelihood of the row's piece."""
     return MusicInputs(music=row["music"]), MusicOptions()
 
 

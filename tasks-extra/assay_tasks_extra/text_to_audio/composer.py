@@ -1,4 +1,4 @@
-"""A language model of music: composing, and how likely a piece is, in `notation.py`'s tokens."""
+"""A language model of music in `notation.py`'s tokens: compose, and compute likelihoods."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MIN_POSITIONS = 64
 
 
 class Composer:
-    """Loaded weights. `steps` is how many steps the model sees at once."""
+    """Loaded weights. `steps` is the number of steps in the model's window."""
 
     def __init__(self, model: Any) -> None:
         config = model.config
@@ -40,7 +40,7 @@ class Composer:
                 f"places; music has {VOCABULARY} tokens and needs {MIN_POSITIONS} places."
             )
         self._model = model
-        # Even: a full window goes on from its second half, and must then be exactly full again.
+        # Even: a full window continues from its second half, and must fill up exactly again.
         self.steps = (config.max_position_embeddings - HEADER) // VOICES // 2 * 2
 
     @classmethod
@@ -59,68 +59,68 @@ class Composer:
         generator: torch.Generator,
         stop: Callable[[], bool] = lambda: False,
     ) -> list[tuple[int, ...]]:
-        """Return what the voices do in each step; the soprano begins with `opening`, one a beat.
+        """Return the voices' values by step; the soprano begins with `opening`, one note a beat.
 
-        Ends early, with the steps so far, when `stop` says so.
+        Ends early, with the steps so far, when `stop` returns True.
         """
         header = header_tokens(key)
         forced = _forced(key, opening)
-        made: list[int] = []
-        cache, given = None, torch.tensor([header])
-        while len(made) < steps * VOICES and not stop():
-            if len(header) + len(made) >= HEADER + self.steps * VOICES and (
-                len(made) % (self.steps // 2 * VOICES) == 0
+        written: list[int] = []
+        cache, inputs = None, torch.tensor([header])
+        while len(written) < steps * VOICES and not stop():
+            if len(header) + len(written) >= HEADER + self.steps * VOICES and (
+                len(written) % (self.steps // 2 * VOICES) == 0
             ):
-                # The window is full: go on from its second half.
+                # The window is full: continue from its second half.
                 cache = None
-                given = torch.tensor([header + made[-(self.steps // 2 * VOICES) :]])
+                inputs = torch.tensor([header + written[-(self.steps // 2 * VOICES) :]])
             output = self._model(
-                given.to(self._model.device), past_key_values=cache, use_cache=True
+                inputs.to(self._model.device), past_key_values=cache, use_cache=True
             )
             cache = output.past_key_values
             logits = output.logits[0, -1].float().cpu()
-            token = forced.get(len(made))
+            token = forced.get(len(written))
             if token is None:
-                token = _chosen(logits, len(made), temperature, top_p, generator)
-            made.append(token)
-            given = torch.tensor([[token]])
-        values = [value_of(token, key) for token in made]
+                token = _sampled(logits, len(written), temperature, top_p, generator)
+            written.append(token)
+            inputs = torch.tensor([[token]])
+        values = [value_of(token, key) for token in written]
         whole = len(values) // VOICES
         return [tuple(values[at * VOICES : (at + 1) * VOICES]) for at in range(whole)]
 
     def nats(self, piece: Piece) -> float:
-        """Return the negative log-likelihood of a piece's steps, given its mode."""
-        found = 0.0
+        """Return the negative log-likelihood of a piece's steps for its mode."""
+        total = 0.0
         done = 0
         while done < len(piece.steps):
             start = max(0, done - self.steps // 2)
             part = piece.steps[start : start + self.steps]
-            given = torch.tensor([tokens(Piece(piece.key, piece.tempo, part))])
-            losses = self._losses(given.to(self._model.device))
-            found += float(losses[HEADER - 1 + (done - start) * VOICES :].sum())
+            inputs = torch.tensor([tokens(Piece(piece.key, piece.tempo, part))])
+            losses = self._losses(inputs.to(self._model.device))
+            total += float(losses[HEADER - 1 + (done - start) * VOICES :].sum())
             done = start + len(part)
-        return found
+        return total
 
-    def _losses(self, given: Tensor) -> Tensor:
-        logits = self._model(given).logits[0, :-1].float()
-        return torch.nn.functional.cross_entropy(logits, given[0, 1:], reduction="none")
+    def _losses(self, inputs: Tensor) -> Tensor:
+        logits = self._model(inputs).logits[0, :-1].float()
+        return torch.nn.functional.cross_entropy(logits, inputs[0, 1:], reduction="none")
 
 
 def _forced(key: Key, opening: Sequence[int]) -> dict[int, int]:
-    """Return the soprano's tokens by their place."""
-    found = {}
+    """Return the soprano's tokens by position."""
+    forced = {}
     for beat, number in enumerate(opening):
         at = beat * STEPS_PER_BEAT
-        found[at * VOICES] = token_of(number, key, 0)
-        for held in range(1, STEPS_PER_BEAT):
-            found[(at + held) * VOICES] = token_of(HOLD, key, 0)
-    return found
+        forced[at * VOICES] = token_of(number, key, 0)
+        for offset in range(1, STEPS_PER_BEAT):
+            forced[(at + offset) * VOICES] = token_of(HOLD, key, 0)
+    return forced
 
 
-def _chosen(
+def _sampled(
     logits: Tensor, place: int, temperature: float, top_p: float, generator: torch.Generator
 ) -> int:
-    """Draw a token of the voice that is next; in the first step no voice holds."""
+    """Draw a token of the next voice; voices cannot hold a note in the first step."""
     first = FIRST + place % VOICES * BLOCK + (place < VOICES)
     allowed = logits[first : first + BLOCK - (place < VOICES)]
     scores, order = (allowed / temperature).softmax(-1).sort(descending=True)

@@ -22,7 +22,7 @@ from assay_tasks_extra.text_to_audio.schema import (
 
 _KEY = re.compile(r"\b([A-G])([#b]?) (major|minor)\b")
 _TEMPO = re.compile(r"\b(\d{2,3}) ?(?:bpm|BPM|beats)\b")
-# Any letter: a note that does not exist is refused by its name, not passed over as a word.
+# Matches any letter, so that an invalid note is refused by name, not ignored as a word.
 _NOTES = re.compile(
     r"\b[Nn]otes?:? "
     r"((?:(?:[A-Za-z][#b]*-?\d[\w#]*|[A-H][#b]?(?![\w#]| major| minor))[ ,]*)+)"
@@ -31,16 +31,16 @@ _STRAY = re.compile(r"\b[A-Ha-h][#b]?-?\d(?!\w)")
 
 
 class GenerationParameters(declare.Strict):
-    """Hugging Face's settings of a generating model, as far as they mean something for music."""
+    """Hugging Face's settings of a generating model that apply to music."""
 
     temperature: Annotated[float, Field(ge=0.05, le=2, strict=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, strict=False)] | None = None
 
 
 class Parameters(GenerationParameters):
-    """`seconds` and `seed` are Assay's: the same seed composes the same music.
+    """`seconds` and `seed` are extensions of Assay: equal seeds compose equal music.
 
-    The client sends settings of generation directly; the API's description has them nested.
+    The client sends settings of generation directly; the API's description nests them.
     """
 
     seconds: Annotated[float, Field(ge=2, le=MAX_SECONDS, strict=False)] | None = None
@@ -58,27 +58,27 @@ class TextToAudioRequest(declare.Strict):
 def read_text_to_audio(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request. Raises RequestInvalid."""
     request = declare.parse(TextToAudioRequest, body.data)
-    given = request.parameters or Parameters()
-    chosen = given.generation_parameters or given
-    if chosen is not given and (given.temperature, given.top_p) != (None, None):
+    parameters = request.parameters or Parameters()
+    sampling = parameters.generation_parameters or parameters
+    if sampling is not parameters and (parameters.temperature, parameters.top_p) != (None, None):
         raise declare.RequestInvalid(
             "temperature and top_p are sent twice. Send them in parameters or in "
             "generation_parameters.",
             param="parameters.generation_parameters",
         )
     usual = MusicOptions()
-    seconds = given.seconds or DEFAULT_SECONDS
+    seconds = parameters.seconds or DEFAULT_SECONDS
     return declare.Plan(
         model=name,
-        inputs=_inputs(request.inputs, given.seed),
+        inputs=_inputs(request.inputs, parameters.seed),
         renderer=RecordingRenderer(),
         tokens=0,
         prompt_tokens=0,
         units=math.ceil(seconds),
         options=MusicOptions(
             seconds=seconds,
-            temperature=chosen.temperature or usual.temperature,
-            top_p=chosen.top_p or usual.top_p,
+            temperature=sampling.temperature or usual.temperature,
+            top_p=sampling.top_p or usual.top_p,
         ),
     )
 
@@ -87,7 +87,7 @@ def _inputs(text: str, seed: int | None) -> MusicInputs:
     key, tempo, notes = _KEY.search(text), _TEMPO.search(text), _NOTES.search(text)
     if stray := _STRAY.search(_NOTES.sub(" ", text, count=1)):
         raise declare.RequestInvalid(
-            f"inputs has {stray[0]!r} outside of its notes. Write all notes in one row, such as "
+            f"inputs has {stray[0]!r} outside of its notes. Write all notes together, such as "
             "'notes A4 B4 C5'.",
             param="inputs",
         )
@@ -100,17 +100,18 @@ def _inputs(text: str, seed: int | None) -> MusicInputs:
     beats = int(tempo[1]) if tempo else DEFAULT_TEMPO
     if not MIN_TEMPO <= beats <= MAX_TEMPO:
         raise declare.RequestInvalid(
-            f"inputs names {beats} beats a minute; {MIN_TEMPO} to {MAX_TEMPO} are played.",
+            f"inputs names {beats} beats a minute; {MIN_TEMPO} to {MAX_TEMPO} are supported.",
             param="inputs",
         )
     opening = re.split(r"[ ,]+", notes[1].strip(" ,")) if notes else []
     if len(opening) > MAX_OPENING:
         raise declare.RequestInvalid(
-            f"inputs names {len(opening)} notes; at most {MAX_OPENING} are taken.", param="inputs"
+            f"inputs names {len(opening)} notes; at most {MAX_OPENING} are accepted.",
+            param="inputs",
         )
     try:
-        for each in opening:
-            pitch(each)
+        for note in opening:
+            pitch(note)
     except ValueError as error:
         raise declare.RequestInvalid(f"inputs: {error}.", param="inputs") from None
     return MusicInputs(

@@ -10,7 +10,7 @@ from assay_tasks_extra.text_to_audio.notation import BLOCK, VOICES, Piece
 
 ORDER = 5
 NAME = f"{ORDER}-grams of notes"
-# Semitones that each piece is moved by; more keys are more memory.
+# Semitones by which each piece is transposed; more keys need more memory.
 MOVES = range(-5, 7)
 MAX_TOKENS = 300_000
 
@@ -18,9 +18,9 @@ Context = tuple[int, ...]
 
 
 class NgramModel:
-    """Counts of which token follows a voice and up to four tokens before it: the last is its own.
+    """Counts of tokens after a voice and up to four earlier tokens, the last of the same voice.
 
-    `trained_on` is the number of pieces: of more than `MAX_TOKENS`, the first ones.
+    `trained_on` is the number of counted pieces: the first ones, up to about `MAX_TOKENS` tokens.
     """
 
     def __init__(self, pieces: Iterable[Piece]) -> None:
@@ -43,11 +43,11 @@ class NgramModel:
 
     def _add(self, context: Context, token: int) -> None:
         for length in range(1, len(context) + 1):
-            seen = (*context[:length], token)
+            ngram = (*context[:length], token)
             total = self._totals[context[:length]]
             total[0] += 1
-            total[1] += seen not in self._counts
-            self._counts[seen] += 1
+            total[1] += ngram not in self._counts
+            self._counts[ngram] += 1
 
     def _share(self, context: Context, token: int) -> float:
         share = 1 / BLOCK
@@ -55,13 +55,13 @@ class NgramModel:
             if (total := self._totals.get(context[:length])) is None:
                 break
             count, kinds = total
-            seen = self._counts.get((*context[:length], token), 0)
-            share = (seen + kinds * share) / (count + kinds)
+            occurrences = self._counts.get((*context[:length], token), 0)
+            share = (occurrences + kinds * share) / (count + kinds)
         return share
 
 
 def _windows(piece: Piece, by: int) -> Iterator[tuple[Context, int]]:
-    """Yield what each voice does, with the voice and what was done before, the nearest first."""
+    """Yield each token with its context: the voice, and earlier tokens, the nearest first."""
     row = [value + by if value >= 0 else value for step in piece.steps for value in step]
     for at, token in enumerate(row):
         yield (at % VOICES, *reversed(row[max(0, at - ORDER + 1) : at])), token

@@ -1,8 +1,8 @@
 """Four-voice music as text, as tokens and as notes.
 
 A step is half a beat. A piece is `A minor 96` (key and beats a minute) and then a word for each
-step, with what soprano, alto, tenor and bass do, from the highest: `C#5,E4,A3,F#3 B4,_,_,E3`. A
-note begins where it is named, `_` holds it, and `-` is a rest.
+step with the notes of soprano, alto, tenor and bass: `C#5,E4,A3,F#3 B4,_,_,E3`. A note starts
+where it is named, `_` holds it, and `-` is a rest.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _NOTE = re.compile(r"([A-G])([#b]?)(-?\d)")
 _HEADER = re.compile(r"([A-G])([#b]?) (major|minor) (\d{1,3})")
 
-# Tokens: the start, two modes, one to fill the first step; then for each voice a block of its own:
-# hold, rest and notes. Pieces are in C, so that all keys share what is learned; a note is up to
-# half an octave away from where it stands.
+# Tokens: the start, two modes, padding of the first step; then a block for each voice: hold, rest
+# and notes. Pieces are transposed to C by up to half an octave, so that all keys share one model.
 START, MAJOR, MINOR, PAD, FIRST = range(5)
 MARGIN = 6
 NOTES = HIGHEST - LOWEST + 1 + 2 * MARGIN
 BLOCK = 2 + NOTES
 VOCABULARY = FIRST + VOICES * BLOCK
-# Tokens before the first step: as many as a step has.
+# Tokens before the first step: the length of one step.
 HEADER = VOICES
 
 
@@ -44,13 +43,13 @@ class Key:
 
     @property
     def name(self) -> str:
-        """Its name, such as `F# minor`."""
+        """Return the name, such as `F# minor`."""
         return f"{_NAMES[self.tonic]} {'minor' if self.minor else 'major'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Music: each step has a MIDI number, `HOLD` or `REST` for each voice."""
+    """A piece: each step has a MIDI number, `HOLD` or `REST` for each voice."""
 
     key: Key
     tempo: int
@@ -58,7 +57,7 @@ class Piece:
 
     @property
     def notes(self) -> int:
-        """Number of notes that begin."""
+        """Return the number of notes."""
         return sum(value >= 0 for step in self.steps for value in step)
 
 
@@ -66,12 +65,12 @@ def pitch(text: str) -> int:
     """Return the MIDI number of a note such as `C#5`.
 
     Raises:
-        ValueError: it is no note from C1 to C7.
+        ValueError: the text is not a note from C1 to C7.
     """
-    found = _NOTE.fullmatch(text)
-    number = -1 if found is None else _semitones(found[1], found[2]) + 12 * (int(found[3]) + 1)
+    note = _NOTE.fullmatch(text)
+    number = -1 if note is None else _semitones(note[1], note[2]) + 12 * (int(note[3]) + 1)
     if not LOWEST <= number <= HIGHEST:
-        raise ValueError(f"{text[:20]!r} is no note from C1 to C7")
+        raise ValueError(f"{text[:20]!r} is not a note from C1 to C7")
     return number
 
 
@@ -85,10 +84,10 @@ def key_of(letter: str, accidental: str, mode: str) -> Key:
 
 
 def parse(text: str) -> Piece:
-    """Return the piece that a text holds.
+    """Parse a piece.
 
     Raises:
-        ValueError: it is none; the sentence says where.
+        ValueError: the text is not a piece; the message names the place.
     """
     words = text.split()
     header = _HEADER.fullmatch(" ".join(words[:3]))
@@ -128,7 +127,7 @@ def _word(value: int) -> str:
 
 
 def to_c(key: Key) -> int:
-    """Return by how many semitones a piece is moved to be in C: -5 to 6."""
+    """Return the semitones that transpose a piece to C: -5 to 6."""
     return (-key.tonic + 5) % 12 - 5
 
 
@@ -138,7 +137,7 @@ def header_tokens(key: Key) -> list[int]:
 
 
 def token_of(value: int, key: Key, voice: int) -> int:
-    """Return the token of what a voice does, in a piece in `key`."""
+    """Return the token of a voice's value in a piece in `key`."""
     first = FIRST + voice * BLOCK
     if value < 0:
         return first + (value == REST)
@@ -146,13 +145,13 @@ def token_of(value: int, key: Key, voice: int) -> int:
 
 
 def value_of(token: int, key: Key) -> int:
-    """Return what a token of any voice stands for in a piece in `key`."""
+    """Return the value of a token of any voice in a piece in `key`."""
     at = (token - FIRST) % BLOCK
     return (HOLD, REST)[at] if at < 2 else at - 2 - to_c(key) + LOWEST - MARGIN
 
 
 def tokens(piece: Piece) -> list[int]:
-    """Return the whole piece, voice by voice within each step. The tempo is no part of it."""
+    """Return the tokens of the piece, voice by voice within each step, without the tempo."""
     steps = [
         token_of(value, piece.key, voice)
         for step in piece.steps

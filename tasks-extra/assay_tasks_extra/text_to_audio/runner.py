@@ -1,4 +1,4 @@
-"""Serve a composer: a recording of what a prompt asks for, or the likelihood of given music."""
+"""Serve a composer: a recording of new music, or the likelihood of the request's music."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class _Task:
 
 
 class ComposerRunner:
-    """Returns one recording as WAV; {nats, notes} where music is given.
+    """Returns one recording as WAV, or {nats, notes} for a request with `music`.
 
-    A canceled request ends at the note that is being chosen.
+    A canceled request ends at the current note.
     """
 
     limits = run.BatchLimits(items=1, size=1)
@@ -62,7 +62,7 @@ class ComposerRunner:
         steps = round(options.seconds * inputs.tempo / 60 * STEPS_PER_BEAT)
         if len(inputs.opening) * STEPS_PER_BEAT > steps:
             raise run.RequestRefused(
-                f"The opening has {len(inputs.opening)} beats; {options.seconds:g} s hold fewer."
+                f"The opening has {len(inputs.opening)} beats, too many for {options.seconds:g} s."
             )
         seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
         task = _Task(request_id, key_from(inputs.key), inputs, options, steps, seed)
@@ -72,7 +72,7 @@ class ComposerRunner:
         return [item.payload for item in items]
 
     def run(self, batch: list[_Task]) -> list[Any]:
-        return [self._done(task) for task in batch]
+        return [self._output(task) for task in batch]
 
     def split(self, output: list[Any], items: Sequence[Item]) -> list[Any]:
         return output
@@ -84,7 +84,7 @@ class ComposerRunner:
     def close(self) -> None:
         self._closing = True
 
-    def _done(self, task: _Task) -> Any:
+    def _output(self, task: _Task) -> Any:
         if task.inputs.music is not None:
             piece = parse(task.inputs.music)
             return {"nats": self._composer.nats(piece), "notes": piece.notes}

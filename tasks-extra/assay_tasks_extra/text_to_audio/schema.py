@@ -42,7 +42,7 @@ class NamedPiece(BaseModel):
 class MusicInputs(declare.Inputs):
     """A key, beats a minute, and the soprano's first notes, one a beat.
 
-    With `music`, nothing is composed: the result is how likely the model finds that piece.
+    With `music`, the result is the likelihood of that piece, not a recording.
     """
 
     key: Annotated[str, Field(pattern=r"^[A-G][#b]? (major|minor)$")] = "C major"
@@ -55,7 +55,7 @@ class MusicInputs(declare.Inputs):
 
 
 class MusicOptions(declare.Options):
-    """Length of the recording, and how daring the choice of notes is."""
+    """Length of the recording, and sampling of the notes."""
 
     seconds: Annotated[float, Field(ge=2, le=MAX_SECONDS, allow_inf_nan=False)] = DEFAULT_SECONDS
     temperature: Annotated[float, Field(ge=0.05, le=2, allow_inf_nan=False)] = 0.9

@@ -1,4 +1,4 @@
-"""Score a composer by how many bits it needs for each note of pieces that it has not seen."""
+"""Score a composer by the bits that it needs for each note of unseen pieces."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ SHOWN_CHARACTERS = 200
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return bits per note and the perplexity of a note; held notes and rests count in them.
+    """Return bits per note and perplexity of a note, both including the bits of holds and rests.
 
-    The baseline are n-grams of the pieces that the version was trained on, in all keys.
+    The baseline is an n-gram model of the version's training pieces, in all keys.
 
     Raises:
         BadMaterial: a piece has no note.
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     pieces = [parse(row["music"]) for row in request.rows]
     notes = np.array([piece.notes for piece in pieces])
     if not notes.all():
         raise run.BadMaterial("A piece of the test data has no note.")
     bits = np.array([outcome.results[0]["nats"] for outcome in request.outcomes]) / math.log(2)
-    found = _metrics(bits, notes)
+    metrics = _metrics(bits, notes)
     compared, plain, trained_on = _baseline(request, pieces)
     baseline = {} if compared is None else _metrics(compared, notes)
     return run.EvaluationResult(
-        metrics=found,
+        metrics=metrics,
         baseline=baseline,
         baseline_name="" if compared is None else NAME,
         sample_size=len(pieces),
@@ -52,14 +52,14 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
             else [{"name": NAME, "metrics": baseline, "trained_on": trained_on}],
         },
         intervals={
-            "metrics": _intervals(bits, notes, found),
+            "metrics": _intervals(bits, notes, metrics),
             "baseline": {} if compared is None else _intervals(compared, notes, baseline),
         },
     )
 
 
 def _baseline(request: run.ScoreRequest, pieces: Any) -> tuple[np.ndarray | None, np.ndarray, int]:
-    """Return the n-grams' bits by piece, the same for each note, and the pieces counted."""
+    """Return the n-gram model's bits by piece, the bits per note, and the number of its pieces."""
     if not request.train_rows:
         return None, np.zeros(len(pieces)), 0
     if request.progress.should_stop():
@@ -80,7 +80,7 @@ def _metrics(bits: np.ndarray, notes: np.ndarray) -> dict[str, float]:
 def _intervals(
     bits: np.ndarray, notes: np.ndarray, scores: dict[str, float]
 ) -> dict[str, dict[str, Any]]:
-    """Return intervals with the pieces drawn again: notes of one piece depend on each other."""
+    """Return intervals from resampling pieces, because notes of one piece depend on each other."""
     return {
         name: run.bootstrap(
             scores[name],

@@ -1,4 +1,4 @@
-"""Music as sound: each note is a sum of harmonics that fades in and out, like a small organ."""
+"""Synthesize music: each note is a sum of harmonics that fades in and out, like a small organ."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def rendered(piece: Piece) -> np.ndarray:
         at = round(start * step * RATE)
         samples[at : at + len(sound)] += sound[: len(samples) - at]
     loudest = np.abs(samples).max()
-    found: np.ndarray = (samples * (LOUDNESS / loudest if loudest else 0)).astype(np.float32)
-    return found
+    result: np.ndarray = (samples * (LOUDNESS / loudest if loudest else 0)).astype(np.float32)
+    return result
 
 
 def _notes(piece: Piece) -> Iterator[tuple[int, int, int]]:
@@ -50,8 +50,8 @@ def _tone(number: int, seconds: float) -> np.ndarray:
         if pitch * harmonic < RATE / 2:
             tone += amplitude * np.sin(2 * np.pi * pitch * harmonic * time)
     envelope = np.minimum(time / ATTACK_S, 1) * np.minimum((time[-1] - time) / RELEASE_S, 1)
-    found: np.ndarray = tone * envelope
-    return found
+    result: np.ndarray = tone * envelope
+    return result
 
 
 def wav(piece: Piece) -> bytes:

@@ -18,18 +18,18 @@ from assay_tasks_extra.text_to_audio.composer import Composer
 from assay_tasks_extra.text_to_audio.notation import HEADER, PAD, Piece, parse, tokens
 from assay_tasks_extra.text_to_audio.schema import NamedPiece
 
-# Measurements on the validation pieces in a run; the best weights are kept.
+# Measurements on the validation pieces in a run; the run saves the best weights.
 CHECKS = 4
 MIN_PIECES = 4
 _IGNORED = -100
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
-    """Train; the weights that were best on the validation pieces are what is kept.
+    """Train, and keep the best weights on the validation pieces.
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(ComposerHyperparameters, request.hyperparameters)
     rows = run.read_valid_rows(request.train_file, NamedPiece)
@@ -42,13 +42,13 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
     except run.UnsupportedModel as error:
         raise run.BadMaterial(f"The base cannot be trained. {error}") from error
     pieces = [parse(row["music"]) for row in rows]
-    known, held_out = run.hold_out(pieces, settings.validation_fraction, settings.seed)
+    training, held_out = run.hold_out(pieces, settings.validation_fraction, settings.seed)
     validation = [part for piece in held_out for part in _parts(piece, composer.steps)]
     trainer = run.MonitoredTrainer(
         progress=progress,
         model=model,
         args=_arguments(request, settings),
-        train_dataset=_Windows(known, composer.steps, settings),
+        train_dataset=_Windows(training, composer.steps, settings),
         eval_dataset=validation,
         data_collator=_collated,
     )
@@ -68,7 +68,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         parameters={
             **settings.model_dump(),
             "parameters": model.num_parameters(),
-            "train_rows": len(known),
+            "train_rows": len(training),
             "validation_rows": len(held_out),
         },
         notes=notes,
@@ -84,7 +84,7 @@ def _parts(piece: Piece, steps: int) -> list[list[int]]:
 
 
 class _Windows(Dataset):  # type: ignore[misc]
-    """A window of some piece by its number; long pieces have more of them."""
+    """Windows of all pieces by number; long pieces have more windows."""
 
     def __init__(
         self, pieces: Sequence[Piece], steps: int, settings: ComposerHyperparameters
@@ -110,7 +110,7 @@ class _Windows(Dataset):  # type: ignore[misc]
 
 
 def _collated(examples: Sequence[list[int]]) -> dict[str, Tensor]:
-    """Stack windows; header and padding are not learned."""
+    """Stack windows; header and padding have no labels."""
     longest = max(map(len, examples))
     ids = torch.full((len(examples), longest), PAD)
     labels = torch.full((len(examples), longest), _IGNORED)

@@ -1,5 +1,5 @@
-"""Text to video: a short video of what a prompt describes. A loading path: no weights ship for it,
-and nothing here measures how good a video is."""
+"""Text to video: a short video from a prompt. This task only loads and serves: Assay has no weights
+and no score for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TASK = declare.Task(
     interface=1,
     name="text-to-video",
     title="Text to video",
-    description="Makes a short video of what a prompt describes: an animated WebP.",
+    description="Makes a short video from a prompt: an animated WebP.",
     modality="text",
     family=declare.Family.VIDEO,
     inputs=(declare.Modality.TEXT,),

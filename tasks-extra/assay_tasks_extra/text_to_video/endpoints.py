@@ -27,7 +27,7 @@ from assay_tasks_extra.text_to_video.schema import (
 
 
 class Parameters(declare.Strict):
-    """Settings of one video, by Hugging Face's names. `width` and `height` are Assay's."""
+    """Settings of one video, under Hugging Face's names. `width` and `height` are extensions."""
 
     negative_prompt: Annotated[list[Prompt], Field(max_length=8)] | None = None
     num_frames: Annotated[Frames, Field(strict=False)] | None = None
@@ -48,8 +48,8 @@ class TextToVideoRequest(declare.Strict):
 def read_text_to_video(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request. Raises RequestInvalid."""
     request = declare.parse(TextToVideoRequest, body.data)
-    given = request.parameters or Parameters()
-    negative = ", ".join(given.negative_prompt or [])
+    parameters = request.parameters or Parameters()
+    negative = ", ".join(parameters.negative_prompt or [])
     if len(negative) > MAX_PROMPT:
         raise declare.RequestInvalid(
             f"negative_prompt has {len(negative):,} characters in all; at most {MAX_PROMPT:,} are "
@@ -59,16 +59,16 @@ def read_text_to_video(body: declare.Body, request_id: str, name: str) -> declar
     inputs = VideoInputs(
         prompt=request.inputs,
         negative_prompt=negative or None,
-        width=given.width or DEFAULT_SIDE,
-        height=given.height or DEFAULT_SIDE,
-        frames=given.num_frames or DEFAULT_FRAMES,
-        seed=given.seed,
+        width=parameters.width or DEFAULT_SIDE,
+        height=parameters.height or DEFAULT_SIDE,
+        frames=parameters.num_frames or DEFAULT_FRAMES,
+        seed=parameters.seed,
     )
     pixels = inputs.width * inputs.height * inputs.frames
     if pixels > MAX_PIXELS:
         raise declare.RequestInvalid(
             f"The video has {pixels:,} pixels in all of its frames; at most {MAX_PIXELS:,} are "
-            "made. Ask for fewer frames, or a smaller size.",
+            "allowed. Request fewer frames, or a smaller size.",
             param="parameters",
         )
     tokens = declare.estimate_tokens([request.inputs, negative])
@@ -80,8 +80,8 @@ def read_text_to_video(body: declare.Body, request_id: str, name: str) -> declar
         prompt_tokens=tokens,
         units=math.ceil(pixels / 1_000_000),
         options=VideoOptions(
-            steps=given.num_inference_steps or DEFAULT_STEPS,
-            guidance=given.guidance_scale or DEFAULT_GUIDANCE,
+            steps=parameters.num_inference_steps or DEFAULT_STEPS,
+            guidance=parameters.guidance_scale or DEFAULT_GUIDANCE,
         ),
     )
 

@@ -1,7 +1,7 @@
-"""Load a Wan pipeline part by part, each by a class that Assay names.
+"""Load a Wan pipeline part by part, with classes that Assay names.
 
-diffusers' own loader imports the classes that `model_index.json` names; here the index only chooses
-among the task's components, and code that came with a model is never looked at.
+diffusers' own loader imports the classes that `model_index.json` names; here the index only selects
+among the task's components, and code in a model's files is never imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from assay_tasks_extra.text_to_video import TASK
 
 diffusers.utils.logging.disable_progress_bar()
 
-# Places of each class: a decoder in the place of the tokenizer would load, and then fail.
+# Parts that each class may be: a decoder as the tokenizer would load, and fail later.
 _PLACES = {
     "vae": ("AutoencoderKLWan",),
     "transformer": ("WanTransformer3DModel",),
@@ -27,7 +27,7 @@ _PLACES = {
     "tokenizer": ("T5Tokenizer", "T5TokenizerFast"),
     "scheduler": ("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"),
 }
-# Positions of the prompt that Wan was trained with.
+# Prompt length that Wan was trained with.
 MAX_LENGTH = 512
 
 
@@ -38,10 +38,10 @@ def load_pipeline(
     device: torch.device,
     dtype: torch.dtype | None = None,
 ) -> Any:
-    """Return the pipeline in evaluation mode. It has no tokenizer: prompts are read elsewhere.
+    """Return the pipeline in evaluation mode, without the tokenizer, which runs elsewhere.
 
     Raises:
-        UnsupportedModel: the folder holds no pipeline that is allowed, or a part cannot be loaded.
+        UnsupportedModel: the folder contains no supported pipeline, or a part cannot be loaded.
     """
     _, parts = run.pipeline_parts(folder, architectures, TASK.components)
     if set(parts) != set(_PLACES):
@@ -60,10 +60,10 @@ def load_pipeline(
 
 
 def load_prompt_tokenizer(folder: Path) -> Any:
-    """Return the pipeline's tokenizer, for a process of its own (`workers.engines.prompts`).
+    """Return the pipeline's tokenizer, for a separate process (`workers.engines.prompts`).
 
     Raises:
-        UnsupportedModel: it cannot be loaded.
+        UnsupportedModel: the tokenizer cannot be loaded.
     """
     try:
         return transformers.T5TokenizerFast.from_pretrained(
@@ -74,12 +74,12 @@ def load_prompt_tokenizer(folder: Path) -> Any:
 
 
 def text_states(pipe: Any, tokens: Sequence[int], length: int) -> torch.Tensor:
-    """Return the text encoder's states [1, length, size] of a prompt, nought after its end."""
+    """Return the text encoder's states [1, length, size] of a prompt, padded with zeros."""
     device = pipe.text_encoder.device
     ids = torch.tensor([list(tokens)], device=device)
-    found = pipe.text_encoder(ids, torch.ones_like(ids)).last_hidden_state
-    rest = found.new_zeros(1, length - found.shape[1], found.shape[2])
-    return torch.cat([found, rest], dim=1)
+    states = pipe.text_encoder(ids, torch.ones_like(ids)).last_hidden_state
+    rest = states.new_zeros(1, length - states.shape[1], states.shape[2])
+    return torch.cat([states, rest], dim=1)
 
 
 def _part(folder: Path, name: str, class_name: str, dtype: torch.dtype | None) -> Any:

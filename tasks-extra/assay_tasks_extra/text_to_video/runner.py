@@ -1,4 +1,4 @@
-"""Serve a Wan pipeline: an animated WebP of what a prompt describes."""
+"""Serve a Wan pipeline: an animated WebP from a prompt."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class _Request:
 
 
 class TextToVideoRunner:
-    """Makes one video a request; each seed makes the same one again.
+    """Makes one video per request; equal seeds make equal videos.
 
-    A canceled request ends after the step that is running; its frames are not decoded.
+    A canceled request ends after the current step, without decoding its frames.
     """
 
     limits = run.BatchLimits(items=1, size=1)
@@ -54,10 +54,10 @@ class TextToVideoRunner:
     ) -> None:
         self._pipe = load_pipeline(folder, architectures=architectures, device=device, dtype=dtype)
         tokenizer = load_prompt_tokenizer(folder)
-        known = self._pipe.text_encoder.config.vocab_size
-        if len(tokenizer) > known:
+        size = self._pipe.text_encoder.config.vocab_size
+        if len(tokenizer) > size:
             raise run.UnsupportedModel(
-                f"The tokenizer has {len(tokenizer)} tokens; the text encoder reads {known}."
+                f"The tokenizer has {len(tokenizer)} tokens; the text encoder reads {size}."
             )
         self._side = self._pipe.vae_scale_factor_spatial * max(
             self._pipe.transformer.config.patch_size[1:]
@@ -78,18 +78,18 @@ class TextToVideoRunner:
             )
         try:
             texts = [inputs.prompt, inputs.negative_prompt or ""]
-            read = self._prompts.read_texts(request_id, texts, options.truncate)
+            reading = self._prompts.read_texts(request_id, texts, options.truncate)
         except run.PromptCanceled:
             raise run.RequestCanceled from None
-        prompt, negative = read.tokens
+        prompt, negative = reading.tokens
         seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
         pixels = inputs.width * inputs.height * inputs.frames
         return run.Prepared(
             items=[Item(_Request(request_id, prompt, negative, seed, inputs, options))],
             prompt_tokens=len(prompt),
             units=math.ceil(pixels / 1_000_000),
-            cut_inputs=read.cut_inputs,
-            cut_tokens=read.cut_tokens,
+            cut_inputs=reading.cut_inputs,
+            cut_tokens=reading.cut_tokens,
         )
 
     def collate(self, items: Sequence[Item]) -> list[_Request]:
@@ -117,7 +117,7 @@ class TextToVideoRunner:
         """Return frames [frames, height, width, 3] of numbers from 0 to 1. Raises Canceled."""
         self._running = request.request_id
         try:
-            made = self._pipe(
+            output = self._pipe(
                 prompt_embeds=text_states(self._pipe, request.prompt, self._length),
                 negative_prompt_embeds=text_states(self._pipe, request.negative, self._length),
                 width=request.inputs.width,
@@ -133,10 +133,10 @@ class TextToVideoRunner:
         finally:
             self._running = ""
             self._canceled.discard(request.request_id)
-        return made.frames[0]
+        return output.frames[0]
 
     def _after_step(self, pipe: Any, step: int, at: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        # The pipeline's own interruption still decodes, which costs more than a step.
+        # The pipeline's own interrupt still decodes, which costs more than a step.
         if self._closing or self._running in self._canceled:
             raise run.RequestCanceled
         return {}

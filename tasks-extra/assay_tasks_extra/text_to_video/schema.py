@@ -10,10 +10,10 @@ from assay.plugins import declare
 
 MAX_SIDE = 1_280
 MAX_FRAMES = 121
-# Of all frames of a request.
+# Maximum pixels in all frames of a request.
 MAX_PIXELS = 50_000_000
 MAX_STEPS = 100
-# Characters; of a negative prompt, all of its texts together.
+# Maximum characters of a prompt, and of all texts of a negative prompt together.
 MAX_PROMPT = 4_000
 MAX_SEED = 2**32 - 1
 DEFAULT_SIDE = 256
@@ -28,7 +28,7 @@ Frames = Annotated[int, Field(ge=1, le=MAX_FRAMES)]
 
 
 class CaptionedVideo(BaseModel):
-    """A video and what it shows."""
+    """A video and its caption."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -37,9 +37,9 @@ class CaptionedVideo(BaseModel):
 
 
 class VideoInputs(declare.Inputs):
-    """A prompt, and the size in pixels and number of frames of the video.
+    """A prompt, and the size (in pixels) and number of frames of the video.
 
-    Without a seed, one is drawn.
+    The default seed is random.
     """
 
     prompt: Prompt

@@ -26,8 +26,8 @@ SAMPLE = [
 
 
 class TrainingHyperparameters(BaseModel):
-    """Settings of training. `made_share` of the windows are cut from made series (trends, cycles
-    and noise), so that a few real ones are not learned by heart."""
+    """Settings of training. A share of the windows, `made_share`, comes from synthetic series
+    (trends, cycles and noise), against overfitting to a few real ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,17 +40,17 @@ class TrainingHyperparameters(BaseModel):
 
 
 def row_input(row: dict[str, Any]) -> str:
-    """Return the values: the same ones in training and test data are a leak."""
+    """Return the values: equal values in training and test data are a leak."""
     return json.dumps(row["series"]["values"])
 
 
 def origins(values: int, horizon: int) -> list[int]:
-    """Return the lengths of the histories that a series is forecast from, shortest first: up to
-    six forecasts of `horizon` steps, one after another, that end with the series."""
-    found = [values - horizon * (number + 1) for number in range(ORIGINS)]
+    """Return the lengths of the histories to forecast from, shortest first: up to six consecutive
+    forecasts of `horizon` steps, the last of which ends with the series."""
+    lengths = [values - horizon * (number + 1) for number in range(ORIGINS)]
     return [
         length
-        for length in reversed(found)
+        for length in reversed(lengths)
         if length >= max(declare.MIN_SERIES_VALUES, 2 * horizon)
     ]
 
@@ -58,7 +58,7 @@ def origins(values: int, horizon: int) -> list[int]:
 def evaluation_request(row: dict[str, Any]) -> tuple[ForecastInputs, ForecastOptions]:
     """Return the request that forecasts the series from each of its origins.
 
-    A series too short for one has its last value forecast.
+    For a series that is too short for one, forecast its last value.
     """
     series, horizon = row["series"], row["horizon"]
     values = series["values"]
@@ -75,7 +75,7 @@ TASK = declare.Task(
     interface=1,
     name="time-series-forecasting",
     title="Time-series forecasting",
-    description="Forecasts the next values of a series, with the range that they will lie in.",
+    description="Forecasts the next values of a series, with their likely range.",
     modality="timeseries",
     family=declare.Family.DECISIONS,
     inputs=(declare.Modality.SERIES,),

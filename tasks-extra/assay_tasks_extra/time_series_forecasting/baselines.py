@@ -1,4 +1,4 @@
-"""Forecasts that need no network: the last cycle again, the last value, exponential smoothing."""
+"""Forecasts without a network: repeated last cycle, last value, exponential smoothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ETS_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One forecast that is measured: what was known, what came, and the steps of a cycle."""
+    """One forecast to measure: history, true future, and the steps of a cycle."""
 
     history: np.ndarray
     future: np.ndarray
@@ -28,7 +28,7 @@ class Window:
 
 
 def seasonal_naive(window: Window) -> np.ndarray:
-    """Return the last cycle, repeated; the last value where there is no whole cycle."""
+    """Return the last cycle, repeated; the last value if the history has no whole cycle."""
     season = window.season if window.season <= len(window.history) else 1
     return np.resize(window.history[-season:], len(window.future))
 
@@ -45,22 +45,22 @@ def smoothing(windows: Sequence[Window], progress: run.Progress) -> list[np.ndar
     Returns None, with the reason in the progress log, when that takes too long.
 
     Raises:
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     started = time.monotonic()
-    found: list[np.ndarray] = []
+    forecasts: list[np.ndarray] = []
     for window in windows:
         if progress.should_stop():
             raise run.Canceled
         if time.monotonic() - started > ETS_SECONDS:
             progress.log(
-                f"{ETS} was not measured: {len(found)} of {len(windows)} forecasts took "
+                f"{ETS} was not measured: {len(forecasts)} of {len(windows)} forecasts took "
                 f"{ETS_SECONDS:g} s."
             )
             return None
-        found.append(_smoothed(window))
+        forecasts.append(_smoothed(window))
     progress.log(f"{ETS}: {len(windows)} forecasts in {time.monotonic() - started:.1f} s.")
-    return found
+    return forecasts
 
 
 def _smoothed(window: Window) -> np.ndarray:
@@ -70,7 +70,7 @@ def _smoothed(window: Window) -> np.ndarray:
     seasonal = 1 < window.season <= ETS_SEASON and len(history) >= 2 * window.season
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            # Fits that do not settle are used as they are, as a person in a hurry would.
+            # Without warnings about convergence: unconverged fits are used too.
             warnings.simplefilter("ignore")
             model = ExponentialSmoothing(
                 history,

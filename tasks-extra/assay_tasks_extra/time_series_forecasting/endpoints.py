@@ -21,13 +21,13 @@ from assay_tasks_extra.time_series_forecasting.schema import (
     Levels,
 )
 
-# Observations and steps of all series of a request.
+# Maximum observations and steps in all series of a request.
 MAX_POINTS = 100_000
 
 
 class SeriesInput(declare.Strict):
-    """One history. `start` is the time of its first value, which dates the forecast with the
-    parameter `freq`."""
+    """One history. `start` is the time of its first value; with the parameter `freq` it dates the
+    forecast."""
 
     target: History
     start: declare.Moment | None = None
@@ -37,8 +37,8 @@ class SeriesInput(declare.Strict):
 
 
 class Parameters(declare.Strict):
-    """Steps to forecast, quantiles to return, and the frequency that all series have. `truncate`
-    START takes the end of a series that is longer than the model reads; it is refused otherwise.
+    """Steps to forecast, quantiles to return, and the frequency of all series. `truncate` START
+    cuts the start of a series that exceeds the model's context; otherwise it is refused.
     """
 
     prediction_length: Horizon = DEFAULT_HORIZON
@@ -94,7 +94,7 @@ def read_forecast(body: declare.Body, request_id: str, name: str) -> declare.Pla
 
 
 def _starts(request: ForecastRequest) -> list[str | None]:
-    """Return the time of each forecast's first step, where it is known."""
+    """Return the time of each forecast's first step, or None if unknown."""
     freq = request.parameters.freq
     starts: list[str | None] = []
     for number, each in enumerate(request.inputs):
@@ -103,13 +103,13 @@ def _starts(request: ForecastRequest) -> list[str | None]:
             continue
         if freq is None:
             raise declare.RequestInvalid(
-                f"inputs[{number}].start is a time, and parameters.freq, which tells how far its "
-                "values are apart, is missing. Send both, or neither.",
+                f"inputs[{number}].start is a time, but parameters.freq, the distance between its "
+                "values, is missing. Send both, or neither.",
                 param="parameters.freq",
                 code="missing_parameter",
             )
         try:
-            # The last step is dated too, so that callers can count on all of them.
+            # The last step must have a valid date too, for callers that compute its time.
             declare.moment_after(
                 each.start, freq, len(each.target) + request.parameters.prediction_length
             )
@@ -133,15 +133,17 @@ class PredictionsRenderer:
         return {
             "predictions": [
                 {
-                    "mean": found["mean"],
+                    "mean": forecast["mean"],
                     **{
                         f"{level:g}": values
-                        for level, values in zip(self.levels, found["quantiles"], strict=True)
+                        for level, values in zip(self.levels, forecast["quantiles"], strict=True)
                     },
                     **({"item_id": name} if name is not None else {}),
                     **({"start": start} if start is not None else {}),
                 }
-                for found, name, start in zip(answer.results, self.names, self.starts, strict=True)
+                for forecast, name, start in zip(
+                    answer.results, self.names, self.starts, strict=True
+                )
             ],
             **declare.cut_counts(answer),
         }

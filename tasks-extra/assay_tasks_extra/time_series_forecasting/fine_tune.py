@@ -1,4 +1,4 @@
-"""Train a forecasting model, all weights, on windows of the data's series and of made ones."""
+"""Train a forecasting model, all weights, on windows of the data's series and synthetic ones."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from assay_tasks_extra.time_series_forecasting.forecasters import (
 )
 from assay_tasks_extra.time_series_forecasting.synthetic import made_series
 
-# The shortest history that a window has.
+# The shortest history of a window.
 LEAST_HISTORY = 8
-# Made series share one pool, so that a run takes the same time whatever their share is.
+# All synthetic series come from one pool, so that the run time does not depend on their share.
 MADE_SERIES = 500
 MADE_LENGTH = 400
 # Measurements on the validation windows in a run.
@@ -32,7 +32,7 @@ CHECKS = 8
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Values that windows are cut from, and their frequency."""
+    """Values to cut windows from, and their frequency."""
 
     values: np.ndarray
     frequency: str | None
@@ -41,12 +41,12 @@ class Source:
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train, and keep the last weights.
 
-    One window at the end of each series is measured on the way. There are too few of them to choose
-    weights by: the best of eight such measurements may be that of a model that has hardly learned.
+    The run measures one window at the end of each series. These are too few to select weights: the
+    best of eight measurements may be of a model that has hardly learned.
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Canceled: `progress` said so.
+        Canceled: `progress` requests a stop.
     """
     settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
     rows = run.read_rows(request.train_file, _is_row, '{"name": "…", "series": {"values": […], …}}')
@@ -57,7 +57,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         raise run.BadMaterial(f"The base cannot be trained. {error}") from error
     sources, held_out = _sources(rows, forecaster, progress)
     generator = np.random.default_rng(settings.seed)
-    made = [
+    synthetic = [
         Source(made_series(generator, MADE_LENGTH + forecaster.horizon), None)
         for _ in range(MADE_SERIES if settings.made_share else 0)
     ]
@@ -85,7 +85,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         ),
         train_dataset=_Windows(
             sources,
-            made,
+            synthetic,
             made_share=settings.made_share,
             count=settings.steps * settings.batch_size,
             seed=settings.seed,
@@ -121,7 +121,7 @@ def _is_row(row: dict[str, Any]) -> bool:
 def _sources(
     rows: Sequence[dict[str, Any]], forecaster: Forecaster, progress: run.Progress
 ) -> tuple[list[Source], list[dict[str, Any]]]:
-    """Return what to train on, and a window at the end of each series to validate on."""
+    """Return the training sources, and a validation window at the end of each series."""
     sources: list[Source] = []
     held_out: list[dict[str, Any]] = []
     short = 0
@@ -136,7 +136,7 @@ def _sources(
         sources.append(Source(values[:end], source.frequency))
     if not sources:
         raise run.BadMaterial(
-            f"Every series is too short: {LEAST_HISTORY + 3} values are the least that is used."
+            f"Every series is too short; the minimum is {LEAST_HISTORY + 3} values."
         )
     if short:
         progress.warn(f"{short} of {len(rows)} series are too short, and are left out.")
@@ -148,28 +148,28 @@ def _sources(
 
 
 def window(source: Source, start: int, end: int, context: int, horizon: int) -> dict[str, Any]:
-    """Return the history from `start` to `end`, scaled, and what follows it, as far as known."""
+    """Return the scaled history from `start` to `end`, and the known part of its future."""
     scaled = Scaled.of(source.values[start:end], context)
     after = source.values[end : end + horizon]
-    future, known = np.zeros(horizon, np.float32), np.zeros(horizon, np.float32)
-    # One leap that the history gave no sign of must not outweigh all other windows.
+    future, mask = np.zeros(horizon, np.float32), np.zeros(horizon, np.float32)
+    # Clipped, so that one unpredictable leap does not outweigh all other windows.
     future[: len(after)] = np.clip((after - scaled.last) / scaled.spread, -20, 20)
-    known[: len(after)] = 1
+    mask[: len(after)] = 1
     return {
         "history": scaled.values,
         "frequency": source.frequency,
         "future": future,
-        "known": known,
+        "known": mask,
     }
 
 
 class _Windows(Dataset[dict[str, Any]]):  # type: ignore[misc]
-    """Windows drawn by chance, each by its number, so that a resumed run sees the same ones."""
+    """Random windows, determined by their number, so that a resumed run uses the same ones."""
 
     def __init__(
         self,
         sources: Sequence[Source],
-        made: Sequence[Source],
+        synthetic: Sequence[Source],
         *,
         made_share: float,
         count: int,
@@ -177,10 +177,10 @@ class _Windows(Dataset[dict[str, Any]]):  # type: ignore[misc]
         context: int,
         horizon: int,
     ) -> None:
-        self._sources, self._made, self._made_share = sources, made, made_share
+        self._sources, self._made, self._made_share = sources, synthetic, made_share
         self._count, self._seed = count, seed
         self._context, self._horizon = context, horizon
-        # Long series have more to show, yet must not drown the short ones.
+        # Long series have more information, but must not dominate the short ones.
         weights = np.sqrt([len(each.values) for each in sources])
         self._weights = weights / weights.sum()
 
@@ -194,10 +194,10 @@ class _Windows(Dataset[dict[str, Any]]):  # type: ignore[misc]
         else:
             source = self._sources[int(generator.choice(len(self._sources), p=self._weights))]
         total = len(source.values)
-        # At least one value to predict; as many as the model looks ahead where there are enough.
+        # At least one value to predict, at most the model's horizon.
         latest = max(LEAST_HISTORY, total - self._horizon)
         longest = min(self._context, latest)
-        # Half of the histories are as long as the model reads, which is what it mostly gets.
+        # Half of the histories fill the model's context, the usual case in service.
         length = longest
         if generator.random() < 0.5:
             length = int(generator.integers(LEAST_HISTORY, longest + 1))

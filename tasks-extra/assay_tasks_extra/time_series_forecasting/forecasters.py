@@ -1,7 +1,7 @@
-"""Models of transformers that forecast one series, behind one interface: scaled in, quantiles out.
+"""A common interface to transformers' models that forecast quantiles of one series.
 
-Each history is scaled before a model sees it, in 64 bits, so that series of any magnitude are read
-alike.
+Each history is scaled in 64 bits before a model reads it, so that the magnitude of a series does
+not matter.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _SMALLEST = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """The end of a history that a model reads: distances from its last value, in units of its
-    spread. Models that scale once more themselves see no difference."""
+    """The end of a history, scaled for a model: distances from its last value, in units of its
+    spread. This does not affect models that scale their input themselves."""
 
     values: np.ndarray
     last: float
@@ -35,19 +35,19 @@ class Scaled:
     @classmethod
     def of(cls, history: Sequence[float] | np.ndarray, longest: int) -> Scaled:
         """Scale the last `longest` values."""
-        given = np.asarray(history[-longest:], dtype=np.float64)
-        last, spread = float(given[-1]), float(given.std())
-        # A constant series, or one whose changes are lost in rounding.
-        spread = max(spread, _LEAST_SPREAD * float(np.abs(given).max()), _SMALLEST)
-        return cls(((given - last) / spread).astype(np.float32), last, spread)
+        values = np.asarray(history[-longest:], dtype=np.float64)
+        last, spread = float(values[-1]), float(values.std())
+        # A constant series, or a series whose changes are lost in rounding.
+        spread = max(spread, _LEAST_SPREAD * float(np.abs(values).max()), _SMALLEST)
+        return cls(((values - last) / spread).astype(np.float32), last, spread)
 
     def restored(self, values: np.ndarray) -> np.ndarray:
-        """Return forecast values in the history's own unit."""
+        """Return forecast values in the unit of the history."""
         return values.astype(np.float64) * self.spread + self.last
 
 
 class Forecaster(Protocol):
-    """A model with its reading of a batch. `horizon` is how far it looks ahead."""
+    """A model with its batch format. `horizon` is the number of steps that it forecasts."""
 
     model: Any
     context: int
@@ -56,8 +56,8 @@ class Forecaster(Protocol):
     def forward(self, histories: Sequence[np.ndarray], frequencies: Sequence[str | None]) -> Tensor:
         """Return the model's output for each scaled history: [histories, horizon, numbers]."""
 
-    def loss(self, output: Tensor, future: Tensor, known: Tensor) -> Tensor:
-        """Return the loss of an output where `known` is 1; both are [histories, horizon]."""
+    def loss(self, output: Tensor, future: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss where `mask` is 1; `future` and `mask` are [histories, horizon]."""
 
     def read(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Return mean [horizon] and quantiles [levels, horizon] of one history's output."""
@@ -69,7 +69,7 @@ def load_forecaster(
     """Load the model in `folder`.
 
     Raises:
-        UnsupportedModel: its configuration does not fit forecasts of one series.
+        UnsupportedModel: its configuration does not fit forecasts of a single series.
     """
     kinds: dict[str, Callable[[Any], Forecaster]] = {
         "PatchTSTForPrediction": PatchTST,
@@ -77,7 +77,7 @@ def load_forecaster(
     }
     kind = kinds[run.architecture_of(folder, architectures)]
     try:
-        # 16 bits are too coarse for values that stand for a thousandth of a series' range.
+        # 16 bits are too coarse for differences of a thousandth of a series' range.
         model = run.load_model(folder, architectures, dtype=torch.float32, device=device)
         return kind(model)
     except run.UnsupportedModel:
@@ -90,11 +90,11 @@ def _check_lengths(context: int, horizon: int) -> None:
     if not 1 <= context <= declare.MAX_SERIES_VALUES or not 1 <= horizon <= MAX_HORIZON:
         raise run.UnsupportedModel(
             f"The configuration states a context of {context} and a horizon of {horizon}; at most "
-            f"{declare.MAX_SERIES_VALUES:,} and {MAX_HORIZON:,} are served."
+            f"{declare.MAX_SERIES_VALUES:,} and {MAX_HORIZON:,} are supported."
         )
 
 
-# TimesFM's three kinds of frequency: up to days (0), weeks and months, and beyond.
+# TimesFM's three frequency classes: up to days (0), weeks and months (1), and longer (2).
 _FREQUENCIES = {"W": 1, "MS": 1, "QS": 2, "YS": 2}
 
 
@@ -120,18 +120,18 @@ class TimesFm:
         ).full_predictions
         return output
 
-    def loss(self, output: Tensor, future: Tensor, known: Tensor) -> Tensor:
+    def loss(self, output: Tensor, future: Tensor, mask: Tensor) -> Tensor:
         levels = torch.as_tensor(self._levels, dtype=output.dtype, device=output.device)
         errors = future[..., None] - output[..., 1:]
         pinball = torch.maximum((levels - 1) * errors, levels * errors).mean(dim=-1)
         squared = (future - output[..., 0]) ** 2
-        return ((pinball + 0.1 * squared) * known).sum() / known.sum().clamp_min(1)
+        return ((pinball + 0.1 * squared) * mask).sum() / mask.sum().clamp_min(1)
 
     def read(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        # Quantiles of a network can cross; sorted ones cannot.
-        known = np.sort(output[:, 1:], axis=1)
-        found = np.stack([np.interp(levels, self._levels, step) for step in known], axis=1)
-        return output[:, 0], found
+        # Sort, because quantiles of a network can cross.
+        ordered = np.sort(output[:, 1:], axis=1)
+        quantiles = np.stack([np.interp(levels, self._levels, step) for step in ordered], axis=1)
+        return output[:, 0], quantiles
 
 
 class PatchTST:
@@ -159,25 +159,25 @@ class PatchTST:
 
     def forward(self, histories: Sequence[np.ndarray], frequencies: Sequence[str | None]) -> Tensor:
         past = np.zeros((len(histories), self.context, 1), dtype=np.float32)
-        seen = np.zeros_like(past)
+        observed = np.zeros_like(past)
         for row, each in enumerate(histories):
             past[row, self.context - len(each) :, 0] = each
-            seen[row, self.context - len(each) :] = 1
+            observed[row, self.context - len(each) :] = 1
         device = self.model.device
-        made = self.model(
+        output = self.model(
             past_values=torch.from_numpy(past).to(device),
-            past_observed_mask=torch.from_numpy(seen).to(device),
+            past_observed_mask=torch.from_numpy(observed).to(device),
         )
-        *freedom, middle, scale = made.prediction_outputs
-        parts = [middle * made.scale + made.loc, scale * made.scale, *freedom]
+        *freedom, middle, scale = output.prediction_outputs
+        parts = [middle * output.scale + output.loc, scale * output.scale, *freedom]
         return torch.cat(parts, dim=-1)
 
-    def loss(self, output: Tensor, future: Tensor, known: Tensor) -> Tensor:
+    def loss(self, output: Tensor, future: Tensor, mask: Tensor) -> Tensor:
         if self._kind == "normal":
             likely = torch.distributions.Normal(output[..., 0], output[..., 1])
         else:
             likely = torch.distributions.StudentT(output[..., 2], output[..., 0], output[..., 1])
-        return -(likely.log_prob(future) * known).sum() / known.sum().clamp_min(1)
+        return -(likely.log_prob(future) * mask).sum() / mask.sum().clamp_min(1)
 
     def read(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         middle, scale = output[:, 0], output[:, 1]

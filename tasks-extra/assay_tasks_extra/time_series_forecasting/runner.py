@@ -22,7 +22,8 @@ from assay_tasks_extra.time_series_forecasting.schema import (
 class ForecastRunner(run.BaseRunner):
     """Returns one `Forecast` for each history.
 
-    A history longer than the model reads is refused, or cut to its end where the options say so.
+    A history that exceeds the model's context is refused, or loses its start if the options allow
+    it.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class ForecastRunner(run.BaseRunner):
         dtype: torch.dtype | None,
     ) -> None:
         self._forecaster = load_forecaster(folder, architectures, device=device)
-        # Every history takes the time of the longest: models pad to their context.
+        # Models pad to their context, so every history takes the time of the longest.
         self.limits = run.BatchLimits(items=64, size=max(65_536, self._forecaster.context))
 
     def prepare(
@@ -77,8 +78,8 @@ class ForecastRunner(run.BaseRunner):
         return [item.payload[0].values for item in items], [item.payload[1] for item in items]
 
     def run(self, batch: tuple[list[np.ndarray], list[str | None]]) -> np.ndarray:
-        found: np.ndarray = self._forecaster.forward(*batch).float().cpu().numpy()
-        return found
+        output: np.ndarray = self._forecaster.forward(*batch).float().cpu().numpy()
+        return output
 
     def split(self, output: np.ndarray, items: Sequence[Item]) -> list[Any]:
         if not np.isfinite(output).all():

@@ -13,7 +13,7 @@ MAX_SERIES = 64
 MAX_HORIZON = 1_024
 DEFAULT_HORIZON = 10
 DEFAULT_LEVELS = (0.1, 0.5, 0.9)
-# Forecasts that are measured of each series, one after another, without overlap.
+# Maximum number of measured forecasts of each series; they are consecutive and do not overlap.
 ORIGINS = 6
 
 Level = Annotated[float, Field(ge=0.01, le=0.99, allow_inf_nan=False)]
@@ -26,7 +26,7 @@ History = Annotated[
 
 
 class NamedSeries(BaseModel):
-    """One series. `horizon` is how many steps ahead it is forecast when it is measured."""
+    """One series. `horizon` is the number of steps that an evaluation forecasts."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -36,15 +36,15 @@ class NamedSeries(BaseModel):
 
 
 class ForecastInputs(declare.Inputs):
-    """Histories to continue, oldest value first; `frequency` is that of all of them."""
+    """Histories to continue, oldest value first; all have the same `frequency`."""
 
     histories: Annotated[list[History], Field(min_length=1, max_length=MAX_SERIES)]
     frequency: declare.Frequency | None = None
 
 
 class ForecastOptions(declare.Options):
-    """Steps to forecast, and the quantiles to return. A history longer than the model reads is
-    refused, or loses its start where `truncate` says so."""
+    """Steps to forecast, and the quantiles to return. A history that exceeds the model's context is
+    refused, or loses its start if `truncate` allows it."""
 
     prediction_length: Horizon = DEFAULT_HORIZON
     quantile_levels: Levels = Field(default_factory=lambda: list(DEFAULT_LEVELS))
@@ -55,8 +55,8 @@ class ForecastOptions(declare.Options):
 
 
 class Forecast(TypedDict):
-    """The forecast of one history, step by step. `quantiles` has one list for each level that was
-    requested, in that order."""
+    """The forecast of one history, step by step. `quantiles` has one list for each requested level,
+    in that order."""
 
     mean: list[float]
     quantiles: list[list[float]]

@@ -1,8 +1,8 @@
-"""Score forecasts from rolling origins, against the seasonal naive, exponential smoothing and the
-last value.
+"""Score forecasts from rolling origins against the seasonal naive forecast, exponential smoothing
+and the last value.
 
 MASE is the absolute error in units of the seasonal naive's error within the history (Hyndman and
-Koehler 2006). The relative error is a forecast's absolute error over that of the seasonal naive on
+Koehler 2006). The relative error is a forecast's absolute error divided by the seasonal naive's on
 the same steps, as a geometric mean over series: below 1 is better than repeating the last cycle.
 """
 
@@ -28,21 +28,21 @@ from assay_tasks_extra.time_series_forecasting.baselines import (
 
 SAMPLES = 8
 MAX_SLICES = 20
-# An error of nothing has no ratio; this is far below any that is of interest.
+# Lower bound of an error, so that ratios exist; far below any relevant error.
 _LEAST = 1e-12
 _SHOWN_VALUES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Mean absolute errors of the windows of one series, and of the naive within its history."""
+    """Mean absolute errors of one series: of each window, and of the naive within its history."""
 
     errors: np.ndarray
     scales: np.ndarray
 
     @property
     def mase(self) -> float:
-        """Mean over the windows."""
+        """Return the mean over the windows."""
         return float((self.errors / self.scales).mean())
 
 
@@ -52,16 +52,16 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: no series is long enough, or all are constant.
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     cut = [_windows(row) for row in request.rows]
-    kept = [number for number, windows in enumerate(cut) if _varies(windows)]
-    if left_out := len(cut) - len(kept):
+    varying = [number for number, windows in enumerate(cut) if _varies(windows)]
+    if left_out := len(cut) - len(varying):
         request.progress.warn(f"{left_out} series are constant, and are left out.")
-    if not kept:
+    if not varying:
         raise run.BadMaterial("Every series is constant; there is nothing to forecast.")
-    rows, cut = [request.rows[number] for number in kept], [cut[number] for number in kept]
-    outcomes = [request.outcomes[number].results for number in kept]
+    rows, cut = [request.rows[number] for number in varying], [cut[number] for number in varying]
+    outcomes = [request.outcomes[number].results for number in varying]
     _warn_of_leaks(rows, request.train_rows, request.progress)
     flat = [window for windows in cut for window in windows]
     forecasts = {
@@ -75,7 +75,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         LAST: [last_value(window) for window in flat],
     }
     measured = {
-        name: _measured(cut, given) for name, given in forecasts.items() if given is not None
+        name: _measured(cut, values) for name, values in forecasts.items() if values is not None
     }
     inside = _inside(outcomes, cut)
     naive = measured[SEASONAL]
@@ -127,7 +127,7 @@ def _scale(window: Window) -> float:
     """Return the naive's mean absolute error within the history."""
     season = window.season if window.season < len(window.history) else 1
     within = np.abs(window.history[season:] - window.history[:-season]).mean()
-    # A series that repeats itself exactly: compared with its steps instead.
+    # An exactly periodic series: use the size of its steps instead.
     return float(within or np.abs(np.diff(window.history)).mean())
 
 
@@ -142,19 +142,19 @@ def _measured(cut: Sequence[Sequence[Window]], forecasts: Sequence[np.ndarray]) 
     ]
 
 
-def _metrics(found: Sequence[Measured], naive: Sequence[Measured]) -> dict[str, float]:
+def _metrics(measured: Sequence[Measured], naive: Sequence[Measured]) -> dict[str, float]:
     return {
-        "mase": float(np.mean([each.mase for each in found])),
-        "relative_error": float(np.exp(_log_ratios(found, naive).mean())),
+        "mase": float(np.mean([each.mase for each in measured])),
+        "relative_error": float(np.exp(_log_ratios(measured, naive).mean())),
     }
 
 
-def _log_ratios(found: Sequence[Measured], naive: Sequence[Measured]) -> np.ndarray:
-    """Return the logarithm of each series' error over the naive's."""
+def _log_ratios(measured: Sequence[Measured], naive: Sequence[Measured]) -> np.ndarray:
+    """Return the logarithm of each series' error divided by the naive's."""
     return np.array(
         [
             np.log(max(ours.errors.mean(), _LEAST)) - np.log(max(theirs.errors.mean(), _LEAST))
-            for ours, theirs in zip(found, naive, strict=True)
+            for ours, theirs in zip(measured, naive, strict=True)
         ]
     )
 
@@ -162,49 +162,51 @@ def _log_ratios(found: Sequence[Measured], naive: Sequence[Measured]) -> np.ndar
 def _inside(
     outcomes: Sequence[Sequence[dict[str, Any]]], cut: Sequence[Sequence[Window]]
 ) -> list[np.ndarray]:
-    """Return for each series which values lie between the 10 % and the 90 % quantile."""
-    found = []
+    """Return a mask for each series: values between the 10 % and the 90 % quantile."""
+    series = []
     for results, windows in zip(outcomes, cut, strict=True):
         parts = []
         for result, window in zip(results, windows, strict=True):
             low, _, high = (np.asarray(each[: len(window.future)]) for each in result["quantiles"])
             parts.append((window.future >= low) & (window.future <= high))
-        found.append(np.concatenate(parts))
-    return found
+        series.append(np.concatenate(parts))
+    return series
 
 
 def _intervals(
     scores: dict[str, float],
-    found: Sequence[Measured],
+    measured: Sequence[Measured],
     naive: Sequence[Measured],
     inside: Sequence[np.ndarray] | None,
 ) -> dict[str, dict[str, Any]]:
-    """Return intervals with the series drawn again: steps of one series depend on each other."""
-    if len(found) < 2:
+    """Return intervals from resampling series, because steps of one series depend on each other."""
+    if len(measured) < 2:
         return {}
-    errors = np.array([each.mase for each in found])
-    ratios = _log_ratios(found, naive)
-    made = {
-        "mase": run.bootstrap(scores["mase"], lambda rows: float(errors[rows].mean()), len(found)),
+    errors = np.array([each.mase for each in measured])
+    ratios = _log_ratios(measured, naive)
+    intervals = {
+        "mase": run.bootstrap(
+            scores["mase"], lambda rows: float(errors[rows].mean()), len(measured)
+        ),
         "relative_error": run.bootstrap(
             scores["relative_error"],
             lambda rows: float(np.exp(ratios[rows].mean())),
-            len(found),
+            len(measured),
         ),
     }
     if inside is not None:
         hits = np.array([each.sum() for each in inside])
         sizes = np.array([len(each) for each in inside])
-        made["coverage_80"] = run.bootstrap(
+        intervals["coverage_80"] = run.bootstrap(
             scores["coverage_80"],
             lambda rows: float(hits[rows].sum() / sizes[rows].sum()),
-            len(found),
+            len(measured),
         )
-    return made
+    return intervals
 
 
 def _slices(
-    rows: Sequence[dict[str, Any]], found: Sequence[Measured], naive: Sequence[Measured]
+    rows: Sequence[dict[str, Any]], measured: Sequence[Measured], naive: Sequence[Measured]
 ) -> list[dict[str, Any]]:
     by_frequency: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
@@ -212,7 +214,7 @@ def _slices(
         by_frequency.setdefault(f"each {words}", []).append(number)
     parts = [("frequency", name, numbers) for name, numbers in sorted(by_frequency.items())]
     parts += [("series", row["name"], [number]) for number, row in enumerate(rows)]
-    ratios = _log_ratios(found, naive)
+    ratios = _log_ratios(measured, naive)
     return [
         {
             "by": by,
@@ -231,7 +233,7 @@ def _samples(
     cut: Sequence[Sequence[Window]],
     forecasts: dict[str, list[np.ndarray] | None],
 ) -> list[dict[str, Any]]:
-    """Return the last forecast of the first series, in numbers."""
+    """Return the last forecast of the first series, as numbers."""
     samples, last = [], -1
     for row, windows in list(zip(rows, cut, strict=True))[:SAMPLES]:
         last += len(windows)
@@ -247,27 +249,27 @@ def _samples(
 
 
 def _numbers(values: np.ndarray) -> str:
-    shown = ", ".join(f"{value:.5g}" for value in values[:_SHOWN_VALUES])
-    return shown + (", …" if len(values) > _SHOWN_VALUES else "")
+    listed = ", ".join(f"{value:.5g}" for value in values[:_SHOWN_VALUES])
+    return listed + (", …" if len(values) > _SHOWN_VALUES else "")
 
 
 def _warn_of_leaks(
     rows: Sequence[dict[str, Any]], train: Sequence[dict[str, Any]] | None, progress: run.Progress
 ) -> None:
-    """Warn where the version was trained on steps that it is now asked to forecast."""
+    """Warn about series whose forecast steps are in the version's training data."""
     ends = {
         _beginning(row): len(row["series"]["values"]) for row in train or [] if row.get("series")
     }
-    known = [
+    leaked = [
         row["name"]
         for row in rows
         if ends.get(_beginning(row), 0)
         > min(origins(len(row["series"]["values"]), row["horizon"]), default=0)
     ]
-    if known:
+    if leaked:
         progress.warn(
-            f"The training data reaches into the forecasts of {len(known)} series, such as "
-            f"{known[0]}: those were seen before. End the training series earlier."
+            f"The training data reaches into the forecasts of {len(leaked)} series, such as "
+            f"{leaked[0]}, so the score is too good. End the training series earlier."
         )
 
 

@@ -1,7 +1,7 @@
-"""Made series for training: a trend, a cycle, a random walk and noise, each by chance.
+"""Synthetic series for training: a random mix of a trend, a cycle, a random walk and noise.
 
-A handful of real series would be learned by heart; these show what series in general are like, as
-KernelSynth does for Chronos (Ansari et al. 2024, arXiv:2403.07815).
+A model would overfit to a handful of real series; synthetic ones show common patterns, like
+KernelSynth for Chronos (Ansari et al. 2024, arXiv:2403.07815).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def made_series(generator: np.random.Generator, length: int) -> np.ndarray:
                 generator.normal() / harmonic * np.sin(2 * np.pi * harmonic * time / cycle + phase)
             )
         if generator.random() < 0.3:
-            # A cycle that grows, as that of sales does.
+            # A growing cycle, as in sales.
             values *= 1 + generator.uniform(0, 1) * time / length
     if generator.random() < 0.7:
         values += 3 * generator.normal() * time / length
@@ -33,5 +33,5 @@ def made_series(generator: np.random.Generator, length: int) -> np.ndarray:
     if generator.random() < 0.5:
         values += np.cumsum(generator.normal(size=length)) * generator.uniform(0, 0.3)
     noise = generator.normal(size=length) * generator.choice([0.02, 0.1, 0.3, 0.6])
-    found: np.ndarray = values + lfilter([1.0], [1.0, -generator.uniform(0, 0.9)], noise)
-    return found
+    series: np.ndarray = values + lfilter([1.0], [1.0, -generator.uniform(0, 0.9)], noise)
+    return series

@@ -1,4 +1,4 @@
-"""Voice activity detection: where in a recording there is speech."""
+"""Voice activity detection: find the speech in a recording."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SILENCE = (
 
 
 def evaluation_request(row: dict[str, Any]) -> tuple[declare.OneRecording, DetectionOptions]:
-    """Return the request that finds speech in the row's recording, with the usual settings."""
+    """Return the request that finds speech in the row's recording, with default settings."""
     return declare.OneRecording(audio=row["audio"]), DetectionOptions()
 
 
@@ -32,7 +32,7 @@ TASK = declare.Task(
     interface=1,
     name="voice-activity-detection",
     title="Voice activity detection",
-    description="Finds the stretches of a recording that hold speech.",
+    description="Finds the stretches of a recording that contain speech.",
     modality="audio",
     family=declare.Family.AUDIO,
     inputs=(declare.Modality.AUDIO,),

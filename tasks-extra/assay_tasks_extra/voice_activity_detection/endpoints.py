@@ -1,6 +1,6 @@
-"""POST /v1/tasks/voice-activity-detection/{model}: the stretches of a recording that hold speech.
+"""POST /v1/tasks/voice-activity-detection/{model}: the stretches of speech in a recording.
 
-Neither OpenAI nor Hugging Face has a shape for it; the body is as for other tasks that read audio.
+Neither OpenAI nor Hugging Face has a shape for it; the body is the same as for other audio tasks.
 """
 
 from __future__ import annotations

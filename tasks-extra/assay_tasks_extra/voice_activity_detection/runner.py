@@ -1,4 +1,4 @@
-"""Serve Silero's voice activity detector by onnxruntime; recordings of similar length together."""
+"""Serve Silero's voice activity detector by onnxruntime; batch recordings of similar length."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from assay_tasks_extra.voice_activity_detection.schema import (
 from assay_tasks_extra.voice_activity_detection.segments import segments
 
 RATE = 16_000
-# The network was trained on chunks of 32 ms, each after the last samples of the one before.
+# The network was trained on chunks of 32 ms, each preceded by the last samples of the previous one.
 CHUNK = 512
 CONTEXT = 64
 STATE = (2, 128)
@@ -33,7 +33,7 @@ class _Recording:
 
 
 class VoiceActivityRunner(run.BaseRunner):
-    """Returns one `Activity` for the recording."""
+    """Returns the `Activity` of the recording."""
 
     # Half an hour has 56,250 chunks.
     limits = run.BatchLimits(items=16, size=60_000)
@@ -51,12 +51,12 @@ class VoiceActivityRunner(run.BaseRunner):
             folder / "model.onnx", {"input": "float", "state": "float", "sr": "int64"}, "output"
         )
         try:
-            found = self.run(np.zeros((1, 2 * CHUNK), np.float32))
+            trial = self.run(np.zeros((1, 2 * CHUNK), np.float32))
         except Exception as error:
             raise run.UnsupportedModel(
                 f"model.onnx does not run as a Silero detector: {str(error)[:200]}"
             ) from error
-        if found.shape != (1, 2) or not ((found >= 0) & (found <= 1)).all():
+        if trial.shape != (1, 2) or not ((trial >= 0) & (trial <= 1)).all():
             raise run.UnsupportedModel("model.onnx does not return a probability for each chunk.")
 
     def prepare(
@@ -70,7 +70,7 @@ class VoiceActivityRunner(run.BaseRunner):
         return run.Prepared(items=[item], units=math.ceil(len(samples) / RATE))
 
     def collate(self, items: Sequence[Item]) -> np.ndarray:
-        """Return [recordings, samples], filled up with silence to whole chunks."""
+        """Return [recordings, samples], padded with silence to whole chunks."""
         longest = max(item.size for item in items) * CHUNK
         batch = np.zeros((len(items), longest), np.float32)
         for row, item in zip(batch, items, strict=True):
@@ -83,7 +83,7 @@ class VoiceActivityRunner(run.BaseRunner):
         state = np.zeros((STATE[0], rows, STATE[1]), np.float32)
         context = np.zeros((rows, CONTEXT), np.float32)
         rate = np.array(RATE, np.int64)
-        found = np.empty((rows, length // CHUNK), np.float32)
+        probabilities = np.empty((rows, length // CHUNK), np.float32)
         for number in range(length // CHUNK):
             chunk = np.concatenate(
                 [context, batch[:, number * CHUNK : (number + 1) * CHUNK]], axis=1
@@ -91,9 +91,9 @@ class VoiceActivityRunner(run.BaseRunner):
             probability, state = self._session.run(
                 None, {"input": chunk, "state": state, "sr": rate}
             )[:2]
-            found[:, number] = probability[:, 0]
+            probabilities[:, number] = probability[:, 0]
             context = chunk[:, -CONTEXT:]
-        return found
+        return probabilities
 
     def split(self, output: np.ndarray, items: Sequence[Item]) -> list[Any]:
         return [

@@ -29,7 +29,7 @@ class Span(BaseModel):
 
 
 class MarkedRecording(BaseModel):
-    """One recording and its stretches of speech; none where there is no speech."""
+    """One recording and its stretches of speech; an empty list without speech."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -38,8 +38,8 @@ class MarkedRecording(BaseModel):
 
 
 class DetectionOptions(declare.Options):
-    """`threshold`: least probability of speech. Segments and pauses that are shorter than the
-    minimum are dropped; segments are widened by `speech_pad_ms` to both sides."""
+    """`threshold` is the minimum probability of speech. Segments and pauses that are shorter than
+    the minimum are dropped; `speech_pad_ms` widens segments on both sides."""
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     min_speech_ms: Annotated[int, Field(ge=0, le=10_000)] = 250

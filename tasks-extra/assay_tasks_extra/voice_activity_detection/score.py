@@ -1,7 +1,7 @@
-"""Score a voice activity detector: each tenth of a second of the test data, speech or not.
+"""Score a voice activity detector on each tenth of a second of the test data.
 
-The baselines are a threshold on loudness (the mean level of the recording, in decibels), and the
-answer that all is speech; the numbers are held against the better of the two.
+There are two simple answers: a threshold on loudness (the mean level of the recording, in
+decibels), and speech everywhere. The baseline is the better one.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ SHOWN_SEGMENTS = 12
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
-    """Return F1, precision, recall and accuracy over steps of 0.1 s; F1 by duration too.
+    """Return F1, precision, recall and accuracy over steps of 0.1 s, with F1 slices by duration.
 
     Raises:
         BadMaterial: the test data marks no speech.
-        Canceled: `request.progress` said so.
+        Canceled: `request.progress` requests a stop.
     """
     seconds = [outcome.results[0]["duration"] for outcome in request.outcomes]
     truth = [
         _steps(row["segments"], length) for row, length in zip(request.rows, seconds, strict=True)
     ]
-    found = [
+    outputs = [
         _steps(outcome.results[0]["segments"], length)
         for outcome, length in zip(request.outcomes, seconds, strict=True)
     ]
     if not any(each.any() for each in truth):
         raise run.BadMaterial("The test data's segments mark no speech.")
     loud = []
-    for row, wanted in zip(request.rows, truth, strict=True):
+    for row, steps in zip(request.rows, truth, strict=True):
         if request.progress.should_stop():
             raise run.Canceled
-        loud.append(_loud(row["audio"], len(wanted)))
-    metrics = _metrics(truth, found)
+        loud.append(_loud(row["audio"], len(steps)))
+    metrics = _metrics(truth, outputs)
     simple = {LOUDNESS: loud, ALL: [np.ones_like(each) for each in truth]}
     compared = {name: _metrics(truth, answers) for name, answers in simple.items()}
     best = max(compared, key=lambda name: compared[name]["f1"])
@@ -81,7 +81,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
             ],
         },
         intervals={
-            "metrics": {"f1": run.bootstrap(metrics["f1"], f1_of(found), count)},
+            "metrics": {"f1": run.bootstrap(metrics["f1"], f1_of(outputs), count)},
             "baseline": {"f1": run.bootstrap(baseline["f1"], f1_of(simple[best]), count)},
         },
         slices=[
@@ -90,7 +90,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                 "name": part.name,
                 "n": len(part.rows),
                 "metric": "f1",
-                "value": f1_of(found)(part.rows),
+                "value": f1_of(outputs)(part.rows),
                 "baseline": f1_of(simple[best])(part.rows),
             }
             for part in run.slices_by_size(
@@ -104,11 +104,11 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
 
 def _steps(segments: list[dict[str, Any]], seconds: float) -> np.ndarray:
-    """Return for each step whether its middle lies in a segment."""
+    """Return for each step whether its middle is in a segment."""
     middles = (np.arange(max(1, round(seconds / STEP_S))) + 0.5) * STEP_S
     speech = np.zeros(len(middles), bool)
-    for each in segments:
-        speech |= (middles >= each["start"]) & (middles < each["end"])
+    for segment in segments:
+        speech |= (middles >= segment["start"]) & (middles < segment["end"])
     return speech
 
 
@@ -122,19 +122,19 @@ def _loud(path: Path, count: int) -> np.ndarray:
     return louder
 
 
-def _metrics(truth: list[np.ndarray], found: list[np.ndarray]) -> dict[str, float]:
-    right, given = np.concatenate(truth), np.concatenate(found)
+def _metrics(truth: list[np.ndarray], answers: list[np.ndarray]) -> dict[str, float]:
+    right, predicted = np.concatenate(truth), np.concatenate(answers)
     return {
-        "f1": float(f1_score(right, given, zero_division=0)),
-        "precision": float(precision_score(right, given, zero_division=0)),
-        "recall": float(recall_score(right, given, zero_division=0)),
-        "accuracy": float(accuracy_score(right, given)),
+        "f1": float(f1_score(right, predicted, zero_division=0)),
+        "precision": float(precision_score(right, predicted, zero_division=0)),
+        "recall": float(recall_score(right, predicted, zero_division=0)),
+        "accuracy": float(accuracy_score(right, predicted)),
     }
 
 
-def _counts(truth: np.ndarray, found: np.ndarray) -> tuple[int, int]:
-    """Return twice the steps that are right about speech, and the steps that are wrong."""
-    return 2 * int((truth & found).sum()), int((truth ^ found).sum())
+def _counts(truth: np.ndarray, answer: np.ndarray) -> tuple[int, int]:
+    """Return twice the number of true positives, and the number of wrong steps."""
+    return 2 * int((truth & answer).sum()), int((truth ^ answer).sum())
 
 
 def _f1(counts: np.ndarray) -> float:
@@ -142,6 +142,6 @@ def _f1(counts: np.ndarray) -> float:
 
 
 def _words(segments: list[dict[str, Any]]) -> str:
-    shown = [f"{each['start']:.1f}–{each['end']:.1f} s" for each in segments[:SHOWN_SEGMENTS]]
-    more = len(segments) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "") if shown else "no speech"
+    listed = [f"{each['start']:.1f}–{each['end']:.1f} s" for each in segments[:SHOWN_SEGMENTS]]
+    more = len(segments) - len(listed)
+    return ", ".join(listed) + (f" and {more} more" if more else "") if listed else "no speech"

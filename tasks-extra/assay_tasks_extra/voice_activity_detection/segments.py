@@ -6,7 +6,7 @@ import numpy as np
 
 from assay_tasks_extra.voice_activity_detection.schema import DetectionOptions, SpeechSegment
 
-# Speech ends only below the threshold minus this.
+# Speech ends below the threshold minus this margin.
 HYSTERESIS = 0.15
 
 
@@ -22,35 +22,35 @@ def segments(
             joined[-1] = (joined[-1][0], end)
         else:
             joined.append((begin, end))
-    kept = [
+    long_enough = [
         (begin, end)
         for begin, end in joined
         if (end - begin) * chunk_s * 1_000 >= options.min_speech_ms
     ]
     pad = options.speech_pad_ms / 1_000
-    found: list[SpeechSegment] = []
-    for begin, end in kept:
+    result: list[SpeechSegment] = []
+    for begin, end in long_enough:
         start_s, end_s = max(0.0, begin * chunk_s - pad), min(duration, end * chunk_s + pad)
-        if found and start_s < found[-1]["end"]:
-            start_s = found[-1]["end"] = (start_s + found[-1]["end"]) / 2
+        if result and start_s < result[-1]["end"]:
+            start_s = result[-1]["end"] = (start_s + result[-1]["end"]) / 2
         score = float(probabilities[begin:end].mean())
-        found.append({"start": start_s, "end": end_s, "score": round(score, 4)})
-    for each in found:
-        each["start"], each["end"] = round(each["start"], 3), round(each["end"], 3)
-    return found
+        result.append({"start": start_s, "end": end_s, "score": round(score, 4)})
+    for segment in result:
+        segment["start"], segment["end"] = round(segment["start"], 3), round(segment["end"], 3)
+    return result
 
 
 def _runs(probabilities: np.ndarray, threshold: float) -> list[tuple[int, int]]:
-    """Return where speech begins and ends, in chunks."""
+    """Return the start and end of each run of speech, in chunks."""
     least = max(threshold - HYSTERESIS, 0.01)
-    found: list[tuple[int, int]] = []
+    runs: list[tuple[int, int]] = []
     begin: int | None = None
     for number, probability in enumerate(probabilities):
         if begin is None and probability >= threshold:
             begin = number
         elif begin is not None and probability < least:
-            found.append((begin, number))
+            runs.append((begin, number))
             begin = None
     if begin is not None:
-        found.append((begin, len(probabilities)))
-    return found
+        runs.append((begin, len(probabilities)))
+    return runs

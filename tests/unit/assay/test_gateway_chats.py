@@ -77,7 +77,7 @@ def test_chats_are_stored_only_on_request_and_where_the_department_keeps_respons
     assert ask(finance, store=False).id
     assert ask(finance, store=None).id
     assert not StoredResponse.objects.exists()
-    with pytest.raises(openai.BadRequestError, match="metadata goes with store"):
+    with pytest.raises(openai.BadRequestError, match="metadata requires store"):
         ask(finance, store=None, metadata={"a": "b"})
     with pytest.raises(openai.BadRequestError):
         ask(finance, metadata={"a": 1})

@@ -279,7 +279,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"temperature": 1.5}, "temperature"),
     ({"container": "c"}, "container is not supported here"),
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]"),
-    ({"messages": [{"role": "assistant", "content": "I"}]}, "beginning of an answer"),
+    ({"messages": [{"role": "assistant", "content": "I"}]}, "answers cannot be prefilled"),
     ({"messages": [{"role": "system", "content": "I"}]}, "messages[0].role"),
     ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content"),
     ({"tool_choice": {"type": "any"}}, "tool_choice may only be specified while providing tools"),

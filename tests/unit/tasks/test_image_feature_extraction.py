@@ -45,7 +45,7 @@ def test_images_are_embedded_in_the_order_given() -> None:
 
 
 def test_a_text_is_refused_with_the_reason() -> None:
-    with pytest.raises(RequestInvalid, match="Input 1 is a text; this model reads images alone"):
+    with pytest.raises(RequestInvalid, match="Input 1 is a text; this model reads only images"):
         read(input=[{"image": URL}, "a bag"])
 
 

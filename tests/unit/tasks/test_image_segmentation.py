@@ -248,5 +248,5 @@ def test_a_model_of_queries_is_served_but_not_trained(tmp_path: Path, progress: 
 
     rows = save_masks(tmp_path, 9)
     base = save_segmenter("MaskFormerForInstanceSegmentation", tmp_path / "base")
-    with pytest.raises(BadMaterial, match="is served, but not trained here"):
+    with pytest.raises(BadMaterial, match="can be served, but not trained"):
         train(request(base, tmp_path, tmp_path, rows), progress)

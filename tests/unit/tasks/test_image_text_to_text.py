@@ -101,7 +101,7 @@ def test_a_chat_without_images_is_read_too() -> None:
         (user({"type": "image_url", "image_url": URL}), "image_url"),
         (user({"type": "input_audio", "input_audio": {}}), r"messages\[0\].content"),
         (user(*[picture_part()] * 17), "17 images; at most 16"),
-        ([{"role": "assistant", "content": [picture_part()]}], "Only messages of the user"),
+        ([{"role": "assistant", "content": [picture_part()]}], "Only the user's messages"),
         ([{"role": "system", "content": [picture_part()]}], "this one is the system's"),
         (user(), "content"),
         ([], "messages"),

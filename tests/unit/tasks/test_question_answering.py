@@ -227,7 +227,7 @@ def test_the_engine_refuses_what_it_cannot_read(engine: Any) -> None:
         ({"question": "q"}, {}, "context"),
         ({"question": "q", "context": "c"}, {"top_k": 0}, "top_k"),
         ({"question": "why " * 60, "context": "c"}, {}, "question leaves too few"),
-        ({"question": "q", "context": "  "}, {}, "nothing that the model can read"),
+        ({"question": "q", "context": "  "}, {}, "no text that the model can read"),
     ):
         with pytest.raises(RequestRefused, match=reason):
             engine.submit(asked(TASK.name, "r", inputs, options), Answer())
@@ -269,7 +269,7 @@ def test_it_is_canceled_resumed_served_and_measured(
         ([], "no rows"),
         ([{"question": "a", "context": "b"}], "Line 1"),
         (rows()[:2] * 5, "one text"),
-        ([{**row, "answers": []} for row in rows()], "answers no question"),
+        ([{**row, "answers": []} for row in rows()], "No question in the data"),
         ([{**row, "question": "why " * 60} for row in rows()], "leaves no room"),
     ],
 )

@@ -104,8 +104,8 @@ def test_a_form_is_read() -> None:
         ([("stream", "true")], "stream"),
         ([("include[]", "logprobs")], "include is not supported"),
         ([("beams", "5")], "beams"),
-        ([("language", "en"), ("language", "de")], "comes twice"),
-        ([("model", "other")], "comes twice"),
+        ([("language", "en"), ("language", "de")], "occurs twice"),
+        ([("model", "other")], "occurs twice"),
     ],
 )
 def test_fields_that_are_wrong_are_refused(fields: list[tuple[str, str]], reason: str) -> None:

@@ -114,7 +114,7 @@ def test_a_text_names_key_tempo_and_first_notes() -> None:
     [
         ({"inputs": "something sad"}, "names no key, tempo or notes"),
         ({"inputs": "A minor, 999 bpm"}, "999 beats"),
-        ({"inputs": "notes C9"}, "no note from C1 to C7"),
+        ({"inputs": "notes C9"}, "not a note from C1 to C7"),
         ({"inputs": "notes A4 H4 B4"}, "'H4' is no note"),
         ({"inputs": "Notes a4 b4, A minor"}, "'a4' is no note"),
         ({"inputs": "notes A44"}, "'A44' is no note"),

@@ -208,7 +208,7 @@ def test_a_program_that_fails_is_a_refusal(engine: Any, program: Path) -> None:
         ({"inference": {}}, "inference.noise_scale"),
         ({"phoneme_id_map": {"a": [1]}}, "lacks '_'"),
         ({"phoneme_id_map": {"_": ["x"]}}, "one number"),
-        ({"phoneme_id_map": None}, "must hold a phoneme_id_map"),
+        ({"phoneme_id_map": None}, "must contain a phoneme_id_map"),
     ],
 )
 def test_a_voice_that_is_not_plain_is_refused(

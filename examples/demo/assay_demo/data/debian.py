@@ -22,8 +22,8 @@ _HEADER_BYTES = 60
 
 @dataclass(frozen=True, slots=True)
 class DebianPackage:
-    """One package; `folder` is what is taken out of it: its files, and with `subfolders` all that
-    lies below."""
+    """One package. The files of `folder` are extracted; with `subfolders`, also all files below
+    it."""
 
     name: str
     version: str
@@ -71,7 +71,7 @@ PACKAGES = {
         sha256="07a1d67546465f07638be05f0931d79e0d6bb1a7831e1f67ac6611d1ba297009",
         folder=_LIBRARIES,
     ),
-    # Debian replaces this version at its next security update; it then has to be pinned anew.
+    # Debian's next security update replaces this version; then it must be pinned again.
     "python_faq": DebianPackage(
         name="python3.13-doc",
         version="3.13.5-2+deb13u5",
@@ -82,15 +82,16 @@ PACKAGES = {
 
 
 def fetch_debian(name: str, folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Path:
-    """Return the folder with a package's files, downloading what is missing.
+    """Return the folder with a package's files; download them if missing.
 
     Args:
         name: A key of `PACKAGES`.
-        folder: The cache; kept between runs.
-        progress: Told one line per step.
+        folder: The cache, which runs share.
+        progress: Receives one line per step.
 
     Raises:
-        MaterialsUnavailable: `apt-get` cannot fetch the package, or it has other bytes than pinned.
+        MaterialsUnavailable: `apt-get` cannot fetch the package, or its bytes differ from the
+        pinned ones.
     """
     package, target = PACKAGES[name], folder / name
     if target.is_dir():
@@ -112,7 +113,9 @@ def fetch_debian(name: str, folder: Path = DEFAULT_FOLDER, progress: Say | None 
 def _download(package: DebianPackage, scratch: Path) -> bytes:
     command = shutil.which("apt-get")
     if command is None:
-        raise MaterialsUnavailable(f"{package.name} comes from Debian, and there is no apt-get.")
+        raise MaterialsUnavailable(
+            f"{package.name} comes from Debian and needs apt-get, which is missing."
+        )
     done = subprocess.run(
         [command, "download", "--quiet", f"{package.name}={package.version}"],
         capture_output=True,
@@ -123,23 +126,23 @@ def _download(package: DebianPackage, scratch: Path) -> bytes:
     )
     file = next(iter(scratch.glob("*.deb")), None)
     if done.returncode or file is None:
-        reason = (done.stderr.strip().splitlines() or ["apt-get said nothing"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["apt-get printed no reason"])[-1]
         raise MaterialsUnavailable(f"{package.name} could not be fetched: {reason}")
     data = file.read_bytes()
     if hashlib.sha256(data).hexdigest() != package.sha256:
-        raise MaterialsUnavailable(f"{package.name} has other bytes than pinned.")
+        raise MaterialsUnavailable(f"The bytes of {package.name} differ from the pinned ones.")
     return data
 
 
 def _unpack(package: DebianPackage, data: bytes, target: Path) -> None:
-    """Write the plain files of the package's folder. The bytes are the pinned ones."""
+    """Write the regular files of the package's folder. The caller has verified `data`."""
     target.mkdir()
     for name, content in _members(data):
         if name != "data.tar.xz":
             continue
         with tarfile.open(fileobj=BytesIO(lzma.decompress(content))) as archive:
             for member in archive:
-                path = _wanted(package, member)
+                path = _target_path(package, member)
                 stream = archive.extractfile(member) if path is not None else None
                 if path is not None and stream is not None:
                     (target / path).parent.mkdir(parents=True, exist_ok=True)
@@ -148,8 +151,8 @@ def _unpack(package: DebianPackage, data: bytes, target: Path) -> None:
         raise MaterialsUnavailable(f"{package.name} has no files in {package.folder}.")
 
 
-def _wanted(package: DebianPackage, member: tarfile.TarInfo) -> Path | None:
-    """Return the path of a plain file below the package's folder; None for the others."""
+def _target_path(package: DebianPackage, member: tarfile.TarInfo) -> Path | None:
+    """Return the path of a regular file below the package's folder; None for other members."""
     path, folder = Path(member.name), Path(package.folder)
     if not member.isfile() or not path.is_relative_to(folder) or ".." in path.parts:
         return None
@@ -158,7 +161,7 @@ def _wanted(package: DebianPackage, member: tarfile.TarInfo) -> Path | None:
 
 
 def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield the members of an `ar` archive, which a Debian package is."""
+    """Yield the members of an `ar` archive, the format of Debian packages."""
     if not data.startswith(_MAGIC):
         raise MaterialsUnavailable("The file is not a Debian package.")
     at = len(_MAGIC)

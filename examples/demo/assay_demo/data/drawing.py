@@ -1,8 +1,7 @@
 """Captioned photos of garments, and a small diffusion pipeline to train on them.
 
-The pipeline is Assay's own demonstration: its image encoder is trained here in seconds, its text
-encoder is random and stays so, and its denoiser is untrained: the recipe of text-to-image trains
-that.
+The pipeline is Assay's own demonstration: this module trains its image encoder in seconds, its text
+encoder stays random, and its denoiser is untrained until the recipe of text-to-image trains it.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ def caption(label: str) -> str:
 def build_pipeline(
     photos: list[Garment], target: Path, *, steps: int = 200, say: Say = lambda line: None
 ) -> Path:
-    """Write a Stable Diffusion pipeline for pictures of 32 × 32 pixels to `target`.
+    """Write a Stable Diffusion pipeline for images of 32 × 32 pixels to `target`.
 
     Args:
-        photos: What the image encoder learns from; a few thousand do.
-        target: A folder that is made; nothing is done when it is there.
-        steps: How long the image encoder is trained.
-        say: Told one line per step of the work.
+        photos: Training data of the image encoder; a few thousand are enough.
+        target: A folder to create; if it exists, the function does nothing.
+        steps: Training steps of the image encoder.
+        say: Receives one line per step of the work.
     """
     import diffusers
     import torch
@@ -98,11 +97,11 @@ def build_pipeline(
 
 
 def clip_tokenizer(captions: list[str], length: int) -> Any:
-    """Return a CLIP tokenizer that knows every character, and the words of the captions whole.
+    """Return a CLIP tokenizer with tokens for all characters and for the words of the captions.
 
     Args:
-        captions: Texts to learn the words from.
-        length: How many tokens a model reads.
+        captions: Texts with the words.
+        length: Context length of the model, in tokens.
     """
     import transformers
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
@@ -153,12 +152,12 @@ def _trained_vae(photos: list[Garment], steps: int, say: Say) -> Any:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
     draw = torch.Generator().manual_seed(_SEED)
     for step in range(steps):
-        chosen = pixels[torch.randint(len(pixels), (16,), generator=draw)]
-        latents = vae.encode(chosen).latent_dist
-        made = vae.decode(latents.sample(generator=draw)).sample
+        batch = pixels[torch.randint(len(pixels), (16,), generator=draw)]
+        latents = vae.encode(batch).latent_dist
+        decoded = vae.decode(latents.sample(generator=draw)).sample
         loss = (
-            functional.mse_loss(made, chosen)
-            + 0.3 * functional.l1_loss(made, chosen)
+            functional.mse_loss(decoded, batch)
+            + 0.3 * functional.l1_loss(decoded, batch)
             + 1e-6 * latents.kl().mean()
         )
         loss.backward()
@@ -175,6 +174,6 @@ def _trained_vae(photos: list[Garment], steps: int, say: Say) -> Any:
 
 
 def _square(png: bytes) -> np.ndarray:
-    """Return a photo as numbers [32, 32] from 0 to 255, scaled as the recipe scales it."""
+    """Return a photo as numbers [32, 32] from 0 to 255, scaled like in the recipe."""
     with Image.open(io.BytesIO(png)) as image:
         return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC))

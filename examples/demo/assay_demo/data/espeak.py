@@ -1,6 +1,6 @@
-"""The program espeak-ng for demonstrations of speech: the machine's own, or Debian's, unpacked.
+"""The program espeak-ng for demos of speech: the machine's own, or Debian's, unpacked.
 
-espeak-ng is under the GPL. It is run as a program and is no part of Assay.
+espeak-ng is under the GPL. It runs as a separate program and is not part of Assay.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WAV_HEADER_BYTES = 44
 
 
 def program_path(folder: Path = DEFAULT_FOLDER) -> Path:
-    """Return the path of the machine's own program, or of the one that `espeak_ng` unpacks."""
+    """Return the path of the machine's own program, or of `espeak_ng`'s unpacked one."""
     installed = shutil.which("espeak-ng")
     return Path(installed) if installed else folder / "espeak_ng_program" / "espeak-ng"
 
@@ -28,7 +28,7 @@ def espeak_ng(folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Pat
     """Return the path of the program.
 
     Raises:
-        MaterialsUnavailable: the machine has none, and Debian's (amd64) cannot be fetched or run.
+        MaterialsUnavailable: the machine lacks it, and Debian's (amd64) cannot be fetched or run.
     """
     program = program_path(folder)
     if program.is_file():
@@ -43,7 +43,7 @@ def espeak_ng(folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Pat
             name, _, version = library.name.partition(".so.")
             shutil.copyfile(library, target / "lib" / f"{name}.so.{version.partition('.')[0]}")
     # The program is linked to libpcaudio, which needs PulseAudio, and servers rarely have that. It
-    # is called only to play what is spoken, and speech is written to files here: any library does.
+    # is called only to play speech. The demo writes speech to files, so any library can replace it.
     shutil.copyfile(target / "lib" / "libsonic.so.0", target / "lib" / "libpcaudio.so.0")
     if not (target / "lib" / "espeak-ng-data").is_dir():
         shutil.copytree(data, target / "lib" / "espeak-ng-data")
@@ -56,7 +56,7 @@ def espeak_ng(folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Pat
         f'#!/bin/sh\nLD_LIBRARY_PATH={where} exec {start} --path={where} "$@"\n', encoding="utf-8"
     )
     written.chmod(0o755)
-    # Whatever is under the program's own name speaks.
+    # A file under the program's own name is a working program.
     if len(run(written, ["--stdout", "yes"])) < _WAV_HEADER_BYTES:
         raise MaterialsUnavailable("Debian's espeak-ng does not run on this machine.")
     written.rename(program)

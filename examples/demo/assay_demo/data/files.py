@@ -1,4 +1,4 @@
-"""Files of datasets: JSON lines, and archives as Hugging Face's ImageFolder and AudioFolder."""
+"""Files of datasets: JSON lines, and archives in the layout of ImageFolder and AudioFolder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def media_archive(files: list[tuple[str, bytes]], texts: list[str]) -> bytes:
-    """Return an archive of the files and a `metadata.csv` with one text for each."""
+    """Return an archive of the files, and of a `metadata.csv` with one text for each file."""
     stream, table = io.BytesIO(), io.StringIO()
     writer = csv.writer(table)
     writer.writerow(["file_name", "text"])

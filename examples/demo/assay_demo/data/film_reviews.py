@@ -1,8 +1,7 @@
-"""Sentences of film reviews with the sentiment that about 20 people gave each of them.
+"""Sentences of film reviews, each rated for sentiment by about 20 people.
 
-The data is that of Hutto and Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment
-Analysis of Social Media Text", ICWSM 2014, as the source distribution of `vaderSentiment` carries
-it (MIT).
+The data is from Hutto and Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis
+of Social Media Text", ICWSM 2014, in the source distribution of `vaderSentiment` (MIT).
 A rating is the mean of the raters, from -4 (extremely negative) to 4 (extremely positive).
 """
 
@@ -14,11 +13,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Closer to 0 than this, the raters saw no clear sentiment, and the sentence is left out.
+# Sentences with a rating closer to 0 have no clear sentiment, and are left out.
 NEUTRAL_WITHIN = 0.5
-# The source names neither film nor review, but its order keeps sentences of one review together.
+# The source names neither film nor review, but sentences of one review are next to each other.
 NEIGHBORS = 20
-# Sentences that share this many words in a row quote the same text.
+# Sentences that share this many consecutive words quote the same text.
 SHARED_WORDS = 8
 TEST_ROWS = 1_500
 VALIDATION_ROWS = 1_000
@@ -29,7 +28,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """One sentence. `number` is its place in the source, `rating` the mean of its raters."""
+    """One sentence. `number` is its position in the source, `rating` the mean of its ratings."""
 
     number: int
     rating: float
@@ -42,7 +41,7 @@ class Rated:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Rows {"text", "label"} to train on, to choose settings and gates with, and to test on."""
+    """Rows {"text", "label"} for training, for choosing settings and gates, and for testing."""
 
     train: list[Row]
     validation: list[Row]
@@ -51,23 +50,23 @@ class Parts:
 
 def read(path: Path) -> list[Rated]:
     """Read a ground-truth file of the source: number, rating and text, separated by tabs."""
-    found = []
+    sentences = []
     for line in path.read_text(encoding="utf-8").splitlines():
         number, rating, text = line.split("\t", 2)
-        found.append(Rated(int(number), float(rating), " ".join(text.split())))
-    return found
+        sentences.append(Rated(int(number), float(rating), " ".join(text.split())))
+    return sentences
 
 
 def split(sentences: Iterable[Rated], train_rows: int | None = None) -> Parts:
     """Divide the sentences into three parts that share no review and no quotation.
 
-    Neighbors in the source, and sentences that share eight words in a row, stay in one part. Which
-    part that is depends on a hash, so the result is the same on every machine. Sentences with a
-    rating close to neutral are left out, and each text stands once.
+    Neighbors in the source, and sentences that share eight consecutive words, stay in one part. A
+    hash determines the part, so the result is the same on every machine. Sentences with a rating
+    close to neutral are left out, and each text occurs once.
 
     Args:
         sentences: All sentences of one source.
-        train_rows: Keep at most this many rows to train on.
+        train_rows: Maximum number of training rows.
     """
     rated = [each for each in sentences if abs(each.rating) > NEUTRAL_WITHIN]
     first: dict[tuple[str, ...], Rated] = {}
@@ -86,8 +85,8 @@ def split(sentences: Iterable[Rated], train_rows: int | None = None) -> Parts:
             part = "train"
         parts[part] += groups[group]
     rows = {
-        part: [each.row for each in sorted(found, key=lambda each: _shuffled(each.number))]
-        for part, found in parts.items()
+        part: [each.row for each in sorted(members, key=lambda each: _shuffled(each.number))]
+        for part, members in parts.items()
     }
     return Parts(rows["train"][:train_rows], rows["validation"], rows["test"][:TEST_ROWS])
 
@@ -97,7 +96,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _grouped(sentences: list[Rated]) -> Iterator[tuple[Rated, int]]:
-    """Each sentence with the number of its group: the smallest that its group contains."""
+    """Yield each sentence with the number of its group, the smallest number in the group."""
     parent: dict[int, int] = {}
 
     def root(number: int) -> int:
@@ -120,5 +119,5 @@ def _grouped(sentences: list[Rated]) -> Iterator[tuple[Rated, int]]:
 
 
 def _shuffled(number: int) -> bytes:
-    """A key that sorts numbers into an order that is fixed and follows no pattern."""
+    """Return a key that sorts numbers into a fixed pseudorandom order."""
     return hashlib.sha256(f"{SEED}:{number}".encode()).digest()

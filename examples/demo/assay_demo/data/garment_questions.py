@@ -1,6 +1,6 @@
 """Questions about colored garments with exact answers, and a small vision-language model.
 
-The model is Assay's own demonstration: its vision tower is that of a trained CLIP, its projector
+The model is Assay's own demonstration: its vision tower comes from a trained CLIP; its projector
 and its language model have random weights until the recipe of image-text-to-text trains them.
 """
 
@@ -30,7 +30,7 @@ from assay_demo.data.tinted import (
 
 _ITEMS = [label.lower() for label in LABELS]
 _IMAGE, _START, _END, _PAD = "<image>", "<s>", "</s>", "<pad>"
-# Each turn has its role in front of it; the image token stands where an image is.
+# Each turn starts with its role; an image token replaces each image.
 _TEMPLATE = (
     "<s>{% for message in messages %}{{ message['role'] }}: "
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -53,9 +53,9 @@ class Question:
 
 
 def garment_questions(photos: Sequence[TintedGarment], seed: int = _SEED) -> list[Question]:
-    """Return one question about each photo, always the same: on its color, its garment, or both.
+    """Return one question about each photo: about its color, its garment, or both. Deterministic.
 
-    "Is it …?" is answered by yes as often as by no.
+    The answer to "Is it …?" is as often yes as no.
     """
     draw = random.Random(seed)
     return [Question(photo.png, *_question(photo, draw)) for photo in photos]
@@ -68,18 +68,18 @@ def _question(photo: TintedGarment, draw: random.Random) -> tuple[str, str]:
     if kind == 1:
         return draw.choice(["What is this?", "Which garment is shown?"]), photo.item
     if kind == 2:
-        asked = _same_or_other(photo.color, list(COLORS), draw)
-        return f"Is it {asked}?", "yes" if asked == photo.color else "no"
+        guess = _same_or_other(photo.color, list(COLORS), draw)
+        return f"Is it {guess}?", "yes" if guess == photo.color else "no"
     if kind == 3:
-        asked = _same_or_other(photo.item, _ITEMS, draw)
-        return f"Is this a photo of {with_article(asked)}?", "yes" if asked == photo.item else "no"
+        guess = _same_or_other(photo.item, _ITEMS, draw)
+        return f"Is this a photo of {with_article(guess)}?", "yes" if guess == photo.item else "no"
     if kind == 4:
         return "Describe the photo.", name(photo.color, photo.item)
     return f"Of which color is the {photo.item}?", photo.color
 
 
-def _same_or_other(right: str, known: Sequence[str], draw: random.Random) -> str:
-    return right if draw.random() < 0.5 else draw.choice([each for each in known if each != right])
+def _same_or_other(right: str, names: Sequence[str], draw: random.Random) -> str:
+    return right if draw.random() < 0.5 else draw.choice([each for each in names if each != right])
 
 
 def questions_folder(rows: Sequence[Question]) -> bytes:
@@ -105,14 +105,14 @@ def small_llava(
 ) -> Path:
     """Write a small Llava whose vision tower is trained on the photos; return `folder`.
 
-    A tower that learns from a language model's loss alone learns nothing in minutes, so it is
-    trained as a part of a CLIP first.
+    A language model's loss alone does not train a tower in minutes, so it is first trained as part
+    of a CLIP.
 
     Args:
-        photos: What the vision tower learns from.
-        folder: Where to write; nothing is done when the model is there.
-        say: Told one line per step of the work.
-        steps: How long the vision tower is trained.
+        photos: Training data of the vision tower.
+        folder: The folder to write; if the model exists, the function does nothing.
+        say: Receives one line per step of the work.
+        steps: Training steps of the vision tower.
     """
     if (folder / "config.json").is_file():
         return folder
@@ -122,7 +122,7 @@ def small_llava(
 
 
 def untrained_llava(clip: Path, folder: Path) -> Path:
-    """Write a small Llava on the vision tower of `clip`, the rest random; return `folder`."""
+    """Write a small Llava with the vision tower of `clip` and random weights; return `folder`."""
     import torch
     import transformers
 
@@ -165,7 +165,7 @@ def untrained_llava(clip: Path, folder: Path) -> Path:
 
 
 def _tokenizer() -> Any:
-    """Return a tokenizer that knows every byte, and the words of questions and answers whole."""
+    """Return a tokenizer with tokens for all bytes and for the words of questions and answers."""
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 

@@ -1,8 +1,8 @@
 """Fashion-MNIST for the image demonstration: photos of garments, and an untrained base.
 
 70,000 gray photos of 28 × 28 pixels in ten classes (Zalando SE, MIT license), from Debian's
-`dataset-fashion-mnist`. No pretrained image classifier that transformers can load comes from the
-package indexes used here, so the base is a small ResNet with random weights, and Assay trains it.
+`dataset-fashion-mnist`. The package indexes used here have no pretrained image classifier that
+transformers can load, so the base is a small ResNet with random weights, and Assay trains it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LABELS = (
     "Ankle boot",
 )
 SIDE = 28
-# The base reads them scaled up, so that its first layers do not lose the details.
+# Size of the base's inputs: photos are scaled up, so that its first layers keep the details.
 BASE_SIDE = 56
 _SEED = 17
 
@@ -53,7 +53,7 @@ def garments(
     folder: Path = DEFAULT_FOLDER,
     progress: Say | None = None,
 ) -> tuple[list[Garment], list[Garment]]:
-    """Return photos to train and to test on, from the data's own two parts, always the same.
+    """Return training and test photos, a fixed sample of the data's own two parts.
 
     Raises:
         MaterialsUnavailable: the package cannot be fetched.
@@ -65,11 +65,11 @@ def garments(
 def _read(folder: Path, part: str, count: int) -> list[Garment]:
     pixels = gzip.decompress((folder / f"{part}-images-idx3-ubyte.gz").read_bytes())[16:]
     labels = gzip.decompress((folder / f"{part}-labels-idx1-ubyte.gz").read_bytes())[8:]
-    chosen = random.Random(_SEED).sample(range(len(labels)), count)
+    sample = random.Random(_SEED).sample(range(len(labels)), count)
     size = SIDE * SIDE
     return [
         Garment(_png(pixels[number * size : (number + 1) * size]), LABELS[labels[number]])
-        for number in chosen
+        for number in sample
     ]
 
 
@@ -94,7 +94,7 @@ def image_folder(rows: list[Garment]) -> bytes:
 
 
 def untrained_base(folder: Path) -> Path:
-    """Write a small ResNet with random weights, as it would be delivered; return `folder`."""
+    """Write a small ResNet with random weights, ready for intake; return `folder`."""
     import torch
     import transformers
 

@@ -28,12 +28,12 @@ def recordings(
     data = fetch_debian("librivox", folder, progress)
     rows: list[dict[str, str]] = []
     for line in (data / "transcription").read_text().splitlines():
-        if (found := _LINE.match(line)) is None:
+        if (entry := _LINE.match(line)) is None:
             continue
-        wav = (data / f"{found['name']}.wav").read_bytes()
+        wav = (data / f"{entry['name']}.wav").read_bytes()
         name = hashlib.sha256(wav).hexdigest()
         (target / name).write_bytes(wav)
-        text = found["text"]
+        text = entry["text"]
         for wrong, right in _CORRECTED.items():
             text = text.replace(wrong, right)
         rows.append({"audio": name, "text": text})

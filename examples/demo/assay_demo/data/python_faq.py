@@ -1,7 +1,7 @@
-"""Questions with their answers out of Python's own FAQ, as Debian ships it (PSF license).
+"""Questions and answers from Python's own FAQ, as packaged by Debian (PSF license).
 
-A row for reranking is one question; its candidates are answers of the same page, in an order that
-follows no pattern. Nothing ranked them beforehand, so the data favors no method.
+A row for reranking is one question; its candidates are answers of the same page, in a pseudorandom
+order. No search ranked them before, so the data favors no method.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Section:
 
 
 class _Sections(HTMLParser):
-    """Collects each section's heading and the text that stands in no section below it."""
+    """Collects each section's heading and its text, without the text of its subsections."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -54,17 +54,17 @@ class _Sections(HTMLParser):
 
 def answers(folder: Path) -> dict[str, dict[str, str]]:
     """Return the whole answer to each question of each page in `folder`, by page and question."""
-    found: dict[str, dict[str, str]] = {}
+    result: dict[str, dict[str, str]] = {}
     for path in sorted(folder.glob("*.html")):
         parser = _Sections()
         parser.feed(path.read_text(encoding="utf-8"))
         pairs = dict(_pair(section) for section in parser.found)
-        found[path.stem] = {
+        result[path.stem] = {
             question: answer
             for question, answer in pairs.items()
             if question.endswith("?") and len(answer) >= MIN_ANSWER_CHARACTERS
         }
-    return {page: pairs for page, pairs in found.items() if len(pairs) >= 2}
+    return {page: pairs for page, pairs in result.items() if len(pairs) >= 2}
 
 
 def questions(folder: Path) -> list[dict[str, Any]]:
@@ -85,14 +85,16 @@ def _pair(section: _Section) -> tuple[str, str]:
 def _row(question: str, answers: dict[str, str]) -> dict[str, Any]:
     others = [each for each in answers if each != question]
     others.sort(key=lambda other: _shuffled(f"{question}\n{other}"))
-    chosen = sorted([question, *others[: CANDIDATES - 1]], key=lambda each: _shuffled(f"{each}\n"))
+    candidates = sorted(
+        [question, *others[: CANDIDATES - 1]], key=lambda each: _shuffled(f"{each}\n")
+    )
     return {
         "query": question,
-        "documents": [answers[each] for each in chosen],
-        "relevant": [chosen.index(question)],
+        "documents": [answers[each] for each in candidates],
+        "relevant": [candidates.index(question)],
     }
 
 
 def _shuffled(text: str) -> bytes:
-    """A key that sorts texts into an order that is fixed and follows no pattern."""
+    """Return a key that sorts texts into a fixed pseudorandom order."""
     return hashlib.sha256(text.encode()).digest()

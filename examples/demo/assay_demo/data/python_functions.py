@@ -1,4 +1,4 @@
-"""Functions of the Python standard library, to pretrain a small code model on; and its base, a
+"""Functions of the Python standard library, to pretrain a small code model; and the model's base, a
 configuration without a tokenizer."""
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ CONFIGURATION = {
 def python_functions(
     *, limit: int = 6_000, heldout_limit: int = 200, library: Path | None = None
 ) -> tuple[list[str], list[str]]:
-    """Return functions to train on and functions to test on, whole and dedented.
+    """Return training and test functions, complete and dedented.
 
-    A top-level module or package stands in one of the two lists only, chosen by a stable hash of
-    its name, and no text stands twice. Order and choice depend on the sources alone.
+    Each top-level module or package is in only one of the two lists, chosen by a stable hash of its
+    name, and no text occurs twice. Order and choice depend only on the sources.
     """
     root = library or Path(sysconfig.get_paths()["stdlib"])
-    found: dict[bool, list[str]] = {True: [], False: []}
+    functions: dict[bool, list[str]] = {True: [], False: []}
     seen: set[str] = set()
     for path in sorted(root.rglob("*.py")):
         relative = PurePosixPath(path.relative_to(root).as_posix())
@@ -50,13 +50,13 @@ def python_functions(
         for source in _functions(path):
             if MIN_CHARACTERS <= len(source) <= MAX_CHARACTERS and source not in seen:
                 seen.add(source)
-                found[heldout].append(source)
-    train, test = (sorted(found[side], key=stable_hash) for side in (False, True))
+                functions[heldout].append(source)
+    train, test = (sorted(functions[side], key=stable_hash) for side in (False, True))
     return train[:limit], test[:heldout_limit]
 
 
 def write_configuration(folder: Path) -> Path:
-    """Write a base that is a configuration alone: its weights are one number, which is not used."""
+    """Write a base that is only a configuration: its weights are a single unused number."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIGURATION, indent=2) + "\n")
     header = json.dumps({"unused": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
@@ -71,7 +71,7 @@ def _functions(path: Path) -> Iterator[str]:
         tree = ast.parse(text)
     except (SyntaxError, UnicodeDecodeError):
         return
-    # As the parser counts them; `splitlines` also ends a line at a form feed.
+    # Split lines like the parser does; `splitlines` also ends a line at a form feed.
     lines = text.split("\n")
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

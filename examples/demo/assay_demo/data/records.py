@@ -1,4 +1,4 @@
-"""Medical records of scikit-learn for the tabular demonstration, and the base they are trained on.
+"""Medical records of scikit-learn for the tabular demonstration, and the base to train on them.
 
 The breast cancer data of Wisconsin (Street, Wolberg and Mangasarian, 1993): 30 measures of cell
 nuclei in an image of a biopsy, and the diagnosis. scikit-learn ships it under its BSD license.
@@ -16,8 +16,8 @@ LABEL = "label"
 
 
 def biopsies() -> tuple[bytes, bytes]:
-    """Return CSV files to train and to test on, 369 and 200 records; the same share of each
-    diagnosis is in both."""
+    """Return CSV files for training (369 records) and testing (200), with equal shares of each
+    diagnosis."""
     from sklearn.datasets import load_breast_cancer
     from sklearn.model_selection import train_test_split
 
@@ -42,7 +42,7 @@ def _csv(header: list[str], rows: list[list[object]]) -> bytes:
 
 
 def empty_classifier(folder: Path) -> Path:
-    """Write the files to deliver of a classifier of records that knows no feature yet."""
+    """Write the files of a classifier of records that has no features yet, ready for intake."""
     import onnx
     from onnx import TensorProto, helper
 

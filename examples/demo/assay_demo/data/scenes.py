@@ -1,8 +1,8 @@
 """Scenes of garments for detection and segmentation, and untrained bases for both.
 
-Photos of Fashion-MNIST (MIT license), tinted and scaled, stand on a shaded background without
-overlapping; so the box and the pixels of each are known. The parts for training and testing are
-drawn from the data's own two parts.
+Photos of Fashion-MNIST (MIT license), tinted and scaled, are placed on a shaded background without
+overlap, so the box and the pixels of each are known. Training and test scenes come from the data's
+own two parts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KINDS = {
     "Bag": "bag",
     "Ankle boot": "footwear",
 }
-# Of one scene; sides of a photo in pixels.
+# Garments of a scene, and sides of a photo in pixels.
 _GARMENTS = (1, 2, 3)
 _SIDES = (20, 34)
 # Gray values above this belong to the garment.
@@ -46,8 +46,8 @@ _SEED = 17
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One picture as PNG; the boxes [x, y, width, height] on it with their categories; and a mask
-    as PNG whose pixels are 0 for the background, else 1 + the number of the category."""
+    """One image as PNG; its boxes [x, y, width, height] with their categories; and a mask as PNG,
+    with 0 for the background, else 1 + the number of the category."""
 
     png: bytes
     boxes: list[list[int]]
@@ -61,19 +61,19 @@ def scenes(
     folder: Path = DEFAULT_FOLDER,
     progress: Say | None = None,
 ) -> tuple[list[Scene], list[Scene]]:
-    """Return scenes to train and to test on, always the same.
+    """Return training and test scenes. Deterministic.
 
     Raises:
         MaterialsUnavailable: the photos cannot be fetched.
     """
-    known, unknown = garments(10_000, 4_000, folder, progress)
+    train_photos, test_photos = garments(10_000, 4_000, folder, progress)
     return (
-        _drawn(known, train, np.random.default_rng(_SEED)),
-        _drawn(unknown, test, np.random.default_rng(_SEED + 1)),
+        _scenes(train_photos, train, np.random.default_rng(_SEED)),
+        _scenes(test_photos, test, np.random.default_rng(_SEED + 1)),
     )
 
 
-def _drawn(photos: list[Garment], count: int, draw: np.random.Generator) -> list[Scene]:
+def _scenes(photos: list[Garment], count: int, draw: np.random.Generator) -> list[Scene]:
     opened = [(_gray(photo.png), CATEGORIES.index(_KINDS[photo.label])) for photo in photos]
     return [_scene(opened, draw) for _ in range(count)]
 
@@ -123,7 +123,7 @@ def _scene(photos: list[tuple[Image.Image, int]], draw: np.random.Generator) -> 
 
 
 def _background(draw: np.random.Generator) -> np.ndarray:
-    """Return two colors that fade into each other, with a little noise."""
+    """Return a gradient between two colors, with a little noise."""
     first, second = draw.uniform(30, 150, (2, 3))
     angle = draw.uniform(0, 2 * np.pi)
     steps = np.linspace(0, 1, SIDE)
@@ -145,7 +145,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def boxes_folder(rows: list[Scene]) -> bytes:
-    """Return a zip archive as Hugging Face's ImageFolder lays out boxes."""
+    """Return a zip archive in the layout of Hugging Face's ImageFolder, with boxes."""
     lines = [
         {
             "file_name": f"images/{number:05}.png",
@@ -184,7 +184,7 @@ def _archive(files: dict[str, bytes], lines: Sequence[Mapping[str, object]]) -> 
 
 
 def untrained_detector(folder: Path) -> Path:
-    """Write a small RT-DETR with random weights, as it would be delivered; return `folder`."""
+    """Write a small RT-DETR with random weights, ready for intake; return `folder`."""
     import torch
     import transformers
 
@@ -222,7 +222,7 @@ def untrained_detector(folder: Path) -> Path:
 
 
 def untrained_segmenter(folder: Path) -> Path:
-    """Write a small Segformer with random weights, as it would be delivered; return `folder`."""
+    """Write a small Segformer with random weights, ready for intake; return `folder`."""
     import torch
     import transformers
 

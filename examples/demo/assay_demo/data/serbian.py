@@ -1,8 +1,8 @@
 """Serbian texts in Cyrillic and in Latin letters, and an untrained model that reads characters.
 
-The pairs are from the message catalogs of Django (BSD-3-Clause) and django-allauth (MIT), on which
-Assay runs; volunteers translated them into both. Most pairs have the same words, so this is a
-transliteration.
+The pairs come from the message catalogs of Django (BSD-3-Clause) and django-allauth (MIT), which
+Assay uses; volunteers translated them into both scripts. Most pairs have the same words, so the
+task is a transliteration.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from assay_demo.data.materials import stable_hash
 
 MAX_CHARACTERS = 40
 MAX_TOKENS = 64
-# About a fifth of the texts.
+# Number of test texts, about a fifth.
 _HELDOUT_OF_256 = 48
 _FROM, _TO = "sr", "sr_Latn"
 _PACKAGES = ("django", "allauth")
 _SEED = 17
-# In `GNUTranslations`, a plural is a pair of the message and its number.
+# The key of a plural in `GNUTranslations` is a pair of the message and its number.
 _Message = str | tuple[str, int]
 Pair = dict[str, str]
 
 
 def serbian_pairs() -> tuple[list[Pair], list[Pair]]:
-    """Return rows {"source", "target"} to train and to test on, of one line each.
+    """Return training and test rows {"source", "target"} of one line each.
 
-    No text stands in both, whatever its case or spaces, and a source stands once. Order and choice
-    depend on the catalogs alone.
+    No text is in both parts, regardless of case and spaces, and each source occurs once. Order and
+    choice depend only on the catalogs.
     """
     sources: set[str] = set()
     sides: dict[bool, list[Pair]] = {True: [], False: []}
@@ -52,9 +52,9 @@ def serbian_pairs() -> tuple[list[Pair], list[Pair]]:
 
 
 def untrained_writer(folder: Path) -> Path:
-    """Write a small Marian model with random weights, as it would be delivered; return `folder`.
+    """Write a small Marian model with random weights, ready for intake; return `folder`.
 
-    Each character is a token: those of the texts to train on.
+    Each character of the training texts is a token.
     """
     import torch
     import transformers
@@ -110,18 +110,18 @@ def _characters(rows: list[Pair]) -> Any:
 
 
 def _catalogs() -> list[Path]:
-    found: list[Path] = []
+    paths: list[Path] = []
     for package in _PACKAGES:
         spec = find_spec(package)
         assert spec is not None and spec.origin is not None  # noqa: S101, PT018 (Assay needs it)
-        found += sorted(Path(spec.origin).parent.rglob(f"{_FROM}/LC_MESSAGES/*.mo"))
-    return found
+        paths += sorted(Path(spec.origin).parent.rglob(f"{_FROM}/LC_MESSAGES/*.mo"))
+    return paths
 
 
 def _messages(catalog: Path) -> dict[_Message, str]:
     with catalog.open("rb") as stream:
-        found: dict[_Message, str] = gettext.GNUTranslations(stream)._catalog  # type: ignore[attr-defined]
-    return found
+        messages: dict[_Message, str] = gettext.GNUTranslations(stream)._catalog  # type: ignore[attr-defined]
+    return messages
 
 
 def _fits(text: str) -> bool:

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-# The last forecasts of each series are measured; training ends before the first of them.
+# Evaluations measure the last forecasts of each series; training data ends before the first one.
 ORIGINS = 6
 CONTEXT, HORIZON = 128, 24
 _QUARTERLY = (
@@ -22,7 +22,7 @@ _SEED = 17
 
 
 def all_series() -> list[dict[str, Any]]:
-    """Return the rows {"name", "series", "horizon"} of all series, whole."""
+    """Return the rows {"name", "series", "horizon"} of all complete series."""
     with warnings.catch_warnings():
         # statsmodels parses dates with formats that pandas deprecates.
         warnings.simplefilter("ignore")
@@ -52,7 +52,7 @@ def all_series() -> list[dict[str, Any]]:
 
 
 def training_series() -> list[dict[str, Any]]:
-    """Return the same rows, each ending before what is measured."""
+    """Return the same rows, without the measured end of each series."""
     rows = []
     for row in all_series():
         values = row["series"]["values"]
@@ -82,7 +82,7 @@ def json_lines(rows: list[dict[str, Any]]) -> bytes:
 
 
 def untrained_forecaster(folder: Path) -> Path:
-    """Write a small TimesFM with random weights, as it would be delivered; return `folder`."""
+    """Write a small TimesFM with random weights, ready for intake; return `folder`."""
     import torch
     import transformers
 

@@ -1,7 +1,7 @@
-"""Silero VAD for the demonstration of voice activity (MIT license, ONNX), and data to measure it.
+"""Silero VAD for the demonstration of voice activity (MIT license, ONNX), and its test data.
 
-The recordings are made of LibriVox's sentences with noise, a hum and tones before, between and
-after them. So it is known where speech is; pauses inside a sentence count as speech.
+The recordings are LibriVox sentences with noise, a hum and tones before, between and after them, so
+the position of speech is known; pauses inside a sentence count as speech.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RECORDINGS = 40
 
 
 def silero_vad(target: Path, folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Path:
-    """Write the detector's files for delivery into `target`, and return it."""
+    """Write the detector's files for intake into `target`, and return it."""
     source = fetch(folder, ["silero_vad"], progress)["silero_vad"]
     target.mkdir(parents=True, exist_ok=True)
     for name in ("model.onnx", "LICENSE"):
@@ -33,7 +33,7 @@ def silero_vad(target: Path, folder: Path = DEFAULT_FOLDER, progress: Say | None
 
 
 def noisy_speech(folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> bytes:
-    """Return a zip archive of recordings and where in them there is speech, always the same."""
+    """Return a zip archive of recordings and their segments of speech. Deterministic."""
     import numpy
     import soundfile
 
@@ -55,7 +55,7 @@ def noisy_speech(folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> 
 
 
 def _trimmed(samples: Any) -> Any:
-    """Cut silence off both ends."""
+    """Trim silence at both ends."""
     import numpy
 
     level = numpy.convolve(samples**2, numpy.ones(320) / 320, "same")
@@ -64,23 +64,23 @@ def _trimmed(samples: Any) -> Any:
 
 
 def _mixed(generator: Any, sentences: list[Any]) -> tuple[Any, list[dict[str, float]]]:
-    """Return a recording and its segments of speech: up to two sentences, between other sounds."""
+    """Return a recording of up to two sentences among other sounds, and its segments of speech."""
     import numpy
 
-    parts: list[Any] = [_other(generator)]
+    parts: list[Any] = [_background_sound(generator)]
     segments: list[dict[str, float]] = []
     for _ in range(int(generator.integers(0, 3))):
         sentence = sentences[int(generator.integers(len(sentences)))]
         start = sum(map(len, parts)) / RATE
         segments.append({"start": round(start, 3), "end": round(start + len(sentence) / RATE, 3)})
-        parts += [sentence, _other(generator)]
-    whole = numpy.concatenate(parts)
+        parts += [sentence, _background_sound(generator)]
+    recording = numpy.concatenate(parts)
     speech = float(numpy.mean(sentences[0] ** 2))
     power = speech / 10 ** (generator.uniform(5, 20) / 10)
-    return numpy.clip(whole + noise(generator, len(whole), power), -1, 1), segments
+    return numpy.clip(recording + noise(generator, len(recording), power), -1, 1), segments
 
 
-def _other(generator: Any) -> Any:
+def _background_sound(generator: Any) -> Any:
     """Return one to three seconds of silence, a hum or tones, as loud as speech."""
     import numpy
 

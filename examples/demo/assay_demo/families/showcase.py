@@ -1,6 +1,6 @@
-"""The way of one task through the product: intake, data, gate, training, evaluation, release, call.
+"""The steps of one task: intake, data, gate, training, evaluation, release, call.
 
-The modules of this package hold one row for each family of `./demo --all`.
+The modules of this package contain one row for each family of `./demo --all`.
 """
 
 from __future__ import annotations
@@ -53,12 +53,11 @@ class Gate:
 class Showcase:
     """One task with a model that is released and called.
 
-    The model is the base after its `training`, or the base with the document `prompt`; without
-    either, the base itself is measured and released. `call` asks the deployed model as its users do
-    and returns one sentence with the answer. A `demonstration` was trained here. `generates`
-    answers the risk question whether the model generates content. `after` names showcases that come
-    first, because this one is measured with their models. `feature` is its name where that is not
-    the task's.
+    The model is the base after its `training`, or the base with the document `prompt`, or else the
+    base itself. `call` calls the deployed model like a user and returns one sentence with the
+    answer. A `demonstration` is trained by the demo. `generates` answers the risk question whether
+    the model generates content. `after` names earlier showcases whose models are needed to measure
+    this one. `feature` is its name if that differs from the task's.
     """
 
     task: str
@@ -77,16 +76,16 @@ class Showcase:
 
     @property
     def name(self) -> str:
-        """The name of its row and of its command."""
+        """Name of the showcase's row and command."""
         return self.feature or self.task
 
     @property
     def adapts(self) -> bool:
-        """True if the model is another version than its base."""
+        """True if the model is not just its base."""
         return self.training is not None or self.prompt is not None
 
     def begin(self, stage: Stage) -> Prepared:
-        """Put base, data and gate in place, and queue what makes or measures its version."""
+        """Prepare base, data and gate, and queue the job that makes or measures the version."""
         return begin(stage, [self])[0]
 
     def finish(self, stage: Stage, begun: Prepared) -> Outcome:
@@ -96,8 +95,8 @@ class Showcase:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One row of the table at the end. `baseline` is None when the task has none; `seconds` is the
-    time of the run that trained and released it."""
+    """One row of the final table. `baseline` is None if the task has none; `seconds` is the
+    duration of the run that trained and released the model."""
 
     task: str
     model: str
@@ -114,9 +113,9 @@ class Outcome:
 
 @dataclass(slots=True)
 class Prepared:
-    """A showcase whose base, data and gate are in place, and whose version is made by `job`.
+    """A showcase with base, data and gate, whose version `job` makes.
 
-    `seconds` adds up what the showcase took, without the time that its jobs waited for others.
+    `seconds` is the showcase's total time, without waiting for other jobs.
     """
 
     showcase: Showcase
@@ -128,38 +127,38 @@ class Prepared:
 
 
 def begin(stage: Stage, showcases: Iterable[Showcase]) -> list[Prepared]:
-    """Put base, data and gate of each showcase in place, and queue its training or prompt; if its
-    base is released without either, its evaluation. What is already there is used again."""
-    prepared = [_prepare(stage, each) for each in showcases]
-    for each in prepared:
-        each.job = _queue_version(stage, each)
-        if not each.showcase.adapts:
-            queue_evaluation(stage, stage["enzo"], each.base, each.showcase.test.name)
+    """Prepare base, data and gate of each showcase, and queue its training or prompt, or the
+    evaluation of its base. Results of earlier runs are reused."""
+    prepared = [_prepare(stage, item) for item in showcases]
+    for item in prepared:
+        item.job = _queue_version(stage, item)
+        if not item.showcase.adapts:
+            queue_evaluation(stage, stage["enzo"], item.base, item.showcase.test.name)
     return prepared
 
 
 def finish(stage: Stage, prepared: list[Prepared]) -> list[Outcome]:
     """Wait for the trainings, then measure, release and call each version."""
     versions = []
-    for each in prepared:
-        versions.append(_version(stage, each))
-        queue_evaluation(stage, stage["enzo"], versions[-1], each.showcase.test.name)
+    for item in prepared:
+        versions.append(_version(stage, item))
+        queue_evaluation(stage, stage["enzo"], versions[-1], item.showcase.test.name)
     measured = [
-        _measure(stage, each, version) for each, version in zip(prepared, versions, strict=True)
+        _measure(stage, item, version) for item, version in zip(prepared, versions, strict=True)
     ]
-    for each, version in zip(prepared, versions, strict=True):
-        with _counted(stage, each):
-            _release(stage, each.showcase, version)
-    for each in prepared:
-        with _counted(stage, each):
-            wait_serving(stage, "enzo", each.showcase.model)
-            stage.say(each.showcase.call(stage, each.showcase.model))
-    return [_outcome(each, evaluation) for each, evaluation in zip(prepared, measured, strict=True)]
+    for item, version in zip(prepared, versions, strict=True):
+        with _timed(stage, item):
+            _release(stage, item.showcase, version)
+    for item in prepared:
+        with _timed(stage, item):
+            wait_serving(stage, "enzo", item.showcase.model)
+            stage.say(item.showcase.call(stage, item.showcase.model))
+    return [_outcome(item, evaluation) for item, evaluation in zip(prepared, measured, strict=True)]
 
 
 @contextmanager
-def _counted(stage: Stage, prepared: Prepared) -> Iterator[None]:
-    """Add the time of the block to the showcase's, without what its jobs waited for others."""
+def _timed(stage: Stage, prepared: Prepared) -> Iterator[None]:
+    """Add the block's time to the showcase's, without the time that its jobs waited for others."""
     started = time.monotonic() - stage.waited
     yield
     prepared.seconds += time.monotonic() - stage.waited - started
@@ -170,23 +169,25 @@ def print_table(stage: Stage, outcomes: Iterable[Outcome]) -> None:
     table = Table(title="Families of models, as measured in this run", box=None, padding=(0, 1))
     for heading in ("task", "test data", "metric", "baseline", "result", "gate", "time", "model"):
         table.add_column(heading, overflow="fold")
-    for each in outcomes:
-        baseline = "–" if each.baseline is None else f"{each.baseline:.3f} ({each.baseline_name})"
+    for outcome in outcomes:
+        baseline = (
+            "–" if outcome.baseline is None else f"{outcome.baseline:.3f} ({outcome.baseline_name})"
+        )
         table.add_row(
-            each.task,
-            f"{each.data} ({each.rows:,} rows)",
-            each.metric,
+            outcome.task,
+            f"{outcome.data} ({outcome.rows:,} rows)",
+            outcome.metric,
             baseline,
-            f"{each.value:.3f}",
-            each.gate,
-            f"{each.seconds} s",
-            each.kind,
+            f"{outcome.value:.3f}",
+            outcome.gate,
+            f"{outcome.seconds} s",
+            outcome.kind,
         )
     stage.console.print(table)
 
 
 def to_json(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
-    """Return the outcomes for a file."""
+    """Return the outcomes as JSON values."""
     return [asdict(each) for each in outcomes]
 
 
@@ -215,7 +216,7 @@ def _prepare(stage: Stage, showcase: Showcase) -> Prepared:
 
 
 def _queue_version(stage: Stage, prepared: Prepared) -> dict[str, Any] | None:
-    """Return the job that makes the version; None if the base is released, or it is there."""
+    """Return the job that makes the version; None if the version exists or is the base."""
     showcase, train = prepared.showcase, prepared.train
     model, enzo = showcase.model, stage["enzo"]
     if not showcase.adapts or list(enzo.all(f"models/{model}/versions")):
@@ -235,7 +236,7 @@ def _queue_version(stage: Stage, prepared: Prepared) -> dict[str, Any] | None:
 
 
 def _version(stage: Stage, prepared: Prepared) -> dict[str, Any]:
-    """Return the version that will be released, once its job has ended."""
+    """Wait for the job, and return the version to release."""
     if not prepared.showcase.adapts:
         return prepared.base
     enzo, model = stage["enzo"], prepared.showcase.model
@@ -247,7 +248,7 @@ def _version(stage: Stage, prepared: Prepared) -> dict[str, Any]:
 def _measure(stage: Stage, prepared: Prepared, version: dict[str, Any]) -> dict[str, Any]:
     """Return the evaluation of the version; its gate must pass."""
     data = prepared.showcase.test.name
-    with _counted(stage, prepared):
+    with _timed(stage, prepared):
         evaluation = evaluate(stage, stage["enzo"], version, data)
     (gate,) = evaluation["gates"]
     name = evaluation["baseline_name"]

@@ -33,13 +33,13 @@ def _sentences(stage: Stage) -> bytes:
     return media_archive(files, [row["text"] for row, _ in rows])
 
 
-def _hear(stage: Stage, model: str) -> str:
+def _recognize(stage: Stage, model: str) -> str:
     """Send the bytes of one recording."""
-    spoken = _words()[1][0]
+    recording = _words()[1][0]
     path = f"tasks/audio-classification/{model}"
-    best = posted(stage, path, "audio/flac", content=spoken.flac).json()[0]
+    best = posted(stage, path, "audio/flac", content=recording.flac).json()[0]
     return (
-        f"{model} hears “{best['label']}” in a recording of “{spoken.word}” "
+        f"{model} recognizes “{best['label']}” in a recording of “{recording.word}” "
         f"(probability {best['score']:.2f})."
     )
 
@@ -47,13 +47,13 @@ def _hear(stage: Stage, model: str) -> str:
 def _transcribe(stage: Stage, model: str) -> str:
     _, sound = _recordings(stage)[0]
     transcriptions = openai_client(stage).audio.transcriptions
-    heard = transcriptions.create(model=model, file=("sentence.wav", sound))
-    stage.expect(len(heard.text.split()) > 3, f"{model} transcribes a sentence")
-    return f"{model} transcribes a recording: “{heard.text.strip()}”"
+    transcript = transcriptions.create(model=model, file=("sentence.wav", sound))
+    stage.expect(len(transcript.text.split()) > 3, f"{model} transcribes a sentence")
+    return f"{model} transcribes a recording: “{transcript.text.strip()}”"
 
 
 def _compose(stage: Stage, model: str) -> str:
-    """Compose with Hugging Face's client, whose text-to-speech call has the same shape."""
+    """Compose with Hugging Face's client, by its text-to-speech call, which has the same shape."""
     sound = hugging_face_client(stage, "text-to-audio", model).text_to_speech(MUSIC)
     stage.expect(sound[:4] == b"RIFF" and len(sound) > 100_000, f"{model} plays music")
     return f"{model} plays {MUSIC!r}: {len(sound):,} bytes of WAV."
@@ -61,9 +61,9 @@ def _compose(stage: Stage, model: str) -> str:
 
 def _speak(stage: Stage, model: str) -> str:
     speech = openai_client(stage).audio.speech
-    spoken = speech.create(model=model, voice="joe", input=SENTENCE, response_format="mp3").read()
-    stage.expect(len(spoken) > 5_000, f"{model} speaks a sentence")
-    return f"{model} speaks a sentence of {len(SENTENCE)} characters: {len(spoken):,} bytes of MP3."
+    sound = speech.create(model=model, voice="joe", input=SENTENCE, response_format="mp3").read()
+    stage.expect(len(sound) > 5_000, f"{model} speaks a sentence")
+    return f"{model} speaks a sentence of {len(SENTENCE)} characters: {len(sound):,} bytes of MP3."
 
 
 def _detect(stage: Stage, model: str) -> str:
@@ -101,7 +101,7 @@ SHOWCASES = (
         test=Data("spoken-words-test", "Apache-2.0",
                   lambda _: spoken_words.audio_folder(_words()[1])),
         gate=Gate("accuracy", ">=", 0.8, "A voice menu that mishears every fifth word is useless."),
-        call=_hear, demonstration=True,
+        call=_recognize, demonstration=True,
     ),
     SPEECH_RECOGNITION,
     # A small language model learns Bach's chorales.
@@ -120,7 +120,7 @@ SHOWCASES = (
         gate=Gate("bits_per_note", "<=", 3.4, "5-grams of notes in all keys need 3.68."),
         call=_compose, demonstration=True, generates=True,
     ),
-    # Whisper writes down what the voice says.
+    # Whisper transcribes the voice.
     Showcase(
         task="text-to-speech", model="piper-joe",
         description="Speaks a text in the voice of Joe.",
@@ -134,13 +134,13 @@ SHOWCASES = (
     ),
     Showcase(
         task="voice-activity-detection", model="silero-vad",
-        description="Finds the stretches of a recording that hold speech.",
+        description="Finds the stretches of a recording that contain speech.",
         base=Base("silero-vad", "voice-activity-detection",
-                  "Silero VAD 6, a small network that tells speech from everything else.",
+                  "Silero VAD 6, a small network that distinguishes speech from other sounds.",
                   "PyPI silero-vad 6.2.3 (ONNX, opset 15)", "MIT",
                   built("silero-vad", silero.silero_vad)),
         test=Data("noisy-speech", "Public domain", lambda _: silero.noisy_speech()),
-        gate=Gate("f1", ">=", 0.85, "A loudness threshold must be beaten clearly, or it would do."),
+        gate=Gate("f1", ">=", 0.85, "It must clearly beat a simple loudness threshold."),
         call=_detect,
     ),
 )  # fmt: skip

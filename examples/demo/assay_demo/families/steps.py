@@ -1,4 +1,4 @@
-"""The steps that showcases share; each uses what an earlier run left, and does what is missing."""
+"""The steps that showcases share; each reuses results of earlier runs and adds missing ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from assay_demo.story.release import approve, attest, ensure_deployed, submit
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base model that is delivered: its files, and what is said about them."""
+    """A base model for intake: its files and their description."""
 
     name: str
     task: str
@@ -26,7 +26,7 @@ class Base:
 
     @classmethod
     def of_chapter_1(cls, name: str) -> Base:
-        """Return a base that chapter 1 delivers; it is delivered once, whoever comes first."""
+        """Return a base of chapter 1; its intake happens once."""
         about = MODELS[name]
 
         def files(stage: Stage) -> Path:
@@ -38,7 +38,7 @@ class Base:
 
 
 def built(name: str, build: Callable[[Path], object]) -> Callable[[Stage], Path]:
-    """Return the files of a base that `build` writes into a folder of the demo."""
+    """Return a function that writes a base with `build` into a folder of the demo."""
 
     def files(stage: Stage) -> Path:
         folder = stage.folder / "bases" / name
@@ -51,7 +51,7 @@ def built(name: str, build: Callable[[Path], object]) -> Callable[[Stage], Path]
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A dataset: the content of the file that is uploaded, a zip archive or JSON lines."""
+    """A dataset: the content of the file to upload, a zip archive or JSON lines."""
 
     name: str
     license: str
@@ -60,7 +60,7 @@ class Data:
 
 
 def delivered(stage: Stage, base: Base) -> dict[str, Any]:
-    """Return the trusted version of the base; deliver and sign it off first if there is none."""
+    """Return the trusted version of the base; upload and sign it off first if missing."""
     enzo = stage["enzo"]
     model_made(enzo, base.name, base.task, base.description, shared=True)
     if version_of(stage, base.name) is None:
@@ -82,7 +82,7 @@ def delivered(stage: Stage, base: Base) -> dict[str, Any]:
 
 
 def model_made(api: Api, name: str, task: str, description: str, *, shared: bool = False) -> None:
-    """Register the model for Engineering if there is none of that name."""
+    """Register the model for Engineering unless one has that name."""
     if api.find("models", name=name) is None:
         api.post(
             "models",
@@ -95,7 +95,7 @@ def model_made(api: Api, name: str, task: str, description: str, *, shared: bool
 
 
 def dataset_made(stage: Stage, data: Data, task: str) -> dict[str, Any]:
-    """Return the version of the dataset; upload it first if there is none."""
+    """Return the version of the dataset; upload it first if missing."""
     enzo = stage["enzo"]
     if enzo.find("datasets", name=data.name) is None:
         enzo.post(
@@ -126,7 +126,7 @@ def queue_prompt(
     document: Mapping[str, Any] | None,
     description: str,
 ) -> dict[str, Any]:
-    """Return the job that registers a prompt on the base; queued once."""
+    """Return the job that registers a prompt on the base; queue it at most once."""
     job: dict[str, Any] = stage["enzo"].queue(
         "prompt-versions",
         key=f"demo-{model}-{base['digest'][:16]}",
@@ -145,7 +145,7 @@ def made_by_prompt(
     document: Mapping[str, Any],
     description: str,
 ) -> dict[str, Any]:
-    """Return the version of `model` that is the base with a prompt; make both if there is none."""
+    """Return the version of `model` that is the base with a prompt; create both if missing."""
     model_made(stage["enzo"], model, "text-generation", description)
     if not list(stage["enzo"].all(f"models/{model}/versions")):
         job = queue_prompt(stage, model, base, document, description)
@@ -162,7 +162,7 @@ def newest_version(stage: Stage, model: str) -> dict[str, Any]:
 
 
 def release_and_deploy(stage: Stage, version: dict[str, Any], name: str, **fields: Any) -> None:
-    """Have a version approved for Engineering under a name and deploy it, unless it is."""
+    """Get a version approved for Engineering as `name`, and deploy it; skip completed steps."""
     release = submit(
         stage,
         "devi",

@@ -20,12 +20,12 @@ def _classify(stage: Stage, model: str) -> str:
     client = hugging_face_client(stage, "tabular-classification", model)
     labels = client.tabular_classification(table)
     right = sum(label == expected for label, expected in zip(labels, truth, strict=True))
-    stage.expect(right >= 4, f"{model} is right about {right} of 5 biopsies")
-    return f"{model} calls five biopsies {', '.join(labels)}; {right} of 5 are right."
+    stage.expect(right >= 4, f"{model} classifies {right} of 5 biopsies correctly")
+    return f"{model} labels five biopsies as {', '.join(labels)}; {right} of 5 are right."
 
 
 def _forecast(stage: Stage, model: str) -> str:
-    """Forecast the last year of CO2 from the years before, in Chronos' shape."""
+    """Forecast the last year of CO2 from earlier years, in Chronos' shape."""
     carbon = series.all_series()[0]
     values = carbon["series"]["values"]
     body = {
@@ -35,18 +35,18 @@ def _forecast(stage: Stage, model: str) -> str:
     answer = posted(stage, f"tasks/time-series-forecasting/{model}", json=body)
     (forecast,) = answer.json()["predictions"]
     return (
-        f"{model} expects {forecast['0.5'][-1]:.1f} ppm of CO2 a year after its data ends "
-        f"(80 % range {forecast['0.1'][-1]:.1f} to {forecast['0.9'][-1]:.1f}); {values[-1]:.1f} "
-        f"came. Metered: {answer.headers['x-assay-units']}."
+        f"{model} forecasts {forecast['0.5'][-1]:.1f} ppm of CO2 a year after its data ends "
+        f"(80 % range {forecast['0.1'][-1]:.1f} to {forecast['0.9'][-1]:.1f}); the true value "
+        f"is {values[-1]:.1f}. Metered: {answer.headers['x-assay-units']}."
     )
 
 
 SHOWCASES = (
     Showcase(
         task="tabular-classification", model="biopsy-classifier",
-        description="Tells benign from malignant biopsies by 30 measures of cell nuclei.",
+        description="Distinguishes benign from malignant biopsies by 30 measures of cell nuclei.",
         base=Base("empty-classifier", "tabular-classification",
-                  "A classifier of records that knows no feature yet, to train from.",
+                  "A classifier of records without features, to start training from.",
                   "Made by Assay (examples/demo/assay_demo/data/records.py)", "Apache-2.0",
                   built("empty-classifier", records.empty_classifier)),
         training=Training("linear", {},
@@ -54,7 +54,7 @@ SHOWCASES = (
                                lambda _: records.biopsies()[0], ".csv")),
         test=Data("biopsies-test", "BSD-3-Clause", lambda _: records.biopsies()[1], ".csv"),
         gate=Gate("macro_f1", ">=", 0.92,
-                  "A cut at the best single measure already reaches 0.893."),
+                  "A threshold on the best single measure already reaches 0.893."),
         call=_classify, demonstration=True,
     ),
     Showcase(
@@ -70,7 +70,7 @@ SHOWCASES = (
         test=Data("series-test", "Public domain",
                   lambda _: series.json_lines(series.all_series()), ".jsonl"),
         gate=Gate("relative_error", "<=", 0.9,
-                  "It must beat repeating the last cycle by a tenth at least."),
+                  "It must beat repeating the last cycle by at least a tenth."),
         call=_forecast, demonstration=True,
     ),
 )  # fmt: skip

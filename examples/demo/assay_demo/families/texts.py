@@ -47,8 +47,8 @@ def _functions(texts: list[str]) -> bytes:
 def _moderate(stage: Stage, model: str) -> str:
     client = openai_client(stage)
     attack, harmless = client.moderations.create(model=model, input=[ATTACK, HARMLESS]).results
-    stage.expect(attack.flagged and not harmless.flagged, f"{model} flags the attack alone")
-    return f"{model} flags “{ATTACK}” and lets “{HARMLESS}” pass"
+    stage.expect(attack.flagged and not harmless.flagged, f"{model} flags only the attack")
+    return f"{model} flags “{ATTACK}”, but not “{HARMLESS}”"
 
 
 def _answer(stage: Stage, model: str) -> str:
@@ -75,7 +75,7 @@ def _complete(stage: Stage, model: str) -> str:
     answer = openai_client(stage).completions.create(
         model=model, prompt=PREFIX, suffix=SUFFIX, max_tokens=12, temperature=0
     )
-    stage.expect(answer.usage is not None, f"{model} states its usage")
+    stage.expect(answer.usage is not None, f"{model} reports its usage")
     return f"{model} fills {PREFIX!r} … {SUFFIX!r} with {answer.choices[0].text!r}."
 
 
@@ -93,14 +93,14 @@ def _transcribe(stage: Stage, model: str) -> str:
     written = client.translation(row["source"]).translation_text
     latin = bool(written) and all(letter < "Ѐ" for letter in written if letter.isalpha())
     stage.expect(latin, f"{model} writes Latin letters")
-    return f"{model} writes “{row['source']}” as “{written}”; people wrote “{row['target']}”."
+    return f"{model} writes “{row['source']}” as “{written}”; the reference is “{row['target']}”."
 
 
-def _sort(stage: Stage, model: str) -> str:
+def _classify(stage: Stage, model: str) -> str:
     client = hugging_face_client(stage, "zero-shot-classification", model)
     best = client.zero_shot_classification(COMPLAINT, KINDS)[0]
     stage.expect(best.label in KINDS, f"{model} chooses one of the labels")
-    return f"{model} reads “{COMPLAINT}” as a {best.label} ({best.score:.2f})"
+    return f"{model} labels “{COMPLAINT}” as {best.label} ({best.score:.2f})"
 
 
 SHOWCASES = (
@@ -176,12 +176,12 @@ SHOWCASES = (
         test=Data("personal-texts-test", "Apache-2.0",
                   lambda _: json_lines(personal_texts(*PERSONAL)[1]), ".jsonl"),
         gate=Gate("f1", ">=", 0.75,
-                  "Regular expressions reach 0.60; a model must find more than forms."),
+                  "Regular expressions reach 0.60; a model must find more than fixed patterns."),
         call=_mark,
     ),
     Showcase(
         task="translation", model="serbian-letters",
-        description="Writes Serbian, given in Cyrillic, in Latin letters.",
+        description="Transliterates Serbian from Cyrillic to Latin letters.",
         base=Base("small-marian", "translation",
                   "A small Marian of characters with random weights, for a demonstration.",
                   "Made by Assay (examples/demo/assay_demo/data/serbian.py)", "Apache-2.0",
@@ -197,10 +197,10 @@ SHOWCASES = (
                   "A copy reaches 13, the target of the most similar training text 52."),
         call=_transcribe, demonstration=True,
     ),
-    # MiniLM tells kinds of texts apart that it was never trained on.
+    # MiniLM distinguishes kinds of texts that it was never trained on.
     Showcase(
         task="zero-shot-classification", model="text-sorter",
-        description="Sorts texts into labels that each request names.",
+        description="Assigns texts labels that each request names.",
         base=Base("text-sorter", "zero-shot-classification",
                   "The sentence encoder all-MiniLM-L6-v2, which compares texts with labels.",
                   MINILM, "Apache-2.0", _minilm),
@@ -208,6 +208,6 @@ SHOWCASES = (
                   lambda _: json_lines(kinds_of_text(_material("sentences"), 250)), ".jsonl"),
         gate=Gate("accuracy", ">=", 0.5,
                   "Twice the best constant answer, which is right for 0.25."),
-        call=_sort,
+        call=_classify,
     ),
 )  # fmt: skip

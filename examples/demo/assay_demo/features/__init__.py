@@ -1,1 +1,1 @@
-"""Features that `./demo --all` shows after the families, since no single task stands for them."""
+"""Features that `./demo --all` shows after the families, because they are not single tasks."""

@@ -1,4 +1,4 @@
-"""Knowledge bases: Python's FAQ is indexed, searched, cited, and one of its pages recalled."""
+"""Knowledge bases: index, search and cite Python's FAQ, then recall one of its pages."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from assay_demo.story.use import INVOKE, new_key
 from registry.knowledge.chunks import CHUNK_DEFAULT, OVERLAP_DEFAULT, chunk_spans
 
 NAME, ASSISTANT = "python-faq", "faq-assistant"
-# This page is recalled, and so no part of what is measured.
+# This page is recalled, so the measurement leaves it out.
 RECALLED, QUESTION = "installed", "Why is Python installed on my machine?"
 QUESTIONS = 60
 INDEX_S = 300
-# `./bench knowledge` measures 0.84 on all questions; less three standard errors of sixty.
+# `./bench knowledge` measures 0.84 on all questions; minus three standard errors of sixty.
 RECALL_MIN = 0.7
-# The instruction alone moves a model of this size to no citation; these examples do.
+# An instruction alone does not make a model of this size cite; these examples do.
 PROMPT: dict[str, Any] = {
     "template": "{{input}}\n\nAnswer in one sentence. Begin with the number of the passage in "
     "brackets.",
@@ -51,17 +51,17 @@ PROMPT: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeShowcase:
-    """A knowledge base, from its documents to the recall of one of them."""
+    """A knowledge base, from uploading its documents to recalling one."""
 
     name: str = "knowledge-base"
     model: str = NAME
     after: tuple[str, ...] = ()
 
     def begin(self, stage: Stage) -> None:
-        """Do nothing: its jobs follow from one another."""
+        """Do nothing, because each job needs the result of the previous one."""
 
     def finish(self, stage: Stage, begun: None) -> Outcome:
-        """Index, search, answer, recall and measure, from where an earlier run stopped."""
+        """Index, search, answer, recall and measure, continuing an earlier run."""
         started = time.monotonic()
         faq = pages(fetch_debian("python_faq"))
         _serve(stage)
@@ -107,7 +107,7 @@ def _key(stage: Stage) -> str:
 
 
 def _documents(stage: Stage, faq: list[Page]) -> dict[str, dict[str, Any]]:
-    """Return the document version of each page, by page, once the index has all in force."""
+    """Return the document versions by page, when the index contains all that are in force."""
     enzo = stage["enzo"]
     if enzo.find("knowledge-bases", name=NAME) is None:
         enzo.post(
@@ -120,21 +120,21 @@ def _documents(stage: Stage, faq: list[Page]) -> dict[str, dict[str, Any]]:
     folder = stage.folder / "uploads"
     folder.mkdir(parents=True, exist_ok=True)
     path = f"knowledge-bases/{NAME}/documents"
-    known = {version["filename"]: version for version in enzo.all(path)}
-    found: dict[str, dict[str, Any]] = {}
+    uploaded = {version["filename"]: version for version in enzo.all(path)}
+    documents: dict[str, dict[str, Any]] = {}
     for page in faq:
         file = folder / f"faq-{page.name}.md"
         file.write_text(page.text, encoding="utf-8")
-        version = known.get(file.name)
+        version = uploaded.get(file.name)
         if version is None:
             fields = {"classification": "public", "title": f"Python FAQ: {page.name}"}
             version = enzo.upload(path, fields=fields, files=[("file", file)])
         if version["state"] == "draft":
             version = enzo.post(f"documents/{version['id']}/publish")
-        taken = hashlib.sha256(page.text.strip().encode()).hexdigest()
-        stage.expect(version["text_sha256"] == taken, f"the text of {file.name} is as uploaded")
-        found[page.name] = version
-    current = {version["id"] for version in found.values() if version["state"] == "current"}
+        digest = hashlib.sha256(page.text.strip().encode()).hexdigest()
+        stage.expect(version["text_sha256"] == digest, f"the text of {file.name} is as uploaded")
+        documents[page.name] = version
+    current = {version["id"] for version in documents.values() if version["state"] == "current"}
 
     def indexed() -> dict[str, Any] | None:
         index: dict[str, Any] | None = enzo.get(f"knowledge-bases/{NAME}")["index"]
@@ -146,14 +146,14 @@ def _documents(stage: Stage, faq: list[Page]) -> dict[str, dict[str, Any]]:
         "the index was built with the trusted embedding version",
     )
     stage.say(
-        f"{NAME}: {len(found)} documents in {index['chunks']} passages, embedded by {ENCODER}. "
+        f"{NAME}: {len(documents)} documents in {index['chunks']} passages, embedded by {ENCODER}. "
         f"The digest of the index starts with {index['digest'][:12]}."
     )
-    return found
+    return documents
 
 
 def _answer_and_recall(stage: Stage, client: OpenAI, version: dict[str, Any]) -> None:
-    """Answer from the page, recall it, and find it no more."""
+    """Answer from the page, recall it, and check that searches no longer find it."""
     stage.expect(_finds(client, version), f"a search finds {version['title']}")
     answer = client.chat.completions.create(
         model=ASSISTANT,
@@ -161,15 +161,15 @@ def _answer_and_recall(stage: Stage, client: OpenAI, version: dict[str, Any]) ->
         extra_body={"knowledge_base": NAME, "max_passages": 2},
     )
     message = answer.choices[0].message
-    given = (answer.model_extra or {})["knowledge"]["passages"]
+    passages = (answer.model_extra or {})["knowledge"]["passages"]
     stage.expect(
         (version["id"], version["sha256"])
-        in [(each["document_version_id"], each["sha256"]) for each in given],
-        f"{ASSISTANT} is given a passage of {version['title']}",
+        in [(each["document_version_id"], each["sha256"]) for each in passages],
+        f"{ASSISTANT} gets a passage of {version['title']}",
     )
     cited = (message.model_extra or {})["citations"]
     stage.expect(bool(cited), f"the answer cites a passage: {message.content}")
-    stage.expect(all(each in given for each in cited), "it cites only what it was given")
+    stage.expect(all(each in passages for each in cited), "it cites only passages from its prompt")
     stage.say(
         f"{ASSISTANT} answers “{QUESTION}” with “{message.content}”; [{cited[0]['index']}] is "
         f"{cited[0]['document']} v{cited[0]['document_version']}, {cited[0]['sha256'][:12]}."
@@ -186,7 +186,7 @@ def _answer_and_recall(stage: Stage, client: OpenAI, version: dict[str, Any]) ->
     stage.prove("enzo")
     enzo.post(f"documents/{version['id']}/recall", reason="It names sellers that have merged.")
     stage.wait_for(
-        "the next search finds it no more", lambda: not _finds(client, version), timeout_s=5
+        "the next search does not find it", lambda: not _finds(client, version), timeout_s=5
     )
     stage.say(
         f"Enzo recalls {version['title']}, which {len(uses)} answer used. The next search finds "
@@ -195,15 +195,15 @@ def _answer_and_recall(stage: Stage, client: OpenAI, version: dict[str, Any]) ->
 
 
 def _finds(client: OpenAI, version: dict[str, Any]) -> bool:
-    found = client.vector_stores.search(NAME, query=QUESTION, max_num_results=10)
-    return any(each.file_id == f"file-{version['id']}" for each in found.data)
+    results = client.vector_stores.search(NAME, query=QUESTION, max_num_results=10)
+    return any(each.file_id == f"file-{version['id']}" for each in results.data)
 
 
 def _measured(stage: Stage, client: OpenAI, faq: list[Page], started: float) -> Outcome:
-    """Return recall@5 of the search, with that of BM25 on the same passages as the baseline."""
+    """Return recall@5 of the search, with BM25 on the same passages as the baseline."""
     passages: dict[tuple[str, int], int] = {}
     texts: list[str] = []
-    asked: list[tuple[str, set[int]]] = []
+    queries: list[tuple[str, set[int]]] = []
     for page in faq:
         if page.name == RECALLED:
             continue
@@ -213,25 +213,25 @@ def _measured(stage: Stage, client: OpenAI, faq: list[Page], started: float) -> 
             passages[f"faq-{page.name}.md", start] = len(texts)
             texts.append(text[start:stop])
         for question, place in page.places.items():
-            if wanted := {first + number for number in relevant(spans, place)}:
-                asked.append((question, wanted))
-    asked.sort(key=lambda each: hashlib.sha256(each[0].encode()).digest())
-    asked = asked[:QUESTIONS]
+            if relevant_passages := {first + number for number in relevant(spans, place)}:
+                queries.append((question, relevant_passages))
+    queries.sort(key=lambda each: hashlib.sha256(each[0].encode()).digest())
+    queries = queries[:QUESTIONS]
     dense, lexical = [], []
-    ranked = bm25(texts, [question for question, _ in asked])
-    for (question, wanted), words in zip(asked, ranked, strict=True):
-        found = client.vector_stores.search(NAME, query=question, max_num_results=5)
-        order = [passages[each.filename, _start(each)] for each in found.data]
-        dense.append(recall_at_5(order, wanted))
-        lexical.append(recall_at_5(words, wanted))
+    ranked = bm25(texts, [question for question, _ in queries])
+    for (question, relevant_passages), words in zip(queries, ranked, strict=True):
+        results = client.vector_stores.search(NAME, query=question, max_num_results=5)
+        order = [passages[each.filename, _start(each)] for each in results.data]
+        dense.append(recall_at_5(order, relevant_passages))
+        lexical.append(recall_at_5(words, relevant_passages))
     recall, baseline = (sum(each) / len(each) for each in (dense, lexical))
-    stage.say(f"recall@5 of {len(asked)} questions: {recall:.3f}; BM25: {baseline:.3f}.")
+    stage.say(f"recall@5 of {len(queries)} questions: {recall:.3f}; BM25: {baseline:.3f}.")
     stage.expect(recall >= RECALL_MIN, f"recall@5 is at least {RECALL_MIN}")
     return Outcome(
         task=SHOWCASE.name,
         model=NAME,
         data="Python's FAQ",
-        rows=len(asked),
+        rows=len(queries),
         metric="recall@5",
         baseline_name="BM25",
         baseline=baseline,

@@ -1,4 +1,4 @@
-"""Prompt versions: the base of the docstring writer, adapted by instructions and two examples."""
+"""Prompt versions: the docstring writer's base, adapted by instructions and two examples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from assay_demo.story.lives import BASE
 from assay_demo.story.use import PROMPT
 
 QUESTION = "Write the one-line docstring of this Python function.\n\n```python\n{source}\n```"
-# Functions of modules that the test data has none of.
+# Functions of modules that are not in the test data.
 EXAMPLES = {
     "def getLoggerClass():\n    return _loggerClass": (
         "Return the class to be used when instantiating a logger."
@@ -48,7 +48,7 @@ def _test(stage: Stage) -> bytes:
 
 
 def _call(stage: Stage, model: str) -> str:
-    """Fill in the variable, then name one that the prompt does not declare."""
+    """Set the variable, then send one that the prompt does not declare."""
     completions = openai_client(stage).chat.completions
     project = "a pocket calculator"
     answer = completions.create(
@@ -68,7 +68,7 @@ def _call(stage: Stage, model: str) -> str:
     except BadRequestError as error:
         code = error.code
     stage.expect(code == "unknown_variable", "an undeclared variable is refused")
-    return f"{model} writes “{text}” for {project}; a variable it does not declare is refused."
+    return f"{model} writes “{text}” for {project}; an undeclared variable is refused."
 
 
 SHOWCASE = Showcase(

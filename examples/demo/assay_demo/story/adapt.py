@@ -68,14 +68,14 @@ def _budgets(stage: Stage) -> None:
         "prices", deployment=None, prompt=2_000_000, completion=6_000_000, device_second=10_000
     )
     ada.post("quotas", organization=True, kind="gpu_seconds_per_month", limit=36_000)
-    # Each job that waits or runs reserves ten minutes of device time.
+    # Each queued or running job reserves ten minutes of device time.
     for department in ("media", "engineering"):
         ada.post("quotas", department=department, kind="money_per_month", limit=40_000_000)
     ada.post("quotas", department="engineering", kind="tokens_per_day", limit=20_000)
     stage.say("Ada sets prices and monthly budgets for the organization and its departments.")
 
 
-# Every row is answered twice, by the version and by its base; so many take about half a minute.
+# The version and its base both answer every row; this many rows take about half a minute.
 DOCSTRING_TEST_ROWS = 24
 TRAINED_ON = {SENTIMENT: FILM_TRAIN, DOCSTRINGS: DOCSTRING_TRAIN}
 FILM_TRAIN_ROWS = 4_000
@@ -88,8 +88,8 @@ DOCSTRING_SETTINGS = {
     "learning_rate": 5e-4,
     "lora_dropout": 0.0,
 }
-# Chosen from validation results alone, before the test rows were measured: the lowest of three runs
-# with different seeds (docs/reference/performance.md), less a margin of about five points. That is
+# Chosen only from validation results, before measuring the test rows: the lowest of three runs with
+# different seeds (docs/reference/performance.md), minus a margin of about five points, which is
 # twice the half-width of the 95% interval on the 1,002 validation rows.
 SENTIMENT_GATES = (
     ("accuracy", ">=", 0.80, "The lowest of three validation runs, 0.848, less about 5 points."),
@@ -112,7 +112,7 @@ def train_and_evaluate(stage: Stage) -> None:
             job = stage.facts["jobs"][model]
             if job is not None:
                 stage.watch(api, job, f"fine-tuning {model}")
-            version = stage.found(_tuned(api, model), f"{model} has a tuned version")
+            version = stage.found(_tuned_version(api, model), f"{model} has a tuned version")
             stage.expect(bool(version["mlflow_run_id"]), f"{model} has a run in MLflow")
             stage.say(
                 f"{model} v{version['number']} is trained on "
@@ -141,8 +141,8 @@ def _dataset(
     folder: Path,
     description: str,
 ) -> None:
-    found = api.find("datasets", name=name)
-    if found is None:
+    dataset = api.find("datasets", name=name)
+    if dataset is None:
         api.post(
             "datasets",
             name=name,
@@ -179,7 +179,7 @@ def _gates(stage: Stage, api: Api, model: str, dataset: str, gates: Any) -> None
         stage.detail(f"{model}: {metric} {comparator} {threshold:g}. {why}")
 
 
-def _tuned(api: Api, model: str) -> dict[str, Any] | None:
+def _tuned_version(api: Api, model: str) -> dict[str, Any] | None:
     for version in api.all(f"models/{model}/versions"):
         detail: dict[str, Any] = api.get(f"versions/{version['id']}")
         return detail
@@ -189,7 +189,7 @@ def _tuned(api: Api, model: str) -> dict[str, Any] | None:
 def _fine_tune(
     stage: Stage, api: Api, model: str, base: str, method: str, settings: dict[str, Any]
 ) -> dict[str, Any] | None:
-    if _tuned(api, model) is not None:
+    if _tuned_version(api, model) is not None:
         return None
     dataset = TRAINED_ON[model]
     job: dict[str, Any] = api.queue(
@@ -206,19 +206,19 @@ def _fine_tune(
 
 
 def evaluate(stage: Stage, api: Api, version: dict[str, Any], dataset: str) -> dict[str, Any]:
-    """Return the version's evaluation on the dataset; run it if there is none."""
+    """Return the version's evaluation on the dataset; run it if missing."""
     job = queue_evaluation(stage, api, version, dataset)
     if job is not None:
         stage.watch(api, job, f"evaluating on {dataset}")
-    found = stage.found(_evaluation(api, version), f"{dataset} has been evaluated")
-    detail: dict[str, Any] = api.get(f"evaluations/{found['id']}")
+    evaluation = stage.found(_evaluation(api, version), f"{dataset} has been evaluated")
+    detail: dict[str, Any] = api.get(f"evaluations/{evaluation['id']}")
     return detail
 
 
 def queue_evaluation(
     stage: Stage, api: Api, version: dict[str, Any], dataset: str
 ) -> dict[str, Any] | None:
-    """Return the job that measures the version, queued once; None if it has been measured."""
+    """Queue the job that measures the version at most once; None if an evaluation exists."""
     if _evaluation(api, version) is not None:
         return None
     job: dict[str, Any] = api.queue(
@@ -242,13 +242,13 @@ def _report(stage: Stage, evaluation: dict[str, Any]) -> None:
         compared.setdefault(each["name"], each["metrics"])
     table = Table(box=None, padding=(0, 1), show_header=True)
     for heading, width in (("  metric", 16), ("this version", 12), ("95% interval", 14)):
-        left = heading == "  metric"
-        table.add_column(heading, min_width=width, justify="left" if left else "right")
+        is_first = heading == "  metric"
+        table.add_column(heading, min_width=width, justify="left" if is_first else "right")
     for name in compared:
         table.add_column(name, justify="right")
     for name, value in evaluation["metrics"].items():
         interval = evaluation["intervals"].get("metrics", {}).get(name)
-        others = (known.get(name) for known in compared.values())
+        others = (metrics.get(name) for metrics in compared.values())
         table.add_row(
             f"  {name}",
             f"{value:.3f}",
@@ -277,7 +277,7 @@ def _report(stage: Stage, evaluation: dict[str, Any]) -> None:
 
 
 def _beats_the_baselines(stage: Stage, evaluation: dict[str, Any]) -> None:
-    """The 95% intervals of both accuracies must not overlap."""
+    """Require that the 95% intervals of both accuracies do not overlap."""
     own = evaluation["intervals"]["metrics"]["accuracy"]
     other = evaluation["intervals"]["baseline"]["accuracy"]
     name = evaluation["baseline_name"]

@@ -22,7 +22,7 @@ _FAULTS = (*FAULTS, MaterialsUnavailable)
 class Shown(Protocol):
     """A family or a feature: the name of its row, and the model or base that it shows.
 
-    `after` names those that come first.
+    `after` names items to show first.
     """
 
     @property
@@ -35,16 +35,16 @@ class Shown(Protocol):
     def after(self) -> tuple[str, ...]: ...
 
     def begin(self, stage: Stage) -> Any:
-        """Prepare it and queue its first jobs, from where an earlier run stopped."""
+        """Prepare the item and queue its first jobs, continuing an earlier run."""
         ...
 
     def finish(self, stage: Stage, begun: Any) -> Outcome:
-        """Take it through the rest; `begun` is what `begin` returned."""
+        """Run the remaining steps; `begun` is the result of `begin`."""
         ...
 
 
 def every_showcase() -> list[Showcase]:
-    """Return the showcase of each task, by the name of the task."""
+    """Return the showcase of each task, ordered by task name."""
     rows = (*images.SHOWCASES, *sounds.SHOWCASES, *tables.SHOWCASES, *texts.SHOWCASES)
     return sorted(rows, key=lambda each: each.task)
 
@@ -55,18 +55,18 @@ def everything() -> list[Shown]:
 
 
 def run(stage: Stage) -> None:
-    """Show each family that chapter 8 has not shown; end with a table of all of them.
+    """Show each family that chapter 8 has not shown, then a table of all families.
 
     Raises:
         StepFailed: some family failed; the others were shown nevertheless.
     """
     first: list[Outcome] = list(stage.facts.get("outcomes", ()))
-    shown = {each.model for each in first}
-    _show(stage, [each for each in everything() if each.model not in shown], first)
+    models = {each.model for each in first}
+    _show(stage, [each for each in everything() if each.model not in models], first)
 
 
 def run_some(stage: Stage, names: Sequence[str]) -> None:
-    """Show the families and features of these names alone, each after those that it needs.
+    """Show only the families and features of these names, each after those that it needs.
 
     Raises:
         StepFailed: some family failed; the others were shown nevertheless.
@@ -76,14 +76,14 @@ def run_some(stage: Stage, names: Sequence[str]) -> None:
 
 
 def in_order(names: Sequence[str]) -> list[Shown]:
-    """Return what is shown under these names, each after those that it needs."""
+    """Return the families and features of these names, each after those that it needs."""
     by_name = {each.name: each for each in everything()}
-    order = [name for chosen in names for name in (*by_name[chosen].after, chosen)]
+    order = [name for requested in names for name in (*by_name[requested].after, requested)]
     return [by_name[name] for name in dict.fromkeys(order)]
 
 
 def _raise_budgets(stage: Stage) -> None:
-    """Let one department train a model of every family in one month."""
+    """Raise budgets so that one department can train a model of every family in one month."""
     stage.prove("ada")
     for kind, limit in (("money_per_month", 1_000_000_000), ("tokens_per_day", 1_000_000)):
         stage["ada"].post("quotas", department="engineering", kind=kind, limit=limit)
@@ -98,21 +98,21 @@ def _show(stage: Stage, waiting: Sequence[Shown], first: Sequence[Outcome]) -> N
 
 
 def show_each(stage: Stage, waiting: Sequence[Shown]) -> tuple[list[Outcome], list[str]]:
-    """Show what no earlier run has shown; return what was measured, and the names of those that
-    failed. One that fails holds up no other.
+    """Show the items that no earlier run has shown; return their outcomes, and the names of those
+    that failed. A failure does not stop the others.
 
-    The next one begins before one is finished, so that its training runs meanwhile.
+    Each item begins before the previous one is finished, so that its training runs meanwhile.
     """
     file = stage.folder / "families.json"
-    known = {row["model"]: Outcome(**row) for row in _read(file)}
-    ahead = _Ahead(stage, [each for each in waiting if each.model not in known])
+    earlier = {row["model"]: Outcome(**row) for row in _read(file)}
+    ahead = _Ahead(stage, [each for each in waiting if each.model not in earlier])
     outcomes: list[Outcome] = []
     failed: list[str] = []
     for number, each in enumerate(waiting, start=1):
         heading = f"Family {number} of {len(waiting)}: {each.name}"
-        if each.model in known:
-            outcomes.append(known[each.model])
-            stage.say(f"{heading} was shown by an earlier run.")
+        if each.model in earlier:
+            outcomes.append(earlier[each.model])
+            stage.say(f"{heading} is already done by an earlier run.")
             continue
         try:
             with stage.chapter(heading):
@@ -122,21 +122,21 @@ def show_each(stage: Stage, waiting: Sequence[Shown]) -> tuple[list[Outcome], li
             failed.append(each.name)
             continue
         outcomes.append(outcome)
-        known[each.model] = outcome
-        file.write_text(json.dumps(to_json(known.values()), indent=2) + "\n")
+        earlier[each.model] = outcome
+        file.write_text(json.dumps(to_json(earlier.values()), indent=2) + "\n")
     return outcomes, failed
 
 
 class _Ahead:
-    """Begins families in their order, one more than are taken."""
+    """Begins items in order, one ahead of the taken one."""
 
     def __init__(self, stage: Stage, waiting: Sequence[Shown]) -> None:
-        self._begun = (_begun(stage, each) for each in waiting)
+        self._begun = (_begin(stage, each) for each in waiting)
         self._next: Any = None
 
     def take(self) -> Any:
-        """Begin the next but one; return what beginning the next one returned, or raise its
-        fault."""
+        """Begin the item after the next; return the result of the next item's `begin`, or raise its
+        error."""
         mine = self._next or next(self._begun)
         self._next = next(self._begun, None)
         value, fault = mine
@@ -145,7 +145,7 @@ class _Ahead:
         return value
 
 
-def _begun(stage: Stage, shown: Shown) -> tuple[Any, Exception | None]:
+def _begin(stage: Stage, shown: Shown) -> tuple[Any, Exception | None]:
     stage.detail(f"Preparing {shown.name}.")
     try:
         return shown.begin(stage), None

@@ -30,7 +30,7 @@ def _change_the_policy(stage: Stage, number: int) -> None:
     document = yaml.safe_load(ada.get(f"policy/versions/{number}/document")["yaml"])
     document["note"] = "No model receives restricted data."
     for case in document["tests"]:
-        # The new rule reads the classification, which every request states.
+        # The new rule reads the classification, so every tested request must have one.
         if case["action"] == "deployment:invoke" and case["principal"].get("kind") == "key":
             case["context"] = {"classification": "internal", **case.get("context", {})}
     document["tests"] += [_case("internal", "permit"), _case("restricted", "deny")]
@@ -101,8 +101,8 @@ def _write(stage: Stage, draft: int | None, document: dict[str, Any], classes: l
     document["rules"] = rules
     text = yaml.safe_dump(document, sort_keys=False)
     if draft is None:
-        made: int = stage["ada"].post("policy/versions", yaml=text)["number"]
-        return made
+        number: int = stage["ada"].post("policy/versions", yaml=text)["number"]
+        return number
     stage["ada"].patch(f"policy/versions/{draft}", yaml=text)
     return draft
 

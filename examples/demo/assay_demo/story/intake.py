@@ -34,7 +34,7 @@ def _files(material: Path) -> list[tuple[str, Path]]:
 def deliver(
     stage: Stage, name: str, about: dict[str, str], material: Path, **fields: str
 ) -> dict[str, Any]:
-    """Upload one model's files to quarantine; return the intake. `fields` are more of its form."""
+    """Upload one model's files to quarantine; return the intake. `fields` adds form fields."""
     enzo = stage["enzo"]
     if enzo.find("models", name=name) is None:
         enzo.post(
@@ -54,7 +54,7 @@ def deliver(
 
 
 def sign_off(stage: Stage, name: str, intake: dict[str, Any]) -> None:
-    """Have a second person accept the intake, which makes the version trusted."""
+    """Accept the intake as a second person, which makes the version trusted."""
     stage.prove("omar")
     signed = stage["omar"].post(
         f"intakes/{intake['id']}/sign-off",

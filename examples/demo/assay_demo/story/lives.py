@@ -21,7 +21,7 @@ from assay_demo.story.release import (
 )
 
 BASE, ENCODER, MIRROR = "smollm2-135m-instruct", "all-minilm-l6-v2", "minilm-mirror"
-# Deployment names, one for each case below.
+# One deployment name for each case below.
 TRIAGE, ASSISTANT = "complaint-triage", "writing-assistant"
 TRIAL, PREVIEW, HOTFIX = "embeddings-trial", "search-preview", "docstring-hotfix"
 
@@ -59,7 +59,7 @@ def run(stage: Stage) -> None:
 
 
 def _ended(stage: Stage, name: str, state: str) -> bool:
-    """Return True if a release of that name is in this state."""
+    """Return whether a release of that name is in this state."""
     return existing(stage["ada"], name, state) is not None
 
 
@@ -102,7 +102,7 @@ def _days(release: dict[str, Any]) -> int:
 
 
 def _general_purpose_waits(stage: Stage) -> None:
-    """Leave a review open, so that a visitor of the portal can finish it."""
+    """Leave a review open for visitors of the portal to finish."""
     evaluate(stage, stage["enzo"], stage.facts[BASE], DOCSTRING_TEST)
     release = submit(
         stage,
@@ -193,9 +193,9 @@ def _voided_and_recalled(stage: Stage) -> None:
 
 
 def _second_delivery(stage: Stage) -> dict[str, Any]:
-    found = version_of(stage, MIRROR)
-    if found is not None:
-        return found
+    version = version_of(stage, MIRROR)
+    if version is not None:
+        return version
     folder = stage.folder / "uploads" / MIRROR
     _copied_with_another_card(stage.materials[MODELS[ENCODER]["material"]], folder)
     about = {**MODELS[ENCODER], "description": "all-MiniLM-L6-v2, from a mirror."}
@@ -214,9 +214,9 @@ def _copied_with_another_card(source: Path, folder: Path) -> None:
 
 
 def _emergency(stage: Stage) -> None:
-    """Two people grant emergency access before the review; a third has to review it afterward.
+    """Grant emergency access by two people before the review; a third must review it afterward.
 
-    Both reviews stay open, so that a visitor of the portal can finish them.
+    Both reviews stay open for visitors of the portal to finish.
     """
     release = submit(
         stage,
@@ -232,12 +232,12 @@ def _emergency(stage: Stage) -> None:
     )
     if any(each["release"] == release["id"] for each in stage["ada"].all("emergency-access")):
         return
-    asked = stage["enzo"].post(
+    access = stage["enzo"].post(
         f"releases/{release['id']}/emergency-access",
         reason="Tonight's build needs it, and no reviewer is available.",
         hours=1,
     )
-    confirm = f"emergency-access/{asked['id']}/confirm"
+    confirm = f"emergency-access/{access['id']}/confirm"
     stage.expect_refusal(
         403,
         "Enzo requested emergency access, so he cannot confirm it",
@@ -251,7 +251,7 @@ def _emergency(stage: Stage) -> None:
         f"{HOTFIX} serves on emergency access until {emergency['ends_at'][11:16]} UTC: Enzo "
         "requested it, and Adil (admin) confirmed it. Every page shows this."
     )
-    stage["adil"].post(f"emergency-access/{asked['id']}/end", reason="The build is finished.")
+    stage["adil"].post(f"emergency-access/{access['id']}/end", reason="The build is finished.")
     stage.wait_for(f"{HOTFIX} stops", lambda: _stopped(stage, HOTFIX))
     stage.say("Adil ends it, and the deployment stops. A third person still has to review it.")
 

@@ -12,7 +12,7 @@ SHOWCASES = (images.CLASSIFICATION, images.DRAWING, sounds.SPEECH_RECOGNITION)
 
 
 def queue(stage: Stage) -> None:
-    """Queue the jobs of chapters 8 and 10, which run while the chapters before them pass."""
+    """Queue the jobs of chapters 8 and 10, which run during the earlier chapters."""
     with stage.chapter("Meanwhile: prepare chapter 8 and queue its trainings"):
         stage.facts["images and speech"] = begin(stage, SHOWCASES)
         queue_evaluation(stage, stage["enzo"], stage.facts[BASE], DOCSTRING_TEST)

@@ -39,10 +39,10 @@ def run(stage: Stage) -> None:
 
 
 def _take_evidence(stage: Stage, key: str) -> None:
-    """Check a release's evidence pack with the script inside it, which needs only Python."""
+    """Check a release's evidence pack with the script in it, which needs only Python."""
     release = stage.facts[f"release:{DOCSTRINGS}"]
     pack = stage.folder / f"release-{release['id']}-evidence.zip"
-    pack.write_bytes(_when_sealed(stage, f"releases/{release['id']}/evidence"))
+    pack.write_bytes(_evidence_pack(stage, f"releases/{release['id']}/evidence"))
     script = stage.folder / "verify.py"
     with zipfile.ZipFile(pack) as archive:
         script.write_bytes(archive.read("verify.py"))
@@ -59,13 +59,13 @@ def _take_evidence(stage: Stage, key: str) -> None:
 
 
 def _public_keys(export: Path) -> str:
-    """Return the log's public keys. An auditor has them from elsewhere; here, the export does."""
+    """Return the log's public keys from the export; an auditor gets them from another source."""
     with export.open() as lines:
         return str(json.loads(next(lines))["public_keys"])
 
 
-def _when_sealed(stage: Stage, path: str) -> bytes:
-    """Return the pack once its events are sealed, which takes about a second."""
+def _evidence_pack(stage: Stage, path: str) -> bytes:
+    """Return the pack when its events are sealed, after about a second."""
     for _ in range(20):
         try:
             return stage["asha"].content(path)
@@ -77,7 +77,7 @@ def _when_sealed(stage: Stage, path: str) -> bytes:
 
 
 def _verify(stage: Stage, export: Path) -> subprocess.CompletedProcess[str]:
-    """`assay audit verify FILE`, as an auditor would run it on another machine."""
+    """Run `assay audit verify FILE` like an auditor on another machine."""
     return subprocess.run(
         [sys.executable, "-m", "assay.cli", "audit", "verify", str(export)],
         capture_output=True,

@@ -31,16 +31,16 @@ def existing(api: Api, deployment_name: str, *states: str) -> dict[str, Any] | N
 def submit(
     stage: Stage, owner: str, version: dict[str, Any], name: str, **fields: Any
 ) -> dict[str, Any]:
-    """Return the open or approved release of that name, or submit one; with `again`, always submit.
+    """Return the open or approved release of that name, or submit one; `again` always submits.
 
-    `answers` are risk answers that differ from the usual ones.
+    `answers` are risk answers that differ from the defaults.
     """
     api = stage[owner]
     again = fields.pop("again", False)
     release = existing(api, name, "in_review", "changes_requested", "approved")
     if release is not None and not again:
         return release
-    made: dict[str, Any] = api.post(
+    created: dict[str, Any] = api.post(
         "releases",
         version=version["id"],
         environment=fields.pop("environment", "production"),
@@ -63,11 +63,11 @@ def submit(
         dossier_fields=fields.pop("dossier_fields", {"oversight": OVERSIGHT}),
         **fields,
     )
-    return made
+    return created
 
 
 def attest(stage: Stage, reviewer: str, release: dict[str, Any]) -> None:
-    """Attest every open checklist item that a person has to judge."""
+    """Attest every open checklist item that needs a person's judgment."""
     current = stage[reviewer].get(f"releases/{release['id']}")
     for item in current["review"]["checklist"]:
         if not item["automatic"] and item["state"] == "open":
@@ -80,7 +80,7 @@ def attest(stage: Stage, reviewer: str, release: dict[str, Any]) -> None:
 def approve(
     stage: Stage, reviewer: str, specialty: str, release: dict[str, Any], **more: Any
 ) -> Any:
-    """Approve the current dossier as one reviewer; `more` holds extras such as conditions."""
+    """Approve the current dossier as one reviewer; `more` adds fields such as conditions."""
     current = stage[reviewer].get(f"releases/{release['id']}")
     stage.prove(reviewer)
     return stage[reviewer].post(
@@ -248,8 +248,8 @@ def wait_serving(stage: Stage, owner: str, name: str) -> dict[str, Any]:
         ready = [replica for replica in detail["replicas"] if replica["state"] == "ready"]
         return {**detail, "replicas": ready} if ready else None
 
-    found: dict[str, Any] = stage.wait_for(f"{name} serves", serving)
-    return found
+    deployment: dict[str, Any] = stage.wait_for(f"{name} serves", serving)
+    return deployment
 
 
 def _tampered_bytes_are_refused(stage: Stage) -> None:
@@ -272,10 +272,10 @@ def _tampered_bytes_are_refused(stage: Stage) -> None:
     file = _weights(stage, version["digest"])
     original = _flip_byte(file)
     try:
-        made = stage["enzo"].post("deployments", release=release["id"])
+        deployment = stage["enzo"].post("deployments", release=release["id"])
 
         def refused() -> Any:
-            now = stage["enzo"].get(f"deployments/{made['id']}")
+            now = stage["enzo"].get(f"deployments/{deployment['id']}")
             return now if now["state"] in {"refused", "serving"} else None
 
         outcome = stage.wait_for("the changed file is refused", refused)
@@ -310,7 +310,7 @@ def _weights(stage: Stage, digest: str) -> Path:
 
 
 def _flip_byte(file: Path) -> bytes:
-    """Flip the lowest bit of the last byte; return the earlier content."""
+    """Flip the lowest bit of the last byte; return the original content."""
     before = file.read_bytes()
     mode = file.stat().st_mode
     os.chmod(file, mode | 0o200)

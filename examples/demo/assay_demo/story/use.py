@@ -116,7 +116,7 @@ def _embeddings(stage: Stage, client: OpenAI) -> None:
     far = cosine(vectors[0].embedding, vectors[2].embedding)
     stage.expect(near > far, "sentences about cats are more similar than cats and revenue")
     stage.say(
-        f"{EMBEDDINGS} returns {len(vectors[0].embedding)} numbers a sentence. Similarity of "
+        f"{EMBEDDINGS} returns {len(vectors[0].embedding)} numbers per sentence. Similarity of "
         f"“cat” and “kitten”: {near:.2f}; of “cat” and “revenue”: {far:.2f}."
     )
 
@@ -129,11 +129,11 @@ def _classify(stage: Stage, key: str) -> None:
         timeout=120,
     )
     stage.expect(response.status_code == 200, f"classify answers: {response.text[:200]}")
-    for (label, text), found in zip(REVIEWS.items(), response.json()["data"], strict=True):
-        stage.expect(found["label"] == label, f"“{text}” is classified as {label}")
+    for (label, text), result in zip(REVIEWS.items(), response.json()["data"], strict=True):
+        stage.expect(result["label"] == label, f"“{text}” is classified as {label}")
         stage.say(
-            f"{SENTIMENT} labels “{text}” as {found['label']} "
-            f"(probability {found['scores'][0]['score']:.2f})."
+            f"{SENTIMENT} labels “{text}” as {result['label']} "
+            f"(probability {result['scores'][0]['score']:.2f})."
         )
 
 
