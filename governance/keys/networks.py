@@ -28,7 +28,7 @@ def network_fault(text: str) -> str:
     try:
         ip_network(text)
     except ValueError:
-        return f"{text} is an address in a network; write the network {network}."
+        return f"{text} is an address inside a network; write {network}."
     return ""
 
 

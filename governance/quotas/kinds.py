@@ -52,7 +52,7 @@ class Kind:
 
     @property
     def is_budget(self) -> bool:
-        """Whether its window is a day or a month: durable, with alerts, and without retries."""
+        """True for a window of a day or a month: durable, with alerts, and without retries."""
         return self.window in {Window.DAY, Window.MONTH}
 
 

@@ -144,7 +144,7 @@ class LimitUse:
 
     @property
     def full(self) -> bool:
-        """Whether the limit has no room left."""
+        """True if the limit has no room left."""
         taken = self.count.used + self.count.reserved
         return self.known and taken >= self.row.limit * self._scale
 

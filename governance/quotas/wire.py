@@ -80,7 +80,7 @@ class Limit:
 
     @property
     def of_release(self) -> bool:
-        """Whether a condition of a release sets the limit."""
+        """True if a condition of a release sets the limit."""
         return self.subject.startswith(RELEASE)
 
     @property

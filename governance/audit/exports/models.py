@@ -103,5 +103,5 @@ class AuditExport(models.Model):
 
     @property
     def is_live(self) -> bool:
-        """Whether the export is queued or running."""
+        """True while the export is queued or running."""
         return self.state in (ExportState.QUEUED, ExportState.RUNNING)
