@@ -13,10 +13,8 @@ from governance.principals import request_context
 
 
 def log_warnings_and_crashes() -> None:
-    """Log Python's warnings, and exceptions that end a process or a thread.
-
-    Otherwise they would be plain text between the JSON lines.
-    """
+    """Log Python's warnings, and exceptions that end a process or a thread, which would otherwise
+    be plain text between the JSON lines."""
     logger = logging.getLogger(__name__)
     logging.captureWarnings(True)
 

@@ -21,10 +21,8 @@ REPLIES_BYTES_MAX = 64 * 1024
 
 
 class _Replies(io.RawIOBase):
-    """Replies of a mail server, limited in total time and length.
-
-    smtplib reads a multi-line reply to its end and limits only the time of each read.
-    """
+    """Replies of a mail server, limited in total time and length: smtplib reads a multi-line reply
+    to its end and limits only the time of each read."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self._socket, self._deadline, self._read = connection, deadline, 0

@@ -175,10 +175,8 @@ def reach_of(actor: Principal) -> Reach:
 
 
 def _beyond(policy: PolicySnapshot, actor: Principal) -> _Beyond:
-    """Return the other departments that permit rules name, and the tables that they open.
-
-    Cached by set of roles while the policy is in force.
-    """
+    """Return the other departments that permit rules name, and the tables that they open; cached
+    by set of roles while the policy is in force."""
     global _cache
     snapshot, results = _cache
     if snapshot is not policy:

@@ -13,8 +13,7 @@ from typing import Any
 import yaml
 
 MAX_DEPTH = 24
-# YAML events: start and end of each mapping and list, each text. A limit on bytes alone would
-# bound neither time nor memory.
+# Ends of mappings and lists, and texts. A limit on bytes alone would bound neither time nor memory.
 MAX_PARTS = 200_000
 # Controls, direction marks, line separators, lone surrogates: with them, the page or terminal of
 # the person who approves a policy would show other text.
@@ -71,10 +70,7 @@ for _tag, _pattern, _first in _SCALARS:
 
 
 def check_events(text: str) -> None:
-    """Raise for anchors, tags or too much YAML before any object is built.
-
-    Anchors could repeat a tree a billion times.
-    """
+    """Reject tags, and anchors, which could repeat a tree a billion times, and bound the size."""
     depth = 0
     for parts, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
         mark: Any = event.start_mark

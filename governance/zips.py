@@ -253,10 +253,7 @@ def _widened(fields: dict[int, bytes], narrow: Sequence[int]) -> list[int]:
 
 
 def _entry(file: BinaryIO, one: _Record, after: int) -> Entry:
-    """Return an entry whose local header agrees with the directory.
-
-    `after` is the offset of whatever follows the entry.
-    """
+    """Return an entry whose local header agrees with the directory. It ends at offset `after`."""
     header = _LOCAL.unpack(_read(file, one.offset, _LOCAL.size))
     signature, _, flags, method, _, _, crc, packed, size, name_length, extra_length = header
     rest = _read(file, one.offset + _LOCAL.size, name_length + extra_length)

@@ -155,9 +155,8 @@ def alarms_check() -> None:
 
 
 def alarms_visible_to(actor: Principal) -> list[AuditAlarm]:
-    """Return the current alarms, for readers of the whole log.
-
-    Sealing is also checked here, because a stopped controller cannot raise an alarm.
+    """Return the current alarms, for readers of the whole log. Sealing is also checked here,
+    because a stopped controller cannot raise an alarm.
 
     Raises:
         NotFound, NotPermitted: the actor may not.

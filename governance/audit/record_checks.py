@@ -1,5 +1,4 @@
 """Checks of the log's other records in the database: signed heads, subtree roots, people's keys.
-
 An export does not contain these, so only the live log is checked this way.
 """
 
@@ -36,9 +35,8 @@ def stray_event() -> int | None:
 
 
 def fault_in_records(size: int) -> str:
-    """Return the fault in the heads and subtrees over the first `size` events, or an empty string.
-
-    The events' leaf hashes are assumed to be valid.
+    """Return the fault in the heads and subtrees over the first `size` events, whose leaf hashes
+    are assumed to be valid; empty if there is none.
     """
     return _wrong_head(size) or _wrong_subtree(size)
 

@@ -308,10 +308,7 @@ def _encode(value: Any) -> bytes:
 
 
 def _fit(text: str, width: int) -> str:
-    """Return `text` in a form that PostgreSQL can store in `width` characters.
-
-    NUL characters and lone surrogates are replaced.
-    """
+    """Cut `text` to `width` characters; replace NUL and surrogates, which PostgreSQL rejects."""
     if len(text) <= width and text.isascii() and "\x00" not in text:
         return text
     clean = text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

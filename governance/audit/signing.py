@@ -1,8 +1,7 @@
 """This installation's signing key for checkpoints, and its public keys.
 
-Only the controller signs. Other processes verify with the public key from
-`settings.AUDIT_PUBLIC_KEY`, or in development from a file that the controller writes to the data
-folder.
+Only the controller signs. Others verify with the public key in `settings.AUDIT_PUBLIC_KEY`, or in
+development with the one that the controller writes to the data folder.
 """
 
 from __future__ import annotations
@@ -97,10 +96,8 @@ def audit_public_keys() -> str:
 
 
 def audit_keys_by_log() -> dict[str, str]:
-    """Return the verifier keys by log name.
-
-    After a loss of events the log continues under a new name; its first checkpoints are signed with
-    keys of the old name.
+    """Return the verifier keys by log name. After a loss of events the log gets a new name; its
+    first checkpoints are signed under the old one.
 
     Raises:
         ImproperlyConfigured, Unavailable: as `audit_public_keys`.

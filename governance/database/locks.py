@@ -97,9 +97,8 @@ def is_lock_timeout(error: DatabaseError) -> bool:
 
 @contextmanager
 def session_lock(name: str) -> Iterator[bool]:
-    """Try to hold the lock beyond a transaction, for work that takes minutes.
-
-    It ends with the block, or with the database session: a lost connection loses the lock.
+    """Try to hold the lock beyond a transaction, for work that takes minutes. It ends with the
+    block, or with the database session: a lost connection loses the lock.
     """
     with transaction.atomic():
         locked = try_lock(name)

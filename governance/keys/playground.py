@@ -36,9 +36,7 @@ COUNTED_AS = "playground"
 
 
 def session_digest(session_key: str) -> bytes:
-    """Return the digest with which gateways check a cookie; a plain hash suffices, because session
-    keys are random.
-    """
+    """Return the digest with which gateways check a cookie; a random key needs no slow hash."""
     return hashlib.sha256(session_key.encode()).digest()
 
 
@@ -98,8 +96,7 @@ def playground_token_create(
             data={"token": public_id, "expires_at": token.expires_at.isoformat()},
             decision=decision,
         )
-        # Tell gateways now: their rate of look-ups of unknown keys is limited, and strangers can
-        # use it up.
+        # Gateways look up unknown keys at a limited rate, which strangers can use up.
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL, key_notice(public_id)))
     return token, format_token(public_id, secret)
 

@@ -202,10 +202,8 @@ def _locked(reference: str) -> BudgetHold | None:
 
 
 def _stop_clock(hold: BudgetHold) -> datetime:
-    """Add the running time and return the present time.
-
-    Uses the database's clock, because those of workers and controllers differ.
-    """
+    """Add the running time and return the present time, by the database's clock, because those of
+    workers and controllers differ."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         now: datetime = cursor.fetchone()[0]

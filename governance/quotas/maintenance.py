@@ -25,10 +25,8 @@ STEP_S = 1.0
 
 
 class QuotaMaintenance:
-    """Periodic work on budgets.
-
-    Rebuilds counters after a flush, settles requests and jobs that a crash left behind, releases
-    expired reservations, and raises alerts. Compares the counters with the ledger regularly, and
+    """Rebuild counters after a flush, settle requests and jobs that a crash left behind, release
+    expired reservations, and raise alerts. Compare the counters with the ledger regularly, and
     after a restart of the store, which may then have older data.
     """
 

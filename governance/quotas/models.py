@@ -10,11 +10,9 @@ from governance.quotas.kinds import KIND_CHOICES, ORGANIZATION
 
 
 class QuotaLimit(models.Model):
-    """A limit on a department, an API key, a deployment (by name) or, without any of these, the
-    organization.
-
-    All limits that apply to a request must have room. A `shadow` limit counts and reports, but does
-    not stop requests. Money is in micro-units of the currency.
+    """A limit on a department, an API key, a deployment (by name) or else the organization. All
+    limits that apply to a request must have room. A `shadow` limit counts and reports, but does not
+    stop requests. Money is in micro-units of the currency.
     """
 
     department = models.ForeignKey(
@@ -66,10 +64,9 @@ class QuotaLimit(models.Model):
 
 
 class Price(models.Model):
-    """Price of a deployment (by name), or without a name of all other deployments and jobs.
-
-    In micro-units per million tokens and per second of device time; `units` has the prices per unit
-    of use other than tokens, by the unit's name.
+    """Price of a deployment (by name), or without a name of all other deployments and jobs, in
+    micro-units per million tokens and per second of device time; `units` has the prices of units of
+    use other than tokens, by name.
     """
 
     deployment = models.CharField(max_length=NAME_MAX, blank=True, default="", unique=True)

@@ -1,7 +1,4 @@
-"""Synchronous access to the counters, for all processes except the gateway.
-
-It can read counters, hold budgets for jobs, settle uses, and release reservations.
-"""
+"""Synchronous access to the counters, for all processes except the gateway."""
 
 from __future__ import annotations
 

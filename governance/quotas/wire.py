@@ -1,6 +1,5 @@
-"""Input and output of the counters' script. Does not import Django.
-
-The gateway calls the script asynchronously, other processes through `governance.quotas.store`.
+"""Input and output of the counters' script. Does not import Django: the gateway calls the script
+asynchronously, other processes through `governance.quotas.store`.
 """
 
 from __future__ import annotations
@@ -111,11 +110,9 @@ class LimitState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The script's answer to `reserve` and `hold`.
-
-    `stopped` is the limit without room, if any; `wait_ms` is negative if the request can never fit.
-    `at_ms` is the moment of the charge. Nothing was charged if the queue was `full`, or if it did
-    not accept the message (`taken`).
+    """The script's answer to `reserve` and `hold`. `stopped` is the limit without room, if any;
+    `wait_ms` is negative if the request can never fit; `at_ms` is the moment of the charge. Nothing
+    was charged if the queue was `full` or did not accept the message (`taken`).
     """
 
     ready: bool
@@ -149,12 +146,9 @@ def reserve_arguments(
     *,
     operation: Literal["reserve", "reserve_more", "check_room"] = "reserve",
 ) -> list[Argument]:
-    """Return the arguments to reserve for a request; all limits must have room.
-
-    `entry` goes to the ledger if the request is not settled within its lifetime; `queued`, if it
-    has a message, goes to the workers. `reserve_more` adds `amount` to the request's reservation;
-    `check_room` changes nothing.
-    """
+    """Return the arguments to reserve for a request; all limits must have room. `entry` goes to the
+    ledger if the request is not settled within its lifetime; `queued`, if it has a message, goes to
+    the workers. `reserve_more` adds to the request's reservation; `check_room` changes nothing."""
     head: list[Argument] = [operation, request_id, lifetime_ms]
     head += [amount.unit, amount.units, amount.micro, amount.device_ms, entry]
     head += ["", "", 0] if queued is None else [queued.queue, queued.message, queued.most]

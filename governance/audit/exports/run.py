@@ -99,10 +99,8 @@ def export_next(stop: threading.Event) -> bool:
 
 
 def export_claim() -> AuditExport | None:
-    """Claim the oldest export that is queued or whose lease has expired.
-
-    Returns None if there is none, or while another export is running.
-    """
+    """Claim the oldest export that is queued or has an expired lease; None if there is none, or
+    while another export runs."""
     under_way = (ExportState.QUEUED, ExportState.RUNNING)
     if not AuditExport.objects.filter(state__in=under_way).exists():
         return None
@@ -220,26 +218,21 @@ def _renew(export: AuditExport, stop: threading.Event, **progress: Any) -> None:
         raise Stopped
 
 
-def _finish(export: AuditExport, **file_columns: Any) -> None:
+def _finish(export: AuditExport, **columns: Any) -> None:
     now = timezone.now()
     with transaction.atomic():
         row = _owned(export)
         if row is None:
             raise Stopped
         export_move(
-            row,
-            ExportState.DONE,
-            finished_at=now,
-            expires_at=now + KEPT_FOR,
-            error="",
-            **file_columns,
+            row, ExportState.DONE, finished_at=now, expires_at=now + KEPT_FOR, error="", **columns
         )
         with background(f"export-{row.pk}", _CONTROLLER):
             audit_record(
                 actor=_CONTROLLER,
                 action="audit:finish_export",
                 subject=export_subject(row),
-                data={**file_columns, "tree_size": row.tree_size},
+                data={**columns, "tree_size": row.tree_size},
             )
 
 

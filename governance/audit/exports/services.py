@@ -53,9 +53,7 @@ def exports_folder() -> Path:
 
 
 def export_file(export: AuditExport) -> Path:
-    """Return the path of a finished export, whose name has the fence: each attempt writes its own
-    file.
-    """
+    """Return the path of an export's file; the name has the fence, so attempts never share one."""
     suffix = "zip" if export.format == ExportFormat.CSV else "jsonl"
     return exports_folder() / f"{export.pk}-{export.fence}.{suffix}"
 
@@ -184,9 +182,7 @@ def exportable_events(actor: Principal, filters: Mapping[str, Any]) -> QuerySet[
 
 def audit_exports_of(actor: Principal) -> QuerySet[AuditExport]:
     """Return the actor's own exports, newest first; roles never give access to other people's.
-
-    Empty for a token that may not export.
-    """
+    Empty for a token that may not export."""
     if actor.person_id is None or not scope_allows(actor.scopes, Action.AUDIT_EXPORT):
         return AuditExport.objects.none()
     return AuditExport.objects.filter(person_id=actor.person_id).order_by("-id")

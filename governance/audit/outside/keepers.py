@@ -26,10 +26,7 @@ def reached(key: str, kind: AuditKeeper.Kind, size: int) -> None:
 
 
 def failed(key: str, kind: AuditKeeper.Kind, fault: str) -> None:
-    """Record that the keeper did not answer, or answered wrongly.
-
-    A recorded contradiction remains until the keeper answers correctly.
-    """
+    """Record a missing or wrong answer; a recorded contradiction remains until a correct one."""
     defaults = {"kind": kind, "tried_at": timezone.now(), "fault": _fit(fault)}
     AuditKeeper.objects.update_or_create(key=key, defaults=defaults)
 

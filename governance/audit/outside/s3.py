@@ -162,9 +162,7 @@ class Bucket:
         return next(versions, None)
 
     def _keys(self, path: str) -> list[str]:
-        """Return the keys directly in a folder. One page of 1,000 is enough for the at most 255
-        partial tiles.
-        """
+        """Return the keys directly in a folder: at most 255 partial tiles, so one page (1,000)."""
         answer = self._client.list_objects_v2(
             Bucket=self._bucket, Prefix=f"{self._prefix}{path}/", Delimiter="/"
         )

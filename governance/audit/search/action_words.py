@@ -24,10 +24,7 @@ def action_words_register(phrases: Mapping[str, str]) -> None:
 
 
 def actions_said(text: str) -> tuple[str, ...]:
-    """Return the actions with a phrase that contains all words of `text`.
-
-    The last word may be the beginning of a word.
-    """
+    """Return the actions with a phrase that contains all words of `text`; the last is a prefix."""
     words = _words(text)
     if not words:
         return ()

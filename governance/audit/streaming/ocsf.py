@@ -138,10 +138,8 @@ def classify(action: str) -> tuple[EventClass, int]:
 
 
 def severity_of(record: Record) -> int:
-    """Return OCSF's severity.
-
-    Informational if allowed, low if failed, medium if denied; high for an alarm; critical for a
-    critical alarm or a change of the log itself.
+    """Return OCSF's severity: informational if allowed, low if failed, medium if denied; high for
+    an alarm; critical for a critical alarm or a change of the log itself.
     """
     if record.stands_in:
         return 3 if record.body["action"] == REFUSED else 5

@@ -20,11 +20,9 @@ from governance.principals import Principal
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """State of one stream.
-
-    `state` is waiting (not started), streaming, behind (unsent events) or failing; `next_sequence`
-    is null while waiting. `lag_events` counts sealed events that are not accepted yet, `lag_s` is
-    the age of the oldest of them in seconds.
+    """State of one stream: waiting (not started), streaming, behind (unsent events) or failing.
+    `next_sequence` is null while waiting. `lag_events` counts sealed events that are not accepted
+    yet, `lag_s` is the age of the oldest of them in seconds.
     """
 
     name: str

@@ -116,9 +116,8 @@ class Streamer:
 
     def _deliver(self, lines: Sequence[Line]) -> None:
         """Send a batch. If the receiver rejects it, halve it until one event remains, and replace
-        that event by its number and hash.
-
-        If the receiver rejects even the replacement, it rejects everything; nothing is skipped.
+        that one by its number and hash. If it rejects even that, it rejects everything; nothing is
+        skipped.
         """
         try:
             self._sender.send([line.data for line in lines])

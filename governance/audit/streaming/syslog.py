@@ -89,10 +89,7 @@ def _deliver(connection: socket.socket, payload: bytes) -> None:
 
 
 def _await_acknowledged(connection: socket.socket, deadline: float) -> None:
-    """Wait until the receiver's system has acknowledged every byte.
-
-    Returns at once if this system does not report unacknowledged bytes.
-    """
+    """Wait until the receiver's system has acknowledged all bytes, if this system can tell."""
     broken = select.poll()
     broken.register(connection, 0)
     while True:

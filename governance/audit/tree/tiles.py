@@ -1,8 +1,7 @@
 """The outside copy: a checkpoint and tiles of hashes (https://c2sp.org/tlog-tiles).
 
 A tile holds up to 256 hashes of 32 bytes. Level 0 holds leaf hashes; an entry of level L+1 is the
-root of a full tile of level L. Only hashes leave the database, never events. Does not use the
-database.
+root of a full tile of level L. Only hashes leave the database, never events. Does no queries.
 """
 
 from __future__ import annotations
