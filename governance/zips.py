@@ -163,7 +163,7 @@ def _directory(file: BinaryIO, end: int) -> tuple[int, int, int]:
     if at + _END.size + comment != len(tail):
         raise ZipRefused("there are bytes after its directory")
     place = end - len(tail) + at
-    stated = (here, count, size, start)
+    narrow = (here, count, size, start)
     locator = tail[max(0, at - _LOCATOR.size) : at]
     if locator[:4] == b"PK\x06\x07":
         _, disk, place_64, number = _LOCATOR.unpack(locator)
@@ -177,7 +177,7 @@ def _directory(file: BinaryIO, end: int) -> tuple[int, int, int]:
             or record[4:6] != (0, 0)
             or any(
                 number not in (true, limit)
-                for number, true, limit in zip(stated, wide, limits, strict=True)
+                for number, true, limit in zip(narrow, wide, limits, strict=True)
             )
         ):
             raise ZipRefused("its directory is described in two ways")

@@ -42,9 +42,9 @@ def tariffs() -> dict[str, Tariff]:
     }
 
 
-def tariff_for(deployment: str, known: dict[str, Tariff]) -> Tariff:
+def tariff_for(deployment: str, by_deployment: dict[str, Tariff]) -> Tariff:
     """Return the deployment's own tariff, else the general one, else a free one."""
-    return known.get(deployment) or known.get("") or FREE
+    return by_deployment.get(deployment) or by_deployment.get("") or FREE
 
 
 def quotas_visible_to(actor: Principal) -> QuerySet[QuotaLimit]:
@@ -95,8 +95,8 @@ class LimitUse:
 
     @property
     def remaining(self) -> int | None:
-        taken = self.count.used + self.count.reserved
-        left = max(0, self.row.limit * self._scale - taken) // self._scale
+        occupied = self.count.used + self.count.reserved
+        left = max(0, self.row.limit * self._scale - occupied) // self._scale
         return left if self.known else None
 
     @property
@@ -145,8 +145,8 @@ class LimitUse:
     @property
     def full(self) -> bool:
         """True if the limit has no room left."""
-        taken = self.count.used + self.count.reserved
-        return self.known and taken >= self.row.limit * self._scale
+        occupied = self.count.used + self.count.reserved
+        return self.known and occupied >= self.row.limit * self._scale
 
 
 def uses(rows: Iterable[QuotaLimit]) -> list[LimitUse]:

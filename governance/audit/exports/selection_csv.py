@@ -104,11 +104,11 @@ def _json(value: object) -> str:
 
 def readme(reader: Reader) -> bytes:
     """Return the text of the README in the archive; `reader` has been read to its end."""
-    asked = _json(reader.header["filter"])
+    filters = _json(reader.header["filter"])
     return f"""Audit events of {reader.head.origin}
 
 Export {reader.header["export"]}, made {reader.header["exported_at"]}.
-Filter: {asked}
+Filter: {filters}
 Events: {reader.count}
 
 {TABLE} is for reading. {PROOF} holds the same events as they were sealed, each with the proof that

@@ -282,25 +282,25 @@ def words_for(error: OSError) -> str:
     return f"The file could not be written ({error.strerror or type(error).__name__})."
 
 
-def filters_of(given: Mapping[str, Any]) -> dict[str, Any]:
+def filters_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the filters as an export stores them: arguments of `audit_events_visible_to`, as JSON.
 
     Args:
-        given: Values, or text as in URLs; a time span ends now.
+        values: Values, or text as in URLs; a time span ends now.
 
     Raises:
         InvalidInput: unknown filter, or invalid value.
     """
     texts = {
         name: value.isoformat() if isinstance(value, datetime) else str(value)
-        for name, value in given.items()
+        for name, value in values.items()
         if value is not None
     }
     criteria = given_by(parameters_of(texts))
-    values = {field.name: getattr(criteria, field.name) for field in fields(criteria)}
+    columns = {field.name: getattr(criteria, field.name) for field in fields(criteria)}
     return {
         name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
-        for name, value in values.items()
+        for name, value in columns.items()
         if value is not None
     }
 

@@ -27,7 +27,7 @@ PARAMETERS = (*(field.name for field in fields(EventFilter)), "within")
 _CHOICES = {"outcome": OUTCOMES, "actor_kind": KINDS, "within": tuple(WITHIN)}
 
 
-def parameters_of(given: Mapping[str, Any]) -> dict[str, str]:
+def parameters_of(values: Mapping[str, Any]) -> dict[str, str]:
     """Return the nonempty parameters, without surrounding spaces.
 
     Raises:
@@ -35,7 +35,7 @@ def parameters_of(given: Mapping[str, Any]) -> dict[str, str]:
     """
     wrong: dict[str, list[str]] = {}
     parameters: dict[str, str] = {}
-    for name, value in given.items():
+    for name, value in values.items():
         problem = _problem(name, value)
         if problem:
             wrong[str(name)[:40]] = [problem]
