@@ -1,7 +1,7 @@
-"""The one family of errors that a service may raise on purpose.
+"""The only errors that a service raises on purpose.
 
-A surface (management API, gateway, portal, command line) renders a `DomainError` in its own wire
-shape; nothing else may reach a caller, so that a stack trace never does.
+Each surface (management API, gateway, portal, command line) renders a `DomainError` in its own
+format. Callers receive no other error, and so never a stack trace.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ class AttemptBase:
 
 
 class DomainError(Exception):
-    """Something was refused. Says what, why, and what mends it.
+    """A refusal: what was refused, why, and how to fix it.
 
     Args:
         message: A whole sentence that names the object, its state and what was refused.
-        hint: What the caller can do about it; empty when there is nothing to do.
-        fields: For invalid input, a sentence for each field that is wrong.
-        retry_after: Seconds after which trying again may help.
-        attempt: Who tried what on what; the surface audits it once the transaction is rolled back.
+        hint: Advice for the caller; empty when there is nothing to do.
+        fields: For invalid input, sentences for each invalid field.
+        retry_after: Seconds after which a retry may succeed.
+        attempt: Actor, action and object; the surface audits it after the transaction's rollback.
     """
 
     code = "refused"
@@ -49,7 +49,7 @@ class DomainError(Exception):
 
 
 class InvalidInput(DomainError):
-    """The request is malformed or out of bounds (400)."""
+    """Malformed or out-of-bounds request (400)."""
 
     code = "invalid_input"
     status = 400
@@ -57,7 +57,7 @@ class InvalidInput(DomainError):
 
 
 class NotAuthenticated(DomainError):
-    """No credential, or one that is not valid (401)."""
+    """Missing or invalid credential (401)."""
 
     code = "not_authenticated"
     status = 401
@@ -65,7 +65,7 @@ class NotAuthenticated(DomainError):
 
 
 class NotPermitted(DomainError):
-    """A policy, a role or separation of duties forbids it (403)."""
+    """Action forbidden by a policy, a role or separation of duties (403)."""
 
     code = "policy_denied"
     status = 403
@@ -73,7 +73,7 @@ class NotPermitted(DomainError):
 
 
 class NotFound(DomainError):
-    """It does not exist, or the caller may not know that it does (404)."""
+    """Object that does not exist, or that the caller may not see (404)."""
 
     code = "not_found"
     status = 404
@@ -81,7 +81,7 @@ class NotFound(DomainError):
 
 
 class WrongState(DomainError):
-    """The object's state does not allow it (409)."""
+    """Action that the object's state does not allow (409)."""
 
     code = "wrong_state"
     status = 409
@@ -89,7 +89,7 @@ class WrongState(DomainError):
 
 
 class TooLarge(DomainError):
-    """Over a bound on size or count (413)."""
+    """Request over a limit on size or count (413)."""
 
     code = "too_large"
     status = 413
@@ -97,7 +97,7 @@ class TooLarge(DomainError):
 
 
 class QuotaExceeded(DomainError):
-    """A request, token or money limit is used up (429)."""
+    """Exhausted quota of requests, tokens or money (429)."""
 
     code = "quota_exceeded"
     status = 429
@@ -105,7 +105,7 @@ class QuotaExceeded(DomainError):
 
 
 class Unavailable(DomainError):
-    """A store that the decision needs does not answer; fails closed (503)."""
+    """Unavailable store that the decision needs; the request fails closed (503)."""
 
     code = "unavailable"
     status = 503

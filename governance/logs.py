@@ -1,4 +1,4 @@
-"""Log records as JSON lines or text, each with the ID of the request that it belongs to."""
+"""Log records as JSON lines or text, each with the ID of its request."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from governance.principals import request_context
 
 
 def log_warnings_and_crashes() -> None:
-    """Make records of Python's warnings and of exceptions that end a process or a thread, which
-    would be lines of text between the others."""
+    """Log Python's warnings, and exceptions that end a process or a thread, which would otherwise
+    be plain text between the JSON lines."""
     logger = logging.getLogger(__name__)
     logging.captureWarnings(True)
 
@@ -27,8 +27,8 @@ def log_warnings_and_crashes() -> None:
     def thread_ended(crash: threading.ExceptHookArgs) -> None:
         name = "unknown" if crash.thread is None else crash.thread.name
         if crash.exc_value is not None and not isinstance(crash.exc_value, SystemExit):
-            found = (crash.exc_type, crash.exc_value, crash.exc_traceback)
-            logger.critical("The thread %s has ended", name, exc_info=found)
+            error = (crash.exc_type, crash.exc_value, crash.exc_traceback)
+            logger.critical("The thread %s has ended", name, exc_info=error)
 
     sys.excepthook = ended
     threading.excepthook = thread_ended
@@ -37,7 +37,7 @@ def log_warnings_and_crashes() -> None:
 class RequestIdFilter(logging.Filter):
     """Add the current request's ID to every record as `request_id`; `-` outside a request.
 
-    Background work has the name of that work instead, such as `job-…`.
+    Records of background work have the name of that work instead, such as `job-…`.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -54,12 +54,12 @@ class JsonFormatter(logging.Formatter):
     """
 
     def __init__(self, process: str) -> None:
-        """`process` is the kind of this process, such as `web`."""
+        """Write records of this kind of process, such as `web`."""
         super().__init__()
         self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its end."""
+        """Return the line without a line break."""
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -70,5 +70,5 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        # ASCII: a lone surrogate of a caller would be no UTF-8, and the record would be lost.
+        # ASCII: a lone surrogate sent by a caller is not valid UTF-8 and would lose the record.
         return json.dumps(fields)

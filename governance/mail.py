@@ -1,4 +1,4 @@
-"""Sending one plain-text mail through the mail server that the settings name."""
+"""Sending one plain-text email through the mail server in the settings."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from django.core.mail.backends.smtp import EmailBackend
 from governance.audit.streaming.sending import SendFailed, failure_words
 from governance.reviews.reminders.channels import MailServer
 
-# Of one read, and of the whole conversation.
+# Limits for one read, and for the whole conversation (a multiple of the former).
 TIMEOUT_S = 10
 CONVERSATION_TIMEOUTS = 6
 REPLIES_BYTES_MAX = 64 * 1024
 
 
 class _Replies(io.RawIOBase):
-    """Replies of a mail server, in bounded time and up to a bounded length: smtplib reads those of
-    many lines to their end, and limits each read alone."""
+    """Replies of a mail server, limited in total time and length: smtplib reads a multi-line reply
+    to its end and limits only the time of each read."""
 
-    def __init__(self, taken: socket.socket, deadline: float) -> None:
-        self._socket, self._deadline, self._read = taken, deadline, 0
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._socket, self._deadline, self._read = connection, deadline, 0
 
     def readable(self) -> bool:
         return True
@@ -38,12 +38,12 @@ class _Replies(io.RawIOBase):
         count = self._socket.recv_into(buffer)
         self._read += count
         if self._read > REPLIES_BYTES_MAX:
-            raise OSError("it talks without end")
+            raise OSError("its replies are too long")
         return count
 
 
 class _Smtp(smtplib.SMTP):
-    """Gives up a server that drips or floods."""
+    """SMTP connection that ends if the server sends too slowly or too much."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._deadline = time.monotonic() + CONVERSATION_TIMEOUTS * TIMEOUT_S
@@ -56,7 +56,7 @@ class _Smtp(smtplib.SMTP):
 
 
 class _Smtps(_Smtp, smtplib.SMTP_SSL):
-    """The same over TLS from the first byte on."""
+    """The same connection over TLS from the first byte."""
 
 
 class _Backend(EmailBackend):
@@ -66,10 +66,10 @@ class _Backend(EmailBackend):
 
 
 def mail_send(server: MailServer, *, to: str, subject: str, text: str, message_id: str) -> None:
-    """Hand one mail over. `message_id` is the part before the sender's domain.
+    """Send one email. `message_id` is the part of the message's ID before the sender's domain.
 
     Raises:
-        SendFailed: the server did not take it; the words hold neither address nor text.
+        SendFailed: the server did not accept it; the error contains neither address nor text.
     """
     domain = server.sender.rpartition("@")[2].strip("> ")
     backend = _Backend(
@@ -97,6 +97,6 @@ def mail_send(server: MailServer, *, to: str, subject: str, text: str, message_i
     except smtplib.SMTPResponseException as error:
         raise SendFailed(f"{server.address} answers {error.smtp_code}.") from None
     except smtplib.SMTPRecipientsRefused:
-        raise SendFailed(f"{server.address} does not take mail for that person.") from None
+        raise SendFailed(f"{server.address} does not accept mail for that person.") from None
     except (OSError, smtplib.SMTPException, ValueError) as error:
         raise SendFailed(f"{server.address}: {failure_words(error)}.") from None

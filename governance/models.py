@@ -1,4 +1,4 @@
-"""Every model of this context, gathered where Django looks for them."""
+"""All models of this context, imported where Django looks for them."""
 
 from governance.audit.exports.models import AuditExport
 from governance.audit.models import (

@@ -19,8 +19,8 @@ def _client(url: str) -> redis.Redis:
 def notify(channel: str, message: str = "") -> None:
     """Publish `message` on `channel` of `settings.REDIS_URL`.
 
-    Never raises: whoever listens also looks by itself every few seconds, so that a broker that is
-    away costs promptness and nothing else. Call it in `transaction.on_commit`.
+    Never raises: listeners also poll every few seconds, so a broker outage only delays them.
+    Call it in `transaction.on_commit`.
     """
     try:
         _client(settings.REDIS_URL).publish(channel, message)

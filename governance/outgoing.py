@@ -1,4 +1,4 @@
-"""Messages on their way: each is tried until it is accepted, a bounded number of times."""
+"""Outgoing messages, each sent until it is accepted or has failed too often."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from governance.audit.streaming.sending import SendFailed
 
 logger = logging.getLogger(__name__)
 ATTEMPTS_MAX = 8
-# How long one process has a message to itself; longer than the time limits of sending it.
+# A process reserves a message for this long; longer than the time limits of sending it.
 LEASE = timedelta(minutes=3)
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=3)
@@ -23,8 +23,9 @@ PER_ROUND = 50
 
 
 class Outgoing(models.Model):
-    """One message. It is sent at `next_at` and again until it is accepted or given up; a process
-    moves `next_at` ahead before it sends, so that no other process sends it meanwhile.
+    """A message, sent at `next_at` and retried until it is accepted or given up.
+
+    A process moves `next_at` ahead before it sends, so that other processes do not send it too.
     """
 
     attempts = models.PositiveSmallIntegerField(default=0)
@@ -45,11 +46,11 @@ def outgoing_send_due(
     send: Callable[[Message], None],
     needless: Callable[[Message], str],
 ) -> int:
-    """Send what is due of `rows`; returns how many messages were accepted.
+    """Send the due messages among `rows`; return how many were accepted.
 
-    `send` raises SendFailed; `needless` says why a message is not sent any more, or nothing. A
-    message is one process's while it sends it; one that dies meanwhile leaves it to be sent again,
-    so that a receiver may see it twice, with the same number.
+    `send` raises SendFailed; `needless` returns the reason not to send a message anymore, or "".
+    If a process dies while it sends a message, another one sends it again: a receiver may get it
+    twice, with the same number.
     """
     sent = 0
     for _ in range(PER_ROUND):
@@ -80,15 +81,15 @@ def _tried(
 ) -> bool:
     """Send it and record the result, unless another process has taken it."""
     mine = type(message)._default_manager.filter(pk=message.pk, attempts=message.attempts)
-    if why := needless(message):
-        mine.update(next_at=None, error=why)
+    if reason := needless(message):
+        mine.update(next_at=None, error=reason)
         return False
     try:
         send(message)
     except SendFailed as error:
-        over = message.attempts >= ATTEMPTS_MAX
+        given_up = message.attempts >= ATTEMPTS_MAX
         wait = min(FIRST_WAIT * 2 ** (message.attempts - 1), LONGEST_WAIT)
-        mine.update(next_at=None if over else timezone.now() + wait, error=error.words[:200])
+        mine.update(next_at=None if given_up else timezone.now() + wait, error=error.words[:200])
         logger.warning("Notice %s was not taken: %s", message.pk, error.words)
         return False
     mine.update(next_at=None, sent_at=timezone.now(), error="")

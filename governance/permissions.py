@@ -1,4 +1,4 @@
-"""Every action that a policy may permit or forbid. Knows no Django."""
+"""All actions that a policy may permit or forbid. Does not import Django."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Action(StrEnum):
     WAIVER_REQUEST = "waiver:request"
 
 
-# What one must be allowed to do to know that a resource of this type exists.
+# The action that an actor needs to learn that a resource of this type exists.
 VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
     {
         "audit": Action.AUDIT_VIEW,
@@ -130,5 +130,5 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
     }
 )
 
-# These make something new inside a department: what may stay hidden is that department.
+# Verbs that create something in a department; a denial may hide only the department.
 CREATING_VERBS = frozenset({"create", "submit"})

@@ -21,7 +21,7 @@ class PrincipalKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HeldRole:
-    """One role as held: `department` is None for a platform-wide role."""
+    """A role of an actor; `department` is None for a platform-wide role."""
 
     role: str
     department: str | None = None
@@ -30,7 +30,7 @@ class HeldRole:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """That a person gave a second factor: by what (`governance.people.proof.METHODS`), and when."""
+    """A person's second factor: its method (`governance.people.proof.METHODS`) and its time."""
 
     method: str
     at: datetime
@@ -42,11 +42,11 @@ class Principal:
 
     `id` is the primary key of the person or API key as text, or the name of the service.
     `department` is the slug of an API key's department; a person's departments are in `roles`.
-    `scopes` narrows what a token may do (None: no narrowing). `person_id` is set for people, and
-    for personal tokens too, so that separation of duties always sees the human being. `proof` is
-    the newest of the session or token, however old; it says nothing about who they are.
-    `unconfirmed` is True for a person who may decide for others while how the account signs in
-    rests on one administrator: no proof of theirs counts for such a decision.
+    `scopes` restricts a token's actions (None: unrestricted). `person_id` is set for people and
+    for personal tokens, so that separation of duties always sees the human being. `proof` is the
+    latest proof of the session or token, however old; it is not part of the actor's identity.
+    `unconfirmed` is True for a person who may decide for others but whose sign-in only one
+    administrator has set up: their proof does not count for such a decision.
     """
 
     kind: PrincipalKind
@@ -62,15 +62,15 @@ class Principal:
 
     @property
     def departments(self) -> frozenset[str]:
-        """Slugs of every department it belongs to."""
-        held = {r.department for r in self.roles if r.department is not None}
+        """Slugs of the actor's departments."""
+        slugs = {r.department for r in self.roles if r.department is not None}
         if self.department is not None:
-            held.add(self.department)
-        return frozenset(held)
+            slugs.add(self.department)
+        return frozenset(slugs)
 
     @property
     def specialties(self) -> frozenset[str]:
-        """The specialties it reviews in."""
+        """Specialties in which the actor is a reviewer."""
         return frozenset(r.specialty for r in self.roles if r.role == "reviewer")
 
 
@@ -78,13 +78,13 @@ ANONYMOUS = Principal(kind=PrincipalKind.ANONYMOUS, id="anonymous", name="anonym
 
 
 def service_principal(name: str) -> Principal:
-    """The platform's own process acting, such as `controller` or `compute-worker`."""
+    """Return the principal of one of the platform's processes, such as `controller`."""
     return Principal(kind=PrincipalKind.SERVICE, id=name, name=name)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Properties of the request around a change; recorded with every audit event."""
+    """Properties of the current request, recorded with every audit event."""
 
     request_id: str = ""
     client_address: str = ""
@@ -109,7 +109,7 @@ def serving(request_id: str, client_address: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def background(work: str, actor: Principal) -> Iterator[None]:
-    """Mark work that the platform does by itself: outside a request, its events name `work`, such
+    """Mark background work of the platform: outside a request, its audit events have `work`, such
     as `job-…`, in place of a request ID.
     """
     if request_context.get().request_id or actor.kind is not PrincipalKind.SERVICE:

@@ -1,11 +1,10 @@
-"""Row-level security: a backstop below the policy, for the query that forgot to ask it.
+"""Row-level security: a backstop below the policy, for queries that lack its filter.
 
-Whatever runs inside `scope(actor)` runs as the database's role `assay_app`, under PostgreSQL's own
-policies (migrations `row_security`). They let a department's rows through to its members, and to
-the platform's roles and processes everything. A query that is filtered too little, or written in a
-hurry, then finds nothing of anybody else's. What the backstop is not: it does not replace
-`visible_to`, it is coarser than the policy, and it does not hold against whoever may run SQL of
-their own, who can set what it reads.
+Code inside `scope(actor)` runs as the database's role `assay_app`, under PostgreSQL's own policies
+(migrations `row_security`). These show a department's rows to its members, and all rows to the
+platform's roles and processes. A query without enough filters then does not return rows of other
+departments. The backstop does not replace `visible_to` and is coarser than the policy. It does not
+stop an attacker who can run SQL, because SQL can change the settings that it reads.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ M = TypeVar("M", bound=Model)
 
 ROLE = "assay_app"
 
-# The tables that deciding on a resource type reads, by the names that `assay_opened` asks for: its
-# own, those that its list joins, and the data that makes its classification.
+# The tables that a decision on a resource type reads, by their names in `assay_opened`: its own,
+# those that its list joins, and the data that determines its classification.
 TABLES: dict[str, frozenset[str]] = {
     "batch": frozenset({"batch"}),
     "dataset": frozenset({"dataset"}),
@@ -52,7 +51,7 @@ TABLES: dict[str, frozenset[str]] = {
     "usage": frozenset({"usage"}),
     "version": frozenset({"model", "dataset"}),
 }
-# Conditions that the database's policies state themselves: (attribute, operator, value).
+# Conditions that the database's policies contain: (attribute, operator, value, resource types).
 _STRUCTURAL = (
     ("shared", Operator.IS_TRUE, None, frozenset({"model", "version"})),
     ("visibility", Operator.EQ, "organization", frozenset({"deployment", "release"})),
@@ -67,15 +66,15 @@ _STRUCTURAL = (
 
 
 _Beyond = tuple[frozenset[str], frozenset[str]]
-_Held = tuple[PrincipalKind, str | None, frozenset[HeldRole]]
-_KEPT_MAX = 4096
-_kept: tuple[PolicySnapshot | None, dict[_Held, _Beyond]] = (None, {})
+_RoleSet = tuple[PrincipalKind, str | None, frozenset[HeldRole]]
+_CACHE_MAX = 4096
+_cache: tuple[PolicySnapshot | None, dict[_RoleSet, _Beyond]] = (None, {})
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Reach of an actor's queries: everything, or some departments (slugs), what is the
-    person's own, and the tables that the policy opens to them beyond departments."""
+    """Rows that an actor's queries reach: everything, or those of some departments (slugs), the
+    person's own rows, and the tables that the policy opens regardless of department."""
 
     everything: bool = False
     departments: frozenset[str] = frozenset()
@@ -84,18 +83,18 @@ class Reach:
 
 
 def current() -> Reach | None:
-    """Return the scope of the present connection; None outside of any scope."""
-    found: Reach | None = getattr(connection, "assay_reach", None)
-    return found
+    """Return the reach of the current scope; None outside a scope."""
+    reach: Reach | None = getattr(connection, "assay_reach", None)
+    return reach
 
 
 @contextmanager
 def scope(actor: Principal, *, reads: bool = False) -> Iterator[Reach]:
-    """One transaction in which every query sees, and may write, only what `actor` can reach.
+    """Open a transaction in which queries read and write only rows that `actor` can reach.
 
-    With `reads`, for a request that changes nothing, one reading of the policy serves the whole
-    block (`policy_read_once`). Costs one more statement in the transaction, and the look-up of the
-    policy's number. Audit refusals outside of it: they need a transaction of their own.
+    With `reads`, for a request that changes nothing, the policy is read once for the whole block
+    (`policy_read_once`). The cost is one more statement in the transaction, and the query for the
+    policy's number. Audit refusals outside the block: they need a transaction of their own.
     """
     with transaction.atomic(), policy_read_once() if reads else nullcontext():
         reach = reach_of(actor)
@@ -105,10 +104,10 @@ def scope(actor: Principal, *, reads: bool = False) -> Iterator[Reach]:
 
 @contextmanager
 def lifted() -> Iterator[None]:
-    """Look past the scope, for a question that only the whole platform can answer: is it taken?
+    """Suspend the scope for a query that needs the whole platform, such as "is this name taken?".
 
-    Or for what the platform does of itself while it answers, or for evidence, which is what there
-    is: who may have it is decided before. Nothing else that is found may be shown.
+    Also for work that the platform does on its own behalf during a request, and for evidence,
+    which must be complete; access to evidence is decided before. Never show other results.
     """
     if current() is None:
         yield
@@ -118,7 +117,7 @@ def lifted() -> Iterator[None]:
 
 
 def taken(model: type[M], **unique: object) -> bool:
-    """True when any row of `model`, in any department, has these values."""
+    """Return whether any row of `model`, in any department, has these values."""
     with lifted():
         return model._base_manager.filter(**unique).exists()
 
@@ -136,7 +135,7 @@ def _narrowed(reach: Reach | None) -> Iterator[None]:
         yield
     finally:
         connection.assay_reach = outer  # type: ignore[attr-defined]
-    # The end of a transaction undoes what was set in it; that of a savepoint does not.
+    # The end of a transaction undoes its settings; the end of a savepoint does not.
     if nested and not connection.needs_rollback:
         _apply(outer)
 
@@ -150,7 +149,7 @@ def _apply(reach: Reach | None) -> None:
             "(SELECT string_agg(id::text, ',') FROM governance_department WHERE slug = ANY(%s)),"
             " '') END, true),"
             " set_config('assay.person', %s, true), set_config('assay.opened', %s, true),"
-            # What the database's functions keep for the rest of a scope.
+            # Caches of the database's functions for the rest of a scope.
             " set_config('assay.reached_models', '', true),"
             " set_config('assay.reached_datasets', '', true)",
             [
@@ -166,8 +165,8 @@ def _apply(reach: Reach | None) -> None:
 def reach_of(actor: Principal) -> Reach:
     """Return the reach of `actor` under the policy in force.
 
-    Platform-wide roles and the platform's own processes reach everything; everybody else their
-    departments and what a rule of the policy names beyond them.
+    Platform-wide roles and the platform's own processes reach everything; other actors reach their
+    departments, and the departments and tables that rules of the policy open to them.
     """
     if actor.kind is PrincipalKind.SERVICE or any(r.department is None for r in actor.roles):
         return Reach(everything=True)
@@ -176,22 +175,22 @@ def reach_of(actor: Principal) -> Reach:
 
 
 def _beyond(policy: PolicySnapshot, actor: Principal) -> _Beyond:
-    """Departments that permits name to `actor` besides their own, and tables that they open. Worked
-    out once for each set of roles, as long as the policy is in force."""
-    global _kept
-    snapshot, known = _kept
+    """Return the other departments that permit rules name, and the tables that they open; cached
+    by set of roles while the policy is in force."""
+    global _cache
+    snapshot, results = _cache
     if snapshot is not policy:
-        known = {}
-        _kept = (policy, known)
-    held = (actor.kind, actor.department, actor.roles)
-    if held not in known:
-        if len(known) >= _KEPT_MAX:
-            known.clear()
-        known[held] = _worked_out(policy, actor)
-    return known[held]
+        results = {}
+        _cache = (policy, results)
+    roles = (actor.kind, actor.department, actor.roles)
+    if roles not in results:
+        if len(results) >= _CACHE_MAX:
+            results.clear()
+        results[roles] = _computed(policy, actor)
+    return results[roles]
 
 
-def _worked_out(policy: PolicySnapshot, actor: Principal) -> _Beyond:
+def _computed(policy: PolicySnapshot, actor: Principal) -> _Beyond:
     named: set[str] = set()
     opened: set[str] = set()
     for rule in policy.rules:
@@ -207,7 +206,7 @@ def _worked_out(policy: PolicySnapshot, actor: Principal) -> _Beyond:
 
 
 def _may_match(rule: Rule, actor: Principal) -> bool:
-    """True when the rule may reach beyond the actor's departments. A false positive is safe."""
+    """Return whether the rule may reach beyond the actor's departments; if unsure, True."""
     matcher = rule.principal
     if matcher.kinds and actor.kind not in matcher.kinds:
         return False
@@ -215,10 +214,10 @@ def _may_match(rule: Rule, actor: Principal) -> bool:
         return False
     if not matcher.member_roles:
         return True
-    held = {r.role for r in actor.roles if r.department is not None}
+    roles = {r.role for r in actor.roles if r.department is not None}
     if actor.kind is PrincipalKind.KEY and actor.department is not None:
-        held.add("key")
-    return not held.isdisjoint(matcher.member_roles)
+        roles.add("key")
+    return not roles.isdisjoint(matcher.member_roles)
 
 
 def _types(rule: Rule) -> frozenset[str]:
@@ -229,8 +228,8 @@ def _types(rule: Rule) -> frozenset[str]:
 
 
 def _bound(conditions: tuple[Condition, ...], resource_type: str) -> frozenset[str] | None:
-    """The departments that the conditions name; empty when the database states them itself, None
-    when nothing keeps them to any department."""
+    """Return the departments that the conditions name; empty if the database's own policies
+    contain the condition, None if no condition restricts the department."""
     for condition in conditions:
         if condition.attribute == "department":
             if condition.operator is Operator.SAME_DEPARTMENT:
@@ -240,7 +239,7 @@ def _bound(conditions: tuple[Condition, ...], resource_type: str) -> frozenset[s
             if condition.operator is Operator.IN:
                 return frozenset(map(str, condition.value))
         for attribute, operator, value, types in _STRUCTURAL:
-            given = (condition.attribute, condition.operator, condition.value)
-            if given == (attribute, operator, value) and resource_type in types:
+            terms = (condition.attribute, condition.operator, condition.value)
+            if terms == (attribute, operator, value) and resource_type in types:
                 return frozenset()
     return None

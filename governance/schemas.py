@@ -1,7 +1,7 @@
 """Input of services as pydantic schemas. API, forms and commands all read input through `parsed`.
 
-A schema states what JSON Schema can state: types, bounds, choices, required fields. What needs the
-database, the clock or a hint stays in the service.
+A schema has the rules that JSON Schema can express: types, bounds, choices, required fields. Rules
+that need the database, the clock or a hint are in the service.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ M = TypeVar("M", bound="Model")
 S = TypeVar("S", bound="Schema")
 _OBJECT_CHARACTERS = 32_768
 _SLUG = re.compile("[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-# In place of pydantic's own.
+# Replacements of pydantic's messages, by its error type.
 _SENTENCES = {
     "bool_type": "Neither true nor false",
     "dict_type": "Not an object",
@@ -55,7 +55,7 @@ _SENTENCES = {
 
 
 def without(characters: re.Pattern[str]) -> AfterValidator:
-    """Return the check of a text that none of these is in it."""
+    """Return a validator that rejects text with any of these characters."""
 
     def check(value: str) -> str:
         if characters.search(value):
@@ -78,7 +78,7 @@ def _bounded(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _moment(value: object) -> datetime:
-    """Return a date and time, which pydantic would also read from a number of seconds."""
+    """Return a date and time. Pydantic would also accept a number of seconds."""
     try:
         if isinstance(value, str) and len(value) <= 40:
             value = parse_datetime(value)
@@ -104,7 +104,7 @@ Moment = Annotated[datetime, BeforeValidator(_moment)]
 
 
 def instead_of(first: str) -> AfterValidator:
-    """Return the check of a field that is sent exactly when the field `first` is not."""
+    """Return a validator that requires exactly one of this field and the field `first`."""
 
     def check(value: E, info: ValidationInfo) -> E:
         if first in info.data and (info.data[first] is None) == (value is None):
@@ -115,39 +115,39 @@ def instead_of(first: str) -> AfterValidator:
 
 
 class Schema(BaseModel):
-    """Input of one service. Unknown fields and values of another type are refused."""
+    """Input of one service. Unknown fields and values of the wrong type are invalid."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     def sent(self) -> dict[str, Any]:
-        """Return the fields that were sent, where leaving one out keeps what is stored."""
+        """Return the fields that were sent, for updates in which other fields keep their value."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 @dataclass(frozen=True)
 class Column:
-    """Column that a filter compares, if it has another name than the filter."""
+    """Column of a filter, if its name differs from the filter's."""
 
     name: str
 
 
 class Filter(Schema):
-    """Filters of a list: each field that is set filters the column of its name, or its `Column`."""
+    """Filters of a list. A field with a value filters the column of its name, or its `Column`."""
 
     model_config = ConfigDict(strict=False)
 
     @classmethod
     def lenient(cls, values: Mapping[str, str]) -> Self:
-        """Return the filters that fit, for an address that a person may have changed."""
-        known = {name: value for name, value in values.items() if name in cls.model_fields}
+        """Return the valid filters, for a URL that a person may have edited."""
+        filters = {name: value for name, value in values.items() if name in cls.model_fields}
         try:
-            return cls.model_validate(known)
+            return cls.model_validate(filters)
         except ValidationError as error:
-            wrong = {each["loc"][0] for each in error.errors()}
-            return cls.model_validate({n: v for n, v in known.items() if n not in wrong})
+            wrong = {problem["loc"][0] for problem in error.errors()}
+            return cls.model_validate({n: v for n, v in filters.items() if n not in wrong})
 
     def applied(self, rows: QuerySet[M]) -> QuerySet[M]:
-        """Return the rows that pass every filter that is set."""
+        """Return the rows that match all filters with a value."""
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if value is not None:
@@ -160,7 +160,7 @@ def parsed(schema: type[S], values: object, *, strict: bool | None = None) -> S:
     """Return the values as `schema`. With `strict=False`, numbers and the like may be text.
 
     Raises:
-        InvalidInput: with a sentence for each field that is wrong.
+        InvalidInput: with a sentence for each invalid field.
     """
     try:
         return schema.model_validate(values, strict=strict)
@@ -175,16 +175,16 @@ def parsed(schema: type[S], values: object, *, strict: bool | None = None) -> S:
 def field_errors(error: ValidationError, known: Iterable[str] = ()) -> dict[str, list[str]]:
     """Return the sentences of an error by the dotted path of their field.
 
-    `known` are the fields that the sentence about an unknown field names.
+    `known` are the valid fields, listed in the sentence about an unknown field.
     """
     fields: dict[str, list[str]] = {}
-    for each in error.errors(include_url=False, include_input=False):
-        sentence = each["msg"].removeprefix("Value error, ")
-        if each["type"] in _SENTENCES:
-            sentence = _SENTENCES[each["type"]].format(**each.get("ctx", {}))
-        if each["type"] == "extra_forbidden" and len(each["loc"]) == 1:
+    for problem in error.errors(include_url=False, include_input=False):
+        sentence = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] in _SENTENCES:
+            sentence = _SENTENCES[problem["type"]].format(**problem.get("ctx", {}))
+        if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
             sentence += f". Known fields: {', '.join(known) or 'none'}"
-        path = ".".join(str(part) for part in each["loc"])[:80]
+        path = ".".join(str(part) for part in problem["loc"])[:80]
         fields.setdefault(path, []).append(f"{sentence[:1].upper()}{sentence[1:]}.")
     return fields
 
@@ -192,13 +192,13 @@ def field_errors(error: ValidationError, known: Iterable[str] = ()) -> dict[str,
 def json_schema(schema: type[BaseModel]) -> JsonSchemaValue:
     """Return the JSON schema, with the schemas nested in it under `$defs`."""
     described = schema.model_json_schema(schema_generator=_InputDescription)
-    for each in (described, *described.get("$defs", {}).values()):
-        each.pop("title", None)
+    for part in (described, *described.get("$defs", {}).values()):
+        part.pop("title", None)
     return described
 
 
 class _InputDescription(GenerateJsonSchema):
-    """JSON schemas of input. What may be left out need not be null: `int | None = None` is an
+    """JSON schemas of input. An optional field is not nullable: `int | None = None` becomes an
     integer."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:

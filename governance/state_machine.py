@@ -1,4 +1,4 @@
-"""One way to move every row that has a state: lock it, check the transition, save it, audit it."""
+"""Changes of a row's state: lock the row, check the transition, save and audit it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StateMachine(Generic[Row, State]):
         model: Model of the rows; its column `state` holds a value of `State`.
         noun: Word for a row in sentences, such as "review policy".
         table: States that may follow each state.
-        hint: Advice, as a clause, for a row whose state is final.
+        hint: Advice for a row in a final state, as a clause.
         related: Relations that are loaded with a locked row.
         key: Unique column that finds a row.
         label: Returns the text that identifies a row after the noun; by default the key.
@@ -52,7 +52,7 @@ class StateMachine(Generic[Row, State]):
 
     def missing(self, error: DomainError | None = None) -> NotFound:
         """Return the error for a row that does not exist, or that `error` must not reveal."""
-        # The sentence of `authorize` for a hidden object, so that neither tells the two apart.
+        # Same sentence as `authorize` has for a hidden object, so that both look alike.
         attempt = error.attempt if error is not None else None
         return NotFound(f"There is no such {self.noun}.", attempt=attempt)
 
@@ -72,17 +72,17 @@ class StateMachine(Generic[Row, State]):
         return row
 
     def require(self, row: Row, to: State) -> State:
-        """Return the state of the row, which may become `to`.
+        """Check that the row may change to state `to`; return its current state.
 
         Raises:
             WrongState: the table does not allow it.
         """
         before = type(to)(row.state)  # type: ignore[attr-defined]
-        following = self.table[before]
-        if to in following:
+        next_states = self.table[before]
+        if to in next_states:
             return before
-        if following:
-            hint = f"From there it can become {', '.join(sorted(map(_word, following)))}."
+        if next_states:
+            hint = f"From there it can become {', '.join(sorted(map(_word, next_states)))}."
         else:
             hint = f"That state is final; {self.hint}." if self.hint else "That state is final."
         raise WrongState(
@@ -91,7 +91,7 @@ class StateMachine(Generic[Row, State]):
         )
 
     def set_state(self, row: Row, to: State) -> State:
-        """Check and set the state of a locked row, which the caller saves; return the one before.
+        """Check and set the state of a locked row, which the caller saves; return its old state.
 
         Raises:
             WrongState: the table does not allow it.
@@ -101,7 +101,7 @@ class StateMachine(Generic[Row, State]):
         return before
 
     def save_state(self, row: Row, to: State, fields: Collection[str] | None = None) -> State:
-        """Set the state of a locked row and save it; return the state before.
+        """Set the state of a locked row and save it; return its old state.
 
         The caller records the event. `fields` are the other columns to save; None saves all.
 
@@ -113,10 +113,10 @@ class StateMachine(Generic[Row, State]):
         return before
 
     def save_states(self, rows: Iterable[Row], to: State, **values: Any) -> list[Row]:
-        """Save `to`, and `values` of other columns, in every locked row that may get there.
+        """Save `to`, and `values` of other columns, in each locked row whose state allows it.
 
-        One statement, for hundreds of rows. Returns the rows that it moved, which still show the
-        state before; the caller records their events.
+        Uses one statement for hundreds of rows. Returns the changed rows, whose objects still have
+        the old state; the caller records their events.
         """
         moved = [row for row in rows if to in self.table[type(to)(row.state)]]  # type: ignore[attr-defined]
         keys = [row.pk for row in moved]
@@ -158,7 +158,7 @@ class StateMachine(Generic[Row, State]):
 
 
 def transition(before: TextChoices, after: TextChoices) -> dict[str, Any]:
-    """Return the data that every event of a transition has."""
+    """Return the data of every transition's event."""
     return {"before": before.value, "after": after.value}
 
 

@@ -1,7 +1,7 @@
-"""JSON that says one thing to every reader.
+"""JSON that all readers understand alike.
 
-Of a name that stands twice in an object Python keeps the last value, PostgreSQL's `json` all, and
-other readers the first: what was signed, hashed or checked could then be read as something else.
+If an object has a name twice, Python keeps the last value, PostgreSQL's `json` keeps both, and
+other readers keep the first: they could read signed, hashed or checked JSON differently.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ TWICE = "an object names the same member twice"
 
 
 def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object's members, for `object_pairs_hook`. Raises ValueError: one stands twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    """Return an object's members, for `object_pairs_hook`. Raise ValueError for a repeated name."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise ValueError(TWICE)
-    return found
+    return members
 
 
 def _no_constant(name: str) -> Any:
@@ -28,6 +28,6 @@ def loads(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError, RecursionError: it is none, has NaN or an infinity, or names a member twice.
+        ValueError, RecursionError: it is not JSON, has NaN or an infinity, or repeats a name.
     """
     return json.loads(text, object_pairs_hook=unique_object, parse_constant=_no_constant)

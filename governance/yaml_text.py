@@ -1,7 +1,7 @@
-"""YAML that people write, as plain data and within bounds. Knows no Django.
+"""YAML written by people, read as plain data within bounds. Does not import Django.
 
-It is read by the core schema of YAML 1.2, in which `18:00` is a text and so is `on`, without
-anchors, aliases or tags, and no mapping names a key twice.
+The core schema of YAML 1.2 applies, in which `18:00` and `on` are text. Anchors, aliases, tags
+and repeated keys are errors.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any
 import yaml
 
 MAX_DEPTH = 24
-# Of YAML: a mapping, a list, each of their ends, a text. Bytes alone bound neither time nor memory.
+# Ends of mappings and lists, and texts. A limit on bytes alone would bound neither time nor memory.
 MAX_PARTS = 200_000
-# Controls, marks that turn the reading direction, separators of lines, half surrogates: whoever
-# approves a policy reads it on a page or in a terminal, which would show another text.
+# Controls, direction marks, line separators, lone surrogates: with them, the page or terminal of
+# the person who approves a policy would show other text.
 _HIDING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def hides(text: str) -> bool:
-    """True when a reader would not see all of it."""
+    """Return whether a reader would not see all of the text."""
     return not text.isprintable() and any(unicodedata.category(sign) in _HIDING for sign in text)
 
 
 class Reader(yaml.CSafeLoader):
-    """Loads plain data alone."""
+    """Loader for plain data only."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own class attribute)
 
@@ -39,12 +39,12 @@ class Reader(yaml.CSafeLoader):
                     problem_mark=key.start_mark,
                 )
             seen.add(key.value)
-        made: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        return made
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
 
 
 class Writer(yaml.CSafeDumper):
-    """Writes what `Reader` reads back the same."""
+    """Writer of YAML that `Reader` reads back unchanged."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 
@@ -70,7 +70,7 @@ for _tag, _pattern, _first in _SCALARS:
 
 
 def check_events(text: str) -> None:
-    """Before anything is built: no anchors, which could name a tree a billion times, no tags."""
+    """Reject tags, and anchors, which could repeat a tree a billion times, and bound the size."""
     depth = 0
     for parts, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
         mark: Any = event.start_mark
@@ -79,8 +79,8 @@ def check_events(text: str) -> None:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
-        named = getattr(event, "anchor", None) or getattr(event, "tag", None)
-        if isinstance(event, yaml.AliasEvent) or named:
+        marker = getattr(event, "anchor", None) or getattr(event, "tag", None)
+        if isinstance(event, yaml.AliasEvent) or marker:
             problem = "anchors, aliases and tags are not allowed"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         if depth > MAX_DEPTH:

@@ -1,9 +1,9 @@
-"""Zip archives in which every program finds the same files.
+"""Zip archives that all programs read alike.
 
 Some programs read an archive by the directory at its end, as Python and `unzip` do, others from the
 beginning, as `jar` does. Bytes before, between or after the entries, or differing descriptions of
-one entry, let an archive hold other files for the second kind. Here one is accepted only if its
-entries fill it from the first byte to the directory, and the directory to the end.
+one entry, let an archive show other files to the second kind. This module accepts an archive only
+if its entries fill it from the first byte to the directory, and the directory to the end.
 Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 """
 
@@ -27,7 +27,7 @@ _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _WIDE = 0xFFFFFFFF
 _ENCRYPTED, _DESCRIPTOR, _UTF_8 = 0x1, 0x8, 0x800
-# Two bits of the compression level, a data descriptor, and UTF-8. Others change the reading.
+# Two bits of the compression level, a data descriptor, and UTF-8. Other flags change the format.
 _FLAGS = 0x6 | _DESCRIPTOR | _UTF_8
 _ZIP64, _UNICODE_PATH = 0x0001, 0x7075
 # Signature, checksum and two sizes; the signature is optional, and the sizes may be 64 bits wide.
@@ -35,11 +35,11 @@ _DESCRIPTORS = {16: "<4sLLL", 24: "<4sLQQ", 12: "<LLL", 20: "<LQQ"}
 
 
 class ZipRefused(Exception):
-    """The archive is none, is damaged, or two programs could read it differently."""
+    """File that is not a zip archive, is damaged, or could be read differently by two programs."""
 
 
 class ZipTooMany(ZipRefused):
-    """The archive states more entries than are accepted."""
+    """Archive with more entries than are accepted."""
 
     def __init__(self, entries: int) -> None:
         super().__init__(f"it has {entries:,} entries")
@@ -48,10 +48,10 @@ class ZipTooMany(ZipRefused):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry. `start` is the first byte of its data, `header` that of its local header.
+    """A file or folder. `start` is the offset of its data, `header` that of its local header.
 
-    `mode` is the Unix mode, 0 where there is none. A `plain` entry has no data descriptor, no
-    comment and no extra field except for sizes of 64 bits.
+    `mode` is the Unix mode, or 0. A `plain` entry has no data descriptor, no comment and no extra
+    field except for 64-bit sizes.
     """
 
     name: str
@@ -67,7 +67,6 @@ class Entry:
 
     @property
     def is_folder(self) -> bool:
-        """Return whether the entry is a folder."""
         return self.name.endswith("/")
 
 
@@ -84,12 +83,12 @@ def zip_entries(file: BinaryIO, *, most: int) -> list[Entry]:
         raise ZipTooMany(count)
     if size > max(1, count) * MAX_ENTRY_BYTES:
         raise ZipRefused("its directory is longer than its entries need")
-    listed = list(_central(_read(file, start, size), count))
-    order = sorted(range(count), key=lambda at: listed[at].offset)
-    if (listed[order[0]].offset if order else start) != 0:
+    records = list(_central(_read(file, start, size), count))
+    order = sorted(range(count), key=lambda at: records[at].offset)
+    if (records[order[0]].offset if order else start) != 0:
         raise ZipRefused("there are bytes before its first entry")
-    ends = [*(listed[at].offset for at in order[1:]), start]
-    entries = {at: _entry(file, listed[at], end) for at, end in zip(order, ends, strict=False)}
+    ends = [*(records[at].offset for at in order[1:]), start]
+    entries = {at: _entry(file, records[at], end) for at, end in zip(order, ends, strict=False)}
     return [entries[at] for at in range(count)]
 
 
@@ -97,9 +96,9 @@ def zip_unpacked(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
     """Yield the content of an entry in pieces of at most `CHUNK` bytes.
 
     Raises:
-        ZipRefused: at the end, where it has another size or checksum, or bytes after its data.
+        ZipRefused: at the end, if size or checksum differ, or bytes follow the data.
     """
-    shown = repr(entry.name[:120])
+    name = repr(entry.name[:120])
     inflate = zlib.decompressobj(-zlib.MAX_WBITS) if entry.method == DEFLATED else None
     at, end, size, crc = entry.start, entry.start + entry.packed, 0, 0
     while at < end:
@@ -111,12 +110,12 @@ def zip_unpacked(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
                 crc = zlib.crc32(part, crc)
                 yield part
         except zlib.error as error:
-            raise ZipRefused(f"its entry {shown} is damaged: {error}") from error
+            raise ZipRefused(f"its entry {name} is damaged: {error}") from error
         if inflate is not None and inflate.unused_data:
-            raise ZipRefused(f"its entry {shown} has bytes after its data")
+            raise ZipRefused(f"its entry {name} has bytes after its data")
     ended = inflate is None or inflate.eof
     if not ended or (size, crc) != (entry.size, entry.crc):
-        raise ZipRefused(f"its entry {shown} does not have the stated size and checksum")
+        raise ZipRefused(f"its entry {name} does not have the stated size and checksum")
 
 
 def _inflated(inflate: Any, data: bytes) -> Iterator[bytes]:
@@ -126,7 +125,7 @@ def _inflated(inflate: Any, data: bytes) -> Iterator[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Listed:
+class _Record:
     """An entry as the directory describes it."""
 
     name: bytes
@@ -140,7 +139,7 @@ class _Listed:
     plain: bool
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         return repr(self.name[:120].decode("utf-8", "replace"))
 
 
@@ -164,7 +163,7 @@ def _directory(file: BinaryIO, end: int) -> tuple[int, int, int]:
     if at + _END.size + comment != len(tail):
         raise ZipRefused("there are bytes after its directory")
     place = end - len(tail) + at
-    stated = (here, count, size, start)
+    narrow = (here, count, size, start)
     locator = tail[max(0, at - _LOCATOR.size) : at]
     if locator[:4] == b"PK\x06\x07":
         _, disk, place_64, number = _LOCATOR.unpack(locator)
@@ -177,8 +176,8 @@ def _directory(file: BinaryIO, end: int) -> tuple[int, int, int]:
             record[:2] != (b"PK\x06\x06", _END_64.size - 12)
             or record[4:6] != (0, 0)
             or any(
-                given not in (true, limit)
-                for given, true, limit in zip(stated, wide, limits, strict=True)
+                number not in (true, limit)
+                for number, true, limit in zip(narrow, wide, limits, strict=True)
             )
         ):
             raise ZipRefused("its directory is described in two ways")
@@ -191,7 +190,7 @@ def _directory(file: BinaryIO, end: int) -> tuple[int, int, int]:
     return count, size, start
 
 
-def _central(data: bytes, count: int) -> Iterator[_Listed]:
+def _central(data: bytes, count: int) -> Iterator[_Record]:
     at = 0
     for _ in range(count):
         if len(data) - at < _CENTRAL.size or data[at : at + 4] != b"PK\x01\x02":
@@ -211,9 +210,9 @@ def _central(data: bytes, count: int) -> Iterator[_Listed]:
         plain = not comment and not fields.keys() - {_ZIP64}
         if disk:
             raise ZipRefused("it is one part of several")
-        yield _Listed(name, flags, method, crc, packed, size, mode, offset, plain)
+        yield _Record(name, flags, method, crc, packed, size, mode, offset, plain)
     if at != len(data):
-        raise ZipRefused("its directory has more in it than entries")
+        raise ZipRefused("its directory contains more than entries")
 
 
 def _extra(data: bytes, name: bytes) -> dict[int, bytes]:
@@ -234,27 +233,27 @@ def _extra(data: bytes, name: bytes) -> dict[int, bytes]:
     return fields
 
 
-def _widened(fields: dict[int, bytes], given: Sequence[int]) -> list[int]:
-    """Return the numbers, those that 32 bits cannot hold from the extra field for them.
+def _widened(fields: dict[int, bytes], narrow: Sequence[int]) -> list[int]:
+    """Return the numbers; those over 32 bits come from the ZIP64 extra field.
 
-    The field has these alone; some programs write all of them there, however small.
+    The field should have only these; some programs write all of them there, however small.
     """
     value = fields.get(_ZIP64, b"")
     numbers = struct.unpack(f"<{len(value) // 8}Q", value) if len(value) % 8 == 0 else ()
     if not value:
-        return list(given)
-    wide = [at for at, number in enumerate(given) if number == _WIDE]
+        return list(narrow)
+    wide = [at for at, number in enumerate(narrow) if number == _WIDE]
     places = wide if len(numbers) == len(wide) else list(range(len(numbers)))
-    found = dict(zip(places, numbers, strict=True))
-    if not numbers or not set(wide) <= found.keys() <= set(range(len(given))):
+    wide_numbers = dict(zip(places, numbers, strict=True))
+    if not numbers or not set(wide) <= wide_numbers.keys() <= set(range(len(narrow))):
         raise ZipRefused("the sizes of an entry are damaged")
-    if any(given[at] not in (number, _WIDE) for at, number in found.items()):
+    if any(narrow[at] not in (number, _WIDE) for at, number in wide_numbers.items()):
         raise ZipRefused("the sizes of an entry are described in two ways")
-    return [found.get(at, number) for at, number in enumerate(given)]
+    return [wide_numbers.get(at, number) for at, number in enumerate(narrow)]
 
 
-def _entry(file: BinaryIO, one: _Listed, after: int) -> Entry:
-    """Return an entry whose local header agrees with the directory. `after` follows it."""
+def _entry(file: BinaryIO, one: _Record, after: int) -> Entry:
+    """Return an entry whose local header agrees with the directory. It ends at offset `after`."""
     header = _LOCAL.unpack(_read(file, one.offset, _LOCAL.size))
     signature, _, flags, method, _, _, crc, packed, size, name_length, extra_length = header
     rest = _read(file, one.offset + _LOCAL.size, name_length + extra_length)
@@ -268,19 +267,19 @@ def _entry(file: BinaryIO, one: _Listed, after: int) -> Entry:
         or not same
         or any(local not in ((0, true) if described else (true,)) for local, true in facts)
     ):
-        raise ZipRefused(f"its entry {one.shown} is described in two ways")
+        raise ZipRefused(f"its entry {one.label} is described in two ways")
     start = one.offset + _LOCAL.size + name_length + extra_length
     left = after - start - one.packed
     if described:
         _check_descriptor(file, one, start, left)
     elif left:
-        raise ZipRefused(f"there are bytes after its entry {one.shown}, or entries overlap")
+        raise ZipRefused(f"there are bytes after its entry {one.label}, or entries overlap")
     if one.flags & ~(_FLAGS | _ENCRYPTED):
-        raise ZipRefused(f"its entry {one.shown} has flags that are not known here")
+        raise ZipRefused(f"its entry {one.label} has flags that are not known here")
     if one.method == STORED and one.packed != one.size:
-        raise ZipRefused(f"its entry {one.shown} is described in two ways")
+        raise ZipRefused(f"its entry {one.label} is described in two ways")
     if one.name.endswith(b"/") and one.size:
-        raise ZipRefused(f"its entry {one.shown} is a folder with content")
+        raise ZipRefused(f"its entry {one.label} is a folder with content")
     return Entry(
         name=_decoded(one),
         method=one.method,
@@ -295,14 +294,14 @@ def _entry(file: BinaryIO, one: _Listed, after: int) -> Entry:
     )
 
 
-def _check_descriptor(file: BinaryIO, one: _Listed, start: int, left: int) -> None:
-    """Raise ZipRefused unless what follows the data of an entry describes it alike."""
+def _check_descriptor(file: BinaryIO, one: _Record, start: int, left: int) -> None:
+    """Raise ZipRefused unless the descriptor after an entry's data agrees with the directory."""
     if left not in _DESCRIPTORS:
-        raise ZipRefused(f"there are bytes after its entry {one.shown}, or entries overlap")
+        raise ZipRefused(f"there are bytes after its entry {one.label}, or entries overlap")
     if one.method == STORED and one.size:
-        # A program that reads from the beginning cannot tell where such an entry ends.
+        # A program that reads from the beginning cannot find the end of such an entry.
         raise ZipRefused(
-            f"the local header of its entry {one.shown}, which is not compressed, has no size"
+            f"the local header of its entry {one.label}, which is not compressed, has no size"
         )
     data = _read(file, start + one.packed, left)
     *signature, crc, packed, size = struct.unpack(_DESCRIPTORS[left], data)
@@ -311,14 +310,14 @@ def _check_descriptor(file: BinaryIO, one: _Listed, start: int, left: int) -> No
         one.packed,
         one.size,
     ):
-        raise ZipRefused(f"its entry {one.shown} is described in two ways")
+        raise ZipRefused(f"its entry {one.label} is described in two ways")
 
 
-def _decoded(one: _Listed) -> str:
-    """Return the name: UTF-8, which some programs do not mark, or the character set of DOS."""
+def _decoded(one: _Record) -> str:
+    """Return the name: UTF-8, which some programs do not flag, or DOS code page 437."""
     try:
         return one.name.decode("utf-8")
     except UnicodeDecodeError:
         if one.flags & _UTF_8:
-            raise ZipRefused(f"its entry {one.shown} has a name that is not UTF-8") from None
+            raise ZipRefused(f"its entry {one.label} has a name that is not UTF-8") from None
         return one.name.decode("cp437")

@@ -1,7 +1,7 @@
-"""Alarms of the audit log: what is looked at, and what is said when it begins and when it ends.
+"""Alarms of the audit log: their checks, and how they are raised and cleared.
 
-An alarm is raised once and cleared once, whatever restarts: its row says that it is raised. Both
-are audit events, in the transaction of the row. What else is to be watched is added to `ALARMS`.
+An alarm is raised once and cleared once, regardless of restarts, because its row persists. Both are
+audit events in the transaction of the row. Other contexts add alarms with `alarms_add`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _RUNNING = "Is the controller running?"
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One thing that is watched. `check` says in a sentence what is wrong, else nothing."""
+    """A condition to watch. `check` returns a sentence on the fault, or an empty string."""
 
     name: str
     title: str
@@ -49,7 +49,7 @@ class Alarm:
 
 
 def sealing_behind() -> str:
-    """Events wait too long for their seal."""
+    """Return the fault if events have waited too long for their seal."""
     lag = sealing_lag_s()
     if lag <= settings.AUDIT_SEALING_ALARM_S:
         return ""
@@ -58,54 +58,55 @@ def sealing_behind() -> str:
 
 
 def publishing_behind() -> str:
-    """Checkpoints wait too long to be published."""
+    """Return the fault if checkpoints have waited too long to be published."""
     lag = publish_lag_s()
     if lag <= settings.AUDIT_PUBLISH_ALARM_S:
         return ""
     place = second_place().name
     keeper = AuditKeeper.objects.filter(key=place).first()
-    why = keeper.fault.removeprefix(f"{place}: ") if keeper is not None else ""
-    return f"A checkpoint has waited {lag:.0f} s to be published to {place}. {why}".rstrip()
+    fault = keeper.fault.removeprefix(f"{place}: ") if keeper is not None else ""
+    return f"A checkpoint has waited {lag:.0f} s to be published to {place}. {fault}".rstrip()
 
 
 def publishing_contradicted() -> str:
-    """The second place holds a different history."""
+    """Return the fault if the second place holds a different history."""
     keeper = AuditKeeper.objects.filter(key=second_place().name, contradicts=True).first()
     if keeper is None:
         return ""
     fault = keeper.fault.removeprefix(f"{keeper.key}: ")
-    return f"The value of {keeper.key} was not changed: {fault}"
+    return f"The files at {keeper.key} were not changed: {fault}"
 
 
 def witness_behind() -> str:
-    """A witness has not cosigned what is sealed since long."""
-    named = [str(one.witness) for one in witness_endpoints()]
-    known = AuditKeeper.objects.in_bulk(named)
+    """Return the fault if a witness has not cosigned for too long."""
+    names = [str(endpoint.witness) for endpoint in witness_endpoints()]
+    keepers = AuditKeeper.objects.in_bulk(names)
     before = timezone.now() - timedelta(seconds=settings.AUDIT_WITNESS_ALARM_S)
     late = []
-    for name in named:
-        keeper = known.get(name)
+    for name in names:
+        keeper = keepers.get(name)
         size = 0 if keeper is None else keeper.size
         missed = AuditCheckpoint.objects.filter(tree_size__gt=size).last()
         if missed is not None and missed.created_at < before:
-            fault = "it was never asked" if keeper is None else keeper.fault or "it is asked again"
+            fault = "not asked yet" if keeper is None else keeper.fault or "it will be asked again"
             late.append(f"{name} ({fault.rstrip('.')})")
     return f"Not cosigned for too long by: {', '.join(late)}." if late else ""
 
 
 def witness_contradicted() -> str:
-    """A witness refuses the history in the database."""
-    named = [str(one.witness) for one in witness_endpoints()]
-    keepers = AuditKeeper.objects.filter(key__in=named, contradicts=True)
+    """Return the fault if a witness rejects the history in the database."""
+    names = [str(endpoint.witness) for endpoint in witness_endpoints()]
+    keepers = AuditKeeper.objects.filter(key__in=names, contradicts=True)
     return " ".join(f"{keeper.key}: {keeper.fault}" for keeper in keepers)
 
 
 def siem_behind() -> str:
-    """Sealed events reach a SIEM too late."""
+    """Return the fault if sealed events reach a SIEM too late."""
     late = [
-        f"{one.name} is {one.lag_events} events and {one.lag_s:.0f} s behind. {one.last_error}"
-        for one in stream_states()
-        if one.lag_s > settings.SIEM_ALARM_S
+        f"{stream.name} is {stream.lag_events} events and {stream.lag_s:.0f} s behind. "
+        f"{stream.last_error}"
+        for stream in stream_states()
+        if stream.lag_s > settings.SIEM_ALARM_S
     ]
     return " ".join(text.rstrip() for text in late)
 
@@ -115,7 +116,7 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm("publishing_behind", "Publishing is behind", publishing_behind),
     Alarm(
         "publishing_contradicted",
-        "The published log is of another history",
+        "The published log has a different history",
         publishing_contradicted,
         critical=True,
     ),
@@ -132,30 +133,30 @@ ALARMS: tuple[Alarm, ...] = (
 
 
 def alarms_add(*alarms: Alarm) -> None:
-    """Watch these too. For contexts above this one, as their application starts."""
+    """Add alarms. Contexts above this one call it when their application starts."""
     global ALARMS
     names = {alarm.name for alarm in alarms}
     ALARMS = (*(alarm for alarm in ALARMS if alarm.name not in names), *alarms)
 
 
 def alarms_check() -> None:
-    """Look at everything once; raise what is wrong and clear what no longer is."""
-    found = {alarm: _checked(alarm) for alarm in ALARMS}
+    """Run all checks once; raise alarms for new faults, and clear those without a fault."""
+    faults = {alarm: _checked(alarm) for alarm in ALARMS}
     with transaction.atomic(durable=True):
         if not _take_lock():
             return
         raised = {row.name: row for row in AuditAlarm.objects.all()}
-        for alarm, message in found.items():
+        for alarm, message in faults.items():
             if message is not None:
-                _settle(alarm, message[:_MESSAGE_CHARACTERS], raised.get(alarm.name))
+                _update(alarm, message[:_MESSAGE_CHARACTERS], raised.get(alarm.name))
         for name in raised.keys() - {alarm.name for alarm in ALARMS}:
-            # Of a version that watched it.
+            # Raised by another version of Assay, which had this alarm.
             _clear(raised[name])
 
 
 def alarms_visible_to(actor: Principal) -> list[AuditAlarm]:
-    """Return the alarms raised now, for readers of the whole log. A controller that is down raises
-    no alarm, so sealing is checked here too.
+    """Return the current alarms, for readers of the whole log. Sealing is also checked here,
+    because a stopped controller cannot raise an alarm.
 
     Raises:
         NotFound, NotPermitted: the actor may not.
@@ -169,7 +170,7 @@ def alarms_visible_to(actor: Principal) -> list[AuditAlarm]:
 
 
 def run(stop: threading.Event) -> None:
-    """Check every few seconds until `stop` is set; waits for a database that is away."""
+    """Check every few seconds until `stop` is set; wait while the database is unavailable."""
     try:
         while not stop.is_set():
             try:
@@ -183,7 +184,7 @@ def run(stop: threading.Event) -> None:
 
 
 def _checked(alarm: Alarm) -> str | None:
-    """Return the fault found, or None when it cannot be determined; then nothing changes."""
+    """Return the alarm's fault, or None if the check failed, which leaves the alarm unchanged."""
     try:
         return alarm.check()
     except Error:
@@ -195,12 +196,12 @@ def _checked(alarm: Alarm) -> str | None:
 
 def _take_lock() -> bool:
     with connection.cursor() as cursor:
-        # A controller on a machine that was paused must not keep another from raising alarms.
+        # A controller on a paused machine must not block another from raising alarms.
         cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '30s'")
     return try_lock("alarms")
 
 
-def _settle(alarm: Alarm, message: str, row: AuditAlarm | None) -> None:
+def _update(alarm: Alarm, message: str, row: AuditAlarm | None) -> None:
     if row is None:
         if message:
             _raise(alarm, message)

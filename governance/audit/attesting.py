@@ -1,9 +1,9 @@
-"""Signatures that a process without the audit signing key asks the controller for.
+"""Signatures that a process without the audit signing key requests from the controller.
 
-The web process packs evidence; only the controller can sign it. The request travels over the broker
-and says what is attested, never a text to sign: the controller writes that itself, in a form that
-is no checkpoint. The answer is a signed note, which is checked here with the public key: the broker
-can forge nothing.
+The web process packs evidence; only the controller can sign it. The request goes over the broker
+and names the attested object, not a text to sign: the controller writes the text itself, in a form
+that differs from checkpoints. The answer is a signed note. The requester verifies it with the
+public key, so the broker cannot forge one.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ MAX_REQUEST_BYTES = 1024
 class Attestation:
     """A statement that the log's owner made `subject` (such as `release 7`) with this SHA-256.
 
-    Its note's origin is not the log's name and its second line is no number, so that it can never
-    be taken for a checkpoint, nor a checkpoint for it.
+    The note's origin is not the log's name and its second line is not a number, so that an
+    attestation and a checkpoint can never be confused.
 
     Raises:
         ValueError: a part is malformed.
@@ -56,22 +56,22 @@ class Attestation:
             raise ValueError(f"{self} cannot be attested.")
 
     def text(self, log: str) -> str:
-        """The text that is signed for the log of that name."""
+        """Return the text to sign for the log of that name."""
         return f"{log}/{self.kind}\n{self.subject}\n{self.digest}\n"
 
 
-def attest(wanted: Attestation) -> str:
-    """The signed note over the attestation; from the controller, where this process may not sign.
+def attest(attestation: Attestation) -> str:
+    """Return a signed note over the attestation; the controller signs if this process may not.
 
     Raises:
         Unavailable: the broker or the controller did not answer in time, or not with this log's
             signature.
     """
-    text = wanted.text(settings.AUDIT_LOG_NAME)
+    text = attestation.text(settings.AUDIT_LOG_NAME)
     if may_sign():
         return audit_signer().sign_text(text)
     try:
-        note = _request(wanted)
+        note = _request(attestation)
     except redis.RedisError as error:
         raise Unavailable(
             "The broker does not answer, so nothing was signed.", retry_after=2
@@ -91,14 +91,14 @@ def attest(wanted: Attestation) -> str:
     return note
 
 
-def _request(wanted: Attestation) -> str | None:
+def _request(attestation: Attestation) -> str | None:
     reply = f"{REQUESTS}:{secrets.token_hex(16)}"
     with redis.Redis.from_url(
         settings.REDIS_URL, socket_timeout=ANSWER_S + 2, socket_connect_timeout=2
     ) as client:
         with client.pipeline(transaction=True) as pipeline:
-            pipeline.rpush(REQUESTS, json.dumps({**asdict(wanted), "reply": reply}))
-            # The caller stops waiting then, whether or not a controller took the request.
+            pipeline.rpush(REQUESTS, json.dumps({**asdict(attestation), "reply": reply}))
+            # The caller stops waiting after this time, whether a controller took it or not.
             pipeline.expire(REQUESTS, ANSWER_S)
             pipeline.execute()
         answer = client.blpop([reply], timeout=ANSWER_S)
@@ -110,7 +110,7 @@ def _text(value: bytes | str) -> str:
 
 
 def run(stop: threading.Event) -> None:
-    """Sign what is requested until `stop` is set; waits for a broker that is away."""
+    """Sign requested attestations until `stop` is set; wait while the broker is unavailable."""
     while not stop.is_set():
         try:
             with redis.Redis.from_url(
@@ -124,18 +124,18 @@ def run(stop: threading.Event) -> None:
 
 
 def _answer_next(client: redis.Redis) -> None:
-    """Wait a moment for a request, and sign it; what is none is dropped."""
-    taken = client.blpop([REQUESTS], timeout=POLL_S)
-    if taken is None:
+    """Wait a moment for a request and sign it; drop invalid ones."""
+    item = client.blpop([REQUESTS], timeout=POLL_S)
+    if item is None:
         return
     try:
-        if len(taken[1]) > MAX_REQUEST_BYTES:
+        if len(item[1]) > MAX_REQUEST_BYTES:
             raise ValueError("it is too long")
-        asked = json.loads(_text(taken[1]))
-        reply = str(asked.pop("reply"))
+        request = json.loads(_text(item[1]))
+        reply = str(request.pop("reply"))
         if not re.fullmatch(rf"{REQUESTS}:[0-9a-f]{{32}}", reply):
-            raise ValueError("it names no place for the answer")
-        text = Attestation(**asked).text(settings.AUDIT_LOG_NAME)
+            raise ValueError("it has no valid reply key")
+        text = Attestation(**request).text(settings.AUDIT_LOG_NAME)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         logger.warning("A request for an attestation was dropped: %s", error)
         return

@@ -1,6 +1,6 @@
 """Checkpoints: signed tree heads in C2SP's formats tlog-checkpoint and signed-note.
 
-https://c2sp.org/tlog-checkpoint, https://c2sp.org/signed-note. Pure: knows no Django, so that an
+https://c2sp.org/tlog-checkpoint, https://c2sp.org/signed-note. Does not import Django, so that an
 export can be checked anywhere.
 """
 
@@ -21,7 +21,7 @@ MAX_NOTE_BYTES = 64 * 1024
 
 
 class BadCheckpoint(ValueError):
-    """The text is not a checkpoint, or has no trusted signature."""
+    """Text that is not a checkpoint, or that has no trusted signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,17 @@ class Checkpoint:
     root: bytes
 
     def text(self) -> str:
-        """The signed text: three lines."""
+        """Return the text to sign: three lines."""
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
 
 
 def key_id(name: str, public: bytes, algorithm: bytes = ED25519) -> bytes:
-    """The first 4 bytes of SHA-256(name || newline || algorithm || public key)."""
+    """Return the first 4 bytes of SHA-256(name || newline || algorithm || public key)."""
     return hashlib.sha256(name.encode() + b"\n" + algorithm + public).digest()[:4]
 
 
 class Signer:
-    """Signs checkpoints as `name` with the Ed25519 key made from a 32-byte `seed`."""
+    """Signer of checkpoints as `name`, with the Ed25519 key of a 32-byte `seed`."""
 
     def __init__(self, name: str, seed: bytes) -> None:
         if not name or "+" in name or any(c.isspace() for c in name):
@@ -59,21 +59,21 @@ class Signer:
         return f"{self.name}+{key_id(self.name, self._public).hex()}+{encoded}"
 
     def sign(self, size: int, root: bytes) -> str:
-        """The signed note over the tree head."""
+        """Return a signed note over the tree head."""
         return self.sign_text(Checkpoint(self.name, size, root).text())
 
     def sign_text(self, text: str) -> str:
-        """The signed note over `text`, whole lines that no checkpoint begins with."""
+        """Return a signed note over `text`: whole lines that do not begin like a checkpoint."""
         signature = key_id(self.name, self._public) + self._key.sign(text.encode())
         return f"{text}\n— {self.name} {base64.b64encode(signature).decode()}\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Opens checkpoints of one log that the owner of one of its public keys signed.
+    """Verifier of checkpoints of one log, signed with any of its keys.
 
-    A log has several keys when its signing key was changed: the retired ones still open what they
-    signed. `keys` are found by their ids.
+    A log has several keys if its signing key was changed: the retired ones verify old checkpoints.
+    `keys` are by ID.
     """
 
     name: str
@@ -81,23 +81,23 @@ class Verifier:
 
     @classmethod
     def from_text(cls, public_keys: str) -> Verifier:
-        """Read `name+hash+base64`, or several of them, with commas between.
+        """Read verifier keys `name+hash+base64`, separated by commas.
 
         Raises:
             BadCheckpoint: one is not an Ed25519 verifier key, its hash is another key's, or they
-                are of different logs.
+                belong to different logs.
         """
-        read = [_public_key(text) for text in split_keys(public_keys) or [""]]
-        name = read[0][0]
-        if any(other != name for other, *_ in read):
+        keys = [_public_key(text) for text in split_keys(public_keys) or [""]]
+        name = keys[0][0]
+        if any(other != name for other, *_ in keys):
             raise BadCheckpoint("The public keys are of different logs.")
-        return cls(name, {claimed: key for _, claimed, key in read})
+        return cls(name, {claimed: key for _, claimed, key in keys})
 
     def open(self, note: str) -> Checkpoint:
-        """The checkpoint in a note that this key signed.
+        """Return the checkpoint in a note that one of the keys signed.
 
         Raises:
-            BadCheckpoint: malformed, of another log, or without a valid signature by this key.
+            BadCheckpoint: malformed, of another log, or without a valid signature.
         """
         checkpoint = parse(self.open_text(note))
         if checkpoint.origin != self.name:
@@ -105,7 +105,7 @@ class Verifier:
         return checkpoint
 
     def open_text(self, note: str, what: str = "checkpoint") -> str:
-        """The text of a note that one of the keys signed.
+        """Return the text of a note that one of the keys signed; `what` names it in errors.
 
         Raises:
             BadCheckpoint: malformed, or without a valid signature.
@@ -134,12 +134,12 @@ class Verifier:
 
 
 def split_keys(public_keys: str) -> list[str]:
-    """The verifier keys in a text that has commas between them."""
+    """Return the verifier keys in comma-separated text."""
     return [text.strip() for text in public_keys.split(",") if text.strip()]
 
 
 def _public_key(text: str) -> tuple[str, bytes, Ed25519PublicKey]:
-    """Name, key id and key in one verifier key."""
+    """Return name, key ID and key of a verifier key."""
     try:
         name, hash_hex, encoded = text.split("+", 2)
         data = decode(encoded)
@@ -152,7 +152,7 @@ def _public_key(text: str) -> tuple[str, bytes, Ed25519PublicKey]:
 
 
 def decode(text: str) -> bytes:
-    """Base64 in its one canonical form; raises ValueError on any other spelling."""
+    """Decode canonical Base64; raise ValueError for any other encoding of the same bytes."""
     data = base64.b64decode(text, validate=True)
     if base64.b64encode(data).decode() != text:
         raise ValueError("not canonical base64")
@@ -160,7 +160,7 @@ def decode(text: str) -> bytes:
 
 
 def parse(text: str) -> Checkpoint:
-    """Read the signed text, or a whole note, without checking who signed it.
+    """Read the text or the whole note of a checkpoint, without checking signatures.
 
     Raises:
         BadCheckpoint: it has no origin, size and root.

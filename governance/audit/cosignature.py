@@ -1,8 +1,8 @@
 """Cosignatures of witnesses in C2SP's format tlog-cosignature: timestamped Ed25519.
 
-A witness signs a checkpoint after it has seen that the log only grew since the last one it signed.
-Whoever asks for cosignatures of witnesses that they trust cannot be shown a history of their own.
-https://c2sp.org/tlog-cosignature. Pure: knows no Django, so that an export can be checked anywhere.
+A witness signs a checkpoint if the log has only grown since the last one it signed. An auditor who
+requires cosignatures of trusted witnesses sees the same history as everyone else.
+https://c2sp.org/tlog-cosignature. Does not import Django: an export can be checked anywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_NAME = 150
 
 @dataclass(frozen=True, slots=True)
 class Cosignature:
-    """One witness's, verified: `line` is the line in the note, without its end."""
+    """A witness's verified signature. `line` is its line of the note, without a line break."""
 
     witness: str
     cosigned_at: datetime
@@ -34,7 +34,7 @@ class Cosignature:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """One witness by its name and public key."""
+    """A witness: its name and public key."""
 
     name: str
     id: bytes
@@ -72,7 +72,7 @@ class Witness:
         return f"{self.name}+{self.id.hex()}"
 
     def find(self, note: str) -> Cosignature | None:
-        """This witness's valid cosignature in a note; None when there is none."""
+        """Return this witness's valid cosignature in a note, or None."""
         text, separator, signatures = note.partition("\n\n")
         if not separator or len(note) > MAX_NOTE_BYTES:
             return None
@@ -106,20 +106,20 @@ def signed_message(text: str, seconds: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Quorum:
-    """Witnesses that are trusted, and how many of them must have cosigned a checkpoint."""
+    """Trusted witnesses, and the number of them that must have cosigned a checkpoint."""
 
     witnesses: tuple[Witness, ...]
     needed: int
 
     @classmethod
     def of(cls, vkeys: Sequence[str], needed: int | None = None) -> Quorum:
-        """All of the witnesses are needed, or so many of them.
+        """Require cosignatures of `needed` of the witnesses; None means all of them.
 
         Raises:
-            BadCheckpoint: one is no key, two are one, or there are not that many.
+            BadCheckpoint: a key is invalid or repeated, or there are fewer witnesses than needed.
         """
         witnesses = tuple(Witness.from_text(vkey) for vkey in vkeys)
-        # A key that counts under two names would be two votes of one witness.
+        # A key under two names would count twice for one witness.
         if len({witness.key.public_bytes_raw() for witness in witnesses}) != len(witnesses):
             raise BadCheckpoint("A witness is named twice.")
         needed = len(witnesses) if needed is None else needed
@@ -128,19 +128,19 @@ class Quorum:
         return cls(witnesses, needed)
 
     def require(self, notes: Sequence[str]) -> tuple[int, list[Cosignature]]:
-        """The largest tree that enough witnesses cosigned, and their cosignatures.
+        """Return the size of the largest tree that enough witnesses cosigned, and the cosignatures.
 
-        The notes must have been opened by the log's own key before.
+        Verify the log's own signature of the notes before.
 
         Raises:
-            BadCheckpoint: none of the notes has enough of them.
+            BadCheckpoint: none of the notes has enough cosignatures.
         """
         most = 0
         for note in sorted(notes, key=lambda note: parse(note).size, reverse=True):
-            found = [cosigned for one in self.witnesses if (cosigned := one.find(note))]
-            if len(found) >= self.needed:
-                return parse(note).size, found
-            most = max(most, len(found))
+            cosignatures = [c for witness in self.witnesses if (c := witness.find(note))]
+            if len(cosignatures) >= self.needed:
+                return parse(note).size, cosignatures
+            most = max(most, len(cosignatures))
         raise BadCheckpoint(
             f"A checkpoint needs cosignatures of {self.needed} of the {len(self.witnesses)} "
             f"witnesses; the best one here has {most}."

@@ -1,4 +1,4 @@
-"""The transparency log's tables: events, signed checkpoints over them, and roots to prove from."""
+"""Tables of the transparency log: events, signed checkpoints, and subtree roots for proofs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from governance.bounds import DEPARTMENT_MAX, REQUEST_ID_MAX
 
 
 class AuditEvent(models.Model):
-    """One append-only record, inserted in the transaction of the change that it records.
+    """An append-only record, inserted in the transaction of the change that it records.
 
-    `canonical` holds the exact bytes that `leaf_hash` was computed over; the other columns repeat
-    what is in them, for search. `sequence` is the leaf's index in the Merkle tree (0-based,
-    gapless), given by the sealer; null until then. A database trigger forbids every other UPDATE,
-    every DELETE and TRUNCATE. `delivery` is the request id of an event that came over the usage
-    stream, else empty: one that is delivered twice is recorded once.
+    `canonical` holds the exact bytes that `leaf_hash` was computed over; other columns repeat their
+    content for search. `sequence` is the leaf's index in the Merkle tree (0-based, without gaps);
+    the sealer sets it, null before. A database trigger forbids every other UPDATE, every DELETE and
+    TRUNCATE. `delivery` is the request ID of an event from the usage stream, otherwise empty: an
+    event that is delivered twice is recorded once.
     """
 
     sequence = models.BigIntegerField(null=True, blank=True)
@@ -56,7 +56,7 @@ class AuditEvent(models.Model):
             models.Index(fields=("subject_type", "subject_id", "-id"), name="audit_by_subject"),
             models.Index(fields=("actor_kind", "actor_id", "-id"), name="audit_by_actor"),
             models.Index(fields=("action", "-id"), name="audit_by_action"),
-            # Narrow ones: most events are allowed, and most requests are deliveries.
+            # Partial, to stay small: most events are allowed, and most requests are deliveries.
             models.Index(
                 fields=("outcome", "-id"), condition=~Q(outcome="allowed"), name="audit_by_outcome"
             ),
@@ -72,10 +72,10 @@ class AuditEvent(models.Model):
 
 
 class AuditPersonKey(models.Model):
-    """The key under which the log keeps what is personal of one person.
+    """The key that encrypts a person's personal data in the log.
 
-    A database trigger makes it with the person. It is changed once, to null: then the person is
-    erased from the log, and every hash in it stands.
+    A database trigger creates it with the person. Its only change is to null: that erases the
+    person from the log without changing a hash.
     """
 
     person = models.OneToOneField(
@@ -101,7 +101,7 @@ class AuditCheckpoint(models.Model):
     """A signed tree head: `note` is the C2SP checkpoint as published.
 
     `frontier` is the concatenation of the 32-byte roots of the tree's perfect subtrees, largest
-    first, which is what the sealer needs to append.
+    first; the sealer needs it to append.
     """
 
     tree_size = models.BigIntegerField(unique=True)
@@ -126,9 +126,9 @@ class AuditCheckpoint(models.Model):
 
 
 class AuditCosignature(models.Model):
-    """A witness's signature under a checkpoint, as a line of a note; verified before it is stored.
+    """A witness's verified signature of a checkpoint, as a line of a note.
 
-    `witness` is the witness's name with the id of its key, `cosigned_at` the time that it states.
+    `witness` is the witness's name with the ID of its key, `cosigned_at` the signed time.
     """
 
     checkpoint = models.ForeignKey(
@@ -152,11 +152,10 @@ class AuditCosignature(models.Model):
 
 
 class AuditKeeper(models.Model):
-    """A keeper of our checkpoints outside this installation, and the result of the last attempt to
-    reach it.
+    """A keeper of checkpoints outside this installation, with the result of the last contact.
 
-    `size` is the largest tree that they are known to keep. `fault` says what went wrong, empty when
-    nothing did; `contradicts` that what they keep is another history than the database's.
+    `size` is the largest tree that the keeper is known to have. `fault` is the error of the last
+    contact, or empty; `contradicts` is True if the keeper's history differs from the database's.
     """
 
     class Kind(models.TextChoices):
@@ -181,7 +180,7 @@ class AuditKeeper(models.Model):
 
 
 class AuditAlarm(models.Model):
-    """An alarm that is raised now; the row goes when it clears. Both are audit events."""
+    """A raised alarm; the row is deleted when it clears. Both are audit events."""
 
     name = models.CharField(max_length=60, primary_key=True)
     title = models.CharField(max_length=100)
@@ -197,9 +196,9 @@ class AuditAlarm(models.Model):
 
 
 class AuditSubtree(models.Model):
-    """The root over events `256 * index` to `256 * index + 255`: a proof reads these, not leaves.
+    """The root over events `256 * index` to `256 * index + 255`; proofs read it instead of leaves.
 
-    Derived from the leaf hashes, and trusted no further: a proof is checked before it is given out.
+    Derived from the leaf hashes, but not trusted: each proof is checked before it is returned.
     """
 
     index = models.BigIntegerField(primary_key=True)

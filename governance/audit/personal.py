@@ -1,11 +1,11 @@
-"""Personal data in audit events: in boxes, each under the key of the person concerned.
+"""Personal data in audit events: boxes, each encrypted with the key of the person concerned.
 
-An event's canonical bytes never hold a person's name, addresses or what is said about them in
-clear. They hold `"personal": [{"of": "person:17", "box": "<base64>"}]`; a box is ChaCha20-Poly1305
-(RFC 8439) of 32 zero bytes, which bind it to its key, and a JSON object that is merged over the
-event to read it. Its key is HKDF-SHA256 (RFC 5869) of the person's key, salted with the event's
-nonce: used once, so with a zero nonce. Destroying a person's key makes every box of theirs
-unreadable, and leaves every hash as it was.
+An event's canonical bytes never contain a person's name, addresses or details in clear. They
+contain `"personal": [{"of": "person:17", "box": "<base64>"}]`. A box is the ChaCha20-Poly1305
+(RFC 8439) encryption of 32 zero bytes, which bind it to its key, and a JSON object, which is merged
+over the event to read it. Its key is HKDF-SHA256 (RFC 5869) of the person's key, salted with the
+event's nonce; it is used once, so the cipher's nonce is zero. Destroying a person's key makes all
+their boxes unreadable, and leaves all hashes unchanged.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ PREFIX = "person:"
 _KEYS = """
 SELECT person_id, key FROM governance_auditpersonkey WHERE person_id = ANY (%s) AND key IS NOT NULL
 """
-# Of `data`, what says nothing about the person that an event is about.
+# Keys of `data` without information on the person that an event is about.
 IMPERSONAL = frozenset({"decision", "code", "status"})
 
 
 @dataclass(frozen=True, slots=True)
 class Disclosure:
-    """The key of one box of one event: whoever has it can open that box and no other."""
+    """The key of one box of one event; it does not open any other box."""
 
     of: str
     key: bytes
 
 
 def person_keys(people: Iterable[int]) -> dict[int, bytes]:
-    """The keys of those of `people` who have one: it is gone once they are erased."""
-    wanted = set(people)
-    if not wanted:
+    """Return the keys of `people` by person ID; an erased person has none."""
+    ids = set(people)
+    if not ids:
         return {}
     with connection.cursor() as cursor:
-        # In plain SQL, since this is in the way of every change that a person makes.
-        cursor.execute(_KEYS, [list(wanted)])
+        # Plain SQL for speed: every change by a person runs this query.
+        cursor.execute(_KEYS, [list(ids)])
         return {person: bytes(key) for person, key in cursor.fetchall()}
 
 
 def box_key(person_key: bytes, nonce: str) -> bytes:
-    """The key of a person's box in the event of that nonce (hexadecimal)."""
+    """Return the key of a person's box in the event with this nonce (hexadecimal)."""
     hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=bytes.fromhex(nonce), info=INFO)
     return hkdf.derive(person_key)
 
@@ -62,13 +62,13 @@ def box_key(person_key: bytes, nonce: str) -> bytes:
 def put_in_boxes(
     body: Body, *, actor: int | None, subject: int | None, keys: Mapping[int, bytes]
 ) -> Body:
-    """The event's body with what is personal moved into boxes.
+    """Return the event's body with personal data moved into boxes.
 
     Args:
         body: A canonical body, with its nonce; it is not modified.
-        actor, subject: Ids of the person who acts, and of the one it is about, if they are people.
-        keys: Their keys. Of who has none, being erased, name and address are left out for good, and
-            so is a reason that may name them: what was refused is recorded after it happened.
+        actor, subject: IDs of the acting person and of the person concerned, if they are people.
+        keys: Their keys. An erased person has none: their name and address are dropped for good, as
+            is a reason that may name them. It happens if a refusal is recorded after the erasure.
     """
     if actor is None and subject is None:
         return body
@@ -77,9 +77,9 @@ def put_in_boxes(
     if subject is not None:
         about = boxes.setdefault(subject, {})
         name = body["subject_name"]
-        # A person who was erased before is called by number, which is not personal data.
-        known = name and name.casefold() != f"erased person {subject}"
-        named = known and name in body["reason"]
+        # The name of an erased person is a placeholder with a number, which is not personal data.
+        personal = name and name.casefold() != f"erased person {subject}"
+        named = personal and name in body["reason"]
         _move(body, about, "subject_name")
         if subject in keys:
             _move_data(body, about)
@@ -94,13 +94,12 @@ def put_in_boxes(
         _move(body, by, "actor_name")
         _move_address(body, by)
         _move_decided(body, by, "principal", "name", blank=True)
-        # A refusal's sentence says who was refused.
-        told = body["outcome"] == "denied" or any(name in body["reason"] for name in names)
-        if told:
+        # The sentence of a denial names the actor.
+        if body["outcome"] == "denied" or any(name in body["reason"] for name in names):
             _move(body, by, "reason")
     nonce = body["nonce"]
     sealed = [
-        {"of": f"{PREFIX}{person}", "box": _sealed(content, box_key(keys[person], nonce))}
+        {"of": f"{PREFIX}{person}", "box": _encrypted(content, box_key(keys[person], nonce))}
         for person, content in boxes.items()
         if person in keys and content
     ]
@@ -111,17 +110,16 @@ def sealed_body(event: AuditEvent) -> Body:
     """Return the hashed body: the decoded canonical bytes.
 
     Raises:
-        ValueError: they are not a JSON object whose names are unique, which only tampering can
-            cause.
+        ValueError: they are not a JSON object with unique names; only tampering causes this.
     """
     body = strict_json.loads(bytes(event.canonical))
     if not isinstance(body, dict):
-        raise ValueError(f"audit event {event.pk} is no JSON object")
+        raise ValueError(f"audit event {event.pk} is not a JSON object")
     return body
 
 
 def opened_body(event: AuditEvent) -> Body:
-    """Return the recorded body: canonical, with every box in it that can still be opened.
+    """Return the recorded body: the hashed body, merged with all boxes that can still be opened.
 
     Raises:
         ValueError: as `sealed_body`.
@@ -130,43 +128,42 @@ def opened_body(event: AuditEvent) -> Body:
 
 
 def opened_bodies(events: Iterable[AuditEvent]) -> list[Body]:
-    """As `opened_body` for many, whose keys are read at once."""
+    """Return `opened_body` of many events, with one query for their keys."""
     bodies = [sealed_body(event) for event in events]
     keys = person_keys(people_in_boxes(bodies))
     return [with_boxes(body, keys) for body in bodies]
 
 
 def opened(events: Iterable[AuditEvent]) -> list[AuditEvent]:
-    """The events, with the names and reasons that stand in boxes filled in, in memory alone.
+    """Return the events with names and reasons filled in from their boxes, in memory only.
 
-    An erased person is "erased person 17". An event whose bytes were tampered with is shown with
-    its columns.
+    An erased person is "erased person 17". An event with tampered bytes keeps its columns.
     """
-    found = list(events)
+    rows = list(events)
     bodies: list[Body] = []
-    for event in found:
+    for event in rows:
         try:
             bodies.append(sealed_body(event))
         except ValueError:
             bodies.append({})
     keys = person_keys(people_in_boxes(bodies))
-    for event, body in zip(found, bodies, strict=True):
+    for event, body in zip(rows, bodies, strict=True):
         if _boxes(body):
             _fill(event, with_boxes(body, keys), keys)
-    return found
+    return rows
 
 
 def disclosures(events: Iterable[AuditEvent]) -> dict[int, list[Disclosure]]:
-    """By the events' ids, the keys of their boxes, for who takes the events along."""
-    found = [(event.pk, sealed_body(event)) for event in events]
-    keys = person_keys(people_in_boxes(body for _, body in found))
+    """Return the keys of the events' boxes by event ID, for exports."""
+    bodies = [(event.pk, sealed_body(event)) for event in events]
+    keys = person_keys(people_in_boxes(body for _, body in bodies))
     return {
         pk: [
             Disclosure(f"{PREFIX}{person}", box_key(keys[person], body["nonce"]))
             for person, _ in _boxes(body)
             if person in keys
         ]
-        for pk, body in found
+        for pk, body in bodies
     }
 
 
@@ -181,27 +178,27 @@ def _move_address(body: Body, box: Body) -> None:
 
 
 def _move_data(body: Body, box: Body) -> None:
-    said = {name: value for name, value in body["data"].items() if name not in IMPERSONAL}
-    if said:
-        box.setdefault("data", {}).update(said)
+    details = {name: value for name, value in body["data"].items() if name not in IMPERSONAL}
+    if details:
+        box.setdefault("data", {}).update(details)
         body["data"] = {name: v for name, v in body["data"].items() if name in IMPERSONAL}
 
 
 def _move_decided(body: Body, box: Body, part: str, name: str, *, blank: bool) -> None:
-    """Take a field out of one part of the recorded decision; leave it blank, or out."""
+    """Move a field from one part of the recorded decision into a box; `blank` keeps it, empty."""
     decision = body["data"].get("decision")
     inner = decision.get(part) if isinstance(decision, dict) else None
     if not isinstance(decision, dict) or not isinstance(inner, dict) or not inner.get(name):
         return
-    kept = {other: value for other, value in inner.items() if other != name}
+    rest = {other: value for other, value in inner.items() if other != name}
     if blank:
-        kept[name] = ""
-    body["data"]["decision"] = {**decision, part: kept}
-    taken = box.setdefault("data", {}).setdefault("decision", {})
-    taken[part] = {name: inner[name]}
+        rest[name] = ""
+    body["data"]["decision"] = {**decision, part: rest}
+    moved = box.setdefault("data", {}).setdefault("decision", {})
+    moved[part] = {name: inner[name]}
 
 
-def _sealed(content: Body, key: bytes) -> str:
+def _encrypted(content: Body, key: bytes) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     clear = COMMITMENT + text.encode("utf-8", "replace")
     box = ChaCha20Poly1305(key).encrypt(ZERO_NONCE, clear, None)
@@ -209,21 +206,21 @@ def _sealed(content: Body, key: bytes) -> str:
 
 
 def _boxes(body: Body) -> list[tuple[int, bytes]]:
-    """Person and bytes of every box that is one; a body that was tampered with has any shape."""
-    listed = body.get("personal")
-    found = []
-    for entry in listed if isinstance(listed, list) else ():
+    """Return person ID and bytes of each valid box; a tampered body may have any shape."""
+    entries = body.get("personal")
+    boxes = []
+    for entry in entries if isinstance(entries, list) else ():
         try:
             kind, _, person = entry["of"].partition(":")
             if f"{kind}:" == PREFIX:
-                found.append((int(person), base64.b64decode(entry["box"], validate=True)))
+                boxes.append((int(person), base64.b64decode(entry["box"], validate=True)))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-    return found
+    return boxes
 
 
 def with_boxes(body: Body, keys: Mapping[int, bytes]) -> Body:
-    """The body with every box of the people of `keys` merged in."""
+    """Return the body, merged with the boxes that `keys` open."""
     for person, box in _boxes(body):
         try:
             body = merged(body, open_box(box, box_key(keys[person], body["nonce"])))
@@ -233,12 +230,12 @@ def with_boxes(body: Body, keys: Mapping[int, bytes]) -> Body:
 
 
 def people_in_boxes(bodies: Iterable[Body]) -> set[int]:
-    """Ids of the people of whom something stands in the boxes of `bodies`."""
+    """Return the IDs of the people who have a box in `bodies`."""
     return {person for body in bodies for person, _ in _boxes(body)}
 
 
 def box_opens(body: Body, person: int, keys: Mapping[int, bytes]) -> bool:
-    """True when the person's key opens their boxes in `body`; also when they have none."""
+    """Return whether the person's key opens their boxes in `body`; True without a key or a box."""
     if person not in keys:
         return True
     try:
@@ -254,12 +251,12 @@ def box_opens(body: Body, person: int, keys: Mapping[int, bytes]) -> bool:
 def _fill(event: AuditEvent, body: Body, keys: Mapping[int, bytes]) -> None:
     for name in ("actor_name", "subject_name", "reason"):
         setattr(event, name, str(body.get(name, "")))
-    who, what = event.actor_id, event.subject_id
+    actor_id, subject_id = event.actor_id, event.subject_id
     for person, _ in _boxes(body):
         if person in keys:
             continue
-        gone = f"erased person {person}"
-        if not event.actor_name and who == str(person):
-            event.actor_name = gone
-        if not event.subject_name and (event.subject_type, what) == ("person", str(person)):
-            event.subject_name = gone
+        placeholder = f"erased person {person}"
+        if not event.actor_name and actor_id == str(person):
+            event.actor_name = placeholder
+        if not event.subject_name and (event.subject_type, subject_id) == ("person", str(person)):
+            event.subject_name = placeholder

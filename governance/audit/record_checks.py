@@ -1,5 +1,5 @@
-"""Checks of the records that the database keeps next to the events: signed heads, roots of
-subtrees, people's keys. An export does not carry these, so only the live log is checked this way.
+"""Checks of the log's other records in the database: signed heads, subtree roots, people's keys.
+An export does not contain these, so only the live log is checked this way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from governance.audit.tree.merkle import Frontier, tree_root
 from governance.audit.tree.tiles import WIDTH
 
 PAGE = WIDTH * 256
-# In one statement, so that it sees a batch with its checkpoint or not at all.
+# One statement, so that it sees a batch and its checkpoint together.
 _STRAY = """
 SELECT min(sequence) FROM governance_auditevent WHERE sequence >= (
     SELECT coalesce(max(tree_size), 0) FROM governance_auditcheckpoint
@@ -27,28 +27,28 @@ SELECT min(sequence) FROM governance_auditevent WHERE sequence >= (
 
 
 def stray_event() -> int | None:
-    """The first sequence number that no checkpoint covers; the sealer never leaves one."""
+    """Return the first sequence number that no checkpoint covers; the sealer never leaves one."""
     with connection.cursor() as cursor:
         cursor.execute(_STRAY)
-        found: int | None = cursor.fetchone()[0]
-    return found
+        sequence: int | None = cursor.fetchone()[0]
+    return sequence
 
 
 def fault_in_records(size: int) -> str:
     """Return the fault in the heads and subtrees over the first `size` events, whose leaf hashes
-    are taken as valid; empty when there is none.
+    are assumed to be valid; empty if there is none.
     """
     return _wrong_head(size) or _wrong_subtree(size)
 
 
 class KeyCheck:
-    """Check that people's keys still open their boxes; one box of each person is opened."""
+    """Check of people's keys: opens the first boxes of each person."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
     def changed(self, body: Body) -> int | None:
-        """The person whose key is there but does not open their box in `body`; None when all do."""
+        """Return a person whose existing key does not open their box in `body`, or None."""
         new = people_in_boxes([body]) - self._seen
         if not new:
             return None
@@ -87,8 +87,8 @@ def _verifier_of(note: str, verifiers: Mapping[str, Verifier]) -> Verifier:
 
 def _wrong_subtree(size: int) -> str:
     leaves = _leaves(size)
-    kept = AuditSubtree.objects.order_by("index").values_list("index", "root_hash")
-    stored = dict(kept.iterator(chunk_size=PAGE))
+    rows = AuditSubtree.objects.order_by("index").values_list("index", "root_hash")
+    stored = dict(rows.iterator(chunk_size=PAGE))
     for index in range(size // WIDTH):
         root = stored.pop(index, None)
         if root is None or bytes(root) != tree_root(islice(leaves, WIDTH)):

@@ -1,8 +1,8 @@
-"""Refusals as every surface records them: with what was tried, and at a bounded rate.
+"""Recording of refusals on all surfaces: with the attempted action, and at a limited rate.
 
-Whoever is refused again and again, or knocks without being anybody, fills no log: beyond the rate
-refusals are counted, and the next one of theirs that is recorded, or the last of them when others
-are refused, says how many.
+Repeated or anonymous refusals cannot fill the log: beyond the rate they are only counted. The
+actor's next recorded refusal has the count; if the actor goes silent, their last refusal is
+recorded with it when others are refused.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from governance.policy import decisions
 from governance.policy.services import resource_subject
 from governance.principals import Principal, PrincipalKind, request_context
 
-# Recorded at once, and then so many a second, of one actor in one process.
+# Token bucket of one actor in one process: refusals recorded at once, and then per second.
 BURST, PER_S = 300, 20
-# Of everybody together who has not said who they are.
+# The same for all anonymous callers together.
 STRANGERS_BURST, STRANGERS_PER_S = 100, 1
-# Actors that are kept in mind; the longest silent are forgotten first.
+# Actors in memory; the one silent for longest is dropped first.
 ACTORS_MAX = 5_000
 
 
@@ -37,15 +37,13 @@ class _Bucket:
 
 @dataclass(slots=True)
 class RefusalRate:
-    """Limits on the refusals that are recorded, by actor."""
+    """Rate limit of recorded refusals, by actor."""
 
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def admit(self, error: DomainError, actor: Principal) -> list[tuple[DomainError, int]]:
-        """Return the events to record now, each with the number of similar ones that were not
-        recorded.
-        """
+        """Return the refusals to record now, each with the number of unrecorded ones before."""
         name = f"{actor.kind}:{actor.id}"
         now = time.monotonic()
         with self._lock:
@@ -65,14 +63,14 @@ class RefusalRate:
         bucket = self._buckets.pop(name, None) or _Bucket(most, now)
         bucket.room = min(most, bucket.room + (now - bucket.at) * per_s)
         bucket.at = now
-        # Last in order; the first are the longest silent.
+        # Move to the end: the first entries are those silent for longest.
         self._buckets[name] = bucket
         if len(self._buckets) > ACTORS_MAX:
             del self._buckets[next(iter(self._buckets))]
         return bucket
 
     def _overdue(self, now: float) -> list[tuple[DomainError, int]]:
-        """The last refusals of others who went on for longer than was recorded, and are silent."""
+        """Return the last unrecorded refusals of actors who have been silent for a second."""
         due = []
         for bucket in self._buckets.values():
             if bucket.last is not None and now - bucket.at > 1:
@@ -85,13 +83,12 @@ _rate = RefusalRate()
 
 
 def refusals_forget() -> None:
-    """Begin to count anew, as a new process does."""
+    """Reset all counts, as in a new process."""
     _rate._buckets.clear()
 
 
 def refusal_record(error: DomainError) -> None:
-    """Record what `error` refused, as `audit_refusal` does, or count it; nothing when it names no
-    attempt.
+    """Record the refusal as `audit_refusal` does, or count it; ignore an error without attempt.
 
     Raises:
         RuntimeError: called inside a transaction, whose rollback would lose the record.
@@ -103,27 +100,27 @@ def refusal_record(error: DomainError) -> None:
 
 
 def attempted(actor: Principal, *, surface: str, method: str, path: str) -> Attempt:
-    """Return the subject of a refused change: the last one given to the policy in this request;
-    else the address that was called, on which `surface`.
+    """Return the refused attempt: that of the request's latest policy decision; without one, the
+    call of `path` on `surface`.
     """
     latest = decisions.latest(actor)
     if latest is None:
         return Attempt(actor, f"{surface}:{method.lower()}", Subject("address", path, path))
-    asked = latest.asked
+    query = latest.asked
     return Attempt(
         actor=actor,
-        action=asked.action,
-        subject=resource_subject(asked.resource),
-        department=asked.resource.department or "",
+        action=query.action,
+        subject=resource_subject(query.resource),
+        department=query.resource.department or "",
         decision=latest,
     )
 
 
 def _as_recorded(error: DomainError, others: int) -> DomainError:
-    """The refusal with the number of those that were left out.
+    """Return the refusal to record, with the number of unrecorded ones in its sentence.
 
-    A sentence about another person is kept under that person's key. It refers to the refused person
-    by number, because it would still name them after their own erasure.
+    A sentence about another person is encrypted with that person's key. It names the refused actor
+    by number, because otherwise their name would survive their own erasure.
     """
     message, attempt = error.message, attempt_of(error)
     if attempt is not None and attempt.actor.person_id is not None and attempt.actor.name:
@@ -132,20 +129,21 @@ def _as_recorded(error: DomainError, others: int) -> DomainError:
             message = message.replace(attempt.actor.name, f"person {attempt.actor.person_id}")
     if others:
         message = f"{message} ({others} more were not recorded.)"
-    return error if message == error.message else _told(error, message, attempt)
+    return error if message == error.message else _copy(error, message, attempt)
 
 
 def _for_later(error: DomainError) -> DomainError:
-    """The refusal with the request that it is of, for another's will write it; and without the
-    frames that it was raised in, which hold whatever that request brought along.
+    """Return a copy with its request's context and time, because a later request will record it.
+
+    The copy has no traceback, whose frames would keep the request's data in memory.
     """
     attempt = attempt_of(error)
     if attempt is not None:
         attempt = replace(attempt, context=request_context.get(), at=timezone.now())
-    return _told(error, error.message, attempt)
+    return _copy(error, error.message, attempt)
 
 
-def _told(error: DomainError, message: str, attempt: Attempt | None) -> DomainError:
-    told = DomainError(message, code=error.code, attempt=attempt)
-    told.status = error.status
-    return told
+def _copy(error: DomainError, message: str, attempt: Attempt | None) -> DomainError:
+    copy = DomainError(message, code=error.code, attempt=attempt)
+    copy.status = error.status
+    return copy

@@ -1,8 +1,8 @@
-"""The sealer: gives recorded events their place in the tree and signs its head. Publishing is apart
-(`publishing`), so that nothing outside holds it up.
+"""The sealer: assigns recorded events their place in the tree and signs its head.
 
-Ids are drawn before a transaction commits, so events may appear out of id order. That is harmless:
-an event's place is decided here, when it is seen without one, and none is ever passed over.
+Publishing is separate (`publishing`), so that outside systems cannot delay sealing. Transactions
+draw IDs before they commit, so events may appear out of ID order. That is harmless: the sealer
+assigns places to all events without one, whatever their ID, so it never skips an event.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from governance.database.locks import try_lock
 
 logger = logging.getLogger(__name__)
 
-SEALER_LOCK = "sealer"  # It makes one sealer of many.
+SEALER_LOCK = "sealer"  # Only the process that holds it seals.
 BATCH = 5000
 PAUSE_AFTER_ERROR_S = 2.0
-# PostgreSQL ends a sealer that stops half-way, its machine being paused or cut off, so that another
-# takes over. Nothing that a sealer does between two statements takes so long.
+# PostgreSQL ends the session of a sealer that stops halfway, such as on a paused machine, so that
+# another takes over. A working sealer never takes this long between two statements.
 HUNG_AFTER_S = 15
 
 _NUMBER = """
@@ -42,12 +42,12 @@ RETURNING numbered.sequence, event.leaf_hash
 
 
 def seal_once(*, batch: int = BATCH) -> int:
-    """Seal up to `batch` events in one transaction, then publish; returns how many were sealed.
+    """Seal up to `batch` events in one transaction, then publish; return how many were sealed.
 
-    Returns 0 when there is nothing to seal or another process is sealing.
+    Returns 0 if no event waits or another process is sealing.
 
     Raises:
-        RuntimeError: called inside a transaction; a head must not be published before it is kept.
+        RuntimeError: called inside a transaction; a head must be committed before it is published.
     """
     sealed = _seal_batch(batch)
     publish_pending()
@@ -55,11 +55,11 @@ def seal_once(*, batch: int = BATCH) -> int:
 
 
 def run(stop: threading.Event, interval_s: float = 0.1) -> None:
-    """Seal every `interval_s` seconds until `stop` is set; waits for a database that is away."""
+    """Seal every `interval_s` seconds until `stop` is set; wait for an unavailable database."""
     try:
         while not stop.is_set():
             try:
-                _be_relieved_when_hung()
+                _limit_idle_time()
                 pause = 0.0 if _seal_batch(BATCH) == BATCH else interval_s
             except Error as error:
                 logger.error("Sealing failed and will be tried again: %s", error)
@@ -70,15 +70,15 @@ def run(stop: threading.Event, interval_s: float = 0.1) -> None:
         connections.close_all()
 
 
-def _be_relieved_when_hung() -> None:
-    """Said each time, for the connection may be a new one."""
+def _limit_idle_time() -> None:
+    """Let PostgreSQL end this session if it hangs; set each time, as the connection may be new."""
     with connection.cursor() as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{HUNG_AFTER_S:d}s'")
 
 
 def _seal_batch(batch: int) -> int:
     with transaction.atomic(durable=True):
-        # To look first costs less than to lock ten times a second.
+        # This query costs less than taking the lock ten times a second.
         waiting = AuditEvent.objects.filter(sequence__isnull=True).exists()
         return _seal(batch) if waiting and try_lock(SEALER_LOCK) else 0
 
@@ -107,7 +107,7 @@ def _seal(batch: int) -> int:
 
 
 def _keep_subtrees(size: int, leaves: list[bytes]) -> None:
-    """Keep the root of each tile that `leaves`, the next ones after `size`, make full."""
+    """Store the root of each tile that becomes full with `leaves`, which follow leaf `size` - 1."""
     first, offset = divmod(size, tiles.WIDTH)
     if offset + len(leaves) < tiles.WIDTH:
         return

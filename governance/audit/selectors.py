@@ -1,4 +1,4 @@
-"""Reading the audit log."""
+"""Reads of the audit log: events, checkpoints, lag, and verification of the live log."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def audit_events_visible_to(
     until: datetime | None = None,
     query: str | None = None,
 ) -> QuerySet[AuditEvent]:
-    """The events that the policy lets `actor` see, newest first; filters that are empty are off.
+    """Return the events that the policy lets `actor` see, newest first; empty filters are off.
 
-    They mean what `EventFilter` says. All of them, however many: a list shows one page after
-    another, which `audit_event_page` makes.
+    `EventFilter` describes the filters. The number of events is not limited: lists use
+    `audit_event_page`.
     """
-    given = EventFilter(
+    criteria = EventFilter(
         action=action,
         actor_kind=actor_kind,
         actor_id=actor_id,
@@ -70,14 +70,14 @@ def audit_events_visible_to(
         query=query,
     )
     events = visible_to(actor, Action.AUDIT_VIEW, AuditEvent.objects.all(), resource_type="audit")
-    return events.filter(holds(actor, given)).order_by("-id")
+    return events.filter(holds(actor, criteria)).order_by("-id")
 
 
 def audit_event_get(*, actor: Principal, id: int) -> AuditEvent:  # noqa: A002 (the contract's word)
-    """One event, opened: with the names in it.
+    """Return an event with the content of its boxes filled in.
 
     Raises:
-        NotFound: there is none, or the actor may not see it.
+        NotFound: it does not exist, or the actor may not see it.
     """
     event = audit_events_visible_to(actor).filter(pk=id).first()
     if event is None:
@@ -86,28 +86,28 @@ def audit_event_get(*, actor: Principal, id: int) -> AuditEvent:  # noqa: A002 (
 
 
 def event_text(event: AuditEvent) -> str:
-    """The canonical bytes to be shown; what is not UTF-8, which only tampering writes, replaced."""
+    """Return the canonical bytes as text; replace invalid UTF-8, which only tampering causes."""
     return bytes(event.canonical).decode("utf-8", "replace")
 
 
 def latest_checkpoint() -> AuditCheckpoint | None:
-    """The newest signed head; None before the first event is sealed."""
+    """Return the newest signed head; None before the first event is sealed."""
     return AuditCheckpoint.objects.first()
 
 
 def audit_checkpoints_visible_to(actor: Principal) -> QuerySet[AuditCheckpoint]:
-    """Every signed head, newest first, for who may see the whole log.
+    """Return all signed heads, newest first, for readers of the whole log.
 
     Raises:
-        NotFound, NotPermitted: the actor may not.
+        NotFound, NotPermitted: the actor may not read the whole log.
     """
     authorize(actor=actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
-    # A tree head is a line each; what the sealer goes on from is for it alone.
+    # Only the sealer needs the frontier.
     return AuditCheckpoint.objects.defer("frontier").order_by("-id")
 
 
 def sealing_lag_s() -> float:
-    """Seconds that the oldest unsealed event has waited; 0 when all are sealed."""
+    """Return the seconds that the oldest unsealed event has waited; 0 if all are sealed."""
     unsealed = AuditEvent.objects.filter(sequence__isnull=True).order_by("id")
     return _seconds_since(unsealed.values_list("occurred_at", flat=True).first())
 
@@ -118,7 +118,7 @@ def unsealed_events() -> int:
 
 
 def publish_lag_s() -> float:
-    """Seconds that the oldest unpublished head has waited; 0 when all are published."""
+    """Return the seconds that the oldest unpublished head has waited; 0 if all are published."""
     waiting = AuditCheckpoint.objects.filter(published_at__isnull=True).order_by("tree_size")
     return _seconds_since(waiting.values_list("created_at", flat=True).first())
 
@@ -128,20 +128,21 @@ def _seconds_since(moment: datetime | None) -> float:
 
 
 def verify_restored(*, checkpoints: Sequence[str], tiles: Place | None) -> VerificationReport:
-    """As `verify_live`, against checkpoints and tiles that the caller has."""
+    """Verify the database as `verify_live` does, against the caller's checkpoints and tiles."""
     return _verify(tiles, checkpoints)
 
 
 def verify_live() -> VerificationReport:
-    """Check the database itself: as `verify_export`, and that each search column repeats its event,
-    and every checkpoint, subtree and person's key is what the events say.
+    """Check the database itself.
 
-    The published checkpoint and tiles are taken into account when they are there; a log whose
-    second place cannot be read is not verified.
+    In addition to `verify_export`, all search columns, checkpoints, subtrees and people's keys must
+    agree with the events. The published checkpoint and tiles are compared if they exist; if the
+    second place cannot be read, the log is not verified.
     """
     place = second_place()
     try:
-        # Before the header: it is published after it is kept, so the header's head is never older.
+        # Read before the header: heads are published after they are committed, so the header's
+        # head is never older.
         outside = published_checkpoint(place)
         return _verify(place, [] if outside is None else [outside])
     except OSError as error:
@@ -156,44 +157,44 @@ def verify_live() -> VerificationReport:
 
 
 def _verify(place: Place | None, outside: Sequence[str]) -> VerificationReport:
-    found: list[tuple[int, str]] = []
+    changes: list[tuple[int, str]] = []
     report = verify_export(
-        _checked_lines(found),
+        _checked_lines(changes),
         public_keys=audit_public_keys(),
         checkpoints=outside,
         tiles=place,
     )
-    if report.ok and not found and (stray := stray_event()) is not None:
-        found.append((stray, f"Row {stray} was added: no checkpoint covers it."))
-    if found and (report.first_bad is None or found[0][0] <= report.first_bad):
-        sequence, message = found[0]
+    if report.ok and not changes and (stray := stray_event()) is not None:
+        changes.append((stray, f"Row {stray} was added: no checkpoint covers it."))
+    if changes and (report.first_bad is None or changes[0][0] <= report.first_bad):
+        sequence, message = changes[0]
         return replace(report, ok=False, first_bad=sequence, message=message)
     if report.ok and (message := fault_in_records(report.events)):
         return replace(report, ok=False, message=message)
     return report
 
 
-def _checked_lines(found: list[tuple[int, str]]) -> Iterator[str]:
-    """The export, noting in `found` the first row of which something other than its bytes changed:
-    a column that repeats them, or the key that decrypts their personal data."""
+def _checked_lines(changes: list[tuple[int, str]]) -> Iterator[str]:
+    """Yield the lines of an export; add to `changes` the first row with an intact hash of which
+    a search column or the key of its personal data was changed."""
     size, header = export_header()
     keys = KeyCheck()
     yield header
     for event in sealed_events(size):
         yield export_line(event)
-        if not found and (change := _changed(event, keys)):
-            found.append((event.sequence or 0, f"Row {event.sequence} was changed: {change}."))
+        if not changes and (change := _changed(event, keys)):
+            changes.append((event.sequence or 0, f"Row {event.sequence} was changed: {change}."))
 
 
 def _changed(event: AuditEvent, keys: KeyCheck) -> str:
     if column := _wrong_column(event):
-        return f"its column {column} is not what its sealed bytes say"
+        return f"its column {column} differs from its sealed bytes"
     person = keys.changed(sealed_body(event))
     return "" if person is None else f"the key of person {person} does not open what was sealed"
 
 
 def _wrong_column(event: AuditEvent) -> str:
-    """The first column that disagrees with the canonical bytes; empty when none does."""
+    """Return the first column that differs from the canonical bytes, or an empty string."""
     try:
         expected = event_columns(sealed_body(event))
     except (KeyError, TypeError, ValueError):

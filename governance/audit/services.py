@@ -1,4 +1,4 @@
-"""Writing the audit log: in the transaction of the change, or on its own for what was refused."""
+"""Writing the audit log: in the transaction of the change, or in its own for refusals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CANONICAL_VERSION = 2
 NONCE_BYTES = 16
 DATA_MAX_BYTES = 64 * 1024
 INSERT_BATCH = 1000
-# canonical's field → the column that repeats it.
+# Fields of the canonical body that columns of the same name repeat.
 COLUMNS = (
     "actor_kind",
     "actor_id",
@@ -52,10 +52,10 @@ _WIDTHS: dict[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The object of an action: its type, its ID as text, and its name for people.
+    """The object of an action: its type, its ID as text, and its display name.
 
-    `person` is whom it is about, if anybody: what the event says is then kept under their key. It
-    is known of a subject that is a person.
+    `person` is the ID of the person that the object is about, if any: the event's details are then
+    encrypted with that person's key. Leave it out if the subject itself is a person.
     """
 
     type: str
@@ -65,7 +65,7 @@ class Subject:
 
     @property
     def concerns(self) -> int | None:
-        """The id of the person that the event is about."""
+        """ID of the person that the event is about, or None."""
         if self.person is None and self.type == "person" and self.id.isdecimal():
             return int(self.id)
         return self.person
@@ -73,10 +73,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Attempt(AttemptBase):
-    """An attempted action: actor, action and subject; carried by the error that refused it.
+    """A refused attempt: actor, action and subject; part of the error.
 
-    `decision` is what the policy decided and on what.
-    `context` and `at` are the request that was refused and when, if it is recorded later than that.
+    `decision` is the policy's decision and its input. `context` and `at` are the refused request
+    and its time, if it is recorded later.
     """
 
     actor: Principal
@@ -90,12 +90,12 @@ class Attempt(AttemptBase):
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One event to be recorded. `context` and `occurred_at` default to the current request and now.
+    """An event to record. `context` and `occurred_at` default to the current request and now.
 
-    `decision` is the actor's own permission for what the event records; it gives the policy's
-    version and stands in `data["decision"]`. `policy_version` is for events that follow from what
-    an earlier policy decided. `delivery` names what must be recorded only once however often it is
-    delivered.
+    `decision` is the actor's own permission for the recorded action; it determines the policy's
+    version and is stored in `data["decision"]`. `policy_version` is for events that follow from a
+    decision of an earlier policy. `delivery` is a key for events that may be delivered repeatedly
+    but must be recorded once.
     """
 
     actor: Principal
@@ -126,14 +126,14 @@ def audit_record(
     occurred_at: datetime | None = None,
     context: RequestContext | None = None,
 ) -> AuditEvent:
-    """Record one event in the caller's transaction, so that it stands or falls with the change.
+    """Record one event in the caller's transaction, so that both commit or neither does.
 
-    `context` and `occurred_at` default to the current request and now. Texts longer than their
-    column are cut; `data` is JSON of at most 64 KiB. `decision` and `policy_version`: `AuditEntry`.
+    Texts longer than their column are cut; `data` is JSON of at most 64 KiB. For the other
+    arguments see `AuditEntry`.
 
     Raises:
-        RuntimeError: there is no transaction to belong to, or `decision` is another actor's.
-        TooLarge, InvalidInput: `data` is over its bound, or not JSON.
+        RuntimeError: called outside a transaction, or `decision` is another actor's.
+        TooLarge, InvalidInput: `data` is over its limit, or not JSON.
     """
     _require_transaction()
     entry = AuditEntry(
@@ -153,28 +153,28 @@ def audit_record(
 
 
 def audit_record_many(entries: Iterable[AuditEntry]) -> int:
-    """Record a batch in the caller's transaction; returns how many entries there were.
+    """Record a batch in the caller's transaction; return the number of entries.
 
-    An entry whose `delivery` is already recorded is left out, silently.
+    Silently skips entries whose `delivery` is already recorded.
 
     Raises:
         RuntimeError, TooLarge, InvalidInput: as `audit_record`; then nothing is recorded.
     """
     _require_transaction()
-    listed = list(entries)
-    keys = person_keys(person for entry in listed for person in _concerned(entry))
-    events = [_build(entry, keys) for entry in listed]
+    batch = list(entries)
+    keys = person_keys(person for entry in batch for person in _concerned(entry))
+    events = [_build(entry, keys) for entry in batch]
     AuditEvent.objects.bulk_create(events, batch_size=INSERT_BATCH, ignore_conflicts=True)
     return len(events)
 
 
 def attempt_of(error: DomainError) -> Attempt | None:
-    """Return the attempt that the error refused, if it names one."""
+    """Return the refused attempt of the error, or None."""
     return error.attempt if isinstance(error.attempt, Attempt) else None
 
 
 def audit_refusal(error: DomainError) -> None:
-    """Record what `error` refused, in a transaction of its own; nothing when it names no attempt.
+    """Record the error's refused attempt, if it has one, in a transaction of its own.
 
     Raises:
         RuntimeError: called inside a transaction, whose rollback would lose the record.
@@ -198,7 +198,7 @@ def audit_refusal(error: DomainError) -> None:
 
 
 def event_columns(body: dict[str, Any]) -> dict[str, Any]:
-    """The search columns as canonical `body` says they must be.
+    """Return the correct values of the search columns for a canonical `body`.
 
     Raises:
         KeyError, TypeError, ValueError: `body` is not a canonical event.
@@ -218,7 +218,7 @@ def _require_transaction() -> None:
 
 
 def _insert(event: AuditEvent) -> AuditEvent:
-    """As `event.save(force_insert=True)`, in a third of the time: this is in every change's way."""
+    """Do `event.save(force_insert=True)` in a third of the time, because every change needs it."""
     with connection.cursor() as cursor:
         cursor.execute(_INSERT, [getattr(event, name) for name in _INSERTED])
         (event.pk,) = cursor.fetchone()
@@ -227,12 +227,12 @@ def _insert(event: AuditEvent) -> AuditEvent:
 
 
 def _concerned(entry: AuditEntry) -> list[int]:
-    """The ids of the people whom an event names: who acts, and whom it is about."""
+    """Return the IDs of the people in an event: the acting person and the person concerned."""
     return [person for person in (_acting(entry.actor), entry.subject.concerns) if person]
 
 
 def _acting(actor: Principal) -> int | None:
-    """The id of the person who acts, with their own session or with a token of theirs."""
+    """Return the ID of the acting person, who uses a session or a personal token."""
     if actor.person_id is None and actor.kind is PrincipalKind.PERSON and actor.id.isdecimal():
         return int(actor.id)
     return actor.person_id
@@ -287,29 +287,28 @@ def _build(entry: AuditEntry, keys: Mapping[int, bytes]) -> AuditEvent:
 
 
 def _check_data(entry: AuditEntry, data: Mapping[str, Any]) -> None:
-    what = f"{entry.action} on {entry.subject.type} {entry.subject.id}"
+    label = f"{entry.action} on {entry.subject.type} {entry.subject.id}"
     try:
         size = len(_encode(data))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(
-            f"The audit event of {what} carries data that is not JSON ({error}); "
-            "it was not recorded."
+            f"The data of the audit event {label} is not JSON ({error}); it was not recorded."
         ) from error
     if size > DATA_MAX_BYTES:
         raise TooLarge(
-            f"The audit event of {what} carries more than {DATA_MAX_BYTES} bytes of data; "
+            f"The audit event {label} has more than {DATA_MAX_BYTES} bytes of data; "
             "it was not recorded.",
-            hint="Record digests and ids, and keep the documents elsewhere.",
+            hint="Record digests and IDs, and store the documents elsewhere.",
         )
 
 
 def _encode(value: Any) -> bytes:
-    """Sorted keys, compact, UTF-8; what cannot be encoded (lone surrogates) becomes '?'."""
+    """Return compact JSON with sorted keys in UTF-8; lone surrogates become '?'."""
     return _JSON.encode(value).encode("utf-8", "replace")
 
 
 def _fit(text: str, width: int) -> str:
-    """`text` as PostgreSQL can hold it in `width` characters: no NUL, no lone surrogate."""
+    """Cut `text` to `width` characters; replace NUL and surrogates, which PostgreSQL rejects."""
     if len(text) <= width and text.isascii() and "\x00" not in text:
         return text
     clean = text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""The source of this installation's checkpoint key.
+"""This installation's signing key for checkpoints, and its public keys.
 
-Only the controller signs. Others verify with the public key: of `settings.AUDIT_PUBLIC_KEY`, or in
-development of a file that the controller keeps in the data folder.
+Only the controller signs. Others verify with the public key in `settings.AUDIT_PUBLIC_KEY`, or in
+development with the one that the controller writes to the data folder.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ SEED_BYTES = 32
 
 
 def may_sign() -> bool:
-    """Return whether this process holds the signing key.
+    """Return whether this process has the signing key.
 
-    The controller does; in development also any process that was started as no particular one.
+    The controller has it; in development, so does any process without a `PROCESS` setting.
     """
     return settings.PROCESS in {"", "controller"}
 
 
 def audit_signer() -> Signer:
-    """The signer of `settings.AUDIT_LOG_NAME`.
+    """Return the signer of `settings.AUDIT_LOG_NAME`.
 
-    The seed is `settings.AUDIT_SIGNING_KEY` (64 hexadecimal digits); outside production, when it
-    is unset, one made once in the data folder.
+    The seed is `settings.AUDIT_SIGNING_KEY` (64 hexadecimal digits). If unset outside production,
+    a seed is created once in the data folder.
 
     Raises:
         ImproperlyConfigured: this process is not the controller; or the key or the log's name is
@@ -47,7 +47,7 @@ def audit_signer() -> Signer:
     if settings.AUDIT_SIGNING_KEY:
         return _signer(settings.AUDIT_SIGNING_KEY)
     signer = _signer(_local_seed(settings.DATA_DIR / KEY_FILE))
-    _show(settings.DATA_DIR / PUBLIC_KEY_FILE, signer.public_key)
+    _store_public_key(settings.DATA_DIR / PUBLIC_KEY_FILE, signer.public_key)
     return signer
 
 
@@ -65,10 +65,10 @@ def _signer(text: str) -> Signer:
 
 
 def audit_public_key() -> str:
-    """The verifier key of the present signer: `name+hash+base64`.
+    """Return the verifier key of the current signer: `name+hash+base64`.
 
     Raises:
-        ImproperlyConfigured: as `audit_signer`, where this process may sign.
+        ImproperlyConfigured: as `audit_signer`, if this process may sign.
         Unavailable: in development, the controller has not started yet.
     """
     if may_sign():
@@ -86,7 +86,7 @@ def audit_public_key() -> str:
 
 
 def audit_public_keys() -> str:
-    """The verifier keys that open this log's checkpoints: the signer's, then the retired ones.
+    """Return the verifier keys of this log's checkpoints: the current one, then the retired ones.
 
     Raises:
         ImproperlyConfigured, Unavailable: as `audit_public_key`; or a key is malformed.
@@ -96,23 +96,23 @@ def audit_public_keys() -> str:
 
 
 def audit_keys_by_log() -> dict[str, str]:
-    """The verifier keys by the log's name: the present one's, and those that it had before events
-    were lost, under which it signed its first checkpoints.
+    """Return the verifier keys by log name. After a loss of events the log gets a new name; its
+    first checkpoints are signed under the old one.
 
     Raises:
         ImproperlyConfigured, Unavailable: as `audit_public_keys`.
     """
-    found: dict[str, list[str]] = {settings.AUDIT_LOG_NAME: []}
+    texts_by_log: dict[str, list[str]] = {settings.AUDIT_LOG_NAME: []}
     for text in (audit_public_key(), *settings.AUDIT_RETIRED_KEYS):
-        found.setdefault(text.partition("+")[0], []).append(text)
-    keys = {name: ",".join(texts) for name, texts in found.items()}
+        texts_by_log.setdefault(text.partition("+")[0], []).append(text)
+    keys = {name: ",".join(texts) for name, texts in texts_by_log.items()}
     try:
         for text in keys.values():
             Verifier.from_text(text)
     except BadCheckpoint as error:
         raise ImproperlyConfigured(
-            "ASSAY_AUDIT_PUBLIC_KEY or ASSAY_AUDIT_RETIRED_KEYS holds what is no key, or the first "
-            f"none of {settings.AUDIT_LOG_NAME}: {error}"
+            "ASSAY_AUDIT_PUBLIC_KEY or ASSAY_AUDIT_RETIRED_KEYS contains an invalid key, or the "
+            f"first belongs to another log than {settings.AUDIT_LOG_NAME}: {error}"
         ) from error
     return keys
 
@@ -124,7 +124,8 @@ def _local_seed(path: Path) -> str:
     if not path.exists():
         draft = _draft(path, secrets.token_hex(SEED_BYTES), OWNERS_FILE)
         try:
-            # Linked to its name, so that the first of several wins and no reader sees half a key.
+            # A link to the final name: the first of several processes wins, and readers never see
+            # half a key.
             os.link(draft, path)
         except FileExistsError:
             pass
@@ -133,15 +134,15 @@ def _local_seed(path: Path) -> str:
     return path.read_text(encoding="ascii").strip()
 
 
-def _show(path: Path, public_key: str) -> None:
-    """Keep the public key where processes that may not sign find it."""
+def _store_public_key(path: Path, public_key: str) -> None:
+    """Write the public key for processes that may not sign."""
     if path.exists() and path.read_text(encoding="ascii").strip() == public_key:
         return
     _draft(path, public_key, EVERYONES_FILE).replace(path)
 
 
 def _draft(path: Path, text: str, mode: int) -> Path:
-    """Write a whole file in the folder of `path`, flushed to disk."""
+    """Write a temporary file next to `path`, flushed to disk; return its path."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:

@@ -1,12 +1,12 @@
-"""Checks an exported audit log against signed checkpoints. Knows no Django: runs anywhere, offline.
+"""Checks an exported audit log against signed checkpoints. Does not import Django: runs offline.
 
-What each check shows, and alone can show:
+Each check detects changes that the others cannot:
 
-- each row's leaf hash: a row whose bytes were changed;
-- sequence numbers: a row taken out, put in or exchanged;
-- the root over all leaf hashes: a row replaced together with its leaf hash;
-- a checkpoint or tiles from *outside* (published before): the end cut off, or all of it rewritten
-  and signed again.
+- the leaf hash of each row: changed bytes of a row;
+- sequence numbers: a row that was removed, inserted or exchanged;
+- the root over all leaf hashes: a row that was replaced together with its leaf hash;
+- a checkpoint or tiles from *outside* (published before): a cut-off end, or a log that was
+  rewritten and signed again.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _LEAF = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class VerificationReport:
-    """The outcome: `message` is one sentence; `first_bad` is the sequence number it names, if one.
+    """The outcome: `message` is a sentence; `first_bad` is the first bad row's sequence number.
 
-    `events` is how many rows were found good; `root` the Merkle root over them, in hexadecimal.
+    `events` is the number of good rows; `root` is the Merkle root over them, in hexadecimal.
     """
 
     ok: bool
@@ -49,7 +49,7 @@ class VerificationReport:
 
 
 class _Bad(Exception):
-    """A check failed. `sequence` is the first bad row, when the check can tell."""
+    """Failed check. `sequence` is the first bad row, if the check can tell."""
 
     def __init__(self, message: str, sequence: int | None = None) -> None:
         super().__init__(message)
@@ -58,7 +58,7 @@ class _Bad(Exception):
 
 
 def header_line(*, public_keys: str, checkpoint: str) -> str:
-    """The first line of an export."""
+    """Return the first line of an export."""
     log = public_keys.split("+", 1)[0]
     return _compact(
         {"format": FORMAT, "log": log, "public_keys": public_keys, "checkpoint": checkpoint}
@@ -66,7 +66,7 @@ def header_line(*, public_keys: str, checkpoint: str) -> str:
 
 
 def event_line(sequence: int, canonical: str, leaf: bytes) -> str:
-    """The line of one event."""
+    """Return the line of one event."""
     return _compact({"sequence": sequence, "canonical": canonical, "leaf_hash": leaf.hex()})
 
 
@@ -78,22 +78,22 @@ def verify_export(
     tiles: Place | Path | None = None,
     quorum: Quorum | None = None,
 ) -> VerificationReport:
-    """Recompute everything an export claims; reads it once, in order, whatever its size.
+    """Recompute all claims of an export; it is read once, in order, in bounded memory.
 
     Args:
-        lines: The export, with or without line ends.
-        public_keys: The log's verifier keys, `name+hash+base64`, known from elsewhere.
+        lines: The export, with or without line breaks.
+        public_keys: The log's verifier keys, `name+hash+base64`, from another source.
         checkpoints: Signed notes kept outside the database, such as the published one.
-        tiles: Published tiles, such as a folder of them; a replaced row is named, not only noticed.
-        quorum: Witnesses of whom so many must have cosigned one of the checkpoints.
+        tiles: Published tiles, such as a folder of them; they identify a replaced row.
+        quorum: Witnesses, of whom a number must have cosigned one of the checkpoints.
     """
     run = _Run(tiles)
     cosigned = ""
     try:
         own = run.check(iter(lines), public_keys, checkpoints)
         if quorum is not None:
-            covered, by = quorum.require([own, *checkpoints])
-            names = ", ".join(one.witness for one in by)
+            covered, cosignatures = quorum.require([own, *checkpoints])
+            names = ", ".join(cosignature.witness for cosignature in cosignatures)
             cosigned = f" Witnesses cosigned the first {covered}: {names}."
     except _Bad as bad:
         return run.report(bad.message, bad.sequence, ok=False)
@@ -117,7 +117,7 @@ def verify_file(
     tiles: Place | Path | None = None,
     quorum: Quorum | None = None,
 ) -> VerificationReport:
-    """`verify_export` of a file; bytes that are not UTF-8 count against the row they stand in.
+    """Verify an exported file as `verify_export` does; invalid UTF-8 makes its row bad.
 
     Raises:
         OSError: the file cannot be read.
@@ -147,16 +147,16 @@ class _Run:
         )
 
     def check(self, lines: Iterable[str], public_keys: str, notes: Sequence[str]) -> str:
-        """Returns the export's own checkpoint, once all is found good."""
+        """Check the whole export; return its own checkpoint."""
         verifier = Verifier.from_text(public_keys)
         source = iter(lines)
         header = _header(next(source, ""), set(split_keys(public_keys)))
         own = verifier.open(header)
         outside = [verifier.open(note) for note in notes]
-        wanted = {head.size for head in (own, *outside)}
+        sizes = {head.size for head in (own, *outside)}
         roots = {0: self.frontier.root()}
-        # Leaves go into the tree many at a time, but no further than the next head.
-        stops = iter(sorted(wanted - {0}))
+        # Leaves are added in batches that end at each head, whose root is needed.
+        stops = iter(sorted(sizes - {0}))
         stop = next(stops, None)
         try:
             for sequence, line in enumerate(source):
@@ -172,16 +172,16 @@ class _Run:
         return header
 
     def _grown(self) -> Frontier:
-        """The tree with what waits to be added."""
+        """Add the pending leaves to the tree and return it."""
         self.frontier.extend(self._pending)
         self._pending.clear()
         return self.frontier
 
     def _leaf(self, line: str, expected: int, size: int) -> bytes:
-        """The leaf hash of the row that must be number `expected`, once it is found good."""
+        """Check the row that must have number `expected`; return its leaf hash."""
         leaf = _good_leaf(line, expected)
         if leaf is None or expected >= size:
-            leaf = self._explained(line, expected, size)
+            leaf = self._diagnosed(line, expected, size)
         if self._tiles is not None and self._published_leaf(expected) not in (leaf, b""):
             raise _Bad(
                 f"Row {expected} was replaced together with its leaf hash: the published tile "
@@ -190,8 +190,8 @@ class _Run:
             )
         return leaf
 
-    def _explained(self, line: str, expected: int, size: int) -> bytes:
-        """As `_leaf`, for a row with which something is wrong: says what."""
+    def _diagnosed(self, line: str, expected: int, size: int) -> bytes:
+        """Check a row that failed the fast check; raise `_Bad` with the reason."""
         canonical, leaf = _row(line, expected)
         if expected >= size:
             raise _Bad(
@@ -206,7 +206,7 @@ class _Run:
         return leaf
 
     def _published_leaf(self, sequence: int) -> bytes:
-        """The leaf hash in the published tiles; empty beyond them."""
+        """Return the leaf hash in the published tiles; empty beyond their end."""
         index, offset = divmod(sequence, WIDTH)
         if offset == 0 and self._tiles is not None:
             self._tile = read_tile(self._tiles, 0, index, WIDTH) or b""
@@ -215,14 +215,14 @@ class _Run:
     def _compare(
         self, own: Checkpoint, outside: Sequence[Checkpoint], roots: dict[int, bytes]
     ) -> None:
-        found = self.frontier.size
+        count = self.frontier.size
         longest = max((own, *outside), key=lambda head: head.size)
-        if found < longest.size:
+        if count < longest.size:
             whose = "its own checkpoint" if longest is own else "a checkpoint kept outside"
             raise _Bad(
-                f"The end is cut off: row {found} is missing; {whose} covers {longest.size} "
-                f"events, {found} are here.",
-                found,
+                f"The end is cut off: row {count} is missing; {whose} covers {longest.size} "
+                f"events, {count} are here.",
+                count,
             )
         heads = sorted((own, *outside), key=lambda head: head.size)
         for head in heads:
@@ -237,7 +237,7 @@ class _Run:
 
 
 def _header(line: str, keys: set[str]) -> str:
-    """The checkpoint in the header, which must have exactly the form that an export writes."""
+    """Return the checkpoint in the header, which must be exactly as `header_line` writes it."""
     line = line.removesuffix("\n")
     body = _parse(line)
     if not isinstance(body, dict) or body.get("format") != FORMAT:
@@ -245,20 +245,21 @@ def _header(line: str, keys: set[str]) -> str:
     note = body.get("checkpoint")
     if not isinstance(note, str):
         raise _Bad("The header of the export carries no checkpoint.")
-    named = body.get("public_keys")
-    if not isinstance(named, str):
+    public_keys = body.get("public_keys")
+    if not isinstance(public_keys, str):
         raise _Bad("The header of the export names no public keys.")
-    listed = set(split_keys(named))
-    if not listed or not (listed <= keys or keys <= listed):
-        raise _Bad("The export names other public keys than those it is checked with.")
-    if line != header_line(public_keys=named, checkpoint=note):
+    named = set(split_keys(public_keys))
+    if not named or not (named <= keys or keys <= named):
+        raise _Bad("The export names other public keys than those used to check it.")
+    if line != header_line(public_keys=public_keys, checkpoint=note):
         raise _Bad("The header of the export was changed: it is not written as exported.")
     return note
 
 
 def _good_leaf(line: str, expected: int) -> bytes | None:
-    """The leaf hash of a row in which all is as it was exported, in a fraction of the time that
-    finding what is wrong takes; None when something is.
+    """Return the leaf hash of an intact row, or None.
+
+    This check takes a fraction of the time of a diagnosis.
     """
     if not line.startswith(_BEFORE):
         return None
@@ -275,9 +276,9 @@ def _good_leaf(line: str, expected: int) -> bytes | None:
 
 
 def _row(line: str, expected: int) -> tuple[str, bytes]:
-    """Canonical text and leaf hash of the row that must be number `expected`.
+    """Return canonical text and leaf hash of the row that must have number `expected`.
 
-    A row must be written in exactly one way, so that no bit of it is without meaning.
+    A row has exactly one valid form, so that a change of any bit is detected.
     """
     body = _parse(line)
     if not isinstance(body, dict) or body.keys() != {"sequence", "canonical", "leaf_hash"}:
@@ -286,8 +287,8 @@ def _row(line: str, expected: int) -> tuple[str, bytes]:
     if type(sequence) is not int or not isinstance(canonical, str) or not isinstance(leaf, str):
         raise _Bad(f"Row {expected} is damaged: a field has the wrong type.", expected)
     if sequence != expected:
-        what = "is missing" if sequence > expected else "was put in or exchanged"
-        raise _Bad(f"Row {expected} {what}: row {sequence} stands in its place.", expected)
+        fault = "is missing" if sequence > expected else "was inserted or exchanged"
+        raise _Bad(f"Row {expected} {fault}: row {sequence} is in its place.", expected)
     if not _LEAF.fullmatch(leaf) or _compact(body) != line:
         raise _Bad(f"Row {expected} was changed: it is not written as exported.", expected)
     return canonical, bytes.fromhex(leaf)

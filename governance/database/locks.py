@@ -1,10 +1,10 @@
-"""Locks by name, which only the roles of the control plane can take.
+"""Named locks that only the roles of the control plane can take.
 
-PostgreSQL lets every role that can connect take any advisory lock, and keep it. These locks are
-rows of a table that workers' roles have no privilege on, so that no worker holds up what takes
-them. A name's row is made when it is first locked.
+PostgreSQL lets every role that can connect take any advisory lock and keep it. These locks are
+rows of a table on which workers' roles have no privilege, so that a worker cannot block the
+control plane. The first use of a name creates its row.
 
-Order them as "Order of locks" in ARCHITECTURE.md does.
+Take locks in the order of "Order of locks" in ARCHITECTURE.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from django.db import DatabaseError, OperationalError, connection, transaction
 
 _SELECT = "SELECT pid, session_began_at FROM governance_namedlock WHERE name = %s FOR"
 _INSERT = "INSERT INTO governance_namedlock (name) VALUES (%s) ON CONFLICT DO NOTHING RETURNING 1"
-# Of a session that another role began, PostgreSQL does not show when.
+# PostgreSQL hides `backend_start` of sessions of other roles.
 _LIVES = """
 SELECT EXISTS (
     SELECT FROM pg_stat_activity
@@ -34,56 +34,56 @@ _RELEASE = """
 UPDATE governance_namedlock SET pid = NULL, session_began_at = NULL
  WHERE name = %s AND pid = pg_backend_pid()
 """
-# 0 would set no limit.
+# 0 would mean "no limit".
 _AT_ONCE_MS = 1
 _POLL_S = 0.1
 
 
 def lock(name: str) -> None:
-    """Wait for the lock, and hold it until the transaction ends."""
+    """Wait for the lock and hold it until the transaction ends."""
     _wait(name, "UPDATE")
 
 
 def lock_shared(name: str, *, patience_s: float = 10.0) -> None:
-    """As `lock`, together with others who share it; waits for a session that holds it, too.
+    """Hold the lock together with others who share it; also wait for a session that holds it.
 
     Raises:
         OperationalError: a session still holds it after `patience_s`.
     """
-    until = time.monotonic() + patience_s
+    deadline = time.monotonic() + patience_s
     while True:
-        # What waits gives up its share, so that the session can release the lock.
+        # Give up the shared lock while waiting, so that the session can release its lock.
         with transaction.atomic():
-            held_by = _wait(name, "SHARE")
-            if not _lives(held_by):
+            holder = _wait(name, "SHARE")
+            if not _lives(holder):
                 return
             transaction.set_rollback(True)
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             raise OperationalError(f"The lock {name} is held by another process.")
         time.sleep(_POLL_S)
 
 
 def try_lock(name: str) -> bool:
-    """Hold the lock until the transaction ends, unless another does; return whether it is held."""
+    """Take the lock until the transaction ends, if it is free; return whether it was taken."""
     _check_transaction()
     with connection.cursor() as cursor:
         cursor.execute(f"{_SELECT} UPDATE SKIP LOCKED", [name])
-        if (held_by := cursor.fetchone()) is not None:
-            return not _lives(held_by)
+        if (holder := cursor.fetchone()) is not None:
+            return not _lives(holder)
         cursor.execute("SELECT 1 FROM governance_namedlock WHERE name = %s", [name])
         return cursor.fetchone() is None and _inserted(name, keep=True)
 
 
 def try_lock_once(name: str) -> bool:
-    """As `try_lock`, for one of very many names: no row stays."""
+    """Do the same as `try_lock` without leaving a row; for large numbers of names."""
     _check_transaction()
     return _inserted(name, keep=False)
 
 
 def wait_at_most(milliseconds: int) -> None:
-    """Wait no longer for each further lock of this transaction, such as of a row.
+    """Limit the wait for each further lock of this transaction, such as a row's lock.
 
-    What waits longer ends in an OperationalError that `is_lock_timeout` knows.
+    A longer wait raises an OperationalError for which `is_lock_timeout` is True.
     """
     _check_transaction()
     with connection.cursor() as cursor:
@@ -91,24 +91,24 @@ def wait_at_most(milliseconds: int) -> None:
 
 
 def is_lock_timeout(error: DatabaseError) -> bool:
-    """Return whether the error is that another session held a lock for too long."""
+    """Return whether the error is a lock timeout: another session held a lock for too long."""
     return getattr(error.__cause__, "sqlstate", None) == "55P03"
 
 
 @contextmanager
 def session_lock(name: str) -> Iterator[bool]:
     """Try to hold the lock beyond a transaction, for work that takes minutes. It ends with the
-    block, or with the session: who is cut off from the database has lost it.
+    block, or with the database session: a lost connection loses the lock.
     """
     with transaction.atomic():
-        held = try_lock(name)
-        if held:
+        locked = try_lock(name)
+        if locked:
             with connection.cursor() as cursor:
                 cursor.execute(_HOLD, [name])
     try:
-        yield held
+        yield locked
     finally:
-        if held:
+        if locked:
             with connection.cursor() as cursor:
                 cursor.execute(_RELEASE, [name])
 
@@ -118,9 +118,9 @@ def _wait(name: str, strength: str) -> Any:
     with connection.cursor() as cursor:
         while True:
             cursor.execute(f"{_SELECT} {strength}", [name])
-            if (held_by := cursor.fetchone()) is not None:
-                return held_by
-            # Whoever inserts the row has the lock; a second one waits here, and then finds it.
+            if (holder := cursor.fetchone()) is not None:
+                return holder
+            # The session that inserts the row has the lock; others wait here, then select the row.
             cursor.execute(_INSERT, [name])
             if cursor.fetchone() is not None:
                 return (None, None)
@@ -131,20 +131,20 @@ def _check_transaction() -> None:
         raise RuntimeError("A lock outside of a transaction would end at once.")
 
 
-def _lives(held_by: Any) -> bool:
-    """Return whether the session that the row names still lives."""
-    pid, began_at = held_by
+def _lives(holder: Any) -> bool:
+    """Return whether the session in the row is still connected."""
+    pid, began_at = holder
     if pid is None:
         return False
     with connection.cursor() as cursor:
-        # Within a transaction PostgreSQL shows sessions as they were when it was asked first.
+        # Within a transaction PostgreSQL keeps the list of sessions from the first query.
         cursor.execute("SELECT pg_stat_clear_snapshot()")
         cursor.execute(_LIVES, [pid, began_at])
         return bool(cursor.fetchone()[0])
 
 
 def _inserted(name: str, *, keep: bool) -> bool:
-    """Insert the row and thereby hold the lock, unless another transaction is doing so."""
+    """Insert the row, which takes the lock; return False if another transaction is doing so."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SHOW lock_timeout")
@@ -153,7 +153,7 @@ def _inserted(name: str, *, keep: bool) -> bool:
             cursor.execute(_INSERT, [name])
             inserted = cursor.fetchone() is not None
             if inserted and not keep:
-                # Another inserts it only once this transaction has ended.
+                # Another transaction can insert it only after this one has ended.
                 cursor.execute("DELETE FROM governance_namedlock WHERE name = %s", [name])
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", [patience])
             return inserted

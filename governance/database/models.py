@@ -1,4 +1,4 @@
-"""Rows that stand for nothing but the locks that are taken on them."""
+"""Rows that exist only to be locked."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from governance.bounds import NAME_MAX
 
 
 class NamedLock(models.Model):
-    """A lock by its name (`governance.database.locks`).
+    """A named lock (`governance.database.locks`).
 
-    A transaction holds it by locking the row. A session that holds it longer is named by its
-    process ID on the server and by when it began; the lock ends with that session.
+    A transaction holds it by locking the row. For a session that holds it longer, the row has its
+    process ID on the server and its start; the lock ends with that session.
     """
 
     name = models.CharField(max_length=2 * NAME_MAX, primary_key=True)

@@ -1,6 +1,6 @@
-"""Sessions of the database as the controller sees them, and who holds up whom.
+"""Database sessions as the controller sees them, and which session blocks which.
 
-Only the controller's role may call the functions behind this (migration `named_locks`).
+Only the controller's role may call the SQL functions used here (migration `named_locks`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _COLUMNS = (
     " waits_s, blocked_by, locks, advisory"
 )
 _MAY = "SELECT has_function_privilege('assay_sessions()', 'EXECUTE')"
-# A wait that is worth a word.
+# Shorter waits are not reported.
 _WAITS_S = 1.0
 _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One connection of a client. `state` is empty where the tables' owner may not see it.
+    """A client's connection. `state` is empty if the tables' owner may not see it.
 
-    `transaction_s` is the age of its transaction, `idle_s` how long it has run no statement, and
-    `waits_s` how long it has waited for a lock that the sessions `blocked_by` hold or queue for.
+    In seconds: `transaction_s` is the age of its transaction, `idle_s` the time since its last
+    statement, `waits_s` the wait for a lock that the sessions `blocked_by` hold or queue for.
     """
 
     pid: int
@@ -53,19 +53,19 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Blockage:
-    """A session that waits for a lock, and those that have what it waits for and wait themselves
-    for nothing."""
+    """A session that waits for a lock, and the sessions at the end of the chain, which do not
+    wait."""
 
     waits: Session
     holders: tuple[Session, ...]
 
     def __str__(self) -> str:
-        who = " and ".join(map(str, self.holders[:_NAMED])) or "a session that has ended"
-        return f"{self.waits.role} ({self.waits.application}) waits for {who}."
+        holders = " and ".join(map(str, self.holders[:_NAMED])) or "a session that has ended"
+        return f"{self.waits.role} ({self.waits.application}) waits for {holders}."
 
 
 def sessions_read() -> list[Session]:
-    """Return all sessions of this database but the caller's."""
+    """Return all sessions of this database except the caller's."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {_COLUMNS} FROM assay_sessions()")  # noqa: S608 (our own names)
         rows = cursor.fetchall()
@@ -73,42 +73,42 @@ def sessions_read() -> list[Session]:
 
 
 def _session(row: tuple[Any, ...]) -> Session:
-    # What it waits for comes as a list.
+    # `blocked_by` comes as a list.
     values: list[Any] = [tuple(value) if isinstance(value, list) else value for value in row]
     return Session(*values)
 
 
 def session_end(session: Session) -> bool:
-    """End a session of a process of ours; return whether it was there."""
+    """End a session of one of Assay's processes; return whether it existed."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT assay_session_end(%s, %s)", [session.pid, session.began_at])
         return bool(cursor.fetchone()[0])
 
 
 def blockages(sessions: Sequence[Session], *, longer_than_s: float = _WAITS_S) -> list[Blockage]:
-    """Return who waits for whom, the longest wait first."""
-    known = {session.pid: session for session in sessions}
-    waiting = [one for one in sessions if (one.waits_s or 0) > longer_than_s]
-    waiting.sort(key=lambda one: -(one.waits_s or 0))
-    return [Blockage(one, tuple(_holders(one, known))) for one in waiting]
+    """Return the waiting sessions with the sessions that block them, the longest wait first."""
+    by_pid = {session.pid: session for session in sessions}
+    waiting = [session for session in sessions if (session.waits_s or 0) > longer_than_s]
+    waiting.sort(key=lambda session: -(session.waits_s or 0))
+    return [Blockage(session, tuple(_holders(session, by_pid))) for session in waiting]
 
 
-def _holders(waits: Session, known: dict[int, Session]) -> Iterator[Session]:
-    """Follow who waits for whom to those that do not wait themselves."""
-    seen, following = {waits.pid}, list(waits.blocked_by)
-    while following:
-        pid = following.pop()
-        if pid in seen or pid not in known:
+def _holders(waits: Session, by_pid: dict[int, Session]) -> Iterator[Session]:
+    """Follow the chain of waits; yield the sessions that do not wait."""
+    seen, queue = {waits.pid}, list(waits.blocked_by)
+    while queue:
+        pid = queue.pop()
+        if pid in seen or pid not in by_pid:
             continue
         seen.add(pid)
-        if known[pid].blocked_by:
-            following += known[pid].blocked_by
+        if by_pid[pid].blocked_by:
+            queue += by_pid[pid].blocked_by
         else:
-            yield known[pid]
+            yield by_pid[pid]
 
 
 def blocked_sentence() -> str:
-    """Say which session holds up which; empty without one, and outside of the controller."""
+    """Return sentences on blocked sessions; empty if none are, and outside the controller."""
     with connection.cursor() as cursor:
         cursor.execute(_MAY)
         if cursor.fetchone() != (True,):

@@ -1,4 +1,4 @@
-"""Changes to a live key: its owner, the places it may be used from, and its person's proof."""
+"""Changes to a live key: its owner, its restrictions, and its person's proof."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def key_update(
     allowed_deployments: Sequence[str] | None = None,
     networks: Sequence[str] | None = None,
 ) -> ApiKey:
-    """Change what is given and leave the rest; holds for the next request, and cuts running ones
-    that no longer fit. Whoever may make a key of the department may change one.
+    """Change the fields that are not None. The change applies to the next request, and ends running
+    requests that it no longer permits. It needs the permission to create keys of the department.
 
-    Scopes and expiry stay as they were made: another key, or a rotation, is for those.
+    Scopes and expiry cannot change; create another key, or rotate this one.
 
     Raises:
-        NotFound, NotPermitted: there is none, or as for `key_create`.
+        NotFound, NotPermitted: it does not exist, or as for `key_create`.
         WrongState: it is revoked, expired, or a personal token.
-        InvalidInput: a field is out of bounds; `fields` says which.
+        InvalidInput: a field is out of bounds; `fields` names it.
     """
     with transaction.atomic():
         key = key_locked(key_id)
@@ -54,10 +54,10 @@ def key_update(
             expires_at=key.expires_at,
         )
         if key.department is None:
-            raise WrongState(f"{key.name} is a personal access token; there is nothing to change.")
+            raise WrongState(f"{key.name} is a personal access token; it cannot be changed.")
         if key.revoked_at is not None or key.expires_at <= timezone.now():
-            raise WrongState(f"Key {key.name} is dead; it cannot be changed.")
-        asked = Asked(
+            raise WrongState(f"Key {key.name} is revoked or expired; it cannot be changed.")
+        properties = Asked(
             name=key.name if name is None else name,
             scopes=key.scopes,
             expires_at=key.expires_at,
@@ -67,13 +67,13 @@ def key_update(
             ),
             networks=key.networks if networks is None else networks,
         ).tidy()
-        check(asked, refused="The key was not changed")
+        check(properties, refused="The key was not changed")
         if owner is not None and owner.pk != key.owner_id:
             refuse_stranger(owner, key.department, actor, refused="The key was not changed")
             key.owner = owner
-        key.name, key.purpose = asked.name, asked.purpose
-        key.allowed_deployments = list(asked.allowed_deployments)
-        key.networks = list(asked.networks)
+        key.name, key.purpose = properties.name, properties.purpose
+        key.allowed_deployments = list(properties.allowed_deployments)
+        key.networks = list(properties.networks)
         key.save(update_fields=["name", "purpose", "owner", "allowed_deployments", "networks"])
         key_record(
             actor,
@@ -87,11 +87,12 @@ def key_update(
 
 
 def token_prove(*, actor: Principal, method: str) -> Proof:
-    """Keep with the actor's access token that its person has just given `method`. It goes with the
-    token: what is revoked or expired proves nothing.
+    """Record on the actor's access token that its person has just used `method`.
+
+    The proof ends with the token: a revoked or expired one proves nothing.
 
     Raises:
-        NotPermitted: the actor is not a person with an access token that is alive.
+        NotPermitted: the actor does not use a live personal access token.
     """
     with transaction.atomic():
         key = None
@@ -100,8 +101,8 @@ def token_prove(*, actor: Principal, method: str) -> Proof:
             key = rows.filter(pk=actor.key_id, person_id=actor.person_id).first()
         if key is None:
             raise NotPermitted(
-                f"{actor.name} does not act by a personal access token; there is none to keep the "
-                "proof with.",
+                f"{actor.name} does not use a personal access token, so the proof cannot be "
+                "recorded.",
                 code="person_required",
                 hint="In the portal, verify your identity under Your account.",
             )

@@ -16,7 +16,7 @@ from governance.keys.models import PURPOSE_MAX
 from governance.keys.networks import network_fault
 from governance.permissions import Action
 
-# How long a department's key may live, the policy says; beyond this no policy is asked.
+# Upper bound on the lifetime of a department's key; the policy may set a lower one.
 MAX_LIFETIME = timedelta(days=3653)
 TOKEN_MAX_LIFETIME = timedelta(days=366)
 MAX_OVERLAP = timedelta(days=30)
@@ -27,7 +27,7 @@ _DEPLOYMENT = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,78}[a-z0-9])?", re.IGNORECASE
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The requested properties of a credential. Texts are stripped, lists sorted and without
+    """Requested properties of a credential. `tidy` strips texts, and sorts lists and removes
     duplicates.
     """
 
@@ -50,30 +50,30 @@ class Asked:
 
 
 def lifetime_days(expires_at: datetime) -> int:
-    """Whole days from now until `expires_at`, rounded up, as the policy's rules count them."""
+    """Return the days from now until `expires_at`, rounded up, as in the policy's rules."""
     if timezone.is_naive(expires_at):
-        return 0  # Refused by its form.
+        return 0  # `check` rejects it.
     left = expires_at - timezone.now()
     return max(0, math.ceil(left / timedelta(days=1)))
 
 
 def check(
-    asked: Asked, *, longest: timedelta = MAX_LIFETIME, refused: str = "The key was not made"
+    properties: Asked, *, longest: timedelta = MAX_LIFETIME, refused: str = "The key was not made"
 ) -> None:
-    """Raises InvalidInput, with a sentence for each field that is wrong."""
+    """Raise InvalidInput, with a sentence for each invalid field."""
     fields: dict[str, list[str]] = {}
-    if not asked.name or len(asked.name) > TITLE_MAX or not asked.name.isprintable():
+    if not properties.name or len(properties.name) > TITLE_MAX or not properties.name.isprintable():
         fields["name"] = [f"A name has 1 to {TITLE_MAX} printable characters."]
-    if len(asked.purpose) > PURPOSE_MAX or not asked.purpose.isprintable():
+    if len(properties.purpose) > PURPOSE_MAX or not properties.purpose.isprintable():
         fields["purpose"] = [f"A purpose has at most {PURPOSE_MAX} printable characters."]
-    known = {action.value for action in Action}
-    if unknown := sorted({str(scope)[:60] for scope in asked.scopes} - known):
+    actions = {action.value for action in Action}
+    if unknown := sorted({str(scope)[:60] for scope in properties.scopes} - actions):
         fields["scopes"] = [f"No such action: {', '.join(unknown)}."]
-    if faults := _deployment_faults(asked.allowed_deployments):
+    if faults := _deployment_faults(properties.allowed_deployments):
         fields["allowed_deployments"] = faults
-    if faults := _network_faults(asked.networks):
+    if faults := _network_faults(properties.networks):
         fields["networks"] = faults
-    if fault := _expiry_fault(asked.expires_at, longest):
+    if fault := _expiry_fault(properties.expires_at, longest):
         fields["expires_at"] = [fault]
     if fields:
         raise InvalidInput(f"{refused}: the request is not valid.", fields=fields)
@@ -83,7 +83,7 @@ def _deployment_faults(names: Sequence[str]) -> list[str]:
     if len(names) > DEPLOYMENTS_MAX:
         return [f"A key names {DEPLOYMENTS_MAX} deployments at most; leave it empty for all."]
     wrong = [name for name in names if _DEPLOYMENT.fullmatch(name) is None]
-    return [f"{name[:60]!r} is no deployment's name." for name in wrong[:3]]
+    return [f"{name[:60]!r} is not the name of a deployment." for name in wrong[:3]]
 
 
 def _network_faults(networks: Sequence[str]) -> list[str]:
@@ -95,10 +95,10 @@ def _network_faults(networks: Sequence[str]) -> list[str]:
 def _expiry_fault(expires_at: datetime, longest: timedelta) -> str:
     now = timezone.now()
     if timezone.is_naive(expires_at):
-        return "The time needs its zone, such as 2027-01-31T00:00:00Z."
+        return "The time needs a time zone, such as 2027-01-31T00:00:00Z."
     if expires_at <= now:
         return "The time lies in the past."
-    # A minute's grace: "in 366 days" was said a moment ago.
+    # A minute's grace: "in 366 days" was computed a moment ago.
     if expires_at > now + longest + timedelta(minutes=1):
-        return f"It lives {longest.days} days at most."
+        return f"The maximum lifetime is {longest.days} days."
     return ""

@@ -1,8 +1,8 @@
-"""Reports of leaked keys. Whoever has the text of a key may have it revoked.
+"""Reports of leaked keys. Anyone who has the text of a key can have it revoked.
 
-The report needs no credential: it carries one. A wrong checksum costs no look at the database; a
-key is revoked only by its whole secret, never by its public id. The answer is the same whatever
-was found, so that it tells a finder nothing that trying the key would not.
+A report needs no credential: it contains one. A wrong checksum does not cost a database query. A
+key is revoked only by its whole secret, never by its public ID. The answer is always the same, so
+the reporter learns no more than by using the key.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def _client(url: str) -> redis.Redis:
 
 
 def key_report_leaked(*, token: str) -> None:
-    """Revoke the key that `token` is, at once, if it is one and alive; audited.
+    """Revoke the key with the text `token` at once, if it is live, and audit it.
 
     Raises:
         QuotaExceeded: too many well-formed reports from this address (or the /64 around it), or
-            from all together.
-        Unavailable: reports cannot be counted just now.
+            from all addresses together.
+        Unavailable: reports cannot be counted now.
     """
     try:
         parsed = parse_token(token.strip())
@@ -74,7 +74,7 @@ def _count() -> None:
     limits = {"all": FOR_ALL}
     if network := network_of(request_context.get().client_address):
         limits = {hashlib.sha256(network.encode()).hexdigest()[:32]: PER_ADDRESS, **limits}
-    # In this order: what is too much for its address takes nothing from everybody else.
+    # The address first: reports over its limit do not use up the limit for all.
     for name, most in limits.items():
         if _counted(f"assay:leak-reports:{name}") > most:
             raise QuotaExceeded(
@@ -93,7 +93,7 @@ def _counted(name: str) -> int:
     except redis.RedisError as error:
         raise Unavailable(
             "Reports of leaked keys cannot be counted just now; this one was not processed.",
-            hint="Send it again, or have the key's department revoke it.",
+            hint="Send it again, or ask the key's department to revoke it.",
             retry_after=5,
         ) from error
     return count

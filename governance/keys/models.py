@@ -15,16 +15,18 @@ PURPOSE_MAX = 300
 
 
 class ApiKey(models.Model):
-    """A secret that is shown once and kept as an HMAC under a versioned pepper.
+    """A secret that is shown once and stored as an HMAC under a versioned pepper.
 
-    It speaks for exactly one: a department (an application's key) or a person (an access token for
-    the command line and notebooks, which can do no more than that person).
+    It represents either a department (an application's key) or a person (an access token for the
+    command line and notebooks, which can do no more than that person).
 
-    `owner` is the person who answers for it. `allowed_deployments` (names) and `networks` (CIDRs)
-    narrow it; empty means any. A rotated key has a `successor` with the same `root`, the first key
-    of the row: limits belong to the root, so that two secrets of one application share them.
+    `owner` is the person who is responsible for it. `allowed_deployments` (names) and `networks`
+    (CIDRs) restrict it; empty means any. A rotated key has a `successor` with the same `root`, the
+    first key of the chain. Limits belong to the root, so that both secrets of an application share
+    them.
 
-    `proof_method` and `proved_at`: the newest second factor that the person gave with this token.
+    `proof_method` and `proved_at` are the latest second factor that the person used with this
+    token.
     """
 
     public_id = models.CharField(max_length=16, unique=True)
@@ -107,12 +109,11 @@ class ApiKey(models.Model):
 
 
 class PlaygroundToken(models.Model):
-    """Half of a credential for one deployment on `/v1`, made for a signed-in person's session.
+    """Half of a credential for one deployment on `/v1`, created for a signed-in person's session.
 
-    The other half is the session's cookie: the gateway takes the token only with it, from
-    `address`, for `deployment` alone, and no longer than the session, the person's roles and
-    `expires_at` (ten minutes) allow. What it costs is `department`'s. The management API does not
-    know it.
+    The other half is the session's cookie: the gateway accepts the token only with it, from
+    `address`, for `deployment`, and while the session, the person's roles and `expires_at` (ten
+    minutes) allow it. `department` pays. The management API does not accept it.
     """
 
     public_id = models.CharField(max_length=16, unique=True)
@@ -121,7 +122,7 @@ class PlaygroundToken(models.Model):
     person = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="playground_tokens"
     )
-    # Ends with the session, whatever ends that. The row follows a session whose key is renewed.
+    # The token is deleted with its session. If the session's key is renewed, this row stays.
     session = models.ForeignKey(
         "usersessions.UserSession", on_delete=models.CASCADE, related_name="playground_tokens"
     )

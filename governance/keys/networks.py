@@ -1,4 +1,4 @@
-"""Which networks a key is accepted from. Pure; knows no Django."""
+"""Networks from which a key is accepted. Does not import Django."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Network = IPv4Network | IPv6Network
-# What the column of a key's networks takes.
+# Maximum length in the column of a key's networks.
 TEXT_MAX = 43
 
 
 def network_fault(text: str) -> str:
-    """Return the reason that a key cannot be bound to the network `text`; empty if it can.
+    """Return the reason why a key cannot be restricted to the network `text`, or an empty string.
 
-    An interface's name in an address (`fe80::1%eth0`) says nothing here, and could be any text.
+    Interface names (`fe80::1%eth0`) are invalid: they are local to a machine and can be any text.
     """
     try:
-        meant = None if "%" in text or len(text) > TEXT_MAX else ip_network(text, strict=False)
+        network = None if "%" in text or len(text) > TEXT_MAX else ip_network(text, strict=False)
     except ValueError:
-        meant = None
-    if meant is None:
-        return f"{text[:60]!r} is no network; write it as 10.20.0.0/16 or 2001:db8::/32."
-    if isinstance(meant, IPv6Network) and (mapped := meant.network_address.ipv4_mapped):
-        inside = ip_network(f"{mapped}/{meant.prefixlen - 96}")
-        return f"{text} holds addresses of IPv4, which arrive as such; write {inside}."
+        network = None
+    if network is None:
+        return f"{text[:60]!r} is not a network; write it as 10.20.0.0/16 or 2001:db8::/32."
+    if isinstance(network, IPv6Network) and (mapped := network.network_address.ipv4_mapped):
+        network_v4 = ip_network(f"{mapped}/{network.prefixlen - 96}")
+        return f"{text} contains IPv4 addresses, which are received as IPv4; write {network_v4}."
     try:
         ip_network(text)
     except ValueError:
-        return f"{text} names an address inside its network; write {meant}."
+        return f"{text} is an address inside a network; write {network}."
     return ""
 
 
@@ -38,18 +38,18 @@ def _network(text: str) -> Network:
 
 
 def address_allowed(address: str, networks: Iterable[str]) -> bool:
-    """True when `address` is in one of `networks`; without networks every address is allowed.
+    """Return whether `address` is in one of `networks`; without networks, all are allowed.
 
-    An address that is not known (a Unix socket) lies in none. An IPv4 address that arrives in
-    IPv6's clothes (`::ffff:10.0.0.1`) is the IPv4 address.
+    An unknown address (a Unix socket) is in no network. An IPv4-mapped IPv6 address
+    (`::ffff:10.0.0.1`) counts as the IPv4 address.
     """
-    wanted = tuple(networks)
-    if not wanted:
+    allowed = tuple(networks)
+    if not allowed:
         return True
     try:
-        found = ip_address(address)
+        caller = ip_address(address)
     except ValueError:
         return False
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return any(found in _network(text) for text in wanted)
+    if isinstance(caller, IPv6Address) and caller.ipv4_mapped is not None:
+        caller = caller.ipv4_mapped
+    return any(caller in _network(text) for text in allowed)

@@ -1,6 +1,6 @@
-"""The notice that one key changed: it spares the gateways a reading of everything.
+"""Notice of a changed key, so that gateways do not have to read everything again.
 
-`key:<public id>` on `SNAPSHOT_CHANNEL`. Knows no Django.
+The message is `key:<public id>` on `SNAPSHOT_CHANNEL`. Does not import Django.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ _NOTICE = re.compile(r"key:([A-Za-z0-9]{1,16})")
 
 
 def key_notice(public_id: str) -> str:
-    """Return the message published when the key of that public ID has changed."""
+    """Return the message for a change of the key with this public ID."""
     return f"key:{public_id}"
 
 
 def key_in_notice(message: object) -> str | None:
-    """The public id that a message names; None when it is about more than a key."""
+    """Return the public ID in a message; None if the message is not about a single key."""
     if not isinstance(message, bytes):
         return None
-    found = _NOTICE.fullmatch(message.decode("latin-1"))
-    return found[1] if found else None
+    match = _NOTICE.fullmatch(message.decode("latin-1"))
+    return match[1] if match else None

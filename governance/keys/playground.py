@@ -1,6 +1,6 @@
-"""Short-lived tokens with which a signed-in person's browser tries one deployment on `/v1`.
+"""Short-lived tokens with which a signed-in person's browser can try one deployment on `/v1`.
 
-A token is of use only together with the cookie of the session that it was made for (ADR 14).
+A token works only together with the cookie of its session (ADR 14).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from governance.principals import Principal, PrincipalKind, request_context
 from governance.rowsecurity import lifted
 
 LIFETIME = timedelta(minutes=10)
-# Tokens made for one person within a lifetime, over all sessions and deployments.
+# Maximum number of a person's unexpired tokens, over all sessions and deployments.
 TOKENS_MAX = 20
-# The ledger counts usage by playground tokens under this name, in the place of a key.
+# In the ledger, usage by playground tokens has this name instead of a key.
 COUNTED_AS = "playground"
 
 
 def session_digest(session_key: str) -> bytes:
-    """Return what a gateway compares a cookie with; the key is random enough for a plain hash."""
+    """Return the digest with which gateways check a cookie; a random key needs no slow hash."""
     return hashlib.sha256(session_key.encode()).digest()
 
 
@@ -48,14 +48,14 @@ def playground_token_create(
     deployment: str,
     decision: Authorization,
 ) -> tuple[PlaygroundToken, str]:
-    """Make a token for `actor`, who may use `deployment` by `decision`, and return its text once.
+    """Create a token for `actor`, who may use `deployment` by `decision`; return it with its text.
 
-    `department` pays for what it is used for.
+    `department` pays for its use.
 
     Raises:
         NotPermitted: the actor is not a person in a session of their own.
         NotAuthenticated: the session has ended.
-        QuotaExceeded: the person has had `TOKENS_MAX` tokens within their lifetime.
+        QuotaExceeded: the person has `TOKENS_MAX` unexpired tokens.
     """
     person_id = actor.person_id
     if person_id is None or actor.kind is not PrincipalKind.PERSON or actor.key_id is not None:
@@ -70,7 +70,7 @@ def playground_token_create(
         if PlaygroundToken.objects.filter(person=person).count() >= TOKENS_MAX:
             raise QuotaExceeded(
                 f"{person.name} has opened the playground {TOKENS_MAX} times within "
-                f"{LIFETIME.seconds // 60} minutes, which is the most.",
+                f"{LIFETIME.seconds // 60} minutes, the maximum.",
                 hint="Try again in a few minutes.",
                 retry_after=60,
             )
@@ -96,7 +96,7 @@ def playground_token_create(
             data={"token": public_id, "expires_at": token.expires_at.isoformat()},
             decision=decision,
         )
-        # Not left to look-ups of unknown keys, whose rate strangers can use up.
+        # Gateways look up unknown keys at a limited rate, which strangers can use up.
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL, key_notice(public_id)))
     return token, format_token(public_id, secret)
 
@@ -104,9 +104,9 @@ def playground_token_create(
 def playground_tokens_alive(
     public_ids: Iterable[str] | None = None,
 ) -> QuerySet[PlaygroundToken]:
-    """Tokens that hold at this moment: not expired, of an active person, in a session that lives.
+    """Return the valid tokens: not expired, of an active person, in a live session.
 
-    Of everyone, for the gateway; `public_ids` narrows them.
+    Returns those of all people, for the gateway; `public_ids` selects some.
     """
     sessions = _alive(UserSession.objects.all())
     tokens = PlaygroundToken.objects.filter(
@@ -123,23 +123,23 @@ def playground_tokens_alive(
 
 
 def sessions_forget(sessions: QuerySet[UserSession]) -> None:
-    """Delete sessions' rows with their playground tokens, and tell the gateways at the commit."""
-    # Tokens are their person's alone; whoever else may end the session must end them too.
+    """Delete sessions' rows with their playground tokens, and notify the gateways on commit."""
+    # Only its person sees a token, but others who may end the session must delete it too.
     with lifted():
         tokens = PlaygroundToken.objects.filter(session__in=sessions)
-        ended = list(tokens.values_list("public_id", flat=True))
+        public_ids = list(tokens.values_list("public_id", flat=True))
         sessions.delete()
 
-    def tell() -> None:
-        for public_id in ended:
+    def notify_gateways() -> None:
+        for public_id in public_ids:
             notify(SNAPSHOT_CHANNEL, key_notice(public_id))
 
-    if ended:
-        transaction.on_commit(tell)
+    if public_ids:
+        transaction.on_commit(notify_gateways)
 
 
 def playground_tokens_purge() -> None:
-    """Delete what has expired."""
+    """Delete expired tokens."""
     PlaygroundToken.objects.filter(expires_at__lte=timezone.now()).delete()
 
 

@@ -1,4 +1,4 @@
-"""Input about API keys."""
+"""Input of the services for API keys."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class KeyDetails(Schema):
 
 
 class KeyChange(KeyDetails):
-    """Fields to change; the others stay."""
+    """Fields to change; others keep their value."""
 
     name: KeyName | None = None
 
 
 def _alone(days: int | None, info: ValidationInfo) -> int | None:
     if days and info.data.get("expires_at"):
-        raise ValueError("give expires_at or expires_in_days: one of the two")
+        raise ValueError("give either expires_at or expires_in_days")
     return days
 
 
 class KeyEnd(Schema):
-    """The end of a new key, as a moment or in days."""
+    """Expiry of a new key, as a moment or in days."""
 
     expires_at: Moment | None = None
     expires_in_days: Annotated[int | None, AfterValidator(_alone)] = Field(
@@ -77,14 +77,14 @@ class NewKey(KeyDetails, KeyEnd):
 
 
 class KeyRotation(KeyEnd):
-    """Hours for which both secrets work, and the new secret's lifetime: by default that of the old
-    one.
+    """Hours for which both secrets work, and the new secret's expiry; by default it has the old
+    secret's lifetime.
     """
 
     overlap_hours: int | None = Field(default=None, ge=0, le=MAX_OVERLAP.days * 24)
 
 
 class LeakedKey(Schema):
-    """The whole text of the key that was found."""
+    """The whole text of a leaked key."""
 
     token: Line = Field(max_length=TEXT_MAX)

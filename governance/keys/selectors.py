@@ -20,12 +20,12 @@ from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal, PrincipalKind, Proof, request_context
 
-# `last_used_at` is written at most once in this time, so that reading costs no write.
+# `last_used_at` is written at most once in this time, so that most requests do not write.
 LAST_USED_GRAIN = timedelta(minutes=1)
 
 
 class KeyState(StrEnum):
-    """`retiring`: it has a successor and works until it expires."""
+    """State of a key. `retiring`: it has a successor and works until it expires."""
 
     ACTIVE = "active"
     RETIRING = "retiring"
@@ -43,7 +43,7 @@ def key_state(key: ApiKey, now: datetime) -> KeyState:
 
 
 def keys_visible_to(actor: Principal) -> QuerySet[ApiKey]:
-    """Keys and access tokens that `actor` may see; secrets are in none of them."""
+    """Return the keys and access tokens that `actor` may see; they do not contain secrets."""
     keys = ApiKey.objects.select_related(
         "department", "person", "owner", "created_by", "rotated_from", "successor", "root"
     )
@@ -51,7 +51,7 @@ def keys_visible_to(actor: Principal) -> QuerySet[ApiKey]:
 
 
 def key_get(*, actor: Principal, key_id: int) -> ApiKey:
-    """Raises NotFound when there is none, or the actor may not see it."""
+    """Return a key. Raise NotFound if it does not exist, or the actor may not see it."""
     key = keys_visible_to(actor).filter(pk=key_id).first()
     if key is None:
         raise NotFound(f"There is no key {key_id}.")
@@ -63,7 +63,7 @@ def principal_for_token(text: str) -> Principal:
 
     Raises:
         NotAuthenticated: mistyped, unknown, revoked, expired, or its person's account is inactive.
-            The secret is never repeated.
+            The message never contains the secret.
     """
     try:
         parsed = parse_token(text)
@@ -77,7 +77,7 @@ def principal_for_token(text: str) -> Principal:
         .first()
     )
     pepper = settings.KEY_PEPPERS.get(key.pepper_version) if key else None
-    # An unknown id costs the same as a wrong secret.
+    # An unknown ID takes the same time as a wrong secret.
     actual = secret_hmac(parsed.secret, pepper or b"no such key")
     if key is None or pepper is None or not hmac.compare_digest(actual, bytes(key.secret_hmac)):
         raise NotAuthenticated("The key is not known.", hint=_HINT, code="invalid_key")
@@ -98,25 +98,25 @@ def principal_for_token(text: str) -> Principal:
     )
 
 
-_HINT = "Ask the lead of your department for a key, or make an access token under your account."
+_HINT = "Ask the lead of your department for a key, or create an access token under your account."
 
 
 def _refuse_dead(key: ApiKey) -> None:
-    what = f"Key {key.name} ({key.public_id})"
+    label = f"Key {key.name} ({key.public_id})"
     if key.revoked_at is not None:
         raise NotAuthenticated(
-            f"{what} was revoked on {key.revoked_at:%Y-%m-%d}"
+            f"{label} was revoked on {key.revoked_at:%Y-%m-%d}"
             f"{f' ({key.revoked_reason})' if key.revoked_reason else ''}.",
             hint=_HINT,
             code="invalid_key",
         )
     if key.expires_at <= timezone.now():
         raise NotAuthenticated(
-            f"{what} expired on {key.expires_at:%Y-%m-%d}.", hint=_HINT, code="invalid_key"
+            f"{label} expired on {key.expires_at:%Y-%m-%d}.", hint=_HINT, code="invalid_key"
         )
     if key.person is not None and not key.person.is_active:
         raise NotAuthenticated(
-            f"{what} is dead: the account of its owner is inactive.", code="invalid_key"
+            f"{label} does not work: the account of its owner is inactive.", code="invalid_key"
         )
 
 
@@ -132,16 +132,16 @@ def _refuse_elsewhere(key: ApiKey) -> None:
 
 
 def keys_used(moments: Mapping[str, datetime]) -> None:
-    """Note when keys, by public id, were last used, in one statement; never back in time."""
+    """Save the last use of keys, by public ID, in one statement; keep a stored later use."""
     if not moments:
         return
-    # Locked in one order, so that two collectors never wait for each other in a circle.
+    # Rows are locked in one order, so that two collectors cannot deadlock.
     rows = ApiKey.objects.filter(public_id__in=moments).order_by("pk").select_for_update()
-    known = dict(rows.values_list("public_id", "last_used_at"))
+    stored = dict(rows.values_list("public_id", "last_used_at"))
     newer = {
         public_id: moment
         for public_id, moment in moments.items()
-        if public_id in known and ((seen := known[public_id]) is None or seen < moment)
+        if public_id in stored and ((last := stored[public_id]) is None or last < moment)
     }
     if newer:
         cases = [When(public_id=public_id, then=Value(at)) for public_id, at in newer.items()]

@@ -1,4 +1,4 @@
-"""Making, rotating and revoking credentials. A secret is returned once and kept as an HMAC."""
+"""Creation, rotation and revocation of keys. A secret is returned once and stored as an HMAC."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from governance.principals import Principal, Proof
 
 TOKEN_LIFETIME = timedelta(days=30)
 OVERLAP = timedelta(hours=24)
-# What an application needs. A key that may do more needs a fresh second factor of who makes it.
+# The scopes of a usual application. A key with others needs a fresh second factor of its creator.
 NARROW_SCOPES = frozenset({Action.DEPLOYMENT_INVOKE.value, Action.DEPLOYMENT_VIEW.value})
 _BINDING = frozenset({"key:create", "key:rotate", "key:update"})
 # Access tokens of one person that are neither revoked nor expired.
@@ -42,8 +42,8 @@ TOKENS_MAX = 50
 
 
 def key_resource(key: ApiKey) -> Resource:
-    """A key as the policy sees it: a department's, or a person's own (`owner`); `responsible` is
-    the person who answers for it.
+    """Return a key as a resource for the policy: a department's, or a person's own (`owner`);
+    `responsible` is the person who is responsible for it.
     """
     return Resource(
         type="key",
@@ -66,16 +66,16 @@ def key_create(
     allowed_deployments: Sequence[str] = (),
     networks: Sequence[str] = (),
 ) -> tuple[ApiKey, str]:
-    """A department's key for its applications, and the token that is shown this once.
+    """Create a department's key for its applications; return it with its token, shown only once.
 
-    `owner` answers for it: the actor by default. `allowed_deployments` (names) and
-    `networks` (CIDRs) narrow it; empty means any.
+    `owner` is responsible for it, by default the actor. `allowed_deployments` (names) and
+    `networks` (CIDRs) restrict it; empty means any.
 
     Raises:
-        InvalidInput: a field is empty, unknown or out of bounds; `fields` says which.
-        NotFound, NotPermitted: as `authorize_for_scopes`; the policy may refuse its lifetime too.
+        InvalidInput: a field is empty, unknown or out of bounds; `fields` names it.
+        NotFound, NotPermitted: as `authorize_for_scopes`; the policy may also limit the lifetime.
     """
-    asked = Asked(name, scopes, expires_at, purpose, allowed_deployments, networks).tidy()
+    properties = Asked(name, scopes, expires_at, purpose, allowed_deployments, networks).tidy()
     with transaction.atomic():
         decision = authorize_for_scopes(
             actor=actor,
@@ -88,13 +88,13 @@ def key_create(
         if not scopes:
             raise InvalidInput(
                 "A department's key needs at least one scope.",
-                fields={"scopes": ["Name what the key may do, such as deployment:invoke."]},
+                fields={"scopes": ["Name the permitted actions, such as deployment:invoke."]},
             )
-        check(asked)
+        check(properties)
         owner_id = actor.person_id if owner is None else owner.pk
         refuse_stranger(owner, department, actor)
         key, token = _mint(
-            asked, department=department, created_by_id=actor.person_id, owner_id=owner_id
+            properties, department=department, created_by_id=actor.person_id, owner_id=owner_id
         )
         key_record(actor, "key:create", key, decision=decision)
     return key, token
@@ -108,24 +108,24 @@ def access_token_create(
     scopes: Sequence[str] | None = None,
     proof: Proof | None = None,
 ) -> tuple[ApiKey, str]:
-    """A person's own token for the command line and notebooks; 30 days unless stated.
+    """Create a person's token for the command line and notebooks; it lasts 30 days by default.
 
-    It can do no more than the person, and only `scopes` of that when they are given. `proof` is
-    the second factor of this request.
+    It can do no more than the person, and with `scopes` only these actions. `proof` is the second
+    factor of this request.
 
     Raises:
         InvalidInput: an empty name, unknown scopes, or a lifetime over 366 days.
-        WrongState: the account is inactive, or has `TOKENS_MAX` tokens already.
+        WrongState: the account is inactive, or already has `TOKENS_MAX` tokens.
     """
-    asked = Asked(name, scopes or (), expires_at or timezone.now() + TOKEN_LIFETIME).tidy()
+    properties = Asked(name, scopes or (), expires_at or timezone.now() + TOKEN_LIFETIME).tidy()
     with transaction.atomic():
         person = Person.objects.select_for_update().get(pk=person.pk)
         if not person.is_active:
             raise WrongState("The account is inactive; it cannot get a token.")
-        check(asked, longest=TOKEN_MAX_LIFETIME)
+        check(properties, longest=TOKEN_MAX_LIFETIME)
         _require_room(person)
         key, token = _mint(
-            asked,
+            properties,
             person=person,
             created_by_id=person.pk,
             owner_id=person.pk,
@@ -137,7 +137,7 @@ def access_token_create(
 
 
 def _require_room(person: Person) -> None:
-    """Raise WrongState when the person, whose row is locked, has `TOKENS_MAX` live tokens."""
+    """Raise WrongState if the person, whose row is locked, has `TOKENS_MAX` live tokens."""
     live = ApiKey.objects.filter(
         person=person, revoked_at__isnull=True, expires_at__gt=timezone.now()
     ).count()
@@ -156,36 +156,36 @@ def key_rotate(
     overlap: timedelta = OVERLAP,
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """A successor with a new secret, all else alike, and the token that is shown this once.
+    """Create a successor with a new secret; return it with its token, which is shown only once.
 
-    The old key works until `overlap` (0 to 30 days) has passed, or its own expiry if that comes
-    first; with no overlap it is revoked at once. Both share the limits of their root. The
-    successor lives as long as the old key was made for, unless `expires_at` says otherwise.
+    The old key works until `overlap` (0 to 30 days) has passed, or until its own expiry if that is
+    earlier; without overlap it is revoked at once. Both share the limits of their root. By default,
+    the successor has the lifetime for which the old key was created.
 
     Raises:
-        NotFound, NotPermitted: there is none, or as for `key_create`.
-        WrongState: it is revoked, expired, rotated already, or a personal token.
+        NotFound, NotPermitted: it does not exist, or as for `key_create`.
+        WrongState: it is revoked, expired, already rotated, or a personal token.
         InvalidInput: the overlap or the expiry is out of bounds.
     """
     now = timezone.now()
     with transaction.atomic():
         old = key_locked(key_id)
-        until = expires_at or now + (old.expires_at - old.created_at)
+        end = expires_at or now + (old.expires_at - old.created_at)
         decision = authorize_for_scopes(
             actor=actor,
             action=Action.KEY_ROTATE,
             resource=key_resource(old),
             doing=f"rotating key {old.name}",
             scopes=old.scopes,
-            expires_at=until,
+            expires_at=end,
         )
         _refuse_rotation(old, overlap)
-        asked = Asked(
-            old.name, old.scopes, until, old.purpose, old.allowed_deployments, old.networks
+        properties = Asked(
+            old.name, old.scopes, end, old.purpose, old.allowed_deployments, old.networks
         )
-        check(asked, refused="The key was not rotated")
+        check(properties, refused="The key was not rotated")
         new, token = _mint(
-            asked,
+            properties,
             department=old.department,
             created_by_id=actor.person_id,
             owner_id=old.owner_id,
@@ -203,11 +203,11 @@ def key_rotate(
 
 
 def key_revoke(*, actor: Principal, key_id: int, reason: str = "") -> ApiKey:
-    """Make a key or token useless, at once and for good.
+    """Revoke a key or token, at once and permanently.
 
     Raises:
-        NotFound, NotPermitted: there is none, or the policy refuses.
-        WrongState: it is revoked already.
+        NotFound, NotPermitted: it does not exist, or the policy denies it.
+        WrongState: it is already revoked.
     """
     with transaction.atomic():
         key = key_locked(key_id)
@@ -224,9 +224,7 @@ def key_revoke(*, actor: Principal, key_id: int, reason: str = "") -> ApiKey:
 def revoke_locked(
     actor: Principal, key: ApiKey, *, reason: str = "", decision: Authorization | None = None
 ) -> None:
-    """Revoke a key that the caller has locked and was allowed to revoke; audits, and tells the
-    gateways when the transaction commits.
-    """
+    """Revoke a locked key, audit it, and notify the gateways on commit. The caller authorizes."""
     reason = "".join(c for c in reason if c.isprintable()).strip()[:200]
     key.revoked_at, key.revoked_reason = timezone.now(), reason
     key.save(update_fields=["revoked_at", "revoked_reason"])
@@ -234,8 +232,8 @@ def revoke_locked(
 
 
 def key_locked(key_id: int) -> ApiKey:
-    """The key, locked until the transaction ends. Raises NotFound."""
-    # The row of the key alone: its department and owner stay free for others.
+    """Return the key, locked until the transaction ends. Raise NotFound if it does not exist."""
+    # Lock only the key's row, not its department and owner.
     rows = ApiKey.objects.select_for_update(of=("self",)).select_related("department")
     key = rows.filter(pk=key_id).first()
     if key is None:
@@ -247,12 +245,12 @@ def _refuse_rotation(key: ApiKey, overlap: timedelta) -> None:
     if key.department is None:
         raise WrongState(
             f"{key.name} is a personal access token; it cannot be rotated.",
-            hint="Its owner makes a new one and revokes this.",
+            hint="Its owner can create a new one and revoke this one.",
         )
     if key.revoked_at is not None:
-        raise WrongState(f"Key {key.name} is revoked; it cannot be rotated. Make a new one.")
+        raise WrongState(f"Key {key.name} is revoked; it cannot be rotated. Create a new one.")
     if key.expires_at <= timezone.now():
-        raise WrongState(f"Key {key.name} is expired; it cannot be rotated. Make a new one.")
+        raise WrongState(f"Key {key.name} is expired; it cannot be rotated. Create a new one.")
     successor = ApiKey.objects.filter(rotated_from=key).values_list("public_id", flat=True).first()
     if successor is not None:
         raise WrongState(
@@ -275,8 +273,10 @@ def authorize_for_scopes(
     scopes: Sequence[str],
     expires_at: datetime,
 ) -> Authorization:
-    """Authorize making or changing a key of these scopes. A key that may do more than use and view
-    deployments binds others, so it needs a fresh second factor.
+    """Authorize creating or changing a key with these scopes.
+
+    A key that may do more than use and view deployments affects others, so it needs a fresh second
+    factor.
 
     Raises:
         NotFound, NotPermitted: as `authorize` and `authorize_binding`.
@@ -304,30 +304,30 @@ def refuse_stranger(
     *,
     refused: str = "The key was not made",
 ) -> None:
-    """Raises InvalidInput unless the owner-to-be is the actor or an active member."""
+    """Raise InvalidInput unless the new owner is the actor or an active member."""
     if owner is None or owner.pk == actor.person_id:
         return
-    belongs = owner.role_assignments.filter(department=department).exists()
-    if not owner.is_active or not belongs:
+    is_member = owner.role_assignments.filter(department=department).exists()
+    if not owner.is_active or not is_member:
         raise InvalidInput(
             f"{refused}: the request is not valid.",
             fields={"owner": [f"{owner.name} is not an active member of {department.slug}."]},
         )
 
 
-def _mint(asked: Asked, **columns: Any) -> tuple[ApiKey, str]:
+def _mint(properties: Asked, **columns: Any) -> tuple[ApiKey, str]:
     pepper_version = max(settings.KEY_PEPPERS)
     public_id, secret = mint()
     key = ApiKey.objects.create(
         public_id=public_id,
         secret_hmac=secret_hmac(secret, settings.KEY_PEPPERS[pepper_version]),
         pepper_version=pepper_version,
-        name=asked.name,
-        purpose=asked.purpose,
-        scopes=list(asked.scopes),
-        allowed_deployments=list(asked.allowed_deployments),
-        networks=list(asked.networks),
-        expires_at=asked.expires_at,
+        name=properties.name,
+        purpose=properties.purpose,
+        scopes=list(properties.scopes),
+        allowed_deployments=list(properties.allowed_deployments),
+        networks=list(properties.networks),
+        expires_at=properties.expires_at,
         **columns,
     )
     return key, format_token(public_id, secret)
@@ -342,7 +342,7 @@ def key_record(
     decision: Authorization | None = None,
     **more: str,
 ) -> None:
-    """Audit what was done to a key, and tell the gateways once it is committed."""
+    """Audit a change of a key, and notify the gateways on commit."""
     audit_record(
         actor=actor,
         action=action,

@@ -1,8 +1,9 @@
-"""The text of a credential: `assay_<id>_<secret>_<checksum>`. Pure; knows no Django.
+"""The text of a credential: `assay_<id>_<secret>_<checksum>`. Does not import Django.
 
-The id finds the row and may be shown; the secret is 256 random bits; the checksum (CRC-32 of what
-precedes it) tells a typo from a dead key and lets leak scanners recognize one for certain. All
-three are base 62, so that a double click selects the whole token. After GitHub's token format:
+The ID finds the row and may be displayed; the secret is 256 random bits. The checksum (CRC-32 of
+the text before it) distinguishes typos from invalid keys and lets leak scanners recognize keys
+reliably. All three are base 62, so that a double click selects the whole token. After GitHub's
+token format:
 https://github.blog/engineering/behind-githubs-new-authentication-token-formats/
 """
 
@@ -32,7 +33,7 @@ SENT_MAX = 256
 
 @dataclass(frozen=True, slots=True)
 class ParsedToken:
-    """A token whose shape and checksum are right; whether it is alive, the database knows."""
+    """A token with the right format and checksum; it may still be unknown, revoked or expired."""
 
     public_id: str
     secret: str = field(repr=False)
@@ -47,7 +48,7 @@ def _base62(number: int, length: int) -> str:
 
 
 def mint() -> tuple[str, str]:
-    """A new (public id, secret) from the operating system's randomness."""
+    """Return a new (public ID, secret) from the operating system's random source."""
     public_id = "".join(secrets.choice(ALPHABET) for _ in range(ID_LENGTH))
     return public_id, _base62(secrets.randbits(256), SECRET_LENGTH)
 
@@ -63,24 +64,24 @@ def format_token(public_id: str, secret: str) -> str:
 
 
 def parse_token(text: str) -> ParsedToken:
-    """The parts of a token.
+    """Return the parts of a token.
 
     Raises:
-        ValueError: it is none, or mistyped; the sentence says which and never repeats the text.
+        ValueError: it is not a token, or mistyped; the message never contains the text.
     """
-    if len(text) > MAX_LENGTH or (found := PATTERN.fullmatch(text)) is None:
+    if len(text) > MAX_LENGTH or (match := PATTERN.fullmatch(text)) is None:
         raise ValueError(
             f"it does not have the form {PREFIX}_<id>_<secret>_<checksum>; copy the whole key"
         )
     body, _, checksum = text.rpartition("_")
     if checksum != _checksum(body):
         raise ValueError("its checksum is wrong: a character was mistyped or lost")
-    return ParsedToken(public_id=found["id"], secret=found["secret"])
+    return ParsedToken(public_id=match["id"], secret=match["secret"])
 
 
 def secret_hmac(secret: str, pepper: bytes) -> bytes:
-    """HMAC-SHA256 of the secret under the pepper, 32 bytes.
+    """Return the HMAC-SHA256 of the secret under the pepper, 32 bytes.
 
-    The secret has 256 bits of its own, so a slow hash would only invite denial of service.
+    The secret has 256 random bits, so a slow hash is not needed and would invite denial of service.
     """
     return hmac.digest(pepper, secret.encode(), "sha256")

@@ -1,7 +1,7 @@
-"""Budgets at 50, 80 and 100 per cent: said once a window, where people look.
+"""Alerts for budgets at 50, 80 and 100 percent, raised once per window.
 
-Each alert is a row (for the portal and the API) and an audit event `quota:alert` in one
-transaction; whoever delivers mail or calls webhooks follows those events.
+Each alert is a row (for the portal and the API) and an audit event `quota:alert`, in one
+transaction. Mail and webhooks are driven by these events.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CONTROLLER = service_principal("controller")
 
 
 def alerts_raise() -> int:
-    """Raise what every budget has reached by what was used; returns how many were new.
+    """Raise an alert for each threshold that a budget's use has reached; return the number raised.
 
     Raises:
         Unavailable: the quota store does not answer.
@@ -33,7 +33,7 @@ def alerts_raise() -> int:
     reached = [(use, _reached(use)) for use in uses(rows) if use.ready]
     reached = [(use, thresholds) for use, thresholds in reached if thresholds]
     windows = {_window(use) for use, _ in reached}
-    told = {
+    raised_at_limit = {
         (limit_id, window, threshold): limit_then
         for limit_id, window, threshold, limit_then in QuotaAlert.objects.filter(
             window__in=windows
@@ -41,8 +41,8 @@ def alerts_raise() -> int:
     }
     raised = 0
     for use, thresholds in reached:
-        # What was told under a lower limit is no longer so: under this one it is told anew.
-        before = {t: told.get((use.row.pk, _window(use), t), -1) for t in thresholds}
+        # An alert under a lower limit does not count: raise it again under this limit.
+        before = {t: raised_at_limit.get((use.row.pk, _window(use), t), -1) for t in thresholds}
         new = [t for t in thresholds if before[t] < use.row.limit]
         if new:
             raised += _raise(use, new)
@@ -60,15 +60,15 @@ def _window(use: LimitUse) -> str:
 
 @transaction.atomic
 def _raise(use: LimitUse, thresholds: list[int]) -> int:
-    """Add one row per threshold, but one event for the highest, to avoid three alerts at once."""
+    """Add a row per threshold, but only one event, for the highest, to avoid three at once."""
     row, window = use.row, _window(use)
-    # The limit may be gone, or another, since it was read; another controller may be at it.
-    same = QuotaLimit.objects.filter(pk=row.pk, limit=row.limit)
-    if not same.select_for_update(of=("self",)).exists():
+    # The limit may have been deleted or changed, or another controller may be raising its alert.
+    unchanged = QuotaLimit.objects.filter(pk=row.pk, limit=row.limit)
+    if not unchanged.select_for_update(of=("self",)).exists():
         return 0
-    known = QuotaAlert.objects.filter(limit=row, window=window)
-    known.filter(threshold__in=thresholds, limit_then__lt=row.limit).delete()
-    new = sorted(set(thresholds) - set(known.values_list("threshold", flat=True)))
+    alerts = QuotaAlert.objects.filter(limit=row, window=window)
+    alerts.filter(threshold__in=thresholds, limit_then__lt=row.limit).delete()
+    new = sorted(set(thresholds) - set(alerts.values_list("threshold", flat=True)))
     for threshold in new:
         QuotaAlert.objects.create(
             limit=row,

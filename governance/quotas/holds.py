@@ -1,9 +1,8 @@
-"""Budgets of work that lasts: reserved when it is queued, charged for what it used at its end.
+"""Budgets of jobs: reserved when the job is queued, charged for its actual use at its end.
 
-The row is written in the transaction of the job, and the job's end in the transaction of that end,
-so that neither is known without the other. From there the use travels like every other one: into
-the counters, onto the stream, into the ledger. `holds_settle` sends what a crash left behind; doing
-so twice counts once.
+The hold is created in the job's transaction, and ended in the transaction of the job's end, so both
+always agree. Then the use is recorded like that of requests: in the counters, on the stream, in the
+ledger. `holds_settle` sends uses that a crash left behind; a use that is sent twice counts once.
 """
 
 from __future__ import annotations
@@ -29,25 +28,24 @@ from governance.usage.records import JOBS, UsageEntry
 from governance.usage.sealing import usage_key_held
 
 logger = logging.getLogger(__name__)
-# Of the last so many of a kind in a department that ended well the longest says what the next one
-# reserves; those that broke or were canceled may have ended early.
+# The reservation is the longest time of this many recent, successful jobs of the same kind and
+# department; failed or canceled jobs may have ended early.
 REMEMBERED = 20
-# An end that is not in the ledger after this long is sent again.
+# The use of an ended job that is not in the ledger after this long is sent again.
 RESEND_AFTER = timedelta(seconds=30)
 _BATCH = 100
-# Keeps a sum of seconds within its column whatever clocks say.
+# Keeps a sum of seconds within its column, even if a clock is wrong.
 _LONGEST_S = 366 * 86400
 
 
 def hold_open(*, reference: str, department: str, kind: str, devices: int = 1) -> BudgetHold:
-    """Reserve device time, and its price, under every limit of the department and the organization.
+    """Reserve device time, and its price, under all limits of the department and the organization.
 
-    Each second of the work counts once for each of its devices.
-
-    Runs in the caller's transaction; if that is rolled back, the next reconciliation gives it back.
+    Each second counts once per device. Runs in the caller's transaction; after a rollback, the next
+    reconciliation releases the reservation.
 
     Raises:
-        QuotaExceeded: a limit has no room; says which.
+        QuotaExceeded: a limit has no room; the message names it.
         Unavailable: the quota store does not answer, or is being rebuilt.
     """
     ledger_lock(shared=True)
@@ -69,18 +67,18 @@ def hold_open(*, reference: str, department: str, kind: str, devices: int = 1) -
 
 
 def _admit(amount: Amount, subjects: list[str]) -> datetime:
-    """Hold it, or refuse; returns the moment it is charged to."""
+    """Hold the amount, or raise; return the moment to which it is charged."""
     limits = quota_limits(subjects)
     try:
         verdict = store.hold(amount, subjects, limits)
     except Unavailable:
         if limits:
             raise
-        # Nothing to decide: work is queued without a broker too, and the counters are put right.
+        # Without limits, jobs are queued even without a broker; reconciliation fixes the counters.
         return timezone.now()
     if not verdict.ready:
         raise Unavailable(
-            "Budgets are being rebuilt from the ledger, so nothing is queued.", retry_after=2
+            "Budgets are being rebuilt from the ledger; the job was not queued.", retry_after=2
         )
     if (stopped := verdict.stopped) is not None:
         cost = amount.of(stopped.kind)
@@ -93,16 +91,16 @@ def _admit(amount: Amount, subjects: list[str]) -> datetime:
 
 
 def _expected_ms(department: str, kind: str) -> int:
-    """Return the device time of one of its devices, in ms."""
+    """Return the expected device time of one device, in ms."""
     recent = BudgetHold.objects.filter(
         department=department, kind=kind, device_ms__gt=0, outcome="ok"
     )
-    lasted = recent.order_by("-id").values_list("device_ms", "devices")[:REMEMBERED]
-    return max((ms // devices for ms, devices in lasted), default=settings.JOB_RESERVE_S * 1000)
+    times = recent.order_by("-id").values_list("device_ms", "devices")[:REMEMBERED]
+    return max((ms // devices for ms, devices in times), default=settings.JOB_RESERVE_S * 1000)
 
 
 def hold_run(*, reference: str) -> None:
-    """An attempt has begun; one that was taken over has lasted until now."""
+    """Start the clock for a new attempt; if an attempt was taken over, add its time until now."""
     hold = _locked(reference)
     if hold is not None and hold.state == HoldState.OPEN:
         hold.running_since = _stop_clock(hold)
@@ -118,7 +116,7 @@ def hold_wait(*, reference: str) -> None:
 
 
 def hold_pause(*, reference: str) -> None:
-    """The attempt is over, the work is not."""
+    """Stop the clock at the end of an attempt that does not end the job."""
     hold = _locked(reference)
     if hold is not None and hold.state == HoldState.OPEN:
         _stop_clock(hold)
@@ -126,7 +124,7 @@ def hold_pause(*, reference: str) -> None:
 
 
 def hold_end(*, reference: str, outcome: str) -> None:
-    """The work is over: what it used is charged, what it held beyond that is given back."""
+    """End the hold with the job: charge its use and release the rest of the reservation."""
     hold = _locked(reference)
     if hold is None or hold.state != HoldState.OPEN:
         return
@@ -137,8 +135,9 @@ def hold_end(*, reference: str, outcome: str) -> None:
 
 
 def hold_lower(*, reference: str) -> None:
-    """Give back what the paused work reserves beyond what it used; in the transaction of a caller
-    that holds the work paused.
+    """Release the unused part of a paused job's reservation.
+
+    Runs in the caller's transaction, which keeps the job paused.
 
     Raises:
         Unavailable: the quota store does not answer.
@@ -149,21 +148,20 @@ def hold_lower(*, reference: str) -> None:
         return
     device_ms = min(hold.reserved_device_ms, hold.device_ms)
     micro = min(hold.reserved_micro, _price(hold).cost(device_ms=device_ms))
-    back = Amount(micro=hold.reserved_micro - micro, device_ms=hold.reserved_device_ms - device_ms)
-    # If this transaction is rolled back, the next reconciliation takes it again.
-    store.lower(back, hold.made_at, subjects_of(department=hold.department))
+    rest = Amount(micro=hold.reserved_micro - micro, device_ms=hold.reserved_device_ms - device_ms)
+    # If this transaction is rolled back, the next reconciliation reserves it again.
+    store.lower(rest, hold.made_at, subjects_of(department=hold.department))
     hold.reserved_device_ms, hold.reserved_micro = device_ms, micro
     hold.save(update_fields=["reserved_device_ms", "reserved_micro"])
 
 
 def hold_raise(*, reference: str) -> None:
-    """Reserve again, as much as such work takes, for work that goes on; in the caller's
-    transaction.
+    """Restore the reservation of a job that is resumed; in the caller's transaction.
 
-    In a later month all of it moves to that month: what it used, too, is charged there.
+    In a later month the whole hold moves to that month, including its use so far.
 
     Raises:
-        QuotaExceeded: a limit has no room; says which.
+        QuotaExceeded: a limit has no room; the message names it.
         Unavailable: the quota store does not answer, or is being rebuilt.
     """
     ledger_lock(shared=True)
@@ -173,22 +171,24 @@ def hold_raise(*, reference: str) -> None:
     expected = _expected_ms(hold.department, hold.kind) * hold.devices
     device_ms = max(hold.device_ms, expected, hold.reserved_device_ms)
     micro = max(hold.reserved_micro, _price(hold).cost(device_ms=device_ms))
-    held = Amount(micro=hold.reserved_micro, device_ms=hold.reserved_device_ms)
+    reserved = Amount(micro=hold.reserved_micro, device_ms=hold.reserved_device_ms)
     subjects = subjects_of(department=hold.department)
     if _month(hold.made_at) == _month(timezone.now()):
-        _admit(Amount(micro=micro - held.micro, device_ms=device_ms - held.device_ms), subjects)
+        _admit(
+            Amount(micro=micro - reserved.micro, device_ms=device_ms - reserved.device_ms), subjects
+        )
     else:
         made_at = _admit(Amount(micro=micro, device_ms=device_ms), subjects)
-        # Without a broker nothing is lost: no limit reads the counters of a month that is over.
+        # Without a broker nothing is lost: limits do not read the counters of past months.
         with contextlib.suppress(Unavailable):
-            store.lower(held, hold.made_at, subjects)
+            store.lower(reserved, hold.made_at, subjects)
         hold.made_at = made_at
     hold.reserved_device_ms, hold.reserved_micro = device_ms, micro
     hold.save(update_fields=["reserved_device_ms", "reserved_micro", "made_at"])
 
 
 def _month(moment: datetime) -> tuple[int, int]:
-    """Return year and month in UTC, by which the counters go."""
+    """Return year and month in UTC, as used by the counters."""
     moment = moment.astimezone(UTC)
     return moment.year, moment.month
 
@@ -202,8 +202,8 @@ def _locked(reference: str) -> BudgetHold | None:
 
 
 def _stop_clock(hold: BudgetHold) -> datetime:
-    """Add what has run, and say what time it is: by the database's clock, for those of workers and
-    controllers differ."""
+    """Add the running time and return the present time, by the database's clock, because those of
+    workers and controllers differ."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         now: datetime = cursor.fetchone()[0]
@@ -215,7 +215,7 @@ def _stop_clock(hold: BudgetHold) -> datetime:
 
 
 def holds_settle() -> int:
-    """Send every end that has not reached the ledger in a while; returns how many.
+    """Send the uses of ended jobs that are overdue in the ledger again; return their number.
 
     Raises:
         Unavailable: the quota store does not answer.
@@ -231,11 +231,11 @@ def holds_settle() -> int:
 
 def _send_now(hold: BudgetHold) -> None:
     if not usage_key_held():
-        return  # A compute worker: the controller settles, with `holds_settle`.
+        return  # On a compute worker, the controller settles with `holds_settle`.
     try:
         _send(hold)
     except Unavailable as error:
-        logger.warning("What %s used is settled later: %s", hold.reference, error.message)
+        logger.warning("The use of %s will be settled later: %s", hold.reference, error.message)
 
 
 def _send(hold: BudgetHold) -> None:

@@ -1,8 +1,8 @@
-"""Kinds of limits, with their windows and units. Knows no Django.
+"""Kinds of limits, with their windows and units. Does not import Django.
 
-Amounts are whole numbers in what is counted: requests, units of use (`governance.usage.units`),
-micro-units of the currency (1,000,000 are one euro), milliseconds of device time. A limit is stated
-in the unit that people use, which differs for device time alone: seconds.
+Amounts are whole numbers of counted units: requests, units of use (`governance.usage.units`),
+micro-units of the currency (1,000,000 are one euro), milliseconds of device time. Limits are in the
+same units, except for device time: seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from governance.usage.units import Unit
 MICRO = 1_000_000
 ORGANIZATION = "organization"
 RELEASE = "release:"
-# At these per cents of a budget an alert is raised.
+# Percentages of a budget at which alerts are raised.
 THRESHOLDS = (50, 80, 100)
 
 
@@ -32,9 +32,10 @@ class Window(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of limit. `unit` is what is counted; `scale` counted units make one of the limit's;
-    `family` names its `x-ratelimit-*` headers, if it has any; `label` is its name in a list, where
-    that is not the title.
+    """A kind of limit.
+
+    `unit` is the counted unit; `scale` counted units are one unit of the limit; `family` names its
+    `x-ratelimit-*` headers, if any; `label` is its name in lists, if not the title.
     """
 
     name: str
@@ -46,12 +47,12 @@ class Kind:
     label: str = ""
 
     def counts(self, unit: str) -> bool:
-        """Return whether it counts requests metered in `unit`; one in images counts no tokens."""
+        """Return whether the limit counts requests metered in `unit`."""
         return self.unit == unit or self.unit not in _UNITS
 
     @property
     def is_budget(self) -> bool:
-        """True when it lasts for a day or a month: durable, alerted on, and not worth a retry."""
+        """True for a window of a day or a month: durable, with alerts, and without retries."""
         return self.window in {Window.DAY, Window.MONTH}
 
 
@@ -59,7 +60,7 @@ _UNITS = frozenset(Unit)
 
 
 def _kind_of(unit: Unit, window: Window) -> Kind:
-    """Limit on one unit. The script of the counters reads unit and window from such a name."""
+    """Return the limit on a unit; the counters' script parses unit and window from its name."""
     # Proxies drop headers with underscores.
     family = unit.replace("_", "-") if window is Window.MINUTE else ""
     return Kind(f"{unit}_per_{window}", f"{unit.plural} per {window}", unit, window, 1, family)
@@ -80,7 +81,7 @@ _COSTS = (
     Kind("gpu_seconds_per_month", "GPU-seconds per month", "device", Window.MONTH, 1000),
 )
 _LASTING = (Window.MINUTE, Window.DAY, Window.MONTH)
-# As lists of choices show them.
+# Groups in lists of choices.
 GROUPED: tuple[tuple[str, tuple[Kind, ...]], ...] = (
     ("Requests", _REQUESTS),
     *((unit.plural.capitalize(), tuple(_kind_of(unit, w) for w in _LASTING)) for unit in Unit),
@@ -93,14 +94,14 @@ KIND_CHOICES = [(kind.name, kind.label or kind.title) for kind in KINDS.values()
 
 
 def money_words(micro: int, currency: str) -> str:
-    """Micro-units as people read them: `12.50 EUR`, `0.0004 EUR`."""
+    """Return micro-units as people read them: `12.50 EUR`, `0.0004 EUR`."""
     whole, fraction = divmod(abs(micro), MICRO)
     digits = f"{fraction:06d}".rstrip("0").ljust(2, "0")
     return f"{'-' if micro < 0 else ''}{whole:,}.{digits} {currency}"
 
 
 def amount_words(kind: str, amount: int, currency: str) -> str:
-    """A counted amount with its unit, without its window: `1,200 tokens`, `3.5 GPU-seconds`."""
+    """Return a counted amount with its unit: `1,200 tokens`, `3.5 GPU-seconds`."""
     unit = KINDS[kind].unit
     if unit in _UNITS:
         return Unit(unit).words(amount)
@@ -112,31 +113,29 @@ def amount_words(kind: str, amount: int, currency: str) -> str:
 
 
 def limit_words(kind: str, limit: int, currency: str) -> str:
-    """A limit with its window: `60 requests per minute`, `25.00 EUR per month`."""
-    shown = money_words(limit, currency) if KINDS[kind].unit == "money" else f"{limit:,}"
-    return f"{shown} {KINDS[kind].title}"
+    """Return a limit with its window: `60 requests per minute`, `25.00 EUR per month`."""
+    amount = money_words(limit, currency) if KINDS[kind].unit == "money" else f"{limit:,}"
+    return f"{amount} {KINDS[kind].title}"
 
 
 def subject_words(subject: str) -> str:
-    """`department:clinical` as it begins a sentence: `Department clinical`."""
+    """Return a subject as the start of a sentence: `Department clinical`."""
     kind, _, name = subject.partition(":")
     if subject.startswith(RELEASE):
         release, _, department = name.partition(":")
-        whom = f" for department {department}" if department else ""
-        return f"By a condition of its approval, release {release}{whom}"
+        scope = f" for department {department}" if department else ""
+        return f"By a condition of its approval, release {release}{scope}"
     if kind == ORGANIZATION:
         return "The organization"
     return f"{'API key' if kind == 'key' else kind.capitalize()} {name}"
 
 
 def release_limit_subject(release_id: int, department: str = "") -> str:
-    """Return the subject of a release condition's limit: all of its callers together, or a
-    department's.
-    """
+    """Return the subject of a release condition's limit, for all callers or a department's."""
     return f"{RELEASE}{release_id}" + (f":{department}" if department else "")
 
 
 def subjects_of(*, department: str = "", key: str = "", deployment: str = "") -> list[str]:
-    """Everything that a use is counted on; the organization always."""
-    named = (("department", department), ("key", key), ("deployment", deployment))
-    return [ORGANIZATION, *(f"{kind}:{name}" for kind, name in named if name)]
+    """Return all subjects that count a use: the organization, and those that are named."""
+    names = (("department", department), ("key", key), ("deployment", deployment))
+    return [ORGANIZATION, *(f"{kind}:{name}" for kind, name in names if name)]

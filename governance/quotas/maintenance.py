@@ -1,4 +1,4 @@
-"""Periodic work of the controller on budgets, every second or so."""
+"""The controller's periodic work on budgets, about once a second."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ STEP_S = 1.0
 
 
 class QuotaMaintenance:
-    """Rebuilds counters that a flush took, settles requests and jobs that a crash left behind,
-    returns unsettled reservations, raises alerts, and compares counters with the ledger regularly
-    and after a restart of the store, which may then have older data.
+    """Rebuild counters after a flush, settle requests and jobs that a crash left behind, release
+    expired reservations, and raise alerts. Compare the counters with the ledger regularly, and
+    after a restart of the store, which may then have older data.
     """
 
     def __init__(self) -> None:
@@ -35,17 +35,17 @@ class QuotaMaintenance:
         self._run = ""
 
     def step(self) -> None:
-        """Raises Unavailable when the quota store does not answer."""
+        """Do all due work once. Raise Unavailable if the quota store does not answer."""
         run = store_run()
         if not counters_ready():
             outcome = quotas_reconcile(repair=True)
             self._run = run
             logger.warning(
-                "The counters were gone; %d were rebuilt from the ledger.", outcome.checked
+                "The counters were lost; %d were rebuilt from the ledger.", outcome.checked
             )
         orphans_settle()
-        if given_back := store.reclaim():
-            logger.warning("%d reservations ran out and were given back.", given_back)
+        if released := store.reclaim():
+            logger.warning("%d reservations expired and were released.", released)
         holds_settle()
         alerts_raise()
         if run != self._run or time.monotonic() - self._compared >= settings.QUOTA_RECONCILE_S:
@@ -55,22 +55,22 @@ class QuotaMaintenance:
 
 
 def run(stop: threading.Event) -> None:
-    """Keep budgets until `stop`."""
+    """Maintain budgets until `stop` is set."""
     maintenance = QuotaMaintenance()
     while not stop.is_set():
         close_old_connections()
         try:
             maintenance.step()
         except Unavailable as error:
-            logger.warning("Budgets are not kept: %s", error.message)
+            logger.warning("Budgets are not maintained: %s", error.message)
         stop.wait(STEP_S)
 
 
 def orphans_settle() -> int:
-    """Settle requests whose gateway died before it did, each once; return how many.
+    """Settle requests whose gateway died before settling them, each once; return their number.
 
-    A gateway keeps the usage entry of each request with its reservation until it settles it. An
-    entry that is left after the time of its request belongs to a process that has ended.
+    A gateway stores the usage entry of each request with its reservation until it settles the
+    request. An entry that outlives its request's time limit belongs to a dead process.
 
     Raises:
         Unavailable: Redis does not answer.
@@ -80,15 +80,15 @@ def orphans_settle() -> int:
         try:
             entry = UsageEntry.decode(text)
             if entry.request_id != request_id:
-                raise ValueError("it is of another request")
+                raise ValueError("it belongs to another request")
         except ValueError as error:
             if isinstance(error, ForgedEntry):
                 forgeries_record(1)
-            logger.error("The admission of request %s is not one: %s", request_id, error)
+            logger.error("The usage entry of request %s is invalid: %s", request_id, error)
             store.withdraw(request_id)
             continue
-        lasted_ms = int((time.time() - entry.occurred_at) * 1000)
-        settled += store.settle(replace(entry, total_ms=max(0, lasted_ms)), held=Amount())
+        total_ms = int((time.time() - entry.occurred_at) * 1000)
+        settled += store.settle(replace(entry, total_ms=max(0, total_ms)), held=Amount())
     if settled:
-        logger.warning("%d requests were settled whose gateway had ended.", settled)
+        logger.warning("Settled %d requests of gateways that had ended.", settled)
     return settled

@@ -1,4 +1,4 @@
-"""Limits, prices, what jobs hold of a budget, and the alerts that were raised."""
+"""Limits, prices, jobs' holds on budgets, and raised alerts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from governance.quotas.kinds import KIND_CHOICES, ORGANIZATION
 
 
 class QuotaLimit(models.Model):
-    """One limit on a department, an API key, a deployment (by name) or, naming none of them, the
-    organization. All that apply must have room. A `shadow` limit counts and reports, and stops
-    nothing. Money is in micro-units of the currency.
+    """A limit on a department, an API key, a deployment (by name) or else the organization. All
+    limits that apply to a request must have room. A `shadow` limit counts and reports, but does not
+    stop requests. Money is in micro-units of the currency.
     """
 
     department = models.ForeignKey(
@@ -55,7 +55,7 @@ class QuotaLimit(models.Model):
 
     @property
     def subject(self) -> str:
-        """Subject of the limit, as counters name it: `department:<slug>`, `key:<public id>`, …"""
+        """Subject of the limit in the counters: `department:<slug>`, `key:<public id>`, …"""
         if self.api_key is not None:
             return f"key:{self.api_key.public_id}"
         if self.department is not None:
@@ -64,9 +64,9 @@ class QuotaLimit(models.Model):
 
 
 class Price(models.Model):
-    """Price of a deployment (by name); the one without a name is for every other deployment and for
-    jobs. Micro-units per million tokens, and per second of device time; `units` has those per unit
-    of use other than tokens, by its name.
+    """Price of a deployment (by name), or without a name of all other deployments and jobs, in
+    micro-units per million tokens and per second of device time; `units` has the prices of units of
+    use other than tokens, by name.
     """
 
     deployment = models.CharField(max_length=NAME_MAX, blank=True, default="", unique=True)
@@ -84,8 +84,8 @@ class Price(models.Model):
 
 
 class HoldState(models.TextChoices):
-    """`open`: reserved until the work ends. `ended`: what it used is known and on its way to the
-    ledger. `settled`: the ledger has it."""
+    """State of a hold. `open`: reserved until the job ends. `ended`: its use is on the way to the
+    ledger. `settled`: its use is in the ledger."""
 
     OPEN = "open"
     ENDED = "ended"
@@ -93,12 +93,12 @@ class HoldState(models.TextChoices):
 
 
 class BudgetHold(models.Model):
-    """Amount that a job has reserved of its department's budgets, from queueing to its end.
+    """A job's reservation on its department's budgets, from queueing to its end.
 
-    The row is the truth; the counters repeat it. `reference` is the request id of its usage record.
-    It is charged to the month of `made_at`, when it was reserved; a resume in a later month moves
-    it there. `device_ms` adds up its attempts, over all of its `devices`; `running_since` is when
-    the present one began.
+    The counters repeat this row. `reference` is the request ID of its usage record. It is charged
+    to the month of `made_at`, the time of the reservation; a resume in a later month moves it to
+    that month. `device_ms` sums up all attempts over all `devices`; `running_since` is the start of
+    the current attempt.
     """
 
     reference = models.CharField(max_length=64, unique=True)
@@ -138,7 +138,7 @@ class BudgetHold(models.Model):
 
 
 class QuotaAlert(models.Model):
-    """A budget has reached `threshold` per cent in a window (`2026-11`, `2026-11-25`)."""
+    """A budget that reached `threshold` percent in a window (`2026-11`, `2026-11-25`)."""
 
     limit = models.ForeignKey(QuotaLimit, on_delete=models.CASCADE, related_name="alerts")
     window = models.CharField(max_length=10)

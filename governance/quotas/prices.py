@@ -1,4 +1,4 @@
-"""Cost of usage, in whole micro-units of the currency. Knows no Django."""
+"""Cost of usage, in whole micro-units of the currency. Does not import Django."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ MS_PER_S = 1000
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """Micro-units per million prompt tokens, per million completion tokens, per device-second, and,
-    by name, per unit of use other than tokens.
+    """Prices in micro-units: per million prompt tokens, per million completion tokens, per second
+    of device time, and, by name, per unit of use other than tokens.
     """
 
     prompt: int = 0
@@ -31,10 +31,10 @@ class Tariff:
         unit: str = Unit.TOKENS,
         units: int = 0,
     ) -> int:
-        """Micro-units, rounded up once over the whole: what has a price never costs nothing.
+        """Return the cost in micro-units; the total is rounded up, so that it is never free.
 
-        Tokens are charged by their two prices, whatever `units` says; every other unit by its own,
-        and then tokens are not charged.
+        For tokens, the two token prices apply, and `units` is ignored. For other units, their own
+        price applies, and tokens are ignored.
         """
         if unit == Unit.TOKENS:
             use = prompt_tokens * self.prompt + completion_tokens * self.completion

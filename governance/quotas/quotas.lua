@@ -1,21 +1,21 @@
--- Quotas in one call. Time is the server's (TIME), so that gateways need not agree on theirs.
+-- Quotas in one call. Time is the server's (TIME), because the clocks of gateways may differ.
 --
--- What is kept:
+-- Keys:
 --   assay:quota:<kind>:<subject>          per minute: a hash of 5 s slots; at once: a set by deadline
---   assay:quota:day:<date>:<subject>      a hash: each unit (tokens, images, …), and what is reserved
---   assay:quota:month:<month>:<subject>   a hash: each unit, money, device (ms), and what is reserved
+--   assay:quota:day:<date>:<subject>      a hash: each unit (tokens, images, …), and reserved amounts
+--   assay:quota:month:<month>:<subject>   a hash: each unit, money, device (ms), and amounts reserved
 --                                         and held
---   assay:quota:reservation:<id>          what one request has reserved, until it is settled
---   assay:quota:deadlines                 reservations by the moment at which they are given back
---   assay:quota:settled:<id>              settled already: a second call changes nothing
---   assay:quota:admitted                  a hash: the usage entry of each request that runs, as it stands
---                                         should nobody be there to settle it
---   assay:quota:admitted:deadlines        these requests by the moment at which that is so
---   assay:quota:stops:<date>              how often each limit had no room
---   assay:quota:ready                     days and months repeat the ledger; missing after a flush
+--   assay:quota:reservation:<id>          amounts reserved by one request, until it is settled
+--   assay:quota:deadlines                 reservations by the time of their automatic release
+--   assay:quota:settled:<id>              marks a settled request: a second call changes nothing
+--   assay:quota:admitted                  a hash: the usage entry of each running request, used if its
+--                                         gateway dies before it settles the request
+--   assay:quota:admitted:deadlines        these requests by the time after which the gateway is dead
+--   assay:quota:stops:<date>              number of requests that each limit stopped
+--   assay:quota:ready                     set while days and months repeat the ledger; lost by a flush
 --
--- Days and months are counted for every subject of a use, limited or not, so that a new limit knows
--- what was used before it. The operations, and what they answer, stand at each function.
+-- Days and months are counted for every subject of a use, limited or not, so that a new limit includes
+-- earlier use. The operations and their answers are described at each function.
 
 local PREFIX = 'assay:quota:'
 local SLOT, WINDOW, DAY = 5000, 60000, 86400000
@@ -25,8 +25,8 @@ local DEADLINES, READY = PREFIX .. 'deadlines', PREFIX .. 'ready'
 local ADMITTED, ADMITTED_UNTIL = PREFIX .. 'admitted', PREFIX .. 'admitted:deadlines'
 local floor = math.floor
 
--- kind → window, field in its hash, what a request costs of it. A limit on a unit of use is named
--- <unit>_per_<window>: whoever calls knows the units, and only those in use are looked up.
+-- kind → window, and field in its hash. A limit on a unit of use is named <unit>_per_<window>: the
+-- callers know the units, and only those in use are looked up.
 local KINDS = {
   requests_per_minute = {window = 'minute', unit = 'requests'},
   concurrent_requests = {window = 'now', unit = 'requests'},
@@ -47,8 +47,8 @@ local function now_ms()
   return tonumber(time[1]) * 1000 + floor(tonumber(time[2]) / 1000)
 end
 
--- Year, month and day of a day counted from 1970-01-01, and the first day of a month as such a
--- count: http://howardhinnant.github.io/date_algorithms.html
+-- Year, month and day from a number of days since 1970-01-01, and that number for the first day of a
+-- month: http://howardhinnant.github.io/date_algorithms.html
 local function civil(days)
   local z = days + 719468
   local era = floor(z / 146097)
@@ -68,7 +68,7 @@ local function first_day(year, month)
   return era * 146097 + doe - 719468
 end
 
--- The day and the month around a moment: their names, and when they end.
+-- Return the day and the month around a moment: their names and their ends.
 local function calendar(at)
   local year, month, day = civil(floor(at / DAY))
   local following = month == 12 and first_day(year + 1, 1) or first_day(year, month + 1)
@@ -83,7 +83,7 @@ local function budget_key(window, dates, subject)
   return PREFIX .. window .. ':' .. dates[window] .. ':' .. subject
 end
 
--- A counter lives from its first use; what comes later in its window need not say so again.
+-- Set a counter's expiry only on its first use; later uses in its window do not change it.
 local function add(key, field, amount, keep)
   if amount ~= 0 and redis.call('HINCRBY', key, field, number(amount)) == amount then
     redis.call('PEXPIRE', key, keep)
@@ -125,7 +125,7 @@ local function slots_reset(state, now)
   return newest and leaves_at(newest) - now or 0
 end
 
--- {used, reserved, reset (ms until room comes back), key}; changes nothing.
+-- Return {used, reserved, reset (ms until room is back), key}; change nothing.
 local function read_limit(kind, what, subject, now, dates)
   if what.window == 'minute' then
     local key = PREFIX .. kind .. ':' .. subject
@@ -150,7 +150,7 @@ local function wait_for(one, now)
   return slots_wait(one.state, one.state.used + one.cost - one.limit, now)
 end
 
--- Charge one limit; returns what gives it back.
+-- Charge one limit; return the data to undo the charge.
 local function charge(one, request, deadline, now)
   local key, what, cost = one.state.key, one.what, one.cost
   if what.window == 'now' then
@@ -170,7 +170,7 @@ local function charge(one, request, deadline, now)
   return {key, 'budget', field, number(cost)}
 end
 
--- Give a reservation back; `units` were used of it, and with `refund` not even the request counts.
+-- Release a reservation, of which `units` were used; with `refund`, the request itself does not count.
 local function release(request, units, refund)
   local name = PREFIX .. 'reservation:' .. request
   local kept = redis.call('GET', name)
@@ -208,7 +208,7 @@ local function count_stop(dates, one)
   redis.call('PEXPIRE', key, KEEP_DAY)
 end
 
--- The limits of ARGV from `first` on, four each: subject, kind, limit, shadow (1 or 0).
+-- Read the limits in ARGV from `first` on, four values each: subject, kind, limit, shadow (1 or 0).
 local function read_limits(first, costs, now, dates)
   local limits, needs_ledger = {}, false
   for i = first, #ARGV, 4 do
@@ -216,7 +216,7 @@ local function read_limits(first, costs, now, dates)
     one.shadow = ARGV[i + 3] == '1'
     local what = kind_of(one.kind)
     one.what = what
-    one.cost = costs[what.unit] or 0  -- nothing of another unit than that of the request
+    one.cost = costs[what.unit] or 0  -- 0 if the request has another unit
     one.state = read_limit(one.kind, what, one.subject, now, dates)
     one.left = one.limit - one.state.used - one.state.reserved
     one.over = one.cost > 0 and one.left < one.cost
@@ -226,7 +226,7 @@ local function read_limits(first, costs, now, dates)
   return limits, needs_ledger and redis.call('EXISTS', READY) == 0
 end
 
--- The limit that stops it: of several the one that takes longest to have room; 0 when none does.
+-- Return the limit that stops the request, or 0; of several, the one with the longest wait for room.
 local function stopping(limits, now)
   local stopped, longest = 0, 0
   for i, one in ipairs(limits) do
@@ -250,7 +250,7 @@ local function answer(limits, stopped, wait, now)
   return table.concat(numbers, ' ')
 end
 
--- Add to what one limit was charged for this request; returns what gives all of it back.
+-- Add to the charge of one limit for this request; return the data to undo all of it.
 local function charge_more(one, charged, request, deadline, now)
   if one.what.window == 'now' then return charge(one, request, deadline, now) end
   local keep = one.what.window == 'minute' and WINDOW + 2 * SLOT or KEEP_MONTH
@@ -258,8 +258,8 @@ local function charge_more(one, charged, request, deadline, now)
   return {charged[1], charged[2], charged[3], number(tonumber(charged[4]) + one.cost)}
 end
 
--- Put a request's message on its queue, unless it is a dry run or there is none yet. Answers nil, or why
--- it is not: -2 when as many as may wait already do, -3 when the key is no queue.
+-- Put a request's message on its queue, unless this is a dry run or there is no message yet. Return nil,
+-- or the error: -2 if the queue is full, -3 if the key is not a queue.
 local function enqueue(queue, message, most, dry_run)
   local waiting = redis.pcall('LLEN', queue)
   if type(waiting) ~= 'number' then return -3 end
@@ -269,13 +269,13 @@ local function enqueue(queue, message, most, dry_run)
   return nil
 end
 
--- reserve: ARGV = "reserve", request id, lifetime in ms, unit, how many of it, money, device ms, usage
---   entry or "", queue or "", message, most that may wait in the queue, then the limits. All limits must
---   have room, or be shadows; then the message goes to its queue, all are charged, and the entry is kept
---   until the request is settled. Answers, as one text that is quick to
---   read: the index of the limit that stopped it, 0 for none, -1 for "not ready" or one of `enqueue`'s;
---   the wait in ms or -1 for never; the time; then for each limit what is left, ms until more is, and 1
---   if it had no room. With `more`, the amounts are added to those that the request has reserved before.
+-- reserve: ARGV = "reserve", request id, lifetime in ms, unit, number of units, money, device ms, usage
+--   entry or "", queue or "", message, maximum length of the queue, then the limits. All limits must
+--   have room, or be shadows; then the message goes to its queue, all limits are charged, and the entry
+--   is kept until the request is settled. Answers one text, which is fast to parse: the index of the
+--   limit that stopped it, 0 for none, -1 for "not ready" or an error of `enqueue`; the wait in ms or -1
+--   for never; the time; then for each limit the remainder, ms until it grows, and 1 if it had no room.
+--   With `more`, the amounts are added to the request's earlier reservation.
 local function reserve(dry_run, more)
   local request, now = ARGV[2], now_ms()
   local name = PREFIX .. 'reservation:' .. request
@@ -292,7 +292,7 @@ local function reserve(dry_run, more)
     return answer(limits, stopped, wait, now)
   end
   if ARGV[9] ~= '' then
-    -- Before anything is charged, so that what cannot run costs nothing.
+    -- Before any charge, so that a request that cannot run costs nothing.
     local refused = enqueue(ARGV[9], ARGV[10], tonumber(ARGV[11]), dry_run)
     if refused then return number(refused) .. ' 0 ' .. number(now) end
   end
@@ -313,22 +313,22 @@ local function reserve(dry_run, more)
     one.left = one.left - one.cost
     if one.state.reset == 0 then one.state.reset = WINDOW end
   end
-  -- Remembered as long as what it is taken from, should nobody be there to give it back.
+  -- Expires with the counters, in case it is never released.
   redis.call('SET', name, cjson.encode(charged), 'PX', number(deadline - now + KEEP_MONTH))
   redis.call('ZADD', DEADLINES, number(deadline), request)
   return answer(limits, 0, 0, now)
 end
 
--- check_room: ARGV as of reserve. Answers the same, and sends and charges nothing.
+-- check_room: ARGV as for reserve. Answers the same, but sends and charges nothing.
 local function check_room() return reserve(true) end
 
--- reserve_more: ARGV as of reserve, for a request that has reserved under the same limits before, and is
---   sent now. Answers the same; -1 too when what it has reserved is gone.
+-- reserve_more: ARGV as for reserve, for a request that has a reservation under the same limits and is
+--   sent now. Answers the same; also -1 if its reservation is gone.
 local function reserve_more() return reserve(false, true) end
 
 -- hold: ARGV = "hold", money, device ms, number of subjects, the subjects, then the limits.
---   As reserve, for work that lasts: kept in the database, given back by settle alone, and counted on
---   every subject. Per-minute limits do not apply to it.
+--   As reserve, but for jobs: stored in the database, released only by settle, and counted on every
+--   subject. Per-minute limits do not apply.
 local function hold()
   local now = now_ms()
   local dates, subjects = calendar(now), tonumber(ARGV[4])
@@ -351,8 +351,8 @@ local function hold()
   return answer(limits, 0, 0, now)
 end
 
--- lower: ARGV = "lower", money, device ms, the moment from which they are held in ms, the subjects.
---   Gives back a part of what is held.
+-- lower: ARGV = "lower", money, device ms, the time in ms since which they are held, the subjects.
+--   Releases a part of the held amounts.
 local function lower()
   local dates = calendar(tonumber(ARGV[4]))
   for i = 5, #ARGV do
@@ -367,10 +367,10 @@ local function forget(request)
   if redis.call('HDEL', ADMITTED, request) == 1 then redis.call('ZREM', ADMITTED_UNTIL, request) end
 end
 
--- settle: ARGV = "settle", request id, ran (1: it is a use), unit, how many of it, money, device ms,
---   the moment it is charged to in ms, usage stream, usage entry or "", held money, held device ms, then
---   the subjects of the use.
---   Gives the reservation back, counts the use, and adds the entry. Answers 1 the first time.
+-- settle: ARGV = "settle", request id, ran (1: it is a use), unit, number of units, money, device ms,
+--   the time of the charge in ms, usage stream, usage entry or "", held money, held device ms, then the
+--   subjects of the use.
+--   Releases the reservation, counts the use, and adds the entry to the stream. Answers 1 the first time.
 local function settle()
   local request, ran = ARGV[2], ARGV[3] == '1'
   forget(request)
@@ -379,7 +379,7 @@ local function settle()
   local held_money, held_device = tonumber(ARGV[11]), tonumber(ARGV[12])
   if ran or held_money > 0 or held_device > 0 then
     local settled = PREFIX .. 'settled:' .. request
-    -- The end of what was held is sent again until the ledger has it, which may take a while.
+    -- The end of a hold is sent again until it is in the ledger, which may take long.
     local keep = (held_money > 0 or held_device > 0) and KEEP_MONTH or SETTLED_FOR
     if not redis.call('SET', settled, '1', 'NX', 'PX', keep) then return 0 end
   end
@@ -400,8 +400,8 @@ local function settle()
   return (ran or reserved or held_money > 0 or held_device > 0) and 1 or 0
 end
 
--- read: ARGV = "read", then subject and kind of each. Answers ready (1 or 0), the time, and for each:
---   used, reserved, ms until more is left, and how often it had no room today.
+-- read: ARGV = "read", then subject and kind of each limit. Answers ready (1 or 0), the time, and for
+--   each limit: used, reserved, ms until more is left, and the number of requests it stopped today.
 local function read()
   local now = now_ms()
   local dates = calendar(now)
@@ -417,8 +417,8 @@ local function read()
   return table.concat(numbers, ' ')
 end
 
--- unsettled: ARGV = "unsettled", how many at most. Answers id and entry of each request whose time has
---   passed and that nobody has settled, in one list.
+-- unsettled: ARGV = "unsettled", maximum number. Answers ID and entry of each request that was not
+--   settled in time, in one list.
 local function unsettled()
   local due = redis.call('ZRANGEBYSCORE', ADMITTED_UNTIL, '-inf', number(now_ms()), 'LIMIT', 0, tonumber(ARGV[2]))
   local found = {}
@@ -429,15 +429,15 @@ local function unsettled()
   return found
 end
 
--- withdraw: ARGV = "withdraw", request id, counts (1: on requests per minute). It never ran: gives
---   everything else back and keeps no entry.
+-- withdraw: ARGV = "withdraw", request id, counts (1: towards requests per minute), for a request that
+--   never ran: releases everything else and deletes the entry.
 local function withdraw()
   redis.call('HDEL', ADMITTED, ARGV[2])
   redis.call('ZREM', ADMITTED_UNTIL, ARGV[2])
   return release(ARGV[2], 0, ARGV[3] ~= '1') and 1 or 0
 end
 
--- reclaim: ARGV = "reclaim", how many at most. Answers how many reservations were given back.
+-- reclaim: ARGV = "reclaim", maximum number. Answers the number of released reservations.
 local function reclaim() return give_back_expired(now_ms(), tonumber(ARGV[2])) end
 
 local OPERATIONS = {

@@ -1,13 +1,13 @@
-"""Ledger and counters agree: checked, and the counters rebuilt when they do not or are gone.
+"""Comparison of the counters with the ledger, and repair of counters that differ or were lost.
 
-For every subject, in the day and the month that are now:
+For all subjects, in the current day and month:
 
-    counter = sum of the ledger's records + entries that are on their way to it
-    held    = what jobs hold that have not been settled
+    counter = sum of the ledger's records + entries on the stream that are not recorded yet
+    held    = reservations of jobs that are not settled
 
-The comparison holds the ledger still (`ledger_lock`) and reads counters and stream in one
-transaction of Redis, so that it is exact while requests go on. A repair adds the difference, which
-commutes with what is counted meanwhile.
+The comparison locks the ledger (`ledger_lock`) and reads counters and stream in one transaction of
+Redis, so it is exact even while requests run. A repair adds the difference, so uses that are
+counted at the same time are not lost.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from governance.usage.records import USAGE_STREAM, UsageEntry
 from governance.usage.units import Unit
 
 logger = logging.getLogger(__name__)
-# With more on its way the ledger is behind; the collector comes first.
+# With more entries on the stream, the collector must catch up before a comparison.
 STREAM_MOST = 50_000
 PATIENCE_MS = 10_000
 _KEEP_S = {"day": 3 * 86400, "month": 40 * 86400}
@@ -50,7 +50,7 @@ Spans = Mapping[str, tuple[datetime, datetime]]  # by window, its beginning and 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One counter that is not what the ledger says, in the unit that is counted."""
+    """A counter that differs from the ledger, in counted units."""
 
     window: str
     subject: str
@@ -61,7 +61,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`was_ready` is False after a flush: every counter was gone."""
+    """Result of a comparison. `was_ready` is False after a flush, which loses all counters."""
 
     checked: int
     drifts: list[Drift]
@@ -70,7 +70,7 @@ class Outcome:
 
 
 def counters_ready() -> bool:
-    """True when days and months are counted; until then budgets deny everything.
+    """Return whether the counters of days and months exist; without them budgets deny everything.
 
     Raises:
         Unavailable: Redis does not answer.
@@ -82,24 +82,24 @@ def counters_ready() -> bool:
 
 
 def store_run() -> str:
-    """Which run of Redis answers. Another one may have come back with older data.
+    """Return the ID of the current run of Redis, which may have older data after a restart.
 
     Raises:
         Unavailable: Redis does not answer.
     """
     try:
-        found: Any = client().info("server")
+        server: Any = client().info("server")
     except (redis.RedisError, OSError) as error:
         raise Unavailable("The quota store does not answer.", retry_after=2) from error
-    return str(found.get("run_id", ""))
+    return str(server.get("run_id", ""))
 
 
 def quotas_reconcile(*, repair: bool) -> Outcome:
-    """Compare every counter of this day and month with the ledger, and with `repair` put it right.
+    """Compare all counters of this day and month with the ledger; with `repair`, correct them.
 
     Raises:
-        Unavailable: Redis does not answer, or too much is on its way to the ledger.
-        django.db.Error: PostgreSQL does not answer, or something holds the ledger for 10 s.
+        Unavailable: Redis does not answer, or too many entries wait for the ledger.
+        django.db.Error: PostgreSQL does not answer, or the ledger was locked for 10 s.
     """
     try:
         with transaction.atomic():
@@ -116,7 +116,7 @@ def _reconcile(repair: bool) -> Outcome:
     if store.xlen(USAGE_STREAM) > STREAM_MOST:
         raise Unavailable(
             f"More than {STREAM_MOST:,} entries wait for the ledger; nothing was compared.",
-            hint="Is the controller running? It writes them down.",
+            hint="Is the controller running? It writes them to the ledger.",
             retry_after=30,
         )
     seconds, _ = _server_time(store)
@@ -125,12 +125,12 @@ def _reconcile(repair: bool) -> Outcome:
     spans = _spans(now)
     expected = _recorded(spans) + _held(spans)
     subjects = _counted(store, dates) | {(window, subject) for window, subject, _ in expected}
-    ready, found, waiting = _snapshot(store, dates, sorted(subjects))
-    expected += _on_the_way(waiting, spans)
+    ready, actual, pending = _snapshot(store, dates, sorted(subjects))
+    expected += _on_stream(pending, spans)
     drifts = [
-        Drift(*slot, expected=expected[slot], found=found[slot])
-        for slot in sorted(set(expected) | set(found))
-        if slot[:2] in subjects and expected[slot] != found[slot]
+        Drift(*slot, expected=expected[slot], found=actual[slot])
+        for slot in sorted(set(expected) | set(actual))
+        if slot[:2] in subjects and expected[slot] != actual[slot]
     ]
     if repair:
         _repair(store, dates, drifts, ready)
@@ -145,18 +145,18 @@ def _server_time(store: redis.Redis) -> tuple[int, int]:
 
 
 def _spans(now: datetime) -> Spans:
-    """The day and the month around `now`; the clock of whoever charged may have been ahead."""
+    """Return the whole day and month around `now`; a charging process's clock may be ahead."""
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     month = day.replace(day=1)
-    following = (month + timedelta(days=32)).replace(day=1)
-    return {"day": (day, day + timedelta(days=1)), "month": (month, following)}
+    next_month = (month + timedelta(days=32)).replace(day=1)
+    return {"day": (day, day + timedelta(days=1)), "month": (month, next_month)}
 
 
 def _recorded(spans: Spans) -> Counter[Slot]:
-    """The ledger's sums by subject and unit: one pass over the month."""
+    """Return the ledger's sums by subject and unit, from one pass over the month."""
     sums: Counter[Slot] = Counter()
     successors = ApiKey.objects.filter(root__isnull=False)
-    counted_as = dict(successors.values_list("public_id", "root__public_id"))
+    root_of = dict(successors.values_list("public_id", "root__public_id"))
     table = UsageRecord._meta.db_table
     statement = f"""
         SELECT department, key_public_id, deployment,
@@ -180,19 +180,19 @@ def _recorded(spans: Spans) -> Counter[Slot]:
                 row[6],
                 row[7:],
             )
-            named = {
+            names = {
                 name: value
                 for name, value, absent in zip(
                     ("department", "key", "deployment"),
-                    (department, counted_as.get(key, key), deployment),
+                    (department, root_of.get(key, key), deployment),
                     grouped,
                     strict=True,
                 )
                 if not absent
             }
-            if named and not any(named.values()):
+            if names and not any(names.values()):
                 continue
-            subject = subjects_of(**named)[-1]
+            subject = subjects_of(**names)[-1]
             today, month, micro, device_ms = amounts
             _add(sums, [subject], {"money": micro, "device": device_ms})
             _add(sums, [subject], {unit: today}, windows=("day",))
@@ -206,7 +206,7 @@ def _add(
     amounts: Mapping[str, int],
     windows: Iterable[str] = tuple(_FIELDS),
 ) -> None:
-    """Add to every counter of these windows that has such a field."""
+    """Add amounts to the counters of these windows that have such a field."""
     for subject in subjects:
         for window in windows:
             for field in _FIELDS[window]:
@@ -215,9 +215,7 @@ def _add(
 
 
 def _held(spans: Spans) -> Counter[Slot]:
-    """Return the amounts that jobs still hold; those on their way to the ledger are removed with
-    their entry.
-    """
+    """Return the amounts that jobs hold; `_on_stream` subtracts those with an entry there."""
     sums: Counter[Slot] = Counter()
     for row in _unsettled(spans):
         amounts = {"money_held": row.reserved_micro, "device_held": row.reserved_device_ms}
@@ -233,13 +231,13 @@ def _unsettled(spans: Spans) -> QuerySet[BudgetHold]:
 
 
 def _counted(store: redis.Redis, dates: Mapping[str, str]) -> set[tuple[str, str]]:
-    """Window and subject of every counter there is."""
-    found = set()
+    """Return window and subject of all existing counters."""
+    subjects = set()
     for window, date in dates.items():
         prefix = f"{PREFIX}{window}:{date}:"
         for key in store.scan_iter(match=f"{prefix}*", count=1000):
-            found.add((window, key.decode().removeprefix(prefix)))
-    return found
+            subjects.add((window, key.decode().removeprefix(prefix)))
+    return subjects
 
 
 def _snapshot(
@@ -252,12 +250,12 @@ def _snapshot(
         for window, subject in subjects:
             pipeline.hgetall(f"{PREFIX}{window}:{dates[window]}:{subject}")
         ready, stream, *hashes = pipeline.execute()
-    found: Counter[Slot] = Counter()
+    counters: Counter[Slot] = Counter()
     for (window, subject), fields in zip(subjects, hashes, strict=True):
         for name, value in fields.items():
             if (field := name.decode()) in _FIELDS[window]:
-                found[window, subject, field] = int(value)
-    return bool(ready), found, list(_entries(stream))
+                counters[window, subject, field] = int(value)
+    return bool(ready), counters, list(_entries(stream))
 
 
 def _entries(stream: Iterable[Any]) -> Iterable[UsageEntry]:
@@ -265,20 +263,20 @@ def _entries(stream: Iterable[Any]) -> Iterable[UsageEntry]:
         try:
             yield UsageEntry.decode(fields[b"entry"])
         except (ValueError, KeyError):
-            continue  # The collector puts it aside.
+            continue  # The collector moves it to the dead stream.
 
 
-def _on_the_way(waiting: list[UsageEntry], spans: Spans) -> Counter[Slot]:
-    """Entries of the stream that the ledger does not have yet, and holds that they end."""
+def _on_stream(pending: list[UsageEntry], spans: Spans) -> Counter[Slot]:
+    """Return the amounts of entries that are not in the ledger yet, minus the holds they end."""
     sums: Counter[Slot] = Counter()
-    latest = {entry.request_id: entry for entry in waiting}
-    known = UsageRecord.objects.filter(request_id__in=list(latest))
-    recorded = set(known.values_list("request_id", flat=True))
+    latest = {entry.request_id: entry for entry in pending}
+    records = UsageRecord.objects.filter(request_id__in=list(latest))
+    recorded = set(records.values_list("request_id", flat=True))
     jobs = [entry.request_id for entry in latest.values() if entry.is_job]
-    held = {row.reference: row for row in _unsettled(spans).filter(reference__in=jobs)}
+    holds = {row.reference: row for row in _unsettled(spans).filter(reference__in=jobs)}
     for entry in latest.values():
         at = datetime.fromtimestamp(entry.occurred_at, tz=UTC)
-        if row := held.get(entry.request_id):
+        if row := holds.get(entry.request_id):
             amounts = {"money_held": -row.reserved_micro, "device_held": -row.reserved_device_ms}
             _add(sums, entry_subjects(entry), amounts)
         if not entry.ran or entry.request_id in recorded:
@@ -296,6 +294,6 @@ def _repair(store: redis.Redis, dates: Mapping[str, str], drifts: list[Drift], r
             pipeline.hincrby(key, drift.field, drift.expected - drift.found)
             pipeline.expire(key, _KEEP_S[drift.window])
         if not ready:
-            # If they were, and a flush has come since, they are not: the keeper begins anew.
+            # Not set if they were ready: after a flush since then, maintenance must rebuild them.
             pipeline.set(READY_KEY, "1")
         pipeline.execute()

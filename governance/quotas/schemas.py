@@ -1,4 +1,4 @@
-"""Input about limits and prices."""
+"""Input of the services for limits and prices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Price = Annotated[int, Field(ge=0, le=PRICE_MAX)]
 
 
 class QuotaChange(Schema):
-    """A limit on a department, a key, a deployment (by name) or the organization: one of the four.
+    """A limit on exactly one of: a department, a key, a deployment (by name), the organization.
     A null limit removes it. Money is in micro-units of the currency.
     """
 
@@ -30,14 +30,14 @@ class QuotaChange(Schema):
 
 
 class EffectiveFilter(Filter):
-    """The key; and the deployment, for the limits on it."""
+    """The key, and optionally a deployment, whose limits then also apply."""
 
     key: Id
     deployment: Line | None = Field(default=None, max_length=NAME_MAX)
 
 
 class PriceChange(Schema):
-    """Price of a deployment; null is for every other deployment, and for jobs. Missing prices are
+    """Price of a deployment, or for null of all other deployments and jobs. Missing prices are
     zero; `remove` deletes the price. `units` maps units of use other than tokens to their price.
     """
 

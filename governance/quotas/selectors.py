@@ -1,4 +1,4 @@
-"""The limits and prices in force, and how far each is used."""
+"""The current limits and prices, and the use of each limit."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from governance.quotas.prices import FREE, Tariff
 from governance.quotas.store import Count, read_counts
 from governance.quotas.wire import Limit
 
-# Of one page of limits, and of the alerts of two windows: bounds, not expectations.
+# Upper bound, far above the expected number.
 ALERTS_SHOWN = 50
 UNKNOWN = Count(0, 0, 0, 0)
 
 
 def quota_limits(subjects: Collection[str] | None = None) -> list[Limit]:
-    """Every limit, or those of `subjects`. All that apply to a use must have room."""
+    """Return all limits, or those of `subjects`. All that apply to a request must have room."""
     rows = QuotaLimit.objects.select_related("department", "api_key")
-    found = [Limit(row.subject, row.kind, row.limit, row.shadow) for row in rows]
-    return found if subjects is None else [one for one in found if one.subject in subjects]
+    limits = [Limit(row.subject, row.kind, row.limit, row.shadow) for row in rows]
+    return limits if subjects is None else [one for one in limits if one.subject in subjects]
 
 
 def tariffs() -> dict[str, Tariff]:
-    """Return the tariff of each deployment, by name; "" is for every other one and for jobs."""
+    """Return the tariffs by deployment name; "" is for all other deployments and for jobs."""
     return {
         row.deployment: Tariff(row.prompt, row.completion, row.device_second, row.units)
         for row in Price.objects.all()
     }
 
 
-def tariff_for(deployment: str, known: dict[str, Tariff]) -> Tariff:
-    """Its own price, else the one for everything, else nothing."""
-    return known.get(deployment) or known.get("") or FREE
+def tariff_for(deployment: str, by_deployment: dict[str, Tariff]) -> Tariff:
+    """Return the deployment's own tariff, else the general one, else a free one."""
+    return by_deployment.get(deployment) or by_deployment.get("") or FREE
 
 
 def quotas_visible_to(actor: Principal) -> QuerySet[QuotaLimit]:
-    """The limits that `actor` may see."""
+    """Return the limits that `actor` may see."""
     rows = QuotaLimit.objects.select_related("department", "api_key__department")
     return visible_to(actor, Action.QUOTA_VIEW, rows, resource_type="quota")
 
 
 def prices_get(*, actor: Principal) -> list[Price]:
-    """Every price.
+    """Return all prices.
 
     Raises:
         NotPermitted, NotFound: the actor may not see limits of the organization.
@@ -65,9 +65,11 @@ def prices_get(*, actor: Principal) -> list[Price]:
 
 @dataclass(frozen=True, slots=True)
 class LimitUse:
-    """Current use of one limit. `used`, `reserved` and `remaining` are in the
-    limit's own unit; `count` has them as they are counted. `stops`: how often it had no room today.
-    All of them are None when the store does not answer.
+    """Current use of one limit.
+
+    `used`, `reserved` and `remaining` are in the limit's own unit, those of `count` in counted
+    units. `stops` is the number of requests without room today. All are None if the store does not
+    answer.
     """
 
     row: QuotaLimit
@@ -93,13 +95,13 @@ class LimitUse:
 
     @property
     def remaining(self) -> int | None:
-        taken = self.count.used + self.count.reserved
-        left = max(0, self.row.limit * self._scale - taken) // self._scale
+        occupied = self.count.used + self.count.reserved
+        left = max(0, self.row.limit * self._scale - occupied) // self._scale
         return left if self.known else None
 
     @property
     def percent(self) -> int | None:
-        """Used and reserved of the limit, in per cent, rounded down; 100 for a limit of 0."""
+        """Used and reserved amount in percent of the limit, rounded down; 100 for a limit of 0."""
         return self._percent(self.count.used + self.count.reserved) if self.known else None
 
     @property
@@ -119,7 +121,7 @@ class LimitUse:
 
     @property
     def title(self) -> str:
-        """Subject of the limit, in words that begin a sentence."""
+        """Subject of the limit, as the start of a sentence."""
         key = self.row.api_key
         return subject_words(self.row.subject) if key is None else f"API key {key.name}"
 
@@ -142,9 +144,9 @@ class LimitUse:
 
     @property
     def full(self) -> bool:
-        """True when nothing more fits."""
-        taken = self.count.used + self.count.reserved
-        return self.known and taken >= self.row.limit * self._scale
+        """True if the limit has no room left."""
+        occupied = self.count.used + self.count.reserved
+        return self.known and occupied >= self.row.limit * self._scale
 
 
 def uses(rows: Iterable[QuotaLimit]) -> list[LimitUse]:
@@ -153,43 +155,42 @@ def uses(rows: Iterable[QuotaLimit]) -> list[LimitUse]:
     Raises:
         Unavailable: the quota store does not answer.
     """
-    listed = list(rows)
-    if not listed:
+    limits = list(rows)
+    if not limits:
         return []
-    reading = read_counts([(row.subject, row.kind) for row in listed])
+    reading = read_counts([(row.subject, row.kind) for row in limits])
     at = datetime.fromtimestamp(reading.at_ms / 1000, tz=UTC)
     return [
         LimitUse(row, count, reading.ready, at)
-        for row, count in zip(listed, reading.counts, strict=True)
+        for row, count in zip(limits, reading.counts, strict=True)
     ]
 
 
 def uses_or_unknown(rows: Iterable[QuotaLimit]) -> list[LimitUse]:
-    """The same; when the quota store does not answer, the limits alone."""
-    listed = list(rows)
+    """Return the current use of each limit, or only the limits if the store does not answer."""
+    limits = list(rows)
     try:
-        return uses(listed)
+        return uses(limits)
     except Unavailable:
-        return [LimitUse(row) for row in listed]
+        return [LimitUse(row) for row in limits]
 
 
 def limits_applying(*, key: ApiKey, deployment: str = "") -> list[QuotaLimit]:
-    """Every limit that binds requests with `key` to `deployment`, the widest first: all of them
-    must have room. The caller has seen to it that the actor may see the key.
+    """Return the limits on requests with `key` to `deployment`, the widest first; all must have
+    room. The caller must check that the actor may see the key.
     """
     slug = key.department.slug if key.department else ""
     first = key.public_id if key.root is None else key.root.public_id
     subjects = subjects_of(department=slug, key=first, deployment=deployment)
     rows = QuotaLimit.objects.select_related("department", "api_key__department")
-    found = [row for row in rows if row.subject in subjects]
-    return sorted(found, key=lambda row: (subjects.index(row.subject), row.kind))
+    limits = [row for row in rows if row.subject in subjects]
+    return sorted(limits, key=lambda row: (subjects.index(row.subject), row.kind))
 
 
 def alerts_now(actor: Principal) -> list[QuotaAlert]:
-    """The highest alert of each budget that the actor may see, in the windows that are now, what is
-    used up first.
+    """Return the highest alert of each budget that the actor may see, in the current windows.
 
-    One from before the limit was raised is over.
+    The highest thresholds come first. Alerts from before a raise of the limit are omitted.
     """
     today = datetime.now(UTC).date()
     highest = (
@@ -202,5 +203,5 @@ def alerts_now(actor: Principal) -> list[QuotaAlert]:
         .distinct("limit_id")
     )
     rows = QuotaAlert.objects.filter(pk__in=highest.values("pk"))
-    found = rows.select_related("limit__department", "limit__api_key")
-    return list(found.order_by("-threshold", "limit_id")[:ALERTS_SHOWN])
+    alerts = rows.select_related("limit__department", "limit__api_key")
+    return list(alerts.order_by("-threshold", "limit_id")[:ALERTS_SHOWN])

@@ -26,7 +26,7 @@ from governance.quotas.reconcile import Outcome, quotas_reconcile
 from governance.rowsecurity import lifted
 from governance.usage.units import PRICED_BY_UNIT
 
-# What a double, in which the counters' script computes, still holds exactly.
+# The counters' script computes with doubles, which represent integers up to 2**53 exactly.
 LIMIT_MAX = 10**15
 GPU_SECONDS_MAX = 10**12
 PRICE_MAX = 10**12
@@ -34,7 +34,7 @@ PRICE_MAX = 10**12
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """Subject of a limit: one of the four."""
+    """Subject of a limit; exactly one field is set."""
 
     department: Department | None
     api_key: ApiKey | None
@@ -49,8 +49,8 @@ class _Subject:
 
     @property
     def owner(self) -> str | None:
-        found = self.api_key.department if self.api_key else self.department
-        return found.slug if found else None
+        department = self.api_key.department if self.api_key else self.department
+        return department.slug if department else None
 
 
 def quota_set(
@@ -64,19 +64,20 @@ def quota_set(
     organization: bool = False,
     shadow: bool = False,
 ) -> QuotaLimit | None:
-    """Set one limit on a department, a key, a deployment or the organization; None takes it away.
-    0 allows nothing. A shadow counts and reports, and stops nothing.
+    """Set a limit on a department, a key, a deployment or the organization; None removes it.
+
+    0 allows nothing. A shadow limit counts and reports, but does not stop requests.
 
     Raises:
         InvalidInput: an unknown kind, a limit out of bounds, or not exactly one subject.
-        NotFound, NotPermitted: the policy refuses, or the actor has no fresh second factor.
+        NotFound, NotPermitted: the policy denies it, or the actor has no fresh second factor.
     """
     if api_key is not None and api_key.root is not None:
-        # Keys that succeed one another share the limits of the first.
+        # A rotated key and its successors share the limits of the first one.
         api_key = api_key.root
     subject = _Subject(department, api_key, deployment, organization)
     _check(kind, limit, subject)
-    chosen: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "department": department,
         "api_key": api_key,
         "deployment": deployment,
@@ -89,14 +90,14 @@ def quota_set(
             resource=Resource("quota", name=name, department=subject.owner),
             doing=f"setting the limit {name}",
         )
-        rows = QuotaLimit.objects.select_for_update().filter(kind=kind, **chosen)
+        rows = QuotaLimit.objects.select_for_update().filter(kind=kind, **columns)
         before = rows.values("limit", "shadow").first()
         row: QuotaLimit | None = None
         if limit is None:
             rows.delete()
         else:
             row, _ = QuotaLimit.objects.update_or_create(
-                kind=kind, **chosen, defaults={"limit": limit, "shadow": shadow}
+                kind=kind, **columns, defaults={"limit": limit, "shadow": shadow}
             )
         audit_record(
             actor=actor,
@@ -119,13 +120,13 @@ def quota_set(
 
 
 def price_set(*, actor: Principal, deployment: str, tariff: Tariff | None) -> Price | None:
-    """Set what a deployment charges; "" is for every other one and for jobs. None takes it away.
+    """Set a deployment's price; "" is for all other deployments and for jobs. None removes it.
 
-    What is under way keeps the price under which it began.
+    Running requests and jobs keep the price at their start.
 
     Raises:
         InvalidInput: a price out of bounds, or of an unknown unit.
-        NotPermitted: the policy refuses, or the actor has no fresh second factor.
+        NotPermitted: the policy denies it, or the actor has no fresh second factor.
     """
     parts = {} if tariff is None else _price_parts(tariff)
     _check_name(deployment)
@@ -161,15 +162,15 @@ def price_set(*, actor: Principal, deployment: str, tariff: Tariff | None) -> Pr
 
 
 def _price_parts(tariff: Tariff) -> dict[str, Any]:
-    """The columns of a price; units that cost nothing are left out.
+    """Return the columns of a price, without units that cost nothing.
 
     Raises:
         InvalidInput: a price out of bounds, or of an unknown unit.
     """
-    known = [unit.value for unit in PRICED_BY_UNIT]
-    if unknown := [name for name in tariff.units if name not in known]:
+    units = [unit.value for unit in PRICED_BY_UNIT]
+    if unknown := [name for name in tariff.units if name not in units]:
         raise InvalidInput(
-            f"Only {', '.join(known)} have a price per unit.",
+            f"Only {', '.join(units)} have a price per unit.",
             fields={f"units.{name[:40]}": ["is an unknown unit"] for name in unknown[:20]},
         )
     flat = {
@@ -177,8 +178,8 @@ def _price_parts(tariff: Tariff) -> dict[str, Any]:
         "completion": tariff.completion,
         "device_second": tariff.device_second,
     }
-    named = flat | {f"units.{name}": price for name, price in tariff.units.items()}
-    if wrong := [name for name, price in named.items() if not 0 <= price <= PRICE_MAX]:
+    prices = flat | {f"units.{name}": price for name, price in tariff.units.items()}
+    if wrong := [name for name, price in prices.items() if not 0 <= price <= PRICE_MAX]:
         raise InvalidInput(
             f"A price lies between 0 and {PRICE_MAX}.",
             fields={name: ["is out of bounds"] for name in wrong},
@@ -187,19 +188,19 @@ def _price_parts(tariff: Tariff) -> dict[str, Any]:
 
 
 def quota_reconcile(*, actor: Principal, repair: bool) -> Outcome:
-    """Compare the counters with the ledger; with `repair`, put right what differs.
+    """Compare the counters with the ledger; with `repair`, correct those that differ.
 
     Raises:
-        NotFound, NotPermitted: to compare one must see the organization's limits, to repair set
-            them.
-        Unavailable: the store does not answer, or too much is on its way to the ledger.
+        NotFound, NotPermitted: the actor may not see the organization's limits, or, to repair, may
+            not set them.
+        Unavailable: the store does not answer, or too many entries wait for the ledger.
     """
     action = Action.QUOTA_SET if repair else Action.QUOTA_VIEW
     with transaction.atomic():
         decision = authorize(
             actor=actor, action=action, resource=Resource("quota", name="all counters")
         )
-        # The organization's counters are sums over every department, whoever asks for them.
+        # The organization's counters are sums over all departments, regardless of the actor.
         with lifted():
             outcome = quotas_reconcile(repair=repair)
         audit_record(
@@ -228,8 +229,8 @@ def _check(kind: str, limit: int | None, subject: _Subject) -> None:
         raise InvalidInput(
             f"A limit lies between 0 and {most}.", fields={"limit": ["is out of bounds"]}
         )
-    named = (subject.department, subject.api_key, subject.deployment, subject.organization)
-    if sum(bool(one) for one in named) != 1:
+    subjects = (subject.department, subject.api_key, subject.deployment, subject.organization)
+    if sum(bool(one) for one in subjects) != 1:
         raise InvalidInput(
             "A limit is on a department, on a key, on a deployment or on the organization; name "
             "exactly one.",
@@ -247,5 +248,5 @@ def _check_name(deployment: str) -> None:
     if len(deployment) > NAME_MAX or "|" in deployment or not deployment.isprintable():
         raise InvalidInput(
             f"A deployment's name has at most {NAME_MAX} printable characters.",
-            fields={"deployment": ["is no name"]},
+            fields={"deployment": ["is not a valid name"]},
         )

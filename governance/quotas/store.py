@@ -1,4 +1,4 @@
-"""The counters as everything but the gateway uses them: read, hold for jobs, settle, give back."""
+"""Synchronous access to the counters, for all processes except the gateway."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TIMEOUT_S = 2
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """One counter in the unit that is counted. `stops`: how often it had no room today."""
+    """A counter, in counted units. `stops` is the number of requests without room today."""
 
     used: int
     reserved: int
@@ -39,7 +39,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Counters at one moment. Not `ready`: days and months are being rebuilt from the ledger."""
+    """Counters at one moment; not `ready` while days and months are rebuilt from the ledger."""
 
     ready: bool
     at_ms: int
@@ -54,7 +54,7 @@ def _client(url: str) -> redis.Redis:
 
 
 def client() -> redis.Redis:
-    """The one connection pool of this process."""
+    """Return the process's client, with its connection pool."""
     return _client(settings.REDIS_URL)
 
 
@@ -67,7 +67,7 @@ def _run(arguments: Sequence[Argument]) -> bytes:
 
 
 def read_counts(subjects_and_kinds: Sequence[tuple[str, str]]) -> Reading:
-    """The counters of these, in their order.
+    """Return the counters of these subjects and kinds, in the same order.
 
     Raises:
         Unavailable: Redis does not answer.
@@ -81,16 +81,16 @@ def read_counts(subjects_and_kinds: Sequence[tuple[str, str]]) -> Reading:
 
 
 def hold(amount: Amount, subjects: Sequence[str], limits: Sequence[Limit]) -> Verdict:
-    """Check `limits` and hold `amount` on every subject, or on none.
+    """Check `limits` and hold `amount` on all subjects, or on none.
 
     Raises:
-        Unavailable: Redis does not answer; whether it holds is not known.
+        Unavailable: Redis does not answer; the amount may or may not be held.
     """
     return Verdict.read(_run(hold_arguments(amount, subjects, limits)), limits)
 
 
 def lower(amount: Amount, made_at: datetime, subjects: Sequence[str]) -> None:
-    """Give back `amount`, a part of what has been held on `subjects` since `made_at`.
+    """Release `amount`, a part of the amount held on `subjects` since `made_at`.
 
     Raises:
         Unavailable: Redis does not answer.
@@ -99,7 +99,7 @@ def lower(amount: Amount, made_at: datetime, subjects: Sequence[str]) -> None:
 
 
 def settle(entry: UsageEntry, *, held: Amount) -> bool:
-    """Count what a job used and give back what it held. True the first time.
+    """Count a use and release what was held for it. Return True the first time.
 
     Raises:
         Unavailable: Redis does not answer; calling again is safe.
@@ -108,8 +108,7 @@ def settle(entry: UsageEntry, *, held: Amount) -> bool:
 
 
 def unsettled(most: int = 100) -> list[tuple[str, bytes]]:
-    """Requests that were admitted and not settled in time, by id, each with the usage entry of its
-    admission.
+    """Return admitted requests that were not settled in time: ID and usage entry of each.
 
     Raises:
         Unavailable: Redis does not answer.
@@ -119,7 +118,7 @@ def unsettled(most: int = 100) -> list[tuple[str, bytes]]:
 
 
 def withdraw(request_id: str) -> None:
-    """Forget an admission, and give back what it had reserved.
+    """Delete an admission, and release its reservation.
 
     Raises:
         Unavailable: Redis does not answer.
@@ -128,7 +127,7 @@ def withdraw(request_id: str) -> None:
 
 
 def reclaim(most: int = 1000) -> int:
-    """Give back reservations whose request was never settled; returns how many.
+    """Release reservations of requests that were never settled; return their number.
 
     Raises:
         Unavailable: Redis does not answer.

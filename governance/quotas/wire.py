@@ -1,5 +1,5 @@
-"""Input and output of the counters' script. Knows no Django: the gateway calls it asynchronously,
-everything else through `governance.quotas.store`.
+"""Input and output of the counters' script. Does not import Django: the gateway calls the script
+asynchronously, other processes through `governance.quotas.store`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCRIPT = (Path(__file__).parent / "quotas.lua").read_text(encoding="utf-8")
 PREFIX = "assay:quota:"
 READY_KEY = f"{PREFIX}ready"
 NOT_READY, QUEUE_FULL, NOT_QUEUED = -1, -2, -3
-# A wait longer than this is told in minutes, or hours, or days.
+# Units of waits in sentences.
 _MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
 
 Argument = str | int | bytes
@@ -34,8 +34,8 @@ Argument = str | int | bytes
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Cost of a use, or the most it may cost: so many of its unit, micro-units of the currency, ms
-    of device time."""
+    """Cost of a use, or its maximum: a number of its unit, micro-units of the currency, ms of
+    device time."""
 
     units: int = 0
     micro: int = 0
@@ -43,7 +43,7 @@ class Amount:
     unit: Unit = Unit.TOKENS
 
     def beyond(self, other: Amount) -> Amount:
-        """Return what of it `other`, in the same unit, does not cover."""
+        """Return the part of this amount that `other`, in the same unit, does not cover."""
         return Amount(
             max(0, self.units - other.units),
             max(0, self.micro - other.micro),
@@ -52,7 +52,7 @@ class Amount:
         )
 
     def of(self, kind: str) -> int:
-        """The part that a limit of this kind counts."""
+        """Return the part that a limit of this kind counts."""
         counted = KINDS[kind].unit
         if not KINDS[kind].counts(self.unit):
             return 0
@@ -63,8 +63,8 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit. `subject` is `organization`, `department:…`, `key:…` or `deployment:…`; or
-    `release:…`, whose approval sets it as a condition.
+    """A limit. `subject` is `organization`, `department:…`, `key:…` or `deployment:…`; or
+    `release:…` if a condition of the release's approval sets it.
     """
 
     subject: str
@@ -74,17 +74,17 @@ class Limit:
 
     @property
     def name(self) -> str:
-        """As records and headers name it: `department:clinical tokens_per_day`."""
+        """Name in records and headers: `department:clinical tokens_per_day`."""
         return f"{self.subject} {self.kind}"
 
     @property
     def of_release(self) -> bool:
-        """True when the conditions of a release set it."""
+        """True if a condition of a release sets the limit."""
         return self.subject.startswith(RELEASE)
 
     @property
     def bound(self) -> int:
-        """The limit in the unit that is counted."""
+        """Limit in counted units."""
         return self.limit * KINDS[self.kind].scale
 
     def arguments(self) -> tuple[Argument, ...]:
@@ -93,7 +93,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A message for the queue that workers read, unless `most` wait there already."""
+    """A message for a queue of workers, unless `most` messages already wait there."""
 
     queue: str
     message: bytes
@@ -101,7 +101,7 @@ class Queued:
 
 
 class LimitState(NamedTuple):
-    """Remainder of one limit, in its unit; `over`: not enough for this request."""
+    """Remainder of one limit, in counted units; `over` if it is not enough for this request."""
 
     remaining: int
     reset_ms: int
@@ -111,8 +111,8 @@ class LimitState(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The script's answer to `reserve` and `hold`. `stopped` is the limit without room, if any;
-    `wait_ms` is negative when it never fits. `at_ms` is the moment it is charged to. Nothing was
-    charged if the queue was `full`, or not `taken` as a queue.
+    `wait_ms` is negative if the request can never fit; `at_ms` is the moment of the charge. Nothing
+    was charged if the queue was `full` or did not accept the message (`taken`).
     """
 
     ready: bool
@@ -131,9 +131,9 @@ class Verdict:
             LimitState(numbers[i], numbers[i + 1], numbers[i + 2] == 1)
             for i in range(3, len(numbers), 3)
         ]
-        found = limits[stopped - 1] if stopped > 0 else None
+        limit = limits[stopped - 1] if stopped > 0 else None
         full, taken = stopped == QUEUE_FULL, stopped != NOT_QUEUED
-        return cls(stopped != NOT_READY, found, wait_ms, at_ms, states, full, taken)
+        return cls(stopped != NOT_READY, limit, wait_ms, at_ms, states, full, taken)
 
 
 def reserve_arguments(
@@ -146,9 +146,9 @@ def reserve_arguments(
     *,
     operation: Literal["reserve", "reserve_more", "check_room"] = "reserve",
 ) -> list[Argument]:
-    """For one request: all limits must have room. `entry` goes to the ledger if the request is not
-    settled within its lifetime; `queued` to the workers, if it has a message. `reserve_more` adds
-    `amount` to what the request has reserved; `check_room` changes nothing."""
+    """Return the arguments to reserve for a request; all limits must have room. `entry` goes to the
+    ledger if the request is not settled within its lifetime; `queued`, if it has a message, goes to
+    the workers. `reserve_more` adds to the request's reservation; `check_room` changes nothing."""
     head: list[Argument] = [operation, request_id, lifetime_ms]
     head += [amount.unit, amount.units, amount.micro, amount.device_ms, entry]
     head += ["", "", 0] if queued is None else [queued.queue, queued.message, queued.most]
@@ -158,28 +158,28 @@ def reserve_arguments(
 def hold_arguments(
     amount: Amount, subjects: Sequence[str], limits: Iterable[Limit]
 ) -> list[Argument]:
-    """For work that lasts, on every one of `subjects`."""
+    """Return the arguments to hold `amount` for a job, on all `subjects`."""
     head: list[Argument] = ["hold", amount.micro, amount.device_ms, len(subjects), *subjects]
     return head + [argument for limit in limits for argument in limit.arguments()]
 
 
 def lower_arguments(amount: Amount, made_at: datetime, subjects: Sequence[str]) -> list[Argument]:
-    """For a part of what has been held since `made_at`, which is given back."""
+    """Return the arguments to release a part of the amount held since `made_at`."""
     moment = _milliseconds(made_at.timestamp())
     return ["lower", amount.micro, amount.device_ms, moment, *subjects]
 
 
 def _milliseconds(moment: float) -> int:
-    """Return a moment in ms, rounded as the ledger rounds, to whole microseconds, so that both mean
-    the same day."""
+    """Return a moment in ms, rounded to whole microseconds like the ledger, so that both use the
+    same day."""
     return round(moment * 1_000_000) // 1000
 
 
 def settle_arguments(
     entry: UsageEntry, *, units: int = 0, held: Amount | None = None
 ) -> list[Argument]:
-    """For the end of what `entry` tells of. `units` are what is charged to a window of a minute
-    when the entry is no use itself."""
+    """Return the arguments to settle `entry`. `units` are charged to per-minute limits if the
+    request did not run."""
     held = held or Amount()
     subjects = entry_subjects(entry)
     return [
@@ -200,19 +200,19 @@ def settle_arguments(
 
 
 def entry_subjects(entry: UsageEntry) -> list[str]:
-    """Return the subjects that the entry counts for."""
+    """Return the subjects that count the entry."""
     key = entry.key_counted or entry.key_public_id
     return subjects_of(department=entry.department, key=key, deployment=entry.deployment)
 
 
 def stop_sentence(limit: Limit, wait_ms: int, cost: int, currency: str) -> str:
-    """Which limit stopped it, and when there is room again."""
+    """Return a sentence on the limit without room, and on when it has room again."""
     limited = f"{subject_words(limit.subject)} is limited to "
     limited += limit_words(limit.kind, limit.limit, currency)
     if wait_ms < 0:
         one = KINDS[limit.kind].unit == "requests"
-        asked = "one request" if one else f"up to {amount_words(limit.kind, cost, currency)}"
-        return f"{limited}; this needs {asked} and never fits."
+        need = "one request" if one else f"up to {amount_words(limit.kind, cost, currency)}"
+        return f"{limited}; this needs {need} and never fits."
     return (
         f"{limited}, and this needs more than what is left; there is room again "
         f"{_wait_words(limit, wait_ms)}."

@@ -1,7 +1,7 @@
-"""From the gateway's stream into the ledger and the audit log, each entry exactly once.
+"""Collector of usage: from the gateway's stream into the ledger and audit log, exactly once.
 
 The stream delivers at least once. `UsageRecord.request_id` and `AuditEvent.delivery` are unique,
-both are written in one transaction, and an entry leaves the stream only after it is committed.
+both are written in one transaction, and an entry leaves the stream only after the commit.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ logger = logging.getLogger(__name__)
 
 DEAD_STREAM = "assay:usage:dead"
 DEAD_MAXLEN = 10_000
-# Entries that are written by one transaction.
+# Maximum number of entries in one transaction.
 BATCH = 500
-# A consumer that has held an entry for this long is taken for dead.
+# A consumer with an entry pending for this long is assumed dead.
 CLAIM_IDLE_MS = 30_000
-# The deployment does not exist, or the key may not know of it. Both are filed under no department:
-# a lead who reads the key's part of the log learns no more than the key did.
+# The deployment does not exist, or the key may not see it. The event has no department in both
+# cases, so that a lead who reads the department's part of the log learns no more than the key did.
 HIDDEN = "model_not_found"
-# What one entry alone can cause; anything else (a database that is away) is no fault of an entry.
+# Errors that one bad entry can cause; others, such as an unavailable database, are not its fault.
 POISON = (DataError, IntegrityError, DomainError, TypeError, ValueError, OverflowError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
 class _Delivered:
-    """One entry as it came from the stream, undecoded."""
+    """An undecoded entry from the stream."""
 
     id: bytes
     body: bytes
@@ -60,14 +60,14 @@ def collect_once(
     block_ms: int = 500,
     claim_idle_ms: int = CLAIM_IDLE_MS,
 ) -> int:
-    """Take up to `batch` entries off the stream; returns how many.
+    """Process up to `batch` entries of the stream; return their number.
 
-    First those that a dead consumer left pending, else new ones, for which it waits `block_ms`.
-    What cannot be an entry goes to `DEAD_STREAM` with the reason, and holds nothing up. Forged
-    entries do too, and are recorded as an audit event, which raises an alarm.
+    Entries that a dead consumer left pending come first; otherwise it waits `block_ms` for new
+    ones. Invalid entries go to `DEAD_STREAM` with the reason and do not block others. So do forged
+    ones, which are also recorded as an audit event, which raises an alarm.
 
     Raises:
-        redis.RedisError, django.db.Error: a store is away; nothing is lost, try again.
+        redis.RedisError, django.db.Error: a store is unavailable; nothing is lost, try again.
     """
     try:
         delivered = _read(client, consumer, batch, block_ms, claim_idle_ms)
@@ -120,11 +120,11 @@ def _read(
 
 
 def _delivered(pairs: Sequence[Any]) -> list[_Delivered]:
-    found = []
+    entries = []
     for entry_id, fields in pairs:
         values = {_bytes(name): _bytes(value) for name, value in (fields or {}).items()}
-        found.append(_Delivered(_bytes(entry_id), values.get(b"entry", b"")))
-    return found
+        entries.append(_Delivered(_bytes(entry_id), values.get(b"entry", b"")))
+    return entries
 
 
 def _bytes(value: str | bytes) -> bytes:
@@ -132,7 +132,7 @@ def _bytes(value: str | bytes) -> bytes:
 
 
 def _checked(delivered: Sequence[_Delivered]) -> tuple[list[_Delivered], list[_Delivered]]:
-    """Entries of a process that has the usage key, and the others."""
+    """Return the entries with a valid MAC, and the forged ones."""
     sealed: list[_Delivered] = []
     forged: list[_Delivered] = []
     for entry in delivered:
@@ -146,7 +146,7 @@ def _checked(delivered: Sequence[_Delivered]) -> tuple[list[_Delivered], list[_D
 
 
 def _store(delivered: Sequence[_Delivered]) -> list[tuple[_Delivered, str]]:
-    """Write a batch; when an entry spoils it, write them one by one. Returns the dead, with why."""
+    """Write a batch, or its entries one by one if it fails; return invalid entries with reasons."""
     try:
         _write([UsageEntry.decode(entry.body) for entry in delivered])
     except POISON as error:
@@ -154,7 +154,7 @@ def _store(delivered: Sequence[_Delivered]) -> list[tuple[_Delivered, str]]:
             return [dead for entry in delivered for dead in _store([entry])]
         reason = f"{type(error).__name__}: {error}"[:1000]
         logger.error(
-            "Usage entry %s is not one and was put aside in %s: %s",
+            "Usage entry %s is invalid and was moved to %s: %s",
             delivered[0].id.decode(),
             DEAD_STREAM,
             reason,
@@ -192,12 +192,12 @@ def _last_uses(entries: Sequence[UsageEntry]) -> dict[str, datetime]:
 
 
 def _actors(entries: Sequence[UsageEntry]) -> dict[str, Principal]:
-    """Requesters by request: the person in the playground, or the owner of the key; an unknown
-    key is named by its public id alone."""
-    names = {entry.key_public_id for entry in entries if entry.key_public_id}
+    """Return the callers by request ID: the person in the playground, the person of an access
+    token, or the key; an unknown key has only its public ID."""
+    public_ids = {entry.key_public_id for entry in entries if entry.key_public_id}
     keys = {
         key.public_id: key
-        for key in ApiKey.objects.filter(public_id__in=names).select_related("person")
+        for key in ApiKey.objects.filter(public_id__in=public_ids).select_related("person")
     }
     people = Person.objects.in_bulk({e.person for e in entries if e.person is not None})
     return {entry.request_id: _actor(entry, keys, people) for entry in entries}
@@ -290,7 +290,7 @@ def _audit_entry(entry: UsageEntry, actor: Principal) -> AuditEntry:
 
 
 def _subject(entry: UsageEntry) -> Subject:
-    """The requested deployment; before it is known, the endpoint."""
+    """Return the requested knowledge base or deployment; if neither is known, the endpoint."""
     if entry.action.startswith("knowledge:") and entry.knowledge_base:
         return Subject("knowledge", entry.knowledge_base, entry.knowledge_base)
     if entry.deployment:

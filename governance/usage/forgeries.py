@@ -1,4 +1,4 @@
-"""Forged usage entries as an audit event and an alarm."""
+"""Audit events and the alarm for forged usage entries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 ACTION = "usage:refuse"
 # The alarm stays raised this long after the last event.
 ALARM_FOR = timedelta(hours=1)
-# A flood of forgeries fills no log: one event in this time, and the others are logged only.
+# At most one audit event in this time, against floods; other forgeries are only logged.
 EVENT_EVERY = timedelta(minutes=1)
 _CONTROLLER = service_principal("controller")
 
@@ -25,8 +25,8 @@ _CONTROLLER = service_principal("controller")
 def forgeries_record(count: int) -> None:
     """Record that `count` entries on the usage stream were forged; at most one event a minute."""
     message = (
-        f"{count} entries on the usage stream carry no valid MAC and were dropped. "
-        "Someone else than the web process or the controller writes to the broker."
+        f"{count} entries on the usage stream have no valid MAC and were dropped. "
+        "A process other than the web process and the controller writes to the broker."
     )
     logger.critical("FORGED USAGE: %s", message)
     with background("usage-forged", _CONTROLLER), transaction.atomic():
@@ -42,7 +42,7 @@ def forgeries_record(count: int) -> None:
 
 
 def usage_forged() -> str:
-    """Say that usage was forged in the last hour; empty when none was."""
+    """Return a sentence if usage was forged in the last hour, or an empty string."""
     event = _latest_since(ALARM_FOR)
     if event is None:
         return ""
@@ -54,5 +54,5 @@ def usage_forged() -> str:
 
 
 def _latest_since(span: timedelta) -> AuditEvent | None:
-    found = AuditEvent.objects.filter(action=ACTION, occurred_at__gt=timezone.now() - span)
-    return found.order_by("-id").first()
+    events = AuditEvent.objects.filter(action=ACTION, occurred_at__gt=timezone.now() - span)
+    return events.order_by("-id").first()

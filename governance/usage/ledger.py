@@ -1,4 +1,4 @@
-"""The lock under which ledger and counters can be compared while requests go on."""
+"""The lock for comparing ledger and counters while requests run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from governance.database.locks import lock, lock_shared
 
 
 def ledger_lock(*, shared: bool) -> None:
-    """Hold the ledger still until the transaction ends: shared by those who write to it or hold
-    budgets, alone by who compares it with the counters.
+    """Lock the ledger until the transaction ends: shared to write to it or to hold budgets, or
+    exclusively to compare it with the counters.
     """
     if shared:
         lock_shared("ledger")

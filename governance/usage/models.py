@@ -1,4 +1,4 @@
-"""The ledger: what each request cost, by whom, under which decision. Append-only."""
+"""The append-only ledger: cost, caller and policy decision of each request."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _TOKENS = Unit.TOKENS.value
 
 
 class UsageRecord(models.Model):
-    """One settled request or job. `request_id` is unique: a record delivered twice counts once.
+    """A settled request or job. `request_id` is unique: a record delivered twice counts once.
 
-    Names are kept as text, so that a record outlives what it names. Times in milliseconds, money in
-    micro-units of the currency. `occurred_at` is the moment whose day and month it is charged to.
-    `units` is how much was used of `unit`: the tokens, or of any other unit what was `metered`.
+    Names are stored as text, so that a record outlives the named objects. Times are in
+    milliseconds, money in micro-units of the currency. `occurred_at` determines the day and month
+    of the charge. `units` is the amount in `unit`: the sum of tokens, or `metered` for other units.
     """
 
     request_id = models.CharField(max_length=REQUEST_ID_MAX, unique=True)
@@ -38,7 +38,7 @@ class UsageRecord(models.Model):
     cost_micro = models.PositiveBigIntegerField(default=0, db_default=0)
     unit = models.CharField(max_length=20, default=_TOKENS, db_default=_TOKENS)
     metered = models.PositiveBigIntegerField(default=0, db_default=0)
-    # Computed by the database, so that no record, old or new, can say two different amounts.
+    # Computed by the database, so that the amounts of a record can never contradict each other.
     units = models.GeneratedField(
         expression=Case(
             When(
@@ -56,7 +56,7 @@ class UsageRecord(models.Model):
     streamed = models.BooleanField(default=False)
     policy_version = models.PositiveIntegerField(null=True)
     rules = models.JSONField(default=list)
-    # Ids of the document versions that were given to the model.
+    # IDs of the document versions in the model's input.
     sources = ArrayField(models.BigIntegerField(), default=list, db_default=[])
 
     class Meta:

@@ -20,8 +20,8 @@ USAGE_STREAM = "assay:usage"
 USAGE_GROUP = "ledger"
 JOBS = "jobs/"
 
-# Bounds of one entry, far above what the gateway admits: a second line behind the MAC. A request
-# takes at most an hour of the device and 10,000 units of the currency, a job ten years.
+# Limits of one entry, far above what the gateway admits: a second defense after the MAC. A request
+# takes at most an hour of device time and 10,000 units of the currency, a job ten years.
 MOST_TOKENS, MOST_UNITS = 100_000_000, 1_000_000_000
 MOST_REQUEST_DEVICE_MS, MOST_REQUEST_MICRO = 3_600_000, 10_000 * 1_000_000
 MOST_SOURCES = 100
@@ -30,23 +30,22 @@ MOST_JOB_DEVICE_MS, MOST_JOB_MICRO = 3660 * 86_400_000, 1_000_000_000 * 1_000_00
 
 @dataclass(frozen=True, slots=True)
 class UsageEntry:
-    """One settled or refused request. `occurred_at` in seconds since the epoch, times in ms.
+    """A settled or refused request. `occurred_at` is in seconds since the epoch, other times in ms.
 
-    `outcome` is `ok`, `canceled`, `failed`, or for a request that was refused before it ran the
-    refusal's code (`policy_denied`, `quota_exceeded`, `invalid_key`, …); `reason` is the sentence.
-    A refused request becomes an audit event only; a run one a usage record and an audit event; a
-    job, whose `endpoint` begins with `jobs/`, has its events and becomes a usage record only.
-    `cost_micro` is in micro-units of the currency. `limit` names the limit that stopped it,
-    `shadowed` those that would have if they were no shadows. `key_counted` is the key on which it
-    counts: the first of those that succeeded one another. `decision` is what the policy decided and
-    on what, as `governance.policy.decisions` writes it. `person` is who asked, by `token`, in the
-    playground; then `key_public_id` names the playground and no key. `action` is what was asked
-    for; who only looks at the models ran nothing and is `ok` all the same. `units` is how much was
-    used of `unit`, in which the deployment's task is metered: of tokens always the sum of the two
-    kinds, and in another unit no tokens are recorded. An entry without them, from an older gateway,
-    is in tokens. `sources` are the ids of the document versions of `knowledge_base` whose text the
-    model or the caller was given. `part_of` is the request that this one was made for, such as the
-    embedding of a question.
+    `outcome` is `ok`, `canceled`, `failed`, or, if the request was refused before it ran, the code
+    of the refusal (`policy_denied`, `quota_exceeded`, `invalid_key`, …); `reason` is its sentence.
+    A refused request becomes only an audit event; one that ran, a usage record and an audit event;
+    a job, whose `endpoint` begins with `jobs/`, only a usage record, because it has its own events.
+    `cost_micro` is in micro-units of the currency. `limit` is the limit that stopped the request,
+    `shadowed` are shadow limits that would have. `key_counted` is the key whose limits count it:
+    the first in a chain of rotations. `decision` is the policy's decision and its input, as written
+    by `governance.policy.decisions`. In the playground, `person` is the caller and `token` their
+    token; `key_public_id` then names the playground instead of a key. `action` is the requested
+    action; a request that only lists models did not run, but is `ok`. `units` is the amount in
+    `unit`, the deployment's task's unit: for tokens always the sum of both kinds; with other units,
+    tokens are not recorded. An entry without them, from an older gateway, is in tokens. `sources`
+    are the IDs of the document versions of `knowledge_base` whose text the model or the caller got.
+    `part_of` is the parent request, such as for the embedding of a question.
     """
 
     request_id: str
@@ -96,12 +95,12 @@ class UsageEntry:
         try:
             return orjson.dumps(self).decode()
         except TypeError:
-            # Half of a surrogate pair, which a key's name or a deployment's may hold.
+            # Lone surrogates, which the name of a key or deployment may contain.
             text = json.dumps(asdict(self), ensure_ascii=False)
             return text.encode("utf-8", "replace").decode()
 
     def encode(self) -> str:
-        """Return the entry as it travels: JSON behind its MAC.
+        """Return the entry as sent on the stream: its MAC, then JSON.
 
         Raises:
             ImproperlyConfigured: this process does not have the usage key.
@@ -110,10 +109,10 @@ class UsageEntry:
 
     @classmethod
     def decode(cls, text: str | bytes) -> UsageEntry:
-        """Return the entry of what `encode` returned; fields of a newer gateway are passed over.
+        """Decode the result of `encode`; ignore unknown fields of newer gateways.
 
         Raises:
-            ForgedEntry: no process with the usage key wrote it.
+            ForgedEntry: it was not written by a process with the usage key.
             ValueError: it is not an entry, or not a plausible one.
         """
         entry = _entries.validate_json(unseal(text), strict=True)
@@ -137,7 +136,7 @@ class UsageEntry:
             if not 0 <= value <= most:
                 raise ValueError(f"{name} is {value}; it must be from 0 to {most}")
         if len(self.sources) > MOST_SOURCES:
-            raise ValueError(f"it names {len(self.sources)} sources")
+            raise ValueError(f"it has {len(self.sources)} sources, more than {MOST_SOURCES}")
         if self.unit != Unit.TOKENS and (self.prompt_tokens or self.completion_tokens):
             raise ValueError(f"it is metered in {self.unit} and has tokens")
 

@@ -22,7 +22,7 @@ class UsageFilter(Filter):
 
 
 class UsageDaysFilter(Filter):
-    """Number of days, including today, and the groups of the sums."""
+    """Number of days, including today, and the grouping of the sums."""
 
     days: int = Field(default=30, ge=1, le=MAX_DAYS)
     by: Literal["department", "deployment", "key"] | None = None

@@ -1,7 +1,7 @@
-"""MACs on usage entries: only the web process and the controller can make one that counts.
+"""MACs on usage entries: only the web process and the controller can create valid ones.
 
-Whoever can write to the broker could otherwise book any amount on any department. Workers do not
-have the key either, so that a compromised worker invents no usage.
+Otherwise anyone with write access to the broker could charge any amount to any department. Workers
+do not have the key either, so that a compromised worker cannot forge usage.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _MAC_CHARACTERS = 64
 
 
 class ForgedEntry(ValueError):
-    """The entry carries no valid MAC: no process with the usage key wrote it."""
+    """Entry without a valid MAC: it was not written by a process with the usage key."""
 
 
 @functools.cache
 def _keyed(secret: str) -> HMAC:
-    """Return the MAC to copy for each entry: preparing the key costs more than the MAC."""
+    """Return the keyed MAC, to copy for each entry: deriving the key costs more than the MAC."""
     key = HKDF(hashes.SHA256(), 32, None, _PURPOSE).derive(secret.encode())
     return HMAC(key, hashes.SHA256())
 
@@ -36,7 +36,7 @@ def usage_key_held() -> bool:
 
 
 def require_usage_key() -> None:
-    """Refuse to start a process that must write or check usage and cannot.
+    """Check at the start of a process that it can write and check usage.
 
     Raises:
         ImproperlyConfigured: `ASSAY_USAGE_KEY` is not set.
@@ -56,7 +56,7 @@ def _mac(body: bytes) -> str:
 
 
 def seal(body: str) -> str:
-    """Return `body` behind its MAC: HMAC-SHA256 as 64 hexadecimal digits.
+    """Return the MAC (HMAC-SHA256 as 64 hexadecimal digits) followed by `body`.
 
     Raises:
         ImproperlyConfigured: this process does not have the usage key.
@@ -65,13 +65,13 @@ def seal(body: str) -> str:
 
 
 def unseal(text: str | bytes) -> bytes:
-    """Return the body of what `seal` returned.
+    """Return the body in the result of `seal`.
 
     Raises:
-        ForgedEntry: the MAC does not fit the body.
+        ForgedEntry: the MAC does not match the body.
     """
     data = text.encode() if isinstance(text, str) else text
     mac, body = data[:_MAC_CHARACTERS], data[_MAC_CHARACTERS:]
     if not hmac.compare_digest(mac, _mac(body).encode()):
-        raise ForgedEntry("No process with the usage key wrote it.")
+        raise ForgedEntry("It was not written by a process with the usage key.")
     return body

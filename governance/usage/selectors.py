@@ -1,4 +1,4 @@
-"""Reading the ledger."""
+"""Reads of the ledger: records and sums."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from governance.usage.models import UsageRecord
 from governance.usage.units import Unit
 
 MAX_DAYS = 366
-# What sums can be grouped by, and the column of each.
+# Possible groupings of sums, with their columns.
 GROUPS = {"department": "department", "deployment": "deployment", "key": "key_public_id"}
 GROUPS_SHOWN = 20
 
@@ -36,31 +36,31 @@ UNIT_SUMS = {f"of_{unit}": Sum("units", filter=Q(unit=unit), default=0) for unit
 
 
 def units_of(row: dict[str, Any]) -> dict[str, int]:
-    """Take the `UNIT_SUMS` of a row out of it; returns those of units that were used."""
+    """Remove the `UNIT_SUMS` from a row; return those that are not zero."""
     sums = {unit.value: row.pop(f"of_{unit}") for unit in Unit}
     return {unit: amount for unit, amount in sums.items() if amount}
 
 
 def usage_visible_to(actor: Principal) -> QuerySet[UsageRecord]:
-    """The records that the policy lets `actor` see, newest first."""
+    """Return the records that the policy lets `actor` see, newest first."""
     records = UsageRecord.objects.order_by("-id")
     return visible_to(actor, Action.USAGE_VIEW, records, resource_type="usage")
 
 
 def answers_from_source(actor: Principal, source: int) -> tuple[int, QuerySet[UsageRecord]]:
-    """Count the requests that were answered from a document version; and return, newest first,
-    those that `actor` may see."""
+    """Return the number of requests that were answered from a document version, and those that
+    `actor` may see, newest first."""
     with lifted():
-        used = UsageRecord.objects.exclude(sources=[]).filter(sources__contains=[source])
-        count = used.count()
+        records = UsageRecord.objects.exclude(sources=[]).filter(sources__contains=[source])
+        count = records.count()
     rows = usage_visible_to(actor).exclude(sources=[]).filter(sources__contains=[source])
     return count, rows
 
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:
-    """The sums of one day in UTC, of one group of it; `name` is None for all the smaller ones.
-    `units` has a sum for each unit that was used.
+    """Sums of one day in UTC for one group; `name` is None for all smaller groups together.
+    `units` has the sums of the units that were used.
     """
 
     day: date
@@ -75,18 +75,18 @@ class UsageSum:
 
 
 def usage_grouped(actor: Principal, days: int, by: str | None = None) -> list[UsageSum]:
-    """Sums a day over the last `days` days, oldest first, days without use left out; with `by` a
-    group of its own for each of the 20 with most use.
+    """Return daily sums over the last `days` days, oldest first, without days without use; with
+    `by`, for each of the 20 largest groups.
 
     Raises:
-        InvalidInput: `days` is not between 1 and 366, or `by` is none of `GROUPS`.
+        InvalidInput: `days` is not between 1 and 366, or `by` is not in `GROUPS`.
     """
     records = usage_visible_to(actor).filter(occurred_at__gte=beginning_of(days)).order_by()
     whole: Expression = Value(None, CharField(null=True))
     name = whole
     if by is not None:
         if by not in GROUPS:
-            raise InvalidInput(f"Usage is summed by {', '.join(GROUPS)}, not by {by[:40]}.")
+            raise InvalidInput(f"Usage can be grouped by {', '.join(GROUPS)}, not by {by[:40]}.")
         column = GROUPS[by]
         sizes = records.values(column).annotate(size=Sum("cost_micro"), requests=Count("id"))
         largest = sizes.order_by("-size", "-requests").values_list(column, flat=True)

@@ -1,6 +1,6 @@
-"""Units in which requests are metered: each task names one. Knows no Django.
+"""Units in which requests are metered: each task has one. Does not import Django.
 
-Amounts are whole numbers for each request, rounded up. Amounts of different units are never added.
+The amount of a request is a whole number, rounded up. Amounts of different units are never added.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class Unit(StrEnum):
 
     @property
     def plural(self) -> str:
-        """Name for people: `audio seconds`."""
+        """Display name, plural: `audio seconds`."""
         return self.value.replace("_", " ")
 
     @property
     def singular(self) -> str:
-        """Name of one for people: `audio second`."""
+        """Display name, singular: `audio second`."""
         return self.plural.removesuffix("s")
 
     def words(self, units: int) -> str:
@@ -33,5 +33,5 @@ class Unit(StrEnum):
         return f"{units:,} {self.singular if units == 1 else self.plural}"
 
 
-# Prompt and completion tokens have prices of their own; each of these has one.
+# Units with one price; prompt and completion tokens have two.
 PRICED_BY_UNIT = tuple(unit for unit in Unit if unit is not Unit.TOKENS)

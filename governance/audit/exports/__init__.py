@@ -1,1 +1,1 @@
-"""The log taken along: the whole of it, or selected events with their proofs."""
+"""Exports: the whole log, or selected events with their proofs."""

@@ -1,4 +1,4 @@
-"""The whole log as lines that `governance.audit.verify` checks anywhere."""
+"""The whole log as lines that `governance.audit.verify` can check offline."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FETCH = 2000
 
 
 def export_lines() -> Iterator[str]:
-    """A header with the latest checkpoint, then one line for each event that it covers, in order.
+    """Yield a header with the latest checkpoint, then a line for each event that it covers.
 
-    Lines come without line ends, and are read in pages, so that the log's size costs no memory.
+    Lines have no line breaks. Events are read in pages, so memory does not grow with the log.
     """
     size, header = export_header()
     yield header
@@ -40,15 +40,15 @@ def export_header() -> tuple[int, str]:
 
 
 def sealed_events(size: int) -> Iterator[AuditEvent]:
-    """The first `size` events in order. No cursor stays open while the reader takes its time."""
+    """Yield the first `size` events in order; no cursor stays open while the reader is slow."""
     for start in range(0, size, FETCH):
         page = AuditEvent.objects.filter(sequence__gte=start, sequence__lt=min(start + FETCH, size))
         yield from page.order_by("sequence")
 
 
 def export_line(event: AuditEvent) -> str:
-    """One event's line. Bytes that are not UTF-8 are shown replaced, so that verifying names it."""
+    """Return an event's line. Invalid UTF-8 is replaced, so that verification reports the row."""
     if event.sequence is None:
-        raise ValueError(f"Audit event {event.pk} is not sealed yet; it has no place in an export.")
+        raise ValueError(f"Audit event {event.pk} is not sealed yet; it cannot be exported.")
     canonical = bytes(event.canonical).decode("utf-8", "replace")
     return event_line(event.sequence, canonical, bytes(event.leaf_hash))

@@ -1,4 +1,4 @@
-"""Exports of selected events: requested by a person, made in the background, kept for a day."""
+"""Exports of selected events: requested by a person, created in the background, kept for a day."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from django.db.models import Q
 
 
 class ExportFormat(models.TextChoices):
-    """`jsonl`: each event with its proof. `csv`: a zip of a table to read and the same proofs."""
+    """`jsonl`: each event with its proof. `csv`: a zip of a readable table and the same proofs."""
 
     JSONL = "jsonl", "JSON lines with proofs"
     CSV = "csv", "Table with proofs (zip)"
 
 
 class ExportState(models.TextChoices):
-    """Queued and running ones are made by the controller; done ones can be downloaded until they
-    expire. Failed, canceled and expired ones have no file."""
+    """State of an export. The controller works on queued and running exports; done ones can be
+    downloaded until they expire. Failed, canceled and expired ones have no file."""
 
     QUEUED = "queued", "queued"
     RUNNING = "running", "running"
@@ -38,11 +38,12 @@ ALLOWED_TRANSITIONS: dict[ExportState, frozenset[ExportState]] = {
 
 
 class AuditExport(models.Model):
-    """One export of what `filters` select, as far as `person` may see it.
+    """An export of the events that `filters` select and `person` may see.
 
-    It is made against the checkpoint over `tree_size` events. `searched` says how many of them were
-    looked through, `rows` how many fit, `packed` how many of those are in the zip. Whoever makes it
-    holds the lease of `fence`, and loses it by being silent. `sha256` and `size` are of the file.
+    Its proofs lead to the checkpoint over `tree_size` events. `searched` is the number of events
+    searched so far, `rows` of those that match, `packed` of those in the zip. The process that
+    creates it has the lease with number `fence`, and loses it unless it renews it in time. `sha256`
+    and `size` describe the file.
     """
 
     person = models.ForeignKey(
@@ -95,12 +96,12 @@ class AuditExport(models.Model):
             return 100
         if not self.tree_size:
             return 0
-        found = 100 * self.searched // self.tree_size
+        searched = 100 * self.searched // self.tree_size
         if self.format != ExportFormat.CSV:
-            return found
-        return (found + (100 * self.packed // self.rows if self.rows else 0)) // 2
+            return searched
+        return (searched + (100 * self.packed // self.rows if self.rows else 0)) // 2
 
     @property
     def is_live(self) -> bool:
-        """True while the export is not finished."""
+        """True while the export is queued or running."""
         return self.state in (ExportState.QUEUED, ExportState.RUNNING)

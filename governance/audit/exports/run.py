@@ -1,8 +1,8 @@
-"""The loop of the controller that makes exports of selected events, one at a time.
+"""The controller's loop that creates exports of selected events, one at a time.
 
-The row is the truth: whoever makes an export holds its lease and renews it with every page. A
-controller that was killed is silent, and its export is begun again under the next fence; what it
-had written is swept away.
+The row in the database decides: the process that creates an export holds its lease and renews it
+with every page. If a controller was killed, its lease expires: the export starts again with the
+next fence number, and the old files are deleted.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ IDLE_S = 1.0
 TIDY_S = 60.0
 MAX_ATTEMPTS = 3
 _CONTROLLER = service_principal("controller")
-# For how long it is still listed that there was an export.
+# Rows of exports without a file are kept for this long.
 LISTED_FOR = timedelta(days=30)
 PACKED_AT_ONCE = 500
 
 
 class Stopped(Exception):
-    """The export is canceled, another process has taken it, or this process ends."""
+    """Export that was canceled or taken by another process, or end of this process."""
 
 
 def run(stop: threading.Event) -> None:
-    """Make requested exports and delete expired ones until `stop`."""
+    """Create requested exports and delete expired ones until `stop` is set."""
     tidy_at = 0.0
     while not stop.is_set():
         close_old_connections()
@@ -78,7 +78,7 @@ def run(stop: threading.Event) -> None:
 
 
 def export_next(stop: threading.Event) -> bool:
-    """Make the export that has waited longest; False when none waits."""
+    """Create the export that has waited longest; return False if none waits."""
     export = export_claim()
     if export is None:
         return False
@@ -94,18 +94,18 @@ def export_next(stop: threading.Event) -> bool:
     except DomainError as error:
         _fail(export, f"{error.message} {error.hint}".strip())
     except BadSelection as error:
-        _fail(export, f"What was written does not verify: {error.message}")
+        _fail(export, f"The written file does not verify: {error.message}")
     return True
 
 
 def export_claim() -> AuditExport | None:
-    """Take the oldest export that waits, or whose maker has fallen silent; None without one, and
-    while another one is being made."""
+    """Claim the oldest export that is queued or has an expired lease; None if there is none, or
+    while another export runs."""
     under_way = (ExportState.QUEUED, ExportState.RUNNING)
     if not AuditExport.objects.filter(state__in=under_way).exists():
         return None
     with transaction.atomic():
-        # Claims are taken one after the other.
+        # Serializes claims, so that only one export runs at a time.
         lock("exports")
         if AuditExport.objects.filter(state=ExportState.RUNNING, lease_until__gte=Now()).exists():
             return None
@@ -119,11 +119,11 @@ def export_claim() -> AuditExport | None:
             export_move(
                 export,
                 ExportState.FAILED,
-                error=f"Begun {MAX_ATTEMPTS} times and never finished: what made it was ended.",
+                error=f"Started {MAX_ATTEMPTS} times; the process ended each time.",
                 finished_at=timezone.now(),
             )
             return None
-        # From queued, or again from running under a lease that ran out, which is no transition.
+        # Not a transition of the state machine if the export was running under an expired lease.
         AuditExport.objects.filter(pk=export.pk).update(
             state=ExportState.RUNNING,
             fence=F("fence") + 1,
@@ -137,20 +137,20 @@ def export_claim() -> AuditExport | None:
 
 def exports_tidy() -> None:
     """Delete the files of expired and abandoned exports, and old rows."""
-    past = AuditExport.objects.filter(state=ExportState.DONE, expires_at__lte=Now())
-    for pk in past.values_list("pk", flat=True)[:1000]:
+    expired = AuditExport.objects.filter(state=ExportState.DONE, expires_at__lte=Now())
+    for pk in expired.values_list("pk", flat=True)[:1000]:
         with transaction.atomic():
             export = export_lock(pk)
             if export.state == ExportState.DONE:
                 export_move(export, ExportState.EXPIRED)
-    over = (ExportState.FAILED, ExportState.CANCELED, ExportState.EXPIRED)
-    old = AuditExport.objects.filter(state__in=over, created_at__lt=timezone.now() - LISTED_FOR)
+    ended = (ExportState.FAILED, ExportState.CANCELED, ExportState.EXPIRED)
+    old = AuditExport.objects.filter(state__in=ended, created_at__lt=timezone.now() - LISTED_FOR)
     old.delete()
     folder = exports_folder()
-    # Before the rows are read: another controller may begin one in between.
+    # List files before the rows are read: another controller may start an export in between.
     files = list(folder.iterdir()) if folder.is_dir() else []
-    kept = AuditExport.objects.filter(state__in=(ExportState.RUNNING, ExportState.DONE))
-    names = {f"{pk}-{fence}" for pk, fence in kept.values_list("pk", "fence")}
+    rows = AuditExport.objects.filter(state__in=(ExportState.RUNNING, ExportState.DONE))
+    names = {f"{pk}-{fence}" for pk, fence in rows.values_list("pk", "fence")}
     for path in files:
         if path.name.partition(".")[0] not in names:
             path.unlink(missing_ok=True)
@@ -160,7 +160,7 @@ def _make(export: AuditExport, stop: threading.Event) -> None:
     context = RequestContext(client_address=export.address)
     token = request_context.set(context)
     try:
-        # As they stand now: who may no longer see it gets nothing.
+        # With the person's current roles: they may have lost access since the request.
         actor = principal_for_person(export.person)
         may_export(actor, export.filters)
         events = exportable_events(actor, export.filters)
@@ -179,13 +179,13 @@ def _make(export: AuditExport, stop: threading.Event) -> None:
             checkpoint=head,
             filters=export.filters,
             export=export.pk,
-            beat=lambda searched, found: _renew(export, stop, searched=searched, rows=found),
+            beat=lambda searched, rows: _renew(export, stop, searched=searched, rows=rows),
         )
-        _kept(file)
+        _flush(file)
     if export.format == ExportFormat.CSV:
         with _private(draft) as file:
             pack(proof, file, step=_Steps(export, stop, rows), public_keys=audit_public_keys())
-            _kept(file)
+            _flush(file)
         proof.unlink()
         digest = _digest(draft)
     else:
@@ -195,7 +195,7 @@ def _make(export: AuditExport, stop: threading.Event) -> None:
 
 
 class _Steps:
-    """Renews the lease now and then while rows are packed."""
+    """Callback that renews the lease now and then while rows are packed."""
 
     def __init__(self, export: AuditExport, stop: threading.Event, rows: int) -> None:
         self._export, self._stop, self._rows = export, stop, rows
@@ -206,73 +206,73 @@ class _Steps:
 
 
 def _renew(export: AuditExport, stop: threading.Event, **progress: Any) -> None:
-    """Say how far it is, and keep it.
+    """Save the progress and renew the lease.
 
     Raises:
-        Stopped: it is not ours any more.
+        Stopped: the lease is lost, or `stop` is set.
     """
-    held = AuditExport.objects.filter(
+    renewed = AuditExport.objects.filter(
         pk=export.pk, fence=export.fence, state=ExportState.RUNNING
     ).update(lease_until=Now() + timedelta(seconds=LEASE_S), **progress)
-    if not held or stop.is_set():
+    if not renewed or stop.is_set():
         raise Stopped
 
 
-def _finish(export: AuditExport, **made: Any) -> None:
+def _finish(export: AuditExport, **columns: Any) -> None:
     now = timezone.now()
     with transaction.atomic():
-        mine = _mine(export)
-        if mine is None:
+        row = _owned(export)
+        if row is None:
             raise Stopped
         export_move(
-            mine, ExportState.DONE, finished_at=now, expires_at=now + KEPT_FOR, error="", **made
+            row, ExportState.DONE, finished_at=now, expires_at=now + KEPT_FOR, error="", **columns
         )
-        with background(f"export-{mine.pk}", _CONTROLLER):
+        with background(f"export-{row.pk}", _CONTROLLER):
             audit_record(
                 actor=_CONTROLLER,
                 action="audit:finish_export",
-                subject=export_subject(mine),
-                data={**made, "tree_size": mine.tree_size},
+                subject=export_subject(row),
+                data={**columns, "tree_size": row.tree_size},
             )
 
 
 def _fail(export: AuditExport, error: str) -> None:
     _delete_files(export)
     with transaction.atomic():
-        mine = _mine(export)
-        if mine is None:
+        row = _owned(export)
+        if row is None:
             return
-        export_move(mine, ExportState.FAILED, error=error[:500], finished_at=timezone.now())
-        with background(f"export-{mine.pk}", _CONTROLLER):
+        export_move(row, ExportState.FAILED, error=error[:500], finished_at=timezone.now())
+        with background(f"export-{row.pk}", _CONTROLLER):
             audit_record(
                 actor=_CONTROLLER,
                 action="audit:finish_export",
                 outcome="failed",
-                subject=export_subject(mine),
-                reason=mine.error,
+                subject=export_subject(row),
+                reason=row.error,
             )
 
 
 def _give_back(export: AuditExport) -> None:
-    """Let the next controller begin it at once, without counting an attempt."""
+    """Let another controller start the export at once, without counting an attempt."""
     AuditExport.objects.filter(pk=export.pk, fence=export.fence, state=ExportState.RUNNING).update(
         state=ExportState.QUEUED, fence=F("fence") - 1
     )
 
 
-def _mine(export: AuditExport) -> AuditExport | None:
-    """The row, locked, while the lease is still ours."""
+def _owned(export: AuditExport) -> AuditExport | None:
+    """Return the locked row if this process still has the lease, or None."""
     rows = AuditExport.objects.select_for_update()
     return rows.filter(pk=export.pk, fence=export.fence, state=ExportState.RUNNING).first()
 
 
 def _private(path: Path) -> BinaryIO:
-    """A new file that only this user may read."""
+    """Create a file that only this user may read."""
     path.unlink(missing_ok=True)
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
-def _kept(file: BinaryIO) -> None:
+def _flush(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
 

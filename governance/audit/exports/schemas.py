@@ -1,4 +1,4 @@
-"""Input about exports of events."""
+"""Input of the services for exports."""
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
-"""A selection of events, each with the proof that it is in the log. Knows no Django: runs anywhere.
+"""A selection of events, each with a proof that it is in the log. Does not import Django.
 
-JSON lines, each written in exactly one way:
+The format is JSON lines, each with exactly one valid form:
 
-- a header: the filter, the log's public keys and the signed checkpoint that everything proves to;
+- a header: the filter, the log's public keys and the signed checkpoint to which all proofs lead;
 - a row for each event, in the log's order: its bytes, its leaf hash, the path of RFC 6962 from
-  there to the checkpoint's root, and the keys of those of its boxes that may still be opened;
-- an end: a note, signed with the log's key, over the number of rows and the SHA-256 of all before.
+  there to the checkpoint's root, and the keys of its boxes that can still be opened;
+- an end: a note, signed with the log's key, over the number of rows and the SHA-256 of all lines
+  before.
 
-Rows prove that an event is in the log. The end shows that nothing was changed, added or taken out
-since it was exported. That no other event fits the filter is nothing that a selection can show.
+Rows prove that an event is in the log. The end shows that nothing was changed, added or removed
+since the export. A selection cannot show that no other event matches the filter.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from governance.audit.tree.tiles import WIDTH, read_tile
 from governance.audit.verify import VerificationReport
 
 FORMAT = "assay-audit-selection/1"
-# An event holds 64 KiB of data, in JSON, in boxes, in JSON again; and a path.
+# An event has up to 64 KiB of data, encoded as JSON, in boxes, and as JSON again; and a path.
 MAX_LINE_BYTES = 1024 * 1024
 MAX_PATH = 64
 _HEADER = {"format", "log", "public_keys", "checkpoint", "filter", "export", "exported_at"}
@@ -40,7 +41,7 @@ _compact = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=
 
 
 class BadSelection(ValueError):
-    """It does not verify; `sequence` is the row that shows it, when one does."""
+    """Selection that does not verify; `sequence` is the bad row, if the fault is in one."""
 
     def __init__(self, message: str, sequence: int | None = None) -> None:
         super().__init__(message)
@@ -50,7 +51,7 @@ class BadSelection(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One proven event. `body` is what was recorded, as far as its boxes may be opened."""
+    """A proven event. `body` is the recorded body, as far as its boxes can be opened."""
 
     sequence: int
     body: Body
@@ -60,7 +61,7 @@ class Row:
 def header_line(
     *, public_keys: str, checkpoint: str, filters: Mapping[str, Any], export: int, exported_at: str
 ) -> str:
-    """The first line. `export` is the number of the request."""
+    """Return the first line. `export` is the ID of the export."""
     return _compact(
         {
             "format": FORMAT,
@@ -81,7 +82,7 @@ def row_line(
     path: Sequence[str],
     keys: Sequence[tuple[str, bytes]] = (),
 ) -> str:
-    """The line of one event. `path` is in hexadecimal; `keys` says whose boxes open with what."""
+    """Return an event's line. `path` is in hexadecimal; `keys` are (owner, key) pairs of boxes."""
     return _compact(
         {
             "sequence": sequence,
@@ -94,28 +95,26 @@ def row_line(
 
 
 def end_text(log: str, rows: int, digest: str) -> str:
-    """Return the text of the closing note; `digest` is the SHA-256 of all lines before it, in
-    hexadecimal.
-    """
+    """Return the closing note's text; `digest` is the hexadecimal SHA-256 of all earlier lines."""
     return f"{FORMAT}\n{log}\n{rows}\n{digest}\n"
 
 
 def end_line(note: str) -> str:
-    """The last line, with the signed note over `end_text`."""
+    """Return the last line, with the signed note over `end_text`."""
     return _compact({"end": note})
 
 
 class Reader:
-    """Reads a selection once, row by row, and lets through only what is proven.
+    """Reader of a selection, which is read once, row by row; it returns only proven rows.
 
     Args:
         source: The file, in bytes.
-        public_keys: The log's verifier keys, `name+hash+base64`, known from elsewhere.
-        checkpoints: Signed notes kept outside; those over as many events must be the same.
-        tiles: A folder of published tiles, which must hold the same leaf hashes.
+        public_keys: The log's verifier keys, `name+hash+base64`, from another source.
+        checkpoints: Signed notes kept outside, which must equal the selection's checkpoint.
+        tiles: A folder of published tiles, which must contain the same leaf hashes.
 
     Raises:
-        BadSelection, BadCheckpoint: here and in `rows`, whatever is not as it was exported.
+        BadSelection, BadCheckpoint: the selection was changed; also raised by `rows`.
     """
 
     def __init__(
@@ -141,7 +140,7 @@ class Reader:
             self._compare(self._verifier.open(note))
 
     def rows(self) -> Iterator[Row]:
-        """Every row, in order; when the last is out, the end was found good too."""
+        """Yield the rows in order; after the last one, the signed end has been verified too."""
         while True:
             text = self._line()
             if not text:
@@ -157,10 +156,10 @@ class Reader:
             yield row
 
     def _line(self) -> str:
-        """The next line without its end; empty when there is none."""
+        """Return the next line without line break; empty at the end of the file."""
         data = self._source.readline(MAX_LINE_BYTES + 1)
         if len(data) > MAX_LINE_BYTES:
-            raise BadSelection(f"{self._after()} is longer than any that is exported.")
+            raise BadSelection(f"{self._after()} is too long for an exported line.")
         if data and not data.endswith(b"\n"):
             raise BadSelection(f"{self._after()} is cut off.")
         self._read = data
@@ -176,7 +175,7 @@ class Reader:
         sequence, canonical, leaf, path, keys = _fields(text, self._after())
         if sequence <= self.last:
             raise BadSelection(
-                f"Row {sequence} was put in or exchanged: it stands after row {self.last}.",
+                f"Row {sequence} was inserted or exchanged: it comes after row {self.last}.",
                 sequence,
             )
         if leaf_hash(canonical.encode("utf-8", "surrogatepass")) != leaf:
@@ -193,7 +192,7 @@ class Reader:
             )
         if self._tiles is not None and self._published(self._tiles, sequence) not in (leaf, b""):
             raise BadSelection(
-                f"Row {sequence} is not what was published: the tile holds another leaf hash.",
+                f"Row {sequence} differs from the published log: the tile has another leaf hash.",
                 sequence,
             )
         return Row(sequence, _opened(sequence, canonical, keys), leaf)
@@ -202,11 +201,11 @@ class Reader:
         note = (_parse(text) or {}).get("end")
         if not isinstance(note, str) or text != end_line(note):
             raise BadSelection("The end of the selection is not written as exported.")
-        said = self._verifier.open_text(note, "end of the selection")
-        if said != end_text(self.head.origin, self.count, self._digest.hexdigest()):
+        text_signed = self._verifier.open_text(note, "end of the selection")
+        if text_signed != end_text(self.head.origin, self.count, self._digest.hexdigest()):
             raise BadSelection(
                 "The selection is not as it was exported: each row is in the log, but the header "
-                "was changed, or rows or keys were taken out or put in, since it was signed."
+                "was changed, or rows or keys were removed or inserted, since it was signed."
             )
         if self._source.read(1):
             raise BadSelection("Something was added after the signed end.")
@@ -217,15 +216,15 @@ class Reader:
             self._tile = (index, read_tile(folder, 0, index, WIDTH) or b"")
         return self._tile[1][offset * HASH_BYTES : (offset + 1) * HASH_BYTES]
 
-    def _compare(self, kept: Checkpoint) -> None:
-        if kept.size != self.head.size:
+    def _compare(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.size != self.head.size:
             raise BadSelection(
-                f"The checkpoint kept is over {kept.size} events, the selection's over "
+                f"Your checkpoint is over {checkpoint.size} events, the selection's over "
                 f"{self.head.size}; `assay audit consistent` compares the two."
             )
-        if kept != self.head:
+        if checkpoint != self.head:
             raise BadSelection(
-                f"The log was rewritten: the checkpoint kept over {kept.size} events has another "
+                f"The log was rewritten: your checkpoint over {checkpoint.size} events has another "
                 "root than the selection's."
             )
 
@@ -238,20 +237,20 @@ def verify_selection(
     tiles: Path | None = None,
     observer: Callable[[Reader], Callable[[Row | None], None]] | None = None,
 ) -> VerificationReport:
-    """Check every row of a selection, and its end; reads it once, whatever its size.
+    """Check all rows of a selection and its end; it is read once, in bounded memory.
 
-    `observer` gets the reader, and its result gets every row and, at the end, None. It compares
-    what else was exported.
+    `observer` is called with the reader; its result is called with each row and, at the end, with
+    None. It can compare other exported files.
     """
     reader: Reader | None = None
     try:
         reader = Reader(source, public_keys=public_keys, checkpoints=checkpoints, tiles=tiles)
-        see = observer(reader) if observer is not None else None
+        observe = observer(reader) if observer is not None else None
         for row in reader.rows():
-            if see is not None:
-                see(row)
-        if see is not None:
-            see(None)
+            if observe is not None:
+                observe(row)
+        if observe is not None:
+            observe(None)
     except BadSelection as bad:
         return _report(reader, bad.message, bad.sequence, ok=False)
     except BadCheckpoint as error:
@@ -264,8 +263,8 @@ def _proven(reader: Reader) -> str:
     return (
         f"All {rows} of this selection are in the log {reader.head.origin}, as they were sealed: "
         f"each leads to the signed root over {reader.head.size} events, and nothing was changed, "
-        "added or taken out since the export was signed. It does not show that no other event "
-        "fits its filter: for that, verify an export of the whole log."
+        "added or removed since the export was signed. It does not show that no other event "
+        "matches its filter: for that, verify an export of the whole log."
     )
 
 
@@ -285,12 +284,12 @@ def _header(text: str, keys: set[str]) -> dict[str, Any]:
     body = _parse(text)
     if not isinstance(body, dict) or body.get("format") != FORMAT or body.keys() != _HEADER:
         raise BadSelection(f"The first line is not the header of a selection ({FORMAT}).")
-    words = (body["log"], body["public_keys"], body["checkpoint"], body["exported_at"])
-    if not all(isinstance(word, str) for word in words) or not isinstance(body["filter"], dict):
+    texts = (body["log"], body["public_keys"], body["checkpoint"], body["exported_at"])
+    if not all(isinstance(text, str) for text in texts) or not isinstance(body["filter"], dict):
         raise BadSelection("The header of the selection is damaged: a field has the wrong type.")
-    listed = set(split_keys(body["public_keys"]))
-    if not listed or not (listed <= keys or keys <= listed):
-        raise BadSelection("The selection names other public keys than those it is checked with.")
+    named = set(split_keys(body["public_keys"]))
+    if not named or not (named <= keys or keys <= named):
+        raise BadSelection("The selection names other public keys than those used to check it.")
     if _compact(body) != text:
         raise BadSelection("The header was changed: it is not written as exported.")
     return body
@@ -306,12 +305,12 @@ def _fields(text: str, where: str) -> tuple[int, str, bytes, list[bytes], list[t
     if not isinstance(canonical, str) or not all(map(_is_hash, (leaf, *hashes))):
         raise BadSelection(f"Row {sequence} is damaged: a field has the wrong type.", sequence)
     try:
-        given = [(key["of"], bytes.fromhex(key["key"])) for key in keys]
+        pairs = [(key["of"], bytes.fromhex(key["key"])) for key in keys]
     except (TypeError, KeyError, ValueError):
-        raise BadSelection(f"Row {sequence} is damaged: its keys are no keys.", sequence) from None
+        raise BadSelection(f"Row {sequence} is damaged: its keys are invalid.", sequence) from None
     if _compact(body) != text:
         raise BadSelection(f"Row {sequence} was changed: it is not written as exported.", sequence)
-    return sequence, canonical, bytes.fromhex(leaf), [bytes.fromhex(step) for step in path], given
+    return sequence, canonical, bytes.fromhex(leaf), [bytes.fromhex(step) for step in path], pairs
 
 
 def _is_hash(text: object) -> bool:
@@ -319,36 +318,36 @@ def _is_hash(text: object) -> bool:
 
 
 def _opened(sequence: int, canonical: str, keys: list[tuple[str, bytes]]) -> Body:
-    """Return the decoded body, merged with the boxes whose keys exist."""
+    """Return the decoded body, merged with the boxes that `keys` open."""
     body: Body = _parse(canonical)
     if not isinstance(body, dict):
-        raise BadSelection(f"Row {sequence} holds no event.", sequence)
+        raise BadSelection(f"Row {sequence} does not contain an event.", sequence)
     boxes = boxes_in(body)
-    given = dict(keys)
-    if len(given) != len(keys) or any(of not in boxes for of, _ in keys):
-        raise BadSelection(f"Row {sequence} comes with a key of no box in it.", sequence)
+    key_by_owner = dict(keys)
+    if len(key_by_owner) != len(keys) or any(of not in boxes for of, _ in keys):
+        raise BadSelection(f"Row {sequence} has a key without a box.", sequence)
     for of, box in boxes.items():
-        if of not in given:
+        if of not in key_by_owner:
             continue
         try:
-            body = merged(body, open_box(box, given[of]))
+            body = merged(body, open_box(box, key_by_owner[of]))
         except (ValueError, RecursionError):
             raise BadSelection(
-                f"Row {sequence} comes with a key that does not open its box.", sequence
+                f"Row {sequence} has a key that does not open its box.", sequence
             ) from None
     return body
 
 
 def boxes_in(body: Body) -> dict[str, bytes]:
-    """The boxes of an event, by whom they are of, in the event's order."""
-    listed = body.get("personal")
-    found: dict[str, bytes] = {}
-    for entry in listed if isinstance(listed, list) else ():
+    """Return the boxes of an event by owner, such as `person:17`, in the event's order."""
+    entries = body.get("personal")
+    boxes: dict[str, bytes] = {}
+    for entry in entries if isinstance(entries, list) else ():
         try:
-            found[str(entry["of"])] = base64.b64decode(entry["box"], validate=True)
+            boxes[str(entry["of"])] = base64.b64decode(entry["box"], validate=True)
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+    return boxes
 
 
 def _parse(text: str) -> Any:

@@ -1,8 +1,8 @@
-"""A selection as a table for people: a zip with the table, the proofs of its rows, and what it is.
+"""A selection as a table for people: a zip with the table, the proofs of its rows, and a README.
 
-The table is made from the proofs, so that whoever verifies makes it again and compares all of it.
-Knows no Django: runs anywhere, offline. What comes from outside is read in bounds: a zip of
-anything but these three files, or one that says too much of itself, is not opened.
+The table is computed from the proofs; verification computes it again and compares all of it. Does
+not import Django: runs anywhere, offline. Input is read within bounds: a zip with other files than
+these three, or with an oversized directory, is not opened.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from governance.audit.verify import VerificationReport
 from governance.zips import DEFLATED, STORED, Entry, ZipRefused, zip_entries, zip_unpacked
 
 TABLE, PROOF, README = "events.csv", "proof.jsonl", "README.txt"
-# Spreadsheets read a file without a byte order mark in the codepage of the machine.
+# Without a byte order mark, spreadsheets read a file in the machine's code page.
 BOM = b"\xef\xbb\xbf"
 COLUMNS = (
     "sequence",
@@ -49,46 +49,46 @@ COLUMNS = (
     "data",
     "leaf_hash",
 )
-# What begins a formula in a spreadsheet (OWASP, CSV injection), also full-width.
+# Characters that start a formula in a spreadsheet (OWASP, CSV injection), also full-width.
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
-# A spreadsheet that expects ; between cells does not see our quotes: what begins a cell or a line
-# there must begin no formula either.
+# A spreadsheet that expects ; between cells ignores our quotes: text after ; or a line break, which
+# it reads as a new cell, must not start a formula either.
 _INNER = re.compile("([;\t\r\n][\\s\"'\xa0]*+)([-=+@＝＋－＠]?)")
-_NOT_OURS = f"The zip is not an export: it does not hold {TABLE}, {PROOF} and {README} alone."
+_NOT_OURS = f"The zip is not an export: it must contain only {TABLE}, {PROOF} and {README}."
 
 
 def cell(value: object) -> str:
-    """A value as text that no spreadsheet takes for a formula: a ' stands before what would be."""
+    """Return a value as text; a ' before it stops spreadsheets from reading it as a formula."""
     if value is None:
         return ""
     if isinstance(value, int):
         return str(value)
     text = _INNER.sub(
-        lambda found: f"{found[1]}'{found[2]}" if found[2] else found[0],
+        lambda match: f"{match[1]}'{match[2]}" if match[2] else match[0],
         value if isinstance(value, str) else _json(value),
     )
     return f"'{text}" if text.lstrip(" \xa0").startswith(_FORMULA) else text
 
 
 def table_head() -> bytes:
-    """The table's first line, after its byte order mark."""
+    """Return the byte order mark and the table's first line."""
     return BOM + _line(COLUMNS)
 
 
 def table_line(row: Row) -> bytes:
-    """One event's line: everything in quotes (RFC 4180)."""
+    """Return an event's line with all values in quotes (RFC 4180)."""
     body = {**row.body, "sequence": row.sequence, "leaf_hash": row.leaf.hex()}
     body["data"] = body.get("data") or ""
-    for who in ("actor", "subject"):
-        if not body.get(f"{who}_name") and (gone := _erased(body, who)):
-            body[f"{who}_name"] = gone
+    for role in ("actor", "subject"):
+        if not body.get(f"{role}_name") and (placeholder := _erased(body, role)):
+            body[f"{role}_name"] = placeholder
     return _line([cell(body.get(name)) for name in COLUMNS])
 
 
-def _erased(body: Body, who: str) -> str:
+def _erased(body: Body, role: str) -> str:
     """Return the placeholder for the name of a person whose box can no longer be opened."""
-    kind = body.get("actor_kind" if who == "actor" else "subject_type")
-    of = f"person:{body.get(f'{who}_id')}"
+    kind = body.get("actor_kind" if role == "actor" else "subject_type")
+    of = f"person:{body.get(f'{role}_id')}"
     return f"erased {of.replace(':', ' ')}" if kind == "person" and of in boxes_in(body) else ""
 
 
@@ -104,11 +104,11 @@ def _json(value: object) -> str:
 
 def readme(reader: Reader) -> bytes:
     """Return the text of the README in the archive; `reader` has been read to its end."""
-    asked = _json(reader.header["filter"])
+    filters = _json(reader.header["filter"])
     return f"""Audit events of {reader.head.origin}
 
 Export {reader.header["export"]}, made {reader.header["exported_at"]}.
-Filter: {asked}
+Filter: {filters}
 Events: {reader.count}
 
 {TABLE} is for reading. {PROOF} holds the same events as they were sealed, each with the proof that
@@ -130,16 +130,18 @@ stands for a person whose personal data was erased; the event itself remains.
 """.encode()
 
 
-def pack(proof: Path, target: BinaryIO, *, step: Callable[[int], None], **given: Any) -> None:
-    """Write the zip of a selection that lies at `proof`; `step` is told of every row.
+def pack(
+    proof: Path, target: BinaryIO, *, step: Callable[[int], None], **reader_options: Any
+) -> None:
+    """Write the zip of the selection in the file `proof`; call `step` with the count at every row.
 
     Raises:
-        BadSelection, BadCheckpoint: it does not verify.
+        BadSelection, BadCheckpoint: the selection does not verify.
         OSError: `target` cannot be written.
     """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as archive:
         with proof.open("rb") as source:
-            reader = Reader(source, **given)
+            reader = Reader(source, **reader_options)
             with archive.open(TABLE, "w", force_zip64=True) as table:
                 table.write(table_head())
                 for row in reader.rows():
@@ -152,7 +154,7 @@ def pack(proof: Path, target: BinaryIO, *, step: Callable[[int], None], **given:
 def verify_zip(
     path: Path, *, public_keys: str, checkpoints: Sequence[str] = (), tiles: Path | None = None
 ) -> VerificationReport:
-    """Check the proofs in a zip, and that its table says the same.
+    """Check the proofs in a zip, and that its table agrees with them.
 
     Raises:
         OSError: the file cannot be read.
@@ -169,7 +171,7 @@ def verify_zip(
                 observer=lambda reader: _comparing(archive, reader),
             )
             if report.ok and proof.read(1):
-                raise BadSelection(f"{PROOF} has more in it than proofs.")
+                raise BadSelection(f"{PROOF} contains more than proofs.")
     except BadSelection as bad:
         return _damaged(bad.message)
     except ZipRefused as refused:
@@ -178,7 +180,7 @@ def verify_zip(
 
 
 def keys_in_zip(path: Path) -> str:
-    """The public keys that the proofs name of themselves; empty when there are none."""
+    """Return the public keys that the proofs name, unverified; empty if they name none."""
     try:
         with path.open("rb") as file:
             line = _archive(file).file(PROOF).readline(64 * 1024)
@@ -199,12 +201,12 @@ class _Archive:
         self._entries = entries
 
     def file(self, name: str) -> io.BufferedReader:
-        """Return a file from its beginning; its last reading raises ZipRefused for damage."""
+        """Return a file from its beginning; reading its end raises ZipRefused if it is damaged."""
         return io.BufferedReader(_Whole(zip_unpacked(self._source, self._entries[name])))
 
 
 def _archive(file: BinaryIO) -> _Archive:
-    """The zip, once it is known to hold our three files and nothing else, packed as ours.
+    """Check that the zip contains exactly the three files of an export, and return it.
 
     Raises:
         BadSelection: it does not.
@@ -212,7 +214,7 @@ def _archive(file: BinaryIO) -> _Archive:
     try:
         entries = zip_entries(file, most=3)
     except ZipRefused as refused:
-        raise BadSelection(f"The zip is damaged, or no export: {refused}.") from refused
+        raise BadSelection(f"The zip is damaged, or not an export: {refused}.") from refused
     if [entry.name for entry in entries] != [TABLE, PROOF, README]:
         raise BadSelection(_NOT_OURS)
     if not all(entry.plain and entry.method in (STORED, DEFLATED) for entry in entries):
@@ -221,15 +223,15 @@ def _archive(file: BinaryIO) -> _Archive:
 
 
 def _comparing(archive: _Archive, reader: Reader) -> Callable[[Row | None], None]:
-    """Compares the table with every proven row, and at the end the file that explains both."""
+    """Return a function that compares the table with each proven row, and finally the README."""
     table = archive.file(TABLE)
     if table.read(len(table_head())) != table_head():
         raise BadSelection(f"{TABLE} does not begin as exported.")
 
-    def see(row: Row | None) -> None:
+    def observe(row: Row | None) -> None:
         if row is None:
             if table.read(1):
-                raise BadSelection(f"{TABLE} has lines that no proof goes with.")
+                raise BadSelection(f"{TABLE} has lines without a proof.")
             expected = readme(reader)
             if archive.file(README).read(len(expected) + 1) != expected:
                 raise BadSelection(f"{README} is not as exported.")
@@ -237,15 +239,15 @@ def _comparing(archive: _Archive, reader: Reader) -> Callable[[Row | None], None
         expected = table_line(row)
         if table.read(len(expected)) != expected:
             raise BadSelection(
-                f"Row {row.sequence} was changed in {TABLE}: it does not say what is proven.",
+                f"Row {row.sequence} was changed in {TABLE}: it differs from its proven event.",
                 row.sequence,
             )
 
-    return see
+    return observe
 
 
 class _Whole(io.RawIOBase):
-    """The pieces of a file as a stream that lines can be read of quickly."""
+    """A stream over the pieces of a file, for fast reading of lines."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces

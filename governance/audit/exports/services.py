@@ -42,32 +42,32 @@ export_lock = EXPORT_STATES.locked
 KEPT_FOR = timedelta(hours=24)
 UNDER_WAY_MAX = 3
 KEPT_BYTES_MAX = 8 * 1024**3
-# Filters that may hold a person's name, which no event holds in clear.
+# Filters that may contain a person's name, so their values are not recorded in clear.
 TYPED = frozenset({"query", "who", "subject"})
 _MOMENTS = frozenset({"since", "until"})
 
 
 def exports_folder() -> Path:
-    """Return the folder of the files: web and controller must see the same one."""
+    """Return the folder of the files, which web and controller share."""
     return Path(settings.DATA_DIR) / "audit-exports"
 
 
 def export_file(export: AuditExport) -> Path:
-    """The file of a finished export. Its name carries the fence, so that two never share one."""
+    """Return the path of an export's file; the name has the fence, so attempts never share one."""
     suffix = "zip" if export.format == ExportFormat.CSV else "jsonl"
     return exports_folder() / f"{export.pk}-{export.fence}.{suffix}"
 
 
 def export_name(export: AuditExport) -> str:
-    """As what the file is taken along."""
+    """Return the file name of the download."""
     return f"assay-audit-export-{export.pk}{export_file(export).suffix}"
 
 
 def audit_log_export(*, actor: Principal) -> None:
-    """Permit an export of the whole log, and record it.
+    """Authorize an export of the whole log, and record it.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses.
+        NotFound, NotPermitted: the policy denies it.
     """
     with transaction.atomic():
         decision = authorize(
@@ -87,21 +87,21 @@ def audit_export_ask(
     filters: Mapping[str, Any],
     format: ExportFormat | str = ExportFormat.JSONL,  # noqa: A002 (the API's word)
 ) -> AuditExport:
-    """Queue an export of what `filters` select, as `filters_of` takes them.
+    """Queue an export of the events that `filters` (see `filters_of`) select.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses; or the actor is no person.
-        InvalidInput: a filter or format that there is not.
-        WrongState: too many of the person's exports are under way, or those kept are too large.
+        NotFound, NotPermitted: the policy denies it, or the actor is not a person.
+        InvalidInput: unknown filter or format.
+        WrongState: the person has too many exports in progress, or too many bytes of finished ones.
     """
     with transaction.atomic():
         decision = may_export(actor, filters)
-        given = filters_of(filters)
+        criteria = filters_of(filters)
         if format not in ExportFormat.values:
             raise InvalidInput(f"There is no export format {str(format)[:20]!r}; use jsonl or csv.")
         if actor.person_id is None:
             raise NotPermitted(
-                f"{actor.name} is not a person; an export is made for a person who answers for it.",
+                f"{actor.name} is not a person; only people can request exports.",
                 hint="Sign in, or use a personal access token.",
                 attempt=Attempt(
                     actor=actor,
@@ -110,24 +110,24 @@ def audit_export_ask(
                     decision=decision,
                 ),
             )
-        # One at a time of each person's, so that the bounds hold.
+        # Serializes each person's requests, so that the limits hold.
         Person.objects.select_for_update(no_key=True).get(pk=actor.person_id)
         _check_room(actor.person_id)
         export = AuditExport.objects.create(
             person_id=actor.person_id,
             address=request_context.get().client_address[:64],
-            filters=given,
+            filters=criteria,
             format=format,
         )
-        said = {name: value for name, value in given.items() if name not in TYPED}
+        recorded = {name: value for name, value in criteria.items() if name not in TYPED}
         audit_record(
             actor=actor,
             action="audit:select",
             subject=export_subject(export),
-            department=str(given.get("department") or ""),
+            department=str(criteria.get("department") or ""),
             data={
-                "filter": said,
-                "filters_not_shown": sorted(given.keys() & TYPED),
+                "filter": recorded,
+                "filters_not_shown": sorted(criteria.keys() & TYPED),
                 "format": str(format),
             },
             decision=decision,
@@ -136,10 +136,10 @@ def audit_export_ask(
 
 
 def _check_room(person_id: int) -> None:
-    """Files lie on the disk that everything else lies on too.
+    """Limit a person's exports, because their files share the disk with all other data.
 
     Raises:
-        WrongState: too many of the person's exports are under way, or those kept are too large.
+        WrongState: the person has too many exports in progress, or too many bytes of finished ones.
     """
     own = AuditExport.objects.filter(person_id=person_id)
     under_way = own.filter(state__in=(ExportState.QUEUED, ExportState.RUNNING))
@@ -149,20 +149,20 @@ def _check_room(person_id: int) -> None:
             hint="Wait until one is done, or cancel one.",
             retry_after=30,
         )
-    kept = own.filter(state=ExportState.DONE).aggregate(bytes=Sum("size"))["bytes"] or 0
-    if kept >= KEPT_BYTES_MAX:
+    size = own.filter(state=ExportState.DONE).aggregate(bytes=Sum("size"))["bytes"] or 0
+    if size >= KEPT_BYTES_MAX:
         raise WrongState(
-            f"Your exports of the last day hold more than {KEPT_BYTES_MAX // 1024**3} GiB; no "
-            "other one was begun.",
-            hint="Each is deleted 24 hours after it was made.",
+            f"Your exports of the last day have more than {KEPT_BYTES_MAX // 1024**3} GiB; a new "
+            "one was not started.",
+            hint="Each file is deleted 24 hours after it was created.",
         )
 
 
 def may_export(actor: Principal, filters: Mapping[str, Any]) -> Authorization:
-    """Let an export through that needs both to see events and to take them along.
+    """Authorize an export, which needs permission to view events and to export them.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses.
+        NotFound, NotPermitted: the policy denies it.
     """
     department = filters.get("department")
     resource = Resource(
@@ -175,33 +175,33 @@ def may_export(actor: Principal, filters: Mapping[str, Any]) -> Authorization:
 
 
 def exportable_events(actor: Principal, filters: Mapping[str, Any]) -> QuerySet[AuditEvent]:
-    """The events that the actor may see and export, of those that stored `filters` select."""
+    """Return the events that stored `filters` select and the actor may see and export."""
     events = audit_events_visible_to(actor, **_read(filters))
     return visible_to(actor, Action.AUDIT_EXPORT, events, resource_type="audit")
 
 
 def audit_exports_of(actor: Principal) -> QuerySet[AuditExport]:
-    """The actor's own exports, newest first; no role shows another person's exports. Empty for a
-    token that may not export."""
+    """Return the actor's own exports, newest first; roles never give access to other people's.
+    Empty for a token that may not export."""
     if actor.person_id is None or not scope_allows(actor.scopes, Action.AUDIT_EXPORT):
         return AuditExport.objects.none()
     return AuditExport.objects.filter(person_id=actor.person_id).order_by("-id")
 
 
 def audit_export_get(*, actor: Principal, export_id: int) -> AuditExport:
-    """Raises NotFound when there is none, or it is another person's."""
+    """Return one of the actor's exports. Raise NotFound if they have none with this ID."""
     export = audit_exports_of(actor).filter(pk=export_id).first()
     if export is None:
-        raise NotFound(f"There is no export {export_id} of yours.")
+        raise NotFound(f"You have no export {export_id}.")
     return export
 
 
 def audit_export_cancel(*, actor: Principal, export_id: int) -> AuditExport:
-    """End an export that is not done yet; whoever makes it notices at the next page.
+    """Cancel an export that is not done yet; the process that creates it stops at the next page.
 
     Raises:
         NotFound: as `audit_export_get`.
-        WrongState: it is over already.
+        WrongState: it has already ended.
     """
     with transaction.atomic():
         audit_export_get(actor=actor, export_id=export_id)
@@ -212,24 +212,24 @@ def audit_export_cancel(*, actor: Principal, export_id: int) -> AuditExport:
 
 
 def audit_export_open(*, actor: Principal, export_id: int) -> tuple[AuditExport, BinaryIO]:
-    """A finished export's file, for whoever still may export; that it was taken is recorded.
+    """Open a finished export's file if the actor may still export; record the download.
 
     Raises:
-        NotFound, NotPermitted: as `audit_export_get`; or the policy refuses by now.
-        WrongState: it is not done, or its file is gone.
+        NotFound, NotPermitted: as `audit_export_get`, or the policy now denies it.
+        WrongState: it is not done, or its file is missing.
         Unavailable: the file cannot be read.
     """
     with transaction.atomic():
         export = audit_export_get(actor=actor, export_id=export_id)
         decision = may_export(actor, export.filters)
-        past = export.expires_at is not None and export.expires_at <= timezone.now()
-        if export.state != ExportState.DONE or past:
-            state = "expired" if past else export.get_state_display()
+        expired = export.expires_at is not None and export.expires_at <= timezone.now()
+        if export.state != ExportState.DONE or expired:
+            state = "expired" if expired else export.get_state_display()
             raise WrongState(
                 f"Export {export.pk} is {state}; there is no file to download.",
-                hint="It is made in the background; see its progress."
+                hint="It is being created in the background; see its progress."
                 if export.is_live
-                else "Ask for it again.",
+                else "Request it again.",
             )
         file = _opened(export)
         audit_record(
@@ -243,10 +243,10 @@ def audit_export_open(*, actor: Principal, export_id: int) -> tuple[AuditExport,
 
 
 def export_move(export: AuditExport, to: ExportState, **changes: Any) -> None:
-    """Take a locked export to another state.
+    """Set `changes` and the state of a locked export, and save it.
 
     Raises:
-        WrongState: it cannot go there from where it is.
+        WrongState: its state does not allow the transition.
     """
     for name, value in changes.items():
         setattr(export, name, value)
@@ -254,7 +254,7 @@ def export_move(export: AuditExport, to: ExportState, **changes: Any) -> None:
 
 
 def export_subject(export: AuditExport) -> Subject:
-    """The export as the log knows it. What is said of it is kept under the key of who asked."""
+    """Return the export as an audit subject; its details are encrypted with the requester's key."""
     return Subject("audit_export", str(export.pk), f"export {export.pk}", person=export.person_id)
 
 
@@ -263,7 +263,7 @@ def _opened(export: AuditExport) -> BinaryIO:
         return export_file(export).open("rb")
     except FileNotFoundError:
         raise WrongState(
-            f"The file of export {export.pk} is gone; it cannot be downloaded.",
+            f"The file of export {export.pk} is missing; it cannot be downloaded.",
             hint="Request it again. Web and controller must share ASSAY_DATA_DIR.",
         ) from None
     except OSError as error:
@@ -273,40 +273,40 @@ def _opened(export: AuditExport) -> BinaryIO:
 
 
 def words_for(error: OSError) -> str:
-    """Return the reason that a file could not be written."""
+    """Return a sentence on the reason why a file could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            "The disk of ASSAY_DATA_DIR is full; nothing of the export is kept. "
-            "Ask again once an operator has made room."
+            "The disk of ASSAY_DATA_DIR is full; the export was deleted. "
+            "Request it again after an operator has freed space."
         )
     return f"The file could not be written ({error.strerror or type(error).__name__})."
 
 
-def filters_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Filters as an export keeps them: those of `audit_events_visible_to`, as JSON.
+def filters_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the filters as an export stores them: arguments of `audit_events_visible_to`, as JSON.
 
     Args:
-        given: Values, or text as it stands in addresses; a span of time ends now.
+        values: Values, or text as in URLs; a time span ends now.
 
     Raises:
-        InvalidInput: one that there is not, or that says nothing that can be.
+        InvalidInput: unknown filter, or invalid value.
     """
     texts = {
         name: value.isoformat() if isinstance(value, datetime) else str(value)
-        for name, value in given.items()
+        for name, value in values.items()
         if value is not None
     }
-    found = given_by(parameters_of(texts))
-    values = {field.name: getattr(found, field.name) for field in fields(found)}
+    criteria = given_by(parameters_of(texts))
+    columns = {field.name: getattr(criteria, field.name) for field in fields(criteria)}
     return {
         name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
-        for name, value in values.items()
+        for name, value in columns.items()
         if value is not None
     }
 
 
 def _read(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `filters_of`."""
+    """Return stored filters as arguments; the inverse of `filters_of`."""
     return {
         name: parse_datetime(value) if name in _MOMENTS else value
         for name, value in filters.items()

@@ -1,6 +1,6 @@
-"""Writing a selection with its proofs: read from the log in pages, at the same cost wherever it is.
+"""Writing a selection with its proofs, read from the log in pages.
 
-Memory is bounded by a page of events, the tiles they lie in, and a root for every 256 events.
+Memory is limited to a page of events, their tiles, and a root for every 256 events.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from governance.audit.tree.tiles import WIDTH
 from governance.errors import TooLarge
 
 PAGE = 500
-# So many events are looked through at a time, whether any of them fits or not.
+# Events searched per query, whether they match or not.
 WINDOW = 20_000
-# A zip beyond 4 GiB needs a directory that is not checked before it is read.
+# Keeps the zip below 4 GiB: a larger one needs a directory that is not checked before it is read.
 MAX_BYTES = 2 * 1024**3
 
 Beat = Callable[[int, int], None]
@@ -49,14 +49,14 @@ def write_selection(
     export: int,
     beat: Beat,
 ) -> tuple[int, str]:
-    """Write every event of `events` that the checkpoint covers; returns how many, and the SHA-256.
+    """Write all of `events` that the checkpoint covers; return their number and the SHA-256.
 
     Args:
-        beat: Told how many events were looked through and how many fit; may raise to stop.
+        beat: Called with the numbers of searched and of matching events; may raise to stop.
 
     Raises:
         TooLarge: more rows or bytes than an export may have.
-        WrongState: what is stored contradicts the checkpoint.
+        WrongState: stored events contradict the checkpoint.
         OSError: `target` cannot be written.
     """
     digest = hashlib.sha256()
@@ -68,8 +68,8 @@ def write_selection(
         written += len(data)
         if written > MAX_BYTES:
             raise TooLarge(
-                f"The export grew over {MAX_BYTES // 1024**2} MiB; nothing of it is kept.",
-                hint="Narrow the filter, or take the whole log: it needs no proof for each event.",
+                f"The export grew over {MAX_BYTES // 1024**2} MiB; it was deleted.",
+                hint="Narrow the filter, or export the whole log, which has no proof per event.",
             )
         digest.update(data)
         target.write(data)
@@ -90,9 +90,9 @@ def write_selection(
         rows += len(page)
         if rows > settings.AUDIT_EXPORT_MAX_ROWS:
             raise TooLarge(
-                f"More than {settings.AUDIT_EXPORT_MAX_ROWS:,} events fit; an export with proofs "
-                "holds no more.",
-                hint="Narrow the filter, or take the whole log.",
+                f"More than {settings.AUDIT_EXPORT_MAX_ROWS:,} events match, the maximum of an "
+                "export with proofs.",
+                hint="Narrow the filter, or export the whole log.",
             )
         if page and paths is not None:
             for line in _lines(page, paths):
@@ -104,15 +104,15 @@ def write_selection(
 
 
 def _pages(events: QuerySet[AuditEvent], size: int) -> Iterator[tuple[int, list[AuditEvent]]]:
-    """Yield the number of events read among the first `size`, and the next matching ones."""
+    """Yield the number of searched events among the first `size`, and the next matching ones."""
     rows = AuditEvent.objects.only("id", "sequence", "canonical", "leaf_hash")
     for start in range(0, size, WINDOW):
         end = min(start + WINDOW, size)
         within = events.filter(sequence__gte=start, sequence__lt=end).order_by()
-        # Numbers first: whatever way the database finds them, it goes that way once.
-        found = sorted(number or 0 for number in within.values_list("sequence", flat=True))
-        for at in range(0, len(found), PAGE):
-            page = found[at : at + PAGE]
+        # Read all sequence numbers first, so that the database evaluates the filter only once.
+        matches = sorted(number or 0 for number in within.values_list("sequence", flat=True))
+        for at in range(0, len(matches), PAGE):
+            page = matches[at : at + PAGE]
             yield page[-1] + 1, list(rows.filter(sequence__in=page).order_by("sequence"))
         yield end, []
 
@@ -121,8 +121,8 @@ def _lines(page: list[AuditEvent], paths: _Paths) -> Iterator[str]:
     tiles = paths.of(event.sequence or 0 for event in page)
     for event in page:
         sequence, leaf = event.sequence or 0, bytes(event.leaf_hash)
-        stands = tiles[sequence // WIDTH].leaf(sequence)
-        if leaf != stands or leaf != merkle.leaf_hash(bytes(event.canonical)):
+        in_tree = tiles[sequence // WIDTH].leaf(sequence)
+        if leaf != in_tree or leaf != merkle.leaf_hash(bytes(event.canonical)):
             raise tampered(f"Event {sequence} cannot be proved to be in the log")
     keys = disclosures(page)
     for event in page:
@@ -132,7 +132,7 @@ def _lines(page: list[AuditEvent], paths: _Paths) -> Iterator[str]:
             bytes(event.canonical).decode(),
             bytes(event.leaf_hash),
             tiles[sequence // WIDTH].path_hex(sequence),
-            [(one.of, one.key) for one in keys.get(event.pk, ())],
+            [(disclosure.of, disclosure.key) for disclosure in keys.get(event.pk, ())],
         )
 
 
@@ -144,10 +144,10 @@ class _Paths:
         self._last: dict[int, TilePaths] = {}
 
     def of(self, sequences: Iterable[int]) -> dict[int, TilePaths]:
-        """The paths of the tiles that these events lie in, by the tiles' numbers."""
-        wanted = sorted({sequence // WIDTH for sequence in sequences})
-        missing = [tile for tile in wanted if tile not in self._last]
-        tiles = {tile: self._last[tile] for tile in wanted if tile in self._last}
+        """Return the paths in the tiles of these events, by the tile's index."""
+        indexes = sorted({sequence // WIDTH for sequence in sequences})
+        missing = [tile for tile in indexes if tile not in self._last]
+        tiles = {tile: self._last[tile] for tile in indexes if tile in self._last}
         with connection.cursor() as cursor:
             cursor.execute(_LEAVES, [WIDTH, WIDTH, self._tree.size, missing])
             for tile, leaves in cursor:
@@ -155,5 +155,5 @@ class _Paths:
                     tiles[tile] = self._tree.tile(tile, bytes(leaves or b""))
                 except ValueError as error:
                     raise tampered("The log cannot be proved") from error
-        self._last = {wanted[-1]: tiles[wanted[-1]]}
+        self._last = {indexes[-1]: tiles[indexes[-1]]}
         return tiles

@@ -1,4 +1,4 @@
-"""State of those who keep checkpoints outside: the second place and the witnesses."""
+"""State of the outside keepers of checkpoints: the second place and the witnesses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FAULT_CHARACTERS = 500
 
 
 def reached(key: str, kind: AuditKeeper.Kind, size: int) -> None:
-    """They answered and keep a tree of `size` events of this history."""
+    """Record that the keeper answered and has a tree of `size` events of this history."""
     now = timezone.now()
     AuditKeeper.objects.update_or_create(
         key=key,
@@ -26,7 +26,7 @@ def reached(key: str, kind: AuditKeeper.Kind, size: int) -> None:
 
 
 def failed(key: str, kind: AuditKeeper.Kind, fault: str) -> None:
-    """They did not answer, or not as they should. A contradiction stands until it is mended."""
+    """Record a missing or wrong answer; a recorded contradiction remains until a correct one."""
     defaults = {"kind": kind, "tried_at": timezone.now(), "fault": _fit(fault)}
     AuditKeeper.objects.update_or_create(key=key, defaults=defaults)
 

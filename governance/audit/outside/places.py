@@ -1,6 +1,6 @@
-"""Place of the outside copy: a folder, or any store that keeps files under names and returns them.
+"""Place of the outside copy: a folder, or any other store of named files.
 
-Knows no Django, so that an export can be checked against a folder of tiles anywhere.
+Does not import Django, so that an export can be checked against a folder of tiles anywhere.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ CHECKPOINT = "checkpoint"
 
 
 class PublishRefused(Exception):
-    """The outside copy contradicts the log to be published: one of them was tampered with."""
+    """Contradiction between the outside copy and the log: one of them was tampered with."""
 
 
 class PlaceUnavailable(OSError):
-    """The place does not answer, or refuses."""
+    """Place that does not answer, or denies access."""
 
 
 class Place(Protocol):
     """A place for tiles and the checkpoint, by paths such as `tile/0/000`.
 
-    Every method may raise OSError: the place cannot be read or written now.
+    All methods may raise OSError: the place cannot be read or written now.
     """
 
     @property
     def name(self) -> str:
-        """Name of the place, for people."""
+        """Display name of the place."""
 
     def read(self, path: str) -> bytes | None:
-        """The file's bytes; None without one."""
+        """Return the file's bytes, or None if it does not exist."""
 
     def names(self, path: str) -> list[str]:
-        """Names of the files directly in a folder; none when there is no such folder."""
+        """Return the names of the files directly in a folder; empty if it does not exist."""
 
     def keep(self, files: Sequence[tuple[str, bytes]]) -> None:
-        """Write each file once and for all.
+        """Write permanent files.
 
         Raises:
-            PublishRefused: a file stands there with other bytes.
+            PublishRefused: a file exists with other bytes.
         """
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a file that a fuller one will take the place of."""
+        """Write a temporary file, such as a partial tile that a fuller one will replace."""
 
     def put_checkpoint(self, data: bytes) -> None:
-        """Replace the checkpoint in one step; a place that can, keeps the one before."""
+        """Replace the checkpoint atomically; a place with versions keeps the old ones."""
 
     def drop(self, path: str) -> None:
-        """Remove a folder of files that were `put`, if it is there."""
+        """Remove a folder of files that were `put`, if it exists."""
 
     def faults(self) -> list[str]:
         """Return faults in the place's configuration, as sentences that say how to fix them."""
@@ -83,10 +83,10 @@ class Folder:
 
     def keep(self, files: Sequence[tuple[str, bytes]]) -> None:
         for path, data in files:
-            there = self.read(path)
-            if there is None:
+            existing = self.read(path)
+            if existing is None:
                 self.put(path, data)
-            elif there != data:
+            elif existing != data:
                 raise PublishRefused(
                     f"{self._path / path} holds other hashes than the database does."
                 )
@@ -108,12 +108,12 @@ class Folder:
 
 
 def as_place(place: Place | Path) -> Place:
-    """The place; a folder may be given by its path."""
+    """Return the place, or the folder at a path as a place."""
     return Folder(place) if isinstance(place, Path) else place
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file under its name, or nothing: readers never see half of it."""
+    """Write a file atomically: readers never see half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(prefix=".draft-", dir=path.parent)
     try:

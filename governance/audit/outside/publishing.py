@@ -1,7 +1,7 @@
 """Publishing: brings the second place up to the latest checkpoint, in parallel to the sealer.
 
-The second place may hang, or be away for a day: nothing here holds up sealing, and no transaction
-is open while a byte is written outside. One publisher of many works, by a lock of its own.
+The second place may hang, or be unavailable for a day: publishing never blocks sealing, and no
+transaction is open during outside writes. A lock ensures that only one process publishes.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from governance.database.locks import session_lock
 logger = logging.getLogger(__name__)
 
 PUBLISHER_LOCK = "publisher"
-# So many events are published before the checkpoint over them is: what is caught up stays so.
+# While catching up, a checkpoint is published after this many events, which saves the progress.
 STEP = 65_536
 PAUSE_AFTER_FAILURE_S = 10.0
-# Longer than what is written outside between two questions to the database takes at its slowest.
+# Longer than the slowest outside writes between two queries to the database.
 LOST_AFTER_MS = 300_000
 
 
 def publish_pending(stop: threading.Event | None = None) -> bool:
-    """Bring the second place up to the latest checkpoint; False when that failed.
+    """Bring the second place up to the latest checkpoint; return False on failure.
 
-    A failure is logged, and told to the alarms, and leaves `published_at` empty; the next call
-    catches up. Ends early, after a step, when `stop` is set.
+    A failure is logged, raises an alarm, and leaves `published_at` empty; the next call catches up.
+    If `stop` is set, ends early after a step.
     """
     latest = AuditCheckpoint.objects.first()
     if latest is None or (latest.published_at is not None and not witnessing.owed(latest)):
         return True
-    with _only_one() as ours:
-        # Read again: another may have published more while this one waited for its turn.
+    with _publisher_lock() as locked:
+        # Read again: another process may have published more in the meantime.
         latest = AuditCheckpoint.objects.latest("tree_size")
-        return _publish(latest, stop or threading.Event()) if ours else True
+        return _publish(latest, stop or threading.Event()) if locked else True
 
 
 def run(stop: threading.Event) -> None:
-    """Publish until `stop` is set; waits for a database that is away."""
+    """Publish until `stop` is set; wait while the database is unavailable."""
     try:
-        _say_faults()
+        _log_faults()
         while not stop.is_set():
             try:
                 done = publish_pending(stop)
@@ -68,15 +68,14 @@ def run(stop: threading.Event) -> None:
 
 
 @contextmanager
-def _only_one() -> Iterator[bool]:
-    """Try to become the one process that publishes now. The lock belongs to the connection and ends
-    with it.
+def _publisher_lock() -> Iterator[bool]:
+    """Try to become the only publishing process; the lock ends with the database connection.
 
-    PostgreSQL ends the connection of a publisher that is silent for too long, as one on a machine
-    that was paused is, so that another takes over.
+    PostgreSQL ends the connection of a publisher that is silent for too long, such as on a paused
+    machine, so that another takes over.
     """
-    with session_lock(PUBLISHER_LOCK) as ours:
-        if not ours:
+    with session_lock(PUBLISHER_LOCK) as locked:
+        if not locked:
             yield False
             return
         with connection.cursor() as cursor:
@@ -88,7 +87,7 @@ def _only_one() -> Iterator[bool]:
                 cursor.execute("RESET idle_session_timeout")
 
 
-def _say_faults() -> None:
+def _log_faults() -> None:
     place = second_place()
     try:
         for fault in place.faults():
@@ -98,12 +97,12 @@ def _say_faults() -> None:
 
 
 def _publish(latest: AuditCheckpoint, stop: threading.Event) -> bool:
-    """Under the lock, so that two processes never write the place at once."""
+    """Publish; the caller holds the lock, so that two processes never write the place at once."""
     place = second_place()
-    # First: a witness sees every history that is published, and may refuse it.
+    # Before publishing, so that witnesses see every published history and can reject it.
     witnessing.cosign(latest)
     try:
-        size = _bring_up(place, latest, stop)
+        size = _catch_up(place, latest, stop)
     except (PublishRefused, BadCheckpoint) as error:
         logger.critical("The audit log and its outside copy contradict each other: %s", error)
         keepers.contradicted(place.name, AuditKeeper.Kind.PLACE, str(error))
@@ -116,10 +115,10 @@ def _publish(latest: AuditCheckpoint, stop: threading.Event) -> bool:
     return True
 
 
-def _bring_up(place: Place, latest: AuditCheckpoint, stop: threading.Event) -> int:
-    """Publish up to `latest`, a step at a time; returns the size that the place then has."""
+def _catch_up(place: Place, latest: AuditCheckpoint, stop: threading.Event) -> int:
+    """Publish up to `latest`, step by step; return the published size at the end."""
     outside = tiles.published_checkpoint(place)
-    published = _nothing(place) if outside is None else _published_size(outside, latest)
+    published = _checked_empty(place) if outside is None else _published_size(outside, latest)
     while True:
         head = _next_head(published, latest)
         tiles.publish_tree(place, size=head.tree_size, published=published, leaves=leaf_hashes)
@@ -132,35 +131,35 @@ def _bring_up(place: Place, latest: AuditCheckpoint, stop: threading.Event) -> i
             return published
 
 
-def _nothing(place: Place) -> int:
-    """0, where nothing stands in a place that is new.
+def _checked_empty(place: Place) -> int:
+    """Return the published size 0 if the empty place is new.
 
     Raises:
-        PlaceUnavailable: the place is known to have held something. Written to anew, a folder whose
-            storage is not mounted would be taken for the copy that it hides.
+        PlaceUnavailable: something was published there before. Perhaps its storage is not mounted;
+            files written now would then hide the real copy.
     """
     keeper = AuditKeeper.objects.filter(key=place.name, size__gt=0).first()
     if keeper is not None:
         raise PlaceUnavailable(
-            f"{place.name}: {keeper.size} events were published there, and nothing is there now. "
-            "Is its storage mounted? To begin anew, publish to another place."
+            f"{place.name}: {keeper.size} events were published there, but it is empty now. "
+            "Is its storage mounted? To start over, publish to another place."
         )
     return 0
 
 
 def _next_head(published: int, latest: AuditCheckpoint) -> AuditCheckpoint:
-    """The furthest head within a step of what is published, or the next one if that is further."""
+    """Return the largest head within a step of the published size, or else the next head."""
     ahead = AuditCheckpoint.objects.filter(tree_size__gt=published, tree_size__lte=latest.tree_size)
     return ahead.filter(tree_size__lte=published + STEP).first() or ahead.last() or latest
 
 
 def _published_size(note: str, latest: AuditCheckpoint) -> int:
-    """The size of the outside checkpoint, once it is known to be one of ours.
+    """Return the size of the outside checkpoint, after checking that it is one of this database.
 
-    Evidence is never overwritten by a history that it contradicts.
+    A different history in the second place is evidence and must not be overwritten.
 
     Raises:
-        PublishRefused, BadCheckpoint: the outside checkpoint is of another history.
+        PublishRefused, BadCheckpoint: the outside checkpoint is from a different history.
     """
     outside = Verifier.from_text(audit_public_keys()).open(note)
     ours = AuditCheckpoint.objects.filter(tree_size=outside.size).first()

@@ -1,8 +1,8 @@
-"""A place in a bucket of S3, or of what speaks like it, whose objects are locked.
+"""A place in a bucket with locked objects, on S3 or a compatible store.
 
 Full tiles and every version of the checkpoint are written under Object Lock in compliance mode:
 until the end of their retention, not even the account's root user can delete or change them.
-Deleting the checkpoint only hides it; the version behind it is read then.
+Deleting the checkpoint only hides it; then its newest version is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MISSING = {"NoSuchKey", "404"}
 
 
 class Bucket:
-    """Objects below `prefix` of a bucket; credentials come from where boto3 looks for them."""
+    """Objects below `prefix` of a bucket; boto3 finds the credentials."""
 
     def __init__(
         self, bucket: str, prefix: str, *, endpoint: str, region: str, retention_days: int
@@ -37,7 +37,7 @@ class Bucket:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._retention = timedelta(days=retention_days)
-        # A session of its own: boto3's default one is not safe among threads.
+        # boto3's default session is not thread-safe.
         self._client: Any = boto3.session.Session().client(
             "s3",
             endpoint_url=endpoint or None,
@@ -72,12 +72,12 @@ class Bucket:
         if not files:
             return
         with self._answering(), ThreadPoolExecutor(WRITERS) as writers:
-            written = [writers.submit(self._keep, *file) for file in files]
+            writes = [writers.submit(self._keep, *file) for file in files]
             try:
-                for one in written:
-                    one.result()
+                for write in writes:
+                    write.result()
             except BaseException:
-                # Or each of those that wait would wait for its time limit as well.
+                # Otherwise each queued write would also run into its time limit.
                 writers.shutdown(wait=False, cancel_futures=True)
                 raise
 
@@ -92,7 +92,7 @@ class Bucket:
     def drop(self, path: str) -> None:
         with self._answering():
             keys = [{"Key": key} for key in self._keys(path)]
-            # Who may not delete anything there may publish all the same: what stays is small.
+            # Publishing does not need permission to delete: the remaining files are small.
             with suppress(ClientError):
                 if keys:
                     self._client.delete_objects(
@@ -100,21 +100,21 @@ class Bucket:
                     )
 
     def faults(self) -> list[str]:
-        """Raises PlaceUnavailable when the bucket is not there or does not answer."""
-        found = []
+        """Return faults in the bucket's settings. Raise PlaceUnavailable if it does not answer."""
+        faults = []
         with self._answering():
             versioning = self._client.get_bucket_versioning(Bucket=self._bucket)
             if versioning.get("Status") != "Enabled":
-                found.append(
-                    f"The bucket {self._bucket} keeps no versions: whoever may write it can "
+                faults.append(
+                    f"The bucket {self._bucket} keeps no versions: anyone with write access can "
                     "overwrite the checkpoint. Enable versioning, with object lock."
                 )
             if not self._has_lock():
-                found.append(
+                faults.append(
                     f"The bucket {self._bucket} has no object lock, so nothing is published to "
-                    "it. Make one with object lock enabled, or enable it on this one."
+                    "it. Create one with object lock enabled, or enable it on this one."
                 )
-        return found
+        return faults
 
     def _has_lock(self) -> bool:
         try:
@@ -155,14 +155,14 @@ class Bucket:
         return data
 
     def _hidden(self, path: str) -> str | None:
-        """The newest version of an object that was deleted; None when there never was one."""
+        """Return the newest version of a deleted object, or None if it never existed."""
         key = self._prefix + path
         answer = self._client.list_object_versions(Bucket=self._bucket, Prefix=key, MaxKeys=100)
         versions = (v["VersionId"] for v in answer.get("Versions", ()) if v["Key"] == key)
         return next(versions, None)
 
     def _keys(self, path: str) -> list[str]:
-        """Keys directly in a folder: a tile has at most 255 partial ones, a page 1,000."""
+        """Return the keys directly in a folder: at most 255 partial tiles, so one page (1,000)."""
         answer = self._client.list_objects_v2(
             Bucket=self._bucket, Prefix=f"{self._prefix}{path}/", Delimiter="/"
         )
@@ -170,7 +170,7 @@ class Bucket:
 
     @contextmanager
     def _answering(self) -> Any:
-        """Turns what boto3 raises into what a place raises."""
+        """Convert boto3's errors to PlaceUnavailable."""
         try:
             yield
         except (BotoCoreError, ClientError) as error:

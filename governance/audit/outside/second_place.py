@@ -1,4 +1,4 @@
-"""The second place of the audit log, as the settings name it."""
+"""The second place of the audit log, from the settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def second_place() -> Place:
 
     Raises:
         ImproperlyConfigured: ASSAY_AUDIT_PUBLISH_URL is neither a folder nor `s3://bucket/prefix`,
-            or ASSAY_AUDIT_S3_RETENTION_DAYS is no number of days.
+            or ASSAY_AUDIT_S3_RETENTION_DAYS is less than 1.
     """
     url: str = settings.AUDIT_PUBLISH_URL
     if not url:
@@ -34,7 +34,7 @@ def second_place() -> Place:
 
 @functools.lru_cache(maxsize=4)
 def _bucket(url: str, endpoint: str, region: str, retention_days: int) -> Place:
-    # Here, because loading boto3 takes a third of a second and most installations need none of it.
+    # Imported here: boto3 takes a third of a second to load, and most installations do not use it.
     from governance.audit.outside.s3 import Bucket
 
     parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""Keepers of checkpoints outside, the second place and the witnesses, and the progress of each."""
+"""Progress of the outside keepers of checkpoints: the second place and the witnesses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from governance.principals import Principal
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """One of them. `behind` is how many sealed events it does not cover yet."""
+    """State of a keeper. `behind` is the number of sealed events that it does not cover yet."""
 
     name: str
     kind: str
@@ -28,23 +28,23 @@ class Keeping:
 
 
 def kept_outside(actor: Principal) -> list[Keeping]:
-    """The second place, then the witnesses that the settings name; for who may see the whole log.
+    """Return the second place, then the configured witnesses, for readers of the whole log.
 
     Raises:
-        NotFound, NotPermitted: the actor may not.
-        ImproperlyConfigured: the settings name what is no place or no witness.
+        NotFound, NotPermitted: the actor may not read the whole log.
+        ImproperlyConfigured: the settings have an invalid place or witness.
     """
     authorize(actor=actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
     place = second_place().name
-    witnesses = {str(one.witness): one.witness.name for one in witness_endpoints()}
+    witnesses = {str(e.witness): e.witness.name for e in witness_endpoints()}
     rows = AuditKeeper.objects.in_bulk([place, *witnesses])
     latest = AuditCheckpoint.objects.values_list("tree_size", flat=True).first() or 0
-    named = [(place, place, "second place")]
-    named += [(key, name, "witness") for key, name in witnesses.items()]
-    found = []
-    for key, name, kind in named:
+    keepers = [(place, place, "second place")]
+    keepers += [(key, name, "witness") for key, name in witnesses.items()]
+    states = []
+    for key, name, kind in keepers:
         row = rows.get(key) or AuditKeeper(key=key)
-        found.append(
+        states.append(
             Keeping(
                 name=name,
                 kind=kind,
@@ -55,4 +55,4 @@ def kept_outside(actor: Principal) -> list[Keeping]:
                 contradicts=row.contradicts,
             )
         )
-    return found
+    return states

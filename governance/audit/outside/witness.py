@@ -1,7 +1,6 @@
-"""Asking witnesses for cosignatures, by C2SP's tlog-witness (https://c2sp.org/tlog-witness).
+"""Requests for cosignatures, by C2SP's tlog-witness (https://c2sp.org/tlog-witness).
 
-All are asked at once, each within a limit of time and bytes: one that hangs or floods costs no more
-than that. Pure of the database: a request in, what became of it out.
+All witnesses are asked at once, each with a limit on time and bytes. Does not use the database.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _SIZE = re.compile(r"(0|[1-9][0-9]{0,18})\n")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One witness, and the prefix of its addresses."""
+    """A witness, and the prefix of its URLs."""
 
     witness: Witness
     url: str
@@ -34,7 +33,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request to one witness: to cosign `note`, given the tree of `old_size`."""
+    """A request to cosign `note`, with the proof `path` from the witness's tree of `old_size`."""
 
     endpoint: Endpoint
     old_size: int
@@ -42,9 +41,9 @@ class Asked:
     note: str
 
     def body(self) -> bytes:
-        """The request as the protocol writes it."""
+        """Return the body of the HTTP request."""
         if len(self.path) > MAX_PROOF_LINES:
-            raise ValueError(f"A consistency proof of {len(self.path)} hashes is no such proof.")
+            raise ValueError(f"A consistency proof cannot have {len(self.path)} hashes.")
         lines = [f"old {self.old_size}", *(base64.b64encode(node).decode() for node in self.path)]
         return "".join(f"{line}\n" for line in (*lines, "")).encode() + self.note.encode()
 
@@ -57,7 +56,7 @@ class Answer:
     text: str
 
     def size(self) -> int | None:
-        """The size in a 409; None when it states none."""
+        """Return the size in a 409 response, or None."""
         match = _SIZE.fullmatch(self.text)
         return int(match[1]) if match else None
 
@@ -66,47 +65,49 @@ def endpoints(settings: Iterable[str]) -> list[Endpoint]:
     """Read `verifier-key url` for each witness.
 
     Raises:
-        BadCheckpoint: one is not of that form, a key is none, or there are too many.
+        BadCheckpoint: one does not have that form or a valid key, or there are too many.
     """
-    found = []
+    witnesses: list[Endpoint] = []
     for text in settings:
         vkey, _, url = text.partition(" ")
         url = url.strip()
         if not url.startswith(("https://", "http://")):
             raise BadCheckpoint(f"{text[:200]!r} is not a witness: `verifier-key url`.")
-        found.append(Endpoint(Witness.from_text(vkey), url.rstrip("/")))
-    if len(found) > MAX_WITNESSES:
-        raise BadCheckpoint(f"{len(found)} witnesses are named; at most {MAX_WITNESSES} are asked.")
-    if len({str(one.witness) for one in found}) != len(found):
+        witnesses.append(Endpoint(Witness.from_text(vkey), url.rstrip("/")))
+    if len(witnesses) > MAX_WITNESSES:
+        raise BadCheckpoint(
+            f"{len(witnesses)} witnesses are named; at most {MAX_WITNESSES} are asked."
+        )
+    if len({str(one.witness) for one in witnesses}) != len(witnesses):
         raise BadCheckpoint("A witness is named twice.")
-    return found
+    return witnesses
 
 
 def ask(requests: Sequence[Asked], *, limit_s: float = LIMIT_S) -> list[Answer]:
-    """Ask every witness at once; the answers in order. Takes `limit_s` seconds at most."""
+    """Ask all witnesses at once; return the answers in order. Takes at most `limit_s` seconds."""
     return asyncio.run(_ask_all(requests, limit_s)) if requests else []
 
 
 async def _ask_all(requests: Sequence[Asked], limit_s: float) -> list[Answer]:
     async with httpx.AsyncClient(timeout=limit_s, follow_redirects=False) as client:
-        return await asyncio.gather(*(_ask(client, one, limit_s) for one in requests))
+        return await asyncio.gather(*(_ask(client, request, limit_s) for request in requests))
 
 
-async def _ask(client: httpx.AsyncClient, asked: Asked, limit_s: float) -> Answer:
+async def _ask(client: httpx.AsyncClient, request: Asked, limit_s: float) -> Answer:
     try:
         async with asyncio.timeout(limit_s):
-            return await _post(client, asked)
+            return await _post(client, request)
     except TimeoutError:
         return Answer(0, f"did not answer within {limit_s:g} s")
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         return Answer(0, f"cannot be asked: {error or type(error).__name__}")
 
 
-async def _post(client: httpx.AsyncClient, asked: Asked) -> Answer:
-    # Not compressed, so that what is counted is what is held.
+async def _post(client: httpx.AsyncClient, request: Asked) -> Answer:
+    # Not compressed, so that the counted bytes are the bytes in memory.
     headers = {"Content-Type": "text/plain; charset=utf-8", "Accept-Encoding": "identity"}
-    address = f"{asked.endpoint.url}/add-checkpoint"
-    async with client.stream("POST", address, content=asked.body(), headers=headers) as response:
+    url = f"{request.endpoint.url}/add-checkpoint"
+    async with client.stream("POST", url, content=request.body(), headers=headers) as response:
         data = b""
         async for chunk in response.aiter_raw():
             data += chunk

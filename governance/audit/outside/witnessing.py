@@ -1,4 +1,4 @@
-"""Having checkpoints cosigned: whom to ask, what to think of the answer, and what to keep."""
+"""Cosigning of checkpoints: choose the witnesses to ask, judge and store their answers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from governance.audit.tree.proofs import consistency_path
 logger = logging.getLogger(__name__)
 
 KIND = AuditKeeper.Kind.WITNESS
-# One that fails is left alone for a while: it would hold up every publication by its time limit.
+# A failed witness is skipped for this long; otherwise its time limit would delay each publication.
 PAUSE_AFTER_FAILURE = timedelta(seconds=30)
 CLOCK_SKEW = timedelta(minutes=5)
 
 
 def witness_endpoints() -> list[witness.Endpoint]:
-    """The witnesses that the settings name.
+    """Return the configured witnesses.
 
     Raises:
-        ImproperlyConfigured: ASSAY_AUDIT_WITNESSES names what is none.
+        ImproperlyConfigured: ASSAY_AUDIT_WITNESSES has an invalid witness.
     """
     try:
         return witness.endpoints(settings.AUDIT_WITNESSES)
@@ -36,44 +36,44 @@ def witness_endpoints() -> list[witness.Endpoint]:
 
 
 def owed(head: AuditCheckpoint) -> bool:
-    """True while an available witness has not cosigned `head`."""
+    """Return whether an available witness has not cosigned `head` yet."""
     return bool(_due(head))
 
 
 def cosign(head: AuditCheckpoint) -> None:
-    """Ask every witness that is due to cosign `head`; keep what verifies, remember what failed."""
+    """Ask all due witnesses to cosign `head`; store valid cosignatures and failures."""
     due = _due(head)
     requests = [_request(endpoint, head, size) for endpoint, size in due]
     for request, answer in zip(requests, witness.ask(requests), strict=True):
-        known = answer.size() if answer.status == 409 else None
-        if known is None or known > head.tree_size or known == request.old_size:
+        size = answer.size() if answer.status == 409 else None
+        if size is None or size > head.tree_size or size == request.old_size:
             _judge(request, answer, head)
             continue
-        # It cosigned another head than we remember; that it says which one is how we find out.
-        again = _request(request.endpoint, head, known)
+        # The witness last cosigned another head than the database has; ask again from that one.
+        again = _request(request.endpoint, head, size)
         _judge(again, witness.ask([again])[0], head)
 
 
 def cosigned_note(head: AuditCheckpoint) -> str:
-    """The head's note with the lines of every witness that cosigned it."""
+    """Return the head's note with the lines of its cosignatures."""
     lines = head.cosignatures.values_list("line", flat=True)
     return head.note + "".join(f"{line}\n" for line in lines)
 
 
 def _due(head: AuditCheckpoint) -> list[tuple[witness.Endpoint, int]]:
     """Return the witnesses to ask, and the size of the tree that each is known to have cosigned."""
-    named = witness_endpoints()
-    if not named:
+    endpoints = witness_endpoints()
+    if not endpoints:
         return []
     done = set(head.cosignatures.values_list("witness", flat=True))
-    known = AuditKeeper.objects.in_bulk([str(one.witness) for one in named])
+    rows = AuditKeeper.objects.in_bulk([str(endpoint.witness) for endpoint in endpoints])
     since = timezone.now() - PAUSE_AFTER_FAILURE
     due = []
-    for one in named:
-        row = known.get(str(one.witness))
-        resting = row is not None and row.fault and row.tried_at > since
-        if str(one.witness) not in done and not resting:
-            due.append((one, min(row.size, head.tree_size) if row is not None else 0))
+    for endpoint in endpoints:
+        row = rows.get(str(endpoint.witness))
+        paused = row is not None and row.fault and row.tried_at > since
+        if str(endpoint.witness) not in done and not paused:
+            due.append((endpoint, min(row.size, head.tree_size) if row is not None else 0))
     return due
 
 
@@ -81,37 +81,37 @@ def _request(endpoint: witness.Endpoint, head: AuditCheckpoint, size: int) -> wi
     return witness.Asked(endpoint, size, consistency_path(size, head.tree_size), head.note)
 
 
-def _judge(asked: witness.Asked, answer: witness.Answer, head: AuditCheckpoint) -> None:
-    """Keep the cosignature, or say what is wrong with the answer."""
-    key = str(asked.endpoint.witness)
-    cosignature = asked.endpoint.witness.find(asked.note + answer.text)
+def _judge(request: witness.Asked, answer: witness.Answer, head: AuditCheckpoint) -> None:
+    """Store the cosignature, or record the fault in the answer."""
+    key = str(request.endpoint.witness)
+    cosignature = request.endpoint.witness.find(request.note + answer.text)
     if answer.status == 200 and cosignature is not None and _in_time(cosignature):
         _keep(head, cosignature)
         keepers.reached(key, KIND, head.tree_size)
         return
-    refused = _refusal(asked, answer, head)
-    if refused:
-        logger.critical("The witness %s refuses the audit log's history: %s", key, refused)
-        keepers.contradicted(key, KIND, refused)
+    contradiction = _contradiction(request, answer, head)
+    if contradiction:
+        logger.critical("The witness %s refuses the audit log's history: %s", key, contradiction)
+        keepers.contradicted(key, KIND, contradiction)
         return
     fault = _fault(answer)
     logger.warning("The witness %s did not cosign %d events: %s", key, head.tree_size, fault)
     keepers.failed(key, KIND, fault)
 
 
-def _refusal(asked: witness.Asked, answer: witness.Answer, head: AuditCheckpoint) -> str:
-    """Return a witness's statement about two histories; empty without one."""
-    known = answer.size()
+def _contradiction(request: witness.Asked, answer: witness.Answer, head: AuditCheckpoint) -> str:
+    """Return the contradiction that the answer reveals between two histories, or ""."""
+    size = answer.size()
     if answer.status == 422:
         return (
-            f"it has cosigned {asked.old_size} events that are not the beginning of the "
+            f"it has cosigned {request.old_size} events that are not the beginning of the "
             f"{head.tree_size} that are sealed now."
         )
     if answer.status != 409:
         return ""
-    if known is not None and known > head.tree_size:
-        return f"it has cosigned {known} events, the database has sealed {head.tree_size}."
-    if asked.old_size == head.tree_size:
+    if size is not None and size > head.tree_size:
+        return f"it has cosigned {size} events, the database has sealed {head.tree_size}."
+    if request.old_size == head.tree_size:
         return f"it has cosigned another root over {head.tree_size} events."
     return ""
 
@@ -120,9 +120,9 @@ def _fault(answer: witness.Answer) -> str:
     if answer.status == 0:
         return answer.text
     if answer.status == 200:
-        return "it answered without a valid cosignature of this time."
-    known = {403: "it does not know the log's key.", 404: "it does not know the log."}
-    return known.get(answer.status, f"it answered with status {answer.status}.")
+        return "it answered without a valid cosignature of the current time."
+    faults = {403: "it does not know the log's key.", 404: "it does not know the log."}
+    return faults.get(answer.status, f"it answered with status {answer.status}.")
 
 
 def _in_time(cosignature: Cosignature) -> bool:

@@ -1,1 +1,1 @@
-"""Finding events: filters, names, pages with a bound whatever is asked, filters that are kept."""
+"""Search of events: filters, names, pages of bounded cost, and saved filters."""

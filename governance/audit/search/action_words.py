@@ -1,7 +1,7 @@
-"""Actions by the words that people see of them; the portal says which, in its sentences.
+"""Search for actions by the words of the portal's sentences about them.
 
-The log knows only actions such as `role:grant`. Whoever shows events as sentences registers these
-here, so that a search for "granted a role" finds what it reads.
+The log has only actions such as `role:grant`. The portal registers the phrases with which it shows
+them, so that a search for "granted a role" finds these events.
 """
 
 from __future__ import annotations
@@ -10,39 +10,39 @@ import re
 from collections.abc import Iterable, Mapping
 
 _WORD = re.compile(r"\w+")
-# Stand in nearly every sentence, and so tell nothing.
+# Words ignored in a search, because they are in nearly every sentence.
 _EMPTY = frozenset({"a", "an", "and", "by", "for", "in", "it", "its", "of", "the", "to", "with"})
-# Letters of a word that is only begun.
-_BEGUN = 4
-_known: dict[str, set[frozenset[str]]] = {}
+# Minimum number of letters for the beginning of a word to match.
+_PREFIX_MIN = 4
+_phrases: dict[str, set[frozenset[str]]] = {}
 
 
 def action_words_register(phrases: Mapping[str, str]) -> None:
-    """Make actions known by their phrases, such as `granted a role to {}`."""
+    """Register the phrases of actions, such as `granted a role to {}`."""
     for action, phrase in phrases.items():
-        _known.setdefault(action, set()).add(frozenset(_words(phrase)))
+        _phrases.setdefault(action, set()).add(frozenset(_words(phrase)))
 
 
 def actions_said(text: str) -> tuple[str, ...]:
-    """Return the actions with a phrase that holds every word of `text`; the last may be begun."""
+    """Return the actions with a phrase that contains all words of `text`; the last is a prefix."""
     words = _words(text)
     if not words:
         return ()
-    *whole, begun = words
+    *whole, last = words
     return tuple(
         sorted(
             action
-            for action, phrases in _known.items()
-            if any(_says(phrase, whole, begun) for phrase in phrases)
+            for action, phrases in _phrases.items()
+            if any(_matches(phrase, whole, last) for phrase in phrases)
         )
     )
 
 
-def _says(phrase: frozenset[str], whole: Iterable[str], begun: str) -> bool:
+def _matches(phrase: frozenset[str], whole: Iterable[str], last: str) -> bool:
     if not phrase.issuperset(whole):
         return False
-    return begun in phrase or (
-        len(begun) >= _BEGUN and any(word.startswith(begun) for word in phrase)
+    return last in phrase or (
+        len(last) >= _PREFIX_MIN and any(word.startswith(last) for word in phrase)
     )
 
 

@@ -1,4 +1,4 @@
-"""Filters that people keep under a name: their own, and those that others share."""
+"""Saved filters: a person's own, and those that others share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WHOLE_LOG = Resource(type="audit", name="the audit log")
 
 
 def readable_part(actor: Principal) -> Resource | None:
-    """The whole log, or the first department whose part of it the policy lets `actor` read."""
+    """Return the whole log, or the first department's part that the policy lets `actor` read."""
     policy, context = active_policy(), probing_context(Action.AUDIT_VIEW)
     for place in (None, *sorted(actor.departments)):
         part = Resource(type="audit", name="the audit log", department=place)
@@ -37,13 +37,13 @@ def readable_part(actor: Principal) -> Resource | None:
 
 
 def audit_filters_visible_to(actor: Principal) -> QuerySet[AuditFilter]:
-    """The actor's own; and shared ones, if they may read the whole log. By name."""
-    person_id = _keeper(actor)
-    mine = Q(person_id=person_id) if person_id is not None else Q(pk__in=[])
+    """Return the actor's own filters by name, and shared ones if they may read the whole log."""
+    person_id = _owner_id(actor)
+    visible = Q(person_id=person_id) if person_id is not None else Q(pk__in=[])
     part = readable_part(actor)
     if part is not None and part.department is None:
-        mine |= Q(shared=True)
-    return AuditFilter.objects.filter(mine).select_related("person").order_by("name", "pk")
+        visible |= Q(shared=True)
+    return AuditFilter.objects.filter(visible).select_related("person").order_by("name", "pk")
 
 
 def audit_filter_get(*, actor: Principal, filter_id: int) -> AuditFilter:
@@ -57,32 +57,32 @@ def audit_filter_get(*, actor: Principal, filter_id: int) -> AuditFilter:
 def audit_filter_save(
     *, actor: Principal, name: str, parameters: Mapping[str, Any], shared: bool = False
 ) -> AuditFilter:
-    """Keep a filter of the event list under a name.
+    """Save a filter of the event list under a name.
 
     Raises:
-        NotFound, NotPermitted: the actor may read no part of the log; or shares without reading all
-            of it; or is no person.
-        InvalidInput: a name or parameter that cannot be.
-        WrongState: there is one of that name, or there are too many.
+        NotFound, NotPermitted: the actor may not read any part of the log; may not read all of it
+            but shares the filter; or is not a person.
+        InvalidInput: invalid name or parameter.
+        WrongState: the person has a filter with that name, or too many.
     """
     with transaction.atomic():
-        decision, person_id = _may_keep(actor, shared=shared)
-        # One at a time of each person's, so that the bound holds.
+        decision, person_id = _authorize(actor, shared=shared)
+        # Serializes each person's changes, so that the limit holds.
         Person.objects.select_for_update().get(pk=person_id)
         own = AuditFilter.objects.filter(person_id=person_id)
         if own.count() >= KEPT_MAX:
             raise WrongState(
-                f"You keep {KEPT_MAX} filters; no other one was kept.", hint="Delete one first."
+                f"You have {KEPT_MAX} filters; this one was not saved.", hint="Delete one first."
             )
         name = _free_name(own, name)
-        kept = AuditFilter.objects.create(
+        saved = AuditFilter.objects.create(
             person_id=person_id,
             name=name,
-            parameters=_some(parameters),
+            parameters=_checked(parameters),
             shared=shared,
         )
-        _record(actor, "audit_filter:create", kept, decision)
-    return kept
+        _record(actor, "audit_filter:create", saved, decision)
+    return saved
 
 
 def audit_filter_change(
@@ -93,55 +93,56 @@ def audit_filter_change(
     parameters: Mapping[str, Any] | None = None,
     shared: bool | None = None,
 ) -> AuditFilter:
-    """Rename, redefine or share a filter of the actor's own; what is None stays.
+    """Rename, redefine or share one of the actor's filters; None leaves a value unchanged.
 
     Raises:
-        NotFound: there is none, or it is another person's; or as `audit_filter_save`.
+        NotFound: the actor has no such filter; or as `audit_filter_save`.
         NotPermitted, InvalidInput, WrongState: as `audit_filter_save`.
     """
     with transaction.atomic():
-        kept = _own(actor, filter_id)
-        # Who reads a part alone by now changes nothing that others are shown, but may take it back.
-        decision, person_id = _may_keep(actor, shared=kept.shared if shared is None else shared)
-        if name is not None and name.strip() != kept.name:
-            others = AuditFilter.objects.filter(person_id=person_id).exclude(pk=kept.pk)
-            kept.name = _free_name(others, name)
+        saved = _own(actor, filter_id)
+        # A person who has lost access to the whole log may not change a shared filter, but may stop
+        # sharing it.
+        decision, person_id = _authorize(actor, shared=saved.shared if shared is None else shared)
+        if name is not None and name.strip() != saved.name:
+            others = AuditFilter.objects.filter(person_id=person_id).exclude(pk=saved.pk)
+            saved.name = _free_name(others, name)
         if parameters is not None:
-            kept.parameters = _some(parameters)
+            saved.parameters = _checked(parameters)
         if shared is not None:
-            kept.shared = shared
-        kept.save()
-        _record(actor, "audit_filter:update", kept, decision)
-    return kept
+            saved.shared = shared
+        saved.save()
+        _record(actor, "audit_filter:update", saved, decision)
+    return saved
 
 
 def audit_filter_delete(*, actor: Principal, filter_id: int) -> None:
-    """Delete a filter of the actor's own.
+    """Delete one of the actor's filters.
 
     Raises:
-        NotFound: there is none, or it is another person's.
+        NotFound: the actor has no such filter.
     """
     with transaction.atomic():
-        kept = _own(actor, filter_id)
-        _record(actor, "audit_filter:delete", kept, None)
-        kept.delete()
+        saved = _own(actor, filter_id)
+        _record(actor, "audit_filter:delete", saved, None)
+        saved.delete()
 
 
-def _keeper(actor: Principal) -> int | None:
-    """The person whose filters they are; None for a token that may not view the log."""
+def _owner_id(actor: Principal) -> int | None:
+    """Return the ID of the acting person; None for a token that may not view the log."""
     return actor.person_id if scope_allows(actor.scopes, Action.AUDIT_VIEW) else None
 
 
 def _own(actor: Principal, filter_id: int) -> AuditFilter:
     rows = AuditFilter.objects.select_for_update(of=("self",)).select_related("person")
-    person_id = _keeper(actor)
-    kept = None if person_id is None else rows.filter(pk=filter_id, person_id=person_id).first()
-    if kept is None:
+    person_id = _owner_id(actor)
+    saved = None if person_id is None else rows.filter(pk=filter_id, person_id=person_id).first()
+    if saved is None:
         raise NotFound(f"You have no filter {filter_id}.")
-    return kept
+    return saved
 
 
-def _may_keep(actor: Principal, *, shared: bool) -> tuple[Authorization, int]:
+def _authorize(actor: Principal, *, shared: bool) -> tuple[Authorization, int]:
     part = None if shared else readable_part(actor)
     decision = authorize(actor=actor, action=Action.AUDIT_VIEW, resource=part or WHOLE_LOG)
     if actor.person_id is None:
@@ -165,28 +166,28 @@ def _free_name(others: QuerySet[AuditFilter], name: str) -> str:
         raise InvalidInput(sentence, fields={"name": [sentence]})
     if others.filter(name=name).exists():
         raise WrongState(
-            f"You keep a filter called {name} already; nothing was changed.",
-            hint="Take another name, or change that one.",
+            f"You already have a filter called {name}; nothing was changed.",
+            hint="Choose another name, or change that filter.",
         )
     return name
 
 
-def _some(parameters: Mapping[str, Any]) -> dict[str, str]:
-    kept = parameters_of(parameters)
-    if not kept:
-        sentence = "A filter without any condition selects everything; it was not kept."
+def _checked(parameters: Mapping[str, Any]) -> dict[str, str]:
+    conditions = parameters_of(parameters)
+    if not conditions:
+        sentence = "A filter without any condition selects everything; it was not saved."
         raise InvalidInput(sentence, fields={"parameters": [sentence]})
-    return kept
+    return conditions
 
 
 def _record(
-    actor: Principal, action: str, kept: AuditFilter, decision: Authorization | None
+    actor: Principal, action: str, saved: AuditFilter, decision: Authorization | None
 ) -> None:
-    # What is searched for may name people; that stays with the filter.
+    # Values may name people, so only the names of the parameters are recorded.
     audit_record(
         actor=actor,
         action=action,
-        subject=Subject("audit_filter", str(kept.pk), kept.name, person=kept.person_id),
-        data={"parameters": sorted(kept.parameters), "shared": kept.shared},
+        subject=Subject("audit_filter", str(saved.pk), saved.name, person=saved.person_id),
+        data={"parameters": sorted(saved.parameters), "shared": saved.shared},
         decision=decision,
     )

@@ -1,7 +1,7 @@
-"""Tables for finding events: two small ones that sealing fills, and saved filters.
+"""Tables for search: two small ones that sealing fills, and saved filters.
 
-The first two are derived and no evidence. A database trigger writes them in the transaction that
-seals, so they say something of every sealed event; of those that wait, a partial index tells.
+The first two are derived data, not evidence. A database trigger writes them in the transaction of
+the sealer, so they cover all sealed events; a partial index finds the unsealed ones.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ SPAN_WIDTH = 1024
 
 
 class AuditSpan(models.Model):
-    """Of the events with ids from `index * SPAN_WIDTH` on, the first and last times and policies.
+    """First and last times and policies of the `SPAN_WIDTH` events from ID `index * SPAN_WIDTH` on.
 
-    So a span of time comes to spans of ids, however late an event was recorded and whatever a clock
-    did; an index over every event's time would cost each of them.
+    They convert a time span to ranges of IDs, even if events were recorded late or a clock was
+    wrong. An index over the time of every event would slow down each insert.
     """
 
     index = models.BigIntegerField(primary_key=True)
@@ -31,7 +31,7 @@ class AuditSpan(models.Model):
 
 
 class NameRole(models.TextChoices):
-    """As what something stands in events."""
+    """Role of a name in events."""
 
     ACTOR = "actor"
     SUBJECT = "subject"
@@ -39,10 +39,11 @@ class NameRole(models.TextChoices):
 
 
 class AuditName(models.Model):
-    """Each thing that events name, once for each name and department: thousands, not millions.
+    """An object that events name, once per name and department: thousands of rows, not millions.
 
-    `type` and `ref` are the event's: kind and id of an actor, type and id of a subject, an action
-    and nothing. People's names are not here but with the people; they stand in boxes.
+    `type` and `ref` are kind and ID of an actor, type and ID of a subject, or an action and an
+    empty text. People's names are not stored here, because events have them only in boxes; they are
+    looked up in `Person`.
     """
 
     role = models.CharField(max_length=8, choices=NameRole.choices)
@@ -64,10 +65,10 @@ class AuditName(models.Model):
 
 
 class AuditFilter(models.Model):
-    """A filter of the event list that a person keeps under a name.
+    """A person's saved filter of the event list.
 
-    `parameters` are those of the list, as text. A shared one is seen by everybody who may read the
-    whole log; only its owner changes it.
+    `parameters` are the list's query parameters, as text. All readers of the whole log see a shared
+    filter; only its owner can change it.
     """
 
     person = models.ForeignKey(

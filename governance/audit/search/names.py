@@ -1,7 +1,7 @@
-"""Names to ids: who is called so, and what was ever called so in the log.
+"""Lookup of IDs by name: people, and all objects that the log has ever named.
 
-Events hold ids, and people's names stand in boxes that no index can read. So a name is looked up in
-small tables first, people's among them, and events are then found by id.
+Events contain IDs, and people's names are in boxes that an index cannot read. So a name is looked
+up in small tables first, including that of people, and then events are found by ID.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
 
-# Of the people and things that a name matches, how many are searched for: the newest.
+# Maximum numbers of matching people and objects to search for; the newest are chosen.
 PEOPLE_MAX = 50
 NAMES_MAX = 200
-# What the words of a name match at the most before the newest are chosen.
+# Maximum number of rows that match the words, before the newest are chosen.
 _MATCHES_MAX = 5000
 _TYPE = re.compile("[a-z_]{1,40}")
 
@@ -35,16 +35,16 @@ array_to_tsvector(assay_words(name)) @@ (
 
 
 def people_named(actor: Principal, text: str) -> Pairs:
-    """Those with this e-mail address; or with this in their name or address, the newest.
+    """Return the people with this email address, or else the newest whose name or address has it.
 
-    Events show names, but no addresses: these are only for who may see the people themselves.
+    Addresses are searched only for people whom the actor may see, because events do not show them.
     """
-    seen = people_visible_to(actor)
+    visible = people_visible_to(actor)
     ids: list[int] = []
     if "@" in text:
-        ids = list(seen.filter(email=text.lower()).values_list("pk", flat=True))
+        ids = list(visible.filter(email=text.lower()).values_list("pk", flat=True))
     if not ids:
-        addressed = seen.filter(email__icontains=text).order_by().values("pk")
+        addressed = visible.filter(email__icontains=text).order_by().values("pk")
         people = Person.objects.filter(Q(name__icontains=text) | Q(pk__in=addressed))
         people = people.order_by("-pk")
         ids = list(people.values_list("pk", flat=True)[:PEOPLE_MAX])
@@ -52,45 +52,45 @@ def people_named(actor: Principal, text: str) -> Pairs:
 
 
 def named(actor: Principal, text: str) -> tuple[Pairs, Pairs]:
-    """Actors, as (kind, id), and subjects, as (type, id), that are called so.
+    """Return the actors, as (kind, ID), and subjects, as (type, ID), with this name.
 
-    People by what is in their names, everything else by the words of its name, which may be cut
-    short; or the one that `text` names by type and id, as `key:7`.
+    People match by any part of their name, other objects by words or beginnings of words. `text`
+    may also be a type and an ID, such as `key:7`.
     """
-    people = people_named(actor, text)
-    actors, subjects = list(people), list(people)
+    matches = people_named(actor, text)
+    actors, subjects = list(matches), list(matches)
     kind, _, ref = text.partition(":")
     if ref.strip() and _TYPE.fullmatch(kind):
         actors.append((kind, ref.strip()))
         subjects.append((kind, ref.strip()))
-    for role, type_, ref in _noted(actor, text):
+    for role, type_, ref in _recorded(actor, text):
         (actors if role == NameRole.ACTOR else subjects).append((type_, ref))
     return tuple(dict.fromkeys(actors)), tuple(dict.fromkeys(subjects))
 
 
 def subjects_with(actor: Principal, ref: str) -> Pairs:
-    """(type, id) of everything with this id."""
+    """Return (type, ID) of all subjects with this ID."""
     names = _visible(actor, NameRole.SUBJECT).filter(ref=ref).order_by()
     return tuple(names.values_list("type", "ref").distinct()[:NAMES_MAX])
 
 
 def all_of(actor: Principal, role: NameRole, type_: str) -> Pairs | None:
-    """(type, ref) of everything of this type that events name; None when it is too much to list."""
+    """Return (type, ref) of all objects of a type in events, or None if there are too many."""
     names = _visible(actor, role).filter(type=type_).order_by()
-    found = tuple(names.values_list("type", "ref").distinct()[: NAMES_MAX + 1])
-    return found if len(found) <= NAMES_MAX else None
+    pairs = tuple(names.values_list("type", "ref").distinct()[: NAMES_MAX + 1])
+    return pairs if len(pairs) <= NAMES_MAX else None
 
 
 def actions_under(prefix: str) -> tuple[str, ...]:
-    """The actions in the log that begin so."""
-    known = AuditName.objects.filter(role=NameRole.ACTION, type__startswith=prefix).order_by()
-    return tuple(known.values_list("type", flat=True)[:NAMES_MAX])
+    """Return the actions in the log that start with `prefix`."""
+    names = AuditName.objects.filter(role=NameRole.ACTION, type__startswith=prefix).order_by()
+    return tuple(names.values_list("type", flat=True)[:NAMES_MAX])
 
 
-def _noted(actor: Principal, text: str) -> list[tuple[str, str, str]]:
-    """(role, type, ref): what is called exactly so first, then what was named last."""
+def _recorded(actor: Principal, text: str) -> list[tuple[str, str, str]]:
+    """Return (role, type, ref) of matching names: exact matches first, then the newest."""
     names = visible_to(actor, Action.AUDIT_VIEW, AuditName.objects.all(), resource_type="audit")
-    # The bound is on what the actor may know: or what others call theirs would crowd it out.
+    # Limit the visible names only: other departments' names must not crowd them out.
     matches = names.order_by().extra(where=[_WORDS], params=[text])  # noqa: S610
     names = AuditName.objects.filter(pk__in=matches.values("pk")[:_MATCHES_MAX])
     exact = Case(When(name__iexact=text, then=0), default=1)
@@ -98,6 +98,6 @@ def _noted(actor: Principal, text: str) -> list[tuple[str, str, str]]:
 
 
 def _visible(actor: Principal, role: NameRole) -> QuerySet[AuditName]:
-    """Filter by the department of the events that name it, to hide other departments' names."""
+    """Return the names in events that the actor may see; hides other departments' names."""
     names = visible_to(actor, Action.AUDIT_VIEW, AuditName.objects.all(), resource_type="audit")
     return names.filter(role=role)

@@ -1,9 +1,9 @@
-"""Pages of the event list that cost about the same whatever is asked.
+"""Pages of the event list, with about the same cost for every filter.
 
-No page counts the log, none skips rows, and none looks at more than `LOOKED_AT` events. A page goes
-down the narrowest index that a condition of the filter has, from where the page before ended; the
-other conditions are tried on what is found there. When as many events were looked at and the page
-is still not full, it says how far it came, and the next one goes on from there.
+A page does not count the log, does not skip rows, and reads at most `LOOKED_AT` events. It reads
+the narrowest index of the filter's conditions, from the end of the page before, and applies the
+other conditions to these events. If it has read the maximum and is not full, it reports its
+position, and the next page continues there.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from governance.principals import Principal
 
 PAGE_MAX = 100
 LOOKED_AT = 6_000
-# How many entries of an index are passed over to see how narrow it is.
+# Index entries to skip when estimating how narrow an index is.
 PROBED = 400
-# Stretches of ids that one page goes through.
+# Maximum number of ID ranges that one page reads.
 STRETCHES_MAX = 4
 
 Ways = tuple[Way, ...]
@@ -49,11 +49,11 @@ _NAMES = frozenset({"eq", "in", "names_any"})
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Some events, newest first, opened: with the names in them.
+    """Events, newest first, with the content of their boxes filled in.
 
-    The next page is of what is before the id `older`; None when nothing older can match. The one
-    back is of what is after the id `newer`; None on the newest page. `searched_to` is the time of
-    the event at which the page was given up, when it had looked at so many.
+    The next page has events before ID `older`, or None if no older event can match. The previous
+    page has events after ID `newer`, or None on the newest page. `searched_to` is the time of the
+    event at which the search stopped because the limit was reached.
     """
 
     events: list[AuditEvent]
@@ -70,12 +70,12 @@ def audit_event_page(
     after: int | None = None,
     size: int = 50,
 ) -> EventPage:
-    """The newest events that the policy lets `actor` see and the filter selects.
+    """Return the newest events that the policy lets `actor` see and the filter selects.
 
     Args:
-        before: Only events with a lower id.
-        after: Only events with a higher id, and the nearest of these.
-        size: At the most so many; `PAGE_MAX` at the very most.
+        before: Only events with a lower ID.
+        after: Only events with a higher ID, those nearest to it.
+        size: Maximum number of events, at most `PAGE_MAX`.
     """
     size = min(size, PAGE_MAX)
     newest_first = after is None
@@ -89,10 +89,10 @@ def audit_event_page(
     stretches = stretches_of(given, Stretch(low, high, newest_first), STRETCHES_MAX + 1)
     further = stretches[STRETCHES_MAX:]
     reach = _departments_of(actor)
-    found, cut = _found(rows, [*parts, *reach], stretches[:STRETCHES_MAX], size + 1)
-    if len(found) <= size and cut is None and further:
+    events, cut = _matches(rows, [*parts, *reach], stretches[:STRETCHES_MAX], size + 1)
+    if len(events) <= size and cut is None and further:
         cut = further[0].high if newest_first else further[0].low - 1
-    return _page(found, cut, size, newest_first, before)
+    return _page(events, cut, size, newest_first, before)
 
 
 def _selects_nothing(rows: QuerySet[AuditEvent]) -> bool:
@@ -104,18 +104,18 @@ def _selects_nothing(rows: QuerySet[AuditEvent]) -> bool:
 
 
 def _page(
-    found: list[AuditEvent], cut: int | None, size: int, newest_first: bool, before: int | None
+    events: list[AuditEvent], cut: int | None, size: int, newest_first: bool, before: int | None
 ) -> EventPage:
-    shown = opened(found[:size])
-    full = len(found) > size
-    onwards = shown[-1].pk if full else cut
+    page = opened(events[:size])
+    full = len(events) > size
+    onwards = page[-1].pk if full else cut
     searched_to = None if full or cut is None else _time_at(cut)
     if newest_first:
-        newer = None if before is None else (shown[0].pk if shown else before - 1)
-        return EventPage(shown, older=onwards, newer=newer, searched_to=searched_to)
-    # Whoever goes back finds older ones at the least where they came from.
-    older = shown[0].pk if shown else None
-    return EventPage(shown[::-1], older=older, newer=onwards, searched_to=searched_to)
+        newer = None if before is None else (page[0].pk if page else before - 1)
+        return EventPage(page, older=onwards, newer=newer, searched_to=searched_to)
+    # When paging back, there are always older events: those of the page before.
+    older = page[0].pk if page else None
+    return EventPage(page[::-1], older=older, newer=onwards, searched_to=searched_to)
 
 
 def _time_at(place: int) -> datetime | None:
@@ -123,71 +123,71 @@ def _time_at(place: int) -> datetime | None:
     return times.values_list("occurred_at", flat=True).first()
 
 
-def _found(
-    rows: QuerySet[AuditEvent], parts: list[Part], stretches: list[Stretch], wanted: int
+def _matches(
+    rows: QuerySet[AuditEvent], parts: list[Part], stretches: list[Stretch], count: int
 ) -> tuple[list[AuditEvent], int | None]:
-    """Up to `wanted` events of the stretches, and the id at which they were given up, if so."""
-    found: list[AuditEvent] = []
+    """Return up to `wanted` events, and the ID at which the search stopped early, or None."""
+    events: list[AuditEvent] = []
     ways = _narrowest(parts, stretches) if stretches else ()
     if not ways:
-        return found, None
+        return events, None
     for stretch in stretches:
-        more, cut = _search(rows, ways, stretch, wanted - len(found), LOOKED_AT // len(stretches))
-        found += more
-        if len(found) >= wanted or cut is not None:
-            return found, cut
-    return found, None
+        more, cut = _search(rows, ways, stretch, count - len(events), LOOKED_AT // len(stretches))
+        events += more
+        if len(events) >= count or cut is not None:
+            return events, cut
+    return events, None
 
 
 def _search(
-    rows: QuerySet[AuditEvent], ways: Ways, stretch: Stretch, wanted: int, share: int
+    rows: QuerySet[AuditEvent], ways: Ways, stretch: Stretch, count: int, share: int
 ) -> tuple[list[AuditEvent], int | None]:
-    """As `_found` in one stretch, looking at about `share` events."""
+    """Do the same as `_matches` for one stretch, reading about `share` events."""
     if ways == _EVERYTHING:
-        return _through(rows, stretch, wanted, share)
+        return _by_primary_key(rows, stretch, count, share)
     deepest = max(share // keys_of(ways), 10)
-    steps = (4 * wanted, 32 * wanted)
-    found: list[AuditEvent] = []
+    steps = (4 * count, 32 * count)
+    events: list[AuditEvent] = []
     cut: int | None = None
     for depth in sorted({min(step, deepest) for step in (*steps, deepest)}):
         ids, cut = ids_along(ways, stretch, depth)
-        found = []
+        events = []
         for first, last in pairwise((0, *steps, len(ids))):
-            if len(found) < wanted and (some := ids[first:last]):
-                found += _among(rows, some, stretch, wanted - len(found))
-        if len(found) >= wanted:
-            return found, None
+            if len(events) < count and (batch := ids[first:last]):
+                events += _with_ids(rows, batch, stretch, count - len(events))
+        if len(events) >= count:
+            return events, None
         if cut is None:
             break
-    return found, cut
+    return events, cut
 
 
-def _through(
-    rows: QuerySet[AuditEvent], stretch: Stretch, wanted: int, share: int
+def _by_primary_key(
+    rows: QuerySet[AuditEvent], stretch: Stretch, count: int, share: int
 ) -> tuple[list[AuditEvent], int | None]:
-    """As `_search` without any index but the primary key, whose ids need no listing."""
-    for depth in sorted({min(step, share) for step in (4 * wanted, 16 * wanted, share)}):
+    """Do the same as `_search` along the primary key, without listing IDs."""
+    for depth in sorted({min(step, share) for step in (4 * count, 16 * count, share)}):
         cut = end_of(stretch, depth)
         part = stretch.until(cut)
         within = rows.filter(pk__gte=part.low, pk__lt=part.high)
-        found = list(within.order_by("-pk" if stretch.newest_first else "pk")[:wanted])
-        if len(found) >= wanted:
-            return found, None
+        events = list(within.order_by("-pk" if stretch.newest_first else "pk")[:count])
+        if len(events) >= count:
+            return events, None
         if cut is None:
             break
-    return found, cut
+    return events, cut
 
 
-def _among(
-    rows: QuerySet[AuditEvent], ids: list[int], stretch: Stretch, wanted: int
+def _with_ids(
+    rows: QuerySet[AuditEvent], ids: list[int], stretch: Stretch, count: int
 ) -> list[AuditEvent]:
-    # As one value: Django would write every id into the query for itself.
-    these = rows.extra(where=[f"{TABLE}.id = ANY(%s)"], params=[ids])  # noqa: S610
-    return list(these.order_by("-pk" if stretch.newest_first else "pk")[:wanted])
+    # One parameter; `pk__in` would add one for each ID.
+    matches = rows.extra(where=[f"{TABLE}.id = ANY(%s)"], params=[ids])  # noqa: S610
+    return list(matches.order_by("-pk" if stretch.newest_first else "pk")[:count])
 
 
 def _narrowest(parts: list[Part], stretches: list[Stretch]) -> Ways:
-    """Along what to look: the condition that seems to hold on the fewest events."""
+    """Return the indexes of the condition that probably matches the fewest events."""
     choices = [tuple(way for way in part.ways if way.keys) for part in parts if part.ways]
     if len(choices) < 2 or not all(choices):
         return (choices or [_EVERYTHING])[0] if all(choices) else ()
@@ -201,31 +201,31 @@ def _narrowest(parts: list[Part], stretches: list[Stretch]) -> Ways:
     stretch = stretch.within(first or 0, (last or 0) + 1)
 
     def estimate(end: int | None) -> float:
-        """Estimate the number of events of a key, if they are equally frequent everywhere."""
-        gone = stretch.high - (end or 0) if stretch.newest_first else (end or 0) - stretch.low + 1
-        return 0 if end is None else PROBED * (stretch.high - stretch.low) / max(gone, 1)
+        """Estimate the number of a key's events, assuming that they are evenly distributed."""
+        width = stretch.high - (end or 0) if stretch.newest_first else (end or 0) - stretch.low + 1
+        return 0 if end is None else PROBED * (stretch.high - stretch.low) / max(width, 1)
 
     fewest, ways = min(
         ((estimate(end), ways) for end, ways in zip(ends, single, strict=True)),
-        key=lambda each: each[0],
+        key=lambda choice: choice[0],
     )
     return min(several, key=keys_of) if several and fewest > LOOKED_AT else ways
 
 
 def _departments_of(actor: Principal) -> list[Part]:
-    """As a condition, the departments outside of which the policy shows `actor` nothing; none when
-    it might."""
+    """Return a condition for the departments to which the policy limits `actor`; empty if the
+    policy may show events of any department."""
     visible = visibility(active_policy(), actor, Action.AUDIT_VIEW, with_base(None))
-    named: set[str] = set()
+    slugs: set[str] = set()
     for clause in visible.for_type("audit").permits:
         if clause.lapsed:
             continue
         for condition in clause.conditions:
             if condition.attribute == "department" and condition.operator in _NAMES:
                 value = condition.value
-                named |= {str(value)} if condition.operator == "eq" else set(map(str, value))
+                slugs |= {str(value)} if condition.operator == "eq" else set(map(str, value))
                 break
         else:
             return []
-    keys = tuple((name,) for name in sorted(named))
+    keys = tuple((name,) for name in sorted(slugs))
     return [Part(Q(), (Way(("department",), keys),))] if keys else []

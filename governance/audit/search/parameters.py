@@ -1,4 +1,4 @@
-"""Filters as text, as they stand in addresses and are kept: read strictly, within bounds."""
+"""Filters as text, in URLs and saved filters: read strictly, within bounds."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ PARAMETERS = (*(field.name for field in fields(EventFilter)), "within")
 _CHOICES = {"outcome": OUTCOMES, "actor_kind": KINDS, "within": tuple(WITHIN)}
 
 
-def parameters_of(given: Mapping[str, Any]) -> dict[str, str]:
-    """Those that are given, without spaces around them; what is empty is left out.
+def parameters_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the nonempty parameters, without surrounding spaces.
 
     Raises:
-        InvalidInput: one that there is not, that is too long, or that says nothing that can be.
+        InvalidInput: a parameter is unknown, too long or invalid.
     """
     wrong: dict[str, list[str]] = {}
-    kept: dict[str, str] = {}
-    for name, value in given.items():
+    parameters: dict[str, str] = {}
+    for name, value in values.items():
         problem = _problem(name, value)
         if problem:
             wrong[str(name)[:40]] = [problem]
         elif value.strip():
-            kept[name] = value.strip()
-    if "within" in kept and kept.keys() & {"since", "until"}:
+            parameters[name] = value.strip()
+    if "within" in parameters and parameters.keys() & {"since", "until"}:
         wrong["within"] = ["Give either this or dates."]
     if wrong:
         raise InvalidInput("The filter cannot be used.", hint="See what is wrong.", fields=wrong)
-    return kept
+    return parameters
 
 
 def _problem(name: str, value: Any) -> str:
     if name not in PARAMETERS:
-        return f"Not a filter. There are {', '.join(PARAMETERS)}."
+        return f"Unknown filter. Known filters: {', '.join(PARAMETERS)}."
     if not isinstance(value, str):
-        return "Not a text."
+        return "Not text."
     if len(value) > TEXT_MAX:
         return f"Longer than {TEXT_MAX} characters."
     text = value.strip()
     if not text:
         return ""
     if not text.isprintable():
-        return "Holds what is no character."
+        return "Contains an invalid character."
     if name in _CHOICES and text not in _CHOICES[name]:
         return f"Not one of {', '.join(_CHOICES[name])}."
     if name == "policy_version" and not (text.isascii() and text.isdigit() and len(text) < 10):
@@ -70,7 +70,7 @@ def _problem(name: str, value: Any) -> str:
 
 
 def given_by(parameters: Mapping[str, str], now: datetime | None = None) -> EventFilter:
-    """The filter that `parameters_of` let through; what is within a span of time ends `now`."""
+    """Return the filter for the result of `parameters_of`; a time span ends at `now`."""
     values: dict[str, Any] = {name: value for name, value in parameters.items() if value}
     within = values.pop("within", None)
     if within is not None:
@@ -85,7 +85,7 @@ def given_by(parameters: Mapping[str, str], now: datetime | None = None) -> Even
 
 
 def moment_of(text: str, *, last: bool) -> datetime | None:
-    """A moment; of a date the day's beginning, or with `last` the beginning of the day after."""
+    """Return a moment. A date becomes the start of its day, or with `last` of the next day."""
     try:
         day = parse_date(text)
         moment = parse_datetime(text) if day is None else None

@@ -1,4 +1,4 @@
-"""Input about events: the filter of a list, and filters that people save."""
+"""Input of the services for events: filters of a list, and saved filters."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ Parameters = Annotated[dict[str, FilterText], Field(max_length=20)]
 
 
 class AuditEventQuery(Schema):
-    """Filters of events, all of which must hold."""
+    """Filters of events, all of which must match."""
 
     model_config = ConfigDict(strict=False)
 
     action: Line | None = Field(
         default=None,
         max_length=60,
-        description="An action; `release:` is every one on releases.",
+        description="An action; `release:` matches all actions on releases.",
     )
     actor_kind: ActorKind | None = None
     actor_id: Line | None = Field(default=None, max_length=64)
     who: FilterText | None = Field(
         default=None,
-        description="A person's e-mail address or name, words of a key's or service's, or `key:7`.",
+        description="A person's email address or name, words of the name of a key or service, or "
+        "`key:7`.",
     )
     subject_type: Line | None = Field(default=None, max_length=40)
     subject_id: Line | None = Field(default=None, max_length=80)
     subject: FilterText | None = Field(
-        default=None, description="Words of a thing's name, or `release:7`."
+        default=None, description="Words of an object's name, or `release:7`."
     )
     outcome: Outcome | None = None
     department: Line | None = Field(default=None, max_length=DEPARTMENT_MAX)
@@ -48,24 +49,24 @@ class AuditEventQuery(Schema):
     until: Moment | None = Field(default=None, description="Before this moment.")
     query: FilterText | None = Field(
         default=None,
-        description="Any of: what `who` or `subject` finds, a request's ID, an action. Names are "
-        "matched by words and their beginnings; reasons are not searched.",
+        description="Any of: a text for `who` or `subject`, a request's ID, an action. Names match "
+        "by words and their beginnings; reasons are not searched.",
     )
 
 
 def _alone(value: Span | None, info: ValidationInfo) -> Span | None:
     if value and (info.data.get("since") or info.data.get("until")):
-        raise ValueError("give either this or moments")
+        raise ValueError("give either this or `since` and `until`")
     return value
 
 
 class AuditEventsQuery(AuditEventQuery):
-    """As `AuditEventQuery`; and a span of time that ends now."""
+    """Filters of events, with a time span that ends now."""
 
     within: Annotated[Span | None, AfterValidator(_alone)] = None
 
     def filter(self) -> EventFilter:
-        """Return the filter; a span ends now."""
+        """Return the filter; a time span ends now."""
         values = self.model_dump(exclude={"within"})
         if self.within is not None:
             values["since"] = timezone.now() - WITHIN[self.within]
@@ -73,8 +74,8 @@ class AuditEventsQuery(AuditEventQuery):
 
 
 class NewAuditFilter(Schema):
-    """A name, and parameters of `GET /api/v1/audit/events`; `shared` shows it to everybody who may
-    read the whole log."""
+    """A name, and parameters of `GET /api/v1/audit/events`; `shared` shows the filter to all
+    readers of the whole log."""
 
     name: FilterName
     parameters: Parameters = Field(default={})

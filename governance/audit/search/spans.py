@@ -1,4 +1,4 @@
-"""Spans of time as spans of ids: in which of them events of a time can be."""
+"""Conversion of time spans to the ranges of IDs that can contain their events."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SELECT min(index), max(index) FROM (
 """
 
 
-def stretches_of(given: EventFilter, whole: Stretch, most: int) -> list[Stretch]:
-    """Of `whole`, the first `most` stretches that can hold events of the filter's time and policy.
+def stretches_of(criteria: EventFilter, whole: Stretch, most: int) -> list[Stretch]:
+    """Return the first `most` stretches of `whole` that can have events of the filter's time and
+    policy.
 
-    There is more than one only where events were recorded long after they happened, or a clock was
-    wrong.
+    There are several only if events were recorded long after they happened, or a clock was wrong.
     """
     conditions = []
-    if given.since is not None:
+    if criteria.since is not None:
         conditions.append("last_at >= %(since)s")
-    if given.until is not None:
+    if criteria.until is not None:
         conditions.append("first_at < %(until)s")
-    if given.policy_version is not None:
+    if criteria.policy_version is not None:
         conditions.append("%(policy)s BETWEEN first_policy AND last_policy")
     if not conditions:
         return [whole] if whole else []
@@ -40,23 +40,23 @@ def stretches_of(given: EventFilter, whole: Stretch, most: int) -> list[Stretch]
                 "first": whole.low // SPAN_WIDTH,
                 "last": whole.high // SPAN_WIDTH,
                 "most": most,
-                "since": given.since,
-                "until": given.until,
-                "policy": given.policy_version,
+                "since": criteria.since,
+                "until": criteria.until,
+                "policy": criteria.policy_version,
             },
         )
         spans = [(low * SPAN_WIDTH, (high + 1) * SPAN_WIDTH) for low, high in cursor.fetchall()]
-    # What waits for its seal is in no span yet.
+    # Unsealed events are not part of a span yet.
     waiting = AuditEvent.objects.filter(sequence__isnull=True).order_by("pk")
     first_waiting = waiting.values_list("pk", flat=True).first()
     if first_waiting is not None:
         spans.append((first_waiting, LAST))
-    found = [whole.within(low, high) for low, high in _merged(spans)]
-    return [stretch for stretch in found[:: -1 if whole.newest_first else 1] if stretch][:most]
+    stretches = [whole.within(low, high) for low, high in _merged(spans)]
+    return [stretch for stretch in stretches[:: -1 if whole.newest_first else 1] if stretch][:most]
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """In order, and those that touch as one."""
+    """Return the spans in order, with adjacent ones merged."""
     merged: list[tuple[int, int]] = []
     for low, high in sorted(spans):
         if merged and low <= merged[-1][1]:

@@ -1,1 +1,1 @@
-"""The audit log, streamed to a SIEM: at least once, in order, from where it left off."""
+"""Streams of the audit log to a SIEM: at least once, in order, resumed at a cursor."""

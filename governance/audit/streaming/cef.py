@@ -1,6 +1,6 @@
 """Records in ArcSight's Common Event Format, version 0.
 
-The details of an event (`data`) are left out: CEF has no place for structures.
+The details of an event (`data`) are omitted: CEF has no structured fields.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from governance.audit.streaming.ocsf import (
 )
 from governance.audit.streaming.records import Record
 
-# OCSF's severity → CEF's, of 0 to 10.
+# OCSF's severity → CEF's, from 0 to 10.
 SEVERITIES = {1: 3, 2: 4, 3: 6, 4: 8, 5: 10}
-# Line ends, and whatever else a receiver may take for one.
+# Line breaks, and other characters that a receiver may read as one.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def cef(record: Record, *, log: str) -> str:
-    """One line.
+    """Return the record as one line.
 
     Raises:
         KeyError, TypeError, ValueError: the record's body is not that of an event.
@@ -44,12 +44,12 @@ def cef(record: Record, *, log: str) -> str:
 
 
 def header_text(text: str) -> str:
-    """A field of the header: no line ends; backslash and pipe with a backslash before them."""
+    """Escape a field of the header: line breaks become spaces; backslash and pipe are escaped."""
     return _CONTROL.sub(" ", text).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def extension_text(text: str) -> str:
-    """A value of the extension: backslash, equals sign and line ends with a backslash."""
+    """Escape a value of the extension: backslash, equals sign and line breaks."""
     escaped = text.replace("\\", "\\\\").replace("=", "\\=")
     escaped = escaped.replace("\r\n", "\n").replace("\r", "\\r").replace("\n", "\\n")
     return _CONTROL.sub(" ", escaped)
@@ -90,7 +90,7 @@ def _labelled(key: str, label: str, value: str) -> dict[str, str]:
 
 
 def _address(address: str) -> dict[str, str]:
-    """`src` holds IPv4 alone in this version."""
+    """Return the field of an address; `src` allows only IPv4 in this version."""
     if not address:
         return {}
     if ipaddress.ip_address(address).version == 4:

@@ -1,4 +1,4 @@
-"""Destinations of event streams, from `ASSAY_SIEM_STREAMS`. Knows no Django."""
+"""Destinations of event streams, from `ASSAY_SIEM_STREAMS`. Does not import Django."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 DESTINATIONS_MAX = 8
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
-# Scheme → the port that it has when the URL names none.
+# Scheme → its default port.
 PORTS = {"https": 443, "http": 80, "syslog+tls": 6514, "syslog+tcp": 601}
 FORMATS = ("ocsf", "cef")
 AUTHORIZATIONS = {"bearer": "Bearer", "splunk": "Splunk"}
@@ -24,10 +24,10 @@ _TRUTHS = frozenset({"gzip", "personal_data"})
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One receiver. What may hold a secret, path and query of the URL too, is never shown.
+    """A receiver. Values that may contain a secret, such as the URL's path, are never displayed.
 
-    `begin` says where one that is new begins: with the log's first event, or with what comes now.
-    With `personal_data` the boxes of events are opened for it; without, people are their ids.
+    `begin` is the start of a new stream: the log's first event, or the next one. With
+    `personal_data` it gets the content of events' boxes; otherwise it gets only people's IDs.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Destination:
 
     @property
     def address(self) -> str:
-        """Scheme, host and port: what may be shown."""
+        """Scheme, host and port: the parts of the URL that may be displayed."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
@@ -69,7 +69,7 @@ class Destination:
         return self.scheme in {"https", "syslog+tls"}
 
     def secret(self) -> str:
-        """The token, read anew each time, so that one that was renewed is used.
+        """Return the token; its file is read each time, so that a renewed token takes effect.
 
         Raises:
             OSError, UnicodeDecodeError: its file cannot be read.
@@ -80,96 +80,96 @@ class Destination:
 
 
 def destinations_from(text: str, *, production: bool) -> tuple[Destination, ...]:
-    """Read a JSON list of objects, each with `name`, `url` and what differs from the defaults.
+    """Read a JSON list of objects, each with `name`, `url` and any nondefault values.
 
     Raises:
-        ValueError: what is wrong, in which destination; no value is repeated that may be a secret.
+        ValueError: names the destination and its error, without values that may be secret.
     """
     if not text.strip():
         return ()
     try:
-        listed = json.loads(text)
+        items = json.loads(text)
     except ValueError:
         raise ValueError("it is not JSON") from None
-    if not isinstance(listed, list) or not all(isinstance(given, dict) for given in listed):
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError(
             'it is not a list of objects, such as [{"name": "soc", "url": "https://…"}]'
         )
-    if len(listed) > DESTINATIONS_MAX:
-        raise ValueError(f"it names {len(listed)} destinations; {DESTINATIONS_MAX} are the most")
-    found = tuple(
-        _destination(given, number, production) for number, given in enumerate(listed, start=1)
+    if len(items) > DESTINATIONS_MAX:
+        raise ValueError(f"it has {len(items)} destinations; the maximum is {DESTINATIONS_MAX}")
+    destinations = tuple(
+        _destination(item, number, production) for number, item in enumerate(items, start=1)
     )
-    names = [one.name for one in found]
+    names = [destination.name for destination in destinations]
     if repeated := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"the name {repeated.pop()!r} is given twice")
-    return found
+        raise ValueError(f"the name {repeated.pop()!r} is used twice")
+    return destinations
 
 
-def _destination(given: dict[str, Any], number: int, production: bool) -> Destination:
-    name = given.get("name")
+def _destination(item: dict[str, Any], number: int, production: bool) -> Destination:
+    name = item.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(
             f"destination {number} has no name of 1 to 40 lower-case letters, digits and hyphens"
         )
     try:
-        _check_types(given)
-        made = Destination(
-            begin=given.get("from", "start"),
-            **{key: value for key, value in given.items() if key != "from"},
+        _check_types(item)
+        destination = Destination(
+            begin=item.get("from", "start"),
+            **{key: value for key, value in item.items() if key != "from"},
         )
-        destination_checked(made, production=production)
+        destination_checked(destination, production=production)
     except ValueError as error:
         raise ValueError(f"destination {name!r}: {error}") from None
-    return made
+    return destination
 
 
-def destination_checked(made: Destination, *, production: bool) -> None:
-    """Raises ValueError: what is wrong with it; no value is repeated that may be a secret."""
-    _check_choices(made)
-    _check_url(made, production)
-    _check_credentials(made)
+def destination_checked(destination: Destination, *, production: bool) -> None:
+    """Check a destination. Raise ValueError with its error, without values that may be secret."""
+    _check_choices(destination)
+    _check_url(destination, production)
+    _check_credentials(destination)
 
 
-def _check_types(given: dict[str, Any]) -> None:
-    if unknown := given.keys() - _TEXTS - _TRUTHS:
-        known = ", ".join(sorted(_TEXTS | _TRUTHS))
-        raise ValueError(f"{min(unknown)!r} is not known; what is: {known}")
-    for key, value in given.items():
-        wanted = str if key in _TEXTS else bool
-        if not isinstance(value, wanted):
-            raise ValueError(f"{key} must be a {'text' if wanted is str else 'truth value'}")
-    if not given.get("url"):
+def _check_types(item: dict[str, Any]) -> None:
+    if unknown := item.keys() - _TEXTS - _TRUTHS:
+        names = ", ".join(sorted(_TEXTS | _TRUTHS))
+        raise ValueError(f"{min(unknown)!r} is an unknown key; known keys: {names}")
+    for key, value in item.items():
+        expected = str if key in _TEXTS else bool
+        if not isinstance(value, expected):
+            raise ValueError(f"{key} must be a {'text' if expected is str else 'true or false'}")
+    if not item.get("url"):
         raise ValueError("it has no url")
 
 
-def _check_choices(made: Destination) -> None:
+def _check_choices(destination: Destination) -> None:
     for name, value, choices in (
-        ("format", made.format, FORMATS),
-        ("auth", made.auth, tuple(AUTHORIZATIONS)),
-        ("from", made.begin, BEGINNINGS),
+        ("format", destination.format, FORMATS),
+        ("auth", destination.auth, tuple(AUTHORIZATIONS)),
+        ("from", destination.begin, BEGINNINGS),
     ):
         if value not in choices:
             raise ValueError(f"{name} must be {' or '.join(choices)}")
 
 
-def _check_url(made: Destination, production: bool) -> None:
+def _check_url(destination: Destination, production: bool) -> None:
     try:
-        parts = urlsplit(made.url)
+        parts = urlsplit(destination.url)
         host, port = parts.hostname, parts.port
     except ValueError:
         raise ValueError("the url is malformed") from None
-    if not made.url.isascii() or not made.url.isprintable() or " " in made.url:
-        raise ValueError("the url holds what no URL holds")
+    if not destination.url.isascii() or not destination.url.isprintable() or " " in destination.url:
+        raise ValueError("the url contains an invalid character")
     if parts.scheme not in PORTS:
         raise ValueError(f"the url must begin with one of {', '.join(f'{s}://' for s in PORTS)}")
     if not host or port == 0:
         raise ValueError("the url names no host")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("the url holds credentials; put a token in token_file")
+        raise ValueError("the url contains credentials; put a token in token_file")
     if parts.scheme == "http" and production:
         raise ValueError("production streams over https, not http")
-    if not made.over_http and _goes_beyond_host(parts):
+    if not destination.over_http and _goes_beyond_host(parts):
         raise ValueError("a syslog url is syslog+tls://host:port, without anything after it")
 
 
@@ -177,14 +177,14 @@ def _goes_beyond_host(parts: SplitResult) -> bool:
     return bool(parts.path.strip("/") or parts.query or parts.fragment)
 
 
-def _check_credentials(made: Destination) -> None:
-    if made.token and made.token_file:
+def _check_credentials(destination: Destination) -> None:
+    if destination.token and destination.token_file:
         raise ValueError("give token or token_file, not both")
-    if not (made.token.isascii() and made.token.isprintable()):
-        raise ValueError("the token holds what no header can hold")
-    if (made.token or made.token_file) and not made.over_http:
-        raise ValueError("syslog has no token; certificate_file shows who sends")
-    if (made.gzip or made.auth == "splunk") and not made.over_http:
+    if not (destination.token.isascii() and destination.token.isprintable()):
+        raise ValueError("the token contains a character that headers do not allow")
+    if (destination.token or destination.token_file) and not destination.over_http:
+        raise ValueError("syslog has no token; use certificate_file to identify the sender")
+    if (destination.gzip or destination.auth == "splunk") and not destination.over_http:
         raise ValueError("gzip and auth are for https")
-    if (made.ca_file or made.certificate_file) and not made.encrypted:
+    if (destination.ca_file or destination.certificate_file) and not destination.encrypted:
         raise ValueError("ca_file and certificate_file are for https and syslog+tls")

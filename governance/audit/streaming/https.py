@@ -1,4 +1,4 @@
-"""JSON or CEF lines in the body of a POST. The receiver's 2xx is its acceptance."""
+"""Sender of JSON or CEF lines in the body of a POST. A 2xx response means acceptance."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from governance.audit.streaming.sending import (
 
 ANSWER_BYTES_MAX = 64 * 1024
 RETRY_AFTER_MAX_S = 300.0
-# The receiver has read the batch and will not have what is in it.
+# Statuses with which a receiver rejects the content of a batch.
 REFUSING = frozenset({400, 413, 422})
 WORDS = {
     401: "does not accept the token",
     403: "does not accept the token",
     404: "has no collector at that path",
-    405: "takes no POST at that path",
-    408: "did not get the batch in time",
-    415: "does not take this content type",
-    429: "asks to be sent less",
+    405: "does not accept POST at that path",
+    408: "did not receive the batch in time",
+    415: "does not accept this content type",
+    429: "limits the rate",
 }
 
 
 class HttpsSender:
-    """One connection, kept open between batches.
+    """Sender with one connection that stays open between batches.
 
-    An exchange is one task of an event loop, because only a task can be ended as a whole: httpx
-    limits each read, and a receiver that drips keeps every one of them.
+    Each exchange is a task of an event loop, because only a task has a limit on its total time:
+    httpx limits each read, and a slow receiver can stay below that limit forever.
     """
 
     def __init__(self, destination: Destination) -> None:
@@ -66,7 +66,7 @@ class HttpsSender:
                 loop.run(client.aclose())
 
     def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
-        """The answer, of which no more than a bounded part is read, in bounded time."""
+        """Return the answer; at most `ANSWER_BYTES_MAX` of its body are read, in bounded time."""
         if self._loop is None or self._client is None:
             self._client = self._new_client()
             self._loop = asyncio.Runner()
@@ -84,7 +84,7 @@ class HttpsSender:
                 async for chunk in answer.aiter_raw():
                     read += len(chunk)
                     if read > ANSWER_BYTES_MAX:
-                        # Its status is known; closing it closes the connection.
+                        # The status is known; closing the answer closes the connection.
                         break
         except (TimeoutError, httpx.TimeoutException):
             if answer is None:
@@ -126,8 +126,8 @@ class HttpsSender:
             return
         if status in REFUSING:
             raise BatchRefused(f"{self._to.address} answers {status}: it refuses the events.")
-        what = "redirects, which is not followed" if 300 <= status < 400 else WORDS.get(status, "")
-        words = f"{self._to.address} answers {status}" + (f": it {what}." if what else ".")
+        fault = "redirects, which is not followed" if 300 <= status < 400 else WORDS.get(status, "")
+        words = f"{self._to.address} answers {status}" + (f": it {fault}." if fault else ".")
         raise SendFailed(words, retry_after=_retry_after(answer))
 
 

@@ -6,11 +6,11 @@ from django.db import models
 
 
 class AuditStream(models.Model):
-    """The cursor of one destination: every event before `next_sequence` was accepted there.
+    """The cursor of one destination: it has accepted every event before `next_sequence`.
 
-    It never goes back; a database trigger sees to it. `failing_since` is null while it goes well;
-    `last_error` says in words what was wrong last. `reduced` counts events of which only number,
-    hash and the reason were sent.
+    A database trigger ensures that it never goes back. `failing_since` is null while sending works;
+    `last_error` is the sentence of the last error. `reduced` counts events of which only number,
+    hash and a reason were sent.
     """
 
     name = models.CharField(max_length=40, primary_key=True)

@@ -1,8 +1,8 @@
 """Records in the Open Cybersecurity Schema Framework, version 1.8.0 (https://schema.ocsf.io).
 
-Signing in is Authentication (3002), what happens to an account is Account Change (3001), roles are
-User Access Management (3005), everything else is API Activity (6003). OCSF 1.9 calls 3001 and 3005
-deprecated, and keeps them.
+Signing in is Authentication (3002), changes of accounts are Account Change (3001), roles are User
+Access Management (3005), everything else is API Activity (6003). OCSF 1.9 deprecates 3001 and 3005,
+but keeps them.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ USER_TYPES = {"person": (1, "User"), "service": (3, "System"), "key": (4, "Servi
 
 
 def ocsf(record: Record, *, log: str) -> dict[str, Any]:
-    """The record as an event of the schema; `log` is the log's name.
+    """Return the record as an event of the schema; `log` is the log's name.
 
     Raises:
-        KeyError, TypeError, ValueError: its body is not that of an event.
+        KeyError, TypeError, ValueError: the record's body is not that of an event.
     """
     body = record.body
     kind, activity = classify(str(body["action"]))
@@ -126,7 +126,7 @@ def ocsf(record: Record, *, log: str) -> dict[str, Any]:
 
 
 def classify(action: str) -> tuple[EventClass, int]:
-    """The class and activity of an action."""
+    """Return the class and activity of an action."""
     noun, _, verb = action.partition(":")
     if action in {"person:sign_in", "person:sign_out"}:
         return AUTHENTICATION, 1 if action == "person:sign_in" else 2
@@ -138,8 +138,8 @@ def classify(action: str) -> tuple[EventClass, int]:
 
 
 def severity_of(record: Record) -> int:
-    """Informational when it was allowed, low when it failed, medium when it was denied; high when
-    it raises an alarm, critical when the log itself was changed.
+    """Return OCSF's severity: informational if allowed, low if failed, medium if denied; high for
+    an alarm; critical for a critical alarm or a change of the log itself.
     """
     if record.stands_in:
         return 3 if record.body["action"] == REFUSED else 5
@@ -149,20 +149,20 @@ def severity_of(record: Record) -> int:
 
 
 def summary(record: Record) -> str:
-    """One sentence without names, which have fields of their own."""
+    """Return a sentence without names, which have fields of their own."""
     body = record.body
-    who = f"{body['actor_kind']} {body['actor_id']}"
-    what = f"{body['action']} on {body['subject_type']} {body['subject_id']}"
-    return f"{who}: {what}, {body['outcome']}"
+    actor = f"{body['actor_kind']} {body['actor_id']}"
+    action = f"{body['action']} on {body['subject_type']} {body['subject_id']}"
+    return f"{actor}: {action}, {body['outcome']}"
 
 
 def milliseconds(moment: Any) -> int:
-    """Since the epoch, of an ISO 8601 text."""
+    """Convert ISO 8601 text to milliseconds since the epoch."""
     return round(datetime.fromisoformat(str(moment)).timestamp() * 1000)
 
 
 def address_of(body: dict[str, Any]) -> str:
-    """The client's IP address; empty when it is not known, or no address."""
+    """Return the client's IP address; empty if unknown or invalid."""
     try:
         return str(ipaddress.ip_address(str(body.get("client_address", ""))))
     except ValueError:
@@ -170,7 +170,7 @@ def address_of(body: dict[str, Any]) -> str:
 
 
 def person_of(body: dict[str, Any]) -> bool:
-    """True when the event is about a person."""
+    """Return whether the event is about a person."""
     return bool(body["subject_type"] == "person")
 
 
@@ -185,7 +185,7 @@ def _metadata(record: Record, log: str) -> dict[str, Any]:
         "original_time": str(record.body["occurred_at"]),
     }
     if record.leaf_hash:
-        # What comes twice has the same one: at least once becomes once.
+        # Lets receivers drop duplicates: an event that is sent twice has the same UID.
         metadata["uid"] = record.leaf_hash
     if request_id := str(record.body["request_id"]):
         metadata["correlation_uid"] = request_id
@@ -251,7 +251,7 @@ def _resource(kind: str, number: str, name: str) -> dict[str, Any]:
 
 
 def _privilege(body: dict[str, Any]) -> str:
-    """The role, as people write it: `reviewer:security`, `lead@finance`."""
+    """Return the role as people write it: `reviewer:security`, `lead@finance`."""
     data = _data(body)
     role = str(data.get("role") or "not disclosed")
     specialty = f":{data['specialty']}" if data.get("specialty") else ""
@@ -261,13 +261,13 @@ def _privilege(body: dict[str, Any]) -> str:
 
 def _unmapped(record: Record) -> dict[str, Any]:
     body = record.body
-    kept = {
+    fields = {
         "leaf_hash": record.leaf_hash,
         "outcome": str(body["outcome"]),
         "department": str(body["department"]),
         "data": _data(body),
     }
-    return {name: value for name, value in kept.items() if value}
+    return {name: value for name, value in fields.items() if value}
 
 
 def _data(body: dict[str, Any]) -> dict[str, Any]:

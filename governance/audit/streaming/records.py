@@ -1,4 +1,4 @@
-"""Events as they leave: which of them, and how much of each."""
+"""Records to send: the events of a stream, with the data that its receiver may have."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from governance.audit.models import AuditEvent
 from governance.audit.personal import opened_bodies, sealed_body
 
 REASON_SHORT = 200
-# What stand-ins tell of: the log was tampered with, or the receiver will not have the event.
+# Actions of replacement records: the log was tampered with, or the receiver rejects the event.
 MISSING = "audit:missing"
 UNREADABLE = "audit:unreadable"
 REFUSED = "audit:refused"
-# Until boxes came, these may hold personal data.
+# Fields that may have personal data in events of version 1, which had no boxes.
 _ONCE_IN_CLEAR = ("actor_name", "subject_name", "reason", "client_address")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One event to be sent. `sequence` and `leaf_hash` (hexadecimal) tie it to the log.
+    """An event to send. `sequence` and `leaf_hash` (hexadecimal) identify it in the log.
 
-    `body` is the event's canonical body, opened or not; `at` when it happened. `after` is where the
-    stream goes on once it is accepted. `stands_in` says that the body is not the event's, but tells
-    why not.
+    `body` is the event's canonical body, with or without the content of its boxes; `at` is its
+    time. `after` is the cursor once it is accepted. If `stands_in`, the body is a replacement that
+    tells why the event cannot be sent.
     """
 
     sequence: int
@@ -37,15 +37,13 @@ class Record:
     shortened: bool = False
 
     def shorter(self) -> Record:
-        """Without the event's details, its reason cut."""
+        """Return a copy without details and with a shortened reason."""
         reason = str(self.body.get("reason", ""))
         cut = reason if len(reason) <= REASON_SHORT else reason[: REASON_SHORT - 1] + "…"
         return replace(self, body={**self.body, "data": {}, "reason": cut}, shortened=True)
 
-    def stand_in(self, action: str, why: str) -> Record:
-        """Return a replacement for an event that cannot be sent: its number, its hash, and the
-        reason.
-        """
+    def stand_in(self, action: str, reason: str) -> Record:
+        """Return a replacement for an event that cannot be sent: its number, hash and reason."""
         body: dict[str, Any] = {
             "actor_kind": "service",
             "actor_id": "assay",
@@ -56,7 +54,7 @@ class Record:
             "subject_type": "audit",
             "subject_id": str(self.sequence),
             "subject_name": "",
-            "reason": why,
+            "reason": reason,
             "request_id": "",
             "client_address": "",
             "policy_version": None,
@@ -67,9 +65,9 @@ class Record:
 
 
 def records_of(events: Sequence[AuditEvent], *, start: int, personal_data: bool) -> list[Record]:
-    """The events, which are in order and begin at `start`, as records.
+    """Return the events, which are in order and start at `start`, as records.
 
-    An event that was removed or made unreadable is reported in its place.
+    A replacement record reports events that were deleted or made unreadable.
     """
     bodies = _bodies(events, personal_data)
     records: list[Record] = []
@@ -82,20 +80,20 @@ def records_of(events: Sequence[AuditEvent], *, start: int, personal_data: bool)
         leaf_hash = bytes(event.leaf_hash).hex()
         record = Record(sequence, leaf_hash, body or {}, event.occurred_at, sequence + 1)
         if body is None:
-            record = record.stand_in(UNREADABLE, "The event's bytes were changed: no JSON now.")
+            record = record.stand_in(UNREADABLE, "The event's bytes were changed: not JSON.")
         records.append(record)
         expected = sequence + 1
     return records
 
 
 def _missing(first: int, end: int, at: datetime) -> Record:
-    which = f"Event {first} is" if end == first + 1 else f"Events {first} to {end - 1} are"
+    events = f"Event {first} is" if end == first + 1 else f"Events {first} to {end - 1} are"
     record = Record(first, "", {}, at, end)
-    return record.stand_in(MISSING, f"{which} missing from the database: deleted.")
+    return record.stand_in(MISSING, f"{events} missing from the database: deleted.")
 
 
 def _bodies(events: Sequence[AuditEvent], personal_data: bool) -> dict[int, dict[str, Any]]:
-    """By sequence number, of those that can be read."""
+    """Return the readable bodies by sequence number."""
     readable = list(_readable(events))
     if not personal_data:
         return {event.sequence or 0: _pseudonymous(body) for event, body in readable}
@@ -119,7 +117,7 @@ def _without_boxes(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pseudonymous(body: dict[str, Any]) -> dict[str, Any]:
-    """People by their ids alone: what is said of them stands in boxes, which stay here."""
+    """Return the body without boxes, so that people are IDs only."""
     body = _without_boxes(body)
     if body.get("v") == 1:
         return {**body, **dict.fromkeys(_ONCE_IN_CLEAR, ""), "data": {}}

@@ -1,4 +1,4 @@
-"""Records as the bytes that a destination takes, within what it takes."""
+"""Encoding of records for a destination, within its size limit."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from governance.audit.streaming.syslog import syslog_message
 
 logger = logging.getLogger(__name__)
 
-# Receivers of syslog must take 2,048 octets, and usually take 8,192; collectors far more.
+# Receivers of syslog must accept 2,048 octets, and usually accept 8,192; collectors far more.
 SYSLOG_MESSAGE_MAX = 8192
 HTTPS_LINE_MAX = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A record in the form that is sent."""
+    """A record and its encoded bytes."""
 
     record: Record
     data: bytes
 
 
 class Renderer:
-    """Renders for one destination. `log` and `host` say where events come from."""
+    """Encoder for one destination. `log` and `host` identify the source of events."""
 
     def __init__(self, destination: Destination, *, log: str, host: str) -> None:
         self._to = destination
@@ -38,21 +38,21 @@ class Renderer:
         self._limit = HTTPS_LINE_MAX if destination.over_http else SYSLOG_MESSAGE_MAX
 
     def line(self, record: Record) -> Line:
-        """The record in full; shortened where it is too long; one that cannot be written stands
-        for itself with its number and hash.
+        """Encode a record; shortened if it is too long, or as a replacement with its number and
+        hash if it cannot be encoded.
         """
         try:
-            for shape in (record, record.shorter()):
-                data = self._data(shape)
+            for candidate in (record, record.shorter()):
+                data = self._data(candidate)
                 if len(data) <= self._limit:
-                    return Line(shape, data)
-            why = "The event is longer than a message may be."
+                    return Line(candidate, data)
+            reason = "The event is longer than a message may be."
         except Exception as error:
-            # Whatever is in it, one event must not hold up those after it.
-            logger.error("Audit event %d has no usual form: %r", record.sequence, error)
-            why = "The event's bytes are not those of an event."
-        shape = record.stand_in(UNREADABLE, why)
-        return Line(shape, self._data(shape))
+            # An event must not block those after it, whatever its content.
+            logger.error("Audit event %d cannot be encoded: %r", record.sequence, error)
+            reason = "The event's bytes are not those of an event."
+        replacement = record.stand_in(UNREADABLE, reason)
+        return Line(replacement, self._data(replacement))
 
     def _data(self, record: Record) -> bytes:
         event: dict[str, Any] | str
@@ -75,5 +75,5 @@ class Renderer:
 
 
 def _json(value: dict[str, Any]) -> bytes:
-    """One line of ASCII."""
+    """Return JSON as one line of ASCII."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()

@@ -1,4 +1,4 @@
-"""State of the streams."""
+"""State of the event streams."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from governance.principals import Principal
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """One stream. `state` is waiting (never begun), streaming, behind (events are on their way) or
-    failing; `next_sequence` is null while it waits. `lag_events` counts sealed events that are not
-    accepted yet, `lag_s` is the age of the oldest of them in seconds.
+    """State of one stream: waiting (not started), streaming, behind (unsent events) or failing.
+    `next_sequence` is null while waiting. `lag_events` counts sealed events that are not accepted
+    yet, `lag_s` is the age of the oldest of them in seconds.
     """
 
     name: str
@@ -41,32 +41,32 @@ class StreamState:
 
 
 def audit_streams_visible_to(actor: Principal) -> list[StreamState]:
-    """Every stream that is configured, in that order, for who may see the whole log.
+    """Return the configured streams in the configured order, for readers of the whole log.
 
     Raises:
-        NotFound, NotPermitted: the actor may not.
+        NotFound, NotPermitted: the actor may not read the whole log.
     """
     authorize(actor=actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
     return stream_states()
 
 
 def stream_states() -> list[StreamState]:
-    """As `audit_streams_visible_to`, for alarms and metrics, at the cost of three queries."""
+    """Return all configured streams, for alarms and metrics; takes three queries."""
     destinations: tuple[Destination, ...] = settings.SIEM_STREAMS
     if not destinations:
         return []
-    streams = AuditStream.objects.in_bulk([one.name for one in destinations])
+    streams = AuditStream.objects.in_bulk([d.name for d in destinations])
     head = AuditCheckpoint.objects.only("tree_size").first()
     size = 0 if head is None else head.tree_size
     oldest = _oldest_unsent(streams, size)
-    return [_state(one, streams.get(one.name), size, oldest) for one in destinations]
+    return [_state(d, streams.get(d.name), size, oldest) for d in destinations]
 
 
 def _oldest_unsent(streams: Mapping[str, AuditStream], size: int) -> dict[int, datetime]:
     """Return the time of the event at each cursor, by the event's number."""
-    wanted = {stream.next_sequence for stream in streams.values() if stream.next_sequence < size}
-    wanted.add(0)
-    events = AuditEvent.objects.filter(sequence__in=wanted)
+    cursors = {stream.next_sequence for stream in streams.values() if stream.next_sequence < size}
+    cursors.add(0)
+    events = AuditEvent.objects.filter(sequence__in=cursors)
     return {
         sequence: at
         for sequence, at in events.values_list("sequence", "occurred_at")

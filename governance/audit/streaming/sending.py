@@ -1,4 +1,4 @@
-"""Contract of every sender: it returns once the receiver has accepted, or raises."""
+"""Interface of senders: they return once the receiver has accepted a batch, or raise."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ANSWER_S = 30.0
 
 
 class SendFailed(Exception):
-    """The receiver has not accepted; what was sent is sent again. `words` are fit to be shown.
+    """Batch that was not accepted and will be sent again. `words` may be displayed.
 
-    `retry_after` is when the receiver wants to be asked again, in seconds, if it said so.
+    `retry_after` is the delay in seconds that the receiver requested, if any.
     """
 
     def __init__(self, words: str, *, retry_after: float | None = None) -> None:
@@ -25,28 +25,28 @@ class SendFailed(Exception):
 
 
 class BatchRefused(SendFailed):
-    """The receiver answers, and will not have something that is in the batch."""
+    """Batch whose content the receiver rejects."""
 
 
 class Sender(Protocol):
-    """One way to one destination, used by one thread."""
+    """Sender to one destination, used by one thread."""
 
     def send(self, lines: Sequence[bytes]) -> None:
-        """Send lines without their ends, as one batch; return once all are accepted.
+        """Send lines without line breaks as one batch; return once all are accepted.
 
         Raises:
-            SendFailed, BatchRefused: not all are, or nothing says so.
+            SendFailed, BatchRefused: the receiver did not confirm all of them.
         """
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
 
 def tls_context(destination: Destination) -> ssl.SSLContext:
-    """Certificates and host names are checked, always.
+    """Return a TLS context that checks certificates and host names.
 
     Raises:
-        SendFailed: a file of certificates cannot be used.
+        SendFailed: a certificate file cannot be used.
     """
     try:
         context = ssl.create_default_context(cafile=destination.ca_file or None)
@@ -55,7 +55,7 @@ def tls_context(destination: Destination) -> ssl.SSLContext:
             context.load_cert_chain(destination.certificate_file)
     except (OSError, ValueError) as error:
         raise SendFailed(
-            f"A file of certificates cannot be used ({type(error).__name__}); see ca_file and "
+            f"A certificate file cannot be used ({type(error).__name__}); see ca_file and "
             "certificate_file."
         ) from error
     return context

@@ -1,4 +1,4 @@
-"""The loop of one stream: read after the cursor, send, move the cursor once it is accepted."""
+"""The loop of one stream: read events after the cursor, send them, move the cursor."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ ERROR_MAX = 500
 
 
 class Superseded(Exception):
-    """Another process has moved the cursor."""
+    """Cursor that another process has moved."""
 
 
 class Streamer:
-    """Streams to one destination. Used by one thread; of several processes one works at a time."""
+    """Stream to one destination. Used by one thread; a lock allows one process at a time."""
 
     def __init__(self, destination: Destination) -> None:
         self._to = destination
@@ -57,18 +57,18 @@ class Streamer:
         self._sender.close()
 
     def step(self) -> float:
-        """Send one batch; says how many seconds to wait before the next step.
+        """Send one batch; return the seconds to wait before the next step.
 
         Raises:
             django.db.Error: the database does not answer.
         """
         if not AuditEvent.objects.filter(sequence__gte=self._cursor()).exists():
             return IDLE_S
-        # For one step: no transaction is open while the receiver takes its time. If the connection
-        # breaks, another process may begin: events then arrive twice, and the cursor still never
-        # skips one.
-        with session_lock(f"stream:{self._to.name}") as held:
-            if not held:
+        # A session lock, so that no transaction is open while the receiver is slow. If the database
+        # connection breaks, another process may start: events then arrive twice, but the cursor
+        # never skips one.
+        with session_lock(f"stream:{self._to.name}") as locked:
+            if not locked:
                 return IDLE_S
             self._at = self._cursor()
             lines = self._batch()
@@ -81,9 +81,9 @@ class Streamer:
             except SendFailed as failure:
                 return self._failed(failure)
         if self._failures:
-            logger.info("Streaming to %s goes on, at event %d", self._to.name, self._at)
+            logger.info("Streaming to %s works again, at event %d", self._to.name, self._at)
         self._failures = 0
-        # Those that a short batch has left unsent are few: they may wait for company.
+        # After a short batch few events remain; wait, to send them with later ones.
         return 0.0 if len(lines) >= BATCH_EVENTS // 2 else IDLE_S
 
     def _cursor(self) -> int:
@@ -115,9 +115,9 @@ class Streamer:
         return lines
 
     def _deliver(self, lines: Sequence[Line]) -> None:
-        """Send; what the receiver refuses is halved until it is one event, which then is sent as
-        its number and hash. When it refuses even that, it refuses everything, and nothing is passed
-        over.
+        """Send a batch. If the receiver rejects it, halve it until one event remains, and replace
+        that one by its number and hash. If it rejects even that, it rejects everything; nothing is
+        skipped.
         """
         try:
             self._sender.send([line.data for line in lines])
@@ -136,7 +136,7 @@ class Streamer:
         self._advance(lines)
 
     def _advance(self, lines: Sequence[Line]) -> None:
-        """Move the cursor from where it was read; never back, never past what is not accepted."""
+        """Move the cursor past the accepted lines, unless another process has moved it."""
         after = lines[-1].record.after
         reduced = sum(line.record.stands_in for line in lines)
         moved = AuditStream.objects.filter(name=self._to.name, next_sequence=self._at).update(
@@ -151,7 +151,7 @@ class Streamer:
         self._at = after
 
     def _failed(self, failure: SendFailed) -> float:
-        """Keep what went wrong; says how long to wait, ever longer while it goes on."""
+        """Record the failure; return the seconds to wait, which grow with each failure."""
         logger.warning(
             "Streaming to %s failed at event %d: %s", self._to.name, self._at, failure.words
         )
@@ -161,12 +161,12 @@ class Streamer:
         )
         longest = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(self._failures, 10))
         self._failures += 1
-        # Not all at once after an outage.
+        # Randomized, so that streams do not all retry at once after an outage.
         return max(failure.retry_after or 0.0, longest * random.uniform(0.5, 1.0))
 
 
 def run(destination: Destination, stop: threading.Event) -> None:
-    """Stream to `destination` until `stop`; waits for a database that is away."""
+    """Stream to `destination` until `stop` is set; wait while the database is unavailable."""
     streamer = Streamer(destination)
     try:
         while not stop.is_set():

@@ -1,10 +1,10 @@
 """RFC 5424 messages over TLS (RFC 5425) or TCP, with octet counting (RFC 6587).
 
-Syslog has no acknowledgment. So each batch has a connection of its own that ends in good order:
-everything is sent, the receiver's system has acknowledged every byte while the connection stands,
-we say that no more comes, and the receiver, which learns that only after it has read all of it,
-closes as well. Over TLS we require its closure alert, which a third party cannot forge. A
-receiver that dies with unread messages resets the connection instead.
+Syslog has no acknowledgment. So each batch has its own connection, which must end properly: we send
+everything, the receiver's system acknowledges every byte while the connection is open, we close our
+side, and the receiver, which sees this only after reading all of it, closes too. Over TLS we
+require its closure alert, which a third party cannot forge. A receiver that dies with unread
+messages resets the connection instead.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ LOG_AUDIT = 13
 SEVERITIES = {1: 6, 2: 5, 3: 4, 4: 3, 5: 2}
 STRAY_BYTES_MAX = 64 * 1024
 LOOK_AGAIN_MS = 2
+_UNEXPECTED = "it sends data, which syslog receivers do not do"
 
 
 def syslog_message(record: Record, text: bytes, *, host: str) -> bytes:
-    """The message with `text` in it, without its frame."""
+    """Return the message with `text`, without its frame."""
     priority = LOG_AUDIT * 8 + SEVERITIES[severity_of(record)]
     moment = datetime.fromisoformat(str(record.body["occurred_at"])).astimezone(UTC)
     at = moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -50,12 +51,12 @@ def syslog_message(record: Record, text: bytes, *, host: str) -> bytes:
 
 
 def framed(message: bytes) -> bytes:
-    """With its length in octets before it."""
+    """Return the message with its length in octets before it."""
     return b"%d %s" % (len(message), message)
 
 
 class SyslogSender:
-    """One connection for each batch."""
+    """Sender with a new connection for each batch."""
 
     def __init__(self, destination: Destination) -> None:
         self._to = destination
@@ -71,11 +72,11 @@ class SyslogSender:
                     _deliver(connection, b"".join(framed(line) for line in lines))
         except OSError as error:
             raise SendFailed(
-                f"{self._to.address} did not take the batch: {failure_words(error)}."
+                f"{self._to.address} did not accept the batch: {failure_words(error)}."
             ) from error
 
     def close(self) -> None:
-        """Nothing stays open between batches."""
+        """Do nothing: no connection stays open between batches."""
 
 
 def _deliver(connection: socket.socket, payload: bytes) -> None:
@@ -88,7 +89,7 @@ def _deliver(connection: socket.socket, payload: bytes) -> None:
 
 
 def _await_acknowledged(connection: socket.socket, deadline: float) -> None:
-    """Wait until the receiver's system has every byte; return at once if this one cannot tell."""
+    """Wait until the receiver's system has acknowledged all bytes, if this system can tell."""
     broken = select.poll()
     broken.register(connection, 0)
     while True:
@@ -98,7 +99,7 @@ def _await_acknowledged(connection: socket.socket, deadline: float) -> None:
             return
         if unacknowledged == 0:
             return
-        # Waits a little, and for nothing but that the connection breaks.
+        # Waits a little, only for a broken connection.
         if broken.poll(LOOK_AGAIN_MS):
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         if time.monotonic() > deadline:
@@ -106,13 +107,13 @@ def _await_acknowledged(connection: socket.socket, deadline: float) -> None:
 
 
 def _check_standing(connection: socket.socket) -> None:
-    """Raises ConnectionError when the receiver has closed before it was told that all is sent."""
+    """Raise ConnectionError if the receiver closed the connection before our side did."""
     connection.setblocking(False)
     try:
         for _ in range(STRAY_BYTES_MAX // 1024):
             if not connection.recv(1024):
                 raise ConnectionResetError(0, "it closed the connection early")
-        raise ConnectionAbortedError(0, "it talks, which no syslog receiver does")
+        raise ConnectionAbortedError(0, _UNEXPECTED)
     except (BlockingIOError, ssl.SSLWantReadError):
         pass
 
@@ -128,12 +129,12 @@ def _end_in_good_order(connection: socket.socket, deadline: float) -> None:
         connection.settimeout(max(0.1, deadline - time.monotonic()))
         if not connection.recv(1024):
             return
-    raise ConnectionAbortedError(0, "it talks, which no syslog receiver does")
+    raise ConnectionAbortedError(0, _UNEXPECTED)
 
 
 def _printable(text: str, width: int) -> str:
-    """A field of the header: printable ASCII without spaces; a hyphen for nothing."""
+    """Return a header field: printable ASCII without spaces; a hyphen if it is empty."""
     with contextlib.suppress(UnicodeError):
         text = text.encode("ascii", "replace").decode()
-    kept = "".join(c if "!" <= c <= "~" else "_" for c in text[:width])
-    return kept or "-"
+    field = "".join(c if "!" <= c <= "~" else "_" for c in text[:width])
+    return field or "-"

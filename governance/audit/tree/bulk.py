@@ -1,7 +1,7 @@
-"""Inclusion paths of many leaves of one tree, made together. Pure: hashes in, hashes out.
+"""Inclusion paths of many leaves of one tree, computed together. Does no I/O.
 
-A leaf's path is that within its tile of 256 leaves, then that of the tile in the tree over the
-tiles. What tiles have in common is computed once, and each tile once for all the leaves in it.
+A leaf's path is its path within its tile of 256 leaves, then the tile's path in the tree over the
+tiles. The tree over the tiles is computed once, and each tile once for all its leaves.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ Levels = list[list[bytes]]
 
 
 def levels_of(hashes: Sequence[bytes]) -> Levels:
-    """Every level of the RFC 6962 tree over `hashes` (one or more), the root's last.
+    """Return the levels of the RFC 6962 tree over `hashes` (one or more), the root's last.
 
-    The last node of an odd level stands on the next one unchanged.
+    The last node of a level with an odd length moves to the next level unchanged.
     """
     levels = [list(hashes)]
     while len(below := levels[-1]) > 1:
@@ -30,7 +30,7 @@ def levels_of(hashes: Sequence[bytes]) -> Levels:
 
 
 def path_in(levels: Levels, index: int) -> list[bytes]:
-    """The audit path of entry `index` of the lowest level."""
+    """Return the audit path of entry `index` of the lowest level."""
     path = []
     for level in levels[:-1]:
         sibling = index ^ 1
@@ -42,7 +42,7 @@ def path_in(levels: Levels, index: int) -> list[bytes]:
 
 class Tree:
     """The tree of `size` leaves (one or more) over its tiles' roots: one for every 256 leaves, the
-    last one over what there is of it."""
+    last one possibly for fewer."""
 
     def __init__(self, size: int, tiles: Sequence[bytes]) -> None:
         if size < 1 or len(tiles) != -(-size // SUBTREE):
@@ -55,14 +55,14 @@ class Tree:
         return self._levels[-1][0]
 
     def tile(self, index: int, leaves: bytes) -> TilePaths:
-        """The paths of all leaves of one tile, whose concatenated hashes are `leaves`.
+        """Return the paths of all leaves of one tile, whose concatenated hashes are `leaves`.
 
         Raises:
             ValueError: they are not the leaves of that tile.
         """
         width = min(SUBTREE, self.size - index * SUBTREE)
         if len(leaves) != width * HASH_BYTES:
-            raise ValueError(f"Tile {index} has not {width} leaves.")
+            raise ValueError(f"Tile {index} does not have {width} leaves.")
         within = levels_of([leaves[i : i + HASH_BYTES] for i in range(0, len(leaves), HASH_BYTES)])
         if within[-1][0] != self._levels[0][index]:
             raise ValueError(f"The leaves of tile {index} do not give its root.")
@@ -78,13 +78,13 @@ class TilePaths:
         self._above_hex = [step.hex() for step in above]
 
     def leaf(self, index: int) -> bytes:
-        """The hash of leaf `index` of the tree."""
+        """Return the hash of leaf `index` of the tree."""
         return self._within[0][index % SUBTREE]
 
     def path(self, index: int) -> list[bytes]:
-        """The path of leaf `index` of the tree to its root."""
+        """Return the path of leaf `index` of the tree to its root."""
         return path_in(self._within, index % SUBTREE) + self._above
 
     def path_hex(self, index: int) -> list[str]:
-        """The same in hexadecimal."""
+        """Return the same path in hexadecimal."""
         return [step.hex() for step in path_in(self._within, index % SUBTREE)] + self._above_hex

@@ -1,6 +1,6 @@
-"""The Merkle tree of RFC 6962 section 2.1, and its proofs (checked as RFC 9162 section 2.1 says).
+"""The Merkle tree of RFC 6962 section 2.1, and its proofs (verified by RFC 9162 section 2.1).
 
-Pure: hashes in, hashes out. Every hash is 32 bytes; leaves are passed as leaf hashes.
+Does no I/O. Every hash is 32 bytes; leaves are passed as leaf hashes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 
 def leaf_hash(data: bytes) -> bytes:
-    """SHA-256(0x00 || data)."""
+    """Return SHA-256(0x00 || data)."""
     return hashlib.sha256(b"\x00" + data).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """SHA-256(0x01 || left || right)."""
+    """Return SHA-256(0x01 || left || right)."""
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
 def _perfect_root(nodes: list[bytes]) -> bytes:
-    """The root over hashes whose number is a power of two."""
+    """Return the root over hashes whose number is a power of two."""
     sha256 = hashlib.sha256
     while len(nodes) > 1:
         pairs = iter(nodes)
@@ -49,11 +49,11 @@ class Frontier:
     hashes: list[bytes] = field(default_factory=list)
 
     def append(self, leaf: bytes) -> None:
-        """Add one leaf hash at the right."""
+        """Append one leaf hash."""
         self.push(leaf, 0)
 
     def extend(self, leaves: Iterable[bytes]) -> None:
-        """Add leaf hashes in order; a perfect subtree at a time where one fits."""
+        """Append leaf hashes in order, by whole subtrees where they are aligned."""
         rest = list(leaves)
         start = 0
         while start < len(rest):
@@ -66,7 +66,7 @@ class Frontier:
                 start += 1
 
     def push(self, node: bytes, height: int) -> None:
-        """Add the root of a perfect subtree of 2^height leaves; `size` is a multiple of them."""
+        """Append a perfect subtree of 2^height leaves by its root; `size` is a multiple of that."""
         carry = self.size >> height
         while carry & 1:
             node = node_hash(self.hashes.pop(), node)
@@ -75,7 +75,7 @@ class Frontier:
         self.size += 1 << height
 
     def root(self) -> bytes:
-        """The tree head over everything appended so far."""
+        """Return the root over all appended leaves."""
         if not self.hashes:
             return EMPTY_ROOT
         node = self.hashes[-1]
@@ -88,7 +88,7 @@ class Frontier:
 
     @classmethod
     def from_bytes(cls, size: int, data: bytes) -> Frontier:
-        """The inverse of `to_bytes`.
+        """Return the frontier of `to_bytes`' result.
 
         Raises:
             ValueError: `data` is not one 32-byte hash for each set bit of `size`.
@@ -100,24 +100,24 @@ class Frontier:
 
 
 def tree_root(leaves: Iterable[bytes]) -> bytes:
-    """The root over leaf hashes."""
+    """Return the root over leaf hashes."""
     frontier = Frontier()
     frontier.extend(leaves)
     return frontier.root()
 
 
 def _split(size: int) -> int:
-    """The largest power of two smaller than `size` (which is at least 2)."""
+    """Return the largest power of two smaller than `size` (which is at least 2)."""
     return 1 << ((size - 1).bit_length() - 1)
 
 
 def roots_of(leaves: Sequence[bytes]) -> RangeRoot:
-    """The roots over ranges of leaf hashes that are at hand."""
+    """Return a function for the roots over ranges of `leaves`."""
     return lambda start, end: tree_root(leaves[start:end])
 
 
 def inclusion_proof(root: RangeRoot, size: int, index: int) -> list[bytes]:
-    """The audit path of leaf `index` in the tree of `size` leaves (RFC 6962 section 2.1.1).
+    """Return the audit path of leaf `index` in the tree of `size` leaves (RFC 6962 section 2.1.1).
 
     Raises:
         ValueError: there is no such leaf.
@@ -138,7 +138,7 @@ def inclusion_proof(root: RangeRoot, size: int, index: int) -> list[bytes]:
 
 
 def consistency_proof(root: RangeRoot, old_size: int, size: int) -> list[bytes]:
-    """That the first `old_size` leaves are a prefix of the tree (RFC 6962 section 2.1.2).
+    """Prove that the tree begins with its first `old_size` leaves (RFC 6962 section 2.1.2).
 
     Raises:
         ValueError: `old_size` is not between 0 and `size`.

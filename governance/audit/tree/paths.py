@@ -1,7 +1,7 @@
-"""The paths of chosen events to one checkpoint, out of the database, for what is taken along.
+"""The paths of chosen events to one checkpoint, from the database, for exports.
 
-One proof reads the few roots that it needs (`proofs`); for many it is cheaper to read the root over
-every 256 events once, and the leaves around each event.
+For one proof, `proofs` reads the few roots that it needs; for many it is cheaper to read the root
+over every 256 events once, and the leaves around each event.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from governance.errors import WrongState
 def inclusion_paths(
     events: Iterable[AuditEvent], checkpoint: AuditCheckpoint
 ) -> dict[int, list[bytes]]:
-    """By the events' ids, the path from each to the root of `checkpoint`.
+    """Return the path from each event to the root of `checkpoint`, by the event's ID.
 
     Raises:
-        WrongState: an event is not covered by it, or what is stored contradicts it.
+        WrongState: the checkpoint does not cover an event, or stored events contradict it.
     """
     tree, tiles = checked_tree(checkpoint), dict[int, TilePaths]()
     paths: dict[int, list[bytes]] = {}
@@ -48,10 +48,10 @@ def inclusion_paths(
 
 
 def checked_tree(checkpoint: AuditCheckpoint) -> Tree:
-    """The tree over the roots of tiles, which must give the root that was signed.
+    """Return the tree over the roots of tiles, after checking its root against the signed one.
 
     Raises:
-        WrongState: they do not.
+        WrongState: the roots differ.
     """
     size = checkpoint.tree_size
     whole = size // WIDTH
@@ -62,14 +62,14 @@ def checked_tree(checkpoint: AuditCheckpoint) -> Tree:
     try:
         tree = Tree(size, roots)
     except ValueError as error:
-        raise tampered(f"The roots over the first {size} events are not all there") from error
+        raise tampered(f"Some roots over the first {size} events are missing") from error
     if tree.root != bytes(checkpoint.root_hash):
         raise tampered(f"The first {size} events do not give the root that was signed")
     return tree
 
 
 def tampered(what: str) -> WrongState:
-    """The error that says so."""
+    """Return the error for a tampered log; `what` is the fault, as a clause."""
     return WrongState(
         f"{what}: what is stored contradicts the signed checkpoint.",
         hint="`assay audit verify` names the first row that was changed.",

@@ -1,4 +1,4 @@
-"""Proofs as documents to take along, and checking them. Knows no Django: runs anywhere, offline.
+"""Proofs as exported documents, and checks of them. Does not import Django: runs offline.
 
 A document is JSON. Its hashes are hexadecimal; its checkpoints are C2SP signed notes; its paths are
 those of RFC 6962 section 2.1, so that any implementation of RFC 6962 or RFC 9162 can check them.
@@ -14,13 +14,13 @@ from governance.audit.checkpoint import Verifier
 from governance.audit.tree.merkle import leaf_hash, verify_consistency, verify_inclusion
 
 FORMAT = "assay-audit-proof/1"
-# A path has a hash for each level: enough for every tree that 64 bits can count.
+# A path has a hash for each level; 64 are enough for any 64-bit tree size.
 MAX_PATH = 64
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class BadProof(ValueError):
-    """The document is no proof, or does not prove what it says."""
+    """Document that is not a proof, or that does not prove its claim."""
 
 
 def inclusion_document(
@@ -32,7 +32,7 @@ def inclusion_document(
     canonical: str,
     path: list[bytes],
 ) -> dict[str, Any]:
-    """That the event whose bytes are `canonical` stands at `sequence` under `checkpoint`."""
+    """Return the proof that the event with bytes `canonical` is at `sequence` in the checkpoint."""
     return {
         "format": FORMAT,
         "kind": "inclusion",
@@ -49,7 +49,7 @@ def inclusion_document(
 def consistency_document(
     *, public_keys: str, old: str, new: str, path: list[bytes]
 ) -> dict[str, Any]:
-    """That the log of checkpoint `new` only added to that of checkpoint `old`."""
+    """Return the proof that the log only grew from checkpoint `old` to checkpoint `new`."""
     return {
         "format": FORMAT,
         "kind": "consistency",
@@ -61,14 +61,14 @@ def consistency_document(
 
 
 def check_proof(document: Any, *, public_keys: str, kept: str = "") -> str:
-    """Check a document; returns one sentence that says what it proves.
+    """Check a document; return a sentence on what it proves.
 
     Args:
-        public_keys: The log's verifier keys, `name+hash+base64`, known from elsewhere.
-        kept: A checkpoint of one's own that must be the old one of a proof of consistency.
+        public_keys: The log's verifier keys, `name+hash+base64`, from another source.
+        kept: The verifier's own checkpoint, which must be the old one of a consistency proof.
 
     Raises:
-        BadProof, BadCheckpoint: it proves nothing.
+        BadProof, BadCheckpoint: the proof is invalid.
     """
     if not isinstance(document, Mapping) or document.get("format") != FORMAT:
         raise BadProof(f"This is not a proof from an audit log ({FORMAT}).")

@@ -1,7 +1,7 @@
-"""Proofs for those who hold a checkpoint: that an event is in the log, that the log only grew.
+"""Proofs for owners of a checkpoint: that an event is in the log, that the log only grew.
 
-Both are what RFC 6962 describes and any implementation of it checks. Their cost is that of one tile
-of leaves and a root for every 256 events, not of the whole log.
+Both follow RFC 6962, so any implementation can check them. A proof reads one tile of leaves and a
+root for every 256 events, not the whole log.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from governance.principals import Principal
 
 
 def inclusion_proof(event: AuditEvent) -> dict[str, Any]:
-    """The proof that the latest checkpoint covers `event`, for `proof_files.check_proof`.
+    """Return the proof that the latest checkpoint covers `event`, for `proof_files.check_proof`.
 
     Raises:
-        WrongState: the event is not sealed yet, or the log was tampered with and proves nothing.
+        WrongState: the event is not sealed yet, or the log was tampered with.
     """
     checkpoint = AuditCheckpoint.objects.first()
     if event.sequence is None or checkpoint is None or event.sequence >= checkpoint.tree_size:
         raise WrongState(
-            f"Audit event {event.pk} is not sealed yet; there is no proof of it.",
+            f"Audit event {event.pk} is not sealed yet; it has no proof.",
             hint="Events are sealed within a second; try again. If not, the controller is down.",
             retry_after=1,
         )
@@ -51,13 +51,13 @@ def inclusion_proof(event: AuditEvent) -> dict[str, Any]:
 def consistency_proof(
     *, actor: Principal, old_size: int, new_size: int | None = None
 ) -> dict[str, Any]:
-    """The proof between the checkpoints over `old_size` and `new_size` events (or the latest), for
-    `proof_files.check_proof`.
+    """Return the proof between the checkpoints over `old_size` and `new_size` events (default: the
+    latest), for `proof_files.check_proof`.
 
     Raises:
-        NotFound, NotPermitted: the actor may not see the whole log.
+        NotFound, NotPermitted: the actor may not read the whole log.
         InvalidInput: no checkpoint has that size, or the old one is larger than the new one.
-        WrongState: nothing is sealed yet, or the log was tampered with and proves nothing.
+        WrongState: nothing is sealed yet, or the log was tampered with.
     """
     heads = audit_checkpoints_visible_to(actor)
     new = heads.first() if new_size is None else heads.filter(tree_size=new_size).first()
@@ -71,7 +71,7 @@ def consistency_proof(
         missing = old_size if old is None else new_size
         raise InvalidInput(
             f"There is no checkpoint over {missing} events.",
-            hint="GET /api/v1/audit/checkpoints lists those that there are.",
+            hint="GET /api/v1/audit/checkpoints lists all checkpoints.",
         )
     if old.tree_size > new.tree_size:
         raise InvalidInput(
@@ -91,18 +91,18 @@ def consistency_proof(
 
 
 def leaf_hashes(start: int, end: int) -> bytes:
-    """The concatenated leaf hashes of events `start` to `end` (half open)."""
+    """Return the concatenated leaf hashes of events `start` to `end` (exclusive)."""
     rows = AuditEvent.objects.filter(sequence__gte=start, sequence__lt=end).order_by("sequence")
     return b"".join(bytes(leaf) for leaf in rows.values_list("leaf_hash", flat=True))
 
 
 def consistency_path(old_size: int, new_size: int) -> list[bytes]:
-    """The hashes that prove that the tree of `new_size` leaves begins with that of `old_size`."""
+    """Return the proof that the tree of `new_size` leaves begins with the tree of `old_size`."""
     return merkle.consistency_proof(_range_root, old_size, new_size)
 
 
 def _range_root(start: int, end: int) -> bytes:
-    """The root over a range as proofs need it: it begins at a multiple of its own width."""
+    """Return the root over a range of a proof, which starts at a multiple of its own width."""
     first, last = -(-start // WIDTH), end // WIDTH
     if last <= first:
         return merkle.tree_root(split_hashes(leaf_hashes(start, end)))

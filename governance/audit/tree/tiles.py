@@ -1,7 +1,7 @@
 """The outside copy: a checkpoint and tiles of hashes (https://c2sp.org/tlog-tiles).
 
 A tile holds up to 256 hashes of 32 bytes. Level 0 holds leaf hashes; an entry of level L+1 is the
-root of a full tile of level L. Only hashes leave the database, never what was recorded. Pure.
+root of a full tile of level L. Only hashes leave the database, never events. Does no queries.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LeafRange = Callable[[int, int], bytes]
 
 
 def tile_path(level: int, index: int, width: int = WIDTH) -> str:
-    """The tile's path in its place, such as `tile/0/x001/067` or `tile/0/000.p/5`."""
+    """Return the tile's path in its place, such as `tile/0/x001/067` or `tile/0/000.p/5`."""
     groups = [f"{index % 1000:03d}"]
     while index >= 1000:
         index //= 1000
@@ -32,13 +32,13 @@ def tile_path(level: int, index: int, width: int = WIDTH) -> str:
 
 
 def publish_tree(place: Place | Path, *, size: int, published: int, leaves: LeafRange) -> None:
-    """Write every tile of the tree of `size` leaves that the tree of `published` leaves lacks.
+    """Write all tiles of the tree of `size` leaves that the tree of `published` leaves lacks.
 
     Args:
-        leaves: Gives the concatenated leaf hashes of a half-open range of sequence numbers.
+        leaves: Returns the concatenated leaf hashes of a half-open range of sequence numbers.
 
     Raises:
-        PublishRefused: a full tile stands there with other hashes.
+        PublishRefused: a full tile exists with other hashes.
         OSError: the place cannot be written.
     """
     place = as_place(place)
@@ -60,18 +60,18 @@ def publish_tree(place: Place | Path, *, size: int, published: int, leaves: Leaf
                 full.clear()
         place.keep(full)
         if old % WIDTH and old // WIDTH in roots:
-            # What it was while it filled.
+            # The partial versions of a tile that is full now.
             place.drop(f"{tile_path(level, old // WIDTH)}.p")
         level, old, new, below = level + 1, old // WIDTH, new // WIDTH, roots
 
 
 def publish_checkpoint(place: Place | Path, note: str) -> None:
-    """Replace the checkpoint in one step. Write the tiles first."""
+    """Replace the checkpoint atomically. Write the tiles first."""
     as_place(place).put_checkpoint(note.encode())
 
 
 def published_checkpoint(place: Place | Path) -> str | None:
-    """The checkpoint that stands there, unverified.
+    """Return the published checkpoint, unverified.
 
     Raises:
         OSError: the place cannot be read.
@@ -81,7 +81,7 @@ def published_checkpoint(place: Place | Path) -> str | None:
 
 
 def read_tile(place: Place | Path, level: int, index: int, width: int) -> bytes | None:
-    """The first `width` hashes of a tile, from the widest file that there is; None without one.
+    """Return the first `width` hashes of a tile, from its widest file; None if it has no file.
 
     Raises:
         OSError: the place cannot be read.
@@ -89,15 +89,15 @@ def read_tile(place: Place | Path, level: int, index: int, width: int) -> bytes 
     place = as_place(place)
     data = place.read(tile_path(level, index))
     if data is None:
-        found = place.names(f"{tile_path(level, index)}.p")
-        widths = [int(name) for name in found if name.isdecimal() and len(name) <= 3]
+        names = place.names(f"{tile_path(level, index)}.p")
+        widths = [int(name) for name in names if name.isdecimal() and len(name) <= 3]
         if widths:
             data = place.read(tile_path(level, index, max(widths)))
     return None if data is None else data[: width * HASH_BYTES]
 
 
 def published_root(place: Place | Path, size: int) -> bytes:
-    """The root over the first `size` leaves, from a few tiles; nothing says that they are true.
+    """Return the root over the first `size` leaves, from a few tiles, which are not verified.
 
     Raises:
         PublishRefused: a tile of them is missing.
@@ -120,7 +120,7 @@ def published_root(place: Place | Path, size: int) -> bytes:
 
 
 def published_leaves(place: Place | Path, start: int, end: int) -> list[bytes]:
-    """The leaf hashes of a half-open range that lies in one tile, as far as they are published.
+    """Return the published leaf hashes of a half-open range within one tile.
 
     Raises:
         OSError: the place cannot be read.
@@ -131,24 +131,25 @@ def published_leaves(place: Place | Path, start: int, end: int) -> list[bytes]:
 
 
 def _parents(place: Place, level: int, start: int, end: int, below: dict[int, bytes]) -> bytes:
-    """Entries `start` to `end` of `level`, from what stands there and the full tiles below, whose
-    roots are in `below` when they were written just now.
+    """Return entries `start` to `end` of `level`, from published entries and the full tiles below.
+
+    `below` has the roots of tiles that were written just now.
     """
-    known = b""
+    published = b""
     if start not in below:
-        known = read_tile(place, level, start // WIDTH, end - start) or b""
-    found = [known]
-    for child in range(start + len(known) // HASH_BYTES, end):
+        published = read_tile(place, level, start // WIDTH, end - start) or b""
+    entries = [published]
+    for child in range(start + len(published) // HASH_BYTES, end):
         root = below.get(child)
         if root is None:
             data = read_tile(place, level - 1, child, WIDTH)
             if data is None or len(data) != TILE_BYTES:
                 raise PublishRefused(f"{tile_path(level - 1, child)} is missing from {place.name}.")
             root = tree_root(split_hashes(data))
-        found.append(root)
-    return b"".join(found)
+        entries.append(root)
+    return b"".join(entries)
 
 
 def split_hashes(data: bytes) -> list[bytes]:
-    """Cut concatenated hashes apart."""
+    """Split concatenated hashes."""
     return [data[i : i + HASH_BYTES] for i in range(0, len(data), HASH_BYTES)]

@@ -1,4 +1,4 @@
--- An absence keeps its terms: it can only be ended, once.
+-- The terms of an absence cannot change; it can only be ended, once.
 
 CREATE FUNCTION assay_absence_stands() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

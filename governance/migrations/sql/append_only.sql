@@ -1,9 +1,9 @@
--- Recorded rows can be neither changed nor removed, by anyone.
+-- Recorded rows can be neither changed nor deleted, by any role.
 --
--- An event may be changed once, from no sequence number to one; a checkpoint once, when it has
--- been published. The conditions are evaluated by the executor, so that an allowed change costs
--- no call. The triggers, but for those on INSERT, fire in every session: not even
--- session_replication_role turns them off.
+-- Two exceptions: an event gets its sequence number once, and a checkpoint its publication time
+-- once. The executor evaluates the conditions, so that an allowed change does not call the
+-- function. All triggers except those on INSERT fire in every session: session_replication_role
+-- does not turn them off.
 
 CREATE FUNCTION assay_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

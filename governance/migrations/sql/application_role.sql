@@ -1,5 +1,5 @@
--- The role that requests run as. It owns nothing and bypasses nothing: rights on tables and
--- row-level security bind it. The sessions of web processes change to it with SET ROLE.
+-- The role of requests. It owns nothing and bypasses nothing: table privileges and row-level
+-- security apply to it. The sessions of web processes change to it with SET ROLE.
 
 DO $$
 DECLARE
@@ -13,7 +13,7 @@ BEGIN
             CREATE ROLE assay_app NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE
                 NOINHERIT;
         EXCEPTION
-            -- Roles are the cluster's: another database's migration made it at the same moment.
+            -- Roles belong to the cluster: another database's migration created it just now.
             WHEN duplicate_object OR unique_violation THEN NULL;
             WHEN insufficient_privilege THEN
                 RAISE EXCEPTION 'the role assay_app is missing, and % may not make it',
@@ -31,7 +31,7 @@ BEGIN
             EXECUTE format('GRANT assay_app TO %I', current_user);
         EXCEPTION
             WHEN unique_violation OR internal_error THEN
-                -- Another database may have granted it at the same moment.
+                -- Another database's migration may have granted it just now.
                 IF NOT pg_has_role(current_user, 'assay_app', membership) THEN RAISE; END IF;
             WHEN insufficient_privilege THEN
                 RAISE EXCEPTION '% may not act as assay_app', current_user

@@ -1,10 +1,10 @@
--- Keys of people in the audit log, streams that only go forward, and the tables that find
+-- People's keys in the audit log, streams that only go forward, and the search tables for
 -- events.
 --
--- One trigger on the statement that seals events notes spans and names, so that writing an
--- event costs nothing more. A denied subject whose name is its ID may be made up, such as the
--- address of a model that does not exist: its ID is noted, so that it can be found, and none of
--- its words.
+-- A trigger on the statement that seals events records spans and names, so that inserting an
+-- event costs nothing more. A denied subject whose name is its ID may be invented by the caller,
+-- such as the URL of a model that does not exist: its ID is recorded for search, but its words
+-- are not.
 
 CREATE FUNCTION assay_person_key() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$

@@ -1,6 +1,6 @@
--- Versions of policies and review policies keep their authors, their content once they are
--- proposed, and the decision on them. The transition table is the services' rule alone: what
--- stands here separates people, whoever writes.
+-- The authors of a policy or review policy cannot be removed; its content cannot change after it
+-- is proposed, nor its decision. Only the services know the transition table; these triggers and
+-- constraints enforce separation of duties for every writer.
 
 ALTER TABLE governance_policyversion ADD CONSTRAINT policy_authors_never_decide
     CHECK (decided_by_id IS NULL OR NOT (decided_by_id = ANY (authors)));

@@ -1,9 +1,9 @@
--- Separation of duties that holds in the database, whoever writes.
+-- Separation of duties, enforced by the database for every writer.
 --
--- A decision repeats its review's submitter, which the composite key keeps true, so that the
--- check constraint submitter_never_decides means what it says. A person whom the review
--- excludes has no vote, and a vote is on the current round and digest. A decision is permanent;
--- the exclusions and the number of required approvals only become stricter.
+-- A decision repeats its review's submitter, kept correct by the composite foreign key, so that
+-- the check constraint submitter_never_decides is reliable. A person whom the review excludes
+-- cannot vote, and a vote must be on the current round and digest. A decision is permanent;
+-- exclusions can only be added, and the number of required approvals cannot change.
 
 ALTER TABLE governance_decision ADD CONSTRAINT decision_repeats_its_submitter
     FOREIGN KEY (review_id, submitter_id) REFERENCES governance_review (id, opened_by_id);

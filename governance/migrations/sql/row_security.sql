@@ -1,9 +1,9 @@
--- Row-level security on what a department owns, as a backstop below the policy.
+-- Row-level security on departments' rows, as a backstop below the policy.
 --
--- Requests run as the role assay_app and read rows by the setting assay.departments: '*' is
--- every row, otherwise the IDs of departments, separated by commas; unset is none. assay.person
--- is the person who makes the request, for their own access tokens; assay.opened names tables
--- that the policy opens beyond departments. governance.rowsecurity sets all three.
+-- Requests run as the role assay_app and read rows by the setting assay.departments: '*' means
+-- all rows, otherwise it lists IDs of departments, separated by commas; unset means no rows.
+-- assay.person is the person who makes the request, for their own access tokens; assay.opened
+-- lists tables that the policy opens beyond departments. governance.rowsecurity sets all three.
 --
 -- The functions are plain expressions, which the planner inlines; as sub-selects they are
 -- evaluated once for each statement.

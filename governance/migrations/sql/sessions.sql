@@ -1,8 +1,8 @@
--- Sessions of this database, and ending one of the application's, without superuser rights.
+-- List the sessions of this database, and end one of the application's, without superuser rights.
 --
--- A session that may not be seen has no state. A session that waits for a lock has waited since
+-- A session that the owner may not see has an empty state. The wait for a lock starts at
 -- waitstart. Neither function reads a catalog that all databases share, such as pg_authid: its
--- lock needs room in the table of locks, which a session may have filled. Names come from the
+-- lock needs space in the lock table, which a session may have filled. Names come from the
 -- session's cache.
 
 CREATE FUNCTION assay_sessions() RETURNS TABLE (
@@ -35,7 +35,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
        AND a.datid = (SELECT own.datid FROM pg_stat_get_activity(pg_backend_pid()) own)
        AND pg_get_userbyid(a.usesysid) IN ('assay_web', 'assay_controller', 'assay_worker')
 $$;
--- Until `apply_database_roles` has written what the roles' settings are.
+-- A placeholder until `apply_database_roles` has written the roles' settings.
 CREATE FUNCTION assay_role_settings_restore() RETURNS text[] LANGUAGE sql
     RETURN '{}'::text[];
 REVOKE ALL ON FUNCTION assay_sessions(), assay_session_end(int, timestamptz),

@@ -1,5 +1,5 @@
--- A waiver excuses a waivable item of its own review, is granted by a person whom the review
--- does not exclude, and keeps its terms and the decision on it.
+-- A waiver excuses a waivable item of its own review, and only a person whom the review does not
+-- exclude can grant it. Its terms and its decision cannot change.
 
 CREATE FUNCTION assay_waiver_is_allowed() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

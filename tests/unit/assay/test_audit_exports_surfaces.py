@@ -272,4 +272,4 @@ def test_a_failed_export_is_said_to_have_failed(
     settings.AUDIT_EXPORT_MAX_ROWS = 1
     _, _, err = signed_in("audit", "export", str(tmp_path / "x"), "--format", "csv", code=1)
     assert "The export is failed." in err
-    assert "More than 1 events fit" in err
+    assert "More than 1 events match" in err

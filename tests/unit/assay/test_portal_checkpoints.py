@@ -103,7 +103,7 @@ def test_an_alarm_is_shown_to_who_sees_the_whole_log(company: Company, settings:
     for who in ("ada", "omar", "asha"):
         for address in ("/", "/audit", "/audit/checkpoints"):
             said = text_of(signed_in(company.people[who]), address)
-            assert "The published log is of another history" in said, (who, address)
+            assert "The published log has a different history" in said, (who, address)
             assert "is not a signed note" in said
     for who, address in (("devi", "/"), ("clara", "/"), ("clara", "/audit"), ("carla", "/")):
         assert "another history" not in text_of(signed_in(company.people[who]), address), who

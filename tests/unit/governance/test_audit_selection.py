@@ -105,9 +105,9 @@ def test_rows_taken_out_put_in_exchanged_or_cut_off_are_found(
     dumped = json.dumps(foreign, sort_keys=True, separators=(",", ":")).encode() + b"\n"
     cases = {
         "as exported": (lines, True, ""),
-        "one out": ([header, *rows[:9], *rows[10:], end], False, "taken out or put in"),
-        "twice": ([header, *rows[:3], rows[2], *rows[3:], end], False, "was put in or exchanged"),
-        "swapped": ([header, rows[1], rows[0], *rows[2:], end], False, "was put in or exchanged"),
+        "one out": ([header, *rows[:9], *rows[10:], end], False, "removed or inserted"),
+        "twice": ([header, *rows[:3], rows[2], *rows[3:], end], False, "was inserted or exchanged"),
+        "swapped": ([header, rows[1], rows[0], *rows[2:], end], False, "was inserted or exchanged"),
         "rewritten": ([header, *rows[:5], dumped, *rows[6:], end], False, "was changed"),
         "no end": (lines[:-1], False, "The end is cut off"),
         "half a row": ([header, rows[0][:-9]], False, "is cut off"),
@@ -128,10 +128,10 @@ def test_a_key_that_is_withheld_or_not_the_boxes_own_is_found(
     header, first, second, *rest = lines
     one, two = json.loads(first), json.loads(second)
     for keys, words in (
-        ([], "rows or keys were taken out"),
+        ([], "rows or keys were removed"),
         (two["keys"], "does not open its box"),
-        ([*one["keys"], *one["keys"]], "a key of no box"),
-        ([{**one["keys"][0], "of": "person:999"}], "a key of no box"),
+        ([*one["keys"], *one["keys"]], "a key without a box"),
+        ([{**one["keys"][0], "of": "person:999"}], "a key without a box"),
     ):
         row = json.dumps({**one, "keys": keys}, sort_keys=True, separators=(",", ":"))
         report = verdict(b"".join([header, row.encode() + b"\n", second, *rest]), tmp_path)
@@ -284,7 +284,7 @@ def test_a_table_that_says_anything_else_than_the_proofs_is_found(
     assert report.first_bad is not None
     assert f"changed in {TABLE}" in report.message
     for changes, words in (
-        ({TABLE: table + b'"x"\r\n'}, "no proof goes with"),
+        ({TABLE: table + b'"x"\r\n'}, "lines without a proof"),
         ({TABLE: table[:-40]}, f"changed in {TABLE}"),
         ({TABLE: b""}, "does not begin as exported"),
         ({README: archive[README] + b"Trust me."}, "README.txt is not as exported"),

@@ -87,7 +87,7 @@ def test_any_flipped_bit_of_the_header_is_noticed(tmp_path):
 def test_a_deleted_row_is_named():
     report = verify_export([*EXPORT[:8], *EXPORT[9:]], public_keys=KEY)
     assert report.first_bad == 7
-    assert report.message == "Row 7 is missing: row 8 stands in its place."
+    assert report.message == "Row 7 is missing: row 8 is in its place."
 
 
 def test_an_inserted_row_is_named():

@@ -468,13 +468,13 @@ def test_a_flush_in_the_midst_of_a_comparison_leaves_budgets_closed(
 ) -> None:
     settle(use("1"))
     collect(counters)
-    there = reconcile._on_the_way
+    there = reconcile._on_stream
 
     def flushed_meanwhile(*args: Any) -> Any:
         counters.flushall()
         return there(*args)
 
-    monkeypatch.setattr(reconcile, "_on_the_way", flushed_meanwhile)
+    monkeypatch.setattr(reconcile, "_on_stream", flushed_meanwhile)
     quotas_reconcile(repair=True)
     assert not counters_ready()
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""When a key was last used is noted with its usage, a batch at a time."""
+"""Time of a key's last use: saved with its usage, in batches."""
 
 from __future__ import annotations
 

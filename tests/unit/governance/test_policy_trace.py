@@ -1,4 +1,4 @@
-"""Why a decision came out as it did, rule by rule, and rules as sentences."""
+"""Explanations of decisions, rule by rule, and rules as sentences."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ def test_a_renewed_token_is_read_from_its_file(tmp_path: Path) -> None:
         ({"url": "ftp://siem.example"}, "must begin with one of https://"),
         ({"url": "https://"}, "names no host"),
         ({"url": "https://siem.example:99999"}, "malformed"),
-        ({"url": "https://user:hidden@siem.example"}, "holds credentials"),
-        ({"url": "https://siem.example/a\nb"}, "holds what no URL holds"),
+        ({"url": "https://user:hidden@siem.example"}, "contains credentials"),
+        ({"url": "https://siem.example/a\nb"}, "contains an invalid character"),
         ({"url": "http://siem.example"}, "over https, not http"),
         ({"url": "syslog+tls://log.example/x", "token": ""}, "without anything after it"),
         ({"url": "syslog+tls://log.example"}, "syslog has no token"),
@@ -62,11 +62,11 @@ def test_a_renewed_token_is_read_from_its_file(tmp_path: Path) -> None:
         ({"format": "leef"}, "format must be ocsf or cef"),
         ({"from": "yesterday"}, "from must be start or now"),
         ({"auth": "basic"}, "auth must be bearer or splunk"),
-        ({"token": "hidden\n"}, "no header can hold"),
+        ({"token": "hidden\n"}, "that headers do not allow"),
         ({"token_file": "x"}, "not both"),
-        ({"personal_data": "no"}, "personal_data must be a truth value"),
+        ({"personal_data": "no"}, "personal_data must be true or false"),
         ({"format": 1}, "format must be a text"),
-        ({"tokn": "hidden"}, "'tokn' is not known"),
+        ({"tokn": "hidden"}, "'tokn' is an unknown key"),
     ],
 )
 def test_a_destination_that_cannot_be_used_is_named_without_its_secrets(
@@ -84,8 +84,8 @@ def test_a_destination_that_cannot_be_used_is_named_without_its_secrets(
         ("hidden", "not JSON"),
         ('{"name": "soc"}', "not a list"),
         ("[1]", "not a list"),
-        (json.dumps([SOC, SOC]), "given twice"),
-        (json.dumps([SOC] * 9), "8 are the most"),
+        (json.dumps([SOC, SOC]), "used twice"),
+        (json.dumps([SOC] * 9), "the maximum is 8"),
     ],
 )
 def test_a_setting_that_is_no_list_of_destinations_is_refused(text: str, said: str) -> None:

@@ -269,7 +269,7 @@ def test_a_certificate_that_nobody_vouches_for_gets_nothing(
         assert arrived(receiver) == []
         missing = stream(receiver.url, ca_file="/no/such/file")
         missing.step()
-        assert "file of certificates" in AuditStream.objects.get(name="soc").last_error
+        assert "certificate file" in AuditStream.objects.get(name="soc").last_error
 
 
 @pytest.mark.django_db
