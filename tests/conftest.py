@@ -28,6 +28,7 @@ from governance.policy.services import policy_bootstrap
 from governance.principals import Principal
 from governance.reviews.policies.shipping import review_policies_bootstrap
 from tests.database_roles import play_processes
+from tests.durations import longest_first
 from tests.people import find_or_make, make_person
 from tests.proofs import proven
 from tests.schema import TEMPLATE
@@ -84,7 +85,9 @@ share_middleware()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put tests of a whole gateway first, which mostly wait: one parallel process has them, and the
     others keep the cores busy. Where pytest-django puts them, all processes would wait at the end.
+    The longest of the others follow.
     """
+    longest_first(items)
     items.sort(key=lambda item: "stage" not in getattr(item, "fixturenames", ()))
 
 

@@ -31,6 +31,7 @@ from assay.api.docs import description
 from tests.abuse.company import EVERYBODY, address_book, caller, in_turn, values
 from tests.abuse.database import undone
 from tests.abuse.surface import METHODS, filled, operations
+from tests.thoroughness import examples
 from tests.unit.assay.portal_data import Company
 
 pytestmark = pytest.mark.timeout(600)
@@ -47,7 +48,7 @@ REQUEST_MEMBERS = ("method", "url", "headers", "params", "data", "json", "files"
 # first request of an operation about real things too.
 FEW = ("an admin", "a developer of finance", "a stranger")
 # Of each operation, in each mode.
-EXAMPLES = 2
+EXAMPLES = examples(1, 2)
 _SAME = re.compile(r"req_[0-9a-f]+")
 
 

@@ -46,6 +46,7 @@ from registry.datasets.models import Dataset, DatasetVersion
 from registry.releases.models import Release
 from registry.resources import dataset_resource, model_resource, release_resource
 from registry.versions.models import Model, ModelVersion
+from tests.thoroughness import examples
 from tests.unit.policy_support import install_rules
 from workers.deployments.models import Deployment
 from workers.deployments.resources import deployment_resource
@@ -464,7 +465,7 @@ def test_any_policy_lists_what_it_decides(
 
 
 @pytest.mark.sweep
-@settings(_EVERY_TIME, max_examples=600)
+@settings(_EVERY_TIME, max_examples=examples(150, 600))
 @given(policy=_policies(), context=_CONTEXTS)
 def test_any_of_many_policies_lists_what_it_decides(
     world: World, policy: tuple[str, list[dict[str, Any]]], context: dict[str, Any]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -36,24 +35,32 @@ def decide(actor: Principal, review: Review, verdict: str, **changes: Any) -> Re
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), list(itertools.product(ReviewState, ReviewState)), ids=str
+    ("before", "after"),
+    [(before, after) for before, states in ALLOWED_TRANSITIONS.items() for after in states],
+    ids=str,
 )
-def test_every_pair_of_states_moves_or_is_refused(
+def test_an_allowed_transition_is_saved_and_audited(
     opened: Callable[..., Review], submitter: Principal, before: ReviewState, after: ReviewState
 ) -> None:
     review = opened()
     Review.objects.filter(pk=review.pk).update(state=before)
-    if after in ALLOWED_TRANSITIONS[before]:
-        moved = review_set_state(actor=submitter, review_id=review.pk, state=after, reason="a test")
-        assert moved.state == after
-        assert (moved.closed_at is not None) is not ALLOWED_TRANSITIONS[after]
-        verb = "reopened" if after is ReviewState.OPEN else after.value
-        assert AuditEvent.objects.filter(action=f"review:{verb}").count() == 1
-    else:
-        sentence = f"is {before.label.lower()}; it cannot become {after.label.lower()}"
-        with pytest.raises(WrongState, match=sentence):
-            review_set_state(actor=submitter, review_id=review.pk, state=after, reason="a test")
-        assert Review.objects.get(pk=review.pk).state == before
+    moved = review_set_state(actor=submitter, review_id=review.pk, state=after, reason="a test")
+    assert moved.state == after
+    assert (moved.closed_at is not None) is not ALLOWED_TRANSITIONS[after]
+    verb = "reopened" if after is ReviewState.OPEN else after.value
+    assert AuditEvent.objects.filter(action=f"review:{verb}").count() == 1
+
+
+def test_a_refused_transition_changes_nothing(
+    opened: Callable[..., Review], submitter: Principal
+) -> None:
+    review = opened()
+    Review.objects.filter(pk=review.pk).update(state=ReviewState.REJECTED)
+    with pytest.raises(WrongState, match="is rejected; it cannot become approved"):
+        review_set_state(
+            actor=submitter, review_id=review.pk, state=ReviewState.APPROVED, reason="a test"
+        )
+    assert Review.objects.get(pk=review.pk).state == ReviewState.REJECTED
 
 
 def test_the_last_missing_approval_approves(

@@ -373,21 +373,17 @@ def test_a_list_of_releases_takes_a_fixed_number_of_queries(
 
 
 @pytest.mark.parametrize("before", list(ReleaseState))
-def test_every_pair_of_states_moves_or_is_refused_by_the_table(
+def test_every_allowed_transition_of_a_release_is_saved(
     office: Office, before: ReleaseState
 ) -> None:
     release = office.submit()
     release.approved_at = release.expires_at = timezone.now()
     release.voided_because = "Something changed."
-    for after in ReleaseState:
+    for after in ALLOWED_TRANSITIONS[before]:
         release.state = before
         release.save()
-        if after in ALLOWED_TRANSITIONS[before]:
-            move(office, release, after)
-            assert Release.objects.get(pk=release.pk).state == after
-        else:
-            with pytest.raises(WrongState, match="it cannot become"):
-                move(office, release, after)
+        move(office, release, after)
+        assert Release.objects.get(pk=release.pk).state == after
 
 
 def move(office: Office, release: Release, after: ReleaseState) -> None:

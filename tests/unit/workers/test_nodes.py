@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from datetime import timedelta
 from typing import Any
 
@@ -47,7 +46,6 @@ from workers.nodes.services import (
     node_uncordon,
 )
 from workers.nodes.sessions import session_node, session_start
-from workers.nodes.states import ALLOWED_TRANSITIONS, NODE_STATES
 from workers.placement.capacity import Capacity
 
 pytestmark = pytest.mark.django_db
@@ -222,16 +220,6 @@ def test_an_expired_or_invented_session_is_refused() -> None:
     # An expired session conflicts with none.
     machine.sign_in()
     assert not AuditEvent.objects.filter(action="node:conflict").exists()
-
-
-def test_every_transition_of_a_node_is_allowed_or_refused_as_the_table_says() -> None:
-    for before, after in itertools.product(NodeState, NodeState):
-        node = Node(name="gpu-1", state=before)
-        if after in ALLOWED_TRANSITIONS[before]:
-            NODE_STATES.require(node, after)
-        else:
-            with pytest.raises(WrongState):
-                NODE_STATES.require(node, after)
 
 
 def test_operators_cordon_and_drain_and_only_administrators_revoke() -> None:

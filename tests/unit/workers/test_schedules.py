@@ -22,7 +22,7 @@ from tests.unit.workers import company
 from workers.jobs.models import ChainLink, Job, JobState
 from workers.schedules import running, services
 from workers.schedules.cron import checked_cron, checked_zone, due_times
-from workers.schedules.models import Schedule, ScheduleRun, ScheduleState
+from workers.schedules.models import Schedule, ScheduleRun
 from workers.schedules.requests import NewSchedule
 from workers.schedules.running import schedules_start_due
 from workers.schedules.selectors import schedules_visible_to
@@ -33,7 +33,6 @@ from workers.schedules.services import (
     schedule_resume,
     schedule_run,
 )
-from workers.schedules.states import ALLOWED_TRANSITIONS, SCHEDULE_STATES
 
 pytestmark = pytest.mark.django_db
 TASK = "text-classification"
@@ -445,18 +444,6 @@ def test_only_the_newest_runs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     run_once(schedule)
     last = [run_once(schedule) for _ in range(3)]
     assert list(schedule.runs.order_by("pk")) == last[1:]
-
-
-def test_every_transition_follows_the_table() -> None:
-    schedule = scheduled()
-    for before, following in ALLOWED_TRANSITIONS.items():
-        for to in ScheduleState:
-            schedule.state = before
-            if to in following:
-                assert SCHEDULE_STATES.require(schedule, to) == before
-            else:
-                with pytest.raises(WrongState):
-                    SCHEDULE_STATES.require(schedule, to)
 
 
 def test_a_round_without_due_times_takes_one_query() -> None:

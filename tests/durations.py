@@ -1,0 +1,59 @@
+"""Seconds that tests took, kept in `.cache/tests` from run to run, so that the longest start first.
+
+One that starts last keeps one core busy while the others wait. A new clone has no durations yet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = ROOT / ".cache" / "tests" / "durations.json"
+# Most tests take less; their order does not matter.
+LONG_S = 1.0
+_seconds: Counter[str] = Counter()
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Sort collected tests. Tests that start processes are given out by file, so that a file counts
+    as a whole there."""
+    seconds = _read()
+    of_file: Counter[str] = Counter()
+    for nodeid, each in seconds.items():
+        of_file[nodeid.partition("::")[0]] += each
+
+    def key(item: pytest.Item) -> float:
+        live = item.get_closest_marker("live") is not None
+        return -of_file[item.nodeid.partition("::")[0]] if live else -seconds.get(item.nodeid, 0.0)
+
+    items.sort(key=key)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _seconds[report.nodeid] += report.duration
+
+
+def pytest_sessionfinish() -> None:
+    """Keep what this run measured. Parallel workers report to the first process, which does it."""
+    if "PYTEST_XDIST_WORKER" in os.environ or not _seconds:
+        return
+    kept = {name: each for name, each in _read().items() if name not in _seconds}
+    kept |= {name: round(each, 1) for name, each in _seconds.items() if each >= LONG_S}
+    present = {name: each for name, each in kept.items() if (ROOT / name.split("::")[0]).is_file()}
+    KEPT.parent.mkdir(parents=True, exist_ok=True)
+    partial = KEPT.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(present, indent=0, sort_keys=True))
+    partial.rename(KEPT)
+
+
+def _read() -> dict[str, float]:
+    try:
+        durations: dict[str, float] = json.loads(KEPT.read_text())
+    except (OSError, ValueError):
+        return {}
+    return durations

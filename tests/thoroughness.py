@@ -1,0 +1,10 @@
+"""Number of random examples: few in the usual run, all in `./test --all`, which CI runs at night."""
+
+from __future__ import annotations
+
+import os
+
+
+def examples(usual: int, all_of_them: int) -> int:
+    """Return how many examples a test tries in this run."""
+    return all_of_them if os.environ.get("ASSAY_TEST_ALL") else usual
