@@ -82,7 +82,7 @@ def renewal_obstacle(release: Release) -> WrongState | None:
 def check_renewal(
     renews: Release, version: ModelVersion, environment: str, deployment_name: str
 ) -> None:
-    """Raise WrongState if `renews` cannot be renewed now, InvalidInput if its place or version differ."""
+    """Raise WrongState if it cannot be renewed now, InvalidInput if version or place differ."""
     if (obstacle := renewal_obstacle(renews)) is not None:
         raise obstacle
     same = (renews.version_id, renews.environment, renews.deployment_name)
