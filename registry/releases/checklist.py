@@ -137,8 +137,8 @@ def _evaluated(case: Case) -> Result:
         if cut := [each for each in held_out if each.get("rows_cut")]:
             counts = ", ".join(f"{each['rows_cut']} of {each['dataset']}" for each in cut)
             return CheckOutcome.NEEDS_JUDGMENT, (
-                f"{note} The model read only a part of some rows: {counts}. Judge whether the results "
-                "hold."
+                f"{note} The model read only a part of some rows: {counts}. Judge whether the "
+                "results hold."
             )
         return CheckOutcome.PASSED, note
     entry = TASKS.get(task)

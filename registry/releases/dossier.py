@@ -208,11 +208,9 @@ def _data(data: DatasetVersion | None) -> dict[str, Any] | None:
 def _baselines(evaluation: Evaluation) -> dict[str, Any]:
     baselines = evaluation.details.get("baselines")
     members = ("name", "metrics", "trained_on")
-    return (
-        {"baselines": [{name: each[name] for name in members} for each in baselines]}
-        if baselines
-        else {}
-    )
+    if not baselines:
+        return {}
+    return {"baselines": [{name: each[name] for name in members} for each in baselines]}
 
 
 def _evaluation(evaluation: Evaluation, trained_on: Sequence[DatasetVersion]) -> dict[str, Any]:
@@ -230,7 +228,7 @@ def _evaluation(evaluation: Evaluation, trained_on: Sequence[DatasetVersion]) ->
         "baseline": evaluation.baseline,
         "baseline_name": evaluation.baseline_name,
         **_baselines(evaluation),
-        # Recorded for other engines than our own.
+        # Workers record these.
         **{
             name: str(evaluation.details[name])
             for name in ("engine", "precision", "code")
