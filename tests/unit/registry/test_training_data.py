@@ -107,7 +107,7 @@ def test_rows_that_were_cut_are_a_finding(office: Office) -> None:
     assert "a part of some rows: 7 of test" in found.note
     ModelVersion.objects.filter(pk=office.tuned.pk).update(parameters={"rows_cut": 1_234})
     tuned = ModelVersion.objects.get(pk=office.tuned.pk)
-    assert "1,234 rows were longer than is read in training" in checked(office, "data", tuned).note
+    assert "1,234 rows were longer than training reads" in checked(office, "data", tuned).note
     (frozen,) = dossier_evidence(tuned)["evaluations"]
     assert frozen["rows_cut"] == 7
     evaluation(tuned, office.test, office.trainer, details={"rows_cut": 0})
