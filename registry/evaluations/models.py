@@ -9,7 +9,7 @@ WHY_MAX = 300
 
 
 class Comparator(models.TextChoices):
-    """Which side of the threshold passes."""
+    """Side of the threshold that passes."""
 
     AT_LEAST = ">="
     AT_MOST = "<="

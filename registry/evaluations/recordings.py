@@ -34,7 +34,7 @@ _DATA_CHARACTERS = 500_000
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """`data` is None where the test data holds the bytes."""
+    """A recording; `data` is None if the test data has the bytes."""
 
     sha256: str
     data: bytes | None = None

@@ -1,4 +1,4 @@
-"""Lifting a suspension after its incident is resolved, by a person who had no part in it."""
+"""Lift a suspension after its incident is resolved, by a person who had no part in it."""
 
 from __future__ import annotations
 

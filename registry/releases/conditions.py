@@ -67,7 +67,7 @@ class Conditions:
         return {name: value for name, value in whole.items() if value}
 
     def words(self) -> list[str]:
-        """Return each condition as a phrase; those of the machine first."""
+        """Return each condition as a phrase; those that the gateway enforces come first."""
         phrases = []
         if self.departments:
             phrases.append(f"only {_listed(self.departments)}")
@@ -217,7 +217,7 @@ def conditions_agreed(review: Review) -> Conditions:
 
 
 def conditions_recorded(review: Review) -> dict[str, Any]:
-    """Return the same as the column stores it, even if its end has passed.
+    """Return the combined conditions as stored, even if their end has passed.
 
     Raises:
         WrongState: no department is left.

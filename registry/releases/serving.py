@@ -81,7 +81,7 @@ def serving_verdicts(
 
 
 def release_servable(release: Release) -> None:
-    """Return if `release` may serve now.
+    """Check that `release` may serve now.
 
     Raises:
         WrongState: it may not; the sentence says why.
@@ -92,7 +92,7 @@ def release_servable(release: Release) -> None:
 
 
 def release_startable(release: Release) -> None:
-    """Return if something may begin to serve under `release`: it may serve, and its approval is
+    """Check that something may begin to serve under `release`: it may serve, and its approval is
     not over. During the grace period, only existing deployments go on.
 
     Raises:

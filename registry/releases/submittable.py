@@ -16,7 +16,7 @@ UNDER_REVIEW = (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
 def check_submittable(
     version: ModelVersion, environment: str, deployment_name: str, policy: InForce
 ) -> None:
-    """Return if a release of `version` may be submitted for this place.
+    """Check that a release of `version` may be submitted for this place.
 
     Raises:
         InvalidInput: the tier requires an evaluation, and it has none.

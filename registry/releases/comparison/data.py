@@ -137,11 +137,11 @@ def is_too_large(new: DatasetVersion, old: DatasetVersion) -> bool:
 def _changes(new: str, old: str) -> RowChanges:
     # Keyed by content, so a cached result is never stale.
     after, before = _rows(new), _rows(old)
-    kept = (after & before).total()
-    return RowChanges(after.total() - kept, before.total() - kept, kept)
+    common = (after & before).total()
+    return RowChanges(after.total() - common, before.total() - common, common)
 
 
 def _rows(digest: str) -> Counter[bytes]:
-    """Rows are canonical JSON, one a line, so that equal rows are equal lines."""
+    """Count rows by hash. They are canonical JSON, one per line, so equal rows are equal lines."""
     with store.file_open(digest) as lines:
         return Counter(hashlib.blake2b(line, digest_size=16).digest() for line in lines)

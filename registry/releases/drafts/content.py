@@ -92,9 +92,9 @@ def checked_draft(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _faults(parts: Mapping[str, Any]) -> dict[str, list[str]]:
     faults: dict[str, list[str]] = {}
-    for part, known in (("risk_answers", RiskAnswers.model_fields), ("dossier_fields", SECTIONS)):
+    for part, fields in (("risk_answers", RiskAnswers.model_fields), ("dossier_fields", SECTIONS)):
         for name in parts.get(part, {}):
-            if name not in known:
+            if name not in fields:
                 faults[f"{part}.{name[:40]}"] = ["Unknown field."]
     if slugs := set(parts.get("departments", ())):
         existing = set(Department.objects.filter(slug__in=slugs).values_list("slug", flat=True))

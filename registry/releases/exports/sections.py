@@ -285,9 +285,9 @@ def _operation(dossier: Mapping[str, Any]) -> Sequence[Block]:
     if not any(operation.values()):
         return []
     rollback = operation.get("rollback")
-    back = "Nothing served under this name."
+    target = "Nothing served under this name."
     if rollback:
-        back = (
+        target = (
             f"{rollback['model']} v{rollback['version']}, release {rollback['release']}, "
             f"{rollback['digest']}"
         )
@@ -297,7 +297,7 @@ def _operation(dossier: Mapping[str, Any]) -> Sequence[Block]:
                 ("Monitors", worded(operation.get("monitors"))),
                 ("Incident contact", worded(operation.get("incident_contact"))),
                 ("Next review", worded(operation.get("review_date"))),
-                ("Roll back to", back),
+                ("Roll back to", target),
             )
         )
     ]
@@ -342,10 +342,10 @@ def _code(dossier: Mapping[str, Any]) -> Sequence[Block]:
         return [Block(text="It contains no chat template and no tokenizer pattern.")]
     blocks = []
     for each in code:
-        known = each["known"] or "not a known one"
+        origin = each["known"] or "not a known one"
         blocks.append(
             Block(
-                title=f"{each['kind']} of {each['model']} v{each['version']}: {known}".capitalize(),
+                title=f"{each['kind']} of {each['model']} v{each['version']}: {origin}".capitalize(),
                 facts=(("File", each["path"]), ("SHA-256", each["sha256"])),
             )
         )
