@@ -342,10 +342,10 @@ def _code(dossier: Mapping[str, Any]) -> Sequence[Block]:
         return [Block(text="It contains no chat template and no tokenizer pattern.")]
     blocks = []
     for each in code:
-        origin = each["known"] or "not a known one"
+        name = each["known"] or "not a known one"
         blocks.append(
             Block(
-                title=f"{each['kind']} of {each['model']} v{each['version']}: {origin}".capitalize(),
+                title=f"{each['kind']} of {each['model']} v{each['version']}: {name}".capitalize(),
                 facts=(("File", each["path"]), ("SHA-256", each["sha256"])),
             )
         )
