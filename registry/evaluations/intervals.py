@@ -1,12 +1,12 @@
 """95 % confidence intervals of measured numbers, and of their differences.
 
-A proportion has Wilson's score interval (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, 209-212; the
-method 3 of Newcombe, Stat. Med. 17, 1998, 857-872). The difference of two numbers that have an
-interval each has the interval of Zou and Donner (Stat. Med. 27, 2008, 1693-1702), which for
-Wilson's is method 10 of Newcombe (Stat. Med. 17, 1998, 873-890). It takes the two to be measured on
-different rows: where both tend to be right and wrong on the same ones, it is wider than need be.
-Where it is known of each row whether each of the two was right, there is method 10 for paired data
-(Newcombe, Stat. Med. 17, 1998, 2635-2650), which is narrower then.
+A proportion has Wilson's score interval (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, 209-212;
+method 3 of Newcombe, Stat. Med. 17, 1998, 857-872). The difference of two numbers with intervals
+has the interval of Zou and Donner (Stat. Med. 27, 2008, 1693-1702), which for Wilson's is method 10
+of Newcombe (Stat. Med. 17, 1998, 873-890). It assumes that the two were measured on different rows;
+it is wider than necessary if both tend to be right and wrong on the same rows. Where each row is
+known to be right or wrong for both, method 10 for paired data (Newcombe, Stat. Med. 17, 1998,
+2635-2650) gives a narrower interval.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Interval:
     method: str
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Interval:
-        return cls(**{name: found[name] for name in cls.__slots__})
+    def from_json(cls, data: Mapping[str, Any]) -> Interval:
+        return cls(**{name: data[name] for name in cls.__slots__})
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -50,7 +50,7 @@ def wilson(share: float, n: int) -> Interval:
 
 
 def difference(new: float, of_new: Interval, old: float, of_old: Interval) -> tuple[float, float]:
-    """The 95 % interval of `new - old`, out of the two intervals (Zou and Donner)."""
+    """Return the 95 % interval of `new - old` from the two intervals (Zou and Donner)."""
     change = new - old
     low = math.hypot(new - of_new.low, of_old.high - old)
     high = math.hypot(of_new.high - new, old - of_old.low)
@@ -59,7 +59,7 @@ def difference(new: float, of_new: Interval, old: float, of_old: Interval) -> tu
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """On how many rows both were right, only the new one, only the old one, and neither."""
+    """Number of rows that both, only the new, only the old, or neither version got right."""
 
     both: int
     new_only: int
@@ -72,7 +72,7 @@ class Paired:
 
 
 def paired_difference(pairs: Paired) -> tuple[float, float]:
-    """The 95 % interval of the new share minus the old one, both of the same rows (at least 1)."""
+    """Return the 95 % interval of the new share minus the old, both of the same rows (>= 1)."""
     n = pairs.rows
     new, old = (pairs.both + pairs.new_only) / n, (pairs.both + pairs.old_only) / n
     of_new, of_old = wilson(new, n), wilson(old, n)
@@ -97,7 +97,7 @@ def _correlation(pairs: Paired) -> float:
     )
     if not product:
         return 0.0
-    covered = float(pairs.both * pairs.neither - pairs.new_only * pairs.old_only)
-    if covered > 0:
-        covered = max(covered - pairs.rows / 2, 0.0)
-    return covered / math.sqrt(product)
+    covariance = float(pairs.both * pairs.neither - pairs.new_only * pairs.old_only)
+    if covariance > 0:
+        covariance = max(covariance - pairs.rows / 2, 0.0)
+    return covariance / math.sqrt(product)

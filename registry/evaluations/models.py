@@ -1,4 +1,4 @@
-"""Measured results, and the thresholds that were set before they were measured."""
+"""Evaluation results, and the gates set before the measurement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WHY_MAX = 300
 
 
 class Comparator(models.TextChoices):
-    """Which side of the threshold passes."""
+    """Side of the threshold that passes."""
 
     AT_LEAST = ">="
     AT_MOST = "<="
@@ -44,10 +44,10 @@ class Gate(models.Model):
 class Evaluation(models.Model):
     """One version measured on one dataset version.
 
-    `metrics` and `baseline` map a metric's name to its value, for the version and for what it must
-    beat (a simple trained model, the majority class, or the untuned base); `details` holds what is
-    drawn: confusion matrix, per-class scores, sample outputs, all baselines. `intervals` and
-    `slices`, in the shape of `confidence.py`, say how sure they are and where they are worse.
+    `metrics` and `baseline` map a metric's name to its value, for the version and for the baseline
+    that it must beat (a simple trained model, the majority class, or the untuned base). `details`
+    holds content for pages: confusion matrix, per-class scores, sample outputs, all baselines.
+    `intervals` and `slices`, in the shape of `confidence.py`, give confidence and weak slices.
     `started_at` decides which gates were set beforehand.
     """
 
@@ -89,13 +89,12 @@ class Evaluation(models.Model):
 
     @property
     def rows_cut(self) -> int:
-        """Return how many rows were longer than the model reads; 0 in results from before this was
-        counted."""
+        """Number of rows longer than the model reads; 0 if its evaluator does not count them."""
         return int(self.details.get("rows_cut") or 0)
 
 
 class EvaluationReference(models.Model):
-    """Some requests of an evaluation with the version's answers, to compare with after an upgrade:
+    """Requests of an evaluation with the version's answers, for comparison after an upgrade:
     [{row, inputs, options, text, results}]. The evaluation's details name the digest of `rows`.
     """
 

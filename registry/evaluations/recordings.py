@@ -1,8 +1,8 @@
 """Recordings of an evaluation's samples, for the people who may see the evaluation.
 
 A sample names a recording of the test data by its SHA-256 (`input_audio`), or holds a short one
-that the model made, in a data URL (`output_audio`). A worker wrote the sample, so it opens nothing
-but what the test data's rows name, and nothing that is not a recording.
+that the model made, in a data URL (`output_audio`). A worker wrote the sample, so a name opens only
+recordings in the test data, and a data URL only valid audio.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from registry.evaluations.models import Evaluation
 from registry.evaluations.selectors import evaluation_get
 from registry.media.checks import CONTENT_TYPES, content_type_of
 
-# Samples of an evaluation that are shown.
+# Number of an evaluation's samples that pages show.
 SAMPLES_SHOWN = 8
 PARTS = ("input", "expected", "output", "baseline")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -34,23 +34,23 @@ _DATA_CHARACTERS = 500_000
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """`data` is None where the test data holds the bytes."""
+    """A recording; `data` is None if the test data has the bytes."""
 
     sha256: str
     data: bytes | None = None
 
 
 def recording_of(sample: Mapping[str, Any], part: str) -> Recording | None:
-    """Return the recording of one part of a sample; None where it has none, or no valid one."""
+    """Return the recording of one part of a sample; None without a valid one."""
     value = sample.get(f"{part}_audio")
     if not isinstance(value, str):
         return None
     if _SHA256.fullmatch(value):
         return Recording(value)
-    if len(value) > _DATA_CHARACTERS or (found := _DATA.match(value)) is None:
+    if len(value) > _DATA_CHARACTERS or (match := _DATA.match(value)) is None:
         return None
     try:
-        data = base64.b64decode(value[found.end() :], validate=True)
+        data = base64.b64decode(value[match.end() :], validate=True)
     except (binascii.Error, ValueError):
         return None
     if CONTENT_TYPES.get(content_type_of(data[:64]) or "") != "audio":
@@ -61,12 +61,12 @@ def recording_of(sample: Mapping[str, Any], part: str) -> Recording | None:
 def sample_recording_open(*, actor: Principal, id: int, sha256: str) -> OpenedMedia:  # noqa: A002
     """Return a recording that the shown samples of an evaluation hold or name.
 
-    Thumbnails of images stand in the samples themselves, so recordings are opened to the same
-    people: all who may see the evaluation.
+    Samples contain thumbnails of images, so recordings open for the same people: everyone who may
+    see the evaluation.
 
     Raises:
         NotFound: the actor may see no such evaluation, or its samples have no such recording.
-        Unavailable: the store lacks the file, or what it holds is not the file.
+        Unavailable: the store lacks the file, or holds other bytes.
     """
     evaluation = evaluation_get(actor=actor, id=id)
     for recording in _recordings(evaluation):
@@ -83,5 +83,5 @@ def sample_recording_open(*, actor: Principal, id: int, sha256: str) -> OpenedMe
 def _recordings(evaluation: Evaluation) -> Iterator[Recording]:
     for sample in evaluation.details.get("samples", [])[:SAMPLES_SHOWN]:
         for part in PARTS:
-            if (found := recording_of(sample, part)) is not None:
-                yield found
+            if (recording := recording_of(sample, part)) is not None:
+                yield recording

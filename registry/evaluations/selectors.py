@@ -1,4 +1,4 @@
-"""Reading evaluations and gates."""
+"""Reads of evaluations and gates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def evaluations_visible_to(actor: Principal) -> QuerySet[Evaluation]:
 
 
 def evaluation_get(*, actor: Principal, id: int) -> Evaluation:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return an evaluation; raise NotFound if it does not exist or `actor` may not see it."""
     evaluation = evaluations_visible_to(actor).filter(pk=id).first()
     if evaluation is None:
         raise NotFound(f"Evaluation {id} does not exist, or you may not see it.")
@@ -38,8 +38,8 @@ def gates_visible_to(actor: Principal) -> QuerySet[Gate]:
 
 
 def newest_evaluations(actor: Principal, model_ids: Collection[int]) -> dict[int, Evaluation]:
-    """Return the newest evaluation of each model that has one, by model, in one query; one on
-    training data only where there is no other."""
+    """Return the newest evaluation of each model that has one, by model, in one query; those on
+    training data count only if there is no other."""
     rows = (
         evaluations_visible_to(actor)
         .filter(version__model__in=model_ids)
@@ -54,7 +54,7 @@ def newest_evaluations(actor: Principal, model_ids: Collection[int]) -> dict[int
 def gate_standings(
     actor: Principal, gates: Collection[Gate], version_ids: Collection[int]
 ) -> dict[int, list[GateStanding]]:
-    """The latest result of each version against each of `gates`, by version, in two queries.
+    """Return the latest result of each version against each of `gates`, by version, in two queries.
 
     Counts the evaluations that `actor` may see.
     """
@@ -68,7 +68,7 @@ def gate_standings(
         .distinct("version_id", "dataset_version__dataset_id")
         .defer("details", "slices", "intervals", "version__manifest", "version__card")
     )
-    found: dict[int, list[Evaluation]] = defaultdict(list)
+    evaluations: dict[int, list[Evaluation]] = defaultdict(list)
     for evaluation in newest if gates else ():
-        found[evaluation.version_id].append(evaluation)
-    return {pk: [gate_standing(gate, found[pk]) for gate in gates] for pk in version_ids}
+        evaluations[evaluation.version_id].append(evaluation)
+    return {pk: [gate_standing(gate, evaluations[pk]) for gate in gates] for pk in version_ids}

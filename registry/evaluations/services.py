@@ -1,4 +1,4 @@
-"""Setting thresholds, and recording what was measured against them."""
+"""Set gates, and record evaluations with their gate results."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def gate_set(
 ) -> Gate:
     """Set the threshold that evaluations of `model` on `dataset`, started from now on, must meet.
 
-    A changed threshold counts as set anew: it does not bear on an evaluation that is running. One
-    that is set again as it stands keeps its time.
+    A changed threshold gets a new time, so it does not apply to a running evaluation; setting the
+    same threshold again keeps the time.
 
     Raises:
-        InvalidInput: the task measures no such metric, the dataset is for another task, the
+        InvalidInput: the task does not measure the metric, the dataset is for another task, or the
             threshold is not a finite number.
         NotFound, NotPermitted: the policy refuses.
     """
@@ -138,29 +138,36 @@ def evaluation_record(
 ) -> Evaluation:
     """Record what a finished job measured, and decide every gate that was set before it started.
 
-    For the control plane alone. Idempotent on `job_id`. A gate whose metric was not measured fails.
-    With `decides_gates` false, only a part of the rows was measured, and no gate is decided.
+    For the control plane only. Idempotent on `job_id`. A gate whose metric was not measured fails.
+    With `decides_gates` false, only some of the rows were measured, and no gate is decided.
     The digest covers intervals and slices where there are any, and the digest of `reference`:
     requests and answers to compare with after an upgrade.
 
     Raises:
-        InvalidInput: a metric that is not a finite number, an interval or a slice that is none, or
-            an empty sample.
+        InvalidInput: a metric is not a finite number, an interval or a slice is malformed, or the
+            sample is empty.
     """
     measured = checked_numbers(metrics, field="metrics")
-    compared = checked_numbers(baseline, field="baseline")
-    shown = storable_json(details)
-    kept = _as_stored([storable_json(row) for row in reference])
-    if kept:
-        shown["reference"] = {"rows": len(kept), "digest": json_digest(kept)}
+    base_numbers = checked_numbers(baseline, field="baseline")
+    stored = storable_json(details)
+    answers = _as_stored([storable_json(row) for row in reference])
+    if answers:
+        stored["reference"] = {
+            "rows": len(answers),
+            "digest": json_digest(answers),
+        }
     if sample_size < 1:
         raise InvalidInput(f"An evaluation of {version} on {sample_size} rows shows nothing.")
     task = version.model.task
-    if "baselines" in shown:
-        shown["baselines"] = baselines_of(task, shown["baselines"], sample_size=sample_size)
+    if "baselines" in stored:
+        stored["baselines"] = baselines_of(task, stored["baselines"], sample_size=sample_size)
     confidence = {
         "intervals": intervals_of(
-            task, intervals or {}, metrics=measured, baseline=compared, sample_size=sample_size
+            task,
+            intervals or {},
+            metrics=measured,
+            baseline=base_numbers,
+            sample_size=sample_size,
         ),
         "slices": slices_of(task, slices),
     }
@@ -171,9 +178,9 @@ def evaluation_record(
                 "version": version,
                 "dataset_version": dataset_version,
                 "metrics": measured,
-                "baseline": compared,
+                "baseline": base_numbers,
                 "baseline_name": baseline_name[:60],
-                "details": shown,
+                "details": stored,
                 **confidence,
                 "sample_size": sample_size,
                 "on_training_data": any(
@@ -184,9 +191,9 @@ def evaluation_record(
                         "version": version.digest,
                         "dataset": dataset_version.digest,
                         "metrics": measured,
-                        "baseline": compared,
-                        "details": shown,
-                        **{name: found for name, found in confidence.items() if found},
+                        "baseline": base_numbers,
+                        "details": stored,
+                        **{name: value for name, value in confidence.items() if value},
                         "sample_size": sample_size,
                     }
                 ),
@@ -196,8 +203,8 @@ def evaluation_record(
         )
         if not created:
             return evaluation
-        if kept:
-            EvaluationReference.objects.create(evaluation=evaluation, rows=kept)
+        if answers:
+            EvaluationReference.objects.create(evaluation=evaluation, rows=answers)
         results = _decide_gates(evaluation) if decides_gates else []
         controller = service_principal("controller")
         with background(f"job-{job_id}", controller):

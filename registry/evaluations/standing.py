@@ -53,7 +53,7 @@ class GateStanding:
 
 
 def gate_standing(gate: Gate, evaluations: Iterable[Evaluation]) -> GateStanding:
-    """The standing of one version, whose `evaluations` come oldest first, with gate results."""
+    """Return a version's standing; its `evaluations` come oldest first, with gate results."""
     measured = [each for each in evaluations if each.dataset_version.dataset_id == gate.dataset_id]
     if not measured:
         return GateStanding(gate, GateState.NOT_EVALUATED)

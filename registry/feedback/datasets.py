@@ -1,4 +1,4 @@
-"""Dataset versions made of accepted feedback, after the rows of a base or alone."""
+"""Dataset versions made from accepted feedback, alone or after the rows of a base version."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from registry.feedback.selectors import feedback_visible_to
 from registry.storage import store
 
 FEEDBACK_MAX = 20_000
-# Of the numbers in an audit event; the lineage has all of them.
+# Limit of feedback IDs in one audit event; the lineage has all of them.
 NUMBERS_RECORDED = 1_000
 _CHUNK_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
 class FeedbackRows:
-    """Rows as a file, and the lineage of the version that is made of it.
+    """Rows as a file, and the lineage of the version made from it.
 
-    A row of the base with the same input as one of the feedback is left out: people corrected it.
+    A base row with the same input as a piece of feedback is left out, since people corrected it.
     """
 
     base: DatasetVersion | None
@@ -63,7 +63,7 @@ class FeedbackRows:
                     f"The rows of {self.base} are not in the artifact store.",
                     hint=store.RESTORE,
                 ) from error
-        # Of several pieces on one input, the newest counts.
+        # The newest of several pieces on one input counts.
         for each in corrected.values():
             yield json.dumps(each.row, ensure_ascii=False).encode() + b"\n"
 
@@ -76,13 +76,13 @@ class FeedbackRows:
         rows = Feedback.objects.select_for_update().filter(
             pk__in=[each.pk for each in self.feedback], state=FeedbackState.ACCEPTED
         )
-        found = {each.pk: each.row for each in rows.order_by("pk")}
-        if found != {each.pk: each.row for each in self.feedback}:
+        accepted = {each.pk: each.row for each in rows.order_by("pk")}
+        if accepted != {each.pk: each.row for each in self.feedback}:
             raise WrongState(
                 "Some of the feedback was changed meanwhile; no version was made.",
                 hint="Look at the feedback again, then make the version.",
             )
-        version.feedback.add(*found)
+        version.feedback.add(*accepted)
 
     def facts(self) -> dict[str, Any]:
         """Return what the audit log records about the version's origin."""
@@ -101,7 +101,7 @@ def feedback_dataset_version(
     feedback_ids: Sequence[int],
     base: DatasetVersion | None = None,
 ) -> DatasetVersion:
-    """Make the next version of `dataset` of accepted feedback, after the rows of `base` if given.
+    """Make the next version of `dataset` from accepted feedback, after the rows of `base` if given.
 
     Raises:
         InvalidInput: none or more than 20,000 are named, or dataset, base and feedback do not fit.
@@ -109,13 +109,13 @@ def feedback_dataset_version(
         WrongState: some of the feedback is not accepted, or the dataset has these rows already.
         TooLarge, Unavailable: as `dataset_version_add`; or the base's rows are missing.
     """
-    wanted = sorted(set(feedback_ids))
-    if not 1 <= len(wanted) <= FEEDBACK_MAX:
+    ids = sorted(set(feedback_ids))
+    if not 1 <= len(ids) <= FEEDBACK_MAX:
         raise _invalid("feedback", f"Choose 1 to {FEEDBACK_MAX:,} pieces of accepted feedback.")
-    # Of up to 20,000, only the rows are needed.
+    # Of up to 20,000 pieces, only the rows are needed.
     rows = feedback_visible_to(actor).defer("input", "answer", "correction", "comment")
-    feedback = list(rows.filter(pk__in=wanted).order_by("pk"))
-    if len(feedback) < len(wanted):
+    feedback = list(rows.filter(pk__in=ids).order_by("pk"))
+    if len(feedback) < len(ids):
         raise NotFound("The feedback does not exist, or you may not see it.")
     for each in feedback:
         if each.state != FeedbackState.ACCEPTED:
@@ -130,7 +130,7 @@ def feedback_dataset_version(
                 f"{each} is {each.task} of {each.department.name}.",
             )
     if dataset.row_kind:
-        raise _invalid("dataset", f"{dataset.name} holds rows of another kind than feedback makes.")
+        raise _invalid("dataset", f"{dataset.name} holds a kind of row that feedback cannot make.")
     if base is not None:
         _check_base(actor, dataset, base)
     file = FeedbackRows(base, feedback, get_row_kind(dataset.task, ""))
@@ -141,7 +141,7 @@ def _check_base(actor: Principal, dataset: Dataset, base: DatasetVersion) -> Non
     if not dataset_versions_visible_to(actor).filter(pk=base.pk).exists():
         raise NotFound(f"Dataset version {base.pk} does not exist, or you may not see it.")
     if (base.dataset.task, base.dataset.row_kind) != (dataset.task, dataset.row_kind):
-        raise _invalid("base", f"{base} holds other rows than {dataset.name}.")
+        raise _invalid("base", f"{base} and {dataset.name} hold different kinds of rows.")
     if base.profile.get("media"):
         raise _invalid("base", f"The rows of {base} name media files; feedback extends text alone.")
     order = list(Classification.values)
@@ -152,7 +152,7 @@ def _check_base(actor: Principal, dataset: Dataset, base: DatasetVersion) -> Non
             f"{dataset.classification}, so its rows cannot go there.",
         )
     if base.dataset_id != dataset.pk and base.dataset.department_id != dataset.department_id:
-        raise _invalid("base", f"{base} is another department's; its rows stay there.")
+        raise _invalid("base", f"{base} belongs to another department; its rows cannot be used.")
 
 
 def _invalid(name: str, sentence: str) -> InvalidInput:

@@ -1,4 +1,4 @@
-"""Feedback of applications and people on single answers, and the decision of a reviewer on it."""
+"""Feedback of applications and people on single answers, and a reviewer's decision on it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Feedback(models.Model):
     """Feedback on one recorded request, of the department that sent the request.
 
     `request_id`, `deployment`, `release`, `version`, `version_name`, `task` and `endpoint` are
-    taken from the ledger and the release. `input` is the body of the request as the sender repeats
-    it, since neither request nor answer is stored elsewhere; `answer` is what the model answered,
-    `correction` what it should have. `content_digest` tells whether feedback that is sent again
-    says the same. `person` sent it in the playground; an application's has none, and `sender` is
-    the public id of its key.
+    taken from the ledger and the release. `input` is the request's body, repeated by
+    the sender, since Assay stores neither request nor answer elsewhere; `answer` is the model's
+    answer, `correction` the right one. `content_digest` identifies repeated feedback with the same
+    content. `person` is the sender in the playground, empty for applications; `sender` is the
+    public ID of the credential.
     """
 
     request_id = models.CharField(max_length=REQUEST_ID_MAX, unique=True)

@@ -1,5 +1,5 @@
-"""From feedback to a dataset row: the task's endpoint reads the input, its declaration makes the
-row, and its row schema checks it."""
+"""Conversion of feedback to a dataset row: the task's endpoint reads the input, its declaration
+makes the row, and its row schema checks it."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def row_of(feedback: Feedback, answer: str) -> dict[str, Any]:
     """Return the row that teaches `answer` for the input of `feedback`.
 
     Raises:
-        InvalidInput: there is no input or no answer, or the task makes no such row of them.
+        InvalidInput: the input or the answer is missing, or the task cannot make a row of them.
     """
     task = get_task(feedback.task)
-    said = str(feedback).capitalize()
+    subject = str(feedback).capitalize()
     if feedback.input is None:
-        raise _unusable(said, "it came without the input of the request", "input")
+        raise _unusable(subject, "it lacks the input of the request", "input")
     if not answer:
-        raise _unusable(said, "the right answer is not known", "correction")
+        raise _unusable(subject, "the right answer is not known", "correction")
     if task.feedback_row is None:
-        raise _unusable(said, f"{task.title} makes no rows of feedback", "input")
+        raise _unusable(subject, f"{task.title} makes no rows of feedback", "input")
     inputs = read_input(task, feedback)
     try:
         row = task.feedback_row(inputs, answer)
     except ValueError as error:
-        raise _unusable(said, str(error), "input") from error
-    checked = validated_row(said, row, get_row_kind(task.name, ""))
-    encoded_row(said, checked)
+        raise _unusable(subject, str(error), "input") from error
+    checked = validated_row(subject, row, get_row_kind(task.name, ""))
+    encoded_row(subject, checked)
     return checked
 
 
@@ -76,9 +76,9 @@ def _endpoint(task: Task, path: str) -> Endpoint:
     return task.endpoints[0]
 
 
-def _unusable(said: str, why: str, field: str) -> InvalidInput:
+def _unusable(subject: str, why: str, field: str) -> InvalidInput:
     return InvalidInput(
-        f"{said} cannot become a dataset row: {why}.",
+        f"{subject} cannot become a dataset row: {why}.",
         code="feedback_unusable",
         fields={field: [f"{why[:1].upper()}{why[1:]}."]},
     )

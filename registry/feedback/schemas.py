@@ -22,10 +22,10 @@ class FeedbackFilter(Filter):
 
 
 class FeedbackReview(Schema):
-    """Accept it, or reject it; with the reviewer's own right answer, where the sender has none."""
+    """Decision on feedback; with the reviewer's right answer if the sender gave none."""
 
     accept: bool
-    # As it was written: a model is trained on it.
+    # Not stripped: a model is trained on exactly this text.
     correction: Annotated[str, without(NOT_IN_TEXT)] = Field(default="", max_length=TEXT_MAX)
 
 
@@ -37,7 +37,7 @@ class FeedbackErasure(Schema):
 
 def _each_once(ids: list[int]) -> list[int]:
     if len(set(ids)) < len(ids):
-        raise ValueError("one is named twice")
+        raise ValueError("an ID appears twice")
     return ids
 
 

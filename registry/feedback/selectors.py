@@ -1,4 +1,4 @@
-"""Reading feedback."""
+"""Reads of feedback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def feedback_visible_to(actor: Principal) -> QuerySet[Feedback]:
 
 
 def feedback_get(*, actor: Principal, id: int) -> Feedback:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return feedback; raise NotFound if it does not exist or `actor` may not see it."""
     feedback = feedback_visible_to(actor).filter(pk=id).first()
     if feedback is None:
         raise NotFound(f"Feedback {id} does not exist, or you may not see it.")
@@ -35,10 +35,10 @@ def feedback_unused(actor: Principal) -> QuerySet[Feedback]:
 
 
 def version_taught(actor: Principal, data: DatasetVersion) -> ModelVersion | None:
-    """Return the newest version that the feedback in `data` is about, where `actor` may see it and
-    it was trained here; it is the one to train again."""
+    """Return the newest version that the feedback in `data` is about, as the one to train again.
+    It was trained here, and `actor` may see it."""
     if not data.feedback_count:
         return None
-    about = data.feedback.values("version")
-    rows = versions_visible_to(actor).filter(pk__in=about, base__isnull=False)
+    version_ids = data.feedback.values("version")
+    rows = versions_visible_to(actor).filter(pk__in=version_ids, base__isnull=False)
     return rows.order_by("-pk").first()

@@ -1,4 +1,4 @@
-"""Take, review and erase feedback on answers."""
+"""Record, review and erase feedback on answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INPUT_MAX_BYTES = 64 * 1024
 TEXT_MAX = 32_000
 REASON_MAX = 300
 REVIEWED_AT_ONCE = 200
-# Ids of answers, such as `chatcmpl-…` and `classify-…`, end with the digits of their request's.
+# Ids of answers, such as `chatcmpl-…` and `classify-…`, end with the digits of their request's ID.
 _ANSWER_ID = re.compile(r"[a-z]{1,20}[-_]([0-9a-f]{32})")
 
 
@@ -49,7 +49,7 @@ FEEDBACK_STATES = StateMachine(model=Feedback, noun="feedback", table=ALLOWED_TR
 
 
 def feedback_resource(feedback: Feedback) -> Resource:
-    """Return what policy decisions see of feedback."""
+    """Return feedback as policy decisions see it."""
     return Resource(
         type="feedback",
         id=str(feedback.pk),
@@ -77,7 +77,7 @@ def feedback_create(
     comment: str = "",
 ) -> tuple[Feedback, bool]:
     """Record feedback of `department` on one of its answered requests; return it, and true if it
-    is new. Sent again as it was, it is returned as it stands.
+    is new. Repeating the same feedback returns the recorded one.
 
     Args:
         department: The department that the credential pays for.
@@ -90,9 +90,9 @@ def feedback_create(
         comment: A remark for the reviewer.
 
     Raises:
-        InvalidInput: nothing is said, a field is over its bound, or the input does not fit the
-            endpoint that answered.
-        NotFound: the ledger has no such request of the department.
+        InvalidInput: it has no rating or correction, a field is too long, or
+            the input does not fit the endpoint that answered.
+        NotFound: the ledger does not have this request of the department.
         NotPermitted: the policy forbids it.
         WrongState: other feedback was given on the request.
     """
@@ -117,57 +117,57 @@ def feedback_create(
         sender=sender,
         answered_at=record.occurred_at,
     )
-    _check_said(feedback)
+    _check_content(feedback)
     feedback.content_digest = _digest(feedback)
-    known = Feedback.objects.filter(request_id=record.request_id).first()
-    if known is None:
+    stored = Feedback.objects.filter(request_id=record.request_id).first()
+    if stored is None:
         defaults = {
             field.attname: getattr(feedback, field.attname)
             for field in Feedback._meta.concrete_fields
             if field.name not in ("id", "request_id", "created_at")
         }
-        known, made = Feedback.objects.get_or_create(
+        stored, created = Feedback.objects.get_or_create(
             request_id=record.request_id, defaults=defaults
         )
-        if made:
+        if created:
             decision = authorize(
-                actor=actor, action=Action.FEEDBACK_CREATE, resource=feedback_resource(known)
+                actor=actor, action=Action.FEEDBACK_CREATE, resource=feedback_resource(stored)
             )
             audit_record(
                 actor=actor,
                 action=Action.FEEDBACK_CREATE,
-                subject=feedback_subject(known),
+                subject=feedback_subject(stored),
                 department=department.slug,
                 data={
-                    "request": known.request_id,
+                    "request": stored.request_id,
                     "release": release.pk,
-                    "version": known.version_name,
-                    "rating": known.rating,
-                    "has_input": known.input is not None,
-                    "has_correction": bool(known.correction),
-                    "has_comment": bool(known.comment),
+                    "version": stored.version_name,
+                    "rating": stored.rating,
+                    "has_input": stored.input is not None,
+                    "has_correction": bool(stored.correction),
+                    "has_comment": bool(stored.comment),
                 },
                 decision=decision,
             )
-            return known, True
-    if known.content_digest != feedback.content_digest:
+            return stored, True
+    if stored.content_digest != feedback.content_digest:
         raise WrongState(
-            f"Feedback on {record.request_id} was given already, and says something else; it was "
-            "not changed.",
+            f"Feedback on {record.request_id} already exists with other content; it was not "
+            "changed.",
             code="feedback_given",
             hint="There is one feedback for each request; its reviewer can correct the answer.",
         )
-    return known, False
+    return stored, False
 
 
 def _answered(request_id: str, department: Department) -> tuple[UsageRecord, Release]:
     """Return the ledger's record of an answered request of the department, and its release."""
-    given = request_id if isinstance(request_id, str) else ""
-    found = _ANSWER_ID.fullmatch(given[:64])
+    text = request_id if isinstance(request_id, str) else ""
+    match = _ANSWER_ID.fullmatch(text[:64])
     record = None
-    if found is not None:
+    if match is not None:
         record = UsageRecord.objects.filter(
-            request_id=f"req_{found[1]}", department=department.slug, outcome="ok"
+            request_id=f"req_{match[1]}", department=department.slug, outcome="ok"
         ).first()
     if record is not None and record.release is not None:
         with lifted():
@@ -184,34 +184,34 @@ def _answered(request_id: str, department: Department) -> tuple[UsageRecord, Rel
     )
 
 
-def _checked_input(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if given is None:
+def _checked_input(body: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if body is None:
         return None
-    if not isinstance(given, Mapping):
+    if not isinstance(body, Mapping):
         raise InvalidInput(
-            "The input is no JSON object.", fields={"input": ["The body of the request."]}
+            "The input is not a JSON object.", fields={"input": ["The body of the request."]}
         )
     try:
-        size = len(canonical_json(given))
+        size = len(canonical_json(body))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(
             "The input cannot be stored: it holds a number or text that JSON cannot express.",
             fields={"input": ["The body of the request, as JSON."]},
         ) from error
     if size > INPUT_MAX_BYTES:
-        raise TooLarge(f"The input has {size:,} bytes; at most {INPUT_MAX_BYTES:,} are taken.")
-    if storable_json(given) != given:
+        raise TooLarge(f"The input has {size:,} bytes; at most {INPUT_MAX_BYTES:,} are accepted.")
+    if storable_json(body) != body:
         raise InvalidInput(
             "The input holds a NUL character.", fields={"input": ["Holds a NUL character."]}
         )
-    return {name: value for name, value in given.items() if name != "model"}
+    return {name: value for name, value in body.items() if name != "model"}
 
 
-def _check_said(feedback: Feedback) -> None:
-    """Raise InvalidInput if the feedback says nothing, or does not fit its task."""
+def _check_content(feedback: Feedback) -> None:
+    """Raise InvalidInput if the feedback is empty, or does not fit its task."""
     if not feedback.rating and not feedback.correction:
         raise InvalidInput(
-            "The feedback says nothing: give a rating or a correction.",
+            "The feedback is empty: give a rating or a correction.",
             fields={"rating": ["Up or down, or leave it out and send a correction."]},
         )
     task = TASKS.get(feedback.task)
@@ -219,7 +219,7 @@ def _check_said(feedback: Feedback) -> None:
         return
     if task.feedback_row is None:
         raise InvalidInput(
-            f"{task.title} makes no rows of feedback, so no input is taken.",
+            f"{task.title} makes no rows of feedback, so it takes no input.",
             code="feedback_unusable",
             hint="Send the rating and a comment.",
             fields={"input": ["Not taken for this task."]},
@@ -257,17 +257,17 @@ def feedback_review(
     Raises:
         InvalidInput: none or more than 200 are named, or one makes no row.
         NotFound, NotPermitted: the policy refuses, or the actor sent one of them.
-        WrongState: one is accepted or rejected already in that way, or erased.
+        WrongState: one is already in that state, or erased.
     """
     correction = checked_content(correction, field="correction", limit=TEXT_MAX)
-    wanted = sorted(set(feedback_ids))
-    if not 1 <= len(wanted) <= REVIEWED_AT_ONCE or (correction and len(wanted) > 1):
+    ids = sorted(set(feedback_ids))
+    if not 1 <= len(ids) <= REVIEWED_AT_ONCE or (correction and len(ids) > 1):
         raise InvalidInput(
             f"Choose 1 to {REVIEWED_AT_ONCE} pieces of feedback; with a correction, one.",
             fields={"feedback": [f"Choose 1 to {REVIEWED_AT_ONCE}."]},
         )
-    # First: to a key of another department, the feedback does not exist.
-    rows = _locked(actor, wanted)
+    # Comes first: for a key of another department, the feedback does not exist.
+    rows = _locked(actor, ids)
     person = acting_person(actor)
     return [_reviewed(actor, person, each, accept, correction) for each in rows]
 
@@ -275,11 +275,11 @@ def feedback_review(
 def _locked(actor: Principal, ids: Sequence[int]) -> list[Feedback]:
     visible = feedback_visible_to(actor).filter(pk__in=ids).values("pk")
     rows = Feedback.objects.select_for_update(of=("self",)).select_related("department")
-    found = list(rows.filter(pk__in=visible).order_by("pk"))
-    if len(found) < len(ids):
-        missing = sorted(set(ids) - {each.pk for each in found})
+    feedback = list(rows.filter(pk__in=visible).order_by("pk"))
+    if len(feedback) < len(ids):
+        missing = sorted(set(ids) - {each.pk for each in feedback})
         raise NotFound(f"Feedback {missing[0]} does not exist, or you may not see it.")
-    return found
+    return feedback
 
 
 def _reviewed(

@@ -1,4 +1,4 @@
-"""Common part of each change of an incident: lock its row, check permission, record the entry."""
+"""Common steps of each change of an incident: lock its row, check permission, add the entry."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NOTES_MAX = 500
 def incident_for_change(
     actor: Principal, incident_id: int, action: Action = Action.INCIDENT_UPDATE
 ) -> tuple[Incident, Person, Authorization]:
-    """Lock the incident's row for a person who may change it."""
-    seen = incident_get(actor=actor, id=incident_id)
+    """Return the incident, its row locked, for a person who may change it."""
+    incident = incident_get(actor=actor, id=incident_id)
     with lifted():
-        resource = incident_resource(seen)
+        resource = incident_resource(incident)
     decision = authorize(actor=actor, action=action, resource=resource)
     person = acting_person(actor)
     with lifted():
@@ -31,7 +31,7 @@ def incident_for_change(
 
 
 def check_not_closed(incident: Incident) -> None:
-    """Raises WrongState: nothing is added to a closed one."""
+    """Raise WrongState if the incident is closed."""
     if incident.state == IncidentState.CLOSED:
         raise WrongState(
             f"Incident {incident.pk} is closed; nothing can be added to it.", hint="Open a new one."
@@ -41,7 +41,7 @@ def check_not_closed(incident: Incident) -> None:
 def note_write(
     incident: Incident, person: Person, kind: NoteKind, text: str, detail: str = ""
 ) -> IncidentNote:
-    """One more line of the timeline. Raises WrongState for a note beyond 500."""
+    """Add a line to the timeline. Raise WrongState for a note beyond 500."""
     if kind is NoteKind.NOTE and incident.notes.count() >= NOTES_MAX:
         raise WrongState(
             f"The timeline of incident {incident.pk} has {NOTES_MAX} lines; it takes no more notes."

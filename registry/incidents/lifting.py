@@ -1,4 +1,4 @@
-"""Lifting a suspension after its incident is resolved, by a person who had no part in it."""
+"""Lift a suspension after its incident is resolved, by a person who had no part in it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Lifted:
 
 
 def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
-    """Let serve again what a resolved incident had suspended, where nothing else forbids it.
+    """Lift the suspension by a resolved incident; releases serve again unless otherwise forbidden.
 
     Raises:
         InvalidInput: no reason, or one over 1,000 characters.
-        NotFound, NotPermitted: the policy refuses, or separation of duties does; or there is no
-            fresh second factor.
+        NotFound, NotPermitted: the policy or separation of duties denies it, or the second factor
+            is not recent.
         WrongState: the incident suspends nothing, or is not resolved.
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
@@ -60,7 +60,7 @@ def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
                 f"lifting the suspension by incident {incident.pk}",
                 attempt=_attempt(actor, incident, decision),
             )
-            approved, kept = suspension_lift(
+            approved, suspended = suspension_lift(
                 actor=actor, incident=incident, reason=reason, decision=decision
             )
             audit_record(
@@ -71,13 +71,13 @@ def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
                 department=incident.department.slug,
                 data={
                     "approved": [release.pk for release in approved],
-                    "still_suspended": [release.pk for release in kept],
+                    "still_suspended": [release.pk for release in suspended],
                     **proof_facts(proof),
                 },
                 decision=decision,
             )
             note_write(incident, person, NoteKind.LIFTED, reason)
-    return Lifted(incident, approved, kept)
+    return Lifted(incident, approved, suspended)
 
 
 def _separated(

@@ -1,4 +1,4 @@
-"""Incidents: something went wrong with versions, and what of them may not serve meanwhile."""
+"""Incidents with model versions, and the suspensions that they cause."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ SUSPENDING = frozenset({Severity.HIGH, Severity.CRITICAL})
 
 
 class Serious(models.TextChoices):
-    """Kind of serious incident in the sense of Art. 3(49) of the EU AI Act, if it is one: Art. 73
-    gives each its time to report to the market surveillance authority.
+    """Kind of serious incident under Art. 3(49) of the EU AI Act, if it is one. Art. 73 sets the
+    deadline of each for reporting to the market surveillance authority.
     """
 
     NO = "", "not a serious incident"
@@ -53,8 +53,8 @@ REPORT_DAYS = {Serious.GENERAL: 15, Serious.WIDESPREAD: 2, Serious.DEATH: 10}
 
 
 class Incident(models.Model):
-    """A reported event, its severity, and the departments concerned: those that own a version which
-    it reaches, and those that may use one. `department` owns the first version named.
+    """A reported event, its severity, and the departments concerned: those that own an affected
+    version, and those that may use one. `department` owns the first version named.
     """
 
     title = models.CharField(max_length=TITLE_MAX)
@@ -96,7 +96,7 @@ class Incident(models.Model):
 
 
 class IncidentVersion(models.Model):
-    """A version that the incident is about; what stands on it is reached through it."""
+    """A version that the incident names; versions built on it are affected too."""
 
     incident = models.ForeignKey(Incident, on_delete=models.PROTECT, related_name="links")
     version = models.ForeignKey(
@@ -147,11 +147,11 @@ class IncidentNote(models.Model):
 
 
 class IncidentSuspension(models.Model):
-    """While `lifted_at` is empty, nothing that the incident's versions reach may serve.
+    """Suspension of the incident's versions, and of versions built on them, until `lifted_at`.
 
-    `excluded_people` reported it or had a part in those versions: none of them lifts it. A trigger
-    keeps the reporter among them and lets the list only grow; a check (migration) refuses the
-    lifting by any of them.
+    `excluded_people` reported the incident or had a part in those versions; they cannot lift it. A
+    trigger keeps the reporter among them and lets the list only grow; a check constraint (in a
+    migration) prevents lifting by any of them.
     """
 
     incident = models.ForeignKey(Incident, on_delete=models.PROTECT, related_name="suspensions")

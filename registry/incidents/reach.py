@@ -1,4 +1,4 @@
-"""Which incident suspends a version: its own, or one of what it stands on or has the bytes of."""
+"""Search for the incident that suspends a version, its bases or versions with the same bytes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from governance.errors import WrongState
 from governance.rowsecurity import lifted
 from registry.versions.models import ModelVersion
 
-# The inverse of what a recall walks down: up to the bases, and across to the same bytes. While
-# nothing is suspended, which is nearly always, nothing is walked.
-_STANDING = """
+# A recall walks down the lineage; this walks up to the bases, and across to versions with the same
+# bytes. Without any suspension, which is nearly always, it walks nothing.
+_SUSPENDING_INCIDENTS = """
 WITH RECURSIVE above(start, id, base_id, digest) AS (
     SELECT id, id, base_id, digest FROM registry_modelversion WHERE id = ANY (%s)
     AND EXISTS (SELECT FROM registry_incidentsuspension WHERE lifted_at IS NULL)
@@ -28,19 +28,19 @@ GROUP BY a.start
 
 
 def suspended_by(version_ids: Collection[int]) -> dict[int, int]:
-    """Of these versions the suspended ones, each with the first incident that suspends it."""
+    """Return the suspended ones of these versions, each with the first incident suspending it."""
     with lifted(), connection.cursor() as cursor:
-        cursor.execute(_STANDING, [list(version_ids)])
+        cursor.execute(_SUSPENDING_INCIDENTS, [list(version_ids)])
         return dict(cursor.fetchall())
 
 
 def check_not_suspended(version: ModelVersion, verb: str) -> None:
-    """Raise WrongState while an incident suspends `version` or what it stands on."""
+    """Raise WrongState while an incident suspends `version` or one of its bases."""
     refuse_suspended(version, suspended_by([version.pk]).get(version.pk), verb)
 
 
 def refuse_suspended(version: ModelVersion, incident: int | None, verb: str) -> None:
-    """Raise WrongState when `incident` suspends `version`; None does not."""
+    """Raise WrongState if `incident` (None: no incident) suspends `version`."""
     if incident is not None:
         raise WrongState(
             f"Incident {incident} suspends {version}; it cannot be {verb}.",

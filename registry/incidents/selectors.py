@@ -1,4 +1,4 @@
-"""Reading incidents: each department sees those that concern what it owns or uses."""
+"""Reads of incidents; a department sees those that affect versions that it owns or uses."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _HEAVY = ("manifest", "card", "base__manifest", "base__card")
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """Versions that depend on an incident's versions, including these: at most 200 that the actor
-    may see, and the total number.
+    """Versions that depend on an incident's versions, including these, and their releases: at most
+    200 each that the actor may see, and the total numbers.
     """
 
     versions: list[ModelVersion]
@@ -46,10 +46,10 @@ class Reached:
 
 
 def incidents_visible_to(actor: Principal) -> QuerySet[Incident]:
-    """Incidents that `actor` may see, the newest first; `suspends` says whether one does now."""
-    standing = IncidentSuspension.objects.filter(incident=OuterRef("pk"), lifted_at__isnull=True)
+    """Incidents that `actor` may see, newest first; `suspends` is true while one suspends."""
+    in_force = IncidentSuspension.objects.filter(incident=OuterRef("pk"), lifted_at__isnull=True)
     rows = Incident.objects.select_related("department", "reporter").annotate(
-        suspends=Exists(standing)
+        suspends=Exists(in_force)
     )
     rows = rows.prefetch_related(
         Prefetch("links", IncidentVersion.objects.select_related("version__model"))
@@ -58,7 +58,7 @@ def incidents_visible_to(actor: Principal) -> QuerySet[Incident]:
 
 
 def incident_get(*, actor: Principal, id: int) -> Incident:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return an incident; raise NotFound if it does not exist or `actor` may not see it."""
     incident = incidents_visible_to(actor).filter(pk=id).first()
     if incident is None:
         raise NotFound(f"Incident {id} does not exist, or you may not see it.")
@@ -66,28 +66,28 @@ def incident_get(*, actor: Principal, id: int) -> Incident:  # noqa: A002
 
 
 def incidents_pressing(actor: Principal) -> QuerySet[Incident]:
-    """High and critical ones that are not resolved yet."""
+    """Unresolved incidents of high or critical severity."""
     return incidents_visible_to(actor).filter(state__in=STANDING, severity__in=SUSPENDING)
 
 
 def incident_notes(incident: Incident) -> list[IncidentNote]:
-    """The timeline of an incident that the actor may see, the oldest line first."""
+    """Return the timeline of an incident that the actor may see, oldest line first."""
     return list(incident.notes.select_related("person"))
 
 
 def incident_suspensions(incident: Incident) -> list[IncidentSuspension]:
-    """Every time that it suspended, and who lifted it."""
+    """Return every suspension by the incident, with the person who lifted it."""
     return list(incident.suspensions.select_related("lifted_by"))
 
 
 def incident_reaches(actor: Principal, incident: Incident) -> Reached:
-    """Return the versions that depend on the incident's, as far as the actor may see them."""
+    """Return the versions that depend on the incident's, and their releases."""
     linked = [link.version_id for link in incident.links.all()]
     with lifted():
         ids = versions_below(*linked)
-        of_them = Release.objects.filter(version_id__in=ids)
-        of_them = of_them.filter(state__in=(ReleaseState.APPROVED, ReleaseState.SUSPENDED))
-        release_ids = list(of_them.order_by("pk").values_list("pk", flat=True))
+        affected = Release.objects.filter(version_id__in=ids)
+        affected = affected.filter(state__in=(ReleaseState.APPROVED, ReleaseState.SUSPENDED))
+        release_ids = list(affected.order_by("pk").values_list("pk", flat=True))
     versions = versions_visible_to(actor).filter(pk__in=ids).defer(*_HEAVY)
     releases = releases_visible_to(actor).filter(pk__in=release_ids)
     releases = releases.defer("dossier", "version__manifest", "version__card")
@@ -101,8 +101,8 @@ def incident_reaches(actor: Principal, incident: Incident) -> Reached:
 
 
 def incidents_of(actor: Principal, version_id: int) -> list[Incident]:
-    """Those that name the version and are not closed, or that suspend it through what it stands on;
-    five at most, the newest first."""
+    """Return incidents that name the version, or suspend it through its bases, and are not closed;
+    at most five, newest first."""
     named = IncidentVersion.objects.filter(incident=OuterRef("pk"), version=version_id)
     suspending = suspended_by([version_id]).get(version_id)
     rows = incidents_visible_to(actor).prefetch_related(None).exclude(state=IncidentState.CLOSED)
@@ -110,7 +110,7 @@ def incidents_of(actor: Principal, version_id: int) -> list[Incident]:
 
 
 def incident_resource(incident: Incident) -> Resource:
-    """An incident as the policy sees it."""
+    """Return an incident as policy decisions see it."""
     return Resource(
         type="incident",
         id=str(incident.pk),
@@ -125,8 +125,8 @@ def incident_resource(incident: Incident) -> Resource:
 
 
 def reporting_resource(version: ModelVersion) -> Resource:
-    """An incident that is about to be reported of a version: its owner's, and concerning those that
-    may use the version itself."""
+    """Return an incident that is about to be reported of a version, as policy decisions see it: of
+    the version's owner, and concerning the departments that may use the version."""
     users = Release.objects.filter(
         version=version, state__in=(ReleaseState.APPROVED, ReleaseState.SUSPENDED)
     ).values_list("departments__slug", flat=True)

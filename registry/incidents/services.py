@@ -1,4 +1,4 @@
-"""Opening an incident, keeping its record, and lifting what it suspends."""
+"""Open an incident, change it, and keep its timeline."""
 
 from __future__ import annotations
 
@@ -52,29 +52,29 @@ def incident_open(
     serious: str = "",
     aware_at: datetime | None = None,
 ) -> Incident:
-    """Report what happened with some versions. One that is high or critical suspends every approved
-    release of them, and of what stands on them, in the same transaction.
+    """Report an incident with some versions. High or critical severity suspends every approved
+    release of them, and of versions built on them, in the same transaction.
 
     Raises:
-        InvalidInput: a malformed field, no version or more than 20, or a moment in the future.
-        NotFound, NotPermitted: there is no such version, or the policy refuses.
+        InvalidInput: a malformed field, no version or more than 20, or a time in the future.
+        NotFound, NotPermitted: a version does not exist, or the policy refuses.
     """
     title = checked_text(title, field="title", limit=TITLE_MAX)
     happened = checked_text(happened, field="happened", limit=HAPPENED_MAX)
     checked_choice(severity, list(Severity.values), field="severity")
     checked_choice(serious, list(Serious.values), field="serious")
-    wanted = list(dict.fromkeys(versions))
-    _check_count(len(wanted))
+    version_ids = list(dict.fromkeys(versions))
+    _check_count(len(version_ids))
     now = timezone.now()
     if aware_at is not None and aware_at > now:
-        sentence = "The moment at which it became known is in the future."
+        sentence = "The time when the organization became aware of it is in the future."
         raise InvalidInput(sentence, fields={"aware_at": [sentence]})
     with transaction.atomic():
-        found = [_reportable(actor, version_id) for version_id in wanted]
-        decision = found[0][1]
+        reported = [_reportable(actor, version_id) for version_id in version_ids]
+        decision = reported[0][1]
         person = acting_person(actor)
         with lifted():
-            first = found[0][0]
+            first = reported[0][0]
             incident = Incident.objects.create(
                 title=title,
                 happened=happened,
@@ -84,7 +84,7 @@ def incident_open(
                 department=first.model.department,
                 reporter=person,
             )
-            for version, _ in found:
+            for version, _ in reported:
                 IncidentVersion.objects.create(incident=incident, version=version, added_by=person)
             audit_record(
                 actor=actor,
@@ -95,7 +95,7 @@ def incident_open(
                 data={
                     "severity": severity,
                     "serious": serious,
-                    "versions": [version.digest for version, _ in found],
+                    "versions": [version.digest for version, _ in reported],
                 },
                 decision=decision,
             )
@@ -128,13 +128,13 @@ def incident_note(*, actor: Principal, incident_id: int, text: str) -> IncidentN
 
 
 def incident_move(*, actor: Principal, incident_id: int, state: str, text: str) -> Incident:
-    """Investigate it, resolve it, open it again or close it. Resolving lifts no suspension; what is
-    opened again, and is high or critical, suspends again.
+    """Change the state of an incident. Resolving it does not lift its suspension; reopening one of
+    high or critical severity suspends again.
 
     Raises:
         InvalidInput: an unknown state, or no text.
         NotFound, NotPermitted: the policy refuses.
-        WrongState: there is no way there, or its suspension stands and it was to be closed.
+        WrongState: the transition is not allowed, or it would close while it suspends.
     """
     checked_choice(state, list(IncidentState.values), field="state")
     text = checked_text(text, field="text", limit=TEXT_MAX)
@@ -142,10 +142,10 @@ def incident_move(*, actor: Principal, incident_id: int, state: str, text: str) 
         incident, person, decision = incident_for_change(actor, incident_id)
         with lifted():
             before = incident.get_state_display()
-            standing = incident.suspensions.filter(lifted_at__isnull=True)
-            if state == IncidentState.CLOSED and standing.exists():
+            in_force = incident.suspensions.filter(lifted_at__isnull=True)
+            if state == IncidentState.CLOSED and in_force.exists():
                 raise WrongState(
-                    f"Incident {incident.pk} still suspends; it cannot become closed.",
+                    f"Incident {incident.pk} still suspends; it cannot be closed.",
                     hint="A reviewer for model risk or security lifts the suspension first.",
                 )
             incident_set_state(
@@ -165,12 +165,12 @@ def incident_move(*, actor: Principal, incident_id: int, state: str, text: str) 
 def incident_rate(
     *, actor: Principal, incident_id: int, severity: str, serious: str, text: str
 ) -> Incident:
-    """Say how bad it is. Raising it to high or critical suspends at once; lowering lifts nothing.
+    """Change the severity. Raising it to high or critical suspends at once; lowering lifts nothing.
 
     Raises:
         InvalidInput: an unknown severity or kind, or no text.
         NotFound, NotPermitted: the policy refuses.
-        WrongState: the incident is closed, or is rated so already.
+        WrongState: the incident is closed, or already has this severity.
     """
     checked_choice(severity, list(Severity.values), field="severity")
     checked_choice(serious, list(Serious.values), field="serious")
@@ -194,10 +194,10 @@ def incident_rate(
                 data={"before": before, "after": after},
                 decision=decision,
             )
-            said = f"{before['severity']} → {severity}" if before["severity"] != severity else ""
+            detail = f"{before['severity']} → {severity}" if before["severity"] != severity else ""
             if before["serious"] != serious:
-                said += f"{'; ' if said else ''}{Serious(serious).label}"
-            note_write(incident, person, NoteKind.SEVERITY, text, said)
+                detail += f"{'; ' if detail else ''}{Serious(serious).label}"
+            note_write(incident, person, NoteKind.SEVERITY, text, detail)
             if IncidentState(incident.state) in STANDING:
                 incident_suspend(actor=actor, incident=incident, decision=decision)
     return incident
@@ -206,13 +206,12 @@ def incident_rate(
 def incident_add_version(
     *, actor: Principal, incident_id: int, version_id: int, text: str
 ) -> Incident:
-    """Say that it is about a further version, which is suspended at once where the incident
-    suspends.
+    """Add a version to an incident; it is suspended at once if the incident suspends.
 
     Raises:
         InvalidInput: no text.
-        NotFound, NotPermitted: there is no such incident or version, or the policy refuses.
-        WrongState: the incident is closed, has the version, or has 20.
+        NotFound, NotPermitted: the incident or version does not exist, or the policy refuses.
+        WrongState: the incident is closed, or has the version or 20 versions already.
     """
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
@@ -234,14 +233,14 @@ def incident_add_version(
                 data={"version": version.digest},
                 decision=decision,
             )
-            # By its number: who reads the timeline need not know of that department's models.
+            # By number: readers of the timeline may not see that department's models.
             note_write(incident, person, NoteKind.VERSION, text, f"version {version.pk}")
             incident_suspend(actor=actor, incident=incident, decision=decision)
     return incident
 
 
 def _reportable(actor: Principal, version_id: int) -> tuple[ModelVersion, Authorization]:
-    """A version of which the actor may report something, whether or not they may look at it."""
+    """Return a version that the actor may report, even if they may not see it."""
     unknown = f"Version {version_id} does not exist, or you may not see it."
     with lifted():
         rows = ModelVersion.objects.select_related("model__department")

@@ -1,4 +1,4 @@
-"""The state machine of an incident: one table, and the function that moves a locked one."""
+"""Transitions of an incident."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STANDING = frozenset({IncidentState.OPEN, IncidentState.INVESTIGATING})
 
 
 def incident_subject(incident: Incident) -> Subject:
-    """The incident as the audit log names it."""
+    """Return the incident as the audit log names it."""
     return Subject(type="incident", id=str(incident.pk), name=str(incident))
 
 
@@ -36,10 +36,10 @@ def incident_set_state(
     reason: str,
     decision: Authorization | None,
 ) -> None:
-    """Move a locked incident, save and audit it.
+    """Move a locked incident to `state`, save and audit it.
 
     Raises:
-        WrongState: there is no way from where it stands.
+        WrongState: the transition is not allowed.
     """
     if state is IncidentState.RESOLVED:
         incident.resolved_at = timezone.now()

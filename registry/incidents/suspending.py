@@ -1,7 +1,7 @@
 """Suspension of serving by an incident, and its lifting.
 
-Callers hold the incident's row, and the lineage's lock (`lineage_locked`), which a recall and
-registering share; approving and deploying wait for the rows of the releases.
+Callers lock the incident's row. The functions here take the lineage's lock (`lineage_locked`), as
+recalls and registrations do; approvals and deployments wait for the rows of the releases.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from registry.versions.models import ModelVersion
 from registry.versions.recall import lineage_locked
 
 # May serve, or might again.
-_HELD = (ReleaseState.APPROVED, ReleaseState.SUSPENDED)
+_SERVABLE = (ReleaseState.APPROVED, ReleaseState.SUSPENDED)
 
 
 def incident_suspend(
     *, actor: Principal, incident: Incident, decision: Authorization | None
 ) -> list[Release]:
-    """Suspend every approved release that the incident's versions reach; returns those that were
-    serving until now. Nothing for one that is neither high nor critical, and was never.
+    """Suspend every approved release that the incident's versions reach; return them.
+    Do nothing if the severity is neither high nor critical and no suspension is in force.
     """
     linked = list(incident.links.order_by("pk").values_list("version_id", flat=True))
     ids = lineage_locked(*linked)
     concern(incident, ids)
-    standing = incident.suspensions.filter(lifted_at__isnull=True).first()
-    if standing is None and Severity(incident.severity) not in SUSPENDING:
+    suspension = incident.suspensions.filter(lifted_at__isnull=True).first()
+    if suspension is None and Severity(incident.severity) not in SUSPENDING:
         return []
     people = excluded_people(incident, linked, ids)
-    if standing is None:
+    if suspension is None:
         IncidentSuspension.objects.create(incident=incident, excluded_people=people)
     else:
-        standing.excluded_people = sorted({*standing.excluded_people, *people})
-        standing.save(update_fields=["excluded_people"])
+        suspension.excluded_people = sorted({*suspension.excluded_people, *people})
+        suspension.save(update_fields=["excluded_people"])
     reason = f"Incident {incident.pk} is {incident.severity}."
     emergency_accesses_over(
         actor=actor,
@@ -64,47 +64,48 @@ def incident_suspend(
 def suspension_lift(
     *, actor: Principal, incident: Incident, reason: str, decision: Authorization | None
 ) -> tuple[list[Release], list[Release]]:
-    """Lift the standing suspension; returns the releases that are approved again, and those that
-    stay suspended, because another incident suspends them too or their time is over.
+    """Lift the suspension in force; return the releases that are approved again, and those that
+    stay suspended because another incident suspends them too or their approval is over.
     """
     linked = list(incident.links.values_list("version_id", flat=True))
     ids = lineage_locked(*linked)
     incident.suspensions.filter(lifted_at__isnull=True).update(
         lifted_at=timezone.now(), lifted_by_id=actor.person_id, lift_reason=reason
     )
-    still = suspended_by(ids)
+    suspensions = suspended_by(ids)
     now = timezone.now()
-    waiting = list(_releases(ids, ReleaseState.SUSPENDED))
+    suspended = list(_releases(ids, ReleaseState.SUSPENDED))
     free = [
         release
-        for release in waiting
-        if release.version_id not in still
+        for release in suspended
+        if release.version_id not in suspensions
         and release.serves_until is not None
         and release.serves_until > now
     ]
-    back = releases_move(
+    approved = releases_move(
         actor=actor,
         releases=free,
         to=ReleaseState.APPROVED,
         reason=f"The suspension by incident {incident.pk} is lifted: {reason}"[:1000],
         decision=decision,
     )
-    kept = {release.pk for release in back}
-    return back, [release for release in waiting if release.pk not in kept]
+    approved_ids = {release.pk for release in approved}
+    return approved, [release for release in suspended if release.pk not in approved_ids]
 
 
 def excluded_people(incident: Incident, linked: Collection[int], ids: Collection[int]) -> list[int]:
-    """None of them lifts it: who reported the incident or named a version in it, and who had a part
-    in its versions, in what stands on them (`ids`), or in releases of these, as the reviews say.
+    """Return the people who may not lift the suspension: those who reported the incident or added a
+    version, and those with a part in its versions, in versions built on them (`ids`), or, by their
+    reviews, in releases of these.
     """
     people = {incident.reporter_id}
     people.update(incident.links.values_list("added_by_id", flat=True))
     for version in ModelVersion.objects.filter(pk__in=linked):
         people |= people_behind(version)
     below = ModelVersion.objects.filter(pk__in=ids)
-    for made in ("created_by_id", "model__created_by_id", "dataset_version__created_by_id"):
-        people.update(pk for pk in below.values_list(made, flat=True) if pk is not None)
-    releases = [str(release.pk) for state in _HELD for release in _releases(ids, state)]
+    for maker in ("created_by_id", "model__created_by_id", "dataset_version__created_by_id"):
+        people.update(pk for pk in below.values_list(maker, flat=True) if pk is not None)
+    releases = [str(release.pk) for state in _SERVABLE for release in _releases(ids, state)]
     reviews = Review.objects.filter(subject_type="release", subject_id__in=releases)
     for excluded in reviews.values_list("excluded_people", flat=True):
         people.update(excluded)
@@ -112,10 +113,10 @@ def excluded_people(incident: Incident, linked: Collection[int], ids: Collection
 
 
 def concern(incident: Incident, ids: Collection[int]) -> None:
-    """Note which departments it concerns: owners of the versions it reaches, and those that may use
-    one. None is forgotten."""
+    """Add the departments concerned: owners of the versions it reaches, and those that may use one.
+    None is ever removed."""
     owners = ModelVersion.objects.filter(pk__in=ids).values_list("model__department_id", flat=True)
-    users = Release.objects.filter(version_id__in=ids, state__in=_HELD).values_list(
+    users = Release.objects.filter(version_id__in=ids, state__in=_SERVABLE).values_list(
         "departments__pk", flat=True
     )
     incident.departments.add(*{pk for pk in (*owners, *users) if pk is not None})

@@ -1,4 +1,4 @@
-"""Which release may be submitted again, and what of its review still holds."""
+"""Rules for submitting a release again, and for carrying over attestations of its review."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AGAIN = frozenset(
 _OF_THE_MOMENT = frozenset({"format", "policy_version", "review_policy", "replaces"})
 _ALWAYS = ("identity", "purpose", "release", "risk", "serving", "software")
 # The additional sections that an item depends on; an item that is not named depends on all.
-_RESTS_ON: Mapping[str, tuple[str, ...]] = {
+_DEPENDS_ON: Mapping[str, tuple[str, ...]] = {
     "classification": ("data",),
     "conformity": ("conformity",),
     "deployer-duties": (),
@@ -45,7 +45,7 @@ _RESTS_ON: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One section of the dossier that is not what it was."""
+    """One changed section of the dossier."""
 
     section: str
     before: str
@@ -57,7 +57,7 @@ def renewal_obstacle(release: Release) -> WrongState | None:
     state = ReleaseState(release.state)
     if state in AGAIN:
         return None
-    said = f"Release {release.pk} is {state.label.lower()}; it cannot be submitted again"
+    sentence = f"Release {release.pk} is {state.label.lower()}; it cannot be submitted again"
     if state is ReleaseState.APPROVED and code_changed(release):
         return None
     if state is ReleaseState.APPROVED and release.expires_at is not None:
@@ -65,10 +65,10 @@ def renewal_obstacle(release: Release) -> WrongState | None:
         if first <= timezone.now():
             return None
         return WrongState(
-            f"{said} before {first:%Y-%m-%d}: its approval lasts until "
+            f"{sentence} before {first:%Y-%m-%d}: its approval lasts until "
             f"{release.expires_at:%Y-%m-%d}.",
             code="not_renewable",
-            hint="A changed request is a new release of the version.",
+            hint="Submit a changed request as a new release of the version.",
         )
     hints = {
         ReleaseState.IN_REVIEW: "Its review is under way.",
@@ -76,13 +76,13 @@ def renewal_obstacle(release: Release) -> WrongState | None:
         ReleaseState.RECALLED: "A recalled version never serves again; release another.",
         ReleaseState.SUSPENDED: "Resolve the incident that suspends it.",
     }
-    return WrongState(f"{said}.", code="not_renewable", hint=hints.get(state, ""))
+    return WrongState(f"{sentence}.", code="not_renewable", hint=hints.get(state, ""))
 
 
 def check_renewal(
     renews: Release, version: ModelVersion, environment: str, deployment_name: str
 ) -> None:
-    """Raises WrongState when it cannot be renewed now, InvalidInput by something else."""
+    """Raise WrongState if it cannot be renewed now, InvalidInput if version or place differ."""
     if (obstacle := renewal_obstacle(renews)) is not None:
         raise obstacle
     same = (renews.version_id, renews.environment, renews.deployment_name)
@@ -90,18 +90,18 @@ def check_renewal(
         raise InvalidInput(
             f"Release {renews.pk} is of {renews.version} as {renews.deployment_name} in "
             f"{renews.environment}; a renewal must have the same version, name and environment.",
-            fields={"renews": ["Is of something else."]},
+            fields={"renews": ["Has another version, name or environment."]},
         )
 
 
 def dossier_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """Every section in which two dossiers of a version differ, but for who submitted them."""
-    found = []
+    """Return the sections in which two dossiers of a version differ, submitters aside."""
+    changes = []
     for section in sorted({*before, *after} - {"format"}):
         one, other = _section(before, section), _section(after, section)
         if one != other:
-            found.append(Change(section, _brief(section, one), _brief(section, other)))
-    return found
+            changes.append(Change(section, _brief(section, one), _brief(section, other)))
+    return changes
 
 
 def unchanged_items(
@@ -112,11 +112,11 @@ def unchanged_items(
     """
     if review is None or old.state == ReleaseState.REJECTED:
         return []
-    return [item for item in attested_in(review) if _rests_unchanged(item, old.dossier, dossier)]
+    return [item for item in attested_in(review) if _is_unaffected(item, old.dossier, dossier)]
 
 
 def attestations_carry(*, actor: Principal, release: Release, review: Review) -> list[str]:
-    """Carry over into the review of a renewal what still holds of the one before; the codes."""
+    """Carry valid attestations over into the review of a renewal; return the items' codes."""
     old = release.renews
     source = None if old is None else release_review(old)
     if old is None or source is None:
@@ -125,23 +125,23 @@ def attestations_carry(*, actor: Principal, release: Release, review: Review) ->
     return checklist_carry(actor=actor, review=review, source=source, items=items)
 
 
-def _rests_unchanged(
+def _is_unaffected(
     item: ChecklistItem, before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> bool:
-    named = _RESTS_ON.get(item.code)
+    named = _DEPENDS_ON.get(item.code)
     sections = {*before, *after} - _OF_THE_MOMENT if named is None else {*_ALWAYS, *named}
     return all(_section(before, name) == _section(after, name) for name in sections)
 
 
 def _section(dossier: Mapping[str, Any], name: str) -> Any:
-    """The section without what only says who submitted it, or what is live just now. Of the
-    software, the packages of the task: attestations do not depend on what computes."""
+    """Return a section without its submitter and the release that is live now; of the software,
+    only the packages of the task, since attestations do not depend on the engine's packages."""
     if name == "software":
         return code_named(dossier)
     value = dossier.get(name)
     if isinstance(value, Mapping):
-        apart = {"release": "submitted_by", "operation": "rollback"}.get(name)
-        return {key: part for key, part in value.items() if key != apart}
+        ignored = {"release": "submitted_by", "operation": "rollback"}.get(name)
+        return {key: part for key, part in value.items() if key != ignored}
     return value
 
 

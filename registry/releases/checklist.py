@@ -29,10 +29,10 @@ from registry.versions.selectors import base_chain
 
 # A test set may share at most this part of its rows with the training data.
 LEAK_TOLERANCE = 0.01
-# Of a card, with its title; shorter says nothing.
+# Minimum length of a card, title included.
 CARD_MIN = 80
-# Nothing serves whose bytes or origin are not what was approved; no policy and no second person
-# changes that.
+# Bytes and origin must always be those approved; neither a policy nor a second person can waive
+# that.
 NEVER_WAIVED = frozenset({"files", "intake"})
 _LEVELS = list(Classification.values)
 
@@ -47,12 +47,12 @@ class Case:
 
     @cached_property
     def chain(self) -> list[ModelVersion]:
-        """The version and everything that it stands on."""
+        """The version and its bases."""
         return [self.version, *base_chain(self.version)]
 
     @cached_property
     def code(self) -> str:
-        """Digest of the task's packages: those of the dossier, before submission those here."""
+        """Digest of the task's packages: as in the dossier, or installed here before submission."""
         if "software" in self.dossier:
             return str(code_named(self.dossier)["digest"])
         code = task_code(self.version.model.task)
@@ -66,8 +66,8 @@ Result = tuple[CheckOutcome, str]
 def checklist_build(
     version: ModelVersion, dossier: dict[str, Any], policy: ReviewPolicyDocument
 ) -> list[ChecklistEntry]:
-    """Every item that the policy asks for, with the automatic ones decided. Hashes the version's
-    stored files when it asks for that.
+    """Return every item that the policy requires, with automatic checks decided. Hashes the
+    version's stored files if the policy requires that.
     """
     case = Case(version, dossier, policy)
     return [_entry(item, case) for item in policy.items_for(dossier["risk"]["answers"])]
@@ -75,7 +75,7 @@ def checklist_build(
 
 def _entry(item: Item, case: Case) -> ChecklistEntry:
     # An older policy may name a check that no longer exists.
-    check = CHECKS.get(item.check, _gone) if item.check else None
+    check = CHECKS.get(item.check, _removed_check) if item.check else None
     outcome, note = check(case) if check else (None, "")
     return ChecklistEntry(
         code=item.code,
@@ -91,10 +91,10 @@ def _decided(passed: bool, note: str) -> Result:
     return CheckOutcome.PASSED if passed else CheckOutcome.FAILED, note
 
 
-def _gone(case: Case) -> Result:
+def _removed_check(case: Case) -> Result:
     return (
         CheckOutcome.FAILED,
-        "This check is not made any more; the review policy needs a new version.",
+        "This check no longer exists; the review policy needs a new version.",
     )
 
 
@@ -115,10 +115,10 @@ def files_match(chain: Sequence[ModelVersion]) -> Result:
 
 
 def _license(case: Case) -> Result:
-    without = [str(version) for version in case.chain if not version.license]
-    named = ", ".join(sorted({version.license for version in case.chain if version.license}))
-    note = f"None is recorded for {', '.join(without)}." if without else named
-    return _decided(not without, note)
+    unlicensed = [str(version) for version in case.chain if not version.license]
+    licenses = ", ".join(sorted({version.license for version in case.chain if version.license}))
+    note = f"None is recorded for {', '.join(unlicensed)}." if unlicensed else licenses
+    return _decided(not unlicensed, note)
 
 
 def _evaluated(case: Case) -> Result:
@@ -135,28 +135,29 @@ def _evaluated(case: Case) -> Result:
         sizes = ", ".join(f"{each['dataset']}: {each['sample_size']} rows" for each in held_out)
         note = f"Measured on {sizes}."
         if cut := [each for each in held_out if each.get("rows_cut")]:
-            told = ", ".join(f"{each['rows_cut']} of {each['dataset']}" for each in cut)
+            counts = ", ".join(f"{each['rows_cut']} of {each['dataset']}" for each in cut)
             return CheckOutcome.NEEDS_JUDGMENT, (
-                f"{note} Longer than the model reads, so that a part of each was measured: {told} "
-                "rows. Judge whether the results hold."
+                f"{note} The model read only a part of some rows: {counts}. Judge whether the "
+                "results hold."
             )
         return CheckOutcome.PASSED, note
-    known = TASKS.get(task)
-    if known is not None and known.evaluation is None:
+    entry = TASKS.get(task)
+    if entry is not None and entry.evaluation is None:
         return CheckOutcome.NOT_APPLICABLE, f"The task {task} has no evaluation."
-    said, other = "It was not evaluated", "it"
+    finding, other = "It was not evaluated", "it"
     if evaluations:
         names = {f"{each['dataset']} v{each['dataset_version']}" for each in evaluations}
-        said = f"Only evaluated on training data ({', '.join(sorted(names))})"
+        finding = f"Only evaluated on training data ({', '.join(sorted(names))})"
         other = "other data"
     if not case.policy.gates.held_out:
-        return CheckOutcome.NOT_APPLICABLE, f"{said}, and the tier {tier} does not require {other}."
-    return CheckOutcome.FAILED, f"{said}. Evaluate it on data that it was not trained on."
+        note = f"{finding}, and the tier {tier} does not require {other}."
+        return CheckOutcome.NOT_APPLICABLE, note
+    return CheckOutcome.FAILED, f"{finding}. Evaluate it on data that it was not trained on."
 
 
 def version_gates(version: ModelVersion, code: str) -> list[GateStanding]:
-    """Every gate of the version's model, with the version's latest result that was measured with
-    the packages of the task that have this digest."""
+    """Return every gate of the version's model, with the version's latest result measured with
+    those packages of the task whose digest is `code`."""
     evaluations = [
         each for each in version_evaluations(version) if evaluated_with(each.details) == code
     ]
@@ -171,8 +172,8 @@ def _gates(case: Case) -> Result:
     unmet = [
         f"{each.gate} on {each.gate.dataset.name}: {each.why}" for each in gates if not each.passed
     ]
-    wanted = case.policy.gates.at_least
-    if not gates and not wanted:
+    required = case.policy.gates.at_least
+    if not gates and not required:
         return CheckOutcome.NOT_APPLICABLE, (
             f"No gate is set on this model, and the tier {case.policy.name} requires none."
         )
@@ -181,19 +182,19 @@ def _gates(case: Case) -> Result:
         note = "No gate is set on this model."
     elif not unmet:
         note = f"All {len(gates)} gates passed."
-    if len(gates) < wanted:
-        note += f" The tier {case.policy.name} requires {wanted}."
-    if unmet or len(gates) < wanted:
+    if len(gates) < required:
+        note += f" The tier {case.policy.name} requires {required}."
+    if unmet or len(gates) < required:
         return CheckOutcome.FAILED, note
     if learned := [each for each in gates if each.on_training_data]:
-        told = ", ".join(f"{each.gate} on {each.gate.dataset.name}" for each in learned)
-        return CheckOutcome.NEEDS_JUDGMENT, f"{note} Measured on training data: {told}."
+        names = ", ".join(f"{each.gate} on {each.gate.dataset.name}" for each in learned)
+        return CheckOutcome.NEEDS_JUDGMENT, f"{note} Measured on training data: {names}."
     return CheckOutcome.PASSED, note
 
 
 def _as_served(check: Callable[[Case], Result]) -> Callable[[Case], Result]:
-    """Leave a passed check to a reviewer where another engine or precision was measured than the
-    release serves with.
+    """Leave a passed check to a reviewer if the engine or precision measured is not the one that
+    serves.
     """
 
     def checked(case: Case) -> Result:
@@ -219,7 +220,7 @@ def _leak(case: Case) -> Result:
         shared, rows = each["rows_in_training_data"], each["rows"]
         passed = passed and shared <= rows * LEAK_TOLERANCE
         notes.append(f"{each['dataset']}: {shared} of {rows} rows stand in the training data.")
-        # Small or plain images look alike by accident, so that these are for reviewers to judge.
+        # Small or plain images can look alike by accident, so reviewers judge these.
         if alike := each.get("rows_alike_in_training_data"):
             notes.append(f"{alike} more hold an image that looks like one of the training data.")
             judged = judged or shared + alike > rows * LEAK_TOLERANCE
@@ -227,15 +228,15 @@ def _leak(case: Case) -> Result:
         return CheckOutcome.NOT_APPLICABLE, "It was not evaluated; there are no rows to compare."
     if not trained_levels(case.chain):
         return CheckOutcome.NOT_APPLICABLE, (
-            "No training data is registered for this version, or for what it stands on; there are "
-            "no rows to compare."
+            "No training data is registered for this version or its bases; there are no rows to "
+            "compare."
         )
     note = f"{' '.join(notes)} At most {LEAK_TOLERANCE:.0%} may."
     return (CheckOutcome.NEEDS_JUDGMENT, note) if passed and judged else _decided(passed, note)
 
 
 def origin_signed(chain: Sequence[ModelVersion]) -> Result:
-    """Check that the intake which brought the last of them was signed off."""
+    """Check that the intake of the last version in the chain was signed off."""
     root = chain[-1]
     intake = getattr(root, "intake", None)
     signed = intake is not None and intake.state == IntakeState.TRUSTED
@@ -250,12 +251,12 @@ def _card(case: Case) -> Result:
     length = len(str(case.dossier["card"]).strip())
     if length < CARD_MIN:
         return CheckOutcome.FAILED, f"It has {length:,} characters; {CARD_MIN} are the minimum."
-    # A machine can measure a card, and not tell whether it states the excluded uses.
+    # A machine can measure a card, but not judge whether it states the excluded uses.
     return CheckOutcome.NEEDS_JUDGMENT, f"The card has {length:,} characters. Read it and judge."
 
 
 def trained_levels(chain: Sequence[ModelVersion]) -> dict[str, str]:
-    """Classification of each dataset that a version or its bases were trained on, by name."""
+    """Return the classification of each dataset that the versions were trained on, by name."""
     return {
         each.dataset_version.dataset.name: each.dataset_version.dataset.classification
         for each in chain
@@ -273,23 +274,23 @@ def _classification(case: Case) -> Result:
     }
     if above:
         named = ", ".join(f"{name} is {level}" for name, level in sorted(above.items()))
-        return CheckOutcome.FAILED, f"Stated is {stated}, but {named}."
+        return CheckOutcome.FAILED, f"The release states {stated}, but {named}."
     if not trained:
         return CheckOutcome.NOT_APPLICABLE, (
-            f"Stated is {stated}. No training data is registered here to compare it with."
+            f"The release states {stated}. No training data is registered here to compare it with."
         )
-    known = ", ".join(f"{name}: {level}" for name, level in sorted(trained.items()))
-    return CheckOutcome.PASSED, f"Stated is {stated}. Trained on {known}."
+    levels = ", ".join(f"{name}: {level}" for name, level in sorted(trained.items()))
+    return CheckOutcome.PASSED, f"The release states {stated}. Trained on {levels}."
 
 
 def _complete(case: Case) -> Result:
     missing = missing_sections(case.policy.name, case.dossier)
     if missing:
-        return CheckOutcome.FAILED, f"Nothing is said of {', '.join(missing)}."
-    return CheckOutcome.PASSED, "What the tier asks for is filled in."
+        return CheckOutcome.FAILED, f"Missing: {', '.join(missing)}."
+    return CheckOutcome.PASSED, "Every required section is filled in."
 
 
-# Decided at submission alone: the form states the first two, and hashing every file takes long.
+# Decided only at submission: the form states the first two, and hashing every file takes long.
 AT_SUBMISSION = frozenset({"classification", "dossier", "files"})
 
 

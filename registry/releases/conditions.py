@@ -1,6 +1,6 @@
 """Conditions of approvals: the strictest of each applies to the release.
 
-A condition that a machine can hold is held by the gateway; what people must keep is shown.
+The gateway enforces the conditions that a machine can check; obligations of people are displayed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MEMBERS = (
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Conditions of an approval. Empty `departments` leave all that the release names.
+    """Conditions of an approval. Empty `departments` mean all that the release names.
 
     `requests_per_minute` is for all callers of the deployment together, `requests_per_minute_of`
     for each department by its slug. `obligations` are for people to keep.
@@ -67,19 +67,21 @@ class Conditions:
         return {name: value for name, value in whole.items() if value}
 
     def words(self) -> list[str]:
-        """Each as a person says it; the machine's first."""
-        said = []
+        """Return each condition as a phrase; those that the gateway enforces come first."""
+        phrases = []
         if self.departments:
-            said.append(f"only {_listed(self.departments)}")
+            phrases.append(f"only {_listed(self.departments)}")
         if self.until is not None:
-            said.append(f"until {self.until.astimezone(UTC):%-d %B %Y, %H:%M} UTC")
+            phrases.append(f"until {self.until.astimezone(UTC):%-d %B %Y, %H:%M} UTC")
         if self.requests_per_minute is not None:
-            said.append(f"at most {rate_words(self.requests_per_minute)}, of all callers together")
-        said += [
+            phrases.append(
+                f"at most {rate_words(self.requests_per_minute)}, of all callers together"
+            )
+        phrases += [
             f"at most {rate_words(rate)} of department {slug}"
             for slug, rate in sorted(self.requests_per_minute_of.items())
         ]
-        return [*said, *self.obligations]
+        return [*phrases, *self.obligations]
 
 
 def _listed(slugs: Iterable[str]) -> str:
@@ -96,24 +98,24 @@ def conditions_words(stored: Mapping[str, Any]) -> list[str]:
     return Conditions.from_json(stored).words()
 
 
-def conditions_checked(given: Mapping[str, Any], release: Release) -> Conditions:
+def conditions_checked(conditions: Mapping[str, Any], release: Release) -> Conditions:
     """Validate the conditions that an approver of `release` sets.
 
     Raises:
-        InvalidInput: something unknown, malformed, or no narrower than what is approved anyway.
+        InvalidInput: a condition is unknown, malformed, or no narrower than the release.
     """
-    if unknown := sorted(set(given) - set(MEMBERS)):
-        raise _refused(str(unknown[0])[:40], "is no condition", f"Known: {', '.join(MEMBERS)}.")
+    if unknown := sorted(set(conditions) - set(MEMBERS)):
+        raise _refused(str(unknown[0])[:40], "is not a condition", f"Known: {', '.join(MEMBERS)}.")
     named = {each.slug for each in release.departments.all()}
-    departments = _departments(given.get("departments"), named)
+    departments = _departments(conditions.get("departments"), named)
     return Conditions(
         departments=departments,
-        until=_until(given.get("until"), release),
-        requests_per_minute=_rate(given.get("requests_per_minute"), "requests_per_minute"),
+        until=_until(conditions.get("until"), release),
+        requests_per_minute=_rate(conditions.get("requests_per_minute"), "requests_per_minute"),
         requests_per_minute_of=_rates(
-            given.get("requests_per_minute_of"), set(departments) or named
+            conditions.get("requests_per_minute_of"), set(departments) or named
         ),
-        obligations=_obligations(given.get("obligations")),
+        obligations=_obligations(conditions.get("obligations")),
     )
 
 
@@ -125,26 +127,26 @@ def _refused(name: str, sentence: str, hint: str = "") -> InvalidInput:
     )
 
 
-def _departments(given: Any, named: set[str]) -> tuple[str, ...]:
-    if not given:
+def _departments(slugs: Any, named: set[str]) -> tuple[str, ...]:
+    if not slugs:
         return ()
-    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+    if not isinstance(slugs, list) or not all(isinstance(each, str) for each in slugs):
         raise _refused("departments", "is a list of departments")
-    if outside := sorted(set(given) - named):
+    if outside := sorted(set(slugs) - named):
         raise _refused(
             "departments",
             f"names {outside[0][:40]}, which the release does not",
             f"It names {_listed(named)}.",
         )
-    # All of them is no condition.
-    return () if set(given) == named else tuple(sorted(set(given)))
+    # Naming all of them is not a restriction.
+    return () if set(slugs) == named else tuple(sorted(set(slugs)))
 
 
-def _until(given: Any, release: Release) -> datetime | None:
-    if not given:
+def _until(value: Any, release: Release) -> datetime | None:
+    if not value:
         return None
     try:
-        moment = given if isinstance(given, datetime) else datetime.fromisoformat(str(given)[:40])
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value)[:40])
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
@@ -154,36 +156,36 @@ def _until(given: Any, release: Release) -> datetime | None:
     if not now < moment < latest:
         raise _refused(
             "until",
-            f"lies between now and {latest:%Y-%m-%d}, when the approval would end anyway",
+            f"must lie between now and {latest:%Y-%m-%d}, when the approval ends anyway",
         )
     return moment.astimezone(UTC)
 
 
-def _rate(given: Any, name: str) -> int | None:
-    if given is None:
+def _rate(value: Any, name: str) -> int | None:
+    if value is None:
         return None
-    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= RATE_MAX:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RATE_MAX:
         raise _refused(name, f"is a whole number from 1 to {RATE_MAX:,}")
-    return given
+    return value
 
 
-def _rates(given: Any, named: set[str]) -> dict[str, int]:
-    if not given:
+def _rates(rates: Any, named: set[str]) -> dict[str, int]:
+    if not rates:
         return {}
     name = "requests_per_minute_of"
-    if not isinstance(given, Mapping):
-        raise _refused(name, "gives each department its number")
-    if outside := sorted(str(each) for each in set(given) - named):
+    if not isinstance(rates, Mapping):
+        raise _refused(name, "maps each department to a number")
+    if outside := sorted(str(each) for each in set(rates) - named):
         raise _refused(name, f"names {outside[0][:40]}, which may not use it")
-    return {slug: rate for slug in sorted(given) if (rate := _rate(given[slug], name)) is not None}
+    return {slug: rate for slug in sorted(rates) if (rate := _rate(rates[slug], name)) is not None}
 
 
-def _obligations(given: Any) -> tuple[str, ...]:
-    if not given:
+def _obligations(sentences: Any) -> tuple[str, ...]:
+    if not sentences:
         return ()
-    if not isinstance(given, list) or len(given) > OBLIGATIONS_MAX:
+    if not isinstance(sentences, list) or len(sentences) > OBLIGATIONS_MAX:
         raise _refused("obligations", f"is a list of at most {OBLIGATIONS_MAX} sentences")
-    texts = [checked_text(each, field="obligation", limit=OBLIGATION_MAX) for each in given]
+    texts = [checked_text(each, field="obligation", limit=OBLIGATION_MAX) for each in sentences]
     return tuple(dict.fromkeys(texts))
 
 
@@ -200,7 +202,7 @@ def asked(review: Review) -> list[tuple[Decision, Conditions]]:
 
 
 def conditions_agreed(review: Review) -> Conditions:
-    """Combine the conditions of all approvals: of each the strictest.
+    """Combine the conditions of all approvals: the strictest of each.
 
     Raises:
         WrongState: no department is left, or the requested end has passed.
@@ -215,7 +217,7 @@ def conditions_agreed(review: Review) -> Conditions:
 
 
 def conditions_recorded(review: Review) -> dict[str, Any]:
-    """The same as a column keeps it, whatever has passed since.
+    """Return the combined conditions as stored, even if their end has passed.
 
     Raises:
         WrongState: no department is left.
@@ -232,7 +234,7 @@ def _stricter(one: Conditions, other: Conditions) -> Conditions:
         departments = tuple(sorted(set(one.departments) & set(other.departments)))
         if not departments:
             raise WrongState(
-                f"One approval asks for {_listed(one.departments)} alone, another for "
+                f"One approval allows only {_listed(one.departments)}, another only "
                 f"{_listed(other.departments)}; together they leave no department.",
                 hint="Agree first, or request changes.",
             )
@@ -251,5 +253,5 @@ def _stricter(one: Conditions, other: Conditions) -> Conditions:
 
 
 def _least(one: T | None, other: T | None) -> T | None:
-    found = [each for each in (one, other) if each is not None]
-    return min(found, default=None)
+    present = [each for each in (one, other) if each is not None]
+    return min(present, default=None)

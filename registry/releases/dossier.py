@@ -26,7 +26,7 @@ from registry.versions.models import ModelVersion
 from registry.versions.prompts import prompt_of
 from registry.versions.selectors import base_chain, training_data
 
-# Raise it when a section changes its meaning: frozen dossiers stay unchanged.
+# Raise it when a section changes in meaning: frozen dossiers stay unchanged.
 FORMAT = 1
 
 
@@ -52,15 +52,15 @@ def dossier_build(
 ) -> dict[str, Any]:
     """Build the dossier of a release of `version`, as JSON that PostgreSQL returns unchanged.
 
-    Past the submitter's reach: evidence is what there is, not what they can see. People stand in it
-    by number, so that it need not change when one of them is erased. `fields` are the sections that
-    people filled in, checked; `review_policy` names the version that it is reviewed under.
+    Evidence includes what the submitter may not see. People appear by number, so that erasing one
+    does not change the dossier. `fields` are the checked sections that people filled in;
+    `review_policy` names the policy version of the review.
 
     Raises:
-        ManifestMismatch: the text of a prompt version is not the one that its digest names.
+        ManifestMismatch: the text of a prompt version does not have its digest.
     """
-    prompt_of(version)  # it stands in the dossier as `training.parameters`
-    said = fields or {}
+    prompt_of(version)  # The dossier has it as `training.parameters`.
+    sections = fields or {}
     replaces = _replaces(environment, deployment_name)
     return as_stored(
         {
@@ -88,11 +88,11 @@ def dossier_build(
             },
             "code": _code(version),
             "replaces": replaces,
-            "risks": said.get("risks", []),
-            "oversight": said.get("oversight"),
+            "risks": sections.get("risks", []),
+            "oversight": sections.get("oversight"),
             "logging": _logging(),
-            "operation": {**said.get("operation", {}), "rollback": _rollback(replaces)},
-            "conformity": said.get("conformity"),
+            "operation": {**sections.get("operation", {}), "rollback": _rollback(replaces)},
+            "conformity": sections.get("conformity"),
             "policy_version": policy_version,
         }
     )
@@ -100,23 +100,23 @@ def dossier_build(
 
 @lifted()
 def dossier_evidence(version: ModelVersion, *, leaks: bool = True) -> dict[str, Any]:
-    """Training data, evaluations and card, as a dossier holds them.
+    """Return training data, evaluations and card as a dossier holds them.
 
-    Without `leaks`, test rows are not looked for in the training data.
+    Without `leaks`, the training data is not searched for test rows.
 
     Raises:
-        Unavailable: the store does not hold the rows of a dataset that leaks are looked for in.
+        Unavailable: the store lacks the rows of a dataset that is searched for leaks.
     """
-    learned = training_data(version) if leaks else []
+    trained_on = training_data(version) if leaks else []
     return {
         "data": _data(version.dataset_version),
-        "evaluations": [_evaluation(each, learned) for each in version_evaluations(version)],
+        "evaluations": [_evaluation(each, trained_on) for each in version_evaluations(version)],
         "card": version.card,
     }
 
 
 def version_evaluations(version: ModelVersion) -> list[Evaluation]:
-    """Every evaluation of `version`, oldest first, with its gate results."""
+    """Return every evaluation of `version`, oldest first, with its gate results."""
     results = GateResult.objects.select_related("gate")
     return list(
         version.evaluations.select_related("dataset_version__dataset", "created_by")
@@ -126,7 +126,7 @@ def version_evaluations(version: ModelVersion) -> list[Evaluation]:
 
 
 def as_stored(value: dict[str, Any]) -> dict[str, Any]:
-    """`value` as a JSON column gives it back: it writes some numbers down in another way.
+    """Return `value` as a JSON column returns it: PostgreSQL rewrites some numbers.
 
     The digest is over this form, so that it can be computed again from the stored row.
     """
@@ -182,7 +182,7 @@ def _software(
 
 
 def _code(version: ModelVersion) -> list[dict[str, Any]]:
-    """Chat templates and tokenizer patterns of the version, and of each version it stands on."""
+    """Return chat templates and tokenizer patterns of the version and its bases."""
     return [
         {"model": each.model.name, "version": each.number, **code}
         for each in (version, *base_chain(version))
@@ -206,14 +206,16 @@ def _data(data: DatasetVersion | None) -> dict[str, Any] | None:
 
 
 def _baselines(evaluation: Evaluation) -> dict[str, Any]:
-    found = evaluation.details.get("baselines")
-    kept = ("name", "metrics", "trained_on")
-    return {"baselines": [{name: each[name] for name in kept} for each in found]} if found else {}
+    baselines = evaluation.details.get("baselines")
+    members = ("name", "metrics", "trained_on")
+    if not baselines:
+        return {}
+    return {"baselines": [{name: each[name] for name in members} for each in baselines]}
 
 
-def _evaluation(evaluation: Evaluation, learned: Sequence[DatasetVersion]) -> dict[str, Any]:
+def _evaluation(evaluation: Evaluation, trained_on: Sequence[DatasetVersion]) -> dict[str, Any]:
     tested_on = evaluation.dataset_version
-    leak = overlap(learned, tested_on) if learned else Overlap(0)
+    leak = overlap(trained_on, tested_on) if trained_on else Overlap(0)
     return {
         "id": evaluation.pk,
         "digest": evaluation.digest,
@@ -226,7 +228,7 @@ def _evaluation(evaluation: Evaluation, learned: Sequence[DatasetVersion]) -> di
         "baseline": evaluation.baseline,
         "baseline_name": evaluation.baseline_name,
         **_baselines(evaluation),
-        # Recorded for other engines than our own.
+        # Workers record these.
         **{
             name: str(evaluation.details[name])
             for name in ("engine", "precision", "code")
@@ -260,7 +262,7 @@ def _evaluation(evaluation: Evaluation, learned: Sequence[DatasetVersion]) -> di
 
 
 def _replaces(environment: str, deployment_name: str) -> dict[str, Any] | None:
-    """The release that may serve under this name now, with what was measured of its version."""
+    """Return the release that may serve under this name now, with its version's results."""
     live = release_live(environment, deployment_name)
     if live is None:
         return None

@@ -1,8 +1,8 @@
 """Sections of a dossier that people write besides the risk answers: risks, oversight, operation,
 conformity.
 
-What the system knows by itself is in `dossier.py`. Who oversees or accepts is named by role; where
-one person is meant, by number.
+`dossier.py` adds what the system knows by itself. Overseers and accepters are named by role; a
+single person is named by number.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ DossierSections = Annotated[
         "not_applicable|voluntary|internal_control|notified_body, standards, declaration}."
     ),
 ]
-# What a tier asks for; a tier that is not named here asks for all of it.
+# Sections that a tier requires; a tier that is not listed requires all.
 REQUIRED: dict[str, tuple[str, ...]] = {"minimal": (), "limited": ("oversight",)}
-# No control characters but line ends and tabs, and nothing that turns the reading direction around.
+# Control characters other than line ends and tabs, changes of the reading direction, surrogates.
 _REFUSED = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -55,16 +55,16 @@ def _filled(value: str) -> str:
 
 def _day(value: str) -> str:
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
-        raise ValueError("it is no day such as 2026-11-30")
+        raise ValueError("it is not a date such as 2026-11-30")
     date.fromisoformat(value)
     return value
 
 
-Said = Annotated[str, AfterValidator(_text)]
-Filled = Annotated[Said, AfterValidator(_filled)]
+Text = Annotated[str, AfterValidator(_text)]
+Filled = Annotated[Text, AfterValidator(_filled)]
 Short = Annotated[Filled, Field(max_length=300)]
 Long = Annotated[Filled, Field(max_length=2000)]
-Note = Annotated[Said, Field(max_length=2000)]
+Note = Annotated[Text, Field(max_length=2000)]
 Day = Annotated[str, AfterValidator(_day)]
 Level = Literal["low", "medium", "high"]
 
@@ -74,8 +74,8 @@ class _Section(BaseModel):
 
 
 class Risk(_Section):
-    """One thing that may go wrong; `residual` is what is left of it after the mitigation, and the
-    accepter lives with that."""
+    """One possible harm; `residual` is the risk left after the mitigation, which the accepter
+    accepts."""
 
     hazard: Annotated[Filled, Field(max_length=500)]
     likelihood: Literal["rare", "possible", "likely"]
@@ -89,8 +89,8 @@ class Risk(_Section):
 
 
 class Oversight(_Section):
-    """People who notice a wrong answer, and the way to stop it. `stop_tested_on` is the day on
-    which the procedure was last tried; None when it never was.
+    """People who notice wrong answers, and how to stop the model. `stop_tested_on` is the day on
+    which the procedure was last tested; None if never.
     """
 
     overseers: Short
@@ -108,15 +108,15 @@ class Operation(_Section):
 
 
 class Conformity(_Section):
-    """The way in which conformity is assessed, by which standards, and the declaration's place."""
+    """Route of the conformity assessment, its standards, and the declaration's location."""
 
     route: Literal["not_applicable", "voluntary", "internal_control", "notified_body"]
     standards: Annotated[list[Short], Field(max_length=MAX_LISTED)] = []
-    declaration: Annotated[Said, Field(max_length=300)] = ""
+    declaration: Annotated[Text, Field(max_length=300)] = ""
 
 
 class DossierFields(_Section):
-    """Every section may be left out; `missing_sections` says which a tier asks for."""
+    """Sections of a dossier; all are optional here, but a tier may require some."""
 
     risks: Annotated[list[Risk], Field(max_length=MAX_RISKS)] = []
     oversight: Oversight | None = None
@@ -125,23 +125,23 @@ class DossierFields(_Section):
 
 
 def checked_dossier_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections that were filled in, each in full.
+    """Return the sections that were filled in, each with all its fields.
 
     Raises:
-        InvalidInput: a field is missing, malformed, unknown or too long, a day is on the wrong side
-            of today, or an accepter is not there; `fields` of the error says which.
+        InvalidInput: a field is missing, malformed, unknown or too long, a date is on the wrong
+            side of today, or an accepter does not exist; `fields` of the error says which.
     """
     try:
-        said = DossierFields.model_validate(dict(fields))
+        parsed = DossierFields.model_validate(dict(fields))
     except ValidationError as error:
         faults: dict[str, list[str]] = {}
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
             name = ".".join(str(part) for part in fault["loc"])[:80]
             faults.setdefault(name, []).append(f"{fault['msg'].removeprefix('Value error, ')}.")
         raise _refused(faults) from error
-    if faults := _wrong(said):
+    if faults := _wrong(parsed):
         raise _refused(faults)
-    checked = said.model_dump()
+    checked = parsed.model_dump()
     checked = {name: section for name in SECTIONS if (section := checked[name])}
     if len(canonical_json(checked)) > MAX_BYTES:
         raise InvalidInput(
@@ -152,30 +152,30 @@ def checked_dossier_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def missing_sections(tier: str, said: Mapping[str, Any]) -> list[str]:
-    """The sections that `tier` requires and that are empty, in the dossier's order. `said` holds
-    the sections: the fields of a release, or its dossier.
+def missing_sections(tier: str, sections: Mapping[str, Any]) -> list[str]:
+    """Return the sections that `tier` requires and that are empty, in the dossier's order.
+    `sections` are the fields of a release, or its dossier.
     """
-    filled = {name for name in SECTIONS if said.get(name)}
-    # The system fills in a part of this one by itself.
-    if "review_date" not in (said.get("operation") or {}):
+    filled = {name for name in SECTIONS if sections.get(name)}
+    # The system itself fills in a part of this section.
+    if "review_date" not in (sections.get("operation") or {}):
         filled.discard("operation")
     return [name for name in REQUIRED.get(tier, SECTIONS) if name not in filled]
 
 
-def _wrong(said: DossierFields) -> dict[str, list[str]]:
+def _wrong(parsed: DossierFields) -> dict[str, list[str]]:
     """Return statements that are false, rather than malformed."""
     faults: dict[str, list[str]] = {}
     today = timezone.now().date().isoformat()
-    if said.oversight and (said.oversight.stop_tested_on or "") > today:
+    if parsed.oversight and (parsed.oversight.stop_tested_on or "") > today:
         faults["oversight.stop_tested_on"] = ["It lies in the future."]
-    if said.operation and said.operation.review_date < today:
+    if parsed.operation and parsed.operation.review_date < today:
         faults["operation.review_date"] = ["It lies in the past."]
-    named = {risk.accepter_person for risk in said.risks if risk.accepter_person is not None}
-    there = set(Person.objects.filter(pk__in=named, is_active=True).values_list("pk", flat=True))
-    for place, risk in enumerate(said.risks):
-        if risk.accepter_person is not None and risk.accepter_person not in there:
-            faults[f"risks.{place}.accepter_person"] = ["There is no such active person."]
+    named = {risk.accepter_person for risk in parsed.risks if risk.accepter_person is not None}
+    active = set(Person.objects.filter(pk__in=named, is_active=True).values_list("pk", flat=True))
+    for place, risk in enumerate(parsed.risks):
+        if risk.accepter_person is not None and risk.accepter_person not in active:
+            faults[f"risks.{place}.accepter_person"] = ["No active person has this ID."]
     return faults
 
 

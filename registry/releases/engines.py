@@ -1,6 +1,6 @@
-"""The engine that a release names: which one, and in which precision it computes.
+"""Engine and precision of a release.
 
-It is part of the dossier, so that reviewers decide on it and a deployment runs exactly that.
+Both are part of the dossier, so that reviewers decide on them and a deployment runs exactly them.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def engines_for(version: ModelVersion) -> list[EngineName]:
     """Return the engines that can serve a version, the default first."""
     if weights_format(version) is WeightsFormat.GGUF:
         return [EngineName.LLAMA_CPP]
-    found = [EngineName.OWN]
+    engines = [EngineName.OWN]
     if get_task(version.model.task).streams_text and _has_no_soft_prompt(version):
-        found.append(EngineName.VLLM)
-    return found
+        engines.append(EngineName.VLLM)
+    return engines
 
 
 def precisions_for(engines: Sequence[EngineName]) -> list[Precision]:
@@ -55,19 +55,19 @@ def precisions_for(engines: Sequence[EngineName]) -> list[Precision]:
 
 def _has_no_soft_prompt(version: ModelVersion) -> bool:
     """Return whether its adapter, if it has one, is LoRA, which vLLM loads."""
-    below = version.base if version.kind == VersionKind.PROMPT else version
-    if below is None or below.kind != VersionKind.ADAPTER:
+    base = version.base if version.kind == VersionKind.PROMPT else version
+    if base is None or base.kind != VersionKind.ADAPTER:
         return True
-    return VIRTUAL_TOKENS not in below.parameters
+    return VIRTUAL_TOKENS not in base.parameters
 
 
 def checked_engine(
     version: ModelVersion, engine: str | None, precision: str | None
 ) -> tuple[EngineName, Precision]:
-    """Return the engine and precision of a release; the defaults for what is not given.
+    """Return the engine and precision of a release, with defaults for empty values.
 
     Raises:
-        InvalidInput: there is no such engine, or it cannot serve the version so.
+        InvalidInput: the engine or precision does not exist, or cannot serve the version.
     """
     name = _named(engine) if engine else measuring_engine(version)
     possible = engines_for(version)

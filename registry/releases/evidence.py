@@ -51,7 +51,7 @@ from registry.resources import release_resource, release_subject
 
 @dataclass(frozen=True, slots=True)
 class EvidencePack:
-    """The archive, the name to keep it under, and the digest of the manifest that was signed."""
+    """The archive, its file name, and the digest of the signed manifest."""
 
     name: str
     content: bytes
@@ -61,16 +61,16 @@ class EvidencePack:
 def release_evidence(
     *, actor: Principal, release_id: int, deployments: Sequence[int] = ()
 ) -> EvidencePack:
-    """Pack what the release was decided on, by whom, and the proofs that the log says so.
+    """Pack the dossier, its decisions, and proofs that the audit log contains them.
 
     Args:
-        deployments: Ids of what served under the release, whose events belong to it.
+        deployments: IDs of deployments that served the release, whose events are included.
 
     Raises:
         NotFound, NotPermitted: the policy refuses.
         TooLarge: there are more events than a pack holds.
-        WrongState: its last event is not sealed yet (try again), or what is stored contradicts
-            its dossier's digest or the log.
+        WrongState: its last event is not sealed yet (try again), or the stored rows
+            contradict its dossier's digest or the log.
     """
     with transaction.atomic():
         release = release_get(actor=actor, id=release_id)
@@ -102,7 +102,7 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
     if json_digest(release.dossier) != release.dossier_digest:
         raise WrongState(
             f"The dossier of release {release.pk} does not have the digest that it was decided "
-            "under; there is no evidence to pack.",
+            "under; no evidence was packed.",
             hint="`assay audit verify` shows whether the log is intact.",
         )
     evaluations = version_evaluations(release.version)
@@ -119,23 +119,23 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
     names = Names(record)
     now = timezone.now().isoformat(timespec="seconds")
     decisions = decisions_document(release, reviews, record, names)
-    for review, told in zip(reviews, decisions["reviews"], strict=True):
-        told["threads"] = threads_document(review, record, names)
+    for review, document in zip(reviews, decisions["reviews"], strict=True):
+        document["threads"] = threads_document(review, record, names)
     decisions["emergency_access"] = emergencies_document(emergencies, names)
-    measured = evaluations_document(evaluations, names)
+    evaluated = evaluations_document(evaluations, names)
     names.of(release.version.created_by_id)
     if (data := release.version.dataset_version) is not None:
         names.of(data.created_by_id)
-    made = {"made_at": now, "made_by": actor.name}
+    origin = {"made_at": now, "made_by": actor.name}
     files = {
-        "README.txt": readme(release, left_out=record.left_out, **made),
+        "README.txt": readme(release, left_out=record.left_out, **origin),
         "dossier.json": canonical_json(release.dossier),
-        "dossier.html": dossier_page(release, decisions, record, names.known(), **made),
+        "dossier.html": dossier_page(release, decisions, record, names.known(), **origin),
         "dossier.pdf": FORMATS["pdf"].make(release),
         "mlbom.cdx.json": FORMATS["cyclonedx"].make(release),
         "model.spdx.json": FORMATS["spdx"].make(release),
         "decisions.json": readable_json(decisions),
-        "evaluations.json": readable_json(measured),
+        "evaluations.json": readable_json(evaluated),
         "events.json": readable_json(events_document(record, release.department.slug)),
         "checkpoint.txt": cosigned_note(record.checkpoint).encode(),
         "public-keys.txt": audit_public_keys().encode() + b"\n",

@@ -1,4 +1,4 @@
-"""The archive of an evidence pack: files, a manifest of them, and the signature over that.
+"""The archive of an evidence pack: files, their manifest, and the signature of the manifest.
 
 Pure: bytes in, bytes out. The same files give the same archive.
 """
@@ -16,19 +16,19 @@ from governance.audit.attesting import Attestation
 from registry.releases.evidence_verifier import FORMAT
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
-# Every pack's files bear the time that archives begin at; when it was made stands in the manifest.
+# The earliest time that ZIP allows, for all files; the manifest states when the pack was made.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _READABLE = 0o100644 << 16
 
 
 def readable_json(value: Any) -> bytes:
-    """For people to read too: indented, sorted."""
+    """Return JSON that people can read too: indented, sorted."""
     text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "replace") + b"\n"
 
 
 def manifest_bytes(files: Mapping[str, bytes], about: Mapping[str, Any]) -> bytes:
-    """`about` with the path, SHA-256 and size of every file."""
+    """Return the manifest: `about` with the path, SHA-256 and size of every file."""
     listed = [
         {"path": name, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         for name, data in sorted(files.items())
@@ -37,13 +37,13 @@ def manifest_bytes(files: Mapping[str, bytes], about: Mapping[str, Any]) -> byte
 
 
 def manifest_attestation(manifest: bytes, *, release_id: int) -> Attestation:
-    """The signed content of a pack: its release and its manifest's digest."""
+    """Return the signed content of a pack: its release and its manifest's digest."""
     digest = hashlib.sha256(manifest).hexdigest()
     return Attestation(kind="evidence", subject=f"release {release_id}", digest=digest)
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
-    """One .zip, files in the order of their names."""
+    """Return a .zip with the files in the order of their names."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, data in sorted(files.items()):

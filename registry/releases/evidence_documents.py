@@ -20,13 +20,13 @@ from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.evidence_events import Record
 from registry.releases.models import Release
 
-# A longer reason ends in the log with a mark.
+# The log cuts longer reasons and marks their end.
 REASON_LOGGED = 2000
-_SPOKEN = frozenset({str(Action.RELEASE_DECIDE), str(Action.REVIEW_COMMENT)})
+_DECISIONS = frozenset({str(Action.RELEASE_DECIDE), str(Action.REVIEW_COMMENT)})
 
 
 class Names:
-    """Names of people as the log holds them, where their boxes still open."""
+    """Names of people, from the log where their boxes still open."""
 
     def __init__(self, record: Record) -> None:
         self._known: dict[int, str] = {}
@@ -52,10 +52,10 @@ class Names:
 def decisions_document(
     release: Release, reviews: Iterable[Review], record: Record, names: Names
 ) -> dict[str, Any]:
-    """Rounds, votes and reasons; each decision with the position of its event in the log.
+    """Return rounds, votes and reasons, each decision with its event's position in the log.
 
     Raises:
-        WrongState: the rows say something else than the log.
+        WrongState: the rows contradict the log.
     """
     return {
         "release": release.pk,
@@ -69,12 +69,12 @@ def decisions_document(
 
 def _review(review: Review, record: Record, names: Names) -> dict[str, Any]:
     decisions = list(review.decisions.order_by("pk"))
-    said = [
+    logged = [
         (event, body)
         for event, body in record.about("review", review.pk)
-        if event.action in _SPOKEN and "thread" not in body["data"]
+        if event.action in _DECISIONS and "thread" not in body["data"]
     ]
-    if len(said) != len(decisions):
+    if len(logged) != len(decisions):
         raise contradicted(review)
     return {
         "id": review.pk,
@@ -110,13 +110,13 @@ def _review(review: Review, record: Record, names: Names) -> dict[str, Any]:
         "waivers": _waivers(review, record, names),
         "decisions": [
             _decision(decision, event.sequence or 0, body, names)
-            for decision, (event, body) in zip(decisions, said, strict=True)
+            for decision, (event, body) in zip(decisions, logged, strict=True)
         ],
     }
 
 
 def _review_policy(review: Review) -> dict[str, Any] | None:
-    """The policy that the review was held under, with its text, whose digest the dossier names."""
+    """Return the review's policy with its text, whose digest the dossier names."""
     policy = review.review_policy
     if policy is None:
         return None
@@ -128,7 +128,7 @@ def _decision(
     decision: Decision, sequence: int, body: dict[str, Any], names: Names
 ) -> dict[str, Any]:
     data = body["data"]
-    kept = (
+    stored = (
         str(decision.person_id),
         decision.verdict,
         decision.specialty,
@@ -144,9 +144,9 @@ def _decision(
         data.get("proof_method"),
         data.get("conditions", {}),
     )
-    if kept != logged:
+    if stored != logged:
         raise contradicted(decision.review)
-    # The log holds the beginning of a long reason, and none that stood in a box that is closed now.
+    # The log has only the beginning of a long reason, and none if its box is closed by now.
     logged_reason: str = body["reason"]
     cut = len(logged_reason) == REASON_LOGGED and decision.reason.startswith(logged_reason[:-1])
     return {
@@ -183,17 +183,17 @@ def _waiver(
     history = [
         {
             "event": event.sequence or 0,
-            "state": _state_said(event.action),
+            "state": _waiver_state(event.action),
             "person": names.of(int(body["actor_id"])) if event.actor_kind == "person" else None,
             "reason": body["reason"],
             "at": body["occurred_at"],
         }
         for event, body in steps
     ]
-    who = {each["state"]: (each["person"] or {"id": None})["id"] for each in history}
-    kept = (waiver.state, waiver.asked_by_id, waiver.decided_by_id)
-    decided = who.get("granted", who.get("refused"))
-    if kept != (history[-1]["state"], who.get("requested"), decided):
+    people = {each["state"]: (each["person"] or {"id": None})["id"] for each in history}
+    stored = (waiver.state, waiver.asked_by_id, waiver.decided_by_id)
+    decided = people.get("granted", people.get("refused"))
+    if stored != (history[-1]["state"], people.get("requested"), decided):
         raise contradicted(waiver.review)
     return {
         "id": waiver.pk,
@@ -208,21 +208,21 @@ def _waiver(
     }
 
 
-def _state_said(action: str) -> str:
+def _waiver_state(action: str) -> str:
     return "requested" if action == Action.WAIVER_REQUEST else action.partition(":")[2]
 
 
 def contradicted(review: Review) -> WrongState:
-    """The rows of a review say something else than the log."""
+    """Return the error for rows of a review that contradict the log."""
     return WrongState(
-        f"The decisions, waivers or threads of review {review.pk} are not those that the audit log "
-        "holds; there is no evidence to pack.",
+        f"The decisions, waivers or threads of review {review.pk} are not those in the audit log; "
+        "no evidence was packed.",
         hint="`assay audit verify` shows whether the log is intact.",
     )
 
 
 def evaluations_document(evaluations: Sequence[Evaluation], names: Names) -> dict[str, Any]:
-    """Everything measured of the version, with what was drawn from it, oldest first."""
+    """Return all evaluations of the version with their details, oldest first."""
     return {
         "evaluations": [
             {
@@ -263,15 +263,15 @@ def emergencies_document(
             "reason": emergency.reason,
             "hours": emergency.hours,
             "asked_by": names.of(emergency.asked_by_id),
-            "asked_at": _said(emergency.asked_at),
+            "asked_at": _iso(emergency.asked_at),
             "confirmed_by": names.of(emergency.confirmed_by_id),
-            "confirmed_at": _said(emergency.confirmed_at),
+            "confirmed_at": _iso(emergency.confirmed_at),
             "proof": emergency.proof,
             "ended_by": names.of(emergency.ended_by_id),
-            "ended_at": _said(emergency.over_at),
+            "ended_at": _iso(emergency.over_at),
             "ended_reason": emergency.ended_reason,
             "reviewed_by": names.of(emergency.reviewed_by_id),
-            "reviewed_at": _said(emergency.reviewed_at),
+            "reviewed_at": _iso(emergency.reviewed_at),
             "verdict": emergency.verdict,
             "lessons": emergency.lessons,
         }
@@ -279,23 +279,23 @@ def emergencies_document(
     ]
 
 
-def _said(moment: datetime | None) -> str | None:
+def _iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
 def threads_document(review: Review, record: Record, names: Names) -> list[dict[str, Any]]:
-    """Threads with every entry, each with the position of its event in the log.
+    """Return threads with all entries, each with its event's position in the log.
 
     Raises:
-        WrongState: the rows say something else than the log.
+        WrongState: the rows contradict the log.
     """
-    said = {
+    logged = {
         body["data"]["entry"]: (event, body)
         for event, body in record.about("review", review.pk)
         if "thread" in body["data"]
     }
     threads = threads_of(review)
-    if said.keys() != {entry.pk for thread in threads for entry in thread.comments.all()}:
+    if logged.keys() != {entry.pk for thread in threads for entry in thread.comments.all()}:
         raise contradicted(review)
     return [
         {
@@ -306,7 +306,7 @@ def threads_document(review: Review, record: Record, names: Names) -> list[dict[
             "digest": thread.digest,
             "round": thread.round,
             "entries": [
-                _entry(thread, entry, said[entry.pk], names) for entry in thread.comments.all()
+                _entry(thread, entry, logged[entry.pk], names) for entry in thread.comments.all()
             ],
         }
         for thread in threads
@@ -316,15 +316,15 @@ def threads_document(review: Review, record: Record, names: Names) -> list[dict[
 def _entry(
     thread: ReviewThread,
     entry: ThreadComment,
-    said: tuple[AuditEvent, dict[str, Any]],
+    logged_entry: tuple[AuditEvent, dict[str, Any]],
     names: Names,
 ) -> dict[str, Any]:
-    event, body = said
+    event, body = logged_entry
     facts = ("thread", "blocking", "digest", "round")
-    kept = (str(entry.person_id), thread.pk, thread.blocking, entry.digest, entry.round)
-    if kept != (body["actor_id"], *(body["data"].get(name) for name in facts)):
+    stored = (str(entry.person_id), thread.pk, thread.blocking, entry.digest, entry.round)
+    if stored != (body["actor_id"], *(body["data"].get(name) for name in facts)):
         raise contradicted(thread.review)
-    # As of decisions: the log holds the beginning of long words, and none whose box is closed now.
+    # As for decisions: the log has only the beginning of a long text, and none of a closed box.
     logged: str = body["reason"]
     cut = len(logged) == REASON_LOGGED and entry.text.startswith(logged[:-1])
     return {
@@ -344,16 +344,16 @@ Evidence pack of release {release}: {version} as {name}, {environment}
 
 Made on {made_at} for {made_by}. The release was {state} then.
 
-What is in it
+Contents
 
-  dossier.html      everything that was decided on, and the decisions, to read and to print
-  dossier.pdf       what was decided on, to file; the same whoever made the pack
-  dossier.json      the same as bytes; their SHA-256 is what each approval names
+  dossier.html      the dossier and the decisions on it, to read and to print
+  dossier.pdf       the dossier, to file; the same bytes in every pack
+  dossier.json      the dossier as data; each approval names the SHA-256 of these bytes
   decisions.json    reviews: rounds, checklist, waivers, votes, and why; threads; emergency access
-  evaluations.json  what was measured of the version
+  evaluations.json  all evaluations of the version
   mlbom.cdx.json    the model as a bill of materials, CycloneDX 1.6
   model.spdx.json   the same as SPDX 3.0.1, with its AI and dataset profiles
-  events.json       what the audit log says, each event with its proof
+  events.json       events of the audit log, each with its proof
   checkpoint.txt    the signed head of the log that the proofs lead to
   public-keys.txt   the log's public keys
   manifest.json     every file with its SHA-256 and size
@@ -365,17 +365,17 @@ How to check it
   python3 verify.py
   python3 verify.py --key KEY      with the log's public key as you know it from elsewhere
 
-Take the key, and verify.py if you do not trust the one in here, from where you trust it: whoever
-could write this whole pack could write both. Then it shows that the log's owner signed this pack;
-that the events are in the log under the checkpoint; that the people named decided as is said, on
-this dossier, and on nothing that they had made; and that the dossier names the model's files.
+Take the key, and preferably verify.py, from a source that you trust: whoever could write this
+whole pack could write both. The check then shows that the log's owner signed this pack; that the
+events are in the log under the checkpoint; that the people named made these decisions on this
+dossier, and none on their own work; and that the dossier names the model's files.
 
 What it does not show
 
-  That nothing was left out of the pack: an export of the whole log shows that. That the log was
-  not rewritten: a checkpoint that another party kept, or cosigned, shows that. dossier.html and
-  dossier.pdf are for reading; what was approved is dossier.json. Requests that the model answered
-  are not in here.
+  That the pack is complete: an export of the whole log shows that. That the log was not
+  rewritten: a checkpoint that another party kept or cosigned shows that. dossier.html and
+  dossier.pdf are for reading; dossier.json is what was approved. The pack does not contain
+  requests that the model answered.
   {left_out}
 """
 
@@ -397,5 +397,5 @@ def readme(release: Release, *, made_at: str, made_by: str, left_out: int) -> by
         state=release.get_state_display().lower(),
         left_out=f"{left_out} older refusals and events of deployments or packs taken did not fit."
         if left_out
-        else "Nothing was too much to fit.",
+        else "No event was left out for lack of space.",
     ).encode("utf-8", "replace")

@@ -14,8 +14,8 @@ from governance.audit.tree.paths import inclusion_paths
 from governance.errors import TooLarge, WrongState
 from governance.permissions import Action
 
-# What was decided is in a pack whole or not at all; of the rest, the newest. Packs that were taken
-# are bounded on their own: whoever takes one again and again must crowd out nothing else.
+# A pack has all events of decisions, or is refused; of other events, it has the newest. Events of
+# packs have a limit of their own, so that many packs do not crowd out other events.
 MAX_EVENTS = 10_000
 MAX_OTHERS = 1_000
 MAX_TAKEN = 100
@@ -23,7 +23,7 @@ MAX_TAKEN = 100
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Sealed events in the log's order, what each says (boxes opened), and the head they lead to.
+    """Sealed events in the log's order, their bodies (boxes opened), and the head of their proofs.
 
     `left_out` counts older refusals, events of deployments and packs taken that did not fit.
     """
@@ -34,7 +34,7 @@ class Record:
     left_out: int
 
     def about(self, subject_type: str, subject_id: int) -> list[tuple[AuditEvent, dict[str, Any]]]:
-        """The events of one subject that were let through, with what they say."""
+        """Return the allowed events of one subject, with their bodies."""
         return [
             (event, body)
             for event, body in zip(self.events, self.bodies, strict=True)
@@ -55,12 +55,12 @@ def release_record(
 ) -> Record:
     """Return the events of a release, its reviews, version, evaluations and deployments.
 
-    Requests to `/v1` are left out: they are use, not evidence for a decision. So is what was
-    refused in other departments than the release's `department`, to which the version may belong:
-    who takes the pack may not know of it.
+    Requests to `/v1` are left out: they are use, not evidence for a decision. So are refusals in
+    departments other than the release's `department`, to which the version may belong: the reader
+    of the pack may not see them.
 
     Raises:
-        TooLarge: there are more than a pack may hold.
+        TooLarge: there are too many for a pack.
         WrongState: one is not sealed yet, or the log was tampered with and proves nothing.
     """
     own = (
@@ -70,18 +70,18 @@ def release_record(
         | _of("evaluation", evaluations)
         | _of("emergency_access", emergencies)
     )
-    run = _of("deployment", deployments) & ~Q(action=Action.DEPLOYMENT_INVOKE)
+    served = _of("deployment", deployments) & ~Q(action=Action.DEPLOYMENT_INVOKE)
     taken = Q(action=Action.RELEASE_EVIDENCE)
     decided = list(
         AuditEvent.objects.filter(own & ~taken, outcome="allowed").order_by("id")[: MAX_EVENTS + 1]
     )
     if len(decided) > MAX_EVENTS:
         raise TooLarge(
-            f"Release {release_id} has more than {MAX_EVENTS:,} audit events; they fit no pack.",
-            hint="An export of the audit log holds them all.",
+            f"Release {release_id} has more than {MAX_EVENTS:,} audit events, too many for a pack.",
+            hint="Export the audit log instead.",
         )
     refused = ~Q(outcome="allowed") & Q(department__in=("", department))
-    others, others_left = _newest(run | (own & refused), MAX_OTHERS)
+    others, others_left = _newest(served | (own & refused), MAX_OTHERS)
     packs, packs_left = _newest(own & taken & Q(outcome="allowed"), MAX_TAKEN)
     if any(event.sequence is None for event in decided):
         raise WrongState(
@@ -93,7 +93,7 @@ def release_record(
     checkpoint = _checkpoint(events[-1].sequence if events else None)
     if checkpoint is None or not decided:
         raise WrongState(
-            f"The audit log says nothing of release {release_id}; there is no evidence to pack.",
+            f"The audit log has no events of release {release_id}; no evidence was packed.",
             hint="`assay audit verify` shows whether the log is intact.",
         )
     left_out = others_left + packs_left
@@ -101,14 +101,14 @@ def release_record(
 
 
 def _newest(which: Q, most: int) -> tuple[list[AuditEvent], int]:
-    """The newest sealed ones, and how many are older."""
+    """Return the newest sealed events, and the number of older ones."""
     rows = AuditEvent.objects.filter(which, sequence__isnull=False).order_by("-id")
     newest = list(rows[:most])
     return newest, max(0, rows.count() - most) if len(newest) == most else 0
 
 
 def _checkpoint(last: int | None) -> AuditCheckpoint | None:
-    """The newest that covers the event at `last`; one that witnesses cosigned before another."""
+    """Return a checkpoint that covers the event at `last`, preferably cosigned by witnesses."""
     heads = AuditCheckpoint.objects.filter(tree_size__gt=last or 0)
     return heads.filter(cosignatures__isnull=False).first() or heads.first()
 
@@ -118,7 +118,7 @@ def _of(kind: str, ids: Iterable[int]) -> Q:
 
 
 def events_document(record: Record, department: str) -> dict[str, Any]:
-    """Bytes, leaf hash and path of each event, and the keys of those boxes that still open.
+    """Return bytes, leaf hash and path of each event, and the keys of boxes that still open.
 
     Raises:
         WrongState: the log was tampered with and proves nothing.
@@ -136,7 +136,7 @@ def events_document(record: Record, department: str) -> dict[str, Any]:
                 "path": [step.hex() for step in paths[event.pk]],
                 "disclosures": [
                     {"of": each.of, "key": each.key.hex()}
-                    # What another department did with a shared version stays under its keys.
+                    # Boxes of another department that shares the version stay closed.
                     for each in keys.get(event.pk, ())
                     if event.department in ("", department)
                 ],

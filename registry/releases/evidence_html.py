@@ -1,4 +1,4 @@
-"""The dossier and its decisions as one page of an evidence pack: no script, nothing from outside.
+"""The dossier and its decisions as one HTML page of an evidence pack, without external content.
 
 Every text goes through `format_html`, which escapes it.
 """
@@ -41,7 +41,7 @@ def dossier_page(
     made_at: str,
     made_by: str,
 ) -> bytes:
-    """The page, as UTF-8."""
+    """Return the page in UTF-8."""
     parts = [
         section_html(
             "The request",
@@ -83,9 +83,9 @@ def _role(decision: Mapping[str, Any]) -> str:
     return str(decision["specialty"]) + (f", in the place of {absent['name']}" if absent else "")
 
 
-def _said(decision: Mapping[str, Any]) -> str:
-    asked = "; ".join(conditions_words(decision["conditions"]))
-    return str(decision["reason"]) + (f" Conditions: {asked}." if asked else "")
+def _statement(decision: Mapping[str, Any]) -> str:
+    conditions = "; ".join(conditions_words(decision["conditions"]))
+    return str(decision["reason"]) + (f" Conditions: {conditions}." if conditions else "")
 
 
 def _review(review: Mapping[str, Any]) -> SafeString:
@@ -95,7 +95,7 @@ def _review(review: Mapping[str, Any]) -> SafeString:
             each["person"]["name"],
             _VERDICTS[each["verdict"]],
             _role(each),
-            _said(each),
+            _statement(each),
             _time(each["at"]),
             format_html('<span class="mono when">{}…</span>', each["digest"][:12]),
         )
@@ -152,7 +152,7 @@ def _waivers(waivers: Sequence[Mapping[str, Any]]) -> list[SafeString]:
 
 def _threads(threads: Sequence[Mapping[str, Any]]) -> list[SafeString]:
     """Return the threads' section; empty if there are none."""
-    said = [
+    entries = [
         (
             f"{thread['anchor']['kind']} {thread['anchor']['key']}".strip(),
             ("blocks, " if thread["blocking"] else "") + thread["state"],
@@ -165,11 +165,11 @@ def _threads(threads: Sequence[Mapping[str, Any]]) -> list[SafeString]:
         for thread in threads
         for entry in thread["entries"]
     ]
-    if not said:
+    if not entries:
         return []
     return [
         format_html("<h3>{}</h3>", "Threads"),
-        table_html(("At", "Thread", "Who", "Said", "When", "On dossier"), said),
+        table_html(("At", "Thread", "Who", "Said", "When", "On dossier"), entries),
     ]
 
 
@@ -189,6 +189,6 @@ def _events(record: Record) -> SafeString:
 
 
 def _time(at: Any) -> SafeString:
-    """To the second, in UTC."""
+    """Format a time to the second, in UTC."""
     text = moment(at if isinstance(at, str) else at.isoformat())
     return format_html('<span class="when">{}</span>', text)

@@ -1,7 +1,7 @@
 """The model of a release as a bill of materials: CycloneDX 1.6, with its model card.
 
-The library has no classes for model cards, so the JSON is written here and held against the
-library's own copy of the schema before it is given out.
+The library has no classes for model cards, so the JSON is written here and validated against the
+library's own copy of the schema.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from registry.storage import store
 
 CONFIG = "config.json"
 MAX_CONFIG_BYTES = 1024 * 1024
-# The schema wants lists without repetitions, which costs the square of their length to check.
+# The schema requires unique list items; checking that takes quadratic time.
 CHECKED_ITEMS = 100
 _AUTONOMY = {
     "suggests": "It suggests; a person acts.",
@@ -30,10 +30,10 @@ _AUTONOMY = {
 
 
 def mlbom(release: Release) -> bytes:
-    """The bill of materials of what the dossier names, as JSON.
+    """Return the bill of materials of the dossier, as JSON.
 
     Raises:
-        RuntimeError: it is not what the schema of CycloneDX 1.6 asks for.
+        RuntimeError: it does not match the schema of CycloneDX 1.6.
     """
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
@@ -65,18 +65,18 @@ def mlbom(release: Release) -> bytes:
         "components": list(datasets.values()),
         "dependencies": [{"ref": model["bom-ref"], "dependsOn": sorted(datasets)}],
     }
-    # Items of a list are made alike, and files have paths of their own: the first stand for all.
-    checked = json.dumps(_beginning(document))
-    wrong = JsonStrictValidator(SchemaVersion.V1_6).validate_str(checked)
-    if wrong is not None:
+    # Items of a list have the same form, and paths of files are unique: the first represent all.
+    sample = json.dumps(_beginning(document))
+    error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(sample)
+    if error is not None:
         raise RuntimeError(
-            f"The bill of materials of {release} is no CycloneDX: {wrong.data.message:.300}"
+            f"The bill of materials of {release} is not valid CycloneDX: {error.data.message:.300}"
         )
     return readable_json(document)
 
 
 def _beginning(value: Any) -> Any:
-    """`value` with every list in it cut to what is checked."""
+    """Return `value` with every list cut to the length that is checked."""
     if isinstance(value, dict):
         return {name: _beginning(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -163,8 +163,8 @@ def _card(release: Release, datasets: Mapping[str, Any]) -> dict[str, Any]:
             *(
                 {
                     "name": f"{risk['hazard']} ({risk['likelihood']}, {risk['severity']})",
-                    "mitigationStrategy": f"{risk['mitigation']} What is left is "
-                    f"{risk['residual']}, accepted by {risk['accepter_role']}.",
+                    "mitigationStrategy": f"{risk['mitigation']} The residual risk "
+                    f"is {risk['residual']}, accepted by {risk['accepter_role']}.",
                 }
                 for risk in dossier.get("risks") or ()
             ),
@@ -186,9 +186,9 @@ def _card(release: Release, datasets: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def architecture(release: Release) -> dict[str, str]:
-    """Family and class of the network, out of the configuration that is among the version's files.
+    """Return family and class of the network, from the configuration among the version's files.
 
-    An adapter's is its base's. What is not there, or not what the manifest names, says nothing.
+    An adapter has those of its base. Files that are missing or altered are skipped.
     """
     identity = release.dossier["identity"]
     versions = [release.version]
@@ -202,36 +202,36 @@ def architecture(release: Release) -> dict[str, str]:
             continue
         if not isinstance(config, dict):
             continue
-        found = {"architectureFamily": config.get("model_type")}
+        values = {"architectureFamily": config.get("model_type")}
         classes = config.get("architectures")
-        found["modelArchitecture"] = classes[0] if isinstance(classes, list) and classes else None
-        told = {name: text for name, text in found.items() if isinstance(text, str) and text}
-        if told:
-            return told
+        values["modelArchitecture"] = classes[0] if isinstance(classes, list) and classes else None
+        texts = {name: text for name, text in values.items() if isinstance(text, str) and text}
+        if texts:
+            return texts
     return {"architectureFamily": f"{identity['kind']} for {identity['task']}"}
 
 
 def _datasets(dossier: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Training and test data as components, by their references."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return training and test data as components, by reference."""
+    components: dict[str, dict[str, Any]] = {}
     if (data := dossier["data"]) is not None:
-        found[f"data:{data['digest']}"] = _dataset(
+        components[f"data:{data['digest']}"] = _dataset(
             data["dataset"], data["version"], data["digest"], "training", data["rows"]
         )
-        made = found[f"data:{data['digest']}"]
-        made.update(_licenses(data["license"]))
-        made["data"][0]["classification"] = data["classification"]
+        component = components[f"data:{data['digest']}"]
+        component.update(_licenses(data["license"]))
+        component["data"][0]["classification"] = data["classification"]
     for each in dossier["evaluations"]:
         ref = f"data:{each['dataset_digest']}"
-        if ref not in found:
-            found[ref] = _dataset(
+        if ref not in components:
+            components[ref] = _dataset(
                 each["dataset"],
                 each["dataset_version"],
                 each["dataset_digest"],
                 "test",
                 each["rows"],
             )
-    return found
+    return components
 
 
 def _dataset(name: str, number: int, digest: str, role: str, rows: int) -> dict[str, Any]:
@@ -261,13 +261,13 @@ def _base(base: Mapping[str, Any]) -> dict[str, Any]:
 def _metric(
     name: str, value: Any, place: str, interval: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    made: dict[str, Any] = {"type": name, "value": str(value), "slice": place}
+    metric: dict[str, Any] = {"type": name, "value": str(value), "slice": place}
     if interval and interval.get("low") is not None:
-        made["confidenceInterval"] = {
+        metric["confidenceInterval"] = {
             "lowerBound": str(interval["low"]),
             "upperBound": str(interval["high"]),
         }
-    return made
+    return metric
 
 
 def _slice(evaluation: Mapping[str, Any]) -> str:
@@ -283,7 +283,7 @@ def _sha256(digest: str) -> list[dict[str, str]]:
 
 
 def license_id(text: str) -> bool:
-    """True when `text` is a license of the SPDX list."""
+    """Return true if `text` is a license of the SPDX list."""
     from cyclonedx.spdx import is_supported_id
 
     return is_supported_id(text)

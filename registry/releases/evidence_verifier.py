@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Checks an evidence pack. Needs Python 3.8 or later and nothing else; uses no network.
+"""Check an evidence pack. Needs Python 3.8 or later and nothing else; uses no network.
 
-    python3 verify.py                      the folder that this file lies in
-    python3 verify.py pack.zip             a pack that was not unpacked, or another folder
+    python3 verify.py                      the folder of this file
+    python3 verify.py pack.zip             a packed archive, or another folder
     python3 verify.py pack.zip --key KEY   with the log's public key as you know it from elsewhere
     python3 verify.py --witness KEY        the checkpoint must be cosigned by this witness
 
-Without --key the pack is checked with the key that it brings along: that shows that it is of one
-piece, not whose it is. Exits with 0 when everything holds, with 1 when anything does not.
+Without --key, the pack is checked with the key in it, which shows that it is consistent, not who
+signed it. Exits with 0 if every check passes, else with 1.
 
 Ed25519 is RFC 8032, ChaCha20-Poly1305 RFC 8439, the tree of the log RFC 6962, and signed texts are
 C2SP signed notes (https://c2sp.org/signed-note). Canonical JSON: sorted keys, no spaces, UTF-8.
@@ -33,22 +33,22 @@ MAX_BYTES = 256 * 1024 * 1024
 
 
 class Fault(Exception):
-    """Something in the pack does not hold; says what."""
+    """A check of the pack failed; the text says why."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise Fault("an object names a member twice, so that readers differ in what it says")
-    return found
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise Fault("an object names a member twice, so readers may understand it differently")
+    return members
 
 
 def _constant(name: str) -> Any:
-    raise Fault(f"{name} is no JSON")
+    raise Fault(f"{name} is not JSON")
 
 
 def loads(data: str | bytes) -> Any:
-    """Return the value of a JSON text that says one thing to every reader."""
+    """Return the value of a JSON text that every reader understands alike."""
     return json.loads(data, object_pairs_hook=_unique, parse_constant=_constant)
 
 
@@ -64,13 +64,13 @@ def _point(data: bytes) -> tuple[int, int, int, int]:
     number = int.from_bytes(data, "little")
     y, sign = number & ((1 << 255) - 1), number >> 255
     if len(data) != 32 or y >= _P:
-        raise ValueError("no canonical encoding of a point")
+        raise ValueError("not a canonical encoding of a point")
     square = (y * y - 1) * pow(_D * y * y + 1, _P - 2, _P) % _P
     x = pow(square, (_P + 3) // 8, _P)
     if (x * x - square) % _P:
         x = x * _ROOT % _P
     if (x * x - square) % _P or (x == 0 and sign):
-        raise ValueError("no point of the curve")
+        raise ValueError("not a point of the curve")
     x = _P - x if x & 1 != sign else x
     return x, y, 1, x * y % _P
 
@@ -94,7 +94,7 @@ _BASE = _point((4 * pow(5, _P - 2, _P) % _P).to_bytes(32, "little"))
 
 
 def ed25519_valid(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Strict: the scalar is below the order, points are canonical, no key is of small order."""
+    """Check a signature strictly: scalar below the order, canonical points, no small-order key."""
     try:
         key = _point(public)
     except ValueError:
@@ -142,7 +142,7 @@ def decrypted(key: bytes, nonce: bytes, box: bytes, extra: bytes = b"") -> bytes
     """Return the content of the box; its tag is the last 16 bytes.
 
     Raises:
-        Fault: the tag is not that of this key.
+        Fault: the tag does not match the key.
     """
     if len(key) != 32 or len(nonce) != 12 or len(box) < 16:
         raise Fault("a box or its key has a wrong length")
@@ -150,7 +150,7 @@ def decrypted(key: bytes, nonce: bytes, box: bytes, extra: bytes = b"") -> bytes
     padded = extra + bytes(-len(extra) % 16) + text + bytes(-len(text) % 16)
     sealed = padded + struct.pack("<QQ", len(extra), len(text))
     if not hmac.compare_digest(poly1305(chacha20_block(key, 0, nonce)[:32], sealed), tag):
-        raise Fault("a box does not open with the key that is given for it")
+        raise Fault("a box does not open with its key")
     blocks = range(1, 1 - len(text) // -64)
     stream = b"".join(chacha20_block(key, at, nonce) for at in blocks)[: len(text)]
     clear = int.from_bytes(text, "big") ^ int.from_bytes(stream, "big")
@@ -165,9 +165,9 @@ def leaf_hash(data: bytes) -> bytes:
 
 
 def root_from(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
-    """The root that an inclusion path leads to (RFC 9162, section 2.1.3.2)."""
+    """Return the root that an inclusion path leads to (RFC 9162, section 2.1.3.2)."""
     if not 0 <= index < size:
-        raise Fault(f"event {index} stands outside of the tree")
+        raise Fault(f"event {index} is outside the tree")
     node, last, result = index, size - 1, leaf
     for sibling in path:
         if last == 0:
@@ -185,7 +185,7 @@ def root_from(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
 
 
 def decoded(text: str) -> bytes:
-    """Base64 in its one canonical spelling."""
+    """Decode canonical Base64."""
     data = base64.b64decode(text, validate=True)
     if base64.b64encode(data).decode() != text:
         raise Fault("it is not canonical base64")
@@ -193,7 +193,7 @@ def decoded(text: str) -> bytes:
 
 
 def public_keys(text: str, kind: bytes = b"\x01") -> tuple[str, dict[bytes, bytes]]:
-    """Parse `name+hash+base64`, separated by commas: the owner, and the keys by ID."""
+    """Parse `name+hash+base64`, separated by commas, into the owner and the keys by ID."""
     names, keys = set(), {}
     for part in filter(None, (each.strip() for each in text.replace("\n", ",").split(","))):
         name, claimed, encoded = part.split("+", 2)
@@ -209,7 +209,7 @@ def public_keys(text: str, kind: bytes = b"\x01") -> tuple[str, dict[bytes, byte
 
 
 def signed_lines(note: bytes, name: str, keys: dict[bytes, bytes], origin: str) -> list[str]:
-    """The three lines of a note of `origin` that one of the keys signed in the log's name."""
+    """Return the three lines of a note of `origin` that one of the keys signed as `name`."""
     text, separator, signatures = note.decode("utf-8").partition("\n\n")
     lines, prefix = text.split("\n"), f"\N{EM DASH} {name} "
     if not separator or len(lines) != 3 or not signatures.endswith("\n"):
@@ -225,14 +225,14 @@ def signed_lines(note: bytes, name: str, keys: dict[bytes, bytes], origin: str) 
 
 
 def cosigned(note: bytes, witness: str) -> str:
-    """Which witness signed the note too (https://c2sp.org/tlog-cosignature)."""
+    """Return the name of the witness if it cosigned (https://c2sp.org/tlog-cosignature)."""
     name, keys = public_keys(witness, b"\x04")
     text, _, signatures = note.decode("utf-8").partition("\n\n")
     for line in signatures.split("\n"):
         if line.startswith(f"\N{EM DASH} {name} "):
             data = decoded(line.split(" ")[2])
-            said = f"cosignature/v1\ntime {int.from_bytes(data[4:12], 'big')}\n{text}\n"
-            if ed25519_valid(keys.get(data[:4], b""), said.encode(), data[12:]):
+            message = f"cosignature/v1\ntime {int.from_bytes(data[4:12], 'big')}\n{text}\n"
+            if ed25519_valid(keys.get(data[:4], b""), message.encode(), data[12:]):
                 return name
     raise Fault(f"{name} did not cosign the checkpoint")
 
@@ -245,10 +245,10 @@ def canonical(value: Any) -> bytes:
 
 
 def merged(under: Any, over: Any) -> Any:
-    """`under` with what a box holds put into its blanks, object by object."""
+    """Return `under` with its blanks filled from the content of a box, object by object."""
     if not isinstance(under, dict) or not isinstance(over, dict):
         if under not in (None, "", over):
-            raise Fault("a box says something else than the event that it is in")
+            raise Fault("a box contradicts its event")
         return over
     return {**under, **{name: merged(under.get(name), value) for name, value in over.items()}}
 
@@ -263,7 +263,7 @@ def conditions_logged(conditions: dict[str, Any]) -> dict[str, Any]:
 
 
 class Pack:
-    """The files of a pack. Each check returns what it found, in words, or raises Fault."""
+    """The files of a pack. Each check returns its result in words, or raises Fault."""
 
     def __init__(self, files: dict[str, bytes], key: str, witnesses: tuple[str, ...]) -> None:
         self.files, self.witnesses = files, witnesses
@@ -271,7 +271,7 @@ class Pack:
         self.name, self.keys = public_keys(key or files["public-keys.txt"].decode())
         self.subject = f"release {self.manifest['release']['id']}"
         self.size, self.root = 0, b""
-        # Position in the log → what the event says.
+        # Position in the log → body of the event.
         self.events: dict[int, Any] = {}
 
     def read(self, name: str) -> Any:
@@ -279,14 +279,14 @@ class Pack:
 
     def allowed(self, kind: str, *actions: str) -> list[Any]:
         """Return the actions on this release and its reviews, in order."""
-        found = [body for _, body in sorted(self.events.items()) if body["outcome"] == "allowed"]
+        bodies = [body for _, body in sorted(self.events.items()) if body["outcome"] == "allowed"]
         own = {("release", str(self.manifest["release"]["id"]))}
-        for body in found:
+        for body in bodies:
             if body["action"] == "review:opened" and body["data"]["subject"] == self.subject:
                 own.add(("review", body["subject_id"]))
         return [
             body
-            for body in found
+            for body in bodies
             if body["subject_type"] == kind and (kind, body["subject_id"]) in own
             if not actions or body["action"] in actions
         ]
@@ -307,16 +307,16 @@ class Pack:
         for name in sorted(expected ^ set(self.files)):
             raise Fault(f"{name} is {'missing' if name in expected else 'not of the pack'}")
         for name, entry in listed.items():
-            found = (hashlib.sha256(self.files[name]).hexdigest(), len(self.files[name]))
-            if found != (entry["sha256"], entry["size"]):
+            actual = (hashlib.sha256(self.files[name]).hexdigest(), len(self.files[name]))
+            if actual != (entry["sha256"], entry["size"]):
                 raise Fault(f"{name} was changed")
-        return f"{len(listed)} files are as they were listed, and there is no other"
+        return f"{len(listed)} files match the list, and there are no others"
 
     def checkpoint(self) -> str:
         lines = signed_lines(self.files["checkpoint.txt"], self.name, self.keys, self.name)
         self.size, self.root = int(lines[1]), decoded(lines[2])
         if str(self.size) != lines[1]:
-            raise Fault("the checkpoint's size is no number as checkpoints write them")
+            raise Fault("the checkpoint's size is not a number in canonical form")
         if self.manifest["checkpoint"] != {"size": self.size, "root": self.root.hex()}:
             raise Fault("the manifest names another checkpoint")
         by = [self.name, *(cosigned(self.files["checkpoint.txt"], key) for key in self.witnesses)]
@@ -327,7 +327,7 @@ class Pack:
         for event in self.read("events.json")["events"]:
             at, data = event["sequence"], event["canonical"].encode("utf-8")
             if at <= last:
-                raise Fault("events are not in order, or one stands twice")
+                raise Fault("events are not in order, or one appears twice")
             if leaf_hash(data).hex() != event["leaf_hash"]:
                 raise Fault(f"event {at} was changed")
             path = [bytes.fromhex(step) for step in event["path"]]
@@ -340,7 +340,7 @@ class Pack:
         opened, closed = 0, set()
         for event in self.read("events.json")["events"]:
             body = self.events[event["sequence"]]
-            keys = {given["of"]: bytes.fromhex(given["key"]) for given in event["disclosures"]}
+            keys = {each["of"]: bytes.fromhex(each["key"]) for each in event["disclosures"]}
             for box in body.get("personal", []):
                 if box["of"] not in keys:
                     closed.add(box["of"])
@@ -352,7 +352,9 @@ class Pack:
                 opened += 1
             self.events[event["sequence"]] = body
         erased = (
-            f"; some of {len(closed)} people stay closed: erased, or not ours" if closed else ""
+            f"; some of {len(closed)} people stay closed: erased, or of another department"
+            if closed
+            else ""
         )
         return f"names in {opened} boxes could be read{erased}"
 
@@ -360,28 +362,30 @@ class Pack:
         data, digest = self.files["dossier.json"], self.manifest["dossier"]
         dossier = loads(data)
         if hashlib.sha256(data).hexdigest() != digest or canonical(dossier) != data:
-            raise Fault(f"the dossier is not the one of the digest {digest[:12]}")
-        said = {"after": "in_review"}
+            raise Fault(f"the dossier does not have the digest {digest[:12]}")
+        logged = {"after": "in_review"}
         for body in self.allowed("release"):
-            said.update(body["data"])
-        if (said["dossier"], said["version"]) != (digest, dossier["identity"]["digest"]):
+            logged.update(body["data"])
+        if (logged["dossier"], logged["version"]) != (digest, dossier["identity"]["digest"]):
             raise Fault("the log names another dossier or another version of the model")
-        if said["after"] != self.manifest["release"]["state"]:
-            raise Fault(f"the log says that the release is {said['after']}")
+        if logged["after"] != self.manifest["release"]["state"]:
+            raise Fault(f"the log says that the release is {logged['after']}")
         identity, place = dossier["identity"], dossier["release"]
-        told = {name: place[name] for name in ("department", "deployment_name", "environment")}
-        told["version"] = f"{identity['model']} v{identity['version']}"
-        if not told.items() <= self.manifest["release"].items():
+        stated = {name: place[name] for name in ("department", "deployment_name", "environment")}
+        stated["version"] = f"{identity['model']} v{identity['version']}"
+        if not stated.items() <= self.manifest["release"].items():
             raise Fault("the manifest describes another release than the dossier")
-        return f"{digest} is the one that the log names"
+        return f"the log names {digest}"
 
     def model(self) -> str:
         dossier = self.read("dossier.json")
         identity = dossier["identity"]
         files = sorted(identity["files"], key=lambda file: str(file["path"]))
         bases = [None, *(base["digest"] for base in identity["bases"][:1])]
-        given = [hashlib.sha256(canonical({"base": b, "files": files})).hexdigest() for b in bases]
-        if identity["digest"] not in given:
+        digests = [
+            hashlib.sha256(canonical({"base": b, "files": files})).hexdigest() for b in bases
+        ]
+        if identity["digest"] not in digests:
             raise Fault("the model's files do not give the digest of the version")
         component = self.read("mlbom.cdx.json")["metadata"]["component"]
         listed = {each["name"]: each["hashes"] for each in component["components"]}
@@ -390,8 +394,8 @@ class Pack:
         measured = {each["id"]: each for each in self.read("evaluations.json")["evaluations"]}
         for each in dossier["evaluations"]:
             if any(measured[each["id"]][name] != each[name] for name in ("digest", "metrics")):
-                raise Fault(f"evaluation {each['id']} is another than in the dossier")
-        return f"{len(files)} files and the measurements are those of the dossier"
+                raise Fault(f"evaluation {each['id']} differs from the dossier")
+        return f"{len(files)} files and the evaluations match the dossier"
 
     def review_policy(self) -> str:
         named = self.read("dossier.json").get("review_policy")
@@ -405,9 +409,7 @@ class Pack:
                 raise Fault(f"the text of {each['name']} v{each['version']} has another digest")
         if not any(named.items() <= each.items() for each in texts):
             raise Fault("no review was held under the review policy that the dossier names")
-        return (
-            f"{named['name']} v{named['version']}, whose text has the digest that the dossier names"
-        )
+        return f"{named['name']} v{named['version']}, whose text has the digest in the dossier"
 
     def decisions(self) -> str:
         names = ("verdict", "specialty", "digest", "round")
@@ -420,22 +422,24 @@ class Pack:
                 if body is None or body not in left:
                     raise Fault(f"the log has no decision by {person['name']} at {each['event']}")
                 left.remove(body)
-                told = ["person", str(person["id"]), each["at"], str(review["id"]), self.subject]
-                said = [body[of] for of in ("actor_kind", "actor_id", "occurred_at", "subject_id")]
-                told += [each[name] for name in names]
-                said += [body["data"][name] for name in ("subject", *names)]
-                told.append((each.get("in_place_of") or {}).get("id"))
-                said.append(body["data"].get("in_place_of"))
-                told += [each.get(name) for name in ("proof_method", "proved_at")]
-                said += [body["data"].get(name) for name in ("proof_method", "proved_at")]
-                told.append(conditions_logged(each.get("conditions", {})))
-                said.append(body["data"].get("conditions", {}))
-                if told != said or body["actor_name"] not in ("", person["name"]):
+                stated = ["person", str(person["id"]), each["at"], str(review["id"]), self.subject]
+                logged = [
+                    body[of] for of in ("actor_kind", "actor_id", "occurred_at", "subject_id")
+                ]
+                stated += [each[name] for name in names]
+                logged += [body["data"][name] for name in ("subject", *names)]
+                stated.append((each.get("in_place_of") or {}).get("id"))
+                logged.append(body["data"].get("in_place_of"))
+                stated += [each.get(name) for name in ("proof_method", "proved_at")]
+                logged += [body["data"].get(name) for name in ("proof_method", "proved_at")]
+                stated.append(conditions_logged(each.get("conditions", {})))
+                logged.append(body["data"].get("conditions", {}))
+                if stated != logged or body["actor_name"] not in ("", person["name"]):
                     raise Fault(f"event {each['event']} is of another decision by {person['name']}")
-                # The log holds the first 2,000 characters of a reason, the last of them a mark.
-                reason, stated = body["reason"], each["reason"]
-                cut = len(reason) == 2000 and stated.startswith(reason[:-1])
-                if reason != stated and not cut:
+                # The log has at most 2,000 characters of a reason; a cut one ends with a mark.
+                reason, text = body["reason"], each["reason"]
+                cut = len(reason) == 2000 and text.startswith(reason[:-1])
+                if reason != text and not cut:
                     raise Fault(f"event {each['event']} gives another reason")
         if left:
             raise Fault(f"{len(left)} decisions of the log are not in decisions.json")
@@ -443,7 +447,7 @@ class Pack:
         for body in self.allowed("release", "release:approved"):
             if body["data"].get("conditions", {}) != conditions:
                 raise Fault("the release was approved on other conditions than decisions.json says")
-        return f"{count} decisions and comments are what the log says"
+        return f"{count} decisions and comments match the log"
 
     def waivers(self) -> str:
         steps: dict[int, list[Any]] = {}
@@ -451,32 +455,32 @@ class Pack:
             if body["action"].startswith("waiver:"):
                 steps.setdefault(body["data"]["waiver"], []).append(body)
         reviews = self.read("decisions.json")["reviews"]
-        told = {each["id"]: (str(r["id"]), each) for r in reviews for each in r["waivers"]}
-        if steps.keys() != told.keys():
+        stated = {each["id"]: (str(r["id"]), each) for r in reviews for each in r["waivers"]}
+        if steps.keys() != stated.keys():
             raise Fault("decisions.json has other waivers than the log")
         for number, bodies in steps.items():
-            review, waiver = told[number]
+            review, waiver = stated[number]
             history = waiver["history"]
             if len(history) != len(bodies) or waiver["state"] != history[-1]["state"]:
-                raise Fault(f"waiver {number} took other steps than the log says")
+                raise Fault(f"waiver {number} has other steps than in the log")
             asked_by = bodies[0]["actor_id"]
             for at, body in enumerate(bodies):
                 step = history[at]
-                said = "waiver:" + step["state"].replace("requested", "request")
+                action = "waiver:" + step["state"].replace("requested", "request")
                 person = str(step["person"]["id"]) if step["person"] else body["actor_id"]
-                given = [said, person, step["at"], step["reason"], review, asked_by]
-                given += [waiver[name] for name in ("item", "digest", "expires_at")]
+                expected = [action, person, step["at"], step["reason"], review, asked_by]
+                expected += [waiver[name] for name in ("item", "digest", "expires_at")]
                 of = ("action", "actor_id", "occurred_at", "reason", "subject_id")
-                found = [*(body[name] for name in of), str(body["data"]["asked_by"])]
-                found += [body["data"][name] for name in ("item", "digest", "expires_at")]
-                if found != given or body is not self.events.get(step["event"]):
-                    raise Fault(f"event {step['event']} says something else of waiver {number}")
+                logged = [*(body[name] for name in of), str(body["data"]["asked_by"])]
+                logged += [body["data"][name] for name in ("item", "digest", "expires_at")]
+                if logged != expected or body is not self.events.get(step["event"]):
+                    raise Fault(f"event {step['event']} differs from waiver {number}")
         granted = [
             f"{waiver['item']} until {waiver['expires_at'][:10]}"
-            for _, waiver in told.values()
+            for _, waiver in stated.values()
             if waiver["state"] == "granted"
         ]
-        return f"{len(told)} requested; in force: {', '.join(granted) or 'none'}"
+        return f"{len(stated)} requested; in force: {', '.join(granted) or 'none'}"
 
     def threads(self) -> str:
         left = [body for body in self.allowed("review") if "thread" in body["data"]]
@@ -495,18 +499,18 @@ class Pack:
                     if body is None or body not in left:
                         raise Fault(f"the log has nothing by {person['name']} at {entry['event']}")
                     left.remove(body)
-                    told = [actions[entry["said"]], "person", str(person["id"]), entry["at"]]
-                    told += [str(review["id"]), self.subject, thread["id"], thread["anchor"]]
-                    told += [thread["blocking"], entry["digest"], entry["round"]]
+                    stated = [actions[entry["said"]], "person", str(person["id"]), entry["at"]]
+                    stated += [str(review["id"]), self.subject, thread["id"], thread["anchor"]]
+                    stated += [thread["blocking"], entry["digest"], entry["round"]]
                     of = ("action", "actor_kind", "actor_id", "occurred_at", "subject_id")
                     facts = ("subject", "thread", "anchor", "blocking", "digest", "round")
-                    said = [body[name] for name in of] + [body["data"][name] for name in facts]
-                    if told != said or body["actor_name"] not in ("", person["name"]):
-                        raise Fault(f"event {entry['event']} says something else in its thread")
-                    words, stated = body["reason"], entry["text"]
-                    cut = len(words) == 2000 and stated.startswith(words[:-1])
-                    if words != stated and not cut:
-                        raise Fault(f"event {entry['event']} holds other words")
+                    logged = [body[name] for name in of] + [body["data"][name] for name in facts]
+                    if stated != logged or body["actor_name"] not in ("", person["name"]):
+                        raise Fault(f"event {entry['event']} differs from its thread")
+                    logged_text, text = body["reason"], entry["text"]
+                    cut = len(logged_text) == 2000 and text.startswith(logged_text[:-1])
+                    if logged_text != text and not cut:
+                        raise Fault(f"event {entry['event']} has another text")
                     if entry["said"] != "comment":
                         state = "resolved" if entry["said"] == "resolve" else "open"
                 if thread["state"] != state:
@@ -514,7 +518,7 @@ class Pack:
                 still += state == "open"
         if left:
             raise Fault(f"{len(left)} entries of threads in the log are not in decisions.json")
-        return f"{count} threads are as the log says; {still} of them open"
+        return f"{count} threads match the log; {still} of them open"
 
     def separation(self) -> str:
         made = {body["actor_id"] for body in self.allowed("release", "release:submit")}
@@ -522,10 +526,10 @@ class Pack:
             if body["action"] == "review:opened":
                 made |= {body["actor_id"], *map(str, body["data"]["excluded_people"])}
             elif body["action"] in ("review:reopened", "review:open"):  # earlier name
-                # Whoever answered the reviewers has had a part in it from then on.
+                # A person who answered the reviewers has a part in it from then on.
                 made.add(body["actor_id"])
             elif body["action"] == "release:decide":
-                # A deputy's vote is that of whom they stand in for, too.
+                # A deputy's vote counts for the absent person too.
                 for person in (body["actor_id"], str(body["data"].get("in_place_of"))):
                     if person in made:
                         raise Fault(f"person {person} decided on their own work")
@@ -562,16 +566,16 @@ class Pack:
             and body["data"]["digest"] == self.manifest["dossier"]
         ]
         last = max((body["data"]["round"] for body in votes), default=0)
-        given = {
+        approvals = {
             body["actor_id"]: (body["data"]["specialty"], body["actor_name"] or "an erased person")
             for body in votes
             if body["data"]["round"] == last
         }
-        (asked,) = [b["data"]["required_approvals"] for b in opened if b["subject_id"] == number]
-        for specialty, needed in asked.items():
-            if [each for each, _ in given.values()].count(specialty) < needed:
+        (required,) = [b["data"]["required_approvals"] for b in opened if b["subject_id"] == number]
+        for specialty, needed in required.items():
+            if [each for each, _ in approvals.values()].count(specialty) < needed:
                 raise Fault(f"fewer than {needed} approved this dossier for {specialty}")
-        by = ", ".join(f"{name} for {specialty}" for specialty, name in given.values())
+        by = ", ".join(f"{name} for {specialty}" for specialty, name in approvals.values())
         return f"exactly this dossier, by {by}"
 
 
@@ -595,11 +599,11 @@ CHECKS = (
 def check(
     files: dict[str, bytes], key: str = "", witnesses: tuple[str, ...] = ()
 ) -> list[tuple[bool, str, str]]:
-    """Run every check: its result, its subject, and its findings."""
+    """Run every check; return for each whether it passed, its title and its result in words."""
     try:
         pack = Pack(files, key, witnesses)
     except (Fault, KeyError, TypeError, ValueError, RecursionError) as error:
-        return [(False, "Pack", f"this is no evidence pack ({error})")]
+        return [(False, "Pack", f"this is not an evidence pack ({error})")]
     rows = []
     for title, one in CHECKS:
         try:
@@ -616,11 +620,11 @@ _LOCAL, _CENTRAL = struct.Struct("<4s5H3L2H"), struct.Struct("<4s6H3L5H2L")
 
 
 def unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each file of an archive in the one form that packs have.
+    """Yield name and content of each file of an archive in the only form that packs may have.
 
     Entries fill it from the first byte to the directory, and the directory to the end, without
-    comments and extra fields. Programs that read other parts of an archive would find other files
-    in any other form.
+    comments and extra fields. In any other form, programs that read other parts of an archive could
+    find other files.
 
     Raises:
         Fault, struct.error, zlib.error: it has another form, or is damaged.
@@ -645,26 +649,28 @@ def unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
         if data[at:content] != local + name or central[4] not in (0, 8):
             raise Fault("one of its files is described in two ways, or packed in another way")
         if central[15] >> 16 & 0o170000 not in (0, 0o100000):
-            raise Fault("something in it is no file")
+            raise Fault("an entry is not a file")
         at = content + packed
-        found = data[content:at]
+        inflated = data[content:at]
         if central[4]:
             inflate = zlib.decompressobj(-15)
-            found = inflate.decompress(found, MAX_BYTES + 1)
-            if len(found) <= MAX_BYTES and (not inflate.eof or inflate.unused_data):
+            inflated = inflate.decompress(inflated, MAX_BYTES + 1)
+            if len(inflated) <= MAX_BYTES and (not inflate.eof or inflate.unused_data):
                 raise Fault("there are bytes between its files")
-        if (len(found), zlib.crc32(found)) != (length, central[7]) and len(found) <= MAX_BYTES:
+        if (len(inflated), zlib.crc32(inflated)) != (length, central[7]) and len(
+            inflated
+        ) <= MAX_BYTES:
             raise Fault("one of its files is damaged")
-        yield name.decode("ascii"), found
+        yield name.decode("ascii"), inflated
     if at != start or listed != len(data) - 22:
         raise Fault("there are bytes before, between or after its files")
 
 
 def load(path: str) -> dict[str, bytes]:
-    """The files of a pack by their names, out of an archive or a folder. Nothing is unpacked.
+    """Return the files of an archive or a folder by name. Nothing is written to disk.
 
     Raises:
-        Fault, OSError: it cannot be read, is too large, or a name stands in it twice.
+        Fault, OSError: it cannot be read, is too large, or contains a name twice.
     """
     files: dict[str, bytes] = {}
     names, left = set(), MAX_BYTES
@@ -672,9 +678,9 @@ def load(path: str) -> dict[str, bytes]:
     def keep(name: str, data: bytes) -> None:
         nonlocal left
         if name.lower() in names:
-            raise Fault(f"{name} stands in it twice")
+            raise Fault(f"{name} appears twice")
         if not all(_PLAIN.fullmatch(part) for part in name.split("/")):
-            raise Fault(f"{name!r} is no name of a file of a pack")
+            raise Fault(f"{name!r} is not a valid file name")
         names.add(name.lower())
         files[name] = data
         left -= len(data)
@@ -684,9 +690,9 @@ def load(path: str) -> dict[str, bytes]:
     if os.path.isdir(path):
         for folder, folders, inside in os.walk(path):
             for full in (os.path.join(folder, name) for name in [*folders, *inside]):
-                # Links to folders are not followed, and would hide what they lead to.
+                # Links to folders are not followed, so they could hide files.
                 if os.path.islink(full) or not (os.path.isfile(full) or os.path.isdir(full)):
-                    raise Fault(f"{os.path.relpath(full, path)} is no file")
+                    raise Fault(f"{os.path.relpath(full, path)} is not a file")
                 if os.path.isfile(full):
                     with open(full, "rb") as file:
                         keep(os.path.relpath(full, path).replace(os.sep, "/"), file.read(left + 1))
@@ -699,7 +705,7 @@ def load(path: str) -> dict[str, bytes]:
         for name, content in unpacked(data):
             keep(name, content)
     except (struct.error, zlib.error, UnicodeError) as error:
-        raise Fault(f"it is no archive, or is damaged ({error})") from error
+        raise Fault(f"it is not an archive, or is damaged ({error})") from error
     return files
 
 
@@ -708,17 +714,19 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Checks an evidence pack of a release.")
     parser.add_argument("pack", nargs="?", default=here, help="the archive, or its folder")
     parser.add_argument("--key", default="", help="the log's public key, known from elsewhere")
-    parser.add_argument("--witness", default=[], action="append", help="a key of who cosigned it")
-    given = parser.parse_args(arguments)
+    parser.add_argument(
+        "--witness", default=[], action="append", help="key of a witness who cosigned it"
+    )
+    options = parser.parse_args(arguments)
     try:
-        rows = check(load(given.pack), given.key, tuple(given.witness))
+        rows = check(load(options.pack), options.key, tuple(options.witness))
     except (Fault, OSError) as error:
-        rows = [(False, "Pack", f"{given.pack}: {error}")]
+        rows = [(False, "Pack", f"{options.pack}: {error}")]
     holds = all(ok for ok, _, _ in rows)
-    lines = [f"{'ok  ' if ok else 'FAIL'}  {title:<20}  {found}" for ok, title, found in rows]
-    if not given.key:
-        lines.append("The key is the one that the pack brings along; --key checks with your own.")
-    lines.append("Everything holds." if holds else "This pack does not hold. Do not rely on it.")
+    lines = [f"{'ok  ' if ok else 'FAIL'}  {title:<20}  {finding}" for ok, title, finding in rows]
+    if not options.key:
+        lines.append("Checked with the key in the pack; pass --key to check with your own.")
+    lines.append("Every check passed." if holds else "Checks failed. Do not rely on this pack.")
     sys.stdout.buffer.write("\n".join([*lines, ""]).encode("utf-8", "replace"))
     return 0 if holds else 1
 

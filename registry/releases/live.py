@@ -1,4 +1,4 @@
-"""The live release: the one that may serve under a name, in an environment."""
+"""The live release of a name in an environment."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from registry.releases.selectors import serves_until
 
 @lifted()
 def release_live(environment: str, deployment_name: str) -> Release | None:
-    """The one that was deployed last there and may still serve; where none was ever deployed, the
-    one that was approved last.
+    """Return the release that was deployed last there and may still serve; if none was ever
+    deployed, the one approved last.
     """
     return (
         Release.objects.annotate(stops_at=serves_until())

@@ -1,4 +1,4 @@
-"""The request to run one version in one environment for stated departments and purposes."""
+"""Requests to run one version in one environment for certain departments and purposes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ WITHDRAW_REASON_MAX = 1000
 
 
 class ReleaseState(models.TextChoices):
-    """`approved` is the only state that may serve, and only until its `serves_until`; one under
-    review may for the hours of emergency access. An incident has `suspended` what was approved.
-    What is `voided` was under review when something changed that its dossier covers."""
+    """State of a release. It may serve while `approved`, until its `serves_until`, and under review
+    for the hours of emergency access. An incident makes an approved one `suspended`. A release
+    under review becomes `voided` when something changes that its dossier covers."""
 
     IN_REVIEW = "in_review", "in review"
     CHANGES_REQUESTED = "changes_requested", "changes requested"
@@ -49,19 +49,19 @@ class Visibility(models.TextChoices):
 
 
 class Release(models.Model):
-    """One version, one environment, one deployment name; with the dossier it is decided on.
+    """One version, one environment, one deployment name, and the dossier under review.
 
-    `dossier_digest` is the SHA-256 of `dossier` in canonical JSON, and is what approvals name.
+    `dossier_digest` is the SHA-256 of `dossier` in canonical JSON; approvals name it.
 
-    The approval ends at `expires_at`; what serves under it goes on for `grace_days` more.
+    The approval ends at `expires_at`; what serves by then goes on for `grace_days` more.
     `conditions` are the merged conditions of its approvers (`registry.releases.conditions`), frozen
-    with the approval. `warns_at` is when the next warning of its end is due. `renews` is the
-    release that it was submitted again from.
+    with the approval. `warns_at` is the time of the next warning of its end. `renews` is the
+    release that it renews.
 
-    `engine` and `precision` repeat the dossier's section `serving`; what serves compares both.
+    `engine` and `precision` repeat the dossier's section `serving`; the rule compares both.
 
-    `frozen_at` is when the dossier was, `voided_because` what changed of it since. `deployed_at` is
-    when it was last put in the place of what was live.
+    `frozen_at` is the time of the dossier, `voided_because` the change since then. `deployed_at` is
+    the last time that it became live.
     """
 
     version = models.ForeignKey(
@@ -141,7 +141,7 @@ class Release(models.Model):
 
     @property
     def gated(self) -> bool:
-        """True if an evaluation in the dossier was measured against a gate."""
+        """Return true if an evaluation in the dossier has the result of a gate."""
         return any(each.get("gates") for each in self.dossier.get("evaluations", ()))
 
     @property
@@ -155,12 +155,12 @@ class Release(models.Model):
         try:
             return min(end, datetime.fromisoformat(self.conditions["until"]))
         except (TypeError, ValueError):
-            # These conditions were never approved like this: the release does not serve.
+            # Such conditions were never approved: the release does not serve.
             return self.approved_at
 
     @property
     def in_grace(self) -> bool:
-        """True when the approval has ended and its deployment serves on for a grace period."""
+        """Return true if the approval has ended and the grace period has not."""
         end, now = self.serves_until, timezone.now()
         return (
             self.state == ReleaseState.APPROVED

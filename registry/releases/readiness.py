@@ -1,6 +1,6 @@
 """Readiness of a version for release, before anyone fills in the release form.
 
-The checks are those of the checklist; nothing here decides anything of its own.
+The checks are those of the checklist; this module makes no decisions of its own.
 """
 
 from __future__ import annotations
@@ -54,8 +54,7 @@ _LEVELS = list(Classification.values)
 
 
 class ReadinessState(StrEnum):
-    """State of one requirement. `AT_SUBMISSION`: decided by the form, or by a check that takes
-    long."""
+    """State of one requirement. `AT_SUBMISSION`: decided by the form or by a slow check."""
 
     READY = "ready"
     MISSING = "missing"
@@ -65,7 +64,7 @@ class ReadinessState(StrEnum):
 
 
 class Blocks(StrEnum):
-    """The step that a missing requirement keeps from happening."""
+    """The step that a missing requirement prevents."""
 
     NOTHING = ""
     APPROVAL = "approval"
@@ -90,7 +89,7 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One thing that the release needs. `waivable`: a reviewer may waive it for a limited time."""
+    """One requirement of the release. `waivable`: a reviewer may waive it for a limited time."""
 
     code: str
     title: str
@@ -103,7 +102,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Everything that a release of `version` under `tier` needs, as it stands now.
+    """Current state of everything that a release of `version` under `tier` needs.
 
     `gates` are the model's gates with the version's latest results; `attested` the titles of the
     items that reviewers judge; `tiers` maps the tiers in force to their titles.
@@ -124,17 +123,17 @@ class Readiness:
 
     @property
     def can_submit(self) -> bool:
-        """True if nothing that is known now keeps the form from being submitted."""
+        """Return true if no known problem prevents submission of the form."""
         return not any(each.blocks is Blocks.SUBMISSION for each in self.missing)
 
 
 def version_readiness(*, actor: Principal, version: ModelVersion, tier: str = "") -> Readiness:
-    """List the needs of a release of `version`; without a `tier`, under the lowest that can apply.
+    """Return the requirements of a release of `version`, by default in the lowest possible tier.
 
-    For those who may see releases of the version's department: a dossier says as much.
+    For people who may see releases of the version's department, whose dossiers have these facts.
 
     Raises:
-        InvalidInput: there is no such tier.
+        InvalidInput: the tier does not exist.
         NotFound, NotPermitted: the policy refuses.
         WrongState: no review policy is in force.
     """
@@ -175,7 +174,7 @@ def _readiness(actor: Principal, version: ModelVersion, tier: str) -> Readiness:
 
 
 def _evidence(version: ModelVersion) -> tuple[dict[str, Any], str]:
-    """Evidence as a dossier holds it, and why the leak check cannot run, if it cannot."""
+    """Return evidence as in a dossier, and why the leak check cannot run, if it cannot."""
     try:
         return dossier_evidence(version), ""
     except Unavailable as error:
@@ -183,16 +182,16 @@ def _evidence(version: ModelVersion) -> tuple[dict[str, Any], str]:
 
 
 def _chosen(policies: list[InForce], tier: str, classification: str) -> InForce:
-    # `least_for` refuses an empty list in words.
+    # `least_for` raises the error for an empty list.
     least = least_for({"data_classification": classification}, policies)
-    found = {each.document.name: each for each in policies}
-    if (tier or least.name) not in found:
+    by_tier = {each.document.name: each for each in policies}
+    if (tier or least.name) not in by_tier:
         raise InvalidInput(
             f"There is no tier {tier[:40]!r}.",
-            hint=f"Choose one of {', '.join(found)}.",
-            fields={"tier": [f"One of {', '.join(found)}."]},
+            hint=f"Choose one of {', '.join(by_tier)}.",
+            fields={"tier": [f"One of {', '.join(by_tier)}."]},
         )
-    return found[tier or least.name]
+    return by_tier[tier or least.name]
 
 
 def _reviewers(
@@ -250,12 +249,15 @@ def _checked(
         state = _STATES[outcome]
         if check == "leak" and unavailable:
             state, note = ReadinessState.MISSING, unavailable
-        if check == "card" and (found := _sections_named(case.version)):
-            note = f"{note} Its sections: {found}."
+        if check == "card" and (titles := _sections_named(case.version)):
+            note = f"{note} Its sections: {titles}."
         if item is None:
-            asked = f"The tier {case.policy.name} does not ask for it."
+            sentence = f"The tier {case.policy.name} does not require it."
             yield Requirement(
-                check, CHECKS[check].capitalize(), ReadinessState.NOT_APPLICABLE, f"{asked} {note}"
+                check,
+                CHECKS[check].capitalize(),
+                ReadinessState.NOT_APPLICABLE,
+                f"{sentence} {note}",
             )
             continue
         missing = state is ReadinessState.MISSING
@@ -292,8 +294,8 @@ def _fix(check: str, case: Case, gates: list[GateStanding]) -> Fix | None:
     deliver = Fix("intake_new", model.name)
     match check:
         case "evaluated" | "leak":
-            known = TASKS.get(model.task)
-            return evaluate if known is not None and known.evaluation else None
+            entry = TASKS.get(model.task)
+            return evaluate if entry is not None and entry.evaluation else None
         case "gates":
             if len(gates) < case.policy.gates.at_least:
                 return Fix("model_gate", model.name)
@@ -311,15 +313,15 @@ def _fix(check: str, case: Case, gates: list[GateStanding]) -> Fix | None:
 
 
 def _stated(case: Case, highest: str) -> Iterator[Requirement]:
-    """Items that are decided at submission, with what is known of them now."""
-    wanted = ", ".join(missing_sections(case.policy.name, {}))
-    known = {
-        "classification": f"State {highest} or higher in the form: that is the training data's."
+    """Yield items that are decided at submission, with their current notes."""
+    missing = ", ".join(missing_sections(case.policy.name, {}))
+    notes = {
+        "classification": f"State {highest}, the level of the training data, or higher in the form."
         if trained_levels(case.chain)
         else "You state it in the form. No training data is registered here.",
-        "dossier": f"Fill in these sections of the form: {wanted}."
-        if wanted
-        else "This tier asks for no further sections of the form.",
+        "dossier": f"Fill in these sections of the form: {missing}."
+        if missing
+        else "This tier requires no further sections of the form.",
         "files": "Every stored file is hashed when you submit.",
     }
     for item in case.policy.items:
@@ -328,7 +330,7 @@ def _stated(case: Case, highest: str) -> Iterator[Requirement]:
                 item.check,
                 item.title,
                 ReadinessState.AT_SUBMISSION,
-                known[item.check],
+                notes[item.check],
                 waivable=_waivable(item),
             )
 
@@ -350,13 +352,15 @@ def _engine(version: ModelVersion) -> Requirement:
 def _data(version: ModelVersion) -> Requirement:
     title, data = "Training data is linked", version.dataset_version
     if data is not None:
-        said = f"{data}, {data.rows:,} rows, {data.dataset.classification}, {data.dataset.license}."
+        facts = (
+            f"{data}, {data.rows:,} rows, {data.dataset.classification}, {data.dataset.license}."
+        )
         if version.rows_cut:
-            said += (
-                f" {version.rows_cut:,} rows were longer than is read in training; a part of each "
-                "was learned."
+            facts += (
+                f" {version.rows_cut:,} rows were longer than training reads; only a part of "
+                "each was learned."
             )
-        return Requirement("data", title, ReadinessState.READY, said)
+        return Requirement("data", title, ReadinessState.READY, facts)
     note = "No training data is registered for this version."
     if version.kind == VersionKind.BASE:
         note = "A base version was trained elsewhere."

@@ -1,4 +1,4 @@
-"""Submitting a release again: a new request, prefilled, with what still holds of its review."""
+"""Submit a release again: a new request, prefilled, with the attestations that still hold."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ HISTORY_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Result of submitting `release` again, unchanged. `obstacle`: the reason why it cannot be, or
-    not unchanged. `anew` are titles of items that a reviewer must attest again.
+    """Result of submitting `release` again, unchanged. `obstacle` is the reason that this is not
+    possible. `anew` are titles of items that a reviewer must attest again.
     """
 
     release: Release
@@ -49,10 +49,10 @@ class Preview:
 
 
 def renewal_preview(*, actor: Principal, release_id: int) -> Preview:
-    """Preview a new submission: items that would be carried over, and changes since.
+    """Preview a renewal: items that would be carried over, and changes since the release.
 
     Raises:
-        NotFound: there is no such release, or the actor may not see it.
+        NotFound: the release does not exist, or the actor may not see it.
         NotPermitted: the actor may not submit it.
     """
     release = release_get(actor=actor, id=release_id)
@@ -87,21 +87,21 @@ def renewal_preview(*, actor: Principal, release_id: int) -> Preview:
         after_upgrade=policy.document.after_upgrade,
     )
     excluded = people_behind(release.version) | with_makers({submitter})
-    asked = {
+    required = {
         item.code: item for item in policy.document.items_for(answers) if item.kind == "attested"
     }
     carried = [
         item
         for item in unchanged_items(release, release_review(release), dossier)
         if item.attested_by_id not in excluded
-        and item.code in asked
-        and (asked[item.code].title, asked[item.code].why) == (item.title, item.why)
+        and item.code in required
+        and (required[item.code].title, required[item.code].why) == (item.title, item.why)
     ]
     codes = {item.code for item in carried}
     return Preview(
         release,
         carried=carried,
-        anew=[item.title for code, item in asked.items() if code not in codes],
+        anew=[item.title for code, item in required.items() if code not in codes],
         changes=dossier_changes(release.dossier, dossier),
     )
 
@@ -117,13 +117,12 @@ def release_renew(
     dossier_fields: Mapping[str, Any] | None = None,
     tier: str | None = None,
 ) -> Release:
-    """Submit a release again: a new one, with a fresh dossier, of what the old one says but for
-    what is given. Its reviewers decide anew; what was attested and rests on nothing that changed is
-    carried over.
+    """Submit a release again, as a new one with a fresh dossier; arguments replace values of the
+    old one. Reviewers decide anew; attestations that depend on nothing changed are carried over.
 
     Raises:
         InvalidInput, NotFound, NotPermitted, WrongState: as `release_submit`; or the old one cannot
-            be submitted again as it stands.
+            be submitted again now.
     """
     old = release_get(actor=actor, id=release_id)
     return release_submit(
@@ -144,7 +143,7 @@ def release_renew(
 
 
 def release_history(*, actor: Principal, release: Release) -> QuerySet[Release]:
-    """The releases of the same version in the same place that the actor may see, newest first."""
+    """Return releases of the same version in the same place that `actor` may see, newest first."""
     return (
         releases_visible_to(actor)
         .filter(
@@ -157,5 +156,5 @@ def release_history(*, actor: Principal, release: Release) -> QuerySet[Release]:
 
 
 def release_renewal(*, actor: Principal, release: Release) -> Release | None:
-    """The newest release that renews this one, where the actor may see it."""
+    """Return the newest release that renews this one and that the actor may see."""
     return releases_visible_to(actor).filter(renews=release.pk).order_by("-pk").first()

@@ -12,8 +12,8 @@ from governance.reviews.policies.vocabulary import Answer
 from registry.validation import schema_faults
 
 YES_NO: dict[Answer, str] = {True: "Yes", False: "No"}
-# Every question whose answers can be named, with the answers in words. Regulation (EU) 2024/1689
-# numbers the areas of its annex III so.
+# Every question with a fixed set of answers, and these in words. The points are those of annex III
+# of Regulation (EU) 2024/1689.
 QUESTIONS: dict[str, dict[Answer, str]] = {
     "vulnerable_groups": YES_NO,
     "eu_ai_act_role": {
@@ -55,10 +55,10 @@ NOTES_MAX = 4000
 
 
 class RiskAnswers(BaseModel):
-    """Every question is answered; only `notes` may be left out.
+    """Answers to all questions; only `notes` is optional.
 
-    `annex_iii` names the area of the EU AI Act's annex III that the purpose lies in, or none.
-    `data_classification` is that of what it is given and of what it was trained on, the higher.
+    `annex_iii` names the area of the EU AI Act's annex III that the purpose belongs to, or none.
+    `data_classification` is the higher one of its inputs' and its training data's.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -95,7 +95,7 @@ class RiskAnswers(BaseModel):
 
 
 def checked_risk_answers(answers: Mapping[str, Any]) -> dict[str, Any]:
-    """The answers in full.
+    """Return the complete answers.
 
     Raises:
         InvalidInput: an answer is missing, malformed or unknown, or two contradict each other;
@@ -108,7 +108,7 @@ def checked_risk_answers(answers: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidInput(
             f"The risk answers are not complete and correct: {', '.join(faults)}.",
             hint=f"They are {', '.join(RiskAnswers.model_fields)}.",
-            fields={f"risk_answers.{name}": said for name, said in faults.items()},
+            fields={f"risk_answers.{name}": sentences for name, sentences in faults.items()},
         ) from error
     for name, value in checked.items():
         if isinstance(value, str) and "\0" in value:

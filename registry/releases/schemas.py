@@ -98,7 +98,7 @@ class ChangesAnswer(Schema):
 
 
 class Attestation(Schema):
-    """Description of what was checked, in the reviewer's words."""
+    """The reviewer's description of the check."""
 
     note: Paragraphs = Field(max_length=NOTE_MAX)
 
@@ -111,7 +111,7 @@ class ReleaseWithdrawal(Schema):
 
 class InboxFilter(ReviewFilter):
     """Filters of the list. `missing` is a specialty that still lacks an approval. `awaiting` keeps
-    reviews that wait for the caller's vote, `assigned` those that are assigned to the caller. With
+    reviews that await the caller's vote, `assigned` those assigned to the caller. With
     `awaiting` or `due`, the list is sorted by due date."""
 
     awaiting: Literal["me"] | None = None

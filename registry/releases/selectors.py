@@ -1,4 +1,4 @@
-"""Reading releases."""
+"""Reads of releases."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from registry.versions.models import ModelVersion
 
 
 def serves_until(path: str = "") -> ExpressionWrapper[CombinedExpression]:
-    """`Release.serves_until` in SQL, of the release at the end of `path` ("release__"). An `until`
-    needs no mention: the approval itself ends then, without grace.
+    """Return `Release.serves_until` in SQL, for the release at the end of `path` ("release__"). It
+    ignores `until` in conditions, since the approval itself ends then, without grace.
     """
     grace = ExpressionWrapper(
         F(f"{path}grace_days") * Value(timedelta(days=1)), output_field=DurationField()
@@ -28,7 +28,7 @@ def serves_until(path: str = "") -> ExpressionWrapper[CombinedExpression]:
 
 
 def releases_visible_to(actor: Principal) -> QuerySet[Release]:
-    """Releases that `actor` may see, with what a list shows of them."""
+    """Return releases that `actor` may see, with the relations that lists show."""
     rows = Release.objects.select_related(
         "version__model__department", "department", "submitted_by"
     ).prefetch_related("departments")
@@ -36,7 +36,7 @@ def releases_visible_to(actor: Principal) -> QuerySet[Release]:
 
 
 def release_get(*, actor: Principal, id: int) -> Release:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return a release; raise NotFound if it does not exist or `actor` may not see it."""
     release = releases_visible_to(actor).filter(pk=id).first()
     if release is None:
         raise NotFound(f"Release {id} does not exist, or you may not see it.")
@@ -53,13 +53,13 @@ def release_to_repeat(actor: Principal, version: ModelVersion) -> Release | None
 
 
 def release_reviews(release: Release) -> QuerySet[Review]:
-    """Every review that `release` has had, the newest first."""
+    """Return every review of `release`, newest first."""
     rows = Review.objects.filter(subject_type="release", subject_id=str(release.pk))
     return rows.order_by("-pk")
 
 
 def release_review(release: Release) -> Review | None:
-    """The newest review of `release`, with its decisions and checklist."""
+    """Return the newest review of `release`, with its decisions and checklist."""
     return (
         release_reviews(release)
         .select_related("department", "opened_by", "review_policy")

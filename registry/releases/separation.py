@@ -1,4 +1,4 @@
-"""Separation of duties: who had a hand in what a release runs."""
+"""Separation of duties: people who had a part in what a release runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from registry.versions.selectors import base_chain
 
 @lifted()
 def people_behind(version: ModelVersion) -> set[int]:
-    """Return the people who worked on `version`, in any department: none of them decides on it.
+    """Return the people who worked on `version`, in any department, and may not decide on it.
 
-    For it and everything that it stands on: who started the job that made it, who registered the
-    line of versions that it is in, who brought in its bytes or its training data. For itself also
-    who measured it, and who brought in the data that it was measured on. An application's key makes
-    none of that, and an access token is its person. Who alone set up one of these accounts counts,
-    too.
+    For the version and its bases: those who started the job that made it, created its model, or
+    brought in its bytes or its training data. For the version itself also those who evaluated it or
+    brought in the test data. Keys of applications can do none of that, and an access token counts
+    as its person. A person who alone set up one of these accounts counts too.
     """
     people: set[int] = set()
     for each in (version, *base_chain(version)):

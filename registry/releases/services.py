@@ -1,4 +1,4 @@
-"""Asking to run a version, deciding on it, and the check that everything which serves must pass."""
+"""Submit a release, answer reviewers, decide on it, and withdraw it."""
 
 from __future__ import annotations
 
@@ -95,16 +95,14 @@ def release_submit(
     engine: str | None = None,
     precision: str | None = None,
 ) -> Release:
-    """Ask to run `version`: freezes its dossier and opens the review.
+    """Request a release of `version`: freeze its dossier and open the review.
 
-    With `renews` it is that release submitted again: what was attested there and still holds is
-    carried over. `engine` and `precision` are what it is to run on; None stands for the default of
-    the version.
+    With `renews`, it is that release submitted again, and attestations that still hold are carried
+    over. `engine` and `precision` are those to run with; None means the version's default.
 
     Raises:
         InvalidInput: a malformed field, an engine that cannot serve the version, a tier that is too
-            low, or no evaluation where the tier
-            asks for one.
+            low, or no evaluation although the tier requires one.
         NotFound, NotPermitted: the policy refuses.
         WrongState: the version is recalled, or is under review for this place already.
     """
@@ -113,7 +111,7 @@ def release_submit(
     checked_name(deployment_name, field="deployment_name")
     purpose = checked_text(purpose, field="purpose", limit=PURPOSE_MAX)
     answers = checked_risk_answers(risk_answers)
-    said = checked_dossier_fields(dossier_fields or {})
+    sections = checked_dossier_fields(dossier_fields or {})
     if not departments:
         raise InvalidInput(
             "A release names the departments that may use it; none was named.",
@@ -128,7 +126,7 @@ def release_submit(
             resource=department_resource("release", owner),
         )
         person = acting_person(actor)
-        # After the permission: what the tiers are is nothing to whoever may not ask.
+        # After the permission check, which keeps the tiers from people who may not submit.
         policy = checked_tier(tier, answers)
         version = (
             ModelVersion.objects.select_for_update(of=("self",))
@@ -136,7 +134,7 @@ def release_submit(
             .get(pk=version.pk)
         )
         if renews is not None:
-            # As it stands now, with the version's row locked.
+            # Read again, now that the version's row is locked.
             renews = release_get(actor=actor, id=renews.pk)
             check_renewal(renews, version, environment, deployment_name)
         check_submittable(version, environment, deployment_name, policy)
@@ -153,7 +151,7 @@ def release_submit(
             tier=tier,
             policy_version=decision.policy_version,
             submitted_by=person.pk,
-            fields=said,
+            fields=sections,
             review_policy=policy_reference(policy),
             engine=chosen,
             precision=computed_in,
@@ -167,7 +165,7 @@ def release_submit(
             visibility=visibility,
             purpose=purpose,
             risk_answers=answers,
-            dossier_fields=said,
+            dossier_fields=sections,
             tier=tier,
             dossier=dossier,
             dossier_digest=json_digest(dossier),
@@ -226,9 +224,9 @@ def release_answer(
     risk_answers: Mapping[str, Any] | None = None,
     dossier_fields: Mapping[str, Any] | None = None,
 ) -> Release:
-    """Answer a request for changes: freezes the dossier anew and opens the next round.
+    """Answer a request for changes: freeze a new dossier and open the next round.
 
-    Risk answers and dossier fields that are given stand in the place of all that were there.
+    Risk answers and dossier fields, where passed, replace all earlier ones.
 
     Raises:
         InvalidInput: malformed answers, no message, or a tier that is now too low.
@@ -252,7 +250,7 @@ def release_answer(
             release.dossier_fields = checked_dossier_fields(dossier_fields)
         in_force = checked_tier(release.tier, release.risk_answers)
         review = _review(release)
-        # The review goes on under the version that it opened with.
+        # The review continues under the policy version that it opened with.
         policy = policy_of(review) or in_force
         check_same_approvals(review, policy, release.risk_answers)
         check_trusted(release.version, "released")
@@ -265,7 +263,7 @@ def release_answer(
             digest=release.dossier_digest,
             message=message,
             excluded_people=people_behind(release.version),
-            checklist=_asked_again(review, release, policy),
+            checklist=_entries_to_update(review, release, policy),
         )
         release_set_state(
             actor=actor,
@@ -277,9 +275,9 @@ def release_answer(
     return release
 
 
-def _asked_again(review: Review, release: Release, policy: InForce) -> list[ChecklistEntry]:
-    """Items whose state is written anew: decided by machine now or before, newly required, or
-    checked by machine for a reviewer to judge on a dossier that has changed."""
+def _entries_to_update(review: Review, release: Release, policy: InForce) -> list[ChecklistEntry]:
+    """Return items whose state must be written again: decided by machine now or before, newly
+    required, or checked by machine for a reviewer to judge on a changed dossier."""
     by_machine = dict(review.checklist.values_list("code", "automatic"))
     changed = release.dossier_digest != review.digest
     entries = checklist_build(release.version, release.dossier, policy.document)
@@ -322,16 +320,16 @@ def release_decide(
     conditions: Mapping[str, Any] | None = None,
     submit_drafts: bool = True,
 ) -> Release:
-    """Say one's word on the dossier with this digest; the last approval that was missing approves.
+    """Record a decision on the dossier with this digest; the last missing approval approves it.
 
-    An approval may come with `conditions`; of several approvals the strictest of each holds.
-    `submit_drafts`: say with it what the actor has drafted in the review's threads.
+    An approval may have `conditions`; the strictest of each kind applies. `submit_drafts` also
+    submits the actor's drafts in the review's threads.
 
     Raises:
-        InvalidInput: conditions that are not allowed, or a verdict other than approval.
+        InvalidInput: conditions that are not allowed, or with a verdict other than approval.
         NotFound, NotPermitted: policy or separation of duties refuses.
-        WrongState: another digest, closed, voted already, unmet checklist items or threads that
-            block; or the version was recalled or evaluated again since the dossier was frozen.
+        WrongState: another digest, a closed review, a second vote, unmet items or blocking threads;
+            or the version was recalled or evaluated again since the dossier was frozen.
     """
     with transaction.atomic():
         if verdict == "approve":
@@ -347,7 +345,7 @@ def release_decide(
             conditions=conditions_checked(conditions or {}, release).to_json(),
             submit_drafts=submit_drafts,
         )
-        # After the review's checks, so that a person who may not decide is told that first.
+        # After the review's checks, so that a person who may not decide gets that error first.
         agreed = Conditions()
         if verdict == "approve":
             _check_current(release)
@@ -378,15 +376,15 @@ def _check_current(release: Release) -> None:
     check_not_suspended(release.version, "approved")
     if because := stale_because(release):
         raise WrongState(
-            f"{because} The dossier of release {release.pk} is no longer true; the approval was "
-            "not taken.",
+            f"{because} The dossier of release {release.pk} is outdated; the approval was not "
+            "recorded.",
             code="dossier_outdated",
-            hint="The release is voided for that within seconds; submit it again.",
+            hint="The release will be voided within seconds; submit it again.",
         )
 
 
 def release_withdraw(*, actor: Principal, release_id: int, reason: str) -> Release:
-    """Take a request, or an approval, back. What serves under it stops.
+    """Withdraw a request or an approval; what serves under it stops.
 
     Raises:
         InvalidInput: no reason, or one over 1,000 characters.

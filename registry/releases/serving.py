@@ -1,6 +1,6 @@
-"""The check that everything which serves must pass.
+"""The rule for everything that serves.
 
-Gateways, engine workers and the controller all ask `serving_verdicts`, and nothing else decides.
+Gateways, engine workers and the controller all ask `serving_verdicts`, which alone decides.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import base_chain
 
 logger = logging.getLogger(__name__)
-# Beginning of the sentence that says so, with the release's ID.
+# Beginning of the refusal with code `CODE_DIFFERS`; takes the release's ID.
 OTHER_CODE = "Release {} was approved with other code"
 
 
@@ -35,8 +35,8 @@ OTHER_CODE = "Release {} was approved with other code"
 class ServingVerdict:
     """Verdict on one release. It may serve when `refusal` is None, and until `until` at most.
 
-    `readable` is False for a row that cannot be read, which does not serve. `emergency` is the
-    emergency access that it serves by. `dossier` is what its dossier names.
+    `readable` is False for a row that cannot be read, which may not serve. `emergency` is the
+    emergency access by which it serves. `dossier` has the facts of its dossier.
     """
 
     refusal: WrongState | None = None
@@ -47,13 +47,13 @@ class ServingVerdict:
 
     @property
     def final(self) -> bool:
-        """True when what serves under the release is stopped for good. A row that cannot be read,
-        and software that differs here, end its serving only while they last."""
+        """Return true if serving ends for good. Rows that cannot be read, and software that
+        differs here, only end it temporarily."""
         return self.refusal is not None and self.refusal.code not in _FOR_NOW
 
     @property
     def loadable(self) -> bool:
-        """True when a worker may load it: to serve, or to compare its answers first."""
+        """Return true if a worker may load it, to serve or to compare its answers first."""
         return self.refusal is None or self.refusal.code == COMPARISON_DUE
 
 
@@ -61,27 +61,27 @@ class ServingVerdict:
 def serving_verdicts(
     releases: Collection[Release], *, environments: Mapping[str, str] | None = None
 ) -> dict[int, ServingVerdict]:
-    """The one rule, for each of `releases` by its id, in a fixed number of queries.
+    """Apply the one rule to each of `releases`, by ID, in a fixed number of queries.
 
     A release may serve if its review approved it, or if two persons approved its dossier for some
-    hours (emergency access). For both, its time is not over,
-    neither its version nor what that stands on is recalled or suspended by an incident, its dossier
-    names exactly these bytes and users and the packages of its task that this process runs, and its
-    approvals ask for exactly its conditions.
+    hours (emergency access). In both cases, this approval must not be over; neither its version nor
+    a base may be recalled or suspended by an incident; its dossier must name exactly these bytes,
+    these users and the packages of its task that this process runs; and its conditions must be
+    exactly those of its approvals.
 
-    With `environments`, the fingerprints of a worker's software by engine, the rule is about that
-    worker: the release's answers there must be those of its dossier, or not be compared yet, which
-    the verdict says.
+    With `environments`, the fingerprints of a worker's software by engine, the rule applies to that
+    worker: the release's answers there must be those of its dossier, or the verdict states that
+    they must be compared first.
 
     Raises:
-        django.db.Error: the database does not answer. A row that cannot be read raises nothing.
+        django.db.Error: the database does not answer. An unreadable row raises no error.
     """
     facts = ServingFacts.read(releases, environments)
     return {release.pk: _verdict(release, facts, environments) for release in releases}
 
 
 def release_servable(release: Release) -> None:
-    """Return when `release` may serve now.
+    """Check that `release` may serve now.
 
     Raises:
         WrongState: it may not; the sentence says why.
@@ -92,11 +92,11 @@ def release_servable(release: Release) -> None:
 
 
 def release_startable(release: Release) -> None:
-    """Return when something may begin to serve under `release`: it may serve, and its approval is
-    not over. What serves already goes on through the grace.
+    """Check that something may begin to serve under `release`: it may serve, and its approval is
+    not over. During the grace period, only existing deployments go on.
 
     Raises:
-        WrongState: as `release_servable`, or in its grace.
+        WrongState: as `release_servable`, or it is in its grace period.
     """
     refusal = startable_refusals([release])[release.pk]
     if refusal is not None:
@@ -104,7 +104,7 @@ def release_startable(release: Release) -> None:
 
 
 def startable_refusals(releases: Collection[Release]) -> dict[int, WrongState | None]:
-    """Return for each of `releases`, by its ID, why nothing may begin to serve under it now."""
+    """Return for each of `releases`, by ID, why nothing new may serve under it; None if it may."""
     verdicts = serving_verdicts(releases)
     return {
         release.pk: verdicts[release.pk].refusal or _grace_refusal(release) for release in releases
@@ -127,24 +127,24 @@ def _verdict(
     release: Release, facts: ServingFacts, environments: Mapping[str, str] | None
 ) -> ServingVerdict:
     emergency = until = None
-    named = facts.dossiers.get(release.pk, NOTHING_NAMED)
+    dossier = facts.dossiers.get(release.pk, NOTHING_NAMED)
     try:
         emergency = emergency_access_of(release, facts.emergencies.get(release.pk, ()))
         until = release.serves_until if emergency is None else emergency.ends_at
         _judge(release, facts, emergency)
         if environments is not None:
-            _check_upgrade(release, named, environments, facts.compared.get(release.pk, ()))
+            _check_upgrade(release, dossier, environments, facts.compared.get(release.pk, ()))
     except WrongState as error:
         return ServingVerdict(
-            error, until, emergency, readable=error.code != _UNREADABLE, dossier=named
+            error, until, emergency, readable=error.code != _UNREADABLE, dossier=dossier
         )
     except Exception as error:
-        # An unreadable row must not keep the others from being judged.
+        # An unreadable row must not prevent verdicts on the others.
         logger.exception("Release %s cannot be judged; it does not serve", release.pk)
         return ServingVerdict(
             _unreadable(release, f"{type(error).__name__}: {error}"), readable=False
         )
-    return ServingVerdict(until=until, emergency=emergency, dossier=named)
+    return ServingVerdict(until=until, emergency=emergency, dossier=dossier)
 
 
 def _judge(release: Release, facts: ServingFacts, emergency: EmergencyAccess | None) -> None:
@@ -179,7 +179,7 @@ def _unreadable(release: Release, fault: str) -> WrongState:
 
 
 def _check_approved(release: Release) -> None:
-    """Raise WrongState when it is not approved, or its time is over."""
+    """Raise WrongState if it is not approved, or its time is over."""
     if release.state != ReleaseState.APPROVED:
         raise _refused(
             f"Release {release.pk} is {release.get_state_display().lower()}",
@@ -197,7 +197,7 @@ def _check_approved(release: Release) -> None:
 
 
 def check_dossier(release: Release) -> None:
-    """Raise WrongState when the dossier is not the one of its digest, or is of other bytes."""
+    """Raise WrongState if the dossier does not have its digest, or names other bytes."""
     _check_dossier(release, DossierFacts.of(release.dossier))
 
 
@@ -216,7 +216,7 @@ def _check_dossier(release: Release, dossier: DossierFacts) -> None:
 
 
 def _check_scope(release: Release, dossier: DossierFacts, departments: list[str]) -> None:
-    """Raise WrongState when the row names another place, engine or other users than the dossier."""
+    """Raise WrongState if place, engine or users of the row and of its dossier differ."""
     present = {
         "environment": release.environment,
         "deployment_name": release.deployment_name,
@@ -235,7 +235,7 @@ def _check_scope(release: Release, dossier: DossierFacts, departments: list[str]
 
 
 def _check_code(release: Release, dossier: DossierFacts) -> None:
-    """Raise WrongState when this process runs other packages of the task than the dossier names."""
+    """Raise WrongState if this process runs other packages of the task than the dossier names."""
     task = release.version.model.task
     if difference := code_difference(task, dossier.code, dossier.packages):
         raise WrongState(
@@ -256,8 +256,8 @@ def _check_upgrade(
     standing = standing_in(dossier.upgrades, environments.get(release.engine, ""), outcomes)
     if standing is Standing.DUE:
         raise WrongState(
-            f"Release {release.pk} was not compared yet with the software of this worker; it may "
-            "not serve here before.",
+            f"Release {release.pk} was not compared yet with the software of this worker; until "
+            "then it may not serve here.",
             code=COMPARISON_DUE,
         )
     if standing is Standing.REFUSED:
@@ -271,7 +271,7 @@ def _check_upgrade(
 
 
 def _check_review(release: Release, facts: ServingFacts) -> None:
-    """Raise WrongState unless the votes that are on record approve exactly this dossier."""
+    """Raise WrongState unless the recorded votes approve exactly this dossier."""
     review, standing = facts.reviews.get(release.pk), facts.standing(release)
     if (
         review is None
@@ -290,14 +290,14 @@ def _check_review(release: Release, facts: ServingFacts) -> None:
         )
     if release.conditions != conditions_recorded(review):
         raise _refused(
-            f"The conditions of release {release.pk} are not those that its approvals ask for",
+            f"The conditions of release {release.pk} are not those of its approvals",
             "Submit the version for release again.",
         )
 
 
 @lifted()
 def check_trusted(version: ModelVersion, verb: str) -> None:
-    """Raise WrongState when `version`, or anything that it stands on, is recalled."""
+    """Raise WrongState if `version` or one of its bases is recalled."""
     _check_chain(version, base_chain(version), verb)
 
 

@@ -1,8 +1,8 @@
-"""Everything that the one rule asks about, read for many releases in a fixed number of queries.
+"""All facts that the one rule needs, read for many releases in a fixed number of queries.
 
 Gateways, engine workers and the controller ask every few seconds about everything live. A dossier
-is large and hashing it takes milliseconds, so that where the caller has not read it, the database
-hashes its text, and only a text that was not seen before is read.
+is large, and hashing it takes milliseconds. So unless the caller has read it, the database hashes
+its text, and only new texts are read.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _REMEMBERED_DOSSIERS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class DossierFacts:
-    """The facts of a dossier that the rule compares. `code` is the digest of its task's packages,
-    and `packages` names them; `upgrades` is what it states about them. `fault` says why it cannot
-    be read."""
+    """Facts of a dossier that the rule compares. `code` is the digest of its task's packages, and
+    `packages` names them; `upgrades` has its terms for upgrades. `fault` says why it cannot be
+    read."""
 
     digest: str
     version_digest: str = ""
@@ -52,7 +52,7 @@ class DossierFacts:
         digest = ""
         try:
             digest = json_digest(dossier)
-            named = str(dossier["identity"]["digest"])
+            version_digest = str(dossier["identity"]["digest"])
             release = dossier["release"]
             scope = {
                 name: release[name]
@@ -64,11 +64,11 @@ class DossierFacts:
             names = str(code["digest"]), packages_in_words(code["packages"])
             upgrades = named_in(dossier)
         except Exception as error:
-            # Whatever stands there, it costs no other release its verdict.
+            # A malformed dossier must not prevent verdicts on other releases.
             return cls(digest, fault=f"{type(error).__name__}: {error}")
         return cls(
             digest,
-            named,
+            version_digest,
             scope,
             code=names[0],
             packages=names[1],
@@ -77,17 +77,17 @@ class DossierFacts:
 
 
 NOTHING_NAMED = DossierFacts("")
-# By the SHA-256 of their stored text: a pure function of it, so never stale.
+# By the SHA-256 of their stored text, of which they are a pure function, so never stale.
 _dossiers: dict[bytes, DossierFacts] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class ServingFacts:
-    """By release, except `bases` and `suspended`, which are by version.
+    """Facts by release, except `bases` and `suspended`, which are by version.
 
-    `bases` are what a version stands on, nearest first; `suspended` the incident that suspends it.
-    `reviews` are the newest ones, with their votes, and `blocking` their unmet checklist items.
-    `compared` is what was found of each release in the environment of the worker that asks.
+    `bases` come nearest first; `suspended` has the incident that suspends a version. `reviews` are
+    the newest ones, with their votes, and `blocking` their unmet checklist items. `compared` has
+    the outcomes of comparisons in the environment of the calling worker.
     """
 
     emergencies: Mapping[int, list[EmergencyAccess]]
@@ -103,7 +103,7 @@ class ServingFacts:
     def read(
         cls, releases: Collection[Release], environments: Mapping[str, str] | None = None
     ) -> ServingFacts:
-        """Read them; `environments` are those of a worker, by engine.
+        """Read the facts; `environments` are those of a worker, by engine.
 
         Raises:
             django.db.Error: the database does not answer.
@@ -123,7 +123,7 @@ class ServingFacts:
         )
 
     def standing(self, release: Release) -> Standing | None:
-        """Standing of its newest review, without its threads; None when it has no review."""
+        """Return the standing of its newest review, without threads; None if it has no review."""
         review = self.reviews.get(release.pk)
         if review is None:
             return None
@@ -139,36 +139,36 @@ class ServingFacts:
 def _compared(
     releases: Collection[Release], environments: Mapping[str, str]
 ) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = defaultdict(list)
+    outcomes: dict[int, list[str]] = defaultdict(list)
     rows = EquivalenceCheck.objects.filter(
         release__in=[release.pk for release in releases], environment__in=environments.values()
     )
     engines = {release.pk: release.engine for release in releases}
     for pk, environment, outcome in rows.values_list("release", "environment", "outcome"):
         if environments.get(engines[pk]) == environment:
-            found[pk].append(outcome)
-    return found
+            outcomes[pk].append(outcome)
+    return outcomes
 
 
 def _emergencies(ids: Collection[int]) -> dict[int, list[EmergencyAccess]]:
-    found: dict[int, list[EmergencyAccess]] = defaultdict(list)
+    emergencies: dict[int, list[EmergencyAccess]] = defaultdict(list)
     for emergency in EmergencyAccess.objects.filter(
         release__in=ids, state=EmergencyAccessState.ACTIVE
     ):
-        found[emergency.release_id].append(emergency)
-    return found
+        emergencies[emergency.release_id].append(emergency)
+    return emergencies
 
 
 def _departments(ids: Collection[int]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = defaultdict(list)
+    slugs: dict[int, list[str]] = defaultdict(list)
     rows = Release.departments.through.objects.filter(release__in=ids)
     for pk, slug in rows.values_list("release_id", "department__slug"):
-        found[pk].append(slug)
-    return found
+        slugs[pk].append(slug)
+    return slugs
 
 
 def _reviews(ids: Collection[int]) -> dict[int, Review]:
-    """The newest review of each, with its votes."""
+    """Return the newest review of each release, with its votes."""
     rows = (
         Review.objects.filter(subject_type="release", subject_id__in=[str(pk) for pk in ids])
         .order_by("subject_id", "-pk")
@@ -179,27 +179,27 @@ def _reviews(ids: Collection[int]) -> dict[int, Review]:
 
 
 def _dossier_facts(releases: Collection[Release]) -> dict[int, DossierFacts]:
-    found = {
+    facts = {
         release.pk: DossierFacts.of(release.dossier)
         for release in releases
         if "dossier" not in release.get_deferred_fields()
     }
-    rest = {release.pk for release in releases} - found.keys()
+    rest = {release.pk for release in releases} - facts.keys()
     if not rest:
-        return found
+        return facts
     stamps = _stamps(rest)
     if unknown := [pk for pk, stamp in stamps.items() if stamp not in _dossiers]:
         if len(_dossiers) + len(unknown) > _REMEMBERED_DOSSIERS:
             _dossiers.clear()
         for pk in unknown:
             _remember(pk)
-    # It cannot be parsed, or it changed between the two readings; the next one tells.
-    unknown_yet = DossierFacts("", fault="its dossier could not be read")
-    return found | {pk: _dossiers.get(stamp, unknown_yet) for pk, stamp in stamps.items()}
+    # It cannot be parsed, or it changed between the two reads; the next call reads it again.
+    unread = DossierFacts("", fault="its dossier could not be read")
+    return facts | {pk: _dossiers.get(stamp, unread) for pk, stamp in stamps.items()}
 
 
 def _remember(pk: int) -> None:
-    """Read one dossier. Alone, since a text that cannot be parsed breaks the whole query."""
+    """Read a single dossier, since a text that cannot be parsed breaks the whole query."""
     rows = Release.objects.filter(pk=pk).annotate(stamp=_STAMP)
     try:
         for dossier, stamp in rows.values_list("dossier", "stamp"):

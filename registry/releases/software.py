@@ -1,4 +1,4 @@
-"""The software that a dossier names: the packages of its task, and what computes its answers."""
+"""The software in a dossier: the packages of its task, and the version of Assay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from registry.catalog import get_task, task_code, unavailable_reason
 from registry.catalog.code import NO_PACKAGES, TaskCode
 from registry.releases.models import Release
 
-# Packages of a task with more files than this are named by digest and number of files.
+# If a task's packages have more files than this, the dossier has only their number and digest.
 FILES_LISTED = 500
 CODE_DIFFERS = "release_code_differs"
 # Dossiers that were frozen before they named code: a task of Assay has no packages.
@@ -18,14 +18,14 @@ BEFORE: Mapping[str, Any] = {"digest": NO_PACKAGES.digest, "packages": []}
 
 
 def installed_code(task: str) -> TaskCode:
-    """Return the code of a task in this process. Raises InvalidInput: the task is unavailable."""
+    """Return the code of a task in this process. Raise InvalidInput if it is unavailable."""
     get_task(task)
-    # It was hashed before the task was loaded; without it nothing serves.
+    # It was hashed before the task was loaded; without a digest, nothing serves.
     return task_code(task) or NO_PACKAGES
 
 
 def code_section(task: str) -> dict[str, Any]:
-    """Return the dossier's list of a task's packages: what this process has. Raises as
+    """Return the dossier's list of a task's packages, as installed here. Raises as
     `installed_code`."""
     code = installed_code(task)
     listed = sum(len(each.files) for each in code.packages) <= FILES_LISTED
@@ -62,8 +62,8 @@ def code_named(dossier: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def evaluated_with(measured: Mapping[str, Any]) -> str:
-    """Return the digest of the packages that an evaluation ran with, from its details or from a
-    dossier's entry of it."""
+    """Return the digest of the packages that an evaluation ran with, from its details or its entry
+    in a dossier."""
     return str(measured.get("code") or BEFORE["digest"])
 
 
@@ -74,20 +74,20 @@ def packages_in_words(packages: Any) -> str:
 
 
 def code_difference(task: str, digest: str, packages: str) -> str:
-    """Say how the code of a task in this process differs from that of a dossier, whose digest and
-    packages in words these are; empty when it does not."""
+    """Return in words how the code of a task in this process differs from that of a dossier with
+    this digest and these packages in words; empty if it does not."""
     code = task_code(task)
     if code is not None and code.digest == digest:
         return ""
-    named = f"the dossier names {packages} (code {digest[:12]})"
+    expected = f"the dossier names {packages} (code {digest[:12]})"
     if code is None:
-        return f"{task} cannot be used here, and {named}: {unavailable_reason(task)}"
-    return f"{task} is provided by {code.title} (code {code.digest[:12]}) here, and {named}"
+        return f"{task} cannot be used here, and {expected}: {unavailable_reason(task)}"
+    return f"{task} is provided by {code.title} (code {code.digest[:12]}) here, and {expected}"
 
 
 def code_changed(release: Release) -> str:
-    """Say how the code of its task in this process differs from the dossier's, as
+    """Return how the code of its task in this process differs from the dossier's, as
     `code_difference`."""
-    named = code_named(release.dossier)
-    packages = packages_in_words(named["packages"])
-    return code_difference(release.version.model.task, named["digest"], packages)
+    code = code_named(release.dossier)
+    packages = packages_in_words(code["packages"])
+    return code_difference(release.version.model.task, code["digest"], packages)

@@ -46,7 +46,7 @@ ALLOWED_TRANSITIONS: dict[ReleaseState, frozenset[ReleaseState]] = {
             ReleaseState.SUSPENDED,
         }
     ),
-    # By an incident; approved again once its suspension is lifted.
+    # Suspended by an incident; approved again when the suspension is lifted.
     ReleaseState.SUSPENDED: frozenset(
         {
             ReleaseState.APPROVED,
@@ -73,8 +73,8 @@ CHANNELS = ("assay:snapshot", "assay:deployments")
 
 
 def place_locked(release_id: int) -> None:
-    """Of the approvals for one name in one environment one waits for the other, until the
-    transaction ends: the second sees what the first made live. Before any row is locked.
+    """Lock the release's name in its environment until the transaction ends, so that the second of
+    two approvals sees what the first made live. Call before locking any row.
     """
     rows = Release.objects.filter(pk=release_id).values_list("environment", "deployment_name")
     for environment, name in rows:
@@ -89,10 +89,10 @@ def release_set_state(
     reason: str,
     decision: Authorization | None = None,
 ) -> None:
-    """Move a locked release, save it, audit it, and wake those who serve.
+    """Move a locked release, save and audit it, and notify gateways and workers.
 
     Raises:
-        WrongState: there is no way from where it stands.
+        WrongState: the transition is not allowed.
     """
     before = ReleaseState(release.state)
     with background(f"release-{release.pk}", actor):
@@ -111,7 +111,7 @@ def release_set_state(
         actor=actor,
         release_ids=[release.pk],
         reason=f"Release {release.pk} is {state.label.lower()}.",
-        # An answer makes another dossier; emergency access was to the one before.
+        # An answer creates another dossier; emergency access was for the previous one.
         unless_of=release.dossier_digest if state in UNDER_REVIEW else "",
         decision=decision,
     )
@@ -128,8 +128,8 @@ def releases_move(
     reason: str,
     decision: Authorization | None = None,
 ) -> list[Release]:
-    """Move every locked release that can get there, in one statement, with an event each; returns
-    those. The others stay as they are.
+    """Move all locked releases that may move to this state, in one statement, with an event each;
+    return them. The others stay unchanged.
     """
     moved = RELEASE_STATES.save_states(releases, to)
     entries = [
@@ -157,13 +157,12 @@ def releases_move(
     return moved
 
 
-# `releases_void_stale`, which moves releases by the functions above, so that its module cannot be
-# imported here.
+# Contains `releases_void_stale`, whose module imports this one.
 _followers: list[Callable[..., object]] = []
 
 
 def follow_places(follower: Callable[..., object]) -> None:
-    """Have `follower` called when the live release of an environment and name may be another."""
+    """Register `follower` for calls when the live release of an environment and name may change."""
     if follower not in _followers:
         _followers.append(follower)
 
@@ -171,11 +170,10 @@ def follow_places(follower: Callable[..., object]) -> None:
 def _places_changed(
     actor: Principal, releases: Iterable[Release], decision: Authorization | None = None
 ) -> None:
-    """Handle a change of the live releases: void the releases that were to replace the earlier
-    ones.
+    """Handle a change of live releases: void releases that were to replace the previous ones.
 
-    The caller holds locks on releases; rows that another process holds are left to the
-    controller's sweep.
+    The caller holds locks on releases; rows that another process has locked are left to
+    the controller's sweep.
     """
     ids = [release.pk for release in releases]
     places = Release.objects.filter(pk__in=ids).values_list("environment", "deployment_name")
@@ -201,6 +199,6 @@ def _facts(release: Release, after: ReleaseState) -> dict[str, Any]:
 
 
 def releases_changed() -> None:
-    """Wake those who serve, after the commit."""
+    """Notify gateways and workers after the commit."""
     for channel in CHANNELS:
         transaction.on_commit(lambda channel=channel: notify(channel))  # type: ignore[misc]

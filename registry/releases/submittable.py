@@ -1,4 +1,4 @@
-"""Conditions for a version's release to be submitted at all."""
+"""Preconditions of submitting a release."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ UNDER_REVIEW = (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
 def check_submittable(
     version: ModelVersion, environment: str, deployment_name: str, policy: InForce
 ) -> None:
-    """Return when a release of `version` may be submitted for this place.
+    """Check that a release of `version` may be submitted for this place.
 
     Raises:
-        InvalidInput: the tier requires an evaluation, and there is none.
+        InvalidInput: the tier requires an evaluation, and it has none.
         WrongState: the version is recalled, or under review for this place already.
     """
     check_trusted(version, "released")
@@ -34,15 +34,15 @@ def check_submittable(
         )
     if lacks_evaluation(version, policy.document):
         raise InvalidInput(
-            f"{version} was never evaluated; the tier {policy.policy.name} asks for a measurement.",
+            f"{version} was never evaluated; the tier {policy.policy.name} requires that.",
             hint="Evaluate it on held-out data first.",
             fields={"version": ["Has no evaluation."]},
         )
 
 
 def lacks_evaluation(version: ModelVersion, policy: ReviewPolicyDocument) -> bool:
-    """Return true if the tier requires an evaluation, the task has one, and none was made. A task
-    that is unavailable counts as one that has."""
-    known = TASKS.get(version.model.task)
-    evaluated = known is None or known.evaluation is not None
-    return bool(evaluated and policy.gates.held_out and not version.evaluations.exists())
+    """Return true if the tier requires an evaluation, the task has one, and none was made. An
+    unavailable task counts as having one."""
+    entry = TASKS.get(version.model.task)
+    evaluable = entry is None or entry.evaluation is not None
+    return bool(evaluable and policy.gates.held_out and not version.evaluations.exists())

@@ -12,11 +12,11 @@ from registry.releases.tiers import policy_of
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Days throughout.
+    """Terms of a review policy, in days.
 
-    An approval lasts `valid_days`, and what serves under it goes on for `grace_days` after that.
-    `warn_days`, falling, are how long before the end its department is warned. A review is due
-    `due_days` after it opens, and its reviewers are reminded `escalate_days` before that.
+    An approval lasts `valid_days`, and what serves by then goes on for `grace_days` more.
+    `warn_days`, descending, are the days before the end on which its department is warned. A review
+    is due `due_days` after it opens; its reviewers are reminded `escalate_days` before that.
     """
 
     valid_days: int
@@ -31,8 +31,8 @@ _EARLIER = Terms(180, 0, (30, 7, 1), 14, 3)
 
 
 def terms_of(release: Release) -> Terms:
-    """The terms that `release` is reviewed, or was approved, under: those of the version of the
-    review policy that its review opened with, whatever is in force by now.
+    """Return the terms of `release`: those of the review policy version that its review opened
+    with, even if another one is in force now.
     """
     review = release_reviews(release).select_related("review_policy").first()
     policy = policy_of(review) if review is not None else None
@@ -40,7 +40,7 @@ def terms_of(release: Release) -> Terms:
 
 
 def policy_terms(document: ReviewPolicyDocument) -> Terms:
-    """The terms that a review policy sets."""
+    """Return the terms that a review policy sets."""
     return Terms(
         valid_days=document.valid_days,
         grace_days=document.grace_days,

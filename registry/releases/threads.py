@@ -16,10 +16,10 @@ from registry.releases.states import release_locked
 
 
 def release_review_get(*, actor: Principal, release_id: int) -> Review:
-    """The newest review of a release that `actor` may see.
+    """Return the newest review of a release that `actor` may see.
 
     Raises:
-        NotFound: there is none.
+        NotFound: it does not exist.
     """
     release = release_get(actor=actor, id=release_id)
     review = release_review(release)
@@ -36,10 +36,10 @@ def release_thread_open(
     anchor: Anchor = WHOLE,
     blocking: bool | None = None,
 ) -> ThreadComment:
-    """Begin a thread at a place of the release.
+    """Open a thread at a place of the release.
 
     Raises:
-        InvalidInput: there is no such place in its dossier.
+        InvalidInput: the place does not exist in its dossier.
         DomainError: as `thread_open`.
     """
     with transaction.atomic():
@@ -58,10 +58,10 @@ def release_draft_add(
     thread_id: int | None = None,
     blocking: bool | None = None,
 ) -> CommentDraft:
-    """Keep a comment at a place of the release, or in a thread, for later.
+    """Save a draft of a comment at a place of the release, or in a thread.
 
     Raises:
-        InvalidInput: there is no such place in its dossier.
+        InvalidInput: the place does not exist in its dossier.
         DomainError: as `draft_add`.
     """
     with transaction.atomic():
@@ -77,11 +77,11 @@ def release_draft_add(
 
 
 def _locked(actor: Principal, release_id: int, anchor: Anchor | None) -> Review:
-    """The review, with the release's row locked so that its dossier is the one that was looked at.
+    """Return the review, with the release's row locked so that its dossier cannot change.
 
     Raises:
-        InvalidInput: the place is not there.
-        NotFound: the actor may see no such release.
+        InvalidInput: the place does not exist.
+        NotFound: the release does not exist, or the actor may not see it.
     """
     review = release_review_get(actor=actor, release_id=release_id)
     release = release_locked(release_id)

@@ -1,4 +1,4 @@
-"""The tier of a release is the name of the review policy that it is reviewed under."""
+"""Tiers of releases; a tier is the name of a review policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from governance.reviews.policies.selectors import (
 
 
 def least_tier_shown(*, actor: Principal, answers: Mapping[str, Any]) -> Least:
-    """The least tier that these answers would ask for now, and why.
+    """Return the lowest tier that these answers allow now, and why.
 
     Raises:
         NotPermitted: the actor may not read review policies.
@@ -32,10 +32,10 @@ def least_tier_shown(*, actor: Principal, answers: Mapping[str, Any]) -> Least:
 
 
 def checked_tier(tier: str, answers: Mapping[str, Any]) -> InForce:
-    """The review policy in force for `tier`, when that is no lower than the answers ask for.
+    """Return the review policy in force for `tier`, which the answers must allow.
 
     Raises:
-        InvalidInput: there is no such tier, or it is too low.
+        InvalidInput: the tier does not exist, or is too low.
         WrongState: no review policy is in force.
     """
     policies = review_policies_in_force()
@@ -57,7 +57,7 @@ def checked_tier(tier: str, answers: Mapping[str, Any]) -> InForce:
 
 
 def policy_reference(in_force: InForce | None) -> dict[str, Any] | None:
-    """A review policy as a dossier names it."""
+    """Return a review policy as a dossier names it."""
     if in_force is None:
         return None
     policy = in_force.policy
@@ -72,10 +72,10 @@ def policy_of(review: Review) -> InForce | None:
 
 
 def check_same_approvals(review: Review, policy: InForce, answers: Mapping[str, Any]) -> None:
-    """Raises WrongState when these answers ask for approvals that `review` did not open with."""
-    asked = policy.document.required_approvals(answers)
+    """Raise WrongState if these answers require approvals that `review` did not open with."""
+    required = policy.document.required_approvals(answers)
     more = sorted(
-        name for name, count in asked.items() if count > review.required_approvals.get(name, 0)
+        name for name, count in required.items() if count > review.required_approvals.get(name, 0)
     )
     if more:
         raise WrongState(

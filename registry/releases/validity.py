@@ -1,4 +1,4 @@
-"""From an approval to its end: how long it lasts, the warnings before, and the grace after."""
+"""Validity of approvals: duration, warnings before the end, and the grace period after it."""
 
 from __future__ import annotations
 
@@ -17,31 +17,33 @@ from registry.releases.states import release_set_state
 from registry.releases.terms import terms_of
 from registry.resources import release_subject
 
-# Of warnings in one transaction; the controller looks every two seconds.
+# Warnings in one transaction; the controller runs this every two seconds.
 _BATCH = 100
 EXPIRING = "release:expiring"
 IN_GRACE = "release:in_grace"
 
 
 def approve(release: Release, agreed: Conditions, waived_until: datetime | None = None) -> None:
-    """Set on a locked release what its approval now carries; the caller saves it. It ends no later
-    than the first of the waivers that it rests on, and without a grace then.
+    """Set the terms of approval on a locked release; the caller saves it. The approval ends at the
+    latest with the first of its waivers, then without a grace period.
     """
     terms, now = terms_of(release), timezone.now()
     release.approved_at = now
     release.expires_at = now + timedelta(days=terms.valid_days)
     release.grace_days = terms.grace_days
     release.conditions = agreed.to_json()
-    sooner = min((end for end in (agreed.until, waived_until) if end is not None), default=None)
-    if sooner is not None and sooner <= release.expires_at:
-        release.expires_at, release.grace_days = sooner, 0
+    earlier_end = min(
+        (end for end in (agreed.until, waived_until) if end is not None), default=None
+    )
+    if earlier_end is not None and earlier_end <= release.expires_at:
+        release.expires_at, release.grace_days = earlier_end, 0
     release.warns_at = _next_warning(release, now)
 
 
 def _next_warning(release: Release, now: datetime) -> datetime | None:
     """Return the time of the next warning: days before the end, and at the end if grace follows.
 
-    None lies before the approval: what is approved for a week is not said to end in thirty days.
+    No warning precedes the approval: a release approved for a week gets none for thirty days.
     """
     if release.expires_at is None or release.approved_at is None:
         return None
@@ -54,9 +56,9 @@ def _next_warning(release: Release, now: datetime) -> datetime | None:
 
 
 def releases_warn_due() -> int:
-    """Record each warning whose time has come, once; returns how many.
+    """Record each due warning once; return their number.
 
-    Of several that are due at the same time, as after a standstill, the last one alone.
+    If several of a release are due at once, as after an outage, only the last is recorded.
     """
     now = timezone.now()
     with transaction.atomic():
@@ -103,9 +105,9 @@ def _warn(release: Release, now: datetime) -> None:
 def releases_expiring(
     actor: Principal | None = None, *, within_days: int = 30
 ) -> QuerySet[Release]:
-    """Approved releases whose approval ends within so many days or has ended already, and which
-    may still serve; what stops first comes first. Those that `actor` may see; all, for the
-    platform's own use. What was renewed and approved anew is left out.
+    """Return releases whose approval ends within these days or has ended, and which may still
+    serve; the first to stop comes first. Without `actor`, all of them, for the platform's own use.
+    Releases whose renewal is approved are left out.
     """
     rows = (
         Release.objects.select_related("version__model", "department")
@@ -123,9 +125,9 @@ def releases_expiring(
 
 
 def releases_expire_due() -> int:
-    """Move every approved release that serves no longer to `expired`; returns how many.
+    """Move every approved release whose time is over to `expired`; return their number.
 
-    `release_servable` refuses them from the moment itself; this makes it visible.
+    `release_servable` refuses them in time, even before this runs.
     """
     now = timezone.now()
     with transaction.atomic():

@@ -1,9 +1,9 @@
-"""Voiding: what is under review ends when something changes that its dossier covers.
+"""Voiding: a release under review ends when something changes that its dossier covers.
 
-An approval is for a dossier; one whose facts are no longer so is not to be had. Whatever changes
-them says so here, in its transaction: the release and its review are voided, and name what changed.
-The department submits again. While changes are requested the answer freezes a new dossier, so that
-only another review policy voids: a review keeps the one that it opened under.
+An approval applies to a dossier, and an outdated dossier cannot be approved. Services that change
+its facts call this module in their transaction: the release and its review are voided, and state
+the change. The department submits again. While changes are requested, only a change of the review
+policy voids, since the answer freezes a new dossier but the review keeps its policy version.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from registry.releases.models import Release, ReleaseState
 from registry.releases.software import code_changed
 from registry.releases.states import releases_move
 
-# Of releases that are read at a time; each has its dossier.
+# Releases read at a time, each with its dossier.
 _SWEPT = 100
 UNDER_REVIEW = (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
 
@@ -33,16 +33,16 @@ UNDER_REVIEW = (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
 def releases_void_stale(
     *, actor: Principal, decision: Authorization | None = None, wait: bool = True, **which: Any
 ) -> list[Release]:
-    """Void every release under review, of those that `which` filters, whose dossier is no longer
-    true; returns them. For whoever has authorized the change, in its transaction.
+    """Void releases under review that match `which` and whose dossier is outdated; return them.
+    The caller has authorized the change, in the same transaction.
 
-    Without `wait`, one that another transaction holds is left to it and to the controller's sweep:
-    for callers who hold rows of releases already, so that none waits for another in a circle.
+    Without `wait`, rows that another transaction has locked are left to it and to the controller's
+    sweep. Callers that already hold rows of releases use this to avoid deadlocks.
     """
     with transaction.atomic(), lifted():
         if wait:
-            # The rows that the change refers to are locked now and not at the commit: versions come
-            # before releases, as in a recall.
+            # Lock rows that the change refers to now, not at the commit: versions before releases,
+            # as in a recall.
             connection.check_constraints()
         rows = (
             Release.objects.select_for_update(of=("self",), skip_locked=not wait)
@@ -56,10 +56,10 @@ def releases_void_stale(
 def release_deployed(
     *, actor: Principal, release: Release, decision: Authorization | None = None
 ) -> None:
-    """Note that the release was put in the place of the live one, and void what was to replace it.
+    """Record that the release became live, and void releases that were to replace the former one.
 
-    For the context of deployments, which has authorized that, in its transaction and with the
-    release's row locked.
+    For the context of deployments, which has authorized that and holds the release's row, in its
+    transaction.
     """
     Release.objects.filter(pk=release.pk).update(deployed_at=timezone.now())
     releases_void_stale(
@@ -72,9 +72,8 @@ def release_deployed(
 
 
 def releases_void_due() -> int:
-    """Void releases that were locked before; a sweep of the controller. Returns how many.
-
-    It searches without a lock, so that decisions do not wait for it, and locks what it finds.
+    """Void outdated releases that were locked before, as a sweep of the controller; return their
+    number. Searches without locks, so that decisions do not wait, and locks only the results.
     """
     with lifted():
         rows = Release.objects.filter(state__in=UNDER_REVIEW).select_related("version__model")
@@ -89,7 +88,7 @@ def releases_void_due() -> int:
 def review_policy_activated(
     actor: Principal, policy: ReviewPolicy, decision: Authorization | None
 ) -> None:
-    """Another version of it is in force: what is reviewed under the one before is void."""
+    """Void releases under review when another version of their review policy is in force."""
     releases_void_stale(actor=actor, decision=decision, tier=policy.name)
 
 
@@ -118,8 +117,8 @@ def _voided(actor: Principal, release: Release, decision: Authorization | None) 
 
 @lifted()
 def stale_because(release: Release) -> str:
-    """Describe the first change since the dossier was frozen, over everything it covers; empty when
-    there is none. Recalled bytes are handled elsewhere (`check_trusted`).
+    """Describe the changes since the dossier was frozen, of everything that it covers; empty if
+    there are none. Recalled bytes are handled elsewhere (`check_trusted`).
     """
     changes = [_policy_changed(release)]
     if release.state == ReleaseState.IN_REVIEW:
@@ -139,7 +138,7 @@ def _policy_changed(release: Release) -> str:
     present = review_policy_in_force(frozen["name"])
     if present is not None and present.digest == frozen["digest"]:
         return ""
-    now = f"now it is version {present.version}" if present else "now none is"
+    now = f"now it is version {present.version}" if present else "now there is none"
     return f"Review policy {frozen['name']} {frozen['version']} was in force; {now}."
 
 
@@ -171,9 +170,9 @@ def _gate_changed(release: Release) -> str:
 
 
 def _another_live(release: Release) -> str:
-    """Describe another live release; empty when there is none. When the frozen one merely expired,
-    or an incident suspends it, and no release took its place, nothing changed that a reviewer
-    compares with: the release under review may be its renewal, or the remedy.
+    """Describe a change of the live release; empty without one. If the former one only expired or
+    was suspended by an incident, and no release replaced it, reviewers still compare with it: the
+    release under review may be its renewal, or the remedy.
     """
     frozen = release.dossier.get("replaces")
     live = release_live(release.environment, release.deployment_name)
@@ -190,7 +189,7 @@ def _another_live(release: Release) -> str:
 
 
 def _came_since(release: Release, live: Release | None) -> bool:
-    """True when the live release took the place after the dossier was frozen."""
+    """Return true if the live release became live after the dossier was frozen."""
     taken = live and (live.deployed_at or live.approved_at)
     return bool(taken and taken > release.frozen_at)
 

@@ -1,4 +1,4 @@
-"""Effect of a waiver's end on the release that was approved with it."""
+"""Effect of a revoked waiver on the release approved with it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _APPROVED = (ReleaseState.APPROVED, ReleaseState.SUSPENDED)
 def release_waiver_revoke(
     *, actor: Principal, release_id: int, waiver_id: int, reason: str
 ) -> Waiver:
-    """Revoke a waiver of the release's review. An approval that rests on it is withdrawn with it,
-    and what serves under the release stops.
+    """Revoke a waiver of the release's review. An approval that depends on it is withdrawn, and
+    what serves under the release stops.
 
     Raises:
         As `waiver_revoke`.

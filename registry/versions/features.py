@@ -1,4 +1,4 @@
-"""The features that a version's model takes, as its own configuration lists them."""
+"""Input features of a version, from its model's configuration."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MAX_CONFIG_BYTES = 4 * 1024**2
 
 
 def version_features(version: ModelVersion) -> list[Feature]:
-    """Return the features of a version whose task takes tables; none for other tasks, and where
-    the store holds no configuration that can be read."""
+    """Return the features of a version whose task takes tables; empty for other tasks, and if the
+    store has no readable configuration."""
     task = TASKS.get(version.model.task)
     if task is None or Modality.TABLE not in task.inputs:
         return []

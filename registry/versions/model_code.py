@@ -1,4 +1,4 @@
-"""Code of models that is well known: chat templates and tokenizer patterns by their SHA-256."""
+"""Well-known code of models: chat templates and tokenizer patterns, by SHA-256."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ NO_NUL = r"^[^\x00]*$"
 class Code(BaseModel):
     """One piece of code as a worker found it in the files of a version.
 
-    `shown` is its beginning, `sha256` is over all of it; `known` names what well-known code belongs
-    to.
+    `shown` is its beginning, `sha256` covers all of it; `known` names the origin of well-known
+    code.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -39,23 +39,25 @@ _CODES = TypeAdapter(list[Code])
 
 @cache
 def known_code() -> Mapping[str, str]:
-    """The name of every well-known piece of code, by its SHA-256."""
+    """Return the name of every well-known piece of code, by SHA-256."""
     listed = json.loads(files("registry.versions").joinpath("known_code.json").read_text("utf-8"))
     return {each["sha256"]: each["name"] for each in listed["code"]}
 
 
-def checked_code(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A worker's findings, with the names of known code.
+def checked_code(pieces: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a worker's findings, with the names of known code.
 
     Raises:
-        InvalidInput: An entry is malformed, or there are more than may be.
+        InvalidInput: an entry is malformed, or there are too many.
     """
-    if len(found) > MAX_CODE:
-        raise InvalidInput(f"{len(found)} pieces of code were found; at most {MAX_CODE} may be.")
+    if len(pieces) > MAX_CODE:
+        raise InvalidInput(
+            f"{len(pieces)} pieces of code were found; at most {MAX_CODE} are allowed."
+        )
     try:
-        codes = _CODES.validate_python([dict(each) for each in found])
+        codes = _CODES.validate_python([dict(each) for each in pieces])
     except ValidationError as error:
-        raise InvalidInput("What was found of the model's code is malformed.") from error
+        raise InvalidInput("The list of the model's code is malformed.") from error
     return [
         {
             **code.model_dump(),

@@ -46,7 +46,7 @@ class VersionKind(models.TextChoices):
 
 
 class VersionState(models.TextChoices):
-    """`trusted` may be released; `recalled` never serves again, nor does what stands on it."""
+    """A `trusted` version may be released; a `recalled` one, or one built on it, never serves."""
 
     TRUSTED = "trusted"
     RECALLED = "recalled"
@@ -55,8 +55,8 @@ class VersionState(models.TextChoices):
 class ModelVersion(models.Model):
     """One immutable version: exactly the files of `manifest`, whose digest is `digest`.
 
-    The files are in the artifact store under the digest. `job_id` is unique: a job that is reported
-    twice registers once.
+    The files are in the artifact store under the digest. `job_id` is unique, so that a job reported
+    twice registers one version.
     """
 
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="versions")
@@ -120,6 +120,6 @@ class ModelVersion(models.Model):
 
     @property
     def rows_cut(self) -> int:
-        """Return how many training rows were longer than is read; 0 where that is not known."""
+        """Number of training rows longer than training reads; 0 if unknown."""
         count = self.parameters.get("rows_cut", 0)
         return count if isinstance(count, int) else 0

@@ -1,6 +1,6 @@
-"""The document of a prompt version, as its row keeps it: the very bytes of its file, by their hash.
+"""The document of a prompt version in its row, checked against the hash of its file.
 
-The row holds it so that pages, dossiers and the gateway read it without the store.
+The row has it so that pages, dossiers and the gateway can read it without the store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def prompt_of(version: ModelVersion) -> PromptDocument | None:
     """Return the document of a prompt version; None for other kinds.
 
     Raises:
-        ManifestMismatch: the row's document is not the file that the manifest names.
+        ManifestMismatch: the row's document does not match the file in the manifest.
     """
     if version.kind != VersionKind.PROMPT:
         return None
@@ -26,10 +26,10 @@ def prompt_of(version: ModelVersion) -> PromptDocument | None:
         document = PromptDocument.read(version.parameters)
     except InvalidInput as error:
         raise ManifestMismatch(f"{version}: {error.message}", path=PROMPT_FILE) from error
-    stated = {file["path"]: file["sha256"] for file in version.manifest["files"]}
-    if stated != {PROMPT_FILE: hashlib.sha256(document.canonical()).hexdigest()}:
+    files = {file["path"]: file["sha256"] for file in version.manifest["files"]}
+    if files != {PROMPT_FILE: hashlib.sha256(document.canonical()).hexdigest()}:
         raise ManifestMismatch(
-            f"The prompt recorded for {version} is not the one that its digest names.",
+            f"The prompt recorded for {version} does not match its digest.",
             path=PROMPT_FILE,
         )
     return document
@@ -37,7 +37,7 @@ def prompt_of(version: ModelVersion) -> PromptDocument | None:
 
 def prompt_served(version: ModelVersion) -> PromptDocument | None:
     """Return the document that callers of a serving prompt version fill in, for a page; None for
-    other kinds and for a row that cannot be read. Only the worker's copy is verified."""
+    other kinds and for unreadable rows. Only the worker's copy is verified."""
     if version.kind != VersionKind.PROMPT:
         return None
     try:
@@ -47,5 +47,5 @@ def prompt_served(version: ModelVersion) -> PromptDocument | None:
 
 
 def prompt_settings(document: PromptDocument) -> dict[str, Any]:
-    """Return the document as `ModelVersion.parameters` keeps it."""
+    """Return the document as `ModelVersion.parameters` stores it."""
     return document.model_dump(mode="json")

@@ -1,8 +1,8 @@
-"""Recalling a version: it, what stands on it, and its bytes under any name never serve again.
+"""Recall a version: it, versions built on it, and its bytes under any name never serve again.
 
-One action reaches everything below in the lineage, whatever its department. A recall locks the
-table of versions against writes: it waits for whatever is being registered, and nothing joins the
-lineage unseen between its reading and its end.
+One action reaches everything below in the lineage, in all departments. A recall locks the table of
+versions against writes: it waits for running registrations, and no version can join the lineage
+between its reading and its end.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from registry.validation import checked_text
 from registry.versions.models import REASON_MAX, ModelVersion, VersionState
 from registry.versions.selectors import version_get, versions_visible_to
 
-# How many of each kind a list names; the rest of them are counted.
+# Maximum number of each kind in a list; the rest is only counted.
 LISTED = 200
-# Whoever registers a version holds a lock that conflicts with this one until the commit. Locks of
-# tables queue in order, so that registering without end delays no recall; this one needs a
+# Registering a version takes a lock that conflicts with this one until the commit. Table locks
+# queue in order, so that a stream of registrations does not delay a recall. This lock needs a
 # privilege that workers lack.
 _LOCK = "LOCK TABLE registry_modelversion IN SHARE ROW EXCLUSIVE MODE"
-# What stands on it at any depth, and whatever has the same bytes as one of these.
+# Versions built on it at any depth, and those with the same bytes as one of these.
 _BELOW = """
 WITH RECURSIVE below(id, digest) AS (
     SELECT id, digest FROM registry_modelversion WHERE id = ANY (%s)
@@ -58,8 +58,8 @@ _HEAVY = ("manifest", "card", "base__manifest", "base__card")
 class RecallRadius:
     """Objects that a recall of `version` reaches: itself first, then in the order they were made.
 
-    `versions` and `releases` name at most 200 each of those that the actor may see; the counts are
-    of all there are. `digest` is of all of them as they stand, and confirms the recall.
+    `versions` and `releases` have at most 200 each that the actor may see; the totals count all.
+    `digest` covers the current state of all of them, and confirms the recall.
     """
 
     version: ModelVersion
@@ -74,7 +74,7 @@ class RecallRadius:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """Objects that a recall has ended."""
+    """A recalled version, and the numbers of versions, releases and reviews that it ended."""
 
     version: ModelVersion
     versions: int
@@ -83,10 +83,10 @@ class Recalled:
 
 
 def recall_radius(*, actor: Principal, version_id: int) -> RecallRadius:
-    """Everything that a recall would reach, before it does.
+    """Return everything that a recall would reach.
 
     Raises:
-        NotFound, NotPermitted: there is no such version, or the policy does not let them recall it.
+        NotFound, NotPermitted: the version does not exist, or the policy refuses the recall.
     """
     version = version_get(actor=actor, id=version_id)
     authorize(actor=actor, action=Action.VERSION_RECALL, resource=version_resource(version))
@@ -94,15 +94,15 @@ def recall_radius(*, actor: Principal, version_id: int) -> RecallRadius:
         ids = versions_below(version.pk)
         digests = ModelVersion.objects.filter(pk__in=ids).values_list("digest", flat=True)
         version_digests = sorted(set(digests))
-        releases, digest = _as_they_stand(ids)
+        releases, digest = _current_state(ids)
     others = versions_visible_to(actor).filter(pk__in=ids).exclude(pk=version.pk)
-    seen = releases_visible_to(actor).filter(version_id__in=ids)
-    seen = seen.defer("dossier", "version__manifest", "version__card")
+    visible = releases_visible_to(actor).filter(version_id__in=ids)
+    visible = visible.defer("dossier", "version__manifest", "version__card")
     return RecallRadius(
         version=version,
         digest=digest,
         versions=[version, *others.defer(*_HEAVY).order_by("pk")[: LISTED - 1]],
-        releases=list(seen.order_by("pk")[:LISTED]),
+        releases=list(visible.order_by("pk")[:LISTED]),
         versions_total=len(ids),
         releases_total=len(releases),
         release_ids=releases,
@@ -111,25 +111,25 @@ def recall_radius(*, actor: Principal, version_id: int) -> RecallRadius:
 
 
 def versions_below(*version_ids: int) -> list[int]:
-    """Ids of the versions and of all that a recall of them reaches, whoever may see them."""
+    """Return IDs of the versions and of all that a recall of them reaches, visible or not."""
     with connection.cursor() as cursor:
         cursor.execute(_BELOW, [list(version_ids)])
         return [row[0] for row in cursor.fetchall()]
 
 
-def _as_they_stand(ids: Collection[int]) -> tuple[list[int], str]:
-    """The ids of the versions' releases, and the digest over all of it."""
+def _current_state(ids: Collection[int]) -> tuple[list[int], str]:
+    """Return the IDs of the versions' releases, and the digest of versions and releases."""
     versions = ModelVersion.objects.filter(pk__in=ids).order_by("pk")
     releases = list(
         Release.objects.filter(version_id__in=ids)
         .order_by("pk")
         .values_list("pk", "version_id", "state")
     )
-    found = {
+    state = {
         "versions": [list(row) for row in versions.values_list("pk", "digest", "state")],
         "releases": [list(row) for row in releases],
     }
-    return [row[0] for row in releases], json_digest(found)
+    return [row[0] for row in releases], json_digest(state)
 
 
 def version_recall(*, actor: Principal, version_id: int, reason: str, confirm: str) -> Recalled:
@@ -140,9 +140,9 @@ def version_recall(*, actor: Principal, version_id: int, reason: str, confirm: s
 
     Raises:
         InvalidInput: no reason, or one over 1,000 characters.
-        NotFound, NotPermitted: there is no such version, the policy refuses, or the actor has no
-            fresh second factor.
-        WrongState: it is recalled already, or the list is not the one that was confirmed.
+        NotFound, NotPermitted: the version does not exist, the policy refuses, or the actor has no
+            recent second factor.
+        WrongState: it is recalled already, or the list differs from the confirmed one.
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     with transaction.atomic():
@@ -164,8 +164,8 @@ def version_recall(*, actor: Principal, version_id: int, reason: str, confirm: s
 
 
 def lineage_locked(*version_ids: int) -> list[int]:
-    """Ids of the versions and all below, which nothing can join or leave until the transaction
-    ends; their releases are locked too."""
+    """Return IDs of the versions and all below; none can join or leave them until the transaction
+    ends. Their releases are locked too."""
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)
     ids = versions_below(*version_ids)
@@ -181,12 +181,12 @@ def _check_confirmed(version: ModelVersion, ids: Collection[int], confirm: str) 
     state = ModelVersion.objects.values_list("state", flat=True).get(pk=version.pk)
     if state == VersionState.RECALLED:
         raise WrongState(f"{version} is already recalled.", hint="A recall is permanent.")
-    if _as_they_stand(ids)[1] != confirm:
+    if _current_state(ids)[1] != confirm:
         raise WrongState(
-            f"What a recall of {version} would reach is no longer the list that was confirmed; "
+            f"What a recall of {version} reaches is no longer the list that was confirmed; "
             "nothing was recalled.",
             code="lineage_changed",
-            hint="Read the present list, and confirm that one.",
+            hint="Read the current list, and confirm that one.",
         )
 
 
@@ -198,10 +198,10 @@ def _mark(
     person_id: int,
     decision: Authorization,
 ) -> int:
-    """Mark them recalled, in one statement; return how many. A version that was recalled before
+    """Mark them recalled in one statement; return their number. A version that was recalled before
     keeps its own reason.
 
-    Two states need no table: trusted versions become recalled, and nothing else.
+    The two states need no transition table: trusted versions can only become recalled.
     """
     rows = ModelVersion.objects.filter(pk__in=ids, state=VersionState.TRUSTED)
     reached = list(
@@ -257,7 +257,7 @@ def _end_releases(
     reason: str,
     decision: Authorization,
 ) -> tuple[int, int]:
-    """Recall their releases and void their open reviews; returns how many of each."""
+    """Recall their releases and void their open reviews; return the number of each."""
     releases = (
         Release.objects.filter(version_id__in=ids)
         .select_related("department", "version")

@@ -31,7 +31,7 @@ class NewModel(Schema):
 
 
 class VersionRecall(Schema):
-    """The reason, and the digest of the list that is confirmed."""
+    """The reason, and the digest of the confirmed list."""
 
     reason: Paragraphs = Field(max_length=REASON_MAX)
     confirm: Line = Field(max_length=64)

@@ -1,4 +1,4 @@
-"""Reading models and versions."""
+"""Reads of models and versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from registry.releases.models import Release
 from registry.releases.selectors import releases_visible_to
 from registry.versions.models import Model, ModelVersion
 
-# Data is followed back through so many versions that feedback extended.
+# Maximum number of dataset versions, extended by feedback, in the lineage of one.
 ORIGINS_SHOWN = 10
 
 
@@ -43,8 +43,8 @@ def licenses_visible_to(actor: Principal, most: int = 100) -> list[str]:
 
 
 def model_get(*, actor: Principal, name: str) -> Model:
-    """Raises NotFound when there is none, or `actor` may not see it."""
-    # PostgreSQL holds no NUL, and refuses to compare with one.
+    """Return a model; raise NotFound if it does not exist or `actor` may not see it."""
+    # PostgreSQL cannot store NUL, and refuses to compare with it.
     model = None if "\x00" in name else models_visible_to(actor).filter(name=name).first()
     if model is None:
         raise NotFound(f"Model {name[:80]!r} does not exist, or you may not see it.")
@@ -52,7 +52,7 @@ def model_get(*, actor: Principal, name: str) -> Model:
 
 
 def versions_visible_to(actor: Principal) -> QuerySet[ModelVersion]:
-    """Versions of the models that `actor` may see, with what a list shows of them."""
+    """Return versions of models that `actor` may see, with the relations that lists show."""
     rows = ModelVersion.objects.select_related(
         "model__department",
         "base__model__department",
@@ -63,7 +63,7 @@ def versions_visible_to(actor: Principal) -> QuerySet[ModelVersion]:
 
 
 def version_get(*, actor: Principal, id: int) -> ModelVersion:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return a version; raise NotFound if it does not exist or `actor` may not see it."""
     version = versions_visible_to(actor).filter(pk=id).first()
     if version is None:
         raise NotFound(f"Version {id} does not exist, or you may not see it.")
@@ -83,41 +83,41 @@ def base_chain(version: ModelVersion) -> list[ModelVersion]:
 
 @lifted()
 def training_data(version: ModelVersion) -> list[DatasetVersion]:
-    """Return the data that `version` and all that it stands on were trained on, nearest first;
-    those of a shared base's department too.
+    """Return the data that `version` and its bases were trained on, nearest first, including data
+    of a shared base's department.
     """
     chain = [version, *base_chain(version)]
     return [each.dataset_version for each in chain if each.dataset_version is not None]
 
 
 def base_chains(versions: Iterable[ModelVersion]) -> dict[int, list[ModelVersion]]:
-    """As `base_chain`, for many at once: a query for each level, without manifests and cards."""
+    """Return `base_chain` of many versions, in a query per level, without manifests and cards."""
     versions = list(versions)
-    known: dict[int, ModelVersion] = {}
+    bases: dict[int, ModelVersion] = {}
     level = {version.base_id for version in versions if version.base_id is not None}
     rows = ModelVersion.objects.select_related("model").defer("manifest", "card")
     while level:
-        known |= rows.in_bulk(level)
-        above = {known[pk].base_id for pk in level}
-        level = {pk for pk in above if pk is not None} - known.keys()
-    return {version.pk: _chain_of(version, known) for version in versions}
+        bases |= rows.in_bulk(level)
+        above = {bases[pk].base_id for pk in level}
+        level = {pk for pk in above if pk is not None} - bases.keys()
+    return {version.pk: _chain_of(version, bases) for version in versions}
 
 
-def _chain_of(version: ModelVersion, known: Mapping[int, ModelVersion]) -> list[ModelVersion]:
+def _chain_of(version: ModelVersion, bases: Mapping[int, ModelVersion]) -> list[ModelVersion]:
     chain: list[ModelVersion] = []
     base_id = version.base_id
     while base_id is not None:
-        chain.append(known[base_id])
-        base_id = known[base_id].base_id
+        chain.append(bases[base_id])
+        base_id = bases[base_id].base_id
     return chain
 
 
 def lineage(version: ModelVersion, *, actor: Principal | None = None) -> dict[str, Any]:
-    """The graph around `version`: nodes {id, type, name, state, digest}, and edges {from, to}.
+    """Return the graph around `version`: nodes {id, type, name, state, digest}, edges {from, to}.
 
-    Bases, training data with the feedback in it, adaptations below it and releases of all of these;
-    deployments belong to the context above. With `actor`, adaptations and releases that it may not
-    see are left out; without, the graph is whole, for the platform's own use.
+    It contains bases, training data with its feedback, adaptations, and the releases of the version
+    and its adaptations; deployments belong to the context above. With `actor`, adaptations and
+    releases that it may not see are left out; without, the graph is complete, for the platform.
     """
     below = _descendants(version, actor)
     versions = [*base_chain(version), version, *below]
@@ -145,7 +145,7 @@ def lineage(version: ModelVersion, *, actor: Principal | None = None) -> dict[st
 def _add_origin(
     data: DatasetVersion, nodes: dict[str, dict[str, Any]], edges: list[dict[str, str]]
 ) -> None:
-    """Add the feedback that data was made of, and the data whose rows came first; with theirs."""
+    """Add the feedback in `data`, and its base dataset version, recursively."""
     for _ in range(ORIGINS_SHOWN):
         here = f"dataset_version:{data.pk}"
         if data.feedback_count:
@@ -154,17 +154,17 @@ def _add_origin(
             edges.append({"from": f"feedback:{data.pk}", "to": here})
         if data.base_id is None:
             return
-        known = f"dataset_version:{data.base_id}" in nodes
+        is_shown = f"dataset_version:{data.base_id}" in nodes
         rows = DatasetVersion.objects.select_related("dataset")
         base = rows.filter(pk=data.base_id).first()
-        # Another department's data may be out of sight.
+        # Data of another department may be invisible.
         if base is None:
             return
         nodes[f"dataset_version:{base.pk}"] = _node(
             "dataset_version", base.pk, str(base), "", base.digest
         )
         edges.append({"from": f"dataset_version:{base.pk}", "to": here})
-        if known:
+        if is_shown:
             return
         data = base
 
@@ -179,10 +179,10 @@ def _descendants(version: ModelVersion, actor: Principal | None) -> list[ModelVe
         if actor is not None
         else ModelVersion.objects.select_related("model", "dataset_version__dataset")
     )
-    found: list[ModelVersion] = []
+    descendants: list[ModelVersion] = []
     level = [version.pk]
     while level:
         children = list(rows.filter(base_id__in=level).order_by("pk"))
-        found.extend(children)
+        descendants.extend(children)
         level = [child.pk for child in children]
-    return found
+    return descendants

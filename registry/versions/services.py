@@ -1,4 +1,4 @@
-"""Making models, and registering their immutable versions."""
+"""Create models, and register their immutable versions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def model_create(
     description: str = "",
     shared: bool = False,
 ) -> Model:
-    """Make an empty line of versions in `department`.
+    """Create a model without versions in `department`.
 
     Raises:
         InvalidInput: a malformed name, an unknown task.
@@ -107,18 +107,18 @@ def version_register(
 ) -> ModelVersion:
     """Register the files that the store holds under `manifest` as the next version of `model`.
 
-    For the control plane alone, which has authorized the request that led here. Idempotent on
-    `job_id`: what is reported twice is registered once, in MLflow and here. `history` is a list of
+    For the control plane only, which has authorized the request that led here. Idempotent on
+    `job_id`: a job reported twice is registered once, in MLflow and here. `history` is a list of
     {"step": int, "values": {metric: value}}; `metrics` are measured while training. `code` holds
     the chat templates and tokenizer patterns among the files.
 
     Raises:
         InvalidInput: kind, base and manifest do not fit together.
         WrongState: the base is recalled, or the store does not hold the files.
-        Unavailable: MLflow does not answer; nothing was registered, and trying again is safe.
+        Unavailable: MLflow does not answer; nothing was registered, and a retry is safe.
     """
-    if (found := _registered(job_id)) is not None:
-        return found
+    if (registered := _registered(job_id)) is not None:
+        return registered
     checked_choice(kind, list(VersionKind.values), field="kind")
     checked_text(license, field="license", limit=LICENSE_MAX)
     checked_text(card, field="card", limit=100_000, required=False)
@@ -148,8 +148,8 @@ def version_register(
     )
     with transaction.atomic():
         Model.objects.select_for_update().get(pk=model.pk)
-        if (found := _registered(job_id)) is not None:
-            return found
+        if (registered := _registered(job_id)) is not None:
+            return registered
         last = model.versions.aggregate(last=Max("number"))["last"] or 0
         row = ModelVersion(
             model=model,
@@ -223,7 +223,7 @@ def _registered(job_id: UUID) -> ModelVersion | None:
 
 
 def _insert(version: ModelVersion) -> ModelVersion:
-    """The database refuses what a recall has reached meanwhile (registry/migrations/…_recall)."""
+    """Insert the row; the database rejects versions that a recall has reached meanwhile."""
     try:
         with transaction.atomic():
             version.save(force_insert=True)
@@ -234,8 +234,8 @@ def _insert(version: ModelVersion) -> ModelVersion:
 
 
 def _check_not_recalled(model: Model, digest: str, base: ModelVersion | None) -> None:
-    bad = Q(digest=digest) if base is None else Q(digest=digest) | Q(pk=base.pk)
-    recalled = ModelVersion.objects.filter(bad, state=VersionState.RECALLED).first()
+    matching = Q(digest=digest) if base is None else Q(digest=digest) | Q(pk=base.pk)
+    recalled = ModelVersion.objects.filter(matching, state=VersionState.RECALLED).first()
     if recalled is None:
         return
     if recalled.digest == digest:
@@ -254,7 +254,7 @@ def _check_base(model: Model, kind: str, manifest: Manifest, base: ModelVersion 
         return
     if base is None:
         raise InvalidInput(f"A version of kind {kind} needs a base version.")
-    # Only fully tuned weights stand alone; everything else is meaningless without its base.
+    # Only full weights are complete; any other kind is meaningless without its base.
     if manifest.base_digest != base.digest and not (
         kind == VersionKind.FULL and manifest.base_digest is None
     ):

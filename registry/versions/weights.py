@@ -18,7 +18,7 @@ _QUANTIZATION = re.compile(r"[A-Z0-9_]{1,20}")
 
 
 class WeightsFormat(StrEnum):
-    """A format of weights; engines load some of them."""
+    """Format of weights; each engine loads only some."""
 
     GGUF = "gguf"
     ONNX = "onnx"
@@ -26,11 +26,11 @@ class WeightsFormat(StrEnum):
 
 
 def weights_version(version: ModelVersion) -> ModelVersion:
-    """Return the version whose weights an engine loads: below prompts and adapters."""
-    below = version
-    while below.kind in (VersionKind.PROMPT, VersionKind.ADAPTER) and below.base is not None:
-        below = below.base
-    return below
+    """Return the version whose weights an engine loads: the one below prompts and adapters."""
+    result = version
+    while result.kind in (VersionKind.PROMPT, VersionKind.ADAPTER) and result.base is not None:
+        result = result.base
+    return result
 
 
 def weights_format(version: ModelVersion) -> WeightsFormat:
@@ -44,19 +44,19 @@ def weights_format(version: ModelVersion) -> WeightsFormat:
 
 
 def measuring_engine(version: ModelVersion) -> EngineName:
-    """Return the engine that loads a version where no release chooses one."""
+    """Return the engine that loads a version if no release chooses one."""
     if weights_format(version) is WeightsFormat.GGUF:
         return EngineName.LLAMA_CPP
     return EngineName.OWN
 
 
 def quantization_of(version: ModelVersion) -> str:
-    """Return how most of the weights are stored in a GGUF, such as `Q4_K`; else nothing."""
+    """Return how a GGUF stores most of its weights, such as `Q4_K`; empty for other formats."""
     return str(weights_version(version).parameters.get(QUANTIZATION, ""))
 
 
 def checked_quantization(value: str) -> str:
-    """Return the name of a quantization, or nothing. Raises InvalidInput."""
+    """Return `value`; raise InvalidInput unless it is empty or the name of a quantization."""
     if value and not _QUANTIZATION.fullmatch(value):
         raise InvalidInput(f"{value[:40]!r} is not the name of a quantization.")
     return value

@@ -45,7 +45,7 @@ class Measured:
     """One evaluation; `live` is the other version's on the same dataset version, if there is one.
 
     `against` states what the numbers are compared with: live, version (one that need not serve),
-    baseline, or nothing. `missing` states why the other version's are not there, and how to fix it.
+    baseline, or nothing. `missing` states why the other version's are missing, and how to fix it.
     `baselines` are the simple models on the same rows.
     """
 
@@ -69,7 +69,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class VersionComparison:
-    """Everything that differs between a version and another; all is new where there is none."""
+    """Differences between a version and another; everything is new if there is no other."""
 
     measured: list[Measured]
     data: DataChange
@@ -82,7 +82,7 @@ class VersionComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison(VersionComparison):
-    """Everything that is another in `release` than in `live`; all is new where `live` is None."""
+    """Differences between `release` and `live`; everything is new if `live` is None."""
 
     release: Release
     live: Release | None
@@ -96,24 +96,24 @@ class Comparison(VersionComparison):
 def release_compare(*, actor: Principal, release: Release, live: Release | None) -> Comparison:
     """Compare `release` with `live`, which serves under its name; the actor may see both.
 
-    It takes as many queries, however much there is to compare.
+    Takes a fixed number of queries.
     """
     version = release.version
     replaced = live.version if live is not None else None
     models = {each.model_id for each in (version, replaced) if each is not None}
-    every = list(
+    evaluations = list(
         evaluations_visible_to(actor)
         .filter(version__model_id__in=models)
         .order_by("-pk")[:EVALUATIONS_READ]
     )
     engines = release.engine, live.engine if live is not None else ""
-    parts = _compared(actor, version, replaced, every, engines=engines, serves=True)
+    parts = _compared(actor, version, replaced, evaluations, engines=engines, serves=True)
     return Comparison(
         **{each.name: getattr(parts, each.name) for each in fields(parts)},
         release=release,
         live=live,
-        evaluations=[each for each in every if each.version.model_id == version.model_id],
-        asked=field_changes(_asked(release), None if live is None else _asked(live)),
+        evaluations=[each for each in evaluations if each.version.model_id == version.model_id],
+        asked=field_changes(_request(release), None if live is None else _request(live)),
         answers=field_changes(release.risk_answers, None if live is None else live.risk_answers),
         dossier=field_changes(
             flat(release.dossier_fields), None if live is None else flat(live.dossier_fields)
@@ -123,7 +123,7 @@ def release_compare(*, actor: Principal, release: Release, live: Release | None)
 
 
 def _dossier_before(release: Release, live: Release | None) -> Mapping[str, Any] | None:
-    """Return the dossier whose packages are compared: a renewal has one, even if nothing serves."""
+    """Return the dossier to compare packages with: the live one, else that of a renewed release."""
     before = live or release.renews
     return None if before is None else before.dossier
 
@@ -148,20 +148,20 @@ def version_compare(
             "they cannot be compared.",
             fields={"against": [f"A version for {version.model.task}."]},
         )
-    every = list(
+    evaluations = list(
         evaluations_visible_to(actor)
         .filter(version__in=[version, other])
         .order_by("-pk")[:EVALUATIONS_READ]
     )
     engines = measuring_engine(version), measuring_engine(other)
-    return _compared(actor, version, other, every, engines=engines, serves=False)
+    return _compared(actor, version, other, evaluations, engines=engines, serves=False)
 
 
 def _compared(
     actor: Principal,
     version: ModelVersion,
     replaced: ModelVersion | None,
-    every: Iterable[Evaluation],
+    evaluations: Iterable[Evaluation],
     *,
     engines: tuple[str, str],
     serves: bool,
@@ -179,7 +179,7 @@ def _compared(
     )
     old = replaced.dataset_version_id if replaced is not None else None
     return VersionComparison(
-        measured=measured(version, replaced, every, serves=serves)[:MEASURED_SHOWN],
+        measured=measured(version, replaced, evaluations, serves=serves)[:MEASURED_SHOWN],
         data=data_change(
             data.get(version.dataset_version_id or 0),
             data.get(old or 0),
@@ -243,7 +243,7 @@ def evaluation_compare(
             missing = (
                 f"{replaced}{', which serves now,' if serves else ''} was not evaluated on "
                 f"{evaluation.dataset_version}. "
-                f"Evaluate it on that, and the two stand side by side."
+                "Evaluate it on that data to compare the two."
             )
     return Measured(
         evaluation=evaluation,
@@ -259,17 +259,17 @@ def evaluation_compare(
     )
 
 
-def _short_name(version: ModelVersion, beside_version: ModelVersion) -> str:
-    same = version.model_id == beside_version.model_id
+def _short_name(version: ModelVersion, other: ModelVersion) -> str:
+    same = version.model_id == other.model_id
     return f"v{version.number}" if same else str(version)
 
 
 def newest_per_dataset(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """The newest evaluation on each dataset version; `evaluations` come newest first."""
-    found: dict[int, Evaluation] = {}
+    """Return the newest evaluation on each dataset version; `evaluations` come newest first."""
+    newest: dict[int, Evaluation] = {}
     for evaluation in evaluations:
-        found.setdefault(evaluation.dataset_version_id, evaluation)
-    return list(found.values())
+        newest.setdefault(evaluation.dataset_version_id, evaluation)
+    return list(newest.values())
 
 
 def _by_id(rows: Iterable[Any]) -> dict[int, Any]:
@@ -277,7 +277,7 @@ def _by_id(rows: Iterable[Any]) -> dict[int, Any]:
 
 
 def _prompt(version: ModelVersion, replaced: ModelVersion | None) -> CardChange:
-    """Return how the two prompts differ; a version of another kind has none."""
+    """Compare the two prompts; a version of another kind has none."""
     after, before = (
         prompt_sections(each.parameters)
         if each is not None and each.kind == VersionKind.PROMPT
@@ -288,9 +288,9 @@ def _prompt(version: ModelVersion, replaced: ModelVersion | None) -> CardChange:
 
 
 def _settings(version: ModelVersion, bases: Mapping[int, ModelVersion]) -> dict[str, Any]:
-    """Compare base, recipe and settings."""
+    """Return base, license and settings to compare."""
     base = bases.get(version.base_id or 0)
-    hidden = "not yours to see" if version.base_id else "is a base itself"
+    hidden = "not visible to you" if version.base_id else "is a base itself"
     return {
         "task": version.model.task,
         "kind": version.kind,
@@ -306,7 +306,7 @@ def _parameters(version: ModelVersion) -> dict[str, Any]:
 
 
 def _code(version: ModelVersion, engine: str) -> dict[str, Any]:
-    """Compare the code that trained it, as far as it was recorded, and the code that runs it."""
+    """Return the code that trained it, as far as recorded, and the code that runs it."""
     entry = TASKS.get(version.model.task)
     recorded = {name: value for name, value in version.parameters.items() if _is_code(name)}
     return {"engine": engine_class(engine, entry) if entry else "", **recorded}
@@ -316,8 +316,8 @@ def _is_code(name: str) -> bool:
     return name in {"trainer", "package", "package_code"} or name.startswith("library_")
 
 
-def _asked(release: Release) -> dict[str, Any]:
-    """Compare the requests, and the rules they were made under."""
+def _request(release: Release) -> dict[str, Any]:
+    """Return the request, and the policies that it was made under, to compare."""
     policy = release.dossier.get("review_policy") or {}
     return {
         "purpose": release.purpose,

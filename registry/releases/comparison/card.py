@@ -38,7 +38,7 @@ class CardChange:
 
 
 def card_changes(new: str, old: str) -> CardChange:
-    """Sections added, removed and changed. A section ends where the next heading begins."""
+    """Compare two cards by section. A section ends where the next heading begins."""
     return section_changes(sections(new), sections(old))
 
 
@@ -67,9 +67,9 @@ def section_changes(
 
 
 def sections(card: str) -> dict[str, tuple[str, str]]:
-    """{slug: (title, text)} of a Markdown card; what stands before the first heading is
-    `introduction`. Headings within code are none; a repeated one is told apart by its number."""
-    found: dict[str, tuple[str, list[str]]] = {"introduction": ("Introduction", [])}
+    """Return {slug: (title, text)} of a Markdown card; text before the first heading is
+    `introduction`. Headings within code do not count; slugs of repeated headings get a number."""
+    parts: dict[str, tuple[str, list[str]]] = {"introduction": ("Introduction", [])}
     current, fence = "introduction", ""
     numbers: Counter[str] = Counter()
     for line in card.splitlines():
@@ -77,23 +77,23 @@ def sections(card: str) -> dict[str, tuple[str, str]]:
             fence = "" if fence else mark.group(1)
         heading = _HEADING.fullmatch(line) if not fence else None
         if heading is None:
-            found[current][1].append(line)
+            parts[current][1].append(line)
             continue
-        # A heading may end with marks of its own.
+        # A heading may end with closing # marks.
         title = heading[1].rstrip(" \t").rstrip("#").rstrip(" \t")[:200] or "Untitled"
         current = slug = slug_of(title)
-        while current in found:
+        while current in parts:
             numbers[slug] += 1
             current = f"{slug}-{numbers[slug] + 1}"
-        found[current] = (title, [])
-    made = {slug: (title, "\n".join(lines).strip("\n")) for slug, (title, lines) in found.items()}
-    if not made["introduction"][1].strip():
-        del made["introduction"]
-    return made
+        parts[current] = (title, [])
+    texts = {slug: (title, "\n".join(lines).strip("\n")) for slug, (title, lines) in parts.items()}
+    if not texts["introduction"][1].strip():
+        del texts["introduction"]
+    return texts
 
 
 def slug_of(title: str) -> str:
-    """A heading as a name: lower-case letters, digits and hyphens, 80 characters at most."""
+    """Return a heading as a slug: lower-case letters, digits and hyphens, at most 80 characters."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:80] or "section"
 
 
@@ -102,5 +102,5 @@ def _lines(old: str, new: str) -> list[tuple[str, str]]:
     if len(before) + len(after) > LINES_COMPARED:
         return [("", f"{len(before)} lines before, {len(after)} now: too many to compare here.")]
     kinds = {"+": "add", "-": "del"}
-    made = list(difflib.unified_diff(before, after, lineterm="", n=1))[2:]
-    return [(kinds.get(line[:1], ""), line) for line in made if not line.startswith("@@")]
+    diff = list(difflib.unified_diff(before, after, lineterm="", n=1))[2:]
+    return [(kinds.get(line[:1], ""), line) for line in diff if not line.startswith("@@")]

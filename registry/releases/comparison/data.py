@@ -11,14 +11,14 @@ from typing import Any
 from registry.datasets.models import DatasetVersion
 from registry.storage import store
 
-# Of both together: about a second of reading.
+# Limits for both versions together: about a second of reading.
 MAX_ROWS = 400_000
 MAX_BYTES = 400_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class RowChanges:
-    """Whole rows, compared by their digests; a row that stands there twice counts twice."""
+    """Whole rows, compared by digest; a row that appears twice counts twice."""
 
     added: int
     removed: int
@@ -46,8 +46,8 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True)
 class DataChange:
-    """`new` and `old` are None where there is no training data of ours, or it is not the reader's
-    to see (`hidden`). `delta` is None with a reason in `why_not`."""
+    """Changes of the training data. `new` or `old` is None if none is registered here, or the
+    reader may not see it (`hidden`). If `delta` is None, `why_not` has the reason."""
 
     new: DataFacts | None
     old: DataFacts | None
@@ -89,11 +89,11 @@ def _near_duplicates(profile: dict[str, Any]) -> int | None:
 def data_change(
     new: DatasetVersion | None, old: DatasetVersion | None, *, hidden: bool = False
 ) -> DataChange:
-    """Compare the training data with the live version's."""
+    """Compare the training data of two versions."""
     after, before = (data_facts(each) if each is not None else None for each in (new, old))
     delta, why_not = None, ""
     if new is None or old is None:
-        why_not = "There are no two sets of rows to compare."
+        why_not = "There are not two sets of rows to compare."
     elif (delta := row_changes(new, old)) is None:
         why_not = (
             "There are too many rows to compare them here."
@@ -129,19 +129,19 @@ def row_changes(new: DatasetVersion, old: DatasetVersion) -> RowChanges | None:
 
 
 def is_too_large(new: DatasetVersion, old: DatasetVersion) -> bool:
-    """True when two versions together have more rows than are compared."""
+    """Return true if two versions together have too many rows or bytes to compare."""
     return new.rows + old.rows > MAX_ROWS or new.size_bytes + old.size_bytes > MAX_BYTES
 
 
 @lru_cache(maxsize=256)
 def _changes(new: str, old: str) -> RowChanges:
-    # Keyed by content, so that a kept answer can never be stale.
+    # Keyed by content, so a cached result is never stale.
     after, before = _rows(new), _rows(old)
-    kept = (after & before).total()
-    return RowChanges(after.total() - kept, before.total() - kept, kept)
+    common = (after & before).total()
+    return RowChanges(after.total() - common, before.total() - common, common)
 
 
 def _rows(digest: str) -> Counter[bytes]:
-    """Rows are canonical JSON, one a line, so that equal rows are equal lines."""
+    """Count rows by hash. They are canonical JSON, one per line, so equal rows are equal lines."""
     with store.file_open(digest) as lines:
         return Counter(hashlib.blake2b(line, digest_size=16).digest() for line in lines)

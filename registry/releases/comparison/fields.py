@@ -12,7 +12,7 @@ _DEPTH = 6
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """One field; `change` is same, changed, added or removed, or new where there is no other."""
+    """One field; `change` is same, changed, added or removed, or new if there is no other."""
 
     name: str
     old: Any
@@ -55,9 +55,9 @@ def field_changes(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> Fiel
 
 
 def flat(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values by the way to them: {"operation": {"contact": "x"}} as {"operation · contact"}.
+    """Flatten nested values: {"operation": {"contact": "x"}} becomes {"operation · contact": "x"}.
 
-    Lists of plain values stay whole; what is empty is left out.
+    Lists of plain values stay whole; empty values are left out.
     """
     return dict(_flat("", value, 0))
 

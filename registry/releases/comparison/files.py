@@ -13,7 +13,7 @@ FILES_SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One file; `change` is same, changed, added or removed, or new where there is no other."""
+    """One file; `change` is same, changed, added or removed, or new if there is no other."""
 
     path: str
     size: int
@@ -32,7 +32,7 @@ class Files:
 
 
 def manifest_files(version: ModelVersion) -> list[dict[str, Any]]:
-    """Path, size and sha256 of every file."""
+    """Return path, size and SHA-256 of every file."""
     files = version.manifest.get("files", []) if isinstance(version.manifest, Mapping) else []
     return [dict(file) for file in files if isinstance(file, Mapping) and "path" in file]
 
@@ -45,7 +45,7 @@ def file_changes(new: ModelVersion, old: ModelVersion | None) -> Files:
 def files_compared(
     new: Iterable[Mapping[str, Any]], old: Iterable[Mapping[str, Any]] | None
 ) -> Files:
-    """Each file of `new`, and those of `old` that are gone, by path and SHA-256."""
+    """Compare files by path and SHA-256; the rows include files that only `old` has."""
     before = {file["path"]: file for file in old or ()}
     rows = []
     for file in new:

@@ -17,16 +17,16 @@ from registry.evaluations.intervals import (
 from registry.evaluations.models import Comparator, Evaluation, GateResult
 
 SLICES_SHOWN = 20
-# The metric that is right or wrong on each row.
+# The metric with a right or wrong answer for each row.
 ACCURACY = "accuracy"
-# What a change is called: `unsure` where one of the two has no interval.
+# Verdicts on a change; `unsure` if one of the two has no interval.
 BETTER, WORSE, WITHIN_NOISE, UNSURE, ALONE = "better", "worse", "within_noise", "unsure", "alone"
 
 
 @dataclass(frozen=True, slots=True)
 class GateCheck:
-    """A gate as it stood. `clear` is whether the whole interval lies on the side of the value;
-    None where there is no interval."""
+    """A gate's result. `clear` is true if the whole interval lies on the value's side of the
+    threshold; None without an interval."""
 
     comparator: str
     threshold: float
@@ -39,9 +39,9 @@ class GateCheck:
 @dataclass(frozen=True, slots=True)
 class Change:
     """One number compared with another. `size` is new minus old, within `low` to `high` with 95 %
-    confidence; `paired` is whether that is from both answers to each row, and not from two numbers
-    as if of different rows. `verdict` is one of this module's words; `better` is the direction
-    alone."""
+    confidence; `paired` is true if the interval comes from both answers to each row, rather than
+    from two numbers as if of different rows. `verdict` is one of this module's constants; `better`
+    is only the direction."""
 
     old: float | None
     old_interval: Interval | None
@@ -55,7 +55,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
-    """One metric of an evaluation; `n` is how many rows it was measured on."""
+    """One metric of an evaluation; `n` is the number of rows measured."""
 
     name: str
     title: str
@@ -68,7 +68,7 @@ class MetricRow:
 
 @dataclass(frozen=True, slots=True)
 class SliceRow:
-    """One metric on one part of the data."""
+    """One metric on one slice of the data."""
 
     by: str
     name: str
@@ -127,16 +127,16 @@ def metric_rows(
     old_intervals: Mapping[str, Any],
     live: Evaluation | None = None,
 ) -> list[MetricRow]:
-    """Compare the evaluation's metrics with `old`, those with a gate first; `live` is the
-    evaluation that `old` is of, on the same rows, and None where `old` is the baseline's."""
+    """Compare the evaluation's metrics with `old`, those with a gate first. `live` is the
+    evaluation that `old` comes from, on the same rows; None if `old` is the baseline's."""
     gates: dict[str, list[GateResult]] = {}
     for result in evaluation.gate_results.all():
         gates.setdefault(result.gate.metric, []).append(result)
-    known, before = numbers(evaluation.metrics), numbers(old)
-    pairs = _beside_baseline(evaluation) if live is None else paired_rows(evaluation, live)
+    values, before = numbers(evaluation.metrics), numbers(old)
+    pairs = _baseline_pairs(evaluation) if live is None else paired_rows(evaluation, live)
     own = evaluation.intervals.get("metrics", {})
     rows = []
-    for name, value in known.items():
+    for name, value in values.items():
         title, higher = _described(task, name)
         interval = _interval(own.get(name))
         rows.append(
@@ -161,7 +161,7 @@ def metric_rows(
 
 
 def baseline_rows(evaluation: Evaluation, task: str) -> list[BaselineRow]:
-    """The accuracy of each baseline, and what the version has more than it."""
+    """Return the accuracy of each baseline, and the version's difference from it."""
     own = numbers(evaluation.metrics).get(ACCURACY)
     if own is None or not _is_proportion(task, ACCURACY):
         return []
@@ -177,8 +177,8 @@ def baseline_rows(evaluation: Evaluation, task: str) -> list[BaselineRow]:
     return rows
 
 
-def _beside_baseline(evaluation: Evaluation) -> Paired | None:
-    """The version and the baseline that its numbers are compared with, row by row."""
+def _baseline_pairs(evaluation: Evaluation) -> Paired | None:
+    """Pair the version, row by row, with the baseline that its numbers are compared with."""
     for each in evaluation.details.get("baselines") or ():
         if each["name"] == evaluation.baseline_name:
             return _paired(evaluation.details.get("right"), each.get("right"))
@@ -186,8 +186,8 @@ def _beside_baseline(evaluation: Evaluation) -> Paired | None:
 
 
 def paired_rows(new: Evaluation, old: Evaluation) -> Paired | None:
-    """On how many rows both were right, one, or none; None where one of them did not keep it.
-    Both are on the same dataset version."""
+    """Count the rows that both, one or neither got right; None if one did not record it. Both
+    are on the same dataset version."""
     return _paired(new.details.get("right"), old.details.get("right"))
 
 
@@ -208,7 +208,7 @@ def _paired(ours: Any, theirs: Any) -> Paired | None:
 
 
 def gates_not_measured(evaluation: Evaluation) -> list[GateCheck]:
-    """Gates on metrics that were not measured: they fail."""
+    """Return the gates on metrics that were not measured, which fail."""
     return [
         _gate(result, None)
         for result in evaluation.gate_results.all()
@@ -247,7 +247,7 @@ def slice_rows(evaluation: Evaluation, task: str, live: Evaluation | None) -> li
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The entries that are numbers (and not truth values)."""
+    """Return the entries that are numbers, booleans excluded."""
     return {
         name: float(value)
         for name, value in values.items()
@@ -256,11 +256,11 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _described(task: str, metric: str) -> tuple[str, bool | None]:
-    """Return the task's name of a metric, and True if higher is better."""
+    """Return the task's title of a metric, and true if higher is better (None: unknown)."""
     entry = TASKS.get(task)
-    for known in entry.metrics if entry else ():
-        if known.name == metric:
-            return known.title, known.higher_is_better
+    for measure in entry.metrics if entry else ():
+        if measure.name == metric:
+            return measure.title, measure.higher_is_better
     if metric.startswith("f1_"):
         return f"F1 of “{metric.removeprefix('f1_')}”", True
     title = metric.replace("_", " ")
@@ -272,8 +272,8 @@ def _is_proportion(task: str, metric: str) -> bool:
     return any(each.name == metric and each.proportion for each in (entry.metrics if entry else ()))
 
 
-def _interval(found: Mapping[str, Any] | None) -> Interval | None:
-    return Interval.from_json(found) if found else None
+def _interval(data: Mapping[str, Any] | None) -> Interval | None:
+    return Interval.from_json(data) if data else None
 
 
 def _slice_interval(each: Mapping[str, Any]) -> Interval | None:

@@ -16,8 +16,8 @@ _PICTURE_CHARACTERS = 40_000
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A part of a sample: its text, a picture as a data URL, and the SHA-256 of a recording, where
-    it has them. The recording is a sample's of the evaluation with the ID `evaluation`."""
+    """A part of a sample: its text, a picture as a data URL, and the SHA-256 of a recording, if
+    it has them. The recording belongs to a sample of the evaluation with the ID `evaluation`."""
 
     text: str
     image: str = ""
@@ -27,7 +27,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class SamplePair:
-    """One prompt; `old` is None where the other was not asked it."""
+    """One prompt with its answers; `old` is None if the other version has no answer to it."""
 
     asked: Shown
     expected: Shown | None
@@ -37,10 +37,10 @@ class SamplePair:
 
 def shown(sample: Mapping[str, Any], part: str, evaluation: int | None = None) -> Shown | None:
     """Return one part (`input`, `expected`, `output`, `baseline`) of a sample of an evaluation;
-    None without it.
+    None if it is missing.
 
-    A worker wrote the sample, so a picture that is not a small PNG in a data URL is left out, and
-    so is what is not a recording.
+    A worker wrote the sample, so pictures that are not small PNGs in a data URL are left out, and
+    so are invalid recordings.
     """
     image = sample.get(f"{part}_image")
     fits = isinstance(image, str) and image.startswith(_PICTURE)

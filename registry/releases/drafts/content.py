@@ -1,6 +1,6 @@
 """Content of a draft: any part of a request for a release, within its bounds.
 
-Completeness is checked when it is submitted, by `release_submit`.
+`release_submit` checks completeness when it is submitted.
 """
 
 from __future__ import annotations
@@ -74,34 +74,34 @@ class ReleaseDraftChange(DraftContent):
 
 
 def checked_draft(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts that are given.
+    """Return the parts that have a value.
 
     Raises:
-        InvalidInput: a part is unknown, malformed or too long, a department does not exist, or all
-            of it is too large; `fields` says which.
+        InvalidInput: a part is unknown, malformed or too long, a department does not exist, or the
+            whole is too large; `fields` says which.
     """
     try:
         parsed = DraftContent.model_validate(dict(content))
     except ValidationError as error:
         raise _refused(schema_faults(error, whole="content")) from error
-    found = {name: value for name, value in parsed.model_dump().items() if value is not None}
-    if faults := _faults(found):
+    parts = {name: value for name, value in parsed.model_dump().items() if value is not None}
+    if faults := _faults(parts):
         raise _refused(faults)
-    return found
+    return parts
 
 
-def _faults(found: Mapping[str, Any]) -> dict[str, list[str]]:
+def _faults(parts: Mapping[str, Any]) -> dict[str, list[str]]:
     faults: dict[str, list[str]] = {}
-    for part, known in (("risk_answers", RiskAnswers.model_fields), ("dossier_fields", SECTIONS)):
-        for name in found.get(part, {}):
-            if name not in known:
+    for part, fields in (("risk_answers", RiskAnswers.model_fields), ("dossier_fields", SECTIONS)):
+        for name in parts.get(part, {}):
+            if name not in fields:
                 faults[f"{part}.{name[:40]}"] = ["Unknown field."]
-    if wanted := set(found.get("departments", ())):
-        there = set(Department.objects.filter(slug__in=wanted).values_list("slug", flat=True))
-        if wanted - there:
+    if slugs := set(parts.get("departments", ())):
+        existing = set(Department.objects.filter(slug__in=slugs).values_list("slug", flat=True))
+        if slugs - existing:
             faults["departments"] = ["One of these departments does not exist."]
     try:
-        content = canonical_json(found)
+        content = canonical_json(parts)
     except (ValueError, RecursionError):
         return {**faults, "dossier_fields": ["It cannot be stored as JSON."]}
     if b"\\u0000" in content or len(content) > CONTENT_BYTES_MAX:

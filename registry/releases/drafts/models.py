@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-# A draft that was not changed for so long is deleted.
+# A draft is deleted when it was not changed for this number of days.
 KEPT_DAYS = 90
 DRAFTS_MAX = 200
 CONTENT_BYTES_MAX = 65_536
@@ -15,8 +15,8 @@ CONTENT_BYTES_MAX = 65_536
 class ReleaseDraft(models.Model):
     """Answers to the release form so far. It is not reviewed, and permits nothing.
 
-    `content` is what `DraftContent` permits. `revision` counts its changes, so that two people who
-    edit it do not overwrite each other. `job_id` is the last job of the chain that made it.
+    `content` has the shape of `DraftContent`. `revision` counts its changes, so that two editors
+    do not overwrite each other. `job_id` is the last job of the chain that made it.
     """
 
     version = models.ForeignKey(

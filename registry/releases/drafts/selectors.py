@@ -1,4 +1,4 @@
-"""Reading drafts: for those who may submit releases of their department."""
+"""Reads of drafts, for people who may submit releases of the draft's department."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry.releases.drafts.models import ReleaseDraft
 
 
 def release_drafts_visible_to(actor: Principal) -> QuerySet[ReleaseDraft]:
-    """Drafts of the departments in which `actor` may submit releases, last changed first."""
+    """Return drafts of the departments in which `actor` may submit releases, last changed first."""
     policy, moment = active_policy(), with_base(None)
     allowed = [
         pk
@@ -30,7 +30,7 @@ def release_drafts_visible_to(actor: Principal) -> QuerySet[ReleaseDraft]:
 
 
 def release_draft_get(*, actor: Principal, id: int) -> ReleaseDraft:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not see it."""
+    """Return a draft; raise NotFound if it does not exist or `actor` may not see it."""
     draft = release_drafts_visible_to(actor).filter(pk=id).first()
     if draft is None:
         raise NotFound(f"Release draft {id} does not exist, or you may not see it.")

@@ -46,11 +46,11 @@ def release_draft_create(
     content: Mapping[str, Any],
     job_id: UUID | None = None,
 ) -> ReleaseDraft:
-    """Save a draft of a request to release `version`. `job_id` is the job that it follows.
+    """Save a draft of a request to release `version`. `job_id` is the job that led to it.
 
     Raises:
         InvalidInput: `content` is malformed or too large.
-        NotFound, NotPermitted: the policy refuses what submitting it would need.
+        NotFound, NotPermitted: the policy refuses an action that submitting needs.
         WrongState: the version is not trusted, or the department has too many drafts.
     """
     owner = version.model.department
@@ -59,11 +59,11 @@ def release_draft_create(
     person = acting_person(actor)
     checked = checked_draft(content)
     check_trusted(version, "released")
-    # Two at once do not both take the last place.
+    # Prevents two concurrent requests from both taking the last place.
     lock(f"release-drafts:{owner.pk}")
     if ReleaseDraft.objects.filter(department=owner).count() >= DRAFTS_MAX:
         raise WrongState(
-            f"{owner.name} has {DRAFTS_MAX} release drafts; no other was saved.",
+            f"{owner.name} has {DRAFTS_MAX} release drafts; another was not saved.",
             hint="Submit or delete one first.",
         )
     draft = ReleaseDraft.objects.create(
@@ -79,7 +79,7 @@ def release_draft_create(
 def release_draft_update(
     *, actor: Principal, draft_id: int, content: Mapping[str, Any], revision: int | None = None
 ) -> ReleaseDraft:
-    """Replace a draft's content. With `revision`, only while it is the draft's newest.
+    """Replace a draft's content. With `revision`, only if it is still the draft's newest.
 
     Raises:
         InvalidInput: `content` is malformed or too large.
@@ -115,10 +115,10 @@ def release_draft_submit(
     content: Mapping[str, Any] | None = None,
     revision: int | None = None,
 ) -> Release:
-    """Submit what the draft, or `content` in its place, requests, and delete the draft.
+    """Submit the request in the draft, or in `content` instead, and delete the draft.
 
-    With `revision`, only while it is the draft's newest. Everything is checked by
-    `release_submit`; on a refusal the draft stays.
+    With `revision`, only if it is still the draft's newest. `release_submit` checks everything; on
+    an error the draft stays.
 
     Raises:
         InvalidInput: a required part is missing.
@@ -126,8 +126,8 @@ def release_draft_submit(
         DomainError: as `release_submit`.
     """
     draft, decision = _locked(actor, draft_id, revision)
-    given = draft.content if content is None else checked_draft(content)
-    if missing := [name for name in _NEEDED if not given.get(name)]:
+    request = draft.content if content is None else checked_draft(content)
+    if missing := [name for name in _NEEDED if not request.get(name)]:
         raise InvalidInput(
             f"Release draft {draft.pk} lacks {', '.join(missing).replace('_', ' ')}; it was not "
             "submitted.",
@@ -137,26 +137,26 @@ def release_draft_submit(
     release = release_submit(
         actor=actor,
         version=draft.version,
-        environment=given["environment"],
-        deployment_name=given["deployment_name"],
-        departments=list(Department.objects.filter(slug__in=given["departments"])),
-        visibility=given.get("visibility", str(Visibility.DEPARTMENT)),
-        purpose=given["purpose"],
-        risk_answers={"intended_purpose": given["purpose"], **given.get("risk_answers", {})},
-        dossier_fields=given.get("dossier_fields"),
-        tier=given.get("tier", "limited"),
-        engine=given.get("engine"),
-        precision=given.get("precision"),
+        environment=request["environment"],
+        deployment_name=request["deployment_name"],
+        departments=list(Department.objects.filter(slug__in=request["departments"])),
+        visibility=request.get("visibility", str(Visibility.DEPARTMENT)),
+        purpose=request["purpose"],
+        risk_answers={"intended_purpose": request["purpose"], **request.get("risk_answers", {})},
+        dossier_fields=request.get("dossier_fields"),
+        tier=request.get("tier", "limited"),
+        engine=request.get("engine"),
+        precision=request.get("precision"),
     )
-    # The event has the digest of what was submitted.
-    draft.content = dict(given)
+    # The event has the digest of the submitted content.
+    draft.content = dict(request)
     _record(draft, actor, "release_draft:submit", decision, release=release.pk)
     draft.delete()
     return release
 
 
 def release_drafts_expire_due() -> int:
-    """Delete drafts that were not changed for `KEPT_DAYS` days; returns how many. For the
+    """Delete drafts that were not changed for `KEPT_DAYS` days; return the number. For the
     controller.
     """
     controller = service_principal("controller")
@@ -182,9 +182,9 @@ def _authorized(actor: Principal, department: Department) -> Authorization:
 def _locked(
     actor: Principal, draft_id: int, revision: int | None = None
 ) -> tuple[ReleaseDraft, Authorization]:
-    seen = release_draft_get(actor=actor, id=draft_id)
-    decision = _authorized(actor, seen.department)
-    ReleaseDraft.objects.select_for_update().filter(pk=seen.pk).first()
+    visible = release_draft_get(actor=actor, id=draft_id)
+    decision = _authorized(actor, visible.department)
+    ReleaseDraft.objects.select_for_update().filter(pk=visible.pk).first()
     # Read again under the lock: another person may have changed or deleted it.
     draft = release_draft_get(actor=actor, id=draft_id)
     if revision is not None and revision != draft.revision:
@@ -205,7 +205,7 @@ def _record(
         action=action,
         subject=draft_subject(draft),
         department=draft.department.slug,
-        # A digest: the log keeps no statement of a person.
+        # Only a digest: the log does not store statements of people.
         data={
             "version": draft.version.digest,
             "content": json_digest(draft.content),

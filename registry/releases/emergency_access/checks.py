@@ -25,10 +25,10 @@ CONFIRM_WITHIN = timedelta(hours=1)
 
 
 def check_possible(release: Release) -> Review:
-    """The review of a release that an emergency could let serve.
+    """Return the review of a release for which emergency access is possible.
 
     Raises:
-        WrongState: it is not under review, or something forbids it that cannot be excused.
+        WrongState: it is not under review, or fails a check that an emergency cannot excuse.
     """
     if release.state not in UNDER_REVIEW:
         raise WrongState(
@@ -50,10 +50,10 @@ def check_possible(release: Release) -> Review:
                 code="never_excused",
                 hint="Bytes and origin must always be correct.",
             )
-    if (late := overdue_review(release)) is not None:
+    if (overdue := overdue_review(release)) is not None:
         raise WrongState(
             f"Department {release.department.slug} cannot use emergency access again: the review "
-            f"of its emergency access {late.pk} is overdue.",
+            f"of its emergency access {overdue.pk} is overdue.",
             code="after_review_overdue",
             hint="A reviewer who neither requested nor confirmed it must review it first.",
         )
@@ -61,7 +61,7 @@ def check_possible(release: Release) -> Review:
 
 
 def check_none_open(release: Release) -> None:
-    """Raises WrongState when one is requested or in force; first updates those that are over."""
+    """Raise WrongState if one is requested or in force; first close one whose time is over."""
     rows = EmergencyAccess.objects.select_for_update(of=("self",)).select_related("department")
     states = (EmergencyAccessState.REQUESTED, EmergencyAccessState.ACTIVE)
     emergency = rows.filter(release=release, state__in=states).first()
@@ -88,7 +88,7 @@ def check_none_open(release: Release) -> None:
 
 
 def check_requested(emergency: EmergencyAccess) -> None:
-    """Raises WrongState when it is no longer requested."""
+    """Raise WrongState unless it still awaits confirmation."""
     if emergency.state != EmergencyAccessState.REQUESTED:
         raise WrongState(
             f"Emergency access {emergency.pk} is "
@@ -103,13 +103,13 @@ def check_requested(emergency: EmergencyAccess) -> None:
 
 
 def check_same_dossier(release: Release, emergency: EmergencyAccess) -> None:
-    """Raises WrongState when the release has another dossier than was asked about."""
+    """Raise WrongState if the release's dossier is not the one of the request."""
     if emergency.dossier_digest != release.dossier_digest:
         raise WrongState(
             f"Emergency access {emergency.pk} is for {emergency.dossier_digest[:12]}…, and "
             f"release {release.pk} has {release.dossier_digest[:12]}… now; it was not confirmed.",
             code="digest_mismatch",
-            hint="Request it again, for the present dossier.",
+            hint="Request it again for the current dossier.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Check that emergency access lets a release serve now, and its end."""
+"""Check for emergency access in force, and for the end of serving."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ UNDER_REVIEW = (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
 def emergency_access_in_force(
     release: Release, now: datetime | None = None
 ) -> EmergencyAccess | None:
-    """The emergency approval of exactly the dossier that `release` has now: by two persons, and not
-    over. Reads `release.emergency_accesses`, which a list may have prefetched."""
+    """Return the emergency access to exactly the dossier that `release` has now, confirmed by a
+    second person and not over. Reads `release.emergency_accesses`, which may be prefetched."""
     if release.state not in UNDER_REVIEW:
         return None
     return emergency_access_of(release, release.emergency_accesses.all(), now)
@@ -26,7 +26,7 @@ def emergency_access_in_force(
 def emergency_access_of(
     release: Release, emergencies: Iterable[EmergencyAccess], now: datetime | None = None
 ) -> EmergencyAccess | None:
-    """As `emergency_access_in_force`, among these emergency accesses of `release`."""
+    """Return the same as `emergency_access_in_force`, from these accesses of `release`."""
     if release.state not in UNDER_REVIEW:
         return None
     now = now or timezone.now()
@@ -44,7 +44,7 @@ def emergency_access_of(
 
 def serving_end(release: Release) -> datetime | None:
     """Return the end of serving under `release`: the end of its approval with its grace period,
-    or of emergency access in force; None when neither lets it serve."""
+    or of emergency access in force; None if it may not serve."""
     if release.state == ReleaseState.APPROVED:
         return release.serves_until
     emergency = emergency_access_in_force(release)

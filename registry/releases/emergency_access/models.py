@@ -15,8 +15,8 @@ HOURS_MAX = 24
 
 
 class EmergencyAccessState(models.TextChoices):
-    """`active` is the only one that lets a release serve, and only until `ends_at`. What has been
-    active must be reviewed afterward."""
+    """State of emergency access. A release may serve only in `active`, and only until `ends_at`;
+    access that was active must be reviewed afterward."""
 
     REQUESTED = "requested"
     ACTIVE = "active"
@@ -36,9 +36,9 @@ class AfterVerdict(models.TextChoices):
 class EmergencyAccess(models.Model):
     """One use, or request, of the emergency approval of a release that is under review.
 
-    It names exactly the dossier with `dossier_digest`. `asked_by` and `confirmed_by` are two
-    persons, and `excluded_people`, who had a part in what is released, confirm nothing. `due_at` is
-    until when it must have been reviewed, by a third person.
+    It applies only to the dossier with `dossier_digest`. `asked_by` and `confirmed_by` are two
+    persons; `excluded_people`, who had a part in the release, cannot confirm. `due_at` is the
+    deadline for the review by a third person.
     """
 
     release = models.ForeignKey(
@@ -133,5 +133,5 @@ class EmergencyAccess(models.Model):
 
     @property
     def over_at(self) -> datetime | None:
-        """Return its actual or scheduled end; None before it is confirmed."""
+        """Actual or scheduled end; None before it is confirmed."""
         return self.ended_at or self.ends_at

@@ -1,4 +1,4 @@
-"""Reading what was and is served by emergency access."""
+"""Reads of emergency access."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry.releases.selectors import releases_visible_to
 
 
 def emergency_accesses_visible_to(actor: Principal) -> QuerySet[EmergencyAccess]:
-    """Those of releases that `actor` may see, the newest first."""
+    """Return emergency accesses to releases that `actor` may see, newest first."""
     return EmergencyAccess.objects.select_related(
         "release__version__model",
         "department",
@@ -27,7 +27,7 @@ def emergency_accesses_visible_to(actor: Principal) -> QuerySet[EmergencyAccess]
 
 
 def emergency_access_get(*, actor: Principal, id: int) -> EmergencyAccess:  # noqa: A002
-    """Raises NotFound when there is none, or `actor` may not see its release."""
+    """Return one; raise NotFound if it does not exist or `actor` may not see its release."""
     emergency = emergency_accesses_visible_to(actor).filter(pk=id).first()
     if emergency is None:
         raise NotFound(f"Emergency access {id} does not exist, or you may not see it.")
@@ -35,8 +35,8 @@ def emergency_access_get(*, actor: Principal, id: int) -> EmergencyAccess:  # no
 
 
 def emergency_accesses_active(actor: Principal) -> QuerySet[EmergencyAccess]:
-    """In force now, the one that ends first at the head. While none is, which is nearly always,
-    asking costs one small query."""
+    """Return those in force now, first the one that ends first. If there is none, nearly always
+    the case, this costs one small query."""
     in_force = {"state": EmergencyAccessState.ACTIVE, "ends_at__gt": timezone.now()}
     if not EmergencyAccess.objects.filter(**in_force).exists():
         return EmergencyAccess.objects.none()
@@ -44,13 +44,13 @@ def emergency_accesses_active(actor: Principal) -> QuerySet[EmergencyAccess]:
 
 
 def emergency_accesses_to_review(actor: Principal) -> QuerySet[EmergencyAccess]:
-    """Ended and not reviewed yet, the most pressing first."""
+    """Return those that ended and await their review, the earliest deadline first."""
     rows = emergency_accesses_visible_to(actor).filter(state=EmergencyAccessState.ENDED)
     return rows.order_by(F("due_at").asc(), "pk")
 
 
 def emergency_accesses_of(release: Release) -> QuerySet[EmergencyAccess]:
-    """All of one release that the actor has been shown, the newest first."""
+    """Return all of one release, which the caller may see, newest first."""
     return EmergencyAccess.objects.filter(release=release).select_related(
         "department", "asked_by", "confirmed_by", "ended_by", "reviewed_by"
     )
@@ -58,21 +58,21 @@ def emergency_accesses_of(release: Release) -> QuerySet[EmergencyAccess]:
 
 @lifted()
 def check_withdrawable(release: Release) -> None:
-    """Raise WrongState if `release` has served by emergency access: its review must be decided."""
+    """Raise WrongState if `release` has served by emergency access, so its review must end."""
     used = EmergencyAccess.objects.filter(release=release, state__in=USED).first()
     if used is not None:
         raise WrongState(
-            f"Release {release.pk} has served by emergency access {used.pk}; its review is decided "
-            "before it can be withdrawn.",
+            f"Release {release.pk} has served by emergency access {used.pk}; its review must be "
+            "decided before it can be withdrawn.",
             code="served_by_emergency_access",
-            hint="Ending the emergency access, or stopping the deployment, stops what serves.",
+            hint="To stop serving, end the emergency access or stop the deployment.",
         )
 
 
 @lifted()
 def overdue_review(release: Release) -> EmergencyAccess | None:
-    """Emergency access of the release's department whose review afterward is overdue: until it is
-    reviewed, the department breaks no other emergency."""
+    """Return emergency access of the release's department whose review is overdue; until it is
+    reviewed, the department cannot use emergency access again."""
     rows = EmergencyAccess.objects.filter(
         department_id=release.department_id,
         state=EmergencyAccessState.ENDED,

@@ -1,8 +1,8 @@
-"""Breaking the emergency: two persons let a release serve before its review has decided, for some
-hours, and a third one says afterward whether that was right.
+"""Emergency access: two persons let a release serve for some hours before its review is decided,
+and a third one reviews afterward whether that was justified.
 
-An emergency excuses the wait for the review, never what is served: bytes, origin, recall and
-incidents are checked as always, when it is requested, confirmed, deployed and loaded.
+An emergency only replaces the wait for the review: bytes, origin, recall and incidents are checked
+as always, when it is requested, confirmed, deployed and loaded.
 """
 
 from __future__ import annotations
@@ -60,19 +60,19 @@ _LEAST = timedelta(hours=1)
 def emergency_access_request(
     *, actor: Principal, release_id: int, reason: str, hours: int
 ) -> EmergencyAccess:
-    """Ask that a release under review may serve for some hours before its review has decided.
-    Nothing serves until a second person has confirmed it.
+    """Request that a release under review may serve for some hours before its review is decided.
+    It may not serve until a second person confirms that.
 
     Raises:
         InvalidInput: no reason, or more hours than the setting allows.
         NotFound, NotPermitted: the policy refuses.
-        WrongState: it is not under review, is requested or in force already, its bytes, origin,
-            recall or an incident forbid it, or the department has an overdue review afterward.
+        WrongState: it is not under review, has a request or access in force already, its bytes,
+            origin, recall or an incident forbid it, or the department has an overdue review.
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
-    most = settings.EMERGENCY_ACCESS_MAX_HOURS
-    if not 1 <= hours <= most:
-        sentence = f"Emergency access lasts 1 to {most} hours, not {hours}."
+    limit = settings.EMERGENCY_ACCESS_MAX_HOURS
+    if not 1 <= hours <= limit:
+        sentence = f"Emergency access lasts 1 to {limit} hours, not {hours}."
         raise InvalidInput(sentence, fields={"hours": [sentence]})
     with transaction.atomic():
         release_get(actor=actor, id=release_id)
@@ -110,16 +110,16 @@ def emergency_access_request(
 
 
 def emergency_access_confirm(*, actor: Principal, emergency_access_id: int) -> EmergencyAccess:
-    """As the second person, let it serve from now on, until its hours are over.
+    """Confirm as the second person: the release may serve from now until the hours are over.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses, whoever asked or had a part in what is released
-            would confirm, or there is no fresh second factor.
-        WrongState: it was requested more than an hour ago, is no longer requested, or may not be
-            requested any more.
+        NotFound, NotPermitted: the policy refuses, the actor requested it or had a part in the
+            release, or the second factor is not recent.
+        WrongState: it was requested more than an hour ago, is no longer requested, or is no longer
+            possible.
     """
     with transaction.atomic():
-        release, emergency, person, decision = _held(
+        release, emergency, person, decision = _locked(
             actor, emergency_access_id, Action.RELEASE_EMERGENCY_ACCESS_CONFIRM
         )
         attempt = _attempt(actor, emergency, Action.RELEASE_EMERGENCY_ACCESS_CONFIRM, decision)
@@ -166,12 +166,12 @@ def emergency_access_refuse(
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     with transaction.atomic():
-        seen = emergency_access_get(actor=actor, id=emergency_access_id)
-        mine = actor.person_id is not None and seen.asked_by_id == actor.person_id
+        visible = emergency_access_get(actor=actor, id=emergency_access_id)
+        mine = actor.person_id is not None and visible.asked_by_id == actor.person_id
         action = (
             Action.RELEASE_EMERGENCY_ACCESS if mine else Action.RELEASE_EMERGENCY_ACCESS_CONFIRM
         )
-        _, emergency, _, decision = _held(actor, emergency_access_id, action)
+        _, emergency, _, decision = _locked(actor, emergency_access_id, action)
         with lifted():
             emergency_access_set_state(
                 actor=actor,
@@ -186,7 +186,7 @@ def emergency_access_refuse(
 def emergency_access_end(
     *, actor: Principal, emergency_access_id: int, reason: str
 ) -> EmergencyAccess:
-    """End it before its time: what serves under it stops.
+    """End it early, which stops serving under it.
 
     Raises:
         InvalidInput: no reason, or one over 1,000 characters.
@@ -195,7 +195,7 @@ def emergency_access_end(
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     with transaction.atomic():
-        _, emergency, _, decision = _held(
+        _, emergency, _, decision = _locked(
             actor, emergency_access_id, Action.RELEASE_EMERGENCY_ACCESS_CONFIRM
         )
         with lifted():
@@ -209,18 +209,18 @@ def emergency_access_end(
 def emergency_access_review(
     *, actor: Principal, emergency_access_id: int, verdict: str, lessons: str
 ) -> EmergencyAccess:
-    """Say afterward whether it was justified, and what follows from it.
+    """Record afterward whether it was justified, and the follow-up.
 
     Raises:
         InvalidInput: an unknown verdict, or no lessons.
-        NotFound, NotPermitted: the policy refuses, whoever asked or confirmed would review it, or
-            there is no fresh second factor.
+        NotFound, NotPermitted: the policy refuses, the actor requested or confirmed it, or the
+            second factor is not recent.
         WrongState: it has not ended, or is reviewed.
     """
     checked_choice(verdict, list(AfterVerdict.values), field="verdict")
     lessons = checked_text(lessons, field="lessons", limit=LESSONS_MAX)
     with transaction.atomic():
-        _, emergency, person, decision = _held(actor, emergency_access_id, Action.RELEASE_DECIDE)
+        _, emergency, person, decision = _locked(actor, emergency_access_id, Action.RELEASE_DECIDE)
         attempt = _attempt(actor, emergency, Action.RELEASE_DECIDE, decision)
         if obstacle := _separated(actor, person, emergency, "review", attempt):
             raise obstacle
@@ -242,8 +242,8 @@ def emergency_access_review(
 
 
 def emergency_accesses_end_due() -> int:
-    """Move what is over to `ended`, and what was not confirmed within an hour to `lapsed`; returns
-    how many. `release_servable` refuses from the moment itself; this makes it visible."""
+    """Move access whose time is over to `ended`, and requests not confirmed within an hour to
+    `lapsed`; return their number. `release_servable` refuses in time even before this runs."""
     now = timezone.now()
     controller = service_principal("controller")
     with transaction.atomic():
@@ -265,12 +265,12 @@ def emergency_accesses_end_due() -> int:
     return len(over) + len(late)
 
 
-def _held(
+def _locked(
     actor: Principal, emergency_access_id: int, action: Action
 ) -> tuple[Release, EmergencyAccess, Person, Authorization]:
-    """Lock the release and then the emergency access, for a person whom the policy permits."""
-    seen = emergency_access_get(actor=actor, id=emergency_access_id)
-    release = release_locked(seen.release_id)
+    """Lock the release, then its emergency access, for a person whom the policy permits."""
+    visible = emergency_access_get(actor=actor, id=emergency_access_id)
+    release = release_locked(visible.release_id)
     decision = authorize(actor=actor, action=action, resource=release_resource(release))
     person = acting_person(actor)
     with lifted():

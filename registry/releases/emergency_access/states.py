@@ -1,5 +1,5 @@
-"""The state machine of emergency access: one table, the function that moves a locked one, and what
-ends those of releases that are decided, withdrawn, recalled or suspended.
+"""Transitions of emergency access, including its end when the release is decided, withdrawn,
+recalled or suspended.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EMERGENCY_ACCESS_STATES = StateMachine(
     table=ALLOWED_TRANSITIONS,
     related=("department",),
 )
-# Its release is locked before it.
+# Lock its release first.
 emergency_access_locked = EMERGENCY_ACCESS_STATES.locked
 # States after which a review is due, because access was in force.
 USED = frozenset(
@@ -43,7 +43,7 @@ REVIEW_WITHIN = timedelta(hours=24)
 
 
 def emergency_access_subject(emergency: EmergencyAccess) -> Subject:
-    """The emergency access as the audit log names it."""
+    """Return the emergency access as the audit log names it."""
     return Subject(type="emergency_access", id=str(emergency.pk), name=str(emergency))
 
 
@@ -56,10 +56,10 @@ def emergency_access_set_state(
     decision: Authorization | None = None,
     data: dict[str, Any] | None = None,
 ) -> None:
-    """Move a locked emergency access, save and audit it; what else has changed of it is saved too.
+    """Move a locked emergency access, save all its changed fields, and audit it.
 
     Raises:
-        WrongState: there is no way from where it stands.
+        WrongState: the transition is not allowed.
     """
     with background(f"release-{emergency.release_id}", actor):
         EMERGENCY_ACCESS_STATES.move(
@@ -87,8 +87,8 @@ def emergency_access_close(
     decision: Authorization | None = None,
     at: datetime | None = None,
 ) -> None:
-    """End a locked one that is in force, at most when it would have ended by itself; the review
-    afterward is due a day later."""
+    """End a locked one that is in force, at its scheduled end at the latest; its review is due a
+    day later."""
     emergency.ended_at = min(at or timezone.now(), emergency.ends_at) if emergency.ends_at else at
     emergency.ended_by_id = actor.person_id
     emergency.ended_reason = reason[:1000]
@@ -112,8 +112,8 @@ def emergency_accesses_over(
     decision: Authorization | None,
     unless_of: str = "",
 ) -> None:
-    """End what is in force and refuse what is requested, for locked releases that may no longer
-    serve by it; `unless_of` is the digest of a dossier that is still under review."""
+    """End access in force and refuse requests, for locked releases that may no longer serve by
+    them, except for the dossier with the digest `unless_of`, which is still under review."""
     rows = EmergencyAccess.objects.select_for_update(of=("self",)).select_related("department")
     open_states = (EmergencyAccessState.REQUESTED, EmergencyAccessState.ACTIVE)
     rows = rows.filter(release_id__in=release_ids, state__in=open_states)

@@ -1,4 +1,4 @@
-"""Keep the environments that workers report."""
+"""Record the environments that workers report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry.catalog.engines import EngineName
 from registry.releases.equivalence.models import SoftwareEnvironment
 from registry.releases.equivalence.standing import fingerprint_of
 
-# Of a worker that reported nothing, as those of the previous version of Assay.
+# Environment of a worker that reported none.
 UNKNOWN = fingerprint_of({})
 _Name = Annotated[str, Field(max_length=40)]
 _Version = Annotated[str, Field(max_length=80)]
@@ -26,40 +26,40 @@ _REPORTED: TypeAdapter[dict[str, dict[str, str]]] = TypeAdapter(
     ],
     config=ConfigDict(strict=True),
 )
-# A worker's sign of life is kept no more often.
+# Minimum interval between updates of `seen_at`.
 _SEEN_EVERY = timedelta(minutes=1)
-# A dossier names those that were seen so lately.
+# Dossiers name environments that were seen within this time.
 LATELY = timedelta(minutes=10)
 
 
 @transaction.atomic
 def environments_keep(reported: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Keep the environments of a worker's engines, by the engine's name; return their fingerprints.
+    """Record the environments of a worker's engines, by engine; return their fingerprints.
 
     Raises:
-        InvalidInput: an engine that there is not, or too many or too long versions.
+        InvalidInput: an unknown engine, or versions that are too many or too long.
     """
     try:
         environments = _REPORTED.validate_python(reported)
     except ValidationError as error:
         raise InvalidInput(
             "The software that the worker reports is not valid.",
-            fields={"environments": ["Versions by name, of the engines that there are."]},
+            fields={"environments": ["Versions by name, for each known engine."]},
         ) from error
     now = timezone.now()
-    found = {}
+    fingerprints = {}
     for engine, versions in environments.items():
-        found[engine] = fingerprint = fingerprint_of(versions)
-        row, made = SoftwareEnvironment.objects.get_or_create(
+        fingerprints[engine] = fingerprint = fingerprint_of(versions)
+        row, created = SoftwareEnvironment.objects.get_or_create(
             fingerprint=fingerprint, defaults={"engine": engine, "versions": dict(versions)}
         )
-        if not made:
+        if not created:
             SoftwareEnvironment.objects.filter(pk=row.pk).update(seen_at=now)
-    return found
+    return fingerprints
 
 
 def environments_seen(fingerprints: Collection[str]) -> None:
-    """Note that workers with these environments are alive."""
+    """Record that workers with these environments are alive."""
     before = timezone.now() - _SEEN_EVERY
     rows = SoftwareEnvironment.objects.filter(pk__in=fingerprints, seen_at__lt=before)
     rows.update(seen_at=timezone.now())

@@ -1,4 +1,4 @@
-"""Environments that compute answers, and what was found when releases were compared in them."""
+"""Environments that compute answers, and comparisons of releases in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WORKER_MAX = 120
 
 
 class SoftwareEnvironment(models.Model):
-    """Versions of Assay, its libraries and one engine, as workers have them. `fingerprint` is the
+    """Versions of Assay, its libraries and one engine on workers. `fingerprint` is the
     SHA-256 of `versions` in canonical JSON; `seen_at` is when a worker last reported it.
     """
 
@@ -30,8 +30,8 @@ class SoftwareEnvironment(models.Model):
 
 
 class EquivalenceOutcome(models.TextChoices):
-    """Result of a comparison: the dossier's answers, other answers, or nothing to compare with,
-    in the first environment that serves the release and in a later one."""
+    """Result of a comparison: the dossier's answers, other answers, or nothing to compare with.
+    `FIRST` is the last case in the first environment that serves the release."""
 
     PASSED = "passed", "Same answers"
     DIFFERS = "differs", "Other answers"
@@ -39,17 +39,17 @@ class EquivalenceOutcome(models.TextChoices):
     UNVERIFIED = "unverified", "Nothing to compare with"
 
 
-# What lets a release serve in an environment.
+# Outcomes with which a release may serve in an environment.
 EQUIVALENT = (EquivalenceOutcome.PASSED, EquivalenceOutcome.FIRST)
 
 
 class EquivalenceCheck(models.Model):
-    """One release compared in one environment. Rows are never changed; one that differs outweighs
-    one that passed. `differing` are the rows that differ, each with how, without content.
+    """One release compared in one environment. Rows never change; `differs` outweighs `passed`.
+    `differing` lists the rows that differ, and how, without content.
     """
 
-    # A trigger checks that it exists. A foreign key would let a worker lock the row of a release,
-    # and with it its recall out.
+    # A trigger checks that it exists. With a foreign key, a worker could lock the row of a release
+    # and thereby block its recall.
     release = models.ForeignKey(
         "registry.Release",
         on_delete=models.PROTECT,

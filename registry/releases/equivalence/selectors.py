@@ -19,8 +19,8 @@ CHECKS_SHOWN = 50
 
 @dataclass(frozen=True, slots=True)
 class ShownCheck:
-    """A comparison, what was found in words, and the standing of the release that follows. `used`:
-    a worker has this software now."""
+    """A comparison, its result in words, and the resulting standing of the release. `used`: a
+    worker has this software now."""
 
     check: EquivalenceCheck
     words: str
@@ -56,6 +56,6 @@ def checks_changed(release_ids: Collection[int]) -> list[EquivalenceCheck]:
 
 
 def changed_in_words(check: EquivalenceCheck) -> str:
-    """Say what was found, after the name of the deployment."""
+    """Return the result in words, after the name of the deployment."""
     dossier: Mapping[str, Any] = check.release.dossier
     return f"{check.release.deployment_name}: {check_in_words(check, named_in(dossier))}"

@@ -28,7 +28,7 @@ from registry.releases.equivalence.standing import ALARM, Named, named_in
 from registry.releases.models import Release
 
 DIFFERENCE_MAX = 200
-# Workers that were asked at the same time answer within this; the slowest give 16 long answers.
+# Workers that compare concurrently answer within this; the slowest give 16 long answers.
 TOGETHER = timedelta(hours=1)
 
 
@@ -43,23 +43,23 @@ class Place:
 
 @lifted()
 def reference_rows(release: Release) -> list[dict[str, Any]]:
-    """Return the requests and answers that the dossier of a release names; none without any.
+    """Return the requests and answers that the dossier of a release names, if any.
 
     Raises:
-        WrongState: they are not those of the digest in the dossier.
+        WrongState: they do not have the digest in the dossier.
     """
     named = named_in(release.dossier)
     if not named.reference:
         return []
-    kept = EvaluationReference.objects.filter(evaluation=named.evaluation).first()
-    if kept is None or json_digest(kept.rows) != named.reference:
+    reference = EvaluationReference.objects.filter(evaluation=named.evaluation).first()
+    if reference is None or json_digest(reference.rows) != named.reference:
         raise WrongState(
             f"The answers of evaluation {named.evaluation} are not those that the dossier of "
             f"release {release.pk} names; nothing can be compared with them.",
             code="reference_differs",
             hint="Evaluate the version again and submit it for release again.",
         )
-    rows: list[dict[str, Any]] = kept.rows
+    rows: list[dict[str, Any]] = reference.rows
     return rows
 
 
@@ -72,41 +72,41 @@ def equivalence_record(
     answers: Sequence[Mapping[str, Any]],
 ) -> EquivalenceCheck:
     """Compare answers, {row, text, results} or {row, failed}, with those of the dossier, and record
-    what was found. For workers, whose deployment names the release.
+    the result. For workers whose deployment names the release.
 
     Raises:
         InvalidInput: they do not answer each request once.
-        WrongState: there is nothing to compare with, or nothing was asked: the dossier names the
-            environment, or the release passed there before.
+        WrongState: there is nothing to compare with, or no comparison is due: the dossier names
+            the environment, or the release was compared there before.
     """
-    _check_asked(release, place)
+    _check_due(release, place)
     rows = reference_rows(release)
-    given = {each["row"]: each for each in answers}
-    if not rows or len(given) < len(answers) or given.keys() != {each["row"] for each in rows}:
+    by_row = {each["row"]: each for each in answers}
+    if not rows or len(by_row) < len(answers) or by_row.keys() != {each["row"] for each in rows}:
         raise InvalidInput("These are not the answers to the requests of the dossier.")
-    stated = release.dossier["software"]["equivalence"]
-    tolerance = tolerance_from_json(stated["tolerance"])
+    section = release.dossier["software"]["equivalence"]
+    tolerance = tolerance_from_json(section["tolerance"])
     differing = []
     for row in rows:
-        answer = given[row["row"]]
+        answer = by_row[row["row"]]
         expected = {name: row[name] for name in ("text", "results")}
-        found = {name: answer.get(name) for name in ("text", "results")}
-        said = str(answer.get("failed") or difference(expected, found, tolerance))
-        if said:
-            differing.append({"row": row["row"], "how": said[:DIFFERENCE_MAX]})
+        actual = {name: answer.get(name) for name in ("text", "results")}
+        how = str(answer.get("failed") or difference(expected, actual, tolerance))
+        if how:
+            differing.append({"row": row["row"], "how": how[:DIFFERENCE_MAX]})
     outcome = EquivalenceOutcome.DIFFERS if differing else EquivalenceOutcome.PASSED
     return _recorded(actor, release, place, outcome, rows=len(rows), differing=differing)
 
 
-def _check_asked(release: Release, place: Place) -> None:
-    """Raise WrongState where no worker has to answer: one could suspend what others serve."""
+def _check_due(release: Release, place: Place) -> None:
+    """Raise WrongState if no comparison is due: a worker could suspend what others serve."""
     before = EquivalenceCheck.objects.filter(
         release=release, environment=place.environment, checked_at__lt=timezone.now() - TOGETHER
     )
     if place.environment in named_in(release.dossier).environments or before.exists():
         raise WrongState(
             f"Release {release.pk} needs no comparison with the software of {place.worker}; its "
-            "answers were not taken.",
+            "answers were not recorded.",
             code="not_asked",
         )
 
@@ -120,7 +120,7 @@ def equivalence_without_answers(
     """
     named = named_in(release.dossier)
     if not named.environments and not EquivalenceCheck.objects.filter(release=release).exists():
-        # Of two workers that look at the same time, one is first.
+        # If two workers get here at the same time, one is first.
         with contextlib.suppress(IntegrityError), transaction.atomic():
             return _recorded(actor, release, place, EquivalenceOutcome.FIRST)
     return _recorded(actor, release, place, EquivalenceOutcome.UNVERIFIED)
@@ -135,11 +135,11 @@ def _recorded(
     rows: int = 0,
     differing: Sequence[Mapping[str, Any]] = (),
 ) -> EquivalenceCheck:
-    # That of a worker which reported none is made here.
+    # Creates the environment of a worker that reported none.
     environment, _ = SoftwareEnvironment.objects.get_or_create(
         fingerprint=place.environment, defaults={"engine": release.engine}
     )
-    check, made = EquivalenceCheck.objects.get_or_create(
+    check, created = EquivalenceCheck.objects.get_or_create(
         release=release,
         environment=environment,
         outcome=outcome,
@@ -149,7 +149,7 @@ def _recorded(
             "worker": place.worker[:WORKER_MAX],
         },
     )
-    if made:
+    if created:
         suspends = outcome in _ALARMING and named_in(release.dossier).policy != ALARM
         with background(f"release-{release.pk}", actor):
             audit_record(
@@ -176,7 +176,7 @@ _ALARMING = (EquivalenceOutcome.DIFFERS, EquivalenceOutcome.UNVERIFIED)
 
 
 def check_in_words(check: EquivalenceCheck, named: Named) -> str:
-    """Say what was found, and what follows from it."""
+    """Return the result in words, with its consequence."""
     where = f"with {versions_in_words(check.environment.versions)}"
     match EquivalenceOutcome(check.outcome):
         case EquivalenceOutcome.PASSED:
@@ -185,23 +185,23 @@ def check_in_words(check: EquivalenceCheck, named: Named) -> str:
             return f"It serves for the first time, {where}; there are no answers to compare with."
         case EquivalenceOutcome.DIFFERS:
             first = check.differing[0]
-            said = (
+            result = (
                 f"{len(check.differing)} of {check.rows} answers differ {where}; row "
                 f"{first['row'] + 1}: {first['how']}."
             )
         case EquivalenceOutcome.UNVERIFIED:
-            said = f"There are no answers to compare with, {where}."
+            result = f"There are no answers to compare with, {where}."
     if named.policy == ALARM:
-        return f"{said} It serves on, as its review policy says."
-    return f"{said} It is suspended there."
+        return f"{result} It serves on, as its review policy says."
+    return f"{result} It is suspended there."
 
 
 def versions_in_words(versions: Mapping[str, str]) -> str:
-    """Return the versions that people know, such as "Assay 0.1.0+3f…, torch 2.13.0"."""
-    shown = ("assay", "torch", "transformers", "llama.cpp", "vllm")
-    named = [
+    """Return the main versions in words, such as "Assay 0.1.0+3f…, torch 2.13.0"."""
+    components = ("assay", "torch", "transformers", "llama.cpp", "vllm")
+    phrases = [
         f"{'Assay' if name == 'assay' else name} {versions[name]}"
-        for name in shown
+        for name in components
         if name in versions
     ]
-    return ", ".join(named) or "software that its worker did not report"
+    return ", ".join(phrases) or "software that its worker did not report"

@@ -1,7 +1,7 @@
-"""Standing of a release in an environment: may it serve there, or must it be compared first?
+"""Standing of a release in an environment: it may serve there, or must be compared first.
 
-A release may serve with the software that its answers were measured with; with any other once it
-gave the same answers. What is decided otherwise is up to its review policy.
+A release may serve with the software that its answers were measured with, and with other software
+once it gave the same answers there. For other results, its review policy decides.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BEFORE = ALARM
 
 
 class Standing(StrEnum):
-    """`ACCEPTED`: it may serve. `DUE`: it is to be compared first. `REFUSED`: it may not serve."""
+    """`ACCEPTED`: it may serve. `DUE`: it must be compared first. `REFUSED`: it may not serve."""
 
     ACCEPTED = "accepted"
     DUE = "due"
@@ -32,8 +32,8 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Terms in a dossier: the policy, the digest of the answers to compare with, empty without
-    any, the evaluation that has them, and fingerprints of the environments that need no comparison.
+    """Terms in a dossier: the policy, the digest of the answers to compare with (empty if none),
+    their evaluation, and fingerprints of the environments that need no comparison.
     """
 
     policy: str = BEFORE
@@ -48,17 +48,17 @@ def fingerprint_of(versions: Mapping[str, str]) -> str:
 
 
 def standing_in(named: Named, fingerprint: str, outcomes: Collection[str]) -> Standing:
-    """Return the standing of a release in an environment, from what was found there.
+    """Return the standing of a release in an environment, from the outcomes there.
 
-    It was approved for the environments that its dossier names: nothing that a worker records about
-    one of these counts, so that there is always a way back.
+    It was approved for the environments that its dossier names: records of workers about these do
+    not count, so that going back to one always works.
     """
     if fingerprint in named.environments:
         return Standing.ACCEPTED
-    found = {EquivalenceOutcome(each) for each in outcomes}
-    if found - set(EQUIVALENT):
+    results = {EquivalenceOutcome(each) for each in outcomes}
+    if results - set(EQUIVALENT):
         return Standing.ACCEPTED if named.policy == ALARM else Standing.REFUSED
-    return Standing.ACCEPTED if found else Standing.DUE
+    return Standing.ACCEPTED if results else Standing.DUE
 
 
 def equivalence_section(
@@ -70,17 +70,17 @@ def equivalence_section(
     code: str,
     policy: str,
 ) -> dict[str, Any]:
-    """Return what a dossier states about upgrades: the answers that they are compared with, the
-    software that gave these, the tolerance, and what follows from a difference.
+    """Return a dossier's section about upgrades: the answers to compare with, the software that
+    gave them, the tolerance, and the consequence of a difference.
 
-    The answers are those of the newest of `evaluations`, which come oldest first, that was made
-    with this engine, precision and code.
+    The answers come from the newest of `evaluations`, which come oldest first, with this engine,
+    precision and code.
     """
-    stated: dict[str, Any] = {"policy": policy, "rows": 0}
-    known = TASKS.get(task)
-    if known is None or known.evaluation is None:
-        return {**stated, "because": f"The task {task} has no evaluation."}
-    alike = [
+    section: dict[str, Any] = {"policy": policy, "rows": 0}
+    entry = TASKS.get(task)
+    if entry is None or entry.evaluation is None:
+        return {**section, "because": f"The task {task} has no evaluation."}
+    matching = [
         each
         for each in evaluations
         if each.details.get("engine") == engine
@@ -88,23 +88,23 @@ def equivalence_section(
         and each.details.get("code") == code
         and each.details.get("environment")
     ]
-    kept = [each for each in alike if each.details.get("reference", {}).get("rows")]
-    if not alike:
+    repeatable = [each for each in matching if each.details.get("reference", {}).get("rows")]
+    if not matching:
         return {
-            **stated,
+            **section,
             "because": "It was not evaluated with the engine, precision and code that it serves "
             "with.",
         }
-    if not kept:
-        return {**stated, "because": "It answers the same requests differently each time."}
-    newest = kept[-1]
+    if not repeatable:
+        return {**section, "because": "It answers the same requests differently each time."}
+    newest = repeatable[-1]
     return {
-        **stated,
+        **section,
         "rows": newest.details["reference"]["rows"],
         "evaluation": newest.pk,
         "reference": newest.details["reference"]["digest"],
         "environment": newest.details["environment"],
-        "tolerance": tolerance_to_json(tolerance_of(known.outputs)),
+        "tolerance": tolerance_to_json(tolerance_of(entry.outputs)),
     }
 
 

@@ -9,7 +9,7 @@ from registry.releases.exports.words import Fact
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One of: facts, a table (`heads` and `rows`), a text. `title` stands above it."""
+    """Facts, a table (`heads` and `rows`), or a text, below its `title`."""
 
     title: str = ""
     facts: tuple[Fact, ...] = ()
@@ -21,7 +21,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One part of a dossier; `code` names it in addresses."""
+    """One part of a dossier; `code` names it in URLs."""
 
     code: str
     title: str

@@ -1,4 +1,4 @@
-"""A dossier as one page to read and to print: no script, nothing from outside.
+"""A dossier as one HTML page to read and to print, without external content.
 
 Every text goes through `format_html`, which escapes it.
 """
@@ -46,7 +46,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def dossier_html(dossier: Mapping[str, Any], digest: str) -> bytes:
-    """The page of a dossier alone, as UTF-8: the same for the same dossier."""
+    """Return the page of a dossier, in UTF-8; the same bytes for the same dossier."""
     identity, release = dossier["identity"], dossier["release"]
     body = joined(
         [
@@ -55,8 +55,8 @@ def dossier_html(dossier: Mapping[str, Any], digest: str) -> bytes:
                 "This page",
                 format_html(
                     "<p>{}</p>",
-                    "It is for reading. What approvals name is the digest above: the SHA-256 of "
-                    "the dossier in canonical JSON, which is exported too.",
+                    "It is for reading. Approvals name the digest above: the SHA-256 of the "
+                    "dossier in canonical JSON, which can be exported too.",
                 ),
             ),
         ]
@@ -70,14 +70,14 @@ def dossier_html(dossier: Mapping[str, Any], digest: str) -> bytes:
 
 
 def page_html(*, title: str, about: str, digest: str, body: SafeString) -> bytes:
-    """A whole page."""
+    """Return a whole page in UTF-8."""
     style = mark_safe(_STYLE)  # noqa: S308 (the constant above)
     page = format_html(_PAGE, title=title, about=about, digest=digest, style=style, body=body)
     return page.encode("utf-8", "replace")
 
 
 def sections_html(dossier: Mapping[str, Any]) -> SafeString:
-    """Every section of the dossier."""
+    """Return every section of the dossier."""
     return joined(_section(each) for each in dossier_sections(dossier))
 
 
@@ -103,7 +103,7 @@ def section_html(title: str, body: SafeString) -> SafeString:
 
 
 def facts_html(facts: Iterable[Fact]) -> SafeString:
-    """Names and what is said of each."""
+    """Return a table of names and values."""
     rows = format_html_join(
         "",
         '<tr><th scope="row">{}</th><td>{}</td></tr>',

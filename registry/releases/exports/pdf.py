@@ -1,7 +1,7 @@
 """A dossier as a PDF to print and to file: the same bytes for the same dossier.
 
 Its font, DejaVu, is in `fonts/`. A character without a glyph is written as its code point, so that
-nothing is lost or hidden.
+no text is lost or hidden.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from registry.releases.exports.words import Fact
 if TYPE_CHECKING:
     from fpdf import FPDF
 
-# What people wrote beyond this stands in the JSON alone; a page of text is some 4,000.
+# Limit of a PDF, after which only the JSON has the text. A page has about 4,000 characters.
 MAX_CHARACTERS = 150_000
-# A cell with more is written out below its heading: a row must fit on one page.
+# Longer cells are written below their heading, since a row must fit on one page.
 MAX_CELL = 400
 _CUT = "Cut here. The whole dossier is in its JSON, which has the digest below."
 _FONTS = Path(__file__).with_name("fonts")
 _SANS, _MONO = "DejaVuSans", "DejaVuSansMono"
 _GREY, _LINE, _ROW = (90, 98, 108), 4.6, 4.2
-# No text holds it: it is replaced, like every character that the font lacks.
+# No text contains this placeholder, since characters without a glyph are replaced.
 _PAGES = "\ue000" * 3
-# Controls, and what prints nothing and turns the reading direction of the rest around.
+# Control characters, and invisible ones that change the reading direction.
 _MARKS = {*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 _LINES = re.compile("\r\n?|[\u2028\u2029\x0b\x0c\x85]")
 
@@ -55,7 +55,7 @@ class _Budget:
 
 
 def dossier_pdf(dossier: Mapping[str, Any], *, digest: str, frozen_at: datetime) -> bytes:
-    """The PDF, A4. `frozen_at` is the time that it says it is of."""
+    """Return the PDF, A4, with the creation time `frozen_at`."""
     identity, release = dossier["identity"], dossier["release"]
     title = f"{identity['model']} v{identity['version']}"
     pdf, budget = _document(digest)
@@ -90,7 +90,7 @@ def _document(digest: str) -> tuple[FPDF, _Budget]:
     from fpdf.fonts import TTFFont
 
     class Dossier(FPDF):
-        """Every page names the digest and its number."""
+        """PDF with the digest and the page number on every page."""
 
         def footer(self) -> None:
             self.set_y(-12)
@@ -106,7 +106,7 @@ def _document(digest: str) -> tuple[FPDF, _Budget]:
     pdf.alias_nb_pages(_PAGES)
     pdf.set_margins(18, 16)
     pdf.set_auto_page_break(True, 18)
-    # The bold and the even-spaced one have fewer glyphs.
+    # The bold and the monospaced font have fewer glyphs.
     pdf.set_fallback_fonts([_SANS], exact_match=False)
     font = pdf.fonts[_SANS.lower()]
     return pdf, _Budget(set(font.cmap) - _MARKS if isinstance(font, TTFFont) else ())
@@ -128,34 +128,33 @@ def _block(pdf: FPDF, budget: _Budget, block: Block) -> None:
 
 
 def _facts(pdf: FPDF, budget: _Budget, facts: Sequence[Fact]) -> None:
-    """Short ones side by side in a table; a long one under its name, over as many pages as it
-    takes."""
+    """Write short facts as a table, and a long one below its name, across pages if needed."""
     short: list[Sequence[str]] = []
     for name, value in facts:
-        named, said = budget.taken(name, line=True), budget.taken(value)
-        if len(said) <= MAX_CELL and len(named) <= MAX_CELL and said.count("\n") < 20:
-            short.append((named, said))
+        label, text = budget.taken(name, line=True), budget.taken(value)
+        if len(text) <= MAX_CELL and len(label) <= MAX_CELL and text.count("\n") < 20:
+            short.append((label, text))
             continue
         _rows(pdf, short, widths=(46, 128))
         short = []
-        _text(pdf, named, size=8, style="B")
-        _text(pdf, said, size=8)
+        _text(pdf, label, size=8, style="B")
+        _text(pdf, text, size=8)
         pdf.ln(1)
     _rows(pdf, short, widths=(46, 128))
 
 
 def _table(pdf: FPDF, budget: _Budget, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    shown = [[budget.taken(cell, line=True) for cell in row] for row in rows]
-    if any(len(cell) > MAX_CELL for row in shown for cell in row):
-        for row in shown:
+    cells = [[budget.taken(cell, line=True) for cell in row] for row in rows]
+    if any(len(cell) > MAX_CELL for row in cells for cell in row):
+        for row in cells:
             for head, cell in zip(heads, row, strict=True):
                 _text(pdf, head, size=8, style="B")
                 _text(pdf, cell, size=8)
             pdf.ln(2)
         return
-    longest = [max(len(head), *(len(row[at]) for row in shown)) for at, head in enumerate(heads)]
-    widths = [min(max(each, 11), 64) for each in longest] if shown else [1] * len(heads)
-    _rows(pdf, shown, widths=widths, heads=heads)
+    longest = [max(len(head), *(len(row[at]) for row in cells)) for at, head in enumerate(heads)]
+    widths = [min(max(each, 11), 64) for each in longest] if cells else [1] * len(heads)
+    _rows(pdf, cells, widths=widths, heads=heads)
 
 
 def _rows(

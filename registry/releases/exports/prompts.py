@@ -1,4 +1,4 @@
-"""A prompt as blocks to read: what reviewers approve, on pages and in exports."""
+"""A prompt as blocks, as reviewers read it on pages and in exports."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def prompt_blocks(document: Mapping[str, Any]) -> Sequence[Block]:
 def variable_row(variable: Mapping[str, Any]) -> tuple[str, ...]:
     """Return name, description, default and bound of a variable."""
     default = variable.get("default")
-    shown = "required" if default is None else repr(default)
+    default_text = "required" if default is None else repr(default)
     description = variable.get("description") or "–"
-    return variable["name"], description, shown, f"{variable['max_length']:,}"
+    return variable["name"], description, default_text, f"{variable['max_length']:,}"
 
 
 def decoding_rows(decoding: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:

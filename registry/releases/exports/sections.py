@@ -1,4 +1,4 @@
-"""A dossier as sections to read: what the page, the PDF and the portal show, composed once.
+"""A dossier as sections to read, the same in the page, the PDF and the portal.
 
 Of every format that was ever frozen: what an older one does not have is shown as not stated.
 """
@@ -21,14 +21,14 @@ MAX_FILES = 500
 _PRECISIONS: dict[str, str] = dict(Precision.choices)
 _IDENTITY = ("model", "version", "kind", "task", "license", "digest", "size_bytes")
 _NOT_STATED = "Not stated."
-# Members that the sections show; the digest's other members come last, unformatted.
+# Members that the sections show; other members of the dossier come last, unformatted.
 _SHOWN = {"release", "purpose", "identity", "risk", "training", "data", "evaluations", "risks"}
 _SHOWN |= {"oversight", "logging", "operation", "conformity", "replaces", "card", "code", "serving"}
 _SHOWN |= {"software"}
 
 
 def dossier_sections(dossier: Mapping[str, Any]) -> list[Section]:
-    """All of `dossier`, in the order in which it is read."""
+    """Return the whole dossier as sections, in reading order."""
     composed = [
         Section(code, title, tuple(compose(dossier)) or (Block(text=_NOT_STATED),))
         for code, title, compose in _SECTIONS
@@ -36,11 +36,11 @@ def dossier_sections(dossier: Mapping[str, Any]) -> list[Section]:
     ]
     rest = {name: value for name, value in dossier.items() if name not in _SHOWN}
     if rest:
-        composed.append(Section("rules", "Decided under", (Block(facts=facts(rest)),)))
+        composed.append(Section("rules", "Rules", (Block(facts=facts(rest)),)))
     return composed
 
 
-def _asked(dossier: Mapping[str, Any]) -> Sequence[Block]:
+def _request(dossier: Mapping[str, Any]) -> Sequence[Block]:
     release = dossier.get("release") or {}
     return [
         Block(
@@ -65,7 +65,7 @@ def _identity(dossier: Mapping[str, Any]) -> Sequence[Block]:
     if bases := identity.get("bases"):
         blocks.append(
             Block(
-                title="Stands on",
+                title="Bases",
                 heads=("Model", "Kind", "License", "Digest"),
                 rows=tuple(
                     (f"{b['model']} v{b['version']}", b["kind"], worded(b["license"]), b["digest"])
@@ -97,12 +97,12 @@ def _serving(dossier: Mapping[str, Any]) -> Sequence[Block]:
 def _classification(dossier: Mapping[str, Any]) -> Sequence[Block]:
     risk = dossier.get("risk") or {}
     data = dossier.get("data") or {}
-    known = (
+    levels = (
         ("Risk tier", worded(risk.get("tier"))),
         ("Training data", worded(data.get("classification"))),
     )
     answers = facts(risk.get("answers") or {}, first=RiskAnswers.model_fields)
-    return [Block(facts=(*known, *answers))]
+    return [Block(facts=(*levels, *answers))]
 
 
 def _is_prompt(dossier: Mapping[str, Any]) -> bool:
@@ -115,17 +115,17 @@ def _prompt(dossier: Mapping[str, Any]) -> Sequence[Block]:
 
 def _development(dossier: Mapping[str, Any]) -> Sequence[Block]:
     if _is_prompt(dossier):
-        # Its parameters are the prompt, which has a section of its own.
+        # The parameters are the prompt, which has its own section.
         training = dossier["training"]
         return [Block(facts=facts(training, first=("started_by", "job"), without=("parameters",)))]
-    return _told(dossier.get("training"), first=("started_by", "job", "parameters", "metrics"))
+    return _facts_or(dossier.get("training"), first=("started_by", "job", "parameters", "metrics"))
 
 
 def _data(dossier: Mapping[str, Any]) -> Sequence[Block]:
-    return _told(
+    return _facts_or(
         dossier.get("data"),
         first=("dataset", "version", "rows", "classification", "license", "uploaded_by", "digest"),
-        otherwise="Trained on no data of ours.",
+        otherwise="It was not trained on data registered here.",
     )
 
 
@@ -141,14 +141,20 @@ def _alike(each: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _marks(each: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if each.get("on_training_data"):
-        yield "Training data", "Trained on exactly these data; says nothing about new data."
+        yield (
+            "Training data",
+            "Trained on exactly this data; the result says nothing about new data.",
+        )
     if cut := each.get("rows_cut"):
-        yield "Rows cut", f"{cut} are longer than the model reads; a part of each was measured."
+        yield (
+            "Rows cut",
+            f"{cut} are longer than the model reads; only a part of each was measured.",
+        )
 
 
 def _evaluation(each: Mapping[str, Any]) -> list[Block]:
     intervals = (each.get("intervals") or {}).get("metrics") or {}
-    baseline, named = each.get("baseline") or {}, each.get("baseline_name") or "Baseline"
+    baseline, baseline_name = each.get("baseline") or {}, each.get("baseline_name") or "Baseline"
     blocks = [
         Block(
             title=f"On {each['dataset']} v{each['dataset_version']}",
@@ -164,7 +170,7 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
             ),
         ),
         Block(
-            heads=("Metric", "Value", "95 % interval", titled(named)),
+            heads=("Metric", "Value", "95 % interval", titled(baseline_name)),
             rows=tuple(
                 (name, worded(value), _interval(intervals.get(name)), worded(baseline.get(name)))
                 for name, value in each["metrics"].items()
@@ -172,26 +178,26 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
         ),
     ]
     if baselines := each.get("baselines"):
-        measured = list(dict.fromkeys(name for known in baselines for name in known["metrics"]))
+        measured = list(dict.fromkeys(name for entry in baselines for name in entry["metrics"]))
         blocks.append(
             Block(
                 title="Baselines on the same rows",
                 heads=("Baseline", *map(titled, measured), "Trained on rows"),
                 rows=tuple(
                     (
-                        str(known["name"]),
-                        *(worded(known["metrics"].get(name)) for name in measured),
-                        worded(known["trained_on"]),
+                        str(entry["name"]),
+                        *(worded(entry["metrics"].get(name)) for name in measured),
+                        worded(entry["trained_on"]),
                     )
-                    for known in baselines
+                    for entry in baselines
                 ),
             )
         )
     if gates := each.get("gates"):
         blocks.append(
             Block(
-                title="Thresholds, set before",
-                heads=("Threshold", "Value", "Result", "Why"),
+                title="Gates, set beforehand",
+                heads=("Gate", "Value", "Result", "Reason"),
                 rows=tuple(
                     (
                         f"{gate['metric']} {gate['comparator']} {worded(gate['threshold'])}",
@@ -206,8 +212,8 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
     if slices := each.get("slices"):
         blocks.append(
             Block(
-                title="By slice, the worst first",
-                heads=("Slice", "Rows", "Metric", "Value", "95 % interval", titled(named)),
+                title="By slice, worst first",
+                heads=("Slice", "Rows", "Metric", "Value", "95 % interval", titled(baseline_name)),
                 rows=tuple(
                     (
                         f"{part['by']}: {part['name']}",
@@ -226,18 +232,18 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
 
 def _measured_with(each: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return the software that measured; evaluations did not name it before."""
-    known = []
+    pairs = []
     if environment := each.get("environment"):
-        known.append(("Measured with", versions_in_words(environment)))
+        pairs.append(("Measured with", versions_in_words(environment)))
     if code := each.get("code"):
-        known.append(("Code of the task", str(code)))
-    return tuple(known)
+        pairs.append(("Code of the task", str(code)))
+    return tuple(pairs)
 
 
-def _interval(found: Mapping[str, Any] | None) -> str:
-    if not found or found.get("low") is None:
+def _interval(interval: Mapping[str, Any] | None) -> str:
+    if not interval or interval.get("low") is None:
         return NOTHING
-    return f"{found['low']:.4g} to {found['high']:.4g}"
+    return f"{interval['low']:.4g} to {interval['high']:.4g}"
 
 
 def _risks(dossier: Mapping[str, Any]) -> Sequence[Block]:
@@ -279,9 +285,9 @@ def _operation(dossier: Mapping[str, Any]) -> Sequence[Block]:
     if not any(operation.values()):
         return []
     rollback = operation.get("rollback")
-    back = "Nothing served under this name."
+    target = "Nothing served under this name."
     if rollback:
-        back = (
+        target = (
             f"{rollback['model']} v{rollback['version']}, release {rollback['release']}, "
             f"{rollback['digest']}"
         )
@@ -289,9 +295,9 @@ def _operation(dossier: Mapping[str, Any]) -> Sequence[Block]:
         Block(
             facts=(
                 ("Monitors", worded(operation.get("monitors"))),
-                ("Incidents are told to", worded(operation.get("incident_contact"))),
-                ("Looked at again on", worded(operation.get("review_date"))),
-                ("Roll back to", back),
+                ("Incident contact", worded(operation.get("incident_contact"))),
+                ("Next review", worded(operation.get("review_date"))),
+                ("Roll back to", target),
             )
         )
     ]
@@ -300,7 +306,7 @@ def _operation(dossier: Mapping[str, Any]) -> Sequence[Block]:
 def _replaces(dossier: Mapping[str, Any]) -> Sequence[Block]:
     replaces = dossier.get("replaces")
     if not replaces:
-        return [Block(text="Nothing: it was the first under its name.")]
+        return [Block(text="Nothing was live under this name.")]
     named = ("model", "version", "release", "digest")
     blocks = [Block(facts=facts(replaces, first=named, without=("evaluations",)))]
     rows = tuple(
@@ -314,7 +320,7 @@ def _replaces(dossier: Mapping[str, Any]) -> Sequence[Block]:
     )
     if rows:
         blocks.append(
-            Block(title="What was measured of it", heads=("Metric", "Value", "On data"), rows=rows)
+            Block(title="Its evaluations", heads=("Metric", "Value", "On data"), rows=rows)
         )
     return blocks
 
@@ -333,13 +339,13 @@ def _code(dossier: Mapping[str, Any]) -> Sequence[Block]:
     if code is None:
         return []
     if not code:
-        return [Block(text="It brings no chat template and no tokenizer pattern along.")]
+        return [Block(text="It contains no chat template and no tokenizer pattern.")]
     blocks = []
     for each in code:
-        known = each["known"] or "not a known one"
+        name = each["known"] or "not a known one"
         blocks.append(
             Block(
-                title=f"{each['kind']} of {each['model']} v{each['version']}: {known}".capitalize(),
+                title=f"{each['kind']} of {each['model']} v{each['version']}: {name}".capitalize(),
                 facts=(("File", each["path"]), ("SHA-256", each["sha256"])),
             )
         )
@@ -351,10 +357,10 @@ def _code(dossier: Mapping[str, Any]) -> Sequence[Block]:
 
 def _card(dossier: Mapping[str, Any]) -> Sequence[Block]:
     card = dossier.get("card")
-    return [Block(text=card, verbatim=True)] if card else [Block(text="There is none.")]
+    return [Block(text=card, verbatim=True)] if card else [Block(text="There is no model card.")]
 
 
-def _told(
+def _facts_or(
     value: Mapping[str, Any] | None,
     *,
     first: Iterable[str] = (),
@@ -364,15 +370,15 @@ def _told(
 
 
 def _logging(dossier: Mapping[str, Any]) -> Sequence[Block]:
-    return _told(dossier.get("logging"), first=("log", "events", "retention"))
+    return _facts_or(dossier.get("logging"), first=("log", "events", "retention"))
 
 
 def _conformity(dossier: Mapping[str, Any]) -> Sequence[Block]:
-    return _told(dossier.get("conformity"), first=("route", "standards", "declaration"))
+    return _facts_or(dossier.get("conformity"), first=("route", "standards", "declaration"))
 
 
 _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Sequence[Block]]], ...] = (
-    ("asked", "What is asked", _asked),
+    ("asked", "Request", _request),
     ("identity", "Identity", _identity),
     ("serving", "Engine", _serving),
     ("software", "Software", software_blocks),
@@ -386,7 +392,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Sequence[Block]]]
     ("logging", "Logging", _logging),
     ("operation", "Operation", _operation),
     ("conformity", "Conformity", _conformity),
-    ("replaces", "What it replaces", _replaces),
+    ("replaces", "Replaced release", _replaces),
     ("code", "Code in this model", _code),
     ("files", "Files", _files),
     ("card", "Model card", _card),

@@ -1,4 +1,4 @@
-"""A release's dossier to take along, in the format that whoever gets it reads."""
+"""Export a release's dossier in one of several formats."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from registry.validation import checked_choice
 
 
 class Format(NamedTuple):
-    """One way to write a dossier down; `make` gives the same bytes for the same dossier."""
+    """One export format; `make` gives the same bytes for the same dossier."""
 
     title: str
     about: str
@@ -49,7 +49,7 @@ FORMATS = {
     ),
     "json": Format(
         "JSON",
-        "The very bytes that approvals name: their SHA-256 is the digest.",
+        "Exactly the bytes that approvals name; their SHA-256 is the digest.",
         "json",
         "application/json",
         lambda release: canonical_json(release.dossier),
@@ -73,7 +73,7 @@ FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """The file, and the name to keep it under, which holds the beginning of the digest."""
+    """The file, and its name, which contains the beginning of the digest."""
 
     name: str
     content_type: str
@@ -85,22 +85,22 @@ class Export:
 
 
 def release_export(*, actor: Principal, release_id: int, format: str) -> Export:  # noqa: A002
-    """The frozen dossier in one of `FORMATS`, for whoever may see the release.
+    """Return the frozen dossier in one of `FORMATS`, for anyone who may see the release.
 
     Raises:
-        InvalidInput: there is no such format.
-        NotFound: there is no such release, or the policy refuses it.
-        WrongState: the dossier is not the one of its digest.
+        InvalidInput: the format is unknown.
+        NotFound: the release does not exist, or the policy refuses.
+        WrongState: the dossier does not have its digest.
     """
     chosen = FORMATS[checked_choice(format, list(FORMATS), field="format")]
     release = release_get(actor=actor, id=release_id)
     if json_digest(release.dossier) != release.dossier_digest:
         raise WrongState(
             f"The dossier of release {release.pk} does not have the digest that was decided on; "
-            "it is not exported.",
+            "it was not exported.",
             hint="`assay audit verify` shows whether the log is intact.",
         )
-    # What the dossier names may stand in another department, such as the base.
+    # The dossier may name objects of other departments, such as the base.
     with lifted():
         content = chosen.make(release)
     return Export(

@@ -53,29 +53,29 @@ def software_blocks(dossier: Mapping[str, Any]) -> Sequence[Block]:
     return [*blocks, *_files(code["packages"])]
 
 
-def _upgrades(stated: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-    if not stated:
+def _upgrades(section: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    if not section:
         return ()
-    follows = "an alarm" if stated["policy"] == ALARM else "it is suspended there"
-    if not stated["rows"]:
+    consequence = "an alarm" if section["policy"] == ALARM else "it is suspended there"
+    if not section["rows"]:
         return (
-            ("After an upgrade", f"Nothing to compare with: {stated['because']}"),
-            ("With software that it was not approved with", follows.capitalize()),
+            ("After an upgrade", f"Nothing to compare with: {section['because']}"),
+            ("With software that it was not approved with", consequence.capitalize()),
         )
-    tolerance = stated["tolerance"]
+    tolerance = section["tolerance"]
     return (
         (
             "After an upgrade",
-            f"{stated['rows']} requests of evaluation {stated['evaluation']} are answered again, "
-            f"and compared with the answers of {versions_in_words(stated['environment'])}",
+            f"{section['rows']} requests of evaluation {section['evaluation']} are answered again, "
+            f"and compared with the answers of {versions_in_words(section['environment'])}",
         ),
         (
             "Tolerance",
             f"texts are equal; numbers differ by at most {tolerance['absolute']:g}, or "
             f"{tolerance['relative']:.1%} of their value",
         ),
-        ("When they differ", follows.capitalize()),
-        ("Digest of these answers", stated["reference"]),
+        ("When they differ", consequence.capitalize()),
+        ("Digest of these answers", section["reference"]),
     )
 
 

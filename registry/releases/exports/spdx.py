@@ -1,7 +1,7 @@
 """The model of a release as SPDX 3.0.1 with its AI and dataset profiles, as JSON-LD.
 
-The library's classes are made of the standard's own SHACL shapes: a value that these do not allow,
-or one that they ask for and that is missing, raises while the document is written.
+The library's classes are generated from the standard's own SHACL shapes: an invalid value, or a
+missing required one, raises an error while the document is written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from registry.versions.models import VersionKind
 from registry.versions.selectors import base_chain
 
 _COMMENT = "Made from a release's frozen dossier; NoAssertion stands where that says nothing."
-_UNSAID = "https://spdx.org/rdf/3.0.1/terms/ExpandedLicensing/NoAssertionLicense"
+_NO_ASSERTION = "https://spdx.org/rdf/3.0.1/terms/ExpandedLicensing/NoAssertionLicense"
 _PROFILES = ("core", "software", "ai", "dataset", "simpleLicensing")
 _CONFIDENTIALITY = {
     "public": "clear",
@@ -35,16 +35,16 @@ _DATASET_TYPES = {"text", "image", "audio", "video", "timeseries", "structured"}
 
 
 def spdx_document(release: Release) -> bytes:
-    """The document of what the dossier names; the same for the same dossier.
+    """Return the SPDX document of the dossier; the same bytes for the same dossier.
 
     Raises:
-        ValueError: it is not what SPDX 3.0.1 asks for.
+        ValueError: it does not conform to SPDX 3.0.1.
     """
     return readable_json(_Document(release).written())
 
 
 class _Document:
-    """Elements with addresses below the document's, and their relations."""
+    """Elements with URIs below the document's, and their relationships."""
 
     def __init__(self, release: Release) -> None:
         from spdx_python_model.bindings.v3_0_1 import model
@@ -97,7 +97,7 @@ class _Document:
             ai_informationAboutApplication="\n".join(each for each in purposes if each),
             ai_informationAboutTraining=self._training(),
             ai_standardCompliance=list(conformity.get("standards") or ()),
-            # Personal data need not be sensitive; none is none.
+            # Personal data need not be sensitive; without any, none is sensitive.
             ai_useSensitivePersonalInformation=self.spdx.PresenceType.noAssertion
             if personal
             else self.spdx.PresenceType.no,
@@ -110,7 +110,7 @@ class _Document:
         return model
 
     def _package(self, code: str, about: Mapping[str, Any], released: datetime, **more: Any) -> Any:
-        """A model's version as an AI package."""
+        """Add a model's version as an AI package."""
         package = self._add(
             "ai_AIPackage",
             code,
@@ -139,7 +139,7 @@ class _Document:
         self._relate(model, "contains", files)
 
     def _bases(self, model: Any) -> None:
-        """An adapter needs its base to run; a whole model only comes from it."""
+        """Add the bases: an adapter depends on its base, a full model only descends from it."""
         times = {each.digest: each.created_at for each in base_chain(self.release.version)}
         above, kind = model, self.dossier["identity"]["kind"]
         for number, base in enumerate(self.dossier["identity"]["bases"], 1):
@@ -150,17 +150,17 @@ class _Document:
             above, kind = package, base["kind"]
 
     def _data(self, model: Any) -> None:
-        named: dict[str, Any] = {}
+        datasets: dict[str, Any] = {}
         if (data := self.dossier["data"]) is not None:
-            named[data["digest"]] = data
+            datasets[data["digest"]] = data
         for each in self.dossier["evaluations"]:
             about = {"dataset": each["dataset"], "version": each["dataset_version"]}
-            named.setdefault(each["dataset_digest"], about)
-        rows = DatasetVersion.objects.filter(digest__in=named).order_by("-pk")
+            datasets.setdefault(each["dataset_digest"], about)
+        rows = DatasetVersion.objects.filter(digest__in=datasets).order_by("-pk")
         times = dict(rows.values_list("digest", "created_at"))
         packages = {
             digest: self._dataset(number, digest, about, times.get(digest))
-            for number, (digest, about) in enumerate(named.items(), 1)
+            for number, (digest, about) in enumerate(datasets.items(), 1)
         }
         if data is not None:
             self._relate(model, "trainedOn", [packages[data["digest"]]])
@@ -168,12 +168,12 @@ class _Document:
         self._relate(model, "testedOn", [packages[digest] for digest in tested])
 
     def _dataset(
-        self, number: int, digest: str, about: Mapping[str, Any], made: datetime | None
+        self, number: int, digest: str, about: Mapping[str, Any], created: datetime | None
     ) -> Any:
         task = TASKS.get(self.dossier["identity"]["task"])
         modality = task.modality if task else ""
         kind = modality if modality in _DATASET_TYPES else "noAssertion"
-        made = _moment(made or self.release.created_at)
+        created = _moment(created or self.release.created_at)
         package = self._add(
             "dataset_DatasetPackage",
             f"data-{number}",
@@ -181,8 +181,8 @@ class _Document:
             software_packageVersion=str(about["version"]),
             software_primaryPurpose=self.spdx.software_SoftwarePurpose.data,
             software_downloadLocation=_location(digest),
-            builtTime=made,
-            releaseTime=made,
+            builtTime=created,
+            releaseTime=created,
             originatedBy=[self.maker],
             verifiedUsing=[self._hash(digest)],
             dataset_datasetType=[getattr(self.spdx.dataset_DatasetType, kind)],
@@ -207,14 +207,14 @@ class _Document:
 
     def _training(self) -> str:
         training = self.dossier["training"]
-        told = [f"Started by {training['started_by']}."]
+        sentences = [f"Started by {training['started_by']}."]
         if (data := self.dossier["data"]) is not None:
-            told.insert(0, f"On {data['rows']} rows of {data['dataset']} v{data['version']}.")
-        return " ".join(told)
+            sentences.insert(0, f"On {data['rows']} rows of {data['dataset']} v{data['version']}.")
+        return " ".join(sentences)
 
     def _license(self, package: Any, text: str) -> None:
         """Add the declared license; nothing is concluded here."""
-        declared: Any = _UNSAID
+        declared: Any = _NO_ASSERTION
         if text:
             declared = self.licenses.get(text)
             if declared is None:
@@ -234,7 +234,7 @@ class _Document:
                 )
                 self.licenses[text] = declared
         self._relate(package, "hasDeclaredLicense", [declared])
-        self._relate(package, "hasConcludedLicense", [_UNSAID])
+        self._relate(package, "hasConcludedLicense", [_NO_ASSERTION])
 
     def _relate(self, one: Any, how: str, others: list[Any]) -> None:
         if others:
@@ -259,10 +259,10 @@ class _Document:
         ]
 
     def _hash(self, digest: str, comment: str | None = None) -> Any:
-        made = self.spdx.Hash(algorithm=self.spdx.HashAlgorithm.sha256, hashValue=digest)
+        value = self.spdx.Hash(algorithm=self.spdx.HashAlgorithm.sha256, hashValue=digest)
         if comment:
-            made.comment = comment
-        return made
+            value.comment = comment
+        return value
 
     def _presence(self, holds: bool) -> Any:
         return self.spdx.PresenceType.yes if holds else self.spdx.PresenceType.no
@@ -273,7 +273,7 @@ def _place(evaluation: Mapping[str, Any]) -> str:
 
 
 def _location(digest: str) -> str:
-    """A name made of the digest (RFC 6920), since the store has no address outside."""
+    """Return a URI of the digest (RFC 6920), since the store has no public address."""
     coded = base64.urlsafe_b64encode(bytes.fromhex(digest)).decode().rstrip("=")
     return f"ni:///sha-256;{coded}"
 

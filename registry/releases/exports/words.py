@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 NOTHING = "–"
-# What a table of a dossier's own members shows of more than this stands in the JSON alone.
+# Limit of facts in one table; only the JSON has the rest.
 MAX_FACTS = 200
 _CODE = re.compile(r"[a-z]+(?:_[a-z]+)+")
 _NAMES = {
@@ -22,7 +22,7 @@ Fact = tuple[str, str]
 
 
 def titled(name: str) -> str:
-    """A member's name as a heading: `eu_ai_act_role` as "EU AI Act role"."""
+    """Return a member's name as a heading: `eu_ai_act_role` as "EU AI Act role"."""
     text = name.replace("_", " ").strip()
     for raw, written in _NAMES.items():
         text = re.sub(rf"\b{raw}\b", written, text)
@@ -30,7 +30,7 @@ def titled(name: str) -> str:
 
 
 def worded(value: Any) -> str:
-    """Any value of a dossier as text; a list's members on lines of their own."""
+    """Return any value of a dossier as text, with one line for each item of a list."""
     if value is None or value in ("", [], {}):
         return NOTHING
     if isinstance(value, bool):
@@ -57,16 +57,16 @@ def moment(at: Any) -> str:
 def facts(
     value: Mapping[str, Any], *, first: Iterable[str] = (), without: Iterable[str] = ()
 ) -> tuple[Fact, ...]:
-    """The members of an object and of the objects in it. PostgreSQL keeps no order of them: those
-    named come first, then the others by name.
+    """Return the members of an object and of the objects in it: those in `first`, then the others
+    by name, since PostgreSQL does not keep their order.
     """
     named = [name for name in first if name in value]
     rest = sorted(set(value) - set(named) - set(without))
-    found = list(_walked({name: value[name] for name in (*named, *rest)}, ""))
-    shown = [(name, worded(each)) for name, each in found[:MAX_FACTS]]
-    if len(found) > MAX_FACTS:
-        shown.append(("And", f"{len(found) - MAX_FACTS} more, in the dossier's JSON"))
-    return tuple(shown)
+    pairs = list(_walked({name: value[name] for name in (*named, *rest)}, ""))
+    rows = [(name, worded(each)) for name, each in pairs[:MAX_FACTS]]
+    if len(pairs) > MAX_FACTS:
+        rows.append(("And", f"{len(pairs) - MAX_FACTS} more, in the dossier's JSON"))
+    return tuple(rows)
 
 
 def _walked(value: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:

@@ -160,7 +160,7 @@ def test_a_tier_asks_for_sections(tier: str, needed: list[str]) -> None:
 @pytest.mark.parametrize(
     ("tier", "fields", "state", "note"),
     [
-        ("limited", {}, "failed", "Nothing is said of oversight."),
+        ("limited", {}, "failed", "Missing: oversight."),
         ("limited", {"oversight": FIELDS["oversight"]}, "satisfied", "is filled in"),
         ("high", {"risks": FIELDS["risks"]}, "failed", "of oversight, operation, conformity."),
         ("high", FIELDS, "satisfied", "is filled in"),

@@ -175,7 +175,7 @@ def test_a_folder_with_a_link_is_no_pack(tmp_path: Path) -> None:
     assert load(str(folder)) == {"README.txt": b"read me"}
     for target in (elsewhere, elsewhere / "model.bin", tmp_path / "nothing"):
         (folder / "model").symlink_to(target)
-        with pytest.raises(Fault, match="model is no file"):
+        with pytest.raises(Fault, match="model is not a file"):
             load(str(folder))
         (folder / "model").unlink()
 

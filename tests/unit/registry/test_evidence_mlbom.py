@@ -94,7 +94,7 @@ def test_a_version_of_many_files_has_a_bill_that_the_schema_takes_whole(
 def test_a_bill_that_is_no_cyclonedx_is_not_given_out(office: Office) -> None:
     release = office.submit()
     release.dossier["identity"]["files"][0]["sha256"] = "no digest"
-    with pytest.raises(RuntimeError, match="is no CycloneDX"):
+    with pytest.raises(RuntimeError, match="is not valid CycloneDX"):
         mlbom(release)
 
 

@@ -246,5 +246,5 @@ def test_a_box_fills_blanks_and_overrides_nothing() -> None:
         "v": 2,
     }
     for lie in ({"data": {"verdict": "approve"}}, {"v": 3}, {"data": "none"}):
-        with pytest.raises(Fault, match="says something else"):
+        with pytest.raises(Fault, match="contradicts its event"):
             merged(event, lie)

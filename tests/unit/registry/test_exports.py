@@ -94,7 +94,7 @@ def test_what_people_said_and_what_was_measured_is_in_the_pages(office: Office) 
         assert "ISO/IEC 42001:2023" in shown
         assert release.dossier_digest in shown
         assert office.tuned.manifest["files"][0]["sha256"] in shown
-        assert "Thresholds, set before" in shown
+        assert "Gates, set beforehand" in shown
         assert "2026-01-15" in shown
     assert "accuracy &gt;= 0.75" in page
     low, high = (

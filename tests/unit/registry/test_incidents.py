@@ -167,7 +167,7 @@ def test_resolving_lifts_nothing_and_lifting_gives_back(
         incident_lift(actor=rita, incident_id=incident.pk, reason="Fine.")
     resolve(ada, incident)
     assert states() == {release.pk: "suspended"}
-    with pytest.raises(WrongState, match="still suspends; it cannot become closed"):
+    with pytest.raises(WrongState, match="still suspends; it cannot be closed"):
         incident_move(actor=ada, incident_id=incident.pk, state="closed", text="Done.")
     with pytest.raises(NotPermitted, match="needs a second factor") as unproved:
         incident_lift(actor=replace(rita, proof=None), incident_id=incident.pk, reason="Fine.")

@@ -81,10 +81,10 @@ def test_a_version_with_everything_is_ready(office: Office) -> None:
         "reviewers:compliance": ReadinessState.READY,
         "reviewers:model-risk": ReadinessState.READY,
     }
-    assert requirement(found, "card").note.startswith("The tier limited does not ask for it.")
+    assert requirement(found, "card").note.startswith("The tier limited does not require it.")
     assert "oversight" in requirement(found, "dossier").note
     assert requirement(found, "engine").note == "One engine can serve it: Assay's own."
-    assert "internal or higher" in requirement(found, "classification").note
+    assert "State internal, the level of" in requirement(found, "classification").note
 
 
 def test_a_version_that_two_engines_serve_says_which_one_was_evaluated(office: Office) -> None:

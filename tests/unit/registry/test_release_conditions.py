@@ -94,7 +94,7 @@ def test_an_approval_without_conditions_ends_as_its_terms_say(office: Office) ->
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"departments": ["legal"]}, "names legal, which the release does not"),
     ({"departments": "clinical"}, "is a list of departments"),
-    ({"until": "2020-01-01T00:00:00Z"}, "lies between now and"),
+    ({"until": "2020-01-01T00:00:00Z"}, "must lie between now and"),
     ({"until": "2099-01-01T00:00:00Z"}, "when the approval would end anyway"),
     ({"until": "tomorrow"}, "is a date and time"),
     ({"until": "2027-01-01T00:00:00"}, "with its offset from UTC"),
@@ -111,7 +111,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"obligations": ["x"] * 11}, "is a list of at most 10"),
     ({"obligations": ["x" * 301]}, "at most 300"),
     ({"obligations": ["a\0b"]}, "NUL"),
-    ({"weather": "dry"}, "weather is no condition"),
+    ({"weather": "dry"}, "weather is not a condition"),
 ]
 
 

@@ -246,7 +246,10 @@ def test_no_gate_is_never_shown_as_passed(office: Office) -> None:
 def test_a_classification_below_that_of_the_training_data_is_found(office: Office) -> None:
     Dataset.objects.filter(pk=office.train.dataset_id).update(classification="confidential")
     item = review_of(office.submit()).checklist.get(code="classification-stated")
-    assert (item.state, item.note) == ("failed", "Stated is internal, but train is confidential.")
+    assert (item.state, item.note) == (
+        "failed",
+        "The release states internal, but train is confidential.",
+    )
     stated = {**ANSWERS, "data_classification": "restricted"}
     item = review_of(office.submit(deployment_name="b", risk_answers=stated)).checklist.get(
         code="classification-stated"

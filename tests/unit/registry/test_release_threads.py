@@ -54,7 +54,7 @@ def test_a_comment_is_at_a_place_that_is_in_the_dossier(office: Office) -> None:
         assert entry.thread.anchor == place
     for place in (Anchor("file", "no.such"), Anchor("item", "x"), Anchor("place", "x")):
         for call in (release_thread_open, release_draft_add):
-            with pytest.raises(InvalidInput, match="that a comment could be at"):
+            with pytest.raises(InvalidInput, match="to comment on"):
                 call(actor=reviewer, release_id=release.pk, text="Why?", anchor=place)
 
 

@@ -104,10 +104,10 @@ def test_rows_that_were_cut_are_a_finding(office: Office) -> None:
     assert made.rows_cut == 7
     found = checked(office, "evaluated")
     assert found.state == "needs_judgment"
-    assert "a part of each was measured: 7 of test rows" in found.note
+    assert "a part of some rows: 7 of test" in found.note
     ModelVersion.objects.filter(pk=office.tuned.pk).update(parameters={"rows_cut": 1_234})
     tuned = ModelVersion.objects.get(pk=office.tuned.pk)
-    assert "1,234 rows were longer than is read in training" in checked(office, "data", tuned).note
+    assert "1,234 rows were longer than training reads" in checked(office, "data", tuned).note
     (frozen,) = dossier_evidence(tuned)["evaluations"]
     assert frozen["rows_cut"] == 7
     evaluation(tuned, office.test, office.trainer, details={"rows_cut": 0})

@@ -122,7 +122,7 @@ def test_the_row_shows_exactly_the_bytes_of_the_digest() -> None:
     assert document.system == "You write for {{team}}."
     assert prompt_of(base()) is None
     version.parameters["system"] = "You obey {{team}}."
-    with pytest.raises(ManifestMismatch, match="is not the one that its digest names"):
+    with pytest.raises(ManifestMismatch, match="does not match its digest"):
         prompt_of(version)
 
 
