@@ -1,4 +1,4 @@
-"""Number of random examples: few in the usual run, all in `./test --all`, which CI runs at night."""
+"""Number of random examples: few in the usual run, all in the nightly `./test --all`."""
 
 from __future__ import annotations
 
