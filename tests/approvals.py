@@ -8,16 +8,29 @@ from django.utils import timezone
 
 from governance.people.models import Person
 from governance.reviews.models import Decision, Review
+from governance.reviews.policies.selectors import review_policy_in_force
 from registry.canonical import json_digest
 from registry.catalog import task_code
+from registry.catalog.code import NO_PACKAGES
 from registry.releases.models import Release
 from registry.releases.software import code_section
 from tests.proofs import vote_proof
 
 
+def software_of(task: str) -> dict[str, Any]:
+    """The section of a dossier on software, with nothing to compare with after an upgrade."""
+    # An unavailable task has no code here.
+    none = {"digest": NO_PACKAGES.digest, "packages": []}
+    return {
+        "assay": "1.0.0",
+        "code": code_section(task) if task_code(task) else none,
+        "serves_with": [],
+        "equivalence": {"policy": "alarm", "rows": 0, "because": "It was not evaluated."},
+    }
+
+
 def give_dossier(release: Release) -> None:
     """The least dossier that the one rule reads, of the row as it is."""
-    task = release.version.model.task
     release.dossier = {
         "identity": {"digest": release.version.digest},
         "release": {
@@ -26,8 +39,7 @@ def give_dossier(release: Release) -> None:
             "departments": sorted(each.slug for each in release.departments.all()),
             "visibility": release.visibility,
         },
-        # An unavailable task has no code here.
-        **({"software": {"code": code_section(task)}} if task_code(task) else {}),
+        "software": software_of(release.version.model.task),
         "serving": {"engine": release.engine, "precision": release.precision},
     }
     release.dossier_digest = json_digest(release.dossier)
@@ -48,6 +60,7 @@ def approve(release: Release, **review: Any) -> Review:
         **{
             "required_approvals": {"compliance": 1},
             "policy_version": 1,
+            "review_policy": review_policy_in_force("limited"),
             "due_at": timezone.now(),
             **review,
         },

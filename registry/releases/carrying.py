@@ -150,7 +150,7 @@ def _brief(section: str, value: Any) -> str:
         count = len(value or ())
         return f"{count} evaluation{'' if count == 1 else 's'}"
     if section == "software":
-        return packages_in_words((value or {}).get("packages", ()))
+        return packages_in_words(value["packages"])
     if section == "replaces":
         return f"release {value['release']}" if value else "nothing"
     if section == "review_policy":

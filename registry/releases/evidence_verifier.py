@@ -525,7 +525,7 @@ class Pack:
         for body in self.allowed("review"):
             if body["action"] == "review:opened":
                 made |= {body["actor_id"], *map(str, body["data"]["excluded_people"])}
-            elif body["action"] in ("review:reopened", "review:open"):  # earlier name
+            elif body["action"] == "review:reopened":
                 # A person who answered the reviewers has a part in it from then on.
                 made.add(body["actor_id"])
             elif body["action"] == "release:decide":

@@ -248,10 +248,10 @@ def release_answer(
             release.risk_answers = checked_risk_answers(risk_answers)
         if dossier_fields is not None:
             release.dossier_fields = checked_dossier_fields(dossier_fields)
-        in_force = checked_tier(release.tier, release.risk_answers)
+        checked_tier(release.tier, release.risk_answers)
         review = _review(release)
         # The review continues under the policy version that it opened with.
-        policy = policy_of(review) or in_force
+        policy = policy_of(review)
         check_same_approvals(review, policy, release.risk_answers)
         check_trusted(release.version, "released")
         release.frozen_at = timezone.now()

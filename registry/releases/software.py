@@ -13,8 +13,6 @@ from registry.releases.models import Release
 # If a task's packages have more files than this, the dossier has only their number and digest.
 FILES_LISTED = 500
 CODE_DIFFERS = "release_code_differs"
-# Dossiers that were frozen before they named code: a task of Assay has no packages.
-BEFORE: Mapping[str, Any] = {"digest": NO_PACKAGES.digest, "packages": []}
 
 
 def installed_code(task: str) -> TaskCode:
@@ -55,16 +53,15 @@ def assay_version() -> str:
 
 
 def code_named(dossier: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the list of packages that a dossier of any format names."""
-    software = (dossier or {}).get("software") or {}
-    named: Mapping[str, Any] = software.get("code") or BEFORE
+    """Return the list of packages that a dossier names."""
+    named: Mapping[str, Any] = dossier["software"]["code"]
     return named
 
 
 def evaluated_with(measured: Mapping[str, Any]) -> str:
     """Return the digest of the packages that an evaluation ran with, from its details or its entry
     in a dossier."""
-    return str(measured.get("code") or BEFORE["digest"])
+    return str(measured.get("code") or NO_PACKAGES.digest)
 
 
 def packages_in_words(packages: Any) -> str:

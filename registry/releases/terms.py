@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from governance.errors import NotFound
 from governance.reviews.policies.document import ReviewPolicyDocument
 from registry.releases.models import Release
 from registry.releases.selectors import release_reviews
@@ -26,17 +27,17 @@ class Terms:
     escalate_days: int
 
 
-# What held for every tier before there were review policies.
-_EARLIER = Terms(180, 0, (30, 7, 1), 14, 3)
-
-
 def terms_of(release: Release) -> Terms:
     """Return the terms of `release`: those of the review policy version that its review opened
     with, even if another one is in force now.
+
+    Raises:
+        NotFound: it has no review, or this has no policy.
     """
     review = release_reviews(release).select_related("review_policy").first()
-    policy = policy_of(review) if review is not None else None
-    return policy_terms(policy.document) if policy is not None else _EARLIER
+    if review is None:
+        raise NotFound(f"Release {release.pk} has no review.")
+    return policy_terms(policy_of(review).document)
 
 
 def policy_terms(document: ReviewPolicyDocument) -> Terms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from governance.errors import InvalidInput, WrongState
+from governance.errors import InvalidInput, NotFound, WrongState
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
@@ -56,18 +56,20 @@ def checked_tier(tier: str, answers: Mapping[str, Any]) -> InForce:
     return chosen
 
 
-def policy_reference(in_force: InForce | None) -> dict[str, Any] | None:
+def policy_reference(in_force: InForce) -> dict[str, Any]:
     """Return a review policy as a dossier names it."""
-    if in_force is None:
-        return None
     policy = in_force.policy
     return {"name": policy.name, "version": policy.version, "digest": policy.digest}
 
 
-def policy_of(review: Review) -> InForce | None:
-    """The review policy that `review` opened under; None for reviews from before there were any."""
+def policy_of(review: Review) -> InForce:
+    """Return the review policy that a release's `review` opened under.
+
+    Raises:
+        NotFound: it has none; reviews of other subjects may lack one.
+    """
     if review.review_policy is None:
-        return None
+        raise NotFound(f"Review {review.pk} has no review policy.")
     return InForce(review.review_policy, policy_document(review.review_policy))
 
 

@@ -56,6 +56,7 @@ from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.uploads.models import Upload
 from registry.versions.models import Model, ModelVersion
+from tests.approvals import software_of
 from tests.proofs import fresh_proof, signed_in
 from tests.stored import stored_file
 from tests.unit.assay import portal_data
@@ -182,7 +183,8 @@ def attacked_company() -> Company:
     own = {"department": engineering}
     Model.objects.filter(**own, shared=False).update(description=SECRET)
     Dataset.objects.filter(**own).update(description=SECRET, license=SECRET)
-    Release.objects.filter(**own).update(purpose=SECRET, dossier={"notes": SECRET})
+    dossier = {"notes": SECRET, "software": software_of("text-generation")}
+    Release.objects.filter(**own).update(purpose=SECRET, dossier=dossier)
     Review.objects.filter(**own).update(subject_name=SECRET)
     ApiKey.objects.filter(**own).update(name=SECRET)
     Job.objects.filter(**own).update(title=SECRET, spec={"notes": SECRET})

@@ -18,8 +18,6 @@ from registry.evaluations.models import Evaluation
 from registry.releases.equivalence.models import EQUIVALENT, EquivalenceOutcome
 
 SUSPEND, ALARM = "suspend", "alarm"
-# Dossiers that were frozen before they named software promised nothing.
-BEFORE = ALARM
 
 
 class Standing(StrEnum):
@@ -36,7 +34,7 @@ class Named:
     their evaluation, and fingerprints of the environments that need no comparison.
     """
 
-    policy: str = BEFORE
+    policy: str = SUSPEND
     reference: str = ""
     evaluation: int = 0
     environments: frozenset[str] = frozenset()
@@ -109,11 +107,9 @@ def equivalence_section(
 
 
 def named_in(dossier: Mapping[str, Any]) -> Named:
-    """Return what a dossier of any format names. Raises KeyError, TypeError and ValueError."""
-    software = dossier.get("software") or {}
-    stated = software.get("equivalence")
-    if not stated:
-        return Named()
+    """Return what a dossier names. Raises KeyError, TypeError and ValueError."""
+    software = dossier["software"]
+    stated = software["equivalence"]
     if stated["rows"]:
         return Named(
             policy=str(stated["policy"]),
@@ -121,5 +117,5 @@ def named_in(dossier: Mapping[str, Any]) -> Named:
             evaluation=int(stated["evaluation"]),
             environments=frozenset({fingerprint_of(stated["environment"])}),
         )
-    served = frozenset(fingerprint_of(each) for each in software.get("serves_with", ()))
+    served = frozenset(fingerprint_of(each) for each in software["serves_with"])
     return Named(policy=str(stated["policy"]), environments=served)

@@ -1,6 +1,6 @@
 """A dossier as sections to read, the same in the page, the PDF and the portal.
 
-Of every format that was ever frozen: what an older one does not have is shown as not stated.
+Sections that were not filled in are shown as not stated.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
 
 
 def _measured_with(each: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the software that measured; evaluations did not name it before."""
+    """Return the software that measured, as far as the evaluation names it."""
     pairs = []
     if environment := each.get("environment"):
         pairs.append(("Measured with", versions_in_words(environment)))

@@ -16,20 +16,18 @@ NO_PACKAGES = "Assay itself provides the task; no other package does."
 
 
 def software_blocks(dossier: Mapping[str, Any]) -> Sequence[Block]:
-    """Return the packages of the task, the versions that evaluate and serve, and what follows from
-    an upgrade; nothing for dossiers that do not name them."""
-    software = dossier.get("software")
-    if not software:
-        return []
+    """Return the packages of the task, the versions that evaluate and serve, and the consequence
+    of an upgrade."""
+    software = dossier["software"]
     code = code_named(dossier)
-    serves = [versions_in_words(each) for each in software.get("serves_with") or ()]
+    serves = [versions_in_words(each) for each in software["serves_with"]]
     blocks = [
         Block(
             facts=(
-                ("Assay", worded(software.get("assay"))),
+                ("Assay", worded(software["assay"])),
                 ("Code of the task", worded(code["digest"])),
                 ("Workers have", "; ".join(serves) or "no worker offered its engine"),
-                *_upgrades(software.get("equivalence") or {}),
+                *_upgrades(software["equivalence"]),
             )
         )
     ]
@@ -54,8 +52,6 @@ def software_blocks(dossier: Mapping[str, Any]) -> Sequence[Block]:
 
 
 def _upgrades(section: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-    if not section:
-        return ()
     consequence = "an alarm" if section["policy"] == ALARM else "it is suspended there"
     if not section["rows"]:
         return (

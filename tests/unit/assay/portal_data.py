@@ -16,6 +16,7 @@ from governance.people.models import Department, Person, RoleAssignment
 from governance.people.selectors import principal_for_person
 from governance.policy.services import policy_bootstrap
 from governance.reviews.models import ChecklistItem, Decision, Review
+from governance.reviews.policies.selectors import review_policy_in_force
 from governance.reviews.policies.shipping import review_policies_bootstrap
 from governance.usage.models import UsageRecord
 from registry.batches.models import Batch, BatchLine
@@ -24,6 +25,7 @@ from registry.evaluations.models import Evaluation, Gate, GateResult
 from registry.intake.models import Intake
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
+from tests.approvals import software_of
 from tests.proofs import vote_proof
 from workers.deployments.models import Deployment, Replica
 from workers.jobs.models import Job, JobEvent
@@ -312,8 +314,11 @@ def add_releases(company: Company, now: datetime) -> None:
                 "general_purpose_model": False,
                 "notes": "The tech lead reads every suggestion that is kept.",
             },
-            dossier={"version": version.digest, "policy_version": 1}, submitted_by=company.enzo,
-            dossier_digest=sha(f"dossier {version.pk}"), **more,
+            dossier={
+                "version": version.digest, "policy_version": 1,
+                "software": software_of(version.model.task),
+            },
+            submitted_by=company.enzo, dossier_digest=sha(f"dossier {version.pk}"), **more,
         )  # fmt: skip
         made.departments.add(engineering)
         return made
@@ -331,6 +336,8 @@ def add_releases(company: Company, now: datetime) -> None:
             required_approvals={"compliance": 1, "model-risk": 1, "security": 1}, policy_version=1,
             opened_by=company.enzo, due_at=now + timedelta(hours=26),
             excluded_people=[company.enzo.pk, company.devi.pk],
+            # Under a policy, new accounts wait before they vote.
+            review_policy=review_policy_in_force(each.tier) if state == "approved" else None,
         )  # fmt: skip
         add_conversation(company, review, rounds)
         if state == "approved":

@@ -6,6 +6,7 @@ import pytest
 
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
+from tests.approvals import software_of
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company
 from workers.deployments.models import Deployment
@@ -82,8 +83,8 @@ def test_a_live_release_of_another_department_is_not_told_of(company: Company) -
     )  # fmt: skip
     release = Release.objects.create(
         version=own, department=finance, environment="production", purpose="Our own.",
-        deployment_name="docstring-writer", risk_answers={}, dossier={}, dossier_digest="e" * 64,
-        submitted_by=company.fay,
+        deployment_name="docstring-writer", risk_answers={}, dossier_digest="e" * 64,
+        dossier={"software": software_of("text-generation")}, submitted_by=company.fay,
     )  # fmt: skip
     for who, there in ((company.fay, False), (company.carla, True)):
         found = Api(who).get(f"releases/{release.pk}/comparison").body

@@ -14,6 +14,7 @@ from registry.catalog.prompt import PromptDocument
 from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.exports.sections import dossier_sections
 from registry.versions.models import ModelVersion
+from tests.approvals import software_of
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import queries, signed_in
@@ -141,16 +142,14 @@ def test_two_prompts_are_compared_part_by_part(company: Company) -> None:
 
 def test_a_dossier_shows_the_whole_prompt_before_anything_else_of_the_model() -> None:
     parameters = {**DOCUMENT, "variables": [{**DOCUMENT["variables"][0], "default": None}]}
-    sections = {
-        section.code: section
-        for section in dossier_sections(
-            {"identity": {"kind": "prompt"}, "training": {"parameters": parameters}}
-        )
-    }
+    dossier = {"training": {"parameters": parameters}, "software": software_of("text-generation")}
+    prompt = {**dossier, "identity": {"kind": "prompt"}}
+    sections = {section.code: section for section in dossier_sections(prompt)}
     assert sections["prompt"].blocks == tuple(prompt_blocks(parameters))
     texts = [block.text for block in sections["prompt"].blocks if block.verbatim]
     assert texts == ["You write for {{team}} & others.", "Say: {{input}}", "Hi", "Hello"]
-    assert "prompt" not in {each.code for each in dossier_sections({"identity": {"kind": "base"}})}
+    base = {**dossier, "identity": {"kind": "base"}}
+    assert "prompt" not in {each.code for each in dossier_sections(base)}
 
 
 def test_the_pages_take_a_fixed_number_of_queries(company: Company) -> None:

@@ -113,7 +113,7 @@ def name_packages(release: Release, version: str, *, listed: bool = True) -> Non
     files = [{"path": "acme_notes/runner.py", "size": 9, "sha256": sha(version)}] if listed else []
     package = {"name": "acme-notes", "version": version, "digest": sha(version), "file_count": 900}
     named = {"digest": sha(f"code {version}"), "packages": [{**package, "files": files}]}
-    release.dossier["software"] = {"code": named}
+    release.dossier["software"]["code"] = named
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")
         release.save(update_fields=["dossier"])

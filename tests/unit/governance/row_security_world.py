@@ -37,6 +37,7 @@ from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.responses.models import ResponseRetention, StoredResponse
 from registry.versions.models import Model, ModelVersion
+from tests.approvals import software_of
 from workers.deployments.models import Deployment, Replica, ServingPeriod
 from workers.jobs.models import Job, JobEvent
 
@@ -228,7 +229,7 @@ def _register(estate: Estate, slug: str) -> None:
             environment="staging",
             deployment_name=slug,
             purpose="p",
-            dossier={},
+            dossier={"software": software_of("text-generation")},
             dossier_digest=DIGEST,
             submitted_by=estate.person,
         )

@@ -125,7 +125,7 @@ def test_a_person_who_left_accepts_no_risk(office: Office) -> None:
     Person.objects.filter(pk=office.operator.pk).update(
         is_active=False, deactivated_at=timezone.now()
     )
-    with pytest.raises(InvalidInput, match="no such active person"):
+    with pytest.raises(InvalidInput, match="No active person"):
         checked_dossier_fields(fields)
 
 
@@ -162,9 +162,14 @@ def test_a_tier_asks_for_sections(tier: str, needed: list[str]) -> None:
     [
         ("limited", {}, "failed", "Missing: oversight."),
         ("limited", {"oversight": FIELDS["oversight"]}, "satisfied", "is filled in"),
-        ("high", {"risks": FIELDS["risks"]}, "failed", "of oversight, operation, conformity."),
+        (
+            "high",
+            {"risks": FIELDS["risks"]},
+            "failed",
+            "Missing: oversight, operation, conformity.",
+        ),
         ("high", FIELDS, "satisfied", "is filled in"),
-        ("general-purpose", {}, "failed", "of risks, oversight, operation, conformity."),
+        ("general-purpose", {}, "failed", "Missing: risks, oversight, operation, conformity."),
     ],
 )
 def test_the_checklist_says_what_the_dossier_lacks(

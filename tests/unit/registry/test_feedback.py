@@ -99,7 +99,7 @@ def test_feedback_sent_twice_is_one_and_other_feedback_is_refused(office: Feedba
     first, made = send(office, request_id)
     again, new = send(office, request_id)
     assert (first, made, new) == (again, True, False)
-    with pytest.raises(WrongState, match="says something else"):
+    with pytest.raises(WrongState, match="already exists with other content"):
         send(office, request_id, rating="down")
 
 
@@ -115,8 +115,8 @@ def test_a_request_of_another_department_or_of_none_is_not_found(office: Feedbac
 @pytest.mark.parametrize(
     ("said", "error", "why"),
     [
-        ({"rating": ""}, InvalidInput, "says nothing"),
-        ({"rating": "", "correction": " \n"}, InvalidInput, "says nothing"),
+        ({"rating": ""}, InvalidInput, "is empty"),
+        ({"rating": "", "correction": " \n"}, InvalidInput, "is empty"),
         ({"rating": "fine"}, InvalidInput, "not a rating"),
         ({"input": {"input": ["a", "b"]}, "answer": "x"}, InvalidInput, "has 2 texts"),
         ({"input": {"messages": []}}, InvalidInput, "does not fit /v1/classify"),

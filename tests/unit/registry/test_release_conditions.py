@@ -95,7 +95,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"departments": ["legal"]}, "names legal, which the release does not"),
     ({"departments": "clinical"}, "is a list of departments"),
     ({"until": "2020-01-01T00:00:00Z"}, "must lie between now and"),
-    ({"until": "2099-01-01T00:00:00Z"}, "when the approval would end anyway"),
+    ({"until": "2099-01-01T00:00:00Z"}, "when the approval ends anyway"),
     ({"until": "tomorrow"}, "is a date and time"),
     ({"until": "2027-01-01T00:00:00"}, "with its offset from UTC"),
     ({"requests_per_minute": 0}, "is a whole number from 1"),

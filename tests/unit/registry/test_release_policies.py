@@ -255,10 +255,3 @@ def test_a_classification_below_that_of_the_training_data_is_found(office: Offic
         code="classification-stated"
     )
     assert item.state == "satisfied"
-
-
-def test_a_review_from_before_review_policies_has_the_terms_of_then(office: Office) -> None:
-    release = office.submit()
-    Review.objects.update(subject_id="0")
-    assert terms_of(release).valid_days == 180
-    assert terms_of(release).grace_days == 0

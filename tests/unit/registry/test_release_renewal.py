@@ -64,7 +64,8 @@ def carried(release: Release) -> set[str]:
 @pytest.mark.parametrize("state", list(ReleaseState))
 def test_what_is_at_an_end_can_be_submitted_again(state: ReleaseState, office: Office) -> None:
     ends = timezone.now() + timedelta(days=90)
-    release = Release(pk=7, state=state, expires_at=ends, version=office.tuned)
+    release = office.submit()
+    release.state, release.expires_at = state, ends
     obstacle = renewal_obstacle(release)
     assert (obstacle is None) == (state in AGAIN)
     if obstacle is not None:

@@ -152,7 +152,7 @@ def test_a_pack_is_not_made_of_threads_that_the_log_does_not_hold(
     ).comments.create(person=reviewer, text="Never said.", digest=review.digest, round=1)
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    with pytest.raises(WrongState, match="not those that the audit log"):
+    with pytest.raises(WrongState, match="not those in the audit log"):
         packed(office, release)
 
 

@@ -170,5 +170,5 @@ def test_a_pack_of_rows_that_say_something_else_than_the_log_is_refused(office: 
         cursor.execute("SET LOCAL session_replication_role = replica")
         Waiver.objects.filter(pk=waiver.pk).update(decided_by=office.compliance)
         cursor.execute("SET LOCAL session_replication_role = origin")
-    with pytest.raises(WrongState, match="not those that the audit log holds"):
+    with pytest.raises(WrongState, match="not those in the audit log"):
         packed(office, release)

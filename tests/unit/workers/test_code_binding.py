@@ -31,7 +31,6 @@ from registry.releases.comparison.packages import packages_compared
 from registry.releases.dossier import dossier_build
 from registry.releases.models import Release
 from registry.releases.serving import release_servable, serving_verdicts
-from registry.releases.serving_facts import DossierFacts
 from registry.releases.voiding import stale_because
 from tests.proofs import fresh_proof
 from tests.unit.workers import company
@@ -272,16 +271,6 @@ def test_the_department_is_asked_to_submit_it_again(runs: Any) -> None:
     runs(EVIL)
     held(deployment)
     assert [task for task in todos_of(lead) if task.title.startswith(asked)]
-
-
-def test_a_dossier_from_before_names_no_packages(runs: Any) -> None:
-    made = release(version())
-    old = {name: part for name, part in made.dossier.items() if name != "software"}
-    Release.objects.filter(pk=made.pk).update(dossier=old)
-    fresh = Release.objects.get(pk=made.pk)
-    facts = DossierFacts.of(fresh.dossier)
-    assert (facts.code, facts.fault) == (code.NO_PACKAGES.digest, "")
-    assert facts.upgrades.policy == "alarm"
 
 
 def test_a_dossier_whose_software_was_tampered_with_cannot_be_read(runs: Any) -> None:
