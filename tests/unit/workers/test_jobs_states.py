@@ -16,7 +16,9 @@ from workers.jobs.states import ALLOWED_TRANSITIONS, TERMINAL, job_move
 
 pytestmark = pytest.mark.django_db
 ACTOR = service_principal("controller")
-PAIRS = [(before, after) for before, states in ALLOWED_TRANSITIONS.items() for after in states]
+PAIRS = [
+    (before, after) for before, states in ALLOWED_TRANSITIONS.items() for after in sorted(states)
+]
 
 
 def a_job(state: JobState) -> Job:
