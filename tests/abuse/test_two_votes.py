@@ -65,7 +65,6 @@ from governance.reviews.waivers.models import Waiver, WaiverState
 from governance.reviews.waivers.services import waiver_decide, waiver_request
 from tests.people import find_or_make, make_person
 from tests.proofs import fresh_proof, proven
-from tests.thoroughness import examples
 from tests.unit.assay.sign_in_support import code_of, give_totp, with_password
 
 pytestmark = [pytest.mark.usefixtures("policy", "redis", "db"), pytest.mark.sweep]
@@ -506,7 +505,7 @@ def test_no_sequence_of_one_persons_actions_has_two_hands(
         Ada,
         settings=hypothesis_settings(
             hypothesis_settings(),
-            max_examples=examples(20, 60),
+            max_examples=60,
             stateful_step_count=40,
             derandomize=True,
         ),

@@ -316,7 +316,7 @@ class Batch:
             row.take(token, self._eos, scores.get(number))
 
     def join(self, other: Batch) -> None:
-        """Take over the rows of `other`, which must not be used afterwards."""
+        """Take over the rows of `other`, which must not be used again."""
         length = max(self.length, other.length)
         self._cache.join(other._cache)
         self._mask = torch.cat([_widened(self._mask, length), _widened(other._mask, length)])

@@ -104,7 +104,7 @@ class LocalLauncher:
             return None
         except OSError:
             message = b""
-        # If there is no message, the process that waits for the run was killed, and the run too.
+        # Without a message, the process that waits for the run was killed, and the run with it.
         status = -signal.SIGKILL
         if len(message) == NUMBER.size:
             status = os.waitstatus_to_exitcode(NUMBER.unpack(message)[0])

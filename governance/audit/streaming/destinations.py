@@ -138,7 +138,7 @@ def _check_types(item: dict[str, Any]) -> None:
     for key, value in item.items():
         expected = str if key in _TEXTS else bool
         if not isinstance(value, expected):
-            raise ValueError(f"{key} must be a {'text' if expected is str else 'true or false'}")
+            raise ValueError(f"{key} must be {'a text' if expected is str else 'true or false'}")
     if not item.get("url"):
         raise ValueError("it has no url")
 

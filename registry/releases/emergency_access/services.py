@@ -119,7 +119,7 @@ def emergency_access_confirm(*, actor: Principal, emergency_access_id: int) -> E
             possible.
     """
     with transaction.atomic():
-        release, emergency, person, decision = _locked(
+        release, emergency, person, decision = _locked_access(
             actor, emergency_access_id, Action.RELEASE_EMERGENCY_ACCESS_CONFIRM
         )
         attempt = _attempt(actor, emergency, Action.RELEASE_EMERGENCY_ACCESS_CONFIRM, decision)
@@ -171,7 +171,7 @@ def emergency_access_refuse(
         action = (
             Action.RELEASE_EMERGENCY_ACCESS if mine else Action.RELEASE_EMERGENCY_ACCESS_CONFIRM
         )
-        _, emergency, _, decision = _locked(actor, emergency_access_id, action)
+        _, emergency, _, decision = _locked_access(actor, emergency_access_id, action)
         with lifted():
             emergency_access_set_state(
                 actor=actor,
@@ -195,7 +195,7 @@ def emergency_access_end(
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     with transaction.atomic():
-        _, emergency, _, decision = _locked(
+        _, emergency, _, decision = _locked_access(
             actor, emergency_access_id, Action.RELEASE_EMERGENCY_ACCESS_CONFIRM
         )
         with lifted():
@@ -220,7 +220,9 @@ def emergency_access_review(
     checked_choice(verdict, list(AfterVerdict.values), field="verdict")
     lessons = checked_text(lessons, field="lessons", limit=LESSONS_MAX)
     with transaction.atomic():
-        _, emergency, person, decision = _locked(actor, emergency_access_id, Action.RELEASE_DECIDE)
+        _, emergency, person, decision = _locked_access(
+            actor, emergency_access_id, Action.RELEASE_DECIDE
+        )
         attempt = _attempt(actor, emergency, Action.RELEASE_DECIDE, decision)
         if obstacle := _separated(actor, person, emergency, "review", attempt):
             raise obstacle
@@ -265,7 +267,7 @@ def emergency_accesses_end_due() -> int:
     return len(over) + len(late)
 
 
-def _locked(
+def _locked_access(
     actor: Principal, emergency_access_id: int, action: Action
 ) -> tuple[Release, EmergencyAccess, Person, Authorization]:
     """Lock the release, then its emergency access, for a person whom the policy permits."""

@@ -193,7 +193,7 @@ def test_a_file_is_stored_once(stage: Stage, settings: Any, tmp_path: Any) -> No
     files = stage.client(stage.key()).files
     given: Any = {"file": ("a.jsonl", b'{"custom_id": "a"}\n'), "purpose": "batch"}
     made = files.create(**given, extra_headers=SAME)
-    with pytest.raises(openai.ConflictError, match="was answered"):
+    with pytest.raises(openai.ConflictError, match="was already answered"):
         files.create(**given, extra_headers=SAME)
     assert [each.id for each in files.list().data] == [made.id]
 

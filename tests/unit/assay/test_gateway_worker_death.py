@@ -53,7 +53,7 @@ def test_a_stream_whose_worker_dies_ends_with_an_error_and_is_settled(stage: Sta
     stage.limit("concurrent_requests", 1)
     stream = Stream(stage, stage.key())
     stage.responders[0].die()
-    assert "has died" in stream.end()
+    assert "stopped before it answered" in stream.end()
     assert '"code": "worker_lost"' in stream.lines[-1]
     (entry,) = stage.entries()
     assert (entry.outcome, entry.ran, entry.completion_tokens) == ("failed", True, 8)

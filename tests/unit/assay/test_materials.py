@@ -69,4 +69,4 @@ def test_of_several_who_fetch_at_once_one_unpacks(
         runs = [pool.submit(materials.fetch, tmp_path, ["small"], said.append) for _ in range(8)]
 
     assert {run.result()["small"] for run in runs} == {tmp_path / "small"}
-    assert said == ["small-model 1.0 is unpacked"]
+    assert said == ["unpacked small-model 1.0"]

@@ -268,7 +268,7 @@ def test_nothing_that_does_not_serve_is_opened(stage: Stage) -> None:
     for name in ("nothing", "wr\x00iter", ""):
         answer = browser.open(deployment=name)
         assert answer.status_code == 404
-        assert "serves" in answer.json()["error"]
+        assert "does not serve" in answer.json()["error"]
 
 
 def test_who_is_in_two_departments_chooses_the_one_that_pays(stage: Stage) -> None:

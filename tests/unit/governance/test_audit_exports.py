@@ -363,7 +363,7 @@ def test_an_expired_one_is_deleted_and_says_so(auditor: Principal) -> None:
 def test_a_file_that_is_gone_is_said_to_be_gone(auditor: Principal) -> None:
     export = made(auditor)
     export_file(export).unlink()
-    with pytest.raises(WrongState, match="is gone"):
+    with pytest.raises(WrongState, match="is missing"):
         audit_export_open(actor=auditor, export_id=export.pk)
     assert not AuditEvent.objects.filter(action="audit:download").exists()
 

@@ -124,7 +124,11 @@ FAULTY = [
     (EVALUATION.format("primary_metric='f2'"), "evaluation.primary_metric", "one of its metrics"),
     (EVALUATION.format("score=text_of"), "evaluation.score", "not a dotted name"),
     (EVALUATION.format("judge='No one'"), "evaluation.judge", "is not a task"),
-    (EVALUATION.format("request=lambda row: ('x', 'y')"), "evaluation.request of", "no TextInputs"),
+    (
+        EVALUATION.format("request=lambda row: ('x', 'y')"),
+        "evaluation.request of",
+        "not a TextInputs",
+    ),
     (EVALUATION.format("request=lambda row: row['nothing']"), "evaluation.request", "KeyError"),
 ]  # fmt: skip
 HELPERS = """

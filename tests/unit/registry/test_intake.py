@@ -262,7 +262,7 @@ def test_a_gguf_that_is_kept_states_its_quantization(
 
 
 def test_only_a_gguf_can_be_kept_as_it_is(developer: Principal, minilm: Model) -> None:
-    with pytest.raises(InvalidInput, match="holds no GGUF"):
+    with pytest.raises(InvalidInput, match="has no GGUF"):
         intake_submit(
             actor=developer,
             model=minilm,

@@ -161,7 +161,10 @@ def test_anthropics_client_sends_images_among_the_blocks_of_a_message() -> None:
         (user(*[block()] * 17), "17 images; at most 16"),
         (user(*[text_part()] * 129) * 2, "blocks; at most"),
         ([*user(block()), {"role": "assistant", "content": "Red"}], "last message"),
-        ([{"role": "assistant", "content": [block()]}, *user(text_part())], "messages of the user"),
+        (
+            [{"role": "assistant", "content": [block()]}, *user(text_part())],
+            "Only the user's messages",
+        ),
         (user({"type": "document", "source": {}}), "content"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_piece_survives_text_and_tokens(piece: Piece) -> None:
         ("A minor 500 " + "_,_,_,_ " * 8, "begins with its key"),
         ("A minor 96 " + "_,_,_,_ " * 7, "8 to 512 steps"),
         ("A minor 96 " + "_,_,_,_ " * 8 + "A4", "step 9 has 1 voices"),
-        ("A minor 96 " + "_,_,_,_ " * 8 + "A9,_,_,_", "step 9: 'A9' is no note"),
+        ("A minor 96 " + "_,_,_,_ " * 8 + "A9,_,_,_", "step 9: 'A9' is not a note"),
     ],
 )
 def test_a_row_that_is_no_music_is_refused_in_words(music: str, said: str) -> None:
@@ -115,10 +115,10 @@ def test_a_text_names_key_tempo_and_first_notes() -> None:
         ({"inputs": "something sad"}, "names no key, tempo or notes"),
         ({"inputs": "A minor, 999 bpm"}, "999 beats"),
         ({"inputs": "notes C9"}, "not a note from C1 to C7"),
-        ({"inputs": "notes A4 H4 B4"}, "'H4' is no note"),
-        ({"inputs": "Notes a4 b4, A minor"}, "'a4' is no note"),
-        ({"inputs": "notes A44"}, "'A44' is no note"),
-        ({"inputs": "A minor, notes A4 B, C5"}, "'B' is no note"),
+        ({"inputs": "notes A4 H4 B4"}, "'H4' is not a note"),
+        ({"inputs": "Notes a4 b4, A minor"}, "'a4' is not a note"),
+        ({"inputs": "notes A44"}, "'A44' is not a note"),
+        ({"inputs": "A minor, notes A4 B, C5"}, "'B' is not a note"),
         ({"inputs": "notes A4 and B4"}, "'B4' outside of its notes"),
         ({"inputs": "A minor from c#4"}, "'c#4' outside of its notes"),
         ({"inputs": "notes " + "C5 " * 17}, "17 notes"),

@@ -258,7 +258,7 @@ def test_a_worker_offers_a_task_of_another_package_once_its_self_test_has_passed
     first = told[0]
     assert first["embeddings"] == TaskOffer("assay 0.1.0")
     assert first["works-here"] == TaskOffer("works-here-package 1.0.0", TESTING)
-    assert "is no Unit" in first["is-refused"].lacks
+    assert "is not a Unit" in first["is-refused"].lacks
     mine = ("works-here", "lacks-a-module", "ends-at-import")
     until(lambda: all(told[-1][name].lacks != TESTING for name in mine))
     reports.close()
