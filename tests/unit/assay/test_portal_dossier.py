@@ -173,7 +173,7 @@ def test_code_that_is_not_known_is_shown_escaped_where_it_is_signed_and_reviewed
     client = browser(office.compliance)
     for path in (f"/versions/{office.base.pk}", f"/reviews/{review.pk}"):
         page = client.get(path).content.decode()
-        assert "Chat template, not a known one" in page
+        assert "Unknown chat template" in page
         assert "{{ &#x27;&lt;script&gt;alert(1)&lt;/script&gt;&#x27; }}" in page
         assert f"{50_000 - len(found['shown'])} more characters" in page
         assert "<script>alert" not in page
