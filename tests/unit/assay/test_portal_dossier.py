@@ -69,7 +69,7 @@ def asked(office: Office, **said: str) -> Any:
 def test_a_request_says_risks_oversight_operation_and_conformity(office: Office) -> None:
     page = browser(office.submitter).get(f"/versions/{office.tuned.pk}/release").content.decode()
     assert 'name="risk-9-hazard"' in page
-    assert "The tier limited asks for oversight; those above it ask for all four." in page
+    assert "Limited risk requires oversight; higher tiers require all four sections." in page
     answer = asked(office, **SAID)
     assert answer.status_code == 302, answer.content.decode()
     release = Release.objects.get()
