@@ -86,7 +86,7 @@ class BatchProgress(Screen):
 
 
 class BatchCancel(BatchPage, ActionScreen):
-    """Start no more lines of a batch."""
+    """Cancel a batch: start no more of its lines."""
 
     def act(self, *, id: str, **kwargs: Any) -> HttpResponse:  # noqa: A002
         batch_cancel(actor=self.actor, id=id)

@@ -1,4 +1,4 @@
-"""The reviewer's inbox: what waits for the person, and every review they may see, by due time."""
+"""The inbox: reviews that await the person, and all that they may see, by due date."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from governance.reviews.policies.models import SHIPPED
 from governance.reviews.selectors import reviews_visible_to
 
 TABS = (
-    ("mine", "Waiting for you"),
-    ("waiting", "All waiting"),
+    ("mine", "Pending your review"),
+    ("waiting", "All pending"),
     ("overdue", "Overdue"),
     ("closed", "Closed"),
 )
@@ -36,7 +36,7 @@ DUE_WORDS = {"overdue": "Overdue", "week": "Within a week"}
 
 
 class Reviews(Screen):
-    """A tab of reviews, narrowed as the filters say; what is due first comes first."""
+    """One tab of reviews, filtered, those due first at the top."""
 
     template_name = "portal/reviews/list.html"
 
@@ -64,7 +64,7 @@ class Reviews(Screen):
         }
 
     def toolbar(self) -> list[Field]:
-        """Return the filters; that of departments only for people who see some."""
+        """Return the filters; the one for departments only for people who may see departments."""
         departments = departments_where(self.actor, Action.DEPARTMENT_VIEW, kind="department")
         owners = list(departments.values_list("slug", "name"))
         lacking = [(each, sentence(each)) for each in specialties_for(self.actor)]
@@ -80,9 +80,9 @@ class Reviews(Screen):
     def tab(self, query: ReviewFilter, counts: Counts) -> str:
         """Return the requested tab; else the person's own tab if it has tasks, else the tab with
         all tasks."""
-        given = self.request.GET.get("tab", "")
-        if given in dict(TABS):
-            return given
+        tab = self.request.GET.get("tab", "")
+        if tab in dict(TABS):
+            return tab
         if query.state and query.state not in WAITING:
             return "closed"
         return "mine" if counts.mine or self.actor.specialties else "waiting"
@@ -99,5 +99,5 @@ class Reviews(Screen):
 
 
 def specialties_for(actor: Principal) -> list[str]:
-    """Every specialty, the person's own first."""
+    """Return every specialty, the person's own first."""
     return sorted(Specialty.values, key=lambda each: (each not in actor.specialties, each))
