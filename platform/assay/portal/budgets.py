@@ -62,7 +62,7 @@ def _measured(row: UsageSum, measure: str) -> float:
 
 
 def measures(rows: Iterable[UsageSum]) -> list[tuple[str, str]]:
-    """Measures that the chart can draw: money, tokens, device time, and other units in use."""
+    """Return the measures for the chart: money, tokens, device time, and other units in use."""
     used = {unit for row in rows for unit in row.units}
     others = [(unit.value, unit.plural.capitalize()) for unit in PRICED_BY_UNIT if unit in used]
     return [*MEASURES, *others]
@@ -71,7 +71,7 @@ def measures(rows: Iterable[UsageSum]) -> list[tuple[str, str]]:
 def usage_chart(
     rows: Sequence[UsageSum], *, first: date, days: int, by: str, measure: str
 ) -> dict[str, Any]:
-    """Stacked bars a day: the three largest groups and everything else."""
+    """Return stacked bars per day: the three largest groups and everything else."""
     totals: dict[str | None, float] = defaultdict(float)
     for row in rows:
         totals[row.name] += _measured(row, measure)

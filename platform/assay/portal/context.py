@@ -145,7 +145,7 @@ def waiting_behind(entry: Entry, actor: Principal) -> int:
 
 
 def navigation(request: HttpRequest) -> dict[str, Any]:
-    """Menu, badge and roles for the signed-in person; nothing for anyone else."""
+    """Return menu, badge and roles for the signed-in person; nothing for anyone else."""
     if not getattr(request, "user", None) or not request.user.is_authenticated:
         return {}
     actor = principal_of(request)

@@ -80,7 +80,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class GateLine:
-    """A gate with its latest result; `threshold` as `perplexity ≤ 12`."""
+    """A gate with its latest result in words."""
 
     standing: GateStanding
     metric: str

@@ -22,7 +22,7 @@ from registry.releases.emergency_access.selectors import emergency_accesses_to_r
 
 
 def after_reviews(actor: Principal) -> list[EmergencyAccess]:
-    """Emergency accesses that the actor may review afterward, the most pressing first."""
+    """Return emergency accesses that the actor may review afterward, the most pressing first."""
     if not may_somewhere(actor, Action.RELEASE_DECIDE, kind="release"):
         return []
     mine = Q(asked_by_id=actor.person_id) | Q(confirmed_by_id=actor.person_id)

@@ -27,8 +27,8 @@ class ShownItem:
 def condition_words(condition: Condition) -> str:
     """Return a condition in words, such as "personal data: yes"."""
     answers = vocabulary_known().questions.get(condition.answer, {})
-    named = " or ".join(str(answers.get(value, value)) for value in condition.among)
-    return f"{RISK_TITLES.get(condition.answer, sentence(condition.answer))}: {named}"
+    values = " or ".join(str(answers.get(value, value)) for value in condition.among)
+    return f"{RISK_TITLES.get(condition.answer, sentence(condition.answer))}: {values}"
 
 
 def when_words(conditions: Sequence[Condition]) -> str:
@@ -53,13 +53,13 @@ def shown_items(document: ReviewPolicyDocument) -> list[ShownItem]:
 
 
 def _maps(maps: Maps) -> list[tuple[str, list[str]]]:
-    named = [
+    mapped = [
         ("EU AI Act", maps.eu_ai_act),
         ("ISO/IEC 42001", [f"{code} {ISO_42001[code].lower()}" for code in maps.iso_42001]),
         ("NIST AI RMF", maps.nist_ai_rmf),
         ("NIST AI 600-1", maps.nist_ai_600_1),
     ]
-    return [(framework, references) for framework, references in named if references]
+    return [(framework, references) for framework, references in mapped if references]
 
 
 def shown_approvals(document: ReviewPolicyDocument) -> list[dict[str, Any]]:

@@ -342,12 +342,12 @@ def _release_drafts(actor: Principal) -> Iterator[Todo]:
         created_by=actor.person_id, version__state=VersionState.TRUSTED
     )
     for draft in drafts[:SHOWN]:
-        made = "Made by a chain of jobs" if draft.job_id else "Not submitted"
+        origin = "Made by a chain of jobs" if draft.job_id else "Not submitted"
         yield Todo(
             "info",
             "git-pull-request",
             f"Complete release draft {draft.pk}: {draft.version}",
-            f"{made} · {draft.content.get('environment', 'no environment yet')}",
+            f"{origin} · {draft.content.get('environment', 'no environment yet')}",
             f"{_href('release_new', draft.version_id)}?draft={draft.pk}",
             draft.updated_at,
         )

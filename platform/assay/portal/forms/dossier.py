@@ -61,7 +61,7 @@ class RiskRow(TablerForm):
 
     @property
     def is_said(self) -> bool:
-        """True when any field is filled in, typed now or before."""
+        """True if any field is filled in, typed now or before."""
         return any(self[name].value() for name in self.fields)
 
 
@@ -121,7 +121,7 @@ class DossierForms:
 
     @property
     def parts(self) -> list[tuple[str, str, list[Any]]]:
-        """Code, title and fields of each part other than the risks."""
+        """Return code, title and fields of each part other than the risks."""
         return [
             (c, title, [self.sections[n] for n in names]) for c, title, names in SectionsForm.PARTS
         ]

@@ -116,10 +116,10 @@ class ConditionForm(TablerForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        offered: Any = self.fields["attribute"]
-        named = [self.initial["attribute"]] if self.initial.get("attribute") else []
-        listed = dict.fromkeys([*ATTRIBUTES, *named])
-        offered.choices = [("", "No condition"), *_pairs(listed)]
+        attribute: Any = self.fields["attribute"]
+        current = [self.initial["attribute"]] if self.initial.get("attribute") else []
+        listed = dict.fromkeys([*ATTRIBUTES, *current])
+        attribute.choices = [("", "No condition"), *_pairs(listed)]
 
     def condition(self) -> dict[str, Any] | None:
         """Return the condition as plain data, or None.
@@ -221,7 +221,7 @@ def errors_placed(
     Returns the errors without a field on this form, such as those of another rule.
     """
     others: dict[str, list[str]] = {}
-    rows = [one for one in conditions.forms if one.cleaned_data.get("attribute")]
+    rows = [row for row in conditions.forms if row.cleaned_data.get("attribute")]
     for path, sentences in error.fields.items():
         parts = path.split(".")
         target, name = form, ""

@@ -77,17 +77,17 @@ def checklist(page: Page) -> dict[str, Any]:
     ]
     today = timezone.now().date()
     posted = page.screen.request.POST
-    not_applicable = sum(s.item.state == ChecklistState.NOT_APPLICABLE for s in items)
+    not_applicable = sum(row.item.state == ChecklistState.NOT_APPLICABLE for row in items)
     return {
         "checklist": items,
-        "met": sum(shown.is_met for shown in items) - not_applicable,
+        "met": sum(row.is_met for row in items) - not_applicable,
         "applicable": len(items) - not_applicable,
         "not_applicable": not_applicable,
-        "passed_by_machine": sum(shown.passed_by_machine for shown in items),
-        "attestable": any(shown.attests for shown in items),
+        "passed_by_machine": sum(row.passed_by_machine for row in items),
+        "attestable": any(row.attests for row in items),
         "attest_items": posted.getlist("item"),
         "attest_note": posted.get("note", ""),
-        "waived": sum(shown.in_force for shown in items),
+        "waived": sum(row.in_force for row in items),
         "may_attest": attests,
         "first_day": today.isoformat(),
         "last_day": (today + LONGEST - timedelta(days=1)).isoformat(),

@@ -157,8 +157,8 @@ def span(job: Any) -> str:
     """Return the duration of a job."""
     if not job.started_at:
         return "–"
-    taken = (job.finished_at or timezone.now()) - job.started_at
-    return _distance(taken) if taken >= timedelta(seconds=1) else "under 1 s"
+    elapsed = (job.finished_at or timezone.now()) - job.started_at
+    return _distance(elapsed) if elapsed >= timedelta(seconds=1) else "under 1 s"
 
 
 @register.filter
@@ -227,9 +227,9 @@ def histogram_bars(value: dict[str, Any]) -> list[dict[str, Any]]:
 def share_bars(value: dict[str, int]) -> list[dict[str, Any]]:
     """Return the 20 largest counts with the width of their bars, for an SVG of 100 units."""
     largest = sorted(value.items(), key=lambda item: (-item[1], item[0]))[:20]
-    most = max((count for _, count in largest), default=0) or 1
+    maximum = max((count for _, count in largest), default=0) or 1
     return [
-        {"name": name, "count": count, "width": max(round(100 * count / most, 1), 0.5)}
+        {"name": name, "count": count, "width": max(round(100 * count / maximum, 1), 0.5)}
         for name, count in largest
     ]
 

@@ -116,7 +116,7 @@ def conditions_words(stored: dict[str, Any]) -> list[str]:
 
 @register.filter
 def ends_soon(release: Any) -> bool:
-    """True when its approval ends within a month."""
+    """True if the release's approval ends within 30 days."""
     return (
         release.state == "approved"
         and release.expires_at is not None

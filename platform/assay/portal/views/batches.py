@@ -40,7 +40,7 @@ class Batches(ListScreen):
 
 
 class BatchPage(Screen):
-    """One batch."""
+    """One batch with its progress and errors."""
 
     template_name = "portal/batches/batch.html"
 

@@ -149,7 +149,7 @@ class Budgets(Screen):
 
 
 def priced(price: Price) -> dict[str, Any]:
-    """Return a price as the table shows it, `other` is (title, price) of other units."""
+    """Return a price as the table shows it, in the currency; `other` has other units by title."""
     values = PriceForm.values_of(price)
     other = [(unit.singular, values[unit]) for unit in PRICED_BY_UNIT if values[unit]]
     return {"row": price, **values, "other": other}

@@ -64,7 +64,7 @@ def examples(request: HttpRequest, deployment: Deployment) -> list[CodeExample]:
 
 
 class DeploymentPage(ActionScreen):
-    """One deployment."""
+    """One deployment with its release, replicas, usage and example requests."""
 
     template_name = "portal/deployments/deployment.html"
 

@@ -54,11 +54,13 @@ class EmergencyAccessNew(ActionScreen):
         return {"release": release_get(actor=self.actor, id=id), "form": self.form()}
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        made = emergency_access_request(actor=self.actor, release_id=id, **cleaned(self.form()))
+        emergency = emergency_access_request(
+            actor=self.actor, release_id=id, **cleaned(self.form())
+        )
         return self.done(
             "Requested. Nothing serves until a second person confirms it.",
             "portal:emergency_access",
-            id=made.pk,
+            id=emergency.pk,
         )
 
 

@@ -90,15 +90,15 @@ class FeedbackList(ListScreen):
         return [self._line(feedback) for feedback in rows]
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        listed, query = super().context(**kwargs), self.request.GET
+        context, query = super().context(**kwargs), self.request.GET
         visible = feedback_visible_to(self.actor).order_by("deployment")
         names = visible.values_list("deployment", flat=True).distinct()[:200]
-        choosable = any(line.choosable for line in listed["page"].object_list)
+        choosable = any(line.choosable for line in context["page"].object_list)
         unused = feedback_unused(self.actor)
-        if deployment := listed["chosen"].deployment:
+        if deployment := context["chosen"].deployment:
             unused = unused.filter(deployment=deployment)
         return {
-            **listed,
+            **context,
             "toolbar": (
                 Field("deployment", "Deployment", [(name, name) for name in names]),
                 # The content of a dataset version is shown in every state.
@@ -239,11 +239,11 @@ class FeedbackData(ActionScreen):
                 f"feedback on {deployment}."
             )
             raise InvalidInput(sentence, fields={"dataset": [sentence]})
-        made = feedback_dataset_version(
+        version = feedback_dataset_version(
             actor=self.actor, dataset=dataset, feedback_ids=ids, base=values["base"]
         )
         return self.done(
-            f"{made} holds {made.rows:,} rows; {len(ids)} come from feedback.",
+            f"{version} holds {version.rows:,} rows; {len(ids)} come from feedback.",
             "portal:dataset",
             name=dataset.name,
         )

@@ -48,14 +48,14 @@ class Reviews(Screen):
         tab = self.tab(query, counts)
         page = page_of(self.request, self.rows(tab, query))
         narrowed = query != ReviewFilter()
-        lacking = missing_specialties(page.object_list)
+        missing = missing_specialties(page.object_list)
         assigned = assignees_by_review(page.object_list)
         return {
             "tab": tab,
             "tabs": [(code, title, getattr(counts, code)) for code, title in TABS],
             "page": page,
             "rows": [
-                (review, lacking[review.pk], assigned[review.pk]) for review in page.object_list
+                (review, missing[review.pk], assigned[review.pk]) for review in page.object_list
             ],
             "toolbar": self.toolbar(),
             "hidden": {"tab": tab},
@@ -67,9 +67,9 @@ class Reviews(Screen):
         """Return the filters; the one for departments only for people who may see departments."""
         departments = departments_where(self.actor, Action.DEPARTMENT_VIEW, kind="department")
         owners = list(departments.values_list("slug", "name"))
-        lacking = [(each, sentence(each)) for each in specialties_for(self.actor)]
+        specialties = [(each, sentence(each)) for each in specialties_for(self.actor)]
         fields = [
-            Field("missing", "Still needs", lacking, none="Any role"),
+            Field("missing", "Still needs", specialties, none="Any role"),
             Field("tier", "Tier", [(tier, sentence(tier)) for tier in SHIPPED]),
             Field("due", "Due", list(DUE_WORDS.items()), none="Any time"),
             states(ReviewState.choices),

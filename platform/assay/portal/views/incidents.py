@@ -94,8 +94,8 @@ class IncidentNew(ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         _, _, version = self.about()
-        made = incident_open(actor=self.actor, versions=[version.pk], **cleaned(self.form()))
-        return self.done(f"Incident {made.pk} is reported.", "portal:incident", id=made.pk)
+        incident = incident_open(actor=self.actor, versions=[version.pk], **cleaned(self.form()))
+        return self.done(f"Incident {incident.pk} is reported.", "portal:incident", id=incident.pk)
 
 
 class IncidentPage(ActionScreen):

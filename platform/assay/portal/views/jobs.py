@@ -59,7 +59,7 @@ class Jobs(ListScreen):
 
 
 class JobPage(Screen):
-    """One job."""
+    """One job with its log, curves, chain and result."""
 
     template_name = "portal/jobs/job.html"
 

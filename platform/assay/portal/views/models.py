@@ -145,7 +145,7 @@ def compare_choices(
 
 
 class ModelPage(ActionScreen):
-    """One model."""
+    """One model with its versions, gates and trend."""
 
     template_name = "portal/models/model.html"
 

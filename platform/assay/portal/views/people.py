@@ -181,8 +181,8 @@ class RoleGrant(PersonPage):
                 role_revoke(actor=self.actor, assignment_id=int(assignment))
                 messages.success(self.request, "The role is removed.")
         else:
-            made = role_grant(actor=self.actor, person=person, **cleaned(self.form()))
-            if isinstance(made, RoleRequest):
+            outcome = role_grant(actor=self.actor, person=person, **cleaned(self.form()))
+            if isinstance(outcome, RoleRequest):
                 return self.done(
                     "Requested. A second administrator approves it.", "portal:role_requests"
                 )
@@ -248,15 +248,15 @@ class RoleRequestAct(RoleRequests):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         role_request_get(actor=self.actor, request_id=id)
-        what = self.request.POST.get("do", "")
-        if what == "approve":
+        verdict = self.request.POST.get("do", "")
+        if verdict == "approve":
             role_request_approve(actor=self.actor, request_id=id)
             messages.success(self.request, "Approved. The role is granted.")
-        elif what == "reject":
+        elif verdict == "reject":
             reason = self.request.POST.get("reason", "")
             role_request_reject(actor=self.actor, request_id=id, reason=reason)
             messages.success(self.request, "Rejected.")
-        elif what == "withdraw":
+        elif verdict == "withdraw":
             role_request_withdraw(actor=self.actor, request_id=id)
             messages.success(self.request, "Withdrawn.")
         else:

@@ -225,8 +225,8 @@ class PolicyDraftNew(PolicyPage):
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
         source = policy_version_get(actor=self.actor, number=number)
         note = source.note if source.state != PolicyState.ACTIVE else ""
-        made = draft_create(actor=self.actor, rules=source.rules, tests=source.tests, note=note)
-        return self.back(f"You can now edit draft {made.number}.", made.number)
+        draft = draft_create(actor=self.actor, rules=source.rules, tests=source.tests, note=note)
+        return self.back(f"You can now edit draft {draft.number}.", draft.number)
 
 
 def acknowledged(request: HttpRequest) -> bool:

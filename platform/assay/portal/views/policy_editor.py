@@ -60,8 +60,8 @@ class RuleEdit(PolicyScreen):
         before = found(version, rule) if rule else {}
         place = rules.index(before) if rule else len(rules)
         self.posted = form, conditions = self.forms(before)
-        made = self.typed(form, conditions)
-        rules[place : place + 1] = [made]
+        new_rule = self.typed(form, conditions)
+        rules[place : place + 1] = [new_rule]
         try:
             draft_update(
                 actor=self.actor,
@@ -74,7 +74,7 @@ class RuleEdit(PolicyScreen):
             raise InvalidInput(
                 error.message, hint=error.hint or "See the marked fields.", fields=others
             ) from error
-        return self.back(f"Rule {made['id']} is saved.", number)
+        return self.back(f"Rule {new_rule['id']} is saved.", number)
 
     @staticmethod
     def typed(form: RuleForm, conditions: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class RuleEdit(PolicyScreen):
         complete = conditions.is_valid()
         if not form.is_valid() or not complete:
             raise InvalidInput("The rule is not complete.", hint="See the marked fields.")
-        made = form.rule()
+        rule = form.rule()
         rows = []
         for condition_form in conditions.forms:
             try:
@@ -97,8 +97,8 @@ class RuleEdit(PolicyScreen):
             if row is not None:
                 rows.append(row)
         if rows:
-            made["conditions"] = rows
-        return made
+            rule["conditions"] = rows
+        return rule
 
 
 class RuleRemove(RuleEdit):
@@ -146,8 +146,8 @@ class CaseEdit(PolicyScreen):
         if place:
             tests.remove(nth(version, place))
         if "remove" not in self.request.POST:
-            made = case_from_yaml(self.request.POST.get("case", "").replace("\r\n", "\n"))
-            tests.insert(place - 1 if place else len(tests), made)
+            case = case_from_yaml(self.request.POST.get("case", "").replace("\r\n", "\n"))
+            tests.insert(place - 1 if place else len(tests), case)
         draft_update(
             actor=self.actor,
             number=number,

@@ -129,8 +129,8 @@ class Why(Ask):
         Raises:
             InvalidInput: none of the three is given, or more than one.
         """
-        named = [name for name in ("person", "key", "roles") if values[name]]
-        if len(named) != 1:
+        callers = [name for name in ("person", "key", "roles") if values[name]]
+        if len(callers) != 1:
             raise InvalidInput("Choose exactly one: a person, a key, or roles.")
         if not values["roles"]:
             return principal_asked_about(

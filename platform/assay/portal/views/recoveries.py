@@ -52,11 +52,11 @@ class RecoveryAct(Recoveries):
     """Approve a recovery and show its link, or reject it."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        what = self.request.POST.get("do", "")
-        if what == "approve":
+        verdict = self.request.POST.get("do", "")
+        if verdict == "approve":
             recovery, address = recovery_approve(actor=self.actor, recovery_id=id)
             return recovery_link_page(self, recovery, address)
-        if what != "reject":
+        if verdict != "reject":
             raise InvalidInput("Choose to approve or to reject.", fields={"do": ["is needed"]})
         reason = self.request.POST.get("reason", "")
         recovery_reject(actor=self.actor, recovery_id=id, reason=reason)

@@ -323,9 +323,9 @@ class ReleaseRenewal(ActionScreen):
         }
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        made = release_renew(actor=self.actor, release_id=id)
+        release = release_renew(actor=self.actor, release_id=id)
         messages.success(self.request, "Submitted again with a fresh dossier.")
-        review = release_review(made)
+        review = release_review(release)
         if review is None:
-            return redirect("portal:release", id=made.pk)
+            return redirect("portal:release", id=release.pk)
         return redirect("portal:review", id=review.pk)

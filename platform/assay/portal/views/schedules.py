@@ -58,7 +58,7 @@ class Schedules(ListScreen):
 
 
 class SchedulePage(ActionScreen):
-    """One schedule."""
+    """One schedule with its runs."""
 
     template_name = "portal/jobs/schedule.html"
 

@@ -60,7 +60,7 @@ def may_report(actor: Principal, version: ModelVersion) -> bool:
 
 
 class VersionPage(Screen):
-    """One version."""
+    """One version with its origin, evidence and releases."""
 
     template_name = "portal/models/version.html"
 

@@ -47,20 +47,20 @@ class WaiverAct(ReviewPage):
     def act(self, *, id: int, waiver_id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
         waiver = waiver_find(review, waiver_id)
-        what = self.request.POST.get("do", "")
+        verdict = self.request.POST.get("do", "")
         reason = self.request.POST.get("reason", "").strip()
         arguments: dict[str, Any] = {
             "actor": self.actor,
             "waiver_id": waiver.pk,
             "reason": reason,
         }
-        if what == WaiverState.WITHDRAWN:
+        if verdict == WaiverState.WITHDRAWN:
             waiver_withdraw(**arguments)
-        elif what == WaiverState.REVOKED:
+        elif verdict == WaiverState.REVOKED:
             release_waiver_revoke(release_id=int(review.subject_id), **arguments)
         else:
-            waiver_decide(verdict=what, **arguments)
-        return self.back(SENTENCES[WaiverState(what)], "checklist")
+            waiver_decide(verdict=verdict, **arguments)
+        return self.back(SENTENCES[WaiverState(verdict)], "checklist")
 
 
 def end_of(text: str) -> datetime:
