@@ -1,7 +1,7 @@
 """Permissions of the acting person, checked beforehand so that a page offers only actions that will
 work.
 
-The services decide again; nothing here protects anything.
+Services check again: these functions only shape pages and protect nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from governance.policy.services import active_policy
 from governance.principals import Principal
 
 # A condition on a missing attribute denies; these values mean "no particular owner".
-_STATED: dict[str, Any] = {
+_DEFAULTS: dict[str, Any] = {
     "owner": None,
     "responsible": None,
     "departments": [],
@@ -38,8 +38,8 @@ def _allowed(
     attributes: Mapping[str, Any] | None = None,
 ) -> bool:
     columns = dict.fromkeys(COLUMNS.get(kind, ()))
-    stated = {**columns, **_STATED, **(attributes or {})}
-    resource = Resource(type=kind, department=department, attributes=stated)
+    values = {**columns, **_DEFAULTS, **(attributes or {})}
+    resource = Resource(type=kind, department=department, attributes=values)
     return decide(snapshot, actor, action, resource, probing_context()).allowed
 
 
@@ -56,7 +56,7 @@ def may(
 
 
 def departments_where(actor: Principal, action: Action, *, kind: str) -> QuerySet[Department]:
-    """Every department in which the actor may do `action`."""
+    """Return the departments in which the actor may do `action`."""
     snapshot = active_policy()
     allowed = [
         pk

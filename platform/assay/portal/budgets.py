@@ -1,4 +1,4 @@
-"""Data of the budget pages besides the rows: forms in people's units, bars, and use over time."""
+"""Forms, bars and charts of the budget pages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NO_NAME = {"deployment": "jobs", "department": "unknown", "key": "jobs"}
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One limit as drawn: how many of a hundred parts are used, and reserved beyond that."""
+    """One limit, drawn as the percentage used and the percentage reserved on top."""
 
     use: LimitUse
     used: int
@@ -46,7 +46,7 @@ class Bar:
 
 
 def grouped(uses: Iterable[LimitUse]) -> list[tuple[str, list[Bar]]]:
-    """The limits of a page by whom they bind, in their order."""
+    """Group limits by their subject, in order."""
     groups: dict[str, list[Bar]] = {}
     for use in uses:
         groups.setdefault(use.title, []).append(Bar.of(use))
@@ -62,7 +62,7 @@ def _measured(row: UsageSum, measure: str) -> float:
 
 
 def measures(rows: Iterable[UsageSum]) -> list[tuple[str, str]]:
-    """Everything that the chart can draw: money, tokens, device time, and other units in use."""
+    """Return the measures for the chart: money, tokens, device time, and other units in use."""
     used = {unit for row in rows for unit in row.units}
     others = [(unit.value, unit.plural.capitalize()) for unit in PRICED_BY_UNIT if unit in used]
     return [*MEASURES, *others]
@@ -71,14 +71,14 @@ def measures(rows: Iterable[UsageSum]) -> list[tuple[str, str]]:
 def usage_chart(
     rows: Sequence[UsageSum], *, first: date, days: int, by: str, measure: str
 ) -> dict[str, Any]:
-    """Stacked bars a day: the three largest groups and everything else."""
+    """Return stacked bars per day: the three largest groups and everything else."""
     totals: dict[str | None, float] = defaultdict(float)
     for row in rows:
         totals[row.name] += _measured(row, measure)
     named = [name for name in totals if name is not None and totals[name] > 0]
     drawn = sorted(named, key=lambda name: (-totals[name], name))[:GROUPS_DRAWN]
-    every = [first + timedelta(days=offset) for offset in range(days)]
-    place = {day: position for position, day in enumerate(every)}
+    dates = [first + timedelta(days=offset) for offset in range(days)]
+    place = {day: position for position, day in enumerate(dates)}
     series: dict[str | None, list[float]] = {name: [0.0] * days for name in (*drawn, None)}
     for row in rows:
         name = row.name if row.name in series else None
@@ -92,7 +92,7 @@ def usage_chart(
         "stacked": True,
         "zero": True,
         "y": {"cost": settings.CURRENCY, "device": "seconds"}.get(measure, ""),
-        "labels": [day.strftime("%-d %b") for day in every],
+        "labels": [day.strftime("%-d %b") for day in dates],
         "series": [
             {"name": titles.get(name, name), "data": [round(value, 6) for value in data]}
             for name, data in series.items()
@@ -100,15 +100,15 @@ def usage_chart(
     }
 
 
-def _money_field(label: str, help_text: str, most: int) -> forms.DecimalField:
+def _money_field(label: str, help_text: str, maximum: int) -> forms.DecimalField:
     return forms.DecimalField(
         label=label,
         help_text=help_text,
         required=False,
         min_value=0,
-        max_value=Decimal(most) / MICRO,
+        max_value=Decimal(maximum) / MICRO,
         decimal_places=6,
-        # Its class too, for a form adds the fields of units after it has given classes.
+        # Sets the class: `PriceForm` adds the fields of units after `TablerForm` has set classes.
         widget=forms.NumberInput(
             attrs={"class": "form-control", "step": "any", "inputmode": "decimal"}
         ),
@@ -120,7 +120,7 @@ def _capital(text: str) -> str:
 
 
 class AmountForm(TablerForm):
-    """Return the amount in the unit that people use; a shadow limit only counts."""
+    """Amount of a limit in the unit that people use; a shadow limit only counts."""
 
     amount = forms.DecimalField(
         min_value=0,
@@ -130,7 +130,9 @@ class AmountForm(TablerForm):
         help_text="Money in the currency, device time in seconds; 0 allows nothing.",
         widget=forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"}),
     )
-    shadow = forms.BooleanField(required=False, label="Shadow: count and report, refuse nothing")
+    shadow = forms.BooleanField(
+        required=False, label="Shadow: count and report, but deny no requests"
+    )
 
     def __init__(self, *args: Any, of_kind: str = "", **kwargs: Any) -> None:
         self.of_kind = of_kind
@@ -141,9 +143,9 @@ class AmountForm(TablerForm):
         amount = Decimal(row.limit)
         if KINDS[row.kind].unit == "money":
             amount /= MICRO
-        shown = f"{amount:f}"
-        shown = shown.rstrip("0").rstrip(".") if "." in shown else shown
-        return cls(of_kind=row.kind, initial={"amount": shown, "shadow": row.shadow})
+        text = f"{amount:f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+        return cls(of_kind=row.kind, initial={"amount": text, "shadow": row.shadow})
 
     def clean(self) -> dict[str, Any]:
         values: dict[str, Any] = super().clean() or {}
@@ -158,11 +160,11 @@ class AmountForm(TablerForm):
 
 
 class LimitForm(AmountForm):
-    """A new limit: on whom, of which kind."""
+    """Subject, kind and amount of a new limit."""
 
-    subject = forms.ChoiceField(label="On")
+    subject = forms.ChoiceField(label="Applies to")
     kind = forms.ChoiceField(
-        label="Of",
+        label="Kind",
         choices=[
             (title, [(kind.name, _capital(kind.label or kind.title)) for kind in kinds])
             for title, kinds in GROUPED
@@ -182,7 +184,7 @@ class PriceForm(TablerForm):
     prompt = _money_field("Per million prompt tokens", "", PRICE_MAX)
     completion = _money_field("Per million completion tokens", "", PRICE_MAX)
     device_second = _money_field(
-        "Per second of device time", "Jobs are charged by this alone.", PRICE_MAX
+        "Per second of device time", "The only price that applies to jobs.", PRICE_MAX
     )
 
     def __init__(self, *args: Any, deployments: list[str], **kwargs: Any) -> None:
@@ -195,7 +197,7 @@ class PriceForm(TablerForm):
 
     @staticmethod
     def values_of(price: Price) -> dict[str, Any]:
-        """A price as the form shows it."""
+        """Return a price as the form shows it."""
         parts = {name: Decimal(getattr(price, name)) / MICRO for name in _PRICES}
         units = {u.value: Decimal(price.units.get(u, 0)) / MICRO for u in PRICED_BY_UNIT}
         return {"deployment": price.deployment, **parts, **units}
@@ -211,7 +213,7 @@ class PriceForm(TablerForm):
 
 
 class WhichForm(TablerForm):
-    """Which key, for which deployment."""
+    """API key and deployment whose limits to list."""
 
     key = forms.ChoiceField(label="API key")
     deployment = forms.ChoiceField(required=False)

@@ -1,4 +1,4 @@
-"""Requests that work once a key is put in, drawn from a task's declaration."""
+"""Example requests from a task's declaration; they work once a key is filled in."""
 
 from __future__ import annotations
 
@@ -44,32 +44,33 @@ def request_body(
 ) -> dict[str, Any] | None:
     """Return the example body, with the `features` of the model where it takes tables and the
     variables that its `prompt` requires; None when a file is the body."""
-    asks = task.playground
-    # A file inside the body, or a table of no known model: the sample has one, and works.
-    needs_sample = asks is not None and (
-        '"$file' in json.dumps(asks.body) or (_holds(asks.body, "$table") and not features)
+    playground = task.playground
+    # The playground's body would lack its file or table; the task's sample is complete.
+    needs_sample = playground is not None and (
+        '"$file' in json.dumps(playground.body)
+        or (_holds(playground.body, "$table") and not features)
     )
-    if asks is None or needs_sample:
+    if playground is None or needs_sample:
         named = {} if task.endpoints[0].named else {"model": deployment}
         return {**named, **task.sample}
-    if asks.body is None:
+    if playground.body is None:
         return None
     values = {
         "$model": deployment,
-        "$text": asks.text,
-        "$lines": list(asks.lines),
-        "$lines_text": "\n".join(asks.lines),
-        "$messages": [{"role": "user", "content": asks.text}],
+        "$text": playground.text,
+        "$lines": list(playground.lines),
+        "$lines_text": "\n".join(playground.lines),
+        "$messages": [{"role": "user", "content": playground.text}],
         "$table": example_table(features),
-        "$numbers": _numbers(asks.text) if _holds(asks.body, "$numbers") else [],
+        "$numbers": _numbers(playground.text) if _holds(playground.body, "$numbers") else [],
     }
-    body = {name: _filled(value, values) for name, value in asks.body.items()}
+    body = {name: _filled(value, values) for name, value in playground.body.items()}
     required = [] if prompt is None else [each for each in prompt.variables if each.required]
     if required:
-        stated = {
+        variables = {
             each.name: (each.description or each.name)[: each.max_length] for each in required
         }
-        body["prompt_variables"] = stated
+        body["prompt_variables"] = variables
     return body
 
 
@@ -144,7 +145,7 @@ def _python(url: str, payload: str) -> str:
 
 
 def _as_python(value: Any, indent: str = "    ") -> str:
-    """Return a literal laid out as JSON is; a JSON string is a Python literal, too."""
+    """Return a Python literal with JSON's layout; a JSON string is also a Python literal."""
     inner = f"{indent}    "
     if isinstance(value, dict):
         rows = [f"{json.dumps(name)}: {_as_python(part, inner)}" for name, part in value.items()]
@@ -156,7 +157,7 @@ def _as_python(value: Any, indent: str = "    ") -> str:
 
 
 def _javascript(url: str, body: str, content_type: str) -> str:
-    shown = "\n".join(
+    indented = "\n".join(
         f"  {line}" if number else line for number, line in enumerate(body.split("\n"))
     )
     return (
@@ -166,7 +167,7 @@ def _javascript(url: str, body: str, content_type: str) -> str:
         "    Authorization: `Bearer ${process.env.ASSAY_KEY}`,\n"
         f'    "Content-Type": "{content_type}",\n'
         "  },\n"
-        f"  body: {shown},\n"
+        f"  body: {indented},\n"
         "});\n"
         "console.log(await response.text());"
     )

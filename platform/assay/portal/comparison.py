@@ -1,4 +1,4 @@
-"""A release compared with what serves under its name now, or two versions, ready to draw."""
+"""Comparisons to draw: a release with the live deployment of its name, or two versions."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class Pair:
 
 
 def pair_of(actor: Principal, version: ModelVersion, other: ModelVersion) -> Pair:
-    """Raises as `version_compare`."""
+    """Compare two versions; raises as `version_compare`."""
     comparison = version_compare(actor=actor, version=version, other=other)
     return Pair(version, other, comparison, [drawn(each) for each in comparison.measured])
 
 
 def trend(evaluations: list[Evaluation], task: str) -> dict[str, Any] | None:
-    """The task's first metric by version on data that it was not trained on, when two or more were
-    measured."""
+    """Return the task's primary metric by version, on data not used for training; None with fewer
+    than two such versions."""
     entry = TASKS.get(task)
     if entry is None or not entry.primary_metric:
         return None
@@ -68,7 +68,7 @@ def trend(evaluations: list[Evaluation], task: str) -> dict[str, Any] | None:
 
 
 def subject_of(actor: Principal, release: Release) -> Subject:
-    """The release's version with its evidence, against the live version or its baselines."""
+    """Compare the release's version and evidence with the live version or its baselines."""
     compared = release_compare_live(actor=actor, release=release)
     comparison = compared.comparison
     return Subject(

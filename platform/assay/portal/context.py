@@ -1,4 +1,4 @@
-"""The menu, and how many things wait for whoever is signed in."""
+"""Context of every page: menu, roles and pending tasks of the signed-in person."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from governance.principals import Principal
 from governance.reviews.inbox import reviews_awaiting
 from registry.releases.emergency_access.selectors import emergency_accesses_active
 
-# Emergency accesses and recoveries that every page names; more stand on their own page.
+# Emergency accesses and recoveries shown on every page; their own pages list all.
 BANNERS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the menu; `sections` are the URL names' first words that belong to it.
+    """One line of the menu; `sections` are the first words of the URL names that belong to it.
 
-    `needs` is what one must be allowed to do somewhere; with `at_large`, on the whole platform.
+    `needs` is the action that a person must be allowed somewhere; with `at_large`, platform-wide.
     """
 
     title: str
@@ -38,11 +38,11 @@ class Entry:
     at_large: bool = False
 
     def shown_to(self, actor: Principal) -> bool:
-        """Return whether the page behind it opens for this person."""
+        """Return true if this person may open the page."""
         if self.needs is None:
             return True
-        asked = may if self.at_large else may_somewhere
-        return asked(actor, self.needs[0], kind=self.needs[1])
+        check = may if self.at_large else may_somewhere
+        return check(actor, self.needs[0], kind=self.needs[1])
 
 
 MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
@@ -115,7 +115,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 (Action.BATCH_VIEW, "batch"),
             ),
             Entry("Playground", "portal:playground", "message-chatbot", ("playground",)),
-            # Everybody has tokens of their own there.
+            # Everyone has personal access tokens there.
             Entry("API keys", "portal:keys", "key", ("key",)),
             Entry("Usage", "portal:usage", "chart-bar", ("usage",), (Action.USAGE_VIEW, "usage")),
             Entry(
@@ -127,25 +127,25 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
 
 
 def role_words(actor: Principal) -> list[str]:
-    """The person's roles, each in a few words."""
-    said = []
-    for held in sorted(actor.roles, key=lambda r: (r.department or "", r.role, r.specialty)):
-        if held.department:
-            said.append(f"{held.role}, {held.department}")
+    """Return the person's roles, each in a few words."""
+    phrases = []
+    for role in sorted(actor.roles, key=lambda r: (r.department or "", r.role, r.specialty)):
+        if role.department:
+            phrases.append(f"{role.role}, {role.department}")
         else:
-            said.append(f"{held.specialty.replace('-', ' ')} {held.role}".strip())
-    return said
+            phrases.append(f"{role.specialty.replace('-', ' ')} {role.role}".strip())
+    return phrases
 
 
 def waiting_behind(entry: Entry, actor: Principal) -> int:
-    """Return the number of objects behind an entry that await the person's decision."""
+    """Return the number of objects under a menu entry that await the person's decision."""
     if entry.url == "portal:reviews":
         return reviews_awaiting(actor).count()
     return policies_awaiting(actor) if entry.url == "portal:policy" else 0
 
 
 def navigation(request: HttpRequest) -> dict[str, Any]:
-    """Menu, badge and roles for the signed-in person; nothing for anyone else."""
+    """Return menu, badge and roles for the signed-in person; nothing for anyone else."""
     if not getattr(request, "user", None) or not request.user.is_authenticated:
         return {}
     actor = principal_of(request)
@@ -175,7 +175,7 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
         "one_click": actor.proof is not None and actor.proof.method == LOCAL,
         "actor": actor,
         "viewer": Viewer(actor),
-        # On every page of everybody who may see their releases: that is the price of an emergency.
+        # Shown on every page to everyone who may see their releases, so that none goes unnoticed.
         "emergency_accesses": list(emergency_accesses_active(actor)[:BANNERS]),
         # Read only by the pages that show them.
         "recoveries": SimpleLazyObject(lambda: list(recoveries_announced(actor)[:BANNERS])),

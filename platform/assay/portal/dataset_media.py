@@ -1,8 +1,8 @@
-"""Addresses of images, recordings and videos of a dataset, and the answers with their bytes.
+"""Signed addresses of a dataset's images, recordings and videos, and the responses that serve them.
 
-An address is signed for the person who unmasked the rows, and ends after `VALID_S`: unmasking again
-is asking again, and is an event. It is no credential: the session, the policy and the department
-are checked as on every page.
+An address is signed for the person who unmasked the rows and expires after `VALID_S`; unmasking
+again writes another audit event. It is not a credential: session, policy and department are checked
+as on every page.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ SALT = "assay.dataset-media"
 
 
 def with_addresses(preview: RowsPreview, version: DatasetVersion, actor: Principal) -> RowsPreview:
-    """Return the preview with an address for each file that is shown."""
+    """Return the preview with an address for each visible file."""
 
-    def cell(given: Cell) -> Cell:
+    def cell(parts: Cell) -> Cell:
         return [
             _addressed(each, version, actor) if isinstance(each, File) and each.shown else each
-            for each in given
+            for each in parts
         ]
 
     return replace(preview, rows=[[cell(each) for each in row] for row in preview.rows])
@@ -54,23 +54,23 @@ def file_named(request: HttpRequest, version: DatasetVersion, actor: Principal) 
     """Return the SHA-256 of the file that the address names.
 
     Raises:
-        NotFound: it was not made for this person and version, or too long ago.
+        NotFound: the address is invalid, expired, or for another person or version.
     """
     try:
-        given = signing.loads(request.GET.get("key", ""), salt=SALT, max_age=VALID_S)
+        payload = signing.loads(request.GET.get("key", ""), salt=SALT, max_age=VALID_S)
     except signing.BadSignature as error:
         raise NotFound(
-            "This address of a file has expired or is not valid.",
+            "This file address is invalid or has expired.",
             hint="Show the rows of the dataset again.",
         ) from error
-    person, pk, sha256 = given
+    person, pk, sha256 = payload
     if (person, pk) != (actor.id, version.pk):
-        raise NotFound("This address of a file was made for another person or version.")
+        raise NotFound("This file address belongs to another person or version.")
     return str(sha256)
 
 
 def media_answer(request: HttpRequest, opened: OpenedMedia) -> HttpResponse:
-    """Answer with the bytes, or with the range that a player asks for."""
+    """Respond with the whole file, or with the range of bytes that a player requested."""
     total = len(opened.data)
     span = _span(request.headers.get("Range", ""), total)
     if span is None:
@@ -86,13 +86,13 @@ def media_answer(request: HttpRequest, opened: OpenedMedia) -> HttpResponse:
     response["X-Content-Type-Options"] = "nosniff"
     response["Content-Disposition"] = "inline"
     response["Cross-Origin-Resource-Policy"] = "same-origin"
-    # Of a file that is opened by itself nothing may run, whatever it holds.
+    # A file opened in its own tab runs no script, whatever it contains.
     response["Content-Security-Policy"] = "default-src 'none'; sandbox"
     return response
 
 
 def _span(header: str, total: int) -> range | None:
-    """Return the one range of bytes that a header asks for; None for the whole file."""
+    """Return the range of bytes that a header requests; None for the whole file."""
     first, dash, last = header.removeprefix("bytes=").partition("-")
     if not header.startswith("bytes=") or not dash or "," in header:
         return None

@@ -32,24 +32,29 @@ class Cell:
 
 
 def confusion(details: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Labels and rows of cells: true class down, predicted class across."""
-    found = details.get("confusion_matrix")
-    if not found:
+    """Return labels and rows of cells: true class down, predicted class across."""
+    matrix = details.get("confusion_matrix")
+    if not matrix:
         return None
-    labels = found["labels"]
+    labels = matrix["labels"]
     rows = []
-    for label, counts in zip(labels, found["matrix"], strict=True):
+    for label, counts in zip(labels, matrix["matrix"], strict=True):
         total = sum(counts) or 1
         cells = [
-            Cell(count, count / total * 100, min(10, int(count / total * 10 + 0.5)), label == said)
-            for said, count in zip(labels, counts, strict=True)
+            Cell(
+                count,
+                count / total * 100,
+                min(10, int(count / total * 10 + 0.5)),
+                label == predicted,
+            )
+            for predicted, count in zip(labels, counts, strict=True)
         ]
         rows.append({"label": label, "cells": cells, "total": sum(counts)})
     return {"labels": labels, "rows": rows}
 
 
 def per_class(details: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """F1 (0 to 1) and support of each class."""
+    """Return F1 (0 to 1) and support of each class."""
     return [
         {"label": label, **entry, "width": round(entry["f1"] * 100, 1)}
         for label, entry in details.get("per_class", {}).items()
@@ -60,7 +65,7 @@ SAMPLE_PARTS = (("Expected", "expected"), ("Baseline", "baseline"), ("This versi
 
 
 def samples(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Sample outputs: what was asked, what was expected, what came before and comes now."""
+    """Return sample inputs with the expected output, the baseline's, and this version's."""
     return [
         {
             "asked": shown(entry, "input", evaluation.pk),
@@ -103,7 +108,7 @@ class Drawn:
 
 
 def drawn(measured: Measured) -> Drawn:
-    """Return the measurements, next to those they are compared with."""
+    """Return the measurements together with those that they are compared with."""
     details = measured.evaluation.details
     return Drawn(
         measured=measured,

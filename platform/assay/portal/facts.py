@@ -1,4 +1,4 @@
-"""Details of an audit event besides its sentence, as labels and values for people."""
+"""Details of an audit event as labels and values."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 FACTS_MAX = 40
 LISTED_MAX = 20
 TEXT_MAX = 300
-# Said elsewhere on the page: the decision has one of its own.
+# Shown elsewhere on the page.
 _ELSEWHERE = frozenset({"decision", "before", "after", "code", "status"})
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(label, value) of each thing recorded: what changed first, then the rest by name."""
-    found = [*_changes(data), *_rest(data)]
-    return found[:FACTS_MAX]
+    """Return the recorded details as (label, value): changes first, then the rest by name."""
+    rows = [*_changes(data), *_rest(data)]
+    return rows[:FACTS_MAX]
 
 
 def _changes(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -39,7 +39,7 @@ def _rest(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield _label(name), _value(data[name])
     if "status" in data:
         code = str(data.get("code", "")).replace("_", " ")
-        yield "Answered with", f"{data['status']} {code}".strip()
+        yield "Response", f"{data['status']} {code}".strip()
 
 
 def _label(name: str) -> str:
@@ -63,5 +63,5 @@ def _value(value: Any) -> str:
 
 def _joined(parts: list[str]) -> str:
     more = len(parts) - LISTED_MAX
-    shown = ", ".join(parts[:LISTED_MAX])
-    return shown if more <= 0 else f"{shown} and {more} more"
+    text = ", ".join(parts[:LISTED_MAX])
+    return text if more <= 0 else f"{text} and {more} more"

@@ -1,4 +1,4 @@
-"""Common part of every screen: sign-in, refusals, pages of a list."""
+"""Base classes of every screen: sign-in, errors, and pages of a list."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PAGE_SIZE = 25
 
 
 def page_of(request: HttpRequest, rows: QuerySet[Any], size: int = PAGE_SIZE) -> Page[Any]:
-    """The page of `rows` that `?page=` asks for; the first when it asks for nonsense."""
+    """Return the page of `rows` that `?page=` names; the first if it is invalid."""
     paginator = Paginator(rows, size)
     try:
         return paginator.page(request.GET.get("page", 1))
@@ -49,7 +49,7 @@ def number_in(values: Mapping[str, str], name: str) -> int | None:
 
 
 def refusal_page(request: HttpRequest, error: DomainError) -> HttpResponse:
-    """The page for an error that has no form to go back to."""
+    """Return the page for an error that has no form to return to."""
     template = "portal/errors/404.html" if error.status == 404 else "portal/errors/refused.html"
     return render(request, template, {"error": error}, status=error.status)
 
@@ -57,8 +57,8 @@ def refusal_page(request: HttpRequest, error: DomainError) -> HttpResponse:
 class Screen(View):
     """One page. Needs a signed-in person; a `DomainError` becomes a sentence with its status.
 
-    Whatever a screen does is one transaction, within what the person's department owns. A form that
-    lacks a second factor is answered with a page that takes one and sends the form again.
+    Each request is one transaction, in which row security limits the person to their departments. A
+    form that lacks a required second factor gets a page that takes one and sends the form again.
     """
 
     template_name: ClassVar[str] = ""
@@ -89,7 +89,7 @@ class Screen(View):
             if conflict is None:
                 raise
             refusal = conflict
-        # Here, because what was refused is recorded in a transaction of its own.
+        # Outside `scope`, because a refusal is recorded in its own transaction.
         self.recorded(refusal)
         if proving or (refusal.code == STEP_UP_REQUIRED and request.method == "POST"):
             with scope(self.actor):
@@ -105,10 +105,10 @@ class Screen(View):
             return refusal_page(request, refusal)
 
     def allow_body(self, *args: Any, **kwargs: Any) -> None:
-        """Raise unless the person may send a form of some size here. None of it is there yet.
+        """Raise unless the person may send a large form here; called before its body is read.
 
         Raises:
-            DomainError: what `act` would raise without looking into the form.
+            DomainError: the error that `act` would raise without reading the form.
         """
 
     def verified(self) -> Principal:
@@ -116,12 +116,11 @@ class Screen(View):
         return second_factor_taken(self.request, self.actor)
 
     def asking(self, refusal: DomainError) -> HttpResponse:
-        """Return the page that asks for a second factor, and keeps what was typed."""
+        """Return the page that requests a second factor and carries the typed fields."""
         return second_factor_page(self.request, self.actor, refusal)
 
     def recorded(self, refusal: DomainError) -> None:
-        """Audit what was refused. Whoever would change something has tried, also where no service
-        saw it."""
+        """Audit a refusal. A POST counts as an attempt, even if it reached no service."""
         method = str(self.request.method)
         if refusal.attempt is None and method == "POST":
             path = self.request.path
@@ -138,7 +137,7 @@ class Screen(View):
     def page(
         self, *, status: int = 200, error: DomainError | None = None, **kwargs: Any
     ) -> HttpResponse:
-        """The screen, with the refusal of what was just tried when there is one."""
+        """Render the screen, with the error of this request, if any."""
         context = self.context(**kwargs)
         context["error"] = error
         return render(self.request, self.template_name, context, status=status)
@@ -156,22 +155,22 @@ class Screen(View):
         fragment: str | None = None,
         **values: Any,
     ) -> HttpResponse:
-        """Go to the page `to`, which says what was done."""
+        """Redirect to the page `to`, which shows `sentence`."""
         messages.success(self.request, sentence)
         return redirect(reverse(to, kwargs=values, query=query, fragment=fragment))
 
 
 class ActionScreen(Screen):
-    """A page with a form: `act` calls one service; a refusal shows the page again, and why.
+    """A page with a form: `act` calls one service; after an error the page is shown again with it.
 
-    What `act` had changed before it was refused is taken back: the request is one transaction.
+    Changes that `act` made before the error are rolled back: the request is one transaction.
     """
 
     acted: DomainError | None = None
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if type(self).act is ActionScreen.act:
-            # The page whose buttons post to addresses of their own.
+            # A page whose buttons post to other addresses.
             return self.http_method_not_allowed(request)
         try:
             return self.act(**kwargs)
@@ -183,20 +182,20 @@ class ActionScreen(Screen):
         return refusal is self.acted and not isinstance(refusal, NotFound)
 
     def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Call the service and say where to go next."""
+        """Call the service and redirect."""
         raise NotImplementedError
 
 
 def add_refusal(form: Any, refusal: DomainError | None) -> None:
-    """Add what a service refused to the form that was sent, on its fields."""
-    # An invalid form reached no service, and has its own sentences.
+    """Add the errors of a service to the fields of the submitted form."""
+    # An invalid form reached no service and shows its own errors.
     if refusal is not None and form.is_valid():
         for name in refusal.fields.keys() & form.fields.keys():
             form.add_error(name, refusal.fields[name])
 
 
 def cleaned(form: Any) -> dict[str, Any]:
-    """A form's cleaned values.
+    """Return a form's cleaned values.
 
     Raises:
         InvalidInput: with a sentence for each field that is wrong.

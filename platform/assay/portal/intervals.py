@@ -39,7 +39,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The new number over the old one; `gates` are thresholds on the same line."""
+    """The new value above the old one; `gates` are thresholds on the same line."""
 
     new: Span | None
     old: Span | None
@@ -56,9 +56,8 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A metric, or one part of the data, as a page shows it. `range`, `old_range` and
-    `change_range` are intervals in words, empty where there is none; `key` is the place of a
-    comment on it."""
+    """A metric, or one slice of the data, as a page shows it. `range`, `old_range` and
+    `change_range` are intervals in words, or empty; `key` is the place of comments on it."""
 
     key: str
     title: str
@@ -78,7 +77,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A simple model on the same rows, and what the version adds to its accuracy."""
+    """A simple model on the same rows, and the version's change over it."""
 
     name: str
     trained_on: int
@@ -145,15 +144,15 @@ def _change_range(change: Change) -> str:
 
 
 def range_words(interval: Interval | None) -> str:
-    """`0.712 to 0.791`."""
+    """Return an interval as `0.712 to 0.791`."""
     return f"{measured(interval.low)} to {measured(interval.high)}" if interval else ""
 
 
 def verdict_words(change: Change) -> str:
     """Describe a change in words."""
     if change.verdict in _VERDICTS:
-        said = _VERDICTS[change.verdict]
-        return f"{said}, row by row" if change.paired else said
+        words = _VERDICTS[change.verdict]
+        return f"{words}, row by row" if change.paired else words
     if change.low is not None:
         return "significantly different"
     return "significance unknown" if change.size else "the same"
@@ -161,8 +160,8 @@ def verdict_words(change: Change) -> str:
 
 def gate_words(gate: GateCheck) -> str:
     """Describe the gate's result, and say when the sample is too small to tell."""
-    said = "pass" if gate.passed else "fail" if gate.value is not None else "not measured"
-    return f"{said}, not significantly" if gate.clear is False else said
+    words = "pass" if gate.passed else "fail" if gate.value is not None else "not measured"
+    return f"{words}, not significantly" if gate.clear is False else words
 
 
 def bar_of(
@@ -172,13 +171,13 @@ def bar_of(
     old_interval: Interval | None,
     thresholds: Iterable[float],
 ) -> Bar | None:
-    """Both on one line, a little longer than what is on it; None where nothing has an interval."""
+    """Place both values on one line with a margin; None if neither has an interval."""
     if interval is None and old_interval is None:
         return None
     thresholds = list(thresholds)
     points = [value, *thresholds, *([] if old is None else [old])]
-    for each in (interval, old_interval):
-        points += [each.low, each.high] if each else []
+    for bounds in (interval, old_interval):
+        points += [bounds.low, bounds.high] if bounds else []
     least, most = min(points), max(points)
     margin = (most - least) * 0.06 or abs(most) * 0.06 or 1.0
     start, length = least - margin, (most - least) + 2 * margin

@@ -1,4 +1,4 @@
-"""The lineage of a version as a drawing: columns from what it stands on to what serves it."""
+"""A version's lineage as a drawing, in columns from its data and base to its deployments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NODES_SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One box: `x`, `y` of its top left corner, in the drawing's units."""
+    """One box; `x` and `y` are its top left corner, in the drawing's units."""
 
     kind: str
     name: str
@@ -48,9 +48,9 @@ def _url(node: dict[str, Any]) -> str:
 def _graph(
     version: ModelVersion, actor: Principal
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    found = lineage(version, actor=actor)
-    nodes = found["nodes"][:NODES_SHOWN]
-    edges = [(edge["from"], edge["to"]) for edge in found["edges"]]
+    graph = lineage(version, actor=actor)
+    nodes = graph["nodes"][:NODES_SHOWN]
+    edges = [(edge["from"], edge["to"]) for edge in graph["edges"]]
     releases = [int(n["id"].split(":")[1]) for n in nodes if n["type"] == "release"]
     for deployment in (
         deployments_visible_to(actor).filter(release_id__in=releases).order_by("release_id")
@@ -58,12 +58,12 @@ def _graph(
         node = {"id": f"deployment:{deployment.pk}", "type": "deployment"}
         nodes.append({**node, "name": deployment.name, "state": deployment.state, "digest": ""})
         edges.append((f"release:{deployment.release_id}", node["id"]))
-    known = {node["id"] for node in nodes}
-    return nodes, [edge for edge in edges if edge[0] in known and edge[1] in known]
+    ids = {node["id"] for node in nodes}
+    return nodes, [edge for edge in edges if edge[0] in ids and edge[1] in ids]
 
 
 def _columns(nodes: list[dict[str, Any]], edges: list[tuple[str, str]]) -> dict[str, int]:
-    """Each node's column: one right of the furthest node that leads to it."""
+    """Return each node's column: one to the right of its rightmost predecessor."""
     column = {str(node["id"]): 0 for node in nodes}
     for _ in nodes:
         moved = False
@@ -79,7 +79,7 @@ def _columns(nodes: list[dict[str, Any]], edges: list[tuple[str, str]]) -> dict[
 
 
 def drawing(version: ModelVersion, actor: Principal) -> dict[str, Any]:
-    """Nodes, edge paths and the size of the drawing around `version`."""
+    """Return nodes, edge paths and the size of the drawing around `version`."""
     raw, edges = _graph(version, actor)
     column = _columns(raw, edges)
     rows: dict[int, int] = {}

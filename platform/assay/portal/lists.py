@@ -1,4 +1,4 @@
-"""Pages that are a list: their rows, filters and columns are declared."""
+"""Pages of one list, declared by rows, filters and columns."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from governance.schemas import Filter
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of the toolbar: a list of choices, or a text to search for if there are none.
+    """A field of the toolbar: a list of choices or, without `choices`, a search text.
 
-    `none` is the choice that filters nothing; without it, the first choice is the default.
+    `none` is the label of the choice without a filter; if empty, the first choice is the default.
     """
 
     name: str
@@ -37,7 +37,7 @@ class ListScreen(Screen):
     """A page of rows. Its template extends `portal/list.html` and fills the cells of one row.
 
     `columns` are the headings of its table (see the tag `table`). `filters` are read from the
-    address; a value that does not fit filters nothing. `creates` is the action of the button next
+    query string; an invalid value is ignored. `creates` is the action of the button next
     to the title, and the kind of object that it creates.
     """
 
@@ -53,7 +53,7 @@ class ListScreen(Screen):
         raise NotImplementedError
 
     def shown(self, rows: list[Any]) -> list[Any]:
-        """Return what the template shows of the rows of one page."""
+        """Return the rows of one page as the template shows them."""
         return rows
 
     def context(self, **kwargs: Any) -> dict[str, Any]:

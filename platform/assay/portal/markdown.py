@@ -15,7 +15,7 @@ _TAGS = {
 
 
 def render_markdown(text: str) -> SafeString:
-    """Markdown as HTML with an allow-list of tags: no images, styles, scripts or foreign schemes.
+    """Return Markdown as HTML with allowed tags only: no images, styles, scripts or other schemes.
 
     Headings move down by one, because the page has its own first heading.
     """

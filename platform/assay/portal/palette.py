@@ -1,7 +1,7 @@
-"""The search over everything that a person may see: pages, actions, and things by their names.
+"""Search over the pages, actions and objects that a person may see.
 
-Each kind of thing is read by its own `visible_to` selector, so that no name shows, and no match
-counts, beyond what its page would show.
+Each kind of object is read through its own `visible_to` selector, so that a search reveals no more
+than the object's page.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from workers.jobs.selectors import jobs_visible_to
 
 QUERY_MAX = 64
 RESULTS_MAX = 20
-# Of one kind of thing.
+# Results of one kind.
 EACH_MAX = 5
 WORDS_MAX = 6
 # A number above every possible ID is not looked up.
@@ -40,8 +40,8 @@ _NUMBER_MAX = 2**31
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One result: what it is, and where it leads."""
+class Result:
+    """One result and the page that it links to."""
 
     kind: str
     icon: str
@@ -52,8 +52,8 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One kind of thing: its rows that a person may see, the columns that its words are looked for
-    in, the first of which is its name, the column of its number, and how a row shows."""
+    """One kind of object. Words are searched in `columns`, of which the first is the name; `number`
+    is the column of its number; `shown` returns the title and detail of a row."""
 
     kind: str
     icon: str
@@ -64,9 +64,9 @@ class Source:
     page: str
     argument: str = "pk"
 
-    def found(self, actor: Principal, words: list[str]) -> Iterator[Found]:
-        """The rows that fit, the best first."""
-        # "release 7" asks for releases.
+    def matches(self, actor: Principal, words: list[str]) -> Iterator[Result]:
+        """Yield the matching rows, the best first."""
+        # In "release 7" the first word names the kind.
         named = [word for word in words if not self.kind.lower().startswith(word.lower())]
         words = named if len(words) > 1 else words
         rows = self.rows(actor).filter(self._fitting(words))
@@ -77,24 +77,24 @@ class Source:
             title, detail = self.shown(row)
             argument = getattr(row, self.argument)
             href = reverse(f"portal:{self.page}", args=[argument])
-            yield Found(self.kind, self.icon, title, detail, href)
+            yield Result(self.kind, self.icon, title, detail, href)
 
     def _fitting(self, words: list[str]) -> Q:
         query = Q()
         for word in words:
-            each = Q(pk__in=())
+            condition = Q(pk__in=())
             for column in self.columns:
-                each |= Q(**{f"{column}__icontains": word})
+                condition |= Q(**{f"{column}__icontains": word})
             if (number := _number(word)) and self.number:
-                each |= Q(**{self.number: number})
-            query &= each
+                condition |= Q(**{self.number: number})
+            query &= condition
         return query
 
 
 def _number(word: str) -> int:
     digits = word.lstrip("#v")
-    known = digits.isascii() and digits.isdigit() and len(digits) <= 10
-    return int(digits) if known and int(digits) < _NUMBER_MAX else 0
+    valid = digits.isascii() and digits.isdigit() and len(digits) <= 10
+    return int(digits) if valid and int(digits) < _NUMBER_MAX else 0
 
 
 def _joined(*parts: Any) -> str:
@@ -183,7 +183,7 @@ SOURCES = (
     ),
 )  # fmt: skip
 
-# Title, page, and what one must be allowed to do in some department.
+# Title, page, and the action that the person must be allowed in some department.
 ACTIONS = (
     ("New model", "model_new", Action.MODEL_CREATE, "model"),
     ("New dataset", "dataset_new", Action.DATASET_CREATE, "dataset"),
@@ -194,7 +194,7 @@ ACTIONS = (
     ("Invite a person", "people", Action.PERSON_CREATE, "person"),
     ("Create a department", "departments", Action.DEPARTMENT_CREATE, "department"),
 )
-# Pages that everybody may open and that are not in the menu.
+# Pages outside the menu that everyone may open.
 PAGES = (
     ("Your account", "user", "account"),
     ("Intakes", "package-import", "intakes"),
@@ -203,18 +203,18 @@ PAGES = (
 )
 
 
-def palette(actor: Principal, text: str) -> list[Found]:
+def palette(actor: Principal, text: str) -> list[Result]:
     """Return results for `text`, the best first; without any, the pages and actions.
 
     Characters beyond `QUERY_MAX` are ignored.
     """
     words = text.replace("\x00", "")[:QUERY_MAX].split()[:WORDS_MAX]
-    found = [*_actions(actor, words), *_pages(actor, words)]
+    results = [*_actions(actor, words), *_pages(actor, words)]
     if words:
-        found += [each for source in SOURCES for each in source.found(actor, words)]
+        results += [each for source in SOURCES for each in source.matches(actor, words)]
         whole = " ".join(words).lower()
-        found.sort(key=lambda each: _rank(each.title.lower(), whole))
-    return found[:RESULTS_MAX]
+        results.sort(key=lambda each: _rank(each.title.lower(), whole))
+    return results[:RESULTS_MAX]
 
 
 def _rank(title: str, text: str) -> int:
@@ -227,17 +227,17 @@ def _fits(title: str, words: list[str]) -> bool:
     return all(word.lower() in title.lower() for word in words)
 
 
-def _pages(actor: Principal, words: list[str]) -> Iterator[Found]:
+def _pages(actor: Principal, words: list[str]) -> Iterator[Result]:
     for _, entries in MENU:
         for entry in entries:
             if _fits(entry.title, words) and entry.shown_to(actor):
-                yield Found("Page", entry.icon, entry.title, "", reverse(entry.url))
+                yield Result("Page", entry.icon, entry.title, "", reverse(entry.url))
     for title, icon, url in PAGES:
         if _fits(title, words):
-            yield Found("Page", icon, title, "", reverse(f"portal:{url}"))
+            yield Result("Page", icon, title, "", reverse(f"portal:{url}"))
 
 
-def _actions(actor: Principal, words: list[str]) -> Iterator[Found]:
+def _actions(actor: Principal, words: list[str]) -> Iterator[Result]:
     for title, url, action, kind in ACTIONS:
         if _fits(title, words) and may_somewhere(actor, action, kind=kind):
-            yield Found("Action", "plus", title, "", reverse(f"portal:{url}"))
+            yield Result("Action", "plus", title, "", reverse(f"portal:{url}"))

@@ -80,7 +80,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class GateLine:
-    """A gate with its latest result; `threshold` as `perplexity ≤ 12`."""
+    """A gate with its latest result in words."""
 
     standing: GateStanding
     metric: str
@@ -101,25 +101,25 @@ class Panel:
 
 
 def readiness_panel(actor: Principal, version: ModelVersion, tier: str = "") -> Panel:
-    """Raises as `version_readiness`."""
-    found = version_readiness(actor=actor, version=version, tier=tier)
+    """Return the panel of a version; raises as `version_readiness`."""
+    readiness = version_readiness(actor=actor, version=version, tier=tier)
     appoints = may(actor, Action.ROLE_GRANT, kind="person")
     order = list(_SHOWN)
-    counts = Counter(each.state for each in found.requirements)
+    counts = Counter(each.state for each in readiness.requirements)
     return Panel(
-        readiness=found,
+        readiness=readiness,
         lines=[
             _line(each, appoints=appoints)
-            for each in sorted(found.requirements, key=lambda each: order.index(each.state))
+            for each in sorted(readiness.requirements, key=lambda each: order.index(each.state))
         ],
-        gates=[gate_line(each, version.model.task) for each in found.gates],
+        gates=[gate_line(each, version.model.task) for each in readiness.gates],
         missing=counts[ReadinessState.MISSING],
         ready=counts[ReadinessState.READY],
     )
 
 
 def may_see_readiness(actor: Principal, version: ModelVersion) -> bool:
-    """Return true if `version_readiness` would answer the actor."""
+    """Return true if the actor may call `version_readiness`."""
     department = version.model.department.slug
     return may(actor, Action.RELEASE_VIEW, kind="release", department=department)
 

@@ -1,4 +1,4 @@
-"""Questions that only the portal asks, over what the contexts' selectors let the actor see."""
+"""Queries of the portal alone, on rows that the contexts' selectors let the actor see."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from registry.releases.emergency_access.selectors import emergency_accesses_to_r
 
 
 def after_reviews(actor: Principal) -> list[EmergencyAccess]:
-    """Emergency accesses that the actor may review afterward, the most pressing first."""
+    """Return emergency accesses that the actor may review afterward, the most pressing first."""
     if not may_somewhere(actor, Action.RELEASE_DECIDE, kind="release"):
         return []
     mine = Q(asked_by_id=actor.person_id) | Q(confirmed_by_id=actor.person_id)
@@ -40,7 +40,7 @@ def policies_awaiting(actor: Principal) -> int:
 
 
 def audit_alarms(actor: Principal) -> list[AuditAlarm]:
-    """Return the faults of the audit log now; none for readers who may not see all of it."""
+    """Return current alarms of the audit log; none for people who may not see all of it."""
     try:
         return alarms_visible_to(actor)
     except (NotFound, NotPermitted):
@@ -48,8 +48,8 @@ def audit_alarms(actor: Principal) -> list[AuditAlarm]:
 
 
 def usage_days(records: QuerySet[Any], days: int) -> list[dict[str, Any]]:
-    """Requests, tokens and other units a day for the last `days` days, today last, days without
-    use as 0."""
+    """Return requests, tokens and other units per day for the last `days` days, today last; days
+    without use have zeros."""
     since = beginning_of(days)
     first = since.date()
     rows = (
@@ -63,9 +63,9 @@ def usage_days(records: QuerySet[Any], days: int) -> list[dict[str, Any]]:
             **UNIT_SUMS,
         )
     )
-    found = {row["day"]: {"units": units_of(row), **row} for row in rows}
+    by_day = {row["day"]: {"units": units_of(row), **row} for row in rows}
     span = [first + timedelta(days=offset) for offset in range(days)]
     filled = [
-        {"requests": 0, "failed": 0, "units": {}, **found.get(day, {}), "day": day} for day in span
+        {"requests": 0, "failed": 0, "units": {}, **by_day.get(day, {}), "day": day} for day in span
     ]
     return [{**row, "tokens": row["units"].get(Unit.TOKENS, 0)} for row in filled]

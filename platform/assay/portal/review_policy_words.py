@@ -1,4 +1,4 @@
-"""A review policy as a page says it: conditions, terms, items and what they are mapped to."""
+"""A review policy in words: conditions, terms, items and their framework references."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from governance.reviews.policies.vocabulary import vocabulary_known
 
 @dataclass(frozen=True, slots=True)
 class ShownItem:
-    """One item; `maps` are pairs of a framework's name and what of it is meant."""
+    """One item; `maps` are pairs of a framework's name and the references to it."""
 
     item: Item
     how: str
@@ -25,19 +25,19 @@ class ShownItem:
 
 
 def condition_words(condition: Condition) -> str:
-    """Such as "personal data: yes"."""
+    """Return a condition in words, such as "personal data: yes"."""
     answers = vocabulary_known().questions.get(condition.answer, {})
-    named = " or ".join(str(answers.get(value, value)) for value in condition.among)
-    return f"{RISK_TITLES.get(condition.answer, sentence(condition.answer))}: {named}"
+    values = " or ".join(str(answers.get(value, value)) for value in condition.among)
+    return f"{RISK_TITLES.get(condition.answer, sentence(condition.answer))}: {values}"
 
 
 def when_words(conditions: Sequence[Condition]) -> str:
-    """Empty when there are none."""
+    """Return conditions in words; empty without any."""
     return ", or ".join(condition_words(each) for each in conditions)
 
 
 def shown_items(document: ReviewPolicyDocument) -> list[ShownItem]:
-    """Every item in words, in the policy's order."""
+    """Return every item in words, in the policy's order."""
     checks = vocabulary_known().checks
     return [
         ShownItem(
@@ -53,17 +53,17 @@ def shown_items(document: ReviewPolicyDocument) -> list[ShownItem]:
 
 
 def _maps(maps: Maps) -> list[tuple[str, list[str]]]:
-    named = [
+    mapped = [
         ("EU AI Act", maps.eu_ai_act),
         ("ISO/IEC 42001", [f"{code} {ISO_42001[code].lower()}" for code in maps.iso_42001]),
         ("NIST AI RMF", maps.nist_ai_rmf),
         ("NIST AI 600-1", maps.nist_ai_600_1),
     ]
-    return [(framework, references) for framework, references in named if references]
+    return [(framework, references) for framework, references in mapped if references]
 
 
 def shown_approvals(document: ReviewPolicyDocument) -> list[dict[str, Any]]:
-    """Describe the approvers, and when they are not needed."""
+    """Return the required approvals, with the conditions under which each is needed."""
     return [
         {"specialty": each.specialty, "count": each.count, "when": when_words(each.when)}
         for each in document.approvals
@@ -71,24 +71,24 @@ def shown_approvals(document: ReviewPolicyDocument) -> list[dict[str, Any]]:
 
 
 def shown_terms(document: ReviewPolicyDocument) -> list[tuple[str, str]]:
-    """The terms as pairs of a name and words."""
+    """Return the terms as pairs of a title and words."""
     warned = ", ".join(str(days) for days in document.warn_days)
     gates = document.gates
-    asked = [
+    measurements = [
         "an evaluation on held-out data" if gates.held_out else "",
         f"at least {gates.at_least} gate{'s' * (gates.at_least != 1)}" if gates.at_least else "",
     ]
     return [
-        ("An approval lasts", _days(document.valid_days)),
-        ("It serves on after that", _days(document.grace_days) if document.grace_days else "No"),
-        ("Its end is told", f"{warned} days before" if warned else "Not beforehand"),
-        ("A review is due", f"{_days(document.due_days)} after it opens"),
+        ("Approval lasts", _days(document.valid_days)),
+        ("Grace period", _days(document.grace_days) if document.grace_days else "None"),
+        ("Expiry reminders", f"{warned} days before" if warned else "None"),
+        ("Review is due", f"{_days(document.due_days)} after it opens"),
         ("Reviewers are reminded", f"{_days(document.escalate_days)} before it is due"),
         (
-            "New and newly empowered reviewers vote",
+            "New and newly empowered reviewers may vote",
             f"After {document.vote_after_hours} hours" if document.vote_after_hours else "At once",
         ),
-        ("What must be measured", " and ".join(filter(None, asked)) or "Nothing"),
+        ("Required measurements", " and ".join(filter(None, measurements)) or "None"),
     ]
 
 
@@ -97,7 +97,7 @@ def _days(number: int) -> str:
 
 
 def text_difference(before: str, after: str) -> list[tuple[str, str]]:
-    """The lines of a unified difference, each with `add`, `del`, `at` or nothing."""
+    """Return the lines of a unified diff, each with `add`, `del`, `at` or nothing."""
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=3)
     kinds = {"+": "add", "-": "del", "@": "at"}
     return [(kinds.get(line[:1], ""), line) for line in list(lines)[2:]]

@@ -1,5 +1,5 @@
-"""The second factor that goes with a form: checked before the form is acted on, and requested on a
-page that carries what was typed.
+"""The second factor of a form: checked before the form takes effect, and requested on a page that
+carries the typed fields.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from governance.people.signing_in import own_account, step_up_record
 from governance.principals import Principal
 from governance.rowsecurity import scope
 
-# In a form: a second factor comes with it.
+# Field of a form that carries a second factor.
 MARK = "step_up"
-# Fields of the request for a second factor; the rest is what the form itself says.
+# Fields of the second factor; all others belong to the form itself.
 _OWN = frozenset({MARK, "code", "credential", "local", "csrfmiddlewaretoken"})
 # Never written into a page.
 SECRETS = frozenset({"again", "code", "credential", "current", "new", "password"})
 
 
 def give_second_factor(request: HttpRequest, actor: Principal) -> None:
-    """Check the passkey or code that was posted, and note in session and log that it was right.
+    """Check the posted passkey or code, and record it in the session and the audit log.
 
     In the local demonstration, a click replaces the factor of a person who has none.
 
     Raises:
-        NotAuthenticated, InvalidInput, QuotaExceeded, Unavailable: as the check of either.
+        NotAuthenticated, InvalidInput, QuotaExceeded, Unavailable: as either check.
         NotPermitted: the account has no second factor.
     """
     person = own_account(actor)
@@ -60,14 +60,14 @@ def give_second_factor(request: HttpRequest, actor: Principal) -> None:
 
 
 def brings_second_factor(request: HttpRequest) -> bool:
-    """Return whether the form was sent from the page that asks for a second factor."""
+    """Return true if the form was sent from the page that requests a second factor."""
     return request.method == "POST" and MARK in request.POST
 
 
 def second_factor_taken(request: HttpRequest, actor: Principal) -> Principal:
-    """The actor with the second factor that came with the form.
+    """Check the second factor that came with the form; return the actor with it.
 
-    It is taken in a transaction of its own: a code is used up even when the form is then refused.
+    Runs in its own transaction: a code is used up even if the form is then refused.
 
     Raises:
         DomainError: as `give_second_factor`.
@@ -80,7 +80,7 @@ def second_factor_taken(request: HttpRequest, actor: Principal) -> Principal:
 
 
 def second_factor_context(request: HttpRequest, actor: Principal) -> dict[str, Any]:
-    """Context of `portal/parts/second_factor.html`."""
+    """Return the context of `portal/parts/second_factor.html`."""
     person = own_account(actor)
     factors = factors_of(person.pk)
     return {
@@ -93,7 +93,7 @@ def second_factor_context(request: HttpRequest, actor: Principal) -> dict[str, A
 
 
 def typed_fields(request: HttpRequest) -> list[tuple[str, str]]:
-    """Return what was typed into the posted form, without secrets: each value of each field."""
+    """Return each value of each field of the posted form, without secrets."""
     left_out = _OWN | SECRETS
     return [
         (name, value)
@@ -106,15 +106,15 @@ def typed_fields(request: HttpRequest) -> list[tuple[str, str]]:
 def second_factor_page(
     request: HttpRequest, actor: Principal, refusal: DomainError
 ) -> HttpResponse:
-    """The page that asks for a second factor, and then sends the refused form again.
+    """Return the page that requests a second factor and then sends the refused form again.
 
-    The page itself carries what was typed, to the address that it was typed for: no other session
-    gets it, and it is gone with the page. A browser hands no file to a form, so files are chosen
-    again.
+    The page itself carries the typed fields and posts them to the form's own address: no other
+    session gets them, and they are gone with the page. A page cannot fill in a file input, so files
+    must be chosen again.
     """
     context = {
         **second_factor_context(request, actor),
-        # The heading says why a factor is needed; an alert, why the one that was given is refused.
+        # The heading says why a factor is needed; an alert says why the one just sent was refused.
         "why": refusal.message if refusal.code == STEP_UP_REQUIRED else "",
         "error": None if refusal.code == STEP_UP_REQUIRED else refusal,
         "action": request.get_full_path(),

@@ -1,4 +1,4 @@
-"""Data of the charts, as plain values in a page's JSON script element."""
+"""Data of charts, as plain values for a page's JSON script element."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from workers.nodes.fleet import Utilization
 
 
 def curve_points(data: Mapping[str, Any]) -> dict[str, float]:
-    """Return the values of one event that are drawn: losses, and whatever was measured on the
-    validation split. Learning rates and speeds would flatten the curves."""
+    """Return the values of one event to draw: losses and validation metrics. Learning rates and
+    speeds would flatten the curves."""
     return {
         name: value
         for name, value in data.items()
@@ -25,14 +25,14 @@ def curve_points(data: Mapping[str, Any]) -> dict[str, float]:
 
 
 def curves(events: Iterable[JobEvent]) -> dict[str, Any]:
-    """Curves over steps, one series for each metric, as the chart script reads them."""
+    """Return curves over steps, one series for each metric, as the chart script reads them."""
     series: dict[str, list[dict[str, float]]] = {}
     for event in events:
         if event.step is None:
             continue
         for name, value in curve_points(event.data).items():
             points = series.setdefault(name, [])
-            # The best checkpoint is measured once more at the last step; the curve has it already.
+            # The best checkpoint is measured again at the last step, which the curve already has.
             if not points or points[-1]["x"] != event.step:
                 points.append({"x": event.step, "y": value})
     return {
@@ -44,12 +44,12 @@ def curves(events: Iterable[JobEvent]) -> dict[str, Any]:
 
 
 def unit_bars(days: Sequence[Mapping[str, Any]], unit: Unit = Unit.TOKENS) -> dict[str, Any]:
-    """Bars of one unit of use per day."""
+    """Return bars of one unit of use per day."""
     return _bars(days, [{"name": unit.plural, "data": [d["units"].get(unit, 0) for d in days]}])
 
 
 def request_bars(days: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Bars of answered and failed requests per day."""
+    """Return bars of answered and failed requests per day."""
     return _bars(
         days,
         [
@@ -65,7 +65,7 @@ def _bars(days: Sequence[Mapping[str, Any]], series: list[dict[str, Any]]) -> di
 
 
 def metric_by_version(points: Sequence[tuple[str, float]], name: str) -> dict[str, Any]:
-    """One metric over the versions of a model, oldest first."""
+    """Return one metric over the versions of a model, oldest first."""
     return {
         "type": "line",
         "points": True,
@@ -82,24 +82,24 @@ _MEASURES = {
 }
 
 
-def utilization_lines(found: Utilization) -> dict[str, Any]:
-    """Lines of a node's utilization in percent."""
+def utilization_lines(utilization: Utilization) -> dict[str, Any]:
+    """Return lines of a node's utilization in percent."""
     return {
         "type": "line",
         "zero": True,
         # A line of one or two points cannot be seen.
-        "points": len(found.moments) < 3,
+        "points": len(utilization.moments) < 3,
         "y": "percent",
-        "labels": [moment.strftime("%H:%M") for moment in found.moments],
+        "labels": [moment.strftime("%H:%M") for moment in utilization.moments],
         "series": [
-            {"name": _MEASURES[name], "data": values} for name, values in found.series.items()
+            {"name": _MEASURES[name], "data": values} for name, values in utilization.series.items()
         ],
     }
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A time in which something served, until `until` (None: it still does), under a release."""
+    """A period of serving under a release; `until` is None while it lasts."""
 
     name: str
     release: int
@@ -109,8 +109,8 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class LaneBar:
-    """Position of a bar on a line from 0 to 100, for SVG; `faint` is every other release, to tell
-    neighbors apart.
+    """Position of a bar on a line from 0 to 100, for SVG; `faint` is true for every other release,
+    to tell neighbors apart.
     """
 
     x: str
@@ -120,7 +120,7 @@ class LaneBar:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One name's line; `days` is how long it served in the time that is drawn."""
+    """One name's line; `days` is its time of serving within the drawn period."""
 
     name: str
     bars: list[LaneBar]
@@ -128,29 +128,31 @@ class Lane:
     serves: bool
 
 
-# What served for seconds is still to be seen.
+# Keeps a period of seconds visible.
 LEAST_WIDTH = 0.5
 
 
 def serving_lanes(
     stretches: Iterable[Stretch], since: datetime, until: datetime, now: datetime
 ) -> list[Lane]:
-    """A line for each name, of what served between two moments; the names in order."""
+    """Return a line for each name, in order, of its serving between two moments."""
     by_name: dict[str, list[Stretch]] = {}
     for stretch in stretches:
         by_name.setdefault(stretch.name, []).append(stretch)
     whole = (until - since).total_seconds()
     lanes = []
-    for name, found in sorted(by_name.items()):
-        found.sort(key=lambda stretch: stretch.since)
-        releases = {release: n for n, release in enumerate(dict.fromkeys(s.release for s in found))}
+    for name, periods in sorted(by_name.items()):
+        periods.sort(key=lambda stretch: stretch.since)
+        releases = {
+            release: n for n, release in enumerate(dict.fromkeys(s.release for s in periods))
+        }
         bars, served = [], 0.0
-        for stretch in found:
+        for stretch in periods:
             first, last = max(stretch.since, since), min(stretch.until or now, until)
             seconds = max(0.0, (last - first).total_seconds())
             served += seconds
             width = max(100 * seconds / whole, LEAST_WIDTH)
             x = min(100 * (first - since).total_seconds() / whole, 100 - width)
             bars.append(LaneBar(f"{x:.2f}", f"{width:.2f}", releases[stretch.release] % 2 == 1))
-        lanes.append(Lane(name, bars, served / 86_400, found[-1].until is None))
+        lanes.append(Lane(name, bars, served / 86_400, periods[-1].until is None))
     return lanes

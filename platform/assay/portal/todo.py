@@ -1,4 +1,4 @@
-"""Everything that waits for the signed-in person: the source of Home and of the notifications."""
+"""Tasks of the signed-in person, for Home and the notifications."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from workers.jobs.selectors import jobs_visible_to
 from workers.schedules.models import ScheduleState
 from workers.schedules.selectors import schedules_visible_to
 
-# Of each kind; more stand on the page of the kind.
+# Tasks of each kind; the page of the kind lists the rest.
 SHOWN = 6
 RECENT = timedelta(days=7)
 
@@ -63,15 +63,15 @@ class Todo:
 
 
 def todos_of(actor: Principal) -> list[Todo]:
-    """Return what waits for `actor`, the most urgent first; at most `SHOWN` of each kind.
+    """Return the tasks of `actor`, the most urgent first; at most `SHOWN` of each kind.
 
-    A source asks nothing of the database for people whose roles give them nothing to do there.
+    A source runs no query on its rows for people whose roles give them no such tasks.
     """
     if actor.person_id is None:
         return []
-    found = [task for source in SOURCES for task in source(actor)]
+    tasks = [task for source in SOURCES for task in source(actor)]
     urgency = {"bad": 0, "warn": 1, "info": 2}
-    return sorted(found, key=lambda task: urgency[task.tone])
+    return sorted(tasks, key=lambda task: urgency[task.tone])
 
 
 def _href(name: str, *args: Any) -> str:
@@ -79,7 +79,7 @@ def _href(name: str, *args: Any) -> str:
 
 
 def _leads(actor: Principal) -> list[str]:
-    return [held.department for held in actor.roles if held.role == "lead" and held.department]
+    return [role.department for role in actor.roles if role.role == "lead" and role.department]
 
 
 def _incidents(actor: Principal) -> Iterator[Todo]:
@@ -159,11 +159,11 @@ def _deployments(actor: Principal) -> Iterator[Todo]:
 
 def _other_code(actor: Principal) -> Iterator[Todo]:
     places = departments_where(actor, Action.RELEASE_SUBMIT, kind="release")
-    held = deployments_visible_to(actor).filter(
+    deployments = deployments_visible_to(actor).filter(
         state__in=LIVE, department__in=places, message__contains=OTHER_CODE.partition("{}")[2]
     )
     repeated = Release.objects.filter(renews=OuterRef("release")).exclude(state__in=AGAIN)
-    for deployment in held.filter(~Exists(repeated)).order_by("pk")[:SHOWN]:
+    for deployment in deployments.filter(~Exists(repeated)).order_by("pk")[:SHOWN]:
         yield Todo(
             "bad",
             "refresh",
@@ -238,12 +238,12 @@ def _recoveries(actor: Principal) -> Iterator[Todo]:
     pending = recoveries_live(actor).filter(state=RecoveryState.PENDING)
     mine = Q(person_id=actor.person_id) | Q(requested_by_id=actor.person_id)
     for recovery in pending.exclude(mine)[:SHOWN]:
-        asked = recovery.requested_by.name if recovery.requested_by else "the server"
+        requester = recovery.requested_by.name if recovery.requested_by else "the server"
         yield Todo(
             "warn",
             "shield-lock",
             f"Approve the recovery of the account of {recovery.person.name}",
-            f"{recovery.reason} · requested by {asked}",
+            f"{recovery.reason} · requested by {requester}",
             _href("recoveries"),
             recovery.requested_at,
         )
@@ -298,19 +298,19 @@ def _feedback(actor: Principal) -> Iterator[Todo]:
     pending = feedback_visible_to(actor).filter(state=FeedbackState.PENDING)
     mine = Q(person=actor.person_id)
     rows = pending.exclude(mine).order_by("deployment").values("deployment")
-    for found in rows.annotate(count=Count("pk"), last=Max("created_at"))[:SHOWN]:
+    for row in rows.annotate(count=Count("pk"), last=Max("created_at"))[:SHOWN]:
         yield Todo(
             "info",
             "message-2",
-            f"Review feedback on {found['deployment']}",
-            f"{found['count']} pending",
-            f"{_href('feedback')}?{urlencode({'deployment': found['deployment']})}",
-            found["last"],
+            f"Review feedback on {row['deployment']}",
+            f"{row['count']} pending",
+            f"{_href('feedback')}?{urlencode({'deployment': row['deployment']})}",
+            row["last"],
         )
 
 
 def _learned(actor: Principal) -> Iterator[Todo]:
-    """Yield measured versions that learned from feedback and have no release."""
+    """Yield evaluated versions that were trained on feedback and have no release."""
     if not may_somewhere(actor, Action.RELEASE_SUBMIT, kind="release"):
         return
     places = departments_where(actor, Action.RELEASE_SUBMIT, kind="release")
@@ -323,14 +323,14 @@ def _learned(actor: Principal) -> Iterator[Todo]:
     )
     for version in rows.order_by("-pk").distinct()[:SHOWN]:
         like = release_to_repeat(actor, version)
-        drafted = "" if like is None else f"?like={like.pk}"
+        query = "" if like is None else f"?like={like.pk}"
         yield Todo(
             "info",
             "git-pull-request",
             f"Request release: {version}",
             "Trained on feedback and evaluated"
             + ("" if like is None else f" · draft from release {like.pk}"),
-            f"{_href('release_new', version.pk)}{drafted}",
+            f"{_href('release_new', version.pk)}{query}",
             version.created_at,
         )
 
@@ -342,12 +342,12 @@ def _release_drafts(actor: Principal) -> Iterator[Todo]:
         created_by=actor.person_id, version__state=VersionState.TRUSTED
     )
     for draft in drafts[:SHOWN]:
-        made = "Made by a chain of jobs" if draft.job_id else "Not submitted"
+        origin = "Made by a chain of jobs" if draft.job_id else "Not submitted"
         yield Todo(
             "info",
             "git-pull-request",
             f"Complete release draft {draft.pk}: {draft.version}",
-            f"{made} · {draft.content.get('environment', 'no environment yet')}",
+            f"{origin} · {draft.content.get('environment', 'no environment yet')}",
             f"{_href('release_new', draft.version_id)}?draft={draft.pk}",
             draft.updated_at,
         )

@@ -1,4 +1,4 @@
-"""Audit events in words a person would use."""
+"""Audit events as plain sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from governance.audit.personal import opened
 PHRASES = {
     "absence:end": "ended an absence of {}",
     "absence:set": "named a deputy for {}, who is away",
-    "audit:alarm_clear": "saw the end of the alarm: {}",
+    "audit:alarm_clear": "cleared the alarm: {}",
     "audit:alarm_raise": "raised an alarm: {}",
     "audit:export": "exported the audit log",
     "batch:cancel": "canceled {}",
@@ -23,7 +23,7 @@ PHRASES = {
     "batch:end": "ended the canceled {}",
     "batch:expire": "ended {}, which expired",
     "batch:fail": "ended {}, which failed",
-    "batch:finalize": "began to write the files of {}",
+    "batch:finalize": "started to write the files of {}",
     "batch:purge": "deleted old batches of {}",
     "batch:start": "started {}",
     "checklist:attest": "attested a checklist item of {}",
@@ -31,7 +31,7 @@ PHRASES = {
     "dataset:create": "added the dataset {}",
     "dataset:unmask": "read masked rows of {}",
     "dataset_version:create": "added {}",
-    "department:create": "founded the department {}",
+    "department:create": "created the department {}",
     "department:limit_jobs": "set how many jobs of {} run at once",
     "deployment:create": "deployed {}",
     "deployment:invoke": "used {}",
@@ -60,18 +60,18 @@ PHRASES = {
     "group:members": "changed who is in the group {}",
     "group:update": "renamed or relabeled the group {}",
     "group_mapping:create": "gave the group {} a role",
-    "group_mapping:delete": "took a role from the group {}",
-    "upload:create": "began {}",
+    "group_mapping:delete": "removed a role from the group {}",
+    "upload:create": "started {}",
     "upload:complete": "completed {}",
     "upload:discard": "discarded {}",
-    "upload:use": "took in {}",
+    "upload:use": "used {}",
     "upload:expire": "deleted {}, which expired",
     "installation:backup": "backed {} up",
     "installation:restore": "restored {} from a backup",
     "store:collect": "removed unneeded files from {}",
     "database:session_end": "ended a session of the database: {}",
-    "database:settings_restore": "put back the settings of the database role {}",
-    "worker:drop_messages": "saw messages of strangers in {}",
+    "database:settings_restore": "restored the settings of the database role {}",
+    "worker:drop_messages": "dropped messages of unknown senders in {}",
     "intake:create": "delivered {}",
     "intake:check": "checked {}",
     "intake:sign_off": "signed off {}",
@@ -99,7 +99,7 @@ PHRASES = {
     "schedule:skip": "skipped the scheduled job: {}",
     "schedule:start": "started the scheduled job: {}",
     "schedule:suspend": "suspended the schedule: {}",
-    "key:create": "made the key {}",
+    "key:create": "created the key {}",
     "key:revoke": "revoked the key {}",
     "key:rotate": "rotated the key {}",
     "key:update": "changed the key {}",
@@ -113,10 +113,10 @@ PHRASES = {
     "knowledge:search": "searched the knowledge base {}",
     "knowledge:share": "changed who may search the knowledge base {}",
     "model:create": "registered the model {}",
-    "node:broker_denied": "saw the broker deny commands of the node {}",
-    "node:conflict": "saw two processes use the key of the node {}",
+    "node:broker_denied": "reported commands of the node {} that the broker denied",
+    "node:conflict": "reported two processes with the key of the node {}",
     "node:cordon": "cordoned the node {}",
-    "node:drain": "began to drain the node {}",
+    "node:drain": "started to drain the node {}",
     "node:enroll": "enrolled the node {}",
     "node:join": "joined as the node {}",
     "node:revoke": "revoked the node {}",
@@ -141,8 +141,8 @@ PHRASES = {
     "person:remove_factor": "removed a second factor of {}",
     "person:renew_recovery_codes": "made new recovery codes for {}",
     "person:reset_factors": "reset the second factors of {}",
-    "person:unlink": "ended the link of {} with the identity provider",
-    "person:forget_credentials": "forgot how {} used to sign in",
+    "person:unlink": "unlinked {} from the identity provider",
+    "person:forget_credentials": "removed the old sign-in credentials of {}",
     "playground_token:create": "opened the playground for {}",
     "policy:activate": "put {} in force",
     "policy:draft": "drafted {}",
@@ -166,7 +166,7 @@ PHRASES = {
     "release_draft:submit": "submitted {}",
     "release_draft:update": "changed {}",
     "release:decide": "decided on {}",
-    "release:evidence": "took the evidence pack of {}",
+    "release:evidence": "downloaded the evidence pack of {}",
     "release:submit": "requested {}",
     "release:withdraw": "withdrew {}",
     "review:opened": "opened the review of {}",
@@ -180,7 +180,7 @@ PHRASES = {
     "release:in_review": "put {} in review",
     "release:expired": "let {} expire",
     "release:expiring": "warned that the approval of {} ends",
-    "release:in_grace": "warned that the approval of {} has ended and its grace begun",
+    "release:in_grace": "warned that the approval of {} has ended and its grace period has begun",
     "release:withdrawn": "withdrew {}",
     "review:assign": "assigned the review of {}",
     "review:comment": "commented on {}",
@@ -201,7 +201,7 @@ PHRASES = {
     "role:grant": "granted a role to {}",
     "role:reject": "rejected a role for {}",
     "role:request": "requested a role for {}",
-    "role:revoke": "took a role from {}",
+    "role:revoke": "removed a role from {}",
     "role:withdraw": "withdrew a role request for {}",
     "session:revoke": "ended the {}",
     "usage:refuse": "dropped forged entries of the {}",
@@ -218,27 +218,27 @@ PHRASES = {
     "incident:add_version": "added a version to {}",
     "incident:closed": "closed {}",
     "incident:investigating": "began to investigate {}",
-    "incident:lift": "lifted what {} had suspended",
+    "incident:lift": "lifted the suspensions of {}",
     "incident:note": "wrote to the timeline of {}",
     "incident:open": "reported {}",
-    "incident:rate": "rated {} anew",
+    "incident:rate": "changed the severity of {}",
     "incident:resolved": "resolved {}",
-    "incident:update": "kept the record of {}",
+    "incident:update": "updated the record of {}",
     "release:emergency_access": "requested emergency access to {}",
     "release:emergency_access_confirm": "confirmed emergency access to {}",
     "release:suspended": "suspended {}",
-    "release:voided": "ended the request for {}: something changed that it was about",
-    "waiver:request": "asked to waive a checklist item of {}",
-    "waiver:granted": "waived a checklist item of {} for a time",
+    "release:voided": "voided the request for {}: its basis changed",
+    "waiver:request": "requested a waiver for a checklist item of {}",
+    "waiver:granted": "temporarily waived a checklist item of {}",
     "waiver:refused": "refused to waive a checklist item of {}",
-    "waiver:withdrawn": "took back a request to waive a checklist item of {}",
+    "waiver:withdrawn": "withdrew a waiver request for a checklist item of {}",
     "waiver:revoked": "revoked the waiver of a checklist item of {}",
-    "waiver:expired": "saw the end of the waiver of a checklist item of {}",
+    "waiver:expired": "ended the expired waiver of a checklist item of {}",
     "deployment:view": "looked up {}",
     "person:erase": "erased {} from the records",
     "release:recalled": "recalled {}",
     "review:reopened": "reopened the review of {}",
-    # As logs from before the name above have it.
+    # The name of the action above in older logs.
     "review:open": "reopened the review of {}",
     "review:voided": "closed the review of {}: void",
     "audit:cancel_export": "stopped the export {}",
@@ -246,15 +246,15 @@ PHRASES = {
     "audit:finish_export": "finished the export {}",
     "audit:select": "requested an export of the audit log: {}",
     "audit:view": "read the audit log",
-    "audit_filter:create": "kept the filter {}",
+    "audit_filter:create": "saved the filter {}",
     "audit_filter:delete": "deleted the filter {}",
     "audit_filter:update": "changed the filter {}",
 }
-# The same as something tried and refused, or that failed.
+# The same actions as attempts that were denied or that failed.
 ATTEMPTS = {
     "absence:end": "end an absence of {}",
     "absence:set": "name a deputy for {}",
-    "audit:alarm_clear": "end the alarm: {}",
+    "audit:alarm_clear": "clear the alarm: {}",
     "audit:alarm_raise": "raise an alarm: {}",
     "audit:cancel_export": "stop the export {}",
     "audit:download": "download the export {}",
@@ -262,7 +262,7 @@ ATTEMPTS = {
     "audit:finish_export": "finish the export {}",
     "audit:select": "export a selection of the audit log",
     "audit:view": "read the audit log",
-    "audit_filter:create": "keep a filter of the audit log",
+    "audit_filter:create": "save a filter of the audit log",
     "audit_filter:delete": "delete the filter {}",
     "audit_filter:update": "change the filter {}",
     "batch:cancel": "cancel {}",
@@ -281,7 +281,7 @@ ATTEMPTS = {
     "dataset:unmask": "read masked rows of {}",
     "dataset:view": "look at the dataset {}",
     "dataset_version:create": "add {}",
-    "department:create": "found the department {}",
+    "department:create": "create the department {}",
     "department:limit_jobs": "set how many jobs of {} run at once",
     "department:view": "look at the department {}",
     "deployment:await": "have workers load {}",
@@ -316,7 +316,7 @@ ATTEMPTS = {
     "group:members": "change who is in the group {}",
     "group:update": "rename or relabel the group {}",
     "group_mapping:create": "give the group {} a role",
-    "group_mapping:delete": "take a role from the group {}",
+    "group_mapping:delete": "remove a role from the group {}",
     "intake:check": "pass the checks of {}",
     "intake:create": "deliver files for {}",
     "intake:sign_off": "sign off {}",
@@ -324,14 +324,14 @@ ATTEMPTS = {
     "upload:create": "upload a file",
     "upload:complete": "complete {}",
     "upload:discard": "discard {}",
-    "upload:use": "take in {}",
+    "upload:use": "use {}",
     "upload:expire": "delete {}, which expired",
     "installation:backup": "back {} up",
     "installation:restore": "restore {} from a backup",
     "store:collect": "remove unneeded files from {}",
     "database:session_end": "end a session of the database: {}",
-    "database:settings_restore": "put back the settings of the database role {}",
-    "worker:drop_messages": "drop messages of strangers in {}",
+    "database:settings_restore": "restore the settings of the database role {}",
+    "worker:drop_messages": "drop messages of unknown senders in {}",
     "job:bury": "finish the job {}",
     "job:cancel": "cancel the job {}",
     "job:claim": "take the job {}",
@@ -357,7 +357,7 @@ ATTEMPTS = {
     "job:retry": "retry the job {}",
     "job:stop_chain": "stop the chain of the job {}",
     "job:view": "look at the job {}",
-    "key:create": "make the key {}",
+    "key:create": "create the key {}",
     "key:revoke": "revoke the key {}",
     "key:rotate": "rotate the key {}",
     "key:update": "change the key {}",
@@ -375,7 +375,7 @@ ATTEMPTS = {
     "model:create": "register the model {}",
     "model:view": "look at the model {}",
     "node:broker_denied": "use commands on the broker as the node {}",
-    "node:conflict": "use the key of the node {} twice at once",
+    "node:conflict": "use the key of the node {} in two processes",
     "node:cordon": "cordon the node {}",
     "node:drain": "drain the node {}",
     "node:enroll": "enroll the node {}",
@@ -390,7 +390,7 @@ ATTEMPTS = {
     "person:deactivate": "end the access of {}",
     "person:deprovision": "delete the account of {}",
     "person:erase": "erase {}",
-    "person:forget_credentials": "forget how {} used to sign in",
+    "person:forget_credentials": "remove the old sign-in credentials of {}",
     "person:invite": "invite {} by a one-time link",
     "person:link": "link {} with the identity provider",
     "person:decline_access": "decline the role request of {}",
@@ -403,8 +403,8 @@ ATTEMPTS = {
     "person:sign_in": "sign in",
     "person:sign_out": "sign out",
     "person:use_link": "use a one-time link",
-    "person:step_up": "prove who they are by a second factor",
-    "person:unlink": "end the link of {} with the identity provider",
+    "person:step_up": "verify their identity with a second factor",
+    "person:unlink": "unlink {} from the identity provider",
     "person:update": "change the account of {}",
     "person:view": "look at the account of {}",
     "playground_token:create": "open the playground for {}",
@@ -436,14 +436,14 @@ ATTEMPTS = {
     "release_draft:submit": "submit {}",
     "release_draft:update": "change {}",
     "release:decide": "decide on {}",
-    "release:evidence": "take the evidence pack of {}",
+    "release:evidence": "download the evidence pack of {}",
     "release:expired": "let {} expire",
     "release:expiring": "warn that the approval of {} ends",
-    "release:in_grace": "warn that {} serves in its grace",
+    "release:in_grace": "warn that {} serves in its grace period",
     "release:in_review": "put {} in review",
     "release:recalled": "recall {}",
     "release:rejected": "reject {}",
-    "release:submit": "ask for the release of {}",
+    "release:submit": "request the release of {}",
     "release:view": "look at the release {}",
     "release:withdraw": "withdraw {}",
     "release:withdrawn": "withdraw {}",
@@ -474,7 +474,7 @@ ATTEMPTS = {
     "role:grant": "grant a role to {}",
     "role:reject": "reject a role for {}",
     "role:request": "request a role for {}",
-    "role:revoke": "take a role from {}",
+    "role:revoke": "remove a role from {}",
     "role:withdraw": "withdraw a role request for {}",
     "session:revoke": "end the {}",
     "session:view": "look at the {}",
@@ -488,30 +488,30 @@ ATTEMPTS = {
     "emergency_access:ended": "end {}",
     "emergency_access:lapsed": "let {} lapse",
     "emergency_access:refused": "refuse {}",
-    "emergency_access:requested": "ask for {}",
+    "emergency_access:requested": "request {}",
     "emergency_access:reviewed": "review {} afterward",
     "incident:add_version": "add a version to {}",
     "incident:closed": "close {}",
     "incident:investigating": "investigate {}",
-    "incident:lift": "lift what {} has suspended",
+    "incident:lift": "lift the suspensions of {}",
     "incident:note": "write to the timeline of {}",
     "incident:open": "report {}",
-    "incident:rate": "rate {}",
+    "incident:rate": "change the severity of {}",
     "incident:resolved": "resolve {}",
-    "incident:update": "keep the record of {}",
+    "incident:update": "update the record of {}",
     "incident:view": "look at {}",
-    "release:emergency_access": "ask for emergency access to {}",
+    "release:emergency_access": "request emergency access to {}",
     "release:emergency_access_confirm": "confirm emergency access to {}",
     "release:suspended": "suspend {}",
-    "release:voided": "end the request for {}",
+    "release:voided": "void the request for {}",
     "waiver:decide": "decide on a waiver in the review of {}",
     "waiver:expired": "end a waiver in the review of {}",
     "waiver:granted": "waive a checklist item of {}",
     "waiver:refused": "refuse a waiver in the review of {}",
-    "waiver:request": "ask for a waiver in the review of {}",
+    "waiver:request": "request a waiver in the review of {}",
     "waiver:revoked": "revoke a waiver in the review of {}",
-    "waiver:withdrawn": "take back a request for a waiver in the review of {}",
-    # What was refused before anybody knew what it was to be: the address that was called.
+    "waiver:withdrawn": "withdraw a waiver request in the review of {}",
+    # Requests that were refused before their action was known; {} is the address.
     "api:delete": "delete something at {}",
     "api:patch": "change something at {}",
     "api:post": "do something at {}",
@@ -522,9 +522,9 @@ ATTEMPTS = {
     "scim:post": "provision something at {}",
     "scim:put": "change something at {}",
 }
-# The same done to a person as to one thing of theirs.
+# Actions whose words differ when the subject is a person.
 OF_A_PERSON = {"session:revoke": ("ended every session of {}", "end every session of {}")}
-# Subjects whose name is their id: it says what they are.
+# Types of subjects whose ID is a readable name.
 NAMED_BY_ID = frozenset({"address", "department", "deployment", "endpoint", "model"})
 ENDPOINTS = {
     "/v1/chat/completions": "a model for a conversation (/v1/chat/completions)",
@@ -578,23 +578,23 @@ ICONS = {
 
 @cache
 def action_groups() -> list[tuple[str, list[tuple[str, str]]]]:
-    """Every action that has words, by what it is done to: (its name, [(action, words)])."""
+    """Return every action by the type of its subject: (type, [(action, words)])."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for action in sorted({*PHRASES, *ATTEMPTS}):
         words = PHRASES.get(action) or ATTEMPTS[action]
-        said = words.replace("{}", "…").strip()
-        groups.setdefault(action.partition(":")[0], []).append((action, said))
+        text = words.replace("{}", "…").strip()
+        groups.setdefault(action.partition(":")[0], []).append((action, text))
     return sorted(groups.items())
 
 
 def subject_types() -> list[str]:
-    """Kinds of things that events are about."""
+    """Return the types of subjects of events."""
     return sorted(ICONS)
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """One event as shown: who, what, and how it stands out."""
+    """One event as shown: who did what, with an icon and a tone."""
 
     event: AuditEvent
     who: str
@@ -604,12 +604,12 @@ class Described:
 
 
 def described_all(events: Iterable[AuditEvent]) -> list[Described]:
-    """Each of the events as a sentence, with the names of people in it."""
+    """Return each event as a sentence with the names of people."""
     return [described(event) for event in opened(events)]
 
 
 def described(event: AuditEvent) -> Described:
-    """An event that is opened as a sentence: `who` did `what`."""
+    """Return an opened event as a sentence: `who` did `what`."""
     resource, _, verb = event.action.partition(":")
     person = event.subject_type == "person"
     whole = OF_A_PERSON.get(event.action, ("", "")) if person else ("", "")
@@ -632,7 +632,7 @@ def described(event: AuditEvent) -> Described:
 
 
 def _about(phrase: str, event: AuditEvent) -> str:
-    """The phrase with its subject: by name, else by number, else as one of its kind."""
+    """Return the phrase with its subject: by name, else by number, else as one of its kind."""
     kind = event.subject_type.replace("_", " ")
     name = event.subject_name
     if name == event.subject_id and event.subject_type not in NAMED_BY_ID:
@@ -648,14 +648,14 @@ def _about(phrase: str, event: AuditEvent) -> str:
         name = f"{of_kind.replace('_', ' ')}{of}{whose.replace(':', ' ')}"
     if event.subject_type == "endpoint":
         name = ENDPOINTS.get(name, name)
-    return re.sub(rf"(?:the {kind} )?\{{\}}", lambda found: _once(found[0], kind, name), phrase)
+    return re.sub(rf"(?:the {kind} )?\{{\}}", lambda match: _named(match[0], kind, name), phrase)
 
 
-def _once(found: str, kind: str, name: str) -> str:
-    """The subject without its kind said twice: not "the group group 4"."""
-    if found.startswith("the ") and name.startswith(f"{kind} "):
+def _named(place: str, kind: str, name: str) -> str:
+    """Return the subject without repeating its kind: not "the group group 4"."""
+    if place.startswith("the ") and name.startswith(f"{kind} "):
         return name
-    return found.replace("{}", name)
+    return place.replace("{}", name)
 
 
 def _actor(event: AuditEvent) -> str:

@@ -58,7 +58,7 @@ def test_the_list_finds_what_it_says_and_shows_one_number_of_an_event(
         return [each.strip() for each in found]
 
     assert events("granted a role") == ["granted a role to Vera"]
-    assert events("founded the department") == ["founded the department Legal"]
+    assert events("created the department") == ["created the department Legal"]
     assert events("granted a cheese") == []
 
     page = ada.get("/audit").content.decode()

@@ -69,7 +69,7 @@ def asked(office: Office, **said: str) -> Any:
 def test_a_request_says_risks_oversight_operation_and_conformity(office: Office) -> None:
     page = browser(office.submitter).get(f"/versions/{office.tuned.pk}/release").content.decode()
     assert 'name="risk-9-hazard"' in page
-    assert "The tier limited asks for oversight; those above it ask for all four." in page
+    assert "Limited risk requires oversight; higher tiers require all four sections." in page
     answer = asked(office, **SAID)
     assert answer.status_code == 302, answer.content.decode()
     release = Release.objects.get()
@@ -173,7 +173,7 @@ def test_code_that_is_not_known_is_shown_escaped_where_it_is_signed_and_reviewed
     client = browser(office.compliance)
     for path in (f"/versions/{office.base.pk}", f"/reviews/{review.pk}"):
         page = client.get(path).content.decode()
-        assert "Chat template, not a known one" in page
+        assert "Unknown chat template" in page
         assert "{{ &#x27;&lt;script&gt;alert(1)&lt;/script&gt;&#x27; }}" in page
         assert f"{50_000 - len(found['shown'])} more characters" in page
         assert "<script>alert" not in page

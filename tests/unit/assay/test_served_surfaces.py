@@ -217,7 +217,7 @@ def test_the_page_shows_a_moment_and_the_weeks_around_it(company: Company) -> No
 
 @pytest.mark.parametrize(
     ("at", "words"),
-    [("2999-01-01T00:00", "is in the future"), ("tomorrow", "is no date and time")],
+    [("2999-01-01T00:00", "is in the future"), ("tomorrow", "is not a date and time")],
 )
 def test_the_page_says_what_is_wrong_with_a_moment(company: Company, at: str, words: str) -> None:
     client = Client()

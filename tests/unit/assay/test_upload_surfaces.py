@@ -253,7 +253,7 @@ def test_the_form_takes_an_adapter_on_a_base_of_the_list(company: Company) -> No
         html = refused.content.decode()
         assert inline_in(html) == []
         assert on_field("base_version", html) == (
-            "This base version does not exist, or you may not use it. Choose one of the list."
+            "This base version does not exist, or you may not use it. Choose one from the list."
         )
         assert all(f'name="uploads" value="{upload}"' in html for upload in ids)
     made = client.post("/intakes/new", {**form, "base_version": company.base.pk})

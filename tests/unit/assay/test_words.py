@@ -199,7 +199,7 @@ def test_what_was_recorded_is_told_as_labels_and_values() -> None:
     assert ("Scopes", "deployment:invoke, model:view") in told
     assert ("Shared", "no") in told
     assert ("Metrics", "macro f1: 0.5") in told
-    assert ("Answered with", "403 policy denied") in told
+    assert ("Response", "403 policy denied") in told
     assert dict(told)["Many"].endswith("19 and 10 more")
     assert len(dict(told)["Long"]) == 301
     assert {"Decision", "Nothing", "Email"} & set(dict(told)) == set()

@@ -15,7 +15,7 @@ from governance.people.signing_in import PASSWORD_MAX
 
 
 class CodeForm(TablerForm):
-    """A code of an authenticator app, or a recovery code."""
+    """A code from an authenticator app, or a recovery code."""
 
     code = forms.CharField(
         max_length=CODE_MAX,
@@ -26,7 +26,7 @@ class CodeForm(TablerForm):
 
 
 class ConfirmForm(TablerForm):
-    """The password again."""
+    """The person's password, to confirm a change."""
 
     password = forms.CharField(
         max_length=PASSWORD_MAX,
@@ -35,13 +35,13 @@ class ConfirmForm(TablerForm):
 
 
 class PasskeyForm(TablerForm):
-    """A new passkey's name; the browser adds the rest."""
+    """Name of a new passkey; the browser adds its credential."""
 
     name = forms.CharField(max_length=60, help_text="A name for it, such as “work laptop”.")
 
 
 class TokenForm(TablerForm):
-    """A new access token of one's own."""
+    """A new personal access token."""
 
     name = forms.CharField(
         max_length=TITLE_MAX, help_text="Where it is used, such as “notebook on the lab server”."
@@ -91,7 +91,7 @@ class AccessRequestForm(TablerForm):
 
 
 class LinkForm(TablerForm):
-    """A one-time link, when the browser runs no script that reads it off the address."""
+    """A one-time link, for browsers without the script that reads it from the address."""
 
     link = forms.CharField(
         max_length=300,
@@ -119,26 +119,26 @@ class NewPasswordForm(TablerForm):
     )
     again = forms.CharField(
         max_length=PASSWORD_MAX,
-        label="The same password again",
+        label="Repeat the new password",
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
     code = forms.CharField(
         required=False,
         max_length=CODE_MAX,
-        label="Code that the app shows",
+        label="Authenticator code",
         widget=forms.TextInput(attrs={"autocomplete": "one-time-code", "inputmode": "numeric"}),
     )
 
     def clean(self) -> dict[str, Any]:
-        """Refuse two passwords that differ."""
-        given: dict[str, Any] = super().clean() or {}
-        if {"password", "again"} <= given.keys() and given["password"] != given["again"]:
+        """Reject two passwords that differ."""
+        values: dict[str, Any] = super().clean() or {}
+        if {"password", "again"} <= values.keys() and values["password"] != values["again"]:
             self.add_error("again", "The two passwords differ.")
-        return given
+        return values
 
 
 class PasswordForm(TablerForm):
-    """A new password for oneself."""
+    """A new password for the person's own account."""
 
     current = forms.CharField(
         max_length=PASSWORD_MAX,

@@ -8,17 +8,17 @@ from django import forms
 
 
 def titled(choices: Any) -> list[tuple[str, str]]:
-    """Choices whose labels begin with a capital."""
+    """Return choices whose labels start with a capital."""
     return [(value, label[:1].upper() + label[1:]) for value, label in choices]
 
 
 def unchosen(choices: Any) -> list[tuple[str, str]]:
-    """Choices that begin with none chosen, for an answer that a person must give."""
+    """Return the choices after an empty one, so that a person must choose."""
     return [("", "Choose…"), *choices]
 
 
 class TablerForm(forms.Form):
-    """Gives every widget Tabler's class."""
+    """A form that gives every widget Tabler's class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("label_suffix", "")
@@ -40,14 +40,14 @@ else:
 
 
 class SlugChoice(ObjectChoice):
-    """A choice of objects that reads as their names."""
+    """A choice of objects by their names."""
 
     def label_from_instance(self, obj: Any) -> str:
         return getattr(obj, "name", None) or str(obj)
 
 
 class DepartmentScoped(TablerForm):
-    """A form for something that is made in one of the departments that the actor may choose."""
+    """A form for a new object in one of the departments that the actor may choose."""
 
     department = SlugChoice(queryset=None, empty_label=None)
 

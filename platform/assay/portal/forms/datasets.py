@@ -23,7 +23,7 @@ def _kinds_of_rows() -> list[tuple[str, str]]:
 
 
 class DatasetForm(DepartmentScoped):
-    """A new line of dataset versions. A task is sent as `name`, or as `name:kind of rows`."""
+    """A new dataset. Its task is sent as `name` or `name:kind of rows`."""
 
     name = forms.SlugField(max_length=NAME_MAX, help_text="Lowercase letters, digits and hyphens.")
     task = forms.ChoiceField(choices=_kinds_of_rows)
@@ -40,7 +40,7 @@ class DatasetForm(DepartmentScoped):
 
 
 class DatasetVersionForm(TablerForm):
-    """One file of rows."""
+    """A new version: one file of rows."""
 
     file = forms.FileField(
         help_text="TSV, CSV, JSON lines or Parquet; a zip archive for images, audio and video."
@@ -51,7 +51,7 @@ class DatasetVersionForm(TablerForm):
     )
 
     def mapping(self) -> dict[str, str] | None:
-        """The columns as given; None when none were."""
+        """Return the mapping of columns, or None if it is empty."""
         pairs = (part.split("=", 1) for part in self.cleaned_data["columns"].split(","))
-        found = {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
-        return found or None
+        columns = {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
+        return columns or None

@@ -32,5 +32,5 @@ class ReplicasForm(TablerForm):
 
     def clean_labels(self) -> list[str]:
         """Return the labels that are not empty."""
-        given: Any = self.cleaned_data["labels"]
-        return [label.strip() for label in given.split(",") if label.strip()]
+        text: Any = self.cleaned_data["labels"]
+        return [label.strip() for label in text.split(",") if label.strip()]

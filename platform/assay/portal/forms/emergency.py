@@ -44,8 +44,8 @@ class IncidentForm(TablerForm):
     )  # fmt: skip
     severity = forms.ChoiceField(
         choices=unchosen(_SEVERITIES),
-        help_text="High and critical ones suspend every approved release of the version, and of "
-        "what stands on it, as soon as you report them.",
+        help_text="High and critical incidents suspend every approved release of the version, and "
+        "of versions based on it, as soon as you report them.",
     )
     serious = forms.ChoiceField(
         choices=_serious, required=False, label="Serious incident (EU AI Act, Art. 73)"
@@ -71,7 +71,7 @@ class IncidentRateForm(TablerForm):
 
 
 class IncidentTextForm(TablerForm):
-    """A line of the timeline."""
+    """A note on the timeline."""
 
     text = forms.CharField(max_length=TEXT_MAX, label="What is known now", widget=_rows(3))
 
@@ -87,12 +87,12 @@ class EmergencyAccessForm(TablerForm):
 
     def __init__(self, *args: Any, most: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["hours"].help_text = f"{most} at most. It stops by itself, to the second."
+        self.fields["hours"].help_text = f"At most {most}. Access then ends automatically."
         self.fields["hours"].widget.attrs["max"] = str(most)
 
 
 class AfterReviewForm(TablerForm):
-    """Verdict of a third person afterward."""
+    """Verdict of a third person after an emergency access."""
 
     verdict = forms.ChoiceField(
         choices=unchosen(((AfterVerdict.JUSTIFIED, "It was justified"),

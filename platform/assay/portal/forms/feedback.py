@@ -1,4 +1,4 @@
-"""Forms around feedback: the right answer, the reason of an erasure, and the data that it joins."""
+"""Forms of feedback: the right answer, the reason for an erasure, and the dataset to extend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class VerbatimField(forms.CharField):
 
 
 class FeedbackReviewForm(TablerForm):
-    """The right answer, which acceptance freezes."""
+    """The right answer, which is final once accepted."""
 
     correction = VerbatimField(
         required=False,
@@ -31,7 +31,7 @@ class FeedbackReviewForm(TablerForm):
 
 
 class FeedbackReasonForm(TablerForm):
-    """The reason of an erasure."""
+    """Reason for an erasure."""
 
     reason = forms.CharField(
         max_length=REASON_MAX,
@@ -41,7 +41,7 @@ class FeedbackReasonForm(TablerForm):
 
 
 class FeedbackDataForm(TablerForm):
-    """The dataset that gets a version, and the rows that come first."""
+    """The dataset that gets a new version, and the version whose rows come first."""
 
     dataset: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
         queryset=None, empty_label="Choose a dataset", label="Add a version to"

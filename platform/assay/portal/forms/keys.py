@@ -12,11 +12,11 @@ from governance.bounds import TITLE_MAX
 from governance.keys.checks import NETWORKS_MAX
 from governance.keys.models import PURPOSE_MAX, ApiKey
 
-NETWORKS_HELP = "One a line, such as 10.20.0.0/16. Leave it empty for any address."
+NETWORKS_HELP = "One per line, such as 10.20.0.0/16. Leave empty for any address."
 
 
 class NetworksField(forms.CharField):
-    """Networks, one a line."""
+    """Networks, one per line."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
@@ -28,22 +28,22 @@ class NetworksField(forms.CharField):
         )
 
     def clean(self, value: Any) -> list[str]:
-        """The lines that are not empty."""
+        """Return the lines that are not empty."""
         return [line for line in (super().clean(value) or "").replace(",", "\n").split() if line]
 
 
 def deployments_field(names: Iterable[str]) -> forms.MultipleChoiceField:
-    """A choice among deployments that the person may see."""
+    """Return a choice among deployments that the person may see."""
     return forms.MultipleChoiceField(
         choices=[(name, name) for name in names],
         required=False,
-        label="Only these deployments (none ticked: all)",
+        label="Only these deployments (none selected: all)",
         widget=forms.CheckboxSelectMultiple(attrs={"class": "form-check-input"}),
     )
 
 
 class KeyForm(DepartmentScoped):
-    """A credential for an application."""
+    """A new key for an application."""
 
     name = forms.CharField(max_length=TITLE_MAX, help_text="The application that will use it.")
     purpose = forms.CharField(max_length=PURPOSE_MAX, required=False)
@@ -71,7 +71,7 @@ class KeyForm(DepartmentScoped):
 
 
 class KeyChangeForm(TablerForm):
-    """Fields of a key that may change while it lives."""
+    """Fields of a key that can be changed."""
 
     name = forms.CharField(max_length=TITLE_MAX)
     purpose = forms.CharField(max_length=PURPOSE_MAX, required=False)
@@ -90,13 +90,13 @@ class KeyChangeForm(TablerForm):
         }
         super().__init__(*args, initial=initial, **kwargs)
         self.fields["owner"].queryset = people  # type: ignore[attr-defined]
-        # What the key names already stays to be chosen, whether or not it serves now.
+        # Deployments that the key names stay selectable, even while they do not serve.
         if names := sorted({*deployments, *key.allowed_deployments}):
             self.fields["allowed_deployments"] = deployments_field(names)
 
 
 class KeyRotateForm(TablerForm):
-    """Hours for which both secrets work."""
+    """Hours during which both secrets work."""
 
     overlap = forms.TypedChoiceField(
         label="The old secret keeps working for",
@@ -107,6 +107,6 @@ class KeyRotateForm(TablerForm):
             (24, "24 hours"),
             (24 * 7, "7 days"),
             (24 * 30, "30 days"),
-            (0, "no time: it dies at once"),
+            (0, "no time: it stops working at once"),
         ),
     )

@@ -1,4 +1,4 @@
-"""Forms of knowledge bases and their documents; the services judge what they bring."""
+"""Forms of knowledge bases and their documents; the services check their content."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class KnowledgeBaseForm(DepartmentScoped):
 
 
 class DocumentForm(TablerForm):
-    """A document, or the next version of the one that has the version `replaces`."""
+    """A document, or the next version of the document whose version is `replaces`."""
 
     file = forms.FileField(help_text=f"{', '.join(SUFFIXES)}; text in UTF-8.")
     title = forms.CharField(
@@ -67,7 +67,7 @@ class ShareForm(TablerForm):
 
 
 class DocumentRecallForm(TablerForm):
-    """The reason of a recall."""
+    """Reason for a recall."""
 
     reason = forms.CharField(
         max_length=REASON_MAX,

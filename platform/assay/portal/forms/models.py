@@ -1,4 +1,4 @@
-"""Forms of models, their gates, trainings and deliveries."""
+"""Forms of models, gates, fine-tunes, evaluations and intakes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RESOURCES = {
 
 
 class ModelForm(DepartmentScoped):
-    """A new line of versions."""
+    """A new model."""
 
     name = forms.SlugField(max_length=NAME_MAX, help_text="Lowercase letters, digits and hyphens.")
     task = forms.ChoiceField(choices=[(task.name, task.title) for task in TASKS.values()])
@@ -39,7 +39,7 @@ class ModelForm(DepartmentScoped):
         max_length=DESCRIPTION_MAX, required=False, widget=forms.Textarea(attrs={"rows": 2})
     )
     shared = forms.BooleanField(
-        required=False, label="Shared: other departments may see it and adapt it"
+        required=False, label="Shared: other departments may see it and fine-tune it"
     )
 
 
@@ -61,7 +61,7 @@ class GateForm(TablerForm):
 
 
 def priority_field() -> forms.ChoiceField:
-    """Return the choice of a new job's priority, normal at first."""
+    """Return the field for a new job's priority; the default is normal."""
     return forms.ChoiceField(
         choices=[(name, name.capitalize()) for name in reversed(PRIORITIES)],
         initial="normal",
@@ -72,12 +72,12 @@ def priority_field() -> forms.ChoiceField:
 
 
 def draft_field() -> forms.ChoiceField:
-    """Return the choice of the release draft at the end of a chain."""
+    """Return the field for the release draft at the end of a chain."""
     return forms.ChoiceField(
         choices=[("", "No release draft"), *titled(Environment.choices)],
         required=False,
         label="Then draft a release for",
-        help_text="When all of it has succeeded. You complete and submit the draft.",
+        help_text="When all jobs have succeeded. You complete and submit the draft.",
         widget=forms.Select(attrs={"class": "form-select"}),
     )
 
@@ -122,25 +122,25 @@ class FineTuneForm(TablerForm):
                 empty_label="No evaluation",
                 required=False,
                 label="Then evaluate on",
-                help_text="Starts when the fine-tune has succeeded. Training data is refused here.",
+                help_text="Starts when the fine-tune has succeeded. It cannot use training data.",
                 widget=forms.Select(attrs={"class": "form-select"}),
             )
         if may_release:
             self.fields["release"] = draft_field()
 
     def clean(self) -> dict[str, Any]:
-        given: dict[str, Any] = super().clean() or {}
-        measured, base = given.get("then"), given.get("base_version")
+        values: dict[str, Any] = super().clean() or {}
+        measured, base = values.get("then"), values.get("base_version")
         if not measured:
-            return given
-        learned = [given.get("dataset_version"), *(training_data(base) if base else [])]
-        if measured.digest in {each.digest for each in learned if each is not None}:
+            return values
+        training = [values.get("dataset_version"), *(training_data(base) if base else [])]
+        if measured.digest in {each.digest for each in training if each is not None}:
             self.add_error(
                 "then",
                 f"{measured} is training data of this fine-tune or of its base. A result on it "
                 "says nothing about new data. Choose other data.",
             )
-        return given
+        return values
 
     def resource_values(self) -> dict[str, Any]:
         """Return the requested resources that were filled in."""
@@ -148,21 +148,21 @@ class FineTuneForm(TablerForm):
         return {name: self.cleaned_data[f"resources_{name}"] for name in names}
 
     def processes(self) -> int:
-        """Return how many processes share the work; 1 while the fields are invalid."""
+        """Return the number of processes that share the work; 1 while the fields are invalid."""
         devices = self.cleaned_data.get("resources_devices") or 1
         return int(devices * (self.cleaned_data.get("resources_nodes") or 1))
 
     def hyperparameter_values(self) -> dict[str, Any]:
-        """Those that were filled in."""
+        """Return the hyper-parameters that were filled in."""
         values = {name: self.cleaned_data[f"h_{name}"] for name in self.hyperparameters}
         return {name: value for name, value in values.items() if value is not None}
 
 
 def _resources(recipe: Recipe) -> dict[str, forms.Field]:
-    """Return the fields of what a job of this recipe may ask for on this installation."""
+    """Return the fields for resources that jobs of this recipe can request on this installation."""
     offered = resources_offered()
-    most = {"devices": offered.devices, "nodes": offered.nodes}
-    shown = {name: limit for name, limit in most.items() if recipe.distributed and limit > 1}
+    limits = {"devices": offered.devices, "nodes": offered.nodes}
+    visible = {name: limit for name, limit in limits.items() if recipe.distributed and limit > 1}
     memory_gib = offered.memory_gib or MAX_MEMORY_GIB
     return {
         f"resources_{name}": forms.IntegerField(
@@ -172,7 +172,7 @@ def _resources(recipe: Recipe) -> dict[str, forms.Field]:
             label=RESOURCES[name],
             widget=forms.NumberInput(attrs={"class": "form-control"}),
         )
-        for name, limit in {**shown, "memory_gib": memory_gib, "minutes": MAX_MINUTES}.items()
+        for name, limit in {**visible, "memory_gib": memory_gib, "minutes": MAX_MINUTES}.items()
     }
 
 
@@ -194,7 +194,7 @@ def _hyperparameter(name: str, info: Any) -> forms.Field:
 
 
 def max_rows_field() -> forms.IntegerField:
-    """Return the field for how many rows an evaluation measures."""
+    """Return the field for the maximum rows of an evaluation."""
     return forms.IntegerField(
         min_value=1,
         max_value=MAX_ROWS,
@@ -205,7 +205,7 @@ def max_rows_field() -> forms.IntegerField:
 
 
 class MeasuredData(forms.ModelChoiceField):  # type: ignore[type-arg]
-    """Data to measure on. Those that the version was trained on are named so."""
+    """Data to measure on; training data of the version is labeled."""
 
     learned: frozenset[str] = frozenset()
 
@@ -214,7 +214,7 @@ class MeasuredData(forms.ModelChoiceField):  # type: ignore[type-arg]
 
 
 class EvaluateForm(TablerForm):
-    """Data to measure on, and how many of its rows. `learned` are the digests of training data."""
+    """Data to measure on, and its maximum rows. `learned` are the digests of training data."""
 
     dataset_version = MeasuredData(
         queryset=None,
@@ -264,7 +264,7 @@ class IntakeForm(TablerForm):
         help_text="Only for an adapter (LoRA or a soft prompt): the version it was trained on.",
         error_messages={
             "invalid_choice": "This base version does not exist, or you may not use it. "
-            "Choose one of the list."
+            "Choose one from the list."
         },
     )
     source = forms.CharField(

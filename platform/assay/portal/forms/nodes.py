@@ -10,7 +10,7 @@ from workers.nodes.models import REASON_MAX
 
 
 class NodeForm(TablerForm):
-    """Enroll a machine."""
+    """Name of a machine to enroll."""
 
     name = forms.CharField(
         max_length=NODE_NAME_MAX,
@@ -19,6 +19,6 @@ class NodeForm(TablerForm):
 
 
 class NodeReasonForm(TablerForm):
-    """Say why a node changes its state."""
+    """Reason for a change of a node's state."""
 
     reason = forms.CharField(max_length=REASON_MAX, required=False)

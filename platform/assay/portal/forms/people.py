@@ -26,7 +26,7 @@ class PersonForm(TablerForm):
 
 
 class DepartmentForm(TablerForm):
-    """A new tenant."""
+    """A new department."""
 
     slug = forms.SlugField(max_length=DEPARTMENT_MAX, label="Short name")
     name = forms.CharField(max_length=TITLE_MAX)
@@ -48,11 +48,11 @@ class RoleForm(TablerForm):
     def __init__(self, *args: Any, departments: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["department"].queryset = departments  # type: ignore[attr-defined]
-        self.fields["role"].help_text = f"Of a department: {', '.join(DEPARTMENT_ROLES)}."
+        self.fields["role"].help_text = f"Roles in a department: {', '.join(DEPARTMENT_ROLES)}."
 
 
 class MappingForm(RoleForm):
-    """Role that members of a group get."""
+    """A group and the role that its members get."""
 
     group = forms.CharField(
         max_length=GROUP_MAX,
@@ -100,7 +100,7 @@ class StandingForm(TablerForm):
 
 
 class JobsAtOnceForm(TablerForm):
-    """The most jobs of a department that run at the same time."""
+    """Maximum jobs of a department that run at the same time."""
 
     jobs_at_once = forms.IntegerField(
         label="Jobs at once",

@@ -52,7 +52,7 @@ def _several(label: str, values: Any) -> forms.MultipleChoiceField:
 
 
 class RuleForm(TablerForm):
-    """One rule, save its conditions."""
+    """One rule without its conditions."""
 
     id = forms.CharField(
         label="Id",
@@ -65,7 +65,7 @@ class RuleForm(TablerForm):
     )
     roles = _several("Platform roles", get_args(PlatformRole))
     specialties = _several("Reviewers for", Specialty.values)
-    department_roles = _several("Roles in the department that owns it", get_args(DepartmentRole))
+    department_roles = _several("Roles in the owning department", get_args(DepartmentRole))
     member_roles = _several("Roles in any department", get_args(DepartmentRole))
     departments = _several("Only roles held in", ())
     kinds = _several("Kinds of caller", [kind.value for kind in PrincipalKind])
@@ -74,14 +74,14 @@ class RuleForm(TablerForm):
     resource_types = _several("Only on", RESOURCE_TYPES)
 
     def __init__(self, *args: Any, departments: Iterable[str] = (), **kwargs: Any) -> None:
-        """Offer these departments, and what the rule names already, existing or not."""
+        """Offer these departments, and values that the rule names even if they do not exist."""
         super().__init__(*args, **kwargs)
         for name, offered in (("departments", departments), ("services", SERVICES)):
             choices: Any = self.fields[name]
             choices.choices = _pairs(dict.fromkeys([*offered, *self.initial.get(name, ())]))
 
     def principal_fields(self) -> list[Any]:
-        """Return the fields that say who the rule is about."""
+        """Return the fields of the rule's principal."""
         names = (
             *("roles", "specialties", "department_roles", "member_roles"),
             *("departments", "kinds", "services"),
@@ -89,24 +89,24 @@ class RuleForm(TablerForm):
         return [self[name] for name in names]
 
     def rule(self) -> dict[str, Any]:
-        """The rule as plain data, without what was left empty."""
-        given = self.cleaned_data
-        principal: dict[str, Any] = {name: given[name] for name in PRINCIPAL}
-        rule = {name: given[name] for name in ("id", "effect", "description")}
+        """Return the rule as plain data without empty fields."""
+        values = self.cleaned_data
+        principal: dict[str, Any] = {name: values[name] for name in PRINCIPAL}
+        rule = {name: values[name] for name in ("id", "effect", "description")}
         rule["principal"] = {name: value for name, value in principal.items() if value}
-        rule["actions"] = given["actions"]
-        if given["resource_types"]:
-            rule["resource_types"] = given["resource_types"]
+        rule["actions"] = values["actions"]
+        if values["resource_types"]:
+            rule["resource_types"] = values["resource_types"]
         return rule
 
     @staticmethod
     def filled(rule: dict[str, Any]) -> dict[str, Any]:
-        """A rule as the form's initial values."""
+        """Return a rule as the form's initial values."""
         return {**rule, **rule.get("principal", {})}
 
 
 class ConditionForm(TablerForm):
-    """One condition; none when the attribute is empty."""
+    """One condition; no condition if the attribute is empty."""
 
     attribute = forms.ChoiceField(required=False)
     operator = forms.ChoiceField(
@@ -116,27 +116,27 @@ class ConditionForm(TablerForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        offered: Any = self.fields["attribute"]
-        named = [self.initial["attribute"]] if self.initial.get("attribute") else []
-        listed = dict.fromkeys([*ATTRIBUTES, *named])
-        offered.choices = [("", "No condition"), *_pairs(listed)]
+        attribute: Any = self.fields["attribute"]
+        current = [self.initial["attribute"]] if self.initial.get("attribute") else []
+        listed = dict.fromkeys([*ATTRIBUTES, *current])
+        attribute.choices = [("", "No condition"), *_pairs(listed)]
 
     def condition(self) -> dict[str, Any] | None:
-        """As plain data.
+        """Return the condition as plain data, or None.
 
         Raises:
             InvalidInput: the value cannot be read.
         """
-        given = self.cleaned_data
-        if not given.get("attribute"):
+        values = self.cleaned_data
+        if not values.get("attribute"):
             return None
         condition: dict[str, Any] = {
-            "attribute": given["attribute"].strip(),
-            "operator": given["operator"],
+            "attribute": values["attribute"].strip(),
+            "operator": values["operator"],
         }
-        if given["operator"] not in WITHOUT_VALUE or given["value"]:
-            several = given["operator"] in WITH_LIST
-            condition["value"] = value_from_text(given["value"], several=several)
+        if values["operator"] not in WITHOUT_VALUE or values["value"]:
+            several = values["operator"] in WITH_LIST
+            condition["value"] = value_from_text(values["value"], several=several)
         return condition
 
 
@@ -146,7 +146,7 @@ ConditionForms = forms.formset_factory(
 
 
 def conditions_filled(rule: dict[str, Any]) -> list[dict[str, Any]]:
-    """A rule's conditions as initial values of `ConditionForms`."""
+    """Return a rule's conditions as initial values of `ConditionForms`."""
     return [
         {**row, "value": value_to_text(row["value"]) if row.get("value") is not None else ""}
         for row in rule.get("conditions", ())
@@ -181,7 +181,7 @@ class AskForm(TablerForm):
         required=False,
         max_length=2000,
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="One per line, such as time: 18:30. Omitted ones have their current values.",
+        help_text="One per line, such as time: 18:30. The default is the current value.",
     )
     policy = forms.IntegerField(
         label="Under policy",
@@ -193,7 +193,7 @@ class AskForm(TablerForm):
 
 
 class WhyForm(AskForm):
-    """And who."""
+    """Question about one caller: a person, a key or roles."""
 
     person = forms.IntegerField(label="Person", required=False, widget=forms.Select())
     roles = forms.CharField(
@@ -218,10 +218,10 @@ def errors_placed(
 ) -> dict[str, list[str]]:
     """Show the schema errors of rule `index` on the fields of its form.
 
-    Returns what belongs to no field of this form, such as a fault of another rule.
+    Returns the errors without a field on this form, such as those of another rule.
     """
-    left: dict[str, list[str]] = {}
-    rows = [one for one in conditions.forms if one.cleaned_data.get("attribute")]
+    others: dict[str, list[str]] = {}
+    rows = [row for row in conditions.forms if row.cleaned_data.get("attribute")]
     for path, sentences in error.fields.items():
         parts = path.split(".")
         target, name = form, ""
@@ -237,5 +237,5 @@ def errors_placed(
         if name in target.fields:
             target.add_error(name, sentences)
         else:
-            left[path] = sentences
-    return left
+            others[path] = sentences
+    return others

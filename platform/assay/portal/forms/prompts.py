@@ -1,4 +1,4 @@
-"""The form of a prompt version. Its variables are the placeholders that stand in its texts."""
+"""The form of a prompt version. Its variables are the placeholders in its texts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from registry.versions.models import ModelVersion
 from workers.jobs.prompts import NOTE_MAX
 
 SETTINGS = ("temperature", "top_p", "max_tokens", "stop")
-# Rows of examples that are shown empty.
+# Empty rows of examples that the form adds.
 SPARE = 2
 _ESCAPE = re.compile(r"\\([n\\])")
 
 
 class PromptForm(TablerForm):
-    """Everything but variables and examples, which have rows of their own."""
+    """All fields except variables and examples, which have their own rows."""
 
     base_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
         queryset=None, empty_label=None, label="Base version"
@@ -76,7 +76,7 @@ class PromptForm(TablerForm):
 
 
 def initial_of(version: ModelVersion) -> dict[str, Any]:
-    """Return a prompt version as the form's first content."""
+    """Return a prompt version as the form's initial values."""
     document = version.parameters
     decoding = document["decoding"]
     return {
@@ -94,11 +94,11 @@ def _escaped(stop: str) -> str:
 
 
 def _unescaped(line: str) -> str:
-    return _ESCAPE.sub(lambda found: "\n" if found[1] == "n" else "\\", line)
+    return _ESCAPE.sub(lambda match: "\n" if match[1] == "n" else "\\", line)
 
 
-def document_of(values: Mapping[str, Any], given: QueryDict) -> dict[str, Any]:
-    """Return the document that the form states; `given` has the rows as they were sent."""
+def document_of(values: Mapping[str, Any], posted: QueryDict) -> dict[str, Any]:
+    """Return the form's document; `posted` has the rows of variables and examples."""
     decoding = {name: values[name] for name in SETTINGS if name != "stop"}
     stops = values["stop"].replace("\r\n", "\n").split("\n")
     decoding["stop"] = [_unescaped(each) for each in stops if each]
@@ -113,23 +113,23 @@ def document_of(values: Mapping[str, Any], given: QueryDict) -> dict[str, Any]:
                 "default": row["default"] if row["optional"] else None,
                 "max_length": int(row["max_length"]) if row["max_length"].isdecimal() else 0,
             }
-            for row in variable_rows(values["system"], values["template"], given)
+            for row in variable_rows(values["system"], values["template"], posted)
         ],
-        "examples": [row for row in example_rows(given) if row["user"] or row["assistant"]],
+        "examples": [row for row in example_rows(posted) if row["user"] or row["assistant"]],
         "decoding": decoding,
     }
 
 
-def variable_rows(system: str, template: str, given: QueryDict) -> list[dict[str, Any]]:
-    """Return a row for each placeholder of the texts, with what was sent of it."""
+def variable_rows(system: str, template: str, posted: QueryDict) -> list[dict[str, Any]]:
+    """Return a row for each placeholder of the texts, with its posted values."""
     names = dict.fromkeys([*placeholders(system), *placeholders(template)])
     return [
         {
             "name": name,
-            "description": given.get(f"v_{name}_description", "")[:1_000],
-            "optional": f"v_{name}_optional" in given,
-            "default": given.get(f"v_{name}_default", "").replace("\r\n", "\n")[:10_000],
-            "max_length": given.get(f"v_{name}_max_length", "1000")[:9],
+            "description": posted.get(f"v_{name}_description", "")[:1_000],
+            "optional": f"v_{name}_optional" in posted,
+            "default": posted.get(f"v_{name}_default", "").replace("\r\n", "\n")[:10_000],
+            "max_length": posted.get(f"v_{name}_max_length", "1000")[:9],
         }
         for name in names
         if name != INPUT
@@ -144,9 +144,9 @@ def stated_variables(version: ModelVersion) -> list[dict[str, Any]]:
     ]
 
 
-def example_rows(given: QueryDict) -> list[dict[str, str]]:
-    """Return the examples that were sent, empty ones too."""
-    users, answers = given.getlist("example_user"), given.getlist("example_assistant")
+def example_rows(posted: QueryDict) -> list[dict[str, str]]:
+    """Return the posted examples, including empty ones."""
+    users, answers = posted.getlist("example_user"), posted.getlist("example_assistant")
     return [
         {"user": user.replace("\r\n", "\n"), "assistant": answer.replace("\r\n", "\n")}
         for user, answer in list(zip(users, answers, strict=False))[: MAX_EXAMPLES + SPARE]

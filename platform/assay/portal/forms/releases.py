@@ -1,4 +1,4 @@
-"""The forms around a release: where it is to run and for whom, and what is said of its risk."""
+"""Forms of a release: environment, departments, purpose and risk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from registry.releases.models import PURPOSE_MAX, Environment, Release, Visibili
 from registry.releases.risk import ANSWER_MAX, NOTES_MAX, QUESTIONS
 
 YES_NO = {
-    "vulnerable_groups": "Children or other vulnerable people are among them",
+    "vulnerable_groups": "Affected people include children or other vulnerable people",
     "personal_data": "It handles personal data",
     "special_categories": "Special categories of it: health, belief, origin, biometrics, …",
     "interacts_with_people": "People talk to it directly",
@@ -41,7 +41,7 @@ def _yes_no(question: str) -> forms.TypedChoiceField:
 
 
 class RiskForm(TablerForm):
-    """The questions whose answers decide on the tier."""
+    """The questions whose answers determine the tier."""
 
     vulnerable_groups = _yes_no("vulnerable_groups")
     eu_ai_act_role = forms.ChoiceField(
@@ -63,7 +63,7 @@ class RiskForm(TablerForm):
     general_purpose_model = _yes_no("general_purpose_model")
 
     def questions(self) -> list[Any]:
-        """Its fields in the order of the questions."""
+        """Return the fields in the order of the questions."""
         return [self[name] for name in QUESTIONS]
 
 
@@ -79,8 +79,8 @@ class ReleaseForm(RiskForm):
     )
     visibility = forms.ChoiceField(
         choices=(
-            (Visibility.DEPARTMENT, "Only the departments above know of it"),
-            (Visibility.ORGANIZATION, "Everyone knows of it; only those above use it"),
+            (Visibility.DEPARTMENT, "Only the departments above can see it"),
+            (Visibility.ORGANIZATION, "Everyone can see it; only those above can use it"),
         )
     )
     engine = forms.ChoiceField(
@@ -135,17 +135,17 @@ class ReleaseForm(RiskForm):
         return self
 
     def content(self) -> dict[str, Any]:
-        """Return the answers that are given, as a draft keeps them."""
-        given = {
+        """Return the non-empty answers as a draft stores them."""
+        values = {
             name: value for name, value in cleaned(self).items() if value not in (None, "", [])
         }
-        answers = {name: given.pop(name) for name in self.RISK if name in given}
-        departments = [department.slug for department in given.pop("departments", ())]
-        return {**given, "departments": departments, "risk_answers": answers}
+        answers = {name: values.pop(name) for name in self.RISK if name in values}
+        departments = [department.slug for department in values.pop("departments", ())]
+        return {**values, "departments": departments, "risk_answers": answers}
 
 
 def initial_of_draft(draft: ReleaseDraft) -> dict[str, Any]:
-    """Return what the form shows of a draft."""
+    """Return the form's initial values for a draft."""
     content = dict(draft.content)
     content.pop("dossier_fields", None)
     chosen = Department.objects.filter(slug__in=content.pop("departments", []))
@@ -153,17 +153,17 @@ def initial_of_draft(draft: ReleaseDraft) -> dict[str, Any]:
     return {**content, **answers, "departments": list(chosen.values_list("pk", flat=True))}
 
 
-def _answers(given: Mapping[str, Any]) -> dict[str, Any]:
+def _answers(answers: Mapping[str, Any]) -> dict[str, Any]:
     """Return risk answers as the fields show them."""
     return {
         name: {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-        for name, value in given.items()
+        for name, value in answers.items()
         if name in ReleaseForm.RISK
     }
 
 
 def initial_of(release: Release) -> dict[str, Any]:
-    """Return what the form shows at first, to ask for the same as `release` did."""
+    """Return the form's initial values for a request like that of `release`."""
     return {
         "environment": release.environment,
         "deployment_name": release.deployment_name,

@@ -20,12 +20,12 @@ from workers.schedules.models import CRON_MAX
 DATA_SHOWN = 300
 VERSIONS_SHOWN = 50
 _NEWEST = "Newest: the newest {} at each run."
-# With spaces at which a line does not break.
+# With non-breaking spaces.
 _NIGHTLY, _WEEKDAYS = (each.replace(" ", "\xa0") for each in ("0 2 * * *", "0 6 * * 1-5"))
 
 
 class ScheduleForm(TablerForm):
-    """Times of a schedule, and the version and data of its jobs. The rest is given."""
+    """Times of a schedule, and the version and data of its jobs; the pattern sets the rest."""
 
     name = forms.CharField(max_length=TITLE_MAX)
     cron = forms.CharField(
@@ -49,7 +49,7 @@ class ScheduleForm(TablerForm):
     then = forms.ChoiceField(
         required=False,
         label="Then evaluate on",
-        help_text="Starts when the fine-tune has succeeded. Its training data is refused here.",
+        help_text="Starts when the fine-tune has succeeded. It cannot use training data.",
     )
 
     def __init__(
@@ -77,43 +77,43 @@ class ScheduleForm(TablerForm):
             self.fields["release"] = draft_field()
 
     def clean(self) -> dict[str, Any]:
-        given: dict[str, Any] = super().clean() or {}
-        if self.tunes and given.get("then") and given["then"] == given.get("dataset"):
+        values: dict[str, Any] = super().clean() or {}
+        if self.tunes and values.get("then") and values["then"] == values.get("dataset"):
             self.add_error(
                 "then",
-                "The fine-tune trains on these data. A result on them says nothing about new "
-                "data. Choose other data.",
+                "The fine-tune trains on this data. A result on it says nothing about new data. "
+                "Choose other data.",
             )
-        return given
+        return values
 
     def request(self) -> dict[str, Any]:
-        """Return the parts of the request that the form decides."""
-        given = self.cleaned_data
-        found = {
-            **version_of(given["version"], "base_" if self.tunes else ""),
-            **data_of(given["dataset"]),
-            "priority": given["priority"] or "normal",
+        """Return the parts of the request that the form sets."""
+        values = self.cleaned_data
+        request = {
+            **version_of(values["version"], "base_" if self.tunes else ""),
+            **data_of(values["dataset"]),
+            "priority": values["priority"] or "normal",
         }
-        if given.get("max_rows"):
-            found["max_rows"] = given["max_rows"]
-        if given.get("then"):
-            found["then"] = [data_of(given["then"])]
-        if given.get("release"):
-            found["release"] = {"environment": given["release"]}
-        return found
+        if values.get("max_rows"):
+            request["max_rows"] = values["max_rows"]
+        if values.get("then"):
+            request["then"] = [data_of(values["then"])]
+        if values.get("release"):
+            request["release"] = {"environment": values["release"]}
+        return request
 
 
 def version_choices(
     actor: Principal, model: Model, kinds: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
-    """Return the newest version of a model at each run, then its trusted versions of `kinds`, or of
-    every kind, that the actor may see."""
+    """Return a choice for the newest version at each run, then the trusted versions of `kinds`, or
+    of every kind, that the actor may see."""
     rows = versions_visible_to(actor).filter(model=model, state=VersionState.TRUSTED)
     rows = rows.filter(kind__in=kinds) if kinds else rows
-    shown = rows.order_by("-number")[:VERSIONS_SHOWN]
+    newest = rows.order_by("-number")[:VERSIONS_SHOWN]
     return [
         (f"model:{model.name}", f"Newest {model.name}"),
-        *((f"version:{version.pk}", str(version)) for version in shown),
+        *((f"version:{version.pk}", str(version)) for version in newest),
     ]
 
 
@@ -124,8 +124,8 @@ def version_of(choice: str, prefix: str) -> dict[str, Any]:
 
 
 def data_choices(actor: Principal, task: str, row_kind: str = "") -> list[tuple[str, str]]:
-    """Return the data of a task that the actor may see: each dataset's newest version at each run,
-    then its present versions."""
+    """Return the data of a task that the actor may see: for each dataset a choice of its newest
+    version at each run, then its present versions."""
     rows = dataset_versions_visible_to(actor).filter(dataset__task=task, dataset__row_kind=row_kind)
     choices: list[tuple[str, str]] = []
     seen: set[int] = set()

@@ -1,1 +1,1 @@
-"""Data of each part of the review page: one module for each, one template in `reviews/`."""
+"""Data of the review page: one module and one template in `reviews/` for each part."""

@@ -20,9 +20,9 @@ from governance.reviews.waivers.services import LONGEST
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One item. `waiver` is the newest one; `asks` and `decides` whether the person would have the
-    choice at all, `not_asked` and `not_decided` why it is disabled; `unproved` whether nothing but
-    a second factor is missing.
+    """One item and its newest waiver. `asks` and `decides` are true if the person is offered the
+    action; `not_asked` and `not_decided` say why it is disabled; `unproved` is true if only a
+    second factor is missing.
     """
 
     item: ChecklistItem
@@ -57,12 +57,12 @@ class Shown:
 
     @property
     def is_met(self) -> bool:
-        """True if it blocks no approval."""
+        """True if the item does not block approval."""
         return self.item.state in MET_STATES or self.in_force
 
 
 def checklist(page: Page) -> dict[str, Any]:
-    """Every item, how many are met, and what the person may do about each."""
+    """Return every item, the number of met items, and the person's actions on each."""
     attests = (
         page.is_open
         and page.may(Action.RELEASE_DECIDE, "release")
@@ -77,17 +77,17 @@ def checklist(page: Page) -> dict[str, Any]:
     ]
     today = timezone.now().date()
     posted = page.screen.request.POST
-    not_applicable = sum(s.item.state == ChecklistState.NOT_APPLICABLE for s in items)
+    not_applicable = sum(row.item.state == ChecklistState.NOT_APPLICABLE for row in items)
     return {
         "checklist": items,
-        "met": sum(shown.is_met for shown in items) - not_applicable,
+        "met": sum(row.is_met for row in items) - not_applicable,
         "applicable": len(items) - not_applicable,
         "not_applicable": not_applicable,
-        "passed_by_machine": sum(shown.passed_by_machine for shown in items),
-        "attestable": any(shown.attests for shown in items),
+        "passed_by_machine": sum(row.passed_by_machine for row in items),
+        "attestable": any(row.attests for row in items),
         "attest_items": posted.getlist("item"),
         "attest_note": posted.get("note", ""),
-        "waived": sum(shown.in_force for shown in items),
+        "waived": sum(row.in_force for row in items),
         "may_attest": attests,
         "first_day": today.isoformat(),
         "last_day": (today + LONGEST - timedelta(days=1)).isoformat(),
@@ -102,7 +102,7 @@ def _shown(page: Page, item: ChecklistItem, *, attests: bool, asks: bool, decide
     unmet = item.state not in (*MET_STATES, ChecklistState.WAIVED)
     asking = asks and unmet and not requested
     deciding = decides and requested and page.is_open
-    # Whether the person may ask at all is asked once, for every item.
+    # The caller checks once, for all items, that the person may request waivers.
     not_asked = item_obstacle(page.review, item) if asking else None
     not_decided = decision_obstacle(page.actor, waiver) if deciding and waiver else None
     mine = waiver is not None and waiver.asked_by_id == page.actor.person_id
@@ -111,14 +111,14 @@ def _shown(page: Page, item: ChecklistItem, *, attests: bool, asks: bool, decide
         waiver=waiver,
         attests=attests and unmet and not item.automatic,
         asks=asking,
-        not_asked=_said(not_asked),
+        not_asked=_message(not_asked),
         decides=deciding,
-        not_decided=_said(not_decided),
+        not_decided=_message(not_decided),
         unproved=not_decided is not None and not_decided.code == CODE,
         withdraws=requested and mine and asks,
         revokes=decides and waiver is not None and waiver.state == WaiverState.GRANTED,
     )
 
 
-def _said(obstacle: DomainError | None) -> str:
+def _message(obstacle: DomainError | None) -> str:
     return "" if obstacle is None else obstacle.message

@@ -1,4 +1,4 @@
-"""Conditions in the box in which a reviewer decides: what others ask for, and one's own."""
+"""Conditions in the decision box: those of other reviewers, and the form for one's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from governance.errors import InvalidInput, WrongState
 from registry.releases.conditions import OBLIGATION_MAX, OBLIGATIONS_MAX, asked, conditions_agreed
 
 PREFIX = "condition_"
-# Bounds on what is shown again of a form that was refused.
+# Bounds on the fields of a refused form that are shown again.
 FIELDS_MAX, VALUES_MAX, LENGTH_MAX = 120, 100, (OBLIGATION_MAX + 2) * OBLIGATIONS_MAX
 
 Typed = dict[str, list[str]]
@@ -21,10 +21,10 @@ Typed = dict[str, list[str]]
 def conditions(page: Page) -> dict[str, Any]:
     """Return the conditions of this round, their combination, and the typed form."""
     typed = typed_conditions(page.screen.request)
-    said = asked(page.review)
+    votes = asked(page.review)
     return {
-        "asked": [(vote.person, each.words()) for vote, each in said],
-        "agreed": _agreed(page) if len(said) > 1 else [],
+        "asked": [(vote.person, each.words()) for vote, each in votes],
+        "agreed": _agreed(page) if len(votes) > 1 else [],
         "condition_departments": sorted(page.release.departments.all(), key=lambda d: d.name),
         "condition_typed": {name: values[0] for name, values in typed.items() if values},
         "condition_only": typed.get(f"{PREFIX}departments", []),
@@ -39,7 +39,7 @@ def _agreed(page: Page) -> list[str]:
 
 
 def typed_conditions(request: HttpRequest) -> Typed:
-    """Return the typed form, within bounds."""
+    """Return the typed fields of conditions, within bounds."""
     names = [name for name in request.POST if name.startswith(PREFIX) and len(name) <= 80]
     return {
         name: [value[:LENGTH_MAX] for value in request.POST.getlist(name)[:VALUES_MAX]]
@@ -49,10 +49,10 @@ def typed_conditions(request: HttpRequest) -> Typed:
 
 
 def conditions_given(post: QueryDict) -> dict[str, Any]:
-    """The form as `release_decide` takes it; empty when nothing was filled in.
+    """Return the form as `release_decide` takes it; empty if nothing was filled in.
 
     Raises:
-        InvalidInput: a number or a date that is none.
+        InvalidInput: a number or a date is invalid.
     """
     rates = {
         name.removeprefix(f"{PREFIX}rate_"): _whole(text, name)
@@ -61,32 +61,33 @@ def conditions_given(post: QueryDict) -> dict[str, Any]:
     }
     lines = post.get(f"{PREFIX}obligations", "").splitlines()
     rate = post.get(f"{PREFIX}rate", "").strip()
-    given = {
+    values = {
         "departments": post.getlist(f"{PREFIX}departments"),
         "until": _midnight(post.get(f"{PREFIX}until", "").strip()),
         "requests_per_minute": _whole(rate, f"{PREFIX}rate") if rate else None,
         "requests_per_minute_of": rates,
         "obligations": [line.strip() for line in lines if line.strip()],
     }
-    return {name: value for name, value in given.items() if value or value == 0}
+    return {name: value for name, value in values.items() if value or value == 0}
 
 
 def _whole(text: str, name: str) -> int:
     if not (text.strip().isascii() and text.strip().isdecimal() and len(text) <= 9):
         raise InvalidInput(
-            f"{text[:20]} is no number of requests per minute.",
-            fields={name: ["is a whole number"]},
+            f"{text[:20]} is not a number of requests per minute.",
+            fields={name: ["must be a whole number"]},
         )
     return int(text)
 
 
 def _midnight(text: str) -> datetime | None:
-    """The beginning of that day, UTC."""
+    """Return the start of the day, UTC."""
     if not text:
         return None
     try:
         return datetime.combine(date.fromisoformat(text), time(), UTC)
     except ValueError as error:
         raise InvalidInput(
-            f"{text[:20]} is no date.", fields={f"{PREFIX}until": ["is a date, as 2027-03-01"]}
+            f"{text[:20]} is not a date.",
+            fields={f"{PREFIX}until": ["must be a date such as 2027-03-01"]},
         ) from error

@@ -1,4 +1,4 @@
-"""Comments and decisions in order; the department's answer; and the events behind them."""
+"""Comments and decisions in order, the department's answer, and the audit events."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from governance.permissions import Action
 from governance.reviews.models import Decision, Review, ReviewState, Verdict
 from governance.reviews.threads.models import ReviewThread
 
-# The risk answers that an answer to the reviewers may reword.
+# Risk answers that the department may reword when it answers the reviewers.
 FREE_TEXT = ("intended_purpose", "affected_people", "notes")
 
 
 def conversation(page: Page) -> dict[str, Any]:
-    """The timeline, and what an answer may reword."""
+    """Return the threads, the timeline, and the risk answers that an answer may reword."""
     answers = page.release.risk_answers
-    said = threads(page)
+    context = threads(page)
     return {
-        **said,
-        "timeline": timeline(page.review, said["threads"]),
+        **context,
+        "timeline": timeline(page.review, context["threads"]),
         "may_answer": page.review.state == ReviewState.CHANGES_REQUESTED
         and page.may(Action.RELEASE_SUBMIT, "release"),
         "rewordable": [(name, answers.get(name, "")) for name in FREE_TEXT],
     }
 
 
-def timeline(review: Review, begun: Iterable[ReviewThread]) -> list[dict[str, Any]]:
-    """Opened, decisions and threads as they came, with separators where a new round began, and how
-    it ended.
+def timeline(review: Review, opened: Iterable[ReviewThread]) -> list[dict[str, Any]]:
+    """Return the review's opening, decisions, threads and closing in order, with a separator for
+    each new round.
     """
     items: list[dict[str, Any]] = [
         {"kind": "opened", "at": review.opened_at, "person": review.opened_by}
     ]
     current = 1
-    for _, each in _in_order(review, begun):
-        if each.round > current:
-            current = each.round
+    for _, entry in _in_order(review, opened):
+        if entry.round > current:
+            current = entry.round
             items.append({"kind": "round", "round": current})
-        if isinstance(each, ReviewThread):
-            items.append({"kind": "thread", "thread": each})
+        if isinstance(entry, ReviewThread):
+            items.append({"kind": "thread", "thread": entry})
             continue
-        answer = each.verdict == Verdict.COMMENT and each.person_id == review.opened_by_id
-        items.append({"kind": "answer" if answer else "decision", "decision": each})
+        answer = entry.verdict == Verdict.COMMENT and entry.person_id == review.opened_by_id
+        items.append({"kind": "answer" if answer else "decision", "decision": entry})
     if review.round > current:
         items.append({"kind": "round", "round": review.round})
     if review.closed_at:
@@ -56,18 +56,18 @@ def timeline(review: Review, begun: Iterable[ReviewThread]) -> list[dict[str, An
 
 
 def _in_order(
-    review: Review, begun: Iterable[ReviewThread]
+    review: Review, opened: Iterable[ReviewThread]
 ) -> list[tuple[datetime, Decision | ReviewThread]]:
-    """A thread that was submitted with a decision comes after it."""
-    said: list[tuple[datetime, Decision | ReviewThread]] = [
+    """Sort decisions and threads by time; threads submitted with a decision follow it."""
+    entries: list[tuple[datetime, Decision | ReviewThread]] = [
         *((each.created_at, each) for each in review.decisions.all()),
-        *((each.opened_at, each) for each in begun),
+        *((each.opened_at, each) for each in opened),
     ]
-    return sorted(said, key=lambda pair: pair[0])
+    return sorted(entries, key=lambda pair: pair[0])
 
 
 def trail(page: Page) -> dict[str, Any]:
-    """The audit events of the release and its review, for their tab only."""
+    """Return the audit events of the release and its review, for their tab only."""
     if page.tab != "audit":
         return {}
     review = page.review

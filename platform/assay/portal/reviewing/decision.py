@@ -1,4 +1,4 @@
-"""The box in which a reviewer decides."""
+"""The decision box of the review page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from governance.reviews.models import ChecklistState, Review, Verdict
 from governance.reviews.selectors import Standing, decision_obstacle
 
 VERDICTS = (
-    (Verdict.COMMENT, "Comment", "Say something without deciding."),
+    (Verdict.COMMENT, "Comment", "Comment without deciding."),
     (Verdict.APPROVE, "Approve", "It may run, for the stated purpose and departments."),
     (Verdict.REQUEST_CHANGES, "Request changes", "The department answers; then you decide again."),
     (Verdict.REJECT, "Reject", "Final: this request does not run."),
@@ -20,7 +20,7 @@ VERDICTS = (
 
 
 def decision(page: Page) -> dict[str, Any]:
-    """The verdicts, and who may give them."""
+    """Return the verdicts, and those that the person may give."""
     speaking = page.is_open and (
         page.may(Action.RELEASE_DECIDE, "release") or page.may(Action.REVIEW_COMMENT, "review")
     )
@@ -40,8 +40,8 @@ def decision(page: Page) -> dict[str, Any]:
 
 
 def blockers(standing: Standing, choices: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Words and link of each thing that keeps the release from being approved now."""
-    found = []
+    """Return words and a link for each obstacle to approval now."""
+    rows = []
     for state, words in (
         (ChecklistState.FAILED, "failed check"),
         (ChecklistState.OPEN, "item to judge"),
@@ -49,14 +49,14 @@ def blockers(standing: Standing, choices: list[dict[str, str]]) -> list[dict[str
     ):
         items = [item for item in standing.blocking if item.state == state]
         if items:
-            found.append(_blocker(f"#item-{items[0].code}", len(items), words))
+            rows.append(_blocker(f"#item-{items[0].code}", len(items), words))
     if standing.unresolved:
         first = standing.unresolved[0]
-        found.append(_blocker(f"#thread-{first.pk}", len(standing.unresolved), "open thread"))
+        rows.append(_blocker(f"#thread-{first.pk}", len(standing.unresolved), "open thread"))
     approve = next((c for c in choices if c["value"] == Verdict.APPROVE), None)
-    if not found and approve and approve["blocked"]:
-        found.append({"href": "#decision", "words": "you may not approve"})
-    return found
+    if not rows and approve and approve["blocked"]:
+        rows.append({"href": "#decision", "words": "you may not approve"})
+    return rows
 
 
 def _blocker(href: str, count: int, words: str) -> dict[str, str]:
@@ -66,7 +66,7 @@ def _blocker(href: str, count: int, words: str) -> dict[str, str]:
 
 
 def choices_for(page: Page, review: Review) -> list[dict[str, str]]:
-    """The four verdicts, each with the reason if it is disabled."""
+    """Return the four verdicts, each with the reason if it is disabled."""
     choices = []
     for verdict, title, about in VERDICTS:
         obstacle = decision_obstacle(page.actor, review, verdict)

@@ -1,4 +1,4 @@
-"""Input of the parts of the review page."""
+"""Input that the parts of the review page share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPEN = (ReviewState.OPEN, ReviewState.CHANGES_REQUESTED)
 
 @dataclass(frozen=True)
 class Page:
-    """One review as one person looks at it."""
+    """The review page of one person."""
 
     screen: Screen
     review: Review
@@ -31,7 +31,7 @@ class Page:
 
     @property
     def is_open(self) -> bool:
-        """True while it accepts comments."""
+        """True while the review accepts comments."""
         return self.review.state in OPEN
 
     @property
@@ -45,5 +45,5 @@ class Page:
         return review_standing(self.review)
 
     def may(self, action: Action, kind: str) -> bool:
-        """True when the policy permits the person that action in the review's department."""
+        """True if the policy permits the person the action in the review's department."""
         return may(self.actor, action, kind=kind, department=self.review.department.slug)

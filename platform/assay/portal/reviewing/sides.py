@@ -1,8 +1,8 @@
-"""Sample outputs side by side: of the new version and of the live one, or of the baseline.
+"""Sample outputs side by side: the new version's, and the live version's or the baseline's.
 
-Blind, they stand in an order that is drawn for each reviewer and each pair, and is the same
-whenever that reviewer looks; only afterward are they told which was which. The draw is made with
-the platform's secret, so that the page does not reveal it.
+In blind mode the order is random for each reviewer and pair, but the same on every visit; the names
+are revealed only afterward. The order is derived from the platform's secret, so that a reviewer
+cannot compute it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from registry.releases.comparison.samples import Shown
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One answer; `name` says whose it is, as far as that may be told."""
+    """One answer; `name` is its source, or only a letter in blind mode."""
 
     name: str
     shown: Shown
@@ -25,7 +25,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers to one prompt. `same` is whether they are the same text."""
+    """Two answers to one prompt; `same` is true if they are equal."""
 
     asked: Shown
     expected: Shown | None
@@ -35,14 +35,14 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Two evaluations side by side; `alone` counts prompts that only one of them has."""
+    """Two evaluations side by side; `alone` counts samples without a counterpart."""
 
     pairs: list[Pair]
     alone: int
 
 
 def sides_of(measured: Measured, *, person_id: int | None, blind: bool, reveal: bool) -> Sides:
-    """The evaluation's pairs as one reviewer sees them."""
+    """Return the evaluation's pairs as one reviewer sees them."""
     new_name = f"v{measured.evaluation.version.number}"
     pairs = []
     for number, sample in enumerate(measured.samples):
@@ -50,7 +50,7 @@ def sides_of(measured: Measured, *, person_id: int | None, blind: bool, reveal: 
             continue
         sides = [Side(measured.against_name, sample.old), Side(new_name, sample.new)]
         if blind:
-            if _drawn(measured, person_id, number):
+            if _swapped(measured, person_id, number):
                 sides.reverse()
             sides = [
                 Side(f"{letter}: {side.name}" if reveal else letter, side.shown)
@@ -67,7 +67,7 @@ def sides_of(measured: Measured, *, person_id: int | None, blind: bool, reveal: 
     return Sides(pairs, len(measured.samples) - len(pairs))
 
 
-def _drawn(measured: Measured, person_id: int | None, number: int) -> bool:
+def _swapped(measured: Measured, person_id: int | None, number: int) -> bool:
     other = measured.live.digest if measured.live is not None else ""
-    what = f"{person_id}:{measured.evaluation.digest}:{other}:{number}"
-    return bool(salted_hmac("assay.portal.reviewing.sides", what).digest()[0] & 1)
+    pair = f"{person_id}:{measured.evaluation.digest}:{other}:{number}"
+    return bool(salted_hmac("assay.portal.reviewing.sides", pair).digest()[0] & 1)

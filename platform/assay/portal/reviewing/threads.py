@@ -1,4 +1,4 @@
-"""Threads and one's own drafts, each at its place; what `reviews/anchor.html` shows there."""
+"""A review's threads and the actor's drafts by place, as `reviews/anchor.html` shows them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMMENTING = ("draft", "comment")
 
 @dataclass
 class Place:
-    """One place as the page shows it: what was said there, and what may be."""
+    """One place on the page: its threads, the number of drafts, and the text being typed."""
 
     anchor: Anchor
     words: str
@@ -34,7 +34,7 @@ class Place:
 
     @property
     def id(self) -> str:
-        """For addresses within the page: keys may hold anything."""
+        """HTML ID for links within the page; a hash, because keys may contain any character."""
         text = f"{self.anchor.kind}/{self.anchor.key}"
         return f"at-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -45,28 +45,28 @@ class Place:
 
 
 class Places:
-    """Every place of the release, by what it is called."""
+    """All places of the release by anchor."""
 
     def __init__(self, page: Page) -> None:
-        self.known = places_of(page.release, page.review)
-        self.said: dict[Anchor, list[ReviewThread]] = defaultdict(list)
+        self.names = places_of(page.release, page.review)
+        self.threads: dict[Anchor, list[ReviewThread]] = defaultdict(list)
         self.drafted: dict[Anchor, int] = defaultdict(int)
         self.typed = typed_comment(page)
 
     def words(self, anchor: Anchor) -> str:
-        """Name of a place, also of one that is gone."""
-        return self.known.get(anchor) or anchor.key or "The whole"
+        """Return the name of a place, even if it no longer exists."""
+        return self.names.get(anchor) or anchor.key or "The whole"
 
     def at(self, kind: str, key: object, label: str = "") -> Place | None:
-        """The place, or None where there is none and nothing was said."""
+        """Return the place; None if it does not exist and has no threads."""
         anchor = Anchor(str(kind), str(key))
-        if anchor not in self.known and anchor not in self.said:
+        if anchor not in self.names and anchor not in self.threads:
             return None
         typed = self.typed if self.typed and typed_at(self.typed) == anchor else None
         return Place(
             anchor,
             label or self.words(anchor),
-            self.said.get(anchor, []),
+            self.threads.get(anchor, []),
             self.drafted.get(anchor, 0),
             typed,
         )
@@ -79,7 +79,7 @@ def typed_comment(page: Page) -> Mapping[str, Any] | None:
 
 
 def typed_at(typed: Mapping[str, Any]) -> Anchor:
-    """The place that a comment's form is at."""
+    """Return the place of a comment's form."""
     return Anchor(str(typed.get("kind", "")), str(typed.get("key", "")))
 
 
@@ -87,21 +87,21 @@ def threads(page: Page) -> dict[str, Any]:
     """Return threads, drafts and rights. The number of queries does not depend on their number."""
     voice = voice_of(page.actor, page.review)
     places = Places(page)
-    found = list(threads_of(page.review))
-    for thread in found:
-        places.said[thread.anchor].append(thread)
+    rows = list(threads_of(page.review))
+    for thread in rows:
+        places.threads[thread.anchor].append(thread)
         _complete(thread, places, voice.resolving(thread))
     drafts = list(drafts_of(page.actor, page.review))
     for draft in drafts:
         places.drafted[draft.anchor] += 1
-        _placed(draft, places)
+        _set_place(draft, places)
     return {
-        "threads": found,
+        "threads": rows,
         "drafts": drafts,
         "places": places,
         "whole": WHOLE,
-        # The tabs of the card and of the dossier show a text as one; its sections stand below it.
-        "sections": [(a, words) for a, words in places.known.items() if a.kind == page.tab],
+        # The card and dossier tabs show one text; comments on its sections are listed below it.
+        "sections": [(a, words) for a, words in places.names.items() if a.kind == page.tab],
         "may_comment": voice.obstacle is None,
         "why_no_comment": voice.obstacle.message if voice.obstacle else "",
         "blocks": voice.obstacle is None and voice.decides,
@@ -109,7 +109,7 @@ def threads(page: Page) -> dict[str, Any]:
 
 
 def _complete(thread: Any, places: Places, obstacle: Exception | None) -> None:
-    _placed(thread, places)
+    _set_place(thread, places)
     thread.why_not = str(obstacle) if obstacle else ""
     thread.entries = list(thread.comments.all())
     for entry in thread.entries:
@@ -118,8 +118,8 @@ def _complete(thread: Any, places: Places, obstacle: Exception | None) -> None:
     thread.first, thread.more = thread.entries[:1], thread.entries[1:]
 
 
-def _placed(said: Any, places: Places) -> None:
-    """Set the place in words, and the mark that it still exists."""
-    said.where = places.words(said.anchor)
-    said.kind_words = AnchorKind(said.anchor_kind).label
-    said.outdated = said.anchor not in places.known
+def _set_place(item: Any, places: Places) -> None:
+    """Set the words of an item's place, and true in `outdated` if the place no longer exists."""
+    item.where = places.words(item.anchor)
+    item.kind_words = AnchorKind(item.anchor_kind).label
+    item.outdated = item.anchor not in places.names

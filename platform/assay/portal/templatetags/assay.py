@@ -1,4 +1,4 @@
-"""Template filters and tags of the portal, built in everywhere."""
+"""Template filters and tags of the portal, available in every template."""
 
 from __future__ import annotations
 
@@ -66,19 +66,19 @@ STATE_ICONS = {
 
 @register.filter
 def tone(state: object) -> str:
-    """`ok`, `bad`, `warn`, `info` or nothing, for a state's color."""
+    """Return the tone of a state: `ok`, `bad`, `warn`, `info` or empty."""
     return next((name for name, states in TONES.items() if str(state) in states.split()), "")
 
 
 @register.simple_tag
 def icon(name: str, css: str = "") -> SafeString:
-    """One Tabler icon, hidden from assistive technology because the label says the same."""
+    """Return one Tabler icon, hidden from assistive technology because the label says the same."""
     return _icon(static("assay/vendor/tabler-icons/icons.svg"), name, css)
 
 
 @lru_cache(maxsize=512)
 def _icon(file: str, name: str, css: str) -> SafeString:
-    """A page has dozens of them; formatting each took 8 % of its time."""
+    """Cache the element: a page has dozens of icons; formatting each took 8 % of its time."""
     return format_html(
         '<svg class="icon {}" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>',
         css,
@@ -89,7 +89,7 @@ def _icon(file: str, name: str, css: str) -> SafeString:
 
 @register.simple_block_tag
 def empty_state(content: str, picture: str, title: str) -> SafeString:
-    """Return what a list shows while it is empty: an icon, a title, and the text in the block."""
+    """Return the content of an empty list: an icon, a title, and the text in the block."""
     return format_html(
         '<div class="empty">{}<p><strong>{}</strong></p><p>{}</p></div>',
         icon(picture),
@@ -100,7 +100,7 @@ def empty_state(content: str, picture: str, title: str) -> SafeString:
 
 @register.simple_tag
 def state_tag(state: object, label: str = "") -> SafeString:
-    """A state as a colored tag with an icon and its words."""
+    """Return a state as a colored tag with an icon and its words."""
     color = tone(state)
     words = label or str(state).replace("_", " ")
     picture = STATE_ICONS.get(str(state), ICONS[color])
@@ -111,7 +111,7 @@ def state_tag(state: object, label: str = "") -> SafeString:
 
 @register.simple_tag
 def digest(value: str, length: int = 12) -> SafeString:
-    """A digest cut short, with a button that copies it whole."""
+    """Return a shortened digest with a button that copies all of it."""
     if not value:
         return format_html('<span class="is-muted">none</span>')
     return format_html(
@@ -135,11 +135,11 @@ def _distance(delta: timedelta) -> str:
 
 @register.filter
 def ago(moment: datetime | None) -> SafeString | str:
-    """`5 min ago` or `in 26 h`, with the exact time on hovering."""
+    """Return `5 min ago` or `in 26 h`, with the exact time on hovering."""
     if moment is None:
         return "never"
     delta = timezone.now() - moment
-    # What is 29 days and 23 hours ahead is in 30 days; what is as long past is 29 days ago.
+    # Future times are rounded (29 days 23 hours: in 30 days), past times are cut (29 days ago).
     ahead = timedelta(days=round(-delta / DAY)) if -delta > 2 * DAY else -delta
     words = f"{_distance(delta)} ago" if delta >= timedelta(0) else f"in {_distance(ahead)}"
     if abs(delta) < timedelta(seconds=5):
@@ -157,8 +157,8 @@ def span(job: Any) -> str:
     """Return the duration of a job."""
     if not job.started_at:
         return "–"
-    taken = (job.finished_at or timezone.now()) - job.started_at
-    return _distance(taken) if taken >= timedelta(seconds=1) else "under 1 s"
+    elapsed = (job.finished_at or timezone.now()) - job.started_at
+    return _distance(elapsed) if elapsed >= timedelta(seconds=1) else "under 1 s"
 
 
 @register.filter
@@ -168,7 +168,7 @@ def is_past(moment: datetime | None) -> bool:
 
 @register.filter
 def measured(value: object) -> str:
-    """A number with as many digits as a reader can use."""
+    """Return a number with as many digits as a reader can use."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "–" if value is None else str(value)
     if isinstance(value, int) or float(value).is_integer():
@@ -182,7 +182,7 @@ def measured(value: object) -> str:
 
 @register.filter
 def metric_title(name: str, task: Any) -> str:
-    """A metric as its task calls it; `validation_macro_f1` as `Validation macro-F1`."""
+    """Return the task's title of a metric; `validation_macro_f1` as `Validation macro-F1`."""
     titles = {metric.name: metric.title for metric in (task.metrics if task else ())}
     measured_in = name.removeprefix("validation_")
     title = titles.get(measured_in) or sentence(measured_in)
@@ -191,7 +191,7 @@ def metric_title(name: str, task: Any) -> str:
 
 @register.filter
 def bytes_size(value: int | None) -> str:
-    """Bytes in the unit a person would use (powers of 1,000)."""
+    """Return bytes in a readable unit (powers of 1,000)."""
     size = float(value or 0)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
@@ -227,29 +227,29 @@ def histogram_bars(value: dict[str, Any]) -> list[dict[str, Any]]:
 def share_bars(value: dict[str, int]) -> list[dict[str, Any]]:
     """Return the 20 largest counts with the width of their bars, for an SVG of 100 units."""
     largest = sorted(value.items(), key=lambda item: (-item[1], item[0]))[:20]
-    most = max((count for _, count in largest), default=0) or 1
+    maximum = max((count for _, count in largest), default=0) or 1
     return [
-        {"name": name, "count": count, "width": max(round(100 * count / most, 1), 0.5)}
+        {"name": name, "count": count, "width": max(round(100 * count / maximum, 1), 0.5)}
         for name, count in largest
     ]
 
 
 @register.filter
 def words(value: object) -> str:
-    """`request_changes` as `request changes`."""
+    """Return `request_changes` as `request changes`."""
     return str(value).replace("_", " ").replace("-", " ")
 
 
 @register.filter
 def sentence(value: object) -> str:
-    """The same, beginning with a capital."""
+    """Return the words with an initial capital."""
     text = words(value)
     return text[:1].upper() + text[1:]
 
 
 @register.filter
 def tier_words(tier: str) -> str:
-    """A tier as its readers call it: `high` as `High risk`; `general-purpose` needs no more."""
+    """Return a tier's title: `high` as `High risk`, `general-purpose` as `General-purpose`."""
     name = tier[:1].upper() + tier[1:]
     return name if "-" in tier else f"{name} risk"
 
@@ -264,7 +264,7 @@ def initials(name: str) -> str:
 
 @register.filter
 def markdown(text: str) -> SafeString:
-    """Markdown as sanitized HTML."""
+    """Return Markdown as sanitized HTML."""
     return render_markdown(text)
 
 
@@ -275,29 +275,27 @@ def pretty_json(value: object) -> str:
 
 @register.filter
 def subject_words(subject: str) -> str:
-    """`department:clinical` as `Department clinical`."""
+    """Return `department:clinical` as `Department clinical`."""
     return quotas_subject_words(subject)
 
 
 @register.filter
 def subject(event: Any) -> str:
-    """Describe the subject of an audit event: its kind, its name, and its number where the name
-    lacks it.
-    """
+    """Return the subject of an audit event: kind, name, and the number unless the name has it."""
     kind, name = words(event.subject_type), event.subject_name
-    said = name if name.startswith(f"{kind} ") else f"{kind} {name}".strip()
-    return said if event.subject_id in said.split() else f"{said} ({event.subject_id})"
+    text = name if name.startswith(f"{kind} ") else f"{kind} {name}".strip()
+    return text if event.subject_id in text.split() else f"{text} ({event.subject_id})"
 
 
 @register.filter
 def seconds(milliseconds: int | None) -> str:
-    """Milliseconds as seconds."""
+    """Return milliseconds as seconds."""
     return f"{(milliseconds or 0) / 1000:,.1f} s"
 
 
 @register.filter
 def duration(milliseconds: float | None) -> str:
-    """A mean time: `712 ms`, `117.8 s`."""
+    """Return a mean time, such as `712 ms` or `117.8 s`."""
     value = milliseconds or 0
     return f"{value:,.0f} ms" if value < 10_000 else seconds(int(value))
 
@@ -312,21 +310,21 @@ def _about_seconds(value: float) -> str:
 
 @register.filter
 def range_of_time(seconds_range: tuple[float, float]) -> str:
-    """Two times in seconds as `about 2 min to 5 min`."""
+    """Return two times in seconds as `about 2 min to 5 min`."""
     low, high = map(_about_seconds, seconds_range)
     return f"about {low}" if low == high else f"about {low} to {high}"
 
 
 @register.filter
 def range_of_rates(seconds_range: tuple[float, float]) -> str:
-    """Two times in seconds with two digits, as `0.012 to 0.15 s`."""
+    """Return two times in seconds with two digits, as `0.012 to 0.15 s`."""
     low, high = (f"{each:.2g}" for each in seconds_range)
     return f"{low} s" if low == high else f"{low} to {high} s"
 
 
 @register.filter
 def range_of_money(micro: tuple[int, int]) -> str:
-    """Two amounts of micro-units as `0.02 EUR to 0.05 EUR`."""
+    """Return two amounts of micro-units as `0.02 EUR to 0.05 EUR`."""
     if not any(micro):
         return "no price is set"
     low, high = (about(each, "money_per_month") for each in micro)
@@ -335,17 +333,17 @@ def range_of_money(micro: tuple[int, int]) -> str:
 
 @register.filter
 def money(micro: int | None) -> str:
-    """Micro-units of the currency to four places, so that a column of them lines up."""
+    """Return micro-units of the currency to four places, so that a column lines up."""
     return f"{(micro or 0) / MICRO:,.4f}"
 
 
 @register.filter
 def about(amount: int, kind: str) -> str:
-    """A counted amount to compare at a glance: money to the cent, below one to four places."""
+    """Return a counted amount rounded for comparison: money to two places, below 1 to four."""
     if KINDS[kind].unit == "money" and amount >= MICRO // 100:
         amount = round(amount, -4 if amount >= MICRO else -2)
-    said = amount_words(kind, amount, settings.CURRENCY)
-    return said.removesuffix("s") if said.startswith("1 ") else said
+    text = amount_words(kind, amount, settings.CURRENCY)
+    return text.removesuffix("s") if text.startswith("1 ") else text
 
 
 @register.filter
@@ -356,25 +354,25 @@ def exhausted(alerts: list[Any]) -> bool:
 
 @register.filter
 def normal(amount: Decimal) -> str:
-    """A decimal without the noughts at its end."""
+    """Return a decimal without trailing zeros."""
     return f"{amount:,.6f}".rstrip("0").rstrip(".")
 
 
 @register.filter
 def proof_words(method: str) -> str:
-    """By what a voter proved who they are."""
+    """Return the words for the factor with which a voter verified their identity."""
     return PROOFS.get(method, method)
 
 
 @register.filter
 def split(text: str) -> list[str]:
-    """A text's words."""
+    """Return the words of a text."""
     return text.split()
 
 
 @register.filter
 def ready_count(deployment: Any) -> str:
-    """Ready replicas of all that have not stopped."""
+    """Return the ready replicas out of those that have not stopped."""
     replicas = [replica for replica in deployment.replicas.all() if replica.state != "stopped"]
     ready = sum(replica.state == "ready" for replica in replicas)
     return f"{ready} of {len(replicas)}"
@@ -382,13 +380,13 @@ def ready_count(deployment: Any) -> str:
 
 @register.filter
 def lookup(mapping: Any, key: object) -> Any:
-    """`mapping[key]`, or None."""
+    """Return `mapping[key]`, or None."""
     return mapping.get(key) if hasattr(mapping, "get") else None
 
 
 @register.simple_tag
 def passages(pieces: Iterable[Piece]) -> SafeString:
-    """Show a text with its marked passages. A tag, since a template would add spaces between."""
+    """Show a text with marked passages. A tag, because a template would add spaces."""
     return format_html_join(
         "",
         "{}",
@@ -403,14 +401,14 @@ def _marked(piece: Piece) -> SafeString:
 
 @register.simple_tag(takes_context=True)
 def comment_place(context: dict[str, Any], kind: str, key: object, label: str = "") -> Any:
-    """The place on the review page that a comment can be at, or None: `reviewing.threads.Place`."""
+    """Return the `reviewing.threads.Place` for comments on part of a review page, or None."""
     places = context.get("places")
     return places.at(kind, key, label) if places is not None else None
 
 
 @register.simple_tag(takes_context=True)
 def query_with(context: dict[str, Any], **changes: Any) -> str:
-    """The page's query string with some parameters changed."""
+    """Return the page's query string with some parameters changed."""
     query = context["request"].GET.copy()
     for name, value in changes.items():
         query[name] = value
@@ -419,7 +417,7 @@ def query_with(context: dict[str, Any], **changes: Any) -> str:
 
 @register.inclusion_tag("portal/parts/field.html")
 def field(bound: Any, label: str = "") -> dict[str, Any]:
-    """One form field with its label, help and errors, wired up for assistive technology."""
+    """Return one form field with label, help and errors, linked for assistive technology."""
     return {
         "field": bound,
         "label": label or bound.label,

@@ -11,7 +11,7 @@ from django import template
 from django.utils import timezone
 
 from assay.portal.templatetags.assay import sentence
-from registry.releases.conditions import conditions_words as conditions_said
+from registry.releases.conditions import conditions_words as stored_conditions_words
 from registry.releases.equivalence.models import EquivalenceCheck
 from registry.releases.equivalence.selectors import changed_in_words
 from registry.releases.exports.blocks import Section
@@ -20,7 +20,7 @@ from registry.releases.exports.services import FORMATS, Format
 
 register = template.Library()
 
-# Long, and shown elsewhere too.
+# Sections that start closed: they are long and also shown elsewhere.
 CLOSED = frozenset({"files", "card", "rules"})
 RISK_TITLES = {
     "intended_purpose": "Intended purpose",
@@ -46,7 +46,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @register.filter
 def sections_shown(dossier: Mapping[str, Any]) -> list[tuple[Section, bool]]:
-    """Each section, and whether it is open at first."""
+    """Return each section with true if it starts open."""
     return [(each, each.code not in CLOSED) for each in dossier_sections(dossier)]
 
 
@@ -63,9 +63,9 @@ def change_tag(change: str) -> str:
 
 @register.filter
 def code_unknown(code: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """A title for each kind of code in the model that is not well known."""
+    """Return a title for each kind of unknown code in the model."""
     kinds = dict.fromkeys(each["kind"] for each in code or () if not each["known"])
-    return [f"{kind}, not a known one".capitalize() for kind in kinds]
+    return [f"unknown {kind}".capitalize() for kind in kinds]
 
 
 @register.filter
@@ -76,7 +76,7 @@ def code_left(code: Mapping[str, Any]) -> int:
 
 @register.filter
 def answer_words(value: object) -> str:
-    """A risk answer as a person would say it."""
+    """Return a risk answer in words."""
     if isinstance(value, bool):
         return "Yes" if value else "No"
     text = str(value)
@@ -92,7 +92,7 @@ def field_title(name: str) -> str:
 
 @register.filter
 def field_value(value: object) -> str:
-    """The value of a field, a list by its items."""
+    """Return a field's value in words; a list as its items."""
     if isinstance(value, list):
         return ", ".join(answer_words(each) for each in value) or "none"
     return "–" if value is None else answer_words(value)
@@ -100,23 +100,23 @@ def field_value(value: object) -> str:
 
 @register.filter
 def risk_rows(release: Any) -> list[tuple[str, object]]:
-    """The risk answers in the order and words of the form; what else is there comes last."""
+    """Return the risk answers in the order and words of the form; unknown ones come last."""
     answers = dict(release.risk_answers)
     if answers.get("intended_purpose") == release.purpose:
-        del answers["intended_purpose"]  # It stands above them already.
-    known = [(title, answers[name]) for name, title in RISK_TITLES.items() if name in answers]
-    return known + [(sentence(n), a) for n, a in answers.items() if n not in RISK_TITLES]
+        del answers["intended_purpose"]  # Shown above them.
+    rows = [(title, answers[name]) for name, title in RISK_TITLES.items() if name in answers]
+    return rows + [(sentence(n), a) for n, a in answers.items() if n not in RISK_TITLES]
 
 
 @register.filter
 def conditions_words(stored: dict[str, Any]) -> list[str]:
-    """The conditions of a decision or a release, as a person says them."""
-    return conditions_said(stored)
+    """Return the conditions of a decision or a release in words."""
+    return stored_conditions_words(stored)
 
 
 @register.filter
 def ends_soon(release: Any) -> bool:
-    """True when its approval ends within a month."""
+    """True if the release's approval ends within 30 days."""
     return (
         release.state == "approved"
         and release.expires_at is not None

@@ -1,4 +1,4 @@
-"""Tags for the parts that every page is built of: cards, tables, notices, fields, scripts."""
+"""Tags for the building blocks of pages: cards, tables, notices, fields, scripts."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def card(
 ) -> SafeString:
     """Return a card with a title, which labels it under `id`.
 
-    `end` stands at the title's right; it is a link to the page `more` if that is named. `wrap` says
-    what the content is: `body` for text, `facts` for entries of a `<dl>`; otherwise it fills the
-    card from edge to edge.
+    `end` is shown to the right of the title, as a link if `more` names a page. `wrap` is the kind
+    of content: `body` for text, `facts` for entries of a `<dl>`; other content fills the card from
+    edge to edge.
     """
     labelled = format_html(' aria-labelledby="{}"', id) if id else ""
     heading = format_html(' id="{}"', id) if id else ""
@@ -84,8 +84,8 @@ def notice(content: str, tone: str, icon: str = "", role: str = "note") -> SafeS
 @register.simple_tag(takes_context=True)
 def fact(context: Context, name: str, value: object) -> SafeString:
     """Return one entry of a `<dl class="facts">`."""
-    shown = render_value_in_context(value, context)
-    return format_html("<dt>{}</dt><dd>{}</dd>", name, mark_safe(shown))  # noqa: S308 (escaped)
+    html = render_value_in_context(value, context)
+    return format_html("<dt>{}</dt><dd>{}</dd>", name, mark_safe(html))  # noqa: S308 (escaped)
 
 
 @register.simple_tag
@@ -106,8 +106,8 @@ def scripts(*files: str) -> SafeString:
 def table(content: str, label: str, columns: str, css: str = "") -> SafeString:
     """Return a table that scrolls on narrow screens. `content` are its rows.
 
-    `columns` are the headings, separated by ` | `. One that begins with `# ` is of numbers, and
-    `…` is the heading of a column of buttons.
+    `columns` are the headings, separated by ` | `. `# ` before a heading marks a column of
+    numbers; `…` is the heading of a column of buttons.
     """
     headings = format_html_join(
         "",

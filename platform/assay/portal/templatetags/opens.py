@@ -1,4 +1,4 @@
-"""Links only where they lead: does the page of a thing open for the person who looks?"""
+"""Filter that tells if a person may open an object's page, so that pages show no dead links."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ register = template.Library()
 
 @dataclass(frozen=True)
 class Viewer:
-    """The person who looks at a page, and the policy in force, read once for the page."""
+    """The person who views a page, and the policy in force, read once for the page."""
 
     actor: Principal
 
@@ -35,15 +35,15 @@ class Viewer:
 
 @register.filter
 def opens_for(thing: Any, viewer: Viewer) -> bool:
-    """Return whether the policy lets this person see a version, release or review."""
-    found = _asked(thing)
-    if found is None:
+    """Return true if the policy lets this person see a version, release or review."""
+    required = _required(thing)
+    if required is None:
         return False
-    action, resource = found
+    action, resource = required
     return decide(viewer.policy, viewer.actor, action, resource, base_context()).allowed
 
 
-def _asked(thing: Any) -> tuple[Action, Resource] | None:
+def _required(thing: Any) -> tuple[Action, Resource] | None:
     if isinstance(thing, ModelVersion):
         return Action.MODEL_VIEW, version_resource(thing)
     if isinstance(thing, Release):

@@ -1,4 +1,4 @@
-"""Absences of reviewers: mine, and where I stand in."""
+"""Absences of reviewers: the person's own, and those in which they are the deputy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from governance.reviews.absences.services import absence_end, absence_set
 
 
 class MomentInput(forms.DateTimeInput):
-    """The browser's own picker; what is typed is UTC, as everywhere in the portal."""
+    """The browser's date picker; typed times are UTC, as everywhere in the portal."""
 
     input_type = "datetime-local"
 
@@ -34,22 +34,22 @@ class AbsenceForm(TablerForm):
 
     def __init__(self, *args: Any, screen: ActionScreen, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        held = screen.actor.specialties
+        specialties = screen.actor.specialties
         self.fields["specialty"].choices = [  # type: ignore[attr-defined]
-            choice for choice in Specialty.choices if choice[0] in held
+            choice for choice in Specialty.choices if choice[0] in specialties
         ]
         others = reviewers_known_to(screen.actor).exclude(pk=screen.actor.person_id or 0)
         self.fields["deputy"].queryset = others.order_by("name")  # type: ignore[attr-defined]
 
 
 class Absences(ActionScreen):
-    """The list, and for a reviewer the form."""
+    """The list of absences, with a form for reviewers."""
 
     template_name = "portal/reviews/absences.html"
 
     def form(self) -> AbsenceForm:
-        given = self.request.POST if self.request.method == "POST" else None
-        return AbsenceForm(given, screen=self, initial={"starts_at": timezone.now()})
+        posted = self.request.POST if self.request.method == "POST" else None
+        return AbsenceForm(posted, screen=self, initial={"starts_at": timezone.now()})
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {
@@ -67,7 +67,7 @@ class Absences(ActionScreen):
 
 
 class AbsenceEnd(Absences):
-    """Ends one before its time."""
+    """End an absence early."""
 
     def form(self) -> AbsenceForm:
         return AbsenceForm(screen=self, initial={"starts_at": timezone.now()})

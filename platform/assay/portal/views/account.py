@@ -1,4 +1,4 @@
-"""One's own account: password, second factors, passkeys, step-up, and sessions."""
+"""The person's own account: password, second factors, passkeys, step-up, and sessions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ STALE = "confirmation_required"
 
 @method_decorator(never_cache, name="dispatch")
 class Account(ActionScreen):
-    """Everything about how one signs in."""
+    """The person's sign-in methods, sessions and access tokens."""
 
     template_name = "portal/account/account.html"
 
@@ -98,8 +98,8 @@ class Account(ActionScreen):
 
 
 class FreshScreen(Account):
-    """Requires a recent identity check. A form without one is answered with a page that makes it
-    and sends the form again; one that holds a password or a code is not kept.
+    """A screen that requires a recent identity check. A form without one gets a page that makes the
+    check and sends the form again; a form with a password or a code is not kept.
     """
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -142,7 +142,7 @@ class FreshScreen(Account):
 
 
 def password_confirmed(request: HttpRequest, person: Person) -> None:
-    """Check the password that was posted, and note in the session that it was right.
+    """Check the posted password, and record in the session that it was correct.
 
     Raises:
         NotAuthenticated, QuotaExceeded, Unavailable: as `password_check`.
@@ -152,7 +152,7 @@ def password_confirmed(request: HttpRequest, person: Person) -> None:
 
 
 def confirm_context(request: HttpRequest, actor: Principal) -> dict[str, Any]:
-    """Context of the page on which a person confirms who they are."""
+    """Return the context of the page on which a person verifies their identity."""
     person = own_account(actor)
     return {
         "person": person,
@@ -183,7 +183,7 @@ class PasswordChange(FreshScreen):
 
 
 def follow_session(request: HttpRequest, old_key: str | None) -> None:
-    """The session has a new key; its row goes along."""
+    """Move the session's row to its new key."""
     request.session.save()
     session_renamed(old=old_key, new=request.session.session_key)
 
@@ -192,7 +192,7 @@ def follow_session(request: HttpRequest, old_key: str | None) -> None:
     [never_cache, sensitive_post_parameters("password", "code", "credential")], name="dispatch"
 )
 class Confirm(ActionScreen):
-    """Proving who one is again: by the second factor when there is one, else by password."""
+    """Verify the person's identity again: by second factor if there is one, else by password."""
 
     template_name = "portal/account/confirm.html"
 
@@ -206,9 +206,9 @@ class Confirm(ActionScreen):
         }
 
     def act(self, **kwargs: Any) -> HttpResponse:
-        person, given = own_account(self.actor), self.request.POST
+        person, posted = own_account(self.actor), self.request.POST
         has_more = factors_of(person.pk).any
-        if "credential" in given or "code" in given:
+        if "credential" in posted or "code" in posted:
             give_second_factor(self.request, self.actor)
         elif has_more:
             raise InvalidInput(
@@ -222,7 +222,7 @@ class Confirm(ActionScreen):
 
 @method_decorator(sensitive_post_parameters("code"), name="dispatch")
 class AuthenticatorAdd(FreshScreen):
-    """A QR code for an authenticator app, and the first code back."""
+    """Add an authenticator app: show its QR code, and check its first code."""
 
     template_name = "portal/account/authenticator.html"
 
@@ -252,10 +252,10 @@ def link_of(request: HttpRequest, person: Person) -> int | None:
     return link_opened(request, LinkPurpose.FACTOR, person_id=person.pk)
 
 
-def added(request: HttpRequest, codes: list[str], said: str) -> HttpResponse:
-    """After a second factor: its recovery codes, this once, when there are new ones.
+def added(request: HttpRequest, codes: list[str], sentence: str) -> HttpResponse:
+    """Finish adding a second factor; show new recovery codes, if any, this once.
 
-    It was used just now to add it, so this session has given it.
+    Adding the factor used it, so it also counts as given in this session.
     """
     person = cast(Person, request.user)
     newest = Authenticator.objects.filter(user=person, type__in=STRONG).latest("pk")
@@ -264,17 +264,17 @@ def added(request: HttpRequest, codes: list[str], said: str) -> HttpResponse:
     )
     factor_added(request)
     link_forget(request)
-    messages.success(request, said)
+    messages.success(request, sentence)
     return codes_page(request, codes) if codes else redirect("portal:account")
 
 
 def codes_page(request: HttpRequest, codes: list[str]) -> HttpResponse:
-    """Recovery codes, shown once; no address shows them again."""
+    """Return the page with recovery codes, which are shown only once."""
     return render(request, "portal/account/recovery_codes.html", {"codes": codes})
 
 
 class FactorRemove(FreshScreen):
-    """Takes an app or a passkey away."""
+    """Remove an authenticator app or a passkey."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         factor_remove(actor=self.actor, factor_id=id)
@@ -282,14 +282,14 @@ class FactorRemove(FreshScreen):
 
 
 class RecoveryCodes(FreshScreen):
-    """New recovery codes; the old ones die."""
+    """Make new recovery codes; the old ones stop working."""
 
     def act(self, **kwargs: Any) -> HttpResponse:
         return codes_page(self.request, recovery_codes_renew(actor=self.actor))
 
 
 class PasskeyOptions(FreshScreen):
-    """The challenge for a new passkey."""
+    """Return the challenge for a new passkey."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return JsonResponse(passkeys.registration_options(actor=self.actor))
@@ -299,7 +299,7 @@ class PasskeyOptions(FreshScreen):
 
 @method_decorator(sensitive_post_parameters("credential"), name="dispatch")
 class PasskeyAdd(FreshScreen):
-    """A new passkey."""
+    """Add a passkey."""
 
     def act(self, **kwargs: Any) -> HttpResponse:
         values = cleaned(PasskeyForm(self.request.POST))
@@ -314,7 +314,7 @@ class PasskeyAdd(FreshScreen):
 
 @method_decorator(never_cache, name="dispatch")
 class PasskeyConfirmOptions(Screen):
-    """The challenge for a passkey that confirms who one is."""
+    """Return the challenge for a passkey that verifies the person's identity."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         person = own_account(self.actor)
@@ -322,7 +322,7 @@ class PasskeyConfirmOptions(Screen):
 
 
 def tokens_of(actor: Principal, person: Person) -> QuerySet[ApiKey]:
-    """One's own access tokens that are alive, the newest first; more are on the page of keys."""
+    """Return the person's valid access tokens, newest first; the page of keys lists all."""
     alive = keys_visible_to(actor).filter(
         person=person, revoked_at=None, expires_at__gt=timezone.now()
     )
@@ -330,7 +330,7 @@ def tokens_of(actor: Principal, person: Person) -> QuerySet[ApiKey]:
 
 
 class TokenAdd(FreshScreen):
-    """A new access token, shown this once."""
+    """Create an access token, and show it once."""
 
     def act(self, **kwargs: Any) -> HttpResponse:
         values = cleaned(TokenForm(self.request.POST))
@@ -345,7 +345,7 @@ class TokenAdd(FreshScreen):
 
 
 class TokenRevoke(Account):
-    """Revokes one of one's own access tokens, at once."""
+    """Revoke one of the person's own access tokens at once."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         key = key_get(actor=self.actor, key_id=id)
@@ -356,12 +356,12 @@ class TokenRevoke(Account):
 
 
 class SessionEnd(Account):
-    """Signs one of one's own sessions out, or all the others."""
+    """End one of the person's own sessions, or all others."""
 
     def act(self, **kwargs: Any) -> HttpResponse:
         here = self.request.session.session_key
-        wanted = self.request.POST.get("session", "")
-        if wanted == "others":
+        choice = self.request.POST.get("session", "")
+        if choice == "others":
             person = own_account(self.actor)
             ended = sessions_revoke(actor=self.actor, person_id=person.pk, keep=here)
             sentence = f"{ended} other session{'s'[: ended != 1]} ended."
@@ -375,7 +375,7 @@ class SessionEnd(Account):
 
 @method_decorator([never_cache, sensitive_post_parameters("code", "credential")], name="dispatch")
 class Prove(ActionScreen):
-    """Verifies by a second factor who decides; a password alone is not enough."""
+    """Verify the person's identity by a second factor, which decisions require."""
 
     template_name = "portal/account/prove.html"
 

@@ -38,7 +38,7 @@ LIST_SIZE = 50
 
 
 class AuditEventPage(Screen):
-    """One event: in words, as canonical bytes, and where it stands in the tree."""
+    """One event: in words, as canonical bytes, and its place in the tree."""
 
     template_name = "portal/audit/event.html"
 
@@ -67,7 +67,7 @@ class AuditEventPage(Screen):
 
 
 def _recorded(event: AuditEvent) -> dict[str, Any]:
-    """The event's data; empty when its bytes were tampered with."""
+    """Return the event's data; empty if its bytes were tampered with."""
     try:
         data = opened_body(event)["data"]
     except (ValueError, KeyError, TypeError):
@@ -76,7 +76,7 @@ def _recorded(event: AuditEvent) -> dict[str, Any]:
 
 
 def attached(document: dict[str, Any], name: str) -> HttpResponse:
-    """A proof to be downloaded."""
+    """Return a proof as a download."""
     return JsonResponse(
         document,
         json_dumps_params={"indent": 2},
@@ -88,7 +88,7 @@ def attached(document: dict[str, Any], name: str) -> HttpResponse:
 
 
 class AuditEventProof(Screen):
-    """Downloads the proof of one event, as `assay audit check` reads it."""
+    """Download the proof of one event, as `assay audit check` reads it."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         event = audit_event_get(actor=self.actor, id=kwargs["id"])
@@ -96,7 +96,7 @@ class AuditEventProof(Screen):
 
 
 class AuditExport(Screen):
-    """Downloads the sealed log, one JSON line per event, as `assay audit verify` reads it."""
+    """Download the sealed log, one JSON line per event, as `assay audit verify` reads it."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return audit_log_file(request, self.actor, content_type="application/x-ndjson")
@@ -115,7 +115,7 @@ def _shown(head: AuditCheckpoint) -> dict[str, Any]:
 
 
 class AuditCheckpoints(Screen):
-    """Every signed head: when it was published, who cosigned it, that the log only grew since."""
+    """Every signed head with its publication, cosignatures, and proof that the log only grew."""
 
     template_name = "portal/audit/checkpoints.html"
 
@@ -138,7 +138,7 @@ class AuditCheckpoints(Screen):
 
 
 class AuditConsistency(Screen):
-    """Downloads the proof that the log only grew since a checkpoint."""
+    """Download the proof that the log only grew since a checkpoint."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         size = kwargs["size"]
@@ -147,7 +147,7 @@ class AuditConsistency(Screen):
 
 
 class AuditStreams(Screen):
-    """Every destination that is configured."""
+    """Every configured destination of audit events."""
 
     template_name = "portal/audit/streams.html"
 
@@ -160,7 +160,7 @@ class AuditStreams(Screen):
 
 
 class AuditStreamRows(Screen):
-    """The list alone, fetched every few seconds."""
+    """The rows of the streams, fetched every few seconds."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         streams = audit_streams_visible_to(self.actor)

@@ -25,12 +25,12 @@ from governance.errors import DomainError, InvalidInput
 from governance.permissions import Action
 
 MOMENTS = frozenset({"since", "until"})
-# What a filter is called on the page.
+# Names of filters on the page, where they differ.
 WORDS = {"query": "text", "since": "from", "until": "before", "who": "who", "request_id": "request"}
 
 
 def in_words(filters: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Filters as they are shown: what each is called, and its value."""
+    """Return the name and the value of each filter as a page shows them."""
     return [
         (
             WORDS.get(name, name.replace("_", " ")),
@@ -51,22 +51,22 @@ def _listed(screen: Screen) -> dict[str, Any]:
 
 
 class AuditExports(ActionScreen):
-    """The person's exports, and the form that asks for one of what `?` selects."""
+    """The person's exports, and the form for an export of what the query string selects."""
 
     template_name = "portal/audit/exports.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        given = self.request.POST if self.request.method == "POST" else self.request.GET
+        values = self.request.POST if self.request.method == "POST" else self.request.GET
         filters: dict[str, Any] = {}
         refused: DomainError | None = None
         try:
-            filters = filters_of(typed_in(given))
+            filters = filters_of(typed_in(values))
         except InvalidInput as error:
             refused = error
         try:
             may_export(self.actor, filters)
         except DomainError as error:
-            # Who may look at what was made before, and make nothing now, is told why.
+            # People with earlier exports see the page, which says why they cannot request more.
             if not audit_exports_of(self.actor).exists():
                 raise
             refused = error
@@ -91,14 +91,14 @@ class AuditExports(ActionScreen):
 
 
 class AuditExportRows(Screen):
-    """The list alone, fetched while one of them is being made."""
+    """The rows of the exports, fetched while one is in progress."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return render(request, "portal/audit/exports_rows.html", _listed(self))
 
 
 class AuditExportCancel(AuditExports):
-    """Ends one that is being made."""
+    """Cancel an export that is in progress."""
 
     def act(self, **kwargs: Any) -> HttpResponse:
         export = audit_export_cancel(actor=self.actor, export_id=kwargs["id"])
@@ -106,7 +106,7 @@ class AuditExportCancel(AuditExports):
 
 
 class AuditExportFile(Screen):
-    """Downloads one that is done."""
+    """Download a finished export."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return audit_export_file(request, self.actor, kwargs["id"])

@@ -1,4 +1,4 @@
-"""The list of audit events: found by who, what and when, page by page; and kept filters of it."""
+"""The list of audit events by person, action and time, in pages; and its saved filters."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ PEOPLE_MAX = 100
 TEXT_MAX = 201
 _ACTION = '<option value="{}">{}</option>'
 WITHIN = (("1h", "last hour"), ("24h", "last 24 hours"), ("7d", "last 7 days"), ("30d", "30 days"))
-# What a condition is called on the page, where that is not its name.
+# Names of conditions on the page, where they differ.
 TITLES = {"query": "search", "subject": "subject", "since": "from", "until": "to", "within": "when"}
-# What an address may call a filter besides.
+# Short names of filters in an address.
 SHORT = {"q": "query"}
 
 
-def typed_in(given: Mapping[str, str]) -> dict[str, str]:
-    """The filters in an address or form, as typed; what is none of them is left out."""
-    named = ((SHORT.get(name, name), value) for name, value in given.items())
-    # One character over what is let through, so that what is cut is refused and not searched for.
+def typed_in(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the filters in an address or a form as typed, without other parameters."""
+    named = ((SHORT.get(name, name), value) for name, value in values.items())
+    # One character over the limit, so that a text that is too long is refused, not shortened.
     return {name: value.strip()[:TEXT_MAX] for name, value in named if name in PARAMETERS}
 
 
 class AuditLog(ActionScreen):
-    """The list, with filters."""
+    """The list of events, with filters."""
 
     template_name = "portal/audit/list.html"
 
@@ -69,8 +69,8 @@ class AuditLog(ActionScreen):
         parameters: dict[str, str] = {}
         try:
             parameters = parameters_of(typed)
-            given = given_by(parameters)
-            page = self.found(given)
+            query = given_by(parameters)
+            page = self.matching(query)
         except InvalidInput as error:
             problem = error
         address = urlencode(parameters)
@@ -102,33 +102,33 @@ class AuditLog(ActionScreen):
             "report": None,
         }
 
-    def found(self, given: EventFilter) -> EventPage:
-        """The page that the address asks for; the newest when going back comes out there."""
+    def matching(self, query: EventFilter) -> EventPage:
+        """Return the page of the address; the newest page once `after` reaches it."""
         before = number_in(self.request.GET, "before")
         after = None if before is not None else number_in(self.request.GET, "after")
         page = audit_event_page(
-            actor=self.actor, given=given, before=before, after=after, size=LIST_SIZE
+            actor=self.actor, given=query, before=before, after=after, size=LIST_SIZE
         )
         if after is not None and page.newer is None:
-            return audit_event_page(actor=self.actor, given=given, size=LIST_SIZE)
+            return audit_event_page(actor=self.actor, given=query, size=LIST_SIZE)
         return page
 
     def exported(self, parameters: Mapping[str, str]) -> dict[str, str]:
-        """The filters for the page that exports, which keeps no span that moves."""
+        """Return the filters for an export, with a relative time span as a fixed start."""
         if "within" not in parameters:
             return dict(parameters)
         since = given_by(parameters).since
-        kept = {name: value for name, value in parameters.items() if name != "within"}
-        return {**kept, "since": "" if since is None else since.isoformat(timespec="seconds")}
+        others = {name: value for name, value in parameters.items() if name != "within"}
+        return {**others, "since": "" if since is None else since.isoformat(timespec="seconds")}
 
     def departments(self, part: Resource) -> list[str]:
-        """Departments that the filter may name."""
+        """Return the departments that the filter may name."""
         if part.department is not None:
             return sorted(self.actor.departments)
         return list(Department.objects.order_by("slug").values_list("slug", flat=True))
 
     def people(self) -> SafeString:
-        """Those whose names are offered, which are few of many: others are typed."""
+        """Return options for at most `PEOPLE_MAX` people; other names can be typed."""
         people = visible_to(
             self.actor, Action.PERSON_VIEW, Person.objects.all(), resource_type="person"
         )
@@ -136,20 +136,20 @@ class AuditLog(ActionScreen):
         return format_html_join("", '<option value="{}">{}</option>', listed)
 
     def filters(self, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Kept filters, with their addresses, and which of them is on."""
+        """Return the saved filters with their addresses, and which of them is on."""
         return [
             {
-                "kept": kept,
-                "address": urlencode(kept.parameters),
-                "mine": kept.person_id == self.actor.person_id,
-                "on": kept.parameters == parameters,
+                "kept": saved,
+                "address": urlencode(saved.parameters),
+                "mine": saved.person_id == self.actor.person_id,
+                "on": saved.parameters == parameters,
             }
-            for kept in audit_filters_visible_to(self.actor)[:SHOWN_MAX]
+            for saved in audit_filters_visible_to(self.actor)[:SHOWN_MAX]
         ]
 
 
 def said_of(action: str) -> str:
-    """A chosen action in the words of its choice."""
+    """Return the words for a chosen action."""
     for noun, listed in action_groups():
         if action == f"{noun}:":
             return f"anything to do with {words(noun)}"
@@ -160,7 +160,7 @@ def said_of(action: str) -> str:
 
 @cache
 def action_options() -> SafeString:
-    """The choices of an action: hundreds, and always the same."""
+    """Return the options for actions. Cached: they are hundreds, and always the same."""
     return format_html_join(
         "",
         '<optgroup label="{}"><option value="{}:">anything to do with {}</option>{}</optgroup>',
@@ -178,7 +178,7 @@ def _address(parameters: Mapping[str, str], **place: int | None) -> str:
 
 
 class AuditVerify(AuditLog):
-    """Verifies the whole log now and shows the outcome."""
+    """Verify the whole log now and show the result."""
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=WHOLE_LOG)
@@ -187,41 +187,41 @@ class AuditVerify(AuditLog):
 
 
 class AuditFilterSave(AuditLog):
-    """Keeps the filter that the list shows, under a name."""
+    """Save the filter of the list under a name."""
 
     def act(self, **kwargs: Any) -> HttpResponse:
-        kept = audit_filter_save(
+        saved = audit_filter_save(
             actor=self.actor,
             name=self.request.POST.get("name", "")[:TEXT_MAX],
             parameters={k: v for k, v in typed_in(self.request.POST).items() if v},
             shared="shared" in self.request.POST,
         )
-        messages.success(self.request, f"The filter {kept.name} is saved.")
-        return shown(kept)
+        messages.success(self.request, f"The filter {saved.name} is saved.")
+        return shown(saved)
 
 
 class AuditFilterChange(AuditLog):
-    """Renames a filter of one's own, shares it or no longer."""
+    """Rename, share or unshare one of the person's own filters."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        kept = audit_filter_change(
+        saved = audit_filter_change(
             actor=self.actor,
             filter_id=id,
             name=self.request.POST.get("name", "")[:TEXT_MAX],
             shared="shared" in self.request.POST,
         )
-        messages.success(self.request, f"The filter {kept.name} is changed.")
-        return shown(kept)
+        messages.success(self.request, f"The filter {saved.name} is changed.")
+        return shown(saved)
 
 
 class AuditFilterDelete(AuditLog):
-    """Deletes a filter of one's own."""
+    """Delete one of the person's own filters."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         audit_filter_delete(actor=self.actor, filter_id=id)
         return self.done("The filter is deleted.", "portal:audit")
 
 
-def shown(kept: AuditFilter) -> HttpResponse:
-    """The list through a kept filter."""
-    return redirect(f"{reverse('portal:audit')}?{urlencode(kept.parameters)}")
+def shown(saved: AuditFilter) -> HttpResponse:
+    """Redirect to the list with a saved filter."""
+    return redirect(f"{reverse('portal:audit')}?{urlencode(saved.parameters)}")

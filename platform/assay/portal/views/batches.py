@@ -40,7 +40,7 @@ class Batches(ListScreen):
 
 
 class BatchPage(Screen):
-    """One batch."""
+    """One batch with its progress and errors."""
 
     template_name = "portal/batches/batch.html"
 
@@ -86,7 +86,7 @@ class BatchProgress(Screen):
 
 
 class BatchCancel(BatchPage, ActionScreen):
-    """Start no more lines of a batch."""
+    """Cancel a batch: start no more of its lines."""
 
     def act(self, *, id: str, **kwargs: Any) -> HttpResponse:  # noqa: A002
         batch_cancel(actor=self.actor, id=id)

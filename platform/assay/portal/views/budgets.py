@@ -1,4 +1,4 @@
-"""Budgets: limits and how far they are used, use over time, prices, which limit stops a key."""
+"""Budgets: limits and their use, use over time, prices, and the limits of one key."""
 
 from __future__ import annotations
 
@@ -48,20 +48,22 @@ from workers.deployments.selectors import deployments_visible_to
 SLUG = re.compile(r"[a-z0-9-]{1,40}")
 PERIODS = (7, 30, 90)
 PAGE = 50
-# What a choice offers at most; whoever has more of them uses the API.
+# Maximum entries of a choice; people with more of them use the API.
 OFFERED = 200
-NO_PRICES = "Without a price use is counted and costs nothing, so that money is never used up."
+NO_PRICES = (
+    "Without a price, use is counted but costs nothing, so limits on money are never reached."
+)
 
 
 def deployment_names(actor: Principal) -> list[str]:
-    """Of every deployment that is live and that the actor may see."""
+    """Return the names of all live deployments that the actor may see."""
     live = deployments_visible_to(actor).exclude(state=DeploymentState.STOPPED)
     names = live.order_by("name").values_list("name", flat=True)
     return list(dict.fromkeys(names[:OFFERED]))
 
 
 def department_keys(actor: Principal) -> list[ApiKey]:
-    """Departments' keys that are not revoked; of those that succeed one another the last."""
+    """Return departments' keys that are not revoked; of successive keys only the last."""
     rows = keys_visible_to(actor).filter(
         Q(successor__isnull=True) | Q(successor__revoked_at__isnull=False),
         department__isnull=False,
@@ -71,7 +73,7 @@ def department_keys(actor: Principal) -> list[ApiKey]:
 
 
 def key_choices(actor: Principal) -> list[tuple[str, str]]:
-    """Keys by id, as `clinical · app`."""
+    """Return keys by ID, as `clinical · app`."""
     return [
         (str(key.pk), f"{key.department.slug if key.department else ''} · {key.name}")
         for key in department_keys(actor)
@@ -84,7 +86,7 @@ def may_set(actor: Principal) -> bool:
 
 
 class Budgets(Screen):
-    """Every limit that the person may see, and what was used."""
+    """Every limit that the person may see, and its use."""
 
     template_name = "portal/budgets/list.html"
 
@@ -123,14 +125,14 @@ class Budgets(Screen):
         return may_set(self.actor) or departments.exists()
 
     def over_time(self) -> dict[str, Any]:
-        """The chart, as the query string asks for it."""
-        given = self.request.GET
-        days = given.get("days", "")
+        """Return the chart that the query string selects."""
+        query = self.request.GET
+        days = query.get("days", "")
         period = int(days) if days in {str(each) for each in PERIODS} else 30
-        by = given.get("by", "") if given.get("by", "") in GROUPS else "department"
+        by = query.get("by", "") if query.get("by", "") in GROUPS else "department"
         sums = usage_grouped(self.actor, period, by)
         drawable = dict(measures(sums))
-        of = given.get("of", "") if given.get("of", "") in drawable else "tokens"
+        of = query.get("of", "") if query.get("of", "") in drawable else "tokens"
         first = timezone.now().date() - timedelta(days=period - 1)
         chart = usage_chart(sums, first=first, days=period, by=by, measure=of)
         return {
@@ -147,14 +149,14 @@ class Budgets(Screen):
 
 
 def priced(price: Price) -> dict[str, Any]:
-    """A price as the table shows it, in the currency; `other` has those of other units by title."""
+    """Return a price as the table shows it, in the currency; `other` has other units by title."""
     values = PriceForm.values_of(price)
     other = [(unit.singular, values[unit]) for unit in PRICED_BY_UNIT if values[unit]]
     return {"row": price, **values, "other": other}
 
 
 class LimitNew(ActionScreen):
-    """A new limit, or a changed one of the same subject and kind."""
+    """Set a limit; replaces the one of the same subject and kind."""
 
     template_name = "portal/budgets/limit.html"
 
@@ -212,15 +214,15 @@ class LimitNew(ActionScreen):
 
 
 class LimitPage(ActionScreen):
-    """One limit: how far it is used; changing it or taking it away."""
+    """One limit and its use; change or remove it."""
 
     template_name = "portal/budgets/limit.html"
 
     def row(self, id: int) -> QuotaLimit:  # noqa: A002
-        found = quotas_visible_to(self.actor).filter(pk=id).first()
-        if found is None:
+        row = quotas_visible_to(self.actor).filter(pk=id).first()
+        if row is None:
             raise NotFound(f"Limit {id} does not exist, or you may not see it.")
-        return found
+        return row
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         row = self.row(id)
@@ -241,9 +243,9 @@ class LimitPage(ActionScreen):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         row = self.row(id)
-        takes_away = "take-away" in self.request.POST
+        removes = "take-away" in self.request.POST
         values = {"limit": None, "shadow": False}
-        if not takes_away:
+        if not removes:
             values = cleaned(AmountForm(self.request.POST, of_kind=row.kind))
         subject: dict[str, Any] = {"organization": row.subject == "organization"}
         quota_set(
@@ -256,9 +258,7 @@ class LimitPage(ActionScreen):
             deployment=row.deployment,
             **subject,
         )
-        return self.done(
-            f"The limit is {'removed' if takes_away else 'changed'}.", "portal:budgets"
-        )
+        return self.done(f"The limit is {'removed' if removes else 'changed'}.", "portal:budgets")
 
 
 class PriceSet(ActionScreen):
@@ -267,13 +267,13 @@ class PriceSet(ActionScreen):
     template_name = "portal/budgets/price.html"
 
     def form(self, prices: list[Price]) -> PriceForm:
-        asked = self.request.GET.get("deployment", "")
-        known = next((price for price in prices if price.deployment == asked), None)
+        name = self.request.GET.get("deployment", "")
+        current = next((price for price in prices if price.deployment == name), None)
         names = dict.fromkeys(
             (*deployment_names(self.actor), *(price.deployment for price in prices))
         )
         names.pop("", None)
-        initial = PriceForm.values_of(known) if known else {"deployment": asked}
+        initial = PriceForm.values_of(current) if current else {"deployment": name}
         return PriceForm(self.request.POST or None, deployments=list(names), initial=initial)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
@@ -283,23 +283,23 @@ class PriceSet(ActionScreen):
     def act(self, **kwargs: Any) -> HttpResponse:
         form = self.form(prices_get(actor=self.actor))
         values = cleaned(form)
-        takes_away = "take-away" in self.request.POST
-        tariff = None if takes_away else form.tariff()
+        removes = "take-away" in self.request.POST
+        tariff = None if removes else form.tariff()
         price_set(actor=self.actor, deployment=values["deployment"], tariff=tariff)
-        return self.done(f"The price is {'removed' if takes_away else 'set'}.", "portal:budgets")
+        return self.done(f"The price is {'removed' if removes else 'set'}.", "portal:budgets")
 
 
 class Which(Screen):
-    """Every limit that binds a key, and which of them stops it now."""
+    """Every limit that applies to a key, and those that stop it now."""
 
     template_name = "portal/budgets/which.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         keys = key_choices(self.actor)
-        asked = self.request.GET if "key" in self.request.GET else None
-        form = WhichForm(asked, keys=keys, deployments=deployment_names(self.actor))
-        found: dict[str, Any] = {"form": form if keys else None, "bars": None}
-        if asked is not None:
+        query = self.request.GET if "key" in self.request.GET else None
+        form = WhichForm(query, keys=keys, deployments=deployment_names(self.actor))
+        context: dict[str, Any] = {"form": form if keys else None, "bars": None}
+        if query is not None:
             if not form.is_valid():
                 raise InvalidInput(
                     "The key or deployment does not exist, or you may not see it.",
@@ -307,9 +307,9 @@ class Which(Screen):
                 )
             key = key_get(actor=self.actor, key_id=int(form.cleaned_data["key"]))
             rows = limits_applying(key=key, deployment=form.cleaned_data["deployment"])
-            found["key"] = key
-            found["bars"] = [Bar.of(use) for use in uses_or_unknown(rows)]
-            found["stopped"] = [
-                bar for bar in found["bars"] if bar.use.full and not bar.use.row.shadow
+            context["key"] = key
+            context["bars"] = [Bar.of(use) for use in uses_or_unknown(rows)]
+            context["stopped"] = [
+                bar for bar in context["bars"] if bar.use.full and not bar.use.row.shadow
             ]
-        return found
+        return context

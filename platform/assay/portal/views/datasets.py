@@ -130,12 +130,12 @@ class DatasetPage(ActionScreen):
         page = page_of(
             self.request, versions.select_related("created_by", "base__dataset").order_by("-number")
         )
-        shown = self.shown(dataset, list(page.object_list), number)
+        version = self.shown(dataset, list(page.object_list), number)
         missing = ""
         kind = row_kind_of(dataset)
-        if kind is not None and shown is not None and preview is None:
+        if kind is not None and version is not None and preview is None:
             try:
-                preview = rows_preview(shown)
+                preview = rows_preview(version)
             except Unavailable as error:
                 missing = error.message
         return {
@@ -144,13 +144,13 @@ class DatasetPage(ActionScreen):
             "page": page,
             "form": self.form(),
             "row_kind": kind,
-            "shown": shown if kind is not None else None,
+            "shown": version if kind is not None else None,
             "preview": preview,
             "missing": missing,
             "may_unmask": self.may(Action.DATASET_UNMASK, dataset),
             "may_add": kind is not None and self.may(Action.DATASET_CREATE, dataset),
-            "trainable": self.trainable(dataset) if shown is not None else [],
-            "again": None if shown is None else self.taught(shown),
+            "trainable": self.trainable(dataset) if version is not None else [],
+            "again": None if version is None else self.taught(version),
             "fields": row_fields(kind) if kind else [],
             "tabular": kind is not None and is_tabular(kind),
             "layout": archive_layout(kind) if kind else "",
@@ -161,16 +161,16 @@ class DatasetPage(ActionScreen):
     def shown(
         self, dataset: Dataset, listed: list[DatasetVersion], number: int | None
     ) -> DatasetVersion | None:
-        """The version whose rows are shown: the one that is named, else the newest of the page."""
+        """Return the version whose rows are shown: the named one, else the newest on the page."""
         if number is None:
             number = number_in(self.request.GET, "version")
         if number is None:
             return listed[0] if listed else None
-        found = [version for version in listed if version.number == number]
-        return found[0] if found else version_of(self.actor, dataset, number)
+        matches = [version for version in listed if version.number == number]
+        return matches[0] if matches else version_of(self.actor, dataset, number)
 
     def may(self, action: Action, dataset: Dataset) -> bool:
-        """Return whether the policy lets the person do `action` with the dataset."""
+        """Return true if the policy lets the person do `action` with the dataset."""
         return may(
             self.actor,
             action,
@@ -180,23 +180,23 @@ class DatasetPage(ActionScreen):
         )
 
     def taught(self, version: DatasetVersion) -> ModelVersion | None:
-        """Return the version to fine-tune again on data with feedback on it, if the person may."""
-        found = version_taught(self.actor, version)
-        if found is None:
+        """Return the model version whose feedback the data has, if the person may fine-tune it."""
+        trained = version_taught(self.actor, version)
+        if trained is None:
             return None
-        slug = found.model.department.slug
-        return found if may(self.actor, Action.JOB_CREATE, kind="job", department=slug) else None
+        slug = trained.model.department.slug
+        return trained if may(self.actor, Action.JOB_CREATE, kind="job", department=slug) else None
 
     def trainable(self, dataset: Dataset) -> list[Model]:
-        """Models that the person may train on the dataset; none while there is no base for them."""
+        """Return the models that the person may train on the dataset; none without a base."""
         task = TASKS.get(dataset.task)
         recipes = () if task is None else task.recipes
         if not any(recipe.row_kind == dataset.row_kind for recipe in recipes):
             return []
         departments = departments_where(self.actor, Action.JOB_CREATE, kind="job")
         models = models_visible_to(self.actor).filter(task=dataset.task, department__in=departments)
-        found = list(models.order_by("name")[:MODELS_OFFERED])
-        return found if found and training_bases(self.actor, dataset.task).exists() else []
+        offered = list(models.order_by("name")[:MODELS_OFFERED])
+        return offered if offered and training_bases(self.actor, dataset.task).exists() else []
 
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
         dataset = dataset_get(actor=self.actor, name=name)
@@ -214,7 +214,7 @@ class DatasetPage(ActionScreen):
 
 
 class DatasetRows(DatasetPage):
-    """The first rows of one version; sent as a form, with nothing masked."""
+    """The first rows of one version; a POST shows them unmasked."""
 
     upload_limit = None
 
@@ -248,7 +248,7 @@ class DatasetMedia(Screen):
 
 
 class DatasetTrain(Screen):
-    """Leads to the form that fine-tunes `?model=` on one version."""
+    """Redirect to the form that fine-tunes `?model=` on one version."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         dataset = dataset_get(actor=self.actor, name=kwargs["name"])

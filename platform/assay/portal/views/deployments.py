@@ -1,4 +1,4 @@
-"""Deployments: what serves, from which bytes, by whose approval."""
+"""Deployments: their approvals, bytes, replicas and use."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Deployments(ListScreen):
 
 
 def examples(request: HttpRequest, deployment: Deployment) -> list[CodeExample]:
-    """Return requests that work once a key is put in."""
+    """Return example requests, which work once a key is filled in."""
     version = deployment.release.version
     task = TASKS.get(version.model.task)
     root = f"{request.scheme}://{request.get_host()}"
@@ -64,7 +64,7 @@ def examples(request: HttpRequest, deployment: Deployment) -> list[CodeExample]:
 
 
 class DeploymentPage(ActionScreen):
-    """One deployment; its stop button."""
+    """One deployment with its release, replicas, usage and example requests."""
 
     template_name = "portal/deployments/deployment.html"
 
@@ -112,7 +112,7 @@ class DeploymentPage(ActionScreen):
         return rollback_choices(actor=self.actor, deployment=deployment)
 
     def replicas_form(self, deployment: Deployment) -> ReplicasForm | None:
-        """Return the form for its replicas; None for people who may not change them."""
+        """Return the form for replicas; None for people who may not change them."""
         department = deployment.department.slug
         if not may(self.actor, Action.DEPLOYMENT_PLACE, kind="deployment", department=department):
             return None
@@ -127,10 +127,10 @@ class DeploymentPage(ActionScreen):
 
 
 class DeploymentReplicas(DeploymentPage):
-    """Changes the number of replicas, and the workers that may hold them."""
+    """Change the number of replicas, and the workers that may hold them."""
 
     def replicas_form(self, deployment: Deployment) -> ReplicasForm | None:
-        """Return the form as it was sent, with what was refused on its field."""
+        """Return the submitted form, with errors on its fields."""
         if super().replicas_form(deployment) is None:
             return None
         form = ReplicasForm(self.request.POST)
@@ -146,14 +146,14 @@ class DeploymentReplicas(DeploymentPage):
 
 
 class DeploymentRollback(DeploymentPage):
-    """Goes back to what served before, with a reason."""
+    """Roll back to an earlier release, with a reason."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         release_id = number_in(self.request.POST, "release")
         if release_id is None:
             raise InvalidInput(
                 "Name the release to roll back to.",
-                fields={"release": ["Choose one of the list."]},
+                fields={"release": ["Choose one from the list."]},
             )
         again = deployment_rollback(
             actor=self.actor,
@@ -169,7 +169,7 @@ class DeploymentRollback(DeploymentPage):
 
 
 class DeploymentStop(DeploymentPage):
-    """Stops serving, with a reason."""
+    """Stop serving, with a reason."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = self.request.POST.get("reason", "").strip()

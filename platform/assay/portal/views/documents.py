@@ -33,7 +33,7 @@ ANSWERS_SHOWN = 50
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A window of a text, cut at a marked passage; `before` and `after` it. `earlier` and `later`
+    """A window of a text: a marked passage, and the text before and after it. `earlier` and `later`
     are the offsets of the neighboring windows, None at an end."""
 
     before: str
@@ -54,7 +54,7 @@ def version_of(actor: Principal, name: str, id: int) -> DocumentVersion:  # noqa
 
 
 def shown_text(actor: Principal, version: DocumentVersion, start: int, end: int) -> Shown:
-    """Return the text around characters `start` to `end`, which are marked."""
+    """Return the text around the characters from `start` to `end`, with these marked."""
     begin = max(0, start - _BEFORE) if end > start else start
     read = document_read(actor=actor, version=version, start=begin, end=begin + WINDOW)
     first = max(0, min(start, read.end) - read.start)
@@ -79,10 +79,10 @@ class DocumentPage(Screen):
         version = version_of(self.actor, name, id)
         base = version.document.base
         readable = may_read(self.actor, version)
-        asked = {"kind": "document", "department": base.department.slug}
+        scope = {"kind": "document", "department": base.department.slug}
         attributes = {"classification": version.classification}
         answers, rows = answers_from_source(self.actor, version.pk)
-        may_recall = may(self.actor, Action.KNOWLEDGE_RECALL, attributes=attributes, **asked)
+        may_recall = may(self.actor, Action.KNOWLEDGE_RECALL, attributes=attributes, **scope)
         in_force = version.state in (DocumentState.CURRENT, DocumentState.SUPERSEDED)
         return {
             "version": version,
@@ -105,7 +105,7 @@ class DocumentPage(Screen):
 
 
 class DocumentPublish(DocumentPage, ActionScreen):
-    """Puts a draft in force."""
+    """Publish a draft."""
 
     def act(self, *, name: str, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version_of(self.actor, name, id)
@@ -117,7 +117,7 @@ class DocumentPublish(DocumentPage, ActionScreen):
 
 
 class DocumentDelete(DocumentPage, ActionScreen):
-    """Deletes a draft."""
+    """Delete a draft."""
 
     def act(self, *, name: str, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version_of(self.actor, name, id)
@@ -126,7 +126,7 @@ class DocumentDelete(DocumentPage, ActionScreen):
 
 
 class DocumentRecall(ActionScreen):
-    """Recalls a version for good, after showing how many answers used it."""
+    """Recall a version permanently, after showing how many answers used it."""
 
     template_name = "portal/knowledge/recall.html"
 
@@ -146,8 +146,8 @@ class DocumentRecall(ActionScreen):
 
     def act(self, *, name: str, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version_of(self.actor, name, id)
-        given = cleaned(self.form())
-        version = document_version_recall(actor=self.actor, version_id=id, reason=given["reason"])
+        values = cleaned(self.form())
+        version = document_version_recall(actor=self.actor, version_id=id, reason=values["reason"])
         return self.done(
             f"{version} is recalled; searches no longer find it.",
             "portal:knowledge_document",

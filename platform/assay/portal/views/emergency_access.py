@@ -1,4 +1,4 @@
-"""Emergency access: asking, confirming, ending, and the review afterward."""
+"""Emergency access: request, confirmation, end, and the review afterward."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from registry.releases.selectors import release_get
 
 
 class EmergencyAccesses(Screen):
-    """Every use and request: what waits for its review afterward first."""
+    """All emergency accesses; those that await their review come first."""
 
     template_name = "portal/emergency_access/list.html"
 
@@ -42,28 +42,30 @@ class EmergencyAccesses(Screen):
 
 
 class EmergencyAccessNew(ActionScreen):
-    """The request, for a release that is under review."""
+    """Request emergency access to a release that is under review."""
 
     template_name = "portal/emergency_access/new.html"
 
     def form(self) -> EmergencyAccessForm:
-        most = settings.EMERGENCY_ACCESS_MAX_HOURS
-        return EmergencyAccessForm(self.request.POST or None, most=most, initial={"hours": 1})
+        maximum = settings.EMERGENCY_ACCESS_MAX_HOURS
+        return EmergencyAccessForm(self.request.POST or None, most=maximum, initial={"hours": 1})
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         return {"release": release_get(actor=self.actor, id=id), "form": self.form()}
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        made = emergency_access_request(actor=self.actor, release_id=id, **cleaned(self.form()))
+        emergency = emergency_access_request(
+            actor=self.actor, release_id=id, **cleaned(self.form())
+        )
         return self.done(
             "Requested. Nothing serves until a second person confirms it.",
             "portal:emergency_access",
-            id=made.pk,
+            id=emergency.pk,
         )
 
 
 class EmergencyAccessPage(ActionScreen):
-    """One emergency access, and what the person may do about it."""
+    """One emergency access, and the person's actions on it."""
 
     template_name = "portal/emergency_access/emergency_access.html"
 
@@ -92,7 +94,7 @@ class EmergencyAccessPage(ActionScreen):
     def offered(
         self, emergency: EmergencyAccess, state: EmergencyAccessState, doing: str, allowed: bool
     ) -> dict[str, str] | None:
-        """Return the offer, or None; `blocked` is the reason when it is shown but impossible."""
+        """Return the offered action, or None; `blocked` is the reason if it is disabled."""
         if emergency.state != state or not allowed:
             return None
         why = separation(emergency, self.actor.person_id, doing)
@@ -100,7 +102,7 @@ class EmergencyAccessPage(ActionScreen):
 
 
 class EmergencyAccessConfirm(EmergencyAccessPage):
-    """As the second person."""
+    """Confirm an emergency access as the second person."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         emergency = emergency_access_confirm(actor=self.actor, emergency_access_id=id)
@@ -113,7 +115,7 @@ class EmergencyAccessConfirm(EmergencyAccessPage):
 
 
 class EmergencyAccessRefuse(EmergencyAccessPage):
-    """Refuses it, or takes it back."""
+    """Refuse an emergency access, or withdraw the request."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         emergency_access_refuse(
@@ -123,7 +125,7 @@ class EmergencyAccessRefuse(EmergencyAccessPage):
 
 
 class EmergencyAccessEnd(EmergencyAccessPage):
-    """Ends it before its time."""
+    """End an emergency access early."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         emergency_access_end(
@@ -133,9 +135,9 @@ class EmergencyAccessEnd(EmergencyAccessPage):
 
 
 class EmergencyAccessReview(EmergencyAccessPage):
-    """Says afterward whether it was justified."""
+    """Review an emergency access afterward: was it justified?"""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        given = cleaned(AfterReviewForm(self.request.POST))
-        emergency_access_review(actor=self.actor, emergency_access_id=id, **given)
+        values = cleaned(AfterReviewForm(self.request.POST))
+        emergency_access_review(actor=self.actor, emergency_access_id=id, **values)
         return self.done("Reviewed.", "portal:emergency_access", id=id)

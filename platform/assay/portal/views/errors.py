@@ -1,4 +1,4 @@
-"""Error pages: a sentence, what helps, a way back."""
+"""Error pages: a sentence, a hint, and a link back."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from governance.errors import NotPermitted
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """A form came back without its token; Django names this view in `CSRF_FAILURE_VIEW`."""
-    refusal = NotPermitted("The form came back without its token.", code="csrf_failed")
+    """Refuse a form without its CSRF token; `CSRF_FAILURE_VIEW` names this view."""
+    refusal = NotPermitted("The form was sent without its CSRF token.", code="csrf_failed")
     method, path = str(request.method), request.path
     refusal.attempt = attempted(principal_of(request), surface="portal", method=method, path=path)
     refusal_record(refusal)
@@ -36,5 +36,5 @@ def page_not_found(request: HttpRequest, exception: Exception | None = None) -> 
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Handler for 500. Rendered without the request: the database may be what failed."""
+    """Handler for 500, rendered without the request: the database may be what failed."""
     return HttpResponse(render_to_string("portal/errors/500.html"), status=500)

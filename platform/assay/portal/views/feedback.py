@@ -1,4 +1,4 @@
-"""Feedback: the list, one piece with its review, and the form that makes data of it."""
+"""Feedback: the list, one piece with its review, and the form that turns it into data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Line:
 
 
 def asked_of(feedback: Feedback) -> str:
-    """Return the texts of the input, for people."""
+    """Return the texts of the input as people read them."""
     return "\n".join(_texts(feedback.input))
 
 
@@ -63,7 +63,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def accepts(request: HttpRequest) -> bool:
-    """Return whether the review accepts. Raises InvalidInput if it says neither."""
+    """Return true if the review accepts. Raises InvalidInput if it neither accepts nor rejects."""
     verdict = request.POST.get("verdict")
     if verdict not in ("accept", "reject"):
         raise InvalidInput("Choose to accept or to reject.")
@@ -80,33 +80,33 @@ class FeedbackList(ListScreen):
     filters = FeedbackFilter
 
     def rows(self) -> QuerySet[Feedback]:
-        rows, given = feedback_visible_to(self.actor), self.request.GET
-        version = number_in(given, "data")
+        rows, query = feedback_visible_to(self.actor), self.request.GET
+        version = number_in(query, "data")
         if version is not None:
             return rows.filter(dataset_versions=version)
-        return rows if "state" in given else rows.filter(state=FeedbackState.PENDING)
+        return rows if "state" in query else rows.filter(state=FeedbackState.PENDING)
 
     def shown(self, rows: list[Feedback]) -> list[Line]:
         return [self._line(feedback) for feedback in rows]
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        listed, given = super().context(**kwargs), self.request.GET
-        every = feedback_visible_to(self.actor).order_by("deployment")
-        names = every.values_list("deployment", flat=True).distinct()[:200]
-        choosable = any(line.choosable for line in listed["page"].object_list)
+        context, query = super().context(**kwargs), self.request.GET
+        visible = feedback_visible_to(self.actor).order_by("deployment")
+        names = visible.values_list("deployment", flat=True).distinct()[:200]
+        choosable = any(line.choosable for line in context["page"].object_list)
         unused = feedback_unused(self.actor)
-        if deployment := listed["chosen"].deployment:
+        if deployment := context["chosen"].deployment:
             unused = unused.filter(deployment=deployment)
         return {
-            **listed,
+            **context,
             "toolbar": (
                 Field("deployment", "Deployment", [(name, name) for name in names]),
                 # The content of a dataset version is shown in every state.
                 states(FeedbackState.choices)
-                if "data" in given
+                if "data" in query
                 else states([*FeedbackState.choices, ("", "any")], none=""),
             ),
-            "hidden": {name: given[name] for name in ("data",) if name in given},
+            "hidden": {name: query[name] for name in ("data",) if name in query},
             "unused": unused.count(),
             "choosable": choosable,
             "columns": f"… | {self.columns}" if choosable else self.columns,
@@ -126,7 +126,7 @@ class FeedbackList(ListScreen):
 
 
 class FeedbackReviews(FeedbackList, ActionScreen):
-    """Accepts or rejects what was chosen in the list."""
+    """Accept or reject the feedback that was selected in the list."""
 
     def act(self, **kwargs: Any) -> HttpResponse:
         ids = [int(each[:18]) for each in self.request.POST.getlist("id") if each.isdecimal()]
@@ -172,7 +172,7 @@ class FeedbackPage(ActionScreen):
 
 
 class FeedbackErase(FeedbackPage):
-    """Erases the content of one piece of feedback."""
+    """Erase the content of one piece of feedback."""
 
     def form(self, feedback: Feedback) -> FeedbackReviewForm:
         return FeedbackReviewForm(None, initial={"correction": right_answer(feedback)})
@@ -184,18 +184,18 @@ class FeedbackErase(FeedbackPage):
 
 
 class FeedbackData(ActionScreen):
-    """Makes a dataset version of the accepted feedback on one deployment."""
+    """Make a dataset version from the accepted feedback on one deployment."""
 
     template_name = "portal/feedback/dataset.html"
 
     def accepted(self, deployment: str) -> QuerySet[Feedback]:
-        """Return accepted feedback on the deployment that no version holds yet."""
+        """Return accepted feedback on the deployment that is in no dataset version yet."""
         return feedback_unused(self.actor).filter(deployment=deployment)
 
     def form(self, deployment: str) -> FeedbackDataForm:
         newest = self.accepted(deployment).first()
         if newest is None:
-            raise NotFound(f"No accepted feedback on {deployment} waits to become data.")
+            raise NotFound(f"No accepted feedback on {deployment} is left to add to a dataset.")
         owners = departments_where(self.actor, Action.DATASET_CREATE, kind="dataset")
         datasets = datasets_visible_to(self.actor).filter(
             task=newest.task, row_kind="", department__in=owners
@@ -239,11 +239,11 @@ class FeedbackData(ActionScreen):
                 f"feedback on {deployment}."
             )
             raise InvalidInput(sentence, fields={"dataset": [sentence]})
-        made = feedback_dataset_version(
+        version = feedback_dataset_version(
             actor=self.actor, dataset=dataset, feedback_ids=ids, base=values["base"]
         )
         return self.done(
-            f"{made} holds {made.rows:,} rows; {len(ids)} come from feedback.",
+            f"{version} holds {version.rows:,} rows; {len(ids)} come from feedback.",
             "portal:dataset",
             name=dataset.name,
         )

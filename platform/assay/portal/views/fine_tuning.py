@@ -1,4 +1,4 @@
-"""Fine-tuning: the form, and what to expect of the job before it is sent."""
+"""Fine-tuning: the form, and an outlook on the job before it starts."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ FIELDS = ("base_version", "method", "dataset_version")
 SPEC = {"base_version": "base", "dataset_version": "dataset_version"}
 
 
-def form_of(actor: Principal, model: Model, given: Any, **more: Any) -> FineTuneForm:
-    """The form for `model`, with the bases and data that the actor may see."""
+def form_of(actor: Principal, model: Model, posted: Any, **more: Any) -> FineTuneForm:
+    """Return the form for `model`, with the bases and data that the actor may see."""
     return FineTuneForm(
-        given,
+        posted,
         task=model.task,
         bases=training_bases(actor, model.task),
         dataset_versions=dataset_versions_visible_to(actor).filter(dataset__task=model.task),
@@ -45,9 +45,9 @@ def form_of(actor: Principal, model: Model, given: Any, **more: Any) -> FineTune
     )
 
 
-def outlook(actor: Principal, model: Model, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Gates on the chosen data, and the estimate; `given` is what a form has of the fields."""
-    form = form_of(actor, model, given)
+def outlook(actor: Principal, model: Model, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the gates on the chosen data, and the estimate, for the `typed` fields of a form."""
+    form = form_of(actor, model, typed)
     form.is_valid()
     values = form.cleaned_data
     data, base = values.get("dataset_version"), values.get("base_version")
@@ -82,15 +82,15 @@ def _estimate(model: Model, form: FineTuneForm, rows: int) -> Estimate | None:
 
 
 class FineTune(ActionScreen):
-    """Starts a training run that ends in a new version."""
+    """Start a training run that makes a new version."""
 
     template_name = "portal/models/fine_tune.html"
 
     def form(self, model: Model) -> FineTuneForm:
-        given = self.request.GET
-        initial = {name: given[name] for name in FIELDS if given.get(name)}
-        before = self._of_job(model, given.get("job", ""))
-        initial = {**self._as_before(model, given.get("again", "")), **before, **initial}
+        query = self.request.GET
+        initial = {name: query[name] for name in FIELDS if query.get(name)}
+        before = self._of_job(model, query.get("job", ""))
+        initial = {**self._as_before(model, query.get("again", "")), **before, **initial}
         chosen = initial.get("dataset_version", "")
         if not chosen.isdecimal():
             initial.pop("dataset_version", None)
@@ -112,40 +112,40 @@ class FineTune(ActionScreen):
         return again if job is None else again | _settings_of(job)
 
     def _of_job(self, model: Model, job_id: str) -> dict[str, Any]:
-        """Return all that a fine-tune of the model requested, to change parts of it."""
+        """Return the request of a fine-tune of the model, to change parts of it."""
         try:
-            wanted = UUID(job_id)
+            job_uuid = UUID(job_id)
         except ValueError:
             return {}
         jobs = jobs_visible_to(self.actor).filter(kind=JobKind.FINE_TUNE, spec__model=model.pk)
-        job = jobs.filter(pk=wanted).first()
+        job = jobs.filter(pk=job_uuid).first()
         if job is None:
             return {}
-        asked = {name: str(job.spec[key]) for name, key in SPEC.items() if key in job.spec}
+        references = {name: str(job.spec[key]) for name, key in SPEC.items() if key in job.spec}
         resources = job.spec.get("resources", {})
         return {
-            **asked,
+            **references,
             **_settings_of(job),
             **{f"resources_{name}": value for name, value in resources.items()},
         }
 
     def _method_for(self, model: Model, data: int) -> dict[str, str]:
-        """Return the first method that learns from such rows."""
+        """Return the first method that trains on such rows."""
         version = dataset_versions_visible_to(self.actor).filter(pk=data).first()
         recipes = get_task(model.task).recipes
         kind = "" if version is None else version.dataset.row_kind
-        found = next((recipe.method for recipe in recipes if recipe.row_kind == kind), None)
-        return {} if found is None else {"method": found}
+        method = next((recipe.method for recipe in recipes if recipe.row_kind == kind), None)
+        return {} if method is None else {"method": method}
 
     def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
         model = model_get(actor=self.actor, name=name)
         form = self.form(model)
-        shown = {form.add_prefix(bound.name): bound.value() for bound in form}
-        if not shown["base_version"]:
-            # What a browser chooses where there is no empty choice.
-            shown["base_version"] = form.fields["base_version"].queryset.first()  # type: ignore[attr-defined]
-        shown["method"] = shown["method"] or get_task(model.task).recipes[0].method
-        return {"form": form, **outlook(self.actor, model, shown)}
+        values = {form.add_prefix(bound.name): bound.value() for bound in form}
+        if not values["base_version"]:
+            # Browsers preselect the first choice if there is no empty one.
+            values["base_version"] = form.fields["base_version"].queryset.first()  # type: ignore[attr-defined]
+        values["method"] = values["method"] or get_task(model.task).recipes[0].method
+        return {"form": form, **outlook(self.actor, model, values)}
 
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
         model = model_get(actor=self.actor, name=name)

@@ -1,4 +1,4 @@
-"""Groups that an identity provider keeps here, and the roles that they mean."""
+"""Groups that an identity provider provisions, and the roles that they grant."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Groups(ActionScreen):
 
 
 class GroupMappingDelete(Groups):
-    """Forgets what a group means."""
+    """Remove a role from a group."""
 
     def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         group_mapping_delete(actor=self.actor, mapping_id=kwargs["id"])
@@ -75,7 +75,7 @@ class GroupMappingDelete(Groups):
 
 
 class GroupPage(Screen):
-    """One provisioned group and who is in it."""
+    """One provisioned group and its members."""
 
     template_name = "portal/people/group.html"
 

@@ -1,4 +1,4 @@
-"""The reviewer's inbox: what waits for the person, and every review they may see, by due time."""
+"""The inbox: reviews that await the person, and all that they may see, by due date."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from governance.reviews.policies.models import SHIPPED
 from governance.reviews.selectors import reviews_visible_to
 
 TABS = (
-    ("mine", "Waiting for you"),
-    ("waiting", "All waiting"),
+    ("mine", "Pending your review"),
+    ("waiting", "All pending"),
     ("overdue", "Overdue"),
     ("closed", "Closed"),
 )
@@ -36,7 +36,7 @@ DUE_WORDS = {"overdue": "Overdue", "week": "Within a week"}
 
 
 class Reviews(Screen):
-    """A tab of reviews, narrowed as the filters say; what is due first comes first."""
+    """One tab of reviews, filtered, those due first at the top."""
 
     template_name = "portal/reviews/list.html"
 
@@ -48,14 +48,14 @@ class Reviews(Screen):
         tab = self.tab(query, counts)
         page = page_of(self.request, self.rows(tab, query))
         narrowed = query != ReviewFilter()
-        lacking = missing_specialties(page.object_list)
+        missing = missing_specialties(page.object_list)
         assigned = assignees_by_review(page.object_list)
         return {
             "tab": tab,
             "tabs": [(code, title, getattr(counts, code)) for code, title in TABS],
             "page": page,
             "rows": [
-                (review, lacking[review.pk], assigned[review.pk]) for review in page.object_list
+                (review, missing[review.pk], assigned[review.pk]) for review in page.object_list
             ],
             "toolbar": self.toolbar(),
             "hidden": {"tab": tab},
@@ -64,12 +64,12 @@ class Reviews(Screen):
         }
 
     def toolbar(self) -> list[Field]:
-        """Return the filters; that of departments only for people who see some."""
+        """Return the filters; the one for departments only for people who may see departments."""
         departments = departments_where(self.actor, Action.DEPARTMENT_VIEW, kind="department")
         owners = list(departments.values_list("slug", "name"))
-        lacking = [(each, sentence(each)) for each in specialties_for(self.actor)]
+        specialties = [(each, sentence(each)) for each in specialties_for(self.actor)]
         fields = [
-            Field("missing", "Still needs", lacking, none="Any role"),
+            Field("missing", "Still needs", specialties, none="Any role"),
             Field("tier", "Tier", [(tier, sentence(tier)) for tier in SHIPPED]),
             Field("due", "Due", list(DUE_WORDS.items()), none="Any time"),
             states(ReviewState.choices),
@@ -80,9 +80,9 @@ class Reviews(Screen):
     def tab(self, query: ReviewFilter, counts: Counts) -> str:
         """Return the requested tab; else the person's own tab if it has tasks, else the tab with
         all tasks."""
-        given = self.request.GET.get("tab", "")
-        if given in dict(TABS):
-            return given
+        tab = self.request.GET.get("tab", "")
+        if tab in dict(TABS):
+            return tab
         if query.state and query.state not in WAITING:
             return "closed"
         return "mine" if counts.mine or self.actor.specialties else "waiting"
@@ -99,5 +99,5 @@ class Reviews(Screen):
 
 
 def specialties_for(actor: Principal) -> list[str]:
-    """Every specialty, the person's own first."""
+    """Return every specialty, the person's own first."""
     return sorted(Specialty.values, key=lambda each: (each not in actor.specialties, each))

@@ -1,4 +1,4 @@
-"""Incidents: the list, the report, and the page on which its record is kept."""
+"""Incidents: the list, the report form, and the page of one incident."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MOVES = {
 
 
 class Incidents(ListScreen):
-    """Every incident that concerns what the person's departments own or use."""
+    """Every incident of versions that the person's departments own or use."""
 
     template_name = "portal/incidents/list.html"
     title = "Incidents"
@@ -67,7 +67,7 @@ class Incidents(ListScreen):
 
 
 class IncidentNew(ActionScreen):
-    """The report, of a version or of what a deployment runs."""
+    """Report an incident of a version, or of the version that a deployment runs."""
 
     template_name = "portal/incidents/new.html"
 
@@ -75,7 +75,7 @@ class IncidentNew(ActionScreen):
         return IncidentForm(self.request.POST or None, initial={"severity": "medium"})
 
     def about(self) -> tuple[str, int, ModelVersion]:
-        """From where it is reported, and of which version."""
+        """Return the type and number of the object that the report names, and its version."""
         for name in ("version", "deployment"):
             number = number_in(self.request.POST, name) or number_in(self.request.GET, name)
             if number is not None and name == "version":
@@ -94,12 +94,12 @@ class IncidentNew(ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         _, _, version = self.about()
-        made = incident_open(actor=self.actor, versions=[version.pk], **cleaned(self.form()))
-        return self.done(f"Incident {made.pk} is reported.", "portal:incident", id=made.pk)
+        incident = incident_open(actor=self.actor, versions=[version.pk], **cleaned(self.form()))
+        return self.done(f"Incident {incident.pk} is reported.", "portal:incident", id=incident.pk)
 
 
 class IncidentPage(ActionScreen):
-    """One incident: what happened, what it reaches, and its timeline."""
+    """One incident: description, affected objects, and timeline."""
 
     template_name = "portal/incidents/incident.html"
 
@@ -129,20 +129,20 @@ class IncidentPage(ActionScreen):
         }
 
     def may(self, incident: Incident, action: Action) -> bool:
-        found = incident_resource(incident)
+        resource = incident_resource(incident)
         return may(
-            self.actor, action, kind="incident", department=found.department,
-            attributes=found.attributes,
+            self.actor, action, kind="incident", department=resource.department,
+            attributes=resource.attributes,
         )  # fmt: skip
 
     def lift(self, incident: Incident, standing: Any) -> dict[str, str] | None:
-        """Return the offer to lift, and the obstacle when it is shown but impossible."""
+        """Return the offer to lift suspensions, with the obstacle if it is disabled."""
         if standing is None or not self.may(incident, Action.INCIDENT_LIFT):
             return None
         blocked = ""
         if self.actor.person_id in standing.excluded_people:
             blocked = (
-                "You reported it or had a part in what it suspends; another reviewer lifts it."
+                "You reported it or had a part in what it suspends; another reviewer must lift it."
             )
         elif incident.state in STANDING:
             blocked = "Resolve it first."
@@ -150,7 +150,7 @@ class IncidentPage(ActionScreen):
 
 
 class IncidentNoteNew(IncidentPage):
-    """Writes a line of the timeline."""
+    """Add a note to an incident's timeline."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         incident_note(actor=self.actor, incident_id=id, text=self.request.POST.get("text", ""))
@@ -158,7 +158,7 @@ class IncidentNoteNew(IncidentPage):
 
 
 class IncidentMove(IncidentPage):
-    """Moves it on."""
+    """Change an incident's status."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         post = self.request.POST
@@ -170,22 +170,22 @@ class IncidentMove(IncidentPage):
 
 
 class IncidentRate(IncidentPage):
-    """Rates it anew."""
+    """Change an incident's severity."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        given = cleaned(IncidentRateForm(self.request.POST))
-        incident_rate(actor=self.actor, incident_id=id, **given)
+        values = cleaned(IncidentRateForm(self.request.POST))
+        incident_rate(actor=self.actor, incident_id=id, **values)
         return self.done("Severity changed.", "portal:incident", id=id)
 
 
 class IncidentVersionAdd(IncidentPage):
-    """Says that it is about a further version."""
+    """Add a version to an incident."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version_id = number_in(self.request.POST, "version")
         if version_id is None:
             raise InvalidInput(
-                "Name the version.", fields={"version": ["The number in its address."]}
+                "Name the version.", fields={"version": ["Enter the number in its address."]}
             )
         incident_add_version(
             actor=self.actor, incident_id=id, version_id=version_id,
@@ -195,7 +195,7 @@ class IncidentVersionAdd(IncidentPage):
 
 
 class IncidentLift(IncidentPage):
-    """Lifts what it suspends."""
+    """Lift an incident's suspensions."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         done = incident_lift(

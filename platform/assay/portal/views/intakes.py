@@ -1,4 +1,4 @@
-"""Intakes: deliveries, their findings, the second signature."""
+"""Intakes: the list, findings, and sign-off by a second person."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from workers.jobs.training import adapter_bases
 
 
 class Intakes(ListScreen):
-    """Every delivery the person may see."""
+    """Every intake that the person may see."""
 
     template_name = "portal/models/intakes.html"
     title = "Intakes"
@@ -34,7 +34,7 @@ class Intakes(ListScreen):
         "Uploaded model files: quarantined, checked, and signed off by a second person or rejected "
         "with the reason."
     )
-    columns = "Delivery | State | # Checks | License | Delivered"
+    columns = "Intake | State | # Checks | License | Uploaded"
     filters = IntakeFilter
     toolbar = (states(IntakeState.choices),)
     creates = (Action.INTAKE_CREATE, "intake")
@@ -46,7 +46,7 @@ class Intakes(ListScreen):
 
 
 class IntakePage(ActionScreen):
-    """One delivery, and its signature."""
+    """One intake, and its sign-off."""
 
     template_name = "portal/models/intake.html"
 
@@ -82,7 +82,7 @@ class IntakePage(ActionScreen):
 
 
 class IntakeNew(ActionScreen):
-    """Delivers files into quarantine."""
+    """Upload files into quarantine."""
 
     upload_limit = "INTAKE_MAX_BYTES"
     template_name = "portal/form.html"

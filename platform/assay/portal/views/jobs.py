@@ -59,7 +59,7 @@ class Jobs(ListScreen):
 
 
 class JobPage(Screen):
-    """One job."""
+    """One job with its log, curves, chain and result."""
 
     template_name = "portal/jobs/job.html"
 
@@ -91,24 +91,23 @@ class JobPage(Screen):
         }
 
     def stops(self, job: Job) -> dict[str, Any]:
-        """Return why the job was told to stop, and the ways that this person has to stop it or let
-        it go on."""
+        """Return why the job was asked to stop, and this person's ways to stop or resume it."""
         if not is_live(job):
             return {}
-        told = {
+        stop = {
             "stop_reason": job.stop_reason,
             "after_stop": after_stop(job),
             "kept_days": KEPT_DAYS,
         }
         stopped = job.state in (JobState.QUEUED, JobState.PAUSED) and job.stop_reason
-        given = told if job.stop_request or stopped else {}
+        context = stop if job.stop_request or stopped else {}
         department = job.department.slug
         if job.cancel_requested or not may(
             self.actor, Action.JOB_CANCEL, kind="job", department=department
         ):
-            return given
+            return context
         waits_or_runs = job.state in (JobState.QUEUED, JobState.RUNNING)
-        return given | {
+        return context | {
             "may_cancel": True,
             "may_pause": waits_or_runs and job.stop_request != StopRequest.PAUSE,
             "may_resume": job.state == JobState.PAUSED,
@@ -124,12 +123,12 @@ class JobPage(Screen):
         return {"chain_draft": row, "draft": drafts.filter(pk=row.draft_id).first()}
 
     def reruns(self, job: Job) -> dict[str, Any]:
-        """Return the ways to run the job again that this person has."""
+        """Return this person's ways to run the job again."""
         department = job.department.slug
         if not may(self.actor, Action.JOB_CREATE, kind="job", department=department):
             return {}
         if job.kind == JobKind.INTAKE:
-            # A delivery whose checks failed is rejected.
+            # An intake whose checks failed is rejected, not repeated.
             return {"may_retry": job.state == JobState.DEAD}
         if not is_repeatable(job):
             return {}
@@ -192,7 +191,7 @@ class JobEvents(Screen):
 
 
 class JobCancel(JobPage, ActionScreen):
-    """Asks a job to stop."""
+    """Request that a job stop."""
 
     def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
         job_cancel(actor=self.actor, job_id=id)
@@ -200,17 +199,17 @@ class JobCancel(JobPage, ActionScreen):
 
 
 class JobPause(JobPage, ActionScreen):
-    """Pauses a job."""
+    """Pause a job."""
 
     def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
         job = job_pause(actor=self.actor, job_id=id)
         paused = job.state == JobState.PAUSED
-        said = "The job is paused." if paused else "The job writes a checkpoint and stops."
-        return self.done(said, "portal:job", id=id)
+        sentence = "The job is paused." if paused else "The job writes a checkpoint and stops."
+        return self.done(sentence, "portal:job", id=id)
 
 
 class JobResume(JobPage, ActionScreen):
-    """Puts a paused job back in line."""
+    """Queue a paused job again."""
 
     def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
         job_resume(actor=self.actor, job_id=id)
@@ -218,7 +217,7 @@ class JobResume(JobPage, ActionScreen):
 
 
 class JobPrioritize(JobPage, ActionScreen):
-    """Changes the priority of a queued job."""
+    """Change the priority of a queued job."""
 
     def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
         try:
@@ -232,7 +231,7 @@ class JobPrioritize(JobPage, ActionScreen):
 
 
 class JobRetry(JobPage, ActionScreen):
-    """Queues a failed job again."""
+    """Queue a failed job again."""
 
     def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
         job = job_retry(actor=self.actor, job_id=id)

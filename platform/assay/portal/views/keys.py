@@ -1,4 +1,4 @@
-"""API keys: the list, making one (shown once), one key's page, rotating, changing, revoking."""
+"""API keys: list, create (shown once), show, rotate, change, revoke."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from governance.quotas.selectors import limits_applying, uses_or_unknown
 from workers.deployments.models import DeploymentState
 from workers.deployments.selectors import deployments_visible_to
 
-# More than these are not offered to tick; the command line and the API take any name.
+# Maximum deployments to select from; the command line and the API take any name.
 DEPLOYMENTS_SHOWN = 60
 
 
 def deployment_names(actor: Principal) -> list[str]:
-    """The deployments that a key may be limited to, as far as the person may see them."""
+    """Return the deployments that the person may see and may limit a key to."""
     rows = deployments_visible_to(actor).exclude(state=DeploymentState.STOPPED)
     names = rows.order_by("name").values_list("name", flat=True).distinct()
     return list(names[:DEPLOYMENTS_SHOWN])
 
 
 def offers(snapshot: PolicySnapshot, actor: Principal, key: ApiKey) -> dict[str, Any]:
-    """State of a key, and the person's actions on it."""
+    """Return the state of a key, and the person's actions on it."""
     state = key_state(key, timezone.now())
     alive = state in {KeyState.ACTIVE, KeyState.RETIRING}
 
@@ -61,7 +61,7 @@ def offers(snapshot: PolicySnapshot, actor: Principal, key: ApiKey) -> dict[str,
 
 
 def made(screen: Screen, key: ApiKey, token: str) -> HttpResponse:
-    """The page that shows a new key, this once."""
+    """Return the page that shows a new key, once only."""
     root = f"{screen.request.scheme}://{screen.request.get_host()}"
     context = {"key": key, "token": token, "root": root}
     response = render(screen.request, "portal/keys/made.html", context, status=201)
@@ -70,7 +70,7 @@ def made(screen: Screen, key: ApiKey, token: str) -> HttpResponse:
 
 
 class Keys(ListScreen, ActionScreen):
-    """Every key the person may see, and the form that makes one."""
+    """Every key that the person may see, and the form that creates one."""
 
     template_name = "portal/keys/list.html"
     title = "API keys"
@@ -111,7 +111,7 @@ class Keys(ListScreen, ActionScreen):
 
 
 class KeyPage(ActionScreen):
-    """One key: what narrows it, what limits it, who answers for it, what it follows."""
+    """One key: its restrictions, limits, owner and predecessor."""
 
     template_name = "portal/keys/key.html"
 
@@ -119,7 +119,7 @@ class KeyPage(ActionScreen):
         return key_get(actor=self.actor, key_id=self.kwargs["id"])
 
     def members(self, key: ApiKey) -> QuerySet[Person]:
-        """Return possible and present owners of a key of its department."""
+        """Return the people who own, or may own, a department's key."""
         member = Q(role_assignments__department=key.department, is_active=True)
         return Person.objects.filter(member | Q(owned_keys=key)).distinct()
 
@@ -140,14 +140,14 @@ class KeyPage(ActionScreen):
 
 
 class KeyChange(KeyPage):
-    """Changes what may change while it lives."""
+    """Change the editable fields of a key."""
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         """Keep the typed values after a refusal."""
-        given = super().context(**kwargs)
-        if given["change_form"] is not None:
-            given["change_form"] = self.change_form(given["key"], self.request.POST or None)
-        return given
+        context = super().context(**kwargs)
+        if context["change_form"] is not None:
+            context["change_form"] = self.change_form(context["key"], self.request.POST or None)
+        return context
 
     def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         key = self.key()
@@ -159,7 +159,7 @@ class KeyChange(KeyPage):
 
 
 class KeyRotate(KeyPage):
-    """Gives a key a successor, whose secret is shown this once."""
+    """Rotate a key, and show the new secret once."""
 
     def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         hours = cleaned(KeyRotateForm(self.request.POST))["overlap"]
@@ -170,7 +170,7 @@ class KeyRotate(KeyPage):
 
 
 class KeyRevoke(KeyPage):
-    """Ends a key at once."""
+    """Revoke a key at once."""
 
     def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         reason = self.request.POST.get("reason", "")

@@ -121,13 +121,13 @@ class KnowledgeBasePage(ActionScreen):
         return ShareForm(departments=others, initial={"departments": chosen})
 
     def trial(self, base: KnowledgeBase) -> Any:
-        """A serving deployment that embeds questions for the base, if the person may use one."""
+        """Return a deployment that embeds questions for the base, if the person may use one."""
         if base.index is None:
             return None
         digest = base.index.embedding_digest
         trials = playground_trials(self.actor)
-        found = (e for e in trials if e.deployment.release.version.digest == digest)
-        return next(found, None)
+        matches = (e for e in trials if e.deployment.release.version.digest == digest)
+        return next(matches, None)
 
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
         base = knowledge_base_get(actor=self.actor, name=name)
@@ -148,7 +148,7 @@ def index_outlook(job: Job | None) -> str:
 
 
 class KnowledgeIndexBuild(KnowledgeBasePage):
-    """Queues the building of an index."""
+    """Queue a job that builds the index."""
 
     upload_limit = None
 
@@ -162,7 +162,7 @@ class KnowledgeIndexBuild(KnowledgeBasePage):
 
 
 class KnowledgeBaseShare(KnowledgeBasePage):
-    """Sets which other departments may search a knowledge base."""
+    """Set the other departments that may search a knowledge base."""
 
     upload_limit = None
 

@@ -1,4 +1,4 @@
-"""Models: the list, one with its versions and gates, what can be started from it."""
+"""Models: the list, one with its versions and gates, comparison, and new gates."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Models(ListScreen):
         return rows.order_by("name")
 
     def text(self, name: str) -> str:
-        """Return a text of the address."""
+        """Return a text parameter of the query string."""
         return self.request.GET.get(name, "").replace("\x00", "").strip()[:80]
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class ModelNew(ActionScreen):
         return {
             "form": self.form(),
             "title": "New model",
-            "lead": "A model and its versions. Intake adds base versions, jobs add adaptations.",
+            "lead": "A model and its versions. Intakes add base versions; jobs add fine-tunes.",
             "submit": "Register the model",
             "back": ("portal:models", "Models"),
         }
@@ -115,7 +115,7 @@ class ModelNew(ActionScreen):
 
 
 def with_results(actor: Principal, gates: list[Any], versions: list[ModelVersion]) -> list[Any]:
-    """The gates, each with the latest result of these versions as `latest`."""
+    """Return the gates, each with the latest results of these versions as `latest`."""
     standings = gate_standings(actor, gates, [version.pk for version in versions])
     for place, gate in enumerate(gates):
         gate.latest = [
@@ -128,8 +128,8 @@ def with_results(actor: Principal, gates: list[Any], versions: list[ModelVersion
 def compare_choices(
     actor: Principal, model: Model, new: int | None = None, old: int | None = None
 ) -> dict[str, Any]:
-    """The versions that can be compared, newest first, and which two are chosen: the newest, with
-    the live one or the one before."""
+    """Return the versions that can be compared, newest first, and the two chosen ones; by default
+    the newest, and the live version or the one before."""
     serving = deployments_visible_to(actor).filter(
         release__version=OuterRef("pk"), state=DeploymentState.SERVING
     )
@@ -145,7 +145,7 @@ def compare_choices(
 
 
 class ModelPage(ActionScreen):
-    """One model."""
+    """One model with its versions, gates and trend."""
 
     template_name = "portal/models/model.html"
 
@@ -184,8 +184,8 @@ class ModelPage(ActionScreen):
         }
 
     def trend(self, model: Model) -> dict[str, Any] | None:
-        """The task's first metric by version on data that it was not trained on, when two or more
-        were measured."""
+        """Return the primary metric by version, on data not used for training; None with fewer than
+        two such versions."""
         task = TASKS.get(model.task)
         if task is None or not task.metrics:
             return None
@@ -223,24 +223,24 @@ class ModelCompare(Screen):
         }
 
     def number(self, which: str) -> int | None:
-        """The number of a version from the address; None when it is not given."""
-        given = self.request.GET.get(which, "")
-        if not given:
+        """Return the number of a version from the query string; None if absent."""
+        text = self.request.GET.get(which, "")
+        if not text:
             return None
-        if not given.isascii() or not given.isdigit() or len(given) > 9:
-            raise NotFound(f"There is no version {given[:20]!r}.")
-        return int(given)
+        if not text.isascii() or not text.isdigit() or len(text) > 9:
+            raise NotFound(f"There is no version {text[:20]!r}.")
+        return int(text)
 
     def version(self, model: Model, number: int | None) -> ModelVersion:
         rows = versions_visible_to(self.actor).filter(model=model)
-        found = rows.filter(number=number).first() if number is not None else None
-        if found is None:
+        version = rows.filter(number=number).first() if number is not None else None
+        if version is None:
             raise NotFound(f"{model.name} has no such version to compare.")
-        return found
+        return version
 
 
 class GateSet(ActionScreen):
-    """Sets a threshold before anything is measured."""
+    """Set a gate before anything is measured."""
 
     template_name = "portal/form.html"
 

@@ -35,7 +35,7 @@ from workers.nodes.states import ALLOWED_TRANSITIONS, node_resource
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A change of a node's state that the page offers: its address, button, and words."""
+    """A change of a node's state that the page offers: its URL, button, and text."""
 
     url: str
     label: str
@@ -79,19 +79,19 @@ OFFERS = (
 
 
 def may(actor: Principal, action: Action, name: str) -> bool:
-    """Return whether the policy permits the action on the node."""
+    """Return true if the policy permits the action on the node."""
     resource = node_resource(name)
     return decide(active_policy(), actor, action, resource, probing_context()).allowed
 
 
 def offers(actor: Principal, node: Node) -> list[Offer]:
-    """Return what the node's state and the policy let the person do with it."""
+    """Return the changes that the node's state and the policy permit the person."""
     state = NodeState(node.state)
-    following = set(ALLOWED_TRANSITIONS[state])
+    reachable = set(ALLOWED_TRANSITIONS[state])
     if state is NodeState.INVITED:
-        # By joining, which the machine does.
-        following.discard(NodeState.ENROLLED)
-    return [each for each in OFFERS if each.to in following and may(actor, each.action, node.name)]
+        # The machine itself enrolls by joining.
+        reachable.discard(NodeState.ENROLLED)
+    return [each for each in OFFERS if each.to in reachable and may(actor, each.action, node.name)]
 
 
 class Nodes(OperatorScreen, ListScreen, ActionScreen):
@@ -117,8 +117,8 @@ class Nodes(OperatorScreen, ListScreen, ActionScreen):
         }
 
     def act(self, **kwargs: Any) -> HttpResponse:
-        given = cleaned(NodeForm(self.request.POST))
-        node, token, expires_at = node_enroll(actor=self.actor, name=given["name"])
+        values = cleaned(NodeForm(self.request.POST))
+        node, token, expires_at = node_enroll(actor=self.actor, name=values["name"])
         root = f"{self.request.scheme}://{self.request.get_host()}"
         context = {"node": node, "token": token, "expires_at": expires_at, "root": root}
         response = render(self.request, "portal/operations/node_enrolled.html", context, status=201)
@@ -148,40 +148,40 @@ class _Service(Protocol):
 
 
 class _Change(NodePage):
-    """Moves the node to another state."""
+    """Move a node to another state."""
 
     service: ClassVar[_Service]
-    said: ClassVar[str]
+    sentence: ClassVar[str]
 
     def act(self, **kwargs: Any) -> HttpResponse:
         reason = cleaned(NodeReasonForm(self.request.POST))["reason"]
         node = type(self).service(actor=self.actor, name=kwargs["name"], reason=reason)
-        return self.done(self.said.format(node.name), "portal:node", name=node.name)
+        return self.done(self.sentence.format(node.name), "portal:node", name=node.name)
 
 
 class NodeCordon(_Change):
-    """Gives it no new work."""
+    """Cordon a node, which then gets no new work."""
 
     service = staticmethod(node_cordon)
-    said = "{} is cordoned; it gets no new work."
+    sentence = "{} is cordoned; it gets no new work."
 
 
 class NodeUncordon(_Change):
-    """Returns it to use."""
+    """Return a node to use."""
 
     service = staticmethod(node_uncordon)
-    said = "{} is in use again."
+    sentence = "{} is in use again."
 
 
 class NodeDrain(_Change):
-    """Moves its deployments to other workers."""
+    """Drain a node: move its deployments to other workers."""
 
     service = staticmethod(node_drain)
-    said = "{} is draining; its deployments move to other workers."
+    sentence = "{} is draining; its deployments move to other workers."
 
 
 class NodeRevoke(_Change):
-    """Ends its key."""
+    """Revoke a node's key."""
 
     service = staticmethod(node_revoke)
-    said = "{} is revoked; its key no longer works."
+    sentence = "{} is revoked; its key no longer works."

@@ -1,4 +1,4 @@
-"""One-time links: opened by who got one, and made by an administrator on a person's page."""
+"""One-time links: opened by their recipient, made by an administrator on a person's page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from governance.people.links import TEXT_MAX, is_mailed, not_valid, password_lin
 from governance.people.models import LinkPurpose, OneTimeLink, Person
 from governance.people.recoveries.opening import one_time_link_open
 
-SECRET = "assay_totp_secret"  # noqa: S105 (the name of the place in the session)
+SECRET = "assay_totp_secret"  # noqa: S105 (a name in the session)
 
 
 def app_secret(request: HttpRequest) -> str:
@@ -56,7 +56,7 @@ def app_shown(person: Person, secret: str) -> dict[str, str]:
 
 @method_decorator([never_cache, sensitive_post_parameters("link", "code")], name="dispatch")
 class LinkOpen(View):
-    """The page behind a one-time link. Its script posts what stands behind the `#`."""
+    """The page behind a one-time link. Its script posts the text after the `#`."""
 
     def get(self, request: HttpRequest) -> HttpResponse:
         return self.page(request)
@@ -93,7 +93,7 @@ class LinkOpen(View):
     [never_cache, sensitive_post_parameters("password", "again", "code")], name="dispatch"
 )
 class LinkPassword(View):
-    """A new password by an opened link, with the first second factor where roles require one."""
+    """Set a password by an opened link, with a first second factor where roles require one."""
 
     def get(self, request: HttpRequest) -> HttpResponse:
         return self.page(request)
@@ -101,12 +101,12 @@ class LinkPassword(View):
     def post(self, request: HttpRequest) -> HttpResponse:
         link_id = link_opened(request, LinkPurpose.PASSWORD)
         try:
-            given = cleaned(NewPasswordForm(request.POST))
+            values = cleaned(NewPasswordForm(request.POST))
             link, codes = password_set(
                 link_id=link_id,
-                password=given["password"],
+                password=values["password"],
                 secret=app_secret(request),
-                code=given["code"],
+                code=values["code"],
             )
         except DomainError as error:
             refusal_record(error)
@@ -137,7 +137,7 @@ class LinkPassword(View):
 
 
 class PersonLink(PersonSignIn):
-    """Makes a one-time link with which a person sets their password, and shows it this once."""
+    """Make a one-time link with which a person sets their password, and show it once."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         link, address = password_link_create(actor=self.actor, person_id=id)
@@ -145,7 +145,7 @@ class PersonLink(PersonSignIn):
 
 
 def link_page(request: HttpRequest, link: OneTimeLink, address: str) -> HttpResponse:
-    """Return the page that shows a new link; no address shows it again."""
+    """Return the page that shows a new link, once only."""
     context = {
         "link": link,
         "person": link.person,
@@ -157,7 +157,7 @@ def link_page(request: HttpRequest, link: OneTimeLink, address: str) -> HttpResp
 
 
 def shown_once(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-    """Return a page with a secret that no address shows again, and that no cache keeps."""
+    """Return a page with a secret that is shown once only and never cached."""
     response = render(request, template, context, status=201)
     add_never_cache_headers(response)
     return response

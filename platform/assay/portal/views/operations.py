@@ -52,27 +52,27 @@ class Health(OperatorScreen):
 
 
 class HealthChecks(OperatorScreen):
-    """Findings of `assay doctor`, as a part of the page; slow when a store is away."""
+    """Findings of `assay doctor`, as a part of the page; slow if a store does not answer."""
 
     def page(self, **kwargs: Any) -> HttpResponse:
         findings = [
             {
-                "name": found.name,
-                "state": found.state.name.lower(),
-                "detail": _CREDENTIALS.sub("//", found.detail),
-                "fix": found.fix,
+                "name": finding.name,
+                "state": finding.state.name.lower(),
+                "detail": _CREDENTIALS.sub("//", finding.detail),
+                "fix": finding.fix,
             }
-            for found in examine()
+            for finding in examine()
         ]
-        counts = Counter(found["state"] for found in findings)
-        # What fails first, what is not set up last.
-        findings.sort(key=lambda found: ("fails", "works", "off").index(found["state"]))
+        counts = Counter(finding["state"] for finding in findings)
+        # Failures come first, checks that are not set up last.
+        findings.sort(key=lambda finding: ("fails", "works", "off").index(finding["state"]))
         context = {"findings": findings, "counts": counts}
         return render(self.request, "portal/operations/health_checks.html", context)
 
 
 class SignOnStatus(OperatorScreen):
-    """Return whether single sign-on and provisioning are set up, and what they did lately."""
+    """Setup and recent activity of single sign-on and provisioning."""
 
     template_name = "portal/operations/sign_on.html"
 

@@ -52,7 +52,7 @@ def running_jobs(actor: Principal) -> dict[str, Any]:
 
 
 def request_access(actor: Principal) -> dict[str, Any]:
-    """Context for a person without any role; empty for others."""
+    """Return the context for a person without any role; empty for others."""
     if actor.roles:
         return {}
     form = AccessRequestForm()
@@ -60,7 +60,7 @@ def request_access(actor: Principal) -> dict[str, Any]:
 
 
 def way_of_a_model(actor: Principal) -> list[dict[str, Any]]:
-    """The seven stages with a count each and a word on what the count is."""
+    """Return the seven stages of the model lifecycle, each with a count and what it counts."""
     versions = (
         versions_visible_to(actor)
         .order_by()
@@ -103,13 +103,13 @@ def way_of_a_model(actor: Principal) -> list[dict[str, Any]]:
         )
     )
     measured = evaluations_visible_to(actor).order_by().count()
-    refused = f", {intakes['refused']} refused" if intakes["refused"] else ""
-    asked = f"requests, {releases['approved']} approved"
+    refused = f", {intakes['refused']} rejected" if intakes["refused"] else ""
+    requests = f"requests, {releases['approved']} approved"
     rows = (
         ("Intake", "package-import", versions["base"], f"trusted{refused}", "intakes"),
-        ("Adapt", "adjustments", versions["adapted"], "adapted versions", "models"),
+        ("Fine-tune", "adjustments", versions["adapted"], "fine-tuned versions", "models"),
         ("Evaluate", "flask", measured, "evaluations", "jobs"),
-        ("Release", "git-pull-request", releases["every"], asked, "reviews"),
+        ("Release", "git-pull-request", releases["every"], requests, "reviews"),
         ("Review", "clipboard-check", releases["review"], "open now", "reviews"),
         ("Deploy", "rocket", deployments["live"], "not stopped", "deployments"),
         ("Serve", "plug-connected", deployments["serving"], "serving", "deployments"),
@@ -154,7 +154,7 @@ class Overview(ActionScreen):
 
 
 class AccessRequested(Overview):
-    """Asks administrators for a first role."""
+    """Request a first role from the administrators."""
 
     def act(self, **kwargs: Any) -> HttpResponse:
         access_request_create(actor=self.actor, **cleaned(AccessRequestForm(self.request.POST)))
@@ -169,7 +169,7 @@ class Running(Screen):
 
 
 class Tasks(Screen):
-    """Everything that waits for the person: the notification center."""
+    """All tasks of the person: the notification center."""
 
     template_name = "portal/tasks.html"
 
@@ -188,7 +188,7 @@ class TaskBadge(Screen):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: what it is for, its page, and whether it is done."""
+    """One step: its purpose, its page, and whether it is done."""
 
     title: str
     why: str
@@ -197,17 +197,17 @@ class Step:
 
 
 def first_steps(actor: Principal) -> list[Step]:
-    """Return the steps while one of them is not done; nothing for others than administrators."""
-    if not any(held.role == Role.ADMIN for held in actor.roles):
+    """Return the steps for administrators while any is not done; otherwise none."""
+    if not any(role.role == Role.ADMIN for role in actor.roles):
         return []
     admins = RoleAssignment.objects.filter(role=Role.ADMIN, person=OuterRef("pk"))
     several = Person.objects.filter(Exists(admins), is_active=True)[:2].count() > 1
-    held = set(RoleAssignment.objects.order_by().values_list("role", flat=True).distinct())
+    roles = set(RoleAssignment.objects.order_by().values_list("role", flat=True).distinct())
     steps = [
         Step(
             "Add a second administrator",
             "Two people can then approve each other's changes. A command on the server sets the "
-            "account up with you; with a third one, two recover the other.",
+            "account up with you. With a third administrator, two can recover the third's account.",
             "portal:people",
             several,
         ),
@@ -221,17 +221,17 @@ def first_steps(actor: Principal) -> list[Step]:
             "Give the department a lead",
             "Invite a person, then grant the role on their page.",
             "portal:people",
-            Role.LEAD in held,
+            Role.LEAD in roles,
         ),
         Step(
             "Appoint a reviewer",
             "Nothing serves before reviewers have approved its release.",
             "portal:people",
-            Role.REVIEWER in held,
+            Role.REVIEWER in roles,
         ),
         Step(
             "Register a base model",
-            "Upload its files: they are checked before anybody can use them.",
+            "Upload its files: they are checked before anyone can use them.",
             "portal:models",
             Model.objects.exists(),
         ),

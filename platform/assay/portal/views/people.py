@@ -112,7 +112,7 @@ class People(ListScreen, ActionScreen):
 
 
 class AccessRequestDecline(People):
-    """Declines a request for a first role."""
+    """Decline a request for a first role."""
 
     def act(self, **kwargs: Any) -> HttpResponse:
         declined = access_request_decline(actor=self.actor, request_id=kwargs["id"])
@@ -120,7 +120,7 @@ class AccessRequestDecline(People):
 
 
 class PersonPage(ActionScreen):
-    """One person: the roles they hold and why, their groups, whether they have access."""
+    """One person: roles with their sources, groups, and access."""
 
     template_name = "portal/people/person.html"
 
@@ -170,19 +170,19 @@ class PersonPage(ActionScreen):
 
 
 class RoleGrant(PersonPage):
-    """Grants a role, or takes one away."""
+    """Grant or remove a role."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         person = person_get(actor=self.actor, person_id=id)
         if "revoke" in self.request.POST:
-            wanted = self.request.POST["revoke"]
-            held = {str(pk) for pk in person.role_assignments.values_list("pk", flat=True)}
-            if wanted in held:
-                role_revoke(actor=self.actor, assignment_id=int(wanted))
+            assignment = self.request.POST["revoke"]
+            assignments = {str(pk) for pk in person.role_assignments.values_list("pk", flat=True)}
+            if assignment in assignments:
+                role_revoke(actor=self.actor, assignment_id=int(assignment))
                 messages.success(self.request, "The role is removed.")
         else:
-            made = role_grant(actor=self.actor, person=person, **cleaned(self.form()))
-            if isinstance(made, RoleRequest):
+            outcome = role_grant(actor=self.actor, person=person, **cleaned(self.form()))
+            if isinstance(outcome, RoleRequest):
                 return self.done(
                     "Requested. A second administrator approves it.", "portal:role_requests"
                 )
@@ -191,12 +191,12 @@ class RoleGrant(PersonPage):
 
 
 class PersonDeactivate(PersonPage):
-    """Ends a person's access at once."""
+    """End a person's access at once."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         person = person_get(actor=self.actor, person_id=id)
-        given = cleaned(self.standing_form())
-        person_deactivate(actor=self.actor, person_id=id, **given)
+        values = cleaned(self.standing_form())
+        person_deactivate(actor=self.actor, person_id=id, **values)
         return self.done(
             f"{person.name} is deactivated. Sessions and tokens no longer work.",
             "portal:person",
@@ -205,29 +205,29 @@ class PersonDeactivate(PersonPage):
 
 
 class PersonReactivate(PersonPage):
-    """Lets a person in again."""
+    """Restore a person's access."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         person = person_get(actor=self.actor, person_id=id)
-        given = cleaned(self.standing_form())
-        person_reactivate(actor=self.actor, person_id=id, **given)
+        values = cleaned(self.standing_form())
+        person_reactivate(actor=self.actor, person_id=id, **values)
         return self.done(f"{person.name} may sign in again.", "portal:person", id=id)
 
 
 class PersonErase(PersonPage):
-    """Erases a person for good."""
+    """Erase a person permanently."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         person = person_get(actor=self.actor, person_id=id)
-        given = cleaned(self.erase_form(person))
-        erased = account_erase(actor=self.actor, person_id=id, reason=given["why"])
+        values = cleaned(self.erase_form(person))
+        erased = account_erase(actor=self.actor, person_id=id, reason=values["why"])
         return self.done(
             f"The person is erased, and is now shown as {erased.name}.", "portal:person", id=id
         )
 
 
 class RoleRequests(ActionScreen):
-    """All requests, pending first."""
+    """All role requests, pending ones first."""
 
     template_name = "portal/people/role_requests.html"
 
@@ -244,19 +244,19 @@ class RoleRequests(ActionScreen):
 
 
 class RoleRequestAct(RoleRequests):
-    """Approves, rejects or withdraws one."""
+    """Approve, reject or withdraw a role request."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         role_request_get(actor=self.actor, request_id=id)
-        what = self.request.POST.get("do", "")
-        if what == "approve":
+        verdict = self.request.POST.get("do", "")
+        if verdict == "approve":
             role_request_approve(actor=self.actor, request_id=id)
             messages.success(self.request, "Approved. The role is granted.")
-        elif what == "reject":
+        elif verdict == "reject":
             reason = self.request.POST.get("reason", "")
             role_request_reject(actor=self.actor, request_id=id, reason=reason)
             messages.success(self.request, "Rejected.")
-        elif what == "withdraw":
+        elif verdict == "withdraw":
             role_request_withdraw(actor=self.actor, request_id=id)
             messages.success(self.request, "Withdrawn.")
         else:
@@ -271,7 +271,7 @@ class Departments(ListScreen, ActionScreen):
 
     template_name = "portal/people/departments.html"
     title = "Departments"
-    lead = "A department owns keys, datasets, adaptations and budgets."
+    lead = "A department owns keys, datasets, fine-tuned models and budgets."
     columns = "Department | # Active people | # Live keys | Since"
 
     def rows(self) -> QuerySet[Department]:
@@ -301,8 +301,8 @@ class Departments(ListScreen, ActionScreen):
 
 
 class DepartmentPage(ActionScreen):
-    """One department: who is in it and as what, its keys, the groups that lead into it, and for
-    how long it keeps responses."""
+    """One department: members with their roles, keys, groups that grant its roles, and retention of
+    responses."""
 
     template_name = "portal/people/department.html"
 
@@ -332,7 +332,7 @@ class DepartmentPage(ActionScreen):
         }
 
     def retention_form(self, days: int) -> RetentionForm:
-        """Return the form of the retention, with what was given."""
+        """Return the form of the retention, with the posted values."""
         return RetentionForm(self.request.POST or None, initial={"days": days})
 
     def jobs_form(self, department: Department) -> JobsAtOnceForm:
@@ -341,25 +341,25 @@ class DepartmentPage(ActionScreen):
 
     def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
         department = department_get(actor=self.actor, slug=slug)
-        given = cleaned(RetentionForm(self.request.POST))
-        kept = retention_set(actor=self.actor, department=department, days=given["days"])
-        if kept.days:
-            unit = "day" if kept.days == 1 else "days"
-            done = f"{department.name} keeps responses for {kept.days} {unit}."
+        values = cleaned(RetentionForm(self.request.POST))
+        retention = retention_set(actor=self.actor, department=department, days=values["days"])
+        if retention.days:
+            unit = "day" if retention.days == 1 else "days"
+            done = f"{department.name} keeps responses for {retention.days} {unit}."
         else:
             done = f"{department.name} stores no responses."
         return self.done(done, "portal:department", slug=slug)
 
 
 class DepartmentJobs(DepartmentPage):
-    """Limits the jobs of a department that run at once."""
+    """Limit the jobs of a department that run at once."""
 
     def retention_form(self, days: int) -> RetentionForm:
         return RetentionForm(initial={"days": days})
 
     def jobs_form(self, department: Department) -> JobsAtOnceForm:
-        given = self.request.POST or None
-        return JobsAtOnceForm(given, initial={"jobs_at_once": department.jobs_at_once})
+        posted = self.request.POST or None
+        return JobsAtOnceForm(posted, initial={"jobs_at_once": department.jobs_at_once})
 
     def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
         department = department_limit_jobs(

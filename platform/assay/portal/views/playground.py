@@ -35,17 +35,17 @@ def asks_of(
     features: Sequence[Feature] = (),
     prompt: PromptDocument | None = None,
 ) -> dict[str, Any]:
-    """Return what the page's script needs in order to ask a deployment; `features` are those of its
-    model where it takes tables, and `prompt` is that of a prompt version."""
-    asks = task.playground
-    if asks is None:
+    """Return the data that the page's script needs to call a deployment; `features` are those of a
+    model that takes tables, and `prompt` is that of a prompt version."""
+    playground = task.playground
+    if playground is None:
         return {}
     return {
         "path": request_path(task, deployment),
-        "body": asks.body,
-        "text": asks.text,
-        "lines": "\n".join(asks.lines),
-        "lines_label": asks.lines_label,
+        "body": playground.body,
+        "text": playground.text,
+        "lines": "\n".join(playground.lines),
+        "lines_label": playground.lines_label,
         "accept": next((_FILES[each] for each in task.inputs if each in _FILES), ""),
         "file_kinds": next((NAMES[each] for each in task.inputs if each in NAMES), ""),
         "features": [each.model_dump() for each in features],
@@ -87,12 +87,12 @@ class Playground(Screen):
                 )
         paying = sorted({slug for each in choices for slug in each["trial"].departments})
         chosen = self.request.GET.get("deployment", "")[:80]
-        known = {each["trial"].deployment.name for each in choices}
+        names = {each["trial"].deployment.name for each in choices}
         return {
             "choices": choices,
             "asks": {each["trial"].deployment.name: each["asks"] for each in choices},
             "chosen": chosen,
-            "absent": chosen if chosen not in known else "",
+            "absent": chosen if chosen not in names else "",
             "departments": paying,
             "knowledge_bases": [
                 base.name
@@ -104,7 +104,7 @@ class Playground(Screen):
 
 
 class PlaygroundTokens(ActionScreen):
-    """Answers the page's script, in JSON; a refusal too."""
+    """Create a token for the page's script; the answer is JSON, also on errors."""
 
     def act(self, **kwargs: Any) -> HttpResponse:
         _, text = playground_open(
@@ -126,9 +126,9 @@ class PlaygroundTokens(ActionScreen):
     ) -> HttpResponse:
         if error is None:
             return _private({}, status=status)
-        faults = [fault for found in error.fields.values() for fault in found]
-        said = " ".join(filter(None, [error.message, *faults, error.hint]))
-        return _private({"error": said}, status=status)
+        faults = [fault for sentences in error.fields.values() for fault in sentences]
+        sentence = " ".join(filter(None, [error.message, *faults, error.hint]))
+        return _private({"error": sentence}, status=status)
 
 
 def _private(answer: dict[str, Any], status: int = 200) -> JsonResponse:

@@ -1,4 +1,4 @@
-"""The policy in force, and each other one: what it says, its tests, what it would change."""
+"""The policy in force and all other versions: rules, tests and changes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ TABS = (
 
 
 def shown_rules(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each rule with its sentence."""
+    """Return each rule with its sentence."""
     return [
         {"rule": raw, "words": rule_words(rule), "forbids": rule.effect == "forbid"}
         for raw, rule in zip(rules, parse_rules(rules), strict=True)
@@ -66,7 +66,7 @@ def shown_rules(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def asked_for(rows: list[dict[str, Any]], query: str) -> list[dict[str, Any]]:
-    """Those whose id, description or sentence has every word of the query."""
+    """Return the rows whose ID, description or sentence has every word of the query."""
     words = query.lower().split()
     return [
         row
@@ -79,7 +79,7 @@ def asked_for(rows: list[dict[str, Any]], query: str) -> list[dict[str, Any]]:
 
 
 def rules_page(request: HttpRequest, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """One page of rules, filtered by `?q=`."""
+    """Return one page of rules, filtered by `?q=`."""
     query = request.GET.get("q", "").strip()[:100]
     pages = Paginator(asked_for(rows, query), RULES_SHOWN)
     return {
@@ -107,7 +107,7 @@ def trail_of(actor: Principal, kind: str, id: int) -> list[Described]:  # noqa: 
 
 
 class Policy(Screen):
-    """The rules in force in plain words, and what is about to change them."""
+    """The rules in force in plain words, and pending changes."""
 
     template_name = "portal/policy/list.html"
 
@@ -146,12 +146,12 @@ class PolicyScreen(ActionScreen):
     """A page that leads back to a policy."""
 
     def back(self, sentence: str, number: int, tab: str = "rules") -> HttpResponse:
-        """Go to a tab of the policy, which says what was done."""
+        """Redirect to a tab of the policy, which shows `sentence`."""
         return self.done(sentence, "portal:policy_version", number=number, query={"tab": tab})
 
 
 class PolicyPage(PolicyScreen):
-    """One policy: rules, tests, what it changes, a dry run, and its way into force."""
+    """One policy: rules, tests, changes, a dry run, and the decision on it."""
 
     template_name = "portal/policy/policy.html"
     own_tab = ""
@@ -189,8 +189,8 @@ class PolicyPage(PolicyScreen):
         if tab == "changes":
             return self.changes(version)
         if tab == "rehearsal":
-            asked = self.request.GET.get("last", "")
-            last = int(asked) if asked in map(str, RUNS) else 1000
+            choice = self.request.GET.get("last", "")
+            last = int(choice) if choice in map(str, RUNS) else 1000
             replay = policy_replay(actor=self.actor, number=version.number, last=last)
             return {"replay": replay, "last": last, "runs": RUNS}
         if tab == "yaml":
@@ -203,30 +203,30 @@ class PolicyPage(PolicyScreen):
         return rules_page(self.request, shown_rules(version.rules))
 
     def changes(self, version: PolicyVersion) -> dict[str, Any]:
-        """Against the policy that it is based on, or the one that `?against=` names."""
+        """Return the changes to the policy that it is based on, or to that of `?against=`."""
         number = number_in(self.request.GET, "against") or version.based_on or version.number
         before = policy_version_get(actor=self.actor, number=number)
-        found = difference(before.rules, version.rules, before.tests, version.tests)
+        changes = difference(before.rules, version.rules, before.tests, version.tests)
         return {
             "before": before,
-            "difference": found,
-            "added": shown_rules(found.added),
-            "removed": shown_rules(found.removed),
+            "difference": changes,
+            "added": shown_rules(changes.added),
+            "removed": shown_rules(changes.removed),
             "changed": [
                 (rule, *(shown_rules([row])[0]["words"] for row in (rule.before, rule.after)))
-                for rule in found.changed
+                for rule in changes.changed
             ],
         }
 
 
 class PolicyDraftNew(PolicyPage):
-    """A draft of what a policy says: a change begins, or one that was refused begins anew."""
+    """Create a draft from a policy: to change it, or to revise a rejected one."""
 
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
         source = policy_version_get(actor=self.actor, number=number)
         note = source.note if source.state != PolicyState.ACTIVE else ""
-        made = draft_create(actor=self.actor, rules=source.rules, tests=source.tests, note=note)
-        return self.back(f"You can now edit draft {made.number}.", made.number)
+        draft = draft_create(actor=self.actor, rules=source.rules, tests=source.tests, note=note)
+        return self.back(f"You can now edit draft {draft.number}.", draft.number)
 
 
 def acknowledged(request: HttpRequest) -> bool:
@@ -235,7 +235,7 @@ def acknowledged(request: HttpRequest) -> bool:
 
 
 class PolicyPropose(PolicyPage):
-    """Asks for a decision."""
+    """Propose a draft for decision."""
 
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
         policy_propose(
@@ -245,7 +245,7 @@ class PolicyPropose(PolicyPage):
 
 
 class PolicyDecide(PolicyPage):
-    """Approves or rejects."""
+    """Approve or reject a proposed policy."""
 
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
         verdict = self.request.POST.get("verdict", "")
@@ -265,7 +265,7 @@ class PolicyDecide(PolicyPage):
 
 
 class PolicyWithdraw(PolicyPage):
-    """Takes a proposal back."""
+    """Withdraw a proposal."""
 
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
         policy_withdraw(actor=self.actor, number=number)
@@ -273,7 +273,7 @@ class PolicyWithdraw(PolicyPage):
 
 
 class PolicyDiscard(PolicyPage):
-    """Throws a draft away."""
+    """Discard a draft."""
 
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
         draft_delete(actor=self.actor, number=number)
@@ -281,7 +281,7 @@ class PolicyDiscard(PolicyPage):
 
 
 class PolicyRebase(PolicyPage):
-    """Bases a draft on the policy that is in force by now."""
+    """Base a draft on the policy that is now in force."""
 
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
         active = policy_get(actor=self.actor)
@@ -294,7 +294,7 @@ class PolicyRebase(PolicyPage):
 
 
 class PolicyYaml(PolicyPage):
-    """Saves a draft as typed, or downloads a policy."""
+    """Save a draft as typed, or download a policy."""
 
     own_tab = "yaml"
 

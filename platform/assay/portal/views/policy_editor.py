@@ -1,4 +1,4 @@
-"""Changing a draft rule by rule, and its tests one by one."""
+"""Edit the rules and tests of a draft, one at a time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RuleEdit(PolicyScreen):
 
     template_name = "portal/policy/rule.html"
 
-    # What was posted, with the errors on its fields.
+    # The posted forms, with errors on their fields.
     posted: tuple[RuleForm, Any] | None = None
 
     def context(self, *, number: int, rule: str = "", **kwargs: Any) -> dict[str, Any]:
@@ -60,8 +60,8 @@ class RuleEdit(PolicyScreen):
         before = found(version, rule) if rule else {}
         place = rules.index(before) if rule else len(rules)
         self.posted = form, conditions = self.forms(before)
-        made = self.typed(form, conditions)
-        rules[place : place + 1] = [made]
+        new_rule = self.typed(form, conditions)
+        rules[place : place + 1] = [new_rule]
         try:
             draft_update(
                 actor=self.actor,
@@ -70,11 +70,11 @@ class RuleEdit(PolicyScreen):
                 expected=self.request.POST.get("seen"),
             )
         except InvalidInput as error:
-            left = errors_placed(form, conditions, error, place)
+            others = errors_placed(form, conditions, error, place)
             raise InvalidInput(
-                error.message, hint=error.hint or "See the marked fields.", fields=left
+                error.message, hint=error.hint or "See the marked fields.", fields=others
             ) from error
-        return self.back(f"Rule {made['id']} is saved.", number)
+        return self.back(f"Rule {new_rule['id']} is saved.", number)
 
     @staticmethod
     def typed(form: RuleForm, conditions: Any) -> dict[str, Any]:
@@ -86,23 +86,23 @@ class RuleEdit(PolicyScreen):
         complete = conditions.is_valid()
         if not form.is_valid() or not complete:
             raise InvalidInput("The rule is not complete.", hint="See the marked fields.")
-        made = form.rule()
+        rule = form.rule()
         rows = []
-        for one in conditions.forms:
+        for condition_form in conditions.forms:
             try:
-                row = one.condition()
+                row = condition_form.condition()
             except InvalidInput as error:
-                one.add_error("value", error.fields.get("value", [error.message]))
+                condition_form.add_error("value", error.fields.get("value", [error.message]))
                 raise InvalidInput(error.message, hint=error.hint) from error
             if row is not None:
                 rows.append(row)
         if rows:
-            made["conditions"] = rows
-        return made
+            rule["conditions"] = rows
+        return rule
 
 
 class RuleRemove(RuleEdit):
-    """Takes a rule out of a draft."""
+    """Remove a rule from a draft."""
 
     def act(self, *, number: int, rule: str = "", **kwargs: Any) -> HttpResponse:
         version = policy_version_get(actor=self.actor, number=number)
@@ -117,7 +117,7 @@ class RuleRemove(RuleEdit):
 
 
 def found(version: PolicyVersion, rule: str) -> dict[str, Any]:
-    """Raises NotFound when the policy has no such rule."""
+    """Return a rule of the policy. Raises NotFound."""
     for row in version.rules:
         if row["id"] == rule:
             made: dict[str, Any] = row
@@ -146,8 +146,8 @@ class CaseEdit(PolicyScreen):
         if place:
             tests.remove(nth(version, place))
         if "remove" not in self.request.POST:
-            made = case_from_yaml(self.request.POST.get("case", "").replace("\r\n", "\n"))
-            tests.insert(place - 1 if place else len(tests), made)
+            case = case_from_yaml(self.request.POST.get("case", "").replace("\r\n", "\n"))
+            tests.insert(place - 1 if place else len(tests), case)
         draft_update(
             actor=self.actor,
             number=number,
@@ -158,7 +158,7 @@ class CaseEdit(PolicyScreen):
 
 
 def nth(version: PolicyVersion, place: int) -> dict[str, Any]:
-    """The test at `place`, from 1. Raises NotFound when there are fewer."""
+    """Return the test at `place`, from 1. Raises NotFound."""
     if not 0 < place <= len(version.tests):
         raise NotFound(f"Policy {version.number} has no test {place}.")
     made: dict[str, Any] = version.tests[place - 1]

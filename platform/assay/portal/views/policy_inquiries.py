@@ -1,4 +1,4 @@
-"""Asking the policy: why is this denied, and who can use this?"""
+"""Questions to the policy: why is an action denied, and who may do it?"""
 
 from __future__ import annotations
 
@@ -36,70 +36,70 @@ def parted(explanation: Any) -> dict[str, Any]:
     return {"said": explanation, "about": about, "others": others}
 
 
-def described_resource(actor: Principal, given: dict[str, Any]) -> Resource:
-    """Return the resource of the question: looked up by its name, or as described.
+def described_resource(actor: Principal, values: dict[str, Any]) -> Resource:
+    """Return the resource of the question: looked up by name, or as described.
 
     Raises:
-        InvalidInput: it is both, or neither can be.
-        NotFound: there is none of that name that the actor may see.
+        InvalidInput: it is named and described, or the description is invalid.
+        NotFound: the name does not exist, or the actor may not see it.
     """
-    attributes = parse_attributes(lines_from_text(given["attributes"]))
-    if not given["reference"]:
+    attributes = parse_attributes(lines_from_text(values["attributes"]))
+    if not values["reference"]:
         try:
             case = CaseResource(
-                type=given["type"], department=given["department"] or None, attributes=attributes
+                type=values["type"], department=values["department"] or None, attributes=attributes
             )
         except ValueError as error:
             raise InvalidInput(
-                "The thing is not described as one can be: it has at most 40 attributes.",
+                "The description is invalid: a resource has at most 40 attributes.",
                 fields={"attributes": ["are too many"]},
             ) from error
         return case.resource()
-    if attributes or given["department"]:
+    if attributes or values["department"]:
         raise InvalidInput(
-            "Name a thing, or describe it: one of the two.",
-            fields={"reference": ["Leave it empty to describe a thing."]},
+            "Name the resource or describe it, not both.",
+            fields={"reference": ["Leave it empty to describe a resource."]},
         )
-    return resource_named(actor, given["type"], given["reference"].strip())
+    return resource_named(actor, values["type"], values["reference"].strip())
 
 
 class Ask(Screen):
-    """A question as a form sent by GET, so that an answer has an address."""
+    """A question as a form sent by GET, so that each answer has an address."""
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         authorize(actor=self.actor, action=Action.POLICY_EXPLAIN, resource=Resource("policy"))
-        asked = bool(self.request.GET)
-        form = self.form(self.request.GET if asked else None)
-        shown: dict[str, Any] = {"form": form, "asked": asked, "refusal": None}
-        if asked and form.is_valid():
+        submitted = bool(self.request.GET)
+        form = self.form(self.request.GET if submitted else None)
+        context: dict[str, Any] = {"form": form, "asked": submitted, "refusal": None}
+        if submitted and form.is_valid():
             try:
-                shown |= self.answer(form.cleaned_data)
+                context |= self.answer(form.cleaned_data)
             except DomainError as error:
-                shown["refusal"] = error
-        return shown
+                context["refusal"] = error
+        return context
 
     def form(self, data: Any) -> AskForm:
-        """The question."""
+        """Return the form of the question."""
         return AskForm(data)
 
-    def answer(self, given: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the answer for the template."""
         raise NotImplementedError
 
 
 class WhoCan(Ask):
-    """Everybody who may do something."""
+    """Everyone who may do an action."""
 
     template_name = "portal/policy/who.html"
 
-    def answer(self, given: dict[str, Any]) -> dict[str, Any]:
-        resource = described_resource(self.actor, given)
+    def answer(self, values: dict[str, Any]) -> dict[str, Any]:
+        resource = described_resource(self.actor, values)
         holders = who_can(
             actor=self.actor,
-            action=Action(given["action"]),
+            action=Action(values["action"]),
             resource=resource,
-            context=parse_attributes(lines_from_text(given["context"])),
-            number=given["policy"],
+            context=parse_attributes(lines_from_text(values["context"])),
+            number=values["policy"],
         )
         return {"holders": holders, "resource": resource}
 
@@ -113,35 +113,35 @@ class Why(Ask):
         people = people_visible_to(self.actor).order_by("name").values_list("pk", "name")
         return WhyForm(data, people=list(people[:PEOPLE_OFFERED]))
 
-    def answer(self, given: dict[str, Any]) -> dict[str, Any]:
-        asked = Inputs(
-            self.principal(given),
-            given["action"],
-            described_resource(self.actor, given),
-            parse_attributes(lines_from_text(given["context"])),
+    def answer(self, values: dict[str, Any]) -> dict[str, Any]:
+        question = Inputs(
+            self.principal(values),
+            values["action"],
+            described_resource(self.actor, values),
+            parse_attributes(lines_from_text(values["context"])),
         )
-        found = decision_explain(actor=self.actor, asked=asked, number=given["policy"])
-        return {"said": found, "answer_part": parted(found)}
+        explanation = decision_explain(actor=self.actor, asked=question, number=values["policy"])
+        return {"said": explanation, "answer_part": parted(explanation)}
 
-    def principal(self, given: dict[str, Any]) -> Principal:
+    def principal(self, values: dict[str, Any]) -> Principal:
         """Return the principal of the question.
 
         Raises:
             InvalidInput: none of the three is given, or more than one.
         """
-        named = [name for name in ("person", "key", "roles") if given[name]]
-        if len(named) != 1:
-            raise InvalidInput("Choose a person, or name a key, or say roles: one of the three.")
-        if not given["roles"]:
+        callers = [name for name in ("person", "key", "roles") if values[name]]
+        if len(callers) != 1:
+            raise InvalidInput("Choose exactly one: a person, a key, or roles.")
+        if not values["roles"]:
             return principal_asked_about(
-                actor=self.actor, person_id=given["person"], key_id=given["key"]
+                actor=self.actor, person_id=values["person"], key_id=values["key"]
             )
-        roles = [role.strip() for role in given["roles"].split(",") if role.strip()]
+        roles = [role.strip() for role in values["roles"].split(",") if role.strip()]
         try:
             return CasePrincipal(roles=roles).principal()
         except ValueError as error:
             raise InvalidInput(
-                f"{given['roles'][:80]!r} are no roles.",
+                f"{values['roles'][:80]!r} are not roles.",
                 hint="Write admin, operator, auditor, reviewer:security or lead@clinical.",
             ) from error
 
@@ -152,13 +152,13 @@ class WhyEvent(Screen):
     template_name = "portal/policy/why_event.html"
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
-        found = event_explain(actor=self.actor, event_id=id)
+        explanation = event_explain(actor=self.actor, event_id=id)
         return {
-            "event": found.event,
-            "told": described(found.event),
-            "recorded": found.recorded,
-            "decisive": found.rules,
-            "then": parted(found.then) if found.then else None,
-            "now": parted(found.now),
+            "event": explanation.event,
+            "told": described(explanation.event),
+            "recorded": explanation.recorded,
+            "decisive": explanation.rules,
+            "then": parted(explanation.then) if explanation.then else None,
+            "now": parted(explanation.now),
             "may_draft": may(self.actor, Action.POLICY_DRAFT, kind="policy"),
         }

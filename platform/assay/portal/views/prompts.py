@@ -27,17 +27,17 @@ BLANK = {"name": "__name__", "max_length": 1000}
 
 
 class PromptNew(ActionScreen):
-    """Writes the next prompt version of a model, from nothing or from an earlier one."""
+    """Create a prompt version of a model, from scratch or from an earlier one."""
 
     template_name = "portal/models/prompt_new.html"
 
     def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
         model = model_get(actor=self.actor, name=name)
-        before, given = self._before(), self.request.POST
+        before, posted = self._before(), self.request.POST
         form = self._form(model, before)
-        if given:
-            texts = (given.get("system", "")[:16_000], given.get("template", "")[:8_000])
-            variables, examples = variable_rows(*texts, given), example_rows(given)
+        if posted:
+            texts = (posted.get("system", "")[:16_000], posted.get("template", "")[:8_000])
+            variables, examples = variable_rows(*texts, posted), example_rows(posted)
         elif before is not None:
             variables = stated_variables(before)
             examples = list(before.parameters["examples"])
@@ -50,7 +50,7 @@ class PromptNew(ActionScreen):
             "before": before,
             "variables": variables,
             "blank": BLANK,
-            "examples": examples if given else [*examples, *empty],
+            "examples": examples if posted else [*examples, *empty],
         }
 
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
@@ -78,5 +78,5 @@ class PromptNew(ActionScreen):
             return None
         version = version_get(actor=self.actor, id=number_in(self.request.GET, "from") or 0)
         if version.kind != VersionKind.PROMPT:
-            raise NotFound(f"{version} is no prompt version.")
+            raise NotFound(f"{version} is not a prompt version.")
         return version

@@ -49,14 +49,14 @@ class Recoveries(ActionScreen):
 
 
 class RecoveryAct(Recoveries):
-    """Approves a recovery and shows its link, or rejects it."""
+    """Approve a recovery and show its link, or reject it."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        what = self.request.POST.get("do", "")
-        if what == "approve":
+        verdict = self.request.POST.get("do", "")
+        if verdict == "approve":
             recovery, address = recovery_approve(actor=self.actor, recovery_id=id)
             return recovery_link_page(self, recovery, address)
-        if what != "reject":
+        if verdict != "reject":
             raise InvalidInput("Choose to approve or to reject.", fields={"do": ["is needed"]})
         reason = self.request.POST.get("reason", "")
         recovery_reject(actor=self.actor, recovery_id=id, reason=reason)
@@ -66,10 +66,10 @@ class RecoveryAct(Recoveries):
 def recovery_link_page(
     screen: ActionScreen, recovery: AccountRecovery, address: str
 ) -> HttpResponse:
-    """Return the page that shows the link of an approved recovery; no address shows it again."""
+    """Return the page that shows the link of an approved recovery, once only."""
     if not address:
-        said = f"Approved. The link is mailed to {recovery.person.email}."
-        messages.success(screen.request, said)
+        sentence = f"Approved. The link is mailed to {recovery.person.email}."
+        messages.success(screen.request, sentence)
         return redirect("portal:recoveries")
     link = OneTimeLink.objects.filter(recovery=recovery).latest("pk")
     context = {
@@ -83,10 +83,10 @@ def recovery_link_page(
 
 
 class RecoveryRequest(PersonSignIn):
-    """Requests a recovery, and shows its code this once."""
+    """Request a recovery, and show its code once."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        given = cleaned(RecoveryForm(self.request.POST, prefix=RecoveryForm.PREFIX))
-        recovery, code = recovery_request(actor=self.actor, person_id=id, **given)
+        values = cleaned(RecoveryForm(self.request.POST, prefix=RecoveryForm.PREFIX))
+        recovery, code = recovery_request(actor=self.actor, person_id=id, **values)
         context = {"recovery": recovery, "person": recovery.person, "code": code}
         return shown_once(self.request, "portal/account/recovery_code.html", context)

@@ -55,12 +55,12 @@ from workers.deployments.states import LIVE
 
 
 class ReleaseNew(ActionScreen):
-    """The request to run a version."""
+    """The release request for a version."""
 
     template_name = "portal/models/release_new.html"
 
     def pattern(self, version: ModelVersion) -> Release | None:
-        """Return the release of the same model that `?like=` names, to say the same again."""
+        """Return the release of the same model that `?like=` names, to reuse its answers."""
         rows = releases_visible_to(self.actor).filter(version__model=version.model_id)
         number = number_in(self.request.GET, "like")
         return None if number is None else rows.filter(pk=number).first()
@@ -104,12 +104,12 @@ class ReleaseNew(ActionScreen):
         )
 
     def panel(self, version: ModelVersion, form: ReleaseForm) -> Panel | None:
-        """Needs of the release, for those who may see releases of the department."""
+        """Return the readiness panel, for people who may see releases of the department."""
         if not may_see_readiness(self.actor, version):
             return None
         tier = str(form["tier"].value() or "")
-        known = dict(form.fields["tier"].choices)  # type: ignore[attr-defined]
-        return readiness_panel(self.actor, version, tier if tier in known else "")
+        tiers = dict(form.fields["tier"].choices)  # type: ignore[attr-defined]
+        return readiness_panel(self.actor, version, tier if tier in tiers else "")
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
@@ -125,7 +125,7 @@ class ReleaseNew(ActionScreen):
             "version": version,
             "like": like,
             "draft": draft,
-            # The input is based on the revision that the page was opened with.
+            # The input is based on the draft's revision when the page was opened.
             "revision": self.revision or (draft and draft.revision),
             "releasable": version.state == VersionState.TRUSTED,
             "form": form,
@@ -136,7 +136,7 @@ class ReleaseNew(ActionScreen):
 
     @property
     def saves(self) -> bool:
-        """True when the form is to be kept as a draft."""
+        """True if the form is to be saved as a draft."""
         return self.request.POST.get("save") == "draft"
 
     @property
@@ -145,12 +145,12 @@ class ReleaseNew(ActionScreen):
         return number_in(self.request.POST, "revision")
 
     def content(self, form: ReleaseForm) -> dict[str, Any]:
-        """Return what the form says, as a draft keeps it."""
+        """Return the answers of the form as a draft stores them."""
         fields = DossierForms(self.request.POST).fields()
         return {**form.content(), **({} if fields is None else {"dossier_fields": fields})}
 
     def save(self, version: ModelVersion, draft: ReleaseDraft | None) -> HttpResponse:
-        """Keep the answers so far."""
+        """Save the answers so far as a draft."""
         content = self.content(self.form(version).lenient())
         if draft is None:
             draft = release_draft_create(actor=self.actor, version=version, content=content)
@@ -198,7 +198,7 @@ class ReleaseNew(ActionScreen):
 
 
 class ReleaseDrafts(ListScreen):
-    """Requests that are not submitted yet, of the departments in which the person may submit."""
+    """Unsubmitted requests of the departments in which the person may submit."""
 
     template_name = "portal/models/release_drafts.html"
     title = "Release drafts"
@@ -213,7 +213,7 @@ class ReleaseDrafts(ListScreen):
 
 
 class ReleaseDraftDelete(ReleaseDrafts, ActionScreen):
-    """Deletes a draft."""
+    """Delete a draft."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         release_draft_delete(actor=self.actor, draft_id=id)
@@ -226,16 +226,16 @@ class ReleaseTier(Screen):
     template_name = "portal/models/release_tier.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        given = self.request.GET
-        unanswered = sum(not given.get(question) for question in QUESTIONS)
+        query = self.request.GET
+        unanswered = sum(not query.get(question) for question in QUESTIONS)
         if unanswered:
             return {"unanswered": unanswered}
-        answers = cleaned(RiskForm(given))
+        answers = cleaned(RiskForm(query))
         return {"least": least_tier_shown(actor=self.actor, answers=answers)}
 
 
 class ReleasePage(ActionScreen):
-    """One release: its state, who approved it, what it allows, where it runs."""
+    """One release: its state, approvers, terms and deployments."""
 
     template_name = "portal/models/release.html"
 
@@ -277,21 +277,21 @@ class ReleasePage(ActionScreen):
 
 
 class ReleaseEvidence(Screen):
-    """Downloads the evidence pack."""
+    """Download the evidence pack."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return evidence_file(self.actor, kwargs["id"])
 
 
 class ReleaseExport(Screen):
-    """Downloads the dossier in one format."""
+    """Download the dossier in one format."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return dossier_file(self.actor, release_id=kwargs["id"], file_format=kwargs["file_format"])
 
 
 class ReleaseWithdraw(ReleasePage):
-    """Takes a request back."""
+    """Withdraw a release request."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = self.request.POST.get("reason", "").strip()
@@ -300,7 +300,7 @@ class ReleaseWithdraw(ReleasePage):
 
 
 class ReleaseDeploy(ReleasePage):
-    """Makes an approved release servable."""
+    """Deploy an approved release."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         release = release_get(actor=self.actor, id=id)
@@ -309,7 +309,7 @@ class ReleaseDeploy(ReleasePage):
 
 
 class ReleaseRenewal(ActionScreen):
-    """One release, about to be submitted again."""
+    """Submit a release again, after a preview."""
 
     template_name = "portal/models/renewal.html"
 
@@ -323,9 +323,9 @@ class ReleaseRenewal(ActionScreen):
         }
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        made = release_renew(actor=self.actor, release_id=id)
+        release = release_renew(actor=self.actor, release_id=id)
         messages.success(self.request, "Submitted again with a fresh dossier.")
-        review = release_review(made)
+        review = release_review(release)
         if review is None:
-            return redirect("portal:release", id=made.pk)
+            return redirect("portal:release", id=release.pk)
         return redirect("portal:review", id=review.pk)

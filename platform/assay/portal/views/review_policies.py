@@ -1,4 +1,4 @@
-"""Review policies: those in force, what each asks for, and the way of a new version into force."""
+"""Review policies: requirements of each, and the approval of new versions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ReviewPolicies(Screen):
 
 
 class ReviewPolicyPage(ActionScreen):
-    """One version: what it asks for, what it changes, its text, and its way into force."""
+    """One version: requirements, changes, text, and the decision on it."""
 
     template_name = "portal/review_policies/policy.html"
 
@@ -121,7 +121,7 @@ class ReviewPolicyPage(ActionScreen):
 
 
 class ReviewPolicyEditor(ActionScreen):
-    """A draft's text: of a new version, begun from another one, or of one that is a draft."""
+    """The text of a draft: a new one based on another version, or an existing one."""
 
     template_name = "portal/review_policies/editor.html"
 
@@ -137,7 +137,7 @@ class ReviewPolicyEditor(ActionScreen):
         }
 
     def source(self) -> ReviewPolicy | None:
-        """The version that `?from=` names, whose text a new one begins with."""
+        """Return the version that `?from=` names; a new draft starts with its text."""
         number = number_in(self.request.GET, "from")
         return None if number is None else review_policy_get(actor=self.actor, id=number)
 
@@ -158,7 +158,7 @@ class ReviewPolicyEditor(ActionScreen):
 
 
 class ReviewPolicyPropose(ReviewPolicyPage):
-    """Asks for a decision."""
+    """Propose a draft for decision."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review_policy_propose(actor=self.actor, policy_id=id)
@@ -168,7 +168,7 @@ class ReviewPolicyPropose(ReviewPolicyPage):
 
 
 class ReviewPolicyDecide(ReviewPolicyPage):
-    """Approves or rejects."""
+    """Approve or reject a proposed version."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         policy = review_policy_decide(
@@ -182,7 +182,7 @@ class ReviewPolicyDecide(ReviewPolicyPage):
 
 
 class ReviewPolicyWithdraw(ReviewPolicyPage):
-    """Takes a draft or a proposal back."""
+    """Withdraw a draft or a proposal."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         policy = review_policy_withdraw(actor=self.actor, policy_id=id)

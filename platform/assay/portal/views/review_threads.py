@@ -1,4 +1,4 @@
-"""Comments on a review: now, or drafted for later; threads answered, resolved and reopened."""
+"""Comments on a review, posted or drafted; replies to threads, which can be resolved."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ DRAFTED = "Added to your review. Only you see it until you submit it with “Fin
 
 
 class ThreadScreen(ReviewPage):
-    """Common part of the forms."""
+    """Base of the forms for threads and drafts."""
 
     def back(self, sentence: str, fragment: str = "conversation") -> HttpResponse:
-        """Go to where the form was, which says what was done."""
+        """Redirect to the place of the form, which shows `sentence`."""
         tab = self.request.POST.get("tab", "")
         query = {"tab": tab} if tab in dict(TABS) else None
         return self.done(
@@ -36,7 +36,7 @@ class ThreadScreen(ReviewPage):
     def unknown(self) -> InvalidInput:
         return InvalidInput(
             "The form does not say what to do; nothing was done.",
-            fields={"do": ["is no button of it"]},
+            fields={"do": ["is not a button of this form"]},
         )
 
 
@@ -52,26 +52,26 @@ class People(Screen):
 
 
 class Comment(ThreadScreen):
-    """Begins a thread at a place, or drafts its first comment."""
+    """Start a thread at a place, or draft its first comment."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
         post = self.request.POST
         anchor = typed_at(post)
-        asked: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "actor": self.actor,
             "release_id": int(review.subject_id),
             "anchor": anchor,
             "text": self.text(),
-            # A box that is not there leaves it to the service; one that is not ticked says no.
+            # Without a checkbox the service decides; an unchecked box does not block.
             "blocking": post.get("blocking") == "yes" if "may_block" in post else None,
         }
         match post.get("do"):
             case "draft":
-                release_draft_add(**asked)
+                release_draft_add(**arguments)
                 return self.back(DRAFTED, Place(anchor, "").id)
             case "comment":
-                entry = release_thread_open(**asked)
+                entry = release_thread_open(**arguments)
                 return self.back(
                     "Comment added. The audit log records it under your name.",
                     f"thread-{entry.thread_id}",
@@ -80,39 +80,47 @@ class Comment(ThreadScreen):
 
 
 class Thread(ThreadScreen):
-    """Answers in a thread, now or later; resolves or reopens it."""
+    """Reply to a thread or draft a reply; resolve or reopen it."""
 
     def act(self, *, id: int, thread_id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
-        on: dict[str, Any] = {"actor": self.actor, "review_id": review.pk, "thread_id": thread_id}
+        arguments: dict[str, Any] = {
+            "actor": self.actor,
+            "review_id": review.pk,
+            "thread_id": thread_id,
+        }
         sentence = {"draft": DRAFTED, "comment": "Answered.", "resolve": "Resolved."}
         match self.request.POST.get("do"):
             case "draft":
-                draft_add(text=self.text(), **on)
+                draft_add(text=self.text(), **arguments)
             case "comment":
-                thread_reply(text=self.text(), **on)
+                thread_reply(text=self.text(), **arguments)
             case "resolve":
-                thread_resolve(text=self.text(), **on)
+                thread_resolve(text=self.text(), **arguments)
             case "reopen":
-                thread_reopen(text=self.text(), **on)
+                thread_reopen(text=self.text(), **arguments)
             case _:
                 raise self.unknown()
         return self.back(sentence.get(self.request.POST["do"], "Reopened."), f"thread-{thread_id}")
 
 
 class Draft(ThreadScreen):
-    """Changes one's own draft, or throws it away."""
+    """Edit or discard one of the person's own drafts."""
 
     def act(self, *, id: int, draft_id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
-        on: dict[str, Any] = {"actor": self.actor, "review_id": review.pk, "draft_id": draft_id}
+        arguments: dict[str, Any] = {
+            "actor": self.actor,
+            "review_id": review.pk,
+            "draft_id": draft_id,
+        }
         post = self.request.POST
         match post.get("do"):
             case "save":
                 blocking = post.get("blocking") == "yes" if "may_block" in post else None
-                draft_edit(text=self.text(), blocking=blocking, **on)
+                draft_edit(text=self.text(), blocking=blocking, **arguments)
                 return self.back("The draft is changed.", "decision")
             case "discard":
-                draft_discard(**on)
+                draft_discard(**arguments)
                 return self.back("The draft is discarded.", "decision")
         raise self.unknown()

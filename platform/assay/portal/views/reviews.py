@@ -37,12 +37,12 @@ TABS = (
     ("dossier", "Dossier"),
     ("audit", "Audit trail"),
 )
-# Without what is drawn already, which may be long.
+# Excludes fields that are drawn already, which may be long.
 RECORDED = ("metrics", "intervals", "baseline", "baseline_name", "slices", "sample_size")
 
 
 def dossier(page: Page) -> dict[str, Any]:
-    """The dossier's answers, to be edited; empty unless changes were requested."""
+    """Return forms of the dossier's answers; empty unless changes were requested."""
     if page.review.state != ReviewState.CHANGES_REQUESTED:
         return {}
     before = page.release.dossier_fields
@@ -50,14 +50,14 @@ def dossier(page: Page) -> dict[str, Any]:
 
 
 def changed(page: Page) -> dict[str, Any]:
-    """The version with its evidence, compared with what serves now."""
+    """Return the version with its evidence, compared with the live version."""
     subject = subject_of(page.actor, page.release)
-    given = page.screen.request.GET
-    blind = given.get("blind") == "1"
-    reveal = blind and given.get("reveal") == "1"
-    shown: list[dict[str, Any]] = []
+    query = page.screen.request.GET
+    blind = query.get("blind") == "1"
+    reveal = blind and query.get("reveal") == "1"
+    rows: list[dict[str, Any]] = []
     if page.tab == "evidence":
-        shown = [
+        rows = [
             {
                 "drawn": drawn,
                 "recorded": {name: getattr(drawn.evaluation, name) for name in RECORDED},
@@ -72,12 +72,12 @@ def changed(page: Page) -> dict[str, Any]:
         "evidence_count": len(subject.evidence),
         "blind": blind,
         "reveal": reveal,
-        "side_by_side": shown,
+        "side_by_side": rows,
     }
 
 
 def assignees(page: Page) -> dict[str, Any]:
-    """Assignees of an open review; the rest only for who may assign it."""
+    """Return the assignees, and the candidates for people who may assign the review."""
     assigned = assignees_by_review([page.review])[page.review.pk]
     may_assign = page.is_open and page.may(Action.REVIEW_ASSIGN, "review")
     people = assignable_people(page.actor, page.review) if may_assign else []
@@ -91,10 +91,10 @@ def assignees(page: Page) -> dict[str, Any]:
 
 
 def review_find(screen: Screen, pk: int) -> Review:
-    """The review with what the page shows of it.
+    """Return the review with the related rows that its page shows.
 
     Raises:
-        NotFound: there is none, or the actor may not see it.
+        NotFound: it does not exist, or the actor may not see it.
     """
     review = (
         reviews_visible_to(screen.actor)
@@ -109,7 +109,7 @@ def review_find(screen: Screen, pk: int) -> Review:
 
 
 class ReviewPage(ActionScreen):
-    """Everything that a decision needs on one page."""
+    """All information for a decision on one page."""
 
     template_name = "portal/reviews/review.html"
 
@@ -144,12 +144,12 @@ class ReviewPage(ActionScreen):
         }
 
     def back(self, sentence: str, fragment: str = "conversation") -> HttpResponse:
-        """Go to a part of the review's page, which says what was done."""
+        """Redirect to a part of the review's page, which shows `sentence`."""
         return self.done(sentence, "portal:review", id=self.kwargs["id"], fragment=fragment)
 
 
 class Decide(ReviewPage):
-    """Records one person's word."""
+    """Record a decision."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
@@ -168,16 +168,16 @@ class Decide(ReviewPage):
 
 
 class Answer(ReviewPage):
-    """The department answers requested changes; a new round begins."""
+    """Answer requested changes for the department; a new round begins."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
         release = release_get(actor=self.actor, id=int(review.subject_id))
         answers = dict(release.risk_answers)
         for name in FREE_TEXT:
-            given = self.request.POST.get(f"risk_{name}")
-            if given is not None:
-                answers[name] = given.strip()
+            text = self.request.POST.get(f"risk_{name}")
+            if text is not None:
+                answers[name] = text.strip()
         release_answer(
             actor=self.actor,
             release_id=release.pk,
@@ -189,7 +189,7 @@ class Answer(ReviewPage):
 
 
 class Attest(ReviewPage):
-    """A reviewer attests the selected checklist items, all or none, on the same grounds."""
+    """Attest the selected checklist items, all or none, with the same note."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
@@ -208,7 +208,7 @@ class Attest(ReviewPage):
 
 
 class Assign(ReviewPage):
-    """Assigns the review to one person, or unassigns them."""
+    """Assign the review to one person, or unassign them."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
@@ -219,12 +219,12 @@ class Assign(ReviewPage):
                 "No person is selected; the assignment was not changed.",
                 fields={"person": ["Select a person."]},
             )
-        on: dict[str, Any] = {"review_id": review.pk, "person_id": person_id}
+        arguments: dict[str, Any] = {"review_id": review.pk, "person_id": person_id}
         match post.get("do"):
             case "assign":
-                review_assign(actor=self.actor, **on)
+                review_assign(actor=self.actor, **arguments)
                 return self.done("Assigned.", "portal:review", id=id)
             case "unassign":
-                review_unassign(actor=self.actor, **on)
+                review_unassign(actor=self.actor, **arguments)
                 return self.done("Unassigned.", "portal:review", id=id)
         raise InvalidInput("The form does not say what to do; nothing was done.")

@@ -58,7 +58,7 @@ class Schedules(ListScreen):
 
 
 class SchedulePage(ActionScreen):
-    """One schedule."""
+    """One schedule with its runs."""
 
     template_name = "portal/jobs/schedule.html"
 
@@ -76,7 +76,7 @@ class SchedulePage(ActionScreen):
 
 
 class SchedulePause(SchedulePage):
-    """Starts no jobs for now."""
+    """Pause a schedule."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         schedule_pause(actor=self.actor, schedule_id=id)
@@ -84,7 +84,7 @@ class SchedulePause(SchedulePage):
 
 
 class ScheduleResume(SchedulePage):
-    """Starts jobs again, as this person."""
+    """Resume a schedule; its jobs then run as this person."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         schedule_resume(actor=self.actor, schedule_id=id)
@@ -92,7 +92,7 @@ class ScheduleResume(SchedulePage):
 
 
 class ScheduleRun(SchedulePage):
-    """Starts the job now, as this person."""
+    """Start the schedule's job now, as this person."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         job = schedule_run(actor=self.actor, schedule_id=id)
@@ -100,7 +100,7 @@ class ScheduleRun(SchedulePage):
 
 
 class ScheduleDelete(SchedulePage):
-    """Deletes a schedule."""
+    """Delete a schedule."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         schedule_delete(actor=self.actor, schedule_id=id)
@@ -109,8 +109,8 @@ class ScheduleDelete(SchedulePage):
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Request to repeat: its fixed parts, the model whose versions it uses, and what the form shows
-    at first."""
+    """A request to repeat: its fixed parts, the model whose versions it uses, and the form's
+    initial values."""
 
     kind: Literal["evaluation", "fine_tune"]
     model: Model
@@ -122,8 +122,8 @@ class Pattern:
 
 
 class ScheduleNew(ActionScreen):
-    """The form for a schedule: of evaluations of `?version=` or of the newest version of `?model=`,
-    or of what `?job=` requested."""
+    """The form for a schedule: evaluations of `?version=` or of the newest version of `?model=`, or
+    the request of `?job=`."""
 
     template_name = "portal/form.html"
 
@@ -133,19 +133,19 @@ class ScheduleNew(ActionScreen):
         return super().get(request, *args, **kwargs)
 
     def pattern(self) -> Pattern:
-        """Return what is repeated.
+        """Return the request to repeat.
 
         Raises:
             NotFound: it does not exist, or the person may not see it.
-            InvalidInput: such a job is not repeated.
+            InvalidInput: such a job cannot be scheduled.
         """
-        given = self.request.GET
-        if "job" in given:
-            return _of_job(self.actor, job_get(actor=self.actor, job_id=given["job"]))
-        if "model" in given:
-            model = model_get(actor=self.actor, name=given["model"])
+        query = self.request.GET
+        if "job" in query:
+            return _of_job(self.actor, job_get(actor=self.actor, job_id=query["job"]))
+        if "model" in query:
+            model = model_get(actor=self.actor, name=query["model"])
             return _of_evaluations(model, f"Evaluate {model.name}", f"model:{model.name}")
-        version = version_get(actor=self.actor, id=number_in(given, "version") or 0)
+        version = version_get(actor=self.actor, id=number_in(query, "version") or 0)
         return _of_evaluations(version.model, f"Evaluate {version}", f"version:{version.pk}")
 
     def form(self, pattern: Pattern) -> ScheduleForm:
@@ -173,8 +173,8 @@ class ScheduleNew(ActionScreen):
         return {
             "form": self.form(pattern),
             "title": f"Schedule: {pattern.title}",
-            "lead": "Each job is requested as you, under the policy of that time, until someone "
-            "pauses the schedule. A time is skipped while the job before it runs.",
+            "lead": "Each job is requested as you, under the policy then in force, until someone "
+            "pauses the schedule. A run is skipped while the previous job runs.",
             "submit": "Create the schedule",
             "back": ("portal:schedules", "Schedules"),
         }
@@ -206,8 +206,8 @@ def _of_evaluations(model: Model, title: str, version: str) -> Pattern:
 def _of_job(actor: Principal, job: Job) -> Pattern:
     if not is_repeatable(job):
         raise InvalidInput(
-            f"Jobs such as {job.title!r} are not scheduled.",
-            hint="Fine-tunes and evaluations are.",
+            f"Jobs such as {job.title!r} cannot be scheduled.",
+            hint="Fine-tunes and evaluations can be.",
         )
     request = request_of(job)
     key = request.pop("version" if job.kind == JobKind.EVALUATE else "base_version")

@@ -12,7 +12,7 @@ from assay.portal.palette import QUERY_MAX, palette
 
 
 class Search(Screen):
-    """The page, which needs no script."""
+    """The search page, which works without scripts."""
 
     template_name = "portal/search.html"
 
@@ -22,10 +22,10 @@ class Search(Screen):
 
 
 class SearchResults(Screen):
-    """The same results for the palette."""
+    """The same results as JSON, for the palette."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        found = palette(self.actor, request.GET.get("q", ""))
-        answer = JsonResponse({"results": [asdict(each) for each in found]})
+        results = palette(self.actor, request.GET.get("q", ""))
+        answer = JsonResponse({"results": [asdict(each) for each in results]})
         answer["Cache-Control"] = "no-store"
         return answer

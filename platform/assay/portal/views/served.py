@@ -25,30 +25,30 @@ from workers.deployments.served import (
 from workers.deployments.served_evidence import served_answers
 
 DRAWN = timedelta(days=30)
-# What one page shows in full, what a drawing holds, what a choice offers.
+# Maximum answers on a page, periods in the drawing, and departments to choose from.
 ANSWERS, STRETCHES, OFFERED = 20, 300, 500
 
 
 class Served(Screen):
-    """The question, the answer for a moment, and what served in the weeks around it."""
+    """The question, the answer for a moment, and deployments of the weeks around it."""
 
     template_name = "portal/deployments/served.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         offered = list(departments_visible_to(self.actor).order_by("slug")[:OFFERED])
-        given = self.request.GET.get("at", "").strip()
+        typed = self.request.GET.get("at", "").strip()
         slug = self.request.GET.get("department", "").strip() or _own(self.actor, offered)
-        found: dict[str, Any] = {"departments": offered, "slug": slug, "given": given}
+        context: dict[str, Any] = {"departments": offered, "slug": slug, "given": typed}
         if not slug:
-            return found
+            return context
         try:
-            question = served_question(actor=self.actor, department=slug, at=_moment(given))
+            question = served_question(actor=self.actor, department=slug, at=_moment(typed))
         except InvalidInput as error:
-            # Show the weeks up to now, together with what was wrong with the question.
+            # Show the weeks up to now, together with the error in the question.
             question = served_question(actor=self.actor, department=slug)
             problem = InvalidInput(error.message, hint=error.hint)
-            return {**found, "problem": problem, **self._around(question)}
-        return {**found, **self._answer(question), **self._around(question)}
+            return {**context, "problem": problem, **self._around(question)}
+        return {**context, **self._answer(question), **self._around(question)}
 
     def _answer(self, question: Question) -> dict[str, Any]:
         slug = question.department.slug
@@ -69,7 +69,7 @@ class Served(Screen):
         }
 
     def _around(self, question: Question) -> dict[str, Any]:
-        """The last 30 days; the 30 around the moment when it is longer ago."""
+        """Return the periods of the last 30 days, or of the 30 days around an earlier moment."""
         now, moment = timezone.now(), question.since
         since, until = now - DRAWN, now
         if moment < since:
@@ -107,16 +107,16 @@ class Served(Screen):
 
 
 def _own(actor: Principal, offered: list[Department]) -> str:
-    """The department to begin with: one's own, else the first that one may see."""
+    """Return the default department: the person's own, else the first visible one."""
     slugs = [department.slug for department in offered]
     return next((slug for slug in slugs if slug in actor.departments), slugs[0] if slugs else "")
 
 
 def _moment(text: str) -> datetime | None:
-    """A date and time of the form, in UTC unless it says otherwise; None for now.
+    """Return the date and time of the form, in UTC unless it has a time zone; None for now.
 
     Raises:
-        InvalidInput: it is neither.
+        InvalidInput: the text is not a date and time.
     """
     if not text:
         return None
@@ -124,13 +124,13 @@ def _moment(text: str) -> datetime | None:
         moment = datetime.fromisoformat(text[:40])
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     except ValueError as error:
-        sentence = f"{text[:40]!r} is no date and time."
+        sentence = f"{text[:40]!r} is not a date and time."
         raise InvalidInput(
             sentence, hint="Write it as 2026-05-01T14:30, in UTC.", fields={"at": [sentence]}
         ) from error
 
 
 def given_again(moment: datetime) -> str:
-    """A moment as the form's field takes it: the next whole second, in UTC."""
+    """Return a moment as the form's field takes it: the next whole second, in UTC."""
     whole = moment.astimezone(UTC) + timedelta(microseconds=999_999)
     return whole.strftime("%Y-%m-%dT%H:%M:%S")

@@ -25,7 +25,7 @@ from governance.policy.services import authorize
 
 
 def shown(row: Any, request: HttpRequest) -> dict[str, Any]:
-    """A session as a page shows it."""
+    """Return a session as a page shows it."""
     return {
         "id": row.pk,
         "device": device_words(row.user_agent),
@@ -38,7 +38,7 @@ def shown(row: Any, request: HttpRequest) -> dict[str, Any]:
 
 
 class PersonSignIn(ActionScreen):
-    """One person's sessions, second factors and link with the identity provider, which it ends."""
+    """One person's sessions, second factors and identity provider link; a POST ends the link."""
 
     template_name = "portal/account/person.html"
 
@@ -70,7 +70,7 @@ class PersonSignIn(ActionScreen):
         }
 
     def recovery_form(self, person: Person) -> RecoveryForm | None:
-        """Return the form that requests a recovery, for who may."""
+        """Return the form that requests a recovery, for people who may request one."""
         if person.pk == self.actor.person_id or not (person.is_active and is_privileged(person)):
             return None
         if not may(self.actor, Action.ROLE_GRANT, kind="person"):
@@ -89,12 +89,12 @@ class PersonSignIn(ActionScreen):
 
 
 class PersonSessionEnd(PersonSignIn):
-    """Signs a person out of one session or of all."""
+    """End one session of a person, or all."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         person = person_get(actor=self.actor, person_id=id)
-        wanted = self.request.POST.get("session", "")
-        if wanted == "all":
+        choice = self.request.POST.get("session", "")
+        if choice == "all":
             ended = sessions_revoke(actor=self.actor, person_id=person.pk)
             sentence = f"{ended} session{'s'[: ended != 1]} ended."
         else:
@@ -106,7 +106,7 @@ class PersonSessionEnd(PersonSignIn):
 
 
 class PersonFactorsReset(PersonSignIn):
-    """Removes every second factor of a person who lost theirs."""
+    """Remove every second factor of a person who lost theirs."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = cleaned(ReasonForm(self.request.POST))["reason"]

@@ -56,7 +56,7 @@ from governance.people.signing_in import password_check
 
 @method_decorator([never_cache, sensitive_post_parameters("password")], name="dispatch")
 class SignIn(View):
-    """E-mail and password; in the demonstration also one click."""
+    """Sign-in with e-mail and password; in the demonstration also with one click."""
 
     def get(self, request: HttpRequest) -> HttpResponse:
         if request.user.is_authenticated:
@@ -126,7 +126,7 @@ class SecondFactor(View):
 
 @method_decorator([never_cache], name="dispatch")
 class SecondFactorOptions(SecondFactor):
-    """The challenge for a passkey as the second factor."""
+    """Return the challenge for a passkey as the second factor."""
 
     def get(self, request: HttpRequest) -> HttpResponse:
         return JsonResponse(authentication_options(person=self.stage.login.user))
@@ -158,9 +158,9 @@ class PasskeySignIn(View):
 
 @method_decorator(never_cache, name="dispatch")
 class SingleSignOn(View):
-    """Off to the identity provider.
+    """Redirect to the identity provider.
 
-    By GET: `form-action` would block a form that leads to another site. A person tricked into
+    A GET, because `form-action` would block a form to another site. A person tricked into
     following this link signs in as themselves. Only `next` of the query is passed on.
     """
 
@@ -186,7 +186,7 @@ class SingleSignOn(View):
 
 @method_decorator(never_cache, name="dispatch")
 class SingleSignOnCallback(View):
-    """Back from the identity provider, with a code."""
+    """Handle the return from the identity provider, with a code."""
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
         if not settings.OIDC_ISSUER:
@@ -215,7 +215,7 @@ class SingleSignOnCallback(View):
 
 @method_decorator(never_cache, name="dispatch")
 class SignOut(View):
-    """Ends the session."""
+    """End the session."""
 
     def post(self, request: HttpRequest) -> HttpResponseRedirect:
         leave(request)
@@ -223,7 +223,7 @@ class SignOut(View):
 
 
 class DemoSignIn(View):
-    """One click becomes a person of the demonstration. Does not exist anywhere else."""
+    """Sign in as a persona with one click; exists only in the demonstration."""
 
     def post(self, request: HttpRequest) -> HttpResponse:
         if not personas_allowed(request):

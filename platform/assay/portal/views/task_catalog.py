@@ -27,14 +27,14 @@ class TaskCatalog(Screen):
         tasks = sorted(listed_tasks(), key=lambda task: (str(task.family), task.title))
         return {
             "families": [
-                (family, [{"task": task, "models": models.get(task.name, 0)} for task in those])
-                for family, those in groupby(tasks, key=lambda task: str(task.family))
+                (family, [{"task": task, "models": models.get(task.name, 0)} for task in group])
+                for family, group in groupby(tasks, key=lambda task: str(task.family))
             ]
         }
 
 
 class TaskPage(Screen):
-    """One task: how it is called, trained and measured, and the models that do it."""
+    """One task: its API, training and metrics, and its models."""
 
     template_name = "portal/models/task.html"
 
@@ -45,18 +45,18 @@ class TaskPage(Screen):
         # Models stay when the package of their task is removed.
         if task is None and name not in unavailable_tasks() and not page.object_list:
             raise NotFound(f"There is no task {name[:60]!r}.")
-        shown: dict[str, Any] = {
+        context: dict[str, Any] = {
             "name": name,
             "task": task,
             "unavailable": unavailable_reason(name),
             "page": page,
         }
         if task is None:
-            return shown
+            return context
         root = f"{self.request.scheme}://{self.request.get_host()}"
         measured = newest_evaluations(self.actor, [model.pk for model in page])
         return {
-            **shown,
+            **context,
             "package": package_of(name),
             "models": [
                 (model, _result(measured.get(model.pk), task.primary_metric)) for model in page

@@ -1,4 +1,4 @@
-"""Uploads in parts, as the forms that take files show and receive them."""
+"""Uploads in parts, for the forms that take files."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from registry.uploads.services import upload_discard
 
 
 def given_uploads(request: HttpRequest) -> list[UUID]:
-    """The uploads that a form names in place of files.
+    """Return the uploads that a form names in place of files.
 
     Raises:
-        InvalidInput: one of them is not an id.
+        InvalidInput: one of them is not a valid ID.
     """
     try:
         return [UUID(text) for text in request.POST.getlist("uploads")]
     except ValueError:
-        raise InvalidInput("An upload is not named by its id.") from None
+        raise InvalidInput("An upload has an invalid ID.") from None
 
 
 def upload_context(actor: Principal, request: HttpRequest, kind: str) -> dict[str, Any]:
-    """The actor's uploads of this kind: those that the form just named, and the others."""
+    """Return the actor's uploads of this kind: those that the form just named, and the others."""
     named = set(request.POST.getlist("uploads"))
     mine: list[Upload] = list(uploads_of(actor).filter(kind=kind))
     return {
@@ -41,7 +41,7 @@ def upload_context(actor: Principal, request: HttpRequest, kind: str) -> dict[st
 
 
 class UploadDiscard(ActionScreen):
-    """Discards one of the person's uploads."""
+    """Discard one of the person's uploads."""
 
     def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
         upload_discard(actor=self.actor, upload_id=id)

@@ -26,13 +26,13 @@ NAMELESS = {"deployment": "Jobs", "department": "Personal tokens", "key_public_i
 
 
 class Usage(Screen):
-    """Usage, by caller."""
+    """Usage per day, and by deployment, department or key."""
 
     template_name = "portal/usage.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        given = self.request.GET.get("days", "")
-        period = int(given) if given in {str(days) for days in PERIODS} else 30
+        choice = self.request.GET.get("days", "")
+        period = int(choice) if choice in {str(days) for days in PERIODS} else 30
         by = self.request.GET.get("by", "")
         by = by if by in dict(GROUPS) else "deployment"
         records = usage_visible_to(self.actor)
@@ -91,7 +91,7 @@ class Usage(Screen):
 
 
 def _row(row: dict[str, Any], by: str) -> dict[str, Any]:
-    """A row of the table; `other` says what was used of units other than tokens."""
+    """Return a row of the table; `other` is the use of units other than tokens."""
     units = units_of(row)
     other = [unit.words(units[unit]) for unit in PRICED_BY_UNIT if unit in units]
     return {**row, "name": row["name"] or NAMELESS[by], "other": ", ".join(other)}

@@ -41,26 +41,26 @@ EVALUATIONS_SHOWN = 6
 
 
 def recall_of(actor: Principal, version: ModelVersion) -> ModelVersion | None:
-    """The version whose recall reached this one, where the actor may see it."""
+    """Return the version whose recall included this one, if the actor may see it."""
     if version.recalled_with_id in (None, version.pk):
         return None
     return versions_visible_to(actor).filter(pk=version.recalled_with_id).first()
 
 
 def may_report(actor: Principal, version: ModelVersion) -> bool:
-    """True when the actor may report an incident of the version."""
-    found = reporting_resource(version)
+    """Return true if the actor may report an incident of the version."""
+    resource = reporting_resource(version)
     return may(
         actor,
         Action.INCIDENT_OPEN,
         kind="incident",
-        department=found.department,
-        attributes=found.attributes,
+        department=resource.department,
+        attributes=resource.attributes,
     )
 
 
 class VersionPage(Screen):
-    """One version."""
+    """One version with its origin, evidence and releases."""
 
     template_name = "portal/models/version.html"
 
@@ -117,7 +117,7 @@ class VersionPage(Screen):
         }
 
     def drafts(self, version: ModelVersion) -> list[ReleaseDraft]:
-        """Return its release drafts, for those who may submit them."""
+        """Return the version's release drafts, for people who may submit them."""
         department = version.model.department.slug
         if not may(self.actor, Action.RELEASE_SUBMIT, kind="release", department=department):
             return []
@@ -125,7 +125,7 @@ class VersionPage(Screen):
 
 
 class Evaluate(ActionScreen):
-    """Starts a measurement."""
+    """Start an evaluation."""
 
     template_name = "portal/form.html"
 
@@ -141,20 +141,20 @@ class Evaluate(ActionScreen):
         return {
             "form": self.form(version),
             "title": f"Evaluate {version}",
-            "lead": "Compared with its baseline. The current gates decide pass or fail.",
+            "lead": "Compares the version with its baseline. Current gates decide pass or fail.",
             "submit": "Start the evaluation",
             "back_to_version": version,
         }
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
-        given = cleaned(self.form(version))
+        values = cleaned(self.form(version))
         job = evaluate_request(
             actor=self.actor,
             version=version,
-            dataset_version=given["dataset_version"],
-            max_rows=given["max_rows"],
-            priority=JobPriority.named(given["priority"] or "normal"),
+            dataset_version=values["dataset_version"],
+            max_rows=values["max_rows"],
+            priority=JobPriority.named(values["priority"] or "normal"),
         )
         return redirect("portal:job", id=job.pk)
 
@@ -185,7 +185,7 @@ class VersionReadiness(Screen):
 
 
 class VersionRecall(ActionScreen):
-    """Recalls a version for good."""
+    """Recall a version permanently."""
 
     template_name = "portal/models/recall.html"
 
@@ -208,12 +208,12 @@ class VersionRecall(ActionScreen):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
-        given = cleaned(self.form(version))
+        values = cleaned(self.form(version))
         recalled = version_recall(
             actor=self.actor,
             version_id=id,
-            reason=given["reason"],
-            # Of the list that was on the page, whatever it is by now.
+            reason=values["reason"],
+            # Identifies the list that the page showed, which may have changed since.
             confirm=self.request.POST.get("list", ""),
         )
         return self.done(

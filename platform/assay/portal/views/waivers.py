@@ -18,16 +18,16 @@ from governance.reviews.waivers.services import (
 )
 from registry.releases.waivers import release_waiver_revoke
 
-SAID = {
-    WaiverState.GRANTED: "Waived. The item is as before when the waiver ends.",
+SENTENCES = {
+    WaiverState.GRANTED: "Waived. The item returns to its earlier state when the waiver ends.",
     WaiverState.REFUSED: "Refused.",
     WaiverState.WITHDRAWN: "Withdrawn.",
-    WaiverState.REVOKED: "Revoked. What was approved with it serves no longer.",
+    WaiverState.REVOKED: "Revoked. Releases that were approved with it stop serving.",
 }
 
 
 class WaiverAsk(ReviewPage):
-    """Asks that one item be excused until the end of a day (UTC)."""
+    """Request a waiver of one item until the end of a day (UTC)."""
 
     def act(self, *, id: int, code: str, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
@@ -42,32 +42,32 @@ class WaiverAsk(ReviewPage):
 
 
 class WaiverAct(ReviewPage):
-    """Grants, refuses, withdraws or revokes one waiver."""
+    """Grant, refuse, withdraw or revoke a waiver."""
 
     def act(self, *, id: int, waiver_id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
         waiver = waiver_find(review, waiver_id)
-        what = self.request.POST.get("do", "")
+        verdict = self.request.POST.get("do", "")
         reason = self.request.POST.get("reason", "").strip()
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "actor": self.actor,
             "waiver_id": waiver.pk,
             "reason": reason,
         }
-        if what == WaiverState.WITHDRAWN:
-            waiver_withdraw(**given)
-        elif what == WaiverState.REVOKED:
-            release_waiver_revoke(release_id=int(review.subject_id), **given)
+        if verdict == WaiverState.WITHDRAWN:
+            waiver_withdraw(**arguments)
+        elif verdict == WaiverState.REVOKED:
+            release_waiver_revoke(release_id=int(review.subject_id), **arguments)
         else:
-            waiver_decide(verdict=what, **given)
-        return self.back(SAID[WaiverState(what)], "checklist")
+            waiver_decide(verdict=verdict, **arguments)
+        return self.back(SENTENCES[WaiverState(verdict)], "checklist")
 
 
 def end_of(text: str) -> datetime:
-    """The end of the day.
+    """Return the end of the day.
 
     Raises:
-        InvalidInput: it is no date.
+        InvalidInput: the text is not a date.
     """
     try:
         day = date.fromisoformat(text[:10])
@@ -75,6 +75,6 @@ def end_of(text: str) -> datetime:
         raise InvalidInput(
             "The end of the waiver is not a date.",
             hint="Write it as 2026-12-31.",
-            fields={"until": ["is a date"]},
+            fields={"until": ["must be a date"]},
         ) from None
     return datetime.combine(day, time(23, 59, 59), UTC)
