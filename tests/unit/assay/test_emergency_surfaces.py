@@ -171,7 +171,7 @@ def test_the_portal_reports_keeps_and_lifts(office: Office, ada: Person) -> None
     html = page(ada, f"/incidents/{incident.pk}")
     for words in (
         "that this incident affects",
-        "which is past",
+        "this deadline has passed",
         "Wrong doses",
     ):
         assert words in html

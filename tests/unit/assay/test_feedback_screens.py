@@ -63,7 +63,7 @@ def test_the_chain_from_feedback_to_a_release_draft(office: FeedbackOffice):
     assert made.headers["Location"] == "/datasets/train"
     data = office.train.dataset.versions.get(number=2)
     shown = page(client, "/datasets/train")
-    assert "2 pieces of feedback </a> after the rows of train v1" in shown
+    assert "2 pieces of feedback </a> added to the rows of train v1" in shown
     assert f"/models/sentiment/fine-tune?again={office.tuned.pk}" in shown
     assert "text 1" in page(client, f"/feedback?data={data.pk}")
 

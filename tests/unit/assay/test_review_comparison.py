@@ -98,7 +98,7 @@ def test_data_settings_card_answers_and_files_are_shown_by_what_changed(company:
     assert "e-mail in 7 rows, messages of the user" in said
     datasets = signed_in(company.enzo).get("/datasets/docstrings-train").content.decode()
     assert "Signs of personal data e-mail in 7 rows, messages of the user" in words(datasets)
-    assert "not looked for: the version is older than the search" in said
+    assert "not searched: the version is older than the search" in said
     assert "The artifact store does not hold the rows of one of them." in said
     assert "Epochs changed 1 2" in said
     assert "torch added – 2.13.0" in said
