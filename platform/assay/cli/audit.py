@@ -60,14 +60,14 @@ def verify(
     notes = [_read(path) for path in checkpoint or []]
     if tiles is not None and not tiles.is_dir():
         raise CliError(f"{tiles} is not a folder.", "Name the folder that the sealer publishes to.")
-    cosigned = _quorum(witness or [], quorum)
+    required = _quorum(witness or [], quorum)
     if file is not None:
-        show(_verify(file, key, notes, tiles, cosigned))
+        show(_verify(file, key, notes, tiles, required))
         return
     with tempfile.TemporaryDirectory(prefix="assay-audit-") as folder:
         downloaded = Path(folder) / "export.jsonl"
         Client.signed_in().download("audit/export", downloaded)
-        show(_verify(downloaded, key, notes, tiles, cosigned))
+        show(_verify(downloaded, key, notes, tiles, required))
 
 
 @app.command()
@@ -79,7 +79,7 @@ def proof(
     """Download the proof that one event is in the log, and check it."""
     document = Client.signed_in().get(f"audit/events/{event}/proof")
     _check(document, key)
-    _keep(document, out)
+    _write_proof(document, out)
 
 
 @app.command()
@@ -89,17 +89,17 @@ def consistent(
     key: Key = "",
 ) -> None:
     """Download the proof that the log only grew since a checkpoint, and check it."""
-    kept = _read(checkpoint)
+    note = _read(checkpoint)
     try:
-        size = parse(kept).size
+        size = parse(note).size
     except BadCheckpoint as error:
         raise CliError(
             f"{checkpoint} is not a checkpoint: {error}",
             "GET /api/v1/audit/checkpoint returns one; keep it on another machine.",
         ) from error
     document = Client.signed_in().get("audit/consistency", old=size)
-    _check(document, key, kept)
-    _keep(document, out)
+    _check(document, key, note)
+    _write_proof(document, out)
 
 
 @app.command()
@@ -135,7 +135,7 @@ def warn_of_own_key(kind: str) -> None:
     )
 
 
-def _keep(document: Any, out: Path | None) -> None:
+def _write_proof(document: Any, out: Path | None) -> None:
     if out is None:
         return
     try:
@@ -180,7 +180,7 @@ def show(report: VerificationReport) -> None:
     if not report.ok:
         raise CliError(
             f"The log does not verify. {report.message}",
-            f"The {report.events} events before it are as they were sealed.",
+            f"The {report.events} events before it are unchanged.",
         )
     console.print(f"[green]✓[/] {report.message}")
     console.print(f"root {report.root}", style="dim", soft_wrap=True)
