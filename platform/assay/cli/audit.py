@@ -39,7 +39,7 @@ def verify(
     ] = None,
     checkpoint: Annotated[
         list[Path] | None,
-        typer.Option(help="Checkpoint that you kept; reveals truncation. Repeatable."),
+        typer.Option(help="Checkpoint that you saved; reveals truncation. Repeatable."),
     ] = None,
     tiles: Annotated[
         Path | None, typer.Option(help="Folder of published tiles; identifies a replaced row.")
@@ -84,7 +84,7 @@ def proof(
 
 @app.command()
 def consistent(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that you kept.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that you saved.")],
     out: Annotated[Path | None, typer.Option(help="File for the proof.")] = None,
     key: Key = "",
 ) -> None:
@@ -104,7 +104,7 @@ def consistent(
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="Proof that you kept.")], key: Key = ""
+    file: Annotated[Path, typer.Argument(help="Proof that you saved.")], key: Key = ""
 ) -> None:
     """Check a proof offline; exit with 1 if it is not valid."""
     try:
@@ -114,13 +114,13 @@ def check(
     _check(document, key)
 
 
-def _check(document: Any, key: str, kept: str = "") -> None:
+def _check(document: Any, key: str, note: str = "") -> None:
     own_keys = document.get("public_keys") if isinstance(document, dict) else None
     if not key and isinstance(own_keys, str):
         key = own_keys
         warn_of_own_key("proof")
     try:
-        sentence = check_proof(document, public_keys=key, kept=kept)
+        sentence = check_proof(document, public_keys=key, kept=note)
     except (BadProof, BadCheckpoint) as error:
         raise CliError(f"The proof is not valid. {error}") from error
     console.print(f"[green]✓[/] {escape(sentence)}")
