@@ -155,7 +155,7 @@ def test_whom_it_reaches_is_counted_from_the_ledger(company: Company) -> None:
     assert "engineering unchanged 40 requests" in reach
     assert "clinical no 1 request 1,000" in reach
     assert "finance plus" not in reach
-    assert "finance new nothing" in reach
+    assert "finance new none" in reach
     # Who may not decide sees their own department's alone.
     theirs = words(page(company, "enzo")).split("Affected departments")[1]
     assert "as far as you may see" in theirs
