@@ -1,2 +1,2 @@
-"""The `assay` command. Its functions import Django, and our own code that needs it, when they run:
-a command that only calls the API starts sooner without, and others read the settings first."""
+"""The `assay` command. Its functions import Django, and our code that needs Django, when they run:
+commands that only call the API start sooner without it, and others must load the settings first."""

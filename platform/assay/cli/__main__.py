@@ -1,4 +1,4 @@
-"""`python -m assay.cli`, for where the console script is not on the path."""
+"""`python -m assay.cli`, if the console script is not on the path."""
 
 from assay.cli.main import main
 

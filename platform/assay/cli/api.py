@@ -45,12 +45,13 @@ def api(
     """Send a request to the API and print the answer.
 
     Reaches every operation that /api/docs/ lists. Fields go into the query of GET and into the
-    body of the other methods. Exits with 4 if the server refuses, and with 5 if it fails.
+    body of the other methods. Exits with 4 if the server rejects the request,
+    and with 5 if the server fails.
     """
     address = urlsplit(path)
     if address.scheme or address.netloc:
-        # The token is for the server of the sign-in alone.
-        raise CliError(f"{path} is a URL.", "Give the path alone, such as jobs.")
+        # The token is only for the server of the sign-in.
+        raise CliError(f"{path} is a URL.", "Give only the path, such as jobs.")
     operation = address.path.removeprefix("/api/v1").strip("/")
     query: dict[str, Any] = dict(parse_qs(address.query))
     values = dict(map(json_pair, fields or ())) | dict(map(pair, raw_fields or ()))

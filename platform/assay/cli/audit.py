@@ -39,7 +39,7 @@ def verify(
     ] = None,
     checkpoint: Annotated[
         list[Path] | None,
-        typer.Option(help="Checkpoint that you kept; reveals truncation. Repeatable."),
+        typer.Option(help="Checkpoint that you saved; reveals truncation. Repeatable."),
     ] = None,
     tiles: Annotated[
         Path | None, typer.Option(help="Folder of published tiles; identifies a replaced row.")
@@ -60,14 +60,14 @@ def verify(
     notes = [_read(path) for path in checkpoint or []]
     if tiles is not None and not tiles.is_dir():
         raise CliError(f"{tiles} is not a folder.", "Name the folder that the sealer publishes to.")
-    cosigned = _quorum(witness or [], quorum)
+    required = _quorum(witness or [], quorum)
     if file is not None:
-        show(_verify(file, key, notes, tiles, cosigned))
+        show(_verify(file, key, notes, tiles, required))
         return
     with tempfile.TemporaryDirectory(prefix="assay-audit-") as folder:
         downloaded = Path(folder) / "export.jsonl"
         Client.signed_in().download("audit/export", downloaded)
-        show(_verify(downloaded, key, notes, tiles, cosigned))
+        show(_verify(downloaded, key, notes, tiles, required))
 
 
 @app.command()
@@ -79,32 +79,32 @@ def proof(
     """Download the proof that one event is in the log, and check it."""
     document = Client.signed_in().get(f"audit/events/{event}/proof")
     _check(document, key)
-    _keep(document, out)
+    _write_proof(document, out)
 
 
 @app.command()
 def consistent(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that you kept.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that you saved.")],
     out: Annotated[Path | None, typer.Option(help="File for the proof.")] = None,
     key: Key = "",
 ) -> None:
     """Download the proof that the log only grew since a checkpoint, and check it."""
-    kept = _read(checkpoint)
+    note = _read(checkpoint)
     try:
-        size = parse(kept).size
+        size = parse(note).size
     except BadCheckpoint as error:
         raise CliError(
             f"{checkpoint} is not a checkpoint: {error}",
             "GET /api/v1/audit/checkpoint returns one; keep it on another machine.",
         ) from error
     document = Client.signed_in().get("audit/consistency", old=size)
-    _check(document, key, kept)
-    _keep(document, out)
+    _check(document, key, note)
+    _write_proof(document, out)
 
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="Proof that you kept.")], key: Key = ""
+    file: Annotated[Path, typer.Argument(help="Proof that you saved.")], key: Key = ""
 ) -> None:
     """Check a proof offline; exit with 1 if it is not valid."""
     try:
@@ -114,13 +114,13 @@ def check(
     _check(document, key)
 
 
-def _check(document: Any, key: str, kept: str = "") -> None:
+def _check(document: Any, key: str, note: str = "") -> None:
     own_keys = document.get("public_keys") if isinstance(document, dict) else None
     if not key and isinstance(own_keys, str):
         key = own_keys
         warn_of_own_key("proof")
     try:
-        sentence = check_proof(document, public_keys=key, kept=kept)
+        sentence = check_proof(document, public_keys=key, kept=note)
     except (BadProof, BadCheckpoint) as error:
         raise CliError(f"The proof is not valid. {error}") from error
     console.print(f"[green]✓[/] {escape(sentence)}")
@@ -135,7 +135,7 @@ def warn_of_own_key(kind: str) -> None:
     )
 
 
-def _keep(document: Any, out: Path | None) -> None:
+def _write_proof(document: Any, out: Path | None) -> None:
     if out is None:
         return
     try:
@@ -180,7 +180,7 @@ def show(report: VerificationReport) -> None:
     if not report.ok:
         raise CliError(
             f"The log does not verify. {report.message}",
-            f"The {report.events} events before it are as they were sealed.",
+            f"The {report.events} events before it are unchanged.",
         )
     console.print(f"[green]✓[/] {report.message}")
     console.print(f"root {report.root}", style="dim", soft_wrap=True)

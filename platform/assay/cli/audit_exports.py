@@ -71,15 +71,15 @@ def export(
         console.print(f"The sealed log is in {file} ({file.stat().st_size:,} bytes).", markup=False)
         return
     requested = client.post("audit/exports", filter=selection_filter, format=format or "jsonl")
-    made = _finished(client, requested)
-    client.download(f"audit/exports/{made['id']}/file", file)
+    done = _finished(client, requested)
+    client.download(f"audit/exports/{done['id']}/file", file)
     with file.open("rb") as source:
-        if hashlib.file_digest(source, "sha256").hexdigest() != made["sha256"]:
+        if hashlib.file_digest(source, "sha256").hexdigest() != done["sha256"]:
             raise CliError(f"{file} is damaged: its digest is not the export's.", "Try again.")
-    rows = f"{made['rows']:,} event{'' if made['rows'] == 1 else 's'}"
+    rows = f"{done['rows']:,} event{'' if done['rows'] == 1 else 's'}"
     console.print(
-        f"{rows} with proofs {'are' if made['rows'] != 1 else 'is'} in {file} "
-        f"({made['size']:,} bytes). Verify them: `assay audit verify {file}`.",
+        f"{rows} with proofs {'are' if done['rows'] != 1 else 'is'} in {file} "
+        f"({done['size']:,} bytes). Verify them: `assay audit verify {file}`.",
         markup=False,
     )
 

@@ -30,9 +30,9 @@ def make(
         from assay.backups import backup
 
         task = bar.add_task("Copying files", total=None)
-        made, record = backup.make(folder, progress=lambda entry: bar.update(task, advance=1))
+        path, record = backup.make(folder, progress=lambda entry: bar.update(task, advance=1))
     console.print(
-        f"Backed up to {made}: the database ({gib(record.database_bytes)}), {record.events:,} "
+        f"Backed up to {path}: the database ({gib(record.database_bytes)}), {record.events:,} "
         f"audit events and {record.files:,} files, {gib(record.new_bytes)} of them new.",
         soft_wrap=True,
     )

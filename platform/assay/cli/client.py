@@ -69,7 +69,7 @@ def load_credentials() -> Credentials:
     A stored token is sent to its own server only.
 
     Raises:
-        CliError: there is no token for the server.
+        CliError: no token for the server is stored.
     """
     stored = _stored()
     server = os.environ.get("ASSAY_SERVER") or (stored.server if stored else DEFAULT_SERVER)
@@ -170,9 +170,9 @@ class Client:
                 yield item
             if not page["next"] or limit <= 0:
                 return
-            # The path alone: behind a proxy the server may know itself by another name.
-            following = urlsplit(page["next"])
-            page = self.get(f"{self.server}{following.path}?{following.query}")
+            # Only the path: behind a proxy, the server may know itself by another name.
+            address = urlsplit(page["next"])
+            page = self.get(f"{self.server}{address.path}?{address.query}")
 
     def download(self, path: str, target: Path) -> None:
         """Stream an answer into a file, which appears whole or not at all."""
@@ -234,7 +234,7 @@ def _refusal(response: httpx.Response) -> CliError:
         problem = response.json()
         detail, hint = str(problem["detail"]), str(problem.get("hint") or "")
         code = str(problem.get("code") or "")
-        wrong = [
+        field_errors = [
             f"{error['field']}: {error['detail']}"
             for error in problem.get("errors") or []
             if error.get("field") and error["detail"] not in detail
@@ -244,4 +244,4 @@ def _refusal(response: httpx.Response) -> CliError:
         return CliError(sentence, status=response.status_code)
     if response.status_code == httpx.codes.UNAUTHORIZED and not hint:
         hint = "Run `assay login`."
-    return CliError(detail, " ".join([*wrong, hint]).strip(), code, response.status_code)
+    return CliError(detail, " ".join([*field_errors, hint]).strip(), code, response.status_code)

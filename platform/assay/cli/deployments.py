@@ -45,7 +45,7 @@ def replicas(
         )
     bounds = f"{deployment['replicas_min']} to {deployment['replicas_max']}"
     console.print(
-        f"{deployment['name']}: {deployment['replicas_wanted']} wanted, {bounds}.", markup=False
+        f"{deployment['name']}: {deployment['replicas_wanted']} requested, {bounds}.", markup=False
     )
     if deployment["message"]:
         console.print(deployment["message"], markup=False)
@@ -79,9 +79,9 @@ def rollback(
     if to is not None:
         if not reason:
             raise CliError("A rollback needs a reason; nothing was rolled back.", "Add --reason.")
-        made = client.post(f"deployments/{deployment_id}/rollback", release=to, reason=reason)
+        new = client.post(f"deployments/{deployment_id}/rollback", release=to, reason=reason)
         console.print(
-            f"{made['name']} rolls back to {made['version']['name']} as deployment {made['id']}.",
+            f"{new['name']} rolls back to {new['version']['name']} as deployment {new['id']}.",
             markup=False,
         )
         return

@@ -1,4 +1,4 @@
-"""Commands of Django, which `assay` runs on the server."""
+"""Django commands that `assay` runs on the server."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from assay.cli.output import CliError, show_error
 
 
 def manage(argv: list[str], *, begins: bool = False) -> None:
-    """Run Django's own commands (`manage.py migrate`, …).
+    """Run a Django command, such as `manage.py migrate`.
 
-    The command `assay` runs them for the installation of `assay up` where no settings name another;
-    a command that `begins` one makes it.
+    `assay` runs it in the installation of `assay up`, unless the settings name another. A command
+    that `begins` an installation creates it.
     """
     if argv[0].startswith("assay") and runs_locally(begins=begins):
         sys.exit(manage_locally(argv[1:]))

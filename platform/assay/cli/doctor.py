@@ -14,7 +14,7 @@ from assay.cli.optional_checks import OPTIONAL
 from assay.cli.output import CliError, console, table
 from assay.cli.production import GAPS
 
-POSTGRESQL_LEAST = 16
+POSTGRESQL_MINIMUM = 16
 MINIMUM_FREE_BYTES = 5 * 1024**3
 DATA_FOLDERS = ("artifacts", "quarantine", "media", "files", "work")
 SEALING_LAG_S = 30
@@ -31,10 +31,10 @@ def check_postgresql() -> str:
             " current_setting('server_version_num')::int / 10000"
         )
         version, major = cursor.fetchone() or ("?", 0)
-    if major < POSTGRESQL_LEAST:
+    if major < POSTGRESQL_MINIMUM:
         raise CheckFailed(
             f"PostgreSQL {version} is too old",
-            f"Upgrade it to version {POSTGRESQL_LEAST} or newer.",
+            f"Upgrade it to version {POSTGRESQL_MINIMUM} or newer.",
         )
     return f"PostgreSQL {version}"
 
@@ -53,11 +53,11 @@ def check_migrations() -> str:
                 "Run `assay backup restore` again.",
             )
     executor = MigrationExecutor(connection)
-    waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    if waiting:
-        names = ", ".join(f"{m.app_label}.{m.name}" for m, _ in waiting[:3])
+    pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if pending:
+        names = ", ".join(f"{m.app_label}.{m.name}" for m, _ in pending[:3])
         raise CheckFailed(
-            f"{len(waiting)} migrations are not applied: {names}", "Run `assay manage migrate`."
+            f"{len(pending)} migrations are not applied: {names}", "Run `assay manage migrate`."
         )
     return "all applied"
 
@@ -155,10 +155,10 @@ def check_disk() -> str:
             raise CheckFailed(
                 f"{place} cannot be written", "Correct its owner, or set ASSAY_DATA_DIR."
             )
-    free, least = min((shutil.disk_usage(place).free, place) for place in places)
+    free, fullest = min((shutil.disk_usage(place).free, place) for place in places)
     if free < MINIMUM_FREE_BYTES:
         raise CheckFailed(
-            f"{free / 1024**3:.1f} GiB are free under {least}",
+            f"{free / 1024**3:.1f} GiB are free under {fullest}",
             f"Make {MINIMUM_FREE_BYTES / 1024**3:.0f} GiB free, or move ASSAY_DATA_DIR.",
         )
     return f"{free / 1024**3:.0f} GiB free under {folder}"
@@ -311,7 +311,7 @@ def set_up_django() -> None:
         django.setup()
     except ImproperlyConfigured as error:
         raise CliError(f"The settings are invalid: {error}") from error
-    # It needs Django's settings.
+    # This import needs Django's settings.
     from assay.gateway.paths import keep_paths
 
     keep_paths()

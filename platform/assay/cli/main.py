@@ -58,7 +58,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Handle options that precede a command."""
 
 
 app.command()(login)
@@ -117,7 +117,7 @@ def manage_command(
         list[str] | None, typer.Argument(help="Django command and its arguments.")
     ] = None,
 ) -> None:
-    """Run a command of Django, such as `assay manage migrate`."""
+    """Run a Django command, such as `assay manage migrate`."""
     manage(["assay manage", *(arguments or [])])
 
 

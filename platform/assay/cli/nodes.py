@@ -25,11 +25,11 @@ KEY_FILE = Path("/etc/assay/node.key")
 
 @app.command()
 def enroll(name: Name) -> None:
-    """Invite a machine, and print its token alone on stdout. It works once, for an hour."""
-    made = Client.signed_in().post("nodes", name=name)
-    errors.print(f"Node {name} is invited until {made['expires_at']}.", markup=False)
+    """Invite a machine, and print only its token on stdout. It works once, for an hour."""
+    invitation = Client.signed_in().post("nodes", name=name)
+    errors.print(f"Node {name} is invited until {invitation['expires_at']}.", markup=False)
     errors.print("On the machine, run `assay node join URL` and enter this token:")
-    console.print(made["token"], soft_wrap=True, markup=False)
+    console.print(invitation["token"], soft_wrap=True, markup=False)
 
 
 @app.command("list")
@@ -42,7 +42,7 @@ def list_nodes() -> None:
                 each["name"],
                 each["state"],
                 str(len(each["facts"].get("devices", []))),
-                _used(each["facts"]),
+                _memory_in_use(each["facts"]),
                 str(each["replicas"]),
                 "unknown" if each["queued"] is None else str(each["queued"]),
                 str(each["jobs"]),
@@ -57,25 +57,25 @@ def list_nodes() -> None:
 @app.command()
 def cordon(name: Name, reason: Reason = "") -> None:
     """Stop assigning work to a node; current work continues."""
-    _move(name, "cordon", reason)
+    _change_state(name, "cordon", reason)
 
 
 @app.command()
 def uncordon(name: Name, reason: Reason = "") -> None:
     """Assign work to a cordoned or draining node again."""
-    _move(name, "uncordon", reason)
+    _change_state(name, "uncordon", reason)
 
 
 @app.command()
 def drain(name: Name, reason: Reason = "") -> None:
     """Move a node's deployments to other workers; its jobs run to completion."""
-    _move(name, "drain", reason)
+    _change_state(name, "drain", reason)
 
 
 @app.command()
 def revoke(name: Name, reason: Reason = "") -> None:
     """Revoke a node's key at once; its jobs restart on other workers."""
-    _move(name, "revoke", reason)
+    _change_state(name, "revoke", reason)
 
 
 @app.command()
@@ -100,30 +100,30 @@ def join(
         base = checked_url(url)
     except DomainError as error:
         raise CliError(error.message, error.hint) from error
-    token = os.environ.get("ASSAY_NODE_TOKEN", "") or _typed()
-    nameless = Identity("", Ed25519PrivateKey.generate())
+    token = os.environ.get("ASSAY_NODE_TOKEN", "") or _read_token()
+    unnamed = Identity("", Ed25519PrivateKey.generate())
     # Before the request: a folder that cannot be written must not use up the token.
-    _write(lambda: identity_write(key_file, nameless))
+    _write(lambda: identity_write(key_file, unnamed))
     try:
         answer = httpx.post(
             f"{base}/node/v1/join",
-            content=_join_body(token, nameless.public_key),
+            content=_join_body(token, unnamed.public_key),
             headers={"Content-Type": "application/json"},
             timeout=30,
         )
         if answer.status_code >= 400:
-            refused = refusal(answer)
-            raise CliError(refused.message, refused.hint)
+            problem = refusal(answer)
+            raise CliError(problem.message, problem.hint)
         name = read(Joined, answer.content, extra="ignore").node
     except httpx.HTTPError as error:
         key_file.unlink(missing_ok=True)
         # Without a connection the token was not used.
-        arrived = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        was_sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
         raise CliError(
             f"{base} does not answer: {str(error) or type(error).__name__}.",
             "The token may be used up. If the Nodes page lists this node as active, revoke it; "
             "then enroll it again."
-            if arrived
+            if was_sent
             else "Check the address.",
         ) from error
     except DomainError as error:
@@ -132,7 +132,7 @@ def join(
     except BaseException:
         key_file.unlink(missing_ok=True)
         raise
-    _write(lambda: identity_write(key_file, Identity(name, nameless.key)))
+    _write(lambda: identity_write(key_file, Identity(name, unnamed.key)))
     console.print(f"This machine is now node {name}; its key is in {key_file}.", markup=False)
     console.print(
         f"Start workers with ASSAY_PROCESS=node ASSAY_NODE_URL={base} "
@@ -141,7 +141,7 @@ def join(
     )
 
 
-def _typed() -> str:
+def _read_token() -> str:
     if sys.stdin.isatty():
         return str(typer.prompt("Token", hide_input=True)).strip()
     return sys.stdin.readline().strip()
@@ -164,12 +164,12 @@ def _write(write: Any) -> None:
         ) from error
 
 
-def _move(name: str, verb: str, reason: str) -> None:
-    made = Client.signed_in().post(f"nodes/{name}/{verb}", reason=reason)
-    console.print(f"Node {name} is {made['state']}.", markup=False)
+def _change_state(name: str, verb: str, reason: str) -> None:
+    node = Client.signed_in().post(f"nodes/{name}/{verb}", reason=reason)
+    console.print(f"Node {name} is {node['state']}.", markup=False)
 
 
-def _used(facts: dict[str, Any]) -> str:
+def _memory_in_use(facts: dict[str, Any]) -> str:
     if not facts:
         return ""
     gib = 1024**3

@@ -57,9 +57,9 @@ def check_witnesses() -> str:
         raise NotSetUp(
             "no witness cosigns the audit log", "Name witnesses in ASSAY_AUDIT_WITNESSES."
         )
-    known = AuditKeeper.objects.in_bulk([str(each.witness) for each in endpoints])
+    keepers = AuditKeeper.objects.in_bulk([str(each.witness) for each in endpoints])
     for each in endpoints:
-        keeper = known.get(str(each.witness))
+        keeper = keepers.get(str(each.witness))
         if keeper is not None and keeper.fault:
             raise CheckFailed(
                 f"{each.witness.name}: {keeper.fault}",
@@ -111,14 +111,14 @@ def check_webhook() -> str:
 
     if settings.REVIEW_WEBHOOK is None:
         raise NotSetUp("reminders are not posted to a webhook", "Set ASSAY_REVIEW_WEBHOOK_URL.")
-    return _sent(Channel.WEBHOOK, "Correct ASSAY_REVIEW_WEBHOOK_URL, or the way to it.")
+    return _sent(Channel.WEBHOOK, "Correct ASSAY_REVIEW_WEBHOOK_URL, or the network path to it.")
 
 
 def _sent(channel: str, fix: str) -> str:
     from governance.reviews.reminders.models import ReviewNotice
 
-    tried = ReviewNotice.objects.filter(channel=channel, attempts__gt=0)
-    newest = tried.order_by("-pk").first()
+    notices = ReviewNotice.objects.filter(channel=channel, attempts__gt=0)
+    newest = notices.order_by("-pk").first()
     if newest is None:
         return "set up; no notice was sent yet"
     if newest.sent_at is None and newest.error:

@@ -67,8 +67,8 @@ def invite(
 def reset_password(who: Who) -> None:
     """Print a one-time link with which a person sets a new password."""
     client = Client.signed_in()
-    made = client.post(f"people/{_id(client, who)}/password-link")
-    _show_link(made, "They set their password")
+    link = client.post(f"people/{_id(client, who)}/password-link")
+    _show_link(link, "They set their password")
 
 
 def _show_link(link: dict[str, Any], purpose: str) -> None:

@@ -41,7 +41,7 @@ Context = Annotated[
 ]
 Department = Annotated[str | None, typer.Option(help="Department of a hypothetical resource.")]
 Policy = Annotated[
-    int | None, typer.Option(help="Policy to ask instead of the one in force.", min=1)
+    int | None, typer.Option(help="Policy to evaluate instead of the one in force.", min=1)
 ]
 MAX_FILE = 1024 * 1024
 
@@ -158,20 +158,20 @@ def apply(
         return
     body = {"rules": document.rules, "tests": document.tests, "note": document.note}
     if number is None:
-        made = client.post("policy/versions", **body)
+        draft = client.post("policy/versions", **body)
     else:
-        made = client.patch(f"policy/versions/{number}", **body)
-    console.print(f"Draft {made['number']}, based on policy {made['based_on']}.")
-    results = client.get(f"policy/versions/{made['number']}/tests")
+        draft = client.patch(f"policy/versions/{number}", **body)
+    console.print(f"Draft {draft['number']}, based on policy {draft['based_on']}.")
+    results = client.get(f"policy/versions/{draft['number']}/tests")
     failing = [result for result in results if not result["passed"]]
     console.print(f"{len(results) - len(failing)} of its {len(results)} tests pass.")
     if failing:
         _show_results(failing)
     if propose_it:
         client.post(
-            f"policy/versions/{made['number']}/propose", acknowledge_removals=acknowledge_removals
+            f"policy/versions/{draft['number']}/propose", acknowledge_removals=acknowledge_removals
         )
-        console.print(f"Policy {made['number']} is proposed; another administrator decides.")
+        console.print(f"Policy {draft['number']} is proposed; another administrator decides.")
 
 
 @app.command()
@@ -196,13 +196,13 @@ def explain(
         **question_body(action, thing, department, attribute, context, policy),
     )
     console.print(answer["reason"], style="green" if answer["allowed"] else "red", markup=False)
-    about = [rule for rule in answer["rules"] if rule["verdict"] not in _OTHERS]
+    relevant = [rule for rule in answer["rules"] if rule["verdict"] not in _OTHERS]
     table(
         ("rule", "", "result", "reason"),
-        ((row["rule"], row["effect"], row["verdict"], row["why"]) for row in about),
+        ((row["rule"], row["effect"], row["verdict"], row["why"]) for row in relevant),
         empty="No rule is about this actor and resource.",
     )
-    if others := len(answer["rules"]) - len(about):
+    if others := len(answer["rules"]) - len(relevant):
         console.print(f"{others} rules about the action apply to others.", style="dim")
 
 

@@ -1,4 +1,4 @@
-"""Checks of `assay doctor` for production: gaps with which an installation runs, but should not."""
+"""Checks of `assay doctor` for production: gaps that an installation runs with, but should not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_people() -> str:
     reviewers = active.filter(role=Role.REVIEWER).values("person").distinct().count()
     if admins < 2:
         raise CheckFailed(
-            f"{admins} of the two administrators that it takes to grant privileged roles",
+            f"{admins} of the two administrators that are needed to grant privileged roles",
             "Add a second one; see docs/how-to/recover-accounts.md.",
         )
     if not reviewers:
@@ -187,9 +187,9 @@ def check_database_roles() -> str:
             "the controller can neither see nor end sessions that block others",
             "Run `assay manage apply_database_roles` as the tables' owner, who created the roles.",
         )
-    if left := functions_left(database):
+    if names := functions_left(database):
         raise CheckFailed(
-            f"{WORKER} may call {len(left)} functions that block others, such as {left[0]}",
+            f"{WORKER} may call {len(names)} functions that block others, such as {names[0]}",
             "As a superuser, run what `assay manage apply_database_roles --show-hardening` prints.",
         )
     return "workers cannot call functions that block others"

@@ -56,12 +56,12 @@ def set_limit(
     body |= {name: value for name, value in subjects.items() if value}
     body |= {"organization": True} if organization else {}
     body |= {"shadow": True} if shadow else {}
-    made = Client.signed_in().post("quotas", **body)
-    if made is None:
+    quota = Client.signed_in().post("quotas", **body)
+    if quota is None:
         console.print("Quota removed.")
         return
-    verb = "would be" if made["shadow"] else "is"
-    console.print(f"{made['subject']} {verb} limited to {made['description']}.", markup=False)
+    verb = "would be" if quota["shadow"] else "is"
+    console.print(f"{quota['subject']} {verb} limited to {quota['description']}.", markup=False)
 
 
 @app.command()
@@ -155,8 +155,10 @@ def _row(quota: dict[str, Any]) -> tuple[Any, ...]:
 def _in_units(kind: str, amount: int | None) -> str:
     if amount is None:
         return "–"
-    known = KINDS.get(kind)
-    return f"{amount:,}" if known is None else amount_words(kind, amount * known.scale, "").strip()
+    definition = KINDS.get(kind)
+    if definition is None:
+        return f"{amount:,}"
+    return amount_words(kind, amount * definition.scale, "").strip()
 
 
 def _other_units(units: dict[str, int]) -> str:

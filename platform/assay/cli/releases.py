@@ -121,8 +121,8 @@ def renew(
     if renewal["obstacle"]:
         raise CliError(renewal["obstacle"], renewal["hint"])
     if yes:
-        made = client.post(f"releases/{release_id}/renewal")
-        console.print(f"Release {made['id']} renews release {release_id}; it is in review.")
+        successor = client.post(f"releases/{release_id}/renewal")
+        console.print(f"Release {successor['id']} renews release {release_id}; it is in review.")
         return
     table(
         ("carried over", "attested by", "on"),

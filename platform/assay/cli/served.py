@@ -124,9 +124,9 @@ def _show_approval(approval: dict[str, Any]) -> None:
     )
     console.print()
     review = approval["review"] or {"checklist": []}
-    excused = [(item["title"], waived(item)) for item in review["checklist"] if waived(item)]
-    if excused:
-        table(("waived", "end, decider and reason"), excused, empty="")
+    waivers = [(item["title"], waived(item)) for item in review["checklist"] if waived(item)]
+    if waivers:
+        table(("waived", "end, decider and reason"), waivers, empty="")
         console.print()
     table(
         ("measured on", "rows", "metrics", "digest of the results"),

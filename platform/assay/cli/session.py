@@ -16,7 +16,7 @@ from assay.cli.client import (
 )
 from assay.cli.output import CliError, console, errors, facts
 
-LOOPBACK = ("http://127.0.0.1", "http://localhost", "http://[::1]", "https://")
+ENCRYPTED_OR_LOCAL = ("http://127.0.0.1", "http://localhost", "http://[::1]", "https://")
 
 
 def login(
@@ -25,7 +25,7 @@ def login(
 ) -> None:
     """Sign in with e-mail, password and second factor. Stores a token, never the password."""
     address = checked_server(server or stored_server())
-    if not address.startswith(LOOPBACK):
+    if not address.startswith(ENCRYPTED_OR_LOCAL):
         errors.print(f"[yellow]{address} is not encrypted; others can read your password.[/]")
     email = email or typer.prompt("E-mail")
     password = typer.prompt("Password", hide_input=True)

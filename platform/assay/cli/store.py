@@ -19,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Maintain the artifact store. Run these with the controller's settings.",
 )
-# Rows of a list; a sum has the full number.
+# Maximum number of listed rows; sums count all.
 SHOWN = 200
 
 
@@ -85,19 +85,19 @@ def fsck(
         from workers.storage.inspection import store_faults
 
         task = bar.add_task("Checking", total=None)
-        counted: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for fault in store_faults(
             hashes=not quick,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         ):
-            counted[fault.kind] += 1
-            if sum(counted.values()) <= SHOWN:
+            counts[fault.kind] += 1
+            if sum(counts.values()) <= SHOWN:
                 affects = f" Affects {', '.join(fault.owners)}." if fault.owners else ""
                 console.print(
                     Text(f"{fault.kind}: {fault.key}: {fault.detail}.{affects}"), soft_wrap=True
                 )
-    if counted:
-        parts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(counted.items()))
+    if counts:
+        parts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(counts.items()))
         raise CliError(
             f"The store has faults: {parts}.",
             "Restore damaged and missing files from a backup. Correct the owner or permissions of "

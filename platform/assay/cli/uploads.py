@@ -95,15 +95,15 @@ def upload_version(
         )
     files = _files([bundle / "models" / name])
     # A kept GGUF is uploaded alone, as the first time; intake derives the other files from it.
-    kept = [each for each in files if each[0].lower().endswith(".gguf")]
+    ggufs = [each for each in files if each[0].lower().endswith(".gguf")]
     about = {
         "source": f"{name} of a bundle, digest {version['digest']}",
         "license": version["license"],
         "digest": version["digest"],
-        **({"keep_gguf": True} if kept else {}),
+        **({"keep_gguf": True} if ggufs else {}),
         **({"base_version": base} if base else {}),
     }
-    _deliver(model, kept or files, about)
+    _deliver(model, ggufs or files, about)
 
 
 def _bundled(bundle: Path, name: str) -> dict[str, Any]:
@@ -146,10 +146,10 @@ def upload_dataset(
     client = Client.signed_in(timeout=TIMEOUT)
     columns = dict(pair(each) for each in column or [])
     department = client.get(f"datasets/{name}")["department"]
-    sent = _send(client, _Place("dataset", name, department), path.name, path)
+    upload_id = _send(client, _Place("dataset", name, department), path.name, path)
     body: dict[str, Any] = {"columns": columns} if columns else {}
-    made = client.post(f"datasets/{name}/versions", upload=sent, **body)
-    facts([("version", made["name"]), ("rows", made["rows"]), ("digest", made["digest"])])
+    version = client.post(f"datasets/{name}/versions", upload=upload_id, **body)
+    facts([("version", version["name"]), ("rows", version["rows"]), ("digest", version["digest"])])
 
 
 def _files(paths: list[Path]) -> list[tuple[str, Path]]:

@@ -13,7 +13,7 @@ from assay.cli.client import Client
 from assay.cli.exports import export
 from assay.cli.output import CliError, console, errors, facts, state, table
 
-# More than the server accepts; its error names the field that is too long.
+# Above the server's limit, so that the server can name the field that is too long.
 PROMPT_BYTES = 1024 * 1024
 
 app = typer.Typer(

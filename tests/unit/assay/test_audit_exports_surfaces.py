@@ -170,7 +170,7 @@ def test_the_page_asks_for_what_the_list_shows_and_follows_it(asha: Person) -> N
     for state, words in (
         ({"state": "failed", "error": "The disk is full."}, "The disk is full."),
         ({"state": "canceled"}, "Canceled"),
-        ({"state": "expired"}, "Its file was deleted"),
+        ({"state": "expired"}, "The file was deleted"),
     ):
         AuditExport.objects.update(**state)
         assert words in client.get("/audit/exports").content.decode()

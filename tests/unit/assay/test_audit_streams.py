@@ -72,7 +72,7 @@ def test_auditors_see_where_each_stream_is_and_no_secrets(
         for said in (
             "Up to date", "syslog+tcp://log.example:601", "not encrypted", "5 events behind",
             "people by ID", "with names and addresses", "It &lt;b&gt;fails&lt;/b&gt;.",
-            "2 events could only be sent as number and hash", "Accepted before event 9",
+            "2 events could only be sent as number and hash", "Accepted all events before 9",
             'hx-trigger="every 5s"',
         ):  # fmt: skip
             assert said in texts[-1], (address, said)
@@ -109,7 +109,7 @@ def test_nothing_configured_says_what_to_do(
     assert "ASSAY_SIEM_STREAMS" in page
     assert "every 5s" not in page
     settings.SIEM_STREAMS = destinations(1)
-    assert "Not begun" in signed_in(asha).get(PAGES[0]).content.decode()
+    assert "Not started" in signed_in(asha).get(PAGES[0]).content.decode()
 
 
 def test_more_streams_cost_no_more_queries(

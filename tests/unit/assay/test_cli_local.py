@@ -26,7 +26,7 @@ def test_the_demo_is_a_package_that_can_be_missing(
     monkeypatch.setattr(local, "COMMANDS", "assay.commands_of_nobody")
     refusal("demo", "--check")
     said = " ".join(capsys.readouterr().err.split())
-    assert "The demo is a package of its own, which is not installed." in said
+    assert "The demo is a separate package, which is not installed." in said
     assert "the wheel assay_demo-*.whl of the same version" in said
 
 

@@ -70,7 +70,7 @@ def test_two_versions_stand_side_by_side(company: Company) -> None:
     assert "9.129 to 10.09 (bootstrap)" in said
     assert "-1.590 -2.328 to -0.852" in said
     assert "Fail Significantly better chrF" in said
-    assert "Training data the same rows What v1 v2" in said
+    assert "Training data the same rows Fact v1 v2" in said
     assert "Base and settings 3 changed" in said
     assert "Model card" in said
     assert "Files 1 changed against docstring-writer v1" in said

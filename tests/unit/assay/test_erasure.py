@@ -98,7 +98,7 @@ def test_the_portal_asks_for_the_address_and_for_a_second_factor(
     fresh = Visitor()
     signed_in(fresh.client, ada)
     page = " ".join(fresh.get(f"/people/{zebedee.pk}").content.decode().split())
-    assert "Erase for good" in page
+    assert "Erase permanently" in page
     assert "cannot be undone" in page
     wrong = fresh.post(path, **{**form, "confirm": "other@example.org"})
     assert wrong.status_code == 400
@@ -113,7 +113,7 @@ def test_the_portal_asks_for_the_address_and_for_a_second_factor(
     page = fresh.get(f"/people/{zebedee.pk}").content.decode()
     assert f"Erased person {zebedee.pk}" in page
     assert "Erased on" in page
-    assert "Erase for good" not in page
+    assert "Erase permanently" not in page
     assert "Reactivate" not in page
     assert "@invalid" not in page
     log = fresh.get("/audit").content.decode()

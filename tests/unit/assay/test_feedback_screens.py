@@ -47,7 +47,7 @@ def test_the_chain_from_feedback_to_a_release_draft(office: FeedbackOffice):
     assert "Review feedback on review-sentiment" in page(client, "/tasks")
     listed = page(client, "/feedback")
     assert "text 1" in listed
-    assert "Accept chosen" in listed
+    assert "Accept selected" in listed
     post(client, "/feedback/review", id=[first.pk, second.pk], verdict="accept")
     assert set(Feedback.objects.values_list("state", flat=True)) == {FeedbackState.ACCEPTED}
 
@@ -63,7 +63,7 @@ def test_the_chain_from_feedback_to_a_release_draft(office: FeedbackOffice):
     assert made.headers["Location"] == "/datasets/train"
     data = office.train.dataset.versions.get(number=2)
     shown = page(client, "/datasets/train")
-    assert "2 pieces of feedback </a> after the rows of train v1" in shown
+    assert "2 pieces of feedback </a> added to the rows of train v1" in shown
     assert f"/models/sentiment/fine-tune?again={office.tuned.pk}" in shown
     assert "text 1" in page(client, f"/feedback?data={data.pk}")
 
@@ -142,7 +142,7 @@ def test_people_see_neither_others_feedback_nor_a_review_of_their_own(office: Fe
     own = office.feedback(4, office.trainer)
     client = signed_in(office.trainer)
     assert "another person must review it" in page(client, f"/feedback/{own.pk}")
-    assert "Accept chosen" not in page(client, "/feedback")
+    assert "Accept selected" not in page(client, "/feedback")
     for outsider in (make_person("Lex", "lead@legal"), make_person("Vi", "viewer@clinical")):
         other = signed_in(outsider)
         assert other.get(f"/feedback/{own.pk}").status_code == 404

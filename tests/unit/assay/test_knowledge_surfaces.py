@@ -127,7 +127,7 @@ def test_a_recall_names_where_the_text_stays(lead: Person, handbook: KnowledgeBa
     )
     assert recalled.json()["same_text"] == [copy.pk]
     alone = client.get(f"/knowledge/handbook/documents/{copy.pk}/recall").content.decode()
-    assert "stays in force elsewhere" not in alone
+    assert "is still published elsewhere" not in alone
 
 
 def test_a_file_without_text_is_refused_on_its_field(lead: Person, handbook: KnowledgeBase) -> None:

@@ -88,7 +88,7 @@ def test_a_password_link_asks_for_a_code_that_the_account_can_give(
     _, address = password_link_create(actor=admin, person_id=vera.pk)
     page = " ".join(opened(address).get("/sign-in/link/password").content.decode().split())
     assert sentence in page
-    assert "Scan the picture" not in page
+    assert "Scan the QR code" not in page
 
 
 def test_an_invited_person_sets_their_own_password_once(
@@ -97,7 +97,7 @@ def test_an_invited_person_sets_their_own_password_once(
     vera = person("Vera", "viewer@finance")
     link, address = password_link_create(actor=admin, person_id=vera.pk)
     visitor = opened(address)
-    assert "Scan the picture" not in visitor.get("/sign-in/link/password").content.decode()
+    assert "Scan the QR code" not in visitor.get("/sign-in/link/password").content.decode()
     fields = {"password": NEW, "again": NEW}
     assert (
         "Your password is set" in visitor.post("/sign-in/link/password", **fields).content.decode()
@@ -120,7 +120,7 @@ def test_who_decides_for_others_adds_a_second_factor_in_the_same_step(
     carla = person("Carla", "reviewer:security")
     visitor = opened(recovery_address(carla, "password"))
     page = visitor.get("/sign-in/link/password").content.decode()
-    assert "Scan the picture" in page
+    assert "Scan the QR code" in page
     secret = crypto.decrypt(visitor.client.session["assay_totp_secret"])
     fields = {"password": NEW, "again": NEW}
     for code in ("", "000000"):

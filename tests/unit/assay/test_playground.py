@@ -255,7 +255,7 @@ def test_only_those_who_may_use_the_deployment_get_a_token(
     browser = Browser(stage, member(stage, role, department))
     assert browser.open().status_code == status
     page = browser.visitor.get("/playground?deployment=writer").content.decode()
-    assert ("writer is not among the serving deployments" in page) == (status != 200)
+    assert ("writer is not serving, or you may not use it" in page) == (status != 200)
     address = f"/deployments/{Deployment.objects.get().pk}"
     shown = browser.visitor.get(address).content.decode()
     assert ("Try it" in shown) == (status == 200)

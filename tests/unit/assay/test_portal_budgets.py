@@ -165,8 +165,8 @@ def test_while_the_store_is_away_the_page_says_so(
     company: Company, limits: list[QuotaLimit], settings: Any
 ) -> None:
     settings.REDIS_URL = "unix:///nowhere.sock"
-    assert "does not answer" in page(signed_in(company.enzo), "/budgets")
-    assert "does not answer" in page(signed_in(company.enzo), f"/budgets/limits/{limits[1].pk}")
+    assert "counter store does not respond" in page(signed_in(company.enzo), "/budgets")
+    assert "counter store does not respond" in page(signed_in(company.enzo), f"/budgets/limits/{limits[1].pk}")
 
 
 def test_a_lead_asks_which_limit_stops_a_key(
@@ -179,7 +179,7 @@ def test_a_lead_asks_which_limit_stops_a_key(
         assert words in html
     month = f"{timezone.now():%Y-%m}"
     redis.hset(f"assay:quota:month:{month}:organization", "money", 25_000_000)
-    assert "<strong>The organization</strong> has no room" in page(signed_in(company.enzo), address)
+    assert "<strong>The organization</strong> is used up" in page(signed_in(company.enzo), address)
     page(signed_in(company.clara), address, 400)
     page(signed_in(company.enzo), "/budgets/which?key=x", 400)
 

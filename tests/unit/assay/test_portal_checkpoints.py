@@ -71,7 +71,7 @@ def test_the_page_says_who_cosigned_and_whose_history_is_another(
     said = text_of(auditor, "/audit/checkpoints")
     assert "witness.example/one 25 Nov, 12:00:05" in said
     assert (
-        "witness.example/two Witness · never reached Keeps another history: it saw a fork." in said
+        "witness.example/two Witness · never reached Has a different history: it saw a fork." in said
     )
     with CaptureQueriesContext(connection) as few:
         auditor.get("/audit/checkpoints")
@@ -106,4 +106,4 @@ def test_an_alarm_is_shown_to_who_sees_the_whole_log(company: Company, settings:
             assert "The published log has a different history" in said, (who, address)
             assert "is not a signed note" in said
     for who, address in (("devi", "/"), ("clara", "/"), ("clara", "/audit"), ("carla", "/")):
-        assert "another history" not in text_of(signed_in(company.people[who]), address), who
+        assert "different history" not in text_of(signed_in(company.people[who]), address), who

@@ -277,7 +277,7 @@ def test_statistics_and_duplicates_of_files_are_shown(
     assert "64–400 pixels wide" in page
     assert "0 look like another image" in page
     assert page.count("<rect x=") == 10
-    assert "1.500 s in all" in main(client.get("/datasets/calls"))
+    assert "1.500 s in total" in main(client.get("/datasets/calls"))
 
 
 def test_pages_of_files_cost_as_many_queries_for_many_rows(

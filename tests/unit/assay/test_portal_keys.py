@@ -137,7 +137,7 @@ def test_the_page_shows_every_limit_that_binds(company: Company) -> None:
     QuotaLimit.objects.create(department=key.department, kind="tokens_per_day", limit=0)
     html = client.get(f"/keys/{key.pk}").content.decode()
     assert "7 requests per minute" in html
-    assert "No room" in html
+    assert "Used up" in html
     assert inline_in(html) == []
 
 

@@ -101,7 +101,7 @@ def test_a_member_sees_the_department_and_not_what_groups_mean(company: Company,
     assert client.post("/people/groups", {"group": "x", "role": "admin"}).status_code == 403
     page = text_of(client.get(f"/people/{company.people['devi'].pk}"))
     assert "Deactivate" not in page
-    assert "External id" not in page
+    assert "External ID" not in page
 
 
 def test_a_person_is_deactivated_with_a_reason_and_let_in_again(company: Company) -> None:

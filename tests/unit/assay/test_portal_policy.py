@@ -303,7 +303,7 @@ def test_a_draft_whose_base_was_replaced_is_compared_and_based_anew(
     policy_propose(actor=proven(ada), number=other.number)
     policy_approve(actor=proven(ben), number=other.number)
     client = browser(ada)
-    assert "came in force since" in client.get("/policy/2").content.decode()
+    assert "took effect after" in client.get("/policy/2").content.decode()
     refused = client.post("/policy/2/propose")
     assert refused.status_code == 409
     assert client.post("/policy/2/rebase").status_code == 302

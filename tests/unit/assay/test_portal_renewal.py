@@ -148,12 +148,12 @@ def test_an_end_that_is_near_is_said_and_a_grace_more_loudly(company: Company) -
     changed(release, expires_at=timezone.now() + timedelta(days=9))
     for address in addresses:
         assert "Submit it again</a> in time" in page(enzo, address)
-    assert "Approvals that end" in page(enzo, "/")
+    assert "Expiring approvals" in page(enzo, "/")
     changed(release, expires_at=timezone.now() - timedelta(days=1), grace_days=7)
     for address in addresses:
-        assert "It serves in its grace, until" in page(enzo, address)
-    assert "in its grace since" in page(enzo, "/")
-    assert "Approvals that end" not in page(signed_in(company.fay), "/")
+        assert "It serves in its grace period until" in page(enzo, address)
+    assert "in its grace period since" in page(enzo, "/")
+    assert "Expiring approvals" not in page(signed_in(company.fay), "/")
 
 
 @pytest.mark.usefixtures("policy", "redis")
@@ -166,7 +166,7 @@ def test_a_release_is_submitted_again_by_a_button(
     assert f"{address}/renewal" in page(called("Devi"), address)
     html = page(called("Devi"), f"{address}/renewal")
     assert "Attested by Carla on" in html
-    assert "Only the time." in html
+    assert "Nothing but the time." in html
     assert called("Fay").get(f"{address}/renewal").status_code == 404
     assert called("Fay").post(f"{address}/renewal").status_code == 404
     assert called("Carla").post(f"{address}/renewal").status_code == 403

@@ -176,7 +176,7 @@ def test_a_draft_whose_place_is_gone_is_shown_as_outdated(company: Company, page
     )
     say(carla, page, kind="answer", key="notes", do="draft")
     Release.objects.filter(pk=company.waiting.pk).update(dossier=company.waiting.dossier)
-    assert "Outdated: no such place now" in shown(carla, page)
+    assert "Outdated: its place no longer exists" in shown(carla, page)
 
 
 def test_the_department_answers_and_is_told_why_it_does_not_resolve(

@@ -183,7 +183,7 @@ def test_every_page_of_what_is_recalled_says_so(company: Company) -> None:
     )
     shown = signed_in(company.ada).get(recall_page(company))
     assert shown.status_code == 200
-    assert "Recall for good" not in shown.content.decode()
+    assert "Recall permanently" not in shown.content.decode()
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_data_settings_card_answers_and_files_are_shown_by_what_changed(company:
     assert "e-mail in 7 rows, messages of the user" in said
     datasets = signed_in(company.enzo).get("/datasets/docstrings-train").content.decode()
     assert "Signs of personal data e-mail in 7 rows, messages of the user" in words(datasets)
-    assert "not looked for: the version is older than the search" in said
+    assert "not searched: the version is older than the search" in said
     assert "The artifact store does not hold the rows of one of them." in said
     assert "Epochs changed 1 2" in said
     assert "torch added – 2.13.0" in said
@@ -152,10 +152,10 @@ def test_whom_it_reaches_is_counted_from_the_ledger(company: Company) -> None:
         )  # fmt: skip
     company.waiting.departments.add(company.departments["finance"])
     reach = words(page(company)).split("Affected departments")[1]
-    assert "engineering as now 40 requests" in reach
+    assert "engineering unchanged 40 requests" in reach
     assert "clinical no 1 request 1,000" in reach
     assert "finance plus" not in reach
-    assert "finance new nothing" in reach
+    assert "finance new none" in reach
     # Who may not decide sees their own department's alone.
     theirs = words(page(company, "enzo")).split("Affected departments")[1]
     assert "as far as you may see" in theirs

@@ -1,4 +1,4 @@
-"""`manage.py apply_database_roles`: the roles of the processes, after every `migrate`."""
+"""`manage.py apply_database_roles`: create the roles of the processes, after every `migrate`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Command(BaseCommand):
     """Idempotent; run as the tables' owner."""
 
     help = (
-        "Make the database roles of the web process, the controller and the workers, and give "
-        "each the privileges that it needs and no others. Passwords come from "
+        "Create the database roles of the web process, the controller and the workers, and give "
+        "each only the privileges that it needs. Passwords come from "
         "ASSAY_DATABASE_PASSWORD_WEB, _CONTROLLER and _WORKER, or files named by …_FILE."
     )
 
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--show-hardening",
             action="store_true",
-            help="print what a superuser of PostgreSQL can revoke in addition, and do nothing",
+            help="print the statements with which a superuser can revoke more, and change nothing",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -62,8 +62,8 @@ class Command(BaseCommand):
         for process, role in ROLES.items():
             limit = limits.get(process, role.connections)
             self.stdout.write(f"{role.name}: at most {limit} connections.")
-        if left := functions_left(connection.connection):
+        if names := functions_left(connection.connection):
             self.stdout.write(
-                f"Workers may still call {len(left)} functions that hold up others. As a superuser "
+                f"Workers may still call {len(names)} functions that block others. As a superuser "
                 "of PostgreSQL, run what `apply_database_roles --show-hardening` prints."
             )

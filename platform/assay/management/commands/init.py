@@ -1,4 +1,4 @@
-"""`assay init`: a first start without the demo, in one command."""
+"""`assay init`: set up an installation in one command."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ First steps:
      (docs/how-to/recover-accounts.md).
   3. Create a department and give it a lead: Departments.
   4. Start the controller and the workers, then look at Health and Workers in the portal.
-  5. Bring in a base model: Models → Upload for checks.
+  5. Upload a base model: Models → Upload for checks.
 The overview of the portal keeps this list. `assay doctor` checks every service.
 """
 
 
 class Command(BaseCommand):
-    """Idempotent: run it again after an upgrade, or when the first link was lost."""
+    """Idempotent: run it again after an upgrade, or if the first link was lost."""
 
     help = (
         "Check the settings, migrate the database, install the first policies, and print the "
@@ -44,27 +44,27 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         for name, check, fix in NEEDED:
-            # What only migrates has no data folder of its own.
+            # A process that only migrates has no data folder.
             if check is not check_disk or settings.PROCESS != "migrate":
                 self._check(name, check, fix)
         call_command("migrate", interactive=False, verbosity=0, stdout=self.stdout)
         self.stdout.write("The database is migrated.")
         call_command("apply_database_roles", stdout=self.stdout)
-        email = options["admin"] or self._asked_for()
+        email = options["admin"] or self._admin_email()
         call_command("bootstrap", admin=email, name=options["name"], stdout=self.stdout)
         self.stdout.write(FIRST_STEPS)
         self.stdout.write(f"The portal's address is {settings.PORTAL_URL} (ASSAY_PORTAL_URL).")
 
     def _check(self, name: str, check: Callable[[], str], fix: str) -> None:
         try:
-            found = check()
+            result = check()
         except Exception as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CommandError(f"{name}: {first[:200]} {getattr(error, 'fix', fix)}") from error
-        self.stdout.write(f"{name}: {found}.")
+        self.stdout.write(f"{name}: {result}.")
 
-    def _asked_for(self) -> str | None:
-        """Return the address that is typed; None when there is an administrator."""
+    def _admin_email(self) -> str | None:
+        """Return the typed e-mail address; None if an administrator exists."""
         if RoleAssignment.objects.filter(role=Role.ADMIN).exists():
             return None
         if not sys.stdin.isatty():

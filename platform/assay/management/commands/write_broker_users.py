@@ -24,7 +24,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", type=Path, help="where to write it")
+        parser.add_argument("file", type=Path, help="path of the file")
 
     def handle(self, *args: Any, file: Path, **options: Any) -> None:
         passwords = settings.BROKER_PASSWORDS
@@ -36,10 +36,10 @@ class Command(BaseCommand):
                     f"{LEAST_CHARACTERS} characters."
                 )
         if len({passwords[name] for name in NAMES}) < len(NAMES):
-            raise CommandError(f"Each user, {ADMIN} too, needs a password of its own.")
+            raise CommandError(f"Each user, including {ADMIN}, needs its own password.")
         new = file.with_name(f"{file.name}.new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        # Valkey's own user reads it, whatever the umask is.
+        # Valkey runs as another user and must read it, whatever the umask.
         os.fchmod(descriptor, 0o644)
         with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
             handle.write(access_control_file(passwords))

@@ -1,4 +1,4 @@
-/* What htmx does not do: menu, theme, copying, confirmations, charts, following a job, keys. */
+/* Features without htmx: menu, theme, copying, confirmations, charts, following a job, keys. */
 "use strict";
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -139,7 +139,7 @@ function polled(address, succeeded) {
   }
   const times = (refusing.get(address)?.times ?? 0) + 1;
   const wait = Math.min(BACK_OFF_MS * 2 ** (times - 1), BACK_OFF_MAX_MS);
-  // Spread, so that many tabs do not come back in the same second.
+  // Random, so that many tabs do not return in the same second.
   refusing.set(address, { times, until: Date.now() + wait * (1 + Math.random() / 2) });
 }
 
@@ -149,7 +149,7 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   if (polls(event.detail.elt) && !mayPoll(event.detail.requestConfig.path)) event.preventDefault();
 });
 document.addEventListener("htmx:afterRequest", (event) => {
-  // After a success the element that asked has been replaced.
+  // After a success, the element that sent the request has been replaced.
   const { elt, requestConfig, successful } = event.detail;
   if (successful || polls(elt)) polled(requestConfig.path, successful);
 });
@@ -187,8 +187,8 @@ function follow(panel) {
       return;
     }
     const chart = charts.get(canvas);
-    const known = chart && Object.keys(reply.names).every((name) => chart.data.datasets.some((d) => d.name === name));
-    if (reply.events.some((event) => event.points) && !known) {
+    const hasSeries = chart && Object.keys(reply.names).every((name) => chart.data.datasets.some((d) => d.name === name));
+    if (reply.events.some((event) => event.points) && !hasSeries) {
       location.reload();
       return;
     }
@@ -202,7 +202,7 @@ function follow(panel) {
       }
     }
     if (reply.events.length && chart) chart.update("none");
-    // A pause, for example, changes what the page offers.
+    // A pause, for example, changes the actions on the page.
     if (reply.live && reply.state === panel.dataset.state) setTimeout(tick, POLL_MS);
     else location.reload();
   };
@@ -216,7 +216,7 @@ const KEYS_OFF = "assay-keys-off";
 const STOPS = "[data-stop], .check, details.anchor";
 const EDITED = "input, textarea, select, [contenteditable]";
 
-function opened(element) {
+function openAncestors(element) {
   for (let each = element; each; each = each.parentElement) {
     if (each.tagName === "DETAILS") each.open = true;
   }
@@ -227,10 +227,10 @@ function step(selector, by) {
   if (!stops.length) return;
   const here = document.activeElement;
   const side = by > 0 ? Node.DOCUMENT_POSITION_FOLLOWING : Node.DOCUMENT_POSITION_PRECEDING;
-  const beside = (stop) => here.compareDocumentPosition(stop) & side;
-  // Stops may stand in stops: the last that holds the focus is the innermost.
+  const isOnSide = (stop) => here.compareDocumentPosition(stop) & side;
+  // Stops can be nested: the last one that contains the focus is the innermost.
   const at = stops.findLastIndex((stop) => stop.contains(here));
-  const next = at >= 0 ? at + by : by > 0 ? Math.max(stops.findIndex(beside), 0) : stops.findLastIndex(beside);
+  const next = at >= 0 ? at + by : by > 0 ? Math.max(stops.findIndex(isOnSide), 0) : stops.findLastIndex(isOnSide);
   const stop = stops[(next + stops.length) % stops.length];
   const target = stop.tagName === "DETAILS" ? stop.querySelector("summary") : stop;
   if (target === stop) stop.tabIndex = -1;
@@ -242,7 +242,7 @@ function comment() {
   const place = stop?.matches("details.anchor") ? stop : stop?.querySelector("details.anchor, .entry-forms details");
   const text = (place || document.querySelector("#conversation > .card-body > details.anchor"))?.querySelector("textarea");
   if (!text) return;
-  opened(text);
+  openAncestors(text);
   text.focus();
 }
 
@@ -253,7 +253,7 @@ function finish() {
   document.querySelector("#decision [name=verdict]:not(:disabled)")?.focus();
 }
 
-/* Selects the current checklist item for attestation, or goes to the grounds. */
+/* Select the current checklist item for attestation; elsewhere, focus the reasons. */
 function attest() {
   const box = document.activeElement.closest(".check")?.querySelector("input[form=attest]");
   if (box) {
@@ -307,7 +307,7 @@ function pressed(event) {
 
 function targeted() {
   const target = location.hash && document.getElementById(location.hash.slice(1));
-  if (target) opened(target);
+  if (target) openAncestors(target);
 }
 
 document.addEventListener("keydown", pressed);
@@ -327,7 +327,7 @@ document.addEventListener("DOMContentLoaded", () => {
   drawAll(document);
   document.querySelectorAll("[data-follow]").forEach(follow);
 });
-/* ---- the review page's forms: sent by htmx, so that nothing jumps ---- */
+/* ---- the review page's forms: sent by htmx, so that the page does not jump ---- */
 
 const TYPED = "textarea[id], input[id]:not([type=hidden], [type=radio], [type=checkbox])";
 let typedElsewhere = [];
@@ -341,7 +341,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     location.href = reply.responseURL || location.href;
     return;
   }
-  // A refusal is a page too, which says why.
+  // A refusal is a page with the reason: show it.
   if (reply.status >= 400) {
     event.detail.shouldSwap = true;
     event.detail.isError = false;
@@ -357,7 +357,7 @@ document.addEventListener("htmx:afterSettle", (event) => {
     const box = document.getElementById(id);
     if (box && !box.value) {
       box.value = value;
-      opened(box);
+      openAncestors(box);
     }
   }
   typedElsewhere = [];

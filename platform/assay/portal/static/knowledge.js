@@ -4,7 +4,7 @@
 (() => {
   const form = document.getElementById("ask");
   if (!form) return;
-  const found = document.getElementById("found");
+  const results = document.getElementById("found");
 
   const token = async () => {
     const fields = new URLSearchParams();
@@ -23,7 +23,7 @@
     return element;
   };
 
-  const shown = (result) => {
+  const articleOf = (result) => {
     const place = result.attributes;
     const item = document.createElement("article");
     const link = document.createElement("a");
@@ -37,7 +37,7 @@
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    found.replaceChildren(paragraph("Searching…", "subtle mt-3"));
+    results.replaceChildren(paragraph("Searching…", "subtle mt-3"));
     try {
       const response = await fetch(form.dataset.search, {
         method: "POST",
@@ -47,10 +47,10 @@
       });
       const answer = await response.json();
       if (!response.ok) throw new Error(answer.error?.message ?? `The gateway answered ${response.status}.`);
-      const items = answer.data.map(shown);
-      found.replaceChildren(...(items.length ? items : [paragraph("No passage was found.", "subtle mt-3")]));
+      const items = answer.data.map(articleOf);
+      results.replaceChildren(...(items.length ? items : [paragraph("No passage was found.", "subtle mt-3")]));
     } catch (error) {
-      found.replaceChildren(paragraph(error.message, "is-bad mt-3"));
+      results.replaceChildren(paragraph(error.message, "is-bad mt-3"));
     }
   });
 })();

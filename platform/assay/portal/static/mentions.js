@@ -1,4 +1,4 @@
-/* Completes “@an” in a comment with people who may see the review. Without it, handles are typed. */
+/* Completes “@an” in a comment with people who may see the review. Without this script, people type handles. */
 "use strict";
 
 (() => {
@@ -58,8 +58,8 @@
     box.after(list);
     box.setAttribute("aria-controls", list.id);
     point(list.firstElementChild);
-    const found = `${people.length} ${people.length === 1 ? "person" : "people"}: up and down to choose, Enter to take.`;
-    document.getElementById("announcements").textContent = found;
+    const summary = `${people.length} ${people.length === 1 ? "person" : "people"}: Up and Down to choose, Enter to insert.`;
+    document.getElementById("announcements").textContent = summary;
   }
 
   async function ask(address, typed) {
@@ -75,18 +75,18 @@
   }
 
   document.addEventListener("input", (event) => {
-    const asked = event.target.matches("textarea[name=text]") && event.target.closest("[data-mentions]");
-    if (!asked) return;
+    const area = event.target.matches("textarea[name=text]") && event.target.closest("[data-mentions]");
+    if (!area) return;
     if (box !== event.target) close();
     box = event.target;
     box.setAttribute("aria-autocomplete", "list");
     const typed = TYPED.exec(box.value.slice(0, box.selectionStart));
     clearTimeout(timer);
     if (!typed) return close();
-    timer = setTimeout(() => ask(asked.dataset.mentions, typed[2]), WAIT_MS);
+    timer = setTimeout(() => ask(area.dataset.mentions, typed[2]), WAIT_MS);
   });
 
-  // Before the page's own keys, so that Escape closes the list and does not leave the text box.
+  // Runs before the page's own keys, so that Escape closes the list and does not leave the text box.
   document.addEventListener(
     "keydown",
     (event) => {

@@ -1,4 +1,4 @@
-/* The page behind a one-time link: takes the secret from behind the `#`, which browsers never send,
+/* The page behind a one-time link: takes the secret after the `#`, which browsers never send,
    removes it from the address and the history, and posts it. */
 "use strict";
 

@@ -10,10 +10,10 @@
   const input = document.getElementById("palette-input");
   const list = document.getElementById("palette-list");
   const empty = document.getElementById("palette-empty");
-  const said = document.getElementById("palette-said");
+  const announcement = document.getElementById("palette-said");
   let timer = 0;
   let request = null;
-  // The text whose results are shown; Enter waits for those of what was typed.
+  // Text whose results are shown; Enter waits for the results of the typed text.
   let shown = null;
   let entered = false;
 
@@ -47,16 +47,16 @@
     return span;
   }
 
-  function option(found, index) {
+  function option(result, index) {
     const item = document.createElement("li");
     item.id = `palette-${index}`;
     item.setAttribute("role", "option");
     item.setAttribute("aria-selected", "false");
-    item.dataset.href = found.href;
+    item.dataset.href = result.href;
     const words = text("grow", "");
-    words.append(text("title", found.title));
-    if (found.detail) words.append(" ", text("subtle", found.detail));
-    item.append(icon(found.icon), words, " ", text("kind", found.kind));
+    words.append(text("title", result.title));
+    if (result.detail) words.append(" ", text("subtle", result.detail));
+    item.append(icon(result.icon), words, " ", text("kind", result.kind));
     return item;
   }
 
@@ -65,7 +65,7 @@
     list.replaceChildren(...results.map(option));
     input.setAttribute("aria-expanded", String(results.length > 0));
     empty.hidden = results.length > 0;
-    said.textContent = results.length === 1 ? "1 result" : `${results.length || "No"} results`;
+    announcement.textContent = results.length === 1 ? "1 result" : `${results.length || "No"} results`;
     point(list.firstElementChild);
     if (entered) take(false);
   }
@@ -79,12 +79,12 @@
       const address = `${dialog.dataset.results}?q=${encodeURIComponent(typed)}`;
       const answer = await fetch(address, { signal, headers: { Accept: "application/json" } });
       if (signal.aborted) return;
-      // Signed out: the page says so.
+      // Signed out: the search page asks to sign in.
       if (answer.redirected || !answer.ok) throw new Error(String(answer.status));
       show(typed, (await answer.json()).results);
     } catch (error) {
       if (error.name === "AbortError") return;
-      said.textContent = "The search failed. Press Enter to open the search page.";
+      announcement.textContent = "The search failed. Press Enter to open the search page.";
       list.replaceChildren();
       shown = typed;
     }
@@ -118,8 +118,8 @@
   }
 
   document.addEventListener("keydown", (event) => {
-    const asked = MAC ? event.metaKey && !event.ctrlKey : event.ctrlKey && !event.metaKey;
-    if (!asked || event.altKey || event.shiftKey || event.key.toLowerCase() !== "k") return;
+    const isShortcut = MAC ? event.metaKey && !event.ctrlKey : event.ctrlKey && !event.metaKey;
+    if (!isShortcut || event.altKey || event.shiftKey || event.key.toLowerCase() !== "k") return;
     event.preventDefault();
     if (dialog.open) dialog.close();
     else open();
@@ -144,7 +144,7 @@
       if (options.length) point(options[(options.indexOf(selected()) + step) % options.length]);
       event.preventDefault();
     }
-    // The page's own single keys are not meant.
+    // Keep these keys from the page's own shortcuts.
     event.stopPropagation();
     if (event.key === "k" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();

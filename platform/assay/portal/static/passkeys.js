@@ -14,7 +14,7 @@
 
   const words = (error) => {
     if (error.name === "NotAllowedError") return "The device did not confirm; nothing was sent. Try again.";
-    if (error.name === "InvalidStateError") return "This device holds a passkey of this account already.";
+    if (error.name === "InvalidStateError") return "This device already has a passkey for this account.";
     if (error.name === "SecurityError") return "Passkeys need a host name and HTTPS; on this machine, use http://localhost.";
     return "The passkey could not be used; nothing was sent. Try again.";
   };
@@ -32,7 +32,7 @@
     const button = form.querySelector("button[type=submit]");
     if (!supported) {
       button.disabled = true;
-      say(form, "This browser has no passkeys here; they need HTTPS or localhost.");
+      say(form, "Passkeys are not available here; they need HTTPS or localhost.");
       return;
     }
     form.addEventListener("submit", async (event) => {

@@ -1,4 +1,4 @@
-/* Thumbs under an answer: POST /v1/feedback, as every application sends it. */
+/* Ratings under an answer, sent to POST /v1/feedback as by every application. */
 "use strict";
 
 const playgroundFeedback = (() => {
@@ -9,27 +9,27 @@ const playgroundFeedback = (() => {
   /* The best label of an answer in JSON, or its text; empty for anything else. */
   const bestOf = async (response) => {
     if (!(response.headers.get("content-type") ?? "").includes("json")) return "";
-    const found = (value) => {
-      if (Array.isArray(value)) return value.length ? found(value[0]) : "";
+    const labelIn = (value) => {
+      if (Array.isArray(value)) return value.length ? labelIn(value[0]) : "";
       if (!value || typeof value !== "object") return "";
       for (const name of ["label", "summary_text", "translation_text", "answer"]) {
         if (typeof value[name] === "string") return value[name];
       }
-      return found(value.data ?? value.results ?? null);
+      return labelIn(value.data ?? value.results ?? null);
     };
-    return found(await response.json().catch(() => null));
+    return labelIn(await response.json().catch(() => null));
   };
 
   const pause = (milliseconds) => new Promise((done) => { setTimeout(done, milliseconds); });
 
-  /* A request is on record some seconds after its answer. */
-  const send = async (token, said) => {
+  /* The request is recorded some seconds after its answer, so retry after a 404. */
+  const send = async (token, feedback) => {
     for (let attempt = 1; ; attempt += 1) {
       const response = await fetch("/v1/feedback", {
         method: "POST",
         credentials: "same-origin",
         headers: { "Content-Type": "application/json", Authorization: `Bearer ${await token()}` },
-        body: JSON.stringify(said),
+        body: JSON.stringify(feedback),
       });
       if (response.ok) return;
       const problem = await response.json().catch(() => ({}));
@@ -41,15 +41,15 @@ const playgroundFeedback = (() => {
   };
 
   const button = (text, act) => {
-    const made = document.createElement("button");
-    made.type = "button";
-    made.className = "btn btn-plain btn-sm";
-    made.textContent = text;
-    made.addEventListener("click", act);
-    return made;
+    const element = document.createElement("button");
+    element.type = "button";
+    element.className = "btn btn-plain btn-sm";
+    element.textContent = text;
+    element.addEventListener("click", act);
+    return element;
   };
 
-  /* Offers to rate the last answer in `talk`; a bad one may be corrected. */
+  /* Offer to rate the last answer in `talk`, and to correct a bad one. */
   const offer = (talk, { id, body, answer, token }) => {
     if (!id) return;
     const bar = document.createElement("div");
@@ -57,12 +57,12 @@ const playgroundFeedback = (() => {
     bar.setAttribute("role", "group");
     bar.setAttribute("aria-label", "Feedback on this answer");
     const teaches = typeof body === "string" && body.length < INPUT_MAX;
-    const give = async (rating, correction) => {
-      const said = { request_id: id, rating };
-      if (teaches) Object.assign(said, { input: JSON.parse(body), answer, correction });
+    const rate = async (rating, correction) => {
+      const feedback = { request_id: id, rating };
+      if (teaches) Object.assign(feedback, { input: JSON.parse(body), answer, correction });
       bar.replaceChildren("Sending…");
       try {
-        await send(token, said);
+        await send(token, feedback);
         bar.replaceChildren("Thank you. A reviewer checks it before it is used for training.");
       } catch (error) {
         bar.replaceChildren(error.message);
@@ -78,12 +78,12 @@ const playgroundFeedback = (() => {
       text.maxLength = 32000;
       text.id = `right-${id}`;
       label.htmlFor = text.id;
-      bar.replaceChildren(label, text, button("Send feedback", () => give("down", text.value)));
+      bar.replaceChildren(label, text, button("Send feedback", () => rate("down", text.value)));
       text.focus();
     };
     bar.append(
-      button("Good answer", () => give("up", "")),
-      button("Bad answer", () => (teaches ? correct() : give("down", ""))),
+      button("Good answer", () => rate("up", "")),
+      button("Bad answer", () => (teaches ? correct() : rate("down", ""))),
     );
     talk.append(bar);
   };

@@ -4,7 +4,7 @@
 const playgroundMedia = (() => {
   const RATE = 16000;
   let chosen = null;
-  let shown = null;
+  let figure = null;
 
   /* A mono WAV file of 16-bit samples, which every speech model reads. */
   const wav = (samples, rate) => {
@@ -78,7 +78,7 @@ const playgroundMedia = (() => {
     return box;
   };
 
-  /* The image element of a blob, once it is decoded. */
+  /* Return the image element of a blob, once it is decoded. */
   const load = async (blob, label) => {
     const image = document.createElement("img");
     image.src = URL.createObjectURL(blob);
@@ -89,9 +89,9 @@ const playgroundMedia = (() => {
 
   const choose = (file, preview) => {
     chosen = file;
-    shown?.remove();
-    shown = file ? element(file, file.name) : null;
-    if (shown) preview.replaceChildren(shown);
+    figure?.remove();
+    figure = file ? element(file, file.name) : null;
+    if (figure) preview.replaceChildren(figure);
     else preview.replaceChildren();
   };
 
@@ -124,7 +124,7 @@ const playgroundMedia = (() => {
     });
   };
 
-  /* The chosen file for a JSON body: in base64, and as a URL that holds it. */
+  /* Return the chosen file for a JSON body: in base64, and as a data URL. */
   const encoded = () => new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.addEventListener("load", () => resolve({ $file: reader.result.split(",")[1], $file_url: reader.result }));

@@ -1,4 +1,4 @@
-/* Boxes and masks that a model answers with, drawn over the image that was sent. */
+/* Draws the boxes and masks of an answer over the image of its request. */
 "use strict";
 
 const playgroundRegions = (() => {
@@ -7,8 +7,8 @@ const playgroundRegions = (() => {
   const LISTED = 50;
 
   const hueOf = (labels) => {
-    const known = [...new Set(labels)].sort();
-    return (label) => known.indexOf(label) % HUES;
+    const names = [...new Set(labels)].sort();
+    return (label) => names.indexOf(label) % HUES;
   };
 
   const legend = (entries, hue) => {
@@ -49,7 +49,7 @@ const playgroundRegions = (() => {
     return layer;
   };
 
-  /* The color of a hue, as the style sheet has it. */
+  /* Return the color of a hue from the style sheet. */
   const colorOf = (number) => {
     const probe = document.createElement("span");
     probe.className = `hue-${number}`;
@@ -64,7 +64,7 @@ const playgroundRegions = (() => {
     return createImageBitmap(new Blob([bytes], { type: "image/png" }));
   };
 
-  /* White pixels of a mask become its color, the others clear; in the size that is shown. */
+  /* Draw masks: white pixels get the color of their label, all others are transparent. */
   const masksOver = async (image, entries, hue) => {
     const scale = Math.min(1, 1024 / Math.max(image.naturalWidth, image.naturalHeight));
     const layer = document.createElement("canvas");
@@ -75,21 +75,21 @@ const playgroundRegions = (() => {
     layer.setAttribute("aria-label", `${entries.length} masks`);
     const brush = layer.getContext("2d");
     for (const entry of entries) {
-      const one = new OffscreenCanvas(layer.width, layer.height);
-      const under = one.getContext("2d");
-      under.drawImage(await maskImage(entry), 0, 0, one.width, one.height);
-      const drawn = under.getImageData(0, 0, one.width, one.height);
-      for (let at = 0; at < drawn.data.length; at += 4) drawn.data[at + 3] = drawn.data[at] > 127 ? 150 : 0;
-      under.putImageData(drawn, 0, 0);
-      under.globalCompositeOperation = "source-in";
-      under.fillStyle = colorOf(hue(entry.label));
-      under.fillRect(0, 0, one.width, one.height);
-      brush.drawImage(one, 0, 0);
+      const stamp = new OffscreenCanvas(layer.width, layer.height);
+      const context = stamp.getContext("2d");
+      context.drawImage(await maskImage(entry), 0, 0, stamp.width, stamp.height);
+      const pixels = context.getImageData(0, 0, stamp.width, stamp.height);
+      for (let at = 0; at < pixels.data.length; at += 4) pixels.data[at + 3] = pixels.data[at] > 127 ? 150 : 0;
+      context.putImageData(pixels, 0, 0);
+      context.globalCompositeOperation = "source-in";
+      context.fillStyle = colorOf(hue(entry.label));
+      context.fillRect(0, 0, stamp.width, stamp.height);
+      brush.drawImage(stamp, 0, 0);
     }
     return layer;
   };
 
-  /* The file with the entries drawn over it, and their labels and scores. */
+  /* Return a figure: the image with the entries drawn over it, and their labels and scores. */
   const draw = async (kind, entries, file) => {
     const hue = hueOf(entries.map((entry) => entry.label));
     const figure = document.createElement("figure");
@@ -98,7 +98,7 @@ const playgroundRegions = (() => {
     drawn.className = "drawn";
     const image = await playgroundMedia.load(file, file.name ?? "Image");
     drawn.append(image, kind === "boxes" ? boxesOver(image, entries, hue) : await masksOver(image, entries, hue));
-    figure.append(drawn, entries.length ? legend(entries, hue) : "Nothing was found.");
+    figure.append(drawn, entries.length ? legend(entries, hue) : "The model found no regions.");
     return figure;
   };
 

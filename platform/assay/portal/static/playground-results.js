@@ -39,9 +39,9 @@ const playgroundResults = (() => {
     return list;
   };
 
-  /* The asked text with the passages that an answer marks. */
-  const marked = (answer, asked) => {
-    const letters = [...asked];
+  /* Return the request's text with the passages that the answer marks. */
+  const marked = (answer, input) => {
+    const letters = [...input];
     const parts = [];
     let at = 0;
     for (const each of [...answer].sort((a, b) => a.start - b.start)) {
@@ -61,18 +61,18 @@ const playgroundResults = (() => {
 
   const text = (words) => document.createTextNode(words);
 
-  /* The one value whose name ends so, such as `translation_text`. */
+  /* Return the only value whose name has this ending, such as `translation_text`. */
   const onlyNamed = (answer, ending) => {
     const names = Object.keys(answer).filter((name) => name.endsWith(ending));
     return names.length === 1 ? answer[names[0]] : undefined;
   };
 
-  const draw = (output, answer, documents, numbers, asked) => {
+  const draw = (output, answer, documents, numbers, input) => {
     if (output === "series" && answer.predictions) return answer.predictions.map((each) => playgroundSeries.figure(numbers, each));
     if (output === "label" && Array.isArray(scoresOf(answer))) return scoresOf(answer).map((each) => bar(each.label, each.score));
     if (output === "image" && answer.data) return answer.data.map(image);
     if (output === "ranking" && answer.results) return [ranked(answer, documents)];
-    if (output === "spans" && asked) return marked([answer].flat(), asked);
+    if (output === "spans" && input) return marked([answer].flat(), input);
     if (output === "vector") {
       const vector = answer.data[0].embedding;
       return [text(`${vector.length} dimensions\n[${vector.slice(0, 8).map((v) => v.toFixed(4)).join(", ")}, …]`)];
@@ -85,8 +85,8 @@ const playgroundResults = (() => {
     return [text(JSON.stringify(answer, null, 2))];
   };
 
-  /* Fill `element` with the answer that `response` holds; returns its usage, if it tells any. */
-  const show = async (response, output, element, documents, numbers, file, asked) => {
+  /* Fill `element` with the answer in `response`; return its usage, or null. */
+  const show = async (response, output, element, documents, numbers, file, input) => {
     const type = response.headers.get("content-type") ?? "";
     if (!type.startsWith("application/json")) {
       element.replaceChildren(playgroundMedia.element(await response.blob(), "Answer"));
@@ -95,7 +95,7 @@ const playgroundResults = (() => {
     const answer = await response.json();
     const isRegions = (output === "boxes" || output === "masks") && Array.isArray(answer);
     if (isRegions && file) element.replaceChildren(await playgroundRegions.draw(output, answer, file));
-    else element.replaceChildren(...draw(output, answer, documents, numbers, asked));
+    else element.replaceChildren(...draw(output, answer, documents, numbers, input));
     return answer.usage ?? null;
   };
 

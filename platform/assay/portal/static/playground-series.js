@@ -5,7 +5,7 @@ const playgroundSeries = (() => {
   const SHOWN = 120;
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  /* The numbers of a text, whatever stands between them. */
+  /* Return the numbers of a text, separated by spaces, commas or semicolons. */
   const parse = (text) =>
     text.split(/[\s,;]+/).filter(Boolean).map((word) => {
       const value = Number(word);
@@ -19,9 +19,9 @@ const playgroundSeries = (() => {
   const datasets = (history, prediction) => {
     const last = history.length - 1;
     const ahead = (values) => [{ x: last, y: history[last] }, ...values.map((y, index) => ({ x: last + 1 + index, y }))];
-    const named = levels(prediction);
-    const low = named[0];
-    const high = named[named.length - 1];
+    const quantiles = levels(prediction);
+    const low = quantiles[0];
+    const high = quantiles[quantiles.length - 1];
     const middle = prediction["0.5"] ?? prediction.mean;
     const line = { pointRadius: 0, borderWidth: 2 };
     const band = { pointRadius: 0, borderWidth: 0, backgroundColor: `${css("--assay-series-2")}33` };
@@ -47,7 +47,7 @@ const playgroundSeries = (() => {
 
   const axis = () => ({ grid: { color: css("--assay-grid") }, ticks: { color: css("--assay-muted"), maxTicksLimit: 8 } });
 
-  /* A chart of one forecast, to be drawn once it stands in the page. */
+  /* Return a chart of one forecast, which is drawn once it is in the page. */
   const figure = (history, prediction) => {
     const box = document.createElement("figure");
     box.className = "media";

@@ -28,7 +28,7 @@ const playgroundTable = (() => {
     return input;
   };
 
-  /* Fields for these features, filled in with usual values. */
+  /* Show fields for these features, filled in with usual values. */
   const show = (features) => {
     fields = features.map((feature, index) => {
       const field = document.createElement("div");
@@ -50,13 +50,13 @@ const playgroundTable = (() => {
     return feature.kind === "number" ? Number(input.value) : input.value;
   };
 
-  /* {feature: [value]}: a table of one row. */
+  /* Return {feature: [value]}, a table of one row. */
   const table = () => Object.fromEntries(fields.map((each) => [each.feature.name, [valueOf(each)]]));
 
   const SHOWN = 6;
   const words = () => {
-    const shown = fields.slice(0, SHOWN).map(({ feature, input }) => `${feature.name} ${input.value || "–"}`);
-    return shown.join(", ") + (fields.length > SHOWN ? ", …" : "");
+    const pairs = fields.slice(0, SHOWN).map(({ feature, input }) => `${feature.name} ${input.value || "–"}`);
+    return pairs.join(", ") + (fields.length > SHOWN ? ", …" : "");
   };
 
   return { show, table, words };

@@ -1,5 +1,5 @@
-/* Calls the same /v1 as every application does. The token for it is kept in this closure, is good for
-   one deployment and ten minutes, and is worth nothing without the session's cookie. */
+/* Calls /v1 as every application does. This closure keeps the token, which is valid for one deployment
+   and ten minutes, and only together with the session's cookie. */
 "use strict";
 
 (() => {
@@ -11,20 +11,20 @@
   const asks = JSON.parse(document.getElementById("playground-asks").textContent);
   const history = [];
   let running = null;
-  let held = null;
+  let cached = null;
 
-  /* A token for the deployment and department that are chosen; the one held, while it lasts. */
+  /* Return a token for the chosen deployment and department; the cached one while it is valid. */
   const token = async (signal) => {
-    const wanted = `${form.deployment.value} ${form.department.value}`;
-    if (held && held.wanted === wanted && held.until > performance.now()) return held.token;
+    const choice = `${form.deployment.value} ${form.department.value}`;
+    if (cached && cached.choice === choice && cached.until > performance.now()) return cached.token;
     const fields = new URLSearchParams();
     for (const name of ["csrfmiddlewaretoken", "deployment", "department"]) fields.set(name, form.elements[name].value);
     const response = await fetch(form.action, { method: "POST", body: fields, signal, redirect: "manual" });
     if (response.type === "opaqueredirect") throw new Error("You are signed out. Sign in again.");
     const answer = await response.json().catch(() => ({}));
     if (!response.ok) throw new Error(answer.error ?? `The portal answered ${response.status}. Reload the page.`);
-    held = { token: answer.token, wanted, until: performance.now() + (answer.expires_in - 30) * 1000 };
-    return held.token;
+    cached = { token: answer.token, choice, until: performance.now() + (answer.expires_in - 30) * 1000 };
+    return cached.token;
   };
 
   const request = async (ask, body, signal) => {
@@ -40,8 +40,8 @@
         body,
       });
       if (response.ok) return response;
-      /* The token may have ended with an address or a renewed session: once more, with another. */
-      held = null;
+      /* A new address or session may have ended the token: try once more, with a new token. */
+      cached = null;
       if (response.status !== 401 || attempt) {
         const problem = await response.json().catch(() => ({}));
         throw new Error(problem.error?.message ?? `The gateway answered ${response.status}.`);
@@ -60,11 +60,11 @@
   };
 
   const headersOf = (response) => {
-    const shown = {};
+    const headers = {};
     for (const [name, value] of response.headers) {
-      if (name.startsWith("x-assay-") || name === "x-request-id" || name.startsWith("x-ratelimit-")) shown[name] = value;
+      if (name.startsWith("x-assay-") || name === "x-request-id" || name.startsWith("x-ratelimit-")) headers[name] = value;
     }
-    return shown;
+    return headers;
   };
 
   const showFacts = (entries) => {
@@ -79,7 +79,7 @@
     }
   };
 
-  /* The template of a body with the deployment, the fields and the conversation in their places. */
+  /* Fill in the template of a body with the deployment, the fields and the conversation. */
   const filled = (template, values) => {
     if (Array.isArray(template)) return template.map((part) => filled(part, values));
     if (template && typeof template === "object") {
@@ -90,7 +90,7 @@
 
   const uses = (ask, name) => ask.body !== null && JSON.stringify(ask.body).includes(`"${name}`);
   const takesFile = (ask) => ask.body === null || uses(ask, "$file");
-  /* A chat may have a file with each message; other requests are nothing without theirs. */
+  /* A chat may have a file with each message; other requests require theirs. */
   const mayTakeFile = (ask) => takesFile(ask) || (ask.streams && ask.accept !== "");
   const takesText = (ask) => ["$text", "$numbers", "$messages"].some((name) => uses(ask, name));
   const lines = () => form.lines.value.split("\n").filter((line) => line.trim());
@@ -113,12 +113,12 @@
     return JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true }, ...playgroundPrompt.settings() });
   };
 
-  /* The passages that the model was given, each a link to its place; those it cited in bold. */
-  const showSources = (element, { given, cited }) => {
+  /* List the passages that the model received, each with a link to its place; cited ones in bold. */
+  const showSources = (element, { passages, cited }) => {
     const numbers = new Set(cited.map((each) => each.index));
     const list = document.createElement("ul");
     list.className = "sources";
-    for (const each of given) {
+    for (const each of passages) {
       const item = document.createElement("li");
       const link = document.createElement("a");
       link.href = each.url;
@@ -128,7 +128,7 @@
       item.append(link, numbers.has(each.index) ? " cited" : " given");
       list.append(item);
     }
-    if (!given.length) list.append("No passage was found.");
+    if (!passages.length) list.append("No passage was found.");
     element.append(list);
   };
 
@@ -149,7 +149,7 @@
         if (chunk.error) throw new Error(chunk.error.message);
         const delta = chunk.choices?.[0]?.delta ?? {};
         element.textContent += delta.content ?? "";
-        if (delta.knowledge) sources = { given: delta.knowledge.passages, cited: delta.citations };
+        if (delta.knowledge) sources = { passages: delta.knowledge.passages, cited: delta.citations };
         usage = chunk.usage ?? usage;
       }
     }
@@ -161,8 +161,8 @@
     const text = form.text.value.trim();
     const file = playgroundMedia.file();
     if ((takesFile(ask) && !file) || (takesText(ask) && !text)) return;
-    const asked = turn("user", takesText(ask) ? text : uses(ask, "$table") ? playgroundTable.words() : "");
-    if (mayTakeFile(ask) && file) asked.append(playgroundMedia.element(file, file.name));
+    const userTurn = turn("user", takesText(ask) ? text : uses(ask, "$table") ? playgroundTable.words() : "");
+    if (mayTakeFile(ask) && file) userTurn.append(playgroundMedia.element(file, file.name));
     const element = turn("assistant", "");
     element.setAttribute("aria-busy", "true");
     const started = performance.now();
@@ -205,7 +205,7 @@
     if (!running) send();
   });
   stop.addEventListener("click", () => running?.abort());
-  /* What the chosen deployment takes: its sample, its fields, the departments that may pay. */
+  /* Show the inputs of the chosen deployment: its sample, its fields, the departments that may pay. */
   const settle = () => {
     history.length = 0;
     const option = form.deployment.selectedOptions[0];
@@ -227,7 +227,7 @@
     if (!paying.includes(form.department.value)) form.department.value = paying[0];
   };
   form.deployment.addEventListener("change", settle);
-  addEventListener("pagehide", () => { held = null; });
+  addEventListener("pagehide", () => { cached = null; });
   playgroundMedia.setUp();
   settle();
 })();

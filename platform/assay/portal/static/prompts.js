@@ -18,8 +18,8 @@
 
   const names = () => {
     const text = `${form.system.value} ${form.template.value}`;
-    const found = [...text.matchAll(placeholder)].map((match) => match[1]);
-    return [...new Set(found)].filter((name) => name !== "input");
+    const matches = [...text.matchAll(placeholder)].map((match) => match[1]);
+    return [...new Set(matches)].filter((name) => name !== "input");
   };
 
   const row = (name) => {
@@ -47,32 +47,32 @@
     return field;
   };
 
-  /* Rows of placeholders that are gone are kept aside, so that retyping a name loses nothing. */
+  /* Keep the rows of removed placeholders, so that retyping a name restores its values. */
   const follow = () => {
-    const wanted = names();
+    const current = names();
     for (const each of [...rows.querySelectorAll("[data-variable]")]) {
       const name = each.dataset.variable;
-      if (wanted.includes(name)) continue;
+      if (current.includes(name)) continue;
       removed.set(name, each);
       each.remove();
     }
-    for (const each of [...values.children]) if (!wanted.includes(each.dataset.sample)) each.remove();
-    for (const name of wanted) {
+    for (const each of [...values.children]) if (!current.includes(each.dataset.sample)) each.remove();
+    for (const name of current) {
       if (!rows.querySelector(`[data-variable="${name}"]`)) rows.append(removed.get(name) ?? row(name));
       if (!values.querySelector(`[data-sample="${name}"]`)) values.append(sample(name));
     }
-    none.hidden = wanted.length > 0;
+    none.hidden = current.length > 0;
   };
 
   const value = (name) => {
-    const given = document.getElementById(`sample-${name}`)?.value;
-    if (given) return given;
+    const typed = document.getElementById(`sample-${name}`)?.value;
+    if (typed) return typed;
     const optional = form.elements[`v_${name}_optional`]?.checked;
     return optional ? form.elements[`v_${name}_default`].value : null;
   };
 
-  const filled = (text, said) =>
-    text.replace(placeholder, (whole, name) => (name === "input" ? said : value(name)) ?? whole);
+  const filled = (text, message) =>
+    text.replace(placeholder, (whole, name) => (name === "input" ? message : value(name)) ?? whole);
 
   const turn = (role, text) => {
     const title = document.createElement("h3");

@@ -1,4 +1,4 @@
-/* Runs before the first paint: the chosen theme, and whether there are scripts at all. */
+/* Runs before the first paint: sets the chosen theme, and marks that scripts run. */
 (function () {
   "use strict";
   var root = document.documentElement;

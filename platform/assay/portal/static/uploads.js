@@ -1,5 +1,5 @@
 /* Sends the files of a form in parts, with progress, before the form itself. An upload that was cut
-   off continues where the server says that it stopped, also after the page was reloaded. */
+   off continues at the server's offset, also after the page was reloaded. */
 "use strict";
 
 (() => {
@@ -14,7 +14,7 @@
   const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
   const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
-  /* The upload that this browser began for the same file, by what is known of it. */
+  /* Key of the upload of a file in this browser's storage; the same file has the same key. */
   const keyOf = (sending, file) =>
     ["assay-upload", sending.kind, sending.target(), file.name, file.size, file.lastModified].join(":");
   function remember(key, id) {
@@ -22,7 +22,7 @@
       if (id) localStorage.setItem(key, id);
       else localStorage.removeItem(key);
     } catch {
-      /* Without storage, a reloaded page begins again. */
+      /* Without storage, a reloaded page starts the upload again. */
     }
   }
   function remembered(key) {
@@ -51,8 +51,8 @@
     throw Object.assign(new error(words.filter(Boolean).join(" ")), { status: response.status });
   }
 
-  /* Tried again while the server cannot be reached or is busy; what it refuses is final. */
-  async function patiently(sending, work) {
+  /* Retry while the server cannot be reached or is busy; a refusal is final. */
+  async function withRetries(sending, work) {
     for (let failures = 1; ; failures += 1) {
       try {
         return await work();
@@ -66,16 +66,16 @@
   }
 
   async function begin(sending, file, key) {
-    const known = remembered(key);
-    if (known) {
+    const earlier = remembered(key);
+    if (earlier) {
       try {
-        const head = await call(sending, "HEAD", `${API}/${known}`);
-        return { id: known, offset: Number(head.headers.get("Upload-Offset")) };
+        const head = await call(sending, "HEAD", `${API}/${earlier}`);
+        return { id: earlier, offset: Number(head.headers.get("Upload-Offset")) };
       } catch (error) {
         if (!(error instanceof Refused)) throw error;
       }
     }
-    const made = await call(sending, "POST", API, {
+    const created = await call(sending, "POST", API, {
       body: JSON.stringify({
         kind: sending.kind,
         target: sending.target(),
@@ -84,13 +84,13 @@
       }),
       headers: { "Content-Type": "application/json" },
     });
-    const { id } = await made.json();
+    const { id } = await created.json();
     remember(key, id);
     return { id, offset: 0 };
   }
 
   async function checksum(bytes) {
-    /* Browsers hash on secure addresses alone. */
+    /* Browsers hash only on secure addresses. */
     if (!window.crypto || !crypto.subtle) return {};
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
     return { "Upload-Checksum": `sha256 ${btoa(String.fromCharCode(...digest))}` };
@@ -98,7 +98,7 @@
 
   async function send(sending, file, show) {
     const key = keyOf(sending, file);
-    let { id, offset } = await patiently(sending, () => begin(sending, file, key));
+    let { id, offset } = await withRetries(sending, () => begin(sending, file, key));
     show(offset);
     while (offset < file.size) {
       const bytes = await file.slice(offset, offset + PART).arrayBuffer();
@@ -107,7 +107,7 @@
         "Upload-Offset": String(offset),
         ...(await checksum(bytes)),
       };
-      offset = await patiently(sending, async () => {
+      offset = await withRetries(sending, async () => {
         try {
           const done = await call(sending, "PATCH", `${API}/${id}`, { body: bytes, headers });
           return Number(done.headers.get("Upload-Offset"));
