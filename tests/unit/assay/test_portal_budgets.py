@@ -166,7 +166,9 @@ def test_while_the_store_is_away_the_page_says_so(
 ) -> None:
     settings.REDIS_URL = "unix:///nowhere.sock"
     assert "counter store does not respond" in page(signed_in(company.enzo), "/budgets")
-    assert "counter store does not respond" in page(signed_in(company.enzo), f"/budgets/limits/{limits[1].pk}")
+    assert "counter store does not respond" in page(
+        signed_in(company.enzo), f"/budgets/limits/{limits[1].pk}"
+    )
 
 
 def test_a_lead_asks_which_limit_stops_a_key(

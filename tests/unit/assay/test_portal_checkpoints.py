@@ -71,7 +71,8 @@ def test_the_page_says_who_cosigned_and_whose_history_is_another(
     said = text_of(auditor, "/audit/checkpoints")
     assert "witness.example/one 25 Nov, 12:00:05" in said
     assert (
-        "witness.example/two Witness · never reached Has a different history: it saw a fork." in said
+        "witness.example/two Witness · never reached Has a different history: it saw a fork."
+        in said
     )
     with CaptureQueriesContext(connection) as few:
         auditor.get("/audit/checkpoints")
