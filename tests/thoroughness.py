@@ -1,10 +1,21 @@
-"""Number of random examples: few in the usual run, all in the nightly `./test --all`."""
+"""Size of long series of near-equal cases: a part in the usual run, all at night."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
 
 
 def examples(usual: int, all_of_them: int) -> int:
-    """Return how many examples a test tries in this run."""
+    """Return how many random examples a test tries in this run."""
     return all_of_them if os.environ.get("ASSAY_TEST_ALL") else usual
+
+
+def first_and_last(cases: Sequence[str]) -> list[Any]:
+    """Return parameters for all cases, such as the architectures that a task allows; those between
+    the first and the last are long."""
+    ends = {cases[0], cases[-1]}
+    return [pytest.param(each, marks=() if each in ends else pytest.mark.long) for each in cases]

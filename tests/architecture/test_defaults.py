@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from assay.cli.doctor import POSTGRESQL_LEAST
+from assay.cli.doctor import POSTGRESQL_MINIMUM
 from tests.architecture.interpreters import run_program
 from tests.shipped import DOCKER, SYSTEMD, compose, rendered
 
@@ -240,10 +240,10 @@ def test_a_wrong_default_is_found() -> None:
 
 def test_every_installation_names_the_oldest_postgresql() -> None:
     """`assay doctor` and the migration refuse anything older."""
-    needed = f"{POSTGRESQL_LEAST} or newer"
+    needed = f"{POSTGRESQL_MINIMUM} or newer"
     for page in ("install", "install-systemd", "install-kubernetes", "isolate-processes"):
         text = " ".join((DOCS / "how-to" / f"{page}.md").read_text().split())
         assert f"PostgreSQL {needed}" in text, page
     assert f"PostgreSQL, {needed}" in PAGE
     migration = (ROOT / "governance" / "migrations" / "sql" / "application_role.sql").read_text()
-    assert f"::int < {POSTGRESQL_LEAST}0000" in migration
+    assert f"::int < {POSTGRESQL_MINIMUM}0000" in migration

@@ -148,7 +148,7 @@ def test_a_bundle_holds_only_the_last_export_and_each_version_of_the_same_files(
     index = json.loads((bundled / "index.json").read_text())
     del index["models"][0]["task"]
     (bundled / "index.json").write_text(json.dumps(index))
-    assert "index.json is not one: KeyError('task')." in verified(bundled).stderr
+    assert "index.json is not a valid index: KeyError('task')." in verified(bundled).stderr
 
 
 def test_an_export_stops_at_a_damaged_file_and_continues_once_it_is_restored(

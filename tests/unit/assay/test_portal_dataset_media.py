@@ -237,7 +237,7 @@ def test_columns_and_labels_are_drawn(company: Company) -> None:
     )
     page = main(signed_in(company.vera).get("/datasets/letters"))
     assert "Rows by characters" in page
-    assert "3 different" in page
+    assert "3 distinct" in page
     assert re.findall(r"<span>(good|bad)</span>", page) == ["good", "bad"]
 
 

@@ -84,7 +84,7 @@ def test_an_owner_that_sees_no_session_is_named() -> None:
 
 def test_a_server_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.check_postgresql().startswith("PostgreSQL ")
-    monkeypatch.setattr(doctor, "POSTGRESQL_LEAST", 99)
+    monkeypatch.setattr(doctor, "POSTGRESQL_MINIMUM", 99)
     with pytest.raises(CheckFailed, match="too old"):
         doctor.check_postgresql()
 

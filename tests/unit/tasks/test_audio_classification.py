@@ -19,6 +19,7 @@ from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.file_endpoints import LabelOptions
 from registry.catalog.inputs import OneRecording
 from registry.catalog.requests import Body, RequestInvalid
+from tests.thoroughness import first_and_last
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused
@@ -65,7 +66,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str
     return folder, save_tones(folder, 80)
 
 
-@pytest.mark.parametrize("architecture", TASK.architectures)
+@pytest.mark.parametrize("architecture", first_and_last(TASK.architectures))
 def test_every_allowed_architecture_serves(architecture: str, tmp_path: Path) -> None:
     from tests.unit.tasks.tiny_audio import save_tiny, tone
 

@@ -250,7 +250,7 @@ def test_what_is_no_recording_is_refused_and_the_engine_goes_on(
     (tmp_path / "text").write_bytes(b"not a recording")
     (tmp_path / "empty").write_bytes(b"")
     for path, reason in (
-        (nan, "not numbers"),
+        (nan, "not finite numbers"),
         (aiff, "AIFF"),
         (none, "no sound"),
         (tmp_path / "text", "cannot be read"),

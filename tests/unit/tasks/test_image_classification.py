@@ -16,6 +16,7 @@ from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.file_endpoints import LabelOptions
 from registry.catalog.requests import Body, RequestInvalid
+from tests.thoroughness import first_and_last
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused
@@ -70,7 +71,7 @@ def image_file(folder: Path, size: tuple[int, int] = (40, 30), mode: str = "RGB"
     return path
 
 
-@pytest.mark.parametrize("architecture", TASK.architectures)
+@pytest.mark.parametrize("architecture", first_and_last(TASK.architectures))
 def test_every_allowed_architecture_serves(architecture: str, tmp_path: Path) -> None:
     from tests.unit.tasks.tiny_images import save_tiny
 

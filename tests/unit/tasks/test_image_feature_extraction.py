@@ -20,6 +20,7 @@ from registry.catalog.inputs import NoOptions
 from registry.catalog.requests import Body, RequestInvalid
 from tasks.image_feature_extraction import SAMPLE_IMAGE
 from tasks.image_feature_extraction.schema import Images
+from tests.thoroughness import first_and_last
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused
@@ -89,7 +90,7 @@ def picture(color: Any = "teal", size: tuple[int, int] = (40, 30)) -> io.BytesIO
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("architecture", TASK.architectures)
+@pytest.mark.parametrize("architecture", first_and_last(TASK.architectures))
 def test_every_allowed_architecture_makes_unit_vectors(architecture: str, tmp_path: Path) -> None:
     from tests.unit.tasks.tiny_images import save_tiny_encoder
     from workers.engines.batch_engine import BatchEngine

@@ -17,6 +17,7 @@ from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.requests import Body, RequestInvalid
 from tasks.image_segmentation.schema import SegmentationOptions
+from tests.thoroughness import first_and_last
 from tests.unit.tasks.repeating import differences
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder, asked
@@ -64,7 +65,7 @@ def image_file(folder: Path, size: tuple[int, int] = (40, 30)) -> Path:
     return path
 
 
-@pytest.mark.parametrize("architecture", TASK.architectures)
+@pytest.mark.parametrize("architecture", first_and_last(TASK.architectures))
 def test_every_allowed_architecture_gives_each_pixel_one_label(
     architecture: str, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.requests import Body, RequestInvalid
 from tasks.object_detection.schema import DetectionOptions
+from tests.thoroughness import first_and_last
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused
@@ -56,7 +57,7 @@ def image_file(folder: Path, size: tuple[int, int] = (40, 30)) -> Path:
     return path
 
 
-@pytest.mark.parametrize("architecture", TASK.architectures)
+@pytest.mark.parametrize("architecture", first_and_last(TASK.architectures))
 def test_every_allowed_architecture_serves(architecture: str, tmp_path: Path) -> None:
     from tests.unit.tasks.tiny_detectors import LABELS, save_detector
 

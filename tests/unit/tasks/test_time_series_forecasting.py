@@ -21,6 +21,7 @@ from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.endpoints import Plan
 from registry.catalog.requests import Body, RequestInvalid
 from registry.catalog.series import moment_after
+from tests.thoroughness import first_and_last
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.run.execution import evaluation_plan
@@ -253,7 +254,7 @@ def forecast(engine: Any, *histories: list[float], **options: Any) -> list[dict[
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("architecture", TASK.architectures)
+@pytest.mark.parametrize("architecture", first_and_last(TASK.architectures))
 def test_every_allowed_architecture_forecasts_alone_as_in_a_batch(
     architecture: str, tmp_path: Path
 ) -> None:
@@ -273,7 +274,7 @@ def test_every_allowed_architecture_forecasts_alone_as_in_a_batch(
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("architecture", TASK.architectures)
+@pytest.mark.parametrize("architecture", first_and_last(TASK.architectures))
 def test_a_forecast_moves_and_stretches_with_its_history(architecture: str, tmp_path: Path) -> None:
     engine = load(save_tiny(architecture, tmp_path))
     try:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from registry.catalog import get_task
+from tests.thoroughness import first_and_last
 from tests.unit.workers.recording import Answer, ask, prompted
 from workers.engines.protocol import RequestRefused
 from workers.wire import Done, Failed
@@ -208,10 +209,7 @@ def test_closing_fails_what_runs(tiny: Path) -> None:
     assert refused.value.status == 503
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    CAUSAL,
-)
+@pytest.mark.parametrize("architecture", first_and_last(CAUSAL))
 def test_every_allowed_architecture_says_what_generate_says(
     architecture: str, smollm2: Path, tmp_path: Path
 ) -> None:
