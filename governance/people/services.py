@@ -118,7 +118,7 @@ def department_create(*, actor: Principal, slug: str, name: str) -> Department:
                 department = Department.objects.create(slug=slug, name=name)
         except IntegrityError as error:
             raise WrongState(
-                f"Department {slug} exists already; it cannot be made again."
+                f"Department {slug} already exists; choose another identifier."
             ) from error
         audit_record(
             actor=actor,

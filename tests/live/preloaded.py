@@ -4,6 +4,9 @@ Importing Django, Celery and what they need takes seconds of processor time, and
 hundred processes. Here one process, for each pytest process, imports them once; a fork of it then
 becomes the process that a test asks for, in its own environment. Assay's own modules, which read
 that environment, are imported in the fork. Elsewhere than on Linux, processes start as usual.
+
+As in an installation, the optional distribution `assay-tasks-extra` is absent, unless a test asks for
+it: each worker would try its tasks at its start, for 6 s of processor time.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import Distribution, MetadataPathFinder, entry_points
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,6 +45,8 @@ MODULES = (
     *("typer", "uvicorn", "uvloop", "httptools", "whitenoise.middleware", "yaml"),
 )
 _starting = threading.Lock()
+# Set in the environment of a process that has the distribution with further tasks.
+EXTRA_TASKS = "ASSAY_TEST_EXTRA_TASKS"
 
 
 class Forked:
@@ -193,7 +198,19 @@ def _settle(wanted: dict[str, Any]) -> list[str]:
     # As at the start of an interpreter with these paths.
     sys.modules.pop("sitecustomize", None)
     site.execsitecustomize()
+    if EXTRA_TASKS not in os.environ:
+        _hide("assay_tasks_extra")
     return list(wanted["arguments"])
+
+
+def _hide(name: str) -> None:
+    """Make a distribution, by its normalized name, absent for this process."""
+    search = MetadataPathFinder.find_distributions
+
+    def find(*context: Any) -> Iterator[Distribution]:
+        return (each for each in search(*context) if each._normalized_name != name)
+
+    MetadataPathFinder.find_distributions = find  # type: ignore[assignment,method-assign]
 
 
 def _run(arguments: list[str]) -> None:

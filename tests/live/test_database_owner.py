@@ -23,7 +23,7 @@ def test_the_controller_sees_and_ends_sessions_with_and_without_a_superuser(
     assert python(tmp_path, url, "manage.py", "migrate", "--verbosity", "0").returncode == 0
     applied = python(tmp_path, url, "manage.py", "apply_database_roles")
     assert applied.returncode == 0, applied.stderr[-2000:]
-    assert "functions that hold up others" in applied.stdout
+    assert "functions that block others" in applied.stdout
     shown = python(tmp_path, url, "manage.py", "apply_database_roles", "--show-hardening")
     assert shown.stdout.strip() == STATEMENTS.strip()
     ends_a_session(postgres)

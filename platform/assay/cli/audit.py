@@ -190,4 +190,4 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CliError(f"The checkpoint {path} cannot be read: {error}.") from error
+        raise CliError(f"{path} cannot be read: {error}.") from error

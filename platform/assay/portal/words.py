@@ -238,8 +238,6 @@ PHRASES = {
     "person:erase": "erased {} from the records",
     "release:recalled": "recalled {}",
     "review:reopened": "reopened the review of {}",
-    # The name of the action above in older logs.
-    "review:open": "reopened the review of {}",
     "review:voided": "closed the review of {}: void",
     "audit:cancel_export": "stopped the export {}",
     "audit:download": "downloaded the export {}",
@@ -456,7 +454,6 @@ ATTEMPTS = {
     "review:reopen_thread": "reopen a thread in the review of {}",
     "review:resolve_thread": "resolve a thread in the review of {}",
     "review:unassign": "unassign the review of {}",
-    "review:open": "reopen the review of {}",
     "review:reopened": "reopen the review of {}",
     "review:opened": "open the review of {}",
     "review:rejected": "reject {}",

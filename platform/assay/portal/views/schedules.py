@@ -207,7 +207,7 @@ def _of_job(actor: Principal, job: Job) -> Pattern:
     if not is_repeatable(job):
         raise InvalidInput(
             f"Jobs such as {job.title!r} cannot be scheduled.",
-            hint="Fine-tunes and evaluations can be.",
+            hint="Fine-tunes and evaluations can.",
         )
     request = request_of(job)
     key = request.pop("version" if job.kind == JobKind.EVALUATE else "base_version")
