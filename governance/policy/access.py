@@ -16,7 +16,7 @@ from governance.people.models import Person, RoleAssignment
 from governance.permissions import Action
 from governance.policy.context import base_context, probing_context
 from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource, decide
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import ActorRole, Principal, PrincipalKind
 
 # Rules may forbid decisions on policies at night or on weekends. They lock people out only if
 # decisions are denied now and at all of these moments.
@@ -63,7 +63,7 @@ def people_in_roles(among: QuerySet[Person] | None = None) -> Iterator[Principal
             id=str(person_id),
             name=name,
             roles=frozenset(
-                HeldRole(role, department, specialty) for *_, role, department, specialty in rows
+                ActorRole(role, department, specialty) for *_, role, department, specialty in rows
             ),
             person_id=person_id,
         )

@@ -269,7 +269,9 @@ def evaluate(condition: BoundCondition, resource: Resource, context: Mapping[str
     return holds(condition, value_of(condition.attribute, resource, context))
 
 
-def failing(clause: Clause, resource: Resource, context: Mapping[str, Any]) -> list[BoundCondition]:
+def failed_conditions(
+    clause: Clause, resource: Resource, context: Mapping[str, Any]
+) -> list[BoundCondition]:
     """Return the conditions that do not hold. All are evaluated, so that no error is missed.
 
     Raises:

@@ -86,7 +86,7 @@ class Standing:
     """
 
     required: Mapping[str, int]
-    given: Mapping[str, int]
+    approvals: Mapping[str, int]
     missing: Mapping[str, int]
     blocking: tuple[ChecklistItem, ...]
     unresolved: tuple[ReviewThread, ...] = ()
@@ -142,7 +142,7 @@ def standing_of(
     }
     return Standing(
         required=required,
-        given=dict(approvals),
+        approvals=dict(approvals),
         missing=missing,
         blocking=blocking,
         unresolved=unresolved,

@@ -12,7 +12,7 @@ from workers.engines.images import UnreadableImage, pixels, read_image
 from workers.trainers.protocol import BadMaterial
 
 # Beyond this size, files are read again in every epoch.
-KEPT_BYTES = 2 * 1024**3
+CACHE_BYTES = 2 * 1024**3
 
 # A tensor, or a tuple of tensors.
 Values = TypeVar("Values")
@@ -24,7 +24,7 @@ class Kept(Generic[Values]):
     def __init__(self, read: Callable[[int], Values]) -> None:
         self._read = read
         self._kept: dict[int, Values] = {}
-        self._room = KEPT_BYTES
+        self._room = CACHE_BYTES
 
     def __getitem__(self, number: int) -> Values:
         """Return the values. Raises what `read` raises."""

@@ -37,7 +37,7 @@ from workers.storage.copying import Copied, store_copy
 FORMAT = 1
 DUMP, RECORD, POOL = "database.dump", "backup.json", "store"
 # Secrets without which restored data cannot be used, or keys and sessions are invalid.
-KEPT_SECRETS = (
+FINGERPRINTED_SECRETS = (
     "ASSAY_SECRET_KEY",
     "ASSAY_KEY_PEPPER",
     "ASSAY_KEY_PEPPER_2",
@@ -205,8 +205,10 @@ def backups(folder: Path) -> list[tuple[Path, Backup]]:
 
 
 def fingerprints() -> dict[str, str]:
-    """Return a fingerprint of each secret of `KEPT_SECRETS` that this process has."""
-    return {name: _fingerprint(secret) for name in KEPT_SECRETS if (secret := _secret(name))}
+    """Return a fingerprint of each secret of `FINGERPRINTED_SECRETS` that this process has."""
+    return {
+        name: _fingerprint(secret) for name in FINGERPRINTED_SECRETS if (secret := _secret(name))
+    }
 
 
 def sha256_of(file: Path) -> str:

@@ -112,7 +112,9 @@ def _cosigned(record: Backup) -> tuple[int, tuple[str, ...]]:
     """Return the size of the largest log that a witness reports to have cosigned, and the witnesses
     that do not answer. A lying witness can only make the loss look larger."""
     witnesses = witness_endpoints() if record.events else []
-    queries = [witness.Asked(one, record.events, (), record.checkpoint) for one in witnesses]
+    queries = [
+        witness.CosignRequest(one, record.events, (), record.checkpoint) for one in witnesses
+    ]
     answers = witness.ask(queries)
     sizes = [record.events if one.status == 200 else one.size() or 0 for one in answers]
     silent = [

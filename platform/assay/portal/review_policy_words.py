@@ -11,7 +11,7 @@ from assay.portal.templatetags.assay import sentence
 from assay.portal.templatetags.dossiers import RISK_TITLES
 from governance.reviews.policies.document import Condition, Item, Maps, ReviewPolicyDocument
 from governance.reviews.policies.frameworks import ISO_42001
-from governance.reviews.policies.vocabulary import vocabulary_known
+from governance.reviews.policies.vocabulary import registered_vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class ShownItem:
 
 def condition_words(condition: Condition) -> str:
     """Return a condition in words, such as "personal data: yes"."""
-    answers = vocabulary_known().questions.get(condition.answer, {})
+    answers = registered_vocabulary().questions.get(condition.answer, {})
     values = " or ".join(str(answers.get(value, value)) for value in condition.among)
     return f"{RISK_TITLES.get(condition.answer, sentence(condition.answer))}: {values}"
 
@@ -38,7 +38,7 @@ def when_words(conditions: Sequence[Condition]) -> str:
 
 def shown_items(document: ReviewPolicyDocument) -> list[ShownItem]:
     """Return every item in words, in the policy's order."""
-    checks = vocabulary_known().checks
+    checks = registered_vocabulary().checks
     return [
         ShownItem(
             item=item,

@@ -69,7 +69,7 @@ def test_the_last_missing_approval_approves(
     review = opened()
     assert decide(compliance, review, "approve").state == ReviewState.OPEN
     standing = review_standing(review)
-    assert standing.given == {"compliance": 1}
+    assert standing.approvals == {"compliance": 1}
     assert standing.missing == {"model-risk": 1}
     approved = decide(risk, review, "approve")
     assert approved.state == ReviewState.APPROVED

@@ -184,7 +184,7 @@ class ExplanationAnswer(serializers.Serializer[Any]):
     rules = RuleTraceAnswer(many=True)
 
     def get_asked(self, explanation: Any) -> dict[str, Any]:
-        query = explanation.asked
+        query = explanation.inputs
         return inputs(query.actor, query.action, query.resource, query.context)
 
 

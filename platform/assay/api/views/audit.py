@@ -73,7 +73,7 @@ class AuditEventsView(Endpoint):
         query = self.query_as(AuditEventsQuery)
         page = audit_event_page(
             actor=self.actor,
-            given=query.filter(),
+            event_filter=query.filter(),
             size=size_of(request),
             **place_of(request),
         )

@@ -19,9 +19,9 @@ from assay.downloads import audit_export_file
 from governance.audit.exports.models import AuditExport
 from governance.audit.exports.schemas import NewAuditExport
 from governance.audit.exports.services import (
-    audit_export_ask,
     audit_export_cancel,
     audit_export_get,
+    audit_export_request,
     audit_exports_of,
 )
 from governance.principals import Principal
@@ -61,7 +61,7 @@ def listed(actor: Principal) -> QuerySet[AuditExport]:
 )
 def create(actor: Principal, body: NewAuditExport) -> AuditExport:
     filters = body.filter.sent() if body.filter else {}
-    return audit_export_ask(actor=actor, filters=filters, format=body.format)
+    return audit_export_request(actor=actor, filters=filters, format=body.format)
 
 
 @routes.get(

@@ -63,7 +63,7 @@ def shown_review(actor: Principal, review: Review) -> Review:
     detail: Any = review
     detail.standing = {
         "required": standing.required,
-        "given": standing.given,
+        "given": standing.approvals,
         "missing": standing.missing,
         "blocking": [item.code for item in standing.blocking],
         "unresolved": [thread.pk for thread in standing.unresolved],

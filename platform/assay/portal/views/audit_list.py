@@ -19,7 +19,10 @@ from assay.portal.http import ActionScreen, number_in
 from assay.portal.templatetags.assay import sentence, words
 from assay.portal.words import action_groups, described, subject_types
 from governance.audit.search.filters import KINDS, EventFilter
-from governance.audit.search.kept import (
+from governance.audit.search.models import AuditFilter
+from governance.audit.search.pages import EventPage, audit_event_page
+from governance.audit.search.parameters import OUTCOMES, PARAMETERS, event_filter_of, parameters_of
+from governance.audit.search.saved_filters import (
     SHOWN_MAX,
     WHOLE_LOG,
     audit_filter_change,
@@ -28,9 +31,6 @@ from governance.audit.search.kept import (
     audit_filters_visible_to,
     readable_part,
 )
-from governance.audit.search.models import AuditFilter
-from governance.audit.search.pages import EventPage, audit_event_page
-from governance.audit.search.parameters import OUTCOMES, PARAMETERS, given_by, parameters_of
 from governance.audit.selectors import latest_checkpoint, sealing_lag_s, verify_live
 from governance.errors import InvalidInput
 from governance.people.models import Department, Person
@@ -69,7 +69,7 @@ class AuditLog(ActionScreen):
         parameters: dict[str, str] = {}
         try:
             parameters = parameters_of(typed)
-            query = given_by(parameters)
+            query = event_filter_of(parameters)
             page = self.matching(query)
         except InvalidInput as error:
             problem = error
@@ -107,17 +107,17 @@ class AuditLog(ActionScreen):
         before = number_in(self.request.GET, "before")
         after = None if before is not None else number_in(self.request.GET, "after")
         page = audit_event_page(
-            actor=self.actor, given=query, before=before, after=after, size=LIST_SIZE
+            actor=self.actor, event_filter=query, before=before, after=after, size=LIST_SIZE
         )
         if after is not None and page.newer is None:
-            return audit_event_page(actor=self.actor, given=query, size=LIST_SIZE)
+            return audit_event_page(actor=self.actor, event_filter=query, size=LIST_SIZE)
         return page
 
     def exported(self, parameters: Mapping[str, str]) -> dict[str, str]:
         """Return the filters for an export, with a relative time span as a fixed start."""
         if "within" not in parameters:
             return dict(parameters)
-        since = given_by(parameters).since
+        since = event_filter_of(parameters).since
         others = {name: value for name, value in parameters.items() if name != "within"}
         return {**others, "since": "" if since is None else since.isoformat(timespec="seconds")}
 

@@ -16,7 +16,7 @@ from assay.portal.words import Described, described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.errors import InvalidInput
 from governance.permissions import Action
-from governance.policy.cases import failing
+from governance.policy.cases import failed_results
 from governance.policy.differences import difference
 from governance.policy.document import document_to_yaml
 from governance.policy.lifecycle import (
@@ -172,7 +172,7 @@ class PolicyPage(PolicyScreen):
             "tabs": tabs,
             "tab": tab,
             "results": results,
-            "failing": failing(results),
+            "failing": failed_results(results),
             "active": active,
             "stale": active is not None and version.based_on != active.number,
             "editable": drafts and version.state == PolicyState.DRAFT,

@@ -22,7 +22,7 @@ from governance.permissions import Action
 from governance.reviews.policies.selectors import review_policies_in_force
 from registry.incidents.selectors import incidents_of
 from registry.releases.carrying import renewal_obstacle
-from registry.releases.drafts.models import KEPT_DAYS, ReleaseDraft
+from registry.releases.drafts.models import RETENTION_DAYS, ReleaseDraft
 from registry.releases.drafts.selectors import release_draft_get, release_drafts_visible_to
 from registry.releases.drafts.services import (
     release_draft_create,
@@ -209,7 +209,7 @@ class ReleaseDrafts(ListScreen):
         return release_drafts_visible_to(self.actor)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        return {**super().context(**kwargs), "kept_days": KEPT_DAYS}
+        return {**super().context(**kwargs), "kept_days": RETENTION_DAYS}
 
 
 class ReleaseDraftDelete(ReleaseDrafts, ActionScreen):
