@@ -134,7 +134,7 @@ def job_resume(*, actor: Principal, job_id: UUID | str) -> Job:
 
 
 def paused_jobs_expire() -> int:
-    """Fail jobs paused for `RETENTION_DAYS` days, and remove their checkpoints; return the number."""
+    """Fail jobs paused for `RETENTION_DAYS`, and remove their checkpoints; return the number."""
     late = timezone.now() - timedelta(days=RETENTION_DAYS)
     paused = Job.objects.filter(state=JobState.PAUSED, paused_at__lt=late).order_by("paused_at")
     failed = 0

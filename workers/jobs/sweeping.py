@@ -30,7 +30,7 @@ _CONTROLLER = service_principal("controller")
 
 
 def work_folders_expire() -> int:
-    """Remove folders of jobs that ended more than `RETENTION_DAYS` days ago, and attempt logs of that
+    """Remove folders of jobs that ended more than `RETENTION_DAYS` ago, and attempt logs of that
     age; return the number of folders.
 
     A folder that a retry continues from is kept until the retry has begun.

@@ -23,7 +23,7 @@ from registry.intake.checks import Limits
 from registry.manifests import build_manifest
 from registry.versions.model_code import known_code
 from workers.engines.environment import environment_of
-from workers.engines.model_code import Code, Refused, model_code
+from workers.engines.model_code import Code, CodeRejected, model_code
 from workers.engines.names import load_name
 from workers.engines.servers.offered import engine_version
 from workers.run.attempt import Attempt, run_task
@@ -104,7 +104,7 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
     progress.enter("trying its code")
     try:
         code = model_code(output, passes=known_code().__contains__)
-    except Refused as refused:
+    except CodeRejected as refused:
         detail = f"{refused}."
         progress.log(f"FAILED: code: {detail}")
         return {

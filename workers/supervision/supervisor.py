@@ -17,7 +17,7 @@ from uuid import UUID
 from governance.errors import DomainError, InvalidInput, Unavailable
 from workers import tracing
 from workers.control.jobs import Cause, Claim, Files, JobControl, LeaseLost, NoAnswer
-from workers.launchers.protocol import Ended, Launcher
+from workers.launchers.protocol import Launcher, ProcessExit
 from workers.run.events import Checkpoint, Event, EventReader, Log, Metric, Phase
 from workers.run.failures import failure_of, is_lack
 from workers.run.order import CHECKPOINTS, HELD_S, INPUTS, LOG_FILE, ORDER_FILE, RESUME, Order
@@ -395,7 +395,7 @@ def _excess(reader: EventReader, folder: Path) -> str:
     return ""
 
 
-def _died(order: Order, ended: Ended, folder: Path, log_tail: str) -> Finish:
+def _died(order: Order, ended: ProcessExit, folder: Path, log_tail: str) -> Finish:
     """Return the end of an attempt whose run gave no outcome."""
     if ended.status == NO_ROOM or (not ended.sentence and _is_full(folder)):
         sentence = (
@@ -419,7 +419,7 @@ def _is_full(folder: Path) -> bool:
         return False
 
 
-def _end_reason(order: Order, ended: Ended, log_tail: str) -> str:
+def _end_reason(order: Order, ended: ProcessExit, log_tail: str) -> str:
     """Return why a run has no result."""
     if ended.sentence:
         return ended.sentence
@@ -431,7 +431,7 @@ def _end_reason(order: Order, ended: Ended, log_tail: str) -> str:
     return _death_reason(ended, log_tail)
 
 
-def _death_reason(ended: Ended, log_tail: str) -> str:
+def _death_reason(ended: ProcessExit, log_tail: str) -> str:
     if ended.killed:
         return (
             "The run was killed. The system does that when memory runs out; use a smaller batch "

@@ -13,7 +13,7 @@ from django.conf import settings
 from assay.gateway.access.admission import Admitted, Application, Caller
 from assay.gateway.access.authentication import KeyRefused
 from assay.gateway.access.call import Call
-from assay.gateway.access.decisions import ModelUnknown, Refused, is_ready, known_task
+from assay.gateway.access.decisions import InvocationDenied, ModelUnknown, is_ready, known_task
 from assay.gateway.access.prompts import check_prompt, with_prompt
 from assay.gateway.http.asgi import Receive, Scope, Send, header, parsed, read_body, too_large
 from assay.gateway.knowledge.retrieval import Retrieval
@@ -221,7 +221,7 @@ def _check(plan: Plan, admitted: Admitted, route: Route) -> None:
 
 def record_refusal(ledger: Ledger, call: Call, error: DomainError) -> None:
     """Set the outcome of the call, and record it if a key was identified."""
-    if isinstance(error, Refused):
+    if isinstance(error, InvocationDenied):
         call.decided(error.grounds)
     if isinstance(error, KeyRefused):
         call.key = error.key

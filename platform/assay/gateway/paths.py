@@ -14,7 +14,7 @@ from assay.gateway.http.asgi import read_body
 from assay.gateway.stored import batches, chats, feedback, files, models, responses, vector_stores
 from assay.gateway.stored.requests import OwnRequest, answer_json
 from governance.permissions import Action
-from registry.catalog import paths_answered_by
+from registry.catalog import set_path_check
 from registry.responses.selectors import CHAT
 
 # Placeholder for the name of a deployment after a path.
@@ -135,4 +135,4 @@ def answered_by(path: str, named: bool) -> str:
 
 def keep_paths() -> None:
     """Reserve these paths against tasks of other packages. Call it before tasks are discovered."""
-    paths_answered_by(answered_by)
+    set_path_check(answered_by)

@@ -18,7 +18,7 @@ from assay.portal.intervals import (
 from registry.evaluations.models import Evaluation
 from registry.evaluations.recordings import SAMPLES_SHOWN
 from registry.releases.comparison.build import Measured
-from registry.releases.comparison.samples import shown
+from registry.releases.comparison.samples import sample_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,11 @@ def samples(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return sample inputs with the expected output, the baseline's, and this version's."""
     return [
         {
-            "asked": shown(entry, "input", evaluation.pk),
+            "prompt": sample_part(entry, "input", evaluation.pk),
             "answers": [
                 (title, part)
                 for title, name in SAMPLE_PARTS
-                if (part := shown(entry, name, evaluation.pk)) is not None
+                if (part := sample_part(entry, name, evaluation.pk)) is not None
             ],
         }
         for entry in evaluation.details.get("samples", [])[:SAMPLES_SHOWN]

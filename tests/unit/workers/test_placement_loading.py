@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from governance.errors import Unavailable
-from registry.catalog import TASKS, discovered
+from registry.catalog import TASKS, task_catalog
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
 from workers.celery_tasks.hosting import EngineHost
@@ -71,7 +71,7 @@ class EngineWorker:
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EngineWorker]]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(task_catalog().tasks, task.name, dataclasses.replace(task, engine=engine))
     monkeypatch.setattr(reconciler, "QUIET_S", 0.0)
     found = [EngineWorker(name) for name in ("a", "b", "c")]
     yield found

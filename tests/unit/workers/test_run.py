@@ -20,7 +20,7 @@ from governance.errors import InvalidInput, Unavailable
 from registry.manifests import Manifest, build_manifest
 from tests.unit.registry.objects import safetensors
 from workers.control.jobs import Cause, Claim, HeartbeatReply, NoAnswer, Report
-from workers.launchers.protocol import Ended, last_lines
+from workers.launchers.protocol import ProcessExit, last_lines
 from workers.offers.values import Offers
 from workers.run.events import (
     MAX_LINE_BYTES,
@@ -279,10 +279,10 @@ class Scripted:
         self.folder = folder
         return "run"
 
-    def poll(self, handle: str) -> Ended | None:
+    def poll(self, handle: str) -> ProcessExit | None:
         assert self.process is not None
         status = self.process.poll()
-        return None if status is None else Ended(status)
+        return None if status is None else ProcessExit(status)
 
     def works(self, handle: str) -> bool:
         self.waits -= 1

@@ -223,7 +223,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def clear() -> None:
-        catalog._discovered.cache_clear()
+        catalog._task_catalog.cache_clear()
         catalog._claims.cache_clear()
 
     clear()

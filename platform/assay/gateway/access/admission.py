@@ -18,7 +18,7 @@ from assay.gateway.access.decisions import (
     RELEASE_ENDED,
     Circumstances,
     Grounds,
-    Refused,
+    InvocationDenied,
     find_deployment,
 )
 from assay.gateway.access.key_entries import KeyEntry
@@ -85,13 +85,13 @@ class Application:
         """Return the key and the decision by which it may run under `snapshot`.
 
         Raises:
-            KeyRefused, ModelUnknown, Refused, NotConfirmed: it may not run.
+            KeyRefused, ModelUnknown, InvocationDenied, NotConfirmed: it may not run.
         """
         key = self.caller.authenticate(snapshot)
         grounds = find_deployment(snapshot, key, self.model, self.caller.circumstances)
         narrowed = self.named and key.allowed_deployments
         if narrowed and self.model not in key.allowed_deployments:
-            raise Refused(
+            raise InvocationDenied(
                 f"{key.title} is limited to {', '.join(sorted(key.allowed_deployments))}; "
                 f"it may not use {self.model}.",
                 code="deployment_not_allowed",

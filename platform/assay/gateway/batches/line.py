@@ -22,7 +22,7 @@ from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.principals import serving
 from governance.usage.models import UsageRecord
 from registry.batches.models import Batch
-from registry.batches.running import LineResult, Taken
+from registry.batches.running import ClaimedLine, LineResult
 from registry.catalog.endpoints import dumps
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Lines:
         self.desk = desk
 
     async def ask(
-        self, batch: Batch, taken: Taken, stopping: asyncio.Event
+        self, batch: Batch, taken: ClaimedLine, stopping: asyncio.Event
     ) -> LineResult | Later | Stopped:
         """Run one line, and return its result, or the reason why it has none.
 
@@ -101,7 +101,7 @@ class Lines:
         self,
         batch: Batch,
         call: Call,
-        taken: Taken,
+        taken: ClaimedLine,
         answer: _Answer,
         stopping: asyncio.Event,
     ) -> None:
@@ -130,7 +130,7 @@ class Lines:
         await self._inference.infer(call, opening, scope, receive, answer)
 
     def _receiver(
-        self, batch: Batch, taken: Taken, body: bytes, stopping: asyncio.Event
+        self, batch: Batch, taken: ClaimedLine, body: bytes, stopping: asyncio.Event
     ) -> Receive:
         """Return a `receive` that supplies the body, and disconnects once `stopping` is set."""
         messages: list[Message] = [{"type": "http.request", "body": body}]

@@ -23,9 +23,9 @@ from registry.batches.requests import Fault, LineInvalid, Validated, line_limit,
 from registry.batches.running import (
     LEASE,
     Claim,
+    ClaimedLine,
     ClaimLost,
     LineResult,
-    Taken,
     batch_begin,
     batch_finalize,
     batch_reject,
@@ -295,7 +295,7 @@ class BatchRun:
         except TimeoutError:
             return
 
-    async def _answer(self, taken: Taken) -> None:
+    async def _answer(self, taken: ClaimedLine) -> None:
         number = taken.number
         outcome = await self._lines.ask(self._batch, taken, self._stopping)
         result: LineResult | None = None
@@ -322,7 +322,7 @@ class BatchRun:
             lambda: line_give_back(claim=self._claim, number=number, engine_failed=failed)
         )
 
-    def _given_up(self, taken: Taken, later: Later) -> LineResult | None:
+    def _given_up(self, taken: ClaimedLine, later: Later) -> LineResult | None:
         """Return the result of a line that will not be retried; None if it will."""
         if later.engine_failed:
             return later.result if taken.engine_failures + 1 >= ENGINE_TRIES else None
@@ -349,7 +349,7 @@ class BatchRun:
                     raise
                 await asyncio.sleep(_LOOK_S)
 
-    def _wait(self, taken: Taken, later: Later) -> None:
+    def _wait(self, taken: ClaimedLine, later: Later) -> None:
         """Pause the batch until this line may run."""
         seconds = later.seconds
         if later.engine_failed:

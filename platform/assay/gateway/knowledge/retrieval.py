@@ -15,7 +15,7 @@ import numpy as np
 
 from assay.gateway.access.admission import Admitted, Application, Caller
 from assay.gateway.access.call import Call
-from assay.gateway.access.decisions import ModelUnknown, NotReady, Refused, require_ready
+from assay.gateway.access.decisions import InvocationDenied, ModelUnknown, NotReady, require_ready
 from assay.gateway.access.knowledge_entries import KnowledgeEntry
 from assay.gateway.access.prompts import NO_PROMPT, with_prompt
 from assay.gateway.access.snapshot import DeploymentEntry, Snapshot
@@ -229,7 +229,8 @@ def _embedder(
 
     Raises:
         NotEmbedded: no deployment serves that version to this key.
-        Refused, NotReady, NotConfirmed: deployments exist, but may not or cannot answer now.
+        InvocationDenied, NotReady, NotConfirmed: deployments exist, but may not or cannot answer
+        now.
     """
     refusal: DomainError | None = None
     for entry in _embedders(snapshot, base):
@@ -239,7 +240,7 @@ def _embedder(
             require_ready(admitted.deployment)
         except ModelUnknown:
             continue
-        except (Refused, Unavailable) as error:
+        except (InvocationDenied, Unavailable) as error:
             # Prefer the error of a deployment that is starting over one that may never be used.
             refusal = error if refusal is None or isinstance(error, NotReady) else refusal
             continue
