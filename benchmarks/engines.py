@@ -32,7 +32,7 @@ from workers.engines.servers.engine import ServedEngine
 from workers.engines.servers.llama_cpp import LlamaCppEngine
 from workers.engines.servers.vllm import VllmEngine
 from workers.trainers.convert import convert
-from workers.trainers.kept_gguf import keep_gguf
+from workers.trainers.delivered_gguf import keep_gguf
 
 LLAMA = ("LlamaForCausalLM",)
 STREAMS = {"llama.cpp": 1, "vllm": 32}

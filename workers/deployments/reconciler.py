@@ -180,7 +180,7 @@ class Reconciler:
         # Read the clock before the request, so that no lease lasts longer than granted.
         now = time.monotonic()
         assigned = self._control.desired(
-            worker=self._worker, engines=self._offers, held=list(self._host.loaded())
+            worker=self._worker, engines=self._offers, loaded=list(self._host.loaded())
         )
         servable = {each.deployment_id: each for each in assigned if not each.refusal}
         targets = {pk: each for pk, each in servable.items() if not each.leaving}

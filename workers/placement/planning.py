@@ -60,7 +60,7 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredDeployment:
     """A deployment, its wanted number of copies, and the workers that may hold them.
 
     `avoid` are workers that failed to load it and must not retry yet. `device` "" means any kind,
@@ -105,7 +105,9 @@ class Plan:
     shortages: dict[int, str] = field(default_factory=dict)
 
 
-def plan(workers: Iterable[Worker], deployments: Iterable[Wanted], current: Iterable[Copy]) -> Plan:
+def plan(
+    workers: Iterable[Worker], deployments: Iterable[DesiredDeployment], current: Iterable[Copy]
+) -> Plan:
     """Return the moves from `current` toward the wanted copies of `deployments` on `workers`.
 
     Missing workers count as lost. Copies of missing deployments are removed.
@@ -113,7 +115,9 @@ def plan(workers: Iterable[Worker], deployments: Iterable[Wanted], current: Iter
     return _Planner(workers, deployments, current).plan()
 
 
-def used_memory(deployments: Iterable[Wanted], current: Iterable[Copy]) -> dict[str, int]:
+def used_memory(
+    deployments: Iterable[DesiredDeployment], current: Iterable[Copy]
+) -> dict[str, int]:
     """Return the bytes that are assigned to each worker; a base counts once per worker."""
     needs = {each.id: each.need for each in deployments}
     bases: dict[str, dict[Hashable, int]] = defaultdict(dict)
@@ -156,7 +160,10 @@ class _Room:
 
 class _Planner:
     def __init__(
-        self, workers: Iterable[Worker], deployments: Iterable[Wanted], current: Iterable[Copy]
+        self,
+        workers: Iterable[Worker],
+        deployments: Iterable[DesiredDeployment],
+        current: Iterable[Copy],
     ) -> None:
         self._rooms = {
             each.name: _Room(each, each.memory) for each in sorted(workers, key=lambda w: w.name)
@@ -236,7 +243,7 @@ class _Planner:
             if deployment not in self._shortages:
                 self._add(self._wanted[deployment])
 
-    def _add(self, wanted: Wanted) -> None:
+    def _add(self, wanted: DesiredDeployment) -> None:
         holders = {copy.worker for copy in self._kept[wanted.id]}
         occupied = holders | {copy.worker for copy, _why in self._leaving[wanted.id]}
         nodes = [self._rooms[name].worker.node for name in holders]
@@ -274,7 +281,7 @@ class _Planner:
         self._kept[wanted.id].append(added)
         self._additions.append(Move(wanted.id, room.worker.name, True, why))
 
-    def _keep_failed(self, wanted: Wanted) -> None:
+    def _keep_failed(self, wanted: DesiredDeployment) -> None:
         """Keep a failed copy on its worker, to be tried again, if no other worker has room."""
         for copy in list(self._failed[wanted.id]):
             room = self._rooms[copy.worker]
@@ -285,7 +292,7 @@ class _Planner:
                 return
         self._shortages[wanted.id] = self._shortage(wanted)
 
-    def _remove_leaving(self, wanted: Wanted) -> None:
+    def _remove_leaving(self, wanted: DesiredDeployment) -> None:
         for copy in self._failed[wanted.id]:
             self._remove(copy, "It could not be loaded there.")
         spare = len(self._kept[wanted.id]) + len(self._lost[wanted.id]) - wanted.copies
@@ -299,7 +306,7 @@ class _Planner:
     def _remove(self, copy: Copy, reason: str) -> None:
         self._removals.append(Move(copy.deployment, copy.worker, False, reason))
 
-    def _fits(self, wanted: Wanted) -> list[_Room]:
+    def _fits(self, wanted: DesiredDeployment) -> list[_Room]:
         """Return the workers that may hold the deployment, regardless of their free memory."""
         key = (wanted.engine, wanted.device, wanted.labels, wanted.task)
         if key not in self._fitting:
@@ -311,7 +318,7 @@ class _Planner:
             ]
         return self._fitting[key]
 
-    def _shortage(self, wanted: Wanted) -> str:
+    def _shortage(self, wanted: DesiredDeployment) -> str:
         """Return the sentence on what placement lacks for one more copy."""
         workers = [room.worker for room in self._rooms.values()]
         if not workers:
@@ -344,7 +351,7 @@ class _Planner:
         )
 
 
-def _misfit(worker: Worker, wanted: Wanted) -> str:
+def _misfit(worker: Worker, wanted: DesiredDeployment) -> str:
     """Return why the worker may not hold the deployment; empty if it may."""
     if worker.availability is Availability.DRAINING:
         return "Its worker is draining."
@@ -359,12 +366,12 @@ def _misfit(worker: Worker, wanted: Wanted) -> str:
     return ""
 
 
-def _task_lack(worker: Worker, wanted: Wanted) -> str:
+def _task_lack(worker: Worker, wanted: DesiredDeployment) -> str:
     """Return why a worker does not offer the deployment's task; empty if it does."""
     return lack(worker.tasks, wanted.task) if wanted.task and worker.tasks is not None else ""
 
 
-def _requirement(workers: Sequence[Worker], wanted: Wanted) -> str:
+def _requirement(workers: Sequence[Worker], wanted: DesiredDeployment) -> str:
     """Return the sentence on a device or labels that no worker has; empty if one has them all."""
     with_device = [each for each in workers if wanted.device in ("", each.device)]
     if not with_device:

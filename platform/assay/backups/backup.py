@@ -32,7 +32,7 @@ from governance.audit.services import Subject, audit_record
 from governance.principals import background, service_principal
 from registry.storage import store
 from registry.storage.backend import Entry
-from workers.storage.copying import Copied, store_copy
+from workers.storage.copying import CopyResult, store_copy
 
 FORMAT = 1
 DUMP, RECORD, POOL = "database.dump", "backup.json", "store"
@@ -235,7 +235,7 @@ def _require_whole_database() -> None:
             )
 
 
-def _require_whole(copied: Copied) -> None:
+def _require_whole(copied: CopyResult) -> None:
     if copied.failed:
         raise BackupFailed(
             f"{len(copied.failed):,} files of the store could not be copied, such as "

@@ -8,12 +8,12 @@ from assay.node_api.endpoint import NodeRoutes
 from workers.control.jobs import (
     CheckpointBody,
     Claim,
+    ClaimReply,
     DeliverBody,
     FailBody,
     JobStateAnswer,
     Lease,
     Reports,
-    Taken,
 )
 from workers.control.messages import WorkerBody
 from workers.jobs.leases import job_canceled, job_heartbeat, job_paused, job_report
@@ -29,10 +29,10 @@ routes = NodeRoutes()
 
 
 @routes.post("jobs/<uuid:job_id>/claim", "Claim the job that is first in line")
-def job_claim(node: Node, job_id: UUID, body: WorkerBody) -> Taken:
+def job_claim(node: Node, job_id: UUID, body: WorkerBody) -> ClaimReply:
     """Claim the next job, which may differ from the one in the path that woke the worker."""
     taken = node_job_claim(node=node, job_id=job_id, worker=body.worker)
-    return Taken() if taken is None else Taken(claim=taken[0], order=taken[1])
+    return ClaimReply() if taken is None else ClaimReply(claim=taken[0], order=taken[1])
 
 
 @routes.held("heartbeat", "Renew a job's lease")
@@ -47,7 +47,7 @@ def job_reports(claim: Claim, body: Reports) -> Lease:
 
 @routes.held("checkpoints", "Record a checkpoint")
 def job_checkpoint(claim: Claim, body: CheckpointBody) -> None:
-    node_job_checkpoint(claim=claim, name=body.name, manifest=body.manifest, there=body.there)
+    node_job_checkpoint(claim=claim, name=body.name, manifest=body.manifest, remaining=body.there)
 
 
 @routes.held("deliver", "Deliver a result")

@@ -143,7 +143,7 @@ def test_a_move_loads_the_new_copy_first_and_lets_running_requests_end(
     assert old.host.leased(deployment.pk)
     assert Replica.objects.get(worker=old.name).state == "stopped"
     node = Node.objects.get(name="a")
-    (still,) = node_assignments(node=node, worker="engine", engines=["own"], held=[deployment.pk])
+    (still,) = node_assignments(node=node, worker="engine", engines=["own"], loaded=[deployment.pk])
     assert still.leaving
     assert Deployment.objects.get(pk=deployment.pk).state == "serving"
     old.busy.clear()

@@ -207,7 +207,7 @@ class Recorder:
     def working(self, claim: Claim, *, works: bool) -> None:
         self.told.append(("working", works))
 
-    def checkpoint(self, claim: Claim, name: str, manifest: Any, there: Any) -> None:
+    def checkpoint(self, claim: Claim, name: str, manifest: Any, remaining: Any) -> None:
         self.told.append(("checkpoint", name))
 
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:

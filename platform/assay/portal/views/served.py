@@ -18,7 +18,7 @@ from governance.principals import Principal
 from workers.deployments.served import (
     EMERGENCIES,
     Question,
-    nothing_said,
+    empty_answer_sentence,
     period_end,
     served_question,
 )
@@ -63,7 +63,7 @@ class Served(Screen):
         return {
             "answers": answers,
             "more": len(rows) > ANSWERS,
-            "said": "" if rows else nothing_said(self.actor, question),
+            "said": "" if rows else empty_answer_sentence(self.actor, question),
             "packs": packs,
             "reads_log": may(self.actor, Action.AUDIT_VIEW, kind="audit", department=slug),
         }

@@ -18,7 +18,7 @@ CACHE_BYTES = 2 * 1024**3
 Values = TypeVar("Values")
 
 
-class Kept(Generic[Values]):
+class TensorCache(Generic[Values]):
     """Values by number, cached from `read(number)` at the first use."""
 
     def __init__(self, read: Callable[[int], Values]) -> None:
@@ -47,6 +47,6 @@ def read_pixels(path: Path, processor: Any) -> Tensor:
         raise BadMaterial(f"Image {path.name}: {error}") from error
 
 
-def kept_images(paths: Sequence[Path], processor: Any) -> Kept[Tensor]:
+def kept_images(paths: Sequence[Path], processor: Any) -> TensorCache[Tensor]:
     """Return a cache of the pixels of images, each [channels, height, width], by number."""
-    return Kept(lambda number: read_pixels(paths[number], processor))
+    return TensorCache(lambda number: read_pixels(paths[number], processor))
