@@ -142,7 +142,7 @@ class BrokerAccess:
     changes costs one command.
 
     Args:
-        told_for_s: Set all users again after this time: the broker may have reloaded old ones.
+        refresh_s: Set all users again after this time: the broker may have reloaded old ones.
     """
 
     def __init__(self, client: redis.Redis, refresh_s: float = 60.0) -> None:

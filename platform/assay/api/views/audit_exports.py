@@ -13,8 +13,8 @@ from rest_framework.request import Request
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
+from assay.api.renderers import File
 from assay.api.routes import Routes
-from assay.api.written import File
 from assay.downloads import audit_export_file
 from governance.audit.exports.models import AuditExport
 from governance.audit.exports.schemas import NewAuditExport
@@ -52,7 +52,7 @@ routes = Routes("Audit", AuditExportAnswer)
 
 
 @routes.list("audit/exports", "List your exports of events")
-def listed(actor: Principal) -> QuerySet[AuditExport]:
+def list_audit_exports(actor: Principal) -> QuerySet[AuditExport]:
     return audit_exports_of(actor)
 
 

@@ -42,7 +42,7 @@ routes = Routes("Audit", AuditFilterAnswer)
 
 
 @routes.list("audit/filters", "List saved filters of events")
-def listed(actor: Principal) -> QuerySet[AuditFilter]:
+def list_audit_filters(actor: Principal) -> QuerySet[AuditFilter]:
     return audit_filters_visible_to(actor)
 
 

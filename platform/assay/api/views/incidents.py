@@ -132,7 +132,7 @@ routes = Routes("Incidents", IncidentDetail)
 
 
 @routes.list("incidents", "List incidents", answer=IncidentAnswer)
-def listed(actor: Principal, query: IncidentFilter) -> QuerySet[Incident]:
+def list_incidents(actor: Principal, query: IncidentFilter) -> QuerySet[Incident]:
     return query.applied(incidents_visible_to(actor))
 
 

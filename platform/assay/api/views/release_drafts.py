@@ -28,7 +28,7 @@ routes = Routes("Releases", ReleaseDraftAnswer)
 
 
 @routes.list("release-drafts", "List release drafts", order=("-updated_at", "-id"))
-def listed(actor: Principal, query: ReleaseDraftFilter) -> QuerySet[ReleaseDraft]:
+def list_release_drafts(actor: Principal, query: ReleaseDraftFilter) -> QuerySet[ReleaseDraft]:
     return query.applied(release_drafts_visible_to(actor))
 
 

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
+from assay.api.renderers import Archive, CycloneDX, Page, Pdf, Spdx
 from assay.api.representations.releases import (
     DecisionAnswer,
     DossierAnswer,
@@ -22,7 +23,6 @@ from assay.api.representations.releases import (
     ReviewAnswer,
 )
 from assay.api.routes import Routes
-from assay.api.written import Archive, CycloneDX, Page, Pdf, Spdx
 from assay.downloads import dossier_file, evidence_file
 from governance.people.models import Department
 from governance.people.selectors import department_get
@@ -101,7 +101,7 @@ routes = Routes("Releases", ReleaseDetail)
 
 
 @routes.list("releases", "List releases", answer=ReleaseAnswer)
-def listed(actor: Principal, query: ReleaseFilter) -> QuerySet[Release]:
+def list_releases(actor: Principal, query: ReleaseFilter) -> QuerySet[Release]:
     return query.applied(releases_visible_to(actor))
 
 

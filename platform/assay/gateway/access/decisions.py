@@ -55,14 +55,14 @@ def declared_classification(scope: Scope) -> str:
 @dataclass(frozen=True, slots=True)
 class Circumstances:
     """Properties of a request other than its key and deployment. `tokens` is the estimate of its
-    prompt plus the longest possible answer. `kept_as` is the classification of the file for the
-    answer; the answer must not be more sensitive. It is empty without a file.
+    prompt plus the longest possible answer. `answer_classification` is the classification of the
+    file for the answer; the answer must not be more sensitive. It is empty without a file.
     """
 
     client_address: str
     classification: str = UNDECLARED_CLASSIFICATION
     tokens: int = 1
-    kept_as: str = ""
+    answer_classification: str = ""
 
     def context(self, entry: DeploymentEntry) -> dict[str, Any]:
         """Return the context of a decision about `entry`, now."""

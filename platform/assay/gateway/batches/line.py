@@ -123,8 +123,10 @@ class Lines:
                 (b"content-length", str(len(body)).encode()),
             ],
         }
-        kept_as = batch.classification
-        circumstances = Circumstances(batch.client_address, kept_as, kept_as=kept_as)
+        answer_classification = batch.classification
+        circumstances = Circumstances(
+            batch.client_address, answer_classification, answer_classification=answer_classification
+        )
         opening = Opening(route, name, Caller(token, circumstances))
         receive = self._receiver(batch, taken, body, stopping)
         await self._inference.infer(call, opening, scope, receive, answer)
@@ -175,7 +177,7 @@ class Lines:
             endpoint=batch.endpoint,
             client_address=batch.client_address,
             request_id=request_id,
-            asked_for=batch.model,
+            requested_model=batch.model,
             part_of=batch.pk,
         )
         reason = f"The gateway stopped; line {number} of {batch.pk} will run again."

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import redis
 from django.conf import settings
 
-from assay.gateway.access.admission import Application, Caller
+from assay.gateway.access.admission import Caller, ModelRequest
 from assay.gateway.access.authentication import ProvedToken
 from assay.gateway.access.decisions import RELEASE_ENDED, Circumstances, ModelUnknown
 from assay.gateway.batches.line import Later, Lines, Stopped
@@ -170,8 +170,8 @@ class BatchRun:
         circumstances = Circumstances(batch.client_address, batch.classification)
         try:
             snapshot = await self._parts.refresher.knowing(token.public_id)
-            application = Application(Caller(token, circumstances), model)
-            deployment = application.admit(snapshot).deployment
+            model_request = ModelRequest(Caller(token, circumstances), model)
+            deployment = model_request.admit(snapshot).deployment
         except Unavailable:
             return []
         except DomainError as error:

@@ -11,7 +11,7 @@ from assay.gateway.stored.requests import (
     ListQuery,
     OwnRequest,
     answer_json,
-    listed,
+    list_body,
     read_json,
     read_query,
     refuse_query,
@@ -48,7 +48,7 @@ async def page(request: OwnRequest) -> None:
     """Answer with a page of batches."""
     part, sender = read_query(ListQuery, request.scope), request.narrowed
     data, has_more = await request.on_files(lambda actor: _list(actor, sender, part))
-    await answer_json(request, listed(data, has_more=has_more))
+    await answer_json(request, list_body(data, has_more=has_more))
 
 
 async def show(request: OwnRequest) -> None:

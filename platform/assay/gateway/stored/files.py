@@ -15,7 +15,7 @@ from assay.gateway.stored.requests import (
     OwnRequest,
     PageQuery,
     answer_json,
-    listed,
+    list_body,
     note_answer,
     read_query,
     refuse_query,
@@ -45,7 +45,7 @@ async def page(request: OwnRequest) -> None:
     """Answer with a page of files."""
     part, sender = read_query(FilesQuery, request.scope), request.narrowed
     data, has_more = await request.on_files(lambda actor: _list(actor, sender, part))
-    await answer_json(request, listed(data, has_more=has_more))
+    await answer_json(request, list_body(data, has_more=has_more))
 
 
 async def show(request: OwnRequest) -> None:

@@ -53,7 +53,7 @@ def typed_conditions(request: HttpRequest) -> Typed:
     }
 
 
-def conditions_given(post: QueryDict) -> dict[str, Any]:
+def submitted_conditions(post: QueryDict) -> dict[str, Any]:
     """Return the form as `release_decide` takes it; empty if nothing was filled in.
 
     Raises:

@@ -46,7 +46,7 @@ from assay.portal.second_factor import (
     typed_fields,
 )
 from assay.portal.views.one_time_links import SECRET, app_secret, app_shown
-from assay.portal.views.sessions import shown
+from assay.portal.views.sessions import session_row
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted
 from governance.keys.models import ApiKey
 from governance.keys.selectors import key_get, keys_visible_to
@@ -86,7 +86,7 @@ class Account(ActionScreen):
             "unconfirmed": self.actor.unconfirmed,
             "factor_refused": None if may_add else first_factor_refused(person),
             "page": page,
-            "sessions": [shown(row, self.request) for row in page],
+            "sessions": [session_row(row, self.request) for row in page],
             "linked": SocialAccount.objects.filter(user=person).exists(),
             "sso": settings.OIDC_NAME if settings.OIDC_ISSUER else "",
             "password_form": PasswordForm() if person.has_usable_password() else None,

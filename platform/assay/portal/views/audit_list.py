@@ -86,7 +86,7 @@ class AuditLog(ActionScreen):
             "newest": f"?{address}" if page.newer is not None else "",
             "export": urlencode(self.exported(parameters)),
             "actions": action_options(),
-            "given_action": said_of(typed.get("action", "")),
+            "given_action": action_phrase(typed.get("action", "")),
             "shown": [(TITLES.get(k, words(k)), v) for k, v in parameters.items()],
             "kinds": KINDS,
             "outcomes": OUTCOMES,
@@ -148,7 +148,7 @@ class AuditLog(ActionScreen):
         ]
 
 
-def said_of(action: str) -> str:
+def action_phrase(action: str) -> str:
     """Return the words for a chosen action."""
     for noun, listed in action_groups():
         if action == f"{noun}:":
@@ -197,7 +197,7 @@ class AuditFilterSave(AuditLog):
             shared="shared" in self.request.POST,
         )
         messages.success(self.request, f"The filter {saved.name} is saved.")
-        return shown(saved)
+        return redirect_to_filter(saved)
 
 
 class AuditFilterChange(AuditLog):
@@ -211,7 +211,7 @@ class AuditFilterChange(AuditLog):
             shared="shared" in self.request.POST,
         )
         messages.success(self.request, f"The filter {saved.name} is changed.")
-        return shown(saved)
+        return redirect_to_filter(saved)
 
 
 class AuditFilterDelete(AuditLog):
@@ -222,6 +222,6 @@ class AuditFilterDelete(AuditLog):
         return self.done("The filter is deleted.", "portal:audit")
 
 
-def shown(saved: AuditFilter) -> HttpResponse:
+def redirect_to_filter(saved: AuditFilter) -> HttpResponse:
     """Redirect to the list with a saved filter."""
     return redirect(f"{reverse('portal:audit')}?{urlencode(saved.parameters)}")

@@ -83,7 +83,7 @@ class Keys(ListScreen, ActionScreen):
     def rows(self) -> QuerySet[ApiKey]:
         return keys_visible_to(self.actor)
 
-    def shown(self, rows: list[ApiKey]) -> list[dict[str, Any]]:
+    def display_rows(self, rows: list[ApiKey]) -> list[dict[str, Any]]:
         snapshot = active_policy()
         return [offers(snapshot, self.actor, key) for key in rows]
 
