@@ -124,7 +124,7 @@ def _gguf_version(stage: Stage) -> dict[str, Any]:
     delivery = intake.deliver(stage, "smollm2-kept", about, material, keep_gguf="true")
     stage.watch(stage["enzo"], {"id": delivery["job"]}, "checking the GGUF")
     intake.sign_off(stage, "smollm2-kept", delivery)
-    return stage.found(intake.version_of(stage, "smollm2-kept"), "the GGUF has a version")
+    return stage.require(intake.version_of(stage, "smollm2-kept"), "the GGUF has a version")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class Stage:
         if not condition:
             raise StepFailed(promise)
 
-    def found(self, value: T | None, promise: str) -> T:
+    def require(self, value: T | None, promise: str) -> T:
         """Return `value`; raise StepFailed with `promise` if it is None."""
         if value is None:
             raise StepFailed(promise)

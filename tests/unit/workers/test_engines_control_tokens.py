@@ -13,7 +13,7 @@ import pytest
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from registry.catalog.grounding import Passage
 from registry.catalog.prompt import PromptDocument
-from tasks.text_generation.grounded import shown_passage
+from tasks.text_generation.grounded import delimited_passage
 from tests.unit.workers.recording import Answer, prompted
 from workers.engines.control_tokens import ControlTokenCheck, control_tokens
 from workers.engines.protocol import EngineRequest, RequestRefused
@@ -120,7 +120,7 @@ def test_a_document_that_repeats_another_one_hides_no_token(control: ControlToke
         "Leave. <file_sep>",
     ]
     passages = [
-        shown_passage(Passage(n, "T", "t", 1, n, 1, "", "", 0, 1, text, 0.5, "/"))
+        delimited_passage(Passage(n, "T", "t", 1, n, 1, "", "", 0, 1, text, 0.5, "/"))
         for n, text in enumerate(texts, 1)
     ]
     for order in permutations(passages):

@@ -206,7 +206,7 @@ def _refuse_unapproved_deployment(stage: Stage, release: dict[str, Any]) -> None
 
 def deploy(stage: Stage) -> None:
     with stage.chapter("6. Deploy: load only the approved bytes"):
-        stage.facts[f"release:{DOCSTRINGS}"] = stage.found(
+        stage.facts[f"release:{DOCSTRINGS}"] = stage.require(
             existing(stage["devi"], DOCSTRINGS, "approved"),
             "docstring-writer has an approved release",
         )

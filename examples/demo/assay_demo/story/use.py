@@ -78,7 +78,7 @@ def _chat(stage: Stage, client: OpenAI) -> None:
     )
     text = answer.choices[0].message.content or ""
     stage.expect(len(text.strip()) > 0, "a chat completion has text")
-    spent = stage.found(answer.usage, "a chat completion reports its token usage")
+    spent = stage.require(answer.usage, "a chat completion reports its token usage")
     stage.say(
         f"{DOCSTRINGS} answers a chat request: {escape(repr(text.strip()))} "
         f"({spent.completion_tokens} tokens)."
