@@ -116,7 +116,7 @@ def lifted() -> Iterator[None]:
         yield
 
 
-def taken(model: type[M], **unique: object) -> bool:
+def exists_anywhere(model: type[M], **unique: object) -> bool:
     """Return whether any row of `model`, in any department, has these values."""
     with lifted():
         return model._base_manager.filter(**unique).exists()

@@ -119,7 +119,7 @@ def sees_everyone(actor: Principal) -> bool:
     return decide(active_policy(), actor, Action.PERSON_VIEW, PEOPLE_AT_LARGE).allowed
 
 
-def people_found(actor: Principal, query: PeopleFilter) -> QuerySet[Person]:
+def people_matching(actor: Principal, query: PeopleFilter) -> QuerySet[Person]:
     """Return the people whom the actor may see and who pass the filters. Those of a department hold
     a role in it."""
     people = people_visible_to(actor)

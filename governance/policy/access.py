@@ -45,8 +45,8 @@ class Holders:
     keys: list[Holder]
     people_total: int
     keys_total: int
-    people_asked: int
-    keys_asked: int
+    people_checked: int
+    keys_checked: int
 
 
 def people_in_roles(among: QuerySet[Person] | None = None) -> Iterator[Principal]:
@@ -125,8 +125,8 @@ def who_can_under(
         keys=able_keys[:limit],
         people_total=len(able_people),
         keys_total=len(able_keys),
-        people_asked=len(checked_people),
-        keys_asked=len(checked_keys),
+        people_checked=len(checked_people),
+        keys_checked=len(checked_keys),
     )
 
 

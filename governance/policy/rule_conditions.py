@@ -85,7 +85,7 @@ class EvaluationError(Exception):
     """A condition cannot be evaluated, so the decision denies."""
 
 
-def departments_held(matcher: Matcher, actor: Principal) -> frozenset[str] | None:
+def same_departments(matcher: Matcher, actor: Principal) -> frozenset[str] | None:
     """Return the departments to which `same_department` refers: those of the matcher's roles, or
     all of the actor's if it names none. None if the matcher does not match the actor.
     """
@@ -131,7 +131,7 @@ def bind_condition(
 
 def bind(rule: Rule, actor: Principal) -> Clause | None:
     """Bind the rule to an actor; None if the rule is not about them."""
-    departments = departments_held(rule.principal, actor)
+    departments = same_departments(rule.principal, actor)
     if departments is None:
         return None
     conditions = [bind_condition(condition, actor, departments) for condition in rule.conditions]

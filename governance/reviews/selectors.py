@@ -170,7 +170,7 @@ def met() -> Q:
     return Q(state__in=MET_STATES) | Q(Exists(waivers), state=ChecklistState.WAIVED)
 
 
-def why_not(actor: Principal, review: Review, verdict: str) -> str:
+def verdict_obstacle_words(actor: Principal, review: Review, verdict: str) -> str:
     """Return the reason that `actor` may not give this verdict now; empty if they may."""
     obstacle = decision_obstacle(actor, review, Verdict(verdict))
     return obstacle.message if obstacle else ""

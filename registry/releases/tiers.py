@@ -20,7 +20,7 @@ from governance.reviews.policies.selectors import (
 )
 
 
-def least_tier_shown(*, actor: Principal, answers: Mapping[str, Any]) -> MinimumTier:
+def minimum_tier_get(*, actor: Principal, answers: Mapping[str, Any]) -> MinimumTier:
     """Return the lowest tier that these answers allow now, and why.
 
     Raises:

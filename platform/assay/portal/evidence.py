@@ -80,7 +80,7 @@ def samples(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class EvaluationCharts:
     """An evaluation with everything that a page draws of it."""
 
     measured: Measured
@@ -107,10 +107,10 @@ class Drawn:
         return self.measured.all_passed
 
 
-def drawn(measured: Measured) -> Drawn:
+def drawn(measured: Measured) -> EvaluationCharts:
     """Return the measurements together with those that they are compared with."""
     details = measured.evaluation.details
-    return Drawn(
+    return EvaluationCharts(
         measured=measured,
         rows=[metric_row(row, measured.evaluation.pk) for row in measured.metrics],
         slices=[slice_row(row) for row in measured.slices],

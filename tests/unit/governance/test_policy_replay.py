@@ -264,7 +264,7 @@ def test_who_can_names_people_and_keys_with_the_rule_and_asks_three_queries(
     assert [holder.principal.name for holder in found.people] == [dora.name]
     assert found.people[0].decision.rules == ("named-departments-use",)
     assert [holder.principal.name for holder in found.keys] == ["finance 0"]
-    assert (found.people_asked, found.keys_asked) == (4, 2)
+    assert (found.people_checked, found.keys_checked) == (4, 2)
 
 
 def test_who_can_names_nobody_whom_the_asker_may_not_see(
@@ -297,12 +297,12 @@ def test_who_can_names_nobody_whom_the_asker_may_not_see(
     mine = who_can(actor=lena, action=Action.DEPLOYMENT_INVOKE, resource=DEPLOYMENT)
     assert [holder.principal.name for holder in mine.people] == ["Lena"]
     assert [holder.principal.name for holder in mine.keys] == ["clinical app"]
-    assert (mine.people_total, mine.people_asked) == (1, 1)
-    assert (mine.keys_total, mine.keys_asked) == (1, 1)
+    assert (mine.people_total, mine.people_checked) == (1, 1)
+    assert (mine.keys_total, mine.keys_checked) == (1, 1)
 
     every = who_can(actor=ada, action=Action.DEPLOYMENT_INVOKE, resource=DEPLOYMENT)
     assert [holder.principal.name for holder in every.people] == ["Dora", "Lena"]
-    assert (every.people_total, every.keys_asked) == (2, 2)
+    assert (every.people_total, every.keys_checked) == (2, 2)
 
 
 def test_an_explanation_states_no_more_than_the_decision_itself_would_have(

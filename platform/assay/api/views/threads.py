@@ -15,7 +15,7 @@ from assay.api.idempotency import idempotent
 from assay.api.representations.common import PersonReference
 from assay.api.representations.releases import ReleaseDetail
 from assay.api.routes import Routes
-from assay.api.views.releases import shown_release
+from assay.api.views.releases import release_detail
 from governance.principals import Principal
 from governance.reviews.assignments.services import review_assign, review_unassign
 from governance.reviews.models import Review
@@ -284,7 +284,7 @@ assignees = Routes("Reviews", ReleaseDetail)
 def assign(actor: Principal, release_id: int, body: NewAssignee) -> Release:
     review = release_review_get(actor=actor, release_id=release_id)
     review_assign(actor=actor, review_id=review.pk, person_id=body.person)
-    return shown_release(actor, release_id)
+    return release_detail(actor, release_id)
 
 
 @assignees.delete(

@@ -45,7 +45,7 @@ from assay.portal.second_factor import (
     second_factor_context,
     typed_fields,
 )
-from assay.portal.views.one_time_links import SECRET, app_secret, app_shown
+from assay.portal.views.one_time_links import SECRET, app_secret, authenticator_setup
 from assay.portal.views.sessions import session_row
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted
 from governance.keys.models import ApiKey
@@ -231,7 +231,9 @@ class AuthenticatorAdd(FreshScreen):
         refused = first_factor_refused(person)
         if refused is not None and link_of(self.request, person) is None:
             raise refused
-        return {"person": person, "form": CodeForm()} | app_shown(person, app_secret(self.request))
+        return {"person": person, "form": CodeForm()} | authenticator_setup(
+            person, app_secret(self.request)
+        )
 
     def act(self, **kwargs: Any) -> HttpResponse:
         sealed = self.request.session.get(SECRET)

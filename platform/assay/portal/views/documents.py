@@ -24,7 +24,7 @@ from registry.knowledge.selectors import (
     may_read,
     same_text,
 )
-from workers.jobs.knowledge import document_publish_request, index_job_shown
+from workers.jobs.knowledge import current_index_job, document_publish_request
 
 WINDOW = 12_000
 _BEFORE = 2_000
@@ -110,7 +110,7 @@ class DocumentPublish(DocumentPage, ActionScreen):
     def act(self, *, name: str, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version_of(self.actor, name, id)
         version = document_publish_request(actor=self.actor, version_id=id)
-        outlook = index_outlook(index_job_shown(version.document.base_id))
+        outlook = index_outlook(current_index_job(version.document.base_id))
         return self.done(
             f"{version} is in force; the index {outlook}.", "portal:knowledge_base", name=name
         )

@@ -46,7 +46,7 @@ from registry.releases.risk import QUESTIONS
 from registry.releases.selectors import release_get, release_review, releases_visible_to
 from registry.releases.services import release_submit, release_withdraw
 from registry.releases.software import code_changed
-from registry.releases.tiers import least_tier_shown
+from registry.releases.tiers import minimum_tier_get
 from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import version_get
 from workers.deployments.selectors import deployments_visible_to
@@ -231,7 +231,7 @@ class ReleaseTier(Screen):
         if unanswered:
             return {"unanswered": unanswered}
         answers = cleaned(RiskForm(query))
-        return {"least": least_tier_shown(actor=self.actor, answers=answers)}
+        return {"least": minimum_tier_get(actor=self.actor, answers=answers)}
 
 
 class ReleasePage(ActionScreen):
