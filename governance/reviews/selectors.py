@@ -348,16 +348,16 @@ def _specialty_obstacle(
     )
 
 
-def specialty_for(actor: Principal, review: Review, verdict: Verdict, stated: str) -> str:
-    """Return the specialty that a vote counts for: the stated one, or the only possible one.
+def specialty_for(actor: Principal, review: Review, verdict: Verdict, requested: str) -> str:
+    """Return the specialty that a vote counts for: the requested one, or the only possible one.
 
     Specialties that still lack approvals take precedence.
 
     Raises:
-        InvalidInput: several are possible, and none was stated.
+        InvalidInput: several are possible, and none was requested.
     """
-    if stated:
-        return stated
+    if requested:
+        return requested
     specialties = actor.specialties | stands_in_for(actor, review).keys()
     fitting = specialties & set(review.required_approvals)
     if verdict is Verdict.APPROVE:

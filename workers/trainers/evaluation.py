@@ -205,7 +205,7 @@ def torch_threads() -> int:
 
 def ask(
     model: Judge,
-    asked: Sequence[tuple[Inputs, Options]],
+    requests: Sequence[tuple[Inputs, Options]],
     progress: Progress,
     compact: Compact | None = None,
 ) -> list[Outcome]:
@@ -226,8 +226,8 @@ def ask(
     except UnsupportedModel as error:
         raise BadMaterial(f"{model.name} cannot be used. {error}") from error
     try:
-        run = _Run(engine, progress, total=len(asked))
-        outcomes = run.answer(asked, None, compact)
+        run = _Run(engine, progress, total=len(requests))
+        outcomes = run.answer(requests, None, compact)
     finally:
         engine.close()
     if run.refusal:

@@ -99,10 +99,10 @@ def _check_inclusion(document: Mapping[str, Any], verifier: Verifier) -> str:
     )
 
 
-def _check_consistency(document: Mapping[str, Any], verifier: Verifier, kept: str) -> str:
+def _check_consistency(document: Mapping[str, Any], verifier: Verifier, earlier_note: str) -> str:
     old = verifier.open(_text(document, "old_checkpoint"))
     new = verifier.open(_text(document, "new_checkpoint"))
-    if kept and (mine := verifier.open(kept)) != old:
+    if earlier_note and (mine := verifier.open(earlier_note)) != old:
         raise BadProof(
             f"The proof starts from another checkpoint over {old.size} events than the one kept, "
             f"over {mine.size}: the log was rewritten, or the proof is for another checkpoint."

@@ -20,7 +20,7 @@ class Side:
     """One answer; `name` is its source, or only a letter in blind mode."""
 
     name: str
-    shown: SamplePart
+    answer: SamplePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def sides_of(measured: Measured, *, person_id: int | None, blind: bool, reveal: 
             if _swapped(measured, person_id, number):
                 sides.reverse()
             sides = [
-                Side(f"{letter}: {side.name}" if reveal else letter, side.shown)
+                Side(f"{letter}: {side.name}" if reveal else letter, side.answer)
                 for letter, side in zip("AB", sides, strict=True)
             ]
         pairs.append(
