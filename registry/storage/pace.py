@@ -20,7 +20,7 @@ _watcher: ContextVar[Callable[[str], None] | None] = ContextVar("watcher", defau
 
 
 @contextmanager
-def fetches_watched(report: Callable[[str], None]) -> Iterator[None]:
+def watch_fetches(report: Callable[[str], None]) -> Iterator[None]:
     """Call `report` every 15 s with a sentence on the progress of this context's fetch. It may
     raise an exception to end the fetch.
     """
