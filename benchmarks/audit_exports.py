@@ -56,10 +56,10 @@ def _export_and_verify(actor: Any, kind: str) -> tuple[float, float]:
     """Return events per second of the export, and of verification in processor time."""
     from assay.cli.audit_exports import check_file
     from governance.audit.exports.run import export_next
-    from governance.audit.exports.services import audit_export_ask, export_file
+    from governance.audit.exports.services import audit_export_request, export_file
     from governance.audit.signing import audit_public_keys
 
-    export = audit_export_ask(actor=actor, filters={"action": ACTION}, format=kind)
+    export = audit_export_request(actor=actor, filters={"action": ACTION}, format=kind)
     started = time.perf_counter()
     export_next(threading.Event())
     export_s = time.perf_counter() - started

@@ -26,7 +26,7 @@ from cedarpy import AuthzResult
 from governance.policy.engine import Resource
 from governance.policy.rules import Condition, Matcher, Operator, Rule
 from governance.policy.values import Kind, kind_of, order_kind
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import ActorRole, Principal, PrincipalKind
 
 _NOTHING = 'Nothing::"none"'
 _NONE = {"__entity": {"type": "Nothing", "id": "none"}}
@@ -171,7 +171,7 @@ def actor_entity(uid: str, actor: Principal) -> dict[str, Any]:
     return {"uid": {"type": "Actor", "id": uid}, "attrs": attributes, "parents": []}
 
 
-def _names(role: HeldRole) -> tuple[str, str]:
+def _names(role: ActorRole) -> tuple[str, str]:
     return role.role, f"{role.role}/{role.specialty}"
 
 

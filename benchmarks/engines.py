@@ -32,7 +32,7 @@ from workers.engines.servers.engine import ServedEngine
 from workers.engines.servers.llama_cpp import LlamaCppEngine
 from workers.engines.servers.vllm import VllmEngine
 from workers.trainers.convert import convert
-from workers.trainers.kept_gguf import keep_gguf
+from workers.trainers.delivered_gguf import keep_gguf
 
 LLAMA = ("LlamaForCausalLM",)
 STREAMS = {"llama.cpp": 1, "vllm": 32}
@@ -124,7 +124,7 @@ def _gguf_version(stage: Stage) -> dict[str, Any]:
     delivery = intake.deliver(stage, "smollm2-kept", about, material, keep_gguf="true")
     stage.watch(stage["enzo"], {"id": delivery["job"]}, "checking the GGUF")
     intake.sign_off(stage, "smollm2-kept", delivery)
-    return stage.found(intake.version_of(stage, "smollm2-kept"), "the GGUF has a version")
+    return stage.require(intake.version_of(stage, "smollm2-kept"), "the GGUF has a version")
 
 
 if __name__ == "__main__":

@@ -308,7 +308,7 @@ def _replicas(stack: Stack, since: datetime) -> int:
     return 0 if row is None else int(row[0])
 
 
-def last(stack: Stack, key: str, minutes: float, rate: float) -> int:
+def soak(stack: Stack, key: str, minutes: float, rate: float) -> int:
     """Send `rate` requests a second for `minutes`; print the memory of each process, in MiB."""
 
     async def run() -> ClientResults:
@@ -358,7 +358,7 @@ def main() -> int:
         stack, key = stage.stack, deploy_base(stage)
         if options.minutes:
             deploy(stage, stage.facts["all-minilm-l6-v2"], ENCODER)
-            return last(stack, key, options.minutes, options.rate)
+            return soak(stack, key, options.minutes, options.rate)
         faults = break_things(stack, key, requests=requests, kill_every_s=45)
         return faults + replace_worker(stack, key, requests=max(200, requests // 10))
 

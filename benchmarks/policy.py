@@ -22,7 +22,7 @@ import cedarpy
 from benchmarks import cedar
 from benchmarks.table import Row, show
 from governance.policy.engine import PolicySnapshot, Resource, decide
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import ActorRole, Principal, PrincipalKind
 
 RULES, DEPARTMENTS = 1000, 100
 KEYS, PEOPLE, DEPLOYMENTS = 400, 100, 120
@@ -102,7 +102,7 @@ def _actors(draw: random.Random) -> list[Principal]:
         Principal(
             PrincipalKind.PERSON, str(n), f"person {n}", person_id=n,
             roles=frozenset(
-                HeldRole(draw.choice(["lead", "developer", "viewer"]), _slug(place))
+                ActorRole(draw.choice(["lead", "developer", "viewer"]), _slug(place))
                 for place in draw.sample(range(DEPARTMENTS), draw.randint(1, 3))
             ),
         )

@@ -20,7 +20,7 @@ class PrincipalKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class HeldRole:
+class ActorRole:
     """A role of an actor; `department` is None for a platform-wide role."""
 
     role: str
@@ -53,7 +53,7 @@ class Principal:
     id: str
     name: str
     department: str | None = None
-    roles: frozenset[HeldRole] = field(default_factory=frozenset)
+    roles: frozenset[ActorRole] = field(default_factory=frozenset)
     scopes: frozenset[str] | None = None
     person_id: int | None = None
     key_id: int | None = None

@@ -21,7 +21,7 @@ from governance.permissions import VIEW_ACTIONS
 from governance.policy.engine import PolicySnapshot
 from governance.policy.rules import Condition, Effect, Operator, Rule
 from governance.policy.services import active_policy, policy_read_once
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import ActorRole, Principal, PrincipalKind
 
 M = TypeVar("M", bound=Model)
 
@@ -66,7 +66,7 @@ _STRUCTURAL = (
 
 
 _Beyond = tuple[frozenset[str], frozenset[str]]
-_RoleSet = tuple[PrincipalKind, str | None, frozenset[HeldRole]]
+_RoleSet = tuple[PrincipalKind, str | None, frozenset[ActorRole]]
 _CACHE_MAX = 4096
 _cache: tuple[PolicySnapshot | None, dict[_RoleSet, _Beyond]] = (None, {})
 
@@ -116,7 +116,7 @@ def lifted() -> Iterator[None]:
         yield
 
 
-def taken(model: type[M], **unique: object) -> bool:
+def exists_anywhere(model: type[M], **unique: object) -> bool:
     """Return whether any row of `model`, in any department, has these values."""
     with lifted():
         return model._base_manager.filter(**unique).exists()

@@ -165,17 +165,17 @@ def parsed(schema: type[S], values: object, *, strict: bool | None = None) -> S:
     try:
         return schema.model_validate(values, strict=strict)
     except ValidationError as error:
-        fields = field_errors(error, known=schema.model_fields)
+        fields = field_errors(error, field_names=schema.model_fields)
         (name, (sentence, *_)), *others = fields.items()
         more = f" (and {len(others)} more)" if others else ""
         sentence = f"{name}: {sentence}" if name else sentence
         raise InvalidInput(f"{sentence}{more}", fields=fields) from None
 
 
-def field_errors(error: ValidationError, known: Iterable[str] = ()) -> dict[str, list[str]]:
+def field_errors(error: ValidationError, field_names: Iterable[str] = ()) -> dict[str, list[str]]:
     """Return the sentences of an error by the dotted path of their field.
 
-    `known` are the valid fields, listed in the sentence about an unknown field.
+    `field_names` are the valid fields, listed in the sentence about an unknown field.
     """
     fields: dict[str, list[str]] = {}
     for problem in error.errors(include_url=False, include_input=False):
@@ -183,7 +183,7 @@ def field_errors(error: ValidationError, known: Iterable[str] = ()) -> dict[str,
         if problem["type"] in _SENTENCES:
             sentence = _SENTENCES[problem["type"]].format(**problem.get("ctx", {}))
         if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
-            sentence += f". Known fields: {', '.join(known) or 'none'}"
+            sentence += f". Known fields: {', '.join(field_names) or 'none'}"
         path = ".".join(str(part) for part in problem["loc"])[:80]
         fields.setdefault(path, []).append(f"{sentence[:1].upper()}{sentence[1:]}.")
     return fields

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-TWICE = "an object names the same member twice"
+DUPLICATE_MEMBER = "an object names the same member twice"
 
 
 def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object's members, for `object_pairs_hook`. Raise ValueError for a repeated name."""
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError(TWICE)
+        raise ValueError(DUPLICATE_MEMBER)
     return members
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from django.db.models import Model
 
 from governance.errors import WrongState
-from governance.rowsecurity import taken
+from governance.rowsecurity import exists_anywhere
 
 M = TypeVar("M", bound=Model)
 
@@ -24,7 +24,7 @@ def create_named(model: type[M], name: str, **fields: Any) -> M:
         code="already_exists",
         hint=f"Choose another name, or add a version to the existing {kind}.",
     )
-    if taken(model, name=name):
+    if exists_anywhere(model, name=name):
         raise conflict
     row, created = model._default_manager.get_or_create(name=name, defaults=fields)
     if not created:

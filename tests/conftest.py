@@ -21,7 +21,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from assay.database_roles.apply import apply_to_database
-from governance.audit.refusals import refusals_forget
+from governance.audit.refusals import refusal_counts_reset
 from governance.people.models import Department, Person, RoleAssignment
 from governance.policy.models import PolicyVersion
 from governance.policy.services import policy_bootstrap
@@ -152,7 +152,7 @@ def _everyone_has_been_here_for_long() -> Any:
 
 @pytest.fixture(autouse=True)
 def _refusals_of_other_tests_do_not_count() -> None:
-    refusals_forget()
+    refusal_counts_reset()
 
 
 @pytest.fixture

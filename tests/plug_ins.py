@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.catalog import GROUP, discovered
+from registry.catalog import GROUP, task_catalog
 from registry.catalog.checks.faults import Fault
-from registry.catalog.discovery import Entry, Refused
+from registry.catalog.discovery import Entry, RejectedEntry
 
 # A whole declaration, which tests change.
 TASK = """
@@ -150,14 +150,16 @@ def install_task(
     )
 
 
-def left_out(name: str, what: str) -> Refused:
+def left_out(name: str, what: str) -> RejectedEntry:
     """Return an entry point that is left out."""
-    return Refused(Entry(EntryPoint(name, "mine:TASK", GROUP)), (Fault("import", what, "Fix it."),))
+    return RejectedEntry(
+        Entry(EntryPoint(name, "mine:TASK", GROUP)), (Fault("import", what, "Fix it."),)
+    )
 
 
 @pytest.fixture
-def refused() -> Iterator[list[Refused]]:
+def refused() -> Iterator[list[RejectedEntry]]:
     """Tasks that this process leaves out; a test may add to them."""
-    before = list(discovered().refused)
-    yield discovered().refused
-    discovered().refused[:] = before
+    before = list(task_catalog().refused)
+    yield task_catalog().refused
+    task_catalog().refused[:] = before

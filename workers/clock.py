@@ -36,10 +36,10 @@ class Clock:
         """Seconds by which this machine's clock is ahead; 0 if it is about right."""
         return self._ahead_s
 
-    def follow(self, date: str, *, asked: float) -> None:
-        """Use the `Date` of an answer whose request was sent at `asked` on the monotonic clock."""
+    def follow(self, date: str, *, sent_at: float) -> None:
+        """Use the `Date` of an answer to a request sent at `sent_at` on the monotonic clock."""
         received = time.monotonic()
-        if received - asked > LONGEST_ANSWER_S:
+        if received - sent_at > LONGEST_ANSWER_S:
             return
         try:
             remote = parsedate_to_datetime(date).timestamp() + 0.5

@@ -42,28 +42,28 @@ _TEXT_MAX = 2_048
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+00:00", re.ASCII)
 
 
-class NotOurs(ValueError):
+class ForeignMessage(ValueError):
     """A message that no process of Assay sends; the text says what is wrong."""
 
 
-def opened(queue: str, data: bytes) -> dict[str, Any]:
+def read_message(queue: str, data: bytes) -> dict[str, Any]:
     """Return a message from a queue in the form that kombu delivers, with a new tag.
 
     Raises:
-        NotOurs: the message has another format.
+        ForeignMessage: the message has another format.
     """
     if len(data) > LONGEST:
-        raise NotOurs(f"it has {len(data):,} bytes")
+        raise ForeignMessage(f"it has {len(data):,} bytes")
     message = _object(data, "it")
     if message.keys() != _PARTS:
-        raise NotOurs("its parts are not those of a message")
+        raise ForeignMessage("its parts are not those of a message")
     if (message["content-type"], message["content-encoding"]) != ("application/json", "utf-8"):
-        raise NotOurs("its content is not JSON")
+        raise ForeignMessage("its content is not JSON")
     task = JOB_TASK if queue == JOB_QUEUE else INFERENCE_TASK
     _check_headers(message["headers"], task)
     _check_body(message["body"], task)
     if not isinstance(message["properties"], dict):
-        raise NotOurs("its properties are not an object")
+        raise ForeignMessage("its properties are not an object")
     # Workers need no other properties.
     message["properties"] = {
         "delivery_info": {"exchange": "", "routing_key": queue},
@@ -86,43 +86,43 @@ def _object(data: bytes | str, what: str) -> dict[str, Any]:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise NotOurs(f"{what} is not JSON") from error
+        raise ForeignMessage(f"{what} is not JSON") from error
     if not isinstance(value, dict):
-        raise NotOurs(f"{what} is not an object")
+        raise ForeignMessage(f"{what} is not an object")
     return value
 
 
 def _check_headers(headers: Any, task: str) -> None:
     if not isinstance(headers, dict) or headers.keys() != _HEADERS.keys() | _TEXTS:
-        raise NotOurs("its headers are not those of a task")
+        raise ForeignMessage("its headers are not those of a task")
     for name, allowed in _HEADERS.items():
         # Compare types, too, because 0 equals False and 1 equals True.
         if not any(headers[name] == one and type(headers[name]) is type(one) for one in allowed):
-            raise NotOurs(f"its header {name} has another value")
+            raise ForeignMessage(f"its header {name} has another value")
     expires = headers.pop("expires")
     for name in _TEXTS - {"expires"}:
         if not isinstance(headers[name], str) or len(headers[name]) > _TEXT_MAX:
-            raise NotOurs(f"its header {name} is not a short text")
+            raise ForeignMessage(f"its header {name} is not a short text")
     if expires is not None and not (isinstance(expires, str) and _TIME.fullmatch(expires)):
-        raise NotOurs("its header expires is not a time")
+        raise ForeignMessage("its header expires is not a time")
     headers["expires"] = expires
     if headers["task"] != task or not headers["id"]:
-        raise NotOurs("it is for another task")
+        raise ForeignMessage("it is for another task")
 
 
 def _check_body(body: Any, task: str) -> None:
     try:
         content = orjson.loads(binascii.a2b_base64(body, strict_mode=True))
     except (ValueError, TypeError) as error:
-        raise NotOurs("its body is not JSON in Base64") from error
+        raise ForeignMessage("its body is not JSON in Base64") from error
     if not isinstance(content, list) or len(content) != 3 or content[1:] != [{}, _NOT_CHAINED]:
-        raise NotOurs("its body is not a call of a task")
+        raise ForeignMessage("its body is not a call of a task")
     arguments = content[0]
     kind = str if task == JOB_TASK else dict
     if not isinstance(arguments, list) or [type(one) for one in arguments] != [kind]:
-        raise NotOurs("its body has other arguments")
+        raise ForeignMessage("its body has other arguments")
     if kind is str:
         try:
             uuid.UUID(arguments[0])
         except ValueError as error:
-            raise NotOurs("it names no job") from error
+            raise ForeignMessage("it names no job") from error

@@ -13,23 +13,23 @@ def is_reference(value: Any) -> bool:
     return isinstance(value, dict) and _KEYS <= value.keys() <= _KEYS | {"details"}
 
 
-def contains(value: Any, wanted: Callable[[Any], bool]) -> bool:
-    """Return whether `wanted` is true of any part of `value`. Lists of numbers are skipped."""
-    if wanted(value):
+def contains(value: Any, matches: Callable[[Any], bool]) -> bool:
+    """Return whether `matches` is true of any part of `value`. Lists of numbers are skipped."""
+    if matches(value):
         return True
     if isinstance(value, dict):
-        return any(contains(part, wanted) for part in value.values())
+        return any(contains(part, matches) for part in value.values())
     if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (int, float)):
-        return any(contains(part, wanted) for part in value)
+        return any(contains(part, matches) for part in value)
     return False
 
 
-def swapped(value: Any, wanted: Callable[[Any], bool], swap: Callable[[Any], Any]) -> Any:
-    """Return `value` with `swap` applied to `wanted` parts in dicts, lists and tuples."""
-    if wanted(value):
+def replace_parts(value: Any, matches: Callable[[Any], bool], swap: Callable[[Any], Any]) -> Any:
+    """Return `value` with `swap` applied to matching parts in dicts, lists and tuples."""
+    if matches(value):
         return swap(value)
     if isinstance(value, dict):
-        return {name: swapped(part, wanted, swap) for name, part in value.items()}
+        return {name: replace_parts(part, matches, swap) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [swapped(part, wanted, swap) for part in value]
+        return [replace_parts(part, matches, swap) for part in value]
     return value

@@ -81,7 +81,7 @@ def start(service: str, *, exporter: SpanExporter | None = None) -> None:
     `exporter` replaces the receiver. OTEL_SERVICE_NAME overrides `service`.
     """
     global _tracer, _provider
-    if _provider is not None or (exporter is None and not wanted(os.environ)):
+    if _provider is not None or (exporter is None and not traces_requested(os.environ)):
         return
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
@@ -106,7 +106,7 @@ def stop() -> None:
         provider.shutdown()
 
 
-def wanted(environment: Mapping[str, str]) -> bool:
+def traces_requested(environment: Mapping[str, str]) -> bool:
     """Return whether the standard variables request traces over OTLP and name the receiver."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False

@@ -16,7 +16,7 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.exceptions import RedisError
 
-from workers.envelopes import NotOurs, argument_of, opened
+from workers.envelopes import ForeignMessage, argument_of, read_message
 
 logger = logging.getLogger(__name__)
 # Shortest time between two log lines on dropped messages.
@@ -86,8 +86,8 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu has no types
 
     def _take(self, queue: str, data: bytes) -> None:
         try:
-            message = opened(queue, data)
-        except NotOurs as error:
+            message = read_message(queue, data)
+        except ForeignMessage as error:
             DROPPED.add(queue, str(error))
             return
         try:

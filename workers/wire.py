@@ -190,16 +190,16 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class RequestStarted:
     """A worker has begun the request, so its gateway knows whose death ends it.
 
     A request that was sealed for only one worker does not need this event.
     """
 
 
-Event = Taken | Delta | Done | Failed
-_KINDS: dict[str, type[Taken] | type[Delta] | type[Done] | type[Failed]] = {
-    "taken": Taken,
+Event = RequestStarted | Delta | Done | Failed
+_KINDS: dict[str, type[RequestStarted] | type[Delta] | type[Done] | type[Failed]] = {
+    "taken": RequestStarted,
     "delta": Delta,
     "done": Done,
     "failed": Failed,

@@ -32,7 +32,7 @@ class Tuned:
 def parts() -> film_reviews.Parts:
     """Return the rows, in parts that share no review."""
     return film_reviews.split(
-        film_reviews.read(materials.fetch(names=["film_reviews"])["film_reviews"])
+        film_reviews.read_sentences(materials.fetch(names=["film_reviews"])["film_reviews"])
     )
 
 

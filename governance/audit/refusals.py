@@ -22,7 +22,7 @@ from governance.principals import Principal, PrincipalKind, request_context
 # Token bucket of one actor in one process: refusals recorded at once, and then per second.
 BURST, PER_S = 300, 20
 # The same for all anonymous callers together.
-STRANGERS_BURST, STRANGERS_PER_S = 100, 1
+ANONYMOUS_BURST, ANONYMOUS_PER_S = 100, 1
 # Actors in memory; the one silent for longest is dropped first.
 ACTORS_MAX = 5_000
 
@@ -59,7 +59,7 @@ class RefusalRate:
 
     def _bucket(self, name: str, actor: Principal, now: float) -> _Bucket:
         stranger = actor.kind is PrincipalKind.ANONYMOUS
-        most, per_s = (STRANGERS_BURST, STRANGERS_PER_S) if stranger else (BURST, PER_S)
+        most, per_s = (ANONYMOUS_BURST, ANONYMOUS_PER_S) if stranger else (BURST, PER_S)
         bucket = self._buckets.pop(name, None) or _Bucket(most, now)
         bucket.room = min(most, bucket.room + (now - bucket.at) * per_s)
         bucket.at = now
@@ -82,7 +82,7 @@ class RefusalRate:
 _rate = RefusalRate()
 
 
-def refusals_forget() -> None:
+def refusal_counts_reset() -> None:
     """Reset all counts, as in a new process."""
     _rate._buckets.clear()
 
@@ -106,7 +106,7 @@ def attempted(actor: Principal, *, surface: str, method: str, path: str) -> Atte
     latest = decisions.latest(actor)
     if latest is None:
         return Attempt(actor, f"{surface}:{method.lower()}", Subject("address", path, path))
-    query = latest.asked
+    query = latest.inputs
     return Attempt(
         actor=actor,
         action=query.action,

@@ -242,10 +242,10 @@ def _build(entry: AuditEntry, keys: Mapping[int, bytes]) -> AuditEvent:
     context = entry.context or request_context.get()
     data, policy_version = entry.data, entry.policy_version
     if entry.decision is not None:
-        if entry.decision.asked.actor != entry.actor:
+        if entry.decision.inputs.actor != entry.actor:
             raise RuntimeError(
                 f"The audit event {entry.action} of {entry.actor.name} was given a decision about "
-                f"{entry.decision.asked.actor.name}; pass the actor's own."
+                f"{entry.decision.inputs.actor.name}; pass the actor's own."
             )
         data = {"decision": entry.decision.to_json(), **data}
         policy_version = entry.decision.policy_version

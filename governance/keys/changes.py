@@ -8,14 +8,14 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.errors import NotPermitted, WrongState
-from governance.keys.checks import Asked, check
+from governance.keys.checks import KeyProperties, check
 from governance.keys.models import ApiKey
 from governance.keys.services import (
     authorize_for_scopes,
+    check_owner,
     key_locked,
     key_record,
     key_resource,
-    refuse_stranger,
 )
 from governance.people.models import Person
 from governance.people.signing_in import step_up_record
@@ -57,7 +57,7 @@ def key_update(
             raise WrongState(f"{key.name} is a personal access token; it cannot be changed.")
         if key.revoked_at is not None or key.expires_at <= timezone.now():
             raise WrongState(f"Key {key.name} is revoked or expired; it cannot be changed.")
-        properties = Asked(
+        properties = KeyProperties(
             name=key.name if name is None else name,
             scopes=key.scopes,
             expires_at=key.expires_at,
@@ -69,7 +69,7 @@ def key_update(
         ).tidy()
         check(properties, refused="The key was not changed")
         if owner is not None and owner.pk != key.owner_id:
-            refuse_stranger(owner, key.department, actor, refused="The key was not changed")
+            check_owner(owner, key.department, actor, refused="The key was not changed")
             key.owner = owner
         key.name, key.purpose = properties.name, properties.purpose
         key.allowed_deployments = list(properties.allowed_deployments)

@@ -26,7 +26,7 @@ _DEPLOYMENT = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,78}[a-z0-9])?", re.IGNORECASE
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class KeyProperties:
     """Requested properties of a credential. `tidy` strips texts, and sorts lists and removes
     duplicates.
     """
@@ -38,8 +38,8 @@ class Asked:
     allowed_deployments: Sequence[str] = ()
     networks: Sequence[str] = ()
 
-    def tidy(self) -> Asked:
-        return Asked(
+    def tidy(self) -> KeyProperties:
+        return KeyProperties(
             name=self.name.strip(),
             scopes=sorted(set(self.scopes)),
             expires_at=self.expires_at,
@@ -58,7 +58,10 @@ def lifetime_days(expires_at: datetime) -> int:
 
 
 def check(
-    properties: Asked, *, longest: timedelta = MAX_LIFETIME, refused: str = "The key was not made"
+    properties: KeyProperties,
+    *,
+    longest: timedelta = MAX_LIFETIME,
+    refused: str = "The key was not made",
 ) -> None:
     """Raise InvalidInput, with a sentence for each invalid field."""
     fields: dict[str, list[str]] = {}

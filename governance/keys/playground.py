@@ -32,7 +32,7 @@ LIFETIME = timedelta(minutes=10)
 # Maximum number of a person's unexpired tokens, over all sessions and deployments.
 TOKENS_MAX = 20
 # In the ledger, usage by playground tokens has this name instead of a key.
-COUNTED_AS = "playground"
+PLAYGROUND_SUBJECT = "playground"
 
 
 def session_digest(session_key: str) -> bytes:

@@ -15,7 +15,7 @@ from governance.errors import InvalidInput, NotFound, WrongState
 from governance.keys.checks import (
     MAX_OVERLAP,
     TOKEN_MAX_LIFETIME,
-    Asked,
+    KeyProperties,
     check,
     lifetime_days,
 )
@@ -75,7 +75,9 @@ def key_create(
         InvalidInput: a field is empty, unknown or out of bounds; `fields` names it.
         NotFound, NotPermitted: as `authorize_for_scopes`; the policy may also limit the lifetime.
     """
-    properties = Asked(name, scopes, expires_at, purpose, allowed_deployments, networks).tidy()
+    properties = KeyProperties(
+        name, scopes, expires_at, purpose, allowed_deployments, networks
+    ).tidy()
     with transaction.atomic():
         decision = authorize_for_scopes(
             actor=actor,
@@ -92,7 +94,7 @@ def key_create(
             )
         check(properties)
         owner_id = actor.person_id if owner is None else owner.pk
-        refuse_stranger(owner, department, actor)
+        check_owner(owner, department, actor)
         key, token = _mint(
             properties, department=department, created_by_id=actor.person_id, owner_id=owner_id
         )
@@ -117,7 +119,9 @@ def access_token_create(
         InvalidInput: an empty name, unknown scopes, or a lifetime over 366 days.
         WrongState: the account is inactive, or already has `TOKENS_MAX` tokens.
     """
-    properties = Asked(name, scopes or (), expires_at or timezone.now() + TOKEN_LIFETIME).tidy()
+    properties = KeyProperties(
+        name, scopes or (), expires_at or timezone.now() + TOKEN_LIFETIME
+    ).tidy()
     with transaction.atomic():
         person = Person.objects.select_for_update().get(pk=person.pk)
         if not person.is_active:
@@ -180,7 +184,7 @@ def key_rotate(
             expires_at=end,
         )
         _refuse_rotation(old, overlap)
-        properties = Asked(
+        properties = KeyProperties(
             old.name, old.scopes, end, old.purpose, old.allowed_deployments, old.networks
         )
         check(properties, refused="The key was not rotated")
@@ -297,7 +301,7 @@ def _wider(scopes: Sequence[str]) -> list[str]:
     return sorted(set(scopes) - NARROW_SCOPES)
 
 
-def refuse_stranger(
+def check_owner(
     owner: Person | None,
     department: Department,
     actor: Principal,
@@ -315,7 +319,7 @@ def refuse_stranger(
         )
 
 
-def _mint(properties: Asked, **columns: Any) -> tuple[ApiKey, str]:
+def _mint(properties: KeyProperties, **columns: Any) -> tuple[ApiKey, str]:
     pepper_version = max(settings.KEY_PEPPERS)
     public_id, secret = mint()
     key = ApiKey.objects.create(

@@ -51,7 +51,7 @@ def sign_in_unconfirmed(person: Person, at: datetime | None = None) -> None:
         person.save(update_fields=["unconfirmed_at"])
 
 
-def second_factor_begins(*, actor: Principal, person: Person, role: str) -> None:
+def end_access_without_second_factor(*, actor: Principal, person: Person, role: str) -> None:
     """End the sessions and tokens of a person who gets a role that requires a second factor and
     has none: those of a leaked password must not gain the role. The person's row is locked.
     """
@@ -62,7 +62,7 @@ def second_factor_begins(*, actor: Principal, person: Person, role: str) -> None
     access_tokens_revoke(actor=actor, person=person, reason=reason)
 
 
-def makers_of(people: Iterable[int]) -> set[int]:
+def sign_in_admins_of(people: Iterable[int]) -> set[int]:
     """Return the administrators who, alone, set up the sign-in of any of these people.
 
     Such an administrator could act as the account, so they must not decide on its work: one person
@@ -82,10 +82,10 @@ def makers_of(people: Iterable[int]) -> set[int]:
         makers |= new
 
 
-def with_makers(people: Iterable[int]) -> set[int]:
-    """Return these people and their `makers_of`; none of them may decide on these people's work."""
+def with_sign_in_admins(people: Iterable[int]) -> set[int]:
+    """Return these people and their `sign_in_admins_of`: none may decide on these people's work."""
     ids = set(people)
-    return ids | makers_of(ids)
+    return ids | sign_in_admins_of(ids)
 
 
 def access_tokens_revoke(

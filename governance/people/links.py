@@ -304,10 +304,10 @@ def _require_code(link: OneTimeLink, recovery: AccountRecovery, code: str, addre
         )
 
 
-def secret_matches(secret: str, kept: bytes, pepper_version: int) -> bool:
-    """Return whether `kept` is the secret's HMAC under this version of the pepper."""
+def secret_matches(secret: str, expected_hmac: bytes, pepper_version: int) -> bool:
+    """Return whether `expected_hmac` is the secret's HMAC under this version of the pepper."""
     pepper = settings.KEY_PEPPERS.get(pepper_version)
-    matches = hmac.compare_digest(secret_hmac(secret, pepper or b""), kept)
+    matches = hmac.compare_digest(secret_hmac(secret, pepper or b""), expected_hmac)
     return matches and pepper is not None
 
 

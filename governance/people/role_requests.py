@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from governance.audit.services import Attempt
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
-from governance.people.credentials import makers_of, second_factor_begins
+from governance.people.credentials import end_access_without_second_factor, sign_in_admins_of
 from governance.people.groups import group_mapping_give
 from governance.people.models import (
     REASON_MAX,
@@ -163,7 +163,7 @@ def _require_second_administrator(
         why = "is not a person"
     elif actor.person_id == request.requested_by_id:
         why = "requested it"
-    elif actor.person_id in makers_of({request.requested_by_id}):
+    elif actor.person_id in sign_in_admins_of({request.requested_by_id}):
         why = f"set up the account of {request.requested_by.name}, who requested it,"
     elif actor.person_id == request.person_id:
         why = "would hold the role"
@@ -232,8 +232,8 @@ def _give(actor: Principal, request: RoleRequest, decision: Authorization) -> No
             )
     except IntegrityError as error:
         raise WrongState(f"{person.name} is {words} already.") from error
-    second_factor_begins(actor=actor, person=person, role=request.role)
-    if person.unconfirmed_at is not None and not makers_of({person.pk}):
+    end_access_without_second_factor(actor=actor, person=person, role=request.role)
+    if person.unconfirmed_at is not None and not sign_in_admins_of({person.pk}):
         # Two administrators vouch for the person, and neither could act as the account.
         person.unconfirmed_at = None
         person.save(update_fields=["unconfirmed_at"])

@@ -11,7 +11,7 @@ from governance.audit.services import Attempt, AuditEntry, Subject, audit_record
 from governance.database.locks import lock
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.notify import notify
-from governance.people.credentials import second_factor_begins
+from governance.people.credentials import end_access_without_second_factor
 from governance.people.models import (
     DEPARTMENT_ROLES,
     PLATFORM_ROLES,
@@ -104,7 +104,7 @@ def role_grant(
                 )
         except IntegrityError as error:
             raise WrongState(f"{person.name} is {words} already.") from error
-        second_factor_begins(actor=actor, person=person, role=role)
+        end_access_without_second_factor(actor=actor, person=person, role=role)
         record_role(
             actor,
             Action.ROLE_GRANT.value,

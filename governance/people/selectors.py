@@ -22,7 +22,7 @@ from governance.permissions import Action
 from governance.policy.engine import Resource, decide
 from governance.policy.selectors import visible_to
 from governance.policy.services import active_policy
-from governance.principals import HeldRole, Principal, PrincipalKind, Proof
+from governance.principals import ActorRole, Principal, PrincipalKind, Proof
 
 ADMINISTRATORS_MAX = 100
 
@@ -39,11 +39,11 @@ def principal_for_person(
     Pass `scopes` and `key_id` when they act through an access token; `proof` is the newest of their
     session or token.
     """
-    roles: frozenset[HeldRole] = frozenset()
+    roles: frozenset[ActorRole] = frozenset()
     if person.is_active:
         rows = person.role_assignments.values_list("role", "department__slug", "specialty")
         roles = frozenset(
-            HeldRole(role=role, department=department, specialty=specialty)
+            ActorRole(role=role, department=department, specialty=specialty)
             for role, department, specialty in rows
         )
     return Principal(
@@ -62,10 +62,10 @@ def principal_for_person(
 
 def principals_of(people: Sequence[Person]) -> list[Principal]:
     """Return the principals of many people, as `principal_for_person`, with one query."""
-    roles: dict[int, set[HeldRole]] = defaultdict(set)
+    roles: dict[int, set[ActorRole]] = defaultdict(set)
     rows = RoleAssignment.objects.filter(person__in=people, person__is_active=True)
     for pk, *role in rows.values_list("person_id", "role", "department__slug", "specialty"):
-        roles[pk].add(HeldRole(*role))
+        roles[pk].add(ActorRole(*role))
     return [
         Principal(
             kind=PrincipalKind.PERSON,
@@ -119,7 +119,7 @@ def sees_everyone(actor: Principal) -> bool:
     return decide(active_policy(), actor, Action.PERSON_VIEW, PEOPLE_AT_LARGE).allowed
 
 
-def people_found(actor: Principal, query: PeopleFilter) -> QuerySet[Person]:
+def people_matching(actor: Principal, query: PeopleFilter) -> QuerySet[Person]:
     """Return the people whom the actor may see and who pass the filters. Those of a department hold
     a role in it."""
     people = people_visible_to(actor)

@@ -13,7 +13,7 @@ from django.db import transaction
 from governance.audit.services import AuditEntry, audit_record_many
 from governance.bounds import GROUP_MAX
 from governance.notify import notify
-from governance.people.credentials import second_factor_begins
+from governance.people.credentials import end_access_without_second_factor
 from governance.people.models import GroupMapping, Person, Role, RoleAssignment
 from governance.people.roles import another_admin_remains, role_entry, role_words
 from governance.permissions import Action
@@ -66,7 +66,7 @@ class RoleSync:
                     removed.append(row)
         RoleAssignment.objects.bulk_create(new)
         for row in new:
-            second_factor_begins(actor=self.actor, person=row.person, role=row.role)
+            end_access_without_second_factor(actor=self.actor, person=row.person, role=row.role)
         self.take_away(removed)
         return self.finish()
 

@@ -16,7 +16,7 @@ from governance.people.models import Person, RoleAssignment
 from governance.permissions import Action
 from governance.policy.context import base_context, probing_context
 from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource, decide
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import ActorRole, Principal, PrincipalKind
 
 # Rules may forbid decisions on policies at night or on weekends. They lock people out only if
 # decisions are denied now and at all of these moments.
@@ -45,8 +45,8 @@ class Holders:
     keys: list[Holder]
     people_total: int
     keys_total: int
-    people_asked: int
-    keys_asked: int
+    people_checked: int
+    keys_checked: int
 
 
 def people_in_roles(among: QuerySet[Person] | None = None) -> Iterator[Principal]:
@@ -63,7 +63,7 @@ def people_in_roles(among: QuerySet[Person] | None = None) -> Iterator[Principal
             id=str(person_id),
             name=name,
             roles=frozenset(
-                HeldRole(role, department, specialty) for *_, role, department, specialty in rows
+                ActorRole(role, department, specialty) for *_, role, department, specialty in rows
             ),
             person_id=person_id,
         )
@@ -125,8 +125,8 @@ def who_can_under(
         keys=able_keys[:limit],
         people_total=len(able_people),
         keys_total=len(able_keys),
-        people_asked=len(checked_people),
-        keys_asked=len(checked_keys),
+        people_checked=len(checked_people),
+        keys_checked=len(checked_keys),
     )
 
 

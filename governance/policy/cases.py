@@ -22,7 +22,7 @@ from governance.errors import InvalidInput
 from governance.permissions import VIEW_ACTIONS, Action
 from governance.policy.decisions import Inputs
 from governance.policy.engine import PolicySnapshot, Resource, decide
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import ActorRole, Principal, PrincipalKind
 
 PLATFORM_ROLES = frozenset({"admin", "operator", "auditor"})
 DEPARTMENT_ROLES = frozenset({"lead", "developer", "viewer"})
@@ -67,7 +67,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def parse_role(text: str) -> HeldRole:
+def parse_role(text: str) -> ActorRole:
     """Parse a role such as `admin`, `reviewer:security` or `lead@clinical`.
 
     Raises:
@@ -77,12 +77,12 @@ def parse_role(text: str) -> HeldRole:
     if at:
         if role not in DEPARTMENT_ROLES or not department:
             raise ValueError(f"{text!r}: department roles are {', '.join(DEPARTMENT_ROLES)}")
-        return HeldRole(role, department)
+        return ActorRole(role, department)
     role, colon, specialty = text.partition(":")
     if role == "reviewer" and specialty in SPECIALTIES:
-        return HeldRole(role, None, specialty)
+        return ActorRole(role, None, specialty)
     if role in PLATFORM_ROLES and not colon:
-        return HeldRole(role)
+        return ActorRole(role)
     raise ValueError(
         f"{text!r} is not a role; use admin, operator, auditor, reviewer:security or lead@clinical"
     )
@@ -252,6 +252,6 @@ def run_cases(snapshot: PolicySnapshot, cases: Iterable[PolicyCase]) -> list[Cas
     return results
 
 
-def failing(results: Iterable[CaseResult]) -> list[CaseResult]:
+def failed_results(results: Iterable[CaseResult]) -> list[CaseResult]:
     """Return the results that differ from the expected ones."""
     return [result for result in results if not result.passed]

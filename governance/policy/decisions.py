@@ -18,7 +18,7 @@ from typing import Any
 
 from governance.policy.engine import PolicyDecision, Resource
 from governance.principals import (
-    HeldRole,
+    ActorRole,
     Principal,
     PrincipalKind,
     RequestContext,
@@ -56,7 +56,7 @@ class Inputs:
                 name=str(principal["name"]),
                 department=principal.get("department"),
                 roles=frozenset(
-                    HeldRole(str(role), department, str(specialty))
+                    ActorRole(str(role), department, str(specialty))
                     for role, department, specialty in principal.get("roles", ())
                 ),
                 scopes=None if scopes is None else frozenset(scopes),
@@ -134,7 +134,7 @@ class Authorization:
     """A decision with its inputs, which services pass to the audit events of the action."""
 
     decision: PolicyDecision
-    asked: Inputs
+    inputs: Inputs
 
     @property
     def policy_version(self) -> int:
@@ -143,14 +143,14 @@ class Authorization:
 
     def to_json(self) -> dict[str, Any]:
         """Return the decision and its inputs for an audit event."""
-        source = self.asked
+        source = self.inputs
         facts = inputs(source.actor, source.action, source.resource, source.context)
         return with_outcome(facts, self.decision)
 
 
-def with_outcome(found: dict[str, Any], decision: PolicyDecision) -> dict[str, Any]:
+def with_outcome(facts: dict[str, Any], decision: PolicyDecision) -> dict[str, Any]:
     """Return a decision and its inputs for an audit event."""
-    return {**found, "rules": list(decision.rules[:50]), "allowed": decision.allowed}
+    return {**facts, "rules": list(decision.rules[:50]), "allowed": decision.allowed}
 
 
 def _principal(actor: Principal) -> dict[str, Any]:
@@ -193,7 +193,7 @@ _latest: contextvars.ContextVar[tuple[Authorization, RequestContext] | None] = (
 
 def note_latest(authorization: Authorization) -> None:
     """Store a permission for a change, in case the same request is refused later."""
-    if not authorization.asked.action.endswith(":view"):
+    if not authorization.inputs.action.endswith(":view"):
         _latest.set((authorization, request_context.get()))
 
 
@@ -203,4 +203,4 @@ def latest(actor: Principal) -> Authorization | None:
     current = request_context.get()
     if authorization is None or not current.request_id or request is not current:
         return None
-    return authorization if authorization.asked.actor == actor else None
+    return authorization if authorization.inputs.actor == actor else None

@@ -23,7 +23,7 @@ from governance.policy.rule_conditions import (
     bind,
     covers,
     evaluate,
-    failing,
+    failed_conditions,
 )
 from governance.policy.rules import Effect, Rule, parse_rules
 from governance.policy.sentences import denial, describe_failure, scope_denial
@@ -172,7 +172,7 @@ def _problem(rule: Rule, actor: Principal, resource: Resource, context: Mapping[
     """Return the reason that the rule cannot be evaluated."""
     clause = bind(rule, actor)
     try:
-        failing(clause, resource, context) if clause else None
+        failed_conditions(clause, resource, context) if clause else None
     except EvaluationError as error:
         return str(error)
     return "one of its conditions errs"  # Not reached while the index agrees with the conditions.

@@ -18,8 +18,8 @@ from governance.policy.rule_conditions import (
     BoundCondition,
     EvaluationError,
     Resource,
-    departments_held,
     holds,
+    same_departments,
 )
 from governance.policy.rules import Condition, Effect, Matcher, Operator, Rule
 from governance.policy.values import (
@@ -352,7 +352,7 @@ class RuleIndex:
         about = 0
         groups: dict[tuple[str, frozenset[str]], int] = {}
         for matcher, mask in self._matchers.items():
-            departments = departments_held(matcher, actor)
+            departments = same_departments(matcher, actor)
             if departments is None:
                 continue
             about |= mask

@@ -34,7 +34,7 @@ HOLDERS_MAX = 500
 class Explanation:
     """A decision, rule by rule. `rules` has all rules about the action, the deciding ones first."""
 
-    asked: Inputs
+    inputs: Inputs
     decision: PolicyDecision
     rules: list[RuleTrace]
 
@@ -52,17 +52,17 @@ class EventExplanation:
     now: Explanation
 
 
-def decision_explain(*, actor: Principal, asked: Inputs, number: int | None = None) -> Explanation:
-    """Explain the decision on `asked` under policy `number`, or under the one in force.
+def decision_explain(*, actor: Principal, inputs: Inputs, number: int | None = None) -> Explanation:
+    """Explain the decision on `inputs` under policy `number`, or under the one in force.
 
-    Attributes that `asked.context` omits have their present values.
+    Attributes that `inputs.context` omits have their present values.
 
     Raises:
         NotFound, NotPermitted: the policy does not exist, or the actor may not explain decisions.
     """
     snapshot = _snapshot(actor, number)
-    context = {**probing_context(asked.action), **asked.context}
-    return _explained(snapshot, Inputs(asked.actor, asked.action, asked.resource, context))
+    context = {**probing_context(inputs.action), **inputs.context}
+    return _explained(snapshot, Inputs(inputs.actor, inputs.action, inputs.resource, context))
 
 
 def event_explain(*, actor: Principal, event_id: int) -> EventExplanation:
@@ -118,7 +118,7 @@ def who_can(
     )
 
 
-def principal_asked_about(
+def question_principal(
     *, actor: Principal, person_id: int | None = None, key_id: int | None = None
 ) -> Principal:
     """Return a person or a key as a principal of the policy.

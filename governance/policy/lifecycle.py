@@ -14,7 +14,7 @@ from governance.errors import InvalidInput, WrongState
 from governance.notify import notify
 from governance.permissions import Action
 from governance.policy.access import require_two_deciders
-from governance.policy.cases import CaseResult, failing, parse_cases, run_cases
+from governance.policy.cases import CaseResult, failed_results, parse_cases, run_cases
 from governance.policy.decisions import Authorization
 from governance.policy.differences import Removals
 from governance.policy.document import Document, document_checked, document_from_yaml
@@ -324,7 +324,7 @@ def _require_ready(version: PolicyVersion, verb: str) -> None:
     """Raise WrongState if the policy may not be proposed or approved."""
     active = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
     POLICIES.require_base(version, active, verb)
-    failed = failing(version_test(version))
+    failed = failed_results(version_test(version))
     if failed:
         names = "; ".join(result.name for result in failed[:5])
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""

@@ -12,7 +12,7 @@ from django.utils import timezone
 from governance.audit.services import Attempt, Subject, audit_record
 from governance.database.locks import lock
 from governance.errors import InvalidInput, NotPermitted, WrongState
-from governance.people.credentials import with_makers
+from governance.people.credentials import with_sign_in_admins
 from governance.people.proof import proof_facts, require_proof
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
@@ -124,7 +124,7 @@ class PolicyLifecycle(Generic[Policy]):
         attempt = self._attempt(policy, actor, decision, action)
         # Check this first: a second factor does not make an author a second person.
         person = self.person(policy, actor=actor, decision=decision, action=action)
-        if person in with_makers(policy.authors):
+        if person in with_sign_in_admins(policy.authors):
             raise NotPermitted(
                 f"Separation of duties: {actor.name} edited {self.states.name(policy)}, or set up "
                 f"the account of one of its authors, and may not {verb} it.",

@@ -66,7 +66,7 @@ class Replay:
 
     before: int
     after: int
-    asked: int
+    limit: int
     replayed: int = 0
     unreadable: int = 0
     drifted: int = 0
@@ -110,7 +110,7 @@ def replayed(
 ) -> Replay:
     """Repeat up to `last` recorded decisions under two policies."""
     started = time.perf_counter()
-    result = Replay(before=before.version, after=after.version, asked=last)
+    result = Replay(before=before.version, after=after.version, limit=last)
     groups: dict[tuple[object, ...], FlipGroup] = {}
     for event, body in _opened(events):
         decision = body["data"].get("decision")

@@ -85,7 +85,7 @@ class EvaluationError(Exception):
     """A condition cannot be evaluated, so the decision denies."""
 
 
-def departments_held(matcher: Matcher, actor: Principal) -> frozenset[str] | None:
+def same_departments(matcher: Matcher, actor: Principal) -> frozenset[str] | None:
     """Return the departments to which `same_department` refers: those of the matcher's roles, or
     all of the actor's if it names none. None if the matcher does not match the actor.
     """
@@ -131,7 +131,7 @@ def bind_condition(
 
 def bind(rule: Rule, actor: Principal) -> Clause | None:
     """Bind the rule to an actor; None if the rule is not about them."""
-    departments = departments_held(rule.principal, actor)
+    departments = same_departments(rule.principal, actor)
     if departments is None:
         return None
     conditions = [bind_condition(condition, actor, departments) for condition in rule.conditions]
@@ -269,7 +269,9 @@ def evaluate(condition: BoundCondition, resource: Resource, context: Mapping[str
     return holds(condition, value_of(condition.attribute, resource, context))
 
 
-def failing(clause: Clause, resource: Resource, context: Mapping[str, Any]) -> list[BoundCondition]:
+def failed_conditions(
+    clause: Clause, resource: Resource, context: Mapping[str, Any]
+) -> list[BoundCondition]:
     """Return the conditions that do not hold. All are evaluated, so that no error is missed.
 
     Raises:

@@ -86,7 +86,7 @@ class PolicyReason(Schema):
     reason: Paragraphs = Field(max_length=DECISION_NOTE_MAX)
 
 
-class AskedResource(Schema, CaseResource):
+class QuestionResource(Schema, CaseResource):
     """An existing resource, by `type` and `reference` (its name or number), or a described one,
     with the `department` and `attributes` that conditions of rules read.
     """
@@ -94,7 +94,7 @@ class AskedResource(Schema, CaseResource):
     reference: Line | None = Field(default=None, max_length=120)
 
 
-class AskedPrincipal(Schema, CasePrincipal):
+class QuestionPrincipal(Schema, CasePrincipal):
     """A `person` or a `key` by ID, or a described principal, as in a policy's tests."""
 
     person: Id | None = None
@@ -105,7 +105,7 @@ class WhoCanQuestion(Schema):
     """Action, resource, context and policy of a question."""
 
     action: Choice[Action]
-    resource: AskedResource
+    resource: QuestionResource
     context: dict[str, Any] = Field(default={}, max_length=20)
     policy: Number | None = None
 
@@ -113,4 +113,4 @@ class WhoCanQuestion(Schema):
 class ExplainQuestion(WhoCanQuestion):
     """Action, resource, context, policy and principal of a question."""
 
-    principal: AskedPrincipal
+    principal: QuestionPrincipal

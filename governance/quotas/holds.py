@@ -25,7 +25,7 @@ from governance.quotas.selectors import quota_limits, tariff_for, tariffs
 from governance.quotas.wire import Amount, stop_sentence
 from governance.usage.ledger import ledger_lock
 from governance.usage.records import JOBS, UsageEntry
-from governance.usage.sealing import usage_key_held
+from governance.usage.sealing import has_usage_key
 
 logger = logging.getLogger(__name__)
 # The reservation is the longest time of this many recent, successful jobs of the same kind and
@@ -230,7 +230,7 @@ def holds_settle() -> int:
 
 
 def _send_now(hold: BudgetHold) -> None:
-    if not usage_key_held():
+    if not has_usage_key():
         return  # On a compute worker, the controller settles with `holds_settle`.
     try:
         _send(hold)
@@ -251,4 +251,6 @@ def _send(hold: BudgetHold) -> None:
         cost_micro=price.cost(device_ms=hold.device_ms),
         ran=hold.device_ms > 0,
     )
-    store.settle(entry, held=Amount(micro=hold.reserved_micro, device_ms=hold.reserved_device_ms))
+    store.settle(
+        entry, reserved=Amount(micro=hold.reserved_micro, device_ms=hold.reserved_device_ms)
+    )

@@ -88,7 +88,7 @@ def orphans_settle() -> int:
             store.withdraw(request_id)
             continue
         total_ms = int((time.time() - entry.occurred_at) * 1000)
-        settled += store.settle(replace(entry, total_ms=max(0, total_ms)), held=Amount())
+        settled += store.settle(replace(entry, total_ms=max(0, total_ms)), reserved=Amount())
     if settled:
         logger.warning("Settled %d requests of gateways that had ended.", settled)
     return settled

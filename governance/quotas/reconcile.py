@@ -56,7 +56,7 @@ class Drift:
     subject: str
     field: str
     expected: int
-    found: int
+    actual: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def _reconcile(repair: bool) -> Outcome:
     ready, actual, pending = _snapshot(store, dates, sorted(subjects))
     expected += _on_stream(pending, spans)
     drifts = [
-        Drift(*slot, expected=expected[slot], found=actual[slot])
+        Drift(*slot, expected=expected[slot], actual=actual[slot])
         for slot in sorted(set(expected) | set(actual))
         if slot[:2] in subjects and expected[slot] != actual[slot]
     ]
@@ -291,7 +291,7 @@ def _repair(store: redis.Redis, dates: Mapping[str, str], drifts: list[Drift], r
     with store.pipeline(transaction=True) as pipeline:
         for drift in drifts:
             key = f"{PREFIX}{drift.window}:{dates[drift.window]}:{drift.subject}"
-            pipeline.hincrby(key, drift.field, drift.expected - drift.found)
+            pipeline.hincrby(key, drift.field, drift.expected - drift.actual)
             pipeline.expire(key, _KEEP_S[drift.window])
         if not ready:
             # Not set if they were ready: after a flush since then, maintenance must rebuild them.

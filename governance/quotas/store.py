@@ -98,13 +98,13 @@ def lower(amount: Amount, made_at: datetime, subjects: Sequence[str]) -> None:
     _run(lower_arguments(amount, made_at, subjects))
 
 
-def settle(entry: UsageEntry, *, held: Amount) -> bool:
-    """Count a use and release what was held for it. Return True the first time.
+def settle(entry: UsageEntry, *, reserved: Amount) -> bool:
+    """Count a use and release its reservation. Return True the first time.
 
     Raises:
         Unavailable: Redis does not answer; calling again is safe.
     """
-    return bool(int(_run(settle_arguments(entry, held=held))))
+    return bool(int(_run(settle_arguments(entry, reserved=reserved))))
 
 
 def unsettled(most: int = 100) -> list[tuple[str, bytes]]:

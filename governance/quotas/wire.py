@@ -112,7 +112,7 @@ class LimitState(NamedTuple):
 class Verdict:
     """The script's answer to `reserve` and `hold`. `stopped` is the limit without room, if any;
     `wait_ms` is negative if the request can never fit; `at_ms` is the moment of the charge. Nothing
-    was charged if the queue was `full` or did not accept the message (`taken`).
+    was charged if the queue was `full` or did not accept the message (`accepted`).
     """
 
     ready: bool
@@ -121,7 +121,7 @@ class Verdict:
     at_ms: int
     states: list[LimitState]
     full: bool = False
-    taken: bool = True
+    accepted: bool = True
 
     @classmethod
     def read(cls, text: bytes | str, limits: Sequence[Limit]) -> Verdict:
@@ -132,8 +132,8 @@ class Verdict:
             for i in range(3, len(numbers), 3)
         ]
         limit = limits[stopped - 1] if stopped > 0 else None
-        full, taken = stopped == QUEUE_FULL, stopped != NOT_QUEUED
-        return cls(stopped != NOT_READY, limit, wait_ms, at_ms, states, full, taken)
+        full, accepted = stopped == QUEUE_FULL, stopped != NOT_QUEUED
+        return cls(stopped != NOT_READY, limit, wait_ms, at_ms, states, full, accepted)
 
 
 def reserve_arguments(
@@ -176,11 +176,11 @@ def _milliseconds(moment: float) -> int:
 
 
 def settle_arguments(
-    entry: UsageEntry, *, units: int = 0, held: Amount | None = None
+    entry: UsageEntry, *, units: int = 0, reserved: Amount | None = None
 ) -> list[Argument]:
     """Return the arguments to settle `entry`. `units` are charged to per-minute limits if the
     request did not run."""
-    held = held or Amount()
+    reserved = reserved or Amount()
     subjects = entry_subjects(entry)
     return [
         "settle",
@@ -193,8 +193,8 @@ def settle_arguments(
         _milliseconds(entry.occurred_at),
         USAGE_STREAM,
         entry.encode(),
-        held.micro,
-        held.device_ms,
+        reserved.micro,
+        reserved.device_ms,
         *subjects,
     ]
 

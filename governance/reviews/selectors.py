@@ -86,7 +86,7 @@ class Standing:
     """
 
     required: Mapping[str, int]
-    given: Mapping[str, int]
+    approvals: Mapping[str, int]
     missing: Mapping[str, int]
     blocking: tuple[ChecklistItem, ...]
     unresolved: tuple[ReviewThread, ...] = ()
@@ -142,7 +142,7 @@ def standing_of(
     }
     return Standing(
         required=required,
-        given=dict(approvals),
+        approvals=dict(approvals),
         missing=missing,
         blocking=blocking,
         unresolved=unresolved,
@@ -170,7 +170,7 @@ def met() -> Q:
     return Q(state__in=MET_STATES) | Q(Exists(waivers), state=ChecklistState.WAIVED)
 
 
-def why_not(actor: Principal, review: Review, verdict: str) -> str:
+def verdict_obstacle_words(actor: Principal, review: Review, verdict: str) -> str:
     """Return the reason that `actor` may not give this verdict now; empty if they may."""
     obstacle = decision_obstacle(actor, review, Verdict(verdict))
     return obstacle.message if obstacle else ""
@@ -348,16 +348,16 @@ def _specialty_obstacle(
     )
 
 
-def specialty_for(actor: Principal, review: Review, verdict: Verdict, stated: str) -> str:
-    """Return the specialty that a vote counts for: the stated one, or the only possible one.
+def specialty_for(actor: Principal, review: Review, verdict: Verdict, requested: str) -> str:
+    """Return the specialty that a vote counts for: the requested one, or the only possible one.
 
     Specialties that still lack approvals take precedence.
 
     Raises:
-        InvalidInput: several are possible, and none was stated.
+        InvalidInput: several are possible, and none was requested.
     """
-    if stated:
-        return stated
+    if requested:
+        return requested
     specialties = actor.specialties | stands_in_for(actor, review).keys()
     fitting = specialties & set(review.required_approvals)
     if verdict is Verdict.APPROVE:

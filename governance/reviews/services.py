@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, WrongState
-from governance.people.credentials import with_makers
+from governance.people.credentials import with_sign_in_admins
 from governance.people.models import Department, Specialty
 from governance.people.proof import proof_facts
 from governance.permissions import Action
@@ -45,7 +45,7 @@ from governance.reviews.states import review_locked, review_set_state, review_su
 from governance.reviews.texts import text_checked
 from governance.reviews.threads.drafts import drafts_submit
 from governance.reviews.threads.limits import check_room
-from governance.reviews.waivers.states import waivers_follow
+from governance.reviews.waivers.states import waivers_carry_over
 
 
 def review_open(
@@ -86,7 +86,7 @@ def review_open(
                     tier=tier,
                     digest=digest,
                     required_approvals=required_approvals,
-                    excluded_people=sorted(with_makers({*excluded_people, submitter_id})),
+                    excluded_people=sorted(with_sign_in_admins({*excluded_people, submitter_id})),
                     policy_version=decision.policy_version,
                     review_policy=review_policy,
                     opened_by_id=submitter_id,
@@ -284,7 +284,9 @@ def review_answer(
                 hint="An answer follows a request for changes.",
             )
         # People who changed the subject have had a part in it.
-        excluded = sorted({*review.excluded_people, *with_makers({*excluded_people, answering_id})})
+        excluded = sorted(
+            {*review.excluded_people, *with_sign_in_admins({*excluded_people, answering_id})}
+        )
         attested = review.checklist.filter(automatic=False)
         if digest == review.digest:
             # Withdraw attestations by people who are excluded now: no one else checked those items.
@@ -302,7 +304,7 @@ def review_answer(
         review.excluded_people = excluded
         review.save(update_fields=["round", "digest", "excluded_people"])
         checklist_write(review, checklist)
-        waivers_follow(actor=actor, review=review, decision=decision)
+        waivers_carry_over(actor=actor, review=review, decision=decision)
         _decision_write(actor, review, Verdict.COMMENT, message, "", authorization=decision)
         return review_set_state(
             actor=actor,

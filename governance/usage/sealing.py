@@ -30,7 +30,7 @@ def _keyed(secret: str) -> HMAC:
     return HMAC(key, hashes.SHA256())
 
 
-def usage_key_held() -> bool:
+def has_usage_key() -> bool:
     """Return whether this process may write usage; compute workers leave it to the controller."""
     return bool(settings.USAGE_KEY)
 
@@ -41,7 +41,7 @@ def require_usage_key() -> None:
     Raises:
         ImproperlyConfigured: `ASSAY_USAGE_KEY` is not set.
     """
-    if not usage_key_held():
+    if not has_usage_key():
         raise ImproperlyConfigured(
             "ASSAY_USAGE_KEY is missing: the web process and the controller need the same secret "
             "of at least 32 characters in ASSAY_USAGE_KEY or ASSAY_USAGE_KEY_FILE."

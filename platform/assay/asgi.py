@@ -22,7 +22,7 @@ from assay.server.django_application import DjangoApplication  # noqa: E402
 from assay.server.heads import check_head  # noqa: E402
 from assay.server.refusals import refuse  # noqa: E402
 from governance.errors import DomainError  # noqa: E402
-from registry.catalog import discovered  # noqa: E402
+from registry.catalog import task_catalog  # noqa: E402
 from registry.catalog.endpoints import INFERENCE_PATHS  # noqa: E402
 
 keep_paths()
@@ -60,7 +60,7 @@ class Application:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 # Task packages are tested in separate processes, which takes a while.
-                await asyncio.to_thread(discovered)
+                await asyncio.to_thread(task_catalog)
                 self.gateway.start()
                 self.django.warm()
                 if settings.WEB:

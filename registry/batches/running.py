@@ -44,7 +44,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ClaimedLine:
     """A line to run now, and its request's ID. `engine_failures` is as in `BatchLine`."""
 
     number: int
@@ -162,7 +162,7 @@ def batch_reject(*, claim: Claim, faults: Sequence[Fault]) -> None:
 
 
 @transaction.atomic
-def line_take(*, claim: Claim, limit: int) -> Taken | None:
+def line_take(*, claim: Claim, limit: int) -> ClaimedLine | None:
     """Start the next line: one that was given back, or the next line of the input.
 
     Returns None if no more lines may start: all have started, or the batch is canceled or expired.
@@ -208,7 +208,7 @@ def line_take(*, claim: Claim, limit: int) -> Taken | None:
         row.attempt, row.request_id, row.state = attempt, request_id, LineState.RUNNING
         row.save(update_fields=["attempt", "request_id", "state"])
     failures = 0 if row is None else row.engine_failures
-    return Taken(line.number, request_id, request, failures)
+    return ClaimedLine(line.number, request_id, request, failures)
 
 
 @transaction.atomic

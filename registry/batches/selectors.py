@@ -76,7 +76,7 @@ def batch_moments(batch: Batch) -> list[tuple[str, datetime]]:
     return [(str(state.label), moment) for moment, state in reached]
 
 
-def batch_shown(batch: Batch) -> dict[str, Any]:
+def batch_as_json(batch: Batch) -> dict[str, Any]:
     """Return the batch in OpenAI's format."""
     reached = batch.reached
     errors = {"object": "list", "data": batch.errors} if batch.errors else None

@@ -17,7 +17,7 @@ from registry.catalog import discovery
 from registry.catalog.code import CODES, PACKAGES_MAX, TaskCode
 from registry.catalog.declaration import Metric, Recipe, RowKind, Task
 from registry.catalog.discovery import GROUP as GROUP
-from registry.catalog.discovery import Discovered, Entry, PathCheck, Refused
+from registry.catalog.discovery import Entry, PathCheck, RejectedEntry, TaskCatalog
 
 # Reentrant: a module that reads the catalog during its own import gets an error, not a deadlock.
 _lock = threading.RLock()
@@ -28,29 +28,29 @@ class _Catalog(Mapping[str, Task]):
     """Tasks by name, loaded on first access."""
 
     def __getitem__(self, name: str) -> Task:
-        return discovered().tasks[name]
+        return task_catalog().tasks[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(discovered().tasks)
+        return iter(task_catalog().tasks)
 
     def __len__(self) -> int:
-        return len(discovered().tasks)
+        return len(task_catalog().tasks)
 
 
 TASKS: Mapping[str, Task] = _Catalog()
 
 
-def paths_answered_by(check: PathCheck) -> None:
+def set_path_check(check: PathCheck) -> None:
     """Set the check that denies tasks of other packages the paths that this process itself answers.
 
     Call it before the first access to a task; otherwise all tasks are discovered again.
     """
     if _answered != [check]:
         _answered[:] = [check]
-        _discovered.cache_clear()
+        _task_catalog.cache_clear()
 
 
-def discovered() -> Discovered:
+def task_catalog() -> TaskCatalog:
     """Return all tasks of this process, and those left out. The first call tries the plug-ins.
 
     Raises:
@@ -58,23 +58,23 @@ def discovered() -> Discovered:
     """
     with _lock:
         discovery.refuse_while_importing()
-        return _discovered()
+        return _task_catalog()
 
 
 @cache
-def _discovered() -> Discovered:
+def _task_catalog() -> TaskCatalog:
     return discovery.discover(discovery.installed(), next(iter(_answered), None))
 
 
 def task_code(name: str) -> TaskCode | None:
     """Return the code of a task in this process; None if the task cannot be used here."""
-    discovered()
+    task_catalog()
     return CODES.get(name)
 
 
 def codes_here() -> dict[str, dict[str, str]]:
     """Return the digest and the packages of each task that another package provides, by task."""
-    discovered()
+    task_catalog()
     return {
         name: {"digest": code.digest, "packages": code.title[:PACKAGES_MAX]}
         for name, code in sorted(CODES.items())
@@ -84,12 +84,12 @@ def codes_here() -> dict[str, dict[str, str]]:
 
 def unavailable_tasks() -> dict[str, str]:
     """Return the reason for each registered task that cannot be used, by its name."""
-    return discovered().unavailable
+    return task_catalog().unavailable
 
 
-def refused_entries() -> list[Refused]:
+def refused_entries() -> list[RejectedEntry]:
     """Return every entry point that is left out, even if another package provides its name."""
-    return discovered().refused
+    return task_catalog().refused
 
 
 def unavailable_reason(name: str) -> str:

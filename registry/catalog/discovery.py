@@ -87,7 +87,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RejectedEntry:
     """An entry point that is left out, and its faults."""
 
     entry: Entry
@@ -100,12 +100,12 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Discovered:
+class TaskCatalog:
     """Tasks by name, their entry points, and the entry points that were left out."""
 
     tasks: dict[str, Task] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[RejectedEntry] = field(default_factory=list)
 
     @property
     def unavailable(self) -> dict[str, str]:
@@ -131,7 +131,7 @@ def installed() -> list[Entry]:
     return sorted(usable, key=lambda each: (not each.is_own, each.name))
 
 
-def claims(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Refused]]:
+def claims(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[RejectedEntry]]:
     """Return each name's entry point, and those that are left out, without importing them.
 
     A name belongs to Assay's own task, if there is one. Otherwise it belongs to the one package
@@ -147,7 +147,7 @@ def claims(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Refused]]:
         others = [each for each in rivals if not each.is_own]
         if own is not None:
             accepted[name] = own
-            refused += [Refused(each, (_own_name(name),)) for each in others]
+            refused += [RejectedEntry(each, (_own_name(name),)) for each in others]
         elif len(others) > 1:
             places = " and ".join(each.place for each in others)
             fault = Fault(
@@ -155,31 +155,31 @@ def claims(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Refused]]:
                 f"Several packages provide {name}: {places}. None of them is used.",
                 "Uninstall all but one, or rename a task.",
             )
-            refused += [Refused(each, (fault,)) for each in others]
+            refused += [RejectedEntry(each, (fault,)) for each in others]
         elif shadowed := _shadowed(others[0].distribution):
             fault = Fault(
                 "package",
                 f"It installs files into Assay's own package {', '.join(shadowed)}.",
                 "Put its modules into a package with a name of its own.",
             )
-            refused.append(Refused(others[0], (fault,)))
+            refused.append(RejectedEntry(others[0], (fault,)))
         else:
             accepted[name] = others[0]
     return accepted, refused
 
 
-def discover(entries: Iterable[Entry], answered: PathCheck | None = None) -> Discovered:
+def discover(entries: Iterable[Entry], answered: PathCheck | None = None) -> TaskCatalog:
     """Return the tasks of these entry points. `answered` returns other owners of a path."""
     accepted, refused = claims(entries)
     own = [entry for entry in accepted.values() if entry.is_own]
-    catalog = Discovered(refused=refused)
+    catalog = TaskCatalog(refused=refused)
     with ThreadPoolExecutor(_PROBES_AT_ONCE, "task-probes") as threads:
         probes = [threads.submit(_trials, entries) for entries in by_package(accepted.values())]
         for entry in own:
             _load(catalog, entry)
     for entry, faults in (each for probed in probes for each in probed.result()):
         if faults:
-            catalog.refused.append(Refused(entry, tuple(faults)))
+            catalog.refused.append(RejectedEntry(entry, tuple(faults)))
         else:
             _load(catalog, entry)
     _settle_paths(catalog, answered)
@@ -230,13 +230,13 @@ def load(entry: Entry) -> Task:
     raise ImportError(f"{entry.point.value} is not a Task.")
 
 
-def _load(catalog: Discovered, entry: Entry) -> None:
+def _load(catalog: TaskCatalog, entry: Entry) -> None:
     try:
         task = load(entry)
     except ImportError as error:
         logger.exception("Task %s cannot be loaded", entry.name)
         fault = Fault("import", str(error), f"Reinstall or correct {entry.package}.")
-        catalog.refused.append(Refused(entry, (fault,)))
+        catalog.refused.append(RejectedEntry(entry, (fault,)))
     else:
         catalog.tasks[entry.name] = task
         catalog.entries[entry.name] = entry
@@ -279,7 +279,7 @@ def _probe_faults(entries: Sequence[Entry]) -> list[Fault]:
     return probe([entry.point for entry in entries], copies)
 
 
-def _settle_paths(catalog: Discovered, answered: PathCheck | None) -> None:
+def _settle_paths(catalog: TaskCatalog, answered: PathCheck | None) -> None:
     """Leave out tasks of other packages whose paths are taken.
 
     Assay keeps its own paths. If several other packages claim a path, all of them are left out.
@@ -297,7 +297,7 @@ def _settle_paths(catalog: Discovered, answered: PathCheck | None) -> None:
     _settle_between(catalog, defaultdict(list), own=False)
 
 
-def _settle_between(catalog: Discovered, faults: dict[str, list[Fault]], *, own: bool) -> None:
+def _settle_between(catalog: TaskCatalog, faults: dict[str, list[Fault]], *, own: bool) -> None:
     """Leave out tasks with faults, or with the paths of Assay's tasks (`own`) or of others."""
     rivals = [name for name, entry in catalog.entries.items() if entry.is_own is own]
     for name, endpoint in _foreign_endpoints(catalog):
@@ -308,7 +308,7 @@ def _settle_between(catalog: Discovered, faults: dict[str, list[Fault]], *, own:
     _leave_out(catalog, faults)
 
 
-def _foreign_endpoints(catalog: Discovered) -> list[tuple[str, Endpoint]]:
+def _foreign_endpoints(catalog: TaskCatalog) -> list[tuple[str, Endpoint]]:
     """Return the endpoints of packages other than Assay, each with the name of its task."""
     foreign = [name for name, entry in catalog.entries.items() if not entry.is_own]
     return [(name, endpoint) for name in foreign for endpoint in catalog.tasks[name].endpoints]
@@ -318,7 +318,7 @@ def _taken_path(name: str, what: str) -> Fault:
     return Fault("endpoints", what, f"Use a path of its own, such as /v1/tasks/{name}.")
 
 
-def _settle_names(catalog: Discovered, provided: set[str]) -> None:
+def _settle_names(catalog: TaskCatalog, provided: set[str]) -> None:
     """Leave out tasks of other packages that refer to tasks without a package."""
     faults: defaultdict[str, list[Fault]] = defaultdict(list)
     for name in [name for name, entry in catalog.entries.items() if not entry.is_own]:
@@ -333,10 +333,10 @@ def _settle_names(catalog: Discovered, provided: set[str]) -> None:
     _leave_out(catalog, faults)
 
 
-def _leave_out(catalog: Discovered, faults: dict[str, list[Fault]]) -> None:
+def _leave_out(catalog: TaskCatalog, faults: dict[str, list[Fault]]) -> None:
     for name, task_faults in faults.items():
         del catalog.tasks[name], CODES[name]
-        catalog.refused.append(Refused(catalog.entries.pop(name), tuple(task_faults)))
+        catalog.refused.append(RejectedEntry(catalog.entries.pop(name), tuple(task_faults)))
 
 
 def _collide(one: Endpoint, other: Endpoint) -> bool:

@@ -12,7 +12,7 @@ from registry.datasets.fingerprints import input_fingerprint
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.models import DatasetVersion
 from registry.datasets.parsing import read_rows
-from registry.datasets.similar import Looks
+from registry.datasets.similar import ImageHashes
 from registry.storage import store
 
 
@@ -77,7 +77,7 @@ class _Rows:
 @lru_cache(maxsize=256)
 def _overlap(a: frozenset[_Rows], b: _Rows) -> Overlap:
     fingerprints = {input_fingerprint(text) for each in a for text in each.inputs()}
-    looks, b_looks = Looks([each for rows in a for each in rows.looks().values()]), b.looks()
+    looks, b_looks = ImageHashes([each for rows in a for each in rows.looks().values()]), b.looks()
     same = alike = 0
     for text in b.inputs():
         if input_fingerprint(text) in fingerprints:

@@ -14,7 +14,7 @@ from registry.datasets.fingerprints import input_fingerprint
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.personal import PersonalData
 from registry.datasets.regions import Regions
-from registry.datasets.similar import Looks
+from registry.datasets.similar import ImageHashes
 from registry.datasets.tables import refuse
 
 MAX_LABELS = 1000
@@ -149,7 +149,7 @@ class _Column:
 
 
 def _near_duplicates(records: Iterable[MediaRecord]) -> dict[str, Any]:
-    looks, near = Looks(), 0
+    looks, near = ImageHashes(), 0
     for record in records:
         bits = int(record.looks or "0", 16)
         near += looks.near(bits)

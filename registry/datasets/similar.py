@@ -36,7 +36,7 @@ def difference_hash(image: Image.Image) -> int:
     return bits
 
 
-class Looks:
+class ImageHashes:
     """A set of hashes with a search for near ones. After `MAX_COMPARISONS`, `exhausted` is true and
     only equal hashes are found.
 

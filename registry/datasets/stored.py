@@ -89,9 +89,9 @@ def _put_list(listing: Path, parsed: ParsedDataset) -> str:
 
 
 def media_records(
-    version: DatasetVersion, wanted: Collection[str] | None = None
+    version: DatasetVersion, digests: Collection[str] | None = None
 ) -> dict[str, MediaRecord]:
-    """Return the media of a version by SHA-256, all or only those `wanted`; empty for rows without
+    """Return the media of a version by SHA-256, all or only `digests`; empty for rows without
     media.
 
     Raises:
@@ -104,7 +104,7 @@ def media_records(
             return {
                 line[:64]: MediaRecord.from_line(line)
                 for line in listing
-                if wanted is None or line[:64] in wanted
+                if digests is None or line[:64] in digests
             }
     except FileNotFoundError as error:
         raise Unavailable(

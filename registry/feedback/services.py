@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, TooLarge, WrongState
-from governance.people.credentials import with_makers
+from governance.people.credentials import with_sign_in_admins
 from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -288,7 +288,7 @@ def _reviewed(
     decision = authorize(
         actor=actor, action=Action.FEEDBACK_REVIEW, resource=feedback_resource(feedback)
     )
-    if feedback.person_id is not None and person.pk in with_makers({feedback.person_id}):
+    if feedback.person_id is not None and person.pk in with_sign_in_admins({feedback.person_id}):
         raise NotPermitted(
             f"{person.name} sent {feedback}, or set up the account that did; another person must "
             "review it.",

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from django.utils import timezone
 
-from governance.people.credentials import with_makers
+from governance.people.credentials import with_sign_in_admins
 from governance.policy.decisions import Authorization
 from governance.principals import Principal
 from governance.reviews.models import Review
@@ -109,7 +109,7 @@ def excluded_people(incident: Incident, linked: Collection[int], ids: Collection
     reviews = Review.objects.filter(subject_type="release", subject_id__in=releases)
     for excluded in reviews.values_list("excluded_people", flat=True):
         people.update(excluded)
-    return sorted(with_makers(people))
+    return sorted(with_sign_in_admins(people))
 
 
 def concern(incident: Incident, ids: Collection[int]) -> None:

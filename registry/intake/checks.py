@@ -11,7 +11,7 @@ from typing import Any
 
 from governance.errors import InvalidInput
 from registry.intake.formats import (
-    Refused,
+    RejectedFile,
     check_json,
     check_safetensors,
     check_sentencepiece,
@@ -114,14 +114,14 @@ def check_file(file: Path, name: str) -> Finding:
         if is_pickle(file):
             return Finding("format", False, f"{name} {PICKLE_ADVICE}")
         if word := container_kind(file):
-            raise Refused(f"it is {word}")
+            raise RejectedFile(f"it is {word}")
         suffix = PurePosixPath(name).suffix.lower()
         checker = check_text if PurePosixPath(name).name in PLAIN_NAMES else FORMATS.get(suffix)
         if checker is None:
             accepted = ", ".join(sorted(FORMATS))
-            raise Refused(f"files of this kind are not accepted; accepted are {accepted}")
+            raise RejectedFile(f"files of this kind are not accepted; accepted are {accepted}")
         return Finding("format", True, f"{name}: {checker(file)}.")
-    except Refused as refused:
+    except RejectedFile as refused:
         return Finding("format", False, f"{name} was rejected: {refused}.")
 
 
@@ -148,5 +148,5 @@ def _check_weights(folder: Path, files: list[str], limits: Limits) -> Finding:
     try:
         layout = check_adapter(files) if limits.adapter else check_layout(folder, files)
         return Finding("weights", True, layout)
-    except Refused as refused:
+    except RejectedFile as refused:
         return Finding("weights", False, str(refused))

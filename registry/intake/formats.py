@@ -1,6 +1,6 @@
 """Bounded detection of a delivered file's real format, without loading it.
 
-Pure. Each reader raises `Refused` with a sentence for people, and never trusts a length or an
+Pure. Each reader raises `RejectedFile` with a sentence for people, and never trusts a length or an
 offset in the file. Formats: https://github.com/huggingface/safetensors#format and
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -40,7 +40,7 @@ FORBIDDEN_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
 ZIP_END_BYTES = 64 * 1024
 
 
-class Refused(Exception):
+class RejectedFile(Exception):
     """The file is rejected; the message gives the reason."""
 
 
@@ -79,18 +79,18 @@ def container_kind(path: Path) -> str:
 
 def _parse_json(text: bytes) -> Any:
     if sum(text.count(mark) for mark in (b"[", b"{", b",")) > MAX_JSON_VALUES:
-        raise Refused(f"its JSON holds more than {MAX_JSON_VALUES:,} values")
+        raise RejectedFile(f"its JSON holds more than {MAX_JSON_VALUES:,} values")
     try:
         return json.loads(text.decode("utf-8"), object_pairs_hook=unique_object)
     except (ValueError, RecursionError) as error:
-        raise Refused(f"its JSON cannot be read: {str(error)[:200]}") from error
+        raise RejectedFile(f"its JSON cannot be read: {str(error)[:200]}") from error
 
 
 def check_json(path: Path) -> str:
-    """Raise Refused for JSON that is too large, malformed, or makes a loader import code or read
-    files from elsewhere."""
+    """Raise RejectedFile for JSON that is too large, malformed, or makes a loader import code or
+    read files from elsewhere."""
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise Refused(f"it is larger than {MAX_JSON_BYTES // 2**20} MiB")
+        raise RejectedFile(f"it is larger than {MAX_JSON_BYTES // 2**20} MiB")
     pending = [_parse_json(path.read_bytes())]
     if isinstance(pending[0], dict):
         _check_named_files(path.parent, pending[0])
@@ -102,7 +102,7 @@ def check_json(path: Path) -> str:
             for key in FORBIDDEN_KEYS:
                 # A whole number is a token's ID in a vocabulary, not a setting.
                 if key in value and type(value[key]) is not int:
-                    raise Refused(
+                    raise RejectedFile(
                         f'it sets "{key}", which makes a loader run code that comes with the model'
                     )
             pending.extend(value.values())
@@ -121,45 +121,45 @@ def _check_named_files(folder: Path, content: dict[str, Any]) -> None:
             continue  # A whole number is a token's ID.
         names = value.values() if isinstance(value, dict) else value
         if not isinstance(value, (dict, list)) or not all(isinstance(name, str) for name in names):
-            raise Refused(f'its "{key}" is malformed')
+            raise RejectedFile(f'its "{key}" is malformed')
         for name in sorted(set(names)):
             try:
                 check_path(name)
             except InvalidInput as error:
-                raise Refused(f'its "{key}" names an unsafe file: {error.message}') from error
+                raise RejectedFile(f'its "{key}" names an unsafe file: {error.message}') from error
             if not (folder / name).is_file():
-                raise Refused(f'its "{key}" names {name[:80]}, which was not delivered')
+                raise RejectedFile(f'its "{key}" names {name[:80]}, which was not delivered')
 
 
 def check_text(path: Path) -> str:
-    """Raise Refused for text that is too large, is not UTF-8, or contains NUL."""
+    """Raise RejectedFile for text that is too large, is not UTF-8, or contains NUL."""
     if path.stat().st_size > MAX_TEXT_BYTES:
-        raise Refused(f"it is larger than {MAX_TEXT_BYTES // 2**20} MiB")
+        raise RejectedFile(f"it is larger than {MAX_TEXT_BYTES // 2**20} MiB")
     try:
         with path.open(encoding="utf-8", newline="") as file:
             while text := file.read(TEXT_CHARACTERS):
                 if "\0" in text:
-                    raise Refused("it holds a NUL character and is not text")
+                    raise RejectedFile("it holds a NUL character and is not text")
     except UnicodeDecodeError as error:
-        raise Refused(f"it is not UTF-8 text: {error.reason}") from error
+        raise RejectedFile(f"it is not UTF-8 text: {error.reason}") from error
     return "UTF-8 text"
 
 
 def check_sentencepiece(path: Path) -> str:
-    """Raise Refused unless the fields of a SentencePiece model, a protobuf message of pieces,
+    """Raise RejectedFile unless the fields of a SentencePiece model, a protobuf message of pieces,
     settings and tests, fill the file. Only other programs would read anything after them."""
     if path.stat().st_size > MAX_TEXT_BYTES:
-        raise Refused(f"it is larger than {MAX_TEXT_BYTES // 2**20} MiB")
+        raise RejectedFile(f"it is larger than {MAX_TEXT_BYTES // 2**20} MiB")
     data, at, pieces = path.read_bytes(), 0, 0
     while at < len(data):
         # Fields 1 to 5: each is a message, preceded by its length.
         if data[at] not in (0x0A, 0x12, 0x1A, 0x22, 0x2A):
-            raise Refused("it is not a SentencePiece model")
+            raise RejectedFile("it is not a SentencePiece model")
         pieces += data[at] == 0x0A
         length, at = _varint(data, at + 1)
         at += length
     if at != len(data) or not pieces:
-        raise Refused("it is not a SentencePiece model, or is cut off")
+        raise RejectedFile("it is not a SentencePiece model, or is cut off")
     return "SentencePiece model"
 
 
@@ -172,36 +172,36 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (data[at + place] & 0x7F) << 7 * place
         if data[at + place] < 0x80:
             return value, at + place + 1
-    raise Refused("it is not a SentencePiece model, or is cut off")
+    raise RejectedFile("it is not a SentencePiece model, or is cut off")
 
 
 def check_safetensors(path: Path) -> str:
-    """Raise Refused unless the header is well-formed and describes exactly the file's bytes."""
+    """Raise RejectedFile unless the header is valid and describes exactly the file's bytes."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
         if len(prefix) < 8:
-            raise Refused("it is too short for a safetensors file")
+            raise RejectedFile("it is too short for a safetensors file")
         (length,) = struct.unpack("<Q", prefix)
         if length > MAX_SAFETENSORS_HEADER or length > size - 8:
-            raise Refused(f"its header claims {length} bytes, more than are allowed")
+            raise RejectedFile(f"its header claims {length} bytes, more than are allowed")
         text = file.read(length)
     if not text.startswith(b"{"):
-        raise Refused("its header does not begin with a JSON object")
+        raise RejectedFile("its header does not begin with a JSON object")
     header = _parse_json(text)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise Refused("its __metadata__ is not an object of texts")
+        raise RejectedFile("its __metadata__ is not an object of texts")
     if not 1 <= len(header) <= MAX_TENSORS:
-        raise Refused(f"it names {len(header)} tensors; 1 to {MAX_TENSORS} are allowed")
+        raise RejectedFile(f"it names {len(header)} tensors; 1 to {MAX_TENSORS} are allowed")
     spans = sorted(_tensor_span(name, entry) for name, entry in header.items())
     position = 0
     for begin, end in spans:
         if begin != position:
-            raise Refused(f"its tensors overlap or leave a gap at byte {position}")
+            raise RejectedFile(f"its tensors overlap or leave a gap at byte {position}")
         position = end
     if position != size - 8 - length:
-        raise Refused(f"its tensors end at byte {position} of {size - 8 - length}")
+        raise RejectedFile(f"its tensors end at byte {position} of {size - 8 - length}")
     return f"safetensors, {len(header)} tensors"
 
 
@@ -209,17 +209,17 @@ def _tensor_span(name: str, entry: Any) -> tuple[int, int]:
     """Return the first and last byte of a tensor, checked against its dtype and shape."""
     label = repr(name[:80])
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise Refused(f"its entry for tensor {label} is malformed")
+        raise RejectedFile(f"its entry for tensor {label} is malformed")
     width = SAFETENSORS_DTYPE_BYTES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if width is None:
-        raise Refused(f"tensor {label} has the unknown dtype {str(entry['dtype'])[:40]!r}")
+        raise RejectedFile(f"tensor {label} has the unknown dtype {str(entry['dtype'])[:40]!r}")
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _whole_numbers(shape) or len(shape) > MAX_DIMENSIONS:
-        raise Refused(f"tensor {label} has a malformed shape")
+        raise RejectedFile(f"tensor {label} has a malformed shape")
     if not _whole_numbers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise Refused(f"tensor {label} has malformed offsets")
+        raise RejectedFile(f"tensor {label} has malformed offsets")
     if math.prod(shape) * width != offsets[1] - offsets[0]:
-        raise Refused(f"tensor {label} does not fill the bytes that it claims")
+        raise RejectedFile(f"tensor {label} does not fill the bytes that it claims")
     return offsets[0], offsets[1]
 
 
@@ -228,8 +228,8 @@ def _whole_numbers(value: Any) -> bool:
 
 
 def read_exactly(file: BinaryIO, count: int) -> bytes:
-    """Return `count` bytes. Raises Refused if the file ends before."""
+    """Return `count` bytes. Raises RejectedFile if the file ends before."""
     data = file.read(count)
     if len(data) != count:
-        raise Refused("it ends in the middle of its header")
+        raise RejectedFile("it ends in the middle of its header")
     return data

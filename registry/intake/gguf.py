@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from registry.intake.formats import MAX_TENSORS, Refused, read_exactly
+from registry.intake.formats import MAX_TENSORS, RejectedFile, read_exactly
 
 # The largest tokenizers take about 20 MB of the header.
 MAX_HEADER_BYTES = 64 * 1024 * 1024
@@ -37,32 +37,34 @@ _BLOCKS = {
 
 
 def check_gguf(path: Path) -> str:
-    """Raise Refused unless every key, string and tensor of the header is within bounds."""
+    """Raise RejectedFile unless every key, string and tensor of the header is within bounds."""
     size = path.stat().st_size
     with path.open("rb") as file:
         header = _Header(file, size)
         if header.read(4) != b"GGUF":
-            raise Refused("it does not begin like a GGUF file")
+            raise RejectedFile("it does not begin like a GGUF file")
         version = header.number("<I")
         if version not in (2, 3):
-            raise Refused(f"it is GGUF version {version}; 2 and 3 are accepted")
+            raise RejectedFile(f"it is GGUF version {version}; 2 and 3 are accepted")
         tensors, keys = header.number("<Q"), header.number("<Q")
         if not 1 <= tensors <= MAX_TENSORS or keys > MAX_KEYS:
-            raise Refused(f"it claims {tensors} tensors and {keys} keys, more than are allowed")
+            raise RejectedFile(
+                f"it claims {tensors} tensors and {keys} keys, more than are allowed"
+            )
         metadata = _read_metadata(header, keys)
         architecture = metadata.get("general.architecture")
         if not isinstance(architecture, str) or not architecture.isascii():
-            raise Refused("it does not name its architecture")
+            raise RejectedFile("it does not name its architecture")
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or not 8 <= alignment <= 65_536 or alignment % 8:
-            raise Refused("its alignment is out of bounds")
+            raise RejectedFile("its alignment is out of bounds")
         spans = [_read_tensor(header, alignment) for _ in range(tensors)]
         start = -(-header.position // alignment) * alignment
     if any(start + end > size for _, end in spans):
-        raise Refused("a tensor reaches past the end of the file")
+        raise RejectedFile("a tensor reaches past the end of the file")
     spans.sort()
     if any(following < end for (_, end), (following, _) in pairwise(spans)):
-        raise Refused("its tensors overlap")
+        raise RejectedFile("its tensors overlap")
     return f"GGUF version {version}, architecture {architecture[:40]}, {tensors} tensors"
 
 
@@ -92,7 +94,7 @@ class _Header:
     def text_length(self, limit: int) -> int:
         length = self.number("<Q")
         if length > limit:
-            raise Refused(f"it holds text of {length} bytes; {limit} are allowed")
+            raise RejectedFile(f"it holds text of {length} bytes; {limit} are allowed")
         return int(length)
 
     def text(self, limit: int) -> str:
@@ -102,8 +104,8 @@ class _Header:
     def _check(self, count: int) -> None:
         if self._file.tell() + count > self._end:
             if self._whole:
-                raise Refused("it ends in the middle of its header")
-            raise Refused(f"its header has more than {MAX_HEADER_BYTES // 2**20} MiB")
+                raise RejectedFile("it ends in the middle of its header")
+            raise RejectedFile(f"its header has more than {MAX_HEADER_BYTES // 2**20} MiB")
 
 
 def _read_metadata(header: _Header, keys: int) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def _read_metadata(header: _Header, keys: int) -> dict[str, Any]:
     for _ in range(keys):
         key = header.text(MAX_KEY_BYTES)
         if key in keys_read:
-            raise Refused(f"it names the key {key[:80]!r} twice")
+            raise RejectedFile(f"it names the key {key[:80]!r} twice")
         keys_read.add(key)
         kind = header.number("<I")
         if key in _READ and kind in _SCALARS:
@@ -133,16 +135,16 @@ def _skip_value(header: _Header, kind: int) -> None:
     elif kind == _ARRAY:
         element, length = header.number("<I"), header.number("<Q")
         if length > MAX_ARRAY_LENGTH:
-            raise Refused(f"it holds an array of {length} values, more than are allowed")
+            raise RejectedFile(f"it holds an array of {length} values, more than are allowed")
         if element in _SCALARS:
             header.skip(struct.calcsize(_SCALARS[element]) * length)
         elif element == _STRING:
             for _ in range(length):
                 header.skip(header.text_length(MAX_STRING_BYTES))
         else:
-            raise Refused("it holds an array of something other than numbers and text")
+            raise RejectedFile("it holds an array of something other than numbers and text")
     else:
-        raise Refused(f"it holds a value of the unknown type {kind}")
+        raise RejectedFile(f"it holds a value of the unknown type {kind}")
 
 
 def _read_tensor(header: _Header, alignment: int) -> tuple[int, int]:
@@ -150,13 +152,13 @@ def _read_tensor(header: _Header, alignment: int) -> tuple[int, int]:
     name = header.text(MAX_NAME_BYTES)
     dimensions = header.number("<I")
     if not 1 <= dimensions <= 4:
-        raise Refused(f"tensor {name[:80]!r} has {dimensions} dimensions")
+        raise RejectedFile(f"tensor {name[:80]!r} has {dimensions} dimensions")
     shape = struct.unpack(f"<{dimensions}Q", header.read(8 * dimensions))
     kind, offset = header.number("<I"), header.number("<Q")
     if kind not in _BLOCKS:
-        raise Refused(f"tensor {name[:80]!r} has the type {kind}, which cannot be converted")
+        raise RejectedFile(f"tensor {name[:80]!r} has the type {kind}, which cannot be converted")
     block, width = _BLOCKS[kind]
     count = math.prod(shape)
     if count % block or count > 2**48 or offset % alignment or offset > 2**63:
-        raise Refused(f"tensor {name[:80]!r} has a malformed shape or offset")
+        raise RejectedFile(f"tensor {name[:80]!r} has a malformed shape or offset")
     return offset, offset + count // block * width

@@ -1,6 +1,6 @@
 """Accepted layouts of a delivery: GGUF, transformers, ONNX, a diffusers pipeline, an adapter.
 
-Pure. Raises `Refused` with a complete sentence for people.
+Pure. Raises `RejectedFile` with a complete sentence for people.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from governance.strict_json import unique_object
-from registry.intake.formats import Refused
+from registry.intake.formats import RejectedFile
 
 # Libraries whose classes a pipeline's index may name; "stable_diffusion" is a module of diffusers.
 # The task's list of classes is checked when the delivery is converted.
@@ -23,11 +23,11 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 
 def check_layout(folder: Path, files: list[str]) -> str:
-    """Describe the delivery's layout in a sentence. Raises Refused for any other layout."""
+    """Describe the delivery's layout in a sentence. Raises RejectedFile for any other layout."""
     suffixes = [PurePosixPath(path).suffix.lower() for path in files]
     if any(PurePosixPath(path).name.lower() == ADAPTER_CONFIG for path in files):
         # A loader would add the adapter to the weights, or load other weights instead.
-        raise Refused(
+        raise RejectedFile(
             f"It holds an {ADAPTER_CONFIG}; an adapter is not a base. Name its base version to "
             "deliver an adapter."
         )
@@ -38,7 +38,7 @@ def check_layout(folder: Path, files: list[str]) -> str:
         return "One GGUF file."
     graphs = suffixes.count(".onnx")
     if graphs and (gguf or tensors):
-        raise Refused(
+        raise RejectedFile(
             "It holds ONNX files next to other weights; it would be unclear which are served. "
             "Deliver one of them."
         )
@@ -46,18 +46,18 @@ def check_layout(folder: Path, files: list[str]) -> str:
         return f"{graphs} ONNX file(s) with a config.json."
     if tensors and not gguf and "config.json" in files:
         return f"{tensors} safetensors file(s) with a config.json."
-    raise Refused(
+    raise RejectedFile(
         "A delivery holds either one GGUF file, safetensors or ONNX files with their config.json, "
         "or a diffusers pipeline: a model_index.json with a folder for each part."
     )
 
 
 def check_adapter(files: list[str]) -> str:
-    """Describe the files of an adapter in a sentence. Raises Refused for other files."""
+    """Describe the files of an adapter in a sentence. Raises RejectedFile for other files."""
     weights = [path for path in files if PurePosixPath(path).suffix.lower() in _WEIGHTS]
     configs = {path for path in files if PurePosixPath(path).name.lower() in _CONFIGS}
     if weights != [ADAPTER_WEIGHTS] or configs != {ADAPTER_CONFIG}:
-        raise Refused(
+        raise RejectedFile(
             f"An adapter is one {ADAPTER_WEIGHTS} with its {ADAPTER_CONFIG}, and holds no other "
             "weights and no config of a model."
         )
@@ -66,25 +66,29 @@ def check_adapter(files: list[str]) -> str:
 
 def _check_pipeline(folder: Path, files: list[str], gguf: int) -> str:
     if gguf or "config.json" in files or any(path.lower().endswith(".onnx") for path in files):
-        raise Refused(
+        raise RejectedFile(
             "A diffusers pipeline holds no GGUF file, no ONNX file, and no config.json next to its "
             "model_index.json; it would be unclear which model it is."
         )
     index = _read_index(folder / "model_index.json")
     if not isinstance(index.get("_class_name"), str):
-        raise Refused("model_index.json must name one pipeline class in _class_name.")
+        raise RejectedFile("model_index.json must name one pipeline class in _class_name.")
     parts = [name for name, value in index.items() if _check_entry(name, value)]
     folders = {PurePosixPath(path).parts[0] for path in files if "/" in path}
     for name in parts:
         if name not in folders:
-            raise Refused(f"model_index.json names the folder {name}, which was not delivered.")
+            raise RejectedFile(
+                f"model_index.json names the folder {name}, which was not delivered."
+            )
     if extra := sorted(folders - set(parts)):
-        raise Refused(
+        raise RejectedFile(
             f"The delivery holds the folder {extra[0][:60]}, which model_index.json does not name."
         )
     weights = [path for path in files if path.lower().endswith(".safetensors")]
     if not weights or any("/" not in path for path in weights):
-        raise Refused("The safetensors files of a diffusers pipeline lie in the folders of parts.")
+        raise RejectedFile(
+            "The safetensors files of a diffusers pipeline lie in the folders of parts."
+        )
     return f"A diffusers pipeline of {len(parts)} parts, {len(weights)} safetensors file(s)."
 
 
@@ -92,29 +96,31 @@ def _read_index(path: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_object)
     except (OSError, ValueError, RecursionError) as error:
-        raise Refused("model_index.json cannot be read as JSON.") from error
+        raise RejectedFile("model_index.json cannot be read as JSON.") from error
     if not isinstance(index, dict):
-        raise Refused("model_index.json is not a JSON object.")
+        raise RejectedFile("model_index.json is not a JSON object.")
     return index
 
 
 def _check_entry(name: str, value: Any) -> bool:
-    """Return whether an entry names a part, not a plain setting. Raises Refused."""
+    """Return whether an entry names a part, not a plain setting. Raises RejectedFile."""
     if name.startswith("_") or value is None or isinstance(value, (str, bool, int, float)):
         return False
     if value == [None, None]:
         return False
     if not _NAME.fullmatch(name):
-        raise Refused(f"model_index.json names {name[:60]!r}, which is not a plain folder name.")
+        raise RejectedFile(
+            f"model_index.json names {name[:60]!r}, which is not a plain folder name."
+        )
     if (
         not isinstance(value, list)
         or len(value) != 2
         or not all(isinstance(each, str) for each in value)
     ):
-        raise Refused(f"model_index.json must define {name} as a library and a class.")
+        raise RejectedFile(f"model_index.json must define {name} as a library and a class.")
     library, class_name = value
     if library not in PIPELINE_LIBRARIES or not _NAME.fullmatch(class_name):
-        raise Refused(
+        raise RejectedFile(
             f"model_index.json names {library[:60]}.{class_name[:60]} as its {name}; only classes "
             f"of {', '.join(PIPELINE_LIBRARIES)} are accepted."
         )

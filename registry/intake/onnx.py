@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from governance.errors import InvalidInput
-from registry.intake.formats import MAX_DIMENSIONS, MAX_TENSORS, Refused
+from registry.intake.formats import MAX_DIMENSIONS, MAX_TENSORS, RejectedFile
 from registry.manifests import check_path
 
 # Parsing takes about twice as much memory. Larger weights go into external data.
@@ -29,36 +29,36 @@ LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
 
 
 def check_onnx(path: Path) -> str:
-    """Raise Refused unless the graph is bounded and uses only standard operators."""
+    """Raise RejectedFile unless the graph is bounded and uses only standard operators."""
     import onnx
 
     model = _parse(path)
     if not 3 <= model.ir_version <= onnx.IR_VERSION:
-        raise Refused(
+        raise RejectedFile(
             f"its ONNX format is version {model.ir_version}; 3 to {onnx.IR_VERSION} are accepted"
         )
     if model.functions:
-        raise Refused(
+        raise RejectedFile(
             f"it defines the function {model.functions[0].name[:60]!r}; inline functions with "
             "onnx.inliner before delivery"
         )
     if model.training_info:
-        raise Refused("it holds graphs for training; export it for inference")
+        raise RejectedFile("it holds graphs for training; export it for inference")
     versions = {each.domain: each.version for each in model.opset_import}
     for domain in versions:
         if domain not in DOMAINS:
-            raise Refused(_custom(domain))
+            raise RejectedFile(_custom(domain))
     walk = _Walk(path, versions)
     walk.graph(model.graph, depth=0)
     return f"ONNX, {walk.nodes:,} operators, {walk.tensors:,} tensors"
 
 
 def check_external_data(path: Path) -> str:
-    """Raise Refused unless an ONNX model next to the file refers to it for its weights."""
+    """Raise RejectedFile unless an ONNX model next to the file refers to it for its weights."""
     for model in sorted(path.parent.glob("*.onnx")):
         if path.name in external_files(model):
             return "External data of an ONNX model"
-    raise Refused("no ONNX model next to it names it as its external data")
+    raise RejectedFile("no ONNX model next to it names it as its external data")
 
 
 def external_files(path: Path) -> set[str]:
@@ -76,15 +76,15 @@ def _parse(path: Path) -> Any:
     from google.protobuf.message import DecodeError
 
     if path.stat().st_size > MAX_ONNX_BYTES:
-        raise Refused(
+        raise RejectedFile(
             f"it is larger than {MAX_ONNX_BYTES // 2**20} MiB; save its weights as external data"
         )
     try:
         model = onnx.ModelProto.FromString(path.read_bytes())
     except DecodeError as error:
-        raise Refused("it is not an ONNX model") from error
+        raise RejectedFile("it is not an ONNX model") from error
     if not model.graph.node and not model.graph.initializer:
-        raise Refused("it holds no ONNX graph")
+        raise RejectedFile("it holds no ONNX graph")
     return model
 
 
@@ -106,10 +106,10 @@ class _Walk:
 
     def graph(self, graph: Any, depth: int) -> None:
         if depth > MAX_DEPTH:
-            raise Refused(f"its graphs are nested more than {MAX_DEPTH} deep")
+            raise RejectedFile(f"its graphs are nested more than {MAX_DEPTH} deep")
         self.nodes += len(graph.node)
         if self.nodes > MAX_NODES:
-            raise Refused(f"its graph has more than {MAX_NODES:,} operators")
+            raise RejectedFile(f"its graph has more than {MAX_NODES:,} operators")
         for tensor in graph.initializer:
             self._tensor(tensor)
         for sparse in graph.sparse_initializer:
@@ -125,25 +125,29 @@ class _Walk:
 
         domain = "" if node.domain == "ai.onnx" else node.domain
         if domain not in DOMAINS:
-            raise Refused(_custom(domain))
+            raise RejectedFile(_custom(domain))
         version = self._versions.get(domain, 0)
         if node.op_type in LOOPS:
-            raise Refused(
+            raise RejectedFile(
                 f"it uses {node.op_type}, whose number of rounds is unbounded; export the model "
                 "with its loops unrolled"
             )
         if version < 1 or not onnx.defs.has(node.op_type, version, domain):
-            raise Refused(
+            raise RejectedFile(
                 f"it uses {node.op_type[:60]!r}, which is not an operator of "
                 f"{domain or 'ai.onnx'} {version}"
             )
 
     def _attribute(self, attribute: Any, depth: int) -> None:
         if attribute.ref_attr_name:
-            raise Refused("an operator refers to an attribute of a function that does not exist")
+            raise RejectedFile(
+                "an operator refers to an attribute of a function that does not exist"
+            )
         numbers = len(attribute.floats) + len(attribute.ints) + len(attribute.strings)
         if numbers > MAX_ATTRIBUTE_NUMBERS:
-            raise Refused(f"an operator's setting has {numbers:,} numbers, more than are allowed")
+            raise RejectedFile(
+                f"an operator's setting has {numbers:,} numbers, more than are allowed"
+            )
         for tensor in _tensors_of(attribute):
             self._tensor(tensor)
         for graph in (attribute.g, *attribute.graphs):
@@ -155,24 +159,24 @@ class _Walk:
 
         self.tensors += 1
         if self.tensors > MAX_TENSORS:
-            raise Refused(f"it holds more than {MAX_TENSORS:,} tensors")
+            raise RejectedFile(f"it holds more than {MAX_TENSORS:,} tensors")
         label = repr(tensor.name[:80])
         if len(tensor.dims) > MAX_DIMENSIONS or any(not 0 <= n < 2**48 for n in tensor.dims):
-            raise Refused(f"tensor {label} has a malformed shape")
+            raise RejectedFile(f"tensor {label} has a malformed shape")
         count = math.prod(tensor.dims)
         types = onnx.TensorProto.DataType
         type_name = types.Name(tensor.data_type) if tensor.data_type in types.values() else ""
         bits = _BITS.get(type_name)
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             if bits is None:
-                raise Refused(f"tensor {label} has a type that external data cannot hold")
+                raise RejectedFile(f"tensor {label} has a type that external data cannot hold")
             self._external(tensor, label, size=-(-count * bits // 8))
         elif tensor.HasField("raw_data"):
             if bits is None or len(tensor.raw_data) != -(-count * bits // 8):
-                raise Refused(f"tensor {label} does not fill the bytes that it claims")
+                raise RejectedFile(f"tensor {label} does not fill the bytes that it claims")
         elif count > max(len(getattr(tensor, name)) for name in _TYPED) * 2:
             # Two 4-bit numbers share an entry; complex numbers take two.
-            raise Refused(f"tensor {label} claims {count:,} numbers, which it does not hold")
+            raise RejectedFile(f"tensor {label} claims {count:,} numbers, which it does not hold")
 
     def _external(self, tensor: Any, label: str, size: int) -> None:
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -181,17 +185,19 @@ class _Walk:
             check_path(name)
             offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
         except (InvalidInput, ValueError) as error:
-            raise Refused(f"tensor {label} names unsafe external data: {name[:80]!r}") from error
+            raise RejectedFile(
+                f"tensor {label} names unsafe external data: {name[:80]!r}"
+            ) from error
         file = self._path.parent / name
         if "/" in name or not name.lower().endswith(EXTERNAL_SUFFIXES):
-            raise Refused(
+            raise RejectedFile(
                 f"tensor {label} names the external data {name[:80]!r}; it must be a file next to "
                 f"the model that ends with {' or '.join(EXTERNAL_SUFFIXES)}"
             )
         if file.is_symlink() or not file.is_file():
-            raise Refused(f"tensor {label} names {name[:80]}, which was not delivered")
+            raise RejectedFile(f"tensor {label} names {name[:80]}, which was not delivered")
         if offset < 0 or length != size or offset + length > file.stat().st_size:
-            raise Refused(f"tensor {label} reaches past the end of its external data")
+            raise RejectedFile(f"tensor {label} reaches past the end of its external data")
 
 
 def _tensors_of(attribute: Any) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
-from governance.people.credentials import with_makers
+from governance.people.credentials import with_sign_in_admins
 from governance.people.models import Department, Person
 from governance.people.proof import proof_facts
 from governance.permissions import Action
@@ -257,7 +257,7 @@ def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: s
             doing=f"signing off intake {intake.pk}",
         )
         person = acting_person(actor)
-        if person.pk in with_makers({intake.submitted_by_id}):
+        if person.pk in with_sign_in_admins({intake.submitted_by_id}):
             raise NotPermitted(
                 f"{actor.name} submitted intake {intake.pk}, or set up the account that did, and "
                 "may not sign it off.",

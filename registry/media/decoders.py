@@ -24,7 +24,7 @@ from registry.media.limits import MediaLimits
 from registry.sandbox import landlock
 from registry.sandbox.places import FairPlaces
 from registry.sandbox.readers import ENVIRONMENT, Reach, reader_command
-from registry.sandbox.source import MEBIBYTE, BoundedProcess, Ended, ProcessSource, TimedOut
+from registry.sandbox.source import MEBIBYTE, BoundedProcess, ProcessEnded, ProcessSource, TimedOut
 
 _MODULE = "registry.media.decoder_process"
 # Two more than processors: one key always leaves a place for others of its department, and one
@@ -117,7 +117,7 @@ class Decoders:
             over, self._over = self._over, []
         for process in over:
             process.close()
-        with suppress(Ended):
+        with suppress(ProcessEnded):
             while len(self._ready) < _READY:
                 process = self._fork()
                 with self._lock:
@@ -166,7 +166,7 @@ class Decoders:
         what = request["what"]
         try:
             decoder = self._acquire(owner)
-        except Ended as error:
+        except ProcessEnded as error:
             raise Unavailable("No process can decode the file now.", retry_after=5) from error
         started_at = time.monotonic()
         again = False
@@ -179,7 +179,7 @@ class Decoders:
                 f"{what} could not be decoded within {SECONDS:g} s: the machine is busy.",
                 retry_after=5,
             ) from error
-        except Ended as error:
+        except ProcessEnded as error:
             raise MediaRejected(
                 f"{what} broke the process that decodes it, or took more time or memory than a "
                 "file of its size may.",
@@ -228,7 +228,7 @@ class Decoders:
     def _fork(self) -> BoundedProcess:
         with self._lock:
             if self._closed:
-                raise Ended("it was closed")
+                raise ProcessEnded("it was closed")
             if self._source is None:
                 self._source = _source(self._limits)
             source = self._source

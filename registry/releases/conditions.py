@@ -189,7 +189,7 @@ def _obligations(sentences: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
 
 
-def asked(review: Review) -> list[tuple[Decision, Conditions]]:
+def requested_conditions(review: Review) -> list[tuple[Decision, Conditions]]:
     """Return the approvals of the present round with conditions, in order."""
     return [
         (vote, Conditions.from_json(vote.conditions))
@@ -223,7 +223,7 @@ def conditions_recorded(review: Review) -> dict[str, Any]:
         WrongState: no department is left.
     """
     whole = Conditions()
-    for _, each in asked(review):
+    for _, each in requested_conditions(review):
         whole = _stricter(whole, each)
     return whole.to_json()
 

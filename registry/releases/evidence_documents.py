@@ -75,7 +75,7 @@ def _review(review: Review, record: Record, names: Names) -> dict[str, Any]:
         if event.action in _DECISIONS and "thread" not in body["data"]
     ]
     if len(logged) != len(decisions):
-        raise contradicted(review)
+        raise evidence_contradiction(review)
     return {
         "id": review.pk,
         "state": review.state,
@@ -145,7 +145,7 @@ def _decision(
         data.get("conditions", {}),
     )
     if stored != logged:
-        raise contradicted(decision.review)
+        raise evidence_contradiction(decision.review)
     # The log has only the beginning of a long reason, and none if its box is closed by now.
     logged_reason: str = body["reason"]
     cut = len(logged_reason) == REASON_LOGGED and decision.reason.startswith(logged_reason[:-1])
@@ -173,7 +173,7 @@ def _waivers(review: Review, record: Record, names: Names) -> list[dict[str, Any
             steps.setdefault(body["data"]["waiver"], []).append((event, body))
     waivers = list(review.waivers.select_related("item").order_by("pk"))
     if steps.keys() != {waiver.pk for waiver in waivers}:
-        raise contradicted(review)
+        raise evidence_contradiction(review)
     return [_waiver(waiver, steps[waiver.pk], names) for waiver in waivers]
 
 
@@ -194,7 +194,7 @@ def _waiver(
     stored = (waiver.state, waiver.asked_by_id, waiver.decided_by_id)
     decided = people.get("granted", people.get("refused"))
     if stored != (history[-1]["state"], people.get("requested"), decided):
-        raise contradicted(waiver.review)
+        raise evidence_contradiction(waiver.review)
     return {
         "id": waiver.pk,
         "item": waiver.item.code,
@@ -212,7 +212,7 @@ def _waiver_state(action: str) -> str:
     return "requested" if action == Action.WAIVER_REQUEST else action.partition(":")[2]
 
 
-def contradicted(review: Review) -> WrongState:
+def evidence_contradiction(review: Review) -> WrongState:
     """Return the error for rows of a review that contradict the log."""
     return WrongState(
         f"The decisions, waivers or threads of review {review.pk} are not those in the audit log; "
@@ -296,7 +296,7 @@ def threads_document(review: Review, record: Record, names: Names) -> list[dict[
     }
     threads = threads_of(review)
     if logged.keys() != {entry.pk for thread in threads for entry in thread.comments.all()}:
-        raise contradicted(review)
+        raise evidence_contradiction(review)
     return [
         {
             "id": thread.pk,
@@ -323,7 +323,7 @@ def _entry(
     facts = ("thread", "blocking", "digest", "round")
     stored = (str(entry.person_id), thread.pk, thread.blocking, entry.digest, entry.round)
     if stored != (body["actor_id"], *(body["data"].get(name) for name in facts)):
-        raise contradicted(thread.review)
+        raise evidence_contradiction(thread.review)
     # As for decisions: the log has only the beginning of a long text, and none of a closed box.
     logged: str = body["reason"]
     cut = len(logged) == REASON_LOGGED and entry.text.startswith(logged[:-1])

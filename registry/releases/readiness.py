@@ -13,14 +13,18 @@ from typing import Any
 from django.utils.text import get_text_list
 
 from governance.errors import InvalidInput, Unavailable, WrongState
-from governance.people.credentials import with_makers
+from governance.people.credentials import with_sign_in_admins
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.reviews.checklist import CheckOutcome
 from governance.reviews.policies.document import Item, ReviewPolicyDocument
-from governance.reviews.policies.selectors import InForce, least_for, review_policies_in_force
+from governance.reviews.policies.selectors import (
+    ActivePolicy,
+    minimum_tier_for,
+    review_policies_in_force,
+)
 from governance.reviews.reviewers import ReviewerCount, reviewer_counts
 from governance.rowsecurity import lifted
 from registry.catalog import TASKS
@@ -181,9 +185,9 @@ def _evidence(version: ModelVersion) -> tuple[dict[str, Any], str]:
         return dossier_evidence(version, leaks=False), error.message
 
 
-def _chosen(policies: list[InForce], tier: str, classification: str) -> InForce:
-    # `least_for` raises the error for an empty list.
-    least = least_for({"data_classification": classification}, policies)
+def _chosen(policies: list[ActivePolicy], tier: str, classification: str) -> ActivePolicy:
+    # `minimum_tier_for` raises the error for an empty list.
+    least = minimum_tier_for({"data_classification": classification}, policies)
     by_tier = {each.document.name: each for each in policies}
     if (tier or least.name) not in by_tier:
         raise InvalidInput(
@@ -199,7 +203,7 @@ def _reviewers(
 ) -> list[ReviewerCount]:
     excluded = people_behind(version)
     if actor.person_id is not None:
-        excluded |= with_makers({actor.person_id})
+        excluded |= with_sign_in_admins({actor.person_id})
     return reviewer_counts(
         policy.required_approvals({}),
         resource=Resource(

@@ -9,7 +9,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from governance.errors import DomainError
-from governance.people.credentials import with_makers
+from governance.people.credentials import with_sign_in_admins
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.services import authorize
@@ -86,7 +86,7 @@ def renewal_preview(*, actor: Principal, release_id: int) -> Preview:
         precision=release.precision,
         after_upgrade=policy.document.after_upgrade,
     )
-    excluded = people_behind(release.version) | with_makers({submitter})
+    excluded = people_behind(release.version) | with_sign_in_admins({submitter})
     required = {
         item.code: item for item in policy.document.items_for(answers) if item.kind == "attested"
     }

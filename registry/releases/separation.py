@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from governance.people.credentials import with_makers
+from governance.people.credentials import with_sign_in_admins
 from governance.rowsecurity import lifted
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
@@ -26,4 +26,4 @@ def people_behind(version: ModelVersion) -> set[int]:
             people.add(intake.submitted_by_id)
     for evaluation in version.evaluations.select_related("dataset_version"):
         people |= {evaluation.created_by_id, evaluation.dataset_version.created_by_id}
-    return with_makers(people)
+    return with_sign_in_admins(people)

@@ -17,7 +17,7 @@ from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal
 from governance.reviews.checklist import ChecklistEntry
 from governance.reviews.models import Review, ReviewState
-from governance.reviews.policies.selectors import InForce
+from governance.reviews.policies.selectors import ActivePolicy
 from governance.reviews.selectors import review_resource
 from governance.reviews.services import (
     review_answer,
@@ -198,7 +198,7 @@ def release_submit(
     return release
 
 
-def _open_review(actor: Principal, release: Release, policy: InForce) -> Review:
+def _open_review(actor: Principal, release: Release, policy: ActivePolicy) -> Review:
     version = release.version
     return review_open(
         actor=actor,
@@ -275,7 +275,9 @@ def release_answer(
     return release
 
 
-def _entries_to_update(review: Review, release: Release, policy: InForce) -> list[ChecklistEntry]:
+def _entries_to_update(
+    review: Review, release: Release, policy: ActivePolicy
+) -> list[ChecklistEntry]:
     """Return items whose state must be written again: decided by machine now or before, newly
     required, or checked by machine for a reviewer to judge on a changed dossier."""
     by_machine = dict(review.checklist.values_list("code", "automatic"))
@@ -288,7 +290,7 @@ def _entries_to_update(review: Review, release: Release, policy: InForce) -> lis
     ]
 
 
-def _rebuilt(release: Release, policy_version: int, policy: InForce) -> dict[str, Any]:
+def _rebuilt(release: Release, policy_version: int, policy: ActivePolicy) -> dict[str, Any]:
     return dossier_build(
         release.version,
         department=release.department,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from governance.errors import InvalidInput, WrongState
 from governance.reviews.policies.document import ReviewPolicyDocument
-from governance.reviews.policies.selectors import InForce
+from governance.reviews.policies.selectors import ActivePolicy
 from registry.catalog import TASKS
 from registry.releases.models import ReleaseState
 from registry.releases.serving import check_trusted
@@ -14,7 +14,7 @@ UNDER_REVIEW = (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
 
 
 def check_submittable(
-    version: ModelVersion, environment: str, deployment_name: str, policy: InForce
+    version: ModelVersion, environment: str, deployment_name: str, policy: ActivePolicy
 ) -> None:
     """Check that a release of `version` may be submitted for this place.
 

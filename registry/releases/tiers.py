@@ -12,15 +12,15 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.reviews.models import Review
 from governance.reviews.policies.selectors import (
-    InForce,
-    Least,
-    least_for,
+    ActivePolicy,
+    MinimumTier,
+    minimum_tier_for,
     policy_document,
     review_policies_in_force,
 )
 
 
-def least_tier_shown(*, actor: Principal, answers: Mapping[str, Any]) -> Least:
+def minimum_tier_get(*, actor: Principal, answers: Mapping[str, Any]) -> MinimumTier:
     """Return the lowest tier that these answers allow now, and why.
 
     Raises:
@@ -28,10 +28,10 @@ def least_tier_shown(*, actor: Principal, answers: Mapping[str, Any]) -> Least:
         WrongState: none is in force.
     """
     authorize(actor=actor, action=Action.POLICY_VIEW, resource=Resource("review_policy"))
-    return least_for(answers, review_policies_in_force())
+    return minimum_tier_for(answers, review_policies_in_force())
 
 
-def checked_tier(tier: str, answers: Mapping[str, Any]) -> InForce:
+def checked_tier(tier: str, answers: Mapping[str, Any]) -> ActivePolicy:
     """Return the review policy in force for `tier`, which the answers must allow.
 
     Raises:
@@ -39,7 +39,7 @@ def checked_tier(tier: str, answers: Mapping[str, Any]) -> InForce:
         WrongState: no review policy is in force.
     """
     policies = review_policies_in_force()
-    least = least_for(answers, policies)
+    least = minimum_tier_for(answers, policies)
     chosen = {each.policy.name: each for each in policies}.get(tier)
     names = [each.policy.name for each in policies]
     if chosen is None:
@@ -56,13 +56,13 @@ def checked_tier(tier: str, answers: Mapping[str, Any]) -> InForce:
     return chosen
 
 
-def policy_reference(in_force: InForce) -> dict[str, Any]:
+def policy_reference(in_force: ActivePolicy) -> dict[str, Any]:
     """Return a review policy as a dossier names it."""
     policy = in_force.policy
     return {"name": policy.name, "version": policy.version, "digest": policy.digest}
 
 
-def policy_of(review: Review) -> InForce:
+def policy_of(review: Review) -> ActivePolicy:
     """Return the review policy that a release's `review` opened under.
 
     Raises:
@@ -70,10 +70,10 @@ def policy_of(review: Review) -> InForce:
     """
     if review.review_policy is None:
         raise NotFound(f"Review {review.pk} has no review policy.")
-    return InForce(review.review_policy, policy_document(review.review_policy))
+    return ActivePolicy(review.review_policy, policy_document(review.review_policy))
 
 
-def check_same_approvals(review: Review, policy: InForce, answers: Mapping[str, Any]) -> None:
+def check_same_approvals(review: Review, policy: ActivePolicy, answers: Mapping[str, Any]) -> None:
     """Raise WrongState if these answers require approvals that `review` did not open with."""
     required = policy.document.required_approvals(answers)
     more = sorted(

@@ -144,7 +144,7 @@ def chats_stored(
     return page_after(rows, after=after, limit=limit, newest_first=newest_first)
 
 
-def response_shown(row: StoredResponse) -> dict[str, Any]:
+def response_as_json(row: StoredResponse) -> dict[str, Any]:
     """Return the response as sent to its caller, or as `failed` if it was never completed."""
     lost = row.state == ResponseState.IN_PROGRESS and row.created_at < timezone.now() - LOST_AFTER
     body: dict[str, Any] = dict(row.response)

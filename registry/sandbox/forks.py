@@ -24,7 +24,7 @@ MEBIBYTE = 1024 * 1024
 MAX_FILES = 1
 
 
-class Refused(Exception):
+class CannotAnswer(Exception):
     """The request cannot be answered; the process continues."""
 
 
@@ -107,7 +107,7 @@ def _serve(channel: socket.socket, answer: Answer) -> None:
             return
         try:
             reply = KEPT + answer(json.loads(body), files)
-        except Refused as error:
+        except CannotAnswer as error:
             reply = REFUSED + str(error).encode("utf-8", "replace")
         except BaseException as error:
             # A panic in a Rust library is not an Exception, and leaves it in an unknown state.

@@ -28,15 +28,15 @@ FORK_S = 10.0
 MAX_REPLY_BYTES = 64 * MEBIBYTE
 
 
-class Declined(Exception):
+class RequestDeclined(Exception):
     """The process declined the request and continues; the message gives the reason."""
 
 
-class Ended(Exception):
+class ProcessEnded(Exception):
     """The process has ended: it exceeded a limit, broke, or was killed."""
 
 
-class TimedOut(Ended):
+class TimedOut(ProcessEnded):
     """The process was killed because it did not answer in time."""
 
 
@@ -51,7 +51,7 @@ class ProcessSource:
         max_input: Maximum bytes of a request.
 
     Raises:
-        Ended: It could not prepare.
+        ProcessEnded: It could not prepare.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class ProcessSource:
         """Return a new process; starts the source again if it has ended.
 
         Raises:
-            Ended: It could not be started, or was closed.
+            ProcessEnded: It could not be started, or was closed.
         """
         with self._lock:
             if self._closed:
-                raise Ended("it was closed")
+                raise ProcessEnded("it was closed")
             try:
                 return self._fork()
-            except (OSError, Ended):
+            except (OSError, ProcessEnded):
                 self._end()
                 self._channel, self._process = self._start()
                 return self._fork()
@@ -117,7 +117,7 @@ class ProcessSource:
             process.kill()
             process.wait()
             ours.close()
-            raise Ended(str(error)) from error
+            raise ProcessEnded(str(error)) from error
         return ours, process
 
     def _fork(self) -> BoundedProcess:
@@ -132,7 +132,7 @@ class ProcessSource:
                 raise
         if len(data) != 4 or len(handles) != 1:
             ours.close()
-            raise Ended("the source of processes has ended")
+            raise ProcessEnded("the source of processes has ended")
         pid = struct.unpack("!I", data)[0]
         return BoundedProcess(ours, pid, handles[0], self._seconds, self._max_input)
 
@@ -167,25 +167,25 @@ class BoundedProcess:
         """Return the result of one request, which may come with a `file`.
 
         Raises:
-            Declined: The process declined the request and continues.
-            Ended: The process ended without an answer.
+            RequestDeclined: The process declined the request and continues.
+            ProcessEnded: The process ended without an answer.
         """
         body = json.dumps(request).encode()
         if len(body) > self._max_input:
-            raise Declined(
+            raise RequestDeclined(
                 f"The request has {len(body)} bytes; at most {self._max_input} are accepted."
             )
         try:
             return _result(_exchange(self._channel, body, self._seconds, file))
-        except Ended:
+        except ProcessEnded:
             self.kill()
             raise
         except OSError as error:
             self.kill()
-            raise Ended(str(error)) from error
+            raise ProcessEnded(str(error)) from error
 
     def kill(self) -> None:
-        """End the process immediately; a running request raises `Ended`."""
+        """End the process immediately; a running request raises `ProcessEnded`."""
         with self._lock:
             if self._closed:
                 return
@@ -208,7 +208,7 @@ class BoundedProcess:
 def _exchange(
     channel: socket.socket, body: bytes, seconds: float, file: int | None = None
 ) -> bytes:
-    """Return the reply to one message. Raises Ended or OSError."""
+    """Return the reply to one message. Raises ProcessEnded or OSError."""
     until = time.monotonic() + seconds
     head = struct.pack("!I", len(body))
     try:
@@ -220,7 +220,7 @@ def _exchange(
             channel.sendall(body)
         (length,) = struct.unpack("!I", _read(channel, 4, until))
         if not 1 <= length <= MAX_REPLY_BYTES:
-            raise Ended(f"it answered with {length} bytes")
+            raise ProcessEnded(f"it answered with {length} bytes")
         return _read(channel, length, until)
     except TimeoutError:
         raise TimedOut(f"it took longer than {seconds:g} seconds") from None
@@ -236,15 +236,15 @@ def _read(channel: socket.socket, size: int, until: float) -> bytes:
         channel.settimeout(remaining)
         count = channel.recv_into(view[filled:])
         if not count:
-            raise Ended("it ended: out of memory or CPU time, or killed")
+            raise ProcessEnded("it ended: out of memory or CPU time, or killed")
         filled += count
     return bytes(data)
 
 
 def _result(reply: bytes) -> bytes:
-    """Return the result in a reply. Raises Declined or Ended."""
+    """Return the result in a reply. Raises RequestDeclined or ProcessEnded."""
     status, result = reply[:1], reply[1:]
     if status == forks.KEPT:
         return result
     reason = result[:500].decode("utf-8", "replace")
-    raise Declined(reason) if status == forks.REFUSED else Ended(reason)
+    raise RequestDeclined(reason) if status == forks.REFUSED else ProcessEnded(reason)

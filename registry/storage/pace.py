@@ -20,11 +20,11 @@ _watcher: ContextVar[Callable[[str], None] | None] = ContextVar("watcher", defau
 
 
 @contextmanager
-def fetches_watched(told: Callable[[str], None]) -> Iterator[None]:
-    """Call `told` every 15 s with a sentence on the progress of this context's fetch. It may raise
-    an exception to end the fetch.
+def watch_fetches(report: Callable[[str], None]) -> Iterator[None]:
+    """Call `report` every 15 s with a sentence on the progress of this context's fetch. It may
+    raise an exception to end the fetch.
     """
-    before = _watcher.set(told)
+    before = _watcher.set(report)
     try:
         yield
     finally:

@@ -27,14 +27,14 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     return run.score_classifier(
         truth=[row["label"] for row in request.rows],
         outcomes=request.outcomes,
-        shown=[
+        samples=[
             {"input": f"Recording of {length:.1f} s", "input_audio": path.name}
             for path, length in zip(
                 recordings[: run.MAX_SAMPLES], seconds[: run.MAX_SAMPLES], strict=True
             )
         ],
         baselines=baselines,
-        parts=run.slices_by_size(
+        slices=run.slices_by_size(
             [round(length * 1_000) for length in seconds],
             by="duration",
             names=("short", "medium", "long"),

@@ -28,9 +28,9 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     return run.score_classifier(
         truth=[row["label"] for row in request.rows],
         outcomes=request.outcomes,
-        shown=[{"input_image": run.thumbnail(path)} for path in images[: run.MAX_SAMPLES]],
+        samples=[{"input_image": run.thumbnail(path)} for path in images[: run.MAX_SAMPLES]],
         baselines=baselines,
-        parts=run.slices_by_size(
+        slices=run.slices_by_size(
             [_pixel_count(path) for path in images],
             by="image size",
             names=("small", "medium", "large"),

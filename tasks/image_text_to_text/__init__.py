@@ -12,7 +12,7 @@ from tasks.image_text_to_text.schema import (
     ANSWER_TOKENS,
     ImageQuestion,
     VisionHyperparameters,
-    asked,
+    question_inputs,
 )
 
 # A red shirt on black, 32 × 32 pixels, as PNG in base64.
@@ -34,7 +34,7 @@ def evaluation_request(
 ) -> tuple[declare.GenerationInputs, declare.SamplingOptions]:
     """Return the request for a greedy answer to the row's question."""
     return (
-        asked(row["question"], row["image"]),
+        question_inputs(row["question"], row["image"]),
         declare.SamplingOptions(max_tokens=ANSWER_TOKENS, temperature=0.0),
     )
 

@@ -55,7 +55,7 @@ class VisionMessage(Message):
         """
         role = "system" if self.role == "developer" else self.role
         if isinstance(self.content, str):
-            return declare.ChatMessage(role=role, content=self.named(self.content))
+            return declare.ChatMessage(role=role, content=self.with_name(self.content))
         parts: list[declare.MessagePart] = []
         if self.name is not None:
             parts.append(declare.TextPart(type="text", text=f"{self.name}:"))
@@ -105,7 +105,7 @@ def read_vision_chat(body: declare.Body, request_id: str, name: str) -> declare.
         )
     prompt_tokens = declare.estimate_tokens([message.text for message in messages])
     prompt_tokens += IMAGE_TOKENS * len(images)
-    _, use = request.shown_tools()
+    _, use = request.prompt_tools()
     options = request.options(request.token_limit, logprobs=request.stated_logprobs(), **use)
     return declare.Plan(
         model=request.model,

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from assay.plugins import run
 from tasks.image_text_to_text import TASK
-from tasks.image_text_to_text.schema import VisionHyperparameters, asked
+from tasks.image_text_to_text.schema import VisionHyperparameters, question_inputs
 
 MIN_ROWS = 16
 MAX_VALIDATION_ROWS = 500
@@ -117,7 +117,7 @@ def _tokens(
     processes = run.PromptProcesses(tokenizer)
     try:
         prompts = {
-            question: reader.expand(processes.encode("row", asked(question, image)), 1)
+            question: reader.expand(processes.encode("row", question_inputs(question, image)), 1)
             for question, image in {row["question"]: row["image"] for row in rows}.items()
         }
         texts = list(dict.fromkeys(row["answer"] for row in rows))

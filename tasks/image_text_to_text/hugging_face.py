@@ -10,7 +10,7 @@ from pydantic import Field
 
 from assay.plugins import declare
 from tasks.image_text_to_text.endpoints import IMAGE_TOKENS
-from tasks.image_text_to_text.schema import ANSWER_TOKENS, asked
+from tasks.image_text_to_text.schema import ANSWER_TOKENS, question_inputs
 
 Image = Annotated[str, Field(min_length=1)]
 
@@ -39,7 +39,7 @@ def read_visual_question(body: declare.Body, request_id: str, name: str) -> decl
     prompt_tokens = declare.estimate_tokens([request.question]) + IMAGE_TOKENS
     return declare.Plan(
         model=name,
-        inputs=asked(request.question, image),
+        inputs=question_inputs(request.question, image),
         options=declare.SamplingOptions(max_tokens=ANSWER_TOKENS, temperature=0.0, logprobs=0),
         renderer=AnswerRenderer(),
         tokens=prompt_tokens + ANSWER_TOKENS,

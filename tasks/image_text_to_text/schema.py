@@ -38,7 +38,7 @@ class VisionHyperparameters(BaseModel):
     seed: int = Field(default=17, ge=0, le=2**31 - 1)
 
 
-def asked(question: str, image: Any) -> declare.GenerationInputs:
+def question_inputs(question: str, image: Any) -> declare.GenerationInputs:
     """Return the inputs of a question about one image."""
     parts: list[declare.MessagePart] = [
         declare.ImagePart(type="image"),

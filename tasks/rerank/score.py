@@ -16,7 +16,7 @@ TOP = 10
 SAMPLES = 8
 SAMPLE_CHARACTERS = 300
 BM25 = "BM25"
-GIVEN = "the given order"
+ORIGINAL_ORDER = "the given order"
 _METRICS = ("mrr_10", "ndcg_10")
 
 
@@ -35,7 +35,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     original = [[-float(index) for index in range(len(row["documents"]))] for row in rows]
     measured = {
         name: _by_row(rows, scores)
-        for name, scores in (("", outputs), (BM25, lexical), (GIVEN, original))
+        for name, scores in (("", outputs), (BM25, lexical), (ORIGINAL_ORDER, original))
     }
     metrics, baseline = _means(measured[""]), _means(measured[BM25])
     return run.EvaluationResult(
@@ -47,7 +47,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
             "samples": _samples(rows, outputs, lexical),
             "baselines": [
                 {"name": name, "metrics": _means(measured[name]), "trained_on": 0}
-                for name in (BM25, GIVEN)
+                for name in (BM25, ORIGINAL_ORDER)
             ],
         },
         intervals={

@@ -26,7 +26,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     return run.score_classifier(
         truth=[row["label"] for row in request.rows],
         outcomes=request.outcomes,
-        shown=[{"input": text[:SAMPLE_CHARACTERS]} for text in texts],
+        samples=[{"input": text[:SAMPLE_CHARACTERS]} for text in texts],
         baselines=baselines,
-        parts=run.slices_by_length(texts),
+        slices=run.slices_by_length(texts),
     )

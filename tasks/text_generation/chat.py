@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from assay.plugins import declare
-from tasks.text_generation.grounded import GroundedRenderer, grounded_messages, shown_passage
+from tasks.text_generation.grounded import GroundedRenderer, delimited_passage, grounded_messages
 from tasks.text_generation.rendering import ChatRenderer
 from tasks.text_generation.sampling import Generation, ServiceTier, TokenCount
 from tasks.text_generation.stored_chats import stored_plan
@@ -74,7 +74,7 @@ class Message(declare.Strict):
             raise ValueError("content is missing")
         return self
 
-    def named(self, text: str) -> str:
+    def with_name(self, text: str) -> str:
         """Return the text of the turn, after the participant's name if there is one."""
         return f"{self.name}: {text}" if self.name and text and self.role != "tool" else text
 
@@ -87,7 +87,7 @@ class Message(declare.Strict):
         role = "system" if self.role == "developer" else self.role
         return declare.ChatMessage(
             role=role,
-            content=self.named(text),
+            content=self.with_name(text),
             tool_calls=[call.plain() for call in self.tool_calls or ()],
             tool_call_id=self.tool_call_id,
         )
@@ -167,7 +167,7 @@ class ChatRequest(Generation):
     def token_limit(self) -> int:
         return self.stated_limit or DEFAULT_CHAT_TOKENS
 
-    def shown_tools(self) -> tuple[list[declare.Tool], dict[str, Any]]:
+    def prompt_tools(self) -> tuple[list[declare.Tool], dict[str, Any]]:
         """Return the tools in the prompt, and the options of their use.
 
         Raises:
@@ -232,7 +232,7 @@ def read_chat(body: declare.Body, request_id: str, name: str) -> declare.Plan:
 
     def plan_with(passages: Sequence[declare.Passage], own_system: bool) -> declare.Plan:
         grounded = grounded_messages(messages, passages, own_system=own_system)
-        plan = _chat_plan(request, request_id, grounded, list(map(shown_passage, passages)))
+        plan = _chat_plan(request, request_id, grounded, list(map(delimited_passage, passages)))
         renderer = GroundedRenderer(
             id=f"chatcmpl-{request_id[4:]}",
             model=request.model,
@@ -275,7 +275,7 @@ def _chat_plan(
     messages: list[declare.ChatMessage],
     passages: Sequence[str] = (),
 ) -> declare.Plan:
-    tools, use = request.shown_tools()
+    tools, use = request.prompt_tools()
     options = request.options(request.token_limit, logprobs=request.stated_logprobs(), **use)
     prompt_tokens = prompt_estimate(messages, tools)
     return declare.Plan(

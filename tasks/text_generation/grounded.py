@@ -29,7 +29,7 @@ _MARK = re.compile(r"\[(\d{1,3}(?:\s{0,2},\s{0,2}\d{1,3}){0,9})\]")
 _BEGUN = re.compile(r"\[[\d,\s]{0,75}")
 
 
-def shown_passage(passage: declare.Passage) -> str:
+def delimited_passage(passage: declare.Passage) -> str:
     """Return a passage for the prompt, with its delimiters.
 
     Delimiters are removed from its text, so passages can never nest.
@@ -48,7 +48,7 @@ def grounded_messages(
 
     With `own_system` the deployment has a system message, so the instruction joins the question.
     """
-    context = "\n\n".join(map(shown_passage, passages))
+    context = "\n\n".join(map(delimited_passage, passages))
     result = list(messages)
     last = max(index for index, each in enumerate(result) if each.role == "user")
     question = f"{context or _NOTHING}\n\nQuestion: {result[last].text}"

@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from assay.plugins import declare
 from tasks.text_generation.messages_rendering import CountRenderer, MessagesRenderer
-from tasks.text_generation.sampling import Fraction, stated
+from tasks.text_generation.sampling import Fraction, chosen_settings
 from tasks.text_generation.tools import chosen_tools, make_tool, prompt_estimate
 
 MAX_BLOCKS = 256
@@ -317,7 +317,7 @@ def messages_plan(
             top_p=1.0 if request.top_p is None else request.top_p,
             stop=request.stop_sequences or [],
             name_stop=bool(request.stop_sequences),
-            stated=stated(
+            stated=chosen_settings(
                 max_tokens=request.max_tokens,
                 temperature=request.temperature,
                 top_p=request.top_p,

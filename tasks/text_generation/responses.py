@@ -14,7 +14,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from assay.plugins import declare
 from tasks.text_generation.responses_rendering import ResponsesRenderer
-from tasks.text_generation.sampling import ServiceTier, stated
+from tasks.text_generation.sampling import ServiceTier, chosen_settings
 from tasks.text_generation.tools import (
     ToolWord,
     chosen_tools,
@@ -324,7 +324,7 @@ def responses_plan(request: ResponsesRequest, request_id: str, *, stored: bool) 
         max_tokens=limit,
         temperature=1.0 if request.temperature is None else request.temperature,
         top_p=1.0 if request.top_p is None else request.top_p,
-        stated=stated(
+        stated=chosen_settings(
             max_tokens=request.max_output_tokens,
             temperature=request.temperature,
             top_p=request.top_p,

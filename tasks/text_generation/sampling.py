@@ -23,7 +23,7 @@ Stop = Annotated[
 ]
 
 
-def stated(**settings: Any) -> list[Any]:
+def chosen_settings(**settings: Any) -> list[Any]:
     """Return the names of the settings that a request contains."""
     return [name for name, value in settings.items() if value is not None]
 
@@ -73,7 +73,7 @@ class Generation(declare.Strict):
             top_p=1.0 if self.top_p is None else self.top_p,
             stop=[self.stop] if isinstance(self.stop, str) else list(self.stop or ()),
             seed=self.seed,
-            stated=stated(
+            stated=chosen_settings(
                 max_tokens=self.stated_limit,
                 temperature=self.temperature,
                 top_p=self.top_p,

@@ -53,12 +53,12 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     outputs = [_output(outcome.results[0]) for outcome in request.outcomes]
     images = np.stack([features(_decoded(output)) for output in outputs])
     real = np.stack([features(_opened(row["image"])) for row in request.rows])
-    reader = Reader(request.train_rows, distinct)
+    predictor = CaptionPredictor(request.train_rows, distinct)
     readings = {
-        "": reader.read(images),
+        "": predictor.predict(images),
         # The next row's image; it counts as right if that row has the same caption.
-        OTHERS: reader.read(np.roll(images, 1, axis=0)),
-        REAL: reader.read(real),
+        OTHERS: predictor.predict(np.roll(images, 1, axis=0)),
+        REAL: predictor.predict(real),
     }
     right = {
         name: np.array([distinct[place] == own for place, own in zip(best, captions, strict=True)])
@@ -72,7 +72,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
         "variety": variety(others, real, captions),
     }
     request.progress.log(
-        f"The reader, trained on {reader.trained_on:,} images, finds the caption of "
+        f"The reader, trained on {predictor.trained_on:,} images, finds the caption of "
         f"{right[REAL].mean():.3f} of the real test images among {len(distinct)}."
     )
     return run.EvaluationResult(
@@ -97,7 +97,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                 {
                     "name": REAL,
                     "metrics": {"prompt_match": float(right[REAL].mean()), "variety": 1.0},
-                    "trained_on": reader.trained_on,
+                    "trained_on": predictor.trained_on,
                 },
             ],
             "right": {"n": len(captions), "bits": np.packbits(right[""]).tobytes().hex()},
@@ -120,7 +120,7 @@ def _words(caption: str) -> list[str]:
     return re.findall(r"[^\s.,;:!?]+", caption)
 
 
-class Reader:
+class CaptionPredictor:
     """Predicts the words of a caption from an image, to select the best caption.
 
     Words are weighted by TF-IDF; the model is ridge regression on a Gaussian kernel of the pixels.
@@ -152,7 +152,7 @@ class Reader:
         self._model.fit(images, targets)
         self._captions = words.transform(captions).toarray()
 
-    def read(self, images: np.ndarray) -> list[int]:
+    def predict(self, images: np.ndarray) -> list[int]:
         """Return the number of the best caption for each row of features."""
         predicted = normalize(self._model.predict(images))
         return [int(best) for best in (predicted @ self._captions.T).argmax(axis=1)]

@@ -28,10 +28,10 @@ _METRICS = ("f1", "precision", "recall", "overlap_recall")
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Spans that each baseline found in each row."""
+    """Spans that a baseline marks in each row."""
 
     name: str
-    found: list[Found]
+    spans: list[Found]
     trained_on: int
 
 
@@ -55,7 +55,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     ]
     baselines = _baselines(request, set(counts))
     measured = count(truth, answers)
-    compared = [(each, count(truth, each.found)) for each in baselines]
+    compared = [(each, count(truth, each.spans)) for each in baselines]
     if request.progress.should_stop():
         raise run.Canceled
     metrics = {**micro(measured), **_by_label(truth, answers, counts)}
@@ -78,7 +78,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
                     "baseline": _words(row["text"], simple),
                 }
                 for row, right, ours, simple in list(
-                    zip(rows, truth, answers, first.found, strict=True)
+                    zip(rows, truth, answers, first.spans, strict=True)
                 )[:SAMPLES]
             ],
             "baselines": [

@@ -46,7 +46,9 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     return run.score_classifier(
         truth=[row["label"] for row in request.rows],
         outcomes=request.outcomes,
-        shown=[{"input_image": run.thumbnail(_middle(path))} for path in videos[: run.MAX_SAMPLES]],
+        samples=[
+            {"input_image": run.thumbnail(_middle(path))} for path in videos[: run.MAX_SAMPLES]
+        ],
         baselines=baselines,
     )
 

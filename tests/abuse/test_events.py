@@ -11,7 +11,7 @@ from django.test import Client
 
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened, opened_body
-from governance.audit.refusals import BURST, STRANGERS_BURST
+from governance.audit.refusals import ANONYMOUS_BURST, BURST
 from tests.abuse.company import EVERYBODY, INQUIRIES, address_book, browser, caller, in_turn, values
 from tests.abuse.database import said_digests, undone
 from tests.abuse.surface import Operation, addresses, body_of, filled, operations, send
@@ -145,7 +145,7 @@ def test_a_stranger_who_would_change_something_is_recorded_with_their_address(
     forger = Client(
         headers={"authorization": "Bearer assay_nothing"}, raise_request_exception=False
     )
-    for operation in changing()[: STRANGERS_BURST // 4]:
+    for operation in changing()[: ANONYMOUS_BURST // 4]:
         for client in (stranger, forger):
             response = send(client, operation, filled(operation, book), body_of(operation, known))
             assert response.status_code == 401, operation

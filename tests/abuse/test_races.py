@@ -14,7 +14,7 @@ from django.test import Client
 from django.utils import timezone
 
 from governance.audit.exports.models import AuditExport
-from governance.audit.exports.services import UNDER_WAY_MAX, audit_export_ask
+from governance.audit.exports.services import UNDER_WAY_MAX, audit_export_request
 from governance.audit.models import AuditEvent
 from governance.errors import DomainError
 from governance.keys.models import ApiKey
@@ -263,6 +263,6 @@ def test_more_exports_are_asked_for_at_once_than_may_be_under_way(
     actor: Callable[..., Principal],
 ) -> None:
     auditor = actor("Asha", "auditor")
-    asked = [lambda: audit_export_ask(actor=auditor, filters={})] * (UNDER_WAY_MAX + 4)
+    asked = [lambda: audit_export_request(actor=auditor, filters={})] * (UNDER_WAY_MAX + 4)
     assert refusals(at_once(*asked)) == [409] * 4
     assert AuditExport.objects.count() == UNDER_WAY_MAX

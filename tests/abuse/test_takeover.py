@@ -20,7 +20,7 @@ from assay.accounts.factors import factors_reset
 from governance.errors import DomainError, NotPermitted, WrongState
 from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
-from governance.people.credentials import makers_of
+from governance.people.credentials import sign_in_admins_of
 from governance.people.links import link_open, password_link_create
 from governance.people.models import OneTimeLink, Person, RoleAssignment, RoleRequest
 from governance.people.recoveries.models import AccountNotice
@@ -91,7 +91,7 @@ def puppet_of(maker: Person, person: Person) -> Person:
     assert visitor.post("/sign-in/link", link=address).status_code == 302
     done = visitor.post("/sign-in/link/password", password=NEW, again=NEW)
     assert done.status_code == 200, done.content.decode()
-    assert makers_of({person.pk}) == {maker.pk}
+    assert sign_in_admins_of({person.pk}) == {maker.pk}
     return person
 
 
@@ -262,7 +262,7 @@ def test_an_unused_link_of_one_administrator_gives_no_hand_in_the_account(
 ) -> None:
     ada, vera = person("Ada", "admin"), person("Vera", "viewer@finance")
     password_link_create(actor=proven(ada), person_id=vera.pk)
-    assert makers_of({vera.pk}) == set()
+    assert sign_in_admins_of({vera.pk}) == set()
 
 
 def test_makers_of_makers_count(person: Callable[..., Person]) -> None:
@@ -270,4 +270,4 @@ def test_makers_of_makers_count(person: Callable[..., Person]) -> None:
     people = [person(name) for name in ("Ann", "Ben", "Cem")]
     for maker, made in itertools.pairwise(people):
         set_up_alone(maker, made)
-    assert makers_of({people[2].pk}) == {people[0].pk, people[1].pk}
+    assert sign_in_admins_of({people[2].pk}) == {people[0].pk, people[1].pk}

@@ -27,7 +27,7 @@ from tests.architecture.test_monitoring import check
 from tests.architecture.test_settings import NEEDED
 from tests.shipped import CHART, chart
 from tests.shipped import pod_environment as environment
-from workers.launchers.trainjobs import checked, runtime_check
+from workers.launchers.trainjobs import check_fields, runtime_check
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "docker" / "prometheus"
@@ -121,7 +121,7 @@ def test_every_object_follows_the_schema_of_its_kind(name: str) -> None:
     custom = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
     for each in rendered(name):
         if each["kind"] == "TrainingRuntime":
-            checked(models.TrainerV1alpha1TrainingRuntime, each)
+            check_fields(models.TrainerV1alpha1TrainingRuntime, each)
         elif each["kind"] not in custom:
             kubernetes_validate.validate(each, VERSIONS[name], strict=True)
         run = each["metadata"]["name"] == "assay-run"

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.sweep
 ROOT = Path(__file__).parents[2]
 # Lists that are written with the makers of everybody in them, and that triggers hold.
 LISTS = {"excluded_people"}
-MAKERS = {"makers_of", "with_makers"}
+MAKERS = {"sign_in_admins_of", "with_sign_in_admins"}
 
 
 def refusing() -> dict[str, set[str]]:

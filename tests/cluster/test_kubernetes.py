@@ -32,9 +32,9 @@ class Control(Recorder):
         super().__init__()
         self.checkpoints: dict[str, Any] = {}
 
-    def checkpoint(self, claim: Claim, name: str, manifest: Any, there: Any) -> None:
+    def checkpoint(self, claim: Claim, name: str, manifest: Any, remaining: Any) -> None:
         made = {**self.checkpoints, name: manifest}
-        self.checkpoints = {each: made[each] for each in there if each in made}
+        self.checkpoints = {each: made[each] for each in remaining if each in made}
 
 
 class GivenFolders(Folders):

@@ -17,7 +17,7 @@ import pytest
 from governance.errors import InvalidInput
 from registry.manifests import build_manifest
 from tests.cluster.conftest import Cluster
-from workers.launchers.protocol import Ended
+from workers.launchers.protocol import ProcessExit
 from workers.launchers.slurm import SlurmLauncher
 from workers.run.events import Checkpoint, EventReader, Metric
 from workers.run.order import FineTuneWork, Order, Resources
@@ -121,8 +121,8 @@ def folder(cluster: Cluster) -> Path:
     return cluster.shared / str(uuid.uuid4())
 
 
-def end_of(launcher: SlurmLauncher, handle: str) -> Ended:
-    found: list[Ended] = []
+def end_of(launcher: SlurmLauncher, handle: str) -> ProcessExit:
+    found: list[ProcessExit] = []
 
     def over() -> bool:
         if (ended := launcher.poll(handle)) is not None:
@@ -194,4 +194,6 @@ def test_a_job_that_is_ended_from_outside_says_so(
     attempt(folder, tiny, one)
     handle = launcher.submit(folder, one)
     launcher.cancel(handle, kill=True)
-    assert end_of(launcher, handle) == Ended(STOPPED, sentence="Slurm ended the run: CANCELED.")
+    assert end_of(launcher, handle) == ProcessExit(
+        STOPPED, sentence="Slurm ended the run: CANCELED."
+    )

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from governance.audit.exports.models import AuditExport, ExportFormat, ExportState
 from governance.audit.exports.run import exports_tidy
-from governance.audit.exports.services import audit_export_ask, export_file, exports_folder
+from governance.audit.exports.services import audit_export_request, export_file, exports_folder
 from governance.principals import Principal
 from tests.live.celery_worker import kill, started, until
 from tests.unit.governance.exports_support import checked, write_many
@@ -54,7 +54,7 @@ def test_an_export_whose_makers_are_killed_is_made_by_the_third(
     monkeypatch.setenv("ASSAY_DATA_DIR", str(settings.DATA_DIR))
     auditor = actor("Asha", "auditor")
     write_many(ROWS)
-    export = audit_export_ask(actor=auditor, filters={"action": "model:train"}, format=kind)
+    export = audit_export_request(actor=auditor, filters={"action": "model:train"}, format=kind)
 
     for number, part in enumerate(("rows", "packed" if kind == ExportFormat.CSV else "rows")):
         log = tmp_path / f"maker{number}.log"

@@ -15,7 +15,7 @@ from tests.live.test_jobs import COMPUTE, NO_TORCH, delivery, in_state
 from tests.unit.workers.test_celery_message import SEALED, a_request
 from tests.unit.workers.test_envelopes import OTHERS, PLACES, changed
 from workers.celery_message import inference_message
-from workers.envelopes import NotOurs, opened
+from workers.envelopes import ForeignMessage, read_message
 from workers.jobs.models import JobState
 from workers.wire import IDLE_QUEUE, JOB_QUEUE, dropped_key
 
@@ -68,8 +68,8 @@ def test_a_queue_of_another_type_ends_no_worker(redis: Redis, tmp_path: Path, ki
 
 
 def is_taken(data: bytes) -> bool:
-    with suppress(NotOurs):
-        opened(IDLE_QUEUE, data)
+    with suppress(ForeignMessage):
+        read_message(IDLE_QUEUE, data)
         return True
     return False
 

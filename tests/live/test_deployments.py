@@ -30,7 +30,7 @@ from workers.wire import (
     INFERENCE_TASK,
     Delta,
     InferenceRequest,
-    Taken,
+    RequestStarted,
     deployment_queue,
 )
 
@@ -75,7 +75,7 @@ class Ends:
         for fields in list(entries(self._redis, STREAM))[self._read :]:
             self._read += 1
             *_, event = self._wire.events(fields)
-            if not isinstance(event, Delta | Taken):
+            if not isinstance(event, Delta | RequestStarted):
                 self._found[fields[b"id"].decode()] = event
         return self._found
 

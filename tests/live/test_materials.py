@@ -79,7 +79,7 @@ def test_a_package_with_other_bytes_than_pinned_is_refused(
 
 
 def test_the_film_reviews_are_those_of_their_source(found: dict[str, Path]) -> None:
-    sentences = film_reviews.read(found["film_reviews"])
+    sentences = film_reviews.read_sentences(found["film_reviews"])
     assert len(sentences) == 10_605
     assert all(-4 <= each.rating <= 4 for each in sentences)
     assert not any("\t" in each.text or "\n" in each.text for each in sentences)

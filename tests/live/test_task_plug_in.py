@@ -22,7 +22,7 @@ import pytest
 from huggingface_hub import InferenceClient
 
 from assay.local.services import MLflow
-from assay_demo.client import Api, Refused
+from assay_demo.client import Api, RequestRejected
 from assay_demo.story.release import OVERSIGHT
 from governance.audit.models import AuditEvent
 from governance.keys.services import access_token_create
@@ -236,7 +236,7 @@ def trained(company: Company, material: Path) -> dict[str, Any]:
         files=[("files", file) for file in sorted((material / "initial").iterdir())],
     )
     company.done(intake["job"])
-    with pytest.raises(Refused, match="403"):
+    with pytest.raises(RequestRejected, match="403"):
         devi.post(f"intakes/{intake['id']}/sign-off", accept=True, reason="Mine.")
     signed = company["omar"].post(
         f"intakes/{intake['id']}/sign-off", accept=True, reason="Its source is known."
@@ -244,14 +244,14 @@ def trained(company: Company, material: Path) -> dict[str, Any]:
     assert signed["state"] == "trusted"
     (base,) = devi.all(f"models/{NAME}/versions")
     data = {part: dataset(devi, material, part) for part in ("train", "test")}
-    with pytest.raises(Refused, match=r"Line 1: label"):
+    with pytest.raises(RequestRejected, match=r"Line 1: label"):
         upload(devi, "languages-test", material / "broken.jsonl", '{"text": "Hello"}\n')
     for metric, threshold in (("accuracy", 0.9), ("macro_f1", 0.9)):
         devi.post(
             "gates", model=NAME, dataset="languages-test", metric=metric, comparator=">=",
             threshold=threshold,
         )  # fmt: skip
-    with pytest.raises(Refused, match="epochs"):
+    with pytest.raises(RequestRejected, match="epochs"):
         fine_tune(devi, base, data["train"], epochs=0)
     company.done(fine_tune(devi, base, data["train"], epochs=4)["id"])
     version = max(devi.all(f"models/{NAME}/versions"), key=lambda each: each["number"])

@@ -43,7 +43,7 @@ from assay.server.bodies import allowance_of
 from assay.server.django_application import Request
 from assay.server.heads import BOUNDS, COOKIE, TARGET_MAX, check_head
 from governance.audit.exports.selection_csv import cell
-from governance.audit.search.action_words import actions_said
+from governance.audit.search.action_words import actions_matching
 from governance.audit.search.parameters import moment_of
 from governance.policy.document import (
     case_from_yaml,
@@ -334,7 +334,7 @@ READERS = [
     Reader("a case", case_from_yaml, text("a: [1]\n"), 64 * KIB),
     Reader("a value", value_from_text, text("[1,"), 64 * KIB),
     Reader("values by line", lines_from_text, text("a: 1\n"), 64 * KIB),
-    Reader("a search of the log", actions_said, text("a."), TARGET_MAX),
+    Reader("a search of the log", actions_matching, text("a."), TARGET_MAX),
     Reader("a moment", lambda given: moment_of(given, last=True), text("0", before="2020-01-01T"),
            TARGET_MAX),
     Reader("a cell of an export", cell, text("\n", after="x"), 8 * KIB),

@@ -24,16 +24,16 @@ from registry.catalog.inputs import Inputs, Options
 from registry.catalog.requests import RequestInvalid, invalid
 from registry.media.store import MediaReference, media_open
 from workers.celery_tasks.hosting import EngineHost, Loaded
-from workers.celery_tasks.replies import Replies, Reply, joined
+from workers.celery_tasks.replies import Replies, Reply, join_deltas
 from workers.clock import CLOCK
 from workers.control.direct import StoredMedia
 from workers.control.protocol import MediaFiles
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
 from workers.engines.runner import MediaOutput
-from workers.references import contains, is_reference, swapped
+from workers.references import contains, is_reference, replace_parts
 from workers.sealing import LONGEST_S, ReplySeals
 from workers.tracing import begin_work
-from workers.wire import Delta, Done, Event, Failed, InferenceRequest, Taken
+from workers.wire import Delta, Done, Event, Failed, InferenceRequest, RequestStarted
 
 logger = logging.getLogger(__name__)
 CANCEL_GRACE_S = 10.0
@@ -90,7 +90,7 @@ class Answer:
             self._queue_ms = max(0, round(waited * 1000))
         self._clock.enter(self.request.request_id)
         if not self._seals.alone:
-            self._send(Taken())
+            self._send(RequestStarted())
 
     def __call__(self, event: Event) -> None:
         with self._lock:
@@ -115,7 +115,7 @@ class Answer:
             event = self._with_references(event)
         if isinstance(event, Done):
             for pieces in self._held.values():
-                for piece in joined(pieces):
+                for piece in join_deltas(pieces):
                     self._send(piece)
             event = replace(
                 event,
@@ -138,7 +138,7 @@ class Answer:
             return {**reference.to_json(), "details": dict(value.details)}
 
         try:
-            results = swapped(done.results, _is_output, stored)
+            results = replace_parts(done.results, _is_output, stored)
         except DomainError as error:
             return Failed("media_unavailable", error.message, 503)
         return replace(done, results=results)
@@ -240,8 +240,8 @@ class Answerer:
         # Open media before `started`: a node fetches them over the network, not in device time.
         opened = partial(self._media.read, request.deployment_id)
         task = TASKS[loaded.plan.task]
-        inputs, options = typed(task, request.inputs, request.options, opened)
-        inputs, options = prompted(loaded, inputs, options)
+        inputs, options = parse_request(task, request.inputs, request.options, opened)
+        inputs, options = fill_prompt(loaded, inputs, options)
         answer.started(loaded.plan.task)
         loaded.engine.submit(
             EngineRequest(
@@ -311,7 +311,7 @@ class Answerer:
         return None
 
 
-def typed(
+def parse_request(
     task: Task,
     inputs: dict[str, Any],
     options: dict[str, Any],
@@ -331,7 +331,7 @@ def typed(
         raise RequestRefused(invalid(error).message) from None
 
 
-def prompted(loaded: Loaded, inputs: Inputs, options: Options) -> tuple[Inputs, Options]:
+def fill_prompt(loaded: Loaded, inputs: Inputs, options: Options) -> tuple[Inputs, Options]:
     """Return inputs and options with the deployment's prompt filled in, if it has one.
 
     Raises:
@@ -367,7 +367,7 @@ def _with_media(
         except DomainError as error:
             raise RequestRefused(error.message, code="media_gone", status=503) from error
 
-    opened_inputs: dict[str, Any] = swapped(inputs, is_reference, read)
+    opened_inputs: dict[str, Any] = replace_parts(inputs, is_reference, read)
     return opened_inputs
 
 

@@ -15,7 +15,7 @@ from registry.catalog.declaration import Task
 from registry.catalog.inputs import Inputs, Options
 from workers.control.protocol import ReferenceRequest
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused
-from workers.references import swapped
+from workers.references import replace_parts
 from workers.trainers.reference import answer_to_json
 from workers.wire import Delta, Done, Event, Failed
 
@@ -106,7 +106,7 @@ def _typed(
     task: Task, request: ReferenceRequest, opened: Callable[[str], BytesIO]
 ) -> tuple[Inputs, Options]:
     """Return inputs and options as instances of the task's schemas. Raises ValidationError."""
-    inputs = swapped(request.inputs, _is_file, lambda value: opened(value[FILE]))
+    inputs = replace_parts(request.inputs, _is_file, lambda value: opened(value[FILE]))
     return (
         task.input_schema.model_validate(inputs),
         task.option_schema.model_validate(request.options),

@@ -14,7 +14,7 @@ from registry.catalog.engines import EngineName
 from registry.sandbox import landlock
 from workers.control.protocol import Software
 from workers.engines.environment import environment_of
-from workers.engines.servers.offered import engine_version, llama_cpp_version, vllm_version
+from workers.engines.servers.installed import engine_version, llama_cpp_version, vllm_version
 from workers.engines.servers.process import ServerLimits
 
 # vLLM compiles kernels when it starts on a GPU.

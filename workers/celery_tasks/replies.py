@@ -41,7 +41,7 @@ class Reply:
         return self.seals.request_id
 
 
-def joined(deltas: Iterable[Delta]) -> list[Delta]:
+def join_deltas(deltas: Iterable[Delta]) -> list[Delta]:
     """Return the pieces of one choice with neighboring text joined; tool calls stay separate."""
     result: list[Delta] = []
     for delta in deltas:
@@ -59,7 +59,7 @@ def joined(deltas: Iterable[Delta]) -> list[Delta]:
     return result
 
 
-def merged(replies: list[Reply]) -> list[Reply]:
+def merge_replies(replies: list[Reply]) -> list[Reply]:
     """Return the replies with neighboring deltas of each choice joined, in the same order."""
     result: list[Reply] = []
     open_delta: dict[str, dict[int, int]] = {}
@@ -73,7 +73,7 @@ def merged(replies: list[Reply]) -> list[Reply]:
         at = places.get(event.index)
         before = None if at is None else result[at].event
         if at is not None and isinstance(before, Delta):
-            first, *rest = joined((before, event))
+            first, *rest = join_deltas((before, event))
             if not rest:
                 result[at] = Reply(reply.seals, first)
                 continue
@@ -86,7 +86,7 @@ def merged(replies: list[Reply]) -> list[Reply]:
 UNWRITABLE = Failed("engine_error", "The engine made an answer that cannot be sent.", 500)
 
 
-def broken(replies: list[Reply]) -> list[Reply]:
+def failure_replies(replies: list[Reply]) -> list[Reply]:
     """Return a failure for each request; a gateway that already has its last event ignores it."""
     failure = Failed("unavailable", "The answer was lost in transit; try again.", 503)
     seals = {reply.request_id: reply.seals for reply in replies}
@@ -129,11 +129,11 @@ class Replies:
             batch, over = self._take()
             if batch:
                 try:
-                    self._write(merged(batch))
+                    self._write(merge_replies(batch))
                 except Exception:
                     # If this thread ended, requests of this process would never end.
                     logger.exception("%d replies were not written", len(batch))
-                    self._write(broken(batch))
+                    self._write(failure_replies(batch))
             if over:
                 return
 
@@ -161,7 +161,7 @@ class Replies:
             except redis.RedisError as error:
                 logger.warning("%d replies were not written: %s", len(replies), error)
                 # Some may have arrived, and writing again could repeat text.
-                replies = broken(replies)
+                replies = failure_replies(replies)
                 time.sleep(RETRY_S * (attempt + 1))
         logger.error("%d replies are lost; their gateways will time out", len(replies))
 

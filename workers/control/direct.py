@@ -34,14 +34,14 @@ from workers.placement.models import Placement
 
 
 def assignments(
-    *, worker: str, engines: Sequence[str], held: Collection[int] = ()
+    *, worker: str, engines: Sequence[str], loaded: Collection[int] = ()
 ) -> list[Assignment]:
     """Return the deployments that `worker` must load, report or unload, with a fixed number of
     queries: those assigned to it, and loaded ones that it may continue to serve for now.
     """
     own = Placement.objects.filter(deployment=OuterRef("pk"), worker=worker)
     rows = live_deployments().annotate(assigned=Exists(own))
-    deployments = list(rows.filter(Q(assigned=True) | Q(pk__in=held)))
+    deployments = list(rows.filter(Q(assigned=True) | Q(pk__in=loaded)))
     verdicts = serving_verdicts(
         [deployment.release for deployment in deployments],
         environments=worker_environments(worker) if deployments else {},

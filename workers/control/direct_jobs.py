@@ -14,7 +14,7 @@ from django.db import DataError, Error, close_old_connections, connections
 from governance.errors import DomainError, InvalidInput, Unavailable
 from registry.manifests import copy_verified
 from registry.storage import store
-from workers.control.jobs import Cause, Claim, HeartbeatReply, NoAnswer, Report, left_out
+from workers.control.jobs import Cause, Claim, HeartbeatReply, NoAnswer, Report, skip_optional_input
 from workers.jobs import leases, workspace
 from workers.jobs.orders import order_make
 from workers.offers.models import WorkerRole
@@ -104,9 +104,9 @@ class DirectJobs:
 
     @_answered
     def checkpoint(
-        self, claim: Claim, name: str, manifest: Mapping[str, Any], there: Collection[str]
+        self, claim: Claim, name: str, manifest: Mapping[str, Any], remaining: Collection[str]
     ) -> None:
-        leases.job_checkpoint(claim, name=name, manifest=manifest, there=there)
+        leases.job_checkpoint(claim, name=name, manifest=manifest, remaining=remaining)
 
     @_answered
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
@@ -151,7 +151,7 @@ class StoreFiles:
     def fetch(self, order: Order, inputs: Path) -> None:
         """Copy the order's files below `inputs`, hashing the written bytes."""
         for folder in order.folders:
-            with left_out(folder.name, required=folder.required):
+            with skip_optional_input(folder.name, required=folder.required):
                 _copy_folder(folder, inputs / folder.name)
         for files in order.files:
             _copy_loose(files, inputs / files.name)
@@ -173,7 +173,7 @@ def _copy_loose(files: LooseFiles, target: Path) -> None:
     store.files_fetch(files.sha256s)
     for sha256 in files.sha256s:
         try:
-            with left_out(sha256[:12], required=files.required):
+            with skip_optional_input(sha256[:12], required=files.required):
                 (target / sha256).write_bytes(store.file_bytes(sha256))
         except FileNotFoundError as error:
             if files.required:

@@ -68,7 +68,7 @@ class LeaseLost(WrongState):
 
 
 @contextmanager
-def left_out(name: str, *, required: bool) -> Iterator[None]:
+def skip_optional_input(name: str, *, required: bool) -> Iterator[None]:
     """Log and ignore an error in copying an optional input. A temporary error is still raised, so
     that the next attempt has the input."""
     try:
@@ -118,7 +118,7 @@ class Report:
     )
 
 
-class Taken(Message):
+class ClaimReply(Message):
     """A claim and its order; both null if no job is claimable."""
 
     claim: Claim | None = None
@@ -203,9 +203,9 @@ class JobControl(Protocol):
         """Start or stop counting device time: a run that waits for machines uses none."""
 
     def checkpoint(
-        self, claim: Claim, name: str, manifest: Mapping[str, Any], there: Collection[str]
+        self, claim: Claim, name: str, manifest: Mapping[str, Any], remaining: Collection[str]
     ) -> None:
-        """Record a checkpoint, and forget those that are no longer `there`.
+        """Record a checkpoint, and forget those that are not in `remaining`.
 
         Raises:
             OSError: the run has removed the checkpoint.

@@ -103,7 +103,7 @@ def read(kind: type[M], content: Any, *, extra: Literal["ignore"] | None = None)
         raise _invalid(error) from None
 
 
-def made(kind: type[M], **values: Any) -> M:
+def checked_message(kind: type[M], **values: Any) -> M:
     """Return a message with these values. Raises InvalidInput like `read`."""
     try:
         return kind(**values)
@@ -164,7 +164,7 @@ class Facts(Message):
     ]
 
 
-def reported(facts: Facts | None) -> dict[str, Any] | None:
+def reported_facts(facts: Facts | None) -> dict[str, Any] | None:
     """Return the facts of a message in the form that the database stores."""
     return None if facts is None else facts.model_dump(exclude_unset=True)
 

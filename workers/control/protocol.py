@@ -30,7 +30,7 @@ from workers.control.messages import (
     Text,
     Whole,
     WorkerBody,
-    made,
+    checked_message,
 )
 from workers.deployments.models import ReplicaState
 from workers.offers.models import WorkerRole
@@ -219,7 +219,7 @@ class WorkerTasksBody(WorkerBody):
 
 def tasks_body(worker: str, role: WorkerRole, offers: Offers) -> WorkerTasksBody:
     """Return the report of a worker's tasks. Raises InvalidInput."""
-    return made(WorkerTasksBody, worker=worker, role=role, tasks=offers_cut(offers))
+    return checked_message(WorkerTasksBody, worker=worker, role=role, tasks=offers_cut(offers))
 
 
 class WorkerKeyBody(WorkerBody):
@@ -263,10 +263,10 @@ class EngineControl(Protocol):
     """
 
     def desired(
-        self, *, worker: str, engines: Sequence[str], held: Collection[int] = ()
+        self, *, worker: str, engines: Sequence[str], loaded: Collection[int] = ()
     ) -> list[Assignment]:
         """Return the deployments that `worker` must load or report, ordered by ID. `engines` are
-        the names of those that it can start, and `held` the IDs of loaded deployments."""
+        the names of those that it can start, and `loaded` the IDs of loaded deployments."""
 
     def current_plan(self, deployment_id: int) -> LoadPlan:
         """Return the current plan of a deployment.

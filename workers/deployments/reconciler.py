@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from governance.errors import DomainError, NotAuthenticated, NotFound, WrongState
 from registry.catalog.engines import EngineName
 from registry.manifests import ManifestMismatch
-from registry.storage.pace import fetches_watched
+from registry.storage.pace import watch_fetches
 from workers.control.protocol import (
     Assignment,
     EngineControl,
@@ -180,7 +180,7 @@ class Reconciler:
         # Read the clock before the request, so that no lease lasts longer than granted.
         now = time.monotonic()
         assigned = self._control.desired(
-            worker=self._worker, engines=self._offers, held=list(self._host.loaded())
+            worker=self._worker, engines=self._offers, loaded=list(self._host.loaded())
         )
         servable = {each.deployment_id: each for each in assigned if not each.refusal}
         targets = {pk: each for pk, each in servable.items() if not each.leaving}
@@ -293,7 +293,7 @@ class Reconciler:
         logger.info("Loading deployment %s (%s)", name, assignment.digest[:12])
         try:
             plan = self._control.current_plan(pk)
-            with fetches_watched(lambda progress: self._tell(pk, progress, stop)):
+            with watch_fetches(lambda progress: self._tell(pk, progress, stop)):
                 digest = self._host.load(plan)
             if stop.is_set():
                 self._host.unload(pk)

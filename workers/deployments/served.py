@@ -157,7 +157,7 @@ def _emergency_end() -> Subquery:
     return Subquery(emergencies.order_by("-end").values("end")[:1])
 
 
-def nothing_said(actor: Principal, question: Question) -> str:
+def empty_answer_sentence(actor: Principal, question: Question) -> str:
     """Return the sentence for an empty answer; it names the first period, if any."""
     slug = question.department.slug
     first = _periods(actor, question.department).aggregate(first=Min("serving_from"))["first"]

@@ -17,7 +17,7 @@ from governance.permissions import Action
 from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
-from governance.rowsecurity import taken
+from governance.rowsecurity import exists_anywhere
 from registry.releases.equivalence.environments import environments_seen
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
@@ -175,7 +175,7 @@ def _replace_live(actor: Principal, release: Release, decision: Authorization) -
 
 def _name_serves(release: Release) -> bool:
     """Return whether any department, visible or not, has a live deployment of this name."""
-    return taken(Deployment, name=release.deployment_name, state__in=LIVE)
+    return exists_anywhere(Deployment, name=release.deployment_name, state__in=LIVE)
 
 
 def _insert(person_id: int, release: Release, replicas: ReplicaSettings) -> Deployment:

@@ -15,7 +15,7 @@ from workers.engines.architectures import UnsupportedModel
 from workers.engines.names import load_name
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.engines.runner import MediaOutput
-from workers.references import contains, swapped
+from workers.references import contains, replace_parts
 from workers.wire import Done, Event, event_from_json, event_to_json
 
 
@@ -54,7 +54,7 @@ def request_from_message(message: Message) -> EngineRequest:
 def event_to_message(event: Event) -> Message:
     """Return an event as a message, with dictionaries of bytes in place of a runner's files."""
     if isinstance(event, Done) and has_files(event):
-        event = replace(event, results=swapped(event.results, _is_file, _file_to_message))
+        event = replace(event, results=replace_parts(event.results, _is_file, _file_to_message))
     return event_to_json(event)
 
 
@@ -62,7 +62,7 @@ def event_from_message(message: Message) -> Event:
     """Return the checked event. Raises KeyError, TypeError, ValueError or AttributeError."""
     event = event_from_json(message)
     if isinstance(event, Done) and contains(event.results, _has_bytes):
-        return replace(event, results=swapped(event.results, _has_bytes, _file_from_message))
+        return replace(event, results=replace_parts(event.results, _has_bytes, _file_from_message))
     return event
 
 
@@ -113,7 +113,7 @@ def _part_from_message(message: list[Any], base: type[BaseModel]) -> Any:
     kind = _class(name)
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise ValueError(f"{name} is not a schema")
-    return kind.model_validate(swapped(body, _is_bytes, BytesIO))
+    return kind.model_validate(replace_parts(body, _is_bytes, BytesIO))
 
 
 @cache

@@ -67,7 +67,7 @@ class Row:
     @property
     def place(self) -> int:
         """Index of the row's prompt among the prompts of the request."""
-        return self.index // self.choices.made
+        return self.index // self.choices.generated
 
     @property
     def length(self) -> int:

@@ -45,7 +45,7 @@ def prompt_source(setup: dict[str, Any], limits: Limits) -> ProcessSource:
         limits: Bounds on each request.
 
     Raises:
-        Ended: The setup could not be loaded.
+        ProcessEnded: The setup could not be loaded.
     """
     confined = landlock.abi() >= landlock.LEAST_ABI
     bounds = {

@@ -14,15 +14,15 @@ from workers.wire import Delta, Done, Failed
 class Choices:
     """Forwards the events of one request to its sink. Only the engine's thread may call it.
 
-    Of the `made` choices of each prompt, the likeliest `kept` are sent. `prompt_scores` maps the
-    place of an echoed prompt in the request to the scores of its tokens.
+    Of the `generated` choices of each prompt, the likeliest `returned` are sent. `prompt_scores`
+    maps the place of an echoed prompt in the request to the scores of its tokens.
     """
 
     sink: Sink
     prompt_tokens: int
     prompts: int = 1
-    made: int = 1
-    kept: int = 1
+    generated: int = 1
+    returned: int = 1
     submitted: float = field(default_factory=time.monotonic)
     started: float | None = None
     completion_tokens: int = 0
@@ -37,12 +37,12 @@ class Choices:
     @property
     def count(self) -> int:
         """Number of rows of the request."""
-        return self.prompts * self.made
+        return self.prompts * self.generated
 
     @property
     def ranked(self) -> bool:
         """Return whether pieces are held back until the best choices are known."""
-        return self.kept < self.made
+        return self.returned < self.generated
 
     def send(self, delta: Delta) -> None:
         """Send a piece, or hold it back until the best choices are known."""
@@ -105,8 +105,8 @@ class Choices:
     def _send_best(self) -> None:
         """Send the likeliest choices of each prompt, renumbered from 0."""
         for prompt in range(self.prompts):
-            own = range(prompt * self.made, (prompt + 1) * self.made)
-            best = sorted(own, key=lambda index: -self._means[index])[: self.kept]
+            own = range(prompt * self.generated, (prompt + 1) * self.generated)
+            best = sorted(own, key=lambda index: -self._means[index])[: self.returned]
             for place, index in enumerate(best):
                 for delta in self._held.get(index, ()):
-                    self.sink(replace(delta, index=prompt * self.kept + place))
+                    self.sink(replace(delta, index=prompt * self.returned + place))

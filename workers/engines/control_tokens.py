@@ -32,7 +32,7 @@ class ControlTokenCheck:
         # First characters: without one of them, a text cannot contain a control token.
         self._starts = {name.strip()[:1] for name in self._names.values()} - {""}
 
-    def checked(self, request_id: str, inputs: GenerationInputs) -> GenerationInputs:
+    def neutralize(self, request_id: str, inputs: GenerationInputs) -> GenerationInputs:
         """Return the request with the control tokens in its passages made harmless.
 
         Messages may not contain more control tokens than the deployment's own prompt. Tokens are

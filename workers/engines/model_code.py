@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from registry.sandbox.source import Declined, Ended
+from registry.sandbox.source import ProcessEnded, RequestDeclined
 from workers.engines.bounded import Limits, prompt_source
 
 TEMPLATE, PATTERNS = "chat template", "tokenizer patterns"
@@ -28,7 +28,7 @@ SAMPLE_CHARACTERS = 4_000
 TRIAL = Limits(seconds=10.0)
 
 
-class Refused(Exception):
+class CodeRejected(Exception):
     """The code is rejected; the message is the reason."""
 
 
@@ -79,11 +79,14 @@ def model_code(folder: Path, *, passes: Callable[[str], bool] | None = None) -> 
             skips all trials.
 
     Raises:
-        Refused: A piece is too large, there are too many, or a trial did not end within its limits.
+        CodeRejected: A piece is too large, there are too many, or a trial did not end within its
+            limits.
     """
     pieces = sorted(_pieces(folder), key=lambda piece: (piece.path, piece.kind))
     if len(pieces) > MAX_ITEMS:
-        raise Refused(f"It holds {len(pieces)} templates and tokenizers; the limit is {MAX_ITEMS}")
+        raise CodeRejected(
+            f"It holds {len(pieces)} templates and tokenizers; the limit is {MAX_ITEMS}"
+        )
     codes = [(piece, piece.code()) for piece in pieces]
     if passes is not None:
         unknown = [piece for piece, code in codes if not passes(code.sha256)]
@@ -108,7 +111,7 @@ def _pieces(folder: Path) -> Iterator[_Piece]:
 
 def _template(path: str, source: str) -> _Piece:
     if len(source) > MAX_TEMPLATE_CHARACTERS:
-        raise Refused(
+        raise CodeRejected(
             f"{path} holds a chat template of {len(source)} characters; "
             f"at most {MAX_TEMPLATE_CHARACTERS} are accepted"
         )
@@ -127,13 +130,13 @@ def _in_json(path: str, content: Any) -> Iterator[_Piece]:
     elif isinstance(templates, list):
         for entry in templates:
             if not isinstance(entry, dict) or not isinstance(entry.get("template"), str):
-                raise Refused(f"{path} holds a malformed chat template")
+                raise CodeRejected(f"{path} holds a malformed chat template")
             yield _template(f"{path} ({str(entry.get('name'))[:80]})", entry["template"])
     parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
     patterns = tuple(pattern for part in parts for pattern in _patterns(path, content.get(part)))
     if patterns:
         if len(patterns) > MAX_PATTERNS:
-            raise Refused(
+            raise CodeRejected(
                 f"{path} holds {len(patterns)} patterns; at most {MAX_PATTERNS} are accepted"
             )
         yield _Piece(PATTERNS, path, "\n".join(patterns), patterns)
@@ -150,7 +153,7 @@ def _patterns(path: str, part: Any) -> Iterator[str]:
             pattern = value.get("Regex")
             if isinstance(pattern, str):
                 if len(pattern) > MAX_PATTERN_CHARACTERS:
-                    raise Refused(
+                    raise CodeRejected(
                         f"{path} holds a pattern of {len(pattern)} characters; "
                         f"at most {MAX_PATTERN_CHARACTERS} are accepted"
                     )
@@ -159,7 +162,7 @@ def _patterns(path: str, part: Any) -> Iterator[str]:
 
 
 def _try_all(pieces: list[_Piece]) -> None:
-    """Run each piece on samples. Raises Refused."""
+    """Run each piece on samples. Raises CodeRejected."""
     source = prompt_source(
         {
             "tokenizer": None,
@@ -176,13 +179,13 @@ def _try_all(pieces: list[_Piece]) -> None:
                 process = source.process()
                 try:
                     process.ask(request)
-                except Declined as error:
+                except RequestDeclined as error:
                     # A template may refuse a conversation; a pattern must compile.
                     if piece.kind == PATTERNS:
-                        raise Refused(f"Pattern {number} of {piece.path}: {error}") from error
-                except Ended as error:
+                        raise CodeRejected(f"Pattern {number} of {piece.path}: {error}") from error
+                except ProcessEnded as error:
                     name = "The chat template" if piece.kind == TEMPLATE else f"Pattern {number}"
-                    raise Refused(
+                    raise CodeRejected(
                         f"{name} of {piece.path} did not end within its limits on a sample: {error}"
                     ) from error
                 finally:

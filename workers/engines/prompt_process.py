@@ -22,7 +22,7 @@ from registry.sandbox.forks import (
     MEBIBYTE,
     Answer,
     Bounds,
-    Refused,
+    CannotAnswer,
     address_space,
     allow_cpu,
     limit,
@@ -63,7 +63,7 @@ class Prompts:
         text = self._rendered(self._template, messages, tools)
         for kind, others, own_tools in _without_parts(messages, tools):
             if self._rendered(self._template, others, own_tools) == text:
-                raise Refused(
+                raise CannotAnswer(
                     f"This model's chat template does not support tools: it leaves out {kind}."
                 )
         return self._encoded([text], special_tokens=False)
@@ -113,12 +113,12 @@ class Prompts:
         two. Windows share `stride` tokens.
         """
         if self._max_length is None:
-            raise Refused("This model does not say how many tokens it reads at once.")
+            raise CannotAnswer("This model does not say how many tokens it reads at once.")
         room = self._max_length - self._tokenizer.num_special_tokens_to_add(second is not None)
         if second is not None:
             room -= len(self._tokenizer.encode(first, add_special_tokens=False).ids)
         if room <= max(stride, self._max_length // 4):
-            raise Refused(
+            raise CannotAnswer(
                 f"This model reads {self._max_length} tokens at a time; the question leaves too "
                 "few of them for the text."
             )
@@ -151,7 +151,7 @@ class Prompts:
         try:
             split = pre_tokenizers.Split(Regex(pattern), "isolated")
         except Exception as error:
-            raise Refused(f"it does not compile: {error}") from error
+            raise CannotAnswer(f"it does not compile: {error}") from error
         for sample in samples:
             split.pre_tokenize_str(sample)
         return b""
@@ -174,9 +174,9 @@ class Prompts:
             raise
         except Exception as error:
             # Templates raise through Jinja if the roles do not alternate as they require.
-            raise Refused(f"The chat template refuses the messages: {error}"[:500]) from error
+            raise CannotAnswer(f"The chat template refuses the messages: {error}"[:500]) from error
         if len(text) > self._max_output:
-            raise Refused(
+            raise CannotAnswer(
                 f"The chat template made {len(text)} characters of the messages; "
                 f"at most {self._max_output} are accepted."
             )

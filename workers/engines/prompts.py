@@ -15,7 +15,7 @@ from typing import Any
 
 from registry.catalog.generation import ChatMessage, GenerationInputs, Tool
 from registry.catalog.inputs import Truncate
-from registry.sandbox.source import BoundedProcess, Declined, Ended
+from registry.sandbox.source import BoundedProcess, ProcessEnded, RequestDeclined
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.bounded import Limits, prompt_source
 from workers.engines.protocol import RequestRefused
@@ -120,7 +120,7 @@ class PromptProcesses:
         self._closed = False
         try:
             self._source = prompt_source(self._setup, self._limits)
-        except Ended as error:
+        except ProcessEnded as error:
             raise UnsupportedModel(f"The tokenizer cannot be loaded: {error}.") from error
 
     def encode(self, request_id: str, inputs: GenerationInputs) -> list[int]:
@@ -318,10 +318,10 @@ class PromptProcesses:
             try:
                 result = process.ask(request)
                 alive = True
-            except Declined as error:
+            except RequestDeclined as error:
                 alive = True
                 raise RequestRefused(str(error)) from error
-            except Ended as error:
+            except ProcessEnded as error:
                 logger.warning("The prompt process of request %s ended: %s", request_id, error)
                 if job.canceled:
                     raise PromptCanceled from error
@@ -357,7 +357,7 @@ class PromptProcesses:
             self._count += 1
         try:
             process = self._source.process()
-        except (Ended, OSError) as error:
+        except (ProcessEnded, OSError) as error:
             logger.exception("A prompt process could not be started")
             self._one_less()
             raise _broken("its process cannot be started") from error

@@ -62,7 +62,7 @@ class RowMaker:
         if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
             raise RequestRefused("This model generates text from messages or a prompt.")
         sampling = Sampling.of(options)
-        inputs = self._control.checked(request.request_id, inputs)
+        inputs = self._control.neutralize(request.request_id, inputs)
         images = self._pixels(inputs)
         prompts = self._encoded(request.request_id, inputs)
         if self._images is not None:

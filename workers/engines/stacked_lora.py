@@ -21,7 +21,7 @@ from peft.tuners.lora.layer import Linear
 from torch import Tensor
 
 # Ranks that stay stacked. The cost of the products grows with them even if they are unused.
-KEPT_RANKS = 256
+STACKED_RANKS = 256
 # PEFT runs a batch whose adapters have more ranks.
 MAX_RANKS = 1024
 # Successive steps that fit into the kept ranks, after which wider stacks are dropped.
@@ -119,7 +119,7 @@ class StackedLora:
 
     def _make_room(self, names: set[str]) -> None:
         """Provide places for the adapters of a batch. Raises as `_resize`."""
-        usual = max(1, KEPT_RANKS // self._width)
+        usual = max(1, STACKED_RANKS // self._width)
         self._fitting = self._fitting + 1 if len(names) <= usual else 0
         if self._count > usual and self._fitting >= FITTING_STEPS:
             # No recent batch had many adapters, and unused places slow every product down.

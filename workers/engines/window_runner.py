@@ -101,7 +101,7 @@ def _chunks(windows: Sequence[Window]) -> Iterator[Sequence[Window]]:
         start = end
 
 
-def owned(windows: Sequence[Window], stride: int) -> list[range]:
+def owned_positions(windows: Sequence[Window], stride: int) -> list[range]:
     """Return, for each window, the range of positions that it judges; ranges do not overlap.
 
     Of the tokens that two windows share, the first half belongs to the first window.

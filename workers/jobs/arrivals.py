@@ -59,7 +59,7 @@ def arrival_append(claim: Claim, *, sha256: str, size: int, offset: int, data: b
         Unavailable: the file cannot be written.
         WrongState: the file continues at another offset.
     """
-    with arrivals_held(claim) as ledger:
+    with arrivals_locked(claim) as ledger:
         folder = _folder(claim)
         if (folder / sha256).is_file():
             return Offset(offset=size, complete=True)
@@ -122,7 +122,7 @@ def arrival_read(claim: Claim, *, sha256: str, most: int) -> bytes:
 
 
 def arrivals_place(claim: Claim, *, manifest: Manifest, target: Path) -> None:
-    """Create the folder `target` from arrived files. The caller holds `arrivals_held`.
+    """Create the folder `target` from arrived files. The caller holds `arrivals_locked`.
 
     Raises:
         InvalidInput: a file has not arrived, or its size differs from the manifest.
@@ -142,7 +142,7 @@ def arrivals_place(claim: Claim, *, manifest: Manifest, target: Path) -> None:
 
 
 @contextmanager
-def arrivals_held(claim: Claim) -> Iterator[_Ledger]:
+def arrivals_locked(claim: Claim) -> Iterator[_Ledger]:
     """Lock the files of the attempt against other requests.
 
     Raises:

@@ -84,8 +84,8 @@ def chain_draft_advance(key: int) -> None:
     except Unavailable:
         raise
     except DomainError as error:
-        chain_draft_stop(row.first, why_not(error))
-        record_stop(row.first, why_not(error))
+        chain_draft_stop(row.first, refusal_reason(error))
+        record_stop(row.first, refusal_reason(error))
         return
     row.state, row.draft_id, row.decided_at = ChainDraftState.MADE, draft.pk, timezone.now()
     row.save(update_fields=["state", "draft_id", "decided_at"])
@@ -109,7 +109,7 @@ def chain_draft_stop(first: Job, reason: str) -> None:
     )
 
 
-def why_not(error: DomainError) -> str:
+def refusal_reason(error: DomainError) -> str:
     """Return the reason of a refused step, without personal names: audit events are permanent."""
     if isinstance(error, (NotAuthenticated, NotFound, NotPermitted)):
         return "The person who requested it may not start it now, or may not see what it needs."

@@ -27,7 +27,7 @@ from workers.jobs.chain_drafts import (
     chain_draft_checked,
     chain_draft_stop,
     record_stop,
-    why_not,
+    refusal_reason,
 )
 from workers.jobs.models import (
     ChainDraft,
@@ -151,7 +151,7 @@ def _advance(key: int) -> None:
     except Unavailable:
         raise
     except DomainError as error:
-        _stop(link, why_not(error))
+        _stop(link, refusal_reason(error))
         return
     link.job, link.state, link.decided_at = job, ChainState.STARTED, timezone.now()
     link.save(update_fields=["job", "state", "decided_at"])

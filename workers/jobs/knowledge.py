@@ -81,7 +81,7 @@ def index_request(*, actor: Principal, base: KnowledgeBase) -> Job:
     )
 
 
-def index_job_shown(base_id: int) -> Job | None:
+def current_index_job(base_id: int) -> Job | None:
     """Return the newest unfinished index job of the base, or else the newest one."""
     jobs = index_jobs(base_id)
     return jobs.exclude(state__in=TERMINAL).first() or jobs.first()

@@ -148,16 +148,16 @@ def job_working(claim: Claim, *, works: bool) -> None:
 
 
 def job_checkpoint(
-    claim: Claim, *, name: str, manifest: Mapping[str, Any], there: Collection[str]
+    claim: Claim, *, name: str, manifest: Mapping[str, Any], remaining: Collection[str]
 ) -> None:
-    """Record a checkpoint's manifest; drop manifests of checkpoints that are not in `there`.
+    """Record a checkpoint's manifest; drop manifests of checkpoints that are not in `remaining`.
 
     Raises:
         LeaseLost: the claim no longer holds; nothing was written.
     """
     with transaction.atomic():
         job = _held(claim)
-        kept = {old: entry for old, entry in job.checkpoints.items() if old in there}
+        kept = {old: entry for old, entry in job.checkpoints.items() if old in remaining}
         Job.objects.filter(pk=job.pk).update(checkpoints={**kept, name: dict(manifest)})
 
 

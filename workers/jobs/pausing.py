@@ -25,11 +25,11 @@ from workers.jobs.models import Job, JobKind, JobState, StopRequest
 from workers.jobs.selectors import job_get
 from workers.jobs.services import job_resource
 from workers.jobs.states import job_lock, job_move, job_subject
-from workers.jobs.workspace import KEPT_DAYS
+from workers.jobs.workspace import RETENTION_DAYS
 
 logger = logging.getLogger(__name__)
 EXPIRED = (
-    f"It was paused for {KEPT_DAYS} days, the longest that checkpoints are kept. They were "
+    f"It was paused for {RETENTION_DAYS} days, the longest that checkpoints are kept. They were "
     "removed; a retry starts from the beginning."
 )
 _BATCH = 100
@@ -134,8 +134,8 @@ def job_resume(*, actor: Principal, job_id: UUID | str) -> Job:
 
 
 def paused_jobs_expire() -> int:
-    """Fail jobs paused for `KEPT_DAYS` days, and remove their checkpoints; return the number."""
-    late = timezone.now() - timedelta(days=KEPT_DAYS)
+    """Fail jobs paused for `RETENTION_DAYS`, and remove their checkpoints; return the number."""
+    late = timezone.now() - timedelta(days=RETENTION_DAYS)
     paused = Job.objects.filter(state=JobState.PAUSED, paused_at__lt=late).order_by("paused_at")
     failed = 0
     for key in list(paused.values_list("pk", flat=True)[:_BATCH]):
@@ -173,4 +173,4 @@ def pause_question(job: Job) -> str:
         text = "Its run writes a checkpoint and stops. It goes on from its newest checkpoint."
     else:
         text = "Jobs of this kind write no checkpoints. It starts from the beginning once resumed."
-    return f"{job.title}: {text} It fails if it is not resumed within {KEPT_DAYS} days."
+    return f"{job.title}: {text} It fails if it is not resumed within {RETENTION_DAYS} days."

@@ -53,14 +53,14 @@ def resources_of(job: Job) -> Resources:
     return Resources.model_validate(job.spec.get("resources", {}))
 
 
-def resources_checked(recipe: Recipe, given: Mapping[str, Any] | None) -> dict[str, Any]:
+def resources_checked(recipe: Recipe, request: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the requested resources in the form of a job's spec; empty if none are requested.
 
     Raises:
         InvalidInput: the request is malformed, larger than any machine here, or for several
             processes of a recipe that runs in one; `fields` says where.
     """
-    requested = {name: value for name, value in (given or {}).items() if value is not None}
+    requested = {name: value for name, value in (request or {}).items() if value is not None}
     if not requested:
         return {}
     try:

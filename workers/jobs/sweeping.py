@@ -30,12 +30,12 @@ _CONTROLLER = service_principal("controller")
 
 
 def work_folders_expire() -> int:
-    """Remove folders of jobs that ended more than `KEPT_DAYS` days ago, and attempt logs of that
+    """Remove folders of jobs that ended more than `RETENTION_DAYS` ago, and attempt logs of that
     age; return the number of folders.
 
     A folder that a retry continues from is kept until the retry has begun.
     """
-    late = timezone.now() - timedelta(days=workspace.KEPT_DAYS)
+    late = timezone.now() - timedelta(days=workspace.RETENTION_DAYS)
     AttemptLog.objects.filter(at__lt=late).delete()
     needed = Job.objects.filter(
         state__in=(JobState.QUEUED, JobState.PAUSED), continues__isnull=False

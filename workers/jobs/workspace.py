@@ -12,7 +12,7 @@ from django.conf import settings
 
 logger = logging.getLogger(__name__)
 # Days for which the checkpoints of a failed or paused job are kept.
-KEPT_DAYS = 7
+RETENTION_DAYS = 7
 
 
 def job_folder(job_id: UUID) -> Path:

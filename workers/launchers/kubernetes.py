@@ -23,7 +23,7 @@ from workers.launchers.pods import (
     start_fault,
     unscheduled,
 )
-from workers.launchers.protocol import Ended
+from workers.launchers.protocol import ProcessExit
 from workers.launchers.trainjobs import (
     FENCE_LABEL,
     GRACE_S,
@@ -86,7 +86,7 @@ class KubernetesLauncher:
         self._runs[name] = _Run(resources.nodes, connected=resources.nodes == 1)
         return name
 
-    def poll(self, handle: str) -> Ended | None:
+    def poll(self, handle: str) -> ProcessExit | None:
         """Return the end of the run, after all of its pods have ended."""
         run, now = self._runs[handle], time.monotonic()
         try:
@@ -110,12 +110,12 @@ class KubernetesLauncher:
         if any(map(alive, pods)) and now < run.over + STUCK_S:
             return None
         if complete:
-            return Ended(0)
+            return ProcessExit(0)
         if job is None:
             message = run.disrupted or "Its TrainJob was deleted."
-            return Ended(STOPPED, sentence=f"Kubernetes ended the run. {message}")
+            return ProcessExit(STOPPED, sentence=f"Kubernetes ended the run. {message}")
         if failed.get("reason") == "DeadlineExceeded":
-            return Ended(STOPPED, sentence="The run reached the deadline of its TrainJob.")
+            return ProcessExit(STOPPED, sentence="The run reached the deadline of its TrainJob.")
         message = cut(failed.get("message") or failed.get("reason"))
         return pods_end(pods, disrupted=run.disrupted, condition=message)
 
@@ -199,7 +199,7 @@ class KubernetesLauncher:
     def _pods(self, handle: str) -> list[Any]:
         return self._api.pods(f"{JOBSET_LABEL}={handle}")
 
-    def _unstarted(self, run: _Run, pods: list[Any], job: Any, now: float) -> Ended | None:
+    def _unstarted(self, run: _Run, pods: list[Any], job: Any, now: float) -> ProcessExit | None:
         """Return the end of a run that the cluster does not start; None while it may."""
         if _condition(job, "Suspended"):
             # The run waits in Kueue for its quota.
@@ -208,12 +208,12 @@ class KubernetesLauncher:
         fault = _first(start_fault, pods) or run.unconnected
         run.faulty = (run.faulty or now) if fault else None
         if run.faulty is not None and now > run.faulty + FAULT_S:
-            return Ended(1, sentence=f"Kubernetes cannot start the run: {fault}.")
+            return ProcessExit(1, sentence=f"Kubernetes cannot start the run: {fault}.")
         minutes = self._settings.wait_minutes
         if now < run.waits + MINUTE_S * minutes:
             return None
         reason = fault or _first(unscheduled, pods) or "its pods did not start"
-        return Ended(
+        return ProcessExit(
             1, sentence=f"Kubernetes did not start the run within {minutes} minutes: {reason}."
         )
 

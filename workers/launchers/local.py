@@ -26,7 +26,7 @@ from governance.errors import InvalidInput, Unavailable
 from registry.sandbox import landlock
 from workers.engine_process.confinement import code_allowed
 from workers.launchers.memory import GIB, Group, Limit, Watch, delegated_group
-from workers.launchers.protocol import Ended, last_lines
+from workers.launchers.protocol import ProcessExit, last_lines
 from workers.run.environment import run_environment
 from workers.run.forked import NUMBER, Start
 from workers.run.order import CHECKPOINTS, Resources
@@ -55,7 +55,7 @@ class LocalLauncher:
         self._groups = delegated_group()
         self._source: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
         self._runs: dict[str, _Run] = {}
-        self._ended: dict[str, Ended] = {}
+        self._ended: dict[str, ProcessExit] = {}
         self._lock = threading.Lock()
         atexit.register(self._end_all)
 
@@ -93,7 +93,7 @@ class LocalLauncher:
         self._runs[handle] = _Run(channel, folder, scratch, memory or _watch(pid, limit))
         return handle
 
-    def poll(self, handle: str) -> Ended | None:
+    def poll(self, handle: str) -> ProcessExit | None:
         """Return the exit status of the run's process, and whether it used too much memory."""
         if (ended := self._ended.get(handle)) is not None:
             return ended
@@ -109,7 +109,7 @@ class LocalLauncher:
         if len(message) == NUMBER.size:
             status = os.waitstatus_to_exitcode(NUMBER.unpack(message)[0])
         excess = run.memory.excess() if run.memory else ""
-        self._ended[handle] = Ended(status, sentence=excess, retry=not excess)
+        self._ended[handle] = ProcessExit(status, sentence=excess, retry=not excess)
         return self._ended[handle]
 
     def works(self, handle: str) -> bool:

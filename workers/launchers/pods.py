@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from workers.launchers.protocol import Ended, out_of_memory
+from workers.launchers.protocol import ProcessExit, out_of_memory
 from workers.run.outcome import STOPPED
 
 _MESSAGE_CHARACTERS = 300
@@ -23,7 +23,8 @@ _FAULTS = frozenset(
         "RunContainerError",
     }
 )  # fmt: skip
-# Reasons of the condition DisruptionTarget: https://kubernetes.io/docs/concepts/workloads/pods/disruptions/
+# Reasons of the condition DisruptionTarget:
+# https://kubernetes.io/docs/concepts/workloads/pods/disruptions/
 _DISRUPTIONS = {
     "PreemptionByScheduler": "A pod of higher priority took its place",
     "EvictionByEvictionAPI": "Its machine is being drained",
@@ -76,7 +77,7 @@ def unscheduled(pod: Any) -> str:
     return ""
 
 
-def pods_end(pods: Sequence[Any], *, disrupted: str, condition: str) -> Ended:
+def pods_end(pods: Sequence[Any], *, disrupted: str, condition: str) -> ProcessExit:
     """Return the end of a failed run.
 
     `disrupted` is a disruption that was seen during the run; `condition` is the message of its
@@ -95,19 +96,19 @@ def pods_end(pods: Sequence[Any], *, disrupted: str, condition: str) -> Ended:
     if any(each.reason == "OOMKilled" for each in terminated):
         # If the pods have no limit, the whole machine ran out of memory.
         limited = all(map(_memory_limited, pods))
-        return out_of_memory("Kubernetes") if limited else Ended(-signal.SIGKILL)
+        return out_of_memory("Kubernetes") if limited else ProcessExit(-signal.SIGKILL)
     disrupted = disrupted or next(filter(None, map(disruption, pods)), "")
     if disrupted:
-        return Ended(STOPPED, sentence=f"Kubernetes ended the run. {disrupted}")
+        return ProcessExit(STOPPED, sentence=f"Kubernetes ended the run. {disrupted}")
     if terminated:
         first = terminated[0]
         if first.exit_code == STOPPED:
-            return Ended(STOPPED)
+            return ProcessExit(STOPPED)
         if first.reason in {"Error", "Completed", None}:
-            return Ended(first.exit_code)
-        return Ended(first.exit_code, f"{first.reason} ({cut(first.message)})")
+            return ProcessExit(first.exit_code)
+        return ProcessExit(first.exit_code, f"{first.reason} ({cut(first.message)})")
     message = next((cut(pod.status.message or pod.status.reason) for pod in pods), "")
-    return Ended(1, sentence=f"The run failed in Kubernetes: {message or condition}.")
+    return ProcessExit(1, sentence=f"The run failed in Kubernetes: {message or condition}.")
 
 
 def _memory_limited(pod: Any) -> bool:

@@ -15,7 +15,7 @@ LOG_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ProcessExit:
     """The end of a run's process. A negative exit status is the signal that ended it.
 
     `detail` describes the status. `sentence` is the full reason, if the launcher knows it. `retry`
@@ -57,7 +57,7 @@ class Launcher(Protocol):
             Unavailable: the run cannot be started now.
         """
 
-    def poll(self, handle: str) -> Ended | None:
+    def poll(self, handle: str) -> ProcessExit | None:
         """Return the end of the run; None while it works or waits."""
 
     def works(self, handle: str) -> bool:
@@ -91,9 +91,9 @@ class Launcher(Protocol):
         """Release the resources of a run that is over."""
 
 
-def out_of_memory(limited_by: str) -> Ended:
+def out_of_memory(limited_by: str) -> ProcessExit:
     """Return the end of a run that reached its memory limit, as another attempt would too."""
-    return Ended(
+    return ProcessExit(
         -signal.SIGKILL,
         sentence=f"The run reached its memory limit in {limited_by}. "
         "Request more memory (memory_gib), or use a smaller batch.",

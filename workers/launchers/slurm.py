@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from governance.errors import InvalidInput, Unavailable
-from workers.launchers.protocol import Ended, last_lines, out_of_memory
+from workers.launchers.protocol import ProcessExit, last_lines, out_of_memory
 from workers.run.environment import run_environment
 from workers.run.order import LOG_FILE, Resources
 from workers.run.outcome import STOPPED
@@ -165,7 +165,7 @@ class SlurmLauncher:
         self._folders[handle], self._seen[handle] = folder, time.monotonic()
         return handle
 
-    def poll(self, handle: str) -> Ended | None:
+    def poll(self, handle: str) -> ProcessExit | None:
         """Return the end of the job by `scontrol`, or by `sacct` if accounting is on.
 
         A job that Slurm has requeued is canceled and counts as stopped.
@@ -174,7 +174,7 @@ class SlurmLauncher:
             job = self._job(handle)
             if job.restarts and job.state not in _ENDING:
                 _command("scancel", handle, accept=_OVER)
-                return Ended(STOPPED, sentence="Slurm requeued the run.")
+                return ProcessExit(STOPPED, sentence="Slurm requeued the run.")
         except Unavailable:
             return None
         if job.state in _RUNNING:
@@ -185,7 +185,7 @@ class SlurmLauncher:
         if not job.state:
             if time.monotonic() - self._seen[handle] < LOST_S:
                 return None
-            return Ended(1, "Slurm no longer knows the job")
+            return ProcessExit(1, "Slurm no longer knows the job")
         return _ended(job)
 
     def works(self, handle: str) -> bool:
@@ -247,18 +247,18 @@ class SlurmLauncher:
         return _Job(state.split(" ")[0], _status(code))
 
 
-def _ended(job: _Job) -> Ended:
+def _ended(job: _Job) -> ProcessExit:
     """Return the end of a job that is over."""
     limit = f"The run reached its time limit of {job.limit} in Slurm." if job.limit else ""
     if job.state == "COMPLETED":
-        return Ended(0, sentence=limit)
+        return ProcessExit(0, sentence=limit)
     if job.state in _STOPPED:
-        return Ended(STOPPED, sentence=limit or f"Slurm ended the run: {job.state}.")
+        return ProcessExit(STOPPED, sentence=limit or f"Slurm ended the run: {job.state}.")
     if job.state == "OUT_OF_MEMORY":
         return out_of_memory("Slurm")
     if job.status == STOPPED:
-        return Ended(STOPPED, sentence=limit)
-    return Ended(job.status or 1, f"the state {job.state} in Slurm")
+        return ProcessExit(STOPPED, sentence=limit)
+    return ProcessExit(job.status or 1, f"the state {job.state} in Slurm")
 
 
 def _used_up(run_time: str, limit: str) -> str:

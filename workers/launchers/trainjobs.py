@@ -148,7 +148,7 @@ def train_job(
             ],
         },
     }
-    return checked(models.TrainerV1alpha1TrainJob, body)
+    return check_fields(models.TrainerV1alpha1TrainJob, body)
 
 
 def network_policy(run: str, pods: Sequence[Any]) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def _amounts(
     }
 
 
-def checked(model: Any, body: dict[str, Any]) -> dict[str, Any]:
+def check_fields(model: Any, body: dict[str, Any]) -> dict[str, Any]:
     """Return the object after checking that the model knows every field. Raises InvalidInput."""
     try:
         parsed = model.from_dict(body).to_dict()

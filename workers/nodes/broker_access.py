@@ -97,7 +97,7 @@ def _part(commands: str, kind: str, keys: Collection[str]) -> str:
     return f"({' '.join(allowed)})"
 
 
-def accesses_wanted() -> dict[str, Access]:
+def required_accesses() -> dict[str, Access]:
     """Return the users that the broker should have, by name, with four queries."""
     now = timezone.now()
     rows = NodeSession.objects.filter(node__state__in=WORKING).exclude(broker_sha256="")
@@ -142,13 +142,13 @@ class BrokerAccess:
     changes costs one command.
 
     Args:
-        told_for_s: Set all users again after this time: the broker may have reloaded old ones.
+        refresh_s: Set all users again after this time: the broker may have reloaded old ones.
     """
 
-    def __init__(self, client: redis.Redis, told_for_s: float = 60.0) -> None:
+    def __init__(self, client: redis.Redis, refresh_s: float = 60.0) -> None:
         self._client = client
         self._told: dict[str, Access] = {}
-        self._told_for_s = told_for_s
+        self._told_for_s = refresh_s
         self._told_at = time.monotonic()
 
     def run(self) -> int:
@@ -157,7 +157,7 @@ class BrokerAccess:
         Raises:
             redis.RedisError: the broker does not answer, or denies the controller the change.
         """
-        accesses = accesses_wanted()
+        accesses = required_accesses()
         if time.monotonic() - self._told_at >= self._told_for_s:
             self._told.clear()
             self._told_at = time.monotonic()

@@ -86,12 +86,12 @@ def credential_parse(token: str) -> ParsedToken | None:
         return None
 
 
-def credential_matches(secret: str, kept: bytes | memoryview[int], version: int) -> bool:
-    """Return whether the secret matches the stored HMAC `kept`."""
+def credential_matches(secret: str, expected_hmac: bytes | memoryview[int], version: int) -> bool:
+    """Return whether the secret matches the stored HMAC `expected_hmac`."""
     pepper = settings.KEY_PEPPERS.get(version)
     if pepper is None:
         return False
-    return hmac.compare_digest(secret_hmac(secret, pepper), bytes(kept))
+    return hmac.compare_digest(secret_hmac(secret, pepper), bytes(expected_hmac))
 
 
 def _challenge_mac(head: str, name: str, version: int) -> str:

@@ -139,17 +139,17 @@ def node_worker_stop(*, node: Node, worker: str) -> None:
 
 
 def node_assignments(
-    *, node: Node, worker: str, engines: Sequence[str], held: Collection[int] = ()
+    *, node: Node, worker: str, engines: Sequence[str], loaded: Collection[int] = ()
 ) -> list[Assignment]:
-    """Return the deployments that a worker of the node must load, report or unload. Of `held`, only
-    deployments that it has reported count. Raises the errors of `worker_of`.
+    """Return the deployments that a worker of the node must load, report or unload. Of `loaded`,
+    only deployments that it has reported count. Raises the errors of `worker_of`.
     """
     name = worker_of(node, worker)
     # Include copies that it reported as stopped, which may still answer their last requests.
-    reported = Replica.objects.filter(worker=name, deployment_id__in=held).values_list(
+    reported = Replica.objects.filter(worker=name, deployment_id__in=loaded).values_list(
         "deployment_id", flat=True
     )
-    return assignments(worker=name, engines=engines, held=list(reported) if held else ())
+    return assignments(worker=name, engines=engines, loaded=list(reported) if loaded else ())
 
 
 def node_require(*, node: Node, worker: str, deployment_id: int, state: ReplicaState) -> None:

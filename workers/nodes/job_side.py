@@ -19,7 +19,7 @@ from registry.manifests import Manifest
 from workers.control.direct_jobs import DirectJobs
 from workers.control.jobs import Cause, Claim
 from workers.jobs import workspace
-from workers.jobs.arrivals import arrival_read, arrivals_held, arrivals_place
+from workers.jobs.arrivals import arrival_read, arrivals_locked, arrivals_place
 from workers.jobs.leases import (
     attempts_left,
     claim_of,
@@ -133,9 +133,9 @@ def node_job_file(*, node: Node, job_id: UUID, fence: int, sha256: str) -> JobFi
 
 
 def node_job_checkpoint(
-    *, claim: Claim, name: str, manifest: Manifest, there: Collection[str]
+    *, claim: Claim, name: str, manifest: Manifest, remaining: Collection[str]
 ) -> None:
-    """Store and record a checkpoint whose files have arrived; remove those not in `there`.
+    """Store and record a checkpoint whose files have arrived; remove those not in `remaining`.
 
     Raises:
         InvalidInput: a file has not arrived.
@@ -143,11 +143,11 @@ def node_job_checkpoint(
         LeaseLost: the claim no longer holds.
     """
     folder = workspace.checkpoints_folder(claim.job_id)
-    with arrivals_held(claim) as ledger:
+    with arrivals_locked(claim) as ledger:
         arrivals_place(claim, manifest=manifest, target=folder / name)
-        job_checkpoint(claim, name=name, manifest=manifest.to_json(), there={*there, name})
+        job_checkpoint(claim, name=name, manifest=manifest.to_json(), remaining={*remaining, name})
         for old in folder.iterdir():
-            if old.name not in {*there, name}:
+            if old.name not in {*remaining, name}:
                 shutil.rmtree(old, ignore_errors=True)
         ledger.forget()
 
@@ -166,7 +166,7 @@ def node_job_deliver(*, claim: Claim, sha256: str) -> JobState:
         raise InvalidInput("The result is not JSON.") from error
     if not isinstance(result, dict):
         raise InvalidInput("The result is not an object.")
-    with arrivals_held(claim) as ledger:
+    with arrivals_locked(claim) as ledger:
         if "manifest" in result:
             manifest = Manifest.from_json(result["manifest"])
             target = workspace.output_folder(claim.job_id, claim.fence)

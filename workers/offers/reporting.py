@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from registry.catalog import discovered
+from registry.catalog import task_catalog
 from registry.catalog.checks.faults import Fault, raised
 from registry.catalog.discovery import Entry, by_package, tried_together
 from workers.offers.self_test import self_test
@@ -113,7 +113,7 @@ def _lacking(entries: Sequence[Entry]) -> list[Fault]:
 
 def offers_now() -> tuple[dict[str, TaskOffer], list[Entry]]:
     """Return the offers before any self-test, and the entry points to be tested."""
-    discovery = discovered()
+    discovery = task_catalog()
     offers = {
         each.entry.name: TaskOffer(each.entry.package, each.reason)
         for each in discovery.refused

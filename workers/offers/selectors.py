@@ -42,7 +42,7 @@ def tasks_by_worker() -> dict[str, dict[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Lacking:
+class UnofferedTask:
     """A task that a worker has but does not offer."""
 
     worker: str
@@ -51,12 +51,12 @@ class Lacking:
     lacks: str
 
 
-def tasks_lacking() -> list[Lacking]:
+def unoffered_tasks() -> list[UnofferedTask]:
     """Return the tasks that reporting workers do not offer, and why."""
     since = timezone.now() - PRESENT
     rows = WorkerTasks.objects.filter(seen_at__gt=since).values_list("worker", "tasks")
     return [
-        Lacking(worker, name, offer["package"], offer["lacks"])
+        UnofferedTask(worker, name, offer["package"], offer["lacks"])
         for worker, tasks in rows
         for name, offer in tasks.items()
         if offer["lacks"]

@@ -64,7 +64,7 @@ def _named(where: str, name: str, check_it: Any) -> list[Fault]:
 
 def _runner(where: str, runner: Any) -> Iterator[Fault]:
     if not callable(runner):
-        yield Fault(where, f"{check.shown(runner)} is not a class.", "Name a class.")
+        yield Fault(where, f"{check.quoted(runner)} is not a class.", "Name a class.")
         return
     try:
         signature = inspect.signature(runner)

@@ -25,7 +25,7 @@ from workers.placement.reading import (
     SILENCE_S,
     copies_assigned,
     deployments_assignable,
-    wanted_of,
+    desired_deployments,
     workers_reporting,
 )
 
@@ -74,7 +74,9 @@ def placements_update(
         return None
     scale()
     rows = deployments_assignable()
-    planned = plan(workers_reporting(trusting=trusting), wanted_of(rows), copies_assigned())
+    planned = plan(
+        workers_reporting(trusting=trusting), desired_deployments(rows), copies_assigned()
+    )
     _write(planned.moves)
     _state_shortages(rows, planned.shortages)
     if planned.moves:

@@ -66,7 +66,7 @@ class Scaler:
         changed = 0
         for row in rows:
             wanted, self._memory[row.pk] = replicas_next(
-                wanted=row.replicas_wanted,
+                replicas=row.replicas_wanted,
                 ready=row.ready,  # type: ignore[attr-defined]  # annotated
                 least=row.replicas_min,
                 most=row.replicas_max,

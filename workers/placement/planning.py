@@ -60,7 +60,7 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredDeployment:
     """A deployment, its wanted number of copies, and the workers that may hold them.
 
     `avoid` are workers that failed to load it and must not retry yet. `device` "" means any kind,
@@ -105,7 +105,9 @@ class Plan:
     shortages: dict[int, str] = field(default_factory=dict)
 
 
-def plan(workers: Iterable[Worker], deployments: Iterable[Wanted], current: Iterable[Copy]) -> Plan:
+def plan(
+    workers: Iterable[Worker], deployments: Iterable[DesiredDeployment], current: Iterable[Copy]
+) -> Plan:
     """Return the moves from `current` toward the wanted copies of `deployments` on `workers`.
 
     Missing workers count as lost. Copies of missing deployments are removed.
@@ -113,7 +115,9 @@ def plan(workers: Iterable[Worker], deployments: Iterable[Wanted], current: Iter
     return _Planner(workers, deployments, current).plan()
 
 
-def used_memory(deployments: Iterable[Wanted], current: Iterable[Copy]) -> dict[str, int]:
+def used_memory(
+    deployments: Iterable[DesiredDeployment], current: Iterable[Copy]
+) -> dict[str, int]:
     """Return the bytes that are assigned to each worker; a base counts once per worker."""
     needs = {each.id: each.need for each in deployments}
     bases: dict[str, dict[Hashable, int]] = defaultdict(dict)
@@ -156,7 +160,10 @@ class _Room:
 
 class _Planner:
     def __init__(
-        self, workers: Iterable[Worker], deployments: Iterable[Wanted], current: Iterable[Copy]
+        self,
+        workers: Iterable[Worker],
+        deployments: Iterable[DesiredDeployment],
+        current: Iterable[Copy],
     ) -> None:
         self._rooms = {
             each.name: _Room(each, each.memory) for each in sorted(workers, key=lambda w: w.name)
@@ -185,38 +192,38 @@ class _Planner:
             room.add(need)
         self._drop_surplus()
         self._add_missing()
-        for wanted in self._wanted.values():
-            self._remove_leaving(wanted)
+        for deployment in self._wanted.values():
+            self._remove_leaving(deployment)
         moves = (*self._removals, *self._additions)
         return Plan(moves, dict(sorted(self._shortages.items())))
 
     def _sort_in(self, copy: Copy) -> None:
-        wanted, room = self._wanted.get(copy.deployment), self._rooms.get(copy.worker)
-        if wanted is None:
+        deployment, room = self._wanted.get(copy.deployment), self._rooms.get(copy.worker)
+        if deployment is None:
             self._remove(copy, "The deployment ended.")
         elif room is None:
-            self._lost[wanted.id].append(copy)
-        elif not wanted.copies:
-            room.resident.add(wanted.need.base)
+            self._lost[deployment.id].append(copy)
+        elif not deployment.copies:
+            room.resident.add(deployment.need.base)
             self._remove(copy, "No replica is wanted.")
-        elif copy.worker in wanted.avoid and not copy.ready:
-            self._failed[wanted.id].append(copy)
-        elif why := _misfit(room.worker, wanted):
+        elif copy.worker in deployment.avoid and not copy.ready:
+            self._failed[deployment.id].append(copy)
+        elif why := _misfit(room.worker, deployment):
             # It uses memory until it is gone, on a worker that may still get other copies.
-            room.add(wanted.need)
-            self._leaving[wanted.id].append((copy, why))
-        elif room.takes(wanted.need) > room.free:
-            self._leaving[wanted.id].append((copy, "Its worker has too little memory."))
-            self._too_large.append((room, wanted.need))
+            room.add(deployment.need)
+            self._leaving[deployment.id].append((copy, why))
+        elif room.takes(deployment.need) > room.free:
+            self._leaving[deployment.id].append((copy, "Its worker has too little memory."))
+            self._too_large.append((room, deployment.need))
         else:
-            room.add(wanted.need)
-            self._kept[wanted.id].append(copy)
+            room.add(deployment.need)
+            self._kept[deployment.id].append(copy)
 
     def _drop_surplus(self) -> None:
         """Remove copies beyond the wanted number: those not ready first, then the newest."""
-        for wanted in self._wanted.values():
-            copies = self._kept[wanted.id]
-            surplus = len(copies) - wanted.copies
+        for deployment in self._wanted.values():
+            copies = self._kept[deployment.id]
+            surplus = len(copies) - deployment.copies
             if surplus <= 0:
                 continue
             for copy in sorted(copies, key=lambda c: (c.ready, -c.since, c.worker))[:surplus]:
@@ -228,30 +235,30 @@ class _Planner:
         fewer workers have room for them.
         """
         missing = [
-            (number, -wanted.need.total, wanted.id)
-            for wanted in self._wanted.values()
-            for number in range(len(self._kept[wanted.id]), wanted.copies)
+            (number, -deployment.need.total, deployment.id)
+            for deployment in self._wanted.values()
+            for number in range(len(self._kept[deployment.id]), deployment.copies)
         ]
-        for _number, _size, deployment in sorted(missing):
-            if deployment not in self._shortages:
-                self._add(self._wanted[deployment])
+        for _number, _size, deployment_id in sorted(missing):
+            if deployment_id not in self._shortages:
+                self._add(self._wanted[deployment_id])
 
-    def _add(self, wanted: Wanted) -> None:
-        holders = {copy.worker for copy in self._kept[wanted.id]}
-        occupied = holders | {copy.worker for copy, _why in self._leaving[wanted.id]}
+    def _add(self, deployment: DesiredDeployment) -> None:
+        holders = {copy.worker for copy in self._kept[deployment.id]}
+        occupied = holders | {copy.worker for copy, _why in self._leaving[deployment.id]}
         nodes = [self._rooms[name].worker.node for name in holders]
         # An added copy may use the room of a copy that failed there; only one of them is kept.
         candidates = [
             room
-            for room in self._fits(wanted)
+            for room in self._fits(deployment)
             if room.worker.name not in occupied
-            and room.worker.name not in wanted.avoid
-            and room.takes(wanted.need) <= room.free
+            and room.worker.name not in deployment.avoid
+            and room.takes(deployment.need) <= room.free
         ]
         if not candidates:
-            self._keep_failed(wanted)
+            self._keep_failed(deployment)
             return
-        base = wanted.need.base
+        base = deployment.need.base
         room = min(
             candidates,
             key=lambda each: (
@@ -262,118 +269,118 @@ class _Planner:
             ),
         )
         why = "Its base is loaded there." if room.has(base) else "It has room."
-        if self._failed[wanted.id]:
-            why = f"{self._failed[wanted.id][0].worker} could not load it."
-        elif self._lost[wanted.id]:
-            why = f"{self._lost[wanted.id][0].worker} does not report."
-        elif self._leaving[wanted.id]:
-            leaving, cause = self._leaving[wanted.id][0]
+        if self._failed[deployment.id]:
+            why = f"{self._failed[deployment.id][0].worker} could not load it."
+        elif self._lost[deployment.id]:
+            why = f"{self._lost[deployment.id][0].worker} does not report."
+        elif self._leaving[deployment.id]:
+            leaving, cause = self._leaving[deployment.id][0]
             why = f"Moved from {leaving.worker}. {cause}"
-        room.add(wanted.need)
-        added = Copy(wanted.id, room.worker.name)
-        self._kept[wanted.id].append(added)
-        self._additions.append(Move(wanted.id, room.worker.name, True, why))
+        room.add(deployment.need)
+        added = Copy(deployment.id, room.worker.name)
+        self._kept[deployment.id].append(added)
+        self._additions.append(Move(deployment.id, room.worker.name, True, why))
 
-    def _keep_failed(self, wanted: Wanted) -> None:
+    def _keep_failed(self, deployment: DesiredDeployment) -> None:
         """Keep a failed copy on its worker, to be tried again, if no other worker has room."""
-        for copy in list(self._failed[wanted.id]):
+        for copy in list(self._failed[deployment.id]):
             room = self._rooms[copy.worker]
-            if not _misfit(room.worker, wanted) and room.takes(wanted.need) <= room.free:
-                self._failed[wanted.id].remove(copy)
-                room.add(wanted.need)
-                self._kept[wanted.id].append(copy)
+            if not _misfit(room.worker, deployment) and room.takes(deployment.need) <= room.free:
+                self._failed[deployment.id].remove(copy)
+                room.add(deployment.need)
+                self._kept[deployment.id].append(copy)
                 return
-        self._shortages[wanted.id] = self._shortage(wanted)
+        self._shortages[deployment.id] = self._shortage(deployment)
 
-    def _remove_leaving(self, wanted: Wanted) -> None:
-        for copy in self._failed[wanted.id]:
+    def _remove_leaving(self, deployment: DesiredDeployment) -> None:
+        for copy in self._failed[deployment.id]:
             self._remove(copy, "It could not be loaded there.")
-        spare = len(self._kept[wanted.id]) + len(self._lost[wanted.id]) - wanted.copies
-        for copy in self._lost[wanted.id][: max(0, spare)]:
+        spare = len(self._kept[deployment.id]) + len(self._lost[deployment.id]) - deployment.copies
+        for copy in self._lost[deployment.id][: max(0, spare)]:
             self._remove(copy, "Its worker does not report.")
-        ready = sum(copy.ready for copy in self._kept[wanted.id])
-        for copy, why in self._leaving[wanted.id]:
-            if not copy.ready or ready >= wanted.copies:
+        ready = sum(copy.ready for copy in self._kept[deployment.id])
+        for copy, why in self._leaving[deployment.id]:
+            if not copy.ready or ready >= deployment.copies:
                 self._remove(copy, why)
 
     def _remove(self, copy: Copy, reason: str) -> None:
         self._removals.append(Move(copy.deployment, copy.worker, False, reason))
 
-    def _fits(self, wanted: Wanted) -> list[_Room]:
+    def _fits(self, deployment: DesiredDeployment) -> list[_Room]:
         """Return the workers that may hold the deployment, regardless of their free memory."""
-        key = (wanted.engine, wanted.device, wanted.labels, wanted.task)
+        key = (deployment.engine, deployment.device, deployment.labels, deployment.task)
         if key not in self._fitting:
             self._fitting[key] = [
                 room
                 for room in self._rooms.values()
                 if room.worker.availability is Availability.OPEN
-                and not _misfit(room.worker, wanted)
+                and not _misfit(room.worker, deployment)
             ]
         return self._fitting[key]
 
-    def _shortage(self, wanted: Wanted) -> str:
+    def _shortage(self, deployment: DesiredDeployment) -> str:
         """Return the sentence on what placement lacks for one more copy."""
         workers = [room.worker for room in self._rooms.values()]
         if not workers:
             return WAITS
-        offering = [each for each in workers if wanted.engine in each.engines]
+        offering = [each for each in workers if deployment.engine in each.engines]
         if not offering:
-            title = ENGINE_TITLES[EngineName(wanted.engine)]
+            title = ENGINE_TITLES[EngineName(deployment.engine)]
             return f"No running engine worker offers {title}. Start one that has it installed."
-        offering = [each for each in offering if not _task_lack(each, wanted)]
+        offering = [each for each in offering if not _task_lack(each, deployment)]
         if not offering:
             reported = {each.name: each.tasks for each in workers if each.tasks is not None}
-            return lacks_sentence((wanted.task,), reported, "engine worker")
-        if lacking := _requirement(offering, wanted):
+            return lacks_sentence((deployment.task,), reported, "engine worker")
+        if lacking := _requirement(offering, deployment):
             return lacking
-        fitting = self._fits(wanted)
+        fitting = self._fits(deployment)
         if not fitting:
             return "Every worker that fits is cordoned or draining."
-        has = {copy.worker for copy in self._kept[wanted.id]}
+        has = {copy.worker for copy in self._kept[deployment.id]}
         others = [room for room in fitting if room.worker.name not in has]
         if not others:
             count = f"{len(has)} worker{_s(len(has))}"
-            return f"{wanted.copies} replicas are wanted; {count} can hold one."
-        roomy = [room for room in others if room.takes(wanted.need) <= room.free]
+            return f"{deployment.copies} replicas are wanted; {count} can hold one."
+        roomy = [room for room in others if room.takes(deployment.need) <= room.free]
         if roomy:
             return "Every worker with room failed to load it; they try again at growing intervals."
         most = max(max(0, room.free) for room in others)
         return (
-            f"Needs {as_size(wanted.need.total)} on one worker; "
+            f"Needs {as_size(deployment.need.total)} on one worker; "
             f"the largest free is {as_size(most)}."
         )
 
 
-def _misfit(worker: Worker, wanted: Wanted) -> str:
+def _misfit(worker: Worker, deployment: DesiredDeployment) -> str:
     """Return why the worker may not hold the deployment; empty if it may."""
     if worker.availability is Availability.DRAINING:
         return "Its worker is draining."
-    if wanted.engine not in worker.engines:
+    if deployment.engine not in worker.engines:
         return "Its worker no longer offers the engine."
-    if _task_lack(worker, wanted):
-        return f"Its worker does not offer the task {wanted.task}."
-    if wanted.device and wanted.device != worker.device:
-        return f"It needs a worker with {wanted.device}."
-    if missing := wanted.labels - worker.labels:
+    if _task_lack(worker, deployment):
+        return f"Its worker does not offer the task {deployment.task}."
+    if deployment.device and deployment.device != worker.device:
+        return f"It needs a worker with {deployment.device}."
+    if missing := deployment.labels - worker.labels:
         return f"It needs a worker with the label{_s(len(missing))} {', '.join(sorted(missing))}."
     return ""
 
 
-def _task_lack(worker: Worker, wanted: Wanted) -> str:
+def _task_lack(worker: Worker, deployment: DesiredDeployment) -> str:
     """Return why a worker does not offer the deployment's task; empty if it does."""
-    return lack(worker.tasks, wanted.task) if wanted.task and worker.tasks is not None else ""
+    return (
+        lack(worker.tasks, deployment.task) if deployment.task and worker.tasks is not None else ""
+    )
 
 
-def _requirement(workers: Sequence[Worker], wanted: Wanted) -> str:
+def _requirement(workers: Sequence[Worker], deployment: DesiredDeployment) -> str:
     """Return the sentence on a device or labels that no worker has; empty if one has them all."""
-    with_device = [each for each in workers if wanted.device in ("", each.device)]
+    with_device = [each for each in workers if deployment.device in ("", each.device)]
     if not with_device:
-        return f"Needs a worker with {wanted.device}; no running one has it."
-    if not any(wanted.labels <= each.labels for each in with_device):
-        labels = ", ".join(sorted(wanted.labels))
-        return (
-            f"Needs a worker with the label{_s(len(wanted.labels))} {labels}; no running one has."
-        )
+        return f"Needs a worker with {deployment.device}; no running one has it."
+    if not any(deployment.labels <= each.labels for each in with_device):
+        label = f"label{_s(len(deployment.labels))} {', '.join(sorted(deployment.labels))}"
+        return f"Needs a worker with the {label}; no running one has."
     return ""
 
 

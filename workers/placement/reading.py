@@ -14,7 +14,7 @@ from workers.nodes.models import Node, NodeState
 from workers.offers.selectors import tasks_by_worker
 from workers.placement.models import Placement
 from workers.placement.needs import Layer, need_of
-from workers.placement.planning import Availability, Copy, Wanted, Worker
+from workers.placement.planning import Availability, Copy, DesiredDeployment, Worker
 
 SILENCE_S = 15
 # A worker of a node in another state, such as a revoked one, counts as lost.
@@ -82,7 +82,7 @@ def deployments_assignable() -> list[dict[str, Any]]:
     return list(rows.order_by("pk").values(*_COLUMNS))
 
 
-def wanted_of(rows: list[dict[str, Any]]) -> list[Wanted]:
+def desired_deployments(rows: list[dict[str, Any]]) -> list[DesiredDeployment]:
     """Return the wanted copies of rows of `deployments_assignable`, and workers to avoid because
     the load recently failed there."""
     avoid: dict[int, set[str]] = {}
@@ -96,13 +96,13 @@ def wanted_of(rows: list[dict[str, Any]]) -> list[Wanted]:
     return [_of_row(row, frozenset(avoid.get(row["pk"], ()))) for row in rows]
 
 
-def _of_row(row: dict[str, Any], avoid: frozenset[str]) -> Wanted:
+def _of_row(row: dict[str, Any], avoid: frozenset[str]) -> DesiredDeployment:
     layers = [
         Layer(row[f"{layer}__kind"], row[f"{layer}__digest"], row[f"{layer}__size_bytes"])
         for layer in _LAYERS
         if row[f"{layer}__digest"] is not None
     ]
-    return Wanted(
+    return DesiredDeployment(
         id=row["pk"],
         need=need_of(
             layers,

@@ -45,7 +45,7 @@ class Memory:
 
 def replicas_next(
     *,
-    wanted: int,
+    replicas: int,
     ready: int,
     least: int,
     most: int,
@@ -59,7 +59,7 @@ def replicas_next(
     used_at = memory.used_at
     if waits or load.ended_s is not None:
         used_at = max(used_at, now - (0.0 if waits else load.ended_s or 0.0))
-    if wanted == 0:
+    if replicas == 0:
         return (1 if waits else least), Memory(used_at)
     busy = load.queued >= BUSY_QUEUED * max(ready, 1) or load.wait_ms >= BUSY_WAIT_MS
     calm = not load.queued and load.wait_ms <= CALM_WAIT_MS
@@ -68,9 +68,9 @@ def replicas_next(
     after = Memory(used_at, busy_since, calm_since)
     if least == 0 and now - used_at >= idle_s:
         return 0, Memory(used_at)
-    if busy_since is not None and now - busy_since >= BUSY_FOR_S and ready >= wanted < most:
-        return wanted + 1, Memory(used_at)
+    if busy_since is not None and now - busy_since >= BUSY_FOR_S and ready >= replicas < most:
+        return replicas + 1, Memory(used_at)
     floor = max(least, 1)
-    if calm_since is not None and now - calm_since >= CALM_FOR_S and wanted > floor:
-        return wanted - 1, Memory(used_at)
-    return wanted, after
+    if calm_since is not None and now - calm_since >= CALM_FOR_S and replicas > floor:
+        return replicas - 1, Memory(used_at)
+    return replicas, after

@@ -12,7 +12,7 @@ from workers.placement.planning import Availability, Need, Worker, used_memory
 from workers.placement.reading import (
     copies_assigned,
     deployments_assignable,
-    wanted_of,
+    desired_deployments,
     workers_reporting,
 )
 
@@ -87,5 +87,5 @@ def need_of_deployment(deployment: Deployment) -> Need:
 def rooms() -> dict[str, Room]:
     """Return the room of each reporting worker by name, with a fixed number of queries."""
     workers = workers_reporting()
-    used = used_memory(wanted_of(deployments_assignable()), copies_assigned())
+    used = used_memory(desired_deployments(deployments_assignable()), copies_assigned())
     return {each.name: Room(each, used.get(each.name, 0)) for each in workers}

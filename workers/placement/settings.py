@@ -59,12 +59,12 @@ class ReplicaSettings:
             device=deployment.required_device,
         )
 
-    def columns(self, wanted: int = 1) -> dict[str, Any]:
-        """Return the columns of a deployment, with `wanted` replicas clamped to the bounds."""
+    def columns(self, replicas: int = 1) -> dict[str, Any]:
+        """Return the columns of a deployment, with `replicas` clamped to the bounds."""
         return {
             "replicas_min": self.replicas_min,
             "replicas_max": self.replicas_max,
-            "replicas_wanted": min(max(wanted, self.replicas_min), self.replicas_max),
+            "replicas_wanted": min(max(replicas, self.replicas_min), self.replicas_max),
             "required_labels": list(self.labels),
             "required_device": self.device,
         }

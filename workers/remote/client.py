@@ -282,7 +282,7 @@ class NodeClient:
         began = time.monotonic()
         try:
             answer: httpx.Response = once(token)
-            CLOCK.follow(answer.headers.get("Date", ""), asked=began)
+            CLOCK.follow(answer.headers.get("Date", ""), sent_at=began)
             if answer.status_code >= 400:
                 answer.read()
         except (httpx.TransportError, ssl.SSLError) as error:

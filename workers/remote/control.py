@@ -19,7 +19,7 @@ from governance.errors import NotFound, Unavailable
 from registry.manifests import CHUNK_BYTES, Manifest
 from registry.media.store import MediaReference
 from registry.storage.cache import Cache
-from workers.control.messages import WorkerBody, made, one_line, read
+from workers.control.messages import WorkerBody, checked_message, one_line, read
 from workers.control.protocol import (
     REPORT_MAX,
     Assignment,
@@ -66,13 +66,13 @@ class RemoteControl:
         self._lock = threading.Lock()
 
     def desired(
-        self, *, worker: str, engines: Sequence[str], held: Collection[int] = ()
+        self, *, worker: str, engines: Sequence[str], loaded: Collection[int] = ()
     ) -> list[Assignment]:
-        query = made(
+        query = checked_message(
             AssignmentsQuery,
             worker=worker,
             engines=",".join(engines),
-            held=",".join(map(str, held)),
+            held=",".join(map(str, loaded)),
         )
         # One try: the next round follows soon, and leases count from before the request.
         return self._client.get("assignments", Assignments, query, tries=1).root
@@ -86,7 +86,7 @@ class RemoteControl:
 
     def replica_report(self, *, worker: str, report: ReplicaReport) -> str:
         report = replace(report, message=one_line(report.message, REPORT_MAX))
-        body = made(ReplicaBody, worker=worker, report=report)
+        body = checked_message(ReplicaBody, worker=worker, report=report)
         return self._client.post("replicas", body, ReplicaStateAnswer).state
 
     def replicas_heartbeat(self, *, worker: str, engines: Sequence[str]) -> None:
@@ -101,14 +101,17 @@ class RemoteControl:
             except Exception:
                 # A driver may raise any error; the worker is alive nevertheless.
                 logger.exception("This machine could not be measured")
-        body = made(HeartbeatBody, worker=worker, engines=list(engines), facts=facts)
+        body = checked_message(HeartbeatBody, worker=worker, engines=list(engines), facts=facts)
         self._client.tell("heartbeats", body, tries=1)
 
     def replicas_stop(self, *, worker: str) -> None:
-        self._client.tell("workers/stop", made(WorkerBody, worker=worker))
+        self._client.tell("workers/stop", checked_message(WorkerBody, worker=worker))
 
     def references(self, *, worker: str, deployment_id: int) -> list[ReferenceRequest]:
-        path, query = f"deployments/{deployment_id}/references", made(WorkerBody, worker=worker)
+        path, query = (
+            f"deployments/{deployment_id}/references",
+            checked_message(WorkerBody, worker=worker),
+        )
         return self._client.get(path, References, query).root
 
     def reference_file(self, deployment_id: int, sha256: str) -> BytesIO:
@@ -122,8 +125,8 @@ class RemoteControl:
     def references_report(
         self, *, worker: str, deployment_id: int, answers: Sequence[Mapping[str, Any]]
     ) -> None:
-        results = [made(ReferenceResult, **each) for each in answers]
-        body = made(ReferencesBody, worker=worker, answers=results)
+        results = [checked_message(ReferenceResult, **each) for each in answers]
+        body = checked_message(ReferencesBody, worker=worker, answers=results)
         self._client.tell(f"deployments/{deployment_id}/references", body)
 
     def worker_key_register(
@@ -135,7 +138,7 @@ class RemoteControl:
         capacity: Capacity,
         software: Software,
     ) -> None:
-        body = made(
+        body = checked_message(
             WorkerKeyBody,
             worker=worker,
             public_key=public_key,

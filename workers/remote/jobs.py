@@ -29,6 +29,7 @@ from workers.control.jobs import (
     Cause,
     CheckpointBody,
     Claim,
+    ClaimReply,
     DeliverBody,
     FailBody,
     HeartbeatReply,
@@ -38,15 +39,14 @@ from workers.control.jobs import (
     Offset,
     Report,
     Reports,
-    Taken,
     UploadQuery,
-    left_out,
+    skip_optional_input,
 )
 from workers.control.messages import (
     LINES_MAX,
     Nothing,
     WorkerBody,
-    made,
+    checked_message,
     many_lines,
     one_line,
     read,
@@ -112,21 +112,21 @@ class NodeFiles:
         """Fetch the order's files and its recorded checkpoints."""
         remote = RemoteFiles(self._client, f"jobs/{order.job}/attempts/{order.fence}/files/")
         for folder in order.folders:
-            with left_out(folder.name, required=folder.required):
+            with skip_optional_input(folder.name, required=folder.required):
                 copy_version(remote, self._cache, folder.files, inputs / folder.name)
         for files in order.files:
             self._fetch_loose(remote, files, inputs / files.name)
         for name, manifest in order.checkpoints.items():
             target = self._root / str(order.job) / "checkpoints" / name
             shutil.rmtree(target, ignore_errors=True)
-            with left_out(name, required=False):
+            with skip_optional_input(name, required=False):
                 copy_version(remote, self._cache, Manifest.from_json(manifest), target)
 
     def _fetch_loose(self, remote: RemoteFiles, files: LooseFiles, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for sha256 in files.sha256s:
             try:
-                with left_out(sha256[:12], required=files.required):
+                with skip_optional_input(sha256[:12], required=files.required):
                     copy_file(remote, self._cache, sha256, target / sha256)
             except FilesUnreadable as error:
                 raise Unavailable(f"The control plane lacks the file {sha256[:12]}.") from error
@@ -151,8 +151,8 @@ class RemoteJobs:
         try:
             # One try: the answer may be lost after the claim, and a second request would claim
             # another job.
-            path, body = f"jobs/{UUID(job_id)}/claim", made(WorkerBody, worker=worker)
-            taken = self._client.post(path, body, Taken, tries=1)
+            path, body = f"jobs/{UUID(job_id)}/claim", checked_message(WorkerBody, worker=worker)
+            taken = self._client.post(path, body, ClaimReply, tries=1)
         except (WrongState, NotFound) as error:
             logger.warning("Job %s: %s", job_id, error.message)
             return None
@@ -181,7 +181,9 @@ class RemoteJobs:
                 for each in reports
             ]
             for start in range(0, max(1, len(lines)), _REPORTS):
-                body = made(Reports, reports=lines[start : start + _REPORTS], phase=phase)
+                body = checked_message(
+                    Reports, reports=lines[start : start + _REPORTS], phase=phase
+                )
                 reply = self._client.post(_at(claim, "reports"), body, Lease, tries=1).root
             return reply
 
@@ -189,11 +191,13 @@ class RemoteJobs:
         """Do nothing: a node must not be able to lower the device time that is charged."""
 
     def checkpoint(
-        self, claim: Claim, name: str, manifest: Mapping[str, Any], there: Collection[str]
+        self, claim: Claim, name: str, manifest: Mapping[str, Any], remaining: Collection[str]
     ) -> None:
         """Send a checkpoint's files, then record it; skip a checkpoint that the run removed."""
         with _job_errors(claim):
-            body = made(CheckpointBody, name=name, manifest=manifest, there=sorted(there))
+            body = checked_message(
+                CheckpointBody, name=name, manifest=manifest, there=sorted(remaining)
+            )
             self._send_files(claim, self._files.checkpoints_folder(claim) / name, body.manifest)
             _retry_busy(lambda: self._client.tell(_at(claim, "checkpoints"), body))
 
@@ -226,7 +230,7 @@ class RemoteJobs:
         lines: str = "",
     ) -> None:
         with _job_errors(claim):
-            body = made(
+            body = checked_message(
                 FailBody,
                 sentence=one_line(sentence, SENTENCE_CHARACTERS) or "The attempt failed.",
                 retry=retry,

@@ -10,18 +10,18 @@ from governance.errors import InvalidInput
 from registry.catalog import task_alone
 from registry.catalog.declaration import Task
 from registry.catalog.engines import engine_class
-from workers.run.failures import Lacking
+from workers.run.failures import MissingRequirement
 from workers.run.order import CHECKPOINTS, INPUTS, MEDIA, OUTPUT, RESUME, TEXTS, Order, Served
 from workers.run.ranks import rank
 from workers.trainers.protocol import BadMaterial, Judge, Progress
 
 
 def run_task(name: str) -> Task:
-    """Return a task of this run. Raises Lacking if this machine cannot load it."""
+    """Return a task of this run. Raises MissingRequirement if this machine cannot load it."""
     try:
         return task_alone(name)
     except InvalidInput as error:
-        raise Lacking(error.message) from error
+        raise MissingRequirement(error.message) from error
 
 
 class RunProgress(Progress, Protocol):

@@ -23,9 +23,9 @@ from registry.intake.checks import Limits
 from registry.manifests import build_manifest
 from registry.versions.model_code import known_code
 from workers.engines.environment import environment_of
-from workers.engines.model_code import Code, Refused, model_code
+from workers.engines.model_code import Code, CodeRejected, model_code
 from workers.engines.names import load_name
-from workers.engines.servers.offered import engine_version
+from workers.engines.servers.installed import engine_version
 from workers.run.attempt import Attempt, run_task
 from workers.run.failures import FaultyCode
 from workers.run.order import EvaluateWork, FineTuneWork, IndexWork, IntakeWork
@@ -90,10 +90,10 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
         )
     converted: dict[str, Any]
     if work.base_digest is not None:
-        keep = load_name("workers.trainers.kept_adapter:keep_adapter")
+        keep = load_name("workers.trainers.delivered_adapter:keep_adapter")
         converted = keep(folder, output, progress)
     elif work.keep_gguf:
-        keep = load_name("workers.trainers.kept_gguf:keep_gguf")
+        keep = load_name("workers.trainers.delivered_gguf:keep_gguf")
         converted = keep(folder, output, task.architectures, progress)
         findings.append({"check": "quantization", "passed": True, "detail": converted["notes"]})
     else:
@@ -104,7 +104,7 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
     progress.enter("trying its code")
     try:
         code = model_code(output, passes=known_code().__contains__)
-    except Refused as refused:
+    except CodeRejected as refused:
         detail = f"{refused}."
         progress.log(f"FAILED: code: {detail}")
         return {

@@ -41,7 +41,7 @@ _PROGRAM = (
 _CHAIN_MAX = 20
 
 
-class Lacking(Exception):
+class MissingRequirement(Exception):
     """This machine lacks something that the work needs; the message tells people what."""
 
 
@@ -66,7 +66,7 @@ def failure_of(error: BaseException, *, material: type[BaseException] | tuple[()
         return Failure(ending, error.message[:SENTENCE_CHARACTERS])
     if room := lack_of_room(error):
         return _failure(Ending.LACKING, room, error)
-    if isinstance(error, Lacking):
+    if isinstance(error, MissingRequirement):
         return Failure(Ending.LACKING, str(error)[:SENTENCE_CHARACTERS])
     if isinstance(error, material):
         return Failure(Ending.UNUSABLE, _text(error)[:SENTENCE_CHARACTERS])

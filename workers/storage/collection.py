@@ -35,7 +35,7 @@ COLLECTION = "store-collection"
 
 
 @dataclass(slots=True)
-class Collected:
+class CollectionResult:
     """Result of a collection: unneeded objects, and unfinished uploads. `removed` counts the
     removed objects; the others have been adopted since, or it was a dry run."""
 
@@ -45,7 +45,7 @@ class Collected:
     removed_bytes: int = 0
 
 
-def store_collect(*, actor: Principal, age: timedelta, apply: bool) -> Collected:
+def store_collect(*, actor: Principal, age: timedelta, apply: bool) -> CollectionResult:
     """Find, and with `apply` remove, unneeded objects that were neither written nor adopted again
     for `age`.
 
@@ -72,7 +72,7 @@ def store_collect(*, actor: Principal, age: timedelta, apply: bool) -> Collected
     ]
     # Read the needs again: rows may have been committed while the store was listed.
     needed = {need.key for need in store_needs()}
-    collected = Collected([entry for entry in old if entry.key not in needed])
+    collected = CollectionResult([entry for entry in old if entry.key not in needed])
     collected.unfinished = backend.remove_unfinished(before, apply=False)
     if not apply:
         return collected
@@ -113,7 +113,7 @@ def _remove(
     backend: Backend,
     batch: Sequence[Entry],
     before: datetime,
-    collected: Collected,
+    collected: CollectionResult,
 ) -> None:
     # Adopting an existing file updates its time, under the lock that `_alone` excludes.
     current = [

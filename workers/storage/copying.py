@@ -17,7 +17,7 @@ PASSES = 3
 
 
 @dataclass(slots=True)
-class Copied:
+class CopyResult:
     """Result of a copy: `objects` were copied, and the target now has `entries` of the source.
     `failed` has a sentence for each object that was not copied."""
 
@@ -29,7 +29,7 @@ class Copied:
 
 def store_copy(
     *, source: str, target: str, progress: Callable[[Entry], None] | None = None
-) -> Copied:
+) -> CopyResult:
     """Copy every object that the target lacks. It may be interrupted and run again.
 
     Bytes are hashed while they are copied; a damaged file is not copied, but reported.
@@ -42,7 +42,7 @@ def store_copy(
     inside, outside = open_backend(source), open_backend(target)
     if inside.url == outside.url:
         raise InvalidInput("The target is the same place as the source; name another URL.")
-    copied = Copied()
+    copied = CopyResult()
     for number in range(PASSES):
         before = copied.objects
         copied.entries, copied.failed = 0, []
@@ -55,7 +55,7 @@ def store_copy(
     return copied
 
 
-def _copy(inside: Backend, outside: Backend, entry: Entry, copied: Copied) -> None:
+def _copy(inside: Backend, outside: Backend, entry: Entry, copied: CopyResult) -> None:
     present = outside.find(entry.key)
     if present is not None and present.size == entry.size:
         copied.entries += 1

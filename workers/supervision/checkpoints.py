@@ -13,12 +13,12 @@ from pathlib import Path
 from governance.errors import DomainError
 from registry.manifests import Manifest, copy_verified, verify_folder
 from workers.run.order import Order
-from workers.supervision.lease import HeldLease
+from workers.supervision.lease import LeaseKeeper
 
 _NAME = re.compile(r"checkpoint-(\d{1,12})")
 
 
-def checkpoint_copy(order: Order, folder: Path, target: Path, lease: HeldLease) -> Path | None:
+def checkpoint_copy(order: Order, folder: Path, target: Path, lease: LeaseKeeper) -> Path | None:
     """Copy and verify the newest recorded checkpoint in `folder` into `target`; return its folder.
 
     Return None if the run must start from the beginning. Unrecorded checkpoints are removed. If one

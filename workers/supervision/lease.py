@@ -28,7 +28,7 @@ SENDER_S = 10.0
 RECORD_S = 1.0
 
 
-class HeldLease:
+class LeaseKeeper:
     """Keeps one claim alive while its run works.
 
     A thread renews the lease every third of its length, at least every 5 s. If the lease is lost,
@@ -69,7 +69,7 @@ class HeldLease:
         age = time.monotonic() - self._renewed
         return self._lost or age > self._claim.lease_s - min(1.0, self._claim.lease_s / 6)
 
-    def __enter__(self) -> HeldLease:
+    def __enter__(self) -> LeaseKeeper:
         self._thread.start()
         return self
 
@@ -101,15 +101,19 @@ class HeldLease:
         """Add one point of the curves."""
         self._add(Report(step=step, total=total, values=values))
 
-    def checkpoint(self, name: str, manifest: Mapping[str, Any], there: Collection[str]) -> None:
+    def checkpoint(
+        self, name: str, manifest: Mapping[str, Any], remaining: Collection[str]
+    ) -> None:
         """Record the digests of a checkpoint's files; unrecorded checkpoints are never used.
 
         A thread does this, because on a node it includes sending the files. Checkpoints that the
         run has removed meanwhile are skipped; the others may be needed, as the newest or the best.
         """
         with self._news:
-            waiting = [each for each in self._checkpoints if each[0] in there and each[0] != name]
-            self._checkpoints = [*waiting, (name, manifest, there)]
+            waiting = [
+                each for each in self._checkpoints if each[0] in remaining and each[0] != name
+            ]
+            self._checkpoints = [*waiting, (name, manifest, remaining)]
             if not self._sender.ident:
                 self._sender.start()
             self._news.notify_all()
@@ -211,11 +215,11 @@ class HeldLease:
                     self._news.wait(RENEW_S)
                 if not self._checkpoints:
                     break
-                first = name, manifest, there = self._checkpoints[0]
+                first = name, manifest, remaining = self._checkpoints[0]
                 self._sending = True
             try:
                 if not (self.lost or self._over.is_set()):
-                    self._control.checkpoint(self._claim, name, manifest, there)
+                    self._control.checkpoint(self._claim, name, manifest, remaining)
             except LeaseLost:
                 self._lost = True
             except NoAnswer as error:

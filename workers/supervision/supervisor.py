@@ -17,13 +17,13 @@ from uuid import UUID
 from governance.errors import DomainError, InvalidInput, Unavailable
 from workers import tracing
 from workers.control.jobs import Cause, Claim, Files, JobControl, LeaseLost, NoAnswer
-from workers.launchers.protocol import Ended, Launcher
+from workers.launchers.protocol import Launcher, ProcessExit
 from workers.run.events import Checkpoint, Event, EventReader, Log, Metric, Phase
 from workers.run.failures import failure_of, is_lack
 from workers.run.order import CHECKPOINTS, HELD_S, INPUTS, LOG_FILE, ORDER_FILE, RESUME, Order
 from workers.run.outcome import NO_ROOM, STOPPED, UNREQUESTED, Ending, outcome_read
 from workers.supervision.checkpoints import checkpoint_copy
-from workers.supervision.lease import HeldLease
+from workers.supervision.lease import LeaseKeeper
 
 logger = logging.getLogger(__name__)
 # Time after SIGTERM for a run to write a checkpoint and end. It is longer for a pause, where the
@@ -82,7 +82,7 @@ class Supervisor:
         """
         folder = self.files.attempt_folder(claim)
         try:
-            with HeldLease(claim, self.control) as lease:
+            with LeaseKeeper(claim, self.control) as lease:
                 finish = self._finish(claim, order, folder, lease)
                 # The next attempt resumes from checkpoints. Wait until none is being sent before
                 # sending a result: recording a checkpoint makes the control plane remove all
@@ -124,7 +124,7 @@ class Supervisor:
                 _release(folder)
                 _request_end(self.launcher, handle, kill=True)
 
-    def _report_end(self, claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
+    def _report_end(self, claim: Claim, finish: Finish | None, lease: LeaseKeeper) -> None:
         """Report the end of the attempt; try again while the lease holds.
 
         The files remain until there is an answer, so that a restart of the control plane does not
@@ -142,7 +142,7 @@ class Supervisor:
                 lease.release()
                 return
 
-    def _report_once(self, claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
+    def _report_once(self, claim: Claim, finish: Finish | None, lease: LeaseKeeper) -> None:
         if finish is None and lease.canceled:
             self.control.canceled(claim)
         elif finish is None and lease.paused:
@@ -163,7 +163,9 @@ class Supervisor:
             except InvalidInput as error:
                 self.control.fail(claim, error.message, retry=False, cause=Cause.CODE)
 
-    def _finish(self, claim: Claim, order: Order, folder: Path, lease: HeldLease) -> Finish | None:
+    def _finish(
+        self, claim: Claim, order: Order, folder: Path, lease: LeaseKeeper
+    ) -> Finish | None:
         """Run the attempt and return its end; None if the run stopped on request."""
         try:
             with tracing.step(tracing.Step.PREPARE):
@@ -183,7 +185,7 @@ class Supervisor:
                 return _lacking(claim, failure.sentence)
             return Finish(sentence=f"{type(error).__name__}: {error}", retry=True)
 
-    def _prepare(self, claim: Claim, order: Order, folder: Path, lease: HeldLease) -> None:
+    def _prepare(self, claim: Claim, order: Order, folder: Path, lease: LeaseKeeper) -> None:
         """Fill the attempt's folder. Raises DomainError and OSError."""
         shutil.rmtree(folder, ignore_errors=True)
         inputs = folder / INPUTS
@@ -204,7 +206,7 @@ class Supervisor:
         (folder / CHECKPOINTS).symlink_to(checkpoints.resolve())
         order.model_copy(update={"threads": self.threads}).write(folder)
 
-    def _until_available(self, call: Callable[[], _Answer], lease: HeldLease) -> _Answer | None:
+    def _until_available(self, call: Callable[[], _Answer], lease: LeaseKeeper) -> _Answer | None:
         """Call the launcher until it is available, and return its answer; None if the job must stop
         meanwhile. The wait does not count as device time.
 
@@ -233,7 +235,7 @@ class Supervisor:
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
-    def _watched(self, order: Order, folder: Path, lease: HeldLease) -> Finish | None:
+    def _watched(self, order: Order, folder: Path, lease: LeaseKeeper) -> Finish | None:
         launcher, reader = self.launcher, EventReader(folder)
         handle = self._until_available(lambda: launcher.submit(folder, order.resources), lease)
         if handle is None:
@@ -310,7 +312,7 @@ def _lacking(claim: Claim, sentence: str) -> Finish:
     return Finish(sentence=f"On {claim.worker}: {sentence}", retry=True, cause=Cause.MACHINE)
 
 
-def _log_end(claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
+def _log_end(claim: Claim, finish: Finish | None, lease: LeaseKeeper) -> None:
     """Log the end of an attempt, without its printed lines, which may contain data."""
     job, attempt = claim.job_id, claim.attempt
     if finish is None:
@@ -340,11 +342,11 @@ def _fence(folder: Path) -> int:
     return int(folder.name) if folder.name.isdecimal() else sys.maxsize
 
 
-def _stops(lease: HeldLease) -> bool:
+def _stops(lease: LeaseKeeper) -> bool:
     return lease.canceled or lease.paused or lease.lost
 
 
-def _outcome(finish: Finish | None, lease: HeldLease) -> str:
+def _outcome(finish: Finish | None, lease: LeaseKeeper) -> str:
     """Return the end of an attempt in one word, for traces."""
     if finish is None and (lease.canceled or lease.paused):
         return "canceled" if lease.canceled else "paused"
@@ -361,7 +363,7 @@ def _request_end(launcher: Launcher, handle: str, *, kill: bool = False) -> bool
     return True
 
 
-def _forward_some(reader: EventReader, lease: HeldLease) -> bool:
+def _forward_some(reader: EventReader, lease: LeaseKeeper) -> bool:
     """Forward events for at most `FORWARD_S`; return True if none is left."""
     until = time.monotonic() + FORWARD_S
     for event in reader.read():
@@ -371,7 +373,7 @@ def _forward_some(reader: EventReader, lease: HeldLease) -> bool:
     return True
 
 
-def _forward(event: Event, lease: HeldLease) -> None:
+def _forward(event: Event, lease: LeaseKeeper) -> None:
     match event:
         case Log(message=message, warning=True):
             lease.warn(message)
@@ -395,7 +397,7 @@ def _excess(reader: EventReader, folder: Path) -> str:
     return ""
 
 
-def _died(order: Order, ended: Ended, folder: Path, log_tail: str) -> Finish:
+def _died(order: Order, ended: ProcessExit, folder: Path, log_tail: str) -> Finish:
     """Return the end of an attempt whose run gave no outcome."""
     if ended.status == NO_ROOM or (not ended.sentence and _is_full(folder)):
         sentence = (
@@ -419,7 +421,7 @@ def _is_full(folder: Path) -> bool:
         return False
 
 
-def _end_reason(order: Order, ended: Ended, log_tail: str) -> str:
+def _end_reason(order: Order, ended: ProcessExit, log_tail: str) -> str:
     """Return why a run has no result."""
     if ended.sentence:
         return ended.sentence
@@ -431,7 +433,7 @@ def _end_reason(order: Order, ended: Ended, log_tail: str) -> str:
     return _death_reason(ended, log_tail)
 
 
-def _death_reason(ended: Ended, log_tail: str) -> str:
+def _death_reason(ended: ProcessExit, log_tail: str) -> str:
     if ended.killed:
         return (
             "The run was killed. The system does that when memory runs out; use a smaller batch "

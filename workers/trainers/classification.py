@@ -40,19 +40,19 @@ def score_classifier(
     *,
     truth: Sequence[str],
     outcomes: Sequence[Outcome],
-    shown: Sequence[dict[str, Any]],
+    samples: Sequence[dict[str, Any]],
     baselines: Sequence[Baseline] = (),
-    parts: Sequence[Part] = (),
+    slices: Sequence[Part] = (),
 ) -> EvaluationResult:
     """Compare the best label of each outcome with `truth`.
 
     Args:
         truth: The right label of each row.
         outcomes: For each row one result [{label, score}, …] of every label, best first.
-        shown: Fields of each row to show with its sample, such as {"input": text}.
+        samples: Fields of each row to show with its sample, such as {"input": text}.
         baselines: Baselines on the same rows; metrics are compared with the first one. The best
             constant answer is always added as the last.
-        parts: Slices on which to measure accuracy, in addition to those by label.
+        slices: Slices on which to measure accuracy, in addition to those by label.
 
     Raises:
         BadMaterial: the version does not know the label of a row.
@@ -93,7 +93,7 @@ def score_classifier(
                     "score": round(float(entries[0]["score"]), 4),
                 }
                 for row, expected, entries in zip(
-                    shown[:SAMPLES], truth[:SAMPLES], ranked[:SAMPLES], strict=True
+                    samples[:SAMPLES], truth[:SAMPLES], ranked[:SAMPLES], strict=True
                 )
             ],
             "baselines": [_baseline(each, truth, labels) for each in compared],
@@ -103,7 +103,7 @@ def score_classifier(
             "metrics": f1_intervals(*_numbers(truth, guesses, labels), metrics, labels),
             "baseline": f1_intervals(*_numbers(truth, first.guesses, labels), baseline, labels),
         },
-        slices=_slices(truth, guesses, first, [*by_label(truth), *parts]),
+        slices=_slices(truth, guesses, first, [*by_label(truth), *slices]),
     )
 
 

@@ -17,8 +17,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import train_test_split
 
 from workers.hyperparameters import ClassifierSettings
-from workers.trainers.material import distinct as distinct
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
+from workers.trainers.rows import distinct as distinct
 from workers.trainers.training import (
     MonitoredTrainer,
     epoch_arguments,

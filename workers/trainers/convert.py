@@ -78,7 +78,7 @@ def _copied(
     progress: Progress,
 ) -> dict[str, Any]:
     for path in files:
-        stop_if_asked(progress)
+        raise_if_canceled(progress)
         target = output / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -141,13 +141,13 @@ def _from_gguf(
     name = GGUF_ARCHITECTURES[source_config.model_type]
     if name not in architectures:
         raise BadMaterial(f"{path.name} holds a {name}, which this task does not support.")
-    stop_if_asked(progress)
+    raise_if_canceled(progress)
     progress.log(f"Dequantizing it into a {name} in bfloat16.")
     architecture = getattr(transformers, name)
     quantized = architecture.from_pretrained(
         path.parent, config=source_config, dtype=torch.float32, **source
     )
-    stop_if_asked(progress)
+    raise_if_canceled(progress)
     # `save_pretrained` refuses a model that was loaded from GGUF, so the weights move to a new one.
     config = architecture.config_class(**portable(source_config.to_dict()))
     config.architectures = [name]
@@ -157,7 +157,7 @@ def _from_gguf(
     fresh.load_state_dict(weights, assign=True)
     fresh.tie_weights()
     tokenizer = tokenizer_of(path, int(config.max_position_embeddings))
-    stop_if_asked(progress)
+    raise_if_canceled(progress)
     _save(fresh, tokenizer, output)
     parameters = sum(each.numel() for each in fresh.parameters())
     progress.log(f"Wrote {parameters:,} parameters.")
@@ -219,7 +219,7 @@ def gguf_config(path: Path) -> Any:
     return config
 
 
-def stop_if_asked(progress: Progress) -> None:
+def raise_if_canceled(progress: Progress) -> None:
     """Raise Canceled if the job is to stop."""
     if progress.should_stop():
         raise Canceled

@@ -24,7 +24,6 @@ from workers.engines.architectures import UnsupportedModel
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused
 from workers.trainers.lengths import warn_of_cut
-from workers.trainers.material import read_rows
 from workers.trainers.protocol import (
     BadMaterial,
     Canceled,
@@ -35,6 +34,7 @@ from workers.trainers.protocol import (
     Progress,
 )
 from workers.trainers.reference import reference_rows
+from workers.trainers.rows import read_rows
 from workers.wire import Delta, Done, Event, Failed
 
 # Requests in the engine at once: enough to fill its batches.
@@ -59,7 +59,7 @@ class Outcome:
 # Returns the results of one request in a smaller form; must not raise.
 Compact = Callable[[list[Any]], list[Any]]
 # Returns one answer for each request; raises BadMaterial if one is refused.
-Asked = Callable[[Sequence[tuple[Inputs, Options]]], list[Outcome]]
+AskModel = Callable[[Sequence[tuple[Inputs, Options]]], list[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class ScoreRequest:
     base_outcomes: list[Outcome] | None
     train_rows: list[dict[str, Any]] | None
     progress: Progress
-    judge: Asked | None = None
+    judge: AskModel | None = None
     base_name: str = "untuned base"
 
 
@@ -205,7 +205,7 @@ def torch_threads() -> int:
 
 def ask(
     model: Judge,
-    asked: Sequence[tuple[Inputs, Options]],
+    requests: Sequence[tuple[Inputs, Options]],
     progress: Progress,
     compact: Compact | None = None,
 ) -> list[Outcome]:
@@ -226,8 +226,8 @@ def ask(
     except UnsupportedModel as error:
         raise BadMaterial(f"{model.name} cannot be used. {error}") from error
     try:
-        run = _Run(engine, progress, total=len(asked))
-        outcomes = run.answer(asked, None, compact)
+        run = _Run(engine, progress, total=len(requests))
+        outcomes = run.answer(requests, None, compact)
     finally:
         engine.close()
     if run.refusal:
@@ -235,7 +235,7 @@ def ask(
     return [_answered(each) for each in outcomes]
 
 
-def _judge(judge: Judge, progress: Progress) -> Asked:
+def _judge(judge: Judge, progress: Progress) -> AskModel:
     def judged(requests: Sequence[tuple[Inputs, Options]]) -> list[Outcome]:
         progress.log(f"{judge.name} judges {len(requests)} answers.")
         shortened = [(inputs, options.cutting()) for inputs, options in requests]

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from workers.hyperparameters import ClassifierSettings
 from workers.trainers.classifier_training import Head, distinct, fit_classifier, split_by_label
-from workers.trainers.kept import Kept
+from workers.trainers.file_cache import TensorCache
 from workers.trainers.lengths import warn_of_cut
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import read_rows
@@ -89,7 +89,7 @@ def train_media_classifier(
     def examples(part: list[dict[str, Any]]) -> _Examples:
         paths = [folder / row[column] for row in part]
         return _Examples(
-            Kept(lambda index: loaded.read(paths[index])),
+            TensorCache(lambda index: loaded.read(paths[index])),
             [numbers[row["label"]] for row in part],
             loaded.vary if part is split.train else None,
         )
@@ -130,7 +130,7 @@ def stacked_pixels(examples: Sequence[Example]) -> dict[str, Tensor]:
 class _Examples(Dataset[Example]):  # type: ignore[misc]
     def __init__(
         self,
-        values: Kept[Tensor],
+        values: TensorCache[Tensor],
         labels: Sequence[int],
         vary: Callable[[Tensor], Tensor] | None,
     ) -> None:

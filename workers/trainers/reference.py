@@ -23,7 +23,7 @@ from workers.engines.sketches import sketched
 Request = tuple[Inputs, Options]
 
 
-class Answered(Protocol):
+class ModelAnswer(Protocol):
     """Answer to one request: generated text, and the results of a batch runner."""
 
     @property
@@ -44,23 +44,23 @@ def answer_to_json(text: str, results: list[Any]) -> dict[str, Any]:
 
 
 def reference_rows(
-    asked: Sequence[tuple[int, Request]],
-    answers: Sequence[Answered],
-    ask: Callable[[list[Request]], list[Answered | None]],
+    requests: Sequence[tuple[int, Request]],
+    answers: Sequence[ModelAnswer],
+    answer_again: Callable[[list[Request]], list[ModelAnswer | None]],
     tolerance: Tolerance,
 ) -> list[dict[str, Any]]:
     """Return the first requests of an evaluation with their answers. Requests to which the model
-    gives another answer the second time are left out. `asked` pairs row numbers with requests.
+    gives another answer the second time are left out. `requests` pairs row numbers with requests.
 
     Answers that vary between runs, or with the other requests of a batch, would differ without any
     upgrade.
     """
     chosen = [
         (row, request, first, written)
-        for (row, request), first in zip(asked[: 2 * ROWS_MAX], answers, strict=False)
+        for (row, request), first in zip(requests[: 2 * ROWS_MAX], answers, strict=False)
         if (written := _written(request)) is not None
     ][:ROWS_MAX]
-    repeated = ask([request for _, request, _, _ in chosen])
+    repeated = answer_again([request for _, request, _, _ in chosen])
     references = []
     for (row, _, first, written), second in zip(chosen, repeated, strict=True):
         try:

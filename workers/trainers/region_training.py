@@ -14,8 +14,7 @@ from torch.utils.data import Dataset
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.images import load_image_processor
 from workers.trainers.bases import load_base
-from workers.trainers.kept import Kept
-from workers.trainers.material import distinct, hold_out, read_rows
+from workers.trainers.file_cache import TensorCache
 from workers.trainers.protocol import (
     BadMaterial,
     Canceled,
@@ -23,6 +22,7 @@ from workers.trainers.protocol import (
     TrainingRequest,
     TrainingResult,
 )
+from workers.trainers.rows import distinct, hold_out, read_rows
 from workers.trainers.training import MonitoredTrainer, epoch_arguments, run_trainer
 
 MIN_ROWS = 8
@@ -42,7 +42,7 @@ class RegionImages(Dataset[dict[str, Any]]):  # type: ignore[misc]
     ) -> None:
         self.rows, self.folder, self.labels, self.processor = rows, folder, labels, processor
         self._mirror = mirror
-        self.values: Kept[Any] = Kept(self.read)
+        self.values: TensorCache[Any] = TensorCache(self.read)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -14,8 +14,8 @@ from workers.engines.loading import check_shards, load_tokenizer
 from workers.hyperparameters import SequenceSettings
 from workers.trainers.head_training import HeadTrainer
 from workers.trainers.lengths import token_lengths, warn_of_cut
-from workers.trainers.material import parse_settings, read_rows
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
+from workers.trainers.rows import parse_settings, read_rows
 from workers.trainers.training import epoch_arguments, run_trainer
 
 MIN_ROWS = 8

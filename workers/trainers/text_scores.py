@@ -25,7 +25,7 @@ MEMORY = "target of the most similar training text"
 
 
 @dataclass(frozen=True, slots=True)
-class Simple:
+class TextBaseline:
     """A baseline: one text for each row. `trained_on` counts its training rows."""
 
     name: str
@@ -34,7 +34,7 @@ class Simple:
 
 
 def score_texts(
-    request: ScoreRequest, *, columns: tuple[str, str], simple: Simple
+    request: ScoreRequest, *, columns: tuple[str, str], simple: TextBaseline
 ) -> EvaluationResult:
     """Return chrF (Popović 2015, by sacrebleu, 0 to 100) and the share of exact matches.
 
@@ -105,7 +105,7 @@ def measure(outputs: Sequence[str], references: Sequence[str]) -> dict[str, floa
     }
 
 
-def from_memory(texts: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Simple | None:
+def from_memory(texts: Sequence[str], pairs: Sequence[tuple[str, str]]) -> TextBaseline | None:
     """Return the baseline that answers with the target of the most similar training text, by
     character n-grams; None without training texts.
     """
@@ -116,7 +116,7 @@ def from_memory(texts: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Simpl
     index = NearestNeighbors(n_neighbors=1, metric="cosine")
     index.fit(vectorizer.fit_transform([text for text, _ in memory]))
     places = index.kneighbors(vectorizer.transform(texts), return_distance=False)[:, 0]
-    return Simple(MEMORY, [memory[place][1] for place in places], len(memory))
+    return TextBaseline(MEMORY, [memory[place][1] for place in places], len(memory))
 
 
 def _chrf(outputs: Sequence[str], references: Sequence[str], rows: Sequence[int] | range) -> float:

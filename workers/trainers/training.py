@@ -16,10 +16,10 @@ import transformers
 from torch.utils.data import Dataset
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from workers.trainers.material import hold_out as hold_out
-from workers.trainers.material import parse_settings as parse_settings
-from workers.trainers.material import read_rows as read_rows
 from workers.trainers.protocol import Canceled, Progress, TrainingRequest
+from workers.trainers.rows import hold_out as hold_out
+from workers.trainers.rows import parse_settings as parse_settings
+from workers.trainers.rows import read_rows as read_rows
 
 # A run reports through `Progress`, not with progress bars.
 transformers.utils.logging.disable_progress_bar()

@@ -19,7 +19,7 @@ TERMINAL = {"succeeded", "failed", "canceled", "dead"}
 ENDED_WITHOUT_RESULT = TERMINAL - {"succeeded"}
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """A refusal of the API, with its RFC 9457 problem."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
@@ -153,5 +153,5 @@ class Api:
                 problem = response.json()
             except ValueError:
                 problem = {"detail": response.text[:500]}
-            raise Refused(response.status_code, problem)
+            raise RequestRejected(response.status_code, problem)
         return response.json() if response.content else None

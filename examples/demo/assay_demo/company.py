@@ -118,7 +118,7 @@ def recover(
     answer = admin.post(f"people/{person_id}/recoveries", purpose=purpose, reason=reason)
     if person == SECOND:
         printed = _printed_link(stage.stack.manage("recover_account", person.email))
-        return stage.found(printed, "recover_account prints a link"), answer["code"]
+        return stage.require(printed, "recover_account prints a link"), answer["code"]
     approved = second().post(f"recoveries/{answer['recovery']['id']}/approve")
     return approved["link"], answer["code"]
 
@@ -145,9 +145,11 @@ def open_for_business(stage: Stage) -> None:
         """
         if handle == ADMIN.handle:
             printed = stage.stack.manage("recover_account", ADMIN.email, "--factor")
-            return stage.found(_printed_link(printed), "recover_account prints a link"), ""
+            return stage.require(_printed_link(printed), "recover_account prints a link"), ""
         admin = stage[ADMIN.handle]
-        person = stage.found(admin.find("people", email=emails[handle]), f"{handle} has an account")
+        person = stage.require(
+            admin.find("people", email=emails[handle]), f"{handle} has an account"
+        )
         return recover(stage, personas[handle], person["id"], "factor", second)
 
     stage.authenticators = Authenticators(

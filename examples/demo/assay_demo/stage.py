@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from assay.local.stack import Stack
 from assay_demo.authenticator import Authenticators
-from assay_demo.client import Api, Refused
+from assay_demo.client import Api, RequestRejected
 from assay_demo.patience import NoAnswer
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class StepFailed(Exception):
 
 
 # Errors that make a step fail; clients' errors are OSError, too.
-FAULTS = (StepFailed, Refused, NoAnswer, OSError, httpx.HTTPError, OpenAIError)
+FAULTS = (StepFailed, RequestRejected, NoAnswer, OSError, httpx.HTTPError, OpenAIError)
 
 
 def job_seconds(job: dict[str, Any]) -> float:
@@ -69,7 +69,7 @@ class Stage:
         """Print a line that belongs to the result above it."""
         self.console.print(f"    [dim]{escape(text)}[/]", soft_wrap=True)
 
-    def refused(self, text: str, error: Refused) -> None:
+    def refused(self, text: str, error: RequestRejected) -> None:
         """Print a refusal that the step expected."""
         self.console.print(f"  [yellow]✗[/] {text} [dim]({error.status})[/]", soft_wrap=True)
         self.console.print(f"    [italic]{escape(error.detail)}[/]", soft_wrap=True)
@@ -79,17 +79,17 @@ class Stage:
         if not condition:
             raise StepFailed(promise)
 
-    def found(self, value: T | None, promise: str) -> T:
+    def require(self, value: T | None, promise: str) -> T:
         """Return `value`; raise StepFailed with `promise` if it is None."""
         if value is None:
             raise StepFailed(promise)
         return value
 
-    def expect_refusal(self, status: int, promise: str, call: Any) -> Refused:
+    def expect_refusal(self, status: int, promise: str, call: Any) -> RequestRejected:
         """Make a call that must be refused with `status`, and return the refusal."""
         try:
             call()
-        except Refused as error:
+        except RequestRejected as error:
             self.expect(
                 error.status == status, f"{promise}: expected {status}, got {error.status} {error}"
             )

@@ -17,6 +17,6 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     return run.score_classifier(
         truth=[row["label"] for row in request.rows],
         outcomes=request.outcomes,
-        shown=[{"input": text[:SHOWN_CHARACTERS]} for text in texts],
-        parts=run.slices_by_length(texts),
+        samples=[{"input": text[:SHOWN_CHARACTERS]} for text in texts],
+        slices=run.slices_by_length(texts),
     )

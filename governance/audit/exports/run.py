@@ -25,7 +25,7 @@ from governance.audit.exports.models import AuditExport, ExportFormat, ExportSta
 from governance.audit.exports.selection import BadSelection
 from governance.audit.exports.selection_csv import pack
 from governance.audit.exports.services import (
-    KEPT_FOR,
+    RETENTION,
     export_file,
     export_lock,
     export_move,
@@ -225,7 +225,7 @@ def _finish(export: AuditExport, **columns: Any) -> None:
         if row is None:
             raise Stopped
         export_move(
-            row, ExportState.DONE, finished_at=now, expires_at=now + KEPT_FOR, error="", **columns
+            row, ExportState.DONE, finished_at=now, expires_at=now + RETENTION, error="", **columns
         )
         with background(f"export-{row.pk}", _CONTROLLER):
             audit_record(

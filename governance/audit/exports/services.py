@@ -22,7 +22,7 @@ from governance.audit.exports.models import (
     ExportState,
 )
 from governance.audit.models import AuditEvent
-from governance.audit.search.parameters import given_by, parameters_of
+from governance.audit.search.parameters import event_filter_of, parameters_of
 from governance.audit.selectors import audit_events_visible_to
 from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, Unavailable, WrongState
@@ -39,9 +39,9 @@ EXPORT_STATES = StateMachine(
     model=AuditExport, noun="export", table=ALLOWED_TRANSITIONS, hint="request a new export"
 )
 export_lock = EXPORT_STATES.locked
-KEPT_FOR = timedelta(hours=24)
+RETENTION = timedelta(hours=24)
 UNDER_WAY_MAX = 3
-KEPT_BYTES_MAX = 8 * 1024**3
+RETAINED_BYTES_MAX = 8 * 1024**3
 # Filters that may contain a person's name, so their values are not recorded in clear.
 TYPED = frozenset({"query", "who", "subject"})
 _MOMENTS = frozenset({"since", "until"})
@@ -81,7 +81,7 @@ def audit_log_export(*, actor: Principal) -> None:
         )
 
 
-def audit_export_ask(
+def audit_export_request(
     *,
     actor: Principal,
     filters: Mapping[str, Any],
@@ -150,10 +150,10 @@ def _check_room(person_id: int) -> None:
             retry_after=30,
         )
     size = own.filter(state=ExportState.DONE).aggregate(bytes=Sum("size"))["bytes"] or 0
-    if size >= KEPT_BYTES_MAX:
+    if size >= RETAINED_BYTES_MAX:
         raise WrongState(
-            f"Your exports of the last day have more than {KEPT_BYTES_MAX // 1024**3} GiB; a new "
-            "one was not started.",
+            f"Your exports of the last day have more than {RETAINED_BYTES_MAX // 1024**3} GiB; a "
+            "new one was not started.",
             hint="Each file is deleted 24 hours after it was created.",
         )
 
@@ -296,7 +296,7 @@ def filters_of(values: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None
     }
-    criteria = given_by(parameters_of(texts))
+    criteria = event_filter_of(parameters_of(texts))
     columns = {field.name: getattr(criteria, field.name) for field in fields(criteria)}
     return {
         name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value

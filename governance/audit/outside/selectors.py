@@ -15,7 +15,7 @@ from governance.principals import Principal
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class KeeperState:
     """State of a keeper. `behind` is the number of sealed events that it does not cover yet."""
 
     name: str
@@ -27,7 +27,7 @@ class Keeping:
     contradicts: bool
 
 
-def kept_outside(actor: Principal) -> list[Keeping]:
+def keeper_states(actor: Principal) -> list[KeeperState]:
     """Return the second place, then the configured witnesses, for readers of the whole log.
 
     Raises:
@@ -45,7 +45,7 @@ def kept_outside(actor: Principal) -> list[Keeping]:
     for key, name, kind in keepers:
         row = rows.get(key) or AuditKeeper(key=key)
         states.append(
-            Keeping(
+            KeeperState(
                 name=name,
                 kind=kind,
                 size=row.size,

@@ -32,7 +32,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CosignRequest:
     """A request to cosign `note`, with the proof `path` from the witness's tree of `old_size`."""
 
     endpoint: Endpoint
@@ -83,17 +83,17 @@ def endpoints(settings: Iterable[str]) -> list[Endpoint]:
     return witnesses
 
 
-def ask(requests: Sequence[Asked], *, limit_s: float = LIMIT_S) -> list[Answer]:
+def ask(requests: Sequence[CosignRequest], *, limit_s: float = LIMIT_S) -> list[Answer]:
     """Ask all witnesses at once; return the answers in order. Takes at most `limit_s` seconds."""
     return asyncio.run(_ask_all(requests, limit_s)) if requests else []
 
 
-async def _ask_all(requests: Sequence[Asked], limit_s: float) -> list[Answer]:
+async def _ask_all(requests: Sequence[CosignRequest], limit_s: float) -> list[Answer]:
     async with httpx.AsyncClient(timeout=limit_s, follow_redirects=False) as client:
         return await asyncio.gather(*(_ask(client, request, limit_s) for request in requests))
 
 
-async def _ask(client: httpx.AsyncClient, request: Asked, limit_s: float) -> Answer:
+async def _ask(client: httpx.AsyncClient, request: CosignRequest, limit_s: float) -> Answer:
     try:
         async with asyncio.timeout(limit_s):
             return await _post(client, request)
@@ -103,7 +103,7 @@ async def _ask(client: httpx.AsyncClient, request: Asked, limit_s: float) -> Ans
         return Answer(0, f"cannot be asked: {error or type(error).__name__}")
 
 
-async def _post(client: httpx.AsyncClient, request: Asked) -> Answer:
+async def _post(client: httpx.AsyncClient, request: CosignRequest) -> Answer:
     # Not compressed, so that the counted bytes are the bytes in memory.
     headers = {"Content-Type": "text/plain; charset=utf-8", "Accept-Encoding": "identity"}
     url = f"{request.endpoint.url}/add-checkpoint"

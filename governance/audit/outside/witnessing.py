@@ -77,11 +77,11 @@ def _due(head: AuditCheckpoint) -> list[tuple[witness.Endpoint, int]]:
     return due
 
 
-def _request(endpoint: witness.Endpoint, head: AuditCheckpoint, size: int) -> witness.Asked:
-    return witness.Asked(endpoint, size, consistency_path(size, head.tree_size), head.note)
+def _request(endpoint: witness.Endpoint, head: AuditCheckpoint, size: int) -> witness.CosignRequest:
+    return witness.CosignRequest(endpoint, size, consistency_path(size, head.tree_size), head.note)
 
 
-def _judge(request: witness.Asked, answer: witness.Answer, head: AuditCheckpoint) -> None:
+def _judge(request: witness.CosignRequest, answer: witness.Answer, head: AuditCheckpoint) -> None:
     """Store the cosignature, or record the fault in the answer."""
     key = str(request.endpoint.witness)
     cosignature = request.endpoint.witness.find(request.note + answer.text)
@@ -99,7 +99,9 @@ def _judge(request: witness.Asked, answer: witness.Answer, head: AuditCheckpoint
     keepers.failed(key, KIND, fault)
 
 
-def _contradiction(request: witness.Asked, answer: witness.Answer, head: AuditCheckpoint) -> str:
+def _contradiction(
+    request: witness.CosignRequest, answer: witness.Answer, head: AuditCheckpoint
+) -> str:
     """Return the contradiction that the answer reveals between two histories, or ""."""
     size = answer.size()
     if answer.status == 422:

@@ -23,7 +23,7 @@ def action_words_register(phrases: Mapping[str, str]) -> None:
         _phrases.setdefault(action, set()).add(frozenset(_words(phrase)))
 
 
-def actions_said(text: str) -> tuple[str, ...]:
+def actions_matching(text: str) -> tuple[str, ...]:
     """Return the actions with a phrase that contains all words of `text`; the last is a prefix."""
     words = _words(text)
     if not words:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from django.db.models import Q
 
-from governance.audit.search.action_words import actions_said
+from governance.audit.search.action_words import actions_matching
 from governance.audit.search.models import NameRole
 from governance.audit.search.names import (
     Pairs,
@@ -164,7 +164,7 @@ def _by_query(actor: Principal, text: str) -> Part:
     ]
     if ":" in text:
         alternatives.append(_action(text))
-    if actions := actions_said(text):
+    if actions := actions_matching(text):
         alternatives.append(
             Part(Q(action__in=actions), (Way(("action",), tuple((a,) for a in actions)),))
         )

@@ -65,7 +65,7 @@ class EventPage:
 def audit_event_page(
     *,
     actor: Principal,
-    given: EventFilter,
+    event_filter: EventFilter,
     before: int | None = None,
     after: int | None = None,
     size: int = 50,
@@ -80,13 +80,13 @@ def audit_event_page(
     size = min(size, PAGE_MAX)
     newest_first = after is None
     low, high = (0 if after is None else after + 1), (LAST if before is None else before)
-    parts = parts_of(actor, given)
+    parts = parts_of(actor, event_filter)
     rows = visible_to(actor, Action.AUDIT_VIEW, AuditEvent.objects.all(), resource_type="audit")
     for part in parts:
         rows = rows.filter(part.holds)
     if _selects_nothing(rows):
         return EventPage([])
-    stretches = stretches_of(given, Stretch(low, high, newest_first), STRETCHES_MAX + 1)
+    stretches = stretches_of(event_filter, Stretch(low, high, newest_first), STRETCHES_MAX + 1)
     further = stretches[STRETCHES_MAX:]
     reach = _departments_of(actor)
     events, cut = _matches(rows, [*parts, *reach], stretches[:STRETCHES_MAX], size + 1)

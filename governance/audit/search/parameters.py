@@ -69,7 +69,7 @@ def _problem(name: str, value: Any) -> str:
     return ""
 
 
-def given_by(parameters: Mapping[str, str], now: datetime | None = None) -> EventFilter:
+def event_filter_of(parameters: Mapping[str, str], now: datetime | None = None) -> EventFilter:
     """Return the filter for the result of `parameters_of`; a time span ends at `now`."""
     values: dict[str, Any] = {name: value for name, value in parameters.items() if value}
     within = values.pop("within", None)

@@ -8,8 +8,8 @@ from django.utils import timezone
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
 
 from governance.audit.search.filters import TEXT_MAX, ActorKind, EventFilter
-from governance.audit.search.kept import NAME_MAX
 from governance.audit.search.parameters import WITHIN, Outcome, Span
+from governance.audit.search.saved_filters import NAME_MAX
 from governance.bounds import DEPARTMENT_MAX, REQUEST_ID_MAX
 from governance.schemas import Line, Moment, Schema
 

@@ -141,7 +141,7 @@ def severity_of(record: Record) -> int:
     """Return OCSF's severity: informational if allowed, low if failed, medium if denied; high for
     an alarm; critical for a critical alarm or a change of the log itself.
     """
-    if record.stands_in:
+    if record.is_replacement:
         return 3 if record.body["action"] == REFUSED else 5
     if record.body["action"] == ALARM:
         return 5 if _data(record.body).get("critical") is True else 4

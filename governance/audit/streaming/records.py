@@ -24,8 +24,8 @@ class Record:
     """An event to send. `sequence` and `leaf_hash` (hexadecimal) identify it in the log.
 
     `body` is the event's canonical body, with or without the content of its boxes; `at` is its
-    time. `after` is the cursor once it is accepted. If `stands_in`, the body is a replacement that
-    tells why the event cannot be sent.
+    time. `after` is the cursor once it is accepted. If `is_replacement`, the body tells why the
+    event cannot be sent.
     """
 
     sequence: int
@@ -33,7 +33,7 @@ class Record:
     body: dict[str, Any]
     at: datetime
     after: int
-    stands_in: bool = False
+    is_replacement: bool = False
     shortened: bool = False
 
     def shorter(self) -> Record:
@@ -61,7 +61,7 @@ class Record:
             "occurred_at": self.at.isoformat(),
             "data": {},
         }
-        return replace(self, body=body, stands_in=True)
+        return replace(self, body=body, is_replacement=True)
 
 
 def records_of(events: Sequence[AuditEvent], *, start: int, personal_data: bool) -> list[Record]:

@@ -128,7 +128,7 @@ class Streamer:
                 self._deliver(lines[middle:])
                 return
             (refused,) = lines
-            if refused.record.stands_in:
+            if refused.record.is_replacement:
                 raise
             logger.error("Audit event %d: %s", refused.record.sequence, refusal.words)
             self._deliver([self._renderer.line(refused.record.stand_in(REFUSED, refusal.words))])
@@ -138,7 +138,7 @@ class Streamer:
     def _advance(self, lines: Sequence[Line]) -> None:
         """Move the cursor past the accepted lines, unless another process has moved it."""
         after = lines[-1].record.after
-        reduced = sum(line.record.stands_in for line in lines)
+        reduced = sum(line.record.is_replacement for line in lines)
         moved = AuditStream.objects.filter(name=self._to.name, next_sequence=self._at).update(
             next_sequence=after,
             sent_at=timezone.now(),

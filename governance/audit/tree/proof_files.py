@@ -60,12 +60,12 @@ def consistency_document(
     }
 
 
-def check_proof(document: Any, *, public_keys: str, kept: str = "") -> str:
+def check_proof(document: Any, *, public_keys: str, earlier_note: str = "") -> str:
     """Check a document; return a sentence on what it proves.
 
     Args:
         public_keys: The log's verifier keys, `name+hash+base64`, from another source.
-        kept: The verifier's own checkpoint, which must be the old one of a consistency proof.
+        earlier_note: The verifier's own checkpoint: the old one of a consistency proof.
 
     Raises:
         BadProof, BadCheckpoint: the proof is invalid.
@@ -73,10 +73,10 @@ def check_proof(document: Any, *, public_keys: str, kept: str = "") -> str:
     if not isinstance(document, Mapping) or document.get("format") != FORMAT:
         raise BadProof(f"This is not a proof from an audit log ({FORMAT}).")
     verifier = Verifier.from_text(public_keys)
-    if document.get("kind") == "inclusion" and not kept:
+    if document.get("kind") == "inclusion" and not earlier_note:
         return _check_inclusion(document, verifier)
     if document.get("kind") == "consistency":
-        return _check_consistency(document, verifier, kept)
+        return _check_consistency(document, verifier, earlier_note)
     raise BadProof("This proof is not of the requested kind.")
 
 
@@ -99,10 +99,10 @@ def _check_inclusion(document: Mapping[str, Any], verifier: Verifier) -> str:
     )
 
 
-def _check_consistency(document: Mapping[str, Any], verifier: Verifier, kept: str) -> str:
+def _check_consistency(document: Mapping[str, Any], verifier: Verifier, earlier_note: str) -> str:
     old = verifier.open(_text(document, "old_checkpoint"))
     new = verifier.open(_text(document, "new_checkpoint"))
-    if kept and (mine := verifier.open(kept)) != old:
+    if earlier_note and (mine := verifier.open(earlier_note)) != old:
         raise BadProof(
             f"The proof starts from another checkpoint over {old.size} events than the one kept, "
             f"over {mine.size}: the log was rewritten, or the proof is for another checkpoint."

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from governance.audit.streaming.sending import SendFailed
 from governance.errors import NotFound, NotPermitted, Unavailable, WrongState
-from governance.people.credentials import makers_of
+from governance.people.credentials import sign_in_admins_of
 from governance.people.links import BOOTSTRAP, INVITE, RESET, link_mail, link_make
 from governance.people.models import LinkPurpose, Person
 from governance.people.recoveries.models import (
@@ -21,7 +21,7 @@ from governance.people.recoveries.models import (
 )
 from governance.people.recoveries.notices import account_tell
 from governance.people.recoveries.selectors import (
-    TWO,
+    ADMINISTRATORS_MIN,
     administrators_able,
     never_set_up,
     recovery_get,
@@ -68,7 +68,7 @@ def recovery_approve(*, actor: Principal, recovery_id: int) -> tuple[AccountReco
         requester = recovery.requested_by
         if requester is None or actor.person_id in {
             requester.pk,
-            *makers_of({requester.pk}),
+            *sign_in_admins_of({requester.pk}),
         }:
             raise NotPermitted(
                 f"Separation of duties: {actor.name} requested recovery {recovery.pk} and may not "
@@ -105,7 +105,7 @@ def recovery_on_server(
         require_active(person)
         recoveries_end_expired(person)
         able = administrators_able(other_than=person).count()
-        if able >= TWO:
+        if able >= ADMINISTRATORS_MIN:
             raise NotPermitted(
                 f"{able} administrators can recover the account of {person.name} together; it "
                 "cannot be recovered on the server.",

@@ -19,7 +19,7 @@ from governance.reviews.policies.selectors import review_policies_in_force
 
 # Wait while no review policy is in force.
 _WAIT = timedelta(hours=24)
-TWO = 2
+ADMINISTRATORS_MIN = 2
 
 
 def recoveries_visible_to(actor: Principal) -> QuerySet[AccountRecovery]:

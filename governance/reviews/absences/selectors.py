@@ -77,7 +77,7 @@ def _voters(review: Review, people: Iterable[int]) -> set[int]:
     return {each for row in rows.values_list("person_id", "in_place_of_id") for each in row if each}
 
 
-def reviewers_known_to(actor: Principal) -> QuerySet[Person]:
+def reviewers_visible_to(actor: Principal) -> QuerySet[Person]:
     """Return the active reviewers, possible deputies, if the actor is one or sees everyone."""
     if not actor.specialties and not sees_everyone(actor):
         return Person.objects.none()
@@ -87,7 +87,7 @@ def reviewers_known_to(actor: Principal) -> QuerySet[Person]:
 
 def reviewer_get(*, actor: Principal, person_id: int) -> Person:
     """Return the reviewer. Raises NotFound if they do not exist, or the actor may not see them."""
-    reviewer = reviewers_known_to(actor).filter(pk=person_id).first()
+    reviewer = reviewers_visible_to(actor).filter(pk=person_id).first()
     if reviewer is None:
         raise NotFound(f"Reviewer {person_id} does not exist, or you may not see it.")
     return reviewer

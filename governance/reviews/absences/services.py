@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
-from governance.people.credentials import with_makers
+from governance.people.credentials import with_sign_in_admins
 from governance.people.models import Person, Role, RoleAssignment, Specialty
 from governance.people.proof import proof_facts, require_proof
 from governance.people.roles import person_subject
@@ -57,7 +57,7 @@ def absence_set(
         absent, set_by_id, decision = _absentee(actor, person)
         attempt = _attempt(actor, absent, decision)
         proof = require_proof(actor, "naming a deputy", attempt=attempt)
-        if absent.pk != set_by_id and deputy.pk in with_makers({set_by_id}):
+        if absent.pk != set_by_id and deputy.pk in with_sign_in_admins({set_by_id}):
             raise NotPermitted(
                 f"Separation of duties: {actor.name} may not become the deputy of {absent.name} by "
                 "their own act.",

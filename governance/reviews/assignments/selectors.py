@@ -52,7 +52,7 @@ def assignable_people(actor: Principal, review: Review) -> list[Person]:
     """Return the people to whom `actor` may assign the review, by name: they could decide on it,
     and `actor` may see them or their name in the review.
     """
-    rows = people_known(actor, review).filter(_reviewer(), is_active=True)
+    rows = review_people_visible_to(actor, review).filter(_reviewer(), is_active=True)
     people = list(rows.order_by("name", "pk")[:CANDIDATES_MAX])
     refusals = _refusals(people, review)
     return [person for person in people if not refusals[person.pk]]
@@ -65,7 +65,7 @@ def assignee_get(actor: Principal, review: Review, person_id: int) -> Person:
         NotFound: the person does not exist, or `actor` may not know of them.
         InvalidInput: the person could not decide on the review, with the reason.
     """
-    person = people_known(actor, review).filter(pk=person_id).first()
+    person = review_people_visible_to(actor, review).filter(pk=person_id).first()
     if person is None:
         raise NotFound(f"There is no person {person_id} to whom you may assign a review.")
     refusal = _refusals([person], review)[person.pk]
@@ -78,7 +78,7 @@ def assignee_get(actor: Principal, review: Review, person_id: int) -> Person:
     return person
 
 
-def people_known(actor: Principal, review: Review) -> QuerySet[Person]:
+def review_people_visible_to(actor: Principal, review: Review) -> QuerySet[Person]:
     """Return people whom `actor` may see, and people whose names appear in the review."""
     named = Q(pk=review.opened_by_id) | Q(pk__in=review.decisions.order_by().values("person"))
     named |= Q(pk__in=review.threads.order_by().values("comments__person"))

@@ -29,7 +29,7 @@ from governance.reviews.policies.selectors import (
     review_policies_visible_to,
     review_policy_in_force,
 )
-from governance.reviews.policies.vocabulary import vocabulary_known
+from governance.reviews.policies.vocabulary import registered_vocabulary
 from governance.state_machine import StateMachine
 
 REVIEW_POLICIES = PolicyLifecycle(
@@ -71,7 +71,7 @@ def review_policy_draft(*, actor: Principal, text: str) -> ReviewPolicy:
             actor=actor, action=Action.POLICY_DRAFT, resource=REVIEW_POLICIES.resource()
         )
         author = REVIEW_POLICIES.person(None, actor=actor, decision=decision)
-        document = document_read(text, vocabulary_known())
+        document = document_read(text, registered_vocabulary())
         REVIEW_POLICIES.lock()
         _require_room(document.name)
         active = review_policy_in_force(document.name)
@@ -107,7 +107,7 @@ def review_policy_revise(
         )
         author = REVIEW_POLICIES.person(policy, actor=actor, decision=decision)
         REVIEW_POLICIES.require_draft(policy, digest=policy.digest, expected=expected)
-        document = document_read(text, vocabulary_known())
+        document = document_read(text, registered_vocabulary())
         if document.name != policy.name:
             raise InvalidInput(
                 f"This is a draft of the policy {policy.name}; its text names {document.name}.",
@@ -218,7 +218,7 @@ def _require_room(name: str) -> None:
 
 def _require_ready(policy: ReviewPolicy, verb: str) -> None:
     """Raise WrongState or InvalidInput if the policy may not be proposed or approved."""
-    document = document_read(policy.text, vocabulary_known())
+    document = document_read(policy.text, registered_vocabulary())
     active = review_policy_in_force(policy.name)
     REVIEW_POLICIES.require_base(policy, active, verb)
     for other in review_policies_in_force():

@@ -21,7 +21,7 @@ from governance.reviews.policies.models import ReviewPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class ActivePolicy:
     """A policy that is in force for new reviews, and its content."""
 
     policy: ReviewPolicy
@@ -29,7 +29,7 @@ class InForce:
 
 
 @dataclass(frozen=True, slots=True)
-class Least:
+class MinimumTier:
     """Minimum tier for some answers, and the reason; without one, it is the lowest tier."""
 
     name: str
@@ -47,16 +47,16 @@ def review_policy_in_force(name: str) -> ReviewPolicy | None:
     return ReviewPolicy.objects.filter(name=name, state=PolicyState.ACTIVE).first()
 
 
-def review_policies_in_force() -> list[InForce]:
+def review_policies_in_force() -> list[ActivePolicy]:
     """Return the policies in force, the lowest rank first."""
     active = ReviewPolicy.objects.filter(state=PolicyState.ACTIVE).select_related(
         "created_by", "proposed_by", "decided_by"
     )
-    rows = [InForce(policy, policy_document(policy)) for policy in active]
+    rows = [ActivePolicy(policy, policy_document(policy)) for policy in active]
     return sorted(rows, key=lambda each: each.document.rank)
 
 
-def least_for(answers: Mapping[str, Any], policies: list[InForce]) -> Least:
+def minimum_tier_for(answers: Mapping[str, Any], policies: list[ActivePolicy]) -> MinimumTier:
     """Return the policy with the highest rank of those that apply to these answers.
 
     Raises:
@@ -70,8 +70,8 @@ def least_for(answers: Mapping[str, Any], policies: list[InForce]) -> Least:
         )
     for each in reversed(policies):
         if why := each.document.reason(answers):
-            return Least(each.document.name, each.document.title, why)
-    return Least(policies[0].document.name, policies[0].document.title, "")
+            return MinimumTier(each.document.name, each.document.title, why)
+    return MinimumTier(policies[0].document.name, policies[0].document.title, "")
 
 
 def review_policies_visible_to(actor: Principal) -> QuerySet[ReviewPolicy]:

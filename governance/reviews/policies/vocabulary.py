@@ -29,6 +29,6 @@ def vocabulary_register(vocabulary: Vocabulary) -> None:
     _known = vocabulary
 
 
-def vocabulary_known() -> Vocabulary:
+def registered_vocabulary() -> Vocabulary:
     """Return the registered terms; empty until a context registers some."""
     return _known

@@ -84,7 +84,9 @@ def _record(review_id: int, now: datetime) -> int:
         review = review_locked(review_id)
         kinds = _kinds_due(review, now) if review.state in WAITING else []
         for kind in kinds:
-            people = administrators() if kind is ReminderKind.ESCALATED else told(review)
+            people = (
+                administrators() if kind is ReminderKind.ESCALATED else reminder_recipients(review)
+            )
             _tell(controller, review, kind, people)
     return len(kinds)
 
@@ -142,7 +144,7 @@ def _notices(reminder: ReviewReminder, people: list[Person]) -> list[ReviewNotic
     return notices
 
 
-def told(review: Review) -> list[Person]:
+def reminder_recipients(review: Review) -> list[Person]:
     """Return the recipients of a reminder: reviewers who may decide and are not away; or, while
     changes are requested, the person who submitted the review.
     """

@@ -21,8 +21,8 @@ from governance.reviews.threads.services import (
     check_anchor,
     checked_blocking,
     comment_write,
-    heard,
     thread_write,
+    voice_locked,
 )
 
 
@@ -43,7 +43,7 @@ def draft_add(
     place = anchor or Anchor()
     check_anchor(place)
     with transaction.atomic():
-        voice = heard(actor, review_id)
+        voice = voice_locked(actor, review_id)
         review = voice.review
         thread = thread_locked(review, thread_id) if thread_id is not None else None
         if thread is not None:
@@ -79,7 +79,7 @@ def draft_edit(
     Raises: as `draft_add`; NotFound also if it is another person's.
     """
     with transaction.atomic():
-        voice = heard(actor, review_id)
+        voice = voice_locked(actor, review_id)
         draft = _own(actor, review_id, draft_id)
         if text is not None:
             draft.text = checked_words(text)

@@ -8,7 +8,7 @@ from governance.errors import InvalidInput, WrongState
 from governance.principals import Principal
 from governance.reviews.models import Review, Verdict
 from governance.reviews.selectors import speaker_id
-from governance.reviews.threads.models import TEXT_MAX, Said, ThreadComment
+from governance.reviews.threads.models import TEXT_MAX, EntryKind, ThreadComment
 
 # Comments in threads, comments with decisions, and drafts of them.
 COMMENTS_MAX = 100
@@ -20,7 +20,7 @@ def check_room(actor: Principal, review: Review) -> None:
     """Raise WrongState if the actor has reached the limit of comments in this review."""
     outside = review.decisions.filter(person_id=speaker_id(actor), verdict=Verdict.COMMENT).count()
     drafts = review.comment_drafts.filter(person_id=speaker_id(actor)).count()
-    in_threads = _entries(actor, review).filter(said=Said.COMMENT).count()
+    in_threads = _entries(actor, review).filter(said=EntryKind.COMMENT).count()
     if outside + in_threads + drafts >= COMMENTS_MAX:
         raise WrongState(
             f"You have written {COMMENTS_MAX} comments on review {review.pk}; that is the limit.",
@@ -30,7 +30,7 @@ def check_room(actor: Principal, review: Review) -> None:
 
 def check_moves(actor: Principal, review: Review) -> None:
     """Raise WrongState if the actor has resolved and reopened threads too often in this review."""
-    if _entries(actor, review).exclude(said=Said.COMMENT).count() >= MOVES_MAX:
+    if _entries(actor, review).exclude(said=EntryKind.COMMENT).count() >= MOVES_MAX:
         raise WrongState(
             f"You have resolved and reopened threads of review {review.pk} {MOVES_MAX} times; that "
             "is the limit.",

@@ -21,7 +21,7 @@ from governance.policy.context import probing_context
 from governance.policy.engine import decide
 from governance.policy.services import active_policy
 from governance.principals import Principal
-from governance.reviews.assignments.selectors import people_known
+from governance.reviews.assignments.selectors import review_people_visible_to
 from governance.reviews.models import Review
 from governance.reviews.reminders.models import ReminderKind
 from governance.reviews.reminders.schedule import people_tell
@@ -159,7 +159,7 @@ def _handle(person: Person, local_counts: Counter[str]) -> str:
 def _mentionable(actor: Principal, review: Review) -> QuerySet[Person]:
     """Return active people whose name the actor may read; `met` if the address, too."""
     met = Exists(people_visible_to(actor).order_by().filter(pk=OuterRef("pk")))
-    people = people_known(actor, review)
+    people = review_people_visible_to(actor, review)
     return people.filter(~Q(pk=actor.person_id), is_active=True).annotate(met=met)
 
 

@@ -96,7 +96,7 @@ class ReviewThread(Anchored):
         return f"thread {self.pk}"
 
 
-class Said(models.TextChoices):
+class EntryKind(models.TextChoices):
     """Kind of entry of a thread."""
 
     COMMENT = "comment"
@@ -112,7 +112,7 @@ class ThreadComment(models.Model):
 
     thread = models.ForeignKey(ReviewThread, on_delete=models.PROTECT, related_name="comments")
     person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
-    said = models.CharField(max_length=10, choices=Said.choices, default=Said.COMMENT)
+    said = models.CharField(max_length=10, choices=EntryKind.choices, default=EntryKind.COMMENT)
     text = models.TextField(max_length=TEXT_MAX, blank=True)
     digest = models.CharField(max_length=64)
     round = models.PositiveIntegerField()

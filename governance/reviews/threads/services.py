@@ -48,7 +48,7 @@ def thread_open(
     text = checked_words(text)
     check_anchor(anchor)
     with transaction.atomic():
-        voice = heard(actor, review_id)
+        voice = voice_locked(actor, review_id)
         blocks = checked_blocking(voice, blocking)
         check_room(actor, voice.review)
         return thread_write(voice=voice, anchor=anchor, text=text, blocking=blocks)
@@ -61,7 +61,7 @@ def thread_reply(*, actor: Principal, review_id: int, thread_id: int, text: str)
     """
     text = checked_words(text)
     with transaction.atomic():
-        voice = heard(actor, review_id)
+        voice = voice_locked(actor, review_id)
         thread = thread_locked(voice.review, thread_id)
         check_room(actor, voice.review)
         return comment_write(voice=voice, thread=thread, text=text)
@@ -92,7 +92,7 @@ def _move(
 ) -> ThreadComment:
     text = checked_words(text, needed=False)
     with transaction.atomic():
-        voice = heard(actor, review_id)
+        voice = voice_locked(actor, review_id)
         thread = thread_locked(voice.review, thread_id)
         obstacle = voice.resolving(thread)
         if obstacle is not None:
@@ -103,7 +103,7 @@ def _move(
         )
 
 
-def heard(actor: Principal, review_id: int) -> Voice:
+def voice_locked(actor: Principal, review_id: int) -> Voice:
     """Lock a review, which orders comments and approvals, and return the actor's rights in it.
 
     Raises:

@@ -14,7 +14,7 @@ from governance.reviews.models import Review
 from governance.reviews.selectors import review_resource, speaker_id
 from governance.reviews.states import review_subject
 from governance.reviews.threads.mentions import mentions_record, mentions_resolved
-from governance.reviews.threads.models import ReviewThread, Said, ThreadComment, ThreadState
+from governance.reviews.threads.models import EntryKind, ReviewThread, ThreadComment, ThreadState
 from governance.state_machine import StateMachine
 
 ALLOWED_TRANSITIONS: dict[ThreadState, frozenset[ThreadState]] = {
@@ -22,7 +22,7 @@ ALLOWED_TRANSITIONS: dict[ThreadState, frozenset[ThreadState]] = {
     ThreadState.RESOLVED: frozenset({ThreadState.OPEN}),
 }
 THREAD_STATES = StateMachine(model=ReviewThread, noun="thread", table=ALLOWED_TRANSITIONS)
-_ENTRY_KINDS = {ThreadState.RESOLVED: Said.RESOLVE, ThreadState.OPEN: Said.REOPEN}
+_ENTRY_KINDS = {ThreadState.RESOLVED: EntryKind.RESOLVE, ThreadState.OPEN: EntryKind.REOPEN}
 _ACTIONS = {
     ThreadState.RESOLVED: "review:resolve_thread",
     ThreadState.OPEN: "review:reopen_thread",

@@ -8,7 +8,7 @@ from django.db.models import Min, Prefetch, QuerySet
 
 from governance.audit.services import Attempt
 from governance.errors import DomainError, NotFound, NotPermitted, WrongState
-from governance.people.credentials import with_makers
+from governance.people.credentials import with_sign_in_admins
 from governance.people.proof import require_proof
 from governance.permissions import Action
 from governance.policy.services import authorize
@@ -90,7 +90,7 @@ def decision_obstacle(actor: Principal, waiver: Waiver) -> DomainError | None:
     """
     review, action = waiver.review, Action.WAIVER_DECIDE
     separation = separation_obstacle(actor, review, "decide on a waiver in", action)
-    if separation is None and actor.person_id in with_makers({waiver.asked_by_id}):
+    if separation is None and actor.person_id in with_sign_in_admins({waiver.asked_by_id}):
         separation = _refused(
             actor,
             review,

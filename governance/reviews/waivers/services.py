@@ -22,7 +22,12 @@ from governance.reviews.waivers.selectors import (
     proof_for,
     request_obstacle,
 )
-from governance.reviews.waivers.states import excused_of, told, waiver_locked, waiver_set_state
+from governance.reviews.waivers.states import (
+    excused_result,
+    waiver_event_data,
+    waiver_locked,
+    waiver_set_state,
+)
 
 LONGEST = timedelta(days=366)
 EXPIRE_BATCH = 100
@@ -64,7 +69,7 @@ def waiver_request(
             item=item,
             digest=review.digest,
             round=review.round,
-            excused=excused_of(item),
+            excused=excused_result(item),
             reason=reason,
             expires_at=expires_at,
             asked_by_id=speaker_id(actor),
@@ -75,7 +80,7 @@ def waiver_request(
             subject=review_subject(review),
             reason=reason,
             department=review.department.slug,
-            data=told(waiver),
+            data=waiver_event_data(waiver),
             decision=decision,
         )
     return waiver

@@ -74,13 +74,13 @@ def waiver_set_state(
         subject=review_subject(waiver.review),
         reason=reason,
         department=waiver.review.department.slug,
-        data=told(waiver) | ({"proof": proof} if proof else {}),
+        data=waiver_event_data(waiver) | ({"proof": proof} if proof else {}),
         decision=decision,
     )
     _item_follows(waiver)
 
 
-def told(waiver: Waiver) -> dict[str, object]:
+def waiver_event_data(waiver: Waiver) -> dict[str, object]:
     """Return the data of an event about a waiver."""
     return {
         "waiver": waiver.pk,
@@ -106,12 +106,12 @@ def _item_follows(waiver: Waiver) -> None:
     item.save(update_fields=["state"])
 
 
-def excused_of(item: ChecklistItem) -> str:
+def excused_result(item: ChecklistItem) -> str:
     """Return the result that a new waiver of the item excuses: the note of its check."""
     return item.note if item.automatic else ""
 
 
-def waivers_follow(*, actor: Principal, review: Review, decision: Authorization | None) -> None:
+def waivers_carry_over(*, actor: Principal, review: Review, decision: Authorization | None) -> None:
     """Carry waivers into a new round of a locked review whose checklist is written. A waiver stays
     if the digest and the result are the same and its granter has no part in the subject; all others
     end, as attestations do.
@@ -124,7 +124,7 @@ def waivers_follow(*, actor: Principal, review: Review, decision: Authorization 
         granted = waiver.state == WaiverState.GRANTED
         stays = (
             item.state not in MET_STATES
-            and (waiver.digest, waiver.excused) == (review.digest, excused_of(item))
+            and (waiver.digest, waiver.excused) == (review.digest, excused_result(item))
             # Its granter may have answered for the department since.
             and waiver.decided_by_id not in review.excluded_people
         )

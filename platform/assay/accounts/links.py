@@ -27,7 +27,7 @@ from governance.people.sessions import sessions_end
 from governance.people.signing_in import password_checked
 
 OPENED = "assay_opened_link"
-KEPT_S = 30 * 60
+LIFETIME_S = 30 * 60
 
 
 def link_remember(request: HttpRequest, link: OneTimeLink) -> None:
@@ -46,7 +46,7 @@ def link_opened(
 ) -> int | None:
     """Return the opened link's ID; None if there is none with this purpose for this person."""
     opened = request.session.get(OPENED) or {}
-    if opened.get("purpose") != purpose or time.time() - opened["at"] > KEPT_S:
+    if opened.get("purpose") != purpose or time.time() - opened["at"] > LIFETIME_S:
         return None
     if person_id is not None and opened["person"] != person_id:
         return None

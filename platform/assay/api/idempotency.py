@@ -30,7 +30,7 @@ from governance.principals import Principal
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
-KEPT_FOR = timedelta(days=1)
+RETENTION = timedelta(days=1)
 CLEARED_AT_ONCE = 200
 
 Handler = Callable[..., HttpResponseBase]
@@ -126,7 +126,7 @@ def _hold(caller: str, key: str) -> None:
 
 
 def _find(caller: str, key: str) -> IdempotencyRecord | None:
-    oldest = timezone.now() - KEPT_FOR
+    oldest = timezone.now() - RETENTION
     return IdempotencyRecord.objects.filter(
         principal=caller, key=key, created_at__gte=oldest
     ).first()
@@ -146,10 +146,10 @@ def _replay(record: IdempotencyRecord, digest: str) -> Response:
 def _keep(caller: str, key: str, digest: str, response: HttpResponseBase) -> None:
     if not isinstance(response, Response) or response.status_code >= 400:
         return
-    old = IdempotencyRecord.objects.filter(created_at__lt=timezone.now() - KEPT_FOR)
+    old = IdempotencyRecord.objects.filter(created_at__lt=timezone.now() - RETENTION)
     IdempotencyRecord.objects.filter(pk__in=old.values("pk")[:CLEARED_AT_ONCE]).delete()
     IdempotencyRecord.objects.filter(
-        principal=caller, key=key, created_at__lt=timezone.now() - KEPT_FOR
+        principal=caller, key=key, created_at__lt=timezone.now() - RETENTION
     ).delete()
     IdempotencyRecord.objects.create(
         principal=caller,

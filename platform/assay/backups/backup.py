@@ -32,12 +32,12 @@ from governance.audit.services import Subject, audit_record
 from governance.principals import background, service_principal
 from registry.storage import store
 from registry.storage.backend import Entry
-from workers.storage.copying import Copied, store_copy
+from workers.storage.copying import CopyResult, store_copy
 
 FORMAT = 1
 DUMP, RECORD, POOL = "database.dump", "backup.json", "store"
 # Secrets without which restored data cannot be used, or keys and sessions are invalid.
-KEPT_SECRETS = (
+FINGERPRINTED_SECRETS = (
     "ASSAY_SECRET_KEY",
     "ASSAY_KEY_PEPPER",
     "ASSAY_KEY_PEPPER_2",
@@ -205,8 +205,10 @@ def backups(folder: Path) -> list[tuple[Path, Backup]]:
 
 
 def fingerprints() -> dict[str, str]:
-    """Return a fingerprint of each secret of `KEPT_SECRETS` that this process has."""
-    return {name: _fingerprint(secret) for name in KEPT_SECRETS if (secret := _secret(name))}
+    """Return a fingerprint of each secret of `FINGERPRINTED_SECRETS` that this process has."""
+    return {
+        name: _fingerprint(secret) for name in FINGERPRINTED_SECRETS if (secret := _secret(name))
+    }
 
 
 def sha256_of(file: Path) -> str:
@@ -233,7 +235,7 @@ def _require_whole_database() -> None:
             )
 
 
-def _require_whole(copied: Copied) -> None:
+def _require_whole(copied: CopyResult) -> None:
     if copied.failed:
         raise BackupFailed(
             f"{len(copied.failed):,} files of the store could not be copied, such as "

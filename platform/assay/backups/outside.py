@@ -32,7 +32,7 @@ SETTINGS = "ASSAY_AUDIT_PUBLISH_URL or ASSAY_AUDIT_PUBLISH_DIR names it."
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class SecondPlaceState:
     """The second place, compared with a backup.
 
     Attributes:
@@ -49,13 +49,16 @@ class Outside:
     silent: tuple[str, ...]
 
 
-def compare(record: Backup, verifier: Verifier, *, without: bool) -> Outside:
-    """Compare a backup with the second place. With `without`, the operator states that there is
-    none.
+def compare_second_place(
+    record: Backup, verifier: Verifier, *, no_second_place: bool
+) -> SecondPlaceState:
+    """Compare a backup with the second place. With `no_second_place`, the operator states that
+    there is none.
 
     Raises:
         BackupFailed: the place cannot be read, has no checkpoint, has a different history than the
-            backup or an older state than the backup recorded; or it exists despite `without`.
+            backup or an older state than the backup recorded; or it exists despite
+            `no_second_place`.
     """
     head = _own_head(record, verifier)
     with _answering():
@@ -63,10 +66,10 @@ def compare(record: Backup, verifier: Verifier, *, without: bool) -> Outside:
         place = second_place()
         note = published_checkpoint(place)
         if note is None:
-            if without:
-                return Outside(None, "", max(0, cosigned - record.events), silent)
+            if no_second_place:
+                return SecondPlaceState(None, "", max(0, cosigned - record.events), silent)
             raise _missing(place, record)
-        if without:
+        if no_second_place:
             raise BackupFailed(
                 f"There is a second place: {place.name} has a checkpoint.",
                 hint="Leave out --i-have-no-second-place.",
@@ -88,7 +91,7 @@ def compare(record: Backup, verifier: Verifier, *, without: bool) -> Outside:
             )
         covered = outside.size <= record.events
         lost = max(_lost(place, outside, head, record), cosigned - max(record.events, outside.size))
-        return Outside(place, note if covered else "", lost, silent)
+        return SecondPlaceState(place, note if covered else "", lost, silent)
 
 
 def _own_head(record: Backup, verifier: Verifier) -> Checkpoint | None:
@@ -112,7 +115,9 @@ def _cosigned(record: Backup) -> tuple[int, tuple[str, ...]]:
     """Return the size of the largest log that a witness reports to have cosigned, and the witnesses
     that do not answer. A lying witness can only make the loss look larger."""
     witnesses = witness_endpoints() if record.events else []
-    queries = [witness.Asked(one, record.events, (), record.checkpoint) for one in witnesses]
+    queries = [
+        witness.CosignRequest(one, record.events, (), record.checkpoint) for one in witnesses
+    ]
     answers = witness.ask(queries)
     sizes = [record.events if one.status == 200 else one.size() or 0 for one in answers]
     silent = [

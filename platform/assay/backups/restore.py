@@ -32,7 +32,7 @@ from assay.backups.backup import (
     sha256_of,
 )
 from assay.backups.database import BackupFailed
-from assay.backups.outside import Outside, compare
+from assay.backups.outside import SecondPlaceState, compare_second_place
 from assay.database_roles.apply import is_unfinished
 from governance.audit.checkpoint import Verifier
 from governance.audit.selectors import verify_restored
@@ -103,7 +103,7 @@ def restore(
     _require_same_secrets(record, other_secrets=other_secrets)
     with database.alone():
         _require_empty()
-        outside = compare(record, verifier, without=no_second_place)
+        outside = compare_second_place(record, verifier, no_second_place=no_second_place)
         _require_accepted(outside, accept_lost_events)
         _require_dump(folder / DUMP, record)
         step("Copy the files")
@@ -175,7 +175,7 @@ def _require_same_secrets(record: Backup, *, other_secrets: bool) -> None:
         )
 
 
-def _require_accepted(outside: Outside, accepted: int) -> None:
+def _require_accepted(outside: SecondPlaceState, accepted: int) -> None:
     if outside.lost > accepted:
         raise BackupFailed(
             f"The second place of the audit log, or a witness, has {outside.lost:,} events that "
@@ -213,7 +213,7 @@ def _copy_files(pool: Path, record: Backup, progress: Callable[[Entry], None] | 
     return copied.entries
 
 
-def _verified(record: Backup, outside: Outside) -> VerificationReport:
+def _verified(record: Backup, outside: SecondPlaceState) -> VerificationReport:
     if not record.events:
         return VerificationReport(True, 0, None, "The audit log is empty.", EMPTY_ROOT.hex())
     notes = [note for note in (record.checkpoint, outside.note) if note]

@@ -120,7 +120,7 @@ def _check(document: Any, key: str, note: str = "") -> None:
         key = own_keys
         warn_of_own_key("proof")
     try:
-        sentence = check_proof(document, public_keys=key, kept=note)
+        sentence = check_proof(document, public_keys=key, earlier_note=note)
     except (BadProof, BadCheckpoint) as error:
         raise CliError(f"The proof is not valid. {error}") from error
     console.print(f"[green]✓[/] {escape(sentence)}")

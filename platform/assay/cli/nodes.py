@@ -148,11 +148,13 @@ def _read_token() -> str:
 
 
 def _join_body(token: str, public_key: str) -> str:
-    from workers.control.messages import JoinBody, made
+    from workers.control.messages import JoinBody, checked_message
     from workers.remote.facts import machine_facts
 
     facts = machine_facts(Path.cwd())
-    return made(JoinBody, token=token, public_key=public_key, facts=facts).model_dump_json()
+    return checked_message(
+        JoinBody, token=token, public_key=public_key, facts=facts
+    ).model_dump_json()
 
 
 def _write(write: Any) -> None:

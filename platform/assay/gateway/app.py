@@ -32,7 +32,7 @@ from assay.gateway.inference import Opening, record_refusal
 from assay.gateway.monitoring.database_probe import DatabaseProbe
 from assay.gateway.monitoring.metrics import DURATION, INFLIGHT, REQUESTS, bound
 from assay.gateway.monitoring.tracing import begin_request
-from assay.gateway.paths import Own, own_path, own_paths
+from assay.gateway.paths import GatewayPath, own_path, own_paths
 from assay.gateway.quota.ledger import Ledger
 from assay.gateway.quota.quotas import QuotaStopped
 from assay.gateway.run.repeats import once
@@ -52,7 +52,7 @@ class _Target(NamedTuple):
     """Destination of a request: one of the gateway's own paths, or a task's route with the
     deployment named in the path."""
 
-    own: Own | None
+    own: GatewayPath | None
     route: Route | None
     name: str
 

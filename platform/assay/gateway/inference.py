@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from assay.gateway.access.admission import Admitted, Application, Caller
+from assay.gateway.access.admission import Admitted, Caller, ModelRequest
 from assay.gateway.access.authentication import KeyRefused
 from assay.gateway.access.call import Call
-from assay.gateway.access.decisions import ModelUnknown, Refused, is_ready, known_task
-from assay.gateway.access.prompts import check_prompt, with_prompt
+from assay.gateway.access.decisions import InvocationDenied, ModelUnknown, is_ready, known_task
+from assay.gateway.access.prompts import add_prompt_tokens, check_prompt
 from assay.gateway.http.asgi import Receive, Scope, Send, header, parsed, read_body, too_large
 from assay.gateway.knowledge.retrieval import Retrieval
 from assay.gateway.quota.ledger import Ledger
@@ -24,7 +24,7 @@ from assay.gateway.run.execution import Execution
 from assay.gateway.run.media import MediaDesk, RequestMedia, media_body_limit
 from assay.gateway.run.parts import Parts
 from assay.gateway.run.routes import Route, deployment_path, named_model
-from assay.gateway.stored.conversations import KeepingSend, Opened, ResponseDesk
+from assay.gateway.stored.conversations import Opened, ResponseDesk, StoringSend
 from assay.server.permits import holder_of
 from governance.errors import DomainError, Unavailable
 from registry.catalog import is_own
@@ -95,7 +95,7 @@ class Inference:
     ) -> None:
         parts, caller = self._parts, opening.caller
         plan = await self._plan(call, opening, media, scope, receive)
-        call.asked_for, call.streamed = plan.model, plan.stream
+        call.requested_model, call.streamed = plan.model, plan.stream
         opened = None
         if plan.conversation is not None and call.key is not None:
             opened = await self._responses.open(call, call.key, plan, plan.conversation)
@@ -103,26 +103,26 @@ class Inference:
         # Receiving the body takes time, so the key and the release must be checked again.
         snapshot = await parts.refresher.knowing(caller.token.public_id)
         if (deployment := snapshot.deployments.get(plan.model)) is not None:
-            plan = with_prompt(plan, deployment.own_prompt)
-        application = Application(caller.under(tokens=plan.tokens), plan.model)
+            plan = add_prompt_tokens(plan, deployment.own_prompt)
+        model_request = ModelRequest(caller.under(tokens=plan.tokens), plan.model)
         call.policy = snapshot.policy.version
-        admitted = application.admit(snapshot)
+        admitted = model_request.admit(snapshot)
         call.admit(admitted)
         _check(plan, admitted, opening.route)
         if not is_ready(admitted.deployment):
-            admitted = await self._cold_starts.loaded(application, admitted)
+            admitted = await self._cold_starts.loaded(model_request, admitted)
         if plan.grounding is not None:
-            plan, application, admitted = await self._retrieval.ground(
-                call, plan, application, plan.grounding
+            plan, model_request, admitted = await self._retrieval.ground(
+                call, plan, model_request, plan.grounding
             )
         parts.ledger.require_open()
-        execution = Execution(parts, call, plan, application, admitted, media)
+        execution = Execution(parts, call, plan, model_request, admitted, media)
         if opened is None or not opened.stores:
             await execution.run(receive, send)
             return
         # A request over quota is neither stored nor audited as stored.
         await execution.check_room()
-        keeper = await self._begin(call, execution, application, admitted, opened, send)
+        keeper = await self._begin(call, execution, model_request, admitted, opened, send)
         try:
             await execution.run(receive, keeper or send)
         finally:
@@ -173,11 +173,11 @@ class Inference:
         self,
         call: Call,
         execution: Execution,
-        application: Application,
+        model_request: ModelRequest,
         admitted: Admitted,
         opened: Opened,
         send: Send,
-    ) -> KeepingSend | None:
+    ) -> StoringSend | None:
         """Store the beginning of the response, and admit the request again afterward.
 
         Returns None if the department has just stopped keeping responses and the caller did not
@@ -186,12 +186,14 @@ class Inference:
         Raises:
             DomainError: it cannot be stored, or is no longer admitted.
         """
-        classification = application.caller.circumstances.classification
+        classification = model_request.caller.circumstances.classification
         renderer = await self._responses.begin(call, admitted.key, opened, classification)
-        keeper = None if renderer is None else KeepingSend(self._responses, renderer, send)
+        keeper = None if renderer is None else StoringSend(self._responses, renderer, send)
         try:
-            token = application.caller.token
-            execution.admit(application.admit(await self._parts.refresher.knowing(token.public_id)))
+            token = model_request.caller.token
+            execution.admit(
+                model_request.admit(await self._parts.refresher.knowing(token.public_id))
+            )
         except DomainError:
             if keeper is not None:
                 await keeper.finish()
@@ -221,7 +223,7 @@ def _check(plan: Plan, admitted: Admitted, route: Route) -> None:
 
 def record_refusal(ledger: Ledger, call: Call, error: DomainError) -> None:
     """Set the outcome of the call, and record it if a key was identified."""
-    if isinstance(error, Refused):
+    if isinstance(error, InvocationDenied):
         call.decided(error.grounds)
     if isinstance(error, KeyRefused):
         call.key = error.key

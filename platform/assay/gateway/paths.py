@@ -14,7 +14,7 @@ from assay.gateway.http.asgi import read_body
 from assay.gateway.stored import batches, chats, feedback, files, models, responses, vector_stores
 from assay.gateway.stored.requests import OwnRequest, answer_json
 from governance.permissions import Action
-from registry.catalog import paths_answered_by
+from registry.catalog import set_path_check
 from registry.responses.selectors import CHAT
 
 # Placeholder for the name of a deployment after a path.
@@ -93,7 +93,7 @@ _LABELS = tuple(_OPERATIONS)
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class GatewayPath:
     """A path of the gateway: its name in metrics and the ledger, the ID in it, its operations."""
 
     label: str
@@ -101,7 +101,7 @@ class Own:
     operations: Mapping[str, Operation]
 
 
-def own_path(method: str, path: str) -> Own | None:
+def own_path(method: str, path: str) -> GatewayPath | None:
     """Return the gateway's own path for a request; None for paths of tasks and others."""
     match = _PATHS.fullmatch(path)
     # Chats are listed under the path at which a task answers them.
@@ -109,7 +109,7 @@ def own_path(method: str, path: str) -> Own | None:
         return None
     index = match.lastindex or 1
     label = _LABELS[index // 2]
-    return Own(label, match[index + 1], _OPERATIONS[label])
+    return GatewayPath(label, match[index + 1], _OPERATIONS[label])
 
 
 def own_paths() -> tuple[str, ...]:
@@ -135,4 +135,4 @@ def answered_by(path: str, named: bool) -> str:
 
 def keep_paths() -> None:
     """Reserve these paths against tasks of other packages. Call it before tasks are discovered."""
-    paths_answered_by(answered_by)
+    set_path_check(answered_by)

@@ -39,7 +39,7 @@ from workers.nodes.states import node_principal
 F = TypeVar("F", bound=Callable[..., BaseModel | None])
 TAG = "Nodes' own API"
 # Path of a job while a worker of the node runs it.
-HELD = "jobs/<uuid:job_id>/attempts/<id:fence>"
+ATTEMPT_PATH = "jobs/<uuid:job_id>/attempts/<id:fence>"
 # Short, because the node retries.
 LOCK_TIMEOUT_MS = 1_000
 
@@ -109,7 +109,7 @@ class OpenEndpoint(NodeEndpoint):
     permission_classes = (AllowAny,)
 
 
-class HeldEndpoint(NodeEndpoint):
+class JobEndpoint(NodeEndpoint):
     """A view of one job that a worker of the node runs."""
 
     def allow_body(self, job_id: UUID, fence: int, **kwargs: Any) -> None:
@@ -144,9 +144,9 @@ class NodeRoutes:
         """Add an operation that changes something; its status is 204 if it returns nothing."""
         return self._add("post", route, summary, status, view)
 
-    def held(self, route: str, summary: str) -> Callable[[F], F]:
+    def job(self, route: str, summary: str) -> Callable[[F], F]:
         """Add an operation that changes a job that a worker of the node runs."""
-        return self._add("post", f"{HELD}/{route}", summary, 200, HeldEndpoint)
+        return self._add("post", f"{ATTEMPT_PATH}/{route}", summary, 200, JobEndpoint)
 
     def _add(
         self, method: str, route: str, summary: str, status: int, base: type[NodeEndpoint]

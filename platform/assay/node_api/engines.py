@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from assay.node_api.endpoint import NodeRoutes
-from workers.control.messages import WorkerBody, reported
+from workers.control.messages import WorkerBody, reported_facts
 from workers.control.protocol import (
     Assignments,
     AssignmentsQuery,
@@ -45,7 +45,7 @@ def assignments(node: Node, query: AssignmentsQuery) -> Assignments:
             node=node,
             worker=query.worker,
             engines=query.engines.split(","),
-            held=[int(each) for each in query.held.split(",") if each],
+            loaded=[int(each) for each in query.held.split(",") if each],
         )
     )
 
@@ -87,7 +87,7 @@ def heartbeats(node: Node, body: HeartbeatBody) -> None:
     worker = worker_of(node, body.worker)
     with node_working(node):
         replicas_heartbeat(worker=worker, engines=body.engines)
-    node_report(node=node, facts=reported(body.facts))
+    node_report(node=node, facts=reported_facts(body.facts))
 
 
 @routes.post("workers/tasks", "Report a worker's tasks")

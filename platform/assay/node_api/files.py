@@ -18,7 +18,7 @@ from rest_framework.response import Response
 from assay.api.documentation import RANGES, operation
 from assay.api.parsers import OctetStreamParser, StrictJSONParser
 from assay.downloads import BINARY, stored_file, streamed_response
-from assay.node_api.endpoint import TAG, HeldEndpoint, NodeEndpoint, answered, parameters_of
+from assay.node_api.endpoint import TAG, JobEndpoint, NodeEndpoint, answered, parameters_of
 from assay.server.downloads import ungated
 from governance.errors import InvalidInput, NotFound
 from governance.schemas import Schema
@@ -111,7 +111,7 @@ class NodeMediaView(NodeEndpoint):
         return answered(MediaAnswer(reference), 201)
 
 
-class NodeJobFileView(HeldEndpoint):
+class NodeJobFileView(JobEndpoint):
     """One file of a job's order."""
 
     @operation(TAG, "Bytes of a file of an order, or of one range", **RANGES)
@@ -158,7 +158,7 @@ def _from_folder(request: Request, file: JobFile, folder: Path, node: Node) -> H
     return streamed_response(request._request, chunks(), BINARY, headers_of_download)
 
 
-class NodeJobUploadView(HeldEndpoint):
+class NodeJobUploadView(JobEndpoint):
     """One file that the run has created."""
 
     parser_classes = (OctetStreamParser, StrictJSONParser)

@@ -14,7 +14,7 @@ from workers.control.messages import (
     Joined,
     NodeSessionAnswer,
     SessionBody,
-    reported,
+    reported_facts,
 )
 from workers.nodes.broker_access import broker_user
 from workers.nodes.credentials import CHALLENGE_S, challenge_make
@@ -29,7 +29,7 @@ routes = NodeRoutes()
 def node_joins(body: JoinBody) -> Joined:
     address = request_context.get().client_address
     refuse_nodes_when_locked(address)
-    node = node_join(token=body.token, public_key=body.public_key, facts=reported(body.facts))
+    node = node_join(token=body.token, public_key=body.public_key, facts=reported_facts(body.facts))
     forget_node_failure(address)
     return Joined(node=node.name)
 

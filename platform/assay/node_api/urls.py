@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from assay.node_api import engines, files, jobs, joining
-from assay.node_api.endpoint import HELD
+from assay.node_api.endpoint import ATTEMPT_PATH
 
 OF_DEPLOYMENT = "deployments/<id:deployment_id>"
 
@@ -18,6 +18,6 @@ urlpatterns = [
     path(f"{OF_DEPLOYMENT}/references/<digest:digest>", files.NodeReferenceFileView.as_view()),
     path(f"{OF_DEPLOYMENT}/media", files.NodeMediaView.as_view()),
     path(f"{OF_DEPLOYMENT}/media/<digest:digest>", files.NodeMediaFileView.as_view()),
-    path(f"{HELD}/files/<digest:digest>", files.NodeJobFileView.as_view()),
-    path(f"{HELD}/arrivals/<digest:digest>", files.NodeJobUploadView.as_view()),
+    path(f"{ATTEMPT_PATH}/files/<digest:digest>", files.NodeJobFileView.as_view()),
+    path(f"{ATTEMPT_PATH}/arrivals/<digest:digest>", files.NodeJobUploadView.as_view()),
 ]

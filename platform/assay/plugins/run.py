@@ -40,16 +40,16 @@ if TYPE_CHECKING:
         UnreadableVideo, VideosBusy, frame_values, load_video_processor, read_clip,
     )
     from workers.engines.vision import ImageReader
-    from workers.engines.window_runner import WindowRunner, owned as owned_tokens
+    from workers.engines.window_runner import WindowRunner, owned_positions as owned_tokens
     from workers.trainers.bases import check_length, load_base
     from workers.trainers.classification import SAMPLES as MAX_SAMPLES, Baseline, score_classifier
     from workers.trainers.classifier_training import Head, fit_classifier, split_by_label
-    from workers.trainers.drawn import with_boxes as draw_boxes, with_mask as draw_mask
-    from workers.trainers.evaluation import Asked as AskJudge, Outcome, ScoreRequest
+    from workers.trainers.overlays import with_boxes as draw_boxes, with_mask as draw_mask
+    from workers.trainers.evaluation import AskModel as AskJudge, Outcome, ScoreRequest
     from workers.trainers.head_training import HeadTrainer, load_with_head, saved_labels
-    from workers.trainers.kept import kept_images, read_pixels
+    from workers.trainers.file_cache import kept_images, read_pixels
     from workers.trainers.lengths import read_captions, token_lengths, warn_of_cut
-    from workers.trainers.material import (
+    from workers.trainers.rows import (
         distinct as distinct_rows, hold_out, parse_settings, read_rows, read_valid_rows,
     )
     from workers.trainers.media_classifier import MediaModel, stacked_pixels, train_media_classifier
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
         MAX_LABELS as MAX_LABEL_SLICES, Part as Slice, by_label as slices_by_label, by_length as
         slices_by_length, thirds as slices_by_size, by_turns as slices_by_turns,
     )
-    from workers.trainers.text_scores import Simple as SimpleTexts, score_texts
+    from workers.trainers.text_scores import TextBaseline as SimpleTexts, score_texts
     from workers.trainers.thumbnails import thumbnail
     from workers.trainers.tokenized import AnswerTrainer, PreferenceTrainer
     from workers.trainers.training import (

@@ -212,7 +212,7 @@ class PriceForm(TablerForm):
         return Tariff(**{name: typed[name] for name in _PRICES}, units=units)
 
 
-class WhichForm(TablerForm):
+class KeyLimitsForm(TablerForm):
     """API key and deployment whose limits to list."""
 
     key = forms.ChoiceField(label="API key")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from assay.portal.evidence import Drawn, drawn
+from assay.portal.evidence import EvaluationCharts, drawn
 from assay.portal.series import metric_by_version
 from governance.principals import Principal
 from registry.catalog import TASKS
@@ -26,7 +26,7 @@ class Subject:
     replaced: ModelVersion | None
     comparison: Comparison
     reach: Reach
-    evidence: list[Drawn]
+    evidence: list[EvaluationCharts]
     trend: dict[str, Any] | None
 
     @property
@@ -41,7 +41,7 @@ class Pair:
     version: ModelVersion
     replaced: ModelVersion
     comparison: VersionComparison
-    evidence: list[Drawn]
+    evidence: list[EvaluationCharts]
 
 
 def pair_of(actor: Principal, version: ModelVersion, other: ModelVersion) -> Pair:

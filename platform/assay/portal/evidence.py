@@ -18,7 +18,7 @@ from assay.portal.intervals import (
 from registry.evaluations.models import Evaluation
 from registry.evaluations.recordings import SAMPLES_SHOWN
 from registry.releases.comparison.build import Measured
-from registry.releases.comparison.samples import shown
+from registry.releases.comparison.samples import sample_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,11 @@ def samples(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return sample inputs with the expected output, the baseline's, and this version's."""
     return [
         {
-            "asked": shown(entry, "input", evaluation.pk),
+            "prompt": sample_part(entry, "input", evaluation.pk),
             "answers": [
                 (title, part)
                 for title, name in SAMPLE_PARTS
-                if (part := shown(entry, name, evaluation.pk)) is not None
+                if (part := sample_part(entry, name, evaluation.pk)) is not None
             ],
         }
         for entry in evaluation.details.get("samples", [])[:SAMPLES_SHOWN]
@@ -80,7 +80,7 @@ def samples(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class EvaluationCharts:
     """An evaluation with everything that a page draws of it."""
 
     measured: Measured
@@ -107,10 +107,10 @@ class Drawn:
         return self.measured.all_passed
 
 
-def drawn(measured: Measured) -> Drawn:
+def drawn(measured: Measured) -> EvaluationCharts:
     """Return the measurements together with those that they are compared with."""
     details = measured.evaluation.details
-    return Drawn(
+    return EvaluationCharts(
         measured=measured,
         rows=[metric_row(row, measured.evaluation.pk) for row in measured.metrics],
         slices=[slice_row(row) for row in measured.slices],

@@ -53,14 +53,14 @@ class Result:
 @dataclass(frozen=True, slots=True)
 class Source:
     """One kind of object. Words are searched in `columns`, of which the first is the name; `number`
-    is the column of its number; `shown` returns the title and detail of a row."""
+    is the column of its number; `describe` returns the title and detail of a row."""
 
     kind: str
     icon: str
     rows: Callable[[Principal], QuerySet[Any]]
     columns: tuple[str, ...]
     number: str
-    shown: Callable[[Any], tuple[str, str]]
+    describe: Callable[[Any], tuple[str, str]]
     page: str
     argument: str = "pk"
 
@@ -74,7 +74,7 @@ class Source:
         begins = When(Q(**{f"{self.columns[0]}__istartswith": first}), then=Value(0))
         best = Case(begins, default=Value(1), output_field=IntegerField())
         for row in rows.order_by(best, "-pk")[:EACH_MAX]:
-            title, detail = self.shown(row)
+            title, detail = self.describe(row)
             argument = getattr(row, self.argument)
             href = reverse(f"portal:{self.page}", args=[argument])
             yield Result(self.kind, self.icon, title, detail, href)

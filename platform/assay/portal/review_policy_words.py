@@ -11,11 +11,11 @@ from assay.portal.templatetags.assay import sentence
 from assay.portal.templatetags.dossiers import RISK_TITLES
 from governance.reviews.policies.document import Condition, Item, Maps, ReviewPolicyDocument
 from governance.reviews.policies.frameworks import ISO_42001
-from governance.reviews.policies.vocabulary import vocabulary_known
+from governance.reviews.policies.vocabulary import registered_vocabulary
 
 
 @dataclass(frozen=True, slots=True)
-class ShownItem:
+class ItemRow:
     """One item; `maps` are pairs of a framework's name and the references to it."""
 
     item: Item
@@ -26,7 +26,7 @@ class ShownItem:
 
 def condition_words(condition: Condition) -> str:
     """Return a condition in words, such as "personal data: yes"."""
-    answers = vocabulary_known().questions.get(condition.answer, {})
+    answers = registered_vocabulary().questions.get(condition.answer, {})
     values = " or ".join(str(answers.get(value, value)) for value in condition.among)
     return f"{RISK_TITLES.get(condition.answer, sentence(condition.answer))}: {values}"
 
@@ -36,11 +36,11 @@ def when_words(conditions: Sequence[Condition]) -> str:
     return ", or ".join(condition_words(each) for each in conditions)
 
 
-def shown_items(document: ReviewPolicyDocument) -> list[ShownItem]:
+def item_rows(document: ReviewPolicyDocument) -> list[ItemRow]:
     """Return every item in words, in the policy's order."""
-    checks = vocabulary_known().checks
+    checks = registered_vocabulary().checks
     return [
-        ShownItem(
+        ItemRow(
             item=item,
             how=f"A machine checks that {checks.get(item.check, item.check)}"
             if item.check
@@ -62,7 +62,7 @@ def _maps(maps: Maps) -> list[tuple[str, list[str]]]:
     return [(framework, references) for framework, references in mapped if references]
 
 
-def shown_approvals(document: ReviewPolicyDocument) -> list[dict[str, Any]]:
+def approval_rows(document: ReviewPolicyDocument) -> list[dict[str, Any]]:
     """Return the required approvals, with the conditions under which each is needed."""
     return [
         {"specialty": each.specialty, "count": each.count, "when": when_words(each.when)}
@@ -70,7 +70,7 @@ def shown_approvals(document: ReviewPolicyDocument) -> list[dict[str, Any]]:
     ]
 
 
-def shown_terms(document: ReviewPolicyDocument) -> list[tuple[str, str]]:
+def term_rows(document: ReviewPolicyDocument) -> list[tuple[str, str]]:
     """Return the terms as pairs of a title and words."""
     warned = ", ".join(str(days) for days in document.warn_days)
     gates = document.gates

@@ -253,7 +253,7 @@ _PAGES: tuple[tuple[str, type[View], str], ...] = (
     ("budgets/limits", budgets.LimitNew, "budget_new"),
     ("budgets/limits/<int:id>", budgets.LimitPage, "budget_limit"),
     ("budgets/prices", budgets.PriceSet, "budget_price"),
-    ("budgets/which", budgets.Which, "budget_which"),
+    ("budgets/which", budgets.KeyLimits, "budget_which"),
     ("audit", audit_list.AuditLog, "audit"),
     ("audit/verify", audit_list.AuditVerify, "audit_verify"),
     ("audit/filters", audit_list.AuditFilterSave, "audit_filters"),

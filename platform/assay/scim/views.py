@@ -68,10 +68,10 @@ class ResourceView(ScimView):
         self.query = filter_query(text, self.model) if text is not None else None
         return search
 
-    def listed(
+    def list_response(
         self, rows: QuerySet[Any], to_resources: Callable[[list[Any], Any], list[Any]]
     ) -> HttpResponse:
-        """Return a page of `rows` that match the filter; `shown` converts them to resources."""
+        """Return a page of `rows` that match the filter; `to_resources` converts them."""
         search = self.search()
         if self.query is not None:
             # In a subquery, so that a row with several matching members is listed once.
@@ -93,7 +93,7 @@ class ResourceView(ScimView):
         body.setdefault("Resources", [])
         return rendered(body)
 
-    def shown(
+    def resource_response(
         self, resource: Resource[Any], context: Context, *, status: int = 200
     ) -> HttpResponse:
         """Return one resource with the requested attributes."""
@@ -123,14 +123,14 @@ class UsersView(ResourceView):
 
     def get(self, request: HttpRequest) -> HttpResponse:
         people = provisioned_people(PROVIDER).prefetch_related("directory_groups")
-        return self.listed(
+        return self.list_response(
             people, lambda page, _: [user_of(person, base=self.base) for person in page]
         )
 
     def post(self, request: HttpRequest) -> HttpResponse:
         user = self.resource(User, Context.RESOURCE_CREATION_REQUEST)
         created = person_provision(actor=PROVIDER, record=person_record(user))
-        return self.shown(
+        return self.resource_response(
             user_of(created, base=self.base), Context.RESOURCE_CREATION_RESPONSE, status=201
         )
 
@@ -147,13 +147,15 @@ class UserView(ResourceView):
 
     def get(self, request: HttpRequest, person_id: str) -> HttpResponse:
         user = user_of(self.person(person_id), base=self.base)
-        return self.shown(user, Context.RESOURCE_QUERY_RESPONSE)
+        return self.resource_response(user, Context.RESOURCE_QUERY_RESPONSE)
 
     def put(self, request: HttpRequest, person_id: str) -> HttpResponse:
         person = self.person(person_id, hold=True)
         user = self.resource(User, Context.RESOURCE_REPLACEMENT_REQUEST)
         changed = person_change(actor=PROVIDER, person_id=person.pk, record=person_record(user))
-        return self.shown(user_of(changed, base=self.base), Context.RESOURCE_REPLACEMENT_RESPONSE)
+        return self.resource_response(
+            user_of(changed, base=self.base), Context.RESOURCE_REPLACEMENT_RESPONSE
+        )
 
     def patch(self, request: HttpRequest, person_id: str) -> HttpResponse:
         person = self.person(person_id, hold=True)
@@ -163,7 +165,9 @@ class UserView(ResourceView):
             # If only the parts of the name change, the display name must follow.
             user.display_name = _joined(user) or user.display_name
         changed = person_change(actor=PROVIDER, person_id=person.pk, record=person_record(user))
-        return self.shown(user_of(changed, base=self.base), Context.RESOURCE_PATCH_RESPONSE)
+        return self.resource_response(
+            user_of(changed, base=self.base), Context.RESOURCE_PATCH_RESPONSE
+        )
 
     def delete(self, request: HttpRequest, person_id: str) -> HttpResponse:
         person_deprovision(actor=PROVIDER, person_id=_row_id(person_id, "person"))
@@ -183,7 +187,7 @@ class GroupsView(ResourceView):
     model = Group
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        return self.listed(directory_groups_visible_to(PROVIDER), self.groups)
+        return self.list_response(directory_groups_visible_to(PROVIDER), self.groups)
 
     def groups(self, page: list[DirectoryGroup], search: Any) -> list[Group]:
         """Convert a page of groups, with their members if requested, in one query for all."""
@@ -204,7 +208,7 @@ class GroupsView(ResourceView):
         created = directory_group_create(
             actor=PROVIDER, record=group_record(group, _members_in(group))
         )
-        return self.shown(
+        return self.resource_response(
             group_of(created, base=self.base, members=_members_of(created)),
             Context.RESOURCE_CREATION_RESPONSE,
             status=201,
@@ -224,7 +228,7 @@ class GroupView(ResourceView):
     def get(self, request: HttpRequest, group_id: str) -> HttpResponse:
         group = self.group(group_id)
         members = _members_of(group) if _includes(self.search(), "members") else None
-        return self.shown(
+        return self.resource_response(
             group_of(group, base=self.base, members=members), Context.RESOURCE_QUERY_RESPONSE
         )
 
@@ -236,7 +240,7 @@ class GroupView(ResourceView):
             group_id=group.pk,
             record=group_record(replacement, _members_in(replacement)),
         )
-        return self.shown(
+        return self.resource_response(
             group_of(changed, base=self.base, members=_members_of(changed)),
             Context.RESOURCE_REPLACEMENT_RESPONSE,
         )

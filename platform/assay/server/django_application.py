@@ -313,7 +313,7 @@ class Exchange:
             Overloaded: it is a download, and there are too many.
         """
         if message["type"] == "http.response.start":
-            if (holder := downloads.taken_out(message)) is not None:
+            if (holder := downloads.pop_holder(message)) is not None:
                 if not self._application.downloads.take(holder):
                     raise Overloaded
                 self.downloads = holder

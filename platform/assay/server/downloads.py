@@ -15,7 +15,7 @@ def ungated(holder: str) -> dict[str, str]:
     return {_HEADER: holder}
 
 
-def taken_out(message: Message) -> str | None:
+def pop_holder(message: Message) -> str | None:
     """Remove that header from the start of a response; return its holder, if any."""
     holder = None
     headers = []

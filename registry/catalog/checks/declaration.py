@@ -53,7 +53,7 @@ def declaration_faults(task: Any) -> list[Fault]:
     """Return all faults of a declaration. Runs code of the plug-in."""
     if not isinstance(task, Task):
         return [
-            Fault("entry point", f"{check.shown(task)} is not a Task.", "Name a catalog `Task`.")
+            Fault("entry point", f"{check.quoted(task)} is not a Task.", "Name a catalog `Task`.")
         ]
     # The interface determines the meaning of all other fields.
     if mismatch := list(check.guarded("interface", _INTERFACE, lambda: _interface(task))):
@@ -73,7 +73,7 @@ def _interface(task: Task) -> Iterator[Fault]:
     if task.interface != INTERFACE:
         yield Fault(
             "interface",
-            f"It was written for interface {check.shown(task.interface)} of assay.plugins; this "
+            f"It was written for interface {check.quoted(task.interface)} of assay.plugins; this "
             f"Assay has interface {INTERFACE}.",
             _INTERFACE,
         )
@@ -96,7 +96,7 @@ def _task(task: Task) -> Iterator[Fault]:
     yield from check.member_faults("unit", task.unit, Unit)
     if task.engine not in (BATCH, GENERATION):
         yield Fault(
-            "engine", f"{check.shown(task.engine)} is not an engine.", "Use BATCH or GENERATION."
+            "engine", f"{check.quoted(task.engine)} is not an engine.", "Use BATCH or GENERATION."
         )
     elif task.engine == BATCH and not task.runner:
         yield Fault(
@@ -115,7 +115,7 @@ def _task(task: Task) -> Iterator[Fault]:
     if task.result_type is not None:
         yield from check.guarded(
             "result_type", "Use a type that pydantic validates, or None for text.",
-            lambda: check.made(lambda: TypeAdapter(list[task.result_type])),  # type: ignore[name-defined]
+            lambda: check.call_faults(lambda: TypeAdapter(list[task.result_type])),  # type: ignore[name-defined]
         )  # fmt: skip
     if task.feedback_row is not None:
         yield from check.callable_faults("feedback_row", task.feedback_row, "inputs, answer")
@@ -132,7 +132,7 @@ def _endpoints(task: Task) -> Iterator[Fault]:
         ):
             yield Fault(
                 f"{where}.path",
-                f"{check.shown(path)} is not a path below {' or '.join(INFERENCE_PATHS)}.",
+                f"{check.quoted(path)} is not a path below {' or '.join(INFERENCE_PATHS)}.",
                 "Use lowercase words between slashes, such as `/v1/tasks/my-task`.",
             )
         yield from check.callable_faults(f"{where}.read", endpoint.read, "body, request_id, name")
@@ -155,12 +155,12 @@ def _described(where: str, schema: Any) -> Iterator[Fault]:
     """Yield a fault unless the API's OpenAPI description can contain the schema of a body."""
     if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
         yield Fault(
-            where, f"{check.shown(schema)} is not a pydantic model.", "Derive it from `Strict`."
+            where, f"{check.quoted(schema)} is not a pydantic model.", "Derive it from `Strict`."
         )
         return
     yield from check.guarded(
         where, "Use types that pydantic can describe in JSON Schema.",
-        lambda: check.made(schema.model_json_schema),
+        lambda: check.call_faults(schema.model_json_schema),
     )  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def _recipes(task: Task) -> Iterator[Fault]:
         yield from check.member_faults(f"{where}.distributed", recipe.distributed, bool)
         if recipe.makes not in MAKES:
             yield Fault(
-                f"{where}.makes", f"{check.shown(recipe.makes)} is not a kind of version.",
+                f"{where}.makes", f"{check.quoted(recipe.makes)} is not a kind of version.",
                 f"Use {' or '.join(MAKES)}.",
             )  # fmt: skip
         elif recipe.makes == "adapter" and task.engine == BATCH:
@@ -198,13 +198,13 @@ def _recipes(task: Task) -> Iterator[Fault]:
             )  # fmt: skip
         if recipe.row_kind not in kinds:
             yield Fault(
-                f"{where}.row_kind", f"{check.shown(recipe.row_kind)} is not a kind of its rows.",
+                f"{where}.row_kind", f"{check.quoted(recipe.row_kind)} is not a kind of its rows.",
                 "Name one of `other_rows`, or leave it empty.",
             )  # fmt: skip
         if not (isinstance(recipe.bases, frozenset) and all(map(_is_name, recipe.bases))):
             yield Fault(
                 f"{where}.bases",
-                f"{check.shown(recipe.bases)} are not tasks.",
+                f"{check.quoted(recipe.bases)} are not tasks.",
                 "Use a frozenset of names.",
             )
         place = f"{where}.hyperparameters"
@@ -231,7 +231,7 @@ def _evaluation(task: Task) -> Iterator[Fault]:
     )
     if evaluation.judge and not _is_name(evaluation.judge):
         yield Fault(
-            "evaluation.judge", f"{check.shown(evaluation.judge)} is not a task.", "Name a task."
+            "evaluation.judge", f"{check.quoted(evaluation.judge)} is not a task.", "Name a task."
         )
     yield from check.members_faults("evaluation.metrics", evaluation.metrics, Metric)
     yield from check.repeated_faults(
@@ -250,7 +250,7 @@ def _evaluation(task: Task) -> Iterator[Fault]:
     if evaluation.primary_metric not in {each.name for each in evaluation.metrics}:
         yield Fault(
             "evaluation.primary_metric",
-            f"{check.shown(evaluation.primary_metric)} is not one of its metrics.",
+            f"{check.quoted(evaluation.primary_metric)} is not one of its metrics.",
             "Name one of `metrics`.",
         )
 
@@ -264,7 +264,7 @@ def _playground(task: Task) -> Iterator[Fault]:
         if not isinstance(playground.body, Mapping):
             yield Fault(
                 "playground.body",
-                f"{check.shown(playground.body)} is not an object.",
+                f"{check.quoted(playground.body)} is not an object.",
                 "Use a dict, or None.",
             )
         text = json.dumps(playground.body)
@@ -276,10 +276,10 @@ def _playground(task: Task) -> Iterator[Fault]:
     paths = {each.path_to("{model}") for each in task.endpoints}
     if playground.path and playground.path not in paths:
         yield Fault(
-            "playground.path", f"{check.shown(playground.path)} is not an endpoint of the task.",
+            "playground.path", f"{check.quoted(playground.path)} is not an endpoint of the task.",
             f"Use {', '.join(sorted(paths))}, or leave it empty.",
         )  # fmt: skip
     for name, value in (("text", playground.text), ("lines_label", playground.lines_label)):
         if not isinstance(value, str):
-            yield Fault(f"playground.{name}", f"{check.shown(value)} is not text.", "Use a str.")
+            yield Fault(f"playground.{name}", f"{check.quoted(value)} is not text.", "Use a str.")
     yield from check.members_faults("playground.lines", playground.lines, str, may_be_empty=True)

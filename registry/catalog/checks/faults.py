@@ -54,7 +54,7 @@ def guarded(where: str, fix: str, check: Callable[[], Iterable[Fault]]) -> Itera
     yield from faults
 
 
-def made(make: Callable[[], object]) -> Iterator[Fault]:
+def call_faults(make: Callable[[], object]) -> Iterator[Fault]:
     """Call `make` and yield nothing; `guarded` reports an exception that it raises."""
     make()
     yield from ()
@@ -65,7 +65,7 @@ def text_faults(
 ) -> Iterator[Fault]:
     """Yield a fault unless the value is printable text of at most `most` characters."""
     if not isinstance(value, str):
-        yield Fault(where, f"{shown(value)} is not text.", "Use a str.")
+        yield Fault(where, f"{quoted(value)} is not text.", "Use a str.")
     elif not value.strip() and not may_be_empty:
         yield Fault(where, "It is empty.", "Write a text for people.")
     elif len(value) > most:
@@ -81,7 +81,7 @@ def text_faults(
 def name_faults(where: str, value: Any, pattern: re.Pattern[str], rule: str) -> Iterator[Fault]:
     """Yield a fault unless the value matches `pattern`, which `rule` describes in words."""
     if not (isinstance(value, str) and pattern.fullmatch(value)):
-        yield Fault(where, f"{shown(value)} is not a valid name.", f"Use {rule}.")
+        yield Fault(where, f"{quoted(value)} is not a valid name.", f"Use {rule}.")
 
 
 def names_faults(
@@ -99,7 +99,7 @@ def dotted_faults(where: str, value: Any) -> Iterator[Fault]:
     if not (isinstance(value, str) and DOTTED.fullmatch(value)):
         yield Fault(
             where,
-            f"{shown(value)} is not a dotted name.",
+            f"{quoted(value)} is not a dotted name.",
             "Write `package.module:name`, such as `mytask.runner:MyRunner`.",
         )
 
@@ -109,21 +109,21 @@ def members_faults(
 ) -> Iterator[Fault]:
     """Yield faults unless the value is a tuple of instances of `kind`."""
     if not isinstance(value, tuple):
-        yield Fault(where, f"{shown(value)} is not a tuple.", f"Use a tuple of {kind.__name__}.")
+        yield Fault(where, f"{quoted(value)} is not a tuple.", f"Use a tuple of {kind.__name__}.")
         return
     if not value and not may_be_empty:
         yield Fault(where, "It is empty.", f"Name at least one {kind.__name__}.")
     for number, each in enumerate(value):
         if not isinstance(each, kind):
             yield Fault(
-                f"{where}[{number}]", f"{shown(each)} is not a {kind.__name__}.", _one_of(kind)
+                f"{where}[{number}]", f"{quoted(each)} is not a {kind.__name__}.", _one_of(kind)
             )
 
 
 def member_faults(where: str, value: Any, kind: type) -> Iterator[Fault]:
     """Yield a fault unless the value is an instance of `kind`."""
     if not isinstance(value, kind):
-        yield Fault(where, f"{shown(value)} is not a {kind.__name__}.", _one_of(kind))
+        yield Fault(where, f"{quoted(value)} is not a {kind.__name__}.", _one_of(kind))
 
 
 def repeated_faults(where: str, values: Iterable[Any]) -> Iterator[Fault]:
@@ -132,7 +132,7 @@ def repeated_faults(where: str, values: Iterable[Any]) -> Iterator[Fault]:
     for value in values:
         if value in seen and value not in reported:
             reported.add(value)
-            yield Fault(where, f"{shown(value)} occurs twice.", "Give each one a name of its own.")
+            yield Fault(where, f"{quoted(value)} occurs twice.", "Give each one a name of its own.")
         seen.add(value)
 
 
@@ -140,7 +140,7 @@ def callable_faults(where: str, value: Any, arguments: str) -> Iterator[Fault]:
     """Yield a fault unless the value can be called with these positional `arguments`."""
     fix = f"Use a function of ({arguments})."
     if not callable(value):
-        yield Fault(where, f"{shown(value)} cannot be called.", fix)
+        yield Fault(where, f"{quoted(value)} cannot be called.", fix)
         return
     try:
         signature = inspect.signature(value)
@@ -152,7 +152,7 @@ def callable_faults(where: str, value: Any, arguments: str) -> Iterator[Fault]:
         yield Fault(where, f"It takes {signature}.", fix)
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """Return a value's `repr`, shortened, for a fault's text; its type's name if `repr` raises."""
     try:
         text = repr(value)

@@ -77,7 +77,7 @@ def imported(point: EntryPoint) -> tuple[Any, list[Fault]]:
             )
         )
     if getattr(task, "name", point.name) != point.name:
-        mismatch = f"It declares {check.shown(task.name)}; its entry point is {point.name!r}."
+        mismatch = f"It declares {check.quoted(task.name)}; its entry point is {point.name!r}."
         faults.append(Fault("name", mismatch, "Use the same name in both."))
     return task, faults
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from registry.catalog.checks.faults import Fault, guarded, shown
+from registry.catalog.checks.faults import Fault, guarded, quoted
 from registry.catalog.columns import COLUMN
 
 # Package of Assay's own schemas, which other checks cover.
@@ -24,7 +24,7 @@ def schema_faults(
     if not (isinstance(schema, type) and issubclass(schema, base)):
         yield Fault(
             where,
-            f"{shown(schema)} does not derive from {base.__name__}.",
+            f"{quoted(schema)} does not derive from {base.__name__}.",
             f"Derive a class from {base.__name__}.",
         )
         return

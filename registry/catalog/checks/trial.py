@@ -64,10 +64,12 @@ def _sample(task: Task) -> Iterator[Fault]:
 def _plan(task: Task, endpoint: Endpoint, plan: Any) -> Iterator[Fault]:
     where = f"the plan of {endpoint.path}"
     if not isinstance(plan, Plan):
-        yield Fault(where, f"`read` returned {check.shown(plan)}.", "Return a Plan.")
+        yield Fault(where, f"`read` returned {check.quoted(plan)}.", "Return a Plan.")
         return
     if plan.model != _MODEL:
-        yield Fault(where, f"Its model is {check.shown(plan.model)}.", "Use the deployment's name.")
+        yield Fault(
+            where, f"Its model is {check.quoted(plan.model)}.", "Use the deployment's name."
+        )
     yield from check.member_faults(f"{where}: inputs", plan.inputs, task.input_schema)
     if not isinstance(plan.options, NoOptions):
         yield from check.member_faults(f"{where}: options", plan.options, task.option_schema)
@@ -76,7 +78,7 @@ def _plan(task: Task, endpoint: Endpoint, plan: Any) -> Iterator[Fault]:
         if not isinstance(value, int) or value < 0:
             yield Fault(
                 f"{where}: {name}",
-                f"{check.shown(value)} is not an amount.",
+                f"{check.quoted(value)} is not an amount.",
                 "Use an int of at least 0.",
             )
     if not callable(getattr(plan.renderer, "whole", None)):
@@ -90,7 +92,7 @@ def _plan(task: Task, endpoint: Endpoint, plan: Any) -> Iterator[Fault]:
 
 def _no_media(value: Any) -> None:
     if not isinstance(value, MediaInput):
-        raise TypeError(f"{check.shown(value)} cannot be sent to a worker")
+        raise TypeError(f"{check.quoted(value)} cannot be sent to a worker")
 
 
 def _holds_media(value: Any) -> bool:
@@ -107,7 +109,7 @@ def _rows(where: str, kind: RowKind) -> Iterator[Fault]:
         text: Any = kind.row_input(row)
         if not isinstance(text, str):
             yield Fault(
-                f"{where}[{number}]", f"`row_input` returned {check.shown(text)}.", "Return a str."
+                f"{where}[{number}]", f"`row_input` returned {check.quoted(text)}.", "Return a str."
             )
 
 

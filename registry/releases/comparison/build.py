@@ -87,7 +87,7 @@ class Comparison(VersionComparison):
     release: Release
     live: Release | None
     evaluations: list[Evaluation]
-    asked: Fields
+    request: Fields
     answers: Fields
     dossier: Fields
     packages: Packages
@@ -113,7 +113,7 @@ def release_compare(*, actor: Principal, release: Release, live: Release | None)
         release=release,
         live=live,
         evaluations=[each for each in evaluations if each.version.model_id == version.model_id],
-        asked=field_changes(_request(release), None if live is None else _request(live)),
+        request=field_changes(_request(release), None if live is None else _request(live)),
         answers=field_changes(release.risk_answers, None if live is None else live.risk_answers),
         dossier=field_changes(
             flat(release.dossier_fields), None if live is None else flat(live.dossier_fields)

@@ -15,7 +15,7 @@ _PICTURE_CHARACTERS = 40_000
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class SamplePart:
     """A part of a sample: its text, a picture as a data URL, and the SHA-256 of a recording, if
     it has them. The recording belongs to a sample of the evaluation with the ID `evaluation`."""
 
@@ -29,13 +29,15 @@ class Shown:
 class SamplePair:
     """One prompt with its answers; `old` is None if the other version has no answer to it."""
 
-    asked: Shown
-    expected: Shown | None
-    new: Shown
-    old: Shown | None
+    prompt: SamplePart
+    expected: SamplePart | None
+    new: SamplePart
+    old: SamplePart | None
 
 
-def shown(sample: Mapping[str, Any], part: str, evaluation: int | None = None) -> Shown | None:
+def sample_part(
+    sample: Mapping[str, Any], part: str, evaluation: int | None = None
+) -> SamplePart | None:
     """Return one part (`input`, `expected`, `output`, `baseline`) of a sample of an evaluation;
     None if it is missing.
 
@@ -48,7 +50,7 @@ def shown(sample: Mapping[str, Any], part: str, evaluation: int | None = None) -
     recording = recording_of(sample, part)
     if part not in sample and not picture and recording is None:
         return None
-    return Shown(
+    return SamplePart(
         text=str(sample.get(part) or ""),
         image=picture or "",
         audio=recording.sha256 if recording is not None else "",
@@ -59,25 +61,25 @@ def shown(sample: Mapping[str, Any], part: str, evaluation: int | None = None) -
 def sample_pairs(evaluation: Evaluation, other: Evaluation | None) -> list[SamplePair]:
     """Pair the evaluation's samples with those of `other` for the same prompt and expected answer;
     without `other`, with the baseline's answers if they were stored."""
-    theirs: dict[tuple[Shown | None, Shown | None], list[Shown]] = defaultdict(list)
+    theirs: dict[tuple[SamplePart | None, SamplePart | None], list[SamplePart]] = defaultdict(list)
     if other is not None:
         for each in other.details.get("samples", []):
-            theirs[_key(each)].append(shown(each, "output", other.pk) or Shown(""))
+            theirs[_key(each)].append(sample_part(each, "output", other.pk) or SamplePart(""))
     pairs = []
     for each in evaluation.details.get("samples", [])[:SAMPLES_SHOWN]:
         answers = theirs.get(_key(each), [])
-        if other is None and (baseline := shown(each, "baseline", evaluation.pk)) is not None:
+        if other is None and (baseline := sample_part(each, "baseline", evaluation.pk)) is not None:
             answers = [baseline]
         pairs.append(
             SamplePair(
-                asked=shown(each, "input", evaluation.pk) or Shown(""),
-                expected=shown(each, "expected", evaluation.pk),
-                new=shown(each, "output", evaluation.pk) or Shown(""),
+                prompt=sample_part(each, "input", evaluation.pk) or SamplePart(""),
+                expected=sample_part(each, "expected", evaluation.pk),
+                new=sample_part(each, "output", evaluation.pk) or SamplePart(""),
                 old=answers.pop(0) if answers else None,
             )
         )
     return pairs
 
 
-def _key(sample: Mapping[str, Any]) -> tuple[Shown | None, Shown | None]:
-    return shown(sample, "input"), shown(sample, "expected")
+def _key(sample: Mapping[str, Any]) -> tuple[SamplePart | None, SamplePart | None]:
+    return sample_part(sample, "input"), sample_part(sample, "expected")

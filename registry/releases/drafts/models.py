@@ -7,7 +7,7 @@ from django.db import models
 from django.utils import timezone
 
 # A draft is deleted when it was not changed for this number of days.
-KEPT_DAYS = 90
+RETENTION_DAYS = 90
 DRAFTS_MAX = 200
 CONTENT_BYTES_MAX = 65_536
 

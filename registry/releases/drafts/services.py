@@ -20,7 +20,7 @@ from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
 from registry.canonical import json_digest
 from registry.releases.drafts.content import checked_draft
-from registry.releases.drafts.models import DRAFTS_MAX, KEPT_DAYS, ReleaseDraft
+from registry.releases.drafts.models import DRAFTS_MAX, RETENTION_DAYS, ReleaseDraft
 from registry.releases.drafts.selectors import release_draft_get
 from registry.releases.models import Release, Visibility
 from registry.releases.services import release_submit
@@ -156,11 +156,11 @@ def release_draft_submit(
 
 
 def release_drafts_expire_due() -> int:
-    """Delete drafts that were not changed for `KEPT_DAYS` days; return the number. For the
+    """Delete drafts that were not changed for `RETENTION_DAYS` days; return the number. For the
     controller.
     """
     controller = service_principal("controller")
-    before = timezone.now() - timedelta(days=KEPT_DAYS)
+    before = timezone.now() - timedelta(days=RETENTION_DAYS)
     with transaction.atomic(), background("release-drafts", controller):
         rows = ReleaseDraft.objects.select_for_update(of=("self",), skip_locked=True)
         due = rows.select_related("version__model", "department").filter(updated_at__lte=before)

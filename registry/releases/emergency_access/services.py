@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
 from governance.errors import DomainError, InvalidInput, NotPermitted
-from governance.people.credentials import makers_of
+from governance.people.credentials import sign_in_admins_of
 from governance.people.models import Person
 from governance.people.proof import proof_facts, require_proof
 from governance.permissions import Action
@@ -92,7 +92,11 @@ def emergency_access_request(
                 reason=reason,
                 hours=hours,
                 excluded_people=sorted(
-                    {*review.excluded_people, release.submitted_by_id, *makers_of({person.pk})}
+                    {
+                        *review.excluded_people,
+                        release.submitted_by_id,
+                        *sign_in_admins_of({person.pk}),
+                    }
                 ),
                 asked_by=person,
                 asked_at=now,

@@ -41,7 +41,7 @@ class _Budget:
         self._glyphs = frozenset(glyphs)
         self.left = MAX_CHARACTERS
 
-    def taken(self, text: str, *, line: bool = False) -> str:
+    def take(self, text: str, *, line: bool = False) -> str:
         """Return the part of `text` that fits, in printable form; on one line if `line`."""
         text = _LINES.sub("\n", text[: self.left]).replace("\t", "    ")
         if line:
@@ -64,9 +64,9 @@ def dossier_pdf(dossier: Mapping[str, Any], *, digest: str, frozen_at: datetime)
     pdf.set_producer("Assay")
     pdf.set_creation_date(frozen_at)
     pdf.add_page()
-    _text(pdf, budget.taken(f"Dossier: {title}", line=True), size=17, style="B", height=8)
+    _text(pdf, budget.take(f"Dossier: {title}", line=True), size=17, style="B", height=8)
     about = f"{release['deployment_name']} in {release['environment']}"
-    _text(pdf, budget.taken(about, line=True), size=10)
+    _text(pdf, budget.take(about, line=True), size=10)
     _text(pdf, digest, size=7.5, family=_MONO, color=_GREY)
     for section in dossier_sections(dossier):
         if pdf.will_page_break(24):
@@ -117,21 +117,21 @@ def _block(pdf: FPDF, budget: _Budget, block: Block) -> None:
         if pdf.will_page_break(16):
             pdf.add_page()
         pdf.ln(1.5)
-        _text(pdf, budget.taken(block.title, line=True), size=9.5, style="B", height=6)
+        _text(pdf, budget.take(block.title, line=True), size=9.5, style="B", height=6)
     if block.facts:
         _facts(pdf, budget, block.facts)
     if block.heads:
         _table(pdf, budget, block.heads, block.rows)
     if block.text:
         family, size = (_MONO, 7.5) if block.verbatim else (_SANS, 8.5)
-        _text(pdf, budget.taken(block.text), size=size, family=family)
+        _text(pdf, budget.take(block.text), size=size, family=family)
 
 
 def _facts(pdf: FPDF, budget: _Budget, facts: Sequence[Fact]) -> None:
     """Write short facts as a table, and a long one below its name, across pages if needed."""
     short: list[Sequence[str]] = []
     for name, value in facts:
-        label, text = budget.taken(name, line=True), budget.taken(value)
+        label, text = budget.take(name, line=True), budget.take(value)
         if len(text) <= MAX_CELL and len(label) <= MAX_CELL and text.count("\n") < 20:
             short.append((label, text))
             continue
@@ -144,7 +144,7 @@ def _facts(pdf: FPDF, budget: _Budget, facts: Sequence[Fact]) -> None:
 
 
 def _table(pdf: FPDF, budget: _Budget, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    cells = [[budget.taken(cell, line=True) for cell in row] for row in rows]
+    cells = [[budget.take(cell, line=True) for cell in row] for row in rows]
     if any(len(cell) > MAX_CELL for row in cells for cell in row):
         for row in cells:
             for head, cell in zip(heads, row, strict=True):

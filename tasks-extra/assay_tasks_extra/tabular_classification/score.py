@@ -51,7 +51,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     result = run.score_classifier(
         truth=truth,
         outcomes=request.outcomes,
-        shown=[{"input": _words(row["features"])} for row in request.rows[: run.MAX_SAMPLES]],
+        samples=[{"input": _words(row["features"])} for row in request.rows[: run.MAX_SAMPLES]],
         baselines=baselines,
     )
     is_label = np.array([[label == name for name in labels] for label in truth])

@@ -59,7 +59,7 @@ class Forecaster(Protocol):
     def loss(self, output: Tensor, future: Tensor, mask: Tensor) -> Tensor:
         """Return the loss where `mask` is 1; `future` and `mask` are [histories, horizon]."""
 
-    def read(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    def decode(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Return mean [horizon] and quantiles [levels, horizon] of one history's output."""
 
 
@@ -127,7 +127,7 @@ class TimesFm:
         squared = (future - output[..., 0]) ** 2
         return ((pinball + 0.1 * squared) * mask).sum() / mask.sum().clamp_min(1)
 
-    def read(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    def decode(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         # Sort, because quantiles of a network can cross.
         ordered = np.sort(output[:, 1:], axis=1)
         quantiles = np.stack([np.interp(levels, self._levels, step) for step in ordered], axis=1)
@@ -179,7 +179,7 @@ class PatchTST:
             likely = torch.distributions.StudentT(output[..., 2], output[..., 0], output[..., 1])
         return -(likely.log_prob(future) * mask).sum() / mask.sum().clamp_min(1)
 
-    def read(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    def decode(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         middle, scale = output[:, 0], output[:, 1]
         share = np.asarray(levels)[:, None]
         points = (

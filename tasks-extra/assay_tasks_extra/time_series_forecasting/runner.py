@@ -88,7 +88,7 @@ class ForecastRunner(run.BaseRunner):
 
     def _forecast(self, output: np.ndarray, item: Item) -> Forecast:
         scaled, _, steps, levels = item.payload
-        mean, quantiles = self._forecaster.read(output[:steps].astype(np.float64), levels)
+        mean, quantiles = self._forecaster.decode(output[:steps].astype(np.float64), levels)
         return {
             "mean": scaled.restored(mean).tolist(),
             "quantiles": [scaled.restored(each).tolist() for each in quantiles],

@@ -28,7 +28,7 @@ from governance.errors import (
 )
 from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
-from governance.people.credentials import makers_of
+from governance.people.credentials import sign_in_admins_of
 from governance.people.links import password_link_create
 from governance.people.models import OneTimeLink, Person, RoleAssignment, RoleRequest
 from governance.people.recoveries.approving import recovery_approve, recovery_on_server
@@ -302,7 +302,7 @@ def test_an_account_that_one_administrator_set_up_decides_nothing(
     assert visitor.post("/sign-in/link/password", password=NEW, again=NEW).status_code == 200
     give_totp(new)
     new.refresh_from_db()
-    assert makers_of({new.pk}) == {ada.pk}
+    assert sign_in_admins_of({new.pk}) == {ada.pk}
     made = role_grant(actor=proven(bea), person=new, role="admin")
     assert isinstance(made, RoleRequest)
     role_request_approve(actor=proven(people["cleo"]), request_id=made.pk)
@@ -314,7 +314,7 @@ def test_an_account_that_one_administrator_set_up_decides_nothing(
     _, address, code = approved({"ada": bea, "bea": people["cleo"]}, new)
     set_password(Visitor(), address, code)
     new.refresh_from_db()
-    assert makers_of({new.pk}) == set()
+    assert sign_in_admins_of({new.pk}) == set()
     requested(proven(new), people["rex"])
 
 

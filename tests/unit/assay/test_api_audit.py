@@ -83,7 +83,7 @@ def test_a_checkpoint_that_was_kept_is_proved_to_be_the_beginning(auditor: Api) 
         auditor.get("audit/checkpoint").content.decode(),
         kept,
     ]
-    assert "only grew" in check_proof(proof, public_keys=proof["public_keys"], kept=kept)
+    assert "only grew" in check_proof(proof, public_keys=proof["public_keys"], earlier_note=kept)
     for wrong in ({}, {"old": "x"}, {"old": "-1"}, {"old": str(10**30)}, {"old": "1", "more": "1"}):
         problem_of(auditor.get("audit/consistency", **wrong), 400)
     backwards = auditor.get("audit/consistency", old=str(heads[0]["tree_size"]), new=size)

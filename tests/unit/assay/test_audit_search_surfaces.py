@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
-from governance.audit.search.kept import KEPT_MAX
 from governance.audit.search.models import AuditFilter
+from governance.audit.search.saved_filters import SAVED_FILTERS_MAX
 from governance.people.models import Person, RoleAssignment
 from tests.unit.assay.api_support import Api, problem_of
 
@@ -250,10 +250,11 @@ def test_kept_filters_through_the_api(api: Api, asha: Person) -> None:
     again = {"name": "Roles", "parameters": {"who": "x"}}
     assert "already" in problem_of(api.post("audit/filters", again), 409)["detail"]
     AuditFilter.objects.bulk_create(
-        AuditFilter(person=asha, name=f"f{n}", parameters={"who": "x"}) for n in range(KEPT_MAX - 1)
+        AuditFilter(person=asha, name=f"f{n}", parameters={"who": "x"})
+        for n in range(SAVED_FILTERS_MAX - 1)
     )
     more = {"name": "One more", "parameters": {"who": "x"}}
-    assert str(KEPT_MAX) in problem_of(api.post("audit/filters", more), 409)["detail"]
+    assert str(SAVED_FILTERS_MAX) in problem_of(api.post("audit/filters", more), 409)["detail"]
     assert api.delete(address).status_code == 204
     problem_of(api.get(address), 404)
     problem_of(api.patch(address, {"name": "x"}), 404)

@@ -10,7 +10,7 @@ import pytest
 from django.test import Client
 
 from governance.audit.sealer import seal_once
-from governance.audit.search.action_words import actions_said
+from governance.audit.search.action_words import actions_matching
 from governance.people.models import Department, Person
 from governance.people.roles import role_grant
 from governance.people.services import department_create
@@ -30,12 +30,12 @@ from tests.proofs import signed_in
     ],
 )
 def test_words_of_a_sentence_find_its_action(typed: str, action: str) -> None:
-    assert action in actions_said(typed)
+    assert action in actions_matching(typed)
 
 
 @pytest.mark.parametrize("typed", ["", "a", "the of", "gra role", "granted a cheese", "{}", "%"])
 def test_words_of_no_sentence_find_nothing(typed: str) -> None:
-    assert actions_said(typed) == ()
+    assert actions_matching(typed) == ()
 
 
 def test_the_list_finds_what_it_says_and_shows_one_number_of_an_event(

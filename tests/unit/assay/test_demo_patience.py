@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from assay.local.services import free_port
-from assay_demo.client import Api, Refused
+from assay_demo.client import Api, RequestRejected
 from assay_demo.patience import NoAnswer, call_of, patient_client, patiently
 
 Answer = Callable[[BaseHTTPRequestHandler, int], None]
@@ -131,7 +131,7 @@ def test_what_got_no_answer_is_named_and_not_done_twice(
 
 def test_a_refusal_is_no_silence(serve: Callable[[Answer], Server]) -> None:
     server = serve(lambda handler, _: say(handler, 503, b'{"detail": "no replica"}'))
-    with pytest.raises(Refused, match="503: no replica"):
+    with pytest.raises(RequestRejected, match="503: no replica"):
         Api(server.url).get("anything")
     assert len(server.asked) == 1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from assay_demo.data import film_reviews
-from assay_demo.data.film_reviews import Parts, Rated, read, split
+from assay_demo.data.film_reviews import Parts, Rated, read_sentences, split
 
 
 @pytest.fixture(autouse=True)
@@ -63,4 +63,7 @@ def test_the_division_is_the_same_every_time_and_fewer_rows_are_a_part_of_more()
 def test_a_file_is_read_as_number_rating_and_text(tmp_path: Path) -> None:
     file = tmp_path / "truth.txt"
     file.write_bytes("1\t2.25\tFine \u2013 very  fine.\r\n2\t-3\tAwful.\r\n".encode())
-    assert read(file) == [Rated(1, 2.25, "Fine \u2013 very fine."), Rated(2, -3.0, "Awful.")]
+    assert read_sentences(file) == [
+        Rated(1, 2.25, "Fine \u2013 very fine."),
+        Rated(2, -3.0, "Awful."),
+    ]

@@ -12,7 +12,7 @@ import pytest
 from django.utils import timezone
 
 from assay.gateway.batches import run as batch_run
-from assay.gateway.batches.places import places_key, wanted_key
+from assay.gateway.batches.places import places_key, waiting_key
 from assay.gateway.batches.run import ENGINE_TRIES
 from registry.batches import services as batch_services
 from registry.batches.models import Batch, BatchLine
@@ -189,7 +189,7 @@ def test_batches_share_few_places_on_a_deployment_whose_worker_takes_all_it_gets
     clients = [stage.client(stage.key(slug)) for slug in ("engineering", "finance")]
     lines = [line(f"q{number}") for number in range(6)]
     made = [(client, create(client, lines).id) for client in clients]
-    wait_until(lambda: len(running) == 3 and bool(stage.redis.exists(wanted_key(deployment.pk))))
+    wait_until(lambda: len(running) == 3 and bool(stage.redis.exists(waiting_key(deployment.pk))))
     assert stage.redis.llen(deployment_queue(deployment.pk)) == 0
     asked: Any = [{"role": "user", "content": "online"}]
     online = clients[0].chat.completions.create(model="writer", messages=asked)
@@ -218,7 +218,7 @@ def test_a_place_that_a_batch_leaves_goes_to_another_batch(stage: Stage, setting
     first = create(client, [line(f"q{number}", "first") for number in range(8)])
     wait_until(lambda: asked == ["first"])
     second = create(client, [line("a", "second")])
-    wait_until(lambda: bool(stage.redis.exists(wanted_key(deployment.pk))))
+    wait_until(lambda: bool(stage.redis.exists(waiting_key(deployment.pk))))
     may_end.set()
     for batch in (first, second):
         ended(client, batch.id)

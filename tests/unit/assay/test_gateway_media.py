@@ -26,7 +26,7 @@ from registry.media.errors import MediaRejected
 from registry.media.store import MediaReference, media_open, media_put
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.registry.media_files import container
-from workers.references import contains, is_reference, swapped
+from workers.references import contains, is_reference, replace_parts
 from workers.wire import Done, InferenceRequest
 
 __all__ = ["stage"]
@@ -192,7 +192,7 @@ def test_numbers_are_not_searched_and_text_cannot_pass_for_a_reference() -> None
     assert not contains([Watched([0.5, 0.25])], is_reference)
     assert not is_reference({"media": "a", "sha256": "b", "content_type": "c"})
     assert not is_reference({"media": "", "sha256": "", "content_type": "", "size": 1, "x": 1})
-    assert swapped({"a": ("b", 1)}, lambda value: value == 1, str) == {"a": ["b", "1"]}
+    assert replace_parts({"a": ("b", 1)}, lambda value: value == 1, str) == {"a": ["b", "1"]}
     assert media_body_limit() > 25 * 1024**2 * 4 / 3
 
 

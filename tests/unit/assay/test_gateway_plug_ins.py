@@ -14,7 +14,7 @@ import pytest
 
 from assay.gateway.run import plug_ins
 from assay.gateway.run.routes import routes
-from registry.catalog import TASKS, discovered
+from registry.catalog import TASKS, task_catalog
 from registry.catalog.code import CODES, NO_PACKAGES
 from registry.catalog.endpoints import Answer, Endpoint, Plan
 from registry.catalog.inputs import TextInputs
@@ -75,7 +75,7 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     task = replace(
         TASKS["embeddings"], name="hostile", endpoints=(Endpoint(PATH, read, named=True),)
     )
-    monkeypatch.setitem(discovered().tasks, task.name, task)
+    monkeypatch.setitem(task_catalog().tasks, task.name, task)
     monkeypatch.setitem(CODES, task.name, NO_PACKAGES)
     routes.cache_clear()
     yield

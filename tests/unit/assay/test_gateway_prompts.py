@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from assay.gateway.access.prompts import OwnPrompt, own_prompt, with_prompt
+from assay.gateway.access.prompts import OwnPrompt, add_prompt_tokens, own_prompt
 from assay.gateway.access.snapshot import read_snapshot
 from registry.catalog.prompt import PromptDocument
 from registry.catalog.requests import Body, RequestInvalid
@@ -91,19 +91,19 @@ def plan_of(**changes: Any) -> Any:
 def test_a_plan_counts_the_prompt_and_its_longer_answer() -> None:
     own = OwnPrompt(PromptDocument.read(DOCUMENT), virtual_tokens=20)
     plain = plan_of()
-    plan = with_prompt(plain, own)
+    plan = add_prompt_tokens(plain, own)
     added = len(LONG.encode()) // 3
     assert added - 5 < plan.prompt_tokens - plain.prompt_tokens - 20 < added + 5
     assert plan.tokens - plan.prompt_tokens == 2_000
-    limited = with_prompt(plan_of(max_completion_tokens=5), own)
+    limited = add_prompt_tokens(plan_of(max_completion_tokens=5), own)
     assert limited.tokens - limited.prompt_tokens == 5
-    assert with_prompt(plain, OwnPrompt()) is plain
+    assert add_prompt_tokens(plain, OwnPrompt()) is plain
 
 
 def test_virtual_tokens_are_reserved_for_each_prompt_of_a_completion() -> None:
     body = json.dumps({"model": "writer", "prompt": ["a", "b", "c"], "max_tokens": 1}).encode()
     plain = read_completion(Body("application/json", body), "req_1", "")
-    plan = with_prompt(plain, OwnPrompt(virtual_tokens=20))
+    plan = add_prompt_tokens(plain, OwnPrompt(virtual_tokens=20))
     assert plan.prompt_tokens - plain.prompt_tokens == plan.tokens - plain.tokens == 60
 
 

@@ -13,8 +13,8 @@ from assay.gateway.access import snapshot as snapshots
 from assay.gateway.access.authentication import KeyRefused, authenticate
 from assay.gateway.access.decisions import (
     Circumstances,
+    InvocationDenied,
     NotConfirmed,
-    Refused,
     find_deployment,
     known_task,
 )
@@ -159,7 +159,7 @@ def test_a_proved_key_that_is_gone_or_has_expired_since_is_refused(
 def test_a_decision_is_made_once_for_what_rules_read() -> None:
     now = snapshot(rules=(PERMIT, CAUTION))
     assert find(now, tokens=1)[1] is find(now, tokens=9)[1]
-    with pytest.raises(Refused, match="confidential data stays out"):
+    with pytest.raises(InvocationDenied, match="confidential data stays out"):
         find(now, "confidential")
     assert find(now)[1].rules == ("uses",)
 
@@ -167,7 +167,7 @@ def test_a_decision_is_made_once_for_what_rules_read() -> None:
 def test_a_changed_policy_decides_anew() -> None:
     now = snapshot()
     assert find(now, "confidential")[1].allowed
-    with pytest.raises(Refused):
+    with pytest.raises(InvocationDenied):
         find(replace(now, policy=PolicySnapshot.from_rules(2, [PERMIT, CAUTION])), "confidential")
 
 
@@ -201,7 +201,7 @@ def test_a_release_that_has_changed_refuses_whatever_was_decided(
 ) -> None:
     now = snapshot()
     find(now)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(InvocationDenied) as refused:
         find(replace(now, deployments={"writer": deployment(**changes)}))
     assert refused.value.code == code
 
@@ -216,7 +216,7 @@ def test_the_end_of_a_release_and_of_a_lease_hold_between_snapshots(
     assert find(now)[1].allowed
     later = getattr(time, clock)() + 61
     monkeypatch.setattr(time, clock, lambda: later)
-    with pytest.raises((Refused, NotConfirmed), match=refusal):
+    with pytest.raises((InvocationDenied, NotConfirmed), match=refusal):
         find(now)
 
 

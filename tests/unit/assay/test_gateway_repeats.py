@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from assay.gateway.run import repeats
-from assay.gateway.run.repeats import KEPT_S, PREFIX
+from assay.gateway.run.repeats import PREFIX, RETENTION_S
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.waiting import wait_until
 from workers.wire import Delta, Done, Failed
@@ -43,7 +43,7 @@ def test_what_was_answered_is_not_answered_again(stage: Stage) -> None:
     ] * 2
     (name,) = stage.redis.keys(f"{PREFIX}*")
     assert b"order-7" not in name
-    assert 0 < stage.redis.ttl(name) <= KEPT_S
+    assert 0 < stage.redis.ttl(name) <= RETENTION_S
 
 
 def test_a_key_is_its_owners(stage: Stage) -> None:

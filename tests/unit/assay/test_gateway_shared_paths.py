@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field
 
 from assay.gateway.run.routes import routes
-from registry.catalog import TASKS, code, discovered
+from registry.catalog import TASKS, code, task_catalog
 from registry.catalog.endpoints import Answer, Endpoint, Plan
 from registry.catalog.inputs import Inputs
 from registry.catalog.requests import Body, Strict, parse
@@ -59,7 +59,7 @@ def numbers_task(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         input_schema=Numbers,
         endpoints=(Endpoint(PATH, read_numbers, request=NumbersRequest),),
     )
-    monkeypatch.setitem(discovered().tasks, task.name, task)
+    monkeypatch.setitem(task_catalog().tasks, task.name, task)
     monkeypatch.setitem(code.CODES, task.name, code.NO_PACKAGES)
     routes.cache_clear()
     yield

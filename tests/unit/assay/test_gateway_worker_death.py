@@ -14,7 +14,7 @@ from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Stream
 from tests.waiting import wait_until
 from workers.deployments.models import Deployment, Replica
 from workers.deployments.worker_keys import worker_key_register
-from workers.wire import Delta, InferenceRequest, Taken
+from workers.wire import Delta, InferenceRequest, RequestStarted
 
 pytestmark = pytest.mark.sweep
 
@@ -45,7 +45,7 @@ def second_worker(deployment: Deployment, public_key: str) -> None:
 
 def test_a_stream_whose_worker_dies_ends_with_an_error_and_is_settled(stage: Stage) -> None:
     def begin(request: InferenceRequest, reply: Reply) -> None:
-        reply(Taken())
+        reply(RequestStarted())
         for _ in range(8):
             reply(Delta("word ", 1))
 
@@ -65,7 +65,7 @@ def test_a_stream_whose_worker_dies_ends_with_an_error_and_is_settled(stage: Sta
 def test_before_the_first_byte_it_is_an_error_of_its_own(stage: Stage, taken: bool) -> None:
     def begin(request: InferenceRequest, reply: Reply) -> None:
         if taken:
-            reply(Taken())
+            reply(RequestStarted())
         stage.responders[0].die()
 
     stage.deployment(behavior=begin)
@@ -100,7 +100,7 @@ def test_a_sign_of_life_that_a_flush_took_ends_nothing(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer_late(request: InferenceRequest, reply: Reply) -> None:
-        reply(Taken())
+        reply(RequestStarted())
         stage.responders[0].die()
         wait_until(lambda: bool(missing(stage)))
         stage.responders[0].live()

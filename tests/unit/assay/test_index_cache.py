@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from assay.gateway.knowledge.index_cache import Kept
+from assay.gateway.knowledge.index_cache import SizedCache
 
 
 def test_of_two_threads_that_lack_an_index_one_loads_it() -> None:
-    kept: Kept[str] = Kept(1)
+    kept: SizedCache[str] = SizedCache(1)
     begun, go_on, loads = threading.Event(), threading.Event(), []
 
     def load() -> tuple[int, str]:
@@ -31,7 +31,7 @@ def test_of_two_threads_that_lack_an_index_one_loads_it() -> None:
 
 
 def test_a_failed_load_is_tried_again() -> None:
-    kept: Kept[str] = Kept(1)
+    kept: SizedCache[str] = SizedCache(1)
     with pytest.raises(ZeroDivisionError):
         kept.get("digest", lambda: (1 // 0, ""))
     assert kept.get("digest", lambda: (1, "index")) == "index"
@@ -39,7 +39,7 @@ def test_a_failed_load_is_tried_again() -> None:
 
 def test_the_least_used_goes_and_the_newest_stays_whatever_its_size(settings: Any) -> None:
     settings.KNOWLEDGE_CACHE_BYTES = 80
-    kept: Kept[str] = Kept(1 / 8)
+    kept: SizedCache[str] = SizedCache(1 / 8)
     for key in ("a", "b", "a", "c"):
         kept.get(key, lambda: (5, "first"))
     found = {key: kept.get(key, lambda: (5, "again")) for key in ("a", "c")}

@@ -26,7 +26,7 @@ from tests.unit.registry.objects import safetensors
 from tests.unit.workers import company
 from workers.control.jobs import Cause, Claim, LeaseLost, NoAnswer, Report
 from workers.jobs import hashing, workspace
-from workers.jobs.arrivals import arrivals_held
+from workers.jobs.arrivals import arrivals_locked
 from workers.jobs.finishing import job_finish
 from workers.jobs.leases import job_claim
 from workers.jobs.line import job_waits
@@ -469,7 +469,7 @@ def test_a_second_request_for_an_attempts_files_does_not_wait_for_the_first(
     result = output(node, claim)
     caller = Client(headers={"authorization": f"Bearer {node.client.session().token}"})
     address = f"{upload_base(claim)}/arrivals/{sha256(b'right')}"
-    with arrivals_held(claim):
+    with arrivals_locked(claim):
         assert patched(caller, address, b"right", 5).json()["code"] == "arrivals_busy"
         with pytest.raises(NoAnswer):
             node.jobs.deliver(claim, result)

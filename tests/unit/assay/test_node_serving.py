@@ -14,7 +14,7 @@ import pytest
 from django.conf import settings
 
 from governance.errors import InvalidInput, NotAuthenticated
-from registry.catalog import TASKS, discovered
+from registry.catalog import TASKS, task_catalog
 from registry.manifests import Manifest
 from registry.storage.backend import file_key
 from registry.storage.cache import Cache
@@ -78,7 +78,7 @@ class EngineNode:
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineNode]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(task_catalog().tasks, task.name, dataclasses.replace(task, engine=engine))
     monkeypatch.setattr(remote_client, "WAIT_FIRST_S", 0.001)
     monkeypatch.setattr(remote_client, "WAIT_LONGEST_S", 0.01)
     node_made(tmp_path)

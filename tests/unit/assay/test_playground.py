@@ -27,7 +27,7 @@ from governance.keys.notices import key_notice
 from governance.people.models import Person, RoleAssignment
 from governance.people.sessions import sessions_end, sessions_purge
 from governance.policy.services import SNAPSHOT_CHANNEL
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import ActorRole, Principal, PrincipalKind
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
 from tests.unit.assay.gateway_support import Stage, stage
@@ -199,7 +199,7 @@ def test_a_token_ends_with_a_session_that_someone_else_ends(stage: Stage) -> Non
     stage.deployment()
     browser = Browser(stage, member(stage))
     token = browser.token()
-    held = frozenset({HeldRole("lead", "engineering")})
+    held = frozenset({ActorRole("lead", "engineering")})
     lead = Principal(kind=PrincipalKind.PERSON, id="0", name="Lena", roles=held, person_id=0)
     with rowsecurity.scope(lead):
         sessions_end(person_id=stage.person.pk)

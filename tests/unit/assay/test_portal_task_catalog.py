@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 
 from registry.catalog import TASKS
-from registry.catalog.discovery import Refused
+from registry.catalog.discovery import RejectedEntry
 from registry.evaluations.models import Evaluation
 from tests import proofs
 from tests.plug_ins import left_out, refused
@@ -69,7 +69,7 @@ def test_models_of_other_departments_are_not_shown(company: Company) -> None:
 
 
 def test_a_task_whose_package_fails_is_shown_with_the_reason(
-    client: Client, refused: list[Refused]
+    client: Client, refused: list[RejectedEntry]
 ) -> None:
     refused.append(left_out("mine", "RuntimeError: needs a license file"))
     assert "needs a license file" in text(client, "/catalog")

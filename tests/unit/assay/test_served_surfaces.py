@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from assay.portal.series import LaneBar, Stretch, serving_lanes
-from assay.portal.views.served import given_again
+from assay.portal.views.served import form_moment
 from governance.audit.services import Subject, audit_record
 from governance.principals import service_principal
 from governance.usage.models import UsageRecord
@@ -205,7 +205,7 @@ def test_the_page_shows_a_moment_and_the_weeks_around_it(company: Company) -> No
     first = ServingPeriod.objects.earliest("pk")
     page = client.get("/served", {"department": "engineering"})
     assert "The last 30 days" in page.content.decode()
-    link = f"at={given_again(first.serving_from)}"
+    link = f"at={form_moment(first.serving_from)}"
     assert link in page.content.decode()
     then = " ".join(client.get(f"/served?department=engineering&{link}").content.decode().split())
     assert "then lost its last worker" in then

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.server.downloads import taken_out, ungated
+from assay.server.downloads import pop_holder, ungated
 from assay.server.shares import Shares
 
 
@@ -46,6 +46,6 @@ def test_room_is_neither_lost_nor_given_twice(steps: list[tuple[str, int, bool]]
 def test_the_header_that_names_the_node_is_not_sent() -> None:
     (name, node), other = *ungated("gpu-1").items(), (b"etag", b"x")
     message = {"headers": [(name.encode(), node.encode()), other]}
-    assert taken_out(message) == "gpu-1"
+    assert pop_holder(message) == "gpu-1"
     assert message["headers"] == [other]
-    assert taken_out(message) is None
+    assert pop_holder(message) is None

@@ -12,10 +12,10 @@ from assay.api.inference_description import inference_description
 from assay.cli.doctor import check_tasks
 from assay.cli.findings import CheckFailed
 from assay.gateway.run.routes import routes
-from registry.catalog import discovered, get_task
+from registry.catalog import get_task, task_catalog
 from registry.catalog.code import CODES
 from registry.catalog.declaration import Task
-from registry.catalog.discovery import Refused
+from registry.catalog.discovery import RejectedEntry
 from registry.intake.models import Intake
 from registry.versions.models import Model
 from tests.plug_ins import left_out, refused
@@ -37,10 +37,10 @@ def company(db: None) -> Company:
 
 
 @pytest.fixture
-def catalog(refused: list[Refused]) -> Iterator[dict[str, Task]]:
+def catalog(refused: list[RejectedEntry]) -> Iterator[dict[str, Task]]:
     """Tasks by name, which a test may change. What is cached about them is forgotten before and
     after it."""
-    tasks = discovered().tasks
+    tasks = task_catalog().tasks
     before, codes = dict(tasks), dict(CODES)
     cached: tuple[Any, ...] = (routes, inference_description)
     for cache in cached:
@@ -55,7 +55,7 @@ def catalog(refused: list[Refused]) -> Iterator[dict[str, Task]]:
 
 
 @pytest.fixture
-def broken(catalog: dict[str, Task], refused: list[Refused]) -> str:
+def broken(catalog: dict[str, Task], refused: list[RejectedEntry]) -> str:
     """The task of the company's models, whose package cannot be loaded any more."""
     del catalog["text-generation"], CODES["text-generation"]
     refused.append(left_out("text-generation", REASON))

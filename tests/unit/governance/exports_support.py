@@ -13,7 +13,7 @@ from governance.audit.exports.models import AuditExport, ExportState
 from governance.audit.exports.run import export_next
 from governance.audit.exports.selection import verify_selection
 from governance.audit.exports.selection_csv import verify_zip
-from governance.audit.exports.services import audit_export_ask, export_file
+from governance.audit.exports.services import audit_export_request, export_file
 from governance.audit.models import AuditEvent
 from governance.audit.sealer import seal_once
 from governance.audit.services import AuditEntry, Subject, audit_record_many
@@ -68,7 +68,7 @@ def seal() -> None:
 
 def made(actor: Principal, format: str = "jsonl", **filters: Any) -> AuditExport:  # noqa: A002
     """An export asked for and made."""
-    export = audit_export_ask(actor=actor, filters=filters, format=format)
+    export = audit_export_request(actor=actor, filters=filters, format=format)
     assert export_next(NEVER)
     export.refresh_from_db()
     assert export.state == ExportState.DONE, export.error

@@ -24,10 +24,10 @@ from governance.audit.exports.models import AuditExport, ExportState
 from governance.audit.exports.run import Stopped, export_claim, export_next, exports_tidy
 from governance.audit.exports.services import (
     ALLOWED_TRANSITIONS,
-    audit_export_ask,
     audit_export_cancel,
     audit_export_get,
     audit_export_open,
+    audit_export_request,
     audit_exports_of,
     export_file,
     export_move,
@@ -35,7 +35,7 @@ from governance.audit.exports.services import (
 )
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened_body
-from governance.audit.search.kept import (
+from governance.audit.search.saved_filters import (
     audit_filter_delete,
     audit_filter_save,
     audit_filters_visible_to,
@@ -126,11 +126,11 @@ def test_who_may_not_export_gets_none_and_the_attempt_is_recorded(
     for refused in (actor("Lena", "lead@clinical"), actor("Nils"), actor("Omar", "operator")):
         for filters in ({}, {"department": "clinical"}):
             with pytest.raises((NotPermitted, NotFound)) as caught:
-                audit_export_ask(actor=refused, filters=filters)
+                audit_export_request(actor=refused, filters=filters)
             assert caught.value.attempt is not None
     key = Principal(PrincipalKind.KEY, "7", "a key", roles=auditor.roles, key_id=7)
     with pytest.raises(NotPermitted, match="is not a person"):
-        audit_export_ask(actor=key, filters={})
+        audit_export_request(actor=key, filters={})
     assert not AuditExport.objects.exists()
 
 
@@ -139,19 +139,19 @@ def test_who_keeps_too_much_asks_for_no_more(
 ) -> None:
     write(3)
     export = made(auditor)
-    monkeypatch.setattr(exports, "KEPT_BYTES_MAX", export.size)
+    monkeypatch.setattr(exports, "RETAINED_BYTES_MAX", export.size)
     with pytest.raises(WrongState, match="have more than"):
-        audit_export_ask(actor=auditor, filters={})
+        audit_export_request(actor=auditor, filters={})
     AuditExport.objects.update(state=ExportState.EXPIRED)
-    audit_export_ask(actor=auditor, filters={})
+    audit_export_request(actor=auditor, filters={})
 
 
 def test_a_filter_or_format_that_there_is_not_is_refused(auditor: Principal) -> None:
     for filters in ({"password": "x"}, {"since": "yesterday"}, {"outcome": "?"}, {"who": "a\nb"}):
         with pytest.raises(InvalidInput, match="filter"):
-            audit_export_ask(actor=auditor, filters=filters)
+            audit_export_request(actor=auditor, filters=filters)
     with pytest.raises(InvalidInput, match="format"):
-        audit_export_ask(actor=auditor, filters={}, format="xlsx")
+        audit_export_request(actor=auditor, filters={}, format="xlsx")
     assert not AuditExport.objects.exists()
 
 
@@ -170,7 +170,7 @@ def test_who_lost_the_right_since_neither_gets_it_made_nor_downloads_it(
     auditor: Principal,
 ) -> None:
     done = made(auditor)
-    waiting = audit_export_ask(actor=auditor, filters={})
+    waiting = audit_export_request(actor=auditor, filters={})
     RoleAssignment.objects.all().delete()
     nobody = Principal(PrincipalKind.PERSON, auditor.id, "Asha", person_id=auditor.person_id)
 
@@ -183,13 +183,13 @@ def test_who_lost_the_right_since_neither_gets_it_made_nor_downloads_it(
 
 def test_no_more_than_three_are_under_way(auditor: Principal) -> None:
     for _ in range(3):
-        audit_export_ask(actor=auditor, filters={})
+        audit_export_request(actor=auditor, filters={})
     with pytest.raises(WrongState, match="in progress"):
-        audit_export_ask(actor=auditor, filters={})
+        audit_export_request(actor=auditor, filters={})
 
 
 def test_one_is_made_at_a_time_oldest_first(auditor: Principal) -> None:
-    first, second = (audit_export_ask(actor=auditor, filters={}) for _ in range(2))
+    first, second = (audit_export_request(actor=auditor, filters={}) for _ in range(2))
     claimed = export_claim()
     assert claimed == first
     assert export_claim() is None
@@ -201,7 +201,7 @@ def test_a_canceled_one_stops_at_the_next_page_and_leaves_nothing(
     auditor: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(1200)
-    export = audit_export_ask(actor=auditor, filters={})
+    export = audit_export_request(actor=auditor, filters={})
     renewals = []
     renew = exports_run._renew
 
@@ -225,7 +225,7 @@ def test_a_controller_that_ends_gives_it_back_at_no_cost(
     auditor: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(1200)
-    export = audit_export_ask(actor=auditor, filters={})
+    export = audit_export_request(actor=auditor, filters={})
     stop = threading.Event()
     stop.set()
 
@@ -245,7 +245,7 @@ def test_what_a_killed_controller_had_begun_is_begun_again(
     auditor: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(1200)
-    export = audit_export_ask(actor=auditor, filters={}, format="csv")
+    export = audit_export_request(actor=auditor, filters={}, format="csv")
 
     def killed(*_: Any, **__: Any) -> None:
         raise Killed
@@ -272,7 +272,7 @@ def test_who_lost_the_lease_writes_nothing_more(
     auditor: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(10)
-    export = audit_export_ask(actor=auditor, filters={})
+    export = audit_export_request(actor=auditor, filters={})
     slow = export_claim()
     assert slow is not None
     AuditExport.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
@@ -288,7 +288,7 @@ def test_who_lost_the_lease_writes_nothing_more(
 
 
 def test_one_that_ends_its_maker_every_time_is_given_up(auditor: Principal) -> None:
-    export = audit_export_ask(actor=auditor, filters={})
+    export = audit_export_request(actor=auditor, filters={})
     for _ in range(exports_run.MAX_ATTEMPTS):
         assert export_claim() is not None
         AuditExport.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
@@ -303,7 +303,7 @@ def test_a_disk_that_takes_nothing_fails_it_in_words(
     auditor: Principal, monkeypatch: pytest.MonkeyPatch, number: int, kind: str
 ) -> None:
     write(5)
-    export = audit_export_ask(actor=auditor, filters={}, format=kind)
+    export = audit_export_request(actor=auditor, filters={}, format=kind)
 
     def full(_descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -322,7 +322,7 @@ def test_a_disk_that_takes_nothing_fails_it_in_words(
 def test_a_folder_that_cannot_be_made_fails_it_too(auditor: Principal, settings: Any) -> None:
     settings.DATA_DIR.mkdir()
     exports_folder().write_text("a file where the folder belongs")
-    export = audit_export_ask(actor=auditor, filters={})
+    export = audit_export_request(actor=auditor, filters={})
     assert export_next(NEVER)
     assert again(export).state == ExportState.FAILED
     assert "could not be written" in export.error
@@ -333,12 +333,12 @@ def test_more_rows_or_bytes_than_the_bound_fail_it(
 ) -> None:
     write(30)
     settings.AUDIT_EXPORT_MAX_ROWS = 20
-    export = audit_export_ask(actor=auditor, filters={})
+    export = audit_export_request(actor=auditor, filters={})
     assert export_next(NEVER)
     assert "More than 20 events match" in again(export).error
     settings.AUDIT_EXPORT_MAX_ROWS = 100
     monkeypatch.setattr(exports_write, "MAX_BYTES", 5000)
-    export = audit_export_ask(actor=auditor, filters={})
+    export = audit_export_request(actor=auditor, filters={})
     assert export_next(NEVER)
     assert "grew over" in again(export).error
     assert files() == []
@@ -383,7 +383,7 @@ def test_what_was_tampered_with_is_not_exported(auditor: Principal, table: str) 
         for name in ("governance_auditevent", "governance_auditsubtree"):
             cursor.execute(f"ALTER TABLE {name} DISABLE TRIGGER assay_append_only_update")
         cursor.execute(change)
-    export = audit_export_ask(actor=auditor, filters={"action": "model:create"})
+    export = audit_export_request(actor=auditor, filters={"action": "model:create"})
     assert export_next(NEVER)
     assert again(export).state == ExportState.FAILED
     assert "contradicts the signed checkpoint" in export.error
@@ -425,7 +425,7 @@ def test_five_thousand_rows_cost_little_memory_and_few_queries(
 def test_a_token_without_that_scope_neither_sees_nor_cancels_ones_exports_nor_ones_filters(
     auditor: Principal,
 ) -> None:
-    export = audit_export_ask(actor=auditor, filters={})
+    export = audit_export_request(actor=auditor, filters={})
     kept = audit_filter_save(actor=auditor, name="Mine", parameters={"outcome": "denied"})
     token = replace(auditor, scopes=frozenset({"deployment:invoke"}))
     assert not audit_exports_of(token).exists()

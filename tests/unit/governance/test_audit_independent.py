@@ -28,11 +28,11 @@ from governance.audit.signing import audit_public_keys, audit_signer
 from governance.audit.tree.proof_files import BadProof, check_proof
 from governance.audit.tree.proofs import consistency_proof, inclusion_proof
 from governance.policy.services import policy_bootstrap
-from governance.principals import HeldRole, Principal, PrincipalKind, service_principal
+from governance.principals import ActorRole, Principal, PrincipalKind, service_principal
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 AUDITOR = Principal(
-    PrincipalKind.PERSON, "1", "Asha", roles=frozenset({HeldRole("auditor")}), person_id=1
+    PrincipalKind.PERSON, "1", "Asha", roles=frozenset({ActorRole("auditor")}), person_id=1
 )
 # Trees around the width of a tile, and what is neither a power of two nor a multiple of one.
 SIZES = (1, 2, 7, 255, 256, 257, 600, 1029)

@@ -60,7 +60,7 @@ def check(document: Any, **options: Any) -> str:
 def test_what_is_proved_is_said_in_one_sentence() -> None:
     assert "Event 13 is in the log log.example" in check(included())
     assert "its first 6 events are unchanged among the 21" in check(grown())
-    assert "its first 6 events" in check(grown(), kept=note(6))
+    assert "its first 6 events" in check(grown(), earlier_note=note(6))
     for size in range(1, 22):
         for index in range(size):
             check(included(index, size))
@@ -131,11 +131,11 @@ def test_a_history_that_was_rewritten_and_signed_again_does_not_match_the_one_ke
     )
     check(document)  # In itself it is sound: only what was kept outside convicts it.
     with pytest.raises(BadProof, match="another checkpoint"):
-        check(document, kept=kept)
+        check(document, earlier_note=kept)
     mixed = copy.deepcopy(document)
     mixed["old_checkpoint"] = kept
     with pytest.raises(BadProof, match="history was changed"):
-        check(mixed, kept=kept)
+        check(mixed, earlier_note=kept)
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 3, {}, {"format": "assay-audit-proof/2"}])
@@ -146,4 +146,4 @@ def test_what_is_no_proof_is_refused(document: Any) -> None:
 
 def test_a_proof_of_another_kind_than_asked_for_is_refused() -> None:
     with pytest.raises(BadProof, match="kind"):
-        check(included(), kept=note(6))
+        check(included(), earlier_note=note(6))

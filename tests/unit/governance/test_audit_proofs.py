@@ -17,11 +17,11 @@ from governance.audit.signing import audit_signer
 from governance.audit.tree.merkle import verify_consistency, verify_inclusion
 from governance.audit.tree.proofs import consistency_proof, inclusion_proof
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
-from governance.principals import ANONYMOUS, HeldRole, Principal, PrincipalKind, service_principal
+from governance.principals import ANONYMOUS, ActorRole, Principal, PrincipalKind, service_principal
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
 AUDITOR = Principal(
-    PrincipalKind.PERSON, "1", "Asha", roles=frozenset({HeldRole("auditor")}), person_id=1
+    PrincipalKind.PERSON, "1", "Asha", roles=frozenset({ActorRole("auditor")}), person_id=1
 )
 SIZES = (1, 255, 256, 257, 600, 1029)
 
@@ -130,6 +130,6 @@ def test_a_log_of_nothing_has_no_proof() -> None:
 
 
 def test_who_may_not_see_the_whole_log_gets_no_proof_about_it() -> None:
-    for actor in (ANONYMOUS, replace(AUDITOR, roles=frozenset({HeldRole("lead", "clinical")}))):
+    for actor in (ANONYMOUS, replace(AUDITOR, roles=frozenset({ActorRole("lead", "clinical")}))):
         with pytest.raises((NotFound, NotPermitted)):
             consistency_proof(actor=actor, old_size=1)

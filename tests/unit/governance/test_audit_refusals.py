@@ -13,8 +13,8 @@ from governance.audit.models import AuditEvent, AuditPersonKey
 from governance.audit.personal import opened_body
 from governance.audit.refusals import (
     ACTORS_MAX,
+    ANONYMOUS_BURST,
     BURST,
-    STRANGERS_BURST,
     RefusalRate,
     attempted,
     refusal_record,
@@ -42,7 +42,7 @@ def silent_for(rate: RefusalRate, seconds: float) -> None:
         bucket.at -= seconds
 
 
-@pytest.mark.parametrize(("who", "burst"), [("person", BURST), ("nobody", STRANGERS_BURST)])
+@pytest.mark.parametrize(("who", "burst"), [("person", BURST), ("nobody", ANONYMOUS_BURST)])
 def test_beyond_the_burst_refusals_are_counted_and_the_next_one_says_how_many(
     actor: Callable[..., Principal], who: str, burst: int
 ) -> None:

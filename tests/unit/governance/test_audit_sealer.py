@@ -17,11 +17,11 @@ from governance.audit.tree.merkle import tree_root
 from governance.audit.tree.proof_files import check_proof
 from governance.audit.tree.proofs import consistency_proof, inclusion_proof
 from governance.errors import Unavailable, WrongState
-from governance.principals import HeldRole, Principal, PrincipalKind, service_principal
+from governance.principals import ActorRole, Principal, PrincipalKind, service_principal
 
 ACTOR = service_principal("tester")
 AUDITOR = Principal(
-    PrincipalKind.PERSON, "1", "Asha", roles=frozenset({HeldRole("auditor")}), person_id=1
+    PrincipalKind.PERSON, "1", "Asha", roles=frozenset({ActorRole("auditor")}), person_id=1
 )
 
 

@@ -84,7 +84,9 @@ def walk(actor: Principal, size: int = 50, **given: Any) -> list[int]:
     ids: list[int] = []
     before: int | None = None
     for _ in range(400):
-        page = audit_event_page(actor=actor, given=EventFilter(**given), before=before, size=size)
+        page = audit_event_page(
+            actor=actor, event_filter=EventFilter(**given), before=before, size=size
+        )
         ids += [event.pk for event in page.events]
         if page.older is None:
             return ids
@@ -98,7 +100,9 @@ def walk_back(actor: Principal, size: int, **given: Any) -> list[int]:
     ids: list[int] = []
     after: int | None = 0
     for _ in range(400):
-        page = audit_event_page(actor=actor, given=EventFilter(**given), after=after, size=size)
+        page = audit_event_page(
+            actor=actor, event_filter=EventFilter(**given), after=after, size=size
+        )
         ids = [event.pk for event in page.events] + ids
         if page.newer is None:
             return ids
@@ -194,15 +198,15 @@ def test_a_page_that_was_given_up_says_how_far_it_came(
     monkeypatch.setattr(pages, "LOOKED_AT", 100)
     never = EventFilter(policy_version=3, outcome="allowed", actor_kind="nobody")
     given = EventFilter(outcome="allowed", action="no:such")
-    whole = audit_event_page(actor=auditor, given=given)
+    whole = audit_event_page(actor=auditor, event_filter=given)
     assert (whole.events, whole.older, whole.searched_to) == ([], None, None)
 
-    part = audit_event_page(actor=auditor, given=EventFilter(outcome="nothing"))
+    part = audit_event_page(actor=auditor, event_filter=EventFilter(outcome="nothing"))
     assert (part.events, part.older) == ([], None)
 
     allowed = EventFilter(outcome="allowed", policy_version=99, since=at(-1000))
-    assert audit_event_page(actor=auditor, given=allowed).older is None
-    assert audit_event_page(actor=auditor, given=never).events == []
+    assert audit_event_page(actor=auditor, event_filter=allowed).older is None
+    assert audit_event_page(actor=auditor, event_filter=never).events == []
 
     # Every event has some of both, and none has these two.
     AuditEvent.objects.bulk_create(
@@ -223,7 +227,7 @@ def test_a_page_that_was_given_up_says_how_far_it_came(
     )
     seal_once()
     dense = EventFilter(action="job:create", subject_type="key", department="legal")
-    page = audit_event_page(actor=auditor, given=dense)
+    page = audit_event_page(actor=auditor, event_filter=dense)
     assert page.events == []
     assert page.older is not None
     assert page.older > 10_000_000
@@ -237,7 +241,7 @@ def test_pages_neither_lose_nor_repeat_an_event_while_others_are_added(
     expected = [event.pk for event in reversed(events) if event.actor_kind == "key"]
     draw = random.Random(11)
     seen: list[int] = []
-    first = page = audit_event_page(actor=auditor, given=given, size=10)
+    first = page = audit_event_page(actor=auditor, event_filter=given, size=10)
     number = 300
     while True:
         seen += [event.pk for event in page.events]
@@ -247,13 +251,13 @@ def test_pages_neither_lose_nor_repeat_an_event_while_others_are_added(
             seal_once()
         if page.older is None:
             break
-        page = audit_event_page(actor=auditor, given=given, before=page.older, size=10)
+        page = audit_event_page(actor=auditor, event_filter=given, before=page.older, size=10)
     assert seen == expected
 
     newer: list[int] = []
     after = first.events[0].pk
     while True:
-        page = audit_event_page(actor=auditor, given=given, after=after, size=10)
+        page = audit_event_page(actor=auditor, event_filter=given, after=after, size=10)
         newer = [event.pk for event in page.events] + newer
         if page.newer is None:
             break
@@ -359,7 +363,7 @@ def test_people_are_found_by_name_and_address_though_no_event_says_them(
             assert walk(auditor, query=text) == [told.pk, did.pk], text
             assert walk(auditor, who=text) == [did.pk], text
             assert walk(auditor, subject=text) == [told.pk], text
-        found = audit_event_page(actor=auditor, given=EventFilter(query="rarely")).events
+        found = audit_event_page(actor=auditor, event_filter=EventFilter(query="rarely")).events
         assert [event.actor_name for event in found][1] == "Ruth Rarely"
     Person.objects.filter(pk=ruth.person_id).update(name="Gone", email="gone@example.org")
     assert walk(auditor, query="rarely") == []
@@ -390,11 +394,11 @@ def test_a_page_asks_a_bounded_number_of_questions(
     for who in (auditor, lead):
         for given, _ in FILTERS:
             with CaptureQueriesContext(connection) as captured:
-                audit_event_page(actor=who, given=EventFilter(**given))
+                audit_event_page(actor=who, event_filter=EventFilter(**given))
             most[str(given)] = len(captured)
     assert max(most.values()) <= 30, most
     with CaptureQueriesContext(connection) as captured:
-        audit_event_page(actor=auditor, given=EventFilter())
+        audit_event_page(actor=auditor, event_filter=EventFilter())
     # The policy, ids, the events.
     assert len(captured) <= 4
     assert not any("count(" in query["sql"].lower() for query in captured)

@@ -9,7 +9,7 @@ from governance.errors import NotFound
 from governance.policy.services import policy_bootstrap
 from governance.principals import (
     ANONYMOUS,
-    HeldRole,
+    ActorRole,
     Principal,
     PrincipalKind,
     service_principal,
@@ -24,7 +24,7 @@ def policy():
 
 
 def person(role: str, department: str | None = None) -> Principal:
-    held = frozenset({HeldRole(role, department)})
+    held = frozenset({ActorRole(role, department)})
     return Principal(kind=PrincipalKind.PERSON, id="1", name="P", roles=held, person_id=1)
 
 

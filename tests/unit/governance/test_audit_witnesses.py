@@ -199,7 +199,9 @@ def test_a_witness_that_hangs_holds_up_nobody_longer_than_the_limit():
         WitnessServer("witness.example/good", log.public_key) as good,
     ):
         ends = witness.endpoints([bad.setting, good.setting])
-        answers = witness.ask([witness.Asked(end, 0, [], note) for end in ends], limit_s=0.5)
+        answers = witness.ask(
+            [witness.CosignRequest(end, 0, [], note) for end in ends], limit_s=0.5
+        )
         assert bad.asked.is_set()
     assert answers[0] == witness.Answer(0, "did not answer within 0.5 s")
     assert answers[1].status == 200
@@ -208,7 +210,7 @@ def test_a_witness_that_hangs_holds_up_nobody_longer_than_the_limit():
 def test_a_witness_that_is_not_there_is_said_not_to_be():
     with WitnessServer("witness.example/one") as server:
         end = witness.endpoints([server.setting])[0]
-    (answer,) = witness.ask([witness.Asked(end, 0, [], "")])
+    (answer,) = witness.ask([witness.CosignRequest(end, 0, [], "")])
     assert answer.status == 0
     assert "cannot be asked" in answer.text
 

@@ -75,7 +75,7 @@ def use(request_id: str, **changes: Any) -> UsageEntry:
 
 def settle(*entries: UsageEntry) -> None:
     for entry in entries:
-        store.settle(entry, held=Amount())
+        store.settle(entry, reserved=Amount())
 
 
 def collect(redis: Any) -> None:
@@ -109,7 +109,7 @@ def test_a_counter_that_differs_is_named_and_with_repair_put_right(counters: Any
     counters.hset(f"{month}department:ghost", "device", 9)
     for repair in (False, True):
         found = {
-            (drift.subject, drift.field): (drift.expected, drift.found)
+            (drift.subject, drift.field): (drift.expected, drift.actual)
             for drift in quotas_reconcile(repair=repair).drifts
         }
         assert found == {

@@ -16,7 +16,7 @@ from governance.keys.selectors import key_get, keys_visible_to, principal_for_to
 from governance.keys.services import access_token_create, key_create, key_revoke
 from governance.keys.tokens import format_token, mint, parse_token, secret_hmac
 from governance.people.models import Department, Person
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import ActorRole, Principal, PrincipalKind
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_an_access_token_is_its_person_and_its_scopes_narrow(
     principal = principal_for_token(token)
     assert (principal.kind, principal.person_id) == (PrincipalKind.PERSON, dora.pk)
     assert principal.scopes is None
-    assert principal.roles == {HeldRole("developer", "clinical")}
+    assert principal.roles == {ActorRole("developer", "clinical")}
     _, narrow = access_token_create(person=dora, name="ci", scopes=["job:create"])
     assert principal_for_token(narrow).scopes == {"job:create"}
 

@@ -41,7 +41,7 @@ from governance.people.services import (
 )
 from governance.people.signing_in import password_check
 from governance.policy.rules import DepartmentRole, PlatformRole
-from governance.principals import HeldRole, Principal, RequestContext, request_context
+from governance.principals import ActorRole, Principal, RequestContext, request_context
 from tests.proofs import proven
 from tests.unit.policy_support import install_rules
 
@@ -200,7 +200,7 @@ def test_a_granted_role_counts_from_the_next_request(
     carl = person("Carl")
     held = role_grant(actor=admin, person=carl, role="lead", department=department("clinical"))
     assert held.granted_by_id == admin.person_id
-    assert principal_for_person(carl).roles == {HeldRole("lead", "clinical")}
+    assert principal_for_person(carl).roles == {ActorRole("lead", "clinical")}
     with pytest.raises(WrongState, match="lead in clinical already"):
         role_grant(actor=admin, person=carl, role="lead", department=department("clinical"))
     role_revoke(actor=admin, assignment_id=held.pk)

@@ -18,11 +18,11 @@ from django.test import Client
 from assay.portal.words import described
 from governance.audit.exports.log import export_lines
 from governance.audit.exports.models import AuditExport, ExportState
-from governance.audit.exports.services import audit_export_ask
+from governance.audit.exports.services import audit_export_request
 from governance.audit.models import AuditEvent, AuditPersonKey
 from governance.audit.sealer import seal_once
-from governance.audit.search.kept import audit_filter_save
 from governance.audit.search.models import AuditFilter
+from governance.audit.search.saved_filters import audit_filter_save
 from governance.audit.selectors import verify_live
 from governance.audit.signing import audit_public_keys
 from governance.audit.tree.proofs import inclusion_proof
@@ -134,7 +134,7 @@ def test_who_looked_for_them_keeps_the_search_and_not_the_name(
     ):
         name = f"filter {AuditFilter.objects.count()}"
         audit_filter_save(actor=actor, name=name, parameters=given)
-        audit_export_ask(actor=actor, filters=given)
+        audit_export_request(actor=actor, filters=given)
         AuditExport.objects.update(state=ExportState.CANCELED)
     erased(admin, zebedee)
     assert found(CANARIES) == []

@@ -20,7 +20,7 @@ from governance.policy.engine import PolicySnapshot, Resource, decide, visibilit
 from governance.policy.rules import CONTEXT_KINDS, Operator
 from governance.policy.services import authorize
 from governance.principals import (
-    HeldRole,
+    ActorRole,
     Principal,
     PrincipalKind,
     RequestContext,
@@ -29,7 +29,7 @@ from governance.principals import (
 from tests.unit.policy_support import install_rules
 
 ROOT = Path(__file__).resolve().parents[3]
-ADMIN = Principal(PrincipalKind.PERSON, "1", "Ada", roles=frozenset({HeldRole("admin")}))
+ADMIN = Principal(PrincipalKind.PERSON, "1", "Ada", roles=frozenset({ActorRole("admin")}))
 MODEL = Resource("model", id="1", name="sentiment", department="clinical")
 
 

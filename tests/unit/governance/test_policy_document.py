@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governance.errors import DomainError, InvalidInput, TooLarge
-from governance.policy.cases import failing, parse_role, run_cases
+from governance.policy.cases import failed_results, parse_role, run_cases
 from governance.policy.differences import difference
 from governance.policy.document import (
     case_from_yaml,
@@ -99,7 +99,7 @@ def test_the_default_policy_passes_its_own_tests() -> None:
     document = document_from_yaml(DEFAULT_POLICY.read_text(encoding="utf-8"))
     assert len(document.cases) >= 20
     snapshot = PolicySnapshot.from_rules(1, document.rules)
-    assert failing(run_cases(snapshot, document.cases)) == []
+    assert failed_results(run_cases(snapshot, document.cases)) == []
 
 
 def test_a_test_that_the_wrong_rule_satisfies_fails() -> None:

@@ -22,7 +22,7 @@ from governance.policy.engine import (
 )
 from governance.principals import (
     ANONYMOUS,
-    HeldRole,
+    ActorRole,
     Principal,
     PrincipalKind,
     service_principal,
@@ -58,7 +58,7 @@ def snapshot(*rules: dict[str, Any]) -> PolicySnapshot:
     return PolicySnapshot.from_rules(1, list(rules))
 
 
-def ada(*roles: HeldRole, scopes: frozenset[str] | None = None) -> Principal:
+def ada(*roles: ActorRole, scopes: frozenset[str] | None = None) -> Principal:
     return Principal(
         kind=PrincipalKind.PERSON,
         id="1",
@@ -80,7 +80,7 @@ def key(department: str, *scopes: str) -> Principal:
     )
 
 
-ADMIN = HeldRole("admin")
+ADMIN = ActorRole("admin")
 MODEL = Resource("model", id="1", name="sentiment", department="clinical")
 
 
@@ -179,7 +179,7 @@ def test_every_operator_tells_yes_from_no(operator: str, value: Any, yes: Any, n
     condition = {"attribute": "x", "operator": operator, "value": value}
     members = {"member_roles": ["lead"]}
     rules = snapshot(rule(principal=members, conditions=[condition]))
-    lead = ada(HeldRole("lead", "clinical"))
+    lead = ada(ActorRole("lead", "clinical"))
     for actual, allowed in ((yes, True), (no, False), (None, operator in {"ne", "not_in"})):
         resource = Resource("model", id="1", attributes={"x": actual})
         assert decide(rules, lead, "model:view", resource).allowed is allowed
@@ -198,18 +198,18 @@ def test_a_condition_may_ask_for_the_context() -> None:
 
 def test_a_department_role_counts_only_in_the_resources_department() -> None:
     rules = snapshot(rule(principal={"department_roles": ["lead"]}))
-    assert decide(rules, ada(HeldRole("lead", "clinical")), "model:view", MODEL).allowed
-    decision = decide(rules, ada(HeldRole("lead", "finance")), "model:view", MODEL)
+    assert decide(rules, ada(ActorRole("lead", "clinical")), "model:view", MODEL).allowed
+    decision = decide(rules, ada(ActorRole("lead", "finance")), "model:view", MODEL)
     assert "it belongs to clinical. No rule permits it" in decision.reason
     assert not decide(
-        rules, ada(HeldRole("lead", "clinical")), "model:view", Resource("model", id="2")
+        rules, ada(ActorRole("lead", "clinical")), "model:view", Resource("model", id="2")
     ).allowed
 
 
 def test_a_role_held_elsewhere_does_not_lend_its_department_to_a_condition() -> None:
     condition = {"attribute": "departments", "operator": "same_department"}
     rules = snapshot(rule(principal={"member_roles": ["lead"]}, conditions=[condition]))
-    both = ada(HeldRole("lead", "clinical"), HeldRole("viewer", "finance"))
+    both = ada(ActorRole("lead", "clinical"), ActorRole("viewer", "finance"))
     resource = Resource("model", id="1", attributes={"departments": ["finance"]})
     assert not decide(rules, both, "model:view", resource).allowed
 
@@ -225,10 +225,10 @@ def test_a_rule_may_count_roles_in_some_departments_only() -> None:
             department="clinical",
             attributes={"departments": ["clinical", "finance"]},
         )
-        assert decide(rules, ada(HeldRole("lead", "clinical")), "model:view", resource).allowed
+        assert decide(rules, ada(ActorRole("lead", "clinical")), "model:view", resource).allowed
         assert decide(rules, key("clinical"), "model:view", resource).allowed is False  # No scope.
         assert decide(rules, key("clinical", "model:view"), "model:view", resource).allowed
-        for elsewhere in (HeldRole("lead", "finance"), HeldRole("viewer", "clinical")):
+        for elsewhere in (ActorRole("lead", "finance"), ActorRole("viewer", "clinical")):
             assert not decide(rules, ada(elsewhere), "model:view", resource).allowed
 
 
@@ -249,7 +249,7 @@ def test_what_is_kept_of_actors_and_types_is_bounded(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(index, "_BINDINGS_MAX", 2)
     rules = snapshot(rule(principal={"member_roles": ["lead"]}))
     for number in range(5):
-        lead = ada(HeldRole("lead", f"department-{number}"))
+        lead = ada(ActorRole("lead", f"department-{number}"))
         assert decide(rules, lead, "model:view", MODEL).allowed
         assert not decide(rules, lead, f"model:{number}", Resource(f"type-{number}")).allowed
     assert len(rules._indexes) <= 2
@@ -338,7 +338,7 @@ def test_a_key_knows_of_its_own_department_and_of_no_other(default: PolicySnapsh
 
 
 def test_an_auditor_views_everything_and_changes_nothing(default: PolicySnapshot) -> None:
-    auditor = ada(HeldRole("auditor"), HeldRole("lead", "clinical"))
+    auditor = ada(ActorRole("auditor"), ActorRole("lead", "clinical"))
     assert decide(default, auditor, "audit:view", Resource("audit")).allowed
     assert decide(default, auditor, "audit:export", Resource("audit")).allowed
     decision = decide(default, auditor, "model:create", MODEL)
@@ -348,7 +348,7 @@ def test_an_auditor_views_everything_and_changes_nothing(default: PolicySnapshot
 def test_only_security_reviewers_sign_off_intake(default: PolicySnapshot) -> None:
     resource = Resource("intake", id="1", department="clinical")
     for specialty, allowed in (("security", True), ("compliance", False)):
-        reviewer = ada(HeldRole("reviewer", None, specialty))
+        reviewer = ada(ActorRole("reviewer", None, specialty))
         assert decide(default, reviewer, "intake:sign_off", resource).allowed is allowed
 
 

@@ -19,7 +19,7 @@ from governance.errors import (
 )
 from governance.people.models import Person
 from governance.permissions import Action
-from governance.policy.cases import failing, parse_cases, run_cases
+from governance.policy.cases import failed_results, parse_cases, run_cases
 from governance.policy.engine import PolicySnapshot, Resource
 from governance.policy.lifecycle import (
     POLICIES,
@@ -507,4 +507,4 @@ def test_removed_rules_and_tests_are_acknowledged_by_author_and_approver(
 def version_passes(rules: list[dict[str, Any]], case: dict[str, Any]) -> bool:
     """True if the test passes under these rules."""
     snapshot = PolicySnapshot.from_rules(1, rules)
-    return not failing(run_cases(snapshot, parse_cases([case])))
+    return not failed_results(run_cases(snapshot, parse_cases([case])))

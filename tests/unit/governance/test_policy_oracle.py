@@ -16,7 +16,7 @@ from governance.errors import InvalidInput
 from governance.policy.engine import PolicySnapshot, Resource, decide
 from governance.policy.rules import Operator
 from governance.policy.trace import RuleVerdict, explain
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import ActorRole, Principal, PrincipalKind
 
 ACTIONS = ("deployment:invoke", "deployment:view", "model:view", "key:create")
 TYPES = ("deployment", "model", "key")
@@ -172,14 +172,14 @@ class Draw:
     def actor(self) -> Principal:
         kind = self.random.choice((PrincipalKind.PERSON, *PrincipalKind))
         held = [
-            HeldRole(role, slug)
+            ActorRole(role, slug)
             for role in ("lead", "developer", "viewer")
             for slug in SLUGS
             if self.random.random() < 0.25
         ]
-        held += [HeldRole(role) for role in ("admin", "auditor") if self.random.random() < 0.3]
+        held += [ActorRole(role) for role in ("admin", "auditor") if self.random.random() < 0.3]
         held += [
-            HeldRole("reviewer", None, name)
+            ActorRole("reviewer", None, name)
             for name in ("security", "privacy")
             if self.random.random() < 0.3
         ]
@@ -314,7 +314,7 @@ def test_a_forbid_that_errs_denies_where_cedar_leaves_it_out() -> None:
         "conditions": [{"attribute": "risk", "operator": "eq", "value": "high"}],
     }
     snapshot = PolicySnapshot.from_rules(1, [permit, forbid])
-    admin = Principal(PrincipalKind.PERSON, "1", "Ada", roles=frozenset({HeldRole("admin")}))
+    admin = Principal(PrincipalKind.PERSON, "1", "Ada", roles=frozenset({ActorRole("admin")}))
     model = Resource("model", id="1", department="clinical")
     theirs = cedarpy.is_authorized(
         cedar.request("a", "model:view", "m", {}),

@@ -26,7 +26,7 @@ from governance.policy.lifecycle import draft_create
 from governance.policy.models import PolicyVersion
 from governance.policy.replay import policy_replay
 from governance.policy.services import active_policy, authorize
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import ActorRole, Principal, PrincipalKind
 from tests.unit.policy_support import install_rules
 
 GATE = Resource("gate", id="1", name="accuracy", department="clinical")
@@ -77,7 +77,7 @@ def test_what_a_decision_was_made_of_is_read_back_as_it_was() -> None:
         PrincipalKind.PERSON,
         "3",
         "Lea",
-        roles=frozenset({HeldRole("lead", "clinical"), HeldRole("reviewer", None, "security")}),
+        roles=frozenset({ActorRole("lead", "clinical"), ActorRole("reviewer", None, "security")}),
         scopes=frozenset({"model:view"}),
         person_id=3,
         key_id=9,
@@ -264,7 +264,7 @@ def test_who_can_names_people_and_keys_with_the_rule_and_asks_three_queries(
     assert [holder.principal.name for holder in found.people] == [dora.name]
     assert found.people[0].decision.rules == ("named-departments-use",)
     assert [holder.principal.name for holder in found.keys] == ["finance 0"]
-    assert (found.people_asked, found.keys_asked) == (4, 2)
+    assert (found.people_checked, found.keys_checked) == (4, 2)
 
 
 def test_who_can_names_nobody_whom_the_asker_may_not_see(
@@ -297,12 +297,12 @@ def test_who_can_names_nobody_whom_the_asker_may_not_see(
     mine = who_can(actor=lena, action=Action.DEPLOYMENT_INVOKE, resource=DEPLOYMENT)
     assert [holder.principal.name for holder in mine.people] == ["Lena"]
     assert [holder.principal.name for holder in mine.keys] == ["clinical app"]
-    assert (mine.people_total, mine.people_asked) == (1, 1)
-    assert (mine.keys_total, mine.keys_asked) == (1, 1)
+    assert (mine.people_total, mine.people_checked) == (1, 1)
+    assert (mine.keys_total, mine.keys_checked) == (1, 1)
 
     every = who_can(actor=ada, action=Action.DEPLOYMENT_INVOKE, resource=DEPLOYMENT)
     assert [holder.principal.name for holder in every.people] == ["Dora", "Lena"]
-    assert (every.people_total, every.keys_asked) == (2, 2)
+    assert (every.people_total, every.keys_checked) == (2, 2)
 
 
 def test_an_explanation_states_no_more_than_the_decision_itself_would_have(
@@ -324,10 +324,10 @@ def test_an_explanation_states_no_more_than_the_decision_itself_would_have(
     with pytest.raises(NotPermitted):
         authorize(actor=ada, action=Action.DEPARTMENT_CREATE, resource=anything)
     asked = Inputs(ada, Action.DEPARTMENT_CREATE, anything)
-    assert not decision_explain(actor=ada, asked=asked).decision.allowed
+    assert not decision_explain(actor=ada, inputs=asked).decision.allowed
     assert who_can(actor=ada, action=Action.DEPARTMENT_CREATE, resource=anything).people == []
     dora = Principal(
-        PrincipalKind.PERSON, "9", "D", roles=frozenset({HeldRole("developer", "finance")})
+        PrincipalKind.PERSON, "9", "D", roles=frozenset({ActorRole("developer", "finance")})
     )
     asked = Inputs(dora, Action.DEPLOYMENT_INVOKE, DEPLOYMENT)
-    assert decision_explain(actor=ada, asked=asked).decision.allowed
+    assert decision_explain(actor=ada, inputs=asked).decision.allowed

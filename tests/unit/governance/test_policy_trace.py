@@ -10,13 +10,13 @@ from governance.policy.engine import PolicySnapshot, Resource, decide
 from governance.policy.rules import parse_rules
 from governance.policy.sentences import rule_words
 from governance.policy.trace import RuleTrace, RuleVerdict, explain
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import ActorRole, Principal, PrincipalKind
 
 LEAD = Principal(
     PrincipalKind.PERSON,
     "1",
     "Lea",
-    roles=frozenset({HeldRole("lead", "clinical"), HeldRole("viewer", "finance")}),
+    roles=frozenset({ActorRole("lead", "clinical"), ActorRole("viewer", "finance")}),
     person_id=1,
 )
 DEPLOYMENT = Resource(

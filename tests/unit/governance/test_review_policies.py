@@ -43,7 +43,7 @@ from governance.reviews.policies.selectors import (
     review_policy_in_force,
 )
 from governance.reviews.policies.shipping import review_policies_bootstrap, shipped_text
-from governance.reviews.policies.vocabulary import Vocabulary, vocabulary_known
+from governance.reviews.policies.vocabulary import Vocabulary, registered_vocabulary
 from tests.proofs import proven
 from tests.unit.audit_support import bodies
 
@@ -79,15 +79,17 @@ def decided(who: Principal, policy: ReviewPolicy, verdict: str = "approve") -> R
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_is_shipped_is_valid_and_says_why_of_everything(name: str) -> None:
-    document = document_read(shipped_text(name), vocabulary_known())
+    document = document_read(shipped_text(name), registered_vocabulary())
     assert document.name == name
-    assert {item.check for item in document.items if item.check} <= set(vocabulary_known().checks)
+    assert {item.check for item in document.items if item.check} <= set(
+        registered_vocabulary().checks
+    )
     assert all(len(item.why) > 20 for item in document.items)
 
 
 def test_a_higher_tier_asks_for_more() -> None:
     by_rank = sorted(
-        (document_read(shipped_text(name), vocabulary_known()) for name in SHIPPED),
+        (document_read(shipped_text(name), registered_vocabulary()) for name in SHIPPED),
         key=lambda document: document.rank,
     )
     assert [document.name for document in by_rank] == [
@@ -103,7 +105,7 @@ def test_a_higher_tier_asks_for_more() -> None:
 
 
 def test_privacy_approves_high_risk_where_personal_data_is_involved() -> None:
-    high = document_read(shipped_text("high"), vocabulary_known())
+    high = document_read(shipped_text("high"), registered_vocabulary())
     without = high.required_approvals({"personal_data": False})
     assert without == {"compliance": 1, "model-risk": 1, "security": 1}
     assert high.required_approvals({"personal_data": True}) == {**without, "privacy": 1}
@@ -147,7 +149,7 @@ def test_a_fault_names_its_line(before: str, after: str, at: str, said: str) -> 
     text = LIMITED.replace(before, after, 1)
     line = f"line {text[: text.index(at)].count(chr(10)) + 1}"
     with pytest.raises(InvalidInput) as caught:
-        document_read(text, vocabulary_known())
+        document_read(text, registered_vocabulary())
     faults = caught.value.fields
     assert any(said in fault for fault in faults.get(line, [])), (line, faults)
 
@@ -162,7 +164,7 @@ def test_every_approval_may_not_depend_on_an_answer() -> None:
     )
     assert text != LIMITED
     with pytest.raises(InvalidInput, match="whatever the answers"):
-        document_read(text, vocabulary_known())
+        document_read(text, registered_vocabulary())
 
 
 def test_what_nobody_registered_cannot_be_asked() -> None:
@@ -173,13 +175,13 @@ def test_what_nobody_registered_cannot_be_asked() -> None:
 @pytest.mark.parametrize("text", ["#" * 65_537, "\n" * 2_001])
 def test_a_text_is_bounded(text: str) -> None:
     with pytest.raises(TooLarge):
-        document_read(text, vocabulary_known())
+        document_read(text, registered_vocabulary())
 
 
 @pytest.mark.parametrize("text", ["", "[]", "text", "a: \x01", "{" * 40])
 def test_what_is_no_mapping_is_no_policy(text: str) -> None:
     with pytest.raises(InvalidInput):
-        document_read(text, vocabulary_known())
+        document_read(text, registered_vocabulary())
 
 
 def test_the_frameworks_have_the_numbers_that_their_texts_have() -> None:

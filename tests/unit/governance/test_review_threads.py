@@ -14,7 +14,7 @@ from governance.people.erasure import person_erase
 from governance.people.models import Person
 from governance.principals import Principal, service_principal
 from governance.reviews.models import Review, ReviewState
-from governance.reviews.selectors import review_standing, why_not
+from governance.reviews.selectors import review_standing, verdict_obstacle_words
 from governance.reviews.services import review_answer, review_close, review_decide
 from governance.reviews.threads import limits
 from governance.reviews.threads.drafts import draft_add, draft_discard, draft_edit
@@ -112,8 +112,8 @@ def test_an_open_thread_that_blocks_keeps_every_approval_from_being_given(
     with pytest.raises(WrongState, match=f"thread {thread.pk} is not resolved") as caught:
         decide(compliance, review, "approve")
     assert caught.value.code == "threads_unresolved"
-    assert why_not(compliance, review, "approve") == caught.value.message
-    assert why_not(compliance, review, "request_changes") == ""
+    assert verdict_obstacle_words(compliance, review, "approve") == caught.value.message
+    assert verdict_obstacle_words(compliance, review, "request_changes") == ""
     move(risk, thread, ThreadState.RESOLVED)
     decide(compliance, review, "approve")
     # A thread that comes between two approvals waits for the second.
@@ -131,7 +131,9 @@ def test_many_threads_are_counted_and_what_blocks_nothing_is_left_out(
     begin(submitter, review)
     begin(compliance, review, blocking=False)
     named = ", ".join(str(thread.pk) for thread in threads[:5])
-    assert f"6 threads are not resolved ({named}, …)" in why_not(compliance, review, "approve")
+    assert f"6 threads are not resolved ({named}, …)" in verdict_obstacle_words(
+        compliance, review, "approve"
+    )
 
 
 def test_who_answers_for_the_department_resolves_no_thread_of_theirs_that_blocks(

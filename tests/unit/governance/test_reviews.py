@@ -14,7 +14,7 @@ from governance.reviews.models import Decision, Review, ReviewState
 from governance.reviews.selectors import (
     review_standing,
     reviews_visible_to,
-    why_not,
+    verdict_obstacle_words,
 )
 from governance.reviews.services import (
     review_answer,
@@ -69,7 +69,7 @@ def test_the_last_missing_approval_approves(
     review = opened()
     assert decide(compliance, review, "approve").state == ReviewState.OPEN
     standing = review_standing(review)
-    assert standing.given == {"compliance": 1}
+    assert standing.approvals == {"compliance": 1}
     assert standing.missing == {"model-risk": 1}
     approved = decide(risk, review, "approve")
     assert approved.state == ReviewState.APPROVED
@@ -137,7 +137,7 @@ def test_the_submitter_never_decides_whatever_they_are(
         attempt = caught.value.attempt
         assert attempt is not None
         assert (attempt.action, attempt.subject.type) == ("release:decide", "review")
-        assert why_not(who, review, verdict) == caught.value.message
+        assert verdict_obstacle_words(who, review, verdict) == caught.value.message
     assert decide(submitter, review, "comment").state == ReviewState.OPEN
 
 
@@ -172,7 +172,7 @@ def test_approval_waits_for_the_checklist_and_says_for_what(
     assert (item.state, item.attested_by_id) == ("satisfied", risk.person_id)
     with pytest.raises(WrongState, match="attested already"):
         checklist_attest(actor=risk, review_id=review.pk, code="purpose", note="again")
-    assert why_not(compliance, review, "approve") == ""
+    assert verdict_obstacle_words(compliance, review, "approve") == ""
     decide(compliance, review, "approve")
     assert decide(risk, review, "approve").state == ReviewState.APPROVED
 
@@ -366,7 +366,7 @@ def test_a_review_one_may_not_see_does_not_exist(
             review_decide(
                 actor=stranger, review_id=review_id, verdict="comment", reason="x", digest=DIGEST
             )
-    assert why_not(stranger, review, "comment") != ""
+    assert verdict_obstacle_words(stranger, review, "comment") != ""
     for member in (compliance, submitter):
         assert reviews_visible_to(member).get() == review
 

@@ -397,8 +397,8 @@ def test_a_question_to_the_whole_platform_is_answered_and_the_scope_closes_again
 ) -> None:
     theirs = world["finance"].rows[Model][0].name
     with rowsecurity.scope(member):
-        assert rowsecurity.taken(Model, name=theirs)
-        assert not rowsecurity.taken(Model, name="nobodys")
+        assert rowsecurity.exists_anywhere(Model, name=theirs)
+        assert not rowsecurity.exists_anywhere(Model, name="nobodys")
         assert not Model.objects.filter(name=theirs).exists()
 
 

@@ -325,7 +325,7 @@ def test_what_is_too_long_for_syslog_is_cut_and_says_so() -> None:
     for format_ in ("ocsf", "cef"):
         line = rendered(long, url="syslog+tls://log.example", format=format_)
         assert len(line.data) <= SYSLOG_MESSAGE_MAX
-        assert not line.record.stands_in
+        assert not line.record.is_replacement
     whole = rendered(long, url="https://siem.example")
     assert json.loads(whole.data)["unmapped"]["data"] == {"more": "x" * 60_000}
     cut = rendered(long, url="syslog+tls://log.example").data
@@ -350,8 +350,8 @@ def test_an_event_whose_bytes_were_changed_is_told_of_in_its_place(canonical: by
         check_ocsf(events[1])
         assert events[1]["metadata"]["event_code"] == "audit:unreadable"
         assert events[1]["severity"] == "Critical"
-        assert lines[1].record.stands_in
-        assert not lines[2].record.stands_in
+        assert lines[1].record.is_replacement
+        assert not lines[2].record.is_replacement
 
 
 @pytest.mark.django_db

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from governance.errors import InvalidInput
 from governance.policy.services import policy_bootstrap
-from governance.principals import ANONYMOUS, HeldRole, Principal, PrincipalKind
+from governance.principals import ANONYMOUS, ActorRole, Principal, PrincipalKind
 from governance.usage.models import UsageRecord
 from governance.usage.selectors import usage_grouped, usage_visible_to
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 
 def person(role: str, department: str | None = None) -> Principal:
-    held = frozenset({HeldRole(role, department)})
+    held = frozenset({ActorRole(role, department)})
     return Principal(kind=PrincipalKind.PERSON, id="1", name="P", roles=held, person_id=1)
 
 

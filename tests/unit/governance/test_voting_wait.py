@@ -17,7 +17,7 @@ from governance.reviews.models import Decision, Review
 from governance.reviews.policies.document import document_parsed
 from governance.reviews.policies.models import SHIPPED, ReviewPolicy
 from governance.reviews.policies.shipping import installed_text, shipped_text
-from governance.reviews.selectors import why_not
+from governance.reviews.selectors import verdict_obstacle_words
 from governance.reviews.services import review_decide, review_open
 from tests.proofs import proven
 
@@ -77,7 +77,7 @@ def test_whoever_is_new_waits(
 ) -> None:
     change(carla)
     ends = timezone.now() + timedelta(hours=24)
-    assert f"{ends:%-d %B %Y}" in why_not(proven(carla), review, "reject")
+    assert f"{ends:%-d %B %Y}" in verdict_obstacle_words(proven(carla), review, "reject")
     with pytest.raises(NotPermitted, match="may vote from") as refused:
         vote(review, carla)
     assert refused.value.code == "vote_wait"

@@ -8,7 +8,7 @@ from operator import itemgetter
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog import code, discovered, get_task
+from registry.catalog import code, get_task, task_catalog
 from registry.catalog.columns import AudioFile, ImageFile
 from registry.catalog.declaration import Task
 
@@ -56,5 +56,5 @@ MEDIA_TASKS = {task.name: task for task in (PICTURES, SPEECH, PAIRS)}
 def register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Add the tasks to the catalog for one test."""
     for name, task in MEDIA_TASKS.items():
-        monkeypatch.setitem(discovered().tasks, name, task)
+        monkeypatch.setitem(task_catalog().tasks, name, task)
         monkeypatch.setitem(code.CODES, name, code.NO_PACKAGES)

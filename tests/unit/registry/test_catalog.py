@@ -13,7 +13,7 @@ from registry import catalog
 from registry.catalog import TASKS, get_task
 from registry.catalog.columns import ImageFile, media_columns
 from registry.catalog.declaration import Task
-from registry.catalog.discovery import Refused
+from registry.catalog.discovery import RejectedEntry
 from registry.catalog.formats import row_fields
 from tests.plug_ins import left_out, refused
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 __all__ = ["refused"]
 
 
-def test_an_unavailable_task_is_refused_with_its_reason(refused: list[Refused]) -> None:
+def test_an_unavailable_task_is_refused_with_its_reason(refused: list[RejectedEntry]) -> None:
     refused.append(left_out("mine", "RuntimeError: needs a license file"))
     with pytest.raises(InvalidInput, match="needs a license file") as refused:
         get_task("mine")
@@ -58,7 +58,9 @@ def test_the_rows_of_every_task_can_be_put_in_words(task: Task) -> None:
     assert [field.name for field in row_fields(task)] == list(task.row.model_fields)
 
 
-def test_tasks_are_listed_by_name_with_those_that_are_unavailable(refused: list[Refused]) -> None:
+def test_tasks_are_listed_by_name_with_those_that_are_unavailable(
+    refused: list[RejectedEntry],
+) -> None:
     refused.append(left_out("about-nothing", "ImportError"))
     # A package that claims a name of Assay's is left out, and the name has its task.
     refused.append(left_out("embeddings", "it is another's"))

@@ -18,7 +18,7 @@ from registry.releases.comparison.data import RowChanges, data_change, is_too_la
 from registry.releases.comparison.fields import FIELDS_SHOWN, field_changes, flat
 from registry.releases.comparison.files import file_changes
 from registry.releases.comparison.measures import change_of, paired_rows
-from registry.releases.comparison.samples import Shown, sample_pairs, shown
+from registry.releases.comparison.samples import SamplePart, sample_pairs, sample_part
 from registry.versions.models import ModelVersion
 from tests.stored import stored_file
 from tests.unit.registry.objects import data, evaluation, model, version
@@ -223,18 +223,18 @@ def test_samples_are_paired_by_what_was_asked_and_expected() -> None:
         ("new 4", None),
     ]
     alone = of(("p", "e", "new", "base"), ("q", "e", "new"))
-    assert [pair.old for pair in sample_pairs(alone, None)] == [Shown("base"), None]
+    assert [pair.old for pair in sample_pairs(alone, None)] == [SamplePart("base"), None]
     assert sample_pairs(of(*[("p", "e", "new")] * 20), None)[8:] == []
 
 
 def test_a_sample_shows_small_pictures_and_no_other_address() -> None:
     picture = "data:image/png;base64,iVBORw0KGgo="
-    assert shown({"input_image": picture}, "input") == Shown("", picture)
-    assert shown({"output": "Shirt"}, "output") == Shown("Shirt")
-    assert shown({"output": "Shirt"}, "expected") is None
+    assert sample_part({"input_image": picture}, "input") == SamplePart("", picture)
+    assert sample_part({"output": "Shirt"}, "output") == SamplePart("Shirt")
+    assert sample_part({"output": "Shirt"}, "expected") is None
     for forged in ("https://evil.example/p.png", "data:text/html,<b>", picture + "A" * 40_000, 7):
-        assert shown({"input_image": forged}, "input") is None
-        assert shown({"input": "x", "input_image": forged}, "input") == Shown("x")
+        assert sample_part({"input_image": forged}, "input") is None
+        assert sample_part({"input": "x", "input_image": forged}, "input") == SamplePart("x")
 
 
 ROWS = [{"text": f"text {n}", "label": "good"} for n in range(6)]

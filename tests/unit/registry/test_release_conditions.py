@@ -17,7 +17,7 @@ from governance.people.models import Department, Person
 from governance.policy.services import policy_bootstrap
 from governance.reviews.models import Decision
 from governance.reviews.policies.shipping import review_policies_bootstrap
-from registry.releases.conditions import Conditions, asked
+from registry.releases.conditions import Conditions, requested_conditions
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_review
 from registry.releases.services import release_answer, release_servable, releases_expire_due
@@ -205,7 +205,7 @@ def test_changes_begin_without_conditions(
     )
     review = release_review(release)
     assert review is not None
-    assert asked(review) == []
+    assert requested_conditions(review) == []
     office.decide(release, office.compliance)
     assert office.decide(release, office.risk).conditions == {}
 

@@ -12,7 +12,7 @@ from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import RoleAssignment
 from governance.reviews.models import Review
 from registry.releases.drafts import services
-from registry.releases.drafts.models import KEPT_DAYS, ReleaseDraft
+from registry.releases.drafts.models import RETENTION_DAYS, ReleaseDraft
 from registry.releases.drafts.selectors import release_drafts_visible_to
 from registry.releases.drafts.services import (
     release_draft_create,
@@ -161,7 +161,7 @@ def test_a_department_has_a_bounded_number(office: Office, monkeypatch: pytest.M
 
 def test_a_draft_that_nobody_changes_expires(office: Office) -> None:
     old, new = drafted(office), drafted(office)
-    long_ago = timezone.now() - timedelta(days=KEPT_DAYS, minutes=1)
+    long_ago = timezone.now() - timedelta(days=RETENTION_DAYS, minutes=1)
     ReleaseDraft.objects.filter(pk=old.pk).update(updated_at=long_ago)
     assert [release_drafts_expire_due(), release_drafts_expire_due()] == [1, 0]
     assert ReleaseDraft.objects.get() == new

@@ -21,7 +21,7 @@ from governance.reviews.policies.lifecycle import (
 )
 from governance.reviews.policies.models import SHIPPED, ReviewPolicy
 from governance.reviews.policies.selectors import (
-    least_for,
+    minimum_tier_for,
     policy_document,
     review_policies_in_force,
 )
@@ -93,7 +93,7 @@ def test_every_question_and_every_check_is_one_that_there_is() -> None:
 def test_the_highest_policy_that_applies_is_the_least(
     answers: dict[str, Any], tier: str, policy: object
 ) -> None:
-    least = least_for({**ANSWERS, **answers}, review_policies_in_force())
+    least = minimum_tier_for({**ANSWERS, **answers}, review_policies_in_force())
     assert least.name == tier
     assert bool(least.why) == (tier != "minimal")
 

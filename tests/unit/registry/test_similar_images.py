@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from registry.datasets import similar
-from registry.datasets.similar import DISTANCE, Looks, difference_hash
+from registry.datasets.similar import DISTANCE, ImageHashes, difference_hash
 from tests.unit.registry.media_files import picture, saved
 
 
@@ -32,7 +32,7 @@ def test_scaled_recompressed_and_brighter_images_are_near(seed: int) -> None:
 
 def test_a_near_hash_is_found_wherever_the_bits_differ() -> None:
     base = 0x0123456789ABCDEF
-    looks = Looks([base])
+    looks = ImageHashes([base])
     for start in range(61):
         assert looks.near(base ^ (0b1111 << start))
         assert not looks.near(base ^ (0b11111 << min(start, 59)))
@@ -41,13 +41,13 @@ def test_a_near_hash_is_found_wherever_the_bits_differ() -> None:
 
 def test_an_image_without_structure_is_near_to_none() -> None:
     assert difference_hash(Image.new("RGB", (50, 50), "blue")) == 0
-    assert not Looks([0]).near(0)
-    assert not Looks([0b1]).near(0)
+    assert not ImageHashes([0]).near(0)
+    assert not ImageHashes([0b1]).near(0)
 
 
 def test_the_work_of_a_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(similar, "MAX_COMPARISONS", 1000)
-    looks = Looks(
+    looks = ImageHashes(
         (number << 13) * 0x9E3779B97F4A7C15 % 2**64 << 13 & 2**64 - 1 for number in range(1, 500)
     )
     assert not looks.exhausted

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from registry.catalog import GROUP, discovery, probe
-from registry.catalog.discovery import Discovered, by_package, discover, installed
+from registry.catalog.discovery import TaskCatalog, by_package, discover, installed
 from tests.plug_ins import declared, install, install_task
 
 
@@ -27,7 +27,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def others(found: Discovered) -> dict[str, str]:
+def others(found: TaskCatalog) -> dict[str, str]:
     """Return the reason for each package that is left out, by its name."""
     return {each.entry.package: each.reason for each in found.refused}
 

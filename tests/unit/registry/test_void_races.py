@@ -16,7 +16,7 @@ from governance.errors import DomainError
 from governance.people.models import Department, Person
 from governance.principals import Principal
 from governance.reviews.models import ReviewState
-from registry.catalog import discovered, task_code
+from registry.catalog import task_catalog, task_code
 from registry.catalog.code import CODES, TaskCode
 from registry.catalog.packages import Package
 from registry.evaluations.services import gate_set
@@ -208,7 +208,7 @@ def test_a_release_whose_package_is_gone_is_decided_by_nobody_and_can_be_taken_b
     approved = office.approve(office.submit(deployment_name="approved"))
     waiting, other = one_missing(office), one_missing(office, deployment_name="other")
     monkeypatch.delitem(CODES, task)
-    monkeypatch.delitem(discovered().tasks, task)
+    monkeypatch.delitem(task_catalog().tasks, task)
     for attempt in (
         lambda: office.decide(waiting, office.risk),
         lambda: office.submit(deployment_name="third"),

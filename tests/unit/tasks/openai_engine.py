@@ -57,9 +57,9 @@ def _refused(status: int, message: str, code: str, param: str | None = None) -> 
 
 
 def _events(engine: Any, task: Task, plan: Plan, request_id: str, loaded: str) -> Iterator[Event]:
-    from workers.celery_tasks.answering import typed
+    from workers.celery_tasks.answering import parse_request
 
-    inputs, options = typed(task, plan.inputs.to_wire(), plan.options.to_wire())
+    inputs, options = parse_request(task, plan.inputs.to_wire(), plan.options.to_wire())
     arrived: queue.Queue[Event] = queue.Queue()
     put: Callable[[Event], None] = arrived.put
     engine.submit(EngineRequest(request_id, inputs, options, loaded or None), put)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.catalog.grounding import Passage
-from tasks.text_generation.grounded import Marks, shown_passage
+from tasks.text_generation.grounded import Marks, delimited_passage
 
 
 @pytest.mark.parametrize("piece", [1_000_010, 1_000, 7])
@@ -49,7 +49,7 @@ def passage(number: int, text: str) -> Passage:
 
 def test_a_quoted_number_of_a_document_cites_nothing() -> None:
     text = "Leave is 30 days [2], see [1, 3] and [\u0661] and a[0]."
-    shown = shown_passage(passage(1, text))
+    shown = delimited_passage(passage(1, text))
     assert "Leave is 30 days (2), see (1, 3) and (\u0661) and a(0)." in shown
     marks = Marks(frozenset({1, 2, 3}))
     assert marks.push(shown) + marks.flush() == shown
@@ -58,8 +58,8 @@ def test_a_quoted_number_of_a_document_cites_nothing() -> None:
 
 @given(texts=st.lists(st.text('<>/=" \npasge1number', max_size=60), min_size=2, max_size=4))
 def test_no_passage_stands_inside_of_another_one(texts: list[str]) -> None:
-    texts.append(shown_passage(passage(1, texts[0])))
-    shown = [shown_passage(passage(number, text)) for number, text in enumerate(texts, 1)]
+    texts.append(delimited_passage(passage(1, texts[0])))
+    shown = [delimited_passage(passage(number, text)) for number, text in enumerate(texts, 1)]
     prompt = "\n\n".join(shown)
     assert prompt.count("<passage") == prompt.count("</passage>") == len(texts)
     assert [prompt.count(each) for each in shown] == [1] * len(texts)

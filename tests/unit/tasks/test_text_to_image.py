@@ -486,15 +486,15 @@ def test_images_that_cannot_be_learned_from_are_refused_with_the_reason(
 def test_the_reader_and_variety_equal_values_computed_by_hand(tmp_path: Path) -> None:
     import numpy as np
 
-    from tasks.text_to_image.score import Reader, features, variety
+    from tasks.text_to_image.score import CaptionPredictor, features, variety
 
     lines = write_rows(tmp_path, "train.jsonl", 30).read_text().splitlines()
     rows = [{**row, "image": tmp_path / "media" / row["image"]} for row in map(json.loads, lines)]
     captions = ["a blue square", "a green square", "a red square"]
-    reader = Reader(rows, captions)
+    predictor = CaptionPredictor(rows, captions)
     # The rows go red, green, blue.
     assert (
-        reader.read(np.stack([features(Image.open(row["image"])) for row in rows[:6]]))
+        predictor.predict(np.stack([features(Image.open(row["image"])) for row in rows[:6]]))
         == [2, 1, 0] * 2
     )
     drawn = np.array([[0.0], [2.0], [5.0], [5.0]])

@@ -28,7 +28,7 @@ from kubeflow_trainer_api import models
 
 from governance.errors import InvalidInput
 from tests.unit.workers.admission import NAMESPACE, ROOT, WORKER, charts, refusal
-from workers.launchers.trainjobs import checked
+from workers.launchers.trainjobs import check_fields
 
 TOKEN = "a-token-of-the-worker"
 VERBS = {"GET": "get", "POST": "create", "DELETE": "delete"}
@@ -74,7 +74,7 @@ class Cluster:
 
     def job_create(self, made: dict[str, Any]) -> None:
         """Store a TrainJob and make its pods. Raises InvalidInput, as the API answers 422."""
-        checked(models.TrainerV1alpha1TrainJob, made)
+        check_fields(models.TrainerV1alpha1TrainJob, made)
         name, spec = made["metadata"]["name"], made["spec"]
         if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) or len(name) > 63:
             raise InvalidInput("metadata.name must match RFC 1035 DNS label format")

@@ -95,9 +95,9 @@ def asked(
 ) -> EngineRequest:
     """Return a request as a worker makes it from a message. Raises RequestRefused."""
     # Imported late: tests of what loads no numerical library use this module too.
-    from workers.celery_tasks.answering import typed
+    from workers.celery_tasks.answering import parse_request
 
-    return EngineRequest(request_id, *typed(get_task(task), inputs, options or {}), adapter)
+    return EngineRequest(request_id, *parse_request(get_task(task), inputs, options or {}), adapter)
 
 
 prompted = partial(asked, "text-generation")

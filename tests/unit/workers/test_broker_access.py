@@ -53,7 +53,7 @@ class Stage:
         self._broker = broker
         self.admin = redis_module.Redis.from_url(broker.url)
         self.controller = redis_module.Redis.from_url(broker.url_of("controller"))
-        self.access = BrokerAccess(self.controller, told_for_s=3600)
+        self.access = BrokerAccess(self.controller, refresh_s=3600)
         self.machine, self.node = joined("gpu-1")
         self.other_machine, self.other = joined("gpu-2")
         self.token = self.machine.sign_in()
@@ -337,7 +337,7 @@ def test_users_are_made_again_after_the_broker_has_forgotten_them(stage: Stage) 
 def test_a_broker_that_comes_back_with_earlier_users_gets_the_present_ones(stage: Stage) -> None:
     """As after a change to another server, or from a file of users that was saved earlier."""
     name, foreign = broker_user(stage.node.realm), deployment_queue(stage.theirs)
-    access = BrokerAccess(stage.controller, told_for_s=0)
+    access = BrokerAccess(stage.controller, refresh_s=0)
     access.run()
     stage.admin.execute_command("ACL SETUSER", name, "resetpass", ">old", f"(+brpop ~{foreign})")
     access.run()

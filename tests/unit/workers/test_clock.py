@@ -24,19 +24,19 @@ def test_a_clock_that_is_an_hour_off_is_replaced(
     ahead_s: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
-    clock.follow(date(ahead_s), asked=time.monotonic())
+    clock.follow(date(ahead_s), sent_at=time.monotonic())
     assert abs(clock.now() - (time.time() - ahead_s)) < 2
     assert abs(clock.ahead_s - ahead_s) < 2
     assert "Set it right" in caplog.text
-    clock.follow(date(ahead_s), asked=time.monotonic())
+    clock.follow(date(ahead_s), sent_at=time.monotonic())
     assert len(caplog.records) == 1, "said once"
-    clock.follow(date(), asked=time.monotonic())
+    clock.follow(date(), sent_at=time.monotonic())
     assert (clock.ahead_s, abs(clock.now() - time.time()) < 0.1) == (0.0, True)
 
 
 def test_a_clock_that_is_set_meanwhile_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    clock.follow(date(3600), asked=time.monotonic())
+    clock.follow(date(3600), sent_at=time.monotonic())
     before = clock.now()
     monkeypatch.setattr(clock_module.time, "time", lambda: 0.0)
     assert abs(clock.now() - before) < 1
@@ -45,9 +45,9 @@ def test_a_clock_that_is_set_meanwhile_changes_nothing(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("said", ["", "yesterday", "Mon, 99 Jan 2026 00:00:00 GMT"])
 def test_a_date_that_says_nothing_changes_nothing(said: str) -> None:
     clock = Clock()
-    clock.follow(said, asked=time.monotonic())
+    clock.follow(said, sent_at=time.monotonic())
     assert clock.ahead_s == 0.0
-    clock.follow(date(3600), asked=time.monotonic() - 10)
+    clock.follow(date(3600), sent_at=time.monotonic() - 10)
     assert clock.ahead_s == 0.0, "an answer that took ten seconds"
 
 
@@ -55,7 +55,7 @@ def test_signs_of_life_carry_the_control_planes_time(
     redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    clock.follow(date(3600), asked=time.monotonic())
+    clock.follow(date(3600), sent_at=time.monotonic())
     monkeypatch.setattr(presence, "CLOCK", clock)
     stop = threading.Event()
     redis.zadd(presence_key(""), {"other@b": time.time() - 3600})

@@ -21,7 +21,7 @@ from governance.errors import WrongState
 from governance.keys.services import access_token_create
 from governance.people.models import Person
 from governance.reviews.policies.selectors import review_policies_in_force
-from registry.catalog import TASKS, code, codes_here, discovered
+from registry.catalog import TASKS, code, codes_here, task_catalog
 from registry.catalog.code import TaskCode
 from registry.catalog.packages import Package
 from registry.manifests import ManifestFile
@@ -69,7 +69,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Set the packages of the task that this process runs."""
     task = TASKS[TASK]
     engine = "tests.unit.workers.test_equivalence:Asked"
-    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(task_catalog().tasks, task.name, dataclasses.replace(task, engine=engine))
 
     def change(to: TaskCode | None) -> None:
         if to is None:

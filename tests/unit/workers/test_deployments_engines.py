@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from assay.cli.doctor import check_engines, check_readers
 from assay.cli.findings import CheckFailed, NotSetUp
-from registry.catalog import TASKS, discovered
+from registry.catalog import TASKS, task_catalog
 from registry.sandbox import landlock, readers
 from tests.fleets import assign_everything
 from tests.unit.workers import company
@@ -74,7 +74,7 @@ def test_a_worker_leaves_alone_what_it_offers_no_engine_for(
 ) -> None:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(task_catalog().tasks, task.name, dataclasses.replace(task, engine=engine))
     other, own = deployed(engine="llama.cpp"), deployed(name="second")
     host = EngineHost()
     loop = Reconciler(

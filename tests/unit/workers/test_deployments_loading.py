@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from registry.catalog import TASKS, discovered
+from registry.catalog import TASKS, task_catalog
 from registry.releases.models import Release
 from tests.fleets import assign_everything
 from tests.unit.workers import company, echo
@@ -67,7 +67,7 @@ class Loading:
 def loading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loading]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(task_catalog().tasks, task.name, dataclasses.replace(task, engine=engine))
     echo.MAY_LOAD.clear()
     worker = Loading()
     yield worker

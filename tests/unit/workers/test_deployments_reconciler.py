@@ -15,7 +15,7 @@ import pytest
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
-from registry.catalog import TASKS, discovered
+from registry.catalog import TASKS, task_catalog
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion
 from tests.fleets import assign_everything
@@ -105,7 +105,7 @@ def changed(version: ModelVersion) -> Iterator[None]:
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(task_catalog().tasks, task.name, dataclasses.replace(task, engine=engine))
     worker = Worker()
     yield worker
     worker.host.close()

@@ -13,7 +13,7 @@ import pytest
 
 from registry.sandbox import landlock
 from tests.unit.workers.confinement import accesses
-from workers.engines.servers.offered import prefixes
+from workers.engines.servers.installed import prefixes
 from workers.engines.servers.process import ServerLimits, ServerProcess
 
 DENIED = "Permission denied"

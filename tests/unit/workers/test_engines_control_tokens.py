@@ -13,7 +13,7 @@ import pytest
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from registry.catalog.grounding import Passage
 from registry.catalog.prompt import PromptDocument
-from tasks.text_generation.grounded import shown_passage
+from tasks.text_generation.grounded import delimited_passage
 from tests.unit.workers.recording import Answer, prompted
 from workers.engines.control_tokens import ControlTokenCheck, control_tokens
 from workers.engines.protocol import EngineRequest, RequestRefused
@@ -70,7 +70,7 @@ def test_a_caller_who_writes_a_control_token_is_refused(
 ) -> None:
     filled = DOCUMENT.filled(inputs)
     with pytest.raises(RequestRefused, match="control token of this model") as refused:
-        control.checked("r", filled)
+        control.neutralize("r", filled)
     assert (refused.value.code, refused.value.status) == ("control_token", 400)
     assert "<|" in str(refused.value)
 
@@ -78,7 +78,7 @@ def test_a_caller_who_writes_a_control_token_is_refused(
 def test_ordinary_texts_pass_and_so_do_tokens_of_the_approved_prompt(
     control: ControlTokenCheck,
 ) -> None:
-    control.checked(
+    control.neutralize(
         "r", DOCUMENT.filled(asked({"role": "assistant", "content": "a < b | c > <b>"}))
     )
     raw = PromptDocument.read(
@@ -89,23 +89,23 @@ def test_ordinary_texts_pass_and_so_do_tokens_of_the_approved_prompt(
             "examples": [{"user": "<|im_end|>", "assistant": "<|im_start|>"}],
         }
     )
-    control.checked("r", raw.filled(asked({"role": "user", "content": "again"})))
+    control.neutralize("r", raw.filled(asked({"role": "user", "content": "again"})))
     with pytest.raises(RequestRefused, match=r"<\|im_start\|>"):
-        control.checked("r", raw.filled(asked({"role": "user", "content": "<|im_start|>"})))
+        control.neutralize("r", raw.filled(asked({"role": "user", "content": "<|im_start|>"})))
     with pytest.raises(RequestRefused, match=r"<\|im_end\|>"):
-        control.checked("r", raw.filled(asked(variables={"end": "<|im_end|>"})))
+        control.neutralize("r", raw.filled(asked(variables={"end": "<|im_end|>"})))
 
 
 def test_without_a_prompt_version_conversations_stay_as_they_are(
     control: ControlTokenCheck,
 ) -> None:
-    control.checked("r", asked({"role": "user", "content": BREAK_OUT}, passages=["No token."]))
+    control.neutralize("r", asked({"role": "user", "content": BREAK_OUT}, passages=["No token."]))
 
 
 def test_a_control_token_of_a_document_is_written_with_a_space(control: ControlTokenCheck) -> None:
     passages = ["No token.", "x<|im_end|>"]
     inputs = asked({"role": "user", "content": "\n".join(passages)}, passages=passages)
-    checked = control.checked("r", inputs)
+    checked = control.neutralize("r", inputs)
     assert checked.passages == ["No token.", "x< |im_end|>"]
     assert checked.messages is not None
     assert [message.text for message in checked.messages] == ["Hi", "No token.\nx< |im_end|>"]
@@ -120,12 +120,12 @@ def test_a_document_that_repeats_another_one_hides_no_token(control: ControlToke
         "Leave. <file_sep>",
     ]
     passages = [
-        shown_passage(Passage(n, "T", "t", 1, n, 1, "", "", 0, 1, text, 0.5, "/"))
+        delimited_passage(Passage(n, "T", "t", 1, n, 1, "", "", 0, 1, text, 0.5, "/"))
         for n, text in enumerate(texts, 1)
     ]
     for order in permutations(passages):
         message = {"role": "user", "content": "\n\n".join(passages)}
-        checked = control.checked("r", asked(message, passages=list(order)))
+        checked = control.neutralize("r", asked(message, passages=list(order)))
         assert checked.messages is not None
         told = checked.messages[1].text
         assert (told.count("<file_sep>"), told.count("<repo_name>")) == (0, 0)
@@ -144,10 +144,10 @@ def test_a_template_that_removes_words_joins_no_token(smollm2: Path) -> None:
     prompts = PromptProcesses(tokenizer)
     try:
         control = ControlTokenCheck(tokenizer, prompts)
-        control.checked("r", DOCUMENT.filled(asked(variables={"team": "a /think < b"})))
+        control.neutralize("r", DOCUMENT.filled(asked(variables={"team": "a /think < b"})))
         joined = asked(variables={"team": "<|im_/thinkend|>"})
         with pytest.raises(RequestRefused, match="control token of this model"):
-            control.checked("r", DOCUMENT.filled(joined))
+            control.neutralize("r", DOCUMENT.filled(joined))
     finally:
         prompts.close()
 
@@ -167,9 +167,11 @@ def test_characters_that_a_tokenizer_does_not_know_are_no_control_tokens() -> No
     prompts = PromptProcesses(tokenizer)
     try:
         control = ControlTokenCheck(tokenizer, prompts)
-        control.checked("r", DOCUMENT.filled(asked({"role": "user", "content": "Hi \U0001f600"})))
+        control.neutralize(
+            "r", DOCUMENT.filled(asked({"role": "user", "content": "Hi \U0001f600"}))
+        )
         with pytest.raises(RequestRefused, match="<eos>"):
-            control.checked("r", DOCUMENT.filled(asked({"role": "user", "content": "Hi <eos>"})))
+            control.neutralize("r", DOCUMENT.filled(asked({"role": "user", "content": "Hi <eos>"})))
     finally:
         prompts.close()
 

@@ -19,7 +19,7 @@ import pytest
 from assay_demo.data.materials import fetch
 from tests.unit.workers.confinement import accesses
 from tests.unit.workers.recording import Answer, Recorder, ask, prompted
-from workers.trainers.kept_gguf import keep_gguf
+from workers.trainers.delivered_gguf import keep_gguf
 from workers.trainers.protocol import BadMaterial
 from workers.wire import Failed
 

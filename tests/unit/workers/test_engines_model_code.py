@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from workers.engines.bounded import Limits
-from workers.engines.model_code import Refused, model_code
+from workers.engines.model_code import CodeRejected, model_code
 
 pytestmark = pytest.mark.torch
 
@@ -95,7 +95,7 @@ def test_code_that_does_not_keep_to_its_limits_is_refused_with_the_reason(
     tmp_path: Path, files: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.engines.model_code.TRIAL", Limits(seconds=3.0))
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(CodeRejected, match=reason):
         model_code(write(tmp_path, **files), passes=nothing_is_known)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from registry.catalog.generation import GenerationInputs
-from registry.sandbox.source import Ended
+from registry.sandbox.source import ProcessEnded
 from tests.unit.workers.recording import Answer, ask, prompted
 from tests.waiting import wait_until
 from workers.engines.bounded import Limits, prompt_source
@@ -224,7 +224,7 @@ def test_a_tokenizer_that_cannot_be_read_does_not_load() -> None:
         "max_length": None,
         "truncation_side": "right",
     }
-    with pytest.raises(Ended, match="Exception"):
+    with pytest.raises(ProcessEnded, match="Exception"):
         prompt_source(setup, Limits())
 
 

@@ -106,7 +106,7 @@ def test_virtual_tokens_are_counted_and_leave_less_room(engine: Any, soft: Path)
 def test_a_delivered_soft_prompt_is_kept_with_its_length(soft: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
-    from workers.trainers.kept_adapter import keep_adapter
+    from workers.trainers.delivered_adapter import keep_adapter
     from workers.trainers.protocol import BadMaterial
 
     delivered = Path(shutil.copytree(soft, tmp_path / "delivered"))

@@ -74,7 +74,7 @@ def test_the_longest_unused_adapter_makes_room_and_too_many_ranks_are_run_by_pef
 ) -> None:
     from workers.engines import stacked_lora
 
-    monkeypatch.setattr(stacked_lora, "KEPT_RANKS", 16)
+    monkeypatch.setattr(stacked_lora, "STACKED_RANKS", 16)
     monkeypatch.setattr(stacked_lora, "MAX_RANKS", 16)
     expected = {name: _alone(tiny, folders[name], row) for row, name in enumerate(SETTINGS)}
     for name in SETTINGS:
@@ -120,7 +120,7 @@ def test_wide_stacks_are_given_up_after_some_steps_that_fit_the_kept_ranks(
 ) -> None:
     from workers.engines import stacked_lora
 
-    monkeypatch.setattr(stacked_lora, "KEPT_RANKS", 16)
+    monkeypatch.setattr(stacked_lora, "STACKED_RANKS", 16)
     monkeypatch.setattr(stacked_lora, "FITTING_STEPS", 2)
     for name in SETTINGS:
         model.add(name, folders[name])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.unit.workers.test_celery_message import SEALED, a_request
 from workers.app import app
 from workers.celery_message import inference_message
-from workers.envelopes import LONGEST, NotOurs, argument_of, opened
+from workers.envelopes import LONGEST, ForeignMessage, argument_of, read_message
 from workers.wire import INFERENCE_TASK, JOB_QUEUE, JOB_TASK
 
 JOB = "3f1c2c7e-0000-4000-8000-000000000000"
@@ -37,9 +37,9 @@ GOOD = json.loads(inference_message(a_request(1), SEALED))
 
 
 def test_what_is_sent_is_taken(redis: redis_module.Redis) -> None:
-    request = opened("deployment.1", inference_message(a_request(1), SEALED))
+    request = read_message("deployment.1", inference_message(a_request(1), SEALED))
     assert argument_of(request) == SEALED
-    job = opened(JOB_QUEUE, job_message(redis))
+    job = read_message(JOB_QUEUE, job_message(redis))
     assert argument_of(job) == JOB
     # Sending left nothing else on the broker.
     assert redis.keys("*") == []
@@ -47,7 +47,7 @@ def test_what_is_sent_is_taken(redis: redis_module.Redis) -> None:
 
 def test_a_message_gets_a_tag_of_this_process() -> None:
     data = inference_message(a_request(1), SEALED)
-    tags = {opened("deployment.1", data)["properties"]["delivery_tag"] for _ in range(2)}
+    tags = {read_message("deployment.1", data)["properties"]["delivery_tag"] for _ in range(2)}
     assert len(tags | {json.loads(data)["properties"]["delivery_tag"]}) == 3
 
 
@@ -126,16 +126,16 @@ OTHERS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("what", OTHERS)
 def test_nothing_else_is_taken(what: str) -> None:
-    with pytest.raises(NotOurs):
-        opened("deployment.1", OTHERS[what])
+    with pytest.raises(ForeignMessage):
+        read_message("deployment.1", OTHERS[what])
 
 
 @pytest.mark.parametrize("name", ["x", "", 7, None, f"{JOB}\0", ["x"]])
 def test_a_message_that_names_no_job_is_not_taken(redis: redis_module.Redis, name: Any) -> None:
     message = json.loads(job_message(redis))
     message["body"] = body([name], {}, EMBED)
-    with pytest.raises(NotOurs):
-        opened(JOB_QUEUE, json.dumps(message).encode())
+    with pytest.raises(ForeignMessage):
+        read_message(JOB_QUEUE, json.dumps(message).encode())
 
 
 JSON = st.recursive(
@@ -157,8 +157,8 @@ def shape(part: dict[str, Any]) -> dict[str, type]:
 
 @given(st.binary(max_size=64))
 def test_no_bytes_break_the_check(data: bytes) -> None:
-    with pytest.raises(NotOurs):
-        opened("compute", data)
+    with pytest.raises(ForeignMessage):
+        read_message("compute", data)
 
 
 @given(st.sampled_from(PLACES), JSON)
@@ -167,10 +167,10 @@ def test_no_value_in_any_place_breaks_the_check_or_reaches_kombu(
 ) -> None:
     """A message that is taken has the genuine form in all that kombu and Celery look at."""
     try:
-        taken = opened("deployment.1", changed(*place, to=value))
-    except NotOurs:
+        taken = read_message("deployment.1", changed(*place, to=value))
+    except ForeignMessage:
         return
-    genuine = opened("deployment.1", inference_message(a_request(1), SEALED))
+    genuine = read_message("deployment.1", inference_message(a_request(1), SEALED))
     assert shape(taken["headers"]) == shape(genuine["headers"])
     assert shape(taken["properties"]) == shape(genuine["properties"])
     assert taken["properties"]["delivery_info"] == genuine["properties"]["delivery_info"]

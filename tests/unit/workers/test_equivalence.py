@@ -15,7 +15,7 @@ from django.db.utils import DatabaseError
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
-from registry.catalog import TASKS, discovered
+from registry.catalog import TASKS, task_catalog
 from registry.catalog.answers import FILE
 from registry.catalog.code import NO_PACKAGES
 from registry.evaluations.models import Evaluation, EvaluationReference
@@ -100,7 +100,7 @@ class Worker:
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.test_equivalence:Asked"
-    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(task_catalog().tasks, task.name, dataclasses.replace(task, engine=engine))
     monkeypatch.setattr("workers.deployments.reconciler.RETRY_FIRST_S", 0.0)
     for kept in (Asked.PROMPTS, Asked.LEASED, Asked.HOSTS):
         kept.clear()

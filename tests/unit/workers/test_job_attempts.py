@@ -132,7 +132,7 @@ def test_the_last_lines_are_removed_with_the_folders_of_jobs() -> None:
     job_fail(claimed(job), "x", retry=False, lines="lines")
     work_folders_expire()
     assert AttemptLog.objects.exists()
-    late = timezone.now() - timedelta(days=workspace.KEPT_DAYS, hours=1)
+    late = timezone.now() - timedelta(days=workspace.RETENTION_DAYS, hours=1)
     AttemptLog.objects.update(at=late)
     work_folders_expire()
     assert not AttemptLog.objects.exists()

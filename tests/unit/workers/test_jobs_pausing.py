@@ -39,7 +39,7 @@ def paused() -> Job:
     job = queued()
     claim = claimed(job)
     (workspace.checkpoints_folder(job.pk) / "checkpoint-3").mkdir(parents=True)
-    job_checkpoint(claim, name="checkpoint-3", manifest=MANIFEST, there=["checkpoint-3"])
+    job_checkpoint(claim, name="checkpoint-3", manifest=MANIFEST, remaining=["checkpoint-3"])
     job_pause(actor=company.developer(), job_id=job.pk)
     job_paused(claim)
     job.refresh_from_db()

@@ -32,7 +32,7 @@ def failed(capture: Any) -> Job:
         assert claim is not None
         (workspace.checkpoints_folder(job.pk) / "checkpoint-3").mkdir(parents=True)
         workspace.inputs_folder(job.pk, 1).mkdir(parents=True)
-        job_checkpoint(claim, name="checkpoint-3", manifest=MANIFEST, there=["checkpoint-3"])
+        job_checkpoint(claim, name="checkpoint-3", manifest=MANIFEST, remaining=["checkpoint-3"])
         job_fail(claim, "The disk is full.", retry=False)
     job.refresh_from_db()
     return job

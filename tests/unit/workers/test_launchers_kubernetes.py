@@ -29,7 +29,7 @@ from tests.unit.workers.test_launchers_trainjobs import root as root
 from tests.unit.workers.test_run import Recorder, delivery, order
 from workers.control.jobs import Claim
 from workers.launchers.kubernetes import KubernetesLauncher
-from workers.launchers.protocol import Ended
+from workers.launchers.protocol import ProcessExit
 from workers.run.order import Order, Resources
 from workers.run.outcome import STOPPED
 from workers.supervision.supervisor import Supervisor
@@ -100,8 +100,8 @@ def working(root: Path, fence: int = 1, job: str = JOB) -> Path:
     return folder
 
 
-def end_of(starts: KubernetesLauncher, handle: str) -> Ended:
-    found: list[Ended] = []
+def end_of(starts: KubernetesLauncher, handle: str) -> ProcessExit:
+    found: list[ProcessExit] = []
 
     def over() -> bool:
         found.extend(filter(None, [starts.poll(handle)]))
@@ -319,7 +319,7 @@ def test_a_train_job_that_someone_deletes_is_a_run_that_stopped(
     del cluster.jobs[handle]
     assert starts.poll(handle) is None, "Its pod still writes its checkpoint."
     cluster.pods.clear()
-    assert starts.poll(handle) == Ended(
+    assert starts.poll(handle) == ProcessExit(
         STOPPED, sentence="Kubernetes ended the run. Its TrainJob was deleted."
     )
 
@@ -331,7 +331,7 @@ def test_a_run_that_kueue_suspends_is_not_resumed_by_it(root: Path, cluster: Clu
     cluster.jobs[handle]["status"] = condition("Suspended", "Suspended", "")
     assert starts.poll(handle) is None
     assert cluster.jobs == {}
-    assert starts.poll(handle) == Ended(
+    assert starts.poll(handle) == ProcessExit(
         STOPPED, sentence="Kubernetes ended the run. Kueue gave its place to another run."
     )
 

@@ -17,7 +17,7 @@ from tests.unit.workers.test_launchers_kubernetes import Folders
 from tests.unit.workers.test_run import UNREACHABLE, Recorder, delivery, order
 from workers.control.jobs import Claim
 from workers.launchers.local import LocalLauncher
-from workers.launchers.protocol import Ended
+from workers.launchers.protocol import ProcessExit
 from workers.run.order import Resources
 from workers.run.outcome import Ending, outcome_read
 from workers.supervision.supervisor import Supervisor
@@ -37,7 +37,7 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def end_of(launcher: LocalLauncher, handle: str) -> Ended:
+def end_of(launcher: LocalLauncher, handle: str) -> ProcessExit:
     until(lambda: launcher.poll(handle) is not None)
     ended = launcher.poll(handle)
     assert ended is not None

@@ -16,7 +16,7 @@ from tests.unit.workers.test_run import Folders, Recorder
 from workers.broker import node_client
 from workers.celery_tasks.jobs import work_folder
 from workers.control.jobs import Claim, HeartbeatReply, LeaseLost
-from workers.launchers.protocol import Ended, out_of_memory
+from workers.launchers.protocol import ProcessExit, out_of_memory
 from workers.launchers.slurm import SlurmLauncher, SlurmSettings, slurm_script
 from workers.remote.identity import Identity, identity_write
 from workers.run.order import Resources
@@ -244,7 +244,7 @@ def test_a_requeued_job_has_stopped_once_its_processes_have_ended(
     assert launcher.poll(handle) is None
     assert not (tmp_path / "canceled").exists()
     command(slurm, "scontrol", "echo 'JobId=7 JobState=PENDING Restarts=1 ExitCode=0:0'")
-    assert launcher.poll(handle) == Ended(STOPPED, sentence="Slurm requeued the run.")
+    assert launcher.poll(handle) == ProcessExit(STOPPED, sentence="Slurm requeued the run.")
     assert (tmp_path / "canceled").read_text() == "7\n"
 
 
@@ -254,15 +254,15 @@ LIMIT = "The run reached its time limit of 1-00:10:00 in Slurm."
 @pytest.mark.parametrize(
     ("job", "ended"),
     [
-        ("TIMEOUT ExitCode=0:15", Ended(STOPPED, sentence=LIMIT)),
-        ("FAILED ExitCode=75:0", Ended(STOPPED, sentence=LIMIT)),
-        ("COMPLETED ExitCode=0:0", Ended(0, sentence=LIMIT)),
-        ("FAILED ExitCode=3:0", Ended(3, "the state FAILED in Slurm")),
+        ("TIMEOUT ExitCode=0:15", ProcessExit(STOPPED, sentence=LIMIT)),
+        ("FAILED ExitCode=75:0", ProcessExit(STOPPED, sentence=LIMIT)),
+        ("COMPLETED ExitCode=0:0", ProcessExit(0, sentence=LIMIT)),
+        ("FAILED ExitCode=3:0", ProcessExit(3, "the state FAILED in Slurm")),
         ("OUT_OF_MEMORY ExitCode=0:125", out_of_memory("Slurm")),
     ],
 )
 def test_a_run_that_slurm_told_to_end_names_the_time_limit(
-    slurm: Path, tmp_path: Path, job: str, ended: Ended
+    slurm: Path, tmp_path: Path, job: str, ended: ProcessExit
 ) -> None:
     command(slurm, "sbatch", "echo 7")
     launcher = SlurmLauncher(SETTINGS)
@@ -278,4 +278,4 @@ def test_a_run_that_ends_early_names_no_time_limit(slurm: Path, tmp_path: Path) 
     handle = launcher.submit(tmp_path, Resources())
     for times in ("RunTime=00:08:02 TimeLimit=01:00:00", "RunTime=00:08:02 TimeLimit=UNLIMITED"):
         command(slurm, "scontrol", f"echo 'JobId=7 JobState=COMPLETED ExitCode=0:0 {times}'")
-        assert launcher.poll(handle) == Ended(0)
+        assert launcher.poll(handle) == ProcessExit(0)

@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from governance.errors import Unavailable
-from registry.catalog import TASKS, discovered
+from registry.catalog import TASKS, task_catalog
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
 from workers.celery_tasks.hosting import EngineHost
@@ -71,7 +71,7 @@ class EngineWorker:
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EngineWorker]]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(task_catalog().tasks, task.name, dataclasses.replace(task, engine=engine))
     monkeypatch.setattr(reconciler, "QUIET_S", 0.0)
     found = [EngineWorker(name) for name in ("a", "b", "c")]
     yield found
@@ -143,7 +143,7 @@ def test_a_move_loads_the_new_copy_first_and_lets_running_requests_end(
     assert old.host.leased(deployment.pk)
     assert Replica.objects.get(worker=old.name).state == "stopped"
     node = Node.objects.get(name="a")
-    (still,) = node_assignments(node=node, worker="engine", engines=["own"], held=[deployment.pk])
+    (still,) = node_assignments(node=node, worker="engine", engines=["own"], loaded=[deployment.pk])
     assert still.leaving
     assert Deployment.objects.get(pk=deployment.pk).state == "serving"
     old.busy.clear()

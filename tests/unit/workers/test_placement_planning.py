@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.catalog.engines import EngineName
-from workers.placement.planning import WAITS, Availability, Copy, Need, Plan, Wanted, Worker, plan
+from workers.placement.planning import (
+    WAITS,
+    Availability,
+    Copy,
+    DesiredDeployment,
+    Need,
+    Plan,
+    Worker,
+    plan,
+)
 
 GB = 1_000_000_000
 OWN, VLLM = EngineName.OWN, EngineName.VLLM
@@ -20,13 +29,15 @@ def worker(name: str, memory: float = 10, **more: object) -> Worker:
     return replace(Worker(name, int(memory * GB), node=name), **more)  # type: ignore[arg-type]
 
 
-def wanted(number: int, size: float = 1, base: str = "", own: float = 0, **more: object) -> Wanted:
+def wanted(
+    number: int, size: float = 1, base: str = "", own: float = 0, **more: object
+) -> DesiredDeployment:
     need = Need(base or f"base-{number}", int(size * GB), int(own * GB))
-    return replace(Wanted(number, need), **more)  # type: ignore[arg-type]
+    return replace(DesiredDeployment(number, need), **more)  # type: ignore[arg-type]
 
 
 def settled(
-    workers: list[Worker], deployments: list[Wanted], copies: list[Copy] | None = None
+    workers: list[Worker], deployments: list[DesiredDeployment], copies: list[Copy] | None = None
 ) -> list[Copy]:
     """Apply plans, each of whose copies gets ready, until there is no move."""
     copies = copies or []
@@ -163,7 +174,7 @@ ENGINES = st.frozensets(st.sampled_from([OWN, VLLM]), min_size=1)
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> tuple[list[Worker], list[Wanted], list[Copy]]:
+def worlds(draw: st.DrawFn) -> tuple[list[Worker], list[DesiredDeployment], list[Copy]]:
     workers = [
         Worker(
             f"w{number}",
@@ -178,7 +189,7 @@ def worlds(draw: st.DrawFn) -> tuple[list[Worker], list[Wanted], list[Copy]]:
     ]
     names = [f"w{number}" for number in range(7)]
     deployments = [
-        Wanted(
+        DesiredDeployment(
             number,
             Need(draw(st.sampled_from("abcd")), 3, draw(st.integers(0, 3))),
             copies=draw(st.integers(0, 3)),
@@ -197,7 +208,7 @@ def worlds(draw: st.DrawFn) -> tuple[list[Worker], list[Wanted], list[Copy]]:
     return workers, deployments, copies
 
 
-def misplaced(workers: list[Worker], deployments: list[Wanted], copy: Copy) -> bool:
+def misplaced(workers: list[Worker], deployments: list[DesiredDeployment], copy: Copy) -> bool:
     """Return whether the copy's worker is lost, drains, or lacks what the deployment requires."""
     where = {each.name: each for each in workers}.get(copy.worker)
     what = {each.id: each for each in deployments}.get(copy.deployment)
@@ -211,7 +222,7 @@ def misplaced(workers: list[Worker], deployments: list[Wanted], copy: Copy) -> b
     )
 
 
-def taken(deployments: list[Wanted], copies: list[Copy], name: str) -> int:
+def taken(deployments: list[DesiredDeployment], copies: list[Copy], name: str) -> int:
     needs = {each.id: each.need for each in deployments}
     here = [needs[copy.deployment] for copy in copies if copy.worker == name]
     bases = {need.base: need.base_bytes for need in here}
@@ -222,7 +233,7 @@ def taken(deployments: list[Wanted], copies: list[Copy], name: str) -> int:
 @settings(max_examples=100, deadline=None)
 @given(worlds(), st.integers())
 def test_every_plan_keeps_the_rules(
-    world: tuple[list[Worker], list[Wanted], list[Copy]], seed: int
+    world: tuple[list[Worker], list[DesiredDeployment], list[Copy]], seed: int
 ) -> None:
     workers, deployments, copies = world
     found = plan(workers, deployments, copies)
@@ -268,6 +279,6 @@ def test_every_plan_keeps_the_rules(
 @settings(max_examples=100, deadline=None)
 @given(worlds())
 def test_plans_settle_and_then_move_nothing(
-    world: tuple[list[Worker], list[Wanted], list[Copy]],
+    world: tuple[list[Worker], list[DesiredDeployment], list[Copy]],
 ) -> None:
     settled(*world)

@@ -37,7 +37,7 @@ class Clock:
         while self.now < end:
             self.now += 2
             self.wanted, self.memory = replicas_next(
-                wanted=self.wanted,
+                replicas=self.wanted,
                 ready=self.wanted if ready is None else ready,
                 least=self.least,
                 most=self.most,

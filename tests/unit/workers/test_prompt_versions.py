@@ -27,7 +27,7 @@ from workers.deployments.plans import load_plan
 from workers.deployments.services import deployment_create
 from workers.jobs.models import Job
 from workers.jobs.prompts import prompt_version_create
-from workers.wire import Event, Failed, InferenceRequest, Taken
+from workers.wire import Event, Failed, InferenceRequest, RequestStarted
 
 pytestmark = pytest.mark.django_db
 DOCUMENT: dict[str, Any] = {
@@ -180,7 +180,7 @@ def ends(redis: Redis, host: EngineHost, request: InferenceRequest) -> list[Even
     wire = Wire()
     with answering(redis, host) as answerer:
         answerer.answer(*wire.open(request))
-    return [event for event in wire.read(redis) if not isinstance(event, Taken)]
+    return [event for event in wire.read(redis) if not isinstance(event, RequestStarted)]
 
 
 @pytest.mark.parametrize(

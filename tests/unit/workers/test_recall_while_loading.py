@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from registry.catalog import TASKS, discovered
+from registry.catalog import TASKS, task_catalog
 from registry.versions.models import ModelVersion
 from registry.versions.recall import recall_radius, version_recall
 from tests.fleets import assign_everything
@@ -68,7 +68,7 @@ class Control(DirectControl):
 def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Reconciler, EngineHost, set[str]]]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.test_recall_while_loading:Interrupted"
-    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(task_catalog().tasks, task.name, dataclasses.replace(task, engine=engine))
     monkeypatch.setattr(Interrupted, "HOOKS", {})
     control, queues = Control(), set[str]()
 

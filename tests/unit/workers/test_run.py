@@ -20,7 +20,7 @@ from governance.errors import InvalidInput, Unavailable
 from registry.manifests import Manifest, build_manifest
 from tests.unit.registry.objects import safetensors
 from workers.control.jobs import Cause, Claim, HeartbeatReply, NoAnswer, Report
-from workers.launchers.protocol import Ended, last_lines
+from workers.launchers.protocol import ProcessExit, last_lines
 from workers.offers.values import Offers
 from workers.run.events import (
     MAX_LINE_BYTES,
@@ -207,7 +207,7 @@ class Recorder:
     def working(self, claim: Claim, *, works: bool) -> None:
         self.told.append(("working", works))
 
-    def checkpoint(self, claim: Claim, name: str, manifest: Any, there: Any) -> None:
+    def checkpoint(self, claim: Claim, name: str, manifest: Any, remaining: Any) -> None:
         self.told.append(("checkpoint", name))
 
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
@@ -279,10 +279,10 @@ class Scripted:
         self.folder = folder
         return "run"
 
-    def poll(self, handle: str) -> Ended | None:
+    def poll(self, handle: str) -> ProcessExit | None:
         assert self.process is not None
         status = self.process.poll()
-        return None if status is None else Ended(status)
+        return None if status is None else ProcessExit(status)
 
     def works(self, handle: str) -> bool:
         self.waits -= 1

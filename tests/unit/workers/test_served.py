@@ -24,7 +24,7 @@ from registry.versions.models import ModelVersion
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.deployments.models import Deployment, ReplicaState
-from workers.deployments.served import nothing_said, served_question
+from workers.deployments.served import empty_answer_sentence, served_question
 from workers.deployments.served_evidence import Served, served_answers
 from workers.deployments.services import (
     deployment_create,
@@ -77,7 +77,7 @@ def digests(at: datetime | None = None) -> list[str]:
 
 def said(at: datetime | None = None, *, actor: Principal | None = None) -> str:
     actor = actor or auditor()
-    return nothing_said(actor, served_question(actor=actor, department="clinical", at=at))
+    return empty_answer_sentence(actor, served_question(actor=actor, department="clinical", at=at))
 
 
 def test_the_story_of_a_name_is_answered_at_each_of_its_moments() -> None:

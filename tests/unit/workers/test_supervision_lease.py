@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.workers.test_run import Recorder
 from workers.control.jobs import Claim, HeartbeatReply, NoAnswer
-from workers.supervision.lease import HeldLease
+from workers.supervision.lease import LeaseKeeper
 
 CLAIM = Claim(uuid.uuid4(), 1, 1, "fine_tune", "Tune", "w1", lease_s=60)
 
@@ -30,16 +30,16 @@ class Slow(Recorder):
             self.answers.wait()
         return super().heartbeat(claim)
 
-    def checkpoint(self, claim: Claim, name: str, manifest: Any, there: Any) -> None:
+    def checkpoint(self, claim: Claim, name: str, manifest: Any, remaining: Any) -> None:
         if self.call == "checkpoint":
             self.sending.set()
             self.answers.wait()
-        super().checkpoint(claim, name, manifest, there)
+        super().checkpoint(claim, name, manifest, remaining)
 
 
 def test_reports_go_on_while_a_checkpoint_is_sent() -> None:
     control = Slow("checkpoint")
-    with HeldLease(CLAIM, control) as lease:
+    with LeaseKeeper(CLAIM, control) as lease:
         lease.checkpoint("checkpoint-1", {}, ["checkpoint-1"])
         lease.checkpoint("checkpoint-2", {}, ["checkpoint-1", "checkpoint-2"])
         lease.log("Step 2")
@@ -52,7 +52,7 @@ def test_reports_go_on_while_a_checkpoint_is_sent() -> None:
 
 def test_a_checkpoint_waits_as_long_as_the_run_keeps_it() -> None:
     control = Slow("checkpoint")
-    with HeldLease(CLAIM, control) as lease:
+    with LeaseKeeper(CLAIM, control) as lease:
         lease.checkpoint("checkpoint-1", {}, ["checkpoint-1"])
         assert control.sending.wait(30)
         for step in range(2, 9):
@@ -71,13 +71,13 @@ class Away(Recorder):
         super().__init__()
         self.left = 2
 
-    def checkpoint(self, claim: Claim, name: str, manifest: Any, there: Any) -> None:
+    def checkpoint(self, claim: Claim, name: str, manifest: Any, remaining: Any) -> None:
         if name == "checkpoint-1":
             raise FileNotFoundError(name)
         self.left -= 1
         if self.left >= 0:
             raise NoAnswer("away")
-        super().checkpoint(claim, name, manifest, there)
+        super().checkpoint(claim, name, manifest, remaining)
 
 
 def test_a_checkpoint_is_recorded_once_the_control_plane_answers(
@@ -85,7 +85,7 @@ def test_a_checkpoint_is_recorded_once_the_control_plane_answers(
 ) -> None:
     monkeypatch.setattr("workers.supervision.lease.RECORD_S", 0.01)
     control = Away()
-    with HeldLease(CLAIM, control) as lease:
+    with LeaseKeeper(CLAIM, control) as lease:
         lease.checkpoint("checkpoint-1", {}, ["checkpoint-1"])
         lease.checkpoint("checkpoint-2", {}, ["checkpoint-1", "checkpoint-2"])
         lease.settle()
@@ -94,7 +94,7 @@ def test_a_checkpoint_is_recorded_once_the_control_plane_answers(
 
 def test_a_result_waits_for_the_checkpoint_that_is_being_sent_and_for_no_other() -> None:
     control = Slow("checkpoint")
-    with HeldLease(CLAIM, control) as lease:
+    with LeaseKeeper(CLAIM, control) as lease:
         lease.checkpoint("checkpoint-1", {}, ["checkpoint-1"])
         assert control.sending.wait(30)
         lease.checkpoint("checkpoint-2", {}, ["checkpoint-2"])
@@ -110,7 +110,9 @@ def test_a_result_waits_for_the_checkpoint_that_is_being_sent_and_for_no_other()
 
 def test_a_lease_is_lost_while_a_heartbeat_gets_no_answer() -> None:
     control = Slow("heartbeat")
-    with HeldLease(Claim(uuid.uuid4(), 1, 1, "intake", "Check", "w1", lease_s=0.6), control) as one:
+    with LeaseKeeper(
+        Claim(uuid.uuid4(), 1, 1, "intake", "Check", "w1", lease_s=0.6), control
+    ) as one:
         assert not one.lost
         deadline = time.monotonic() + 30
         while not one.lost:

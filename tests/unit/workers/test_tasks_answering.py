@@ -16,7 +16,7 @@ from tests.unit.workers import company, echo
 from tests.unit.workers.sealed import Wire, answering, entries
 from workers.celery_tasks.hosting import EngineHost
 from workers.celery_tasks.inference import show_life
-from workers.celery_tasks.replies import Replies, Reply, broken, merged
+from workers.celery_tasks.replies import Replies, Reply, failure_replies, merge_replies
 from workers.control.protocol import LoadPlan, Weights
 from workers.wire import (
     ALIVE_FOR_MS,
@@ -25,7 +25,7 @@ from workers.wire import (
     Event,
     Failed,
     InferenceRequest,
-    Taken,
+    RequestStarted,
     alive_key,
 )
 
@@ -90,7 +90,7 @@ def events_of(redis: Redis, host: EngineHost, request: InferenceRequest) -> list
 
 def told(events: list[Event]) -> list[Event]:
     """Events that reach the caller; the worker's start is not one."""
-    return [event for event in events if not isinstance(event, Taken)]
+    return [event for event in events if not isinstance(event, RequestStarted)]
 
 
 def test_an_answer_arrives_on_the_stream_and_the_stream_expires(
@@ -269,8 +269,8 @@ def test_neighbouring_deltas_of_a_request_are_joined_and_nothing_is_reordered() 
         of("b", Delta("2", 1)),
     ]
     joined = [of("a", Delta("xy", 2)), of("b", Delta("12", 2)), of("a", done)]
-    assert merged(sent) == joined
-    assert [(each.request_id, type(each.event)) for each in broken(sent)] == [
+    assert merge_replies(sent) == joined
+    assert [(each.request_id, type(each.event)) for each in failure_replies(sent)] == [
         ("a", Failed),
         ("b", Failed),
     ]
@@ -298,7 +298,7 @@ def test_a_worker_says_that_it_has_taken_a_request_if_others_could(
     held_by = [each.public_key for each in (wire.worker, *(Wire().worker,) * others)]
     with answering(redis, host) as answerer:
         answerer.answer(*wire.worker.open(wire.seal(request_for(plan()), *held_by)))
-    assert (Taken() in wire.read(redis)) == bool(others)
+    assert (RequestStarted() in wire.read(redis)) == bool(others)
 
 
 def test_an_answer_that_is_not_streamed_is_one_entry(redis: Redis, host: EngineHost) -> None:

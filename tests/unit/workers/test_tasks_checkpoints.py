@@ -16,18 +16,18 @@ from workers.jobs import workspace
 from workers.jobs.leases import job_checkpoint
 from workers.jobs.orders import order_make
 from workers.supervision.checkpoints import checkpoint_copy
-from workers.supervision.lease import HeldLease
+from workers.supervision.lease import LeaseKeeper
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def progress(claim: Claim) -> Iterator[HeldLease]:
-    with HeldLease(claim, DirectJobs()) as progress:
+def progress(claim: Claim) -> Iterator[LeaseKeeper]:
+    with LeaseKeeper(claim, DirectJobs()) as progress:
         yield progress
 
 
-def write(claim: Claim, progress: HeldLease, step: int, *, recorded: bool = True) -> Path:
+def write(claim: Claim, progress: LeaseKeeper, step: int, *, recorded: bool = True) -> Path:
     folder = workspace.checkpoints_folder(claim.job_id) / f"checkpoint-{step}"
     folder.mkdir(parents=True)
     (folder / "optimizer.pt").write_bytes(b"state of step %d" % step)
@@ -39,19 +39,19 @@ def write(claim: Claim, progress: HeldLease, step: int, *, recorded: bool = True
     return folder
 
 
-def resumed(claim: Claim, progress: HeldLease) -> Path | None:
+def resumed(claim: Claim, progress: LeaseKeeper) -> Path | None:
     target = workspace.inputs_folder(claim.job_id, claim.fence)
     folder = workspace.checkpoints_folder(claim.job_id)
     return checkpoint_copy(order_make(claim), folder, target, progress)
 
 
-def lines(claim: Claim, progress: HeldLease) -> str:
+def lines(claim: Claim, progress: LeaseKeeper) -> str:
     progress.flush()
     return "\n".join(job_of(claim).events.values_list("message", flat=True))
 
 
 def test_the_newest_is_copied_to_where_only_this_attempt_writes(
-    claim: Claim, progress: HeldLease
+    claim: Claim, progress: LeaseKeeper
 ) -> None:
     assert resumed(claim, progress) is None
     write(claim, progress, 90)
@@ -80,7 +80,7 @@ def remove(folder: Path) -> None:
 @pytest.mark.parametrize("change", [flip, add, remove])
 @pytest.mark.parametrize("step", [20, 40])
 def test_one_changed_byte_starts_the_run_over_with_a_note(
-    claim: Claim, progress: HeldLease, change: Callable[[Path], None], step: int
+    claim: Claim, progress: LeaseKeeper, change: Callable[[Path], None], step: int
 ) -> None:
     folders = {each: write(claim, progress, each) for each in (20, 40)}
     change(folders[step])
@@ -92,7 +92,7 @@ def test_one_changed_byte_starts_the_run_over_with_a_note(
 
 
 def test_one_that_was_not_recorded_is_not_used_and_the_one_before_is(
-    claim: Claim, progress: HeldLease
+    claim: Claim, progress: LeaseKeeper
 ) -> None:
     write(claim, progress, 20)
     planted = write(claim, progress, 40, recorded=False)
@@ -103,7 +103,7 @@ def test_one_that_was_not_recorded_is_not_used_and_the_one_before_is(
     assert "checkpoint-40 was not recorded" in lines(claim, progress)
 
 
-def test_what_was_rotated_away_is_forgotten(claim: Claim, progress: HeldLease) -> None:
+def test_what_was_rotated_away_is_forgotten(claim: Claim, progress: LeaseKeeper) -> None:
     old = write(claim, progress, 20)
     for path in old.iterdir():
         path.unlink()
@@ -112,10 +112,10 @@ def test_what_was_rotated_away_is_forgotten(claim: Claim, progress: HeldLease) -
     assert set(job_of(claim).checkpoints) == {"checkpoint-40"}
 
 
-def test_who_lost_the_lease_records_nothing(claim: Claim, progress: HeldLease) -> None:
+def test_who_lost_the_lease_records_nothing(claim: Claim, progress: LeaseKeeper) -> None:
     take_over(claim)
     with pytest.raises(LeaseLost):
-        job_checkpoint(claim, name="checkpoint-1", manifest={}, there=["checkpoint-1"])
+        job_checkpoint(claim, name="checkpoint-1", manifest={}, remaining=["checkpoint-1"])
     write(claim, progress, 20)
     assert progress.lost
     assert job_of(claim).checkpoints == {}

@@ -39,9 +39,9 @@ class AtACheckpoint(DirectJobs):
         self.then: Callable[[], object] | None = then
 
     def checkpoint(
-        self, claim: Claim, name: str, manifest: Mapping[str, Any], there: Collection[str]
+        self, claim: Claim, name: str, manifest: Mapping[str, Any], remaining: Collection[str]
     ) -> None:
-        super().checkpoint(claim, name, manifest, there)
+        super().checkpoint(claim, name, manifest, remaining)
         then, self.then = self.then, None
         if then is not None:
             then()

@@ -21,7 +21,7 @@ from workers.control.jobs import Claim, LeaseLost
 from workers.jobs.leases import job_claim, job_heartbeat
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.orders import order_make
-from workers.supervision.lease import HeldLease
+from workers.supervision.lease import LeaseKeeper
 
 
 def intake(department: Department) -> Intake:
@@ -64,7 +64,7 @@ def take_over(claim: Claim) -> None:
 
 
 def test_lines_and_points_reach_the_job(claim: Claim) -> None:
-    with HeldLease(claim, DirectJobs()) as progress:
+    with LeaseKeeper(claim, DirectJobs()) as progress:
         progress.enter("training")
         for step in range(1, 2_001):
             progress.metric(step, 2_000, {"loss": 1 / step})
@@ -78,7 +78,7 @@ def test_lines_and_points_reach_the_job(claim: Claim) -> None:
 
 
 def test_a_warning_is_an_event_that_says_so(claim: Claim) -> None:
-    with HeldLease(claim, DirectJobs()) as progress:
+    with LeaseKeeper(claim, DirectJobs()) as progress:
         progress.warn("188 of 200 conversations are left out.")
         progress.log("Trained.")
     said = [(event.message[:3], event.data) for event in job_of(claim).events.all()]
@@ -86,7 +86,7 @@ def test_a_warning_is_an_event_that_says_so(claim: Claim) -> None:
 
 
 def test_a_cancel_reaches_the_run_with_its_next_report(claim: Claim) -> None:
-    with HeldLease(claim, DirectJobs()) as progress:
+    with LeaseKeeper(claim, DirectJobs()) as progress:
         assert (progress.lost, progress.canceled) == (False, False)
         Job.objects.filter(pk=claim.job_id).update(cancel_requested=True)
         progress.flush()
@@ -94,7 +94,7 @@ def test_a_cancel_reaches_the_run_with_its_next_report(claim: Claim) -> None:
 
 
 def test_a_run_whose_lease_was_taken_stops_and_delivers_nothing(claim: Claim) -> None:
-    with HeldLease(claim, DirectJobs()) as progress:
+    with LeaseKeeper(claim, DirectJobs()) as progress:
         take_over(claim)
         progress.log("still here")
         progress.flush()
@@ -135,7 +135,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_the_lease_is_renewed_while_the_run_works(claim: Claim, settings: Any) -> None:
     settings.JOB_LEASE_S = 0.3
-    with HeldLease(replace(claim, lease_s=0.3), DirectJobs()) as progress:
+    with LeaseKeeper(replace(claim, lease_s=0.3), DirectJobs()) as progress:
         seen = {job_of(claim).lease_until}
         until(lambda: len(seen.union({job_of(claim).lease_until})) > 1)
         assert (progress.lost, progress.canceled) == (False, False)
@@ -145,7 +145,7 @@ def test_a_run_that_cannot_renew_its_lease_stops_before_the_lease_ends(
     claim: Claim, settings: Any
 ) -> None:
     settings.JOB_LEASE_S = 0.6
-    with HeldLease(replace(claim, lease_s=0.6), DirectJobs()) as progress:
+    with LeaseKeeper(replace(claim, lease_s=0.6), DirectJobs()) as progress:
         assert job_heartbeat(claim).alive
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE workers_job RENAME TO workers_job_away")

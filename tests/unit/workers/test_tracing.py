@@ -47,7 +47,7 @@ def spans() -> InMemorySpanExporter:
     ],
 )
 def test_the_standard_variables_switch_traces_on(environment: dict[str, str], wanted: bool) -> None:
-    assert tracing.wanted(environment) is wanted
+    assert tracing.traces_requested(environment) is wanted
 
 
 def test_without_a_receiver_nothing_is_traced_and_no_exporter_is_loaded() -> None:

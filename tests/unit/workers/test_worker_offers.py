@@ -17,7 +17,7 @@ from tests.plug_ins import install_task
 from tests.unit.workers import company
 from tests.unit.workers.test_engine_process import until
 from workers.control.direct_jobs import DirectJobs
-from workers.control.messages import made, read
+from workers.control.messages import checked_message, read
 from workers.control.protocol import WorkerTasksBody
 from workers.deployments.models import Deployment
 from workers.jobs.leases import job_claim
@@ -28,7 +28,7 @@ from workers.jobs.sweeping import job_sweep
 from workers.offers import reporting
 from workers.offers.models import WorkerRole, WorkerTasks
 from workers.offers.reporting import TESTING, OfferReports, offers_now
-from workers.offers.selectors import tasks_lacking
+from workers.offers.selectors import unoffered_tasks
 from workers.offers.services import worker_tasks_expire, worker_tasks_report
 from workers.offers.values import (
     Offers,
@@ -213,7 +213,9 @@ def test_a_malformed_report_is_refused() -> None:
     long = {"a": TaskOffer("p" * 999, "l\x00" * 999)}
     (stated,) = offers_to_json(long).values()
     assert (len(stated["package"]), len(stated["lacks"])) == (200, 500)
-    body = made(WorkerTasksBody, worker="w", role=WorkerRole.ENGINE, tasks=offers_cut(long))
+    body = checked_message(
+        WorkerTasksBody, worker="w", role=WorkerRole.ENGINE, tasks=offers_cut(long)
+    )
     assert read(WorkerTasksBody, body.model_dump_json().encode()) == body
 
 
@@ -223,7 +225,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def clear() -> None:
-        catalog._discovered.cache_clear()
+        catalog._task_catalog.cache_clear()
         catalog._claims.cache_clear()
 
     clear()
@@ -297,7 +299,7 @@ def test_the_supervisor_reports_by_the_same_interface() -> None:
 def test_tasks_that_workers_lack_are_listed_for_operators() -> None:
     report("w1", LACKING)
     report("w2", OWN)
-    (lacking,) = tasks_lacking()
+    (lacking,) = unoffered_tasks()
     assert (lacking.worker, lacking.task, lacking.package) == ("w1", "embeddings", "assay 0.1.0")
     WorkerTasks.objects.update(seen_at=timezone.now() - timedelta(minutes=5))
-    assert tasks_lacking() == []
+    assert unoffered_tasks() == []

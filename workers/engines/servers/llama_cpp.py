@@ -21,7 +21,7 @@ from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.engines.servers import llama_cpp_process
 from workers.engines.servers.channel import ServerFailed, call
 from workers.engines.servers.engine import End, ServedEngine, Token, token_score
-from workers.engines.servers.offered import LLAMA_CPP, llama_cpp_version
+from workers.engines.servers.installed import LLAMA_CPP, llama_cpp_version
 from workers.engines.servers.process import KEY_FILE, ServerLimits, ServerProcess
 
 MAX_ROWS = 16

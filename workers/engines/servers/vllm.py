@@ -31,8 +31,8 @@ from workers.engines.grammars import Vocabulary
 from workers.engines.loading import check_shards, checkpoint_dtype, load_tokenizer
 from workers.engines.servers.channel import ServerFailed, ServerRefused, call
 from workers.engines.servers.engine import ServedEngine
+from workers.engines.servers.installed import VLLM_LEAST, prefixes, vllm_version
 from workers.engines.servers.llama_cpp import end_tokens
-from workers.engines.servers.offered import VLLM_LEAST, prefixes, vllm_version
 from workers.engines.servers.process import KEY_FILE, ServerLimits, ServerProcess
 from workers.engines.servers.vllm_dialect import BASE, Fingerprint, VllmDialect
 

@@ -48,7 +48,7 @@ class Parts:
     test: list[Row]
 
 
-def read(path: Path) -> list[Rated]:
+def read_sentences(path: Path) -> list[Rated]:
     """Read a ground-truth file of the source: number, rating and text, separated by tabs."""
     sentences = []
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -78,7 +78,7 @@ def delivered(stage: Stage, base: Base) -> dict[str, Any]:
         stage.say(
             f"{base.name} ({base.task}, {len(files)} files) passes intake; Omar signs it off."
         )
-    return stage.found(version_of(stage, base.name), f"{base.name} has a base version")
+    return stage.require(version_of(stage, base.name), f"{base.name} has a base version")
 
 
 def model_made(api: Api, name: str, task: str, description: str, *, shared: bool = False) -> None:
@@ -156,7 +156,7 @@ def made_by_prompt(
 def newest_version(stage: Stage, model: str) -> dict[str, Any]:
     """Return the newest version of the model; raises StepFailed if it has none."""
     newest = next(iter(stage["enzo"].all(f"models/{model}/versions")), None)
-    newest = stage.found(newest, f"{model} has a version")
+    newest = stage.require(newest, f"{model} has a version")
     version: dict[str, Any] = stage["enzo"].get(f"versions/{newest['id']}")
     return version
 

@@ -26,7 +26,7 @@ def prepare(stage: Stage) -> None:
         mia, enzo = stage["mia"], stage["enzo"]
         folder = stage.folder / "uploads"
         films = film_reviews.split(
-            film_reviews.read(stage.materials["film_reviews"]), FILM_TRAIN_ROWS
+            film_reviews.read_sentences(stage.materials["film_reviews"]), FILM_TRAIN_ROWS
         )
         pairs, heldout = materials.docstring_pairs(heldout_limit=DOCSTRING_TEST_ROWS)
         for name, rows, description in (
@@ -112,7 +112,7 @@ def train_and_evaluate(stage: Stage) -> None:
             job = stage.facts["jobs"][model]
             if job is not None:
                 stage.watch(api, job, f"fine-tuning {model}")
-            version = stage.found(_tuned_version(api, model), f"{model} has a tuned version")
+            version = stage.require(_tuned_version(api, model), f"{model} has a tuned version")
             stage.expect(bool(version["mlflow_run_id"]), f"{model} has a run in MLflow")
             stage.say(
                 f"{model} v{version['number']} is trained on "
@@ -210,7 +210,7 @@ def evaluate(stage: Stage, api: Api, version: dict[str, Any], dataset: str) -> d
     job = queue_evaluation(stage, api, version, dataset)
     if job is not None:
         stage.watch(api, job, f"evaluating on {dataset}")
-    evaluation = stage.found(_evaluation(api, version), f"{dataset} has been evaluated")
+    evaluation = stage.require(_evaluation(api, version), f"{dataset} has been evaluated")
     detail: dict[str, Any] = api.get(f"evaluations/{evaluation['id']}")
     return detail
 

@@ -19,7 +19,7 @@ from assay_demo.story.use import give_key
 _FAULTS = (*FAULTS, MaterialsUnavailable)
 
 
-class Shown(Protocol):
+class DemoItem(Protocol):
     """A family or a feature: the name of its row, and the model or base that it shows.
 
     `after` names items to show first.
@@ -49,7 +49,7 @@ def every_showcase() -> list[Showcase]:
     return sorted(rows, key=lambda each: each.task)
 
 
-def everything() -> list[Shown]:
+def everything() -> list[DemoItem]:
     """Return every family, then the features."""
     return [*every_showcase(), prompt.SHOWCASE, knowledge_base.SHOWCASE]
 
@@ -75,7 +75,7 @@ def run_some(stage: Stage, names: Sequence[str]) -> None:
     _show(stage, in_order(names), [])
 
 
-def in_order(names: Sequence[str]) -> list[Shown]:
+def in_order(names: Sequence[str]) -> list[DemoItem]:
     """Return the families and features of these names, each after those that it needs."""
     by_name = {each.name: each for each in everything()}
     order = [name for requested in names for name in (*by_name[requested].after, requested)]
@@ -90,14 +90,14 @@ def _raise_budgets(stage: Stage) -> None:
     stage.say("Ada raises engineering's budgets: it trains a model of every family.")
 
 
-def _show(stage: Stage, waiting: Sequence[Shown], first: Sequence[Outcome]) -> None:
+def _show(stage: Stage, waiting: Sequence[DemoItem], first: Sequence[Outcome]) -> None:
     _raise_budgets(stage)
     outcomes, failed = show_each(stage, waiting)
     print_table(stage, sorted([*first, *outcomes], key=lambda each: each.task))
     stage.expect(not failed, f"every family is shown; these failed: {', '.join(failed)}")
 
 
-def show_each(stage: Stage, waiting: Sequence[Shown]) -> tuple[list[Outcome], list[str]]:
+def show_each(stage: Stage, waiting: Sequence[DemoItem]) -> tuple[list[Outcome], list[str]]:
     """Show the items that no earlier run has shown; return their outcomes, and the names of those
     that failed. A failure does not stop the others.
 
@@ -130,7 +130,7 @@ def show_each(stage: Stage, waiting: Sequence[Shown]) -> tuple[list[Outcome], li
 class _Ahead:
     """Begins items in order, one ahead of the taken one."""
 
-    def __init__(self, stage: Stage, waiting: Sequence[Shown]) -> None:
+    def __init__(self, stage: Stage, waiting: Sequence[DemoItem]) -> None:
         self._begun = (_begin(stage, each) for each in waiting)
         self._next: Any = None
 
@@ -145,7 +145,7 @@ class _Ahead:
         return value
 
 
-def _begin(stage: Stage, shown: Shown) -> tuple[Any, Exception | None]:
+def _begin(stage: Stage, shown: DemoItem) -> tuple[Any, Exception | None]:
     stage.detail(f"Preparing {shown.name}.")
     try:
         return shown.begin(stage), None

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import yaml
 
-from assay_demo.client import Refused
+from assay_demo.client import RequestRejected
 from assay_demo.stage import Stage
 from assay_demo.story.release import EMBEDDINGS
 
@@ -126,7 +126,7 @@ def _restricted_data_is_refused(stage: Stage) -> None:
     )
     stage.refused(
         "A request that declares restricted data is denied",
-        Refused(403, {"detail": refused.json()["error"]["message"]}),
+        RequestRejected(403, {"detail": refused.json()["error"]["message"]}),
     )
     stage.expect(ask("internal").status_code == 200, "internal data is still accepted")
     stage.say("A request with internal data is still answered.")

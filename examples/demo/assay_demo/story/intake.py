@@ -84,7 +84,7 @@ def run(stage: Stage) -> None:
             sign_off(stage, name, intake)
             stage.say(f"Omar (operator) signs off {name}. It can be used now.")
         for name in MODELS:
-            version = stage.found(version_of(stage, name), f"{name} has a base version")
+            version = stage.require(version_of(stage, name), f"{name} has a base version")
             stage.expect(bool(version["mlflow_version"]), f"{name} is registered in MLflow")
             stage.facts[name] = version
             stage.say(

@@ -202,7 +202,7 @@ def _second_delivery(stage: Stage) -> dict[str, Any]:
     intake = deliver(stage, MIRROR, about, folder)
     stage.watch(stage["enzo"], {"id": intake["job"]}, f"checking {MIRROR}")
     sign_off(stage, MIRROR, intake)
-    return stage.found(version_of(stage, MIRROR), f"{MIRROR} has a base version")
+    return stage.require(version_of(stage, MIRROR), f"{MIRROR} has a base version")
 
 
 def _copied_with_another_card(source: Path, folder: Path) -> None:

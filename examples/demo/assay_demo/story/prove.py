@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from assay_demo.client import Refused
+from assay_demo.client import RequestRejected
 from assay_demo.stage import Stage
 from assay_demo.story.adapt import DOCSTRINGS
 
@@ -69,7 +69,7 @@ def _evidence_pack(stage: Stage, path: str) -> bytes:
     for _ in range(20):
         try:
             return stage["asha"].content(path)
-        except Refused as refused:
+        except RequestRejected as refused:
             if refused.status != 409:
                 raise
             time.sleep(0.5)

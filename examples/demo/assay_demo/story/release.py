@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from assay_demo.client import Api, Refused
+from assay_demo.client import Api, RequestRejected
 from assay_demo.stage import Stage
 from assay_demo.story.adapt import DOCSTRINGS, SENTIMENT
 
@@ -206,7 +206,7 @@ def _refuse_unapproved_deployment(stage: Stage, release: dict[str, Any]) -> None
 
 def deploy(stage: Stage) -> None:
     with stage.chapter("6. Deploy: load only the approved bytes"):
-        stage.facts[f"release:{DOCSTRINGS}"] = stage.found(
+        stage.facts[f"release:{DOCSTRINGS}"] = stage.require(
             existing(stage["devi"], DOCSTRINGS, "approved"),
             "docstring-writer has an approved release",
         )
@@ -296,8 +296,8 @@ def _tampered_bytes_are_refused(stage: Stage) -> None:
     stage.say(f"The refusal is audit event {event['id']}: {event['action']} {event['outcome']}.")
 
 
-def _as_refusal(message: str) -> Refused:
-    return Refused(409, {"detail": message})
+def _as_refusal(message: str) -> RequestRejected:
+    return RequestRejected(409, {"detail": message})
 
 
 def _weights(stage: Stage, digest: str) -> Path:

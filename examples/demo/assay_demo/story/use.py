@@ -9,7 +9,7 @@ import httpx
 from openai import OpenAI, PermissionDeniedError, RateLimitError
 from rich.markup import escape
 
-from assay_demo.client import Refused
+from assay_demo.client import RequestRejected
 from assay_demo.clients import openai_client
 from assay_demo.stage import Stage
 from assay_demo.story.adapt import DOCSTRINGS, SENTIMENT
@@ -78,7 +78,7 @@ def _chat(stage: Stage, client: OpenAI) -> None:
     )
     text = answer.choices[0].message.content or ""
     stage.expect(len(text.strip()) > 0, "a chat completion has text")
-    spent = stage.found(answer.usage, "a chat completion reports its token usage")
+    spent = stage.require(answer.usage, "a chat completion reports its token usage")
     stage.say(
         f"{DOCSTRINGS} answers a chat request: {escape(repr(text.strip()))} "
         f"({spent.completion_tokens} tokens)."
@@ -146,7 +146,7 @@ def _policy_refuses(stage: Stage, key: str) -> None:
         body = error.body if isinstance(error.body, dict) else {}
         stage.refused(
             "The policy refuses finance's key",
-            Refused(error.status_code, {"detail": body.get("message", str(error))}),
+            RequestRejected(error.status_code, {"detail": body.get("message", str(error))}),
         )
     else:
         stage.expect(False, "the policy refuses finance's key")
@@ -166,7 +166,7 @@ def _quota_refuses(stage: Stage) -> None:
         body = error.body if isinstance(error.body, dict) else {}
         stage.refused(
             "A key that exceeds its quota is refused until the minute is over",
-            Refused(error.status_code, {"detail": body.get("message", str(error))}),
+            RequestRejected(error.status_code, {"detail": body.get("message", str(error))}),
         )
     else:
         stage.expect(False, "the third request in a minute exceeds a quota of two")
@@ -187,5 +187,5 @@ def _revoked_key_is_dead(stage: Stage) -> None:
     response = stage.wait_for("the revoked key is refused", dead, timeout_s=5)
     stage.refused(
         "A revoked key is refused",
-        Refused(401, {"detail": response.json()["error"]["message"]}),
+        RequestRejected(401, {"detail": response.json()["error"]["message"]}),
     )

@@ -113,7 +113,7 @@ class ReplayAnswer(serializers.Serializer[Any]):
 
     before = serializers.IntegerField()
     after = serializers.IntegerField()
-    asked = serializers.IntegerField()
+    asked = serializers.IntegerField(source="limit")
     replayed = serializers.IntegerField()
     unreadable = serializers.IntegerField()
     drifted = serializers.IntegerField()
@@ -146,8 +146,8 @@ class HoldersAnswer(serializers.Serializer[Any]):
     keys = HolderAnswer(many=True)
     people_total = serializers.IntegerField()
     keys_total = serializers.IntegerField()
-    people_asked = serializers.IntegerField()
-    keys_asked = serializers.IntegerField()
+    people_asked = serializers.IntegerField(source="people_checked")
+    keys_asked = serializers.IntegerField(source="keys_checked")
 
 
 class ConditionTraceAnswer(serializers.Serializer[Any]):
@@ -184,7 +184,7 @@ class ExplanationAnswer(serializers.Serializer[Any]):
     rules = RuleTraceAnswer(many=True)
 
     def get_asked(self, explanation: Any) -> dict[str, Any]:
-        query = explanation.asked
+        query = explanation.inputs
         return inputs(query.actor, query.action, query.resource, query.context)
 
 

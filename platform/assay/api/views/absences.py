@@ -36,7 +36,7 @@ routes = Routes("Reviews", AbsenceAnswer)
 
 
 @routes.list("absences", "List absences of reviewers")
-def listed(actor: Principal) -> QuerySet[Absence]:
+def list_absences(actor: Principal) -> QuerySet[Absence]:
     return absences_visible_to(actor)
 
 

@@ -20,6 +20,7 @@ from rest_framework.utils.urls import replace_query_param
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.pagination import CursorPagination
+from assay.api.renderers import PlainText
 from assay.api.representations.governance import (
     AuditEventAnswer,
     AuditEventDetail,
@@ -28,7 +29,6 @@ from assay.api.representations.governance import (
     InclusionProofAnswer,
 )
 from assay.api.routes import Routes
-from assay.api.written import PlainText
 from assay.downloads import audit_log_file
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.search.pages import EventPage, audit_event_page
@@ -73,7 +73,7 @@ class AuditEventsView(Endpoint):
         query = self.query_as(AuditEventsQuery)
         page = audit_event_page(
             actor=self.actor,
-            given=query.filter(),
+            event_filter=query.filter(),
             size=size_of(request),
             **place_of(request),
         )

@@ -13,15 +13,15 @@ from rest_framework.request import Request
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
+from assay.api.renderers import File
 from assay.api.routes import Routes
-from assay.api.written import File
 from assay.downloads import audit_export_file
 from governance.audit.exports.models import AuditExport
 from governance.audit.exports.schemas import NewAuditExport
 from governance.audit.exports.services import (
-    audit_export_ask,
     audit_export_cancel,
     audit_export_get,
+    audit_export_request,
     audit_exports_of,
 )
 from governance.principals import Principal
@@ -52,7 +52,7 @@ routes = Routes("Audit", AuditExportAnswer)
 
 
 @routes.list("audit/exports", "List your exports of events")
-def listed(actor: Principal) -> QuerySet[AuditExport]:
+def list_audit_exports(actor: Principal) -> QuerySet[AuditExport]:
     return audit_exports_of(actor)
 
 
@@ -61,7 +61,7 @@ def listed(actor: Principal) -> QuerySet[AuditExport]:
 )
 def create(actor: Principal, body: NewAuditExport) -> AuditExport:
     filters = body.filter.sent() if body.filter else {}
-    return audit_export_ask(actor=actor, filters=filters, format=body.format)
+    return audit_export_request(actor=actor, filters=filters, format=body.format)
 
 
 @routes.get(

@@ -8,14 +8,14 @@ from django.db.models import QuerySet
 from rest_framework import serializers
 
 from assay.api.routes import Routes
-from governance.audit.search.kept import (
+from governance.audit.search.models import AuditFilter
+from governance.audit.search.saved_filters import (
     audit_filter_change,
     audit_filter_delete,
     audit_filter_get,
     audit_filter_save,
     audit_filters_visible_to,
 )
-from governance.audit.search.models import AuditFilter
 from governance.audit.search.schemas import AuditFilterChange, NewAuditFilter
 from governance.principals import Principal
 
@@ -42,7 +42,7 @@ routes = Routes("Audit", AuditFilterAnswer)
 
 
 @routes.list("audit/filters", "List saved filters of events")
-def listed(actor: Principal) -> QuerySet[AuditFilter]:
+def list_audit_filters(actor: Principal) -> QuerySet[AuditFilter]:
     return audit_filters_visible_to(actor)
 
 

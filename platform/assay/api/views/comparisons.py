@@ -103,7 +103,7 @@ class SamplePartAnswer(serializers.Serializer[Any]):
 class SamplePairAnswer(serializers.Serializer[Any]):
     """One prompt and both answers; `old` is null if the other version has no answer to it."""
 
-    asked = SamplePartAnswer()
+    asked = SamplePartAnswer(source="prompt")
     expected = SamplePartAnswer(allow_null=True)
     new = SamplePartAnswer()
     old = SamplePartAnswer(allow_null=True)
@@ -290,7 +290,7 @@ class ComparisonAnswer(serializers.Serializer[Any]):
     data = DataChangeAnswer(source="comparison.data")  # type: ignore[assignment]  # DRF takes it out
     settings = FieldsAnswer(source="comparison.settings")
     code = FieldsAnswer(source="comparison.code")
-    asked = FieldsAnswer(source="comparison.asked")
+    asked = FieldsAnswer(source="comparison.request")
     answers = FieldsAnswer(source="comparison.answers")
     dossier = FieldsAnswer(source="comparison.dossier")
     card = CardChangeAnswer(source="comparison.card")

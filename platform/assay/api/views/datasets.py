@@ -33,7 +33,7 @@ routes = Routes("Datasets", DatasetAnswer)
 
 
 @routes.list("datasets", "List datasets")
-def listed(actor: Principal) -> QuerySet[Dataset]:
+def list_datasets(actor: Principal) -> QuerySet[Dataset]:
     return datasets_visible_to(actor)
 
 

@@ -24,7 +24,7 @@ routes = Routes("Deployments", DeploymentAnswer)
 
 
 @routes.list("deployments", "List deployments")
-def listed(actor: Principal, query: DeploymentFilter) -> QuerySet[Deployment]:
+def list_deployments(actor: Principal, query: DeploymentFilter) -> QuerySet[Deployment]:
     return query.applied(deployments_visible_to(actor).prefetch_related("placements"))
 
 

@@ -65,7 +65,9 @@ routes = Routes("Emergency access", EmergencyAccessAnswer)
 @routes.list(
     "emergency-access", "List uses and requests of emergency access", name="emergency_accesses_get"
 )
-def listed(actor: Principal, query: EmergencyAccessFilter) -> QuerySet[EmergencyAccess]:
+def list_emergency_access(
+    actor: Principal, query: EmergencyAccessFilter
+) -> QuerySet[EmergencyAccess]:
     return query.applied(emergency_accesses_visible_to(actor))
 
 

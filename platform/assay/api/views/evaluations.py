@@ -65,7 +65,7 @@ def fine_tune(actor: Principal, body: NewFineTune) -> Job:
 
 
 @routes.list("evaluations", "List evaluations", answer=EvaluationSummary)
-def listed(actor: Principal, query: EvaluationFilter) -> QuerySet[Evaluation]:
+def list_evaluations(actor: Principal, query: EvaluationFilter) -> QuerySet[Evaluation]:
     return query.applied(evaluations_visible_to(actor))
 
 

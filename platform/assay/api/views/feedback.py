@@ -57,7 +57,7 @@ routes = Routes("Feedback", FeedbackAnswer)
 
 
 @routes.list("feedback", "List feedback", name="feedback_list_get")
-def listed(actor: Principal, query: FeedbackFilter) -> QuerySet[Feedback]:
+def list_feedback(actor: Principal, query: FeedbackFilter) -> QuerySet[Feedback]:
     return query.applied(feedback_visible_to(actor))
 
 

@@ -117,7 +117,7 @@ class LiftedAnswer(serializers.Serializer[Any]):
         return [release.pk for release in lifted.suspended]
 
 
-def shown_incident(actor: Principal, incident_id: int) -> Incident:
+def incident_detail(actor: Principal, incident_id: int) -> Incident:
     """Return the incident with the additional attributes that `IncidentDetail` shows `actor`."""
     incident = incident_get(actor=actor, id=incident_id)
     detail: Any = incident
@@ -132,7 +132,7 @@ routes = Routes("Incidents", IncidentDetail)
 
 
 @routes.list("incidents", "List incidents", answer=IncidentAnswer)
-def listed(actor: Principal, query: IncidentFilter) -> QuerySet[Incident]:
+def list_incidents(actor: Principal, query: IncidentFilter) -> QuerySet[Incident]:
     return query.applied(incidents_visible_to(actor))
 
 
@@ -141,18 +141,18 @@ def listed(actor: Principal, query: IncidentFilter) -> QuerySet[Incident]:
 )
 def report(actor: Principal, body: NewIncident) -> Incident:
     incident = incident_open(actor=actor, **dict(body))
-    return shown_incident(actor, incident.pk)
+    return incident_detail(actor, incident.pk)
 
 
 @routes.get("incidents/<id:incident_id>", "One incident: its timeline and affected versions")
 def show(actor: Principal, incident_id: int) -> Incident:
-    return shown_incident(actor, incident_id)
+    return incident_detail(actor, incident_id)
 
 
 @routes.create("incidents/<id:incident_id>/notes", "Add a note to an incident's timeline")
 def note(actor: Principal, incident_id: int, body: IncidentNoteText) -> Incident:
     incident_note(actor=actor, incident_id=incident_id, text=body.text)
-    return shown_incident(actor, incident_id)
+    return incident_detail(actor, incident_id)
 
 
 @routes.post(
@@ -162,7 +162,7 @@ def note(actor: Principal, incident_id: int, body: IncidentNoteText) -> Incident
 )
 def move(actor: Principal, incident_id: int, body: IncidentChange) -> Incident:
     incident_move(actor=actor, incident_id=incident_id, state=body.state, text=body.text)
-    return shown_incident(actor, incident_id)
+    return incident_detail(actor, incident_id)
 
 
 @routes.post(
@@ -172,7 +172,7 @@ def move(actor: Principal, incident_id: int, body: IncidentChange) -> Incident:
 )
 def rate(actor: Principal, incident_id: int, body: IncidentRating) -> Incident:
     incident_rate(actor=actor, incident_id=incident_id, **dict(body))
-    return shown_incident(actor, incident_id)
+    return incident_detail(actor, incident_id)
 
 
 @routes.create("incidents/<id:incident_id>/versions", "Add a version to an incident")
@@ -180,7 +180,7 @@ def add_version(actor: Principal, incident_id: int, body: IncidentVersionText) -
     incident_add_version(
         actor=actor, incident_id=incident_id, version_id=body.version, text=body.text
     )
-    return shown_incident(actor, incident_id)
+    return incident_detail(actor, incident_id)
 
 
 @routes.post(

@@ -28,7 +28,7 @@ routes = Routes("Jobs", JobDetailAnswer)
 
 
 @routes.list("jobs", "List jobs", answer=JobAnswer, order=("-created_at", "-id"))
-def listed(actor: Principal, query: JobFilter) -> QuerySet[Job]:
+def list_jobs(actor: Principal, query: JobFilter) -> QuerySet[Job]:
     return query.applied(jobs_visible_to(actor))
 
 

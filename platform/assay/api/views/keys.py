@@ -94,7 +94,7 @@ routes = Routes("Keys", KeyDetailAnswer)
 
 
 @routes.list("keys", "List API keys and your access tokens", answer=KeyAnswer)
-def listed(actor: Principal) -> QuerySet[ApiKey]:
+def list_keys(actor: Principal) -> QuerySet[ApiKey]:
     return keys_visible_to(actor)
 
 

@@ -127,7 +127,7 @@ documents = Routes("Knowledge", DocumentVersionAnswer)
 
 
 @routes.list("knowledge-bases", "List knowledge bases")
-def listed(actor: Principal) -> QuerySet[KnowledgeBase]:
+def list_knowledge(actor: Principal) -> QuerySet[KnowledgeBase]:
     return knowledge_bases_visible_to(actor)
 
 

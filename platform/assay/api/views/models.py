@@ -52,7 +52,7 @@ def tasks(actor: Principal) -> list[Task | UnavailableTask]:
 
 
 @routes.list("models", "List models")
-def listed(actor: Principal, query: ModelFilter) -> QuerySet[Model]:
+def list_models(actor: Principal, query: ModelFilter) -> QuerySet[Model]:
     return query.applied(models_visible_to(actor))
 
 

@@ -28,7 +28,7 @@ from governance.people.schemas import (
 from governance.people.selectors import (
     department_get,
     departments_visible_to,
-    people_found,
+    people_matching,
     person_get,
 )
 from governance.people.services import (
@@ -104,7 +104,7 @@ def set_retention(actor: Principal, slug: str, body: ResponseRetentionDays) -> d
 
 @people.list("people", "List people")
 def people_listed(actor: Principal, query: PeopleFilter) -> QuerySet[Person]:
-    return people_found(actor, query).prefetch_related("role_assignments__department")
+    return people_matching(actor, query).prefetch_related("role_assignments__department")
 
 
 @people.post("people", "Create a person", status=201)

@@ -60,7 +60,7 @@ def in_force(actor: Principal) -> PolicyVersion:
 
 
 @routes.list("policy/versions", "List policies", answer=PolicyVersionAnswer)
-def listed(actor: Principal, query: PolicyFilter) -> QuerySet[PolicyVersion]:
+def list_policy(actor: Principal, query: PolicyFilter) -> QuerySet[PolicyVersion]:
     return query.applied(policy_versions_visible_to(actor)).defer("rules", "tests")
 
 

@@ -19,10 +19,15 @@ from governance.policy.inquiries import (
     Explanation,
     decision_explain,
     event_explain,
-    principal_asked_about,
+    question_principal,
     who_can,
 )
-from governance.policy.schemas import AskedPrincipal, AskedResource, ExplainQuestion, WhoCanQuestion
+from governance.policy.schemas import (
+    ExplainQuestion,
+    QuestionPrincipal,
+    QuestionResource,
+    WhoCanQuestion,
+)
 from governance.principals import Principal
 
 routes = Routes("Policy", ExplanationAnswer)
@@ -39,7 +44,7 @@ def explain(actor: Principal, body: ExplainQuestion) -> Explanation:
         _resource(actor, body.resource),
         parse_attributes(body.context),
     )
-    return decision_explain(actor=actor, asked=inputs, number=body.policy)
+    return decision_explain(actor=actor, inputs=inputs, number=body.policy)
 
 
 @routes.post(
@@ -67,7 +72,7 @@ def explain_event(actor: Principal, event_id: int) -> EventExplanation:
     return event_explain(actor=actor, event_id=event_id)
 
 
-def _resource(actor: Principal, body: AskedResource) -> Resource:
+def _resource(actor: Principal, body: QuestionResource) -> Resource:
     """Return the resource of the question: looked up, or as described."""
     if body.reference is None:
         return body.resource()
@@ -79,7 +84,7 @@ def _resource(actor: Principal, body: AskedResource) -> Resource:
     return resource_named(actor, body.type, body.reference)
 
 
-def _principal(actor: Principal, body: AskedPrincipal) -> Principal:
+def _principal(actor: Principal, body: QuestionPrincipal) -> Principal:
     """Return the principal of the question: looked up, or as described."""
     if body.person is None and body.key is None:
         return body.principal()
@@ -88,4 +93,4 @@ def _principal(actor: Principal, body: AskedPrincipal) -> Principal:
             "Name a person, name a key, or describe a principal: exactly one of these.",
             fields={"principal": ["names more than one"]},
         )
-    return principal_asked_about(actor=actor, person_id=body.person, key_id=body.key)
+    return question_principal(actor=actor, person_id=body.person, key_id=body.key)

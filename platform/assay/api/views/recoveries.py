@@ -38,7 +38,7 @@ def request(actor: Principal, person_id: int, body: NewRecovery) -> dict[str, An
 
 
 @routes.list("recoveries", "List recoveries of accounts")
-def listed(actor: Principal, query: RecoveryFilter) -> QuerySet[AccountRecovery]:
+def list_recoveries(actor: Principal, query: RecoveryFilter) -> QuerySet[AccountRecovery]:
     return query.applied(recoveries_visible_to(actor))
 
 

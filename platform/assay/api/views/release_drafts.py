@@ -6,7 +6,7 @@ from django.db.models import QuerySet
 
 from assay.api.representations.releases import ReleaseDetail, ReleaseDraftAnswer
 from assay.api.routes import Routes
-from assay.api.views.releases import shown_release
+from assay.api.views.releases import release_detail
 from governance.principals import Principal
 from registry.releases.drafts.content import (
     NewReleaseDraft,
@@ -28,7 +28,7 @@ routes = Routes("Releases", ReleaseDraftAnswer)
 
 
 @routes.list("release-drafts", "List release drafts", order=("-updated_at", "-id"))
-def listed(actor: Principal, query: ReleaseDraftFilter) -> QuerySet[ReleaseDraft]:
+def list_release_drafts(actor: Principal, query: ReleaseDraftFilter) -> QuerySet[ReleaseDraft]:
     return query.applied(release_drafts_visible_to(actor))
 
 
@@ -63,4 +63,4 @@ def delete(actor: Principal, draft_id: int) -> None:
 )
 def submit(actor: Principal, draft_id: int) -> Release:
     release = release_draft_submit(actor=actor, draft_id=draft_id)
-    return shown_release(actor, release.pk)
+    return release_detail(actor, release.pk)

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
+from assay.api.renderers import Archive, CycloneDX, Page, Pdf, Spdx
 from assay.api.representations.releases import (
     DecisionAnswer,
     DossierAnswer,
@@ -22,7 +23,6 @@ from assay.api.representations.releases import (
     ReviewAnswer,
 )
 from assay.api.routes import Routes
-from assay.api.written import Archive, CycloneDX, Page, Pdf, Spdx
 from assay.downloads import dossier_file, evidence_file
 from governance.people.models import Department
 from governance.people.selectors import department_get
@@ -31,7 +31,7 @@ from governance.reviews.assignments.selectors import assignees_by_review
 from governance.reviews.checklist import checklist_attest
 from governance.reviews.inbox import reviews_awaiting
 from governance.reviews.models import Decision, Review, Verdict
-from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
+from governance.reviews.selectors import review_standing, reviews_visible_to, verdict_obstacle_words
 from governance.schemas import Schema
 from registry.releases.equivalence.selectors import release_checks
 from registry.releases.exports.services import FORMATS
@@ -57,19 +57,20 @@ from registry.releases.threads import release_review_get
 from registry.versions.selectors import version_get
 
 
-def shown_review(actor: Principal, review: Review) -> Review:
+def review_detail(actor: Principal, review: Review) -> Review:
     """Return the review with the additional attributes that `ReviewDetail` shows `actor`."""
     standing = review_standing(review)
     detail: Any = review
     detail.standing = {
         "required": standing.required,
-        "given": standing.given,
+        "given": standing.approvals,
         "missing": standing.missing,
         "blocking": [item.code for item in standing.blocking],
         "unresolved": [thread.pk for thread in standing.unresolved],
     }
     detail.why_not = {
-        str(verdict): why_not(actor, review, str(verdict)) for verdict in Verdict.values
+        str(verdict): verdict_obstacle_words(actor, review, str(verdict))
+        for verdict in Verdict.values
     }
     return with_assignees([review])[0]
 
@@ -83,7 +84,7 @@ def with_assignees(reviews: Iterable[Any]) -> list[Review]:
     return rows
 
 
-def shown_release(actor: Principal, release_id: int) -> Release:
+def release_detail(actor: Principal, release_id: int) -> Release:
     """Return the release with the additional attributes that `ReleaseDetail` shows `actor`."""
     release = release_get(actor=actor, id=release_id)
     review = release_review(release)
@@ -91,7 +92,7 @@ def shown_release(actor: Principal, release_id: int) -> Release:
     renewals = releases_visible_to(actor).filter(renews=release.pk).order_by("pk")
     # Not the row's `renewals`, which are not limited to those that `actor` may see.
     detail.renewed_as = list(renewals.values_list("pk", flat=True))
-    detail.review = shown_review(actor, review) if review is not None else None
+    detail.review = review_detail(actor, review) if review is not None else None
     detail.code = {**code_named(release.dossier), "difference": code_changed(release)}
     detail.upgrades = release_checks(release)
     return release
@@ -101,7 +102,7 @@ routes = Routes("Releases", ReleaseDetail)
 
 
 @routes.list("releases", "List releases", answer=ReleaseAnswer)
-def listed(actor: Principal, query: ReleaseFilter) -> QuerySet[Release]:
+def list_releases(actor: Principal, query: ReleaseFilter) -> QuerySet[Release]:
     return query.applied(releases_visible_to(actor))
 
 
@@ -112,7 +113,7 @@ def submit(actor: Principal, body: NewRelease) -> Release:
         "departments": departments_named(body.departments),
     }
     release = release_submit(actor=actor, **values)
-    return shown_release(actor, release.pk)
+    return release_detail(actor, release.pk)
 
 
 @routes.get(
@@ -120,7 +121,7 @@ def submit(actor: Principal, body: NewRelease) -> Release:
     "One release: its review, checklist, decisions, and the decisions you may make",
 )
 def show(actor: Principal, release_id: int) -> Release:
-    return shown_release(actor, release_id)
+    return release_detail(actor, release_id)
 
 
 @routes.get(
@@ -158,7 +159,7 @@ def decide(actor: Principal, release_id: int, body: ReleaseDecision) -> Release:
         "conditions": body.conditions and body.conditions.sent(),
     }
     release_decide(actor=actor, release_id=release_id, **values)
-    return shown_release(actor, release_id)
+    return release_detail(actor, release_id)
 
 
 @routes.create(
@@ -168,7 +169,7 @@ def decide(actor: Principal, release_id: int, body: ReleaseDecision) -> Release:
 )
 def answer(actor: Principal, release_id: int, body: ChangesAnswer) -> Release:
     release_answer(actor=actor, release_id=release_id, **dict(body))
-    return shown_release(actor, release_id)
+    return release_detail(actor, release_id)
 
 
 @routes.create(
@@ -179,7 +180,7 @@ def answer(actor: Principal, release_id: int, body: ChangesAnswer) -> Release:
 def attest(actor: Principal, release_id: int, code: str, body: Attestation) -> Release:
     review = release_review_get(actor=actor, release_id=release_id)
     checklist_attest(actor=actor, review_id=review.pk, code=code, note=body.note)
-    return shown_release(actor, release_id)
+    return release_detail(actor, release_id)
 
 
 @routes.post(
@@ -190,7 +191,7 @@ def attest(actor: Principal, release_id: int, code: str, body: Attestation) -> R
 )
 def withdraw(actor: Principal, release_id: int, body: ReleaseWithdrawal) -> Release:
     release_withdraw(actor=actor, release_id=release_id, reason=body.reason)
-    return shown_release(actor, release_id)
+    return release_detail(actor, release_id)
 
 
 def departments_named(slugs: Iterable[str]) -> list[Department]:

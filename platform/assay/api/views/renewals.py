@@ -10,7 +10,7 @@ from assay.api.representations.common import PersonReference
 from assay.api.representations.conditions import CarriedAnswer
 from assay.api.representations.releases import ReleaseDetail
 from assay.api.routes import Routes
-from assay.api.views.releases import departments_named, shown_release
+from assay.api.views.releases import departments_named, release_detail
 from governance.principals import Principal
 from registry.releases.models import Release
 from registry.releases.renewal import Preview, release_renew, renewal_preview
@@ -75,4 +75,4 @@ def renew(actor: Principal, release_id: int, body: Renewal) -> Release:
     departments = departments_named(body.departments) if body.departments else None
     values = dict(body) | {"departments": departments}
     release = release_renew(actor=actor, release_id=release_id, **values)
-    return shown_release(actor, release.pk)
+    return release_detail(actor, release.pk)

@@ -72,7 +72,7 @@ routes = Routes("Review policies", ReviewPolicyDetail)
 
 
 @routes.list("review-policies", "List review policies", answer=ReviewPolicyAnswer)
-def listed(actor: Principal, query: ReviewPolicyFilter) -> QuerySet[ReviewPolicy]:
+def list_review_policies(actor: Principal, query: ReviewPolicyFilter) -> QuerySet[ReviewPolicy]:
     return query.applied(review_policies_visible_to(actor))
 
 

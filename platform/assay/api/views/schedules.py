@@ -27,7 +27,7 @@ routes = Routes("Jobs", ScheduleAnswer)
 
 
 @routes.list("schedules", "List schedules")
-def listed(actor: Principal, query: ScheduleFilter) -> QuerySet[Schedule]:
+def list_schedules(actor: Principal, query: ScheduleFilter) -> QuerySet[Schedule]:
     return query.applied(schedules_visible_to(actor))
 
 

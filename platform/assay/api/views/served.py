@@ -16,7 +16,12 @@ from assay.api.representations.conditions import ConditionsAnswer, ValidityAnswe
 from assay.api.representations.registry import VersionReference
 from assay.api.representations.releases import ChecklistItemAnswer
 from workers.deployments.models import ServingPeriod
-from workers.deployments.served import Question, ServedFilter, nothing_said, served_question
+from workers.deployments.served import (
+    Question,
+    ServedFilter,
+    empty_answer_sentence,
+    served_question,
+)
 from workers.deployments.served_evidence import Served, served_answers
 
 
@@ -219,7 +224,7 @@ class ServedView(Endpoint):
 
         page = self.page(question.rows, ServedAnswer, prepared=prepared).data
         has_results = page["results"] or page["previous"]
-        explanation = "" if has_results else nothing_said(self.actor, question)
+        explanation = "" if has_results else empty_answer_sentence(self.actor, question)
         return Response({**_question(question), "said": explanation, **page})
 
 

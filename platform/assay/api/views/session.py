@@ -101,7 +101,7 @@ def me(actor: Principal) -> Principal:
 
 
 @routes.list("sessions", "List your sessions; administrators see those of all people")
-def listed(actor: Principal) -> QuerySet[UserSession]:
+def list_session(actor: Principal) -> QuerySet[UserSession]:
     return sessions_visible_to(actor)
 
 

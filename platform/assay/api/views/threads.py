@@ -15,7 +15,7 @@ from assay.api.idempotency import idempotent
 from assay.api.representations.common import PersonReference
 from assay.api.representations.releases import ReleaseDetail
 from assay.api.routes import Routes
-from assay.api.views.releases import shown_release
+from assay.api.views.releases import release_detail
 from governance.principals import Principal
 from governance.reviews.assignments.services import review_assign, review_unassign
 from governance.reviews.models import Review
@@ -114,7 +114,7 @@ class ThreadEndpoint(Endpoint):
     def review(self, release_id: int) -> Review:
         return release_review_get(actor=self.actor, release_id=release_id)
 
-    def shown(self, review: Review) -> Callable[[Iterable[Any]], list[ReviewThread]]:
+    def with_obstacles(self, review: Review) -> Callable[[Iterable[Any]], list[ReviewThread]]:
         """Return a function that adds to threads why the caller cannot resolve them."""
         voice = voice_of(self.actor, review)
 
@@ -129,7 +129,7 @@ class ThreadEndpoint(Endpoint):
 
     def thread(self, release_id: int, thread_id: int, *, status: int = 200) -> Response:
         review = self.review(release_id)
-        (thread,) = self.shown(review)([thread_get(review, thread_id)])
+        (thread,) = self.with_obstacles(review)([thread_get(review, thread_id)])
         return self.answer(thread, ThreadAnswer, status=status)
 
     def drafts(
@@ -160,7 +160,7 @@ class ThreadsView(ThreadEndpoint):
     def get(self, request: Request, release_id: int) -> Response:
         query, review = self.query_as(ThreadFilter), self.review(release_id)
         threads = query.applied(threads_of(review))
-        return self.page(threads, ThreadAnswer, prepared=self.shown(review))
+        return self.page(threads, ThreadAnswer, prepared=self.with_obstacles(review))
 
     @operation(
         "Reviews",
@@ -284,7 +284,7 @@ assignees = Routes("Reviews", ReleaseDetail)
 def assign(actor: Principal, release_id: int, body: NewAssignee) -> Release:
     review = release_review_get(actor=actor, release_id=release_id)
     review_assign(actor=actor, review_id=review.pk, person_id=body.person)
-    return shown_release(actor, release_id)
+    return release_detail(actor, release_id)
 
 
 @assignees.delete(

@@ -19,7 +19,7 @@ routes = Routes("Usage", UsageAnswer)
 
 
 @routes.list("usage", "List settled requests")
-def listed(actor: Principal, query: UsageFilter) -> QuerySet[UsageRecord]:
+def list_usage(actor: Principal, query: UsageFilter) -> QuerySet[UsageRecord]:
     return query.applied(usage_visible_to(actor))
 
 

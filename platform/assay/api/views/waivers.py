@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from assay.api.representations.releases import ReleaseDetail
 from assay.api.routes import Routes
-from assay.api.views.releases import shown_release
+from assay.api.views.releases import release_detail
 from governance.principals import Principal
 from governance.reviews.waivers.models import Waiver
 from governance.reviews.waivers.schemas import NewWaiver, WaiverDecision, WaiverEnd
@@ -26,7 +26,7 @@ routes = Routes("Releases", ReleaseDetail)
 def request(actor: Principal, release_id: int, code: str, body: NewWaiver) -> Release:
     review = release_review_get(actor=actor, release_id=release_id)
     waiver_request(actor=actor, review_id=review.pk, code=code, **dict(body))
-    return shown_release(actor, release_id)
+    return release_detail(actor, release_id)
 
 
 @routes.post(
@@ -38,7 +38,7 @@ def request(actor: Principal, release_id: int, code: str, body: NewWaiver) -> Re
 def decide(actor: Principal, release_id: int, waiver_id: int, body: WaiverDecision) -> Release:
     waiver = _waiver(actor, release_id, waiver_id)
     waiver_decide(actor=actor, waiver_id=waiver.pk, **dict(body))
-    return shown_release(actor, release_id)
+    return release_detail(actor, release_id)
 
 
 @routes.post(
@@ -50,7 +50,7 @@ def decide(actor: Principal, release_id: int, waiver_id: int, body: WaiverDecisi
 def withdraw(actor: Principal, release_id: int, waiver_id: int, body: WaiverEnd) -> Release:
     waiver = _waiver(actor, release_id, waiver_id)
     waiver_withdraw(actor=actor, waiver_id=waiver.pk, reason=body.reason)
-    return shown_release(actor, release_id)
+    return release_detail(actor, release_id)
 
 
 @routes.post(
@@ -64,7 +64,7 @@ def revoke(actor: Principal, release_id: int, waiver_id: int, body: WaiverEnd) -
     release_waiver_revoke(
         actor=actor, release_id=release_id, waiver_id=waiver.pk, reason=body.reason
     )
-    return shown_release(actor, release_id)
+    return release_detail(actor, release_id)
 
 
 def _waiver(actor: Principal, release_id: int, waiver_id: int) -> Waiver:

@@ -18,7 +18,7 @@ from assay.gateway.access.decisions import (
     RELEASE_ENDED,
     Circumstances,
     Grounds,
-    Refused,
+    InvocationDenied,
     find_deployment,
 )
 from assay.gateway.access.key_entries import KeyEntry
@@ -70,7 +70,7 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Application:
+class ModelRequest:
     """A request for a deployment. `named` is true if the caller named the deployment. A knowledge
     base names the one that embeds its questions; a key's list of deployments does not apply to it.
     `sources` are the document versions that the answer is based on.
@@ -85,13 +85,13 @@ class Application:
         """Return the key and the decision by which it may run under `snapshot`.
 
         Raises:
-            KeyRefused, ModelUnknown, Refused, NotConfirmed: it may not run.
+            KeyRefused, ModelUnknown, InvocationDenied, NotConfirmed: it may not run.
         """
         key = self.caller.authenticate(snapshot)
         grounds = find_deployment(snapshot, key, self.model, self.caller.circumstances)
         narrowed = self.named and key.allowed_deployments
         if narrowed and self.model not in key.allowed_deployments:
-            raise Refused(
+            raise InvocationDenied(
                 f"{key.title} is limited to {', '.join(sorted(key.allowed_deployments))}; "
                 f"it may not use {self.model}.",
                 code="deployment_not_allowed",
@@ -100,15 +100,15 @@ class Application:
         return Admitted(key, grounds)
 
 
-class Ticket:
+class RunningRequest:
     """One running request. `cut` is called once, with the error that ends it."""
 
-    __slots__ = ("application", "cut", "deployment_id")
+    __slots__ = ("cut", "deployment_id", "model_request")
 
     def __init__(
-        self, application: Application, deployment_id: int, cut: Callable[[DomainError], None]
+        self, model_request: ModelRequest, deployment_id: int, cut: Callable[[DomainError], None]
     ) -> None:
-        self.application = application
+        self.model_request = model_request
         self.deployment_id = deployment_id
         self.cut = cut
 
@@ -118,23 +118,23 @@ class Ticket:
         Workers end the requests of a stopped or replaced deployment themselves; only if a recall
         stopped it must the gateway end them.
         """
-        if recalled := self.application.sources & snapshot.recalled_documents.keys():
+        if recalled := self.model_request.sources & snapshot.recalled_documents.keys():
             return NotPermitted(
                 f"{snapshot.recalled_documents[min(recalled)]} was recalled during the request.",
                 code="document_recalled",
                 hint="Send the request again; the document is no longer used.",
             )
-        entry = snapshot.deployments.get(self.application.model)
+        entry = snapshot.deployments.get(self.model_request.model)
         try:
             if entry is None or entry.id != self.deployment_id:
-                self.application.caller.authenticate(snapshot)
+                self.model_request.caller.authenticate(snapshot)
                 if reason := snapshot.recalled.get(self.deployment_id):
                     return NotPermitted(
-                        f"Deployment {self.application.model} does not serve. {reason}",
+                        f"Deployment {self.model_request.model} does not serve. {reason}",
                         code=RELEASE_ENDED,
                     )
             else:
-                self.application.admit(snapshot)
+                self.model_request.admit(snapshot)
         except DomainError as error:
             return error
         return None
@@ -149,7 +149,7 @@ class Running:
         """`note` gets each snapshot and the IDs of the deployments that answer these requests."""
         self._refresher = refresher
         self._note = note
-        self._tickets: set[Ticket] = set()
+        self._requests: set[RunningRequest] = set()
         self._ticker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -161,31 +161,31 @@ class Running:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
 
-    def enter(self, ticket: Ticket) -> None:
-        """Watch a request. Call it right after `Application.admit`, with no await between."""
-        self._tickets.add(ticket)
+    def enter(self, running: RunningRequest) -> None:
+        """Watch a request. Call it right after `ModelRequest.admit`, with no await between."""
+        self._requests.add(running)
 
-    def leave(self, ticket: Ticket) -> None:
-        self._tickets.discard(ticket)
+    def leave(self, running: RunningRequest) -> None:
+        self._requests.discard(running)
 
     async def review(self, snapshot: Snapshot, changed: Collection[str] | None) -> None:
         """End requests that `snapshot` no longer admits; if `changed`, only those of these keys."""
         if changed is None:
-            self._note(snapshot, {ticket.deployment_id for ticket in self._tickets})
-        for number, ticket in enumerate(list(self._tickets), 1):
-            public_id = ticket.application.caller.token.public_id
+            self._note(snapshot, {running.deployment_id for running in self._requests})
+        for number, running in enumerate(list(self._requests), 1):
+            public_id = running.model_request.caller.token.public_id
             if changed is not None and public_id not in changed:
                 continue
             # If its key is about to be read again, the request is checked after that reading.
-            if public_id not in self._refresher.pending and ticket in self._tickets:
-                self._judge(ticket, ticket.fault(snapshot))
+            if public_id not in self._refresher.pending and running in self._requests:
+                self._judge(running, running.fault(snapshot))
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
 
-    def _judge(self, ticket: Ticket, fault: DomainError | None) -> None:
+    def _judge(self, running: RunningRequest, fault: DomainError | None) -> None:
         if fault is not None:
-            self._tickets.discard(ticket)
-            ticket.cut(fault)
+            self._requests.discard(running)
+            running.cut(fault)
 
     async def _tick(self) -> None:
         """End requests whose key or release has expired, which publishes no notice, or whose
@@ -193,11 +193,11 @@ class Running:
         while True:
             await asyncio.sleep(TICK_S)
             snapshot = self._refresher.snapshot
-            for ticket in list(self._tickets):
-                self._judge(ticket, self._overdue(ticket, snapshot))
+            for running in list(self._requests):
+                self._judge(running, self._overdue(running, snapshot))
 
-    def _overdue(self, ticket: Ticket, snapshot: Snapshot | None) -> DomainError | None:
-        public_id = ticket.application.caller.token.public_id
+    def _overdue(self, running: RunningRequest, snapshot: Snapshot | None) -> DomainError | None:
+        public_id = running.model_request.caller.token.public_id
         since = self._refresher.pending.get(public_id)
         if snapshot is None or (since is not None and time.monotonic() - since > PATIENCE_S):
             return Unavailable(
@@ -205,10 +205,10 @@ class Running:
                 retry_after=2,
             )
         key, now = snapshot.keys.get(public_id), time.time()
-        deployment = snapshot.deployments.get(ticket.application.model)
+        deployment = snapshot.deployments.get(running.model_request.model)
         ended = deployment is not None and (
             deployment.expires_at <= now or deployment.leased_until <= time.monotonic()
         )
         if since is None and (ended or key is None or key.expires_at <= now):
-            return ticket.fault(snapshot)
+            return running.fault(snapshot)
         return None

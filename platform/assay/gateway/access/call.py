@@ -47,7 +47,7 @@ class Call:
     occurred_at: float = field(default_factory=time.time)
     started: float = field(default_factory=time.perf_counter)
     key: KeyEntry | None = None
-    asked_for: str = ""
+    requested_model: str = ""
     deployment: DeploymentEntry | None = None
     decision: PolicyDecision | None = None
     streamed: bool = False
@@ -142,7 +142,9 @@ class Call:
             department="" if key is None else key.department or "",
             key_public_id="" if key is None else key.recorded_as,
             key_name="" if key is None else key.name,
-            deployment=printable(self.asked_for, 79) if deployment is None else deployment.name,
+            deployment=printable(self.requested_model, 79)
+            if deployment is None
+            else deployment.name,
             release=None if deployment is None else deployment.release,
             version_digest="" if deployment is None else deployment.digest,
             prompt_tokens=prompt_tokens,

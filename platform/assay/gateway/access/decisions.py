@@ -55,14 +55,14 @@ def declared_classification(scope: Scope) -> str:
 @dataclass(frozen=True, slots=True)
 class Circumstances:
     """Properties of a request other than its key and deployment. `tokens` is the estimate of its
-    prompt plus the longest possible answer. `kept_as` is the classification of the file for the
-    answer; the answer must not be more sensitive. It is empty without a file.
+    prompt plus the longest possible answer. `answer_classification` is the classification of the
+    file for the answer; the answer must not be more sensitive. It is empty without a file.
     """
 
     client_address: str
     classification: str = UNDECLARED_CLASSIFICATION
     tokens: int = 1
-    kept_as: str = ""
+    answer_classification: str = ""
 
     def context(self, entry: DeploymentEntry) -> dict[str, Any]:
         """Return the context of a decision about `entry`, now."""
@@ -91,12 +91,12 @@ class ModelUnknown(NotFound):
 
     code = "model_not_found"
 
-    def __init__(self, message: str, *, hidden: Refused | None = None) -> None:
+    def __init__(self, message: str, *, hidden: InvocationDenied | None = None) -> None:
         super().__init__(message)
         self.hidden = hidden
 
 
-class Refused(NotPermitted):
+class InvocationDenied(NotPermitted):
     """The policy, the key or the deployment's release does not permit the request."""
 
     def __init__(self, message: str, *, code: str, grounds: Grounds) -> None:
@@ -132,8 +132,8 @@ def find_deployment(
 
     Raises:
         ModelUnknown: it does not exist, or the key may not know of it.
-        Refused: the policy denies it, the release no longer permits serving, or a condition of the
-            release excludes the key's department.
+        InvocationDenied: the policy denies it, the release no longer permits serving, or a
+            condition of the release excludes the key's department.
         NotConfirmed: the controller has not confirmed the release recently.
     """
     entry = snapshot.deployments.get(name)
@@ -144,18 +144,18 @@ def find_deployment(
     decision = snapshot.decide(key, entry, context)
     grounds = Grounds(entry, decision, context)
     if not decision.allowed:
-        refused = Refused(decision.reason, code="policy_denied", grounds=grounds)
+        refused = InvocationDenied(decision.reason, code="policy_denied", grounds=grounds)
         if not may_know_of(snapshot.policy, actor, action, resource, context):
             raise model_unknown(name, refused)
         raise refused
     if obstacle := entry.obstacle or _expired(entry):
-        raise Refused(
+        raise InvocationDenied(
             f"Deployment {entry.name} does not serve. {obstacle}",
             code=RELEASE_ENDED,
             grounds=grounds,
         )
     if condition := _outside(entry, key):
-        raise Refused(
+        raise InvocationDenied(
             f"Deployment {entry.name} does not serve department {key.department}: {condition}.",
             code="release_condition",
             grounds=grounds,
@@ -230,7 +230,7 @@ def _outside(entry: DeploymentEntry, key: KeyEntry) -> str:
     return f"its release {entry.release} was approved on the condition that only {only} uses it"
 
 
-def model_unknown(name: str, hidden: Refused | None = None) -> ModelUnknown:
+def model_unknown(name: str, hidden: InvocationDenied | None = None) -> ModelUnknown:
     """Return the error for a deployment that does not exist or that the caller may not know of."""
     return ModelUnknown(
         f"The model `{printable(name)}` does not exist or you do not have access to it.",

@@ -10,10 +10,10 @@ from django.db.models import Q
 from django.utils import timezone
 
 from governance.keys.models import ApiKey, PlaygroundToken
-from governance.keys.playground import COUNTED_AS, playground_tokens_alive, session_digest
+from governance.keys.playground import PLAYGROUND_SUBJECT, playground_tokens_alive, session_digest
 from governance.permissions import Action
 from governance.policy.decisions import Part, principal_part
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import ActorRole, Principal, PrincipalKind
 from governance.quotas.kinds import subjects_of
 from governance.quotas.wire import Limit
 
@@ -135,9 +135,9 @@ def _playground_entry(token: PlaygroundToken, limits: dict[str, list[Limit]]) ->
     bring another department's documents into them.
     """
     slug = token.department.slug
-    subjects = subjects_of(department=slug, key=COUNTED_AS)
+    subjects = subjects_of(department=slug, key=PLAYGROUND_SUBJECT)
     roles = frozenset(
-        HeldRole(
+        ActorRole(
             assignment.role,
             assignment.department.slug if assignment.department else None,
             assignment.specialty,
@@ -164,7 +164,7 @@ def _playground_entry(token: PlaygroundToken, limits: dict[str, list[Limit]]) ->
         limits=tuple(limit for subject in subjects for limit in limits.get(subject, ())),
         allowed_deployments=frozenset({token.deployment}),
         networks=(token.address,) if token.address else (),
-        counted_as=COUNTED_AS,
+        counted_as=PLAYGROUND_SUBJECT,
         person=token.person_id,
         session=session_digest(token.session.session_key),
     )

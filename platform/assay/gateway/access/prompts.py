@@ -47,7 +47,7 @@ def check_prompt(plan: Plan, own: OwnPrompt) -> None:
         own.document.check(plan.inputs)
 
 
-def with_prompt(plan: Plan, own: OwnPrompt) -> Plan:
+def add_prompt_tokens(plan: Plan, own: OwnPrompt) -> Plan:
     """Return the plan including the tokens of the deployment's prompt."""
     inputs, options = plan.inputs, plan.options
     if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):

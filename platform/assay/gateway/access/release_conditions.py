@@ -21,7 +21,7 @@ NOTICE = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ActiveConditions:
     """Conditions in force. `only`: permitted departments, empty for all. `obstacle`: the reason why
     the release may not serve."""
 
@@ -31,21 +31,21 @@ class Held:
     obstacle: str = ""
 
 
-def held_conditions(release: Release) -> Held:
+def active_conditions(release: Release) -> ActiveConditions:
     """Return the conditions for each request to a deployment of `release`."""
     if not release.conditions:
-        return Held()
+        return ActiveConditions()
     try:
         conditions = Conditions.from_json(release.conditions)
         whole, by_department = conditions.requests_per_minute, conditions.requests_per_minute_of
-        return Held(
+        return ActiveConditions(
             frozenset(conditions.departments),
             () if whole is None else (_limit(release, "", whole),),
             {slug: (_limit(release, slug, rate),) for slug, rate in by_department.items()},
         )
     except (AttributeError, TypeError, ValueError):
         # Conditions in this form were never approved, so refuse; other deployments are unaffected.
-        return Held(obstacle=f"The conditions of release {release.pk} cannot be read.")
+        return ActiveConditions(obstacle=f"The conditions of release {release.pk} cannot be read.")
 
 
 def _limit(release: Release, department: str, rate: int) -> Limit:

@@ -29,9 +29,9 @@ from assay.gateway.access.knowledge_entries import (
 )
 from assay.gateway.access.prompts import NO_PROMPT, OwnPrompt, own_prompt
 from assay.gateway.access.release_conditions import (
+    active_conditions,
     emergency_access_notice,
     end_notice,
-    held_conditions,
 )
 from governance.permissions import Action
 from governance.policy.decisions import Part, resource_part
@@ -300,7 +300,7 @@ def _deployment_entry(
     )
     department_names = ", ".join(departments) or "no department"
     attributes["denial_hint"] = f"its release {release.pk} names {department_names}"
-    conditions = held_conditions(release)
+    conditions = active_conditions(release)
     end, emergency = verdict.until, verdict.emergency
     return DeploymentEntry(
         id=row.pk,

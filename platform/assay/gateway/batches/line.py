@@ -22,7 +22,7 @@ from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.principals import serving
 from governance.usage.models import UsageRecord
 from registry.batches.models import Batch
-from registry.batches.running import LineResult, Taken
+from registry.batches.running import ClaimedLine, LineResult
 from registry.catalog.endpoints import dumps
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Lines:
         self.desk = desk
 
     async def ask(
-        self, batch: Batch, taken: Taken, stopping: asyncio.Event
+        self, batch: Batch, claimed: ClaimedLine, stopping: asyncio.Event
     ) -> LineResult | Later | Stopped:
         """Run one line, and return its result, or the reason why it has none.
 
@@ -75,13 +75,13 @@ class Lines:
         call = Call(
             endpoint=batch.endpoint,
             client_address=batch.client_address,
-            request_id=taken.request_id,
+            request_id=claimed.request_id,
             part_of=batch.pk,
         )
         answer = _Answer()
         try:
             with serving(call.request_id, call.client_address):
-                await self._ask(batch, call, taken, answer, stopping)
+                await self._ask(batch, call, claimed, answer, stopping)
         except ClientGone:
             call.outcome = "canceled"
             return Later(0.0)
@@ -101,7 +101,7 @@ class Lines:
         self,
         batch: Batch,
         call: Call,
-        taken: Taken,
+        claimed: ClaimedLine,
         answer: _Answer,
         stopping: asyncio.Event,
     ) -> None:
@@ -112,7 +112,7 @@ class Lines:
         route, name = find_route(batch.endpoint)
         if route is None:
             raise NoSuchPath(f"{batch.endpoint} is not served here.")
-        body = encode(dumps(taken.request.body))
+        body = encode(dumps(claimed.request.body))
         scope: Scope = {
             "type": "http",
             "method": "POST",
@@ -123,14 +123,16 @@ class Lines:
                 (b"content-length", str(len(body)).encode()),
             ],
         }
-        kept_as = batch.classification
-        circumstances = Circumstances(batch.client_address, kept_as, kept_as=kept_as)
+        answer_classification = batch.classification
+        circumstances = Circumstances(
+            batch.client_address, answer_classification, answer_classification=answer_classification
+        )
         opening = Opening(route, name, Caller(token, circumstances))
-        receive = self._receiver(batch, taken, body, stopping)
+        receive = self._receiver(batch, claimed, body, stopping)
         await self._inference.infer(call, opening, scope, receive, answer)
 
     def _receiver(
-        self, batch: Batch, taken: Taken, body: bytes, stopping: asyncio.Event
+        self, batch: Batch, claimed: ClaimedLine, body: bytes, stopping: asyncio.Event
     ) -> Receive:
         """Return a `receive` that supplies the body, and disconnects once `stopping` is set."""
         messages: list[Message] = [{"type": "http.request", "body": body}]
@@ -140,7 +142,7 @@ class Lines:
                 return messages.pop()
             await stopping.wait()
             # Cancel first: the line is run again, so its use until now must not be charged.
-            await self.call_off(batch, taken.number, taken.request_id)
+            await self.call_off(batch, claimed.number, claimed.request_id)
             return {"type": "http.disconnect"}
 
         return receive
@@ -175,7 +177,7 @@ class Lines:
             endpoint=batch.endpoint,
             client_address=batch.client_address,
             request_id=request_id,
-            asked_for=batch.model,
+            requested_model=batch.model,
             part_of=batch.pk,
         )
         reason = f"The gateway stopped; line {number} of {batch.pk} will run again."

@@ -41,7 +41,7 @@ def places_key(deployment: int) -> str:
     return f"assay:batch-lines:{deployment}"
 
 
-def wanted_key(deployment: int) -> str:
+def waiting_key(deployment: int) -> str:
     """Return the Valkey key that exists while a holder waits for a place."""
     return f"{places_key(deployment)}:wanted"
 
@@ -65,7 +65,7 @@ class BatchPlaces:
         taken = await self._script(
             args=[
                 places_key(deployment),
-                wanted_key(deployment),
+                waiting_key(deployment),
                 deployment_queue(deployment),
                 holder,
                 int(again),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import redis
 from django.conf import settings
 
-from assay.gateway.access.admission import Application, Caller
+from assay.gateway.access.admission import Caller, ModelRequest
 from assay.gateway.access.authentication import ProvedToken
 from assay.gateway.access.decisions import RELEASE_ENDED, Circumstances, ModelUnknown
 from assay.gateway.batches.line import Later, Lines, Stopped
@@ -23,9 +23,9 @@ from registry.batches.requests import Fault, LineInvalid, Validated, line_limit,
 from registry.batches.running import (
     LEASE,
     Claim,
+    ClaimedLine,
     ClaimLost,
     LineResult,
-    Taken,
     batch_begin,
     batch_finalize,
     batch_reject,
@@ -170,8 +170,8 @@ class BatchRun:
         circumstances = Circumstances(batch.client_address, batch.classification)
         try:
             snapshot = await self._parts.refresher.knowing(token.public_id)
-            application = Application(Caller(token, circumstances), model)
-            deployment = application.admit(snapshot).deployment
+            model_request = ModelRequest(Caller(token, circumstances), model)
+            deployment = model_request.admit(snapshot).deployment
         except Unavailable:
             return []
         except DomainError as error:
@@ -230,7 +230,7 @@ class BatchRun:
     async def _next_line(self) -> bool:
         """Run the next line; return false if there is none."""
         try:
-            taken = await self._desk.in_thread(
+            claimed = await self._desk.in_thread(
                 lambda: line_take(claim=self._claim, limit=self._limit)
             )
         except (FileNotFoundError, LineInvalid):
@@ -239,9 +239,9 @@ class BatchRun:
         except NoRoom as error:
             self._end(Fault(error.code, error.message))
             return False
-        if taken is None:
+        if claimed is None:
             return False
-        await self._answer(taken)
+        await self._answer(claimed)
         return True
 
     async def _turn(self, holder: str, *, again: bool) -> bool:
@@ -295,9 +295,9 @@ class BatchRun:
         except TimeoutError:
             return
 
-    async def _answer(self, taken: Taken) -> None:
-        number = taken.number
-        outcome = await self._lines.ask(self._batch, taken, self._stopping)
+    async def _answer(self, claimed: ClaimedLine) -> None:
+        number = claimed.number
+        outcome = await self._lines.ask(self._batch, claimed, self._stopping)
         result: LineResult | None = None
         if isinstance(outcome, LineResult):
             result = outcome
@@ -306,9 +306,9 @@ class BatchRun:
             self._end(Fault(outcome.error.code, outcome.error.message))
             result = outcome.result
         elif isinstance(outcome, Later):
-            result = self._given_up(taken, outcome)
+            result = self._given_up(claimed, outcome)
             if result is None:
-                self._wait(taken, outcome)
+                self._wait(claimed, outcome)
             elif not outcome.engine_failed:
                 self._count_refusal(result, for_good=True)
         if result is not None:
@@ -322,10 +322,10 @@ class BatchRun:
             lambda: line_give_back(claim=self._claim, number=number, engine_failed=failed)
         )
 
-    def _given_up(self, taken: Taken, later: Later) -> LineResult | None:
+    def _given_up(self, claimed: ClaimedLine, later: Later) -> LineResult | None:
         """Return the result of a line that will not be retried; None if it will."""
         if later.engine_failed:
-            return later.result if taken.engine_failures + 1 >= ENGINE_TRIES else None
+            return later.result if claimed.engine_failures + 1 >= ENGINE_TRIES else None
         late = time.time() + later.seconds > self._batch.expires_at.timestamp()
         return later.result if late else None
 
@@ -349,11 +349,11 @@ class BatchRun:
                     raise
                 await asyncio.sleep(_LOOK_S)
 
-    def _wait(self, taken: Taken, later: Later) -> None:
+    def _wait(self, claimed: ClaimedLine, later: Later) -> None:
         """Pause the batch until this line may run."""
         seconds = later.seconds
         if later.engine_failed:
-            seconds = max(seconds, _ENGINE_PAUSE_S * 2**taken.engine_failures)
+            seconds = max(seconds, _ENGINE_PAUSE_S * 2**claimed.engine_failures)
         seconds = min(max(seconds, 0.1), _LONGEST_WAIT_S)
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 

@@ -37,8 +37,8 @@ class IndexCache:
     def __init__(self) -> None:
         # A search is one product of matrices, which uses several cores by itself.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="assay-knowledge")
-        self._indexes: Kept[LoadedIndex] = Kept(1 - _SHARE_OF_TEXTS)
-        self._texts: Kept[str] = Kept(_SHARE_OF_TEXTS)
+        self._indexes: SizedCache[LoadedIndex] = SizedCache(1 - _SHARE_OF_TEXTS)
+        self._texts: SizedCache[str] = SizedCache(_SHARE_OF_TEXTS)
 
     async def search(
         self, manifest: Manifest, query: Vectors, allowed: frozenset[int], most: int
@@ -102,7 +102,7 @@ class IndexCache:
         return self._texts.get(sha256, load)
 
 
-class Kept(Generic[T]):
+class SizedCache(Generic[T]):
     """Cache of a share of ASSAY_KNOWLEDGE_CACHE_BYTES; the newest entry always stays."""
 
     def __init__(self, share: float) -> None:

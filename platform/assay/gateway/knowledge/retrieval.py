@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from assay.gateway.access.admission import Admitted, Application, Caller
+from assay.gateway.access.admission import Admitted, Caller, ModelRequest
 from assay.gateway.access.call import Call
-from assay.gateway.access.decisions import ModelUnknown, NotReady, Refused, require_ready
+from assay.gateway.access.decisions import InvocationDenied, ModelUnknown, NotReady, require_ready
 from assay.gateway.access.knowledge_entries import KnowledgeEntry
-from assay.gateway.access.prompts import NO_PROMPT, with_prompt
+from assay.gateway.access.prompts import NO_PROMPT, add_prompt_tokens
 from assay.gateway.access.snapshot import DeploymentEntry, Snapshot
 from assay.gateway.http.errors import EngineFailed
 from assay.gateway.knowledge.index_cache import IndexCache
@@ -123,40 +123,40 @@ class Retrieval:
         return passages, snapshot
 
     async def ground(
-        self, call: Call, plan: Plan, application: Application, grounding: Grounding[Plan]
-    ) -> tuple[Plan, Application, Admitted]:
+        self, call: Call, plan: Plan, model_request: ModelRequest, grounding: Grounding[Plan]
+    ) -> tuple[Plan, ModelRequest, Admitted]:
         """Return the plan with the passages of its grounding, and the new admission of the request.
 
         The request is at least as sensitive as the most sensitive passage. Do not await anything
         between this call and the execution.
 
         Raises:
-            DomainError: as `search` and `Application.admit`.
+            DomainError: as `search` and `ModelRequest.admit`.
         """
-        caller, name = application.caller, grounding.knowledge_base
+        caller, name = model_request.caller, grounding.knowledge_base
         passages, snapshot = await self.search(call, caller, name, grounding.query, grounding.most)
-        deployment = snapshot.deployments.get(application.model)
+        deployment = snapshot.deployments.get(model_request.model)
         own = NO_PROMPT if deployment is None else deployment.own_prompt
-        plan = with_prompt(grounding.plan_with(passages, own.has_system), own)
+        plan = add_prompt_tokens(grounding.plan_with(passages, own.has_system), own)
         circumstances = caller.circumstances
         declared = [circumstances.classification, *(each.classification for each in passages)]
         sensitive = max(declared, key=CLASSIFICATIONS.index)
-        if circumstances.kept_as and sensitive != circumstances.kept_as:
+        if circumstances.answer_classification and sensitive != circumstances.answer_classification:
             raise NotPermitted(
                 f"The passages are {sensitive}, and the file of the answer is "
-                f"{circumstances.kept_as}.",
+                f"{circumstances.answer_classification}.",
                 code="classification_too_low",
                 hint="Upload the input of the batch with "
                 f"`Assay-Data-Classification: {sensitive}`.",
             )
         sources = frozenset(each.version for each in passages)
         caller = caller.under(tokens=plan.tokens, classification=sensitive)
-        application = replace(application, caller=caller, sources=sources)
+        model_request = replace(model_request, caller=caller, sources=sources)
         call.policy = snapshot.policy.version
-        admitted = application.admit(snapshot)
+        admitted = model_request.admit(snapshot)
         require_ready(admitted.deployment)
         call.sources = tuple(sorted(sources))
-        return plan, application, admitted
+        return plan, model_request, admitted
 
     async def _embed(
         self, call: Call, caller: Caller, snapshot: Snapshot, base: KnowledgeEntry, query: str
@@ -170,14 +170,14 @@ class Retrieval:
         tokens = estimate_tokens([query])
         renderer = _Vector()
         try:
-            application, admitted = _embedder(snapshot, caller.under(tokens=tokens), base)
+            model_request, admitted = _embedder(snapshot, caller.under(tokens=tokens), base)
         except NotReady:
             for entry in _embedders(snapshot, base):
                 if entry.may_sleep:
                     await self._cold_starts.ask(entry.id)
             raise
         plan = Plan(
-            model=application.model,
+            model=model_request.model,
             inputs=TextInputs(input=[query]),
             renderer=renderer,
             tokens=tokens,
@@ -186,13 +186,13 @@ class Retrieval:
         part = Call(
             endpoint=_EMBEDDINGS_PATH,
             client_address=call.client_address,
-            asked_for=application.model,
+            requested_model=model_request.model,
             policy=snapshot.policy.version,
             part_of=call.request_id,
         )
         self._parts.ledger.require_open()
         media = self._media.answering(admitted.key.owner, holder_of(admitted.key.principal))
-        execution = Execution(self._parts, part, plan, application, admitted, media)
+        execution = Execution(self._parts, part, plan, model_request, admitted, media)
         try:
             await execution.run(_hear_nothing, _send)
         except EngineFailed as error:
@@ -206,7 +206,7 @@ class Retrieval:
         vector = np.array(renderer.results[0] if renderer.results else [], dtype=np.float32)
         length = float(np.linalg.norm(vector))
         if vector.ndim != 1 or not np.isfinite(length) or length == 0.0:
-            raise Unavailable(f"Deployment {application.model} returned no usable vector.")
+            raise Unavailable(f"Deployment {model_request.model} returned no usable vector.")
         unit: Vectors = vector / np.float32(length)
         return unit
 
@@ -224,26 +224,27 @@ class _Vector:
 
 def _embedder(
     snapshot: Snapshot, caller: Caller, base: KnowledgeEntry
-) -> tuple[Application, Admitted]:
+) -> tuple[ModelRequest, Admitted]:
     """Return a ready deployment of the version that embedded the documents.
 
     Raises:
         NotEmbedded: no deployment serves that version to this key.
-        Refused, NotReady, NotConfirmed: deployments exist, but may not or cannot answer now.
+        InvocationDenied, NotReady, NotConfirmed: deployments exist, but may not or cannot answer
+        now.
     """
     refusal: DomainError | None = None
     for entry in _embedders(snapshot, base):
-        application = Application(caller, entry.name, named=False)
+        model_request = ModelRequest(caller, entry.name, named=False)
         try:
-            admitted = application.admit(snapshot)
+            admitted = model_request.admit(snapshot)
             require_ready(admitted.deployment)
         except ModelUnknown:
             continue
-        except (Refused, Unavailable) as error:
+        except (InvocationDenied, Unavailable) as error:
             # Prefer the error of a deployment that is starting over one that may never be used.
             refusal = error if refusal is None or isinstance(error, NotReady) else refusal
             continue
-        return application, admitted
+        return model_request, admitted
     raise refusal or NotEmbedded(
         f"No deployment that you may use serves {base.embedding_name}, which embeds {base.name}.",
         hint="Release and deploy that version for your department.",

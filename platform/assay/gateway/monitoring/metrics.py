@@ -69,7 +69,7 @@ FORGED = Counter(
     "assay_gateway_forged_replies",
     "Replies that did not come from a worker of the deployment, or were changed in transit.",
 )
-HELD = Gauge(
+PENDING_SETTLEMENTS = Gauge(
     "assay_gateway_held_settlements",
     "Settlements that Redis has not accepted yet.",
     multiprocess_mode="livesum",

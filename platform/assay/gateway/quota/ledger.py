@@ -17,7 +17,7 @@ from typing import Any
 
 import redis
 
-from assay.gateway.monitoring.metrics import HELD, UNRECORDED
+from assay.gateway.monitoring.metrics import PENDING_SETTLEMENTS, UNRECORDED
 from assay.gateway.quota.quotas import Quotas
 from governance.errors import Unavailable
 from governance.usage.records import UsageEntry
@@ -88,7 +88,7 @@ class Ledger:
         )
         if len(self._pending) < _PENDING_MAX:
             self._pending.append(settlement)
-            HELD.set(len(self._pending))
+            PENDING_SETTLEMENTS.set(len(self._pending))
 
     def record_bounded(self, entry: UsageEntry, *, later: bool = False) -> None:
         """Record a request that cost nothing, such as a refusal, in the background and at a bounded
@@ -127,7 +127,7 @@ class Ledger:
                 except (redis.RedisError, OSError):
                     break
                 self._pending.popleft()
-                HELD.set(len(self._pending))
+                PENDING_SETTLEMENTS.set(len(self._pending))
                 if not self._pending:
                     logger.warning("All pending usage is recorded; requests run again.")
             if not self._pending:

@@ -174,7 +174,7 @@ class Quotas:
                 f"{deployment} has too many waiting requests; nothing was charged.",
                 retry_after=_QUEUE_WAIT_S,
             )
-        if not verdict.taken:
+        if not verdict.accepted:
             raise Unavailable(
                 "The broker does not take requests; nothing was charged.", retry_after=2
             )

@@ -13,7 +13,7 @@ import redis
 import redis.asyncio
 from django.conf import settings
 
-from assay.gateway.access.admission import Admitted, Application
+from assay.gateway.access.admission import Admitted, ModelRequest
 from assay.gateway.access.decisions import NotReady, is_ready, require_ready
 from assay.gateway.access.refresher import Refresher
 from assay.gateway.access.snapshot import Snapshot
@@ -74,7 +74,7 @@ class ColdStarts:
         except (redis.RedisError, OSError) as error:
             logger.warning("Deployments in use could not be reported: %s", error)
 
-    async def loaded(self, application: Application, admitted: Admitted) -> Admitted:
+    async def loaded(self, model_request: ModelRequest, admitted: Admitted) -> Admitted:
         """Wait until a deployment that may be scaled to zero has a ready replica, and return the
         new admission of the request. Nothing is awaited after that admission.
 
@@ -91,8 +91,8 @@ class ColdStarts:
             await self.ask(entry.id)
             while time.monotonic() < until:
                 await asyncio.sleep(LOOK_S)
-                snapshot = await self._refresher.knowing(application.caller.token.public_id)
-                admitted = application.admit(snapshot)
+                snapshot = await self._refresher.knowing(model_request.caller.token.public_id)
+                admitted = model_request.admit(snapshot)
                 if admitted.deployment.id != entry.id:
                     break  # Another release has taken its name; its prompt may differ.
                 if is_ready(admitted.deployment):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import redis
 from django.conf import settings
 
-from assay.gateway.access.admission import Admitted, Application, Ticket
+from assay.gateway.access.admission import Admitted, ModelRequest, RunningRequest
 from assay.gateway.access.call import Call
 from assay.gateway.access.snapshot import DeploymentEntry
 from assay.gateway.http.asgi import ClientGone, Headers, Receive, Send, encode, respond
@@ -52,21 +52,21 @@ _HANDOVERS = 3
 
 
 class Execution:
-    """Runs `plan` for `call`. Call `run` once, with no await after `application` was admitted."""
+    """Runs `plan` for `call`. Call `run` once, with no await after `model_request` was admitted."""
 
     def __init__(
         self,
         parts: Parts,
         call: Call,
         plan: Plan,
-        application: Application,
+        model_request: ModelRequest,
         admitted: Admitted,
         media: RequestMedia,
     ) -> None:
         self._parts = parts
         self._call = call
         self._plan = plan
-        self._application = application
+        self._model_request = model_request
         self.admit(admitted)
         self._limit: asyncio.Timeout | None = None
         self._cut_by: DomainError | None = None
@@ -93,15 +93,15 @@ class Execution:
             ClientGone: the client hung up; its use is being settled.
         """
         inbox = self._parts.replies.open(self._call.request_id)
-        ticket = Ticket(
-            self._application, self._deployment.id, lambda error: self._cut(inbox, error)
+        running = RunningRequest(
+            self._model_request, self._deployment.id, lambda error: self._cut(inbox, error)
         )
         # Before any await, so that no change of a key is missed.
-        self._parts.running.enter(ticket)
+        self._parts.running.enter(running)
         try:
             await self._run(inbox, receive, send)
         finally:
-            self._parts.running.leave(ticket)
+            self._parts.running.leave(running)
             if not self._abandoned:
                 self._parts.replies.close(self._call.request_id)
 

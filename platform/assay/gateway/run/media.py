@@ -22,7 +22,7 @@ from registry.catalog.inputs import MediaInput
 from registry.media.checks import Media
 from registry.media.decoders import IDLE_S, SECONDS, WAIT_S, Decoders
 from registry.media.store import MediaReference, media_open, media_put, media_remove
-from workers.references import contains, is_reference, swapped
+from workers.references import contains, is_reference, replace_parts
 
 # Media bodies that one gateway process keeps in memory at a time: in total, shared among
 # departments, and per key, so that an application that sends slowly cannot block the others.
@@ -165,7 +165,7 @@ class RequestMedia:
         """
         inputs = plan.inputs.to_wire()
         files: list[MediaInput] = []
-        swapped(inputs, _is_media, files.append)
+        replace_parts(inputs, _is_media, files.append)
         media: list[Media] = []
         until = asyncio.get_running_loop().time() + DECODE_S
         for file in files:
@@ -204,7 +204,7 @@ class RequestMedia:
             self._stored.append(reference)
             return reference.to_json()
 
-        with_references: dict[str, Any] = swapped(inputs, _is_media, keep)
+        with_references: dict[str, Any] = replace_parts(inputs, _is_media, keep)
         return with_references
 
     async def results(self, results: list[Any]) -> list[Any]:
@@ -231,7 +231,7 @@ class RequestMedia:
                 ) from error
             return MediaResult(data, reference.content_type, details)
 
-        with_bytes: list[Any] = swapped(results, is_reference, read)
+        with_bytes: list[Any] = replace_parts(results, is_reference, read)
         return with_bytes
 
     async def close(self) -> None:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "assay:repeats:"
 # Period for which the key of an answered request is remembered, in seconds.
-KEPT_S = 3600
+RETENTION_S = 3600
 # Period after which the key of a running request expires unless renewed, in seconds: a large file
 # takes hours to arrive, but a killed process must not keep the key.
 HELD_S = 60.0
@@ -109,7 +109,7 @@ async def _renew(client: redis.asyncio.Redis, call: Call, name: str, seconds: fl
 async def _leave(client: redis.asyncio.Redis, call: Call, name: str, *, answered: bool) -> None:
     try:
         if answered:
-            await client.set(name, _ANSWERED + call.request_id.encode(), ex=KEPT_S)
+            await client.set(name, _ANSWERED + call.request_id.encode(), ex=RETENTION_S)
         else:
             await _renew(client, call, name, 0)
     except (redis.RedisError, OSError) as error:

@@ -19,7 +19,7 @@ from assay.gateway.monitoring.metrics import FORGED
 from assay.gateway.run.pipeline import Pipeline
 from governance.errors import DomainError
 from workers.sealing import ReplyReader
-from workers.wire import REPLY_TTL_S, Event, Failed, Taken, realm_of, reply_stream
+from workers.wire import REPLY_TTL_S, Event, Failed, RequestStarted, realm_of, reply_stream
 from workers.wire_keys import Forged
 
 logger = logging.getLogger(__name__)
@@ -246,7 +246,7 @@ class Replies:
         try:
             for event in expected.reader.open(fields, realm):
                 # The reader has noted which worker answers; the request does not need the event.
-                if not isinstance(event, Taken):
+                if not isinstance(event, RequestStarted):
                     expected.inbox.put_nowait(event)
         except Forged as error:
             _refuse(request_id, str(error))

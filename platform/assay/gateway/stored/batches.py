@@ -11,7 +11,7 @@ from assay.gateway.stored.requests import (
     ListQuery,
     OwnRequest,
     answer_json,
-    listed,
+    list_body,
     read_json,
     read_query,
     refuse_query,
@@ -19,7 +19,7 @@ from assay.gateway.stored.requests import (
 from governance.errors import NotPermitted
 from governance.principals import Principal
 from registry.batches.models import ENDPOINTS
-from registry.batches.selectors import batch_get, batch_list, batch_shown
+from registry.batches.selectors import batch_as_json, batch_get, batch_list
 from registry.batches.services import batch_cancel, batch_create
 from registry.catalog.requests import Metadata, RequestInvalid, Strict, printable
 from registry.files.models import LEAST_S, MOST_S
@@ -48,7 +48,7 @@ async def page(request: OwnRequest) -> None:
     """Answer with a page of batches."""
     part, sender = read_query(ListQuery, request.scope), request.narrowed
     data, has_more = await request.on_files(lambda actor: _list(actor, sender, part))
-    await answer_json(request, listed(data, has_more=has_more))
+    await answer_json(request, list_body(data, has_more=has_more))
 
 
 async def show(request: OwnRequest) -> None:
@@ -57,7 +57,7 @@ async def show(request: OwnRequest) -> None:
     batch = await request.on_files(
         lambda actor: batch_get(actor=actor, id=request.id, sender=request.narrowed)
     )
-    await answer_json(request, batch_shown(batch))
+    await answer_json(request, batch_as_json(batch))
 
 
 async def cancel(request: OwnRequest) -> None:
@@ -66,13 +66,13 @@ async def cancel(request: OwnRequest) -> None:
     batch = await request.on_files(
         lambda actor: batch_cancel(actor=actor, id=request.id, sender=request.narrowed)
     )
-    await answer_json(request, batch_shown(batch), recorded=True)
+    await answer_json(request, batch_as_json(batch), recorded=True)
     request.desks.wake_batches()
 
 
 def _list(actor: Principal, sender: str, part: ListQuery) -> tuple[list[dict[str, Any]], bool]:
     page = batch_list(actor=actor, sender=sender, after=part.after, limit=part.limit)
-    return [batch_shown(batch) for batch in page.rows], page.has_more
+    return [batch_as_json(batch) for batch in page.rows], page.has_more
 
 
 async def create(request: OwnRequest) -> None:
@@ -111,5 +111,5 @@ async def create(request: OwnRequest) -> None:
             outputs_expire_s=None if expiry is None else expiry.seconds,
         ),
     )
-    await answer_json(request, batch_shown(batch), recorded=True)
+    await answer_json(request, batch_as_json(batch), recorded=True)
     request.desks.wake_batches()

@@ -13,7 +13,7 @@ from assay.gateway.stored.requests import (
     OwnRequest,
     PageQuery,
     answer_json,
-    listed,
+    list_body,
     part_of,
     read_json,
     read_query,
@@ -125,7 +125,7 @@ def _read_list(scope: Scope) -> ChatsQuery:
 
 def _list(actor: Principal, part: ChatsQuery, narrowed: frozenset[str]) -> dict[str, Any]:
     if "\0" in part.model or any("\0" in key + value for key, value in part.metadata.items()):
-        return listed([], has_more=False)  # PostgreSQL accepts no NUL, not even in a comparison.
+        return list_body([], has_more=False)  # PostgreSQL accepts no NUL, not even in a comparison.
     page = chats_stored(
         actor=actor,
         deployments=narrowed,
@@ -135,7 +135,7 @@ def _list(actor: Principal, part: ChatsQuery, narrowed: frozenset[str]) -> dict[
         limit=part.limit,
         newest_first=part.order == "desc",
     )
-    return listed([row.response for row in page.rows], has_more=page.has_more)
+    return list_body([row.response for row in page.rows], has_more=page.has_more)
 
 
 def _message(item: dict[str, Any]) -> dict[str, Any]:

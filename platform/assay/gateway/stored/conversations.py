@@ -207,7 +207,7 @@ def _continues(item: dict[str, Any]) -> bool:
         return False
 
 
-class KeepingSend:
+class StoringSend:
     """Sends an answer, and stores the response before its last byte is sent."""
 
     def __init__(self, desk: ResponseDesk, renderer: StoredRenderer, send: Send) -> None:

@@ -15,7 +15,7 @@ from assay.gateway.stored.requests import (
     OwnRequest,
     PageQuery,
     answer_json,
-    listed,
+    list_body,
     note_answer,
     read_query,
     refuse_query,
@@ -45,13 +45,13 @@ async def page(request: OwnRequest) -> None:
     """Answer with a page of files."""
     part, sender = read_query(FilesQuery, request.scope), request.narrowed
     data, has_more = await request.on_files(lambda actor: _list(actor, sender, part))
-    await answer_json(request, listed(data, has_more=has_more))
+    await answer_json(request, list_body(data, has_more=has_more))
 
 
 async def show(request: OwnRequest) -> None:
     """Answer with one file."""
     refuse_query(request.scope)
-    await answer_json(request, file_shown(await _get(request)))
+    await answer_json(request, file_as_json(await _get(request)))
 
 
 async def delete(request: OwnRequest) -> None:
@@ -79,7 +79,7 @@ def _list(actor: Principal, sender: str, part: FilesQuery) -> tuple[list[dict[st
         limit=part.limit,
         newest_first=part.order == "desc",
     )
-    return [file_shown(file) for file in page.rows], page.has_more
+    return [file_as_json(file) for file in page.rows], page.has_more
 
 
 async def upload(request: OwnRequest) -> None:
@@ -125,7 +125,7 @@ async def upload(request: OwnRequest) -> None:
     # After a cancellation or a lost answer to the commit, the row may exist, so keep the content.
     # Content without a row is removed an hour later.
     file = await request.on_files(create)
-    await answer_json(request, file_shown(file), recorded=True)
+    await answer_json(request, file_as_json(file), recorded=True)
 
 
 def _read_form(received: Received) -> tuple[int | None, str]:
@@ -159,7 +159,7 @@ def _read_form(received: Received) -> tuple[int | None, str]:
     return int(seconds), form.filenames["file"]
 
 
-def file_shown(file: StoredFile) -> dict[str, Any]:
+def file_as_json(file: StoredFile) -> dict[str, Any]:
     """Return the file in OpenAI's format."""
     return {
         "id": file.pk,

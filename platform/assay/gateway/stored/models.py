@@ -25,7 +25,7 @@ async def page(request: OwnRequest) -> None:
 
 async def show(request: OwnRequest) -> None:
     """Answer with one model. Raises ModelUnknown."""
-    request.call.asked_for = request.id
+    request.call.requested_model = request.id
     for entry, usable in _visible(request):
         if entry.name == request.id:
             await answer_json(request, _model(entry, usable))

@@ -113,7 +113,7 @@ async def read_json(request: OwnRequest, schema: type[Query]) -> Query:
     return await parsed(body, parse, schema, body.data)
 
 
-def listed(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
+def list_body(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
     """Return a page of a list in OpenAI's format."""
     return {
         "object": "list",
@@ -137,7 +137,7 @@ def part_of(data: list[dict[str, Any]], part: PageQuery, what: str) -> dict[str,
         raise RequestInvalid(f"There is no {what} {printable(part.after)}.", param="after")
     start = names.index(part.after) + 1 if part.after else 0
     page = data[start : start + part.limit]
-    return listed(page, has_more=start + part.limit < len(data))
+    return list_body(page, has_more=start + part.limit < len(data))
 
 
 def note_answer(request: OwnRequest) -> None:

@@ -15,7 +15,7 @@ from assay.gateway.stored.requests import (
     refuse_query,
 )
 from registry.responses.models import StoredResponse
-from registry.responses.selectors import response_get, response_shown
+from registry.responses.selectors import response_as_json, response_get
 from registry.responses.services import response_delete
 
 PATH = "/v1/responses"
@@ -30,7 +30,7 @@ class ItemsQuery(PageQuery):
 async def show(request: OwnRequest) -> None:
     """Answer with one stored response."""
     refuse_query(request.scope)
-    await answer_json(request, response_shown(await _get(request)))
+    await answer_json(request, response_as_json(await _get(request)))
 
 
 async def items(request: OwnRequest) -> None:

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 from assay.gateway.access.knowledge_entries import KnowledgeEntry
 from assay.gateway.knowledge.rights import find_knowledge, visible_knowledge
 from assay.gateway.quota.ledger import Settlement
-from assay.gateway.stored.requests import OwnRequest, answer_json, listed, read_json
+from assay.gateway.stored.requests import OwnRequest, answer_json, list_body, read_json
 from registry.catalog.grounding import Passage
 from registry.catalog.requests import Strict, Text, one_or_many
 
@@ -43,7 +43,7 @@ class SearchRequest(Strict):
 async def page(request: OwnRequest) -> None:
     """Answer with all knowledge bases that the caller may see."""
     entries = visible_knowledge(request.snapshot, request.key, request.caller.client_address)
-    await answer_json(request, listed([_store(entry) for entry in entries], has_more=False))
+    await answer_json(request, list_body([_store(entry) for entry in entries], has_more=False))
 
 
 async def show(request: OwnRequest) -> None:

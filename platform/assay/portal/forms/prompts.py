@@ -136,7 +136,7 @@ def variable_rows(system: str, template: str, posted: QueryDict) -> list[dict[st
     ]
 
 
-def stated_variables(version: ModelVersion) -> list[dict[str, Any]]:
+def stored_variables(version: ModelVersion) -> list[dict[str, Any]]:
     """Return the rows of a prompt version's variables."""
     return [
         {**each, "optional": each["default"] is not None, "default": each["default"] or ""}

@@ -11,7 +11,7 @@ from assay.portal.forms.base import TablerForm, titled, unchosen
 from assay.portal.http import cleaned
 from governance.bounds import NAME_MAX
 from governance.people.models import Department
-from governance.reviews.policies.selectors import InForce
+from governance.reviews.policies.selectors import ActivePolicy
 from registry.catalog.engines import ENGINE_TITLES, EngineName
 from registry.releases.drafts.models import ReleaseDraft
 from registry.releases.engines import Precision, precisions_for
@@ -108,7 +108,7 @@ class ReleaseForm(RiskForm):
         self,
         *args: Any,
         departments: Any,
-        policies: Sequence[InForce],
+        policies: Sequence[ActivePolicy],
         engines: Sequence[EngineName],
         **kwargs: Any,
     ) -> None:

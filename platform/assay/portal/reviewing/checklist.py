@@ -19,7 +19,7 @@ from governance.reviews.waivers.services import LONGEST
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ChecklistRow:
     """One item and its newest waiver. `asks` and `decides` are true if the person is offered the
     action; `not_asked` and `not_decided` say why it is disabled; `unproved` is true if only a
     second factor is missing.
@@ -94,7 +94,9 @@ def checklist(page: Page) -> dict[str, Any]:
     }
 
 
-def _shown(page: Page, item: ChecklistItem, *, attests: bool, asks: bool, decides: bool) -> Shown:
+def _shown(
+    page: Page, item: ChecklistItem, *, attests: bool, asks: bool, decides: bool
+) -> ChecklistRow:
     waiver = next(reversed(item.waivers.all()), None)
     if waiver is not None:
         waiver.review, waiver.item = page.review, item
@@ -106,7 +108,7 @@ def _shown(page: Page, item: ChecklistItem, *, attests: bool, asks: bool, decide
     not_asked = item_obstacle(page.review, item) if asking else None
     not_decided = decision_obstacle(page.actor, waiver) if deciding and waiver else None
     mine = waiver is not None and waiver.asked_by_id == page.actor.person_id
-    return Shown(
+    return ChecklistRow(
         item=item,
         waiver=waiver,
         attests=attests and unmet and not item.automatic,

@@ -9,7 +9,12 @@ from django.http import HttpRequest, QueryDict
 
 from assay.portal.reviewing.parts import Page
 from governance.errors import InvalidInput, WrongState
-from registry.releases.conditions import OBLIGATION_MAX, OBLIGATIONS_MAX, asked, conditions_agreed
+from registry.releases.conditions import (
+    OBLIGATION_MAX,
+    OBLIGATIONS_MAX,
+    conditions_agreed,
+    requested_conditions,
+)
 
 PREFIX = "condition_"
 # Bounds on the fields of a refused form that are shown again.
@@ -21,7 +26,7 @@ Typed = dict[str, list[str]]
 def conditions(page: Page) -> dict[str, Any]:
     """Return the conditions of this round, their combination, and the typed form."""
     typed = typed_conditions(page.screen.request)
-    votes = asked(page.review)
+    votes = requested_conditions(page.review)
     return {
         "asked": [(vote.person, each.words()) for vote, each in votes],
         "agreed": _agreed(page) if len(votes) > 1 else [],
@@ -48,7 +53,7 @@ def typed_conditions(request: HttpRequest) -> Typed:
     }
 
 
-def conditions_given(post: QueryDict) -> dict[str, Any]:
+def submitted_conditions(post: QueryDict) -> dict[str, Any]:
     """Return the form as `release_decide` takes it; empty if nothing was filled in.
 
     Raises:

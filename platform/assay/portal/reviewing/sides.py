@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from django.utils.crypto import salted_hmac
 
 from registry.releases.comparison.build import Measured
-from registry.releases.comparison.samples import Shown
+from registry.releases.comparison.samples import SamplePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +20,15 @@ class Side:
     """One answer; `name` is its source, or only a letter in blind mode."""
 
     name: str
-    shown: Shown
+    answer: SamplePart
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Two answers to one prompt; `same` is true if they are equal."""
 
-    asked: Shown
-    expected: Shown | None
+    prompt: SamplePart
+    expected: SamplePart | None
     sides: tuple[Side, Side]
     same: bool
 
@@ -53,12 +53,12 @@ def sides_of(measured: Measured, *, person_id: int | None, blind: bool, reveal: 
             if _swapped(measured, person_id, number):
                 sides.reverse()
             sides = [
-                Side(f"{letter}: {side.name}" if reveal else letter, side.shown)
+                Side(f"{letter}: {side.name}" if reveal else letter, side.answer)
                 for letter, side in zip("AB", sides, strict=True)
             ]
         pairs.append(
             Pair(
-                asked=sample.asked,
+                prompt=sample.prompt,
                 expected=sample.expected,
                 sides=(sides[0], sides[1]),
                 same=sample.old == sample.new,

@@ -45,7 +45,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @register.filter
-def sections_shown(dossier: Mapping[str, Any]) -> list[tuple[Section, bool]]:
+def section_rows(dossier: Mapping[str, Any]) -> list[tuple[Section, bool]]:
     """Return each section with true if it starts open."""
     return [(each, each.code not in CLOSED) for each in dossier_sections(dossier)]
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from assay.portal.forms.base import SlugChoice, TablerForm
 from assay.portal.http import ActionScreen, cleaned, page_of
 from governance.people.models import Specialty
-from governance.reviews.absences.selectors import absences_visible_to, reviewers_known_to
+from governance.reviews.absences.selectors import absences_visible_to, reviewers_visible_to
 from governance.reviews.absences.services import absence_end, absence_set
 
 
@@ -38,7 +38,7 @@ class AbsenceForm(TablerForm):
         self.fields["specialty"].choices = [  # type: ignore[attr-defined]
             choice for choice in Specialty.choices if choice[0] in specialties
         ]
-        others = reviewers_known_to(screen.actor).exclude(pk=screen.actor.person_id or 0)
+        others = reviewers_visible_to(screen.actor).exclude(pk=screen.actor.person_id or 0)
         self.fields["deputy"].queryset = others.order_by("name")  # type: ignore[attr-defined]
 
 

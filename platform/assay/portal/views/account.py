@@ -45,8 +45,8 @@ from assay.portal.second_factor import (
     second_factor_context,
     typed_fields,
 )
-from assay.portal.views.one_time_links import SECRET, app_secret, app_shown
-from assay.portal.views.sessions import shown
+from assay.portal.views.one_time_links import SECRET, app_secret, authenticator_setup
+from assay.portal.views.sessions import session_row
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted
 from governance.keys.models import ApiKey
 from governance.keys.selectors import key_get, keys_visible_to
@@ -86,7 +86,7 @@ class Account(ActionScreen):
             "unconfirmed": self.actor.unconfirmed,
             "factor_refused": None if may_add else first_factor_refused(person),
             "page": page,
-            "sessions": [shown(row, self.request) for row in page],
+            "sessions": [session_row(row, self.request) for row in page],
             "linked": SocialAccount.objects.filter(user=person).exists(),
             "sso": settings.OIDC_NAME if settings.OIDC_ISSUER else "",
             "password_form": PasswordForm() if person.has_usable_password() else None,
@@ -231,7 +231,9 @@ class AuthenticatorAdd(FreshScreen):
         refused = first_factor_refused(person)
         if refused is not None and link_of(self.request, person) is None:
             raise refused
-        return {"person": person, "form": CodeForm()} | app_shown(person, app_secret(self.request))
+        return {"person": person, "form": CodeForm()} | authenticator_setup(
+            person, app_secret(self.request)
+        )
 
     def act(self, **kwargs: Any) -> HttpResponse:
         sealed = self.request.session.get(SECRET)

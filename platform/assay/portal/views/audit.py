@@ -19,7 +19,7 @@ from assay.portal.http import Screen, page_of
 from assay.portal.words import described
 from governance.audit.checkpoint import split_keys
 from governance.audit.models import AuditCheckpoint, AuditEvent
-from governance.audit.outside.selectors import kept_outside
+from governance.audit.outside.selectors import keeper_states
 from governance.audit.personal import opened_body
 from governance.audit.selectors import (
     audit_checkpoints_visible_to,
@@ -122,7 +122,7 @@ class AuditCheckpoints(Screen):
     def context(self, **kwargs: Any) -> dict[str, Any]:
         heads = audit_checkpoints_visible_to(self.actor).prefetch_related("cosignatures")
         page = page_of(self.request, heads, LIST_SIZE)
-        keepers = kept_outside(self.actor)
+        keepers = keeper_states(self.actor)
         witnessed = len(keepers) > 1
         return {
             "page": page,

@@ -14,9 +14,9 @@ from assay.portal.http import ActionScreen, Screen, page_of
 from assay.portal.views.audit_list import typed_in
 from governance.audit.exports.models import AuditExport, ExportFormat
 from governance.audit.exports.services import (
-    KEPT_FOR,
-    audit_export_ask,
+    RETENTION,
     audit_export_cancel,
+    audit_export_request,
     audit_exports_of,
     filters_of,
     may_export,
@@ -76,13 +76,13 @@ class AuditExports(ActionScreen):
             "asked": in_words(filters),
             "hidden": list(filters.items()),
             "formats": ExportFormat.choices,
-            "hours": int(KEPT_FOR.total_seconds() // 3600),
+            "hours": int(RETENTION.total_seconds() // 3600),
             "may_see_all": may(self.actor, Action.AUDIT_VIEW, kind="audit"),
             "may_export_all": may(self.actor, Action.AUDIT_EXPORT, kind="audit"),
         }
 
     def act(self, **kwargs: Any) -> HttpResponse:
-        export = audit_export_ask(
+        export = audit_export_request(
             actor=self.actor,
             filters=typed_in(self.request.POST),
             format=self.request.POST.get("format", ExportFormat.JSONL),

@@ -19,7 +19,10 @@ from assay.portal.http import ActionScreen, number_in
 from assay.portal.templatetags.assay import sentence, words
 from assay.portal.words import action_groups, described, subject_types
 from governance.audit.search.filters import KINDS, EventFilter
-from governance.audit.search.kept import (
+from governance.audit.search.models import AuditFilter
+from governance.audit.search.pages import EventPage, audit_event_page
+from governance.audit.search.parameters import OUTCOMES, PARAMETERS, event_filter_of, parameters_of
+from governance.audit.search.saved_filters import (
     SHOWN_MAX,
     WHOLE_LOG,
     audit_filter_change,
@@ -28,9 +31,6 @@ from governance.audit.search.kept import (
     audit_filters_visible_to,
     readable_part,
 )
-from governance.audit.search.models import AuditFilter
-from governance.audit.search.pages import EventPage, audit_event_page
-from governance.audit.search.parameters import OUTCOMES, PARAMETERS, given_by, parameters_of
 from governance.audit.selectors import latest_checkpoint, sealing_lag_s, verify_live
 from governance.errors import InvalidInput
 from governance.people.models import Department, Person
@@ -69,7 +69,7 @@ class AuditLog(ActionScreen):
         parameters: dict[str, str] = {}
         try:
             parameters = parameters_of(typed)
-            query = given_by(parameters)
+            query = event_filter_of(parameters)
             page = self.matching(query)
         except InvalidInput as error:
             problem = error
@@ -86,7 +86,7 @@ class AuditLog(ActionScreen):
             "newest": f"?{address}" if page.newer is not None else "",
             "export": urlencode(self.exported(parameters)),
             "actions": action_options(),
-            "given_action": said_of(typed.get("action", "")),
+            "given_action": action_phrase(typed.get("action", "")),
             "shown": [(TITLES.get(k, words(k)), v) for k, v in parameters.items()],
             "kinds": KINDS,
             "outcomes": OUTCOMES,
@@ -107,17 +107,17 @@ class AuditLog(ActionScreen):
         before = number_in(self.request.GET, "before")
         after = None if before is not None else number_in(self.request.GET, "after")
         page = audit_event_page(
-            actor=self.actor, given=query, before=before, after=after, size=LIST_SIZE
+            actor=self.actor, event_filter=query, before=before, after=after, size=LIST_SIZE
         )
         if after is not None and page.newer is None:
-            return audit_event_page(actor=self.actor, given=query, size=LIST_SIZE)
+            return audit_event_page(actor=self.actor, event_filter=query, size=LIST_SIZE)
         return page
 
     def exported(self, parameters: Mapping[str, str]) -> dict[str, str]:
         """Return the filters for an export, with a relative time span as a fixed start."""
         if "within" not in parameters:
             return dict(parameters)
-        since = given_by(parameters).since
+        since = event_filter_of(parameters).since
         others = {name: value for name, value in parameters.items() if name != "within"}
         return {**others, "since": "" if since is None else since.isoformat(timespec="seconds")}
 
@@ -148,7 +148,7 @@ class AuditLog(ActionScreen):
         ]
 
 
-def said_of(action: str) -> str:
+def action_phrase(action: str) -> str:
     """Return the words for a chosen action."""
     for noun, listed in action_groups():
         if action == f"{noun}:":
@@ -197,7 +197,7 @@ class AuditFilterSave(AuditLog):
             shared="shared" in self.request.POST,
         )
         messages.success(self.request, f"The filter {saved.name} is saved.")
-        return shown(saved)
+        return redirect_to_filter(saved)
 
 
 class AuditFilterChange(AuditLog):
@@ -211,7 +211,7 @@ class AuditFilterChange(AuditLog):
             shared="shared" in self.request.POST,
         )
         messages.success(self.request, f"The filter {saved.name} is changed.")
-        return shown(saved)
+        return redirect_to_filter(saved)
 
 
 class AuditFilterDelete(AuditLog):
@@ -222,6 +222,6 @@ class AuditFilterDelete(AuditLog):
         return self.done("The filter is deleted.", "portal:audit")
 
 
-def shown(saved: AuditFilter) -> HttpResponse:
+def redirect_to_filter(saved: AuditFilter) -> HttpResponse:
     """Redirect to the list with a saved filter."""
     return redirect(f"{reverse('portal:audit')}?{urlencode(saved.parameters)}")

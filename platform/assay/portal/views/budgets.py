@@ -15,9 +15,9 @@ from assay.portal.access import departments_where, may
 from assay.portal.budgets import (
     AmountForm,
     Bar,
+    KeyLimitsForm,
     LimitForm,
     PriceForm,
-    WhichForm,
     grouped,
     measures,
     usage_chart,
@@ -289,7 +289,7 @@ class PriceSet(ActionScreen):
         return self.done(f"The price is {'removed' if removes else 'set'}.", "portal:budgets")
 
 
-class Which(Screen):
+class KeyLimits(Screen):
     """Every limit that applies to a key, and those that stop it now."""
 
     template_name = "portal/budgets/which.html"
@@ -297,7 +297,7 @@ class Which(Screen):
     def context(self, **kwargs: Any) -> dict[str, Any]:
         keys = key_choices(self.actor)
         query = self.request.GET if "key" in self.request.GET else None
-        form = WhichForm(query, keys=keys, deployments=deployment_names(self.actor))
+        form = KeyLimitsForm(query, keys=keys, deployments=deployment_names(self.actor))
         context: dict[str, Any] = {"form": form if keys else None, "bars": None}
         if query is not None:
             if not form.is_valid():

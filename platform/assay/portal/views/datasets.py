@@ -14,7 +14,7 @@ from assay.portal.dataset_media import file_named, media_answer, with_addresses
 from assay.portal.forms.datasets import DatasetForm, DatasetVersionForm
 from assay.portal.http import ActionScreen, Screen, cleaned, number_in, page_of
 from assay.portal.lists import ListScreen
-from assay.portal.views.uploads import given_uploads, upload_context
+from assay.portal.views.uploads import submitted_uploads, upload_context
 from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
 from governance.principals import Principal
@@ -130,7 +130,7 @@ class DatasetPage(ActionScreen):
         page = page_of(
             self.request, versions.select_related("created_by", "base__dataset").order_by("-number")
         )
-        version = self.shown(dataset, list(page.object_list), number)
+        version = self.selected_version(dataset, list(page.object_list), number)
         missing = ""
         kind = row_kind_of(dataset)
         if kind is not None and version is not None and preview is None:
@@ -158,7 +158,7 @@ class DatasetPage(ActionScreen):
             **upload_context(self.actor, self.request, UploadKind.DATASET),
         }
 
-    def shown(
+    def selected_version(
         self, dataset: Dataset, listed: list[DatasetVersion], number: int | None
     ) -> DatasetVersion | None:
         """Return the version whose rows are shown: the named one, else the newest on the page."""
@@ -202,7 +202,7 @@ class DatasetPage(ActionScreen):
         dataset = dataset_get(actor=self.actor, name=name)
         form = self.form()
         values = cleaned(form)
-        uploads = given_uploads(self.request)
+        uploads = submitted_uploads(self.request)
         version = dataset_version_add(
             actor=self.actor,
             dataset=dataset,

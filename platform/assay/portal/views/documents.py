@@ -24,7 +24,7 @@ from registry.knowledge.selectors import (
     may_read,
     same_text,
 )
-from workers.jobs.knowledge import document_publish_request, index_job_shown
+from workers.jobs.knowledge import current_index_job, document_publish_request
 
 WINDOW = 12_000
 _BEFORE = 2_000
@@ -32,7 +32,7 @@ ANSWERS_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class TextWindow:
     """A window of a text: a marked passage, and the text before and after it. `earlier` and `later`
     are the offsets of the neighboring windows, None at an end."""
 
@@ -53,13 +53,13 @@ def version_of(actor: Principal, name: str, id: int) -> DocumentVersion:  # noqa
     return version
 
 
-def shown_text(actor: Principal, version: DocumentVersion, start: int, end: int) -> Shown:
+def text_window(actor: Principal, version: DocumentVersion, start: int, end: int) -> TextWindow:
     """Return the text around the characters from `start` to `end`, with these marked."""
     begin = max(0, start - _BEFORE) if end > start else start
     read = document_read(actor=actor, version=version, start=begin, end=begin + WINDOW)
     first = max(0, min(start, read.end) - read.start)
     last = max(first, min(end, read.end) - read.start)
-    return Shown(
+    return TextWindow(
         before=read.text[:first],
         marked=read.text[first:last],
         after=read.text[last:],
@@ -88,7 +88,7 @@ class DocumentPage(Screen):
             "version": version,
             "base": base,
             "versions": document_versions_visible_to(self.actor).filter(document=version.document),
-            "shown": self.shown(version) if readable else None,
+            "shown": self.text_window(version) if readable else None,
             "answers": answers,
             "records": rows[:ANSWERS_SHOWN],
             "may_change": may(
@@ -99,9 +99,9 @@ class DocumentPage(Screen):
             "form": DocumentForm(initial={"classification": version.classification}),
         }  # fmt: skip
 
-    def shown(self, version: DocumentVersion) -> Shown:
+    def text_window(self, version: DocumentVersion) -> TextWindow:
         start, end = (number_in(self.request.GET, name) or 0 for name in ("start", "end"))
-        return shown_text(self.actor, version, start, end)
+        return text_window(self.actor, version, start, end)
 
 
 class DocumentPublish(DocumentPage, ActionScreen):
@@ -110,7 +110,7 @@ class DocumentPublish(DocumentPage, ActionScreen):
     def act(self, *, name: str, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version_of(self.actor, name, id)
         version = document_publish_request(actor=self.actor, version_id=id)
-        outlook = index_outlook(index_job_shown(version.document.base_id))
+        outlook = index_outlook(current_index_job(version.document.base_id))
         return self.done(
             f"{version} is in force; the index {outlook}.", "portal:knowledge_base", name=name
         )

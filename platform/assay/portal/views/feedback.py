@@ -38,12 +38,12 @@ class Line:
     """A piece of feedback in the list. `right` is empty while the right answer is not known."""
 
     feedback: Feedback
-    asked: str
+    input_text: str
     right: str
     choosable: bool
 
 
-def asked_of(feedback: Feedback) -> str:
+def input_text(feedback: Feedback) -> str:
     """Return the texts of the input as people read them."""
     return "\n".join(_texts(feedback.input))
 
@@ -86,7 +86,7 @@ class FeedbackList(ListScreen):
             return rows.filter(dataset_versions=version)
         return rows if "state" in query else rows.filter(state=FeedbackState.PENDING)
 
-    def shown(self, rows: list[Feedback]) -> list[Line]:
+    def display_rows(self, rows: list[Feedback]) -> list[Line]:
         return [self._line(feedback) for feedback in rows]
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class FeedbackList(ListScreen):
         right = right_answer(feedback)
         return Line(
             feedback,
-            asked=asked_of(feedback)[:LINES_SHOWN],
+            input_text=input_text(feedback)[:LINES_SHOWN],
             right=right[:LINES_SHOWN],
             choosable=feedback.state == FeedbackState.PENDING
             and feedback.person_id != self.actor.person_id
@@ -151,7 +151,7 @@ class FeedbackPage(ActionScreen):
         versions = feedback.dataset_versions.select_related("dataset").order_by("pk")
         return {
             "feedback": feedback,
-            "asked": asked_of(feedback),
+            "asked": input_text(feedback),
             "form": self.form(feedback),
             "reason_form": FeedbackReasonForm(),
             "version": versions_visible_to(self.actor).filter(pk=feedback.version_id).first(),

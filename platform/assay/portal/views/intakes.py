@@ -12,7 +12,7 @@ from assay.portal.access import may
 from assay.portal.forms.models import IntakeForm
 from assay.portal.http import ActionScreen, add_refusal, cleaned
 from assay.portal.lists import ListScreen, states
-from assay.portal.views.uploads import given_uploads, upload_context
+from assay.portal.views.uploads import submitted_uploads, upload_context
 from governance.permissions import Action
 from registry.intake.models import Intake, IntakeState
 from registry.intake.schemas import IntakeFilter
@@ -114,6 +114,6 @@ class IntakeNew(ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         values = cleaned(self.form())
-        values["uploads"] = given_uploads(self.request)
+        values["uploads"] = submitted_uploads(self.request)
         intake, _ = intake_request(actor=self.actor, **values)
         return redirect("portal:intake", id=intake.pk)

@@ -31,7 +31,7 @@ from workers.jobs.schemas import JobFilter
 from workers.jobs.selectors import attempt_logs, job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel, job_prioritize
 from workers.jobs.states import TERMINAL
-from workers.jobs.workspace import KEPT_DAYS
+from workers.jobs.workspace import RETENTION_DAYS
 from workers.schedules.selectors import schedules_visible_to
 
 EVENTS_SHOWN = 5000
@@ -85,7 +85,7 @@ class JobPage(Screen):
             **self.chain_end(first),
             "priorities": self.priorities(job),
             "attempt_logs": attempt_logs(actor=self.actor, job=job),
-            "lines_kept_days": KEPT_DAYS,
+            "lines_kept_days": RETENTION_DAYS,
             **self.reruns(job),
             **self.stops(job),
         }
@@ -97,7 +97,7 @@ class JobPage(Screen):
         stop = {
             "stop_reason": job.stop_reason,
             "after_stop": after_stop(job),
-            "kept_days": KEPT_DAYS,
+            "kept_days": RETENTION_DAYS,
         }
         stopped = job.state in (JobState.QUEUED, JobState.PAUSED) and job.stop_reason
         context = stop if job.stop_request or stopped else {}

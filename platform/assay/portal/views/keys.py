@@ -60,7 +60,7 @@ def offers(snapshot: PolicySnapshot, actor: Principal, key: ApiKey) -> dict[str,
     }
 
 
-def made(screen: Screen, key: ApiKey, token: str) -> HttpResponse:
+def new_key_page(screen: Screen, key: ApiKey, token: str) -> HttpResponse:
     """Return the page that shows a new key, once only."""
     root = f"{screen.request.scheme}://{screen.request.get_host()}"
     context = {"key": key, "token": token, "root": root}
@@ -83,7 +83,7 @@ class Keys(ListScreen, ActionScreen):
     def rows(self) -> QuerySet[ApiKey]:
         return keys_visible_to(self.actor)
 
-    def shown(self, rows: list[ApiKey]) -> list[dict[str, Any]]:
+    def display_rows(self, rows: list[ApiKey]) -> list[dict[str, Any]]:
         snapshot = active_policy()
         return [offers(snapshot, self.actor, key) for key in rows]
 
@@ -107,7 +107,7 @@ class Keys(ListScreen, ActionScreen):
         key, token = key_create(
             actor=self.actor, expires_at=timezone.now() + timedelta(days=days), **values
         )
-        return made(self, key, token)
+        return new_key_page(self, key, token)
 
 
 class KeyPage(ActionScreen):
@@ -166,7 +166,7 @@ class KeyRotate(KeyPage):
         new, token = key_rotate(
             actor=self.actor, key_id=self.key().pk, overlap=timedelta(hours=hours)
         )
-        return made(self, new, token)
+        return new_key_page(self, new, token)
 
 
 class KeyRevoke(KeyPage):

@@ -29,7 +29,7 @@ from registry.knowledge.services import (
 from registry.versions.models import VersionState
 from registry.versions.selectors import versions_visible_to
 from workers.deployments.playground import playground_trials
-from workers.jobs.knowledge import index_job_shown, index_request
+from workers.jobs.knowledge import current_index_job, index_request
 from workers.jobs.models import Job, JobState
 
 LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
@@ -100,7 +100,7 @@ class KnowledgeBasePage(ActionScreen):
     def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
         base = knowledge_base_get(actor=self.actor, name=name)
         owner = base.department.slug
-        job = index_job_shown(base.pk)
+        job = current_index_job(base.pk)
         may_change = may(self.actor, Action.KNOWLEDGE_CREATE, kind="knowledge", department=owner)
         return {
             "base": base,

@@ -105,7 +105,7 @@ class Nodes(OperatorScreen, ListScreen, ActionScreen):
     def rows(self) -> QuerySet[Node]:
         return nodes_visible_to(self.actor)
 
-    def shown(self, rows: list[Node]) -> list[NodeRow]:
+    def display_rows(self, rows: list[Node]) -> list[NodeRow]:
         return node_rows(rows)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:

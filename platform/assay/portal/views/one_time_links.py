@@ -44,7 +44,7 @@ def app_secret(request: HttpRequest) -> str:
     return crypto.decrypt(request.session[SECRET])
 
 
-def app_shown(person: Person, secret: str) -> dict[str, str]:
+def authenticator_setup(person: Person, secret: str) -> dict[str, str]:
     """Return the QR code of a secret, and the secret in groups of four."""
     address = get_adapter().build_totp_url(person, secret)
     picture = base64.b64encode(get_adapter().build_totp_svg(address).encode()).decode()
@@ -130,7 +130,7 @@ class LinkPassword(View):
             form.fields["code"].label = "Code"
             context["factors"] = factors_of(person.pk)
         elif needs_first_factor(person):
-            context |= {"needs_factor": True, **app_shown(person, app_secret(request))}
+            context |= {"needs_factor": True, **authenticator_setup(person, app_secret(request))}
         form.fields["code"].required = "factors" in context or "needs_factor" in context
         status = 200 if error is None else error.status
         return render(request, "portal/account/link_password.html", context, status=status)
@@ -153,10 +153,10 @@ def link_page(request: HttpRequest, link: OneTimeLink, address: str) -> HttpResp
         "mailed": is_mailed(),
         "for_password": link.purpose == LinkPurpose.PASSWORD,
     }
-    return shown_once(request, "portal/account/link_made.html", context)
+    return secret_page(request, "portal/account/link_made.html", context)
 
 
-def shown_once(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+def secret_page(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
     """Return a page with a secret that is shown once only and never cached."""
     response = render(request, template, context, status=201)
     add_never_cache_headers(response)

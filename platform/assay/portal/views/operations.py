@@ -20,7 +20,7 @@ from governance.policy.services import authorize
 from registry.catalog import TASKS, package_of, refused_entries
 from workers.deployments.software import code_differences, live_checks_changed
 from workers.jobs.selectors import backlog
-from workers.offers.selectors import tasks_lacking
+from workers.offers.selectors import unoffered_tasks
 
 # An address may hold a user name and a password.
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
@@ -45,7 +45,7 @@ class Health(OperatorScreen):
             "queues": backlog(),
             "tasks": tasks,
             "refused": refused_entries(),
-            "lacking": tasks_lacking(),
+            "lacking": unoffered_tasks(),
             "differences": code_differences(),
             "changed": live_checks_changed(),
         }

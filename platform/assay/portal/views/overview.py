@@ -59,7 +59,7 @@ def request_access(actor: Principal) -> dict[str, Any]:
     return {"access_form": form, "access_request": own_access_request(actor)}
 
 
-def way_of_a_model(actor: Principal) -> list[dict[str, Any]]:
+def model_lifecycle(actor: Principal) -> list[dict[str, Any]]:
     """Return the seven stages of the model lifecycle, each with a count and what it counts."""
     versions = (
         versions_visible_to(actor)
@@ -141,7 +141,7 @@ class Overview(ActionScreen):
             "alerts": alerts_now(actor),
             "incidents": list(incidents_pressing(actor).prefetch_related(None)[:20]),
             "expiring": releases_expiring(actor)[:EXPIRING_SHOWN],
-            "way": way_of_a_model(actor),
+            "way": model_lifecycle(actor),
             **running_jobs(actor),
             "deployments": deployments[:6],
             "usage": unit_bars(days),

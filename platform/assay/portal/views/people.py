@@ -50,7 +50,7 @@ from governance.people.selectors import (
     department_get,
     departments_visible_to,
     group_mappings_visible_to,
-    people_found,
+    people_matching,
     person_get,
     sees_everyone,
 )
@@ -81,7 +81,7 @@ class People(ListScreen, ActionScreen):
     def rows(self) -> QuerySet[Person]:
         authorize(actor=self.actor, action=Action.PERSON_VIEW, resource=PEOPLE_AT_LARGE)
         query = PeopleFilter.lenient(self.request.GET.dict())
-        people = people_found(self.actor, query)
+        people = people_matching(self.actor, query)
         if query.q is None and self.request.GET.get("q", "").strip():
             # No name contains a control character.
             people = people.none()
@@ -309,7 +309,7 @@ class DepartmentPage(ActionScreen):
     def context(self, *, slug: str, **kwargs: Any) -> dict[str, Any]:
         department = department_get(actor=self.actor, slug=slug)
         here = RoleAssignment.objects.filter(department=department)
-        members = people_found(self.actor, PeopleFilter(department=slug)).prefetch_related(
+        members = people_matching(self.actor, PeopleFilter(department=slug)).prefetch_related(
             Prefetch("role_assignments", queryset=here, to_attr="held_here")
         )
         keys = keys_visible_to(self.actor).filter(department=department, revoked_at=None)

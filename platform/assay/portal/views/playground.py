@@ -29,7 +29,7 @@ _FILES = {
 }
 
 
-def asks_of(
+def playground_data(
     task: Task,
     deployment: str,
     features: Sequence[Feature] = (),
@@ -82,7 +82,7 @@ class Playground(Screen):
                         "task": task,
                         "examples": code_examples(task, name, root, features, prompt),
                         "prefix": f"{len(choices)}-",
-                        "asks": asks_of(task, name, features, prompt),
+                        "asks": playground_data(task, name, features, prompt),
                     }
                 )
         paying = sorted({slug for each in choices for slug in each["trial"].departments})

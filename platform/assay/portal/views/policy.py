@@ -16,7 +16,7 @@ from assay.portal.words import Described, described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.errors import InvalidInput
 from governance.permissions import Action
-from governance.policy.cases import failing
+from governance.policy.cases import failed_results
 from governance.policy.differences import difference
 from governance.policy.document import document_to_yaml
 from governance.policy.lifecycle import (
@@ -57,7 +57,7 @@ TABS = (
 )
 
 
-def shown_rules(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def rule_rows(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each rule with its sentence."""
     return [
         {"rule": raw, "words": rule_words(rule), "forbids": rule.effect == "forbid"}
@@ -65,7 +65,7 @@ def shown_rules(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def asked_for(rows: list[dict[str, Any]], query: str) -> list[dict[str, Any]]:
+def matching_rules(rows: list[dict[str, Any]], query: str) -> list[dict[str, Any]]:
     """Return the rows whose ID, description or sentence has every word of the query."""
     words = query.lower().split()
     return [
@@ -81,7 +81,7 @@ def asked_for(rows: list[dict[str, Any]], query: str) -> list[dict[str, Any]]:
 def rules_page(request: HttpRequest, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one page of rules, filtered by `?q=`."""
     query = request.GET.get("q", "").strip()[:100]
-    pages = Paginator(asked_for(rows, query), RULES_SHOWN)
+    pages = Paginator(matching_rules(rows, query), RULES_SHOWN)
     return {
         "page": pages.get_page(request.GET.get("page")),
         "q": query,
@@ -121,7 +121,7 @@ class Policy(Screen):
             "others": versions.exclude(state__in=(PolicyState.DRAFT, PolicyState.PROPOSED))[:8],
             "may_draft": may(self.actor, Action.POLICY_DRAFT, kind="policy"),
             "may_explain": may(self.actor, Action.POLICY_EXPLAIN, kind="policy"),
-            **rules_page(self.request, shown_rules(active.rules)),
+            **rules_page(self.request, rule_rows(active.rules)),
         }
 
 
@@ -172,7 +172,7 @@ class PolicyPage(PolicyScreen):
             "tabs": tabs,
             "tab": tab,
             "results": results,
-            "failing": failing(results),
+            "failing": failed_results(results),
             "active": active,
             "stale": active is not None and version.based_on != active.number,
             "editable": drafts and version.state == PolicyState.DRAFT,
@@ -200,7 +200,7 @@ class PolicyPage(PolicyScreen):
             return {"trail": trail_of(self.actor, "policy", version.number)}
         if tab == "tests":
             return {"cases": list(zip(version.tests, version_test(version), strict=True))}
-        return rules_page(self.request, shown_rules(version.rules))
+        return rules_page(self.request, rule_rows(version.rules))
 
     def changes(self, version: PolicyVersion) -> dict[str, Any]:
         """Return the changes to the policy that it is based on, or to that of `?against=`."""
@@ -210,10 +210,10 @@ class PolicyPage(PolicyScreen):
         return {
             "before": before,
             "difference": changes,
-            "added": shown_rules(changes.added),
-            "removed": shown_rules(changes.removed),
+            "added": rule_rows(changes.added),
+            "removed": rule_rows(changes.removed),
             "changed": [
-                (rule, *(shown_rules([row])[0]["words"] for row in (rule.before, rule.after)))
+                (rule, *(rule_rows([row])[0]["words"] for row in (rule.before, rule.after)))
                 for rule in changes.changed
             ],
         }

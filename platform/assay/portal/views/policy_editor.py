@@ -36,7 +36,7 @@ class RuleEdit(PolicyScreen):
 
     def context(self, *, number: int, rule: str = "", **kwargs: Any) -> dict[str, Any]:
         version = policy_version_get(actor=self.actor, number=number)
-        before = found(version, rule) if rule else {}
+        before = rule_get(version, rule) if rule else {}
         form, conditions = self.posted or self.forms(before)
         return {
             "version": version,
@@ -57,7 +57,7 @@ class RuleEdit(PolicyScreen):
     def act(self, *, number: int, rule: str = "", **kwargs: Any) -> HttpResponse:
         version = policy_version_get(actor=self.actor, number=number)
         rules = list(version.rules)
-        before = found(version, rule) if rule else {}
+        before = rule_get(version, rule) if rule else {}
         place = rules.index(before) if rule else len(rules)
         self.posted = form, conditions = self.forms(before)
         new_rule = self.typed(form, conditions)
@@ -106,7 +106,7 @@ class RuleRemove(RuleEdit):
 
     def act(self, *, number: int, rule: str = "", **kwargs: Any) -> HttpResponse:
         version = policy_version_get(actor=self.actor, number=number)
-        gone = found(version, rule)
+        gone = rule_get(version, rule)
         draft_update(
             actor=self.actor,
             number=number,
@@ -116,7 +116,7 @@ class RuleRemove(RuleEdit):
         return self.back(f"Rule {rule} is removed from the draft.", number)
 
 
-def found(version: PolicyVersion, rule: str) -> dict[str, Any]:
+def rule_get(version: PolicyVersion, rule: str) -> dict[str, Any]:
     """Return a rule of the policy. Raises NotFound."""
     for row in version.rules:
         if row["id"] == rule:
@@ -132,7 +132,7 @@ class CaseEdit(PolicyScreen):
 
     def context(self, *, number: int, place: int, **kwargs: Any) -> dict[str, Any]:
         version = policy_version_get(actor=self.actor, number=number)
-        text = case_to_yaml(nth(version, place)) if place else NEW_CASE
+        text = case_to_yaml(case_get(version, place)) if place else NEW_CASE
         return {
             "version": version,
             "place": place,
@@ -144,7 +144,7 @@ class CaseEdit(PolicyScreen):
         version = policy_version_get(actor=self.actor, number=number)
         tests = list(version.tests)
         if place:
-            tests.remove(nth(version, place))
+            tests.remove(case_get(version, place))
         if "remove" not in self.request.POST:
             case = case_from_yaml(self.request.POST.get("case", "").replace("\r\n", "\n"))
             tests.insert(place - 1 if place else len(tests), case)
@@ -157,7 +157,7 @@ class CaseEdit(PolicyScreen):
         return self.back("The draft's tests are changed.", number, "tests")
 
 
-def nth(version: PolicyVersion, place: int) -> dict[str, Any]:
+def case_get(version: PolicyVersion, place: int) -> dict[str, Any]:
     """Return the test at `place`, from 1. Raises NotFound."""
     if not 0 < place <= len(version.tests):
         raise NotFound(f"Policy {version.number} has no test {place}.")

@@ -19,7 +19,7 @@ from governance.policy.engine import Resource
 from governance.policy.inquiries import (
     decision_explain,
     event_explain,
-    principal_asked_about,
+    question_principal,
     who_can,
 )
 from governance.policy.services import authorize
@@ -120,7 +120,7 @@ class Why(Ask):
             described_resource(self.actor, values),
             parse_attributes(lines_from_text(values["context"])),
         )
-        explanation = decision_explain(actor=self.actor, asked=question, number=values["policy"])
+        explanation = decision_explain(actor=self.actor, inputs=question, number=values["policy"])
         return {"said": explanation, "answer_part": parted(explanation)}
 
     def principal(self, values: dict[str, Any]) -> Principal:
@@ -133,7 +133,7 @@ class Why(Ask):
         if len(callers) != 1:
             raise InvalidInput("Choose exactly one: a person, a key, or roles.")
         if not values["roles"]:
-            return principal_asked_about(
+            return question_principal(
                 actor=self.actor, person_id=values["person"], key_id=values["key"]
             )
         roles = [role.strip() for role in values["roles"].split(",") if role.strip()]

@@ -13,7 +13,7 @@ from assay.portal.forms.prompts import (
     document_of,
     example_rows,
     initial_of,
-    stated_variables,
+    stored_variables,
     variable_rows,
 )
 from assay.portal.http import ActionScreen, cleaned, number_in
@@ -39,7 +39,7 @@ class PromptNew(ActionScreen):
             texts = (posted.get("system", "")[:16_000], posted.get("template", "")[:8_000])
             variables, examples = variable_rows(*texts, posted), example_rows(posted)
         elif before is not None:
-            variables = stated_variables(before)
+            variables = stored_variables(before)
             examples = list(before.parameters["examples"])
         else:
             variables, examples = [], []

@@ -11,7 +11,7 @@ from django.shortcuts import redirect
 from assay.portal.access import may
 from assay.portal.forms.account import RecoveryForm
 from assay.portal.http import ActionScreen, cleaned, page_of
-from assay.portal.views.one_time_links import shown_once
+from assay.portal.views.one_time_links import secret_page
 from assay.portal.views.sessions import PersonSignIn
 from governance.errors import InvalidInput
 from governance.people.models import OneTimeLink
@@ -79,7 +79,7 @@ def recovery_link_page(
         "recovery": recovery,
         "for_password": link.purpose == "password",
     }
-    return shown_once(screen.request, "portal/account/link_made.html", context)
+    return secret_page(screen.request, "portal/account/link_made.html", context)
 
 
 class RecoveryRequest(PersonSignIn):
@@ -89,4 +89,4 @@ class RecoveryRequest(PersonSignIn):
         values = cleaned(RecoveryForm(self.request.POST, prefix=RecoveryForm.PREFIX))
         recovery, code = recovery_request(actor=self.actor, person_id=id, **values)
         context = {"recovery": recovery, "person": recovery.person, "code": code}
-        return shown_once(self.request, "portal/account/recovery_code.html", context)
+        return secret_page(self.request, "portal/account/recovery_code.html", context)

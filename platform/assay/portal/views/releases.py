@@ -22,7 +22,7 @@ from governance.permissions import Action
 from governance.reviews.policies.selectors import review_policies_in_force
 from registry.incidents.selectors import incidents_of
 from registry.releases.carrying import renewal_obstacle
-from registry.releases.drafts.models import KEPT_DAYS, ReleaseDraft
+from registry.releases.drafts.models import RETENTION_DAYS, ReleaseDraft
 from registry.releases.drafts.selectors import release_draft_get, release_drafts_visible_to
 from registry.releases.drafts.services import (
     release_draft_create,
@@ -46,7 +46,7 @@ from registry.releases.risk import QUESTIONS
 from registry.releases.selectors import release_get, release_review, releases_visible_to
 from registry.releases.services import release_submit, release_withdraw
 from registry.releases.software import code_changed
-from registry.releases.tiers import least_tier_shown
+from registry.releases.tiers import minimum_tier_get
 from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import version_get
 from workers.deployments.selectors import deployments_visible_to
@@ -209,7 +209,7 @@ class ReleaseDrafts(ListScreen):
         return release_drafts_visible_to(self.actor)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        return {**super().context(**kwargs), "kept_days": KEPT_DAYS}
+        return {**super().context(**kwargs), "kept_days": RETENTION_DAYS}
 
 
 class ReleaseDraftDelete(ReleaseDrafts, ActionScreen):
@@ -231,7 +231,7 @@ class ReleaseTier(Screen):
         if unanswered:
             return {"unanswered": unanswered}
         answers = cleaned(RiskForm(query))
-        return {"least": least_tier_shown(actor=self.actor, answers=answers)}
+        return {"least": minimum_tier_get(actor=self.actor, answers=answers)}
 
 
 class ReleasePage(ActionScreen):

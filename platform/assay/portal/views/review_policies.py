@@ -9,9 +9,9 @@ from django.http import HttpResponse
 from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, number_in, page_of
 from assay.portal.review_policy_words import (
-    shown_approvals,
-    shown_items,
-    shown_terms,
+    approval_rows,
+    item_rows,
+    term_rows,
     text_difference,
 )
 from assay.portal.views.policy import decision_obstacle, trail_of
@@ -57,8 +57,8 @@ class ReviewPolicies(Screen):
                 {
                     "policy": each.policy,
                     "document": each.document,
-                    "approvals": shown_approvals(each.document),
-                    "terms": shown_terms(each.document)[:1],
+                    "approvals": approval_rows(each.document),
+                    "terms": term_rows(each.document)[:1],
                 }
                 for each in review_policies_in_force()
             ],
@@ -105,9 +105,9 @@ class ReviewPolicyPage(ActionScreen):
             return {}
         document = policy_document(policy)
         return {
-            "items": shown_items(document),
-            "approvals": shown_approvals(document),
-            "terms": shown_terms(document),
+            "items": item_rows(document),
+            "approvals": approval_rows(document),
+            "terms": term_rows(document),
         }
 
     def before(self, policy: ReviewPolicy, active: ReviewPolicy | None) -> ReviewPolicy | None:

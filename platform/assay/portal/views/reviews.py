@@ -10,7 +10,7 @@ from assay.portal.comparison import subject_of
 from assay.portal.forms.dossier import DossierForms
 from assay.portal.http import ActionScreen, Screen, number_in
 from assay.portal.reviewing.checklist import checklist
-from assay.portal.reviewing.conditions import conditions, conditions_given
+from assay.portal.reviewing.conditions import conditions, submitted_conditions
 from assay.portal.reviewing.conversation import FREE_TEXT, conversation, trail
 from assay.portal.reviewing.decision import decision
 from assay.portal.reviewing.parts import Page
@@ -161,7 +161,7 @@ class Decide(ReviewPage):
             reason=post.get("reason", "").strip(),
             digest=post.get("digest", ""),
             specialty=post.get("specialty", ""),
-            conditions=conditions_given(post),
+            conditions=submitted_conditions(post),
             submit_drafts="keep_drafts" not in post,
         )
         return self.back("Recorded. The audit log records it under your name.")

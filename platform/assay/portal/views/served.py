@@ -18,7 +18,7 @@ from governance.principals import Principal
 from workers.deployments.served import (
     EMERGENCIES,
     Question,
-    nothing_said,
+    empty_answer_sentence,
     period_end,
     served_question,
 )
@@ -63,7 +63,7 @@ class Served(Screen):
         return {
             "answers": answers,
             "more": len(rows) > ANSWERS,
-            "said": "" if rows else nothing_said(self.actor, question),
+            "said": "" if rows else empty_answer_sentence(self.actor, question),
             "packs": packs,
             "reads_log": may(self.actor, Action.AUDIT_VIEW, kind="audit", department=slug),
         }
@@ -92,7 +92,7 @@ class Served(Screen):
         return {
             "department": question.department,
             "moment": moment,
-            "field": given_again(moment),
+            "field": form_moment(moment),
             "since": since,
             "until": until,
             "is_recent": until == now,
@@ -101,7 +101,7 @@ class Served(Screen):
             "mark": f"{min(marked, 99.6):.2f}",
             "page": page,
             "periods": [
-                (period, *period_end(period), given_again(period.serving_from)) for period in page
+                (period, *period_end(period), form_moment(period.serving_from)) for period in page
             ],
         }
 
@@ -130,7 +130,7 @@ def _moment(text: str) -> datetime | None:
         ) from error
 
 
-def given_again(moment: datetime) -> str:
+def form_moment(moment: datetime) -> str:
     """Return a moment as the form's field takes it: the next whole second, in UTC."""
     whole = moment.astimezone(UTC) + timedelta(microseconds=999_999)
     return whole.strftime("%Y-%m-%dT%H:%M:%S")

@@ -24,7 +24,7 @@ from governance.policy.engine import Resource
 from governance.policy.services import authorize
 
 
-def shown(row: Any, request: HttpRequest) -> dict[str, Any]:
+def session_row(row: Any, request: HttpRequest) -> dict[str, Any]:
     """Return a session as a page shows it."""
     return {
         "id": row.pk,
@@ -57,7 +57,7 @@ class PersonSignIn(ActionScreen):
             "everyone": sees_everyone(self.actor),
             "factors": factors_of(person.pk),
             "page": page,
-            "sessions": [shown(row, self.request) for row in page],
+            "sessions": [session_row(row, self.request) for row in page],
             "may_end": may(self.actor, Action.SESSION_REVOKE, kind="session", attributes=owned),
             "form": ReasonForm() if may_reset and person.pk != self.actor.person_id else None,
             "privileged": is_privileged(person),

@@ -17,7 +17,7 @@ from registry.uploads.selectors import uploads_of
 from registry.uploads.services import upload_discard
 
 
-def given_uploads(request: HttpRequest) -> list[UUID]:
+def submitted_uploads(request: HttpRequest) -> list[UUID]:
     """Return the uploads that a form names in place of files.
 
     Raises:

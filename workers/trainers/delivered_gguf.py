@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.engines.architectures import GGUF_ARCHITECTURES
-from workers.trainers.convert import gguf_config, portable, stop_if_asked, tokenizer_of
+from workers.trainers.convert import gguf_config, portable, raise_if_canceled, tokenizer_of
 from workers.trainers.protocol import BadMaterial, Progress
 
 
@@ -41,11 +41,11 @@ def keep_gguf(
     name = GGUF_ARCHITECTURES[config.model_type]
     if name not in architectures:
         raise BadMaterial(f"{path.name} holds a {name}, which this task does not support.")
-    stop_if_asked(progress)
+    raise_if_canceled(progress)
     parameters, quantization = tensors_of(path)
     output.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, output / "model.gguf")
-    stop_if_asked(progress)
+    raise_if_canceled(progress)
     tokenizer = tokenizer_of(path, int(config.max_position_embeddings))
     tokenizer.save_pretrained(output)
     clean = type(config)(**portable(config.to_dict()))

@@ -8,7 +8,7 @@ from typing import Any
 
 from workers.engines.adapters import lora_config
 from workers.engines.soft_prompts import is_soft_prompt, virtual_tokens
-from workers.trainers.convert import safetensors_summary, stop_if_asked
+from workers.trainers.convert import raise_if_canceled, safetensors_summary
 from workers.trainers.protocol import BadMaterial, Progress
 
 
@@ -33,7 +33,7 @@ def keep_adapter(source: Path, output: Path, progress: Progress) -> dict[str, An
     except ValueError as error:
         raise BadMaterial(str(error)) from error
     parameters, dtypes = safetensors_summary(source / "adapter_model.safetensors")
-    stop_if_asked(progress)
+    raise_if_canceled(progress)
     shutil.copytree(source, output, dirs_exist_ok=True)
     progress.log(f"Copied a {kind} of {parameters:,} parameters as delivered.")
     return {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from workers.engines.servers.offered import VLLM_LEAST, new_enough, vllm_version
+from workers.engines.servers.installed import VLLM_LEAST, new_enough, vllm_version
 
 
 @pytest.mark.parametrize(

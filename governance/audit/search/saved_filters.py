@@ -20,7 +20,7 @@ from governance.policy.engine import Resource, decide, scope_allows
 from governance.policy.services import active_policy, authorize
 from governance.principals import Principal
 
-KEPT_MAX = 50
+SAVED_FILTERS_MAX = 50
 NAME_MAX = 80
 SHOWN_MAX = 200
 WHOLE_LOG = Resource(type="audit", name="the audit log")
@@ -70,9 +70,10 @@ def audit_filter_save(
         # Serializes each person's changes, so that the limit holds.
         Person.objects.select_for_update().get(pk=person_id)
         own = AuditFilter.objects.filter(person_id=person_id)
-        if own.count() >= KEPT_MAX:
+        if own.count() >= SAVED_FILTERS_MAX:
             raise WrongState(
-                f"You have {KEPT_MAX} filters; this one was not saved.", hint="Delete one first."
+                f"You have {SAVED_FILTERS_MAX} filters; this one was not saved.",
+                hint="Delete one first.",
             )
         name = _free_name(own, name)
         saved = AuditFilter.objects.create(

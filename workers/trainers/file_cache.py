@@ -12,19 +12,19 @@ from workers.engines.images import UnreadableImage, pixels, read_image
 from workers.trainers.protocol import BadMaterial
 
 # Beyond this size, files are read again in every epoch.
-KEPT_BYTES = 2 * 1024**3
+CACHE_BYTES = 2 * 1024**3
 
 # A tensor, or a tuple of tensors.
 Values = TypeVar("Values")
 
 
-class Kept(Generic[Values]):
+class TensorCache(Generic[Values]):
     """Values by number, cached from `read(number)` at the first use."""
 
     def __init__(self, read: Callable[[int], Values]) -> None:
         self._read = read
         self._kept: dict[int, Values] = {}
-        self._room = KEPT_BYTES
+        self._room = CACHE_BYTES
 
     def __getitem__(self, number: int) -> Values:
         """Return the values. Raises what `read` raises."""
@@ -47,6 +47,6 @@ def read_pixels(path: Path, processor: Any) -> Tensor:
         raise BadMaterial(f"Image {path.name}: {error}") from error
 
 
-def kept_images(paths: Sequence[Path], processor: Any) -> Kept[Tensor]:
+def kept_images(paths: Sequence[Path], processor: Any) -> TensorCache[Tensor]:
     """Return a cache of the pixels of images, each [channels, height, width], by number."""
-    return Kept(lambda number: read_pixels(paths[number], processor))
+    return TensorCache(lambda number: read_pixels(paths[number], processor))
