@@ -5,8 +5,8 @@ hundred processes. Here one process, for each pytest process, imports them once;
 becomes the process that a test asks for, in its own environment. Assay's own modules, which read
 that environment, are imported in the fork. Elsewhere than on Linux, processes start as usual.
 
-As in an installation, the optional distribution `assay-tasks-extra` is absent, unless a test asks for
-it: each worker would try its tasks at its start, for 6 s of processor time.
+As in an installation, the optional distribution `assay-tasks-extra` is absent unless a test asks
+for it: each worker would try its tasks at its start, for 6 s of processor time.
 """
 
 from __future__ import annotations
