@@ -155,7 +155,7 @@ def decide(actor: Principal, release_id: int, body: ReleaseDecision) -> Release:
     release_get(actor=actor, id=release_id)
     values = dict(body) | {
         "specialty": body.specialty or "",
-        "conditions": body.conditions and body.conditions.sent(),
+        "conditions": body.conditions and body.conditions.model_dump(exclude_unset=True),
     }
     release_decide(actor=actor, release_id=release_id, **values)
     return shown_release(actor, release_id)
