@@ -103,11 +103,11 @@ def document(actor: Principal, number: int) -> dict[str, str]:
     return {"yaml": document_to_yaml(rules=version.rules, tests=version.tests, note=version.note)}
 
 
-@routes.get(
+@routes.list(
     "policy/versions/<id:number>/tests",
     "Results of a policy's own tests",
     answer=CaseResultAnswer,
-    many=True,
+    order=(),
     name="policy_tests_get",
 )
 def tests(actor: Principal, number: int) -> list[CaseResult]:

@@ -127,11 +127,11 @@ def effective(actor: Principal, query: EffectiveFilter) -> dict[str, Any]:
     return {"limits": limits, "stopped_by": stopped}
 
 
-@routes.get(
+@routes.list(
     "quotas/alerts",
     "List budgets that are running out",
     answer=AlertAnswer,
-    many=True,
+    order=(),
     name="alerts_get",
 )
 def alerts(actor: Principal) -> list[QuotaAlert]:

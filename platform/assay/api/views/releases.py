@@ -134,11 +134,11 @@ def dossier(actor: Principal, release_id: int) -> dict[str, Any]:
     return {"digest": release.dossier_digest, "dossier": release.dossier}
 
 
-@routes.get(
+@routes.list(
     "releases/<id:release_id>/decisions",
     "The decisions on a release, in order",
     answer=DecisionAnswer,
-    many=True,
+    order=(),
     name="decisions_get",
 )
 def decisions(actor: Principal, release_id: int) -> Iterable[Decision]:
