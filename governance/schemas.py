@@ -6,12 +6,14 @@ that need the database, the clock or a hint are in the service.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
+from django.db.models import Model, QuerySet
 from django.utils.dateparse import parse_datetime
 from pydantic import (
     AfterValidator,
@@ -23,17 +25,14 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
 )
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from governance.bounds import NOT_IN_TEXT, NOT_ON_A_LINE
 from governance.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from django.db.models import Model, QuerySet
-
 E = TypeVar("E")
-M = TypeVar("M", bound="Model")
+M = TypeVar("M", bound=Model)
 S = TypeVar("S", bound="Schema")
+_NULL = {"type": "null"}
 # Replacements of pydantic's messages, by its error type.
 _SENTENCES = {
     "bool_type": "Neither true nor false",
@@ -111,9 +110,7 @@ class Schema(BaseModel):
 
 
 class Filter(Schema):
-    """Filters of a list. A field with a value filters the column of its name, or of its
-    `serialization_alias`.
-    """
+    """Filters of a list. A field with a value filters the column of its name or alias."""
 
     model_config = ConfigDict(strict=False)
 
@@ -156,33 +153,23 @@ def parsed(schema: type[S], values: object, *, strict: bool | None = None) -> S:
     raise InvalidInput(f"{name}: {sentence}{more}".removeprefix(": "), fields=fields)
 
 
-def json_schema(schema: type[BaseModel]) -> JsonSchemaValue:
-    """Return the JSON schema, with the schemas nested in it under `$defs`."""
-    described = schema.model_json_schema(schema_generator=_InputDescription)
-    for part in (described, *described.get("$defs", {}).values()):
-        part.pop("title", None)
-    return described
+def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema for OpenAPI 3.0, with the schemas nested in it under `$defs`."""
+    text = json.dumps(schema.model_json_schema())
+    return dict(json.loads(text, object_hook=_for_openapi))
 
 
-class _InputDescription(GenerateJsonSchema):
-    """JSON schemas of input. An optional field is not nullable: `int | None = None` becomes an
-    integer."""
-
-    def nullable_schema(self, schema: Any) -> JsonSchemaValue:
-        return {**self.generate_inner(schema["schema"]), "nullable": True}
-
-    def default_schema(self, schema: Any) -> JsonSchemaValue:
-        described = super().default_schema(schema)
-        if described.get("default", 0) is None:
-            del described["default"]
-            described.pop("nullable", None)
-        return described
-
-    def literal_schema(self, schema: Any) -> JsonSchemaValue:
-        # OpenAPI 3.0 has no `const`.
-        described = {**super().literal_schema(schema), "enum": schema["expected"]}
-        described.pop("const", None)
-        return described
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False
+def _for_openapi(part: dict[str, Any]) -> dict[str, Any]:
+    """Return a part without titles, `const` and the type `null`, which OpenAPI 3.0 lacks. An
+    optional field is not nullable: `int | None = None` becomes an integer."""
+    if isinstance(part.get("title"), str):  # Not a field of this name.
+        del part["title"]
+    if "const" in part:
+        part["enum"] = [part.pop("const")]
+    if _NULL in part.get("anyOf", ()):
+        part["anyOf"].remove(_NULL)
+        if len(part["anyOf"]) == 1:
+            part |= part.pop("anyOf")[0]
+        if part.get("default", 0) is not None:
+            part["nullable"] = True
+    return {name: value for name, value in part.items() if (name, value) != ("default", None)}
