@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar, Unpack, get_type_hints
 
 from django.urls import URLPattern, path, register_converter
-from django.urls.converters import IntConverter, StringConverter
+from django.urls.converters import IntConverter
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -38,14 +38,7 @@ class RowIdConverter(IntConverter):
     regex = "[1-9][0-9]{0,17}"
 
 
-class DigestConverter(StringConverter):
-    """A SHA-256 in hexadecimal."""
-
-    regex = "[0-9a-f]{64}"
-
-
 register_converter(RowIdConverter, "id")
-register_converter(DigestConverter, "digest")
 
 
 class Options(TypedDict, total=False):
