@@ -6,12 +6,14 @@ that need the database, the clock or a hint are in the service.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
+from django.db.models import Model, QuerySet
 from django.utils.dateparse import parse_datetime
 from pydantic import (
     AfterValidator,
@@ -23,20 +25,14 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
 )
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
 
 from governance.bounds import NOT_IN_TEXT, NOT_ON_A_LINE
 from governance.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from django.db.models import Model, QuerySet
-
 E = TypeVar("E")
-M = TypeVar("M", bound="Model")
+M = TypeVar("M", bound=Model)
 S = TypeVar("S", bound="Schema")
-_OBJECT_CHARACTERS = 32_768
-_SLUG = re.compile("[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_NULL = {"type": "null"}
 # Replacements of pydantic's messages, by its error type.
 _SENTENCES = {
     "bool_type": "Neither true nor false",
@@ -54,51 +50,44 @@ _SENTENCES = {
 }
 
 
-def without(characters: re.Pattern[str]) -> AfterValidator:
-    """Return a validator that rejects text with any of these characters."""
+def rejecting(faulty: Callable[[Any], object], sentence: str) -> AfterValidator:
+    """Return a validator that raises `sentence` about values for which `faulty` is true."""
 
-    def check(value: str) -> str:
-        if characters.search(value):
-            raise ValueError("control characters are not allowed here")
+    def check(value: E) -> E:
+        if faulty(value):
+            raise ValueError(sentence)
         return value
 
     return AfterValidator(check)
 
 
-def _slug(value: str) -> str:
-    if not _SLUG.fullmatch(value):
-        raise ValueError("use small letters, digits and hyphens, such as docstring-writer")
-    return value
-
-
-def _bounded(value: dict[str, Any]) -> dict[str, Any]:
-    if len(str(value)) > _OBJECT_CHARACTERS:
-        raise ValueError(f"more than {_OBJECT_CHARACTERS:,} characters")
-    return value
-
-
 def _moment(value: object) -> datetime:
     """Return a date and time. Pydantic would also accept a number of seconds."""
-    try:
-        if isinstance(value, str) and len(value) <= 40:
+    if isinstance(value, str) and len(value) <= 40:
+        with suppress(ValueError):
             value = parse_datetime(value)
-    except ValueError:
-        value = None
     if isinstance(value, datetime) and value.tzinfo and 1970 < value.year < 9999:
         return value
     raise ValueError("not an ISO 8601 date and time with an offset from UTC")
 
 
-_Stripped = StringConstraints(strip_whitespace=True)
-_Filled = Annotated[str, _Stripped, Field(min_length=1)]
-Line = Annotated[_Filled, without(NOT_ON_A_LINE)]
-Paragraphs = Annotated[_Filled, without(NOT_IN_TEXT)]
-LineOrEmpty = Annotated[str, _Stripped, without(NOT_ON_A_LINE)]
-ParagraphsOrEmpty = Annotated[str, _Stripped, without(NOT_IN_TEXT)]
-Slug = Annotated[_Filled, AfterValidator(_slug)]
+_CONTROL = "control characters are not allowed here"
+_ON_A_LINE = rejecting(NOT_ON_A_LINE.search, _CONTROL)
+_IN_TEXT = rejecting(NOT_IN_TEXT.search, _CONTROL)
+_IN_A_SLUG = rejecting(
+    re.compile("[^a-z0-9-]|^-|-$").search,
+    "use small letters, digits and hyphens, such as docstring-writer",
+)
+_Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
+_Filled = Annotated[_Stripped, Field(min_length=1)]
+Line = Annotated[_Filled, _ON_A_LINE]
+Paragraphs = Annotated[_Filled, _IN_TEXT]
+LineOrEmpty = Annotated[_Stripped, _ON_A_LINE]
+ParagraphsOrEmpty = Annotated[_Stripped, _IN_TEXT]
+# Not stripped: the text of a file, or that a model learns, stays unchanged.
+Verbatim = Annotated[str, _IN_TEXT]
+Slug = Annotated[_Filled, _IN_A_SLUG]
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Object = Annotated[dict[str, Any], Field(max_length=64), AfterValidator(_bounded)]
 Choice = Annotated[E, Field(strict=False)]
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 
@@ -117,106 +106,70 @@ def instead_of(first: str) -> AfterValidator:
 class Schema(BaseModel):
     """Input of one service. Unknown fields and values of the wrong type are invalid."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    def sent(self) -> dict[str, Any]:
-        """Return the fields that were sent, for updates in which other fields keep their value."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
-
-
-@dataclass(frozen=True)
-class Column:
-    """Column of a filter, if its name differs from the filter's."""
-
-    name: str
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Filter(Schema):
-    """Filters of a list. A field with a value filters the column of its name, or its `Column`."""
+    """Filters of a list. A field with a value filters the column of its name or alias."""
 
     model_config = ConfigDict(strict=False)
 
     @classmethod
     def lenient(cls, values: Mapping[str, str]) -> Self:
         """Return the valid filters, for a URL that a person may have edited."""
-        filters = {name: value for name, value in values.items() if name in cls.model_fields}
         try:
-            return cls.model_validate(filters)
+            return cls.model_validate(values, extra="ignore")
         except ValidationError as error:
             wrong = {problem["loc"][0] for problem in error.errors()}
-            return cls.model_validate({n: v for n, v in filters.items() if n not in wrong})
+            values = {name: value for name, value in values.items() if name not in wrong}
+            return cls.model_validate(values, extra="ignore")
 
     def applied(self, rows: QuerySet[M]) -> QuerySet[M]:
         """Return the rows that match all filters with a value."""
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if value is not None:
-                column = next((m.name for m in field.metadata if isinstance(m, Column)), name)
-                rows = rows.filter(**{column: value})
-        return rows
+        return rows.filter(**self.model_dump(by_alias=True, exclude_none=True))
 
 
 def parsed(schema: type[S], values: object, *, strict: bool | None = None) -> S:
     """Return the values as `schema`. With `strict=False`, numbers and the like may be text.
 
     Raises:
-        InvalidInput: with a sentence for each invalid field.
+        InvalidInput: with a sentence for each invalid field, by its dotted path.
     """
     try:
         return schema.model_validate(values, strict=strict)
     except ValidationError as error:
-        fields = field_errors(error, field_names=schema.model_fields)
-        (name, (sentence, *_)), *others = fields.items()
-        more = f" (and {len(others)} more)" if others else ""
-        sentence = f"{name}: {sentence}" if name else sentence
-        raise InvalidInput(f"{sentence}{more}", fields=fields) from None
-
-
-def field_errors(error: ValidationError, field_names: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Return the sentences of an error by the dotted path of their field.
-
-    `field_names` are the valid fields, listed in the sentence about an unknown field.
-    """
+        problems = error.errors(include_url=False, include_input=False)
     fields: dict[str, list[str]] = {}
-    for problem in error.errors(include_url=False, include_input=False):
+    for problem in problems:
         sentence = problem["msg"].removeprefix("Value error, ")
         if problem["type"] in _SENTENCES:
             sentence = _SENTENCES[problem["type"]].format(**problem.get("ctx", {}))
         if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
-            sentence += f". Known fields: {', '.join(field_names) or 'none'}"
-        path = ".".join(str(part) for part in problem["loc"])[:80]
+            sentence += f". Known fields: {', '.join(schema.model_fields) or 'none'}"
+        path = ".".join(map(str, problem["loc"]))[:80]
         fields.setdefault(path, []).append(f"{sentence[:1].upper()}{sentence[1:]}.")
-    return fields
+    (name, (sentence, *_)), *others = fields.items()
+    more = f" (and {len(others)} more)" if others else ""
+    raise InvalidInput(f"{name}: {sentence}{more}".removeprefix(": "), fields=fields)
 
 
-def json_schema(schema: type[BaseModel]) -> JsonSchemaValue:
-    """Return the JSON schema, with the schemas nested in it under `$defs`."""
-    described = schema.model_json_schema(schema_generator=_InputDescription)
-    for part in (described, *described.get("$defs", {}).values()):
-        part.pop("title", None)
-    return described
+def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema for OpenAPI 3.0, with the schemas nested in it under `$defs`."""
+    text = json.dumps(schema.model_json_schema())
+    return dict(json.loads(text, object_hook=_for_openapi))
 
 
-class _InputDescription(GenerateJsonSchema):
-    """JSON schemas of input. An optional field is not nullable: `int | None = None` becomes an
-    integer."""
-
-    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        return {**self.generate_inner(schema["schema"]), "nullable": True}
-
-    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        described = super().default_schema(schema)
-        if described.get("default", 0) is None:
-            del described["default"]
-            described.pop("nullable", None)
-        return described
-
-    def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
-        described = super().literal_schema(schema)
-        # OpenAPI 3.0 has no `const`.
-        if "const" in described:
-            described["enum"] = [described.pop("const")]
-        return described
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False
+def _for_openapi(part: dict[str, Any]) -> dict[str, Any]:
+    """Return a part without titles, `const` and the type `null`, which OpenAPI 3.0 lacks. An
+    optional field is not nullable: `int | None = None` becomes an integer."""
+    if isinstance(part.get("title"), str):  # Not a field of this name.
+        del part["title"]
+    if "const" in part:
+        part["enum"] = [part.pop("const")]
+    if _NULL in part.get("anyOf", ()):
+        part["anyOf"].remove(_NULL)
+        if len(part["anyOf"]) == 1:
+            part |= part.pop("anyOf")[0]
+        if part.get("default", 0) is not None:
+            part["nullable"] = True
+    return {name: value for name, value in part.items() if (name, value) != ("default", None)}

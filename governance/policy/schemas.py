@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from governance.bounds import NOT_IN_TEXT
 from governance.permissions import Action
 from governance.policy.cases import CasePrincipal, CaseResource
 from governance.policy.document import MAX_BYTES, MAX_CASES, MAX_RULES
@@ -20,11 +19,10 @@ from governance.schemas import (
     Paragraphs,
     ParagraphsOrEmpty,
     Schema,
-    without,
+    Verbatim,
 )
 
-# Not stripped: the text of a file stays unchanged.
-Yaml = Annotated[str, Field(min_length=1, max_length=MAX_BYTES), without(NOT_IN_TEXT)]
+Yaml = Annotated[Verbatim, Field(min_length=1, max_length=MAX_BYTES)]
 Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX
-from governance.schemas import Column, Filter, Line, Moment
+from governance.schemas import Filter, Line, Moment
 from governance.usage.selectors import MAX_DAYS
 
 
@@ -16,9 +16,9 @@ class UsageFilter(Filter):
 
     department: Line | None = Field(default=None, max_length=DEPARTMENT_MAX)
     deployment: Line | None = Field(default=None, max_length=NAME_MAX)
-    key: Annotated[Line | None, Column("key_public_id")] = Field(default=None, max_length=16)
-    since: Annotated[Moment | None, Column("occurred_at__gte")] = None
-    until: Annotated[Moment | None, Column("occurred_at__lt")] = None
+    key: Line | None = Field(default=None, max_length=16, serialization_alias="key_public_id")
+    since: Moment | None = Field(default=None, serialization_alias="occurred_at__gte")
+    until: Moment | None = Field(default=None, serialization_alias="occurred_at__lt")
 
 
 class UsageDaysFilter(Filter):

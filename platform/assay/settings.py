@@ -475,6 +475,7 @@ TEMPLATES = [
                 "assay.portal.templatetags.dossiers",
                 "assay.portal.templatetags.layout",
                 "assay.portal.templatetags.opens",
+                "django.templatetags.static",
             ],
             "libraries": {},
             "string_if_invalid": "",

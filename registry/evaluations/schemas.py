@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
 from governance.bounds import NAME_MAX
-from governance.schemas import Choice, Column, Filter, Id, Line, LineOrEmpty, Number, Schema, Slug
+from governance.schemas import Choice, Filter, Id, Line, LineOrEmpty, Schema, Slug
 from registry.evaluations.models import WHY_MAX, Comparator
 
 
 class GateFilter(Filter):
     """Filters of the list."""
 
-    model: Annotated[Line | None, Column("model__name")] = Field(default=None, max_length=NAME_MAX)
+    model: Line | None = Field(default=None, max_length=NAME_MAX, serialization_alias="model__name")
 
 
 class NewGate(Schema):
@@ -24,14 +22,14 @@ class NewGate(Schema):
     dataset: Slug = Field(max_length=NAME_MAX)
     metric: Line = Field(max_length=60)
     comparator: Choice[Comparator]
-    threshold: Number
+    threshold: float
     why: LineOrEmpty = Field(default="", max_length=WHY_MAX)
 
 
 class EvaluationFilter(Filter):
     """Filters of the list."""
 
-    version: Annotated[Id | None, Column("version_id")] = None
-    model: Annotated[Line | None, Column("version__model__name")] = Field(
-        default=None, max_length=NAME_MAX
+    version: Id | None = Field(default=None, serialization_alias="version_id")
+    model: Line | None = Field(
+        default=None, max_length=NAME_MAX, serialization_alias="version__model__name"
     )

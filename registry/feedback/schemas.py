@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from governance.bounds import NAME_MAX, NOT_IN_TEXT
-from governance.schemas import Filter, Id, Line, Schema, without
+from governance.bounds import NAME_MAX
+from governance.schemas import Filter, Id, Line, Schema, Verbatim
 from registry.feedback.models import FeedbackState
 from registry.feedback.services import REASON_MAX, TEXT_MAX
 
@@ -25,8 +25,7 @@ class FeedbackReview(Schema):
     """Decision on feedback; with the reviewer's right answer if the sender gave none."""
 
     accept: bool
-    # Not stripped: a model is trained on exactly this text.
-    correction: Annotated[str, without(NOT_IN_TEXT)] = Field(default="", max_length=TEXT_MAX)
+    correction: Verbatim = Field(default="", max_length=TEXT_MAX)
 
 
 class FeedbackErasure(Schema):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
 from governance.bounds import NAME_MAX
-from governance.schemas import Column, Filter, Line, Paragraphs, Schema
+from governance.schemas import Filter, Line, Paragraphs, Schema
 from registry.intake.models import REASON_MAX, IntakeState
 
 
@@ -15,7 +13,7 @@ class IntakeFilter(Filter):
     """Filters of the list of intakes."""
 
     state: IntakeState | None = None
-    model: Annotated[Line | None, Column("model__name")] = Field(default=None, max_length=NAME_MAX)
+    model: Line | None = Field(default=None, max_length=NAME_MAX, serialization_alias="model__name")
 
 
 class IntakeSignOff(Schema):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
 from governance.bounds import DEPARTMENT_MAX, DESCRIPTION_MAX, NAME_MAX, TASK_MAX
-from governance.schemas import Column, Filter, Line, Paragraphs, ParagraphsOrEmpty, Schema, Slug
+from governance.schemas import Filter, Line, Paragraphs, ParagraphsOrEmpty, Schema, Slug
 from registry.versions.models import REASON_MAX
 
 
 class ModelFilter(Filter):
     """Filters of the list."""
 
-    department: Annotated[Line | None, Column("department__slug")] = Field(
-        default=None, max_length=DEPARTMENT_MAX
+    department: Line | None = Field(
+        default=None, max_length=DEPARTMENT_MAX, serialization_alias="department__slug"
     )
     task: Line | None = Field(default=None, max_length=TASK_MAX)
 

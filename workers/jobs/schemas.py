@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX
 from governance.schemas import (
     Choice,
-    Column,
     Filter,
     Id,
     Line,
-    Object,
     ParagraphsOrEmpty,
     Schema,
     Slug,
+    rejecting,
 )
 from registry.datasets.parsing import MAX_ROWS
 from registry.releases.models import DEPARTMENTS_MAX, Environment
@@ -25,8 +24,14 @@ from workers.jobs.models import JobKind, JobState
 from workers.jobs.prompts import NOTE_MAX
 from workers.run.order import MAX_DEVICES, MAX_MEMORY_GIB, MAX_MINUTES, MAX_NODES
 
+OBJECT_MAX = 32_768
 Name = Annotated[Slug, Field(max_length=NAME_MAX)]
 Method = Annotated[Line, Field(max_length=40)]
+Object = Annotated[
+    dict[str, Any],
+    Field(max_length=64),
+    rejecting(lambda value: len(str(value)) > OBJECT_MAX, f"more than {OBJECT_MAX:,} characters"),
+]
 Priority = Literal["low", "normal", "high"]
 RowCount = Annotated[int, Field(ge=1, le=MAX_ROWS)]
 
@@ -97,8 +102,8 @@ class JobFilter(Filter):
 
     state: JobState | None = None
     kind: JobKind | None = None
-    department: Annotated[Line | None, Column("department__slug")] = Field(
-        default=None, max_length=DEPARTMENT_MAX
+    department: Line | None = Field(
+        default=None, max_length=DEPARTMENT_MAX, serialization_alias="department__slug"
     )
 
 

@@ -20,7 +20,7 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
-from governance.schemas import Column, Filter, Id, Line, Object, Schema, instead_of, parsed
+from governance.schemas import Filter, Id, Line, Schema, instead_of, parsed
 from registry.datasets.models import DatasetVersion
 from registry.datasets.selectors import (
     dataset_get,
@@ -32,7 +32,15 @@ from registry.versions.selectors import model_get, version_get, versions_visible
 from workers.jobs.chains import LINKS_MAX, Step, chain_checked, fine_tune_then
 from workers.jobs.models import Job, JobPriority
 from workers.jobs.requests import evaluate_request, evaluation_spec, fine_tune_spec
-from workers.jobs.schemas import ChainRelease, JobResources, Method, Name, Priority, RowCount
+from workers.jobs.schemas import (
+    ChainRelease,
+    JobResources,
+    Method,
+    Name,
+    Object,
+    Priority,
+    RowCount,
+)
 from workers.jobs.training import BASE_KINDS
 from workers.schedules.models import (
     CRON_MAX,
@@ -123,8 +131,8 @@ class ScheduleFilter(Filter):
     """Filters of the list of schedules."""
 
     state: ScheduleState | None = None
-    department: Annotated[Line | None, Column("department__slug")] = Field(
-        default=None, max_length=DEPARTMENT_MAX
+    department: Line | None = Field(
+        default=None, max_length=DEPARTMENT_MAX, serialization_alias="department__slug"
     )
 
 

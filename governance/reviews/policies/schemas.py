@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from governance.bounds import NOT_IN_TEXT, TIER_MAX
+from governance.bounds import TIER_MAX
 from governance.policy.models import DECISION_NOTE_MAX, PolicyState
 from governance.policy.schemas import Digest
 from governance.reviews.policies.document import MAX_BYTES
-from governance.schemas import Filter, Paragraphs, ParagraphsOrEmpty, Schema, Slug, without
+from governance.schemas import Filter, Paragraphs, ParagraphsOrEmpty, Schema, Slug, Verbatim
 
 
 class ReviewPolicyFilter(Filter):
@@ -23,8 +23,7 @@ class ReviewPolicyFilter(Filter):
 class ReviewPolicyText(Schema):
     """A version of a policy, in YAML; its `name` names the policy."""
 
-    # Not stripped: the text of a file stays unchanged.
-    text: Annotated[str, without(NOT_IN_TEXT)] = Field(min_length=1, max_length=MAX_BYTES)
+    text: Verbatim = Field(min_length=1, max_length=MAX_BYTES)
 
 
 class ReviewPolicyChange(ReviewPolicyText):

@@ -172,30 +172,25 @@ class SchemaExtension(PydanticExtension):  # type: ignore[no-untyped-call]
 
     def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
         root = json_schema(self.target)
-        definitions = root.pop("$defs", {})
-        names = {
-            name: f"{name}{'Enum' if 'enum' in nested else 'Request'}"
-            for name, nested in definitions.items()
+        ends = {
+            name: "Enum" if "enum" in part else "Request"
+            for name, part in root.get("$defs", {}).items()
         }
-
-        def referring(schema: dict[str, Any]) -> dict[str, Any]:
-            text = re.sub(
-                r"#/\$defs/(\w+)",
-                lambda match: f"#/components/schemas/{names[match[1]]}",
-                json.dumps(schema),
+        text = re.sub(
+            r"#/\$defs/(\w+)",
+            lambda match: f"#/components/schemas/{match[1]}{ends[match[1]]}",
+            json.dumps(root),
+        )
+        described: dict[str, Any] = json.loads(text, object_hook=safe_ref)
+        for name, part in described.pop("$defs", {}).items():
+            component = ResolvedComponent(  # type: ignore[no-untyped-call]
+                name=name + ends[name],
+                type=ResolvedComponent.SCHEMA,
+                object=name + ends[name],
+                schema=part,
             )
-            return dict(json.loads(text, object_hook=safe_ref))
-
-        for name, nested in definitions.items():
-            auto_schema.registry.register_on_missing(
-                ResolvedComponent(  # type: ignore[no-untyped-call]
-                    name=names[name],
-                    type=ResolvedComponent.SCHEMA,
-                    object=names[name],
-                    schema=referring(nested),
-                )
-            )
-        return referring(root)
+            auto_schema.registry.register_on_missing(component)
+        return described
 
 
 class MessageExtension(SchemaExtension):  # type: ignore[no-untyped-call]

@@ -171,7 +171,9 @@ class Endpoint(APIView):
     def rendered(self, rows: Iterable[Any], serializer_class: SerializerType) -> Any:
         return serializer_class(rows, many=True, context={"request": self.request}).data
 
-    def answer(self, row: Any, serializer_class: SerializerType, *, status: int = 200) -> Response:
-        """Return the response for one row."""
-        data = serializer_class(row, context={"request": self.request}).data
+    def answer(
+        self, row: Any, serializer_class: SerializerType, *, status: int = 200, many: bool = False
+    ) -> Response:
+        """Return the response for one row; with `many`, for several."""
+        data = serializer_class(row, many=many, context={"request": self.request}).data
         return Response(data, status=status)

@@ -17,13 +17,13 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict, TypeVar, Unpack, get_type_hints
+from typing import Any, TypedDict, TypeVar, Unpack, get_type_hints
 
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, register_converter
+from django.urls.converters import IntConverter
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from assay.api import converters  # noqa: F401 (registers those of paths)
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint, SerializerType
 from assay.api.idempotency import idempotent
@@ -32,18 +32,20 @@ from governance.schemas import Schema
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Decorator(Protocol):
-    """Registers a function and returns it unchanged."""
+class RowIdConverter(IntConverter):
+    """A row's ID. IDs that PostgreSQL could not store match no URL."""
 
-    def __call__(self, function: F, /) -> F: ...
+    regex = "[1-9][0-9]{0,17}"
+
+
+register_converter(RowIdConverter, "id")
 
 
 class Options(TypedDict, total=False):
-    """`many`: the function returns a list without pages. `name`: the operation ID, instead of one
-    from the path. `repeatable`: the operation accepts an `Idempotency-Key`."""
+    """`name`: the operation ID, instead of one from the path. `order`: the columns by which a list
+    is paged; empty if it has no pages. `repeatable`: accepts an `Idempotency-Key`."""
 
     answer: SerializerType
-    many: bool
     name: str
     order: tuple[str, ...]
     repeatable: bool
@@ -62,56 +64,49 @@ class Routes:
     def urls(self) -> list[URLPattern]:
         return [path(route, view.as_view()) for route, view in self.views.items()]
 
-    def get(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
-        """Add an operation that shows something."""
+    def get(self, route: str, summary: str, **options: Unpack[Options]) -> Callable[[F], F]:
         return self._add("get", route, summary, options)
 
-    def list(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
-        """Add an operation whose function returns rows; they are paged by the columns `order`."""
-        return self._add("get", route, summary, {"order": ("-id",), **options})
-
-    def post(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
-        """Add an operation that changes something."""
+    def post(self, route: str, summary: str, **options: Unpack[Options]) -> Callable[[F], F]:
         return self._add("post", route, summary, options)
 
-    def create(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
-        """Add an operation that creates something. Its answer is stored for repeated requests; use
-        `post` with `status=201` for answers with secrets."""
-        return self._add("post", route, summary, {"status": 201, "repeatable": True, **options})
-
-    def patch(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
-        """Add an operation that changes the fields that are sent."""
+    def patch(self, route: str, summary: str, **options: Unpack[Options]) -> Callable[[F], F]:
         return self._add("patch", route, summary, options)
 
-    def put(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
-        """Add an operation that replaces something."""
+    def put(self, route: str, summary: str, **options: Unpack[Options]) -> Callable[[F], F]:
         return self._add("put", route, summary, options)
 
-    def delete(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
-        """Add an operation that deletes something."""
+    def delete(self, route: str, summary: str, **options: Unpack[Options]) -> Callable[[F], F]:
         return self._add("delete", route, summary, {"status": 204, **options})
 
-    def _add(self, method: str, route: str, summary: str, options: Options) -> Decorator:
-        answer = options.get("answer", self.answer)
-        schema: Any = answer(many=True) if options.get("many") else answer
-        status, order = options.get("status", 200), options.get("order", ())
+    def list(self, route: str, summary: str, **options: Unpack[Options]) -> Callable[[F], F]:
+        """Add a `get` whose function returns rows."""
+        return self._add("get", route, summary, {"order": ("-id",), **options})
+
+    def create(self, route: str, summary: str, **options: Unpack[Options]) -> Callable[[F], F]:
+        """Add a `post` whose answer is stored for repeated requests. For answers with secrets, use
+        `post` with `status=201`."""
+        return self._add("post", route, summary, {"status": 201, "repeatable": True, **options})
+
+    def _add(self, method: str, route: str, summary: str, options: Options) -> Callable[[F], F]:
+        answer, status = options.get("answer", self.answer), options.get("status", 200)
+        many, order = "order" in options, options.get("order", ())
+        schema: Any = answer(many=True) if many and not order else answer
 
         def add(function: F) -> F:
             hints = get_type_hints(function)
 
             def handle(view: Endpoint, request: Request, **values: Any) -> Response:
-                query = view.query_as(hints.get("query", Schema))
-                body = view.body_as(hints.get("body", Schema)) if method != "get" else None
-                read = {"query": query, "body": body}
+                read = {"query": view.query_as(hints.get("query", Schema))}
+                if method != "get":
+                    read["body"] = view.body_as(hints.get("body", Schema))
                 values |= {name: read[name] for name in read if name in hints}
                 result = function(view.actor, **values)
                 if status == 204:
                     return Response(status=status)
                 if order:
                     return view.page(result, answer)
-                if options.get("many"):
-                    return Response(view.rendered(result, answer))
-                return view.answer(result, answer, status=status)
+                return view.answer(result, answer, status=status, many=many)
 
             document = operation(
                 self.tag,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import path, register_converter
+from django.urls.converters import StringConverter
 
 from assay.api.views import (
     absences,
@@ -42,6 +43,15 @@ from assay.api.views import (
     usage,
     waivers,
 )
+
+
+class DigestConverter(StringConverter):
+    """A SHA-256 in hexadecimal, here and in the URLs of nodes."""
+
+    regex = "[0-9a-f]{64}"
+
+
+register_converter(DigestConverter, "digest")
 
 app_name = "api"
 urlpatterns = [

@@ -66,7 +66,7 @@ def departments_where(actor: Principal, action: Action, *, kind: str) -> QuerySe
     return Department.objects.filter(pk__in=allowed)
 
 
-def may_somewhere(actor: Principal, action: Action, *, kind: str) -> bool:
+def may_somewhere(actor: Principal, action: Action, kind: str) -> bool:
     """True when the actor may do `action` platform-wide or in one of their departments."""
     snapshot = active_policy()
     places: list[str | None] = [None, *sorted(actor.departments)]

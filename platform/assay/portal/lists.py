@@ -52,21 +52,14 @@ class ListScreen(Screen):
         """Return every row that the person may see."""
         raise NotImplementedError
 
-    def display_rows(self, rows: list[Any]) -> list[Any]:
-        """Return the rows of one page as the template shows them."""
-        return rows
-
     def context(self, **kwargs: Any) -> dict[str, Any]:
         chosen = self.filters.lenient(self.request.GET.dict())
-        page = page_of(self.request, chosen.applied(self.rows()))
-        page.object_list = self.display_rows(list(page.object_list))
         return {
             "title": self.title,
             "lead": self.lead,
             "columns": self.columns,
             "toolbar": self.toolbar,
             "chosen": chosen,
-            "page": page,
-            "may_create": self.creates is not None
-            and may_somewhere(self.actor, self.creates[0], kind=self.creates[1]),
+            "page": page_of(self.request, chosen.applied(self.rows())),
+            "may_create": self.creates and may_somewhere(self.actor, *self.creates),
         }

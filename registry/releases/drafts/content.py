@@ -15,7 +15,6 @@ from governance.errors import InvalidInput
 from governance.people.models import Department
 from governance.schemas import (
     Choice,
-    Column,
     Filter,
     Id,
     Line,
@@ -37,8 +36,8 @@ class ReleaseDraftFilter(Filter):
     """Filters of the list."""
 
     version: Id | None = None
-    model: Annotated[Line | None, Column("version__model__name")] = Field(
-        default=None, max_length=NAME_MAX
+    model: Line | None = Field(
+        default=None, max_length=NAME_MAX, serialization_alias="version__model__name"
     )
 
 

@@ -11,8 +11,8 @@ from django.test import Client
 from django.urls.converters import UUIDConverter
 from django.urls.resolvers import RoutePattern
 
-from assay.api.converters import RowIdConverter
 from assay.api.endpoint import Endpoint
+from assay.api.routes import RowIdConverter
 from assay.api.urls import urlpatterns
 from governance.people.models import Department, Person
 from tests.turns import some

@@ -6,8 +6,9 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from rest_framework.exceptions import ParseError
 
-from assay.api.multipart import FilledFile, TextObject
+from assay.api.multipart import FilledFile
 from assay.api.parsers import parse_json
+from assay.api.views.datasets import TextObject
 from governance.errors import InvalidInput
 from governance.schemas import Schema, parsed
 

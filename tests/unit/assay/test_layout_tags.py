@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django import forms
 from django.template import Context, Template
 
 
 def shown(source: str, **values: object) -> str:
-    return Template(source).render(Context(values))
+    return re.sub(r">\s+<", "><", Template(source).render(Context(values)))
 
 
 @pytest.mark.parametrize(
@@ -20,14 +22,13 @@ def shown(source: str, **values: object) -> str:
         '{% notice "warn" role=x %}{{ x }}{% endnotice %}',
         "{% capture as kept %}{{ x }}{% endcapture %}{{ kept }}",
         "{% fact x x %}",
-        "{% scripts x %}",
     ],
 )
 def test_values_are_escaped_once(source: str) -> None:
     html = shown(source, x="<b>&")
     assert "<b>" not in html
     assert "&amp;lt;" not in html
-    assert "&lt;b&gt;&amp;" in html or "%3Cb%3E" in html
+    assert "&lt;b&gt;&amp;" in html
 
 
 def test_a_card_is_labeled_by_its_title() -> None:
@@ -49,6 +50,8 @@ def test_the_fields_of_a_form_are_labeled() -> None:
         name = forms.CharField()
         secret = forms.CharField(widget=forms.HiddenInput)
 
-    html = shown("{% fields form.visible_fields %}", form=Form())
+    html = shown(
+        '{% include "portal/parts/fields.html" with bounds=form.visible_fields %}', form=Form()
+    )
     assert html.count("<label") == 1
     assert 'for="id_name"' in html

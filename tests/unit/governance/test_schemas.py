@@ -17,8 +17,6 @@ from governance.schemas import (
     Line,
     LineOrEmpty,
     Moment,
-    Number,
-    Object,
     Paragraphs,
     Schema,
     Slug,
@@ -37,12 +35,11 @@ class Sample(Schema):
     text: Paragraphs | None = Field(default=None, max_length=9)
     key: Id | None = None
     count: int | None = Field(default=None, ge=0, le=9)
-    number: Number = 0.0
+    number: float = 0.0
     truth: bool = False
     word: Literal["a", "b"] | None = None
     role: Choice[Role] | None = None
     at: Moment | None = None
-    values: Object = Field(default={})
     nested: Nested | None = None
     keys: list[Id] | None = Field(default=None, max_length=2)
 
@@ -58,8 +55,7 @@ class Sample(Schema):
         ("number", float("nan")), ("truth", "true"), ("truth", 1), ("truth", []), ("word", ["a"]),
         ("word", "c"), ("role", "king"), ("role", {"a": 1}), ("at", "2027-01-01"),
         ("at", "2027-01-01T00:00:00"), ("at", "2027-13-01T00:00:00Z"), ("at", 1),
-        ("at", "1969-12-31T00:00:00Z"), ("values", []), ("values", {"a": "x" * 40_000}),
-        ("values", dict.fromkeys(map(str, range(65)))), ("keys", [1, 2, 3]), ("keys", ["1"]),
+        ("at", "1969-12-31T00:00:00Z"), ("keys", [1, 2, 3]), ("keys", ["1"]),
     ],
 )  # fmt: skip
 def test_a_value_of_another_type_or_out_of_bounds_is_refused(field: str, value: Any) -> None:
@@ -73,7 +69,7 @@ def test_a_value_of_another_type_or_out_of_bounds_is_refused(field: str, value: 
     [
         ("line", " ab ", "ab"), ("line", None, None), ("note", "", ""), ("text", "a\nb", "a\nb"),
         ("nested", {"name": "writer"}, Nested(name="writer")), ("number", 3, 3.0),
-        ("truth", False, False), ("role", "admin", Role.ADMIN), ("values", {"a": [1]}, {"a": [1]}),
+        ("truth", False, False), ("role", "admin", Role.ADMIN),
         ("at", "2027-01-01T00:00:00Z", datetime(2027, 1, 1, tzinfo=UTC)),
     ],
 )  # fmt: skip
@@ -81,7 +77,7 @@ def test_a_value_that_fits_is_taken(field: str, value: Any, expected: Any) -> No
     schema = parsed(Sample, {field: value})
 
     assert getattr(schema, field) == expected
-    assert schema.sent() == {field: expected}
+    assert schema.model_fields_set == {field}
 
 
 def test_unknown_and_missing_fields_are_named() -> None:

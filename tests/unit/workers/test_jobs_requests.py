@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from governance.errors import InvalidInput, NotFound, WrongState
+from governance.schemas import parsed
 from registry.evaluations.models import Gate
 from registry.intake.models import IntakeState
 from registry.versions.models import VersionState
 from tests.unit.workers import company
 from workers.jobs.models import Job
 from workers.jobs.requests import evaluate_request, fine_tune_request, intake_request
+from workers.jobs.schemas import JobChanges
 from workers.jobs.sweeping import job_sweep
 
 pytestmark = pytest.mark.django_db
@@ -41,6 +43,13 @@ def test_a_classifier_may_be_tuned_from_a_shared_encoder_of_another_department()
     assert job.spec["hyperparameters"]["epochs"] == 2
     assert job.spec["hyperparameters"]["learning_rate"] == 2e-4
     assert job.spec["dataset_digest"]
+
+
+@pytest.mark.parametrize("values", [[], {"a": "x" * 40_000}, dict.fromkeys(map(str, range(65)))])
+def test_hyperparameters_are_an_object_within_bounds(values: Any) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parsed(JobChanges, {"hyperparameters": values})
+    assert list(refused.value.fields) == ["hyperparameters"]
 
 
 def test_unknown_and_wrong_hyperparameters_are_named_field_by_field() -> None:

@@ -174,11 +174,11 @@ class AuditStreamAnswer(serializers.Serializer[Any]):
     lag_s = serializers.FloatField()
 
 
-@routes.get(
+@routes.list(
     "audit/streams",
     "List streams of the log to a SIEM, with their progress",
     answer=AuditStreamAnswer,
-    many=True,
+    order=(),
 )
 def streams(actor: Principal) -> list[StreamState]:
     return audit_streams_visible_to(actor)

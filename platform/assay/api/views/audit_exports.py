@@ -60,8 +60,8 @@ def list_audit_exports(actor: Principal) -> QuerySet[AuditExport]:
     "audit/exports", "Request an export of selected events, each with its proof", status=202
 )
 def create(actor: Principal, body: NewAuditExport) -> AuditExport:
-    filters = body.filter.sent() if body.filter else {}
-    return audit_export_request(actor=actor, filters=filters, format=body.format)
+    filters = body.filter.model_dump(exclude_unset=True) if body.filter else {}
+    return audit_export_ask(actor=actor, filters=filters, format=body.format)
 
 
 @routes.get(

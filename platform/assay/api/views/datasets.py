@@ -6,15 +6,16 @@ from typing import Annotated
 from uuid import UUID
 
 from django.db.models import QuerySet
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
+from rest_framework.exceptions import ParseError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.idempotency import idempotent
-from assay.api.multipart import FilledFile, TextObject
-from assay.api.parsers import BoundedMultiPartParser, StrictJSONParser
+from assay.api.multipart import FilledFile
+from assay.api.parsers import BoundedMultiPartParser, StrictJSONParser, parse_json
 from assay.api.representations.registry import DatasetAnswer, DatasetVersionAnswer
 from assay.api.routes import Routes
 from governance.people.selectors import department_get
@@ -28,6 +29,8 @@ from registry.datasets.selectors import (
     datasets_visible_to,
 )
 from registry.datasets.services import dataset_create, dataset_version_add, dataset_version_allow
+
+TEXT_MAX = 4_000
 
 routes = Routes("Datasets", DatasetAnswer)
 
@@ -46,6 +49,28 @@ def create(actor: Principal, body: NewDataset) -> Dataset:
 @routes.get("datasets/<slug:name>", "One dataset")
 def show(actor: Principal, name: str) -> Dataset:
     return dataset_get(actor=actor, name=name)
+
+
+def _texts(text: object) -> dict[str, str]:
+    """Parse a text as a JSON object of at most 64 strings."""
+    if not isinstance(text, str) or len(text) > TEXT_MAX:
+        raise ValueError(f"not a text of at most {TEXT_MAX:,} characters")
+    try:
+        value = parse_json(text)
+    except ParseError as error:
+        raise ValueError(str(error.detail)) from None
+    if not isinstance(value, dict) or len(value) > 64:
+        raise ValueError("not a JSON object")
+    if not all(isinstance(inner, str) and len(inner) <= 120 for inner in value.values()):
+        raise ValueError("every member must be a string")
+    return value
+
+
+TextObject = Annotated[
+    dict[str, str],
+    BeforeValidator(_texts),
+    WithJsonSchema({"type": "string", "maxLength": TEXT_MAX}),
+]
 
 
 class DatasetVersionBody(Schema):

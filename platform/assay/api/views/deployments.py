@@ -53,11 +53,11 @@ def place(actor: Principal, deployment_id: int, body: Replicas) -> Deployment:
     return deployment_place(actor=actor, deployment_id=deployment_id, settings=body.settings())
 
 
-@routes.get(
+@routes.list(
     "deployments/<id:deployment_id>/rollback",
     "List releases that a deployment can be rolled back to",
     answer=RollbackChoiceAnswer,
-    many=True,
+    order=(),
 )
 def choices(actor: Principal, deployment_id: int) -> list[RollbackChoice]:
     deployment = deployment_get(actor=actor, deployment_id=deployment_id)

@@ -51,11 +51,11 @@ def events(actor: Principal, job_id: UUID, query: JobEventsQuery) -> dict[str, A
     return {"results": rows, "last": rows[-1].pk if rows else query.after, "state": job.state}
 
 
-@routes.get(
+@routes.list(
     "jobs/<uuid:job_id>/attempts",
     "Last lines and tracebacks of a job's failed attempts, for its department",
     answer=AttemptLogAnswer,
-    many=True,
+    order=(),
 )
 def attempts(actor: Principal, job_id: UUID) -> QuerySet[AttemptLog]:
     return attempt_logs(actor=actor, job=job_get(actor=actor, job_id=job_id))

@@ -46,7 +46,7 @@ routes = Routes("Models", ModelAnswer)
 versions = Routes("Models", VersionDetail)
 
 
-@routes.get("tasks", "The catalog of tasks", answer=TaskAnswer, many=True)
+@routes.list("tasks", "The catalog of tasks", answer=TaskAnswer, order=())
 def tasks(actor: Principal) -> list[Task | UnavailableTask]:
     return listed_tasks()
 

@@ -66,7 +66,7 @@ def list_policy(actor: Principal, query: PolicyFilter) -> QuerySet[PolicyVersion
 
 @routes.post("policy/versions", "Draft a policy", status=201)
 def draft(actor: Principal, body: NewPolicyDraft) -> PolicyVersion:
-    document = _document(actor, body.sent())
+    document = _document(actor, body.model_dump(exclude_unset=True))
     if document.get("rules") is None:
         raise InvalidInput("A policy needs rules.", fields={"rules": ["Needed, unless `yaml` is."]})
     version = draft_create(actor=actor, **document)
@@ -80,7 +80,7 @@ def show(actor: Principal, number: int) -> PolicyVersion:
 
 @routes.patch("policy/versions/<id:number>", "Change a draft")
 def change(actor: Principal, number: int, body: PolicyDraftChange) -> PolicyVersion:
-    values = body.sent()
+    values = body.model_dump(exclude_unset=True)
     expected = values.pop("content_digest", None)
     changes = _document(actor, values)
     draft_update(actor=actor, number=number, expected=expected, **changes)
@@ -103,11 +103,11 @@ def document(actor: Principal, number: int) -> dict[str, str]:
     return {"yaml": document_to_yaml(rules=version.rules, tests=version.tests, note=version.note)}
 
 
-@routes.get(
+@routes.list(
     "policy/versions/<id:number>/tests",
     "Results of a policy's own tests",
     answer=CaseResultAnswer,
-    many=True,
+    order=(),
     name="policy_tests_get",
 )
 def tests(actor: Principal, number: int) -> list[CaseResult]:

@@ -96,7 +96,7 @@ class PricesView(Endpoint):
     )
     def post(self, request: Request) -> Response:
         body = self.body_as(PriceChange)
-        amounts = body.sent()
+        amounts = body.model_dump(exclude_unset=True)
         deployment, remove = amounts.pop("deployment") or "", amounts.pop("remove", False)
         if remove and amounts:
             raise InvalidInput("Send either `remove` or amounts, not both.")
@@ -127,11 +127,11 @@ def effective(actor: Principal, query: EffectiveFilter) -> dict[str, Any]:
     return {"limits": limits, "stopped_by": stopped}
 
 
-@routes.get(
+@routes.list(
     "quotas/alerts",
     "List budgets that are running out",
     answer=AlertAnswer,
-    many=True,
+    order=(),
     name="alerts_get",
 )
 def alerts(actor: Principal) -> list[QuotaAlert]:

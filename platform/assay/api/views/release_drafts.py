@@ -34,7 +34,7 @@ def list_release_drafts(actor: Principal, query: ReleaseDraftFilter) -> QuerySet
 
 @routes.create("release-drafts", "Save a release draft, without submitting it for review")
 def save(actor: Principal, body: NewReleaseDraft) -> ReleaseDraft:
-    content = body.sent()
+    content = body.model_dump(exclude_unset=True)
     version = version_get(actor=actor, id=content.pop("version"))
     return release_draft_create(actor=actor, version=version, content=content)
 
@@ -46,7 +46,7 @@ def show(actor: Principal, draft_id: int) -> ReleaseDraft:
 
 @routes.put("release-drafts/<id:draft_id>", "Replace a release draft")
 def replace(actor: Principal, draft_id: int, body: ReleaseDraftChange) -> ReleaseDraft:
-    content = body.sent()
+    content = body.model_dump(exclude_unset=True)
     revision = content.pop("revision", None)
     return release_draft_update(actor=actor, draft_id=draft_id, content=content, revision=revision)
 

@@ -135,11 +135,11 @@ def dossier(actor: Principal, release_id: int) -> dict[str, Any]:
     return {"digest": release.dossier_digest, "dossier": release.dossier}
 
 
-@routes.get(
+@routes.list(
     "releases/<id:release_id>/decisions",
     "The decisions on a release, in order",
     answer=DecisionAnswer,
-    many=True,
+    order=(),
     name="decisions_get",
 )
 def decisions(actor: Principal, release_id: int) -> Iterable[Decision]:
@@ -156,7 +156,7 @@ def decide(actor: Principal, release_id: int, body: ReleaseDecision) -> Release:
     release_get(actor=actor, id=release_id)
     values = dict(body) | {
         "specialty": body.specialty or "",
-        "conditions": body.conditions and body.conditions.sent(),
+        "conditions": body.conditions and body.conditions.model_dump(exclude_unset=True),
     }
     release_decide(actor=actor, release_id=release_id, **values)
     return release_detail(actor, release_id)

@@ -261,7 +261,8 @@ class DraftView(ThreadEndpoint):
         "Reviews", "Change a draft of your own", body=CommentDraftChange, answer=CommentDraftAnswer
     )
     def patch(self, request: Request, release_id: int, draft_id: int) -> Response:
-        values, review = self.body_as(CommentDraftChange).sent(), self.review(release_id)
+        values = self.body_as(CommentDraftChange).model_dump(exclude_unset=True)
+        review = self.review(release_id)
         changed = draft_edit(actor=self.actor, review_id=review.pk, draft_id=draft_id, **values)
         (draft,) = self.drafts(release_id, review)([changed])
         return self.answer(draft, CommentDraftAnswer)

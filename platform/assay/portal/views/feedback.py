@@ -86,14 +86,13 @@ class FeedbackList(ListScreen):
             return rows.filter(dataset_versions=version)
         return rows if "state" in query else rows.filter(state=FeedbackState.PENDING)
 
-    def display_rows(self, rows: list[Feedback]) -> list[Line]:
-        return [self._line(feedback) for feedback in rows]
-
     def context(self, **kwargs: Any) -> dict[str, Any]:
         context, query = super().context(**kwargs), self.request.GET
         visible = feedback_visible_to(self.actor).order_by("deployment")
         names = visible.values_list("deployment", flat=True).distinct()[:200]
-        choosable = any(line.choosable for line in context["page"].object_list)
+        lines = [self._line(feedback) for feedback in context["page"].object_list]
+        context["page"].object_list = lines
+        choosable = any(line.choosable for line in lines)
         unused = feedback_unused(self.actor)
         if deployment := context["chosen"].deployment:
             unused = unused.filter(deployment=deployment)

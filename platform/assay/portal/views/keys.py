@@ -83,10 +83,6 @@ class Keys(ListScreen, ActionScreen):
     def rows(self) -> QuerySet[ApiKey]:
         return keys_visible_to(self.actor)
 
-    def display_rows(self, rows: list[ApiKey]) -> list[dict[str, Any]]:
-        snapshot = active_policy()
-        return [offers(snapshot, self.actor, key) for key in rows]
-
     def form(self) -> KeyForm | None:
         departments = departments_where(self.actor, Action.KEY_CREATE, kind="key")
         if not departments:
@@ -96,7 +92,10 @@ class Keys(ListScreen, ActionScreen):
         return KeyForm(data, departments=departments, deployments=names)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        return {**super().context(**kwargs), "form": self.form()}
+        context, snapshot = super().context(**kwargs), active_policy()
+        keys = [offers(snapshot, self.actor, key) for key in context["page"].object_list]
+        context["page"].object_list = keys
+        return {**context, "form": self.form()}
 
     def act(self, **kwargs: Any) -> HttpResponse:
         departments = departments_where(self.actor, Action.KEY_CREATE, kind="key")

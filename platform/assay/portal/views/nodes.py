@@ -20,7 +20,7 @@ from governance.policy.engine import decide
 from governance.policy.services import active_policy
 from governance.principals import Principal
 from workers.deployments.fleet import workers_visible_to
-from workers.nodes.fleet import NodeRow, node_row, node_rows, node_utilization
+from workers.nodes.fleet import node_row, node_rows, node_utilization
 from workers.nodes.models import Node, NodeState
 from workers.nodes.selectors import nodes_visible_to
 from workers.nodes.services import (
@@ -105,13 +105,12 @@ class Nodes(OperatorScreen, ListScreen, ActionScreen):
     def rows(self) -> QuerySet[Node]:
         return nodes_visible_to(self.actor)
 
-    def display_rows(self, rows: list[Node]) -> list[NodeRow]:
-        return node_rows(rows)
-
     def context(self, **kwargs: Any) -> dict[str, Any]:
+        context = super().context(**kwargs)
+        context["page"].object_list = node_rows(list(context["page"].object_list))
         permitted = may(self.actor, Action.NODE_ENROLL, "new")
         return {
-            **super().context(**kwargs),
+            **context,
             "own": workers_visible_to(self.actor),
             "form": NodeForm(self.request.POST or None) if permitted else None,
         }
