@@ -61,7 +61,7 @@ def list_audit_exports(actor: Principal) -> QuerySet[AuditExport]:
 )
 def create(actor: Principal, body: NewAuditExport) -> AuditExport:
     filters = body.filter.model_dump(exclude_unset=True) if body.filter else {}
-    return audit_export_ask(actor=actor, filters=filters, format=body.format)
+    return audit_export_request(actor=actor, filters=filters, format=body.format)
 
 
 @routes.get(
