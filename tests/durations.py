@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.worlds import commits
+
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / ".cache" / "tests" / "durations.json"
 # Most tests take less; their order does not matter.
@@ -20,18 +22,12 @@ _seconds: Counter[str] = Counter()
 
 
 def longest_first(items: list[pytest.Item]) -> None:
-    """Sort collected tests. Tests that start processes are given out by file, so that a file counts
-    as a whole there."""
-    seconds = _read()
+    """Sort collected tests by the seconds of their files. The order in a file stays, as do tests
+    that commit behind all others: some of these share rows (`tests/worlds.py`)."""
     of_file: Counter[str] = Counter()
-    for nodeid, each in seconds.items():
-        of_file[nodeid.partition("::")[0]] += each
-
-    def key(item: pytest.Item) -> float:
-        live = item.get_closest_marker("live") is not None
-        return -of_file[item.nodeid.partition("::")[0]] if live else -seconds.get(item.nodeid, 0.0)
-
-    items.sort(key=key)
+    for nodeid, seconds in _read().items():
+        of_file[nodeid.partition("::")[0]] += seconds
+    items.sort(key=lambda item: (commits(item), -of_file[item.nodeid.partition("::")[0]]))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

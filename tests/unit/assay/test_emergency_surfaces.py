@@ -237,7 +237,7 @@ def test_the_portal_shows_emergency_access_loudly_and_has_it_reviewed(
     assert "Request emergency access…" in page(operator, f"/releases/{release.pk}")
     assert "Request emergency access…" not in page(viewer, f"/releases/{release.pk}")
     address = f"/releases/{release.pk}/emergency-access"
-    assert "8 at most" in page(operator, address)
+    assert "At most 8" in page(operator, address)
     assert signed_in(operator).post(address, {"reason": "", "hours": 2}).status_code == 400
     made = signed_in(operator).post(address, {"reason": "The ward stands still.", "hours": 2})
     emergency = EmergencyAccess.objects.get()

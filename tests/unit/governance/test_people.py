@@ -62,7 +62,7 @@ def test_an_admin_makes_a_department_once(admin: Principal) -> None:
     made = department_create(actor=admin, slug="clinical", name="Clinical")
     assert department_get(slug="clinical") == made
     assert AuditEvent.objects.filter(action="department:create", subject_id="clinical").exists()
-    with pytest.raises(WrongState, match="clinical exists already"):
+    with pytest.raises(WrongState, match="clinical already exists"):
         department_create(actor=admin, slug="clinical", name="Clinical")
 
 

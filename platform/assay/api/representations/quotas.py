@@ -87,7 +87,7 @@ class DriftAnswer(serializers.Serializer[Any]):
     subject = serializers.CharField()
     field = serializers.CharField()
     expected = serializers.IntegerField()
-    found = serializers.IntegerField()
+    found = serializers.IntegerField(source="actual")
 
 
 class ReconciliationAnswer(serializers.Serializer[Any]):
