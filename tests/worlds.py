@@ -30,6 +30,9 @@ def built_once(build: Callable[[], World]) -> Any:
         with django_db_blocker.unblock():
             if len(connection.atomic_blocks) > len(_open):
                 pytest.fail("A test has begun its transaction: take this fixture as an argument.")
+            if _open:
+                # Which of them comes first would depend on the process that runs the test.
+                pytest.fail("The tests of one file use two fixtures of `built_once`: split it.")
             block = transaction.atomic()
             block._from_testcase = True  # type: ignore[attr-defined]
             stack = ExitStack()

@@ -9,13 +9,11 @@ import pytest
 from registry.releases.drafts.models import ReleaseDraft
 from registry.releases.models import Release
 from registry.versions.models import VersionState
-from tests.people import make_person
-from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.assay.api_support import Api
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_api_lists import SCOPE as API_SCOPE
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from tests.unit.assay.test_review_comparison import words
-from tests.unit.registry.office import ANSWERS, FIELDS, Office
 from workers.jobs.models import ChainDraft
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
@@ -70,39 +68,6 @@ def test_a_form_is_saved_found_and_changed_before_it_is_complete(company: Compan
     assert not Release.objects.filter(deployment_name="drafted").exists()
 
 
-def test_a_draft_is_submitted_by_the_form_and_is_gone(office: Office) -> None:
-    version = office.tuned
-    draft = ReleaseDraft.objects.create(
-        version=version, department=office.clinical, content=CONTENT, created_by=office.submitter
-    )
-    client = signed_in(office.trainer)
-    address = f"/versions/{version.pk}/release?draft={draft.pk}"
-    incomplete = client.post(address, {"draft": draft.pk, "environment": "staging"})
-    assert incomplete.status_code == 400
-    assert ReleaseDraft.objects.filter(pk=draft.pk).exists()
-    words_of = {True: "yes", False: "no"}
-    answers = {
-        name: words_of[value] if isinstance(value, bool) else value
-        for name, value in ANSWERS.items()
-    }
-    filled = {
-        **answers, "draft": draft.pk, "environment": "staging", "deployment_name": "drafted",
-        "departments": [office.clinical.pk], "visibility": "department", "purpose": "Sort.",
-        "tier": "limited", "engine": "own", "precision": "stored", "revision": 1,
-    }  # fmt: skip
-    ReleaseDraft.objects.filter(pk=draft.pk).update(revision=2)
-    stale = client.post(address, filled)
-    assert stale.status_code == 409
-    assert "was changed since you opened it" in words(stale.content.decode())
-    assert not Release.objects.filter(deployment_name="drafted").exists()
-    ReleaseDraft.objects.filter(pk=draft.pk).update(revision=1)
-    submitted = client.post(address, filled)
-    assert submitted.status_code == 302, words(submitted.content.decode())[:2000]
-    release = Release.objects.get(deployment_name="drafted")
-    assert release.submitted_by == office.trainer
-    assert not ReleaseDraft.objects.exists()
-
-
 def test_drafts_of_another_department_are_not_found(company: Company) -> None:
     draft = saved(company)
     fay, vera = signed_in(company.fay), signed_in(company.vera)
@@ -155,30 +120,3 @@ def test_the_page_of_a_job_shows_the_draft_at_the_end_of_its_chain(company: Comp
     assert link not in signed_in(company.vera).get(address).content.decode()
     draft.delete()
     assert "It was submitted or deleted" in words(client.get(address).content.decode())
-
-
-def test_drafts_by_the_api(office: Office) -> None:
-    tuned, fay = office.tuned, Api(make_person("Fay", "lead@finance"))
-    submitter = Api(office.submitter)
-    made = submitter.post("release-drafts", {"version": tuned.pk, "environment": "staging"})
-    assert made.status_code == 201, made.content
-    path = f"release-drafts/{made.body['id']}"
-    assert made.body["content"] == {"environment": "staging"}
-    problem_of(fay.get(path), 404)
-    problem_of(fay.put(path, {}), 404)
-    problem_of(fay.post(f"{path}/submit"), 404)
-    assert fay.get("release-drafts").body["results"] == []
-    problem_of(submitter.post(f"{path}/submit"), 400)
-    complete = {
-        **CONTENT, "departments": ["clinical"], "risk_answers": ANSWERS, "dossier_fields": FIELDS
-    }  # fmt: skip
-    changed = submitter.put(path, {**complete, "revision": 1})
-    assert (changed.body["revision"], changed.body["content"]) == (2, complete)
-    problem_of(submitter.put(path, {"revision": 1}), 409, "draft_changed")
-    assert len(submitter.get("release-drafts", model="sentiment").body["results"]) == 1
-    release = submitter.post(f"{path}/submit")
-    assert release.status_code == 201, release.content
-    assert release.body["state"] == "in_review"
-    problem_of(submitter.get(path), 404)
-    other = submitter.post("release-drafts", {"version": tuned.pk})
-    assert submitter.delete(f"release-drafts/{other.body['id']}").status_code == 204
