@@ -155,8 +155,7 @@ def parsed(schema: type[S], values: object, *, strict: bool | None = None) -> S:
 
 def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema for OpenAPI 3.0, with the schemas nested in it under `$defs`."""
-    text = json.dumps(schema.model_json_schema())
-    return dict(json.loads(text, object_hook=_for_openapi))
+    return dict(json.loads(json.dumps(schema.model_json_schema()), object_hook=_for_openapi))
 
 
 def _for_openapi(part: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Seconds that tests took, kept in `.cache/tests` from run to run, so that the longest start first.
+"""Durations of tests, stored in `.cache/tests`, so that the longest files start first.
 
-One that starts last keeps one core busy while the others wait. A new clone has no durations yet.
+A long file that starts last would keep one core busy while the others wait. A new clone has no
+durations.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ _seconds: Counter[str] = Counter()
 
 
 def longest_first(items: list[pytest.Item]) -> None:
-    """Sort collected tests by the seconds of their files. The order in a file stays, as do tests
-    that commit behind all others: some of these share rows (`tests/worlds.py`)."""
+    """Sort tests by the total seconds of their file, longest first.
+
+    Keeps the order within a file, and tests that commit after all others, which may share rows
+    (`tests/worlds.py`).
+    """
     of_file: Counter[str] = Counter()
     for nodeid, seconds in _read().items():
         of_file[nodeid.partition("::")[0]] += seconds
@@ -35,7 +39,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Keep what this run measured. Parallel workers report to the first process, which does it."""
+    """Store this run's durations. Parallel workers report theirs to the main process."""
     if "PYTEST_XDIST_WORKER" in os.environ or not _seconds:
         return
     kept = {name: each for name, each in _read().items() if name not in _seconds}

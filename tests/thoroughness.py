@@ -1,4 +1,4 @@
-"""Size of long series of near-equal cases: a part in the usual run, all at night."""
+"""Fewer near-equal cases in the usual run than in the nightly `./test --all`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def examples(usual: int, all_of_them: int) -> int:
 
 
 def first_and_last(cases: Sequence[str]) -> list[Any]:
-    """Return parameters for all cases, such as the architectures that a task allows; those between
-    the first and the last are long."""
+    """Return parameters for all cases, such as a task's architectures. All but the first and the
+    last are marked `long`."""
     ends = {cases[0], cases[-1]}
     return [pytest.param(each, marks=() if each in ends else pytest.mark.long) for each in cases]

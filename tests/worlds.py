@@ -31,7 +31,7 @@ def built_once(build: Callable[[], World]) -> Any:
             if len(connection.atomic_blocks) > len(_open):
                 pytest.fail("A test has begun its transaction: take this fixture as an argument.")
             if _open:
-                # Which of them comes first would depend on the process that runs the test.
+                # Their order would depend on which process runs which test.
                 pytest.fail("The tests of one file use two fixtures of `built_once`: split it.")
             block = transaction.atomic()
             block._from_testcase = True  # type: ignore[attr-defined]

@@ -5,8 +5,8 @@ hundred processes. Here one process, for each pytest process, imports them once;
 becomes the process that a test asks for, in its own environment. Assay's own modules, which read
 that environment, are imported in the fork. Elsewhere than on Linux, processes start as usual.
 
-As in an installation, the optional distribution `assay-tasks-extra` is absent unless a test asks
-for it: each worker would try its tasks at its start, for 6 s of processor time.
+As in an installation, the optional distribution `assay-tasks-extra` is absent: each worker would
+try its tasks at its start, for 6 s of processor time.
 """
 
 from __future__ import annotations
@@ -45,8 +45,6 @@ MODULES = (
     *("typer", "uvicorn", "uvloop", "httptools", "whitenoise.middleware", "yaml"),
 )
 _starting = threading.Lock()
-# Set in the environment of a process that has the distribution with further tasks.
-EXTRA_TASKS = "ASSAY_TEST_EXTRA_TASKS"
 
 
 class Forked:
@@ -198,8 +196,7 @@ def _settle(wanted: dict[str, Any]) -> list[str]:
     # As at the start of an interpreter with these paths.
     sys.modules.pop("sitecustomize", None)
     site.execsitecustomize()
-    if EXTRA_TASKS not in os.environ:
-        _hide("assay_tasks_extra")
+    _hide("assay_tasks_extra")
     return list(wanted["arguments"])
 
 

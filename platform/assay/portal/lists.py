@@ -36,9 +36,8 @@ def states(choices: Iterable[tuple[str, str]], none: str = "Any") -> Field:
 class ListScreen(Screen):
     """A page of rows. Its template extends `portal/list.html` and fills the cells of one row.
 
-    `columns` are the headings of its table (see the tag `table`). `filters` are read from the
-    query string; an invalid value is ignored. `creates` is the action of the button next
-    to the title, and the kind of object that it creates.
+    `columns` are the headings, as for the tag `table`. Invalid values of `filters` in the query
+    string are ignored. `creates` is the action of the page's button, and its kind of object.
     """
 
     title: ClassVar[str]

@@ -69,8 +69,8 @@ def test_no_state_machine_of_the_product_is_missing_here() -> None:
     assert sum(len(re.findall(r"= ?StateMachine\(", text)) for text in sources) == len(MACHINES)
 
 
-# Rows that a sentence names by a related one.
-NAMED_BY = {
+# Related rows that the sentences of a machine name.
+RELATED = {
     "document": {"document": Document(title="Handbook")},
     "waiver": {"item": ChecklistItem(title="No leak")},
 }
@@ -79,7 +79,7 @@ NAMED_BY = {
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.noun)
 def test_a_row_moves_only_along_the_table(machine: StateMachine[Any, Any]) -> None:
     for before, to in product(machine.table, machine.table):
-        row = machine.model(state=before, **NAMED_BY.get(machine.noun, {}))
+        row = machine.model(state=before, **RELATED.get(machine.noun, {}))
         if to in machine.table[before]:
             assert machine.set_state(row, to) == before
             assert row.state == to

@@ -7,6 +7,7 @@ from django.template.loader import render_to_string
 from django.utils.safestring import SafeString, mark_safe
 
 register = template.Library()
+_ICONS = {"ok": "circle-check", "info": "info-circle", "warn": "alert-triangle", "bad": "ban"}
 
 
 @register.simple_block_tag
@@ -21,17 +22,20 @@ def card(
 ) -> SafeString:
     """Return a card with a title, which labels it under the ID `anchor`.
 
-    `end` is shown to the right of the title, as a link if `more` names a page. `wrap` is the kind
-    of content: `body` for text, `facts` for entries of a `<dl>`; other content fills the card from
-    edge to edge.
+    `end` is shown to the right of the title, as a link if `more` names a page. `wrap` is `body` for
+    text, `facts` for entries of a `<dl>`, and empty for content that fills the card.
     """
-    return render_to_string("portal/parts/card.html", locals())
+    if wrap not in {"", "body", "facts"}:
+        raise ValueError(wrap)
+    context = {"title": title, "anchor": anchor, "end": end, "more": more, "wrap": wrap}
+    return render_to_string("portal/parts/card.html", {"content": content, **context})
 
 
 @register.simple_block_tag
 def notice(content: str, tone: str, icon: str = "", role: str = "note") -> SafeString:
     """Return a notice in the color of `tone`: `ok`, `info`, `warn` or `bad`."""
-    return render_to_string("portal/parts/notice.html", locals())
+    context = {"content": content, "tone": tone, "icon": icon or _ICONS[tone], "role": role}
+    return render_to_string("portal/parts/notice.html", context)
 
 
 @register.simple_block_tag
@@ -41,8 +45,8 @@ def table(content: str, label: str, columns: str, css: str = "") -> SafeString:
     `columns` are the headings, separated by ` | `. `# ` before a heading marks a column of
     numbers; `…` is the heading of a column of buttons.
     """
-    headings = columns.split(" | ")
-    return render_to_string("portal/parts/table.html", locals())
+    context = {"content": content, "label": label, "headings": columns.split(" | "), "css": css}
+    return render_to_string("portal/parts/table.html", context)
 
 
 @register.inclusion_tag("portal/parts/fact.html")
