@@ -1,4 +1,4 @@
-"""Deletion of expired rows in bounded rounds, and audit events with the number of rows."""
+"""Delete expired rows in bounded rounds, and audit how many were deleted."""
 
 from __future__ import annotations
 

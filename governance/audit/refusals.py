@@ -1,4 +1,4 @@
-"""Recording of refusals on all surfaces: with the attempted action, and at a limited rate.
+"""Record refusals on all surfaces, with the attempted action and at a limited rate.
 
 Repeated or anonymous refusals cannot fill the log: beyond the rate they are only counted. The
 actor's next recorded refusal has the count; if the actor goes silent, their last refusal is

@@ -1,4 +1,4 @@
-"""Erasure of a person: delete their personal data, keep the record of their actions.
+"""Erase a person's personal data and keep the record of their actions.
 
 Erasure destroys the key under which the audit log encrypts the person's data: the data becomes
 unreadable, and every hash stays valid. Their record stays as "Erased person 17", because work and

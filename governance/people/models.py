@@ -19,7 +19,7 @@ EXTERNAL_ID_MAX = 255
 
 
 class Department(models.Model):
-    """A tenant, which owns keys, datasets, adaptations and budgets.
+    """A tenant that owns keys, datasets, fine-tunes and budgets.
 
     At most `jobs_at_once` of its jobs run at the same time; None means `ASSAY_JOBS_AT_ONCE`.
     """
@@ -56,14 +56,14 @@ class Person(AbstractBaseUser):
     is_active = models.BooleanField(default=True)
     deactivated_at = models.DateTimeField(null=True, blank=True)
     deactivation_reason = models.CharField(max_length=REASON_MAX, blank=True, default="")
-    # When the identity provider deleted the account; it no longer sees it, and may create it again.
+    # Deletion by the identity provider, which no longer sees the account and may create it again.
     deprovisioned_at = models.DateTimeField(null=True, blank=True)
-    # When the personal data was erased; this cannot be undone.
+    # Erasure of the personal data, which cannot be undone.
     erased_at = models.DateTimeField(null=True, blank=True)
-    # When the account was last reactivated, or its second factors replaced.
+    # Last reactivation of the account, or replacement of its second factors.
     empowered_at = models.DateTimeField(null=True, blank=True)
-    # When one administrator, or the owner, set up the sign-in alone. Until two parties confirm the
-    # account, its second factors do not authorize decisions for others.
+    # Sign-in set up by one administrator, or the owner, alone. Until two parties confirm it,
+    # its second factors do not authorize decisions for others.
     unconfirmed_at = models.DateTimeField(null=True, blank=True)
     # Incremented to end all sessions; a session carries the epoch in which it began.
     session_epoch = models.PositiveIntegerField(default=0)

@@ -1,4 +1,4 @@
-"""Creation of departments and people, and the end and return of a person's access."""
+"""Create departments and people, and end or restore a person's access."""
 
 from __future__ import annotations
 

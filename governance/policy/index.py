@@ -1,4 +1,4 @@
-"""Evaluation of all rules about one action and resource type at once. Imports no Django.
+"""Evaluate all rules about one action and resource type at once. Does not import Django.
 
 A set of rules is an integer with one bit for each rule. Each attribute's value is looked up once,
 in dictionaries and sorted bounds that return the set of rules that it makes fail. A decision's cost

@@ -1,4 +1,4 @@
-"""Evaluation of a rule's conditions, one by one. Imports no Django.
+"""Evaluate a rule's conditions one by one. Does not import Django.
 
 This module is the definition. `index` evaluates all rules at once with the same results; tests
 compare the two with each other and with Cedar.

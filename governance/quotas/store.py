@@ -39,7 +39,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Counters at one moment; not `ready` while days and months are rebuilt from the ledger."""
+    """Snapshot of the counters. Not `ready` while days and months are rebuilt from the ledger."""
 
     ready: bool
     at_ms: int

@@ -1,4 +1,4 @@
-"""Parsing of the `Cookie` header in linear time. `http.cookies`, which Django uses, takes quadratic
+"""Parse the `Cookie` header in linear time. `http.cookies`, which Django uses, takes quadratic
 time in Python before 3.11.10 (CVE-2024-7592).
 """
 

@@ -1,4 +1,4 @@
-"""Selection of the static files that `collectstatic` copies."""
+"""Select the static files that `collectstatic` copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading of a batch's input lines with bounded memory, and their faults."""
+"""Read a batch's input lines with bounded memory, and collect their faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Discovery of tasks: the packages that register them, and the tasks that can be used.
+"""Discover tasks: the packages that register them, and the tasks that can be used.
 
 Assay's own tasks are imported at once. A separate process first tries those of other packages
 (`registry.catalog.probe`): a module that raises, hangs or ends its process, or a declaration with

@@ -1,4 +1,4 @@
-"""Truncation of inputs over a model's maximum length, by the parameters of each API convention.
+"""Truncate inputs over a model's maximum length, by the parameters of each API convention.
 
 Without such a parameter the request is rejected. Loads neither Django nor torch.
 """

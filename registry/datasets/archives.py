@@ -83,13 +83,13 @@ def _checked(entries: Sequence[Entry]) -> Iterator[Entry]:
     for entry in entries:
         quoted = repr(entry.name[:120])
         if reason := _fault_of(entry):
-            raise InvalidInput(f"The archive's entry {quoted} {reason}.", hint=_HINT)
+            raise InvalidInput(f"Archive entry {quoted} {reason}.", hint=_HINT)
         # Compare like a file system that ignores case and Unicode composition.
         plain = entry.name.rstrip("/")
         other = names.setdefault(unicodedata.normalize("NFC", plain).casefold(), plain)
         if other is not plain:
             clash = "occurs twice" if other == plain else f"and {other[:120]!r} differ only in case"
-            raise InvalidInput(f"The archive's entry {quoted} {clash}.", hint=_HINT)
+            raise InvalidInput(f"Archive entry {quoted} {clash}.", hint=_HINT)
     files = [each for each in entries if not each.is_folder and not _IGNORED.search(each.name)]
     if not files:
         raise InvalidInput("The archive holds no file.", hint=_HINT)
@@ -104,7 +104,7 @@ def _check_folders(entries: Sequence[Entry]) -> None:
         for parent in PurePosixPath(each.name).parents:
             if str(parent) in files:
                 raise InvalidInput(
-                    f"The archive's entry {str(parent)[:120]!r} is a file and a folder.",
+                    f"Archive entry {str(parent)[:120]!r} is a file and a folder.",
                     hint=_HINT,
                 )
 
@@ -159,8 +159,7 @@ def _unpack(
     name = entry.name
     if not name.startswith(base):
         raise InvalidInput(
-            f"The archive's entry {name[:120]!r} lies outside {base!r}, "
-            "the folder of the metadata file.",
+            f"Archive entry {name[:120]!r} lies outside {base!r}, the folder of the metadata file.",
             hint=_HINT,
         )
     relative = name.removeprefix(base)
@@ -172,9 +171,9 @@ def _unpack(
         with target.open("rb") as unpacked:
             if unpacked.read(8).startswith(_ARCHIVE_HEADS):
                 raise InvalidInput(
-                    f"The archive's entry {name[:120]!r} is an archive itself.", hint=_HINT
+                    f"Archive entry {name[:120]!r} is an archive itself.", hint=_HINT
                 )
-        media = folder.take(target, what=f"The archive's entry {name[:120]!r}")
+        media = folder.take(target, what=f"Archive entry {name[:120]!r}")
         print(json.dumps({"name": relative, "sha256": media.sha256}), file=listing)
     return size
 
@@ -187,13 +186,13 @@ def _copy(file: BinaryIO, entry: Entry, target: Path, limit: int) -> int:
             size += len(chunk)
             if size > limit:
                 raise TooLarge(
-                    f"The archive's entry {entry.name[:120]!r} unpacks to more than the {limit:,} "
+                    f"Archive entry {entry.name[:120]!r} unpacks to more than the {limit:,} "
                     "bytes that are left for it.",
                     hint="Send smaller files, or fewer of them at a time.",
                 )
             if size > RATIO_FROM_BYTES and size > MAX_RATIO * max(entry.packed, 1):
                 raise InvalidInput(
-                    f"The archive's entry {entry.name[:120]!r} unpacks to more than {MAX_RATIO} "
+                    f"Archive entry {entry.name[:120]!r} unpacks to more than {MAX_RATIO} "
                     "times its size.",
                     hint=_HINT,
                 )

@@ -149,7 +149,7 @@ def _with_files(
     if unused:
         more = f" and {len(unused) - 1:,} more are" if len(unused) > 1 else " is"
         raise InvalidInput(
-            f"The archive's entry {min(unused)[:120]!r}{more} not named in {metadata}.",
+            f"Archive entry {min(unused)[:120]!r}{more} not named in {metadata}.",
             hint="Add a line for each file, or leave the file out.",
             fields={"file": [f"{min(unused)[:120]!r} has no row."]},
         )

@@ -1,5 +1,4 @@
-"""Conversion of TSV, CSV, JSON Lines, Parquet and archives of media to canonical JSON Lines and a
-profile.
+"""Convert TSV, CSV, JSON Lines, Parquet and media archives to canonical JSON Lines and a profile.
 
 Text files are read as a stream, one row at a time; a bounded process first unpacks archives and
 Parquet files (`unpacking.py`). Every error names its line, row or entry.

@@ -1,5 +1,5 @@
-"""Unpacking of archives, Parquet files and their media in a separate process with bounds on time,
-memory and bytes (`registry.sandbox.readers`), which writes to one folder.
+"""Unpack archives, Parquet files and their media in a separate process, which writes to one folder
+and is bounded in time, memory and bytes (`registry.sandbox.readers`).
 """
 
 from __future__ import annotations

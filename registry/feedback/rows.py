@@ -1,5 +1,6 @@
-"""Conversion of feedback to a dataset row: the task's endpoint reads the input, its declaration
-makes the row, and its row schema checks it."""
+"""Convert feedback to a dataset row: the task's endpoint reads the input, its declaration makes
+the row, and its row schema checks the row.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suspension of serving by an incident, and its lifting.
+"""Suspend serving because of an incident, and lift the suspension.
 
 Callers lock the incident's row. The functions here take the lineage's lock (`lineage_locked`), as
 recalls and registrations do; approvals and deployments wait for the rows of the releases.

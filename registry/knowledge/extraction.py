@@ -1,4 +1,4 @@
-"""Extraction of an uploaded document's text, in a process with limits on time and memory."""
+"""Extract an uploaded document's text in a process with limits on time and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removal of characters that a model reads, but that are invisible to people. Loads no Django.
+"""Remove characters that a model reads but people cannot see. Does not load Django.
 
 People read a document before they publish it. Characters that a screen does not show, or shows in a
 different order, are removed first.

@@ -1,4 +1,4 @@
-"""Decoding of MP4 and WebM with OpenCV, whose wheels include FFmpeg (LGPL, without GPL parts).
+"""Decode MP4 and WebM with OpenCV, whose wheels include FFmpeg (LGPL, without GPL parts).
 
 Only bounded processes (`registry/sandbox`) load FFmpeg. It decodes H.264, VP8 and VP9, which
 browsers play; files with other codecs are rejected before their decoder gets a byte. Loads no

@@ -1,4 +1,4 @@
-"""Decoding of files in requests by processes that were started in advance.
+"""Decode requests' files in processes that were started in advance.
 
 The calling process loads no decoder. A decoding process works for only one key, on several files in
 turn, and ends soon after the last one, because starting a process takes longer than decoding most

@@ -1,4 +1,4 @@
-"""Decoding of one file, in this process, to measure it.
+"""Decode one file in this process to measure it.
 
 Only for bounded processes that read untrusted files (`registry/sandbox`), because decoders are
 native code with a history of vulnerabilities. The structure of a file is checked first, then its

@@ -1,4 +1,4 @@
-"""Extraction of frames of an MP4 or WebM file in a separate process with bounds on time and memory
+"""Extract frames from an MP4 or WebM file in a separate process with bounds on time and memory
 (`registry/sandbox/readers.py`).
 """
 

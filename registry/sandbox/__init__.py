@@ -1,1 +1,1 @@
-"""Confinement and bounds of processes that read untrusted input."""
+"""Confine and bound processes that read untrusted input."""

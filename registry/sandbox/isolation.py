@@ -1,4 +1,4 @@
-"""Isolation of this process: its network, its privileges, and its visibility to others.
+"""Isolate this process: its network, its privileges, and its visibility to others.
 
 Loads only the standard library, because it runs first in processes that must start fast.
 """

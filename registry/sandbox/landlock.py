@@ -1,4 +1,4 @@
-"""Confinement of a process by Landlock: the files it may open, the processes it may reach, and TCP.
+"""Confine a process with Landlock: the files it may open, the processes it may reach, and TCP.
 
 The kernel enforces it for root too, and for all child processes. It prevents access to the memory
 and environment of outside processes and, depending on the kernel's version, signals to them and

@@ -1,5 +1,5 @@
-"""Execution of Assay's own modules on uploaded files in a separate process with bounds on time,
-memory and output.
+"""Run Assay's own modules on uploaded files, in a separate process with bounds on time, memory and
+output.
 
 A malicious file can harm only that process. It can open only its source, Python's code and its own
 folder; it has no network, starts no programs, reaches no other process, and does not inherit the

@@ -1,4 +1,4 @@
-"""Selection of the backend for a URL."""
+"""Select the backend for a URL."""
 
 from __future__ import annotations
 

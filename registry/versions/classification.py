@@ -1,4 +1,4 @@
-"""Classification of the data in a version and its bases, computed in the database.
+"""Classify the data in a version and its bases, in the database.
 
 The result is the highest classification of the data that the version and its bases were trained on,
 or `public` without any. A version with `DEPTH` or more levels of bases counts as `restricted`.

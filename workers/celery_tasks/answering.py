@@ -1,4 +1,4 @@
-"""Answering of requests: check that each may run on the loaded version, run it, send its events."""
+"""Answer requests: check that each may run on the loaded version, run it, and send its events."""
 
 from __future__ import annotations
 

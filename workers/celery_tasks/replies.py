@@ -1,5 +1,5 @@
-"""Delivery of answers to the gateways: one thread writes them to the reply streams in pipelines,
-so that an engine's step never waits for the broker.
+"""Deliver answers to the gateways: one thread writes them to the reply streams in pipelines, so
+that an engine's step never waits for the broker.
 """
 
 from __future__ import annotations

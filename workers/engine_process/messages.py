@@ -1,4 +1,4 @@
-"""Conversion of requests, events and errors to messages between a worker and its engines."""
+"""Convert requests, events and errors to messages between a worker and its engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenization of a request's inputs, in processes that can be killed.
+"""Tokenize a request's inputs in processes that can be killed.
 
 A model's chat template and tokenizer are code that came with it, so they never run in the process
 that holds the weights: each engine has separate processes for them (`workers.engines.bounded`). If

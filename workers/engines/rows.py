@@ -1,4 +1,4 @@
-"""Conversion of a request into rows, one for each choice: prompt tokens, sampling, grammar."""
+"""Convert a request to rows, one for each choice: prompt tokens, sampling, grammar."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from workers.engines.grammars import Constraint
 
 
 class Shaper:
-    """Changes to logits that one request defines; see `of`."""
+    """Changes that one request makes to the logits; built by `of`."""
 
     def __init__(self, options: SamplingOptions, constraint: Constraint | None) -> None:
         self._tokens = torch.tensor([int(token) for token in options.logit_bias], dtype=torch.long)

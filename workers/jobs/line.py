@@ -26,7 +26,7 @@ from workers.offers.selectors import OFFERED_BY_WORKER, compute_lacks, tasks_nee
 SHARE_HOURS = 6
 # A machine that had a job, or a node that reported, within this time counts as working.
 OTHERS_LATELY = timedelta(minutes=10)
-# Longest wait of a queued job's last attempt for another machine.
+# Longest time that a job waits for a machine other than the one of its last attempt.
 SPARED_FOR = timedelta(hours=1)
 
 # Serializes claims, each of which takes a few milliseconds: two concurrent claims would count the

@@ -29,7 +29,7 @@ class ProcessExit:
 
     @property
     def killed(self) -> bool:
-        """Whether SIGKILL ended the process, as it does when memory runs out."""
+        """Return true if SIGKILL ended the process, as it does when memory runs out."""
         return self.status == -signal.SIGKILL
 
     @property

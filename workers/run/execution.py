@@ -1,4 +1,4 @@
-"""Execution of each kind of job: an attempt's folder in, a result out."""
+"""Run each kind of job: an attempt's folder in, a result out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classification of errors that end a run, by whether another attempt may succeed.
+"""Classify errors that end a run, by whether another attempt may succeed.
 
 Does not import Django. A failure of the infrastructure says nothing about the material.
 """

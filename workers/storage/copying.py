@@ -1,4 +1,4 @@
-"""Copying of the artifact store to another place while it is in use."""
+"""Copy the artifact store to another place while it is in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inspection of the artifact store for damaged, missing, unreadable and unknown files."""
+"""Inspect the artifact store for damaged, missing, unreadable and unknown files."""
 
 from __future__ import annotations
 

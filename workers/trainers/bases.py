@@ -1,4 +1,4 @@
-"""Loading of bases for full training: an allowed architecture, only safetensors, in float32."""
+"""Load bases for full training: an allowed architecture, only safetensors, in float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training of a classifier of any input: split, weighted loss, best epoch, saving.
+"""Train a classifier of any input: split, weighted loss, best epoch, saving.
 
 A recipe loads a base with a head for the labels, turns rows into examples, and calls
 `fit_classifier`.

@@ -1,4 +1,4 @@
-"""Conversion of deliveries to the served form: safetensors or ONNX, a config, a tokenizer.
+"""Convert deliveries to the served form: safetensors or ONNX, a config, a tokenizer.
 
 A GGUF delivery is dequantized into bfloat16; a delivery of safetensors or ONNX is copied byte for
 byte without loading it. torch is imported for GGUF only.

@@ -1,4 +1,4 @@
-"""Training of media classifiers on rows of one file and one label, with a head for the labels."""
+"""Train media classifiers on rows of one file and one label, with a head for the labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training of models that find regions of images: segmenters and detectors."""
+"""Train models that find regions in images: segmenters and detectors."""
 
 from __future__ import annotations
 

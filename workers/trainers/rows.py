@@ -1,4 +1,4 @@
-"""Reading of rows and settings for recipes and evaluations. Does not load torch."""
+"""Read rows and settings for recipes and evaluations. Does not load torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training of an encoder-decoder model that writes a text from a text."""
+"""Train an encoder-decoder model that maps text to text."""
 
 from __future__ import annotations
 

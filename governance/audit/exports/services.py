@@ -306,7 +306,7 @@ def filters_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return stored filters as arguments; the inverse of `filters_of`."""
+    """Return stored filters as keyword arguments; reverses `filters_of`."""
     return {
         name: parse_datetime(value) if name in _MOMENTS else value
         for name, value in filters.items()

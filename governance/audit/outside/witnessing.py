@@ -1,4 +1,4 @@
-"""Cosigning of checkpoints: choose the witnesses to ask, judge and store their answers."""
+"""Cosign checkpoints: choose the witnesses to ask, then judge and store their answers."""
 
 from __future__ import annotations
 

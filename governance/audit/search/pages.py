@@ -113,7 +113,7 @@ def _page(
     if newest_first:
         newer = None if before is None else (page[0].pk if page else before - 1)
         return EventPage(page, older=onwards, newer=newer, searched_to=searched_to)
-    # When paging back, there are always older events: those of the page before.
+    # Paging back starts from a page of older events, so there always are some.
     older = page[0].pk if page else None
     return EventPage(page[::-1], older=older, newer=onwards, searched_to=searched_to)
 

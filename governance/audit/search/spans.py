@@ -1,4 +1,4 @@
-"""Conversion of time spans to the ranges of IDs that can contain their events."""
+"""Convert time spans to the ranges of IDs that can contain their events."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Recovery of an account: two parties together replace its password and second factors."""
+"""Recover an account: two parties together replace its password and second factors."""

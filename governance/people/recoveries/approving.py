@@ -1,4 +1,4 @@
-"""Approval of recoveries, by another administrator or on the server."""
+"""Approve recoveries, as another administrator or on the server."""
 
 from __future__ import annotations
 

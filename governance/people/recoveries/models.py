@@ -54,7 +54,7 @@ class AccountRecovery(models.Model):
     )
     on_server = models.BooleanField(default=False)
     approved_at = models.DateTimeField(null=True, blank=True)
-    # When the link begins to work.
+    # The link works from this time on.
     effective_at = models.DateTimeField(null=True, blank=True)
     opened_at = models.DateTimeField(null=True, blank=True)
     ended_by = models.ForeignKey(

@@ -1,4 +1,4 @@
-"""Opening of one-time links, with the effects of a recovery's link on the account."""
+"""Open one-time links, and apply a recovery's link to the account."""
 
 from __future__ import annotations
 

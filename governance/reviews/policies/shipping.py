@@ -1,4 +1,4 @@
-"""Installation of the review policies that ship with the platform."""
+"""Install the review policies that ship with the platform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Erasure of a person, including data that the API has stored about them."""
+"""Erase a person, including data that the API has stored about them."""
 
 from __future__ import annotations
 

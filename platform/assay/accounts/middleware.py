@@ -1,4 +1,4 @@
-"""Recording of session activity, and restriction of sessions that still need a second factor."""
+"""Record session activity, and restrict sessions that still need a second factor."""
 
 from __future__ import annotations
 

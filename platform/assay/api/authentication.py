@@ -1,6 +1,4 @@
-"""Authentication of callers by a bearer token (API key or personal access token) or by the portal's
-session.
-"""
+"""Authenticate callers by bearer token (API key or personal access token) or portal session."""
 
 from __future__ import annotations
 

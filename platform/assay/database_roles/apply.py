@@ -1,4 +1,4 @@
-"""Creation of the database roles, with the privileges declared in `privileges`."""
+"""Create the database roles with the privileges declared in `privileges`."""
 
 from __future__ import annotations
 

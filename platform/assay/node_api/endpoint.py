@@ -90,7 +90,7 @@ class NodeEndpoint(Endpoint):
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Wait only briefly for locks. Nodes have no department, so row security does not apply.
+        """Shorten lock waits. Sets no row-security scope, since nodes have no department.
 
         Workers of the control plane also lock rows of jobs and replicas. While they do, requests of
         nodes must not occupy all threads of the web process.

@@ -1,4 +1,4 @@
-"""Enrollment of nodes with a one-time token, and sign-in with the node's key."""
+"""Enroll nodes with a one-time token, and sign them in with their key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversion of SCIM filters (RFC 7644 §3.4.2.2) to queries on indexed columns."""
+"""Convert SCIM filters (RFC 7644 §3.4.2.2) to queries on indexed columns."""
 
 from __future__ import annotations
 

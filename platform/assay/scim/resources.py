@@ -1,4 +1,4 @@
-"""Conversion of people and groups to and from SCIM. Only stored attributes are declared.
+"""Convert people and groups to and from SCIM. Only stored attributes are declared.
 
 Other attributes of a provider (`title`, `phoneNumbers`, the enterprise extension) are accepted but
 not stored, as RFC 7644 §3.3 allows and Okta and Entra need.

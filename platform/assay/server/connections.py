@@ -1,4 +1,4 @@
-"""Selection of connections to close when there are too many: those that wait for their client.
+"""Choose which connections to close when there are too many: those that wait for their client.
 
 A connection waits while a head or a body is incomplete, between requests, and while the client does
 not read an answer. It may then be closed at any time, unless a credential of its client was

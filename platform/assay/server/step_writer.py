@@ -1,4 +1,4 @@
-"""Joining of all writes to a connection in one step of the event loop into one system call.
+"""Join all writes to a connection within one step of the event loop into one system call.
 
 uvloop (0.23) passes each `write` to the kernel at once, so the head and body of an answer, or the
 commands of two requests to the store, would need two calls.

@@ -1,4 +1,4 @@
-"""Detection of the installed servers. Loads none of them."""
+"""Detect the installed servers without loading them."""
 
 from __future__ import annotations
 

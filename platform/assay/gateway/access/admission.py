@@ -1,4 +1,4 @@
-"""Admission of requests, and continued admission of running ones.
+"""Admit requests, and decide whether running ones may continue.
 
 A request is admitted in the same step that starts to watch it, and checked again while it runs
 whenever keys, policy or releases change. A revoked key is refused at the next request, and ends the

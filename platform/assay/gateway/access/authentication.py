@@ -1,5 +1,5 @@
-"""Authentication of callers: `Authorization: Bearer assay_…` or `x-api-key: assay_…` against the
-snapshot. Never a query string.
+"""Authenticate callers against the snapshot, by `Authorization: Bearer assay_…` or `x-api-key:
+assay_…` and never by a query string.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Refreshing of the snapshot: on every notice, and at least once in its time to live.
+"""Refresh the snapshot on every notice, and at least once in its time to live.
 
 A notice `key:<public id>`, or a request with an unknown key, causes only that key to be read.
 Requests with a changed key wait from the notice until it has been read, so a revocation takes

@@ -1,4 +1,4 @@
-"""Execution of one batch, from its claim until it ends or the claim is lost."""
+"""Run one batch, from its claim until it ends or the claim is lost."""
 
 from __future__ import annotations
 

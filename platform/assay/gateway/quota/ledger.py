@@ -1,4 +1,4 @@
-"""Settlement and refusal of requests in Redis: quota and usage entry in one call.
+"""Settle and refuse requests in Redis: quota and usage entry in one call.
 
 A settlement that Redis does not accept is kept in memory, logged in full, and retried every second.
 Until then the gateway refuses new requests (`blocked`), because their use could not be recorded.

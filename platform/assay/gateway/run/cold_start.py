@@ -1,4 +1,4 @@
-"""Loading of deployments that are scaled to zero: requests trigger it, and wait for it. Deployments
+"""Load deployments that are scaled to zero: requests trigger the load and wait for it. Deployments
 that answer requests are reported at each snapshot, so that they are not scaled to zero meanwhile.
 """
 

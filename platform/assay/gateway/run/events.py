@@ -1,4 +1,4 @@
-"""Conversion of a worker's events to parts of an answer."""
+"""Convert a worker's events to parts of an answer."""
 
 from __future__ import annotations
 

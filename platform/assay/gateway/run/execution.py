@@ -1,4 +1,4 @@
-"""Execution of one admitted request: reserve, publish, answer, and settle exactly once."""
+"""Run one admitted request: reserve, publish, answer, and settle exactly once."""
 
 from __future__ import annotations
 

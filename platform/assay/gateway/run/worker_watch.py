@@ -1,4 +1,4 @@
-"""Detection of dead engine workers, so that their requests fail long before the deadline.
+"""Detect dead engine workers, so that their requests fail long before the deadline.
 
 Every worker process renews a key in the broker. A request waits for the process that took it, or
 before that for any process that it was sealed for. Once the keys of all of these have been missing

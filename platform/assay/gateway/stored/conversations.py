@@ -1,4 +1,4 @@
-"""Storage of responses, and continuation of stored ones."""
+"""Store responses, and continue stored ones."""
 
 from __future__ import annotations
 
