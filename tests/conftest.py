@@ -12,6 +12,7 @@ from typing import Any
 
 import authlib.deprecate  # noqa: F401 (it asks for its warnings; pytest's filters must come after)
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 from django.db.models.signals import post_save
@@ -148,6 +149,15 @@ def _everyone_has_been_here_for_long() -> Any:
     yield
     for model in (Person, RoleAssignment):
         post_save.disconnect(backdate, sender=model)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_waits_for_a_seal() -> Any:
+    """No process seals the events of tests. Without this, pages would warn of it, with one more
+    query, once a test is older than ten seconds. Tests of the alarm set its bound themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "AUDIT_SEALING_ALARM_S", 3600)
+        yield
 
 
 @pytest.fixture(autouse=True)
