@@ -113,10 +113,9 @@ class Answer:
         """Send the pieces held back and the last event; return that event as sent."""
         if isinstance(event, Done):
             event = self._with_references(event)
+        pieces: list[Delta] = []
         if isinstance(event, Done):
-            for pieces in self._held.values():
-                for piece in join_deltas(pieces):
-                    self._send(piece)
+            pieces = [piece for held in self._held.values() for piece in join_deltas(held)]
             event = replace(
                 event,
                 queue_ms=event.queue_ms + self._queue_ms,
@@ -124,7 +123,7 @@ class Answer:
             )
         elif isinstance(event, Failed) and event.units:
             event = replace(event, device_ms=self._clock.leave(self.request.request_id))
-        self._send(event)
+        self._send(*pieces, event)
         return event
 
     def _with_references(self, done: Done) -> Done | Failed:
@@ -143,8 +142,8 @@ class Answer:
             return Failed("media_unavailable", error.message, 503)
         return replace(done, results=results)
 
-    def _send(self, event: Event) -> None:
-        self._replies.put(Reply(self._seals, event))
+    def _send(self, *events: Event) -> None:
+        self._replies.put(*(Reply(self._seals, event) for event in events))
 
 
 class Answerer:

@@ -98,14 +98,15 @@ class Replies:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._queue: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Reply, ...] | None] = queue.SimpleQueue()
         self._renewed: dict[str, float] = {}
         self._written_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="assay-replies", daemon=True)
         self._thread.start()
 
-    def put(self, reply: Reply) -> None:
-        self._queue.put(reply)
+    def put(self, *replies: Reply) -> None:
+        """Queue replies. Those of one call are written together."""
+        self._queue.put(replies)
 
     def bounce(self, unopened: NotAddressed) -> bool:
         """Send a request back to its gateway unopened; return whether the broker accepted it. If it
@@ -142,15 +143,15 @@ class Replies:
         first = self._queue.get()
         if first is None:
             return [], True
-        batch = [first]
+        batch = [*first]
         while len(batch) < BATCH:
             try:
-                item = self._queue.get_nowait()
+                more = self._queue.get_nowait()
             except queue.Empty:
                 break
-            if item is None:
+            if more is None:
                 return batch, True
-            batch.append(item)
+            batch += more
         return batch, False
 
     def _write(self, replies: list[Reply]) -> None:
