@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -46,6 +47,8 @@ from tests.unit.governance.siem_support import Collector, make_certificates
 Open = Callable[..., Review]
 pytestmark = pytest.mark.sweep
 SECRET = "a secret of more than thirty-two characters"
+# A connection that ends after its test would be logged to that test's closed output.
+logging.getLogger("mail.log").setLevel(logging.CRITICAL)
 
 
 @pytest.fixture(autouse=True)

@@ -72,7 +72,7 @@ class Outside:
             ("signal", pid): "its end",
             ("limit", pid): "its end",
             ("tcp", str(self.port)): "the database",
-            ("connect", "@assay-test-reach"): "services on abstract sockets",
+            ("connect", f"@{self.folder}"): "services on abstract sockets",
         }
 
     # What Landlock leaves open, and readers do not need.
@@ -101,7 +101,8 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
         socket.socket(socket.AF_UNIX) as abstract,
         socket.socket(socket.AF_UNIX) as named,
     ):
-        abstract.bind("\0assay-test-reach")
+        # Abstract names belong to the machine, where others may run this test, too.
+        abstract.bind(f"\0{folder}")
         named.bind(str(folder / "socket"))
         for each in (abstract, named):
             each.listen()
