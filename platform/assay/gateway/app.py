@@ -113,14 +113,14 @@ async def _answer(
     except ClientGone:
         call.outcome = "canceled"
     except DomainError as error:
-        await _refuse(runtime.ledger, call, error, send)
+        await _refuse(runtime.ledger, call, error, scope["path"], send)
     except asyncio.CancelledError:
         raise
     except Exception:
         # Callers get this error in place of a stack trace.
         logger.exception("Request %s failed.", call.request_id)
         fault = InternalError(f"An internal error occurred ({call.request_id}).")
-        await _refuse(runtime.ledger, call, fault, send)
+        await _refuse(runtime.ledger, call, fault, scope["path"], send)
 
 
 async def _route(
@@ -138,7 +138,7 @@ async def _route(
     allowed = ("POST",) if own is None else tuple(own.operations)
     if method not in allowed:
         takes = " or ".join(allowed)
-        raise WrongMethod(f"{call.endpoint} takes {takes}, not {printable(method, 10)}.")
+        raise WrongMethod(f"{call.endpoint} takes {takes}, not {printable(method, 10)}.", allowed)
     operation = None if own is None else own.operations[method]
     if operation is not None:
         call.action = operation.action.value
@@ -161,8 +161,8 @@ async def _route(
             await runtime.inference.infer(call, opening, scope, receive, send)
 
 
-async def _refuse(ledger: Ledger, call: Call, error: DomainError, send: Send) -> None:
-    """Send the error, and record it if a key was identified."""
+async def _refuse(ledger: Ledger, call: Call, error: DomainError, path: str, send: Send) -> None:
+    """Send the error in the format of `path`, and record it if a key was identified."""
     record_refusal(ledger, call, error)
     if call.responding:
         return  # The server closes the connection on the unfinished answer.
@@ -171,4 +171,4 @@ async def _refuse(ledger: Ledger, call: Call, error: DomainError, send: Send) ->
         headers += error.headers
     if error.status in {408, 413}:
         headers.append((b"connection", b"close"))
-    await respond(send, error.status, error_json(error, call.endpoint), headers)
+    await respond(send, error.status, error_json(error, path), headers)

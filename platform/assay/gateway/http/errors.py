@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from governance.errors import DomainError
 from workers.wire import Done
@@ -51,6 +51,10 @@ class WrongMethod(DomainError):
     code = "method_not_allowed"
     status = 405
     title = "Method not allowed"
+
+    def __init__(self, message: str, allowed: Sequence[str]) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class InternalError(DomainError):
@@ -154,6 +158,8 @@ def error_headers(error: DomainError) -> list[tuple[bytes, bytes]]:
     headers: list[tuple[bytes, bytes]] = []
     if error.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="assay"'))
+    if isinstance(error, WrongMethod):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
     if error.retry_after is not None and math.isfinite(error.retry_after):
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
     waits = error.retry_after is not None and error.retry_after <= RETRY_PATIENCE_S
