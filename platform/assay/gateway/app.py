@@ -36,7 +36,6 @@ from assay.gateway.paths import GatewayPath, own_path, own_paths
 from assay.gateway.quota.ledger import Ledger
 from assay.gateway.quota.quotas import QuotaStopped
 from assay.gateway.run.repeats import once
-from assay.gateway.run.routes import Route, find_route, routes
 from assay.gateway.runtime import Runtime
 from assay.gateway.stored.requests import OwnRequest
 from assay.server.connections import prove
@@ -44,6 +43,7 @@ from assay.server.permits import holder_of
 from governance.errors import DomainError
 from governance.principals import serving
 from registry.catalog.requests import printable
+from registry.catalog.routes import Route, find_route, routes
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Gateway:
         else:
             route, name = find_route(path)
             if route is not None:
-                endpoint = f"{route.path}/{{model}}" if name else path
+                endpoint = route.label(name)
         call = Call(endpoint=endpoint, client_address=client_address(scope))
         if (trace := begin_request(scope, endpoint)) is not None:
             call.traceparent, send = trace.traceparent, trace.watching(send)
