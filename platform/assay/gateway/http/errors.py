@@ -33,8 +33,6 @@ _MESSAGE_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-# Clients should not retry automatically after a longer wait than this.
-RETRY_PATIENCE_S = 60.0
 
 
 class NoSuchPath(DomainError):
@@ -160,10 +158,11 @@ def error_headers(error: DomainError) -> list[tuple[bytes, bytes]]:
         headers.append((b"www-authenticate", b'Bearer realm="assay"'))
     if isinstance(error, WrongMethod):
         headers.append((b"allow", ", ".join(error.allowed).encode()))
-    if error.retry_after is not None and math.isfinite(error.retry_after):
+    waits = error.retry_after is not None and math.isfinite(error.retry_after)
+    if error.retry_after is not None and waits:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
-    waits = error.retry_after is not None and error.retry_after <= RETRY_PATIENCE_S
-    # OpenAI's client retries after these statuses unless this header forbids it.
+    # OpenAI's client retries after these statuses unless this header forbids it. Room that comes
+    # within minutes is worth the wait, also to clients that wait longer than OpenAI's.
     if error.status in {409, 429} and (getattr(error, "budget", False) or not waits):
         headers.append((b"x-should-retry", b"false"))
     return headers
