@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from assay.plugins import declare
 from tasks.automatic_speech_recognition.renderers import (
@@ -24,6 +24,10 @@ Form = TypeVar("Form", bound=BaseModel)
 _LISTS = "[]"
 
 
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
 class TranscriptionRequest(BaseModel):
     """The text fields of POST /v1/audio/transcriptions. Fields typed `None` are fields of OpenAI
     that Assay does not support.
@@ -36,7 +40,8 @@ class TranscriptionRequest(BaseModel):
     response_format: ResponseFormat = "json"
     temperature: Temperature = 0.0
     timestamp_granularities: list[Literal["segment"]] = ["segment"]
-    stream: Literal["false", "False"] | None = None
+    # Python's word for it, too, from clients that do not encode booleans themselves.
+    stream: Annotated[Literal["false"], BeforeValidator(_lower)] | None = None
     user: declare.User | None = None
     prompt: None = None
     include: None = None
