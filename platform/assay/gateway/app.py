@@ -42,6 +42,7 @@ from assay.server.connections import prove
 from assay.server.permits import holder_of
 from governance.errors import DomainError
 from governance.principals import serving
+from registry.catalog.endpoints import REFUSED_PATHS
 from registry.catalog.requests import printable
 from registry.catalog.routes import Route, find_route, routes
 
@@ -131,9 +132,10 @@ async def _route(
     if (current := refresher.snapshot) is not None:
         call.policy = current.policy.version
     if own is None and route is None:
+        there_are = f"There are {', '.join((*own_paths(), *routes()))}."
         raise NoSuchPath(
             f"Unknown request URL: {method} {printable(path)}.",
-            hint=f"There are {', '.join((*own_paths(), *routes()))}.",
+            hint=REFUSED_PATHS.get(path, there_are),
         )
     allowed = ("POST",) if own is None else tuple(own.operations)
     if method not in allowed:

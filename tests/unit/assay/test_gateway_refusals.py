@@ -133,6 +133,10 @@ def test_unknown_paths_of_the_messages_api_are_refused_in_its_format(stage: Stag
     assert unknown.status_code == 404
     body = unknown.json()
     assert (body["type"], body["error"]["type"]) == ("error", "not_found_error")
+    assert "Use POST /v1/batches with the endpoint /v1/messages." in body["error"]["message"]
+    for path in ("/v1/images/edits", "/v1/images/variations"):
+        refused = error_of(httpx.post(f"{stage.url}{path}", json={}))
+        assert "use POST /v1/images/generations." in refused["message"]
 
 
 def test_a_key_that_proves_nothing_is_refused(stage: Stage) -> None:
