@@ -19,9 +19,9 @@ from django.conf import settings
 from assay.gateway.run.events import answer_of, piece
 from assay.gateway.run.pipeline import Pipeline
 from assay.gateway.run.reply_streams import Replies
-from assay.gateway.run.routes import find_route
 from registry.catalog.endpoints import Plan, StreamRenderer
 from registry.catalog.requests import Body
+from registry.catalog.routes import find_route
 from workers.celery_message import inference_message
 from workers.sealing import GatewaySeals
 from workers.wire import Delta, Done, InferenceRequest, deployment_queue

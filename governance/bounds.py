@@ -18,6 +18,14 @@ TASK_MAX = 40
 TIER_MAX = 20
 REQUEST_ID_MAX = 64
 # Characters not allowed in a single line: controls, line breaks, and direction overrides.
-NOT_ON_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_NOT_ON_A_LINE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+NOT_ON_A_LINE = re.compile(f"[{_NOT_ON_A_LINE}]")
 # The same for text of several lines, where tabs and line breaks are allowed.
-NOT_IN_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_NOT_IN_TEXT = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
+NOT_IN_TEXT = re.compile(f"[{_NOT_IN_TEXT}]")
+# The same rules as patterns of JSON Schema: what a line or text is, and one that is not blank.
+LINE_OR_EMPTY = f"^[^{_NOT_ON_A_LINE}]*$"
+LINE = f"^[^{_NOT_ON_A_LINE}]*[^{_NOT_ON_A_LINE}\\s][^{_NOT_ON_A_LINE}]*$"
+TEXT_OR_EMPTY = f"^[^{_NOT_IN_TEXT}]*$"
+TEXT = f"^[^{_NOT_IN_TEXT}]*[^{_NOT_IN_TEXT}\\s][^{_NOT_IN_TEXT}]*$"
+SLUG = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"

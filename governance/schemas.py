@@ -26,7 +26,15 @@ from pydantic import (
     ValidationInfo,
 )
 
-from governance.bounds import NOT_IN_TEXT, NOT_ON_A_LINE
+from governance.bounds import (
+    LINE,
+    LINE_OR_EMPTY,
+    NOT_IN_TEXT,
+    NOT_ON_A_LINE,
+    SLUG,
+    TEXT,
+    TEXT_OR_EMPTY,
+)
 from governance.errors import InvalidInput
 
 E = TypeVar("E")
@@ -71,6 +79,11 @@ def _moment(value: object) -> datetime:
     raise ValueError("not an ISO 8601 date and time with an offset from UTC")
 
 
+def _described(pattern: str) -> Any:
+    """Return what adds a rule to the JSON schema that a validator checks with a better sentence."""
+    return Field(json_schema_extra={"pattern": pattern})
+
+
 _CONTROL = "control characters are not allowed here"
 _ON_A_LINE = rejecting(NOT_ON_A_LINE.search, _CONTROL)
 _IN_TEXT = rejecting(NOT_IN_TEXT.search, _CONTROL)
@@ -80,13 +93,13 @@ _IN_A_SLUG = rejecting(
 )
 _Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
 _Filled = Annotated[_Stripped, Field(min_length=1)]
-Line = Annotated[_Filled, _ON_A_LINE]
-Paragraphs = Annotated[_Filled, _IN_TEXT]
-LineOrEmpty = Annotated[_Stripped, _ON_A_LINE]
-ParagraphsOrEmpty = Annotated[_Stripped, _IN_TEXT]
+Line = Annotated[_Filled, _ON_A_LINE, _described(LINE)]
+Paragraphs = Annotated[_Filled, _IN_TEXT, _described(TEXT)]
+LineOrEmpty = Annotated[_Stripped, _ON_A_LINE, _described(LINE_OR_EMPTY)]
+ParagraphsOrEmpty = Annotated[_Stripped, _IN_TEXT, _described(TEXT_OR_EMPTY)]
 # Not stripped: the text of a file, or that a model learns, stays unchanged.
-Verbatim = Annotated[str, _IN_TEXT]
-Slug = Annotated[_Filled, _IN_A_SLUG]
+Verbatim = Annotated[str, _IN_TEXT, _described(TEXT_OR_EMPTY)]
+Slug = Annotated[_Filled, _IN_A_SLUG, _described(SLUG)]
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Choice = Annotated[E, Field(strict=False)]
 Moment = Annotated[datetime, BeforeValidator(_moment)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from registry.catalog import TASKS, package_of
 from registry.catalog.declaration import Task
-from registry.catalog.endpoints import Endpoint
+from registry.catalog.endpoints import REFUSED_PATHS, Endpoint
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "endpoints.md"
 HEAD = """# Inference endpoints
@@ -20,6 +20,21 @@ Written by `tools/endpoints.py` from the tasks' declarations. The full descripti
 | endpoint | task | metered in | answer |
 |---|---|---|---|
 """
+REFUSED = """
+## Refused
+
+These parts of other APIs are refused by name, with the status and the remedy.
+
+| request | answer |
+|---|---|
+"""
+# By their fields, which the answer names in `param`.
+REFUSED_FIELDS = {
+    "`stream: true` in `POST /v1/audio/transcriptions`": "400: leave `stream` out.",
+    "`timestamp_granularities: word` in the same": "400: use `segment`.",
+    "tokens as the `input` of `POST /v1/embeddings`": "400: send texts, or name the tokenizer: "
+    "[Embed tokens](../how-to/call-a-model.md#embed-tokens).",
+}
 
 
 def page() -> str:
@@ -30,7 +45,9 @@ def page() -> str:
         if package_of(task.name).startswith(("assay ", "assay-tasks-extra "))
         for endpoint in task.endpoints
     )
-    return HEAD + "".join(rows)
+    refused = {f"`POST {path}`": f"404: {advice}" for path, advice in REFUSED_PATHS.items()}
+    table = (f"| {name} | {answer} |\n" for name, answer in (refused | REFUSED_FIELDS).items())
+    return HEAD + "".join(rows) + REFUSED + "".join(table)
 
 
 def _row(task: Task, endpoint: Endpoint) -> str:

@@ -118,6 +118,10 @@ def limit_words(kind: str, limit: int, currency: str) -> str:
     return f"{amount} {KINDS[kind].title}"
 
 
+# Names for the use that has no deployment, department or key, by how use is grouped.
+UNNAMED = {"deployment": "jobs", "department": "unknown", "key": "jobs"}
+
+
 def subject_words(subject: str) -> str:
     """Return a subject as the start of a sentence: `Department clinical`."""
     kind, _, name = subject.partition(":")

@@ -697,6 +697,8 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "assay.api.problems.exception_handler",
     "PAGE_SIZE": 25,
     "UNAUTHENTICATED_USER": None,
+    # The format of a file is in its path or in `Accept`.
+    "URL_FORMAT_OVERRIDE": None,
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Assay management API",
@@ -714,6 +716,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "PATH_CONVERTER_OVERRIDES": {
         "id": {"type": "integer", "minimum": 1, "maximum": 10**18 - 1},
+        "slug": {"type": "string", "pattern": "^[-a-zA-Z0-9_]+$"},
     },
     "ENUM_NAME_OVERRIDES": {"KeyStateEnum": "assay.api.views.keys.STATES"},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from django.http import HttpRequest, HttpResponse
-from django.urls import include, path, re_path
+from django.urls import Resolver404, include, path, re_path
 
 from assay.api import docs, problems
 from assay.portal.views import errors, sign_in
@@ -30,7 +30,6 @@ urlpatterns = [
 ]
 
 handler403 = errors.permission_denied
-handler404 = errors.page_not_found
 
 
 def handler400(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -38,6 +37,16 @@ def handler400(request: HttpRequest, exception: Exception | None = None) -> Http
     if request.path.startswith(problems.PATHS):
         return problems.malformed(request)
     return errors.bad_request(request, exception)
+
+
+def handler404(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Answer programs at an unknown address with a problem. Only browsers name HTML among what they
+    accept.
+    """
+    accepted = request.headers.get("Accept", "")
+    if isinstance(exception, Resolver404) and "text/html" not in accepted:
+        return problems.not_found(request)
+    return errors.page_not_found(request, exception)
 
 
 def handler500(request: HttpRequest) -> HttpResponse:

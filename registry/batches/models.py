@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from django.db import models
 
-# Paths whose requests a batch may contain.
-ENDPOINTS = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/moderations",
-    "/v1/responses",
-)
+# The longest path of a task, with the name of a deployment after it.
+ENDPOINT_MAX = 570
 # Maximum open batches of one department.
 OPEN_MAX = 50
 ERRORS_MAX = 100
@@ -55,7 +49,7 @@ class Batch(models.Model):
     key_name = models.CharField(max_length=200)
     client_address = models.CharField(max_length=64, blank=True)
     classification = models.CharField(max_length=20)
-    endpoint = models.CharField(max_length=40)
+    endpoint = models.CharField(max_length=ENDPOINT_MAX)
     model = models.CharField(max_length=200, blank=True, default="")
     metadata = models.JSONField(default=dict, blank=True)
     input_file = models.CharField(max_length=40)

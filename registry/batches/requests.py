@@ -10,10 +10,12 @@ from typing import Any
 from pydantic_core import from_json
 
 from registry.batches.models import CUSTOM_ID_MAX, ERRORS_MAX
-from registry.catalog.requests import printable
+from registry.catalog.requests import RequestInvalid, printable
+from registry.catalog.routes import find_route
 
 # Maximum bytes of a line besides its body.
 _AROUND = 16 * 1024
+JSON = "application/json"
 _FIELDS = frozenset({"custom_id", "method", "url", "body"})
 
 
@@ -80,6 +82,24 @@ def line_limit(body_max: int) -> int:
     return body_max + _AROUND
 
 
+def check_endpoint(endpoint: str) -> None:
+    """Raise RequestInvalid unless the path is a task's and takes JSON, which a line's body is."""
+    route, _ = find_route(endpoint)
+    if route is None:
+        raise RequestInvalid(
+            f"endpoint is {printable(endpoint)}, which no task has. Use the path of an online "
+            "request, with the deployment if it has one: /v1/chat/completions, "
+            "/v1/tasks/image-classification/my-deployment.",
+            param="endpoint",
+        )
+    if JSON not in route.content_types:
+        raise RequestInvalid(
+            f"endpoint {printable(endpoint)} takes {', '.join(route.content_types)}; the lines of "
+            "a batch are JSON.",
+            param="endpoint",
+        )
+
+
 def read_lines(path: Path, limit: int, *, number: int = 1, offset: int = 0) -> Iterator[Line]:
     """Yield the nonblank lines from `offset` on, where line `number` begins.
 
@@ -133,7 +153,8 @@ def read_request(line: Line, endpoint: str, limit: int) -> LineRequest:
     body = fields.get("body")
     if not isinstance(body, dict):
         raise LineInvalid("missing_required_parameter", "body must be a JSON object.", "body")
-    model = body.get("model")
+    _, deployment = find_route(endpoint)
+    model = deployment or body.get("model")
     if not isinstance(model, str) or not 1 <= len(model) <= 200 or not model.isprintable():
         raise LineInvalid(
             "missing_required_parameter", "body.model must name a model.", "body.model"

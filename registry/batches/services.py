@@ -18,7 +18,8 @@ from governance.policy.context import CLASSIFICATIONS
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
-from registry.batches.models import ENDPOINTS, OPEN_MAX, Batch, BatchState
+from registry.batches.models import OPEN_MAX, Batch, BatchState
+from registry.batches.requests import check_endpoint
 from registry.batches.selectors import batch_get
 from registry.batches.states import BATCH_STATES, OPEN, batch_move, batch_subject
 from registry.files.models import LEAST_S, MOST_S, FilePurpose, StoredFile
@@ -71,7 +72,7 @@ def batch_create(
 
     Raises:
         FileUnknown: the file does not exist.
-        InvalidInput: the endpoint or a bound is wrong.
+        InvalidInput: the endpoint, as RequestInvalid, or a bound is wrong.
         NotPermitted: the policy denies it.
         NoRoom: the department has reached its limit of files or bytes.
         WrongState: the department has reached its limit of open batches.
@@ -84,11 +85,7 @@ def batch_create(
         attributes={"classification": classification, "deployment": ""},
     )
     decision = authorize(actor=actor, action=Action.BATCH_CREATE, resource=resource)
-    if endpoint not in ENDPOINTS:
-        raise InvalidInput(
-            f"Batches take requests for {', '.join(ENDPOINTS)}.",
-            fields={"endpoint": [f"One of {', '.join(ENDPOINTS)}."]},
-        )
+    check_endpoint(endpoint)
     if outputs_expire_s is not None and not LEAST_S <= outputs_expire_s <= MOST_S:
         raise InvalidInput(f"output_expires_after must be {LEAST_S:,} to {MOST_S:,} seconds.")
     if storable_json(metadata) != metadata:

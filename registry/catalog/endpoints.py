@@ -21,6 +21,12 @@ from registry.catalog.requests import Body, invalid
 
 # Paths below these belong to the gateway. /v2 is Cohere's; all other APIs use /v1.
 INFERENCE_PATHS = ("/v1/", "/v2/")
+# Paths of other APIs that are refused, with what to use instead.
+REFUSED_PATHS = {
+    "/v1/images/edits": "Images are generated, not edited; use POST /v1/images/generations.",
+    "/v1/images/variations": "Images are generated, not varied; use POST /v1/images/generations.",
+    "/v1/messages/batches": "Use POST /v1/batches with the endpoint /v1/messages.",
+}
 
 
 def dumps(value: Any) -> str:

@@ -5,9 +5,9 @@ Without such a parameter the request is rejected. Loads neither Django nor torch
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from registry.catalog.endpoints import Answer
 from registry.catalog.inputs import Truncate
@@ -19,13 +19,18 @@ CohereTruncate = Literal["NONE", "START", "END"]
 Truncation = Literal["do_not_truncate", "longest_first", "only_first"]
 
 
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
 class TruncatedRequest(Strict):
     """Request that cuts inputs over the model's maximum length if `truncate`, on the side in
     `truncation_direction`, as in Hugging Face's Text Embeddings Inference (TEI).
     """
 
     truncate: bool | None = None
-    truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
+    # TEI's clients send them capitalized.
+    truncation_direction: Annotated[Literal["left", "right"], BeforeValidator(_lower)] | None = None
 
     @model_validator(mode="after")
     def _has_direction_of_something(self) -> Self:
@@ -38,7 +43,7 @@ class TruncatedRequest(Strict):
         """Return the side that is cut off."""
         if not self.truncate:
             return "none"
-        return "start" if (self.truncation_direction or "").lower() == "left" else "end"
+        return "start" if self.truncation_direction == "left" else "end"
 
 
 def cohere_side(truncate: CohereTruncate | None) -> Truncate:

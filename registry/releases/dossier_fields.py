@@ -33,6 +33,13 @@ DossierSections = Annotated[
         "not_applicable|voluntary|internal_control|notified_body, standards, declaration}."
     ),
 ]
+# Contents of each section, in a sentence that lists what a form asks for.
+DESCRIBED = {
+    "risks": "risks with their mitigation",
+    "oversight": "oversight (who oversees it, and how to stop it)",
+    "operation": "operation (monitors, contact for incidents, date of the next review)",
+    "conformity": "conformity (the route, and standards)",
+}
 # Sections that a tier requires; a tier that is not listed requires all.
 REQUIRED: dict[str, tuple[str, ...]] = {"minimal": (), "limited": ("oversight",)}
 # Control characters other than line ends and tabs, changes of the reading direction, surrogates.

@@ -43,7 +43,7 @@ from registry.releases.checklist import (
 )
 from registry.releases.comparison.card import sections
 from registry.releases.dossier import dossier_evidence
-from registry.releases.dossier_fields import missing_sections
+from registry.releases.dossier_fields import DESCRIBED, missing_sections
 from registry.releases.engines import engines_for
 from registry.releases.separation import people_behind
 from registry.releases.serving import check_trusted
@@ -161,6 +161,7 @@ def _readiness(actor: Principal, version: ModelVersion, tier: str) -> Readiness:
         *_under_review(version),
         *_checked(case, early_results(case), gates, unavailable),
         *_stated(case, highest),
+        *_tier(chosen.document, policies),
         _engine(version),
         _data(version),
         *map(_reviewed, reviewers),
@@ -318,12 +319,12 @@ def _fix(check: str, case: Case, gates: list[GateStanding]) -> Fix | None:
 
 def _stated(case: Case, highest: str) -> Iterator[Requirement]:
     """Yield items that are decided at submission, with their current notes."""
-    missing = ", ".join(missing_sections(case.policy.name, {}))
+    missing = _sections(missing_sections(case.policy.name, {}))
     notes = {
         "classification": f"State {highest}, the level of the training data, or higher in the form."
         if trained_levels(case.chain)
         else "You state it in the form. No training data is registered here.",
-        "dossier": f"Fill in these sections of the form: {missing}."
+        "dossier": f"The form asks for {missing}."
         if missing
         else "This tier requires no further sections of the form.",
         "files": "Every stored file is hashed when you submit.",
@@ -337,6 +338,27 @@ def _stated(case: Case, highest: str) -> Iterator[Requirement]:
                 notes[item.check],
                 waivable=_waivable(item),
             )
+
+
+def _tier(chosen: ReviewPolicyDocument, policies: list[ActivePolicy]) -> Iterator[Requirement]:
+    """Yield what the form asks for in addition if the answers about risk require a higher tier."""
+    own = set(missing_sections(chosen.name, {}))
+    names = [each.document.name for each in policies]
+    more = []
+    for name in names[names.index(chosen.name) + 1 :]:
+        added = [each for each in missing_sections(name, {}) if each not in own]
+        more.append(f"{name} also asks for {_sections(added)}" if added else f"{name} is higher")
+    if more:
+        yield Requirement(
+            "tier",
+            "Your answers about risk allow the tier",
+            ReadinessState.AT_SUBMISSION,
+            f"The form refuses a tier that is too low. {'; '.join(more)}.",
+        )
+
+
+def _sections(names: list[str]) -> str:
+    return get_text_list([DESCRIBED[each] for each in names], "and")
 
 
 def _engine(version: ModelVersion) -> Requirement:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from assay.plugins import declare
 from tasks.automatic_speech_recognition.renderers import (
@@ -24,6 +24,23 @@ Form = TypeVar("Form", bound=BaseModel)
 _LISTS = "[]"
 
 
+def _whole(value: Any) -> Any:
+    # Python's word for it, too, from clients that do not encode booleans themselves.
+    word = value.lower() if isinstance(value, str) else value
+    if word == "true":
+        raise declare.idle_field("Transcriptions are not streamed; leave stream out.", "stream")
+    return word
+
+
+def _of_segments(value: Any) -> Any:
+    if isinstance(value, list) and "word" in value:
+        raise declare.idle_field(
+            "The times of words are not known; use timestamp_granularities segment.",
+            "timestamp_granularities",
+        )
+    return value
+
+
 class TranscriptionRequest(BaseModel):
     """The text fields of POST /v1/audio/transcriptions. Fields typed `None` are fields of OpenAI
     that Assay does not support.
@@ -35,8 +52,10 @@ class TranscriptionRequest(BaseModel):
     language: Language | None = None
     response_format: ResponseFormat = "json"
     temperature: Temperature = 0.0
-    timestamp_granularities: list[Literal["segment"]] = ["segment"]
-    stream: Literal["false", "False"] | None = None
+    timestamp_granularities: Annotated[list[Literal["segment"]], BeforeValidator(_of_segments)] = [
+        "segment"
+    ]
+    stream: Annotated[Literal["false"] | None, BeforeValidator(_whole)] = None
     user: declare.User | None = None
     prompt: None = None
     include: None = None

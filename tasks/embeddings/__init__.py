@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from assay.plugins import declare
 from tasks.embeddings.endpoints import (
     EmbeddingsRequest,
+    EncoderInputs,
     FeatureExtractionRequest,
     SentenceSimilarityRequest,
     read_embeddings,
@@ -43,7 +44,7 @@ TASK = declare.Task(
     engine=declare.BATCH,
     runner="tasks.embeddings.runner:EmbeddingsRunner",
     unit=declare.Unit.TOKENS,
-    input_schema=declare.TextInputs,
+    input_schema=EncoderInputs,
     option_schema=declare.TextOptions,
     result_type=list[float],
     endpoints=(

@@ -7,31 +7,98 @@ import math
 import operator
 import struct
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from assay.plugins import declare
 
+TOKENS_MAX = 100_000
+TOKENS_REFUSED = (
+    "{param} has tokens, which mean other text to another tokenizer. Send the text: LangChain's "
+    "OpenAIEmbeddings does with check_embedding_ctx_length=False."
+)
+Tokens = Annotated[
+    list[Annotated[int, Field(ge=0, le=declare.MAX_TOKEN)]],
+    Field(min_length=1, max_length=TOKENS_MAX),
+]
+
+
+class EncoderInputs(declare.TextInputs):
+    """Texts, or tokens by the tokenizer whose `tokenizer.json` has the SHA-256 `tokenizer`."""
+
+    input: Annotated[list[declare.TextInput], Field(max_length=declare.MAX_INPUTS)] = Field(
+        default_factory=list
+    )
+    tokens: Annotated[list[Tokens], Field(max_length=declare.MAX_INPUTS)] = Field(
+        default_factory=list
+    )
+    tokenizer: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_kind(self) -> Self:
+        if bool(self.input) == bool(self.tokens) or bool(self.tokens) != bool(self.tokenizer):
+            raise ValueError("it has either texts, or tokens and their tokenizer")
+        return self
+
+
+def _kind(value: Any) -> str:
+    first = value[0] if isinstance(value, list) and value else value
+    if isinstance(first, list):
+        return "~lists"
+    return "~tokens" if isinstance(first, int) and value is not first else "texts"
+
+
+TextsOrTokens = Annotated[
+    Annotated[declare.Texts, Tag("texts")]
+    | Annotated[Tokens, Tag("~tokens")]
+    | Annotated[list[Tokens], Field(min_length=1, max_length=declare.MAX_INPUTS), Tag("~lists")],
+    Discriminator(_kind),
+]
+
 
 class EmbeddingsRequest(declare.Strict):
-    """POST /v1/embeddings. `dimensions` shortens each vector and makes its length 1 again."""
+    """POST /v1/embeddings. `dimensions` shortens each vector and makes its length 1 again.
+
+    `input` may be tokens if `tokenizer` is the SHA-256 of the deployment's own `tokenizer.json`.
+    """
 
     model: declare.Name
-    input: declare.Texts
+    input: TextsOrTokens
+    tokenizer: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
     user: declare.User | None = None
+
+    def inputs(self) -> EncoderInputs:
+        """Return the texts or tokens. Raises RequestInvalid for tokens of an unnamed tokenizer."""
+        value: Any = self.input
+        if (kind := _kind(value)) == "texts":
+            if self.tokenizer is not None:
+                raise declare.RequestInvalid(
+                    "tokenizer names the tokenizer of tokens; leave it out for texts.",
+                    param="tokenizer",
+                )
+            return EncoderInputs(input=declare.as_list(value))
+        if self.tokenizer is None:
+            raise declare.RequestInvalid(
+                f"{TOKENS_REFUSED.format(param='input')} Tokens of the deployment's own tokenizer "
+                "are read if tokenizer is the SHA-256 of its tokenizer.json.",
+                param="input",
+            )
+        tokens = [value] if kind == "~tokens" else value
+        return EncoderInputs(tokens=tokens, tokenizer=self.tokenizer)
 
 
 def read_embeddings(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/embeddings. Raises RequestInvalid."""
     request = declare.parse(EmbeddingsRequest, body.data)
-    texts = declare.as_list(request.input)
-    tokens = declare.estimate_tokens(texts)
+    inputs = request.inputs()
+    # Special tokens come on top: one before, and one after each input.
+    tokens = sum(len(each) + 2 for each in inputs.tokens) or declare.estimate_tokens(inputs.input)
     return declare.Plan(
         model=request.model,
-        inputs=declare.TextInputs(input=texts),
+        inputs=inputs,
         renderer=EmbeddingsRenderer(
             model=request.model,
             as_base64=request.encoding_format == "base64",
@@ -59,7 +126,7 @@ def read_feature_extraction(body: declare.Body, request_id: str, name: str) -> d
     tokens = declare.estimate_tokens(texts)
     return declare.Plan(
         model=name,
-        inputs=declare.TextInputs(input=texts),
+        inputs=EncoderInputs(input=texts),
         options=declare.TextOptions(truncate=request.side),
         renderer=VectorsRenderer(model=name, dimensions=request.dimensions),
         tokens=tokens,
@@ -88,7 +155,7 @@ def read_sentence_similarity(body: declare.Body, request_id: str, name: str) -> 
     tokens = declare.estimate_tokens(texts)
     return declare.Plan(
         model=name,
-        inputs=declare.TextInputs(input=texts),
+        inputs=EncoderInputs(input=texts),
         options=declare.TextOptions(
             truncate=request.parameters.side if request.parameters else "none"
         ),

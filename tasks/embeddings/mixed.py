@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from assay.plugins import declare
-from tasks.embeddings.endpoints import EmbeddingsRenderer
+from tasks.embeddings.endpoints import TOKENS_REFUSED, EmbeddingsRenderer
 
 # Each image is decoded when it arrives.
 MAX_IMAGES = 16
@@ -39,6 +39,13 @@ def _kind(value: Any) -> str:
     return "one" if isinstance(value, str) else "many"
 
 
+def _no_tokens(value: Any) -> Any:
+    first = value[0] if isinstance(value, list) and value else None
+    if isinstance(first, (int, list)):
+        raise declare.idle_field(TOKENS_REFUSED.format(param="input"), "input")
+    return value
+
+
 Input = Annotated[
     Annotated[declare.Text, Tag("one")] | Annotated[InputPart, Tag("many")], Discriminator(_kind)
 ]
@@ -52,6 +59,7 @@ class MixedEmbeddingsRequest(declare.Strict):
         Annotated[Input, Tag("one")]
         | Annotated[list[Input], Field(min_length=1, max_length=declare.MAX_INPUTS), Tag("many")],
         Discriminator(declare.one_or_many),
+        BeforeValidator(_no_tokens),
     ]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None

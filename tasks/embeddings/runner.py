@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from assay.plugins import run
+from assay.plugins import declare, run
 from assay.plugins.run import Item
+from tasks.embeddings.endpoints import EncoderInputs
 
 _POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
@@ -27,7 +30,46 @@ class EmbeddingsRunner(run.TextRunner):
         dtype: torch.dtype | None,
     ) -> None:
         self._pooling = _pooling(folder)
+        self._tokenizer = folder / "tokenizer.json"
         super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
+
+    def prepare(
+        self, request_id: str, inputs: declare.TextInputs, options: declare.TextOptions
+    ) -> run.Prepared:
+        if not isinstance(inputs, EncoderInputs) or not inputs.tokens:
+            return super().prepare(request_id, inputs, options)
+        if inputs.tokenizer != self._digest:
+            raise run.RequestRefused(
+                "tokenizer is not the SHA-256 of this deployment's tokenizer.json, so that the "
+                "tokens could mean other text; they were not read. Send the text instead.",
+                code="wrong_tokenizer",
+            )
+        # No text has the model's special tokens alone.
+        first, last = self.read(request_id, [""], "none").tokens[0]
+        special = {first, last, self._pad}
+        rows = []
+        for number, tokens in enumerate(inputs.tokens, 1):
+            if max(tokens) >= self.model.config.vocab_size or not special.isdisjoint(tokens):
+                raise run.RequestRefused(
+                    f"input {number} has a special token, or one that the model does not know. "
+                    "Leave special tokens out; the model's own are added.",
+                    code="invalid_tokens",
+                )
+            rows.append([first, *tokens, last])
+            if len(rows[-1]) > self.max_length:
+                raise run.RequestRefused(
+                    f"This model's maximum context length is {self.max_length:,} tokens; input "
+                    f"{number} has {len(rows[-1]):,}. Shorten it, or send it in parts.",
+                    code="context_length_exceeded",
+                )
+        count = sum(map(len, rows))
+        items = [Item(row, size=len(row)) for row in rows]
+        return run.Prepared(items=items, prompt_tokens=count, units=count)
+
+    @cached_property
+    def _digest(self) -> str:
+        with self._tokenizer.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def run(self, batch: dict[str, Tensor]) -> Tensor:
         states = self.model(**batch).last_hidden_state.float()

@@ -104,6 +104,18 @@ def test_every_answer_is_one_that_the_description_announces(company: Company, mo
     assert {name: sorted(found)[:3] for name, found in faults.items()} == {}
 
 
+def test_options_name_the_methods_that_the_description_has(company: Company) -> None:
+    client, book = caller(company, "an admin"), address_book(company)
+    described: dict[str, set[str]] = defaultdict(set)
+    for each in operations("/api/"):
+        described[filled(each, book)].add(each.method)
+    for path, methods in described.items():
+        answer = client.options(path)
+        assert answer.status_code == 204, path
+        allowed = set(answer.headers["Allow"].split(", "))
+        assert allowed - {"HEAD", "OPTIONS"} == methods, path
+
+
 BOUNDED = settings(
     max_examples=EXAMPLES,
     phases=[Phase.generate],

@@ -31,7 +31,6 @@ from assay.api.views.uploads import _metadata
 from assay.cookies import read_cookies
 from assay.gateway.access.authentication import presented_session, presented_token
 from assay.gateway.paths import own_path
-from assay.gateway.run.routes import find_route, named_model, routes
 from assay.gateway.stored.files import FilesQuery
 from assay.gateway.stored.requests import read_query
 from assay.portal.dataset_media import _span
@@ -60,6 +59,7 @@ from registry.catalog.header_values import header_value
 from registry.catalog.multipart import parse_form
 from registry.catalog.prompt import PromptDocument, placeholders
 from registry.catalog.requests import Body, check_containers
+from registry.catalog.routes import find_route, named_model, routes
 from registry.datasets.parsing import parse_dataset
 from registry.datasets.personal import kinds_in
 from registry.intake.checks import check_names

@@ -161,6 +161,11 @@ class Job(models.Model):
         """Return how many attempts count against `ASSAY_JOB_MAX_ATTEMPTS`."""
         return self.attempt - self.interruptions
 
+    @property
+    def steps(self) -> models.QuerySet[ChainLink]:
+        """Return the steps that follow, with their jobs."""
+        return self.chain.select_related("job").order_by("position")
+
 
 class JobLine(models.Model):
     """A table without rows, which every claim of a job locks (`workers.jobs.line`).

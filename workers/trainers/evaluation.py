@@ -121,6 +121,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
             lambda chosen: list(run.answer(chosen, adapter)),
             tolerance_of(plan.outputs),
         )
+        run.finish()
     finally:
         engine.close()
     for outcomes in (answers, base or []):
@@ -355,6 +356,10 @@ class _Run:
         return [
             None if each is None else _outcome(number, each) for number, each in enumerate(pending)
         ]
+
+    def finish(self) -> None:
+        """Report all rows as done: some need no answer, or no second one for reference."""
+        self._progress.metric(self._total, self._total, {})
 
     def _one_less(self) -> None:
         with self._changed:

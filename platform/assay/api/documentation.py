@@ -13,6 +13,8 @@ from drf_spectacular.plumbing import ResolvedComponent, safe_ref
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
+from assay.api.idempotency import KEY_PATTERN
+from assay.api.pagination import MAX_PAGE_SIZE
 from assay.api.problems import CONTENT_TYPE
 from governance.schemas import Schema, json_schema
 
@@ -68,13 +70,14 @@ METHODS = ("get", "post", "put", "patch", "delete")
 
 IDEMPOTENCY_KEY = OpenApiParameter(
     name="Idempotency-Key",
-    type=str,
+    type={"type": "string", "pattern": KEY_PATTERN},
     location=OpenApiParameter.HEADER,
     description="For a day, a request with the same key gets the first answer and is not rerun.",
 )
+PAGE_SIZES = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE}
 PAGE = [
     OpenApiParameter("cursor", str, description="From `next` or `previous`."),
-    OpenApiParameter("page_size", int, description="1 to 100; default 25."),
+    OpenApiParameter("page_size", PAGE_SIZES, description="1 to 100; default 25."),
 ]
 # Arguments of `operation` for a file that can be sent whole or as one range.
 RANGES: dict[str, Any] = {

@@ -8,13 +8,14 @@ from functools import cache
 from typing import Any, TypeVar
 
 from django.db.models import QuerySet
-from django.http import HttpRequest, QueryDict
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.parsers import BaseParser
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -81,6 +82,12 @@ class Endpoint(APIView):
         name = str(self.request.method).lower()
         not_allowed = self.http_method_not_allowed
         return getattr(self, name, not_allowed) if name in self.http_method_names else not_allowed
+
+    def options(  # type: ignore[override]  # The framework's answer needs a renderer.
+        self, request: Request, *args: Any, **kwargs: Any
+    ) -> HttpResponseBase:
+        """Answer with the allowed methods in `Allow`, which the framework adds to every answer."""
+        return HttpResponse(status=204)
 
     def scope(self) -> AbstractContextManager[object]:
         """Return the context of the handler; an empty one for anonymous callers, such as at

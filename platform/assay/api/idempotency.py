@@ -29,6 +29,7 @@ from governance.errors import InvalidInput, WrongState
 from governance.principals import Principal
 
 HEADER = "Idempotency-Key"
+KEY_PATTERN = r"^[\x21-\x7e]{1,255}$"
 REPLAYED = "Idempotency-Replayed"
 RETENTION = timedelta(days=1)
 CLEARED_AT_ONCE = 200
@@ -75,7 +76,7 @@ def checked_key(request: Request) -> str | None:
     key = request.headers.get(HEADER)
     if key is None:
         return None
-    if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+    if not re.fullmatch(KEY_PATTERN, key):
         sentence = "1 to 255 printable ASCII characters without spaces."
         raise InvalidInput(f"{HEADER} is not valid: {sentence}", fields={HEADER: [sentence]})
     return key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -98,9 +99,15 @@ def inference_description() -> dict[str, Any]:
             }
     for path, operations in chat_paths(schemas, _refusals()).items():
         paths[path] = {**paths.get(path, {}), **operations}
-    for operations in paths.values():
+    for path, operations in paths.items():
         if (post := operations.get("post")) is not None:
             operations["post"] = _once(post)
+        for method, operation in operations.items():
+            operation.setdefault("operationId", f"{_identifier(path)}_{method}")
+    for name, schema in schemas.items():
+        _untitle(schema)
+        # Generators of clients name classes by titles, and the tasks' schemas share names.
+        schema["title"] = name
     return {
         "openapi": "3.1.0",
         "info": {
@@ -116,6 +123,20 @@ def inference_description() -> dict[str, Any]:
             "schemas": schemas,
         },
     }
+
+
+def _untitle(schema: Any) -> None:
+    """Remove the titles that pydantic gives to each field, which generators take for classes."""
+    if isinstance(schema, list):
+        for each in schema:
+            _untitle(each)
+    elif isinstance(schema, dict):
+        schema.pop("title", None)
+        for name, part in schema.items():
+            # The members of these are named by the API, and one may be called "title".
+            for each in part.values() if name in ("properties", "$defs") else (part,):
+                if name not in ("example", "examples", "default", "const", "enum"):
+                    _untitle(each)
 
 
 def _once(post: dict[str, Any]) -> dict[str, Any]:
@@ -236,7 +257,7 @@ def _operation(task: Task, endpoint: Endpoint, schemas: dict[str, Any]) -> dict[
         "summary": endpoint.summary or task.description,
         "description": f"For deployments of the task `{task.name}`. Metered in {task.unit.plural}.",
         "tags": [task.name],
-        "operationId": _identifier(endpoint),
+        "operationId": _identifier(endpoint.path),
         **({"parameters": [_model_in_path()]} if endpoint.named else {}),
         "requestBody": {"required": True, "content": _content(task, endpoint, schemas)},
         "responses": {
@@ -307,9 +328,9 @@ def _joined(first_operation: dict[str, Any], second_operation: dict[str, Any]) -
     }
 
 
-def _identifier(endpoint: Endpoint) -> str:
-    """Return a name for the operation, such as `tasks_image_classification`."""
-    return endpoint.path.removeprefix("/v1").strip("/").replace("/", "_").replace("-", "_")
+def _identifier(path: str) -> str:
+    """Return a name for the operations of a path, such as `tasks_image_classification`."""
+    return re.sub(r"\W+", "_", path.removeprefix("/v1")).strip("_")
 
 
 def _refusals() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from django.core.exceptions import (
 )
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from redis.exceptions import RedisError
 from rest_framework import exceptions as drf
 from rest_framework.permissions import SAFE_METHODS
@@ -223,8 +224,11 @@ def malformed(request: HttpRequest) -> JsonResponse:
     return from_domain_error(InvalidInput("The request is malformed."), request)
 
 
+@csrf_exempt
 def not_found(request: HttpRequest, *_args: object, **_kwargs: object) -> JsonResponse:
-    """Return 404 for paths under `/api/` that are not endpoints."""
+    """Return 404 for paths that are not endpoints. Exempt from Django's CSRF check, which would
+    answer before this view, and with a page about a form.
+    """
     return from_domain_error(
         NotFound("There is no such endpoint.", hint="The endpoints are listed at /api/docs/."),
         request,

@@ -10,7 +10,6 @@ from assay.gateway.stored.batches import BatchRequest
 from assay.gateway.stored.chats import PATH as CHATS
 from assay.gateway.stored.chats import UpdateRequest
 from assay.gateway.stored.files import PATH as FILES
-from registry.batches.models import ENDPOINTS
 from registry.files.models import LEAST_S, MOST_S
 
 
@@ -72,7 +71,10 @@ def _batches(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str, 
     request = BatchRequest.model_json_schema(ref_template="#/components/schemas/batches.{model}")
     for part, schema in request.pop("$defs", {}).items():
         schemas[f"batches.{part}"] = schema
-    request["properties"]["endpoint"] = {"enum": list(ENDPOINTS)}
+    request["properties"]["endpoint"]["description"] = (
+        "Path of the lines' requests: any endpoint of a task that takes JSON, such as "
+        "`/v1/chat/completions` or `/v1/tasks/image-classification/my-deployment`."
+    )
     schemas["batches.BatchRequest"] = request
     id_parameter = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
     answer: dict[str, Any] = {

@@ -12,7 +12,7 @@ from rich.text import Text
 from assay.cli.client import Client
 from assay.cli.options import Limit
 from assay.cli.output import CliError, console, table
-from governance.quotas.kinds import KINDS, MICRO, amount_words, money_words
+from governance.quotas.kinds import KINDS, MICRO, UNNAMED, amount_words, money_words
 from governance.usage.units import PRICED_BY_UNIT, Unit
 
 app = typer.Typer(no_args_is_help=True, help="Quotas, budgets and usage.")
@@ -173,7 +173,7 @@ def _other_units(units: dict[str, int]) -> str:
 def _name(name: str | None, by: str) -> str:
     if not by:
         return ""
-    return "everything else" if name is None else name or "(none)"
+    return "everything else" if name is None else name or UNNAMED.get(by, "unknown")
 
 
 def _amount(kind: str, text: str) -> int | None:

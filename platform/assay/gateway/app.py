@@ -36,14 +36,15 @@ from assay.gateway.paths import GatewayPath, own_path, own_paths
 from assay.gateway.quota.ledger import Ledger
 from assay.gateway.quota.quotas import QuotaStopped
 from assay.gateway.run.repeats import once
-from assay.gateway.run.routes import Route, find_route, routes
 from assay.gateway.runtime import Runtime
 from assay.gateway.stored.requests import OwnRequest
 from assay.server.connections import prove
 from assay.server.permits import holder_of
 from governance.errors import DomainError
 from governance.principals import serving
+from registry.catalog.endpoints import REFUSED_PATHS
 from registry.catalog.requests import printable
+from registry.catalog.routes import Route, find_route, routes
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Gateway:
         else:
             route, name = find_route(path)
             if route is not None:
-                endpoint = f"{route.path}/{{model}}" if name else path
+                endpoint = route.label(name)
         call = Call(endpoint=endpoint, client_address=client_address(scope))
         if (trace := begin_request(scope, endpoint)) is not None:
             call.traceparent, send = trace.traceparent, trace.watching(send)
@@ -113,14 +114,14 @@ async def _answer(
     except ClientGone:
         call.outcome = "canceled"
     except DomainError as error:
-        await _refuse(runtime.ledger, call, error, send)
+        await _refuse(runtime.ledger, call, error, scope["path"], send)
     except asyncio.CancelledError:
         raise
     except Exception:
         # Callers get this error in place of a stack trace.
         logger.exception("Request %s failed.", call.request_id)
         fault = InternalError(f"An internal error occurred ({call.request_id}).")
-        await _refuse(runtime.ledger, call, fault, send)
+        await _refuse(runtime.ledger, call, fault, scope["path"], send)
 
 
 async def _route(
@@ -131,14 +132,15 @@ async def _route(
     if (current := refresher.snapshot) is not None:
         call.policy = current.policy.version
     if own is None and route is None:
+        there_are = f"There are {', '.join((*own_paths(), *routes()))}."
         raise NoSuchPath(
             f"Unknown request URL: {method} {printable(path)}.",
-            hint=f"There are {', '.join((*own_paths(), *routes()))}.",
+            hint=REFUSED_PATHS.get(path, there_are),
         )
     allowed = ("POST",) if own is None else tuple(own.operations)
     if method not in allowed:
         takes = " or ".join(allowed)
-        raise WrongMethod(f"{call.endpoint} takes {takes}, not {printable(method, 10)}.")
+        raise WrongMethod(f"{call.endpoint} takes {takes}, not {printable(method, 10)}.", allowed)
     operation = None if own is None else own.operations[method]
     if operation is not None:
         call.action = operation.action.value
@@ -161,8 +163,8 @@ async def _route(
             await runtime.inference.infer(call, opening, scope, receive, send)
 
 
-async def _refuse(ledger: Ledger, call: Call, error: DomainError, send: Send) -> None:
-    """Send the error, and record it if a key was identified."""
+async def _refuse(ledger: Ledger, call: Call, error: DomainError, path: str, send: Send) -> None:
+    """Send the error in the format of `path`, and record it if a key was identified."""
     record_refusal(ledger, call, error)
     if call.responding:
         return  # The server closes the connection on the unfinished answer.
@@ -171,4 +173,4 @@ async def _refuse(ledger: Ledger, call: Call, error: DomainError, send: Send) ->
         headers += error.headers
     if error.status in {408, 413}:
         headers.append((b"connection", b"close"))
-    await respond(send, error.status, error_json(error, call.endpoint), headers)
+    await respond(send, error.status, error_json(error, path), headers)

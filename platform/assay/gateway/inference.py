@@ -23,13 +23,13 @@ from assay.gateway.run.cold_start import ColdStarts
 from assay.gateway.run.execution import Execution
 from assay.gateway.run.media import MediaDesk, RequestMedia, media_body_limit
 from assay.gateway.run.parts import Parts
-from assay.gateway.run.routes import Route, deployment_path, named_model
 from assay.gateway.stored.conversations import Opened, ResponseDesk, StoringSend
 from assay.server.permits import holder_of
 from governance.errors import DomainError, Unavailable
 from registry.catalog import is_own
 from registry.catalog.endpoints import Endpoint, Plan
 from registry.catalog.requests import Body, RequestInvalid
+from registry.catalog.routes import Route, deployment_path, named_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from django import forms
 from django.conf import settings
 
 from assay.portal.forms.base import TablerForm
-from governance.quotas.kinds import GROUPED, KINDS, MICRO
+from governance.quotas.kinds import GROUPED, KINDS, MICRO, UNNAMED
 from governance.quotas.models import Price, QuotaLimit
 from governance.quotas.prices import Tariff
 from governance.quotas.selectors import LimitUse
@@ -25,7 +25,6 @@ from governance.usage.units import PRICED_BY_UNIT
 GROUPS_DRAWN = 3
 MEASURES = (("cost", "Money"), ("tokens", "Tokens"), ("device", "Device time"))
 _PRICES = ("prompt", "completion", "device_second")
-_NO_NAME = {"deployment": "jobs", "department": "unknown", "key": "jobs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def usage_chart(
             series[name][place[row.day]] += _measured(row, measure)
     if not any(series[None]):
         del series[None]
-    titles = {None: "everything else", "": _NO_NAME[by]}
+    titles = {None: "everything else", "": UNNAMED[by]}
     return {
         "type": "bar",
         "stacked": True,

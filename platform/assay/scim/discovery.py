@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_exempt
 from scim2_models import (
     AuthenticationScheme,
     Bulk,
@@ -124,6 +126,7 @@ class SchemasView(CatalogueView):
 class NothingView(ScimView):
     """Every other path: `/Me`, `/Bulk`, `/.search`, and paths that SCIM does not define."""
 
+    @method_decorator(csrf_exempt)
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         self.http_method_names = [str(request.method).lower()]
         setattr(self, self.http_method_names[0], self.nothing)

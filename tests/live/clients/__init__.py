@@ -25,7 +25,7 @@ OFFLINE = re.compile(r"error sending request|dns error|tcp connect error|operati
 def asked(program: str, url: str, key: str) -> dict[str, Any]:
     """Run `ask_{program}.py` against a gateway and return what it prints."""
     finished = subprocess.run(
-        [_environment(), "-W", "ignore", HERE / f"ask_{program}.py", url, key],
+        [environment(), "-W", "ignore", HERE / f"ask_{program}.py", url, key],
         capture_output=True,
         text=True,
         timeout=ASK_S,
@@ -37,9 +37,8 @@ def asked(program: str, url: str, key: str) -> dict[str, Any]:
     return answers
 
 
-def _environment() -> Path:
+def environment(pins: Path = HERE / "requirements.txt") -> Path:
     """Return the interpreter of the environment; make it first where these pins have none."""
-    pins = HERE / "requirements.txt"
     digest = hashlib.sha256(pins.read_bytes()).hexdigest()[:12]
     folder = CACHE / f"clients-{digest}"
     CACHE.mkdir(exist_ok=True)

@@ -70,8 +70,12 @@ def test_prices_and_use(signed_in: Run) -> None:
         deployment="writer", version_digest="", endpoint="/v1/x", prompt_tokens=1200,
         cost_micro=1500, device_ms=2500, outcome="ok",
     )  # fmt: skip
+    UsageRecord.objects.create(
+        request_id="job_1", occurred_at=timezone.now(), department="clinical", outcome="ok",
+        endpoint="jobs/evaluate", device_ms=9000,
+    )  # fmt: skip
     _, out, _ = signed_in("quota", "usage", "--by", "deployment", code=0)
-    for words in ("writer", "1,200", "2.5", "0.0015 EUR"):
+    for words in ("writer", "jobs", "1,200", "2.5", "0.0015 EUR"):
         assert words in out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import calendar
+import math
 import os
 import re
 import time
@@ -156,7 +157,13 @@ async def test_a_spent_budget_is_never_worth_a_retry_a_minute_may_be(quotas: Quo
     await reserve(quotas, "req_2", SLOTS)
     with pytest.raises(QuotaStopped) as busy:
         await reserve(quotas, "req_3", SLOTS)
-    assert b"x-should-retry" not in dict(error_headers(busy.value))
+    for wait in (1.0, 61.5, 300.0):
+        busy.value.retry_after = wait
+        headers = dict(error_headers(busy.value))
+        assert b"x-should-retry" not in headers
+        assert headers[b"retry-after"] == str(math.ceil(wait)).encode()
+    busy.value.retry_after = None  # It never fits.
+    assert (b"x-should-retry", b"false") in error_headers(busy.value)
 
 
 async def test_a_shadow_counts_and_tells_and_stops_nothing(quotas: Quotas) -> None:

@@ -149,6 +149,18 @@ def test_embeddings_come_as_base64_or_numbers_and_as_short_as_asked(stage: Stage
     assert struct.unpack("<3f", base64.b64decode(raw)) == (3.0, 4.0, 12.0)
 
 
+@pytest.mark.parametrize("task", ["embeddings", "zero-shot-image-classification"])
+def test_tokens_of_an_unnamed_tokenizer_are_refused_with_a_remedy(stage: Stage, task: str) -> None:
+    stage.deployment("minilm", task=task, behavior=None)
+    client = stage.client(stage.key())
+    for tokens in ([[15339, 1917]], [15339, 1917]):
+        with pytest.raises(BadRequestError, match="check_embedding_ctx_length=False") as no:
+            client.embeddings.create(model="minilm", input=tokens)
+        assert no.value.param == "input"
+    body = {"model": "minilm", "input": "a", "tokenizer": "0" * 64}
+    assert stage.post("/v1/embeddings", client.api_key, json=body).status_code == 400
+
+
 def test_classification_names_the_best_label(stage: Stage) -> None:
     scores = [{"label": "positive", "score": 0.9}, {"label": "negative", "score": 0.1}]
     stage.deployment(

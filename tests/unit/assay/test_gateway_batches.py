@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,9 +18,11 @@ from governance.keys.models import ApiKey
 from governance.policy.models import PolicyVersion
 from registry.batches.models import Batch, BatchLine
 from registry.files.models import StoredFile
+from registry.media.store import media_put
 from registry.versions.models import ModelVersion
 from tests.unit.assay.batch_support import CHAT, content_of, create, ended, line, results
 from tests.unit.assay.gateway_support import Behavior, Stage, say_hello, stage
+from tests.unit.assay.test_gateway_media import picture
 from tests.unit.assay.test_gateway_recall import recall as recall_version
 from tests.unit.policy_support import install_rules
 from workers.deployments.models import Deployment, DeploymentState
@@ -182,7 +185,7 @@ def test_creating_is_bounded_and_another_departments_batches_do_not_exist(stage:
     assert other.batches.list().data == []
     good = {"input_file_id": made.input_file_id, "endpoint": CHAT, "completion_window": "24h"}
     for wrong in (
-        {"endpoint": "/v1/images/generations"},
+        {"endpoint": "/v1/images/variations"},
         {"completion_window": "1h"},
         {"metadata": {"a": 1}},
         {"metadata": {"a": "\0"}},
@@ -411,6 +414,10 @@ def moderate(request: InferenceRequest, reply: Any) -> None:
     reply(Done("stop", 3, 0, results=[found], units=1))
 
 
+def classify(request: InferenceRequest, reply: Any) -> None:
+    reply(Done("stop", 3, 0, results=[[{"label": "good", "score": 0.9}]], units=1))
+
+
 @pytest.mark.parametrize(
     ("path", "task", "behavior", "asked", "shown"),
     [
@@ -434,6 +441,20 @@ def moderate(request: InferenceRequest, reply: Any) -> None:
             moderate,
             {"input": "Hi"},
             lambda body: body["results"][0]["categories"]["violence"],
+        ),
+        (
+            "/v1/classify",
+            "text-classification",
+            classify,
+            {"input": "Hi"},
+            lambda body: body["data"][0]["label"] == "good",
+        ),
+        (
+            "/v1/messages",
+            "text-generation",
+            say_hello,
+            {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5},
+            lambda body: body["content"][0]["text"] == "Hello there",
         ),
     ],
 )
@@ -464,3 +485,62 @@ def test_embeddings_run_in_batches(stage: Stage) -> None:
     done = ended(client, made.id)
     answer = results(client, done.output_file_id)["a"]["response"]["body"]
     assert answer["data"][0]["embedding"] == [0.5, 0.25]
+
+
+def test_a_path_with_the_deployment_names_the_model_of_a_batch(stage: Stage) -> None:
+    stage.deployment("garments", task="image-classification", behavior=classify)
+    stage.deployment("grades", task="text-classification", behavior=classify)
+    client = stage.client(stage.key())
+    image = base64.b64encode(picture()).decode()
+    for deployment, task, text, shown in (
+        ("garments", "image-classification", image, [{"label": "good", "score": 0.9}]),
+        ("grades", "text-classification", "Hi", [[{"label": "good", "score": 0.9}]]),
+    ):
+        path = f"/v1/tasks/{task}/{deployment}"
+        made = create(client, [line("a", url=path, body={"inputs": text})], endpoint=path)
+        done = ended(client, made.id)
+        answer = results(client, done.output_file_id)["a"]["response"]["body"]
+        assert answer == shown
+        assert client.batches.retrieve(made.id).model == deployment
+    labels = {entry.endpoint for entry in stage.entries(2) if entry.ran}
+    assert labels == {
+        "/v1/tasks/image-classification/{model}",
+        "/v1/tasks/text-classification/{model}",
+    }
+    wrong = "/v1/tasks/image-classification/grades"
+    made = create(client, [line("a", url=wrong, body={"inputs": image})], endpoint=wrong)
+    assert ended(client, made.id, "failed").errors.data[0].code == "wrong_endpoint"
+
+
+def test_speech_of_a_batch_is_base64(stage: Stage) -> None:
+    def speak(request: InferenceRequest, reply: Any) -> None:
+        recording = media_put(b"RIFF", content_type="audio/wav", deployment_id=voice.pk)
+        reply(Done("stop", 0, 0, results=[{**recording.to_json(), "details": {}}], units=1))
+
+    voice = stage.deployment("voice", task="text-to-speech", behavior=speak)
+    client = stage.client(stage.key())
+    path = "/v1/audio/speech"
+    body = {"model": "voice", "input": "Hi", "voice": "default", "response_format": "wav"}
+    made = create(client, [line("a", url=path, body=body)], endpoint=path)
+    answer = results(client, ended(client, made.id).output_file_id)["a"]["response"]["body"]
+    assert answer["content_type"] == "audio/wav"
+    assert base64.b64decode(answer["b64_json"]) == b"RIFF"
+
+
+def test_errors_of_messages_keep_their_shape_in_a_batch(stage: Stage) -> None:
+    stage.deployment()
+    client = stage.client(stage.key())
+    body = {"model": "writer", "messages": [], "max_tokens": 5}
+    made = create(client, [line("a", url="/v1/messages", body=body)], endpoint="/v1/messages")
+    answer = results(client, ended(client, made.id).error_file_id)["a"]["response"]["body"]
+    assert (answer["type"], answer["error"]["type"]) == ("error", "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["/v1/nothing", "/v1/audio/transcriptions", "/v1/tasks/image-classification", ""]
+)
+def test_a_path_that_takes_no_json_is_refused(stage: Stage, endpoint: str) -> None:
+    client = stage.client(stage.key())
+    with pytest.raises(openai.BadRequestError) as refused:
+        create(client, [line("a")], endpoint=endpoint)
+    assert refused.value.param == "endpoint"

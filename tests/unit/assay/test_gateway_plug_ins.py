@@ -13,12 +13,12 @@ import httpx
 import pytest
 
 from assay.gateway.run import plug_ins
-from assay.gateway.run.routes import routes
 from registry.catalog import TASKS, task_catalog
 from registry.catalog.code import CODES, NO_PACKAGES
 from registry.catalog.endpoints import Answer, Endpoint, Plan
 from registry.catalog.inputs import TextInputs
 from registry.catalog.requests import Body
+from registry.catalog.routes import routes
 from tests.unit.assay.gateway_support import Reply, Stage, stage
 from workers.wire import Done, InferenceRequest
 

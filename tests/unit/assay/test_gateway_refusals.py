@@ -123,6 +123,20 @@ def test_unknown_paths_and_methods_are_named(stage: Stage) -> None:
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "unknown_url")
     wrong = httpx.get(f"{stage.url}{TEXTS}")
     assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "POST"
+    owned = httpx.put(f"{stage.url}/v1/files")
+    assert (owned.status_code, owned.headers["allow"]) == (405, "GET, POST")
+
+
+def test_unknown_paths_of_the_messages_api_are_refused_in_its_format(stage: Stage) -> None:
+    unknown = httpx.post(f"{stage.url}/v1/messages/batches", json={"requests": []})
+    assert unknown.status_code == 404
+    body = unknown.json()
+    assert (body["type"], body["error"]["type"]) == ("error", "not_found_error")
+    assert "Use POST /v1/batches with the endpoint /v1/messages." in body["error"]["message"]
+    for path in ("/v1/images/edits", "/v1/images/variations"):
+        refused = error_of(httpx.post(f"{stage.url}{path}", json={}))
+        assert "use POST /v1/images/generations." in refused["message"]
 
 
 def test_a_key_that_proves_nothing_is_refused(stage: Stage) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from assay.gateway.run.routes import routes
 from registry.catalog import TASKS, code, task_catalog
 from registry.catalog.endpoints import Answer, Endpoint, Plan
 from registry.catalog.inputs import Inputs
 from registry.catalog.requests import Body, Strict, parse
+from registry.catalog.routes import routes
 from tests.unit.assay.gateway_support import Reply, Stage, stage
 from workers.wire import Done, InferenceRequest
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -46,6 +49,37 @@ def test_no_reference_leads_nowhere() -> None:
     text = json.dumps(document)
     named = {part.split('"')[0] for part in text.split('"$ref": "')[1:]}
     assert named <= known
+
+
+def test_names_of_classes_and_functions_are_unique() -> None:
+    """A generator of clients drops what shares a name, or fails."""
+    document = inference_description()
+    schemas = document["components"]["schemas"]
+    names = Counter(re.sub(r"\W", "", schema["title"].title()) for schema in schemas.values())
+    assert [name for name, count in names.items() if count > 1] == []
+    operations = Counter(
+        operation["operationId"]
+        for methods in document["paths"].values()
+        for operation in methods.values()
+    )
+    assert [name for name, count in operations.items() if count > 1] == []
+    assert not [
+        values
+        for values in enums(document)
+        if len({str(value).lower() for value in values}) < len(values)
+    ]
+
+
+def enums(part: Any) -> Iterator[list[Any]]:
+    """Yield the values of each enumeration."""
+    if isinstance(part, list):
+        for each in part:
+            yield from enums(each)
+    elif isinstance(part, dict):
+        if isinstance(part.get("enum"), list):
+            yield part["enum"]
+        for each in part.values():
+            yield from enums(each)
 
 
 def test_anyone_can_read_the_document_and_its_page(client: Client, db: None) -> None:

@@ -10,7 +10,7 @@ import pytest
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation, ValidationError
 from django.db import DataError, IntegrityError, OperationalError
 from django.http import Http404
-from django.test import RequestFactory
+from django.test import Client, RequestFactory, override_settings
 from psycopg.errors import DeadlockDetected, SerializationFailure
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rest_framework import exceptions as drf
@@ -36,6 +36,63 @@ def ended(cause: Exception) -> OperationalError:
     error = OperationalError(str(cause))
     error.__cause__ = cause
     return error
+
+
+@pytest.fixture
+def stranger() -> Client:
+    """A program without a session, to which Django's CSRF check applies."""
+    return Client(enforce_csrf_checks=True)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/nothing",
+        "/api/2.0/mlflow/runs/create",
+        "/node/v1/nothing",
+        "/mlflow/api/2.0/mlflow/runs/create",
+        "/nothing",
+    ],
+)
+def test_a_program_at_an_unknown_path_gets_a_problem(stranger: Client, path: str) -> None:
+    for method in ("GET", "POST", "PUT", "DELETE"):
+        response = stranger.generic(method, path, "{}", "application/json")
+        assert response.status_code == 404
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert json.loads(response.content)["code"] == "not_found"
+
+
+@pytest.mark.django_db
+def test_a_browser_at_an_unknown_path_gets_a_page(stranger: Client) -> None:
+    for path in ("/nothing", "/mlflow/"):
+        response = stranger.get(path, headers={"Accept": "text/html,*/*;q=0.8"})
+        assert response.status_code == 404
+        assert response.headers["Content-Type"].startswith("text/html")
+
+
+@pytest.mark.django_db
+def test_unknown_paths_of_scim_are_refused_in_its_format(stranger: Client) -> None:
+    with override_settings(SCIM_TOKEN="a-token-for-the-provider"):
+        headers = {"Authorization": "Bearer a-token-for-the-provider"}
+        bulk = stranger.post("/scim/v2/Bulk", "{}", "application/json", headers=headers)
+    assert bulk.status_code == 404
+    assert bulk.headers["Content-Type"] == "application/scim+json"
+
+
+@pytest.mark.django_db
+def test_a_form_without_its_token_keeps_its_page(stranger: Client) -> None:
+    response = stranger.post("/sign-in", {"login": "someone"})
+    assert response.status_code == 403
+    assert b"not sent from this page" in response.content
+
+
+@pytest.mark.django_db
+def test_every_405_names_what_is_allowed(stranger: Client) -> None:
+    for path in ("/api/schema/", "/api/docs/", "/api/inference/schema/", "/api/docs/start.js"):
+        response = stranger.post(path, "{}", "application/json")
+        assert response.status_code == 405
+        assert "GET" in response.headers["Allow"]
 
 
 def test_a_refusal_is_rendered_in_its_own_words() -> None:

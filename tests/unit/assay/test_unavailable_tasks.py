@@ -11,11 +11,11 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from assay.api.inference_description import inference_description
 from assay.cli.doctor import check_tasks
 from assay.cli.findings import CheckFailed
-from assay.gateway.run.routes import routes
 from registry.catalog import get_task, task_catalog
 from registry.catalog.code import CODES
 from registry.catalog.declaration import Task
 from registry.catalog.discovery import RejectedEntry
+from registry.catalog.routes import routes
 from registry.intake.models import Intake
 from registry.versions.models import Model
 from tests.plug_ins import left_out, refused

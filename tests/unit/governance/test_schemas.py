@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -101,10 +102,26 @@ def test_nested_fields_are_named_with_dots() -> None:
 def test_what_may_be_left_out_is_described_by_its_type() -> None:
     described = json_schema(Sample)
 
-    assert described["properties"]["line"] == {"type": "string", "minLength": 1, "maxLength": 5}
+    line = described["properties"]["line"]
+    assert line.pop("pattern").startswith("^[^\\x00-\\x1f")
+    assert line == {"type": "string", "minLength": 1, "maxLength": 5}
     assert described["properties"]["nested"] == {"$ref": "#/$defs/Nested"}
     assert "required" not in described
     assert described["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    "text", ["a", " a b ", "a\tb", "a\nb", "a\x00", "\u202ea", "  ", "", "-a", "a-b"]
+)
+@pytest.mark.parametrize("name", ["line", "note", "text", "name"])
+def test_what_the_description_allows_is_taken(name: str, text: str) -> None:
+    owner: type[Schema] = Nested if name == "name" else Sample
+    field = json_schema(owner)["properties"][name]
+    if re.search(field["pattern"], text) and len(text) >= field.get("minLength", 0):
+        parsed(owner, {name: text})
+    elif text == text.strip():
+        with pytest.raises(InvalidInput):
+            parsed(owner, {name: text})
 
 
 class Change(Schema):

@@ -76,13 +76,15 @@ def test_a_version_with_everything_is_ready(office: Office) -> None:
         "classification": ReadinessState.AT_SUBMISSION,
         "dossier": ReadinessState.AT_SUBMISSION,
         "files": ReadinessState.AT_SUBMISSION,
+        "tier": ReadinessState.AT_SUBMISSION,
         "engine": ReadinessState.READY,
         "data": ReadinessState.READY,
         "reviewers:compliance": ReadinessState.READY,
         "reviewers:model-risk": ReadinessState.READY,
     }
     assert requirement(found, "card").note.startswith("The tier limited does not require it.")
-    assert "oversight" in requirement(found, "dossier").note
+    note = requirement(found, "dossier").note
+    assert note == "The form asks for oversight (who oversees it, and how to stop it)."
     assert requirement(found, "engine").note == "One engine can serve it: Assay's own."
     assert "State internal, the level of" in requirement(found, "classification").note
 
@@ -190,7 +192,10 @@ def test_rows_that_the_store_lost_fail_the_leak_check_alone(office: Office) -> N
 
 
 def test_the_lowest_tier_follows_from_the_training_data(office: Office) -> None:
-    assert readiness(office, tier="").tier == "minimal"
+    found = readiness(office, tier="")
+    assert found.tier == "minimal"
+    assert "limited also asks for oversight (" in requirement(found, "tier").note
+    assert not [each for each in readiness(office, tier="high").requirements if each.code == "tier"]
     dataset = office.train.dataset
     dataset.classification = "restricted"
     dataset.save()

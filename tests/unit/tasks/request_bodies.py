@@ -280,7 +280,10 @@ BODIES: Bodies = {
     ("automatic-speech-recognition", f"{TASKS}/automatic-speech-recognition"): [
         {"inputs": FILE, "parameters": {"return_timestamps": True}}
     ],
-    ("embeddings", "/v1/embeddings"): [{"model": "m", "input": "Hi", **VECTORS}],
+    ("embeddings", "/v1/embeddings"): [
+        {"model": "m", "input": "Hi", **VECTORS},
+        {"model": "m", "input": [[7, 8], [9]], "tokenizer": "0" * 64, **VECTORS},
+    ],
     ("embeddings", f"{TASKS}/feature-extraction"): [{"inputs": "Hi", "dimensions": 4, **CUT}],
     ("embeddings", f"{TASKS}/sentence-similarity"): [
         {"inputs": {"source_sentence": "Hi", "sentences": ["Ho"]}, "parameters": CUT}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from registry.catalog import get_task
 from tests.unit.workers.recording import Answer, asked
@@ -71,6 +73,33 @@ def test_many_requests_at_once_each_get_their_own(encoder: Any) -> None:
         assert one == pytest.approx(other, abs=1e-5)
 
 
+def test_tokens_of_its_own_tokenizer_are_read_as_their_text(encoder: Any, minilm: Path) -> None:
+    file = minilm / "tokenizer.json"
+    own = hashlib.sha256(file.read_bytes()).hexdigest()
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()
+    ids = tokenizer.encode(TEXTS[0], add_special_tokens=False).ids
+
+    def ask(tokens: list[list[int]], digest: str = own) -> Done:
+        answer = Answer()
+        inputs = {"tokens": tokens, "tokenizer": digest}
+        encoder.submit(asked("embeddings", "r", inputs), answer)
+        return answer.done()
+
+    done, text = ask([ids, ids[:3]]), embed(encoder, TEXTS[:1])
+    assert (done.results or [])[0] == pytest.approx((text.results or [])[0], abs=1e-5)
+    assert done.prompt_tokens == text.prompt_tokens + 5
+    for tokens, digest, code in (
+        ([ids], "0" * 64, "wrong_tokenizer"),
+        ([[101, *ids, 102]], own, "invalid_tokens"),
+        ([[100_000]], own, "invalid_tokens"),
+        ([[7] * 300], own, "context_length_exceeded"),
+    ):
+        with pytest.raises(RequestRefused) as refused:
+            ask(tokens, digest)
+        assert refused.value.code == code
+
+
 @pytest.mark.parametrize(
     ("inputs", "sampling"),
     [
@@ -80,6 +109,8 @@ def test_many_requests_at_once_each_get_their_own(encoder: Any) -> None:
         ({"input": ["a"] * 2049}, {}),
         ({"input": ["a" * 100_001]}, {}),
         ({"input": ["a"]}, {"temperature": 1}),
+        ({"tokens": [[7]]}, {}),
+        ({"input": ["a"], "tokens": [[7]], "tokenizer": "0" * 64}, {}),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -89,7 +89,7 @@ def test_hugging_face_clients_get_the_bytes_of_one_image() -> None:
 def test_what_the_hugging_face_client_sends_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import InferenceClient
 
-    from assay.gateway.run.routes import find_route
+    from registry.catalog.routes import find_route
 
     sent: list[Any] = []
     file = io.BytesIO()

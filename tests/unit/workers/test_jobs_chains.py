@@ -9,6 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from assay.api.representations.workers import JobDetailAnswer
 from governance.errors import InvalidInput, NotFound
 from governance.people.models import RoleAssignment
 from registry.datasets.models import DatasetVersion
@@ -79,6 +80,8 @@ def test_each_evaluation_starts_when_the_job_before_it_has_succeeded() -> None:
     succeed(evaluation)
     chains_advance()
     assert states(first) == ["started", "started"]
+    shown = JobDetailAnswer(first).data["then"]
+    assert [step["state"] for step in shown] == ["succeeded", "queued"]
     found, links = chain_of(evaluation)
     assert (found, len(links)) == (first, 2)
 

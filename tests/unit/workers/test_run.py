@@ -112,6 +112,15 @@ def test_curves_are_thinned_and_numbers_that_are_none_left_out(tmp_path: Path) -
     assert points[-1].values == {"loss": 1 / 10_000}
 
 
+def test_the_end_of_a_run_is_written_however_soon_it_comes(tmp_path: Path) -> None:
+    progress = EventProgress(tmp_path, threading.Event())
+    for step in (194, 390, 400):
+        progress.metric(step, 400, {})
+    progress.close()
+    last = [event for event in EventReader(tmp_path).read() if isinstance(event, Metric)][-1]
+    assert (last.step, last.total) == (400, 400)
+
+
 def test_lines_that_are_no_events_are_dropped_and_counted(tmp_path: Path) -> None:
     manifest = {"base": None, "files": []}
     lines: list[Any] = [

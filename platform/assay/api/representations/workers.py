@@ -57,15 +57,20 @@ class JobAnswer(serializers.Serializer[Any]):
 
 
 class ChainLinkAnswer(serializers.Serializer[Any]):
-    """An evaluation that follows a fine-tune. `job` is set once it has started; `reason` explains
-    why a stopped one will not start."""
+    """An evaluation that follows a fine-tune. `job` is set once it has started, and `state` is then
+    the state of that job; `reason` explains why a stopped one will not start."""
 
     position = serializers.IntegerField()
     dataset_version = serializers.IntegerField(source="dataset_version_id")
     max_rows = serializers.IntegerField(allow_null=True)
-    state = serializers.CharField(help_text="waiting, started or stopped")
+    state = serializers.SerializerMethodField(
+        help_text="waiting, stopped, or the state of the job that has started."
+    )
     reason = serializers.CharField()
     job = serializers.UUIDField(source="job_id", allow_null=True)
+
+    def get_state(self, link: Any) -> str:
+        return str(link.state if link.job is None else link.job.state)
 
 
 class ChainDraftAnswer(serializers.Serializer[Any]):
@@ -82,7 +87,7 @@ class JobDetailAnswer(JobAnswer):
     """One job with the reason why it waits and its follow-up steps."""
 
     waits = serializers.SerializerMethodField(help_text="Empty unless the job is queued.")
-    then = ChainLinkAnswer(source="chain", many=True)
+    then = ChainLinkAnswer(source="steps", many=True)
     release = ChainDraftAnswer(source="chain_draft", allow_null=True)
 
     def get_waits(self, job: Any) -> str:

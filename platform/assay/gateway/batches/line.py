@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,6 @@ from assay.gateway.inference import Inference, Opening, record_refusal
 from assay.gateway.monitoring.metrics import DURATION, REQUESTS, bound
 from assay.gateway.quota.quotas import QuotaStopped
 from assay.gateway.run.parts import Parts
-from assay.gateway.run.routes import find_route
 from assay.gateway.stored.database_desk import DatabaseDesk
 from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.principals import serving
@@ -24,6 +24,7 @@ from governance.usage.models import UsageRecord
 from registry.batches.models import Batch
 from registry.batches.running import ClaimedLine, LineResult
 from registry.catalog.endpoints import dumps
+from registry.catalog.routes import find_route
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Lines:
         If `stopping` is set meanwhile, the request is canceled and nothing is charged.
         """
         call = Call(
-            endpoint=batch.endpoint,
+            endpoint=_label(batch),
             client_address=batch.client_address,
             request_id=claimed.request_id,
             part_of=batch.pk,
@@ -86,16 +87,16 @@ class Lines:
             call.outcome = "canceled"
             return Later(0.0)
         except DomainError as error:
-            return await self._refused(call, error)
+            return await self._refused(batch, call, error)
         except Exception:
             # As for an online request. One line must not fail its batch repeatedly.
             logger.exception("Request %s of %s failed.", call.request_id, batch.pk)
             fault = InternalError(f"An internal error occurred ({call.request_id}).")
-            return await self._refused(call, fault)
+            return await self._refused(batch, call, fault)
         finally:
             bound(REQUESTS, call.endpoint, call.outcome).inc()
             bound(DURATION, call.endpoint).observe(call.elapsed_ms / 1000)
-        return LineResult(answer.status, answer.body.decode(), cost_micro=call.cost_micro)
+        return LineResult(answer.status, answer.as_json(), cost_micro=call.cost_micro)
 
     async def _ask(
         self,
@@ -147,14 +148,15 @@ class Lines:
 
         return receive
 
-    async def _refused(self, call: Call, error: DomainError) -> LineResult | Later | Stopped:
+    async def _refused(
+        self, batch: Batch, call: Call, error: DomainError
+    ) -> LineResult | Later | Stopped:
         ran = call.recorded
         record_refusal(self.parts.ledger, call, error)
         if ran:
             await _settled(call)
-        result = LineResult(
-            error.status, error_json(error).decode(), error.code, error.message, call.cost_micro
-        )
+        body = error_json(error, batch.endpoint).decode()
+        result = LineResult(error.status, body, error.code, error.message, call.cost_micro)
         if not ran and (wait := _wait(error)) is not None:
             used_up = isinstance(error, QuotaStopped) and error.budget
             return Later(wait, result if used_up else None)
@@ -174,7 +176,7 @@ class Lines:
         entry_of = None if snapshot is None else snapshot.deployments.get(batch.model)
         await self.parts.cancellations.publish(request_id, entry_of.workers if entry_of else ())
         call = Call(
-            endpoint=batch.endpoint,
+            endpoint=_label(batch),
             client_address=batch.client_address,
             request_id=request_id,
             requested_model=batch.model,
@@ -212,13 +214,28 @@ class _Answer:
 
     def __init__(self) -> None:
         self.status = 0
+        self.content_type = ""
         self.body = bytearray()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.content_type = dict(message["headers"])[b"content-type"].decode()
         else:
             self.body += message.get("body", b"")
+
+    def as_json(self) -> str:
+        """Return the answer; bytes of another type, such as speech, in base64."""
+        if self.content_type == "application/json":
+            return self.body.decode()
+        data = base64.b64encode(self.body).decode()
+        return dumps({"content_type": self.content_type, "b64_json": data})
+
+
+def _label(batch: Batch) -> str:
+    """Return the batch's endpoint as in metrics and the ledger."""
+    route, deployment = find_route(batch.endpoint)
+    return "other" if route is None else route.label(deployment)
 
 
 def _wait(error: DomainError) -> float | None:

@@ -15,7 +15,6 @@ from assay.gateway.access.authentication import ProvedToken
 from assay.gateway.access.decisions import RELEASE_ENDED, Circumstances, ModelUnknown
 from assay.gateway.batches.line import Later, Lines, Stopped
 from assay.gateway.batches.places import BatchPlaces
-from assay.gateway.run.routes import deployment_path, find_route
 from governance.errors import DomainError, Unavailable
 from registry.batches.models import Batch, BatchState
 from registry.batches.outputs import batch_complete
@@ -36,6 +35,7 @@ from registry.batches.running import (
     line_take,
     lines_interrupted,
 )
+from registry.catalog.routes import deployment_path, find_route
 from registry.files.content import content_path
 from registry.files.room import NoRoom
 from workers import tracing

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from governance.errors import DomainError
 from workers.wire import Done
@@ -33,8 +33,6 @@ _MESSAGE_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-# Clients should not retry automatically after a longer wait than this.
-RETRY_PATIENCE_S = 60.0
 
 
 class NoSuchPath(DomainError):
@@ -51,6 +49,10 @@ class WrongMethod(DomainError):
     code = "method_not_allowed"
     status = 405
     title = "Method not allowed"
+
+    def __init__(self, message: str, allowed: Sequence[str]) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class InternalError(DomainError):
@@ -154,10 +156,13 @@ def error_headers(error: DomainError) -> list[tuple[bytes, bytes]]:
     headers: list[tuple[bytes, bytes]] = []
     if error.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="assay"'))
-    if error.retry_after is not None and math.isfinite(error.retry_after):
+    if isinstance(error, WrongMethod):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
+    waits = error.retry_after is not None and math.isfinite(error.retry_after)
+    if error.retry_after is not None and waits:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
-    waits = error.retry_after is not None and error.retry_after <= RETRY_PATIENCE_S
-    # OpenAI's client retries after these statuses unless this header forbids it.
+    # OpenAI's client retries after these statuses unless this header forbids it. Room that comes
+    # within minutes is worth the wait, also to clients that wait longer than OpenAI's.
     if error.status in {409, 429} and (getattr(error, "budget", False) or not waits):
         headers.append((b"x-should-retry", b"false"))
     return headers

@@ -18,10 +18,10 @@ from assay.gateway.stored.requests import (
 )
 from governance.errors import NotPermitted
 from governance.principals import Principal
-from registry.batches.models import ENDPOINTS
+from registry.batches.models import ENDPOINT_MAX
 from registry.batches.selectors import batch_as_json, batch_get, batch_list
 from registry.batches.services import batch_cancel, batch_create
-from registry.catalog.requests import Metadata, RequestInvalid, Strict, printable
+from registry.catalog.requests import Metadata, Strict
 from registry.files.models import LEAST_S, MOST_S
 
 PATH = "/v1/batches"
@@ -38,7 +38,7 @@ class BatchRequest(Strict):
     """POST /v1/batches."""
 
     input_file_id: Annotated[str, Field(min_length=1, max_length=64)]
-    endpoint: Annotated[str, Field(max_length=64)]
+    endpoint: Annotated[str, Field(max_length=ENDPOINT_MAX)]
     completion_window: Literal["24h"]
     metadata: Metadata | None = None
     output_expires_after: OutputExpiry | None = None
@@ -84,11 +84,6 @@ async def create(request: OwnRequest) -> None:
     refuse_query(request.scope)
     key = request.key
     body = await read_json(request, BatchRequest)
-    if body.endpoint not in ENDPOINTS:
-        raise RequestInvalid(
-            f"endpoint is {printable(body.endpoint)}; batches take {', '.join(ENDPOINTS)}.",
-            param="endpoint",
-        )
     if key.person is not None:
         raise NotPermitted(
             "A playground token cannot create batches.",

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from assay.gateway.access.decisions import model_unknown, visible_deployments
 from assay.gateway.access.snapshot import DeploymentEntry
-from assay.gateway.run.routes import deployment_path
 from assay.gateway.stored.requests import OwnRequest, answer_json
+from registry.catalog.routes import deployment_path
 
 PATH = "/v1/models"
 

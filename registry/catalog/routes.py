@@ -1,4 +1,4 @@
-"""Inference endpoints by path, declared by tasks."""
+"""Paths of inference, each with the endpoints of the tasks that declare it."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ class Route:
         """Content types that any of the endpoints accepts."""
         every = (each for endpoint in self.endpoints.values() for each in endpoint.content_types)
         return tuple(dict.fromkeys(every))
+
+    def label(self, deployment: str) -> str:
+        """Return the path in metrics and the ledger; `deployment` is the one that it names."""
+        return f"{self.path}/{{model}}" if deployment else self.path
 
 
 @cache
