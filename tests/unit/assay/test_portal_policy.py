@@ -224,8 +224,8 @@ def test_a_rule_that_is_wrong_stays_in_the_form_and_says_why(
 ) -> None:
     client = browser(ada)
     for change, why, field in (
-        ({"id": "No Good"}, "String should match pattern", "id"),
-        ({"actions": []}, "at least 1 item", "actions"),
+        ({"id": "No Good"}, "Must be 2 to 60 lowercase letters", "id"),
+        ({"actions": []}, "This field is empty", "actions"),
         ({"department_roles": []}, "name roles", "roles"),
         ({"departments": ["atlantis"]}, "atlantis is not one of the available", "departments"),
         ({"conditions-0-value": ""}, "needs one value", "value"),
