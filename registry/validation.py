@@ -14,7 +14,7 @@ NAME = re.compile(rf"[a-z0-9](?:[a-z0-9-]{{0,{NAME_MAX - 2}}}[a-z0-9])?")
 
 
 def checked_name(value: object, *, field: str = "name") -> str:
-    """Return `value` if it is a name of 1 to `NAME_MAX` lower-case letters, digits and hyphens.
+    """Return `value` if it is a name of 1 to `NAME_MAX` lowercase letters, digits and hyphens.
 
     Raises:
         InvalidInput: it is anything else.
@@ -22,8 +22,8 @@ def checked_name(value: object, *, field: str = "name") -> str:
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise InvalidInput(
             f"{str(value)[:80]!r} is not a usable {field.replace('_', ' ')}.",
-            hint=f"Use 1 to {NAME_MAX} lower-case letters, digits and hyphens: docstring-writer.",
-            fields={field: [f"1 to {NAME_MAX} lower-case letters, digits and hyphens."]},
+            hint=f"Use 1 to {NAME_MAX} lowercase letters, digits and hyphens: docstring-writer.",
+            fields={field: [f"1 to {NAME_MAX} lowercase letters, digits and hyphens."]},
         )
     return value
 

@@ -226,11 +226,11 @@ def test_a_rule_that_is_wrong_stays_in_the_form_and_says_why(
     for change, why, field in (
         ({"id": "No Good"}, "Must be 2 to 60 lowercase letters", "id"),
         ({"actions": []}, "This field is empty", "actions"),
-        ({"department_roles": []}, "name roles", "roles"),
-        ({"departments": ["atlantis"]}, "atlantis is not one of the available", "departments"),
+        ({"department_roles": []}, "Name roles", "roles"),
+        ({"departments": ["atlantis"]}, "This choice is not available", "departments"),
         ({"conditions-0-value": ""}, "needs one value", "value"),
         ({"conditions-0-value": "["}, "is not a value", "value"),
-        ({"conditions-0-attribute": "moon"}, "moon is not one of the available", "attribute"),
+        ({"conditions-0-attribute": "moon"}, "This choice is not available", "attribute"),
         ({"description": ""}, "This field is required", "description"),
     ):
         page = client.post("/policy/2/rules", RULE | change | {"seen": seen(client, 2)})
