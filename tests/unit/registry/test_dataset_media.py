@@ -205,7 +205,10 @@ META = "metadata.csv"
         ({}, "The archive holds no file"),
         ({"cat/": b""}, "The archive holds no file"),
         ({META: b"file_name,label\na.png,cat\n"}, "metadata.csv, line 2: there is no file 'a.png'"),
-        ({META: b"file_name,label\na.png,\n", "a.png": CAT}, "metadata.csv, line 2: label is empty."),
+        (
+            {META: b"file_name,label\na.png,\n", "a.png": CAT},
+            "metadata.csv, line 2: label is empty.",
+        ),
         (
             {META: b"file,label\na.png,cat\n", "a.png": CAT},
             "line 1: there is no column 'file_name'",
