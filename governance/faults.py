@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
+from governance.english import PREDICATE, field_text
+
 # Predicates of an error type, without the subject; `{}` takes a bound of the error's context.
 _PREDICATES = {
     "bool_parsing": "must be true or false",
@@ -102,8 +104,6 @@ _PATTERNS = {
     r"\S": "is blank",
     r"\{\}": "must contain {}",
 }
-# Starts of a message that lacks its subject.
-_PREDICATE = re.compile(r"(?:is|are|has|have|must|contains|does|needs) ")
 # A union's branch at the end of a path.
 _BRANCH = re.compile(r"str|bool|int|float|none|.*[\[(].*")
 _OWN_TYPES = frozenset(get_args(ErrorType))
@@ -147,7 +147,7 @@ def about(name: str, text: str) -> str:
 
     Without a name, the clause is about the document as a whole.
     """
-    if _PREDICATE.match(text):
+    if PREDICATE.match(text):
         return f"{name or 'it'} {text}"
     return f"{name}: {text}" if name else text
 
@@ -155,8 +155,8 @@ def about(name: str, text: str) -> str:
 def field_sentence(fault: ErrorDetails) -> str:
     """Return one error as a sentence to be shown next to its field: `Must be at most 8.`"""
     text = words(fault)
-    if _PREDICATE.match(text) and not text.startswith("must "):
-        return f"This field {text}."
+    if PREDICATE.match(text):
+        return field_text(text)
     # Names in the schema, such as `warn_days`, keep their case.
     return f"{text[:1].upper() if text.split()[0].isalpha() else text[:1]}{text[1:]}."
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from governance.english import counted
 from governance.permissions import Action
 from governance.policy.rules import Effect, Rule
 from governance.policy.sentences import (
@@ -41,8 +42,6 @@ class RuleSummary:
     @property
     def lines(self) -> list[str]:
         """The whole rule in lines, such as `Batches: cancel and create`."""
-        if self.is_whole:
-            return [self.line]
         return [self.subject, *(": ".join(each) for each in self.actions), *self.conditions]
 
 
@@ -120,10 +119,10 @@ def _brief(rule: Rule) -> str:
     """Return the start of a rule's sentence, as far as the words go, and how many more follow."""
     subject = _cut(rule_subject(rule), _SUBJECT_MAX)
     number = len(rule.conditions) + bool(rule.resource_types)
-    end = f", under {number} condition{'s' if number > 1 else ''}." if number else "."
+    end = f", under {counted(number, 'condition')}." if number else "."
     for shown in range(len(rule.actions), 0, -1):
         more = len(rule.actions) - shown
-        rest = f", and {more} more action{'s' if more > 1 else ''}" if more else ""
+        rest = f", and {counted(more, 'more action')}" if more else ""
         line = f"{subject} {actions_words(rule.actions[:shown])}{rest}{end}"
         if _count(line) <= WORDS_MAX:
             break
@@ -139,7 +138,7 @@ def _holder(rule: Rule, action: str) -> str:
     if _count(text) <= WORDS_MAX:
         return text
     number = len(rule.conditions)
-    term = f", under {number} condition{'s' if number > 1 else ''}" if number else ""
+    term = f", under {counted(number, 'condition')}" if number else ""
     return _cut(_capital(f"{who}{scope}"), WORDS_MAX - 3) + term
 
 

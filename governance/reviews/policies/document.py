@@ -223,12 +223,13 @@ def document_read(text: str, vocabulary: Vocabulary) -> ReviewPolicyDocument:
         line, column, rest = problem.partition(": ") if problem.startswith("line ") else ("",) * 3
         place = line.partition(",")[0] if column else "yaml"
         raise InvalidInput(
-            f"This is not a review policy in YAML: {problem}.", fields={place: [rest or problem]}
+            f"This is not a review policy in YAML: {problem}.",
+            fields={place: [about("", rest or problem)]},
         ) from error
     if not isinstance(data, dict):
         raise InvalidInput(
             "A review policy in YAML is a mapping with a name, a title, approvals and items.",
-            fields={"line 1": ["is not a mapping"]},
+            fields={"line 1": ["it is not a mapping"]},
         )
     faults: list[tuple[tuple[Any, ...], str]] = []
     try:

@@ -50,7 +50,7 @@ MAX_FILE = 1024 * 1024
 def show(number: MaybeNumber = None) -> None:
     """Show a policy's rules in plain words."""
     from governance.policy.rules import parse_rules
-    from governance.policy.summaries import rule_summary
+    from governance.policy.sentences import rule_words
 
     client = Client.signed_in()
     policy = _policy(client, number)
@@ -68,10 +68,7 @@ def show(number: MaybeNumber = None) -> None:
     console.print()
     table(
         ("rule", "", "in words"),
-        (
-            (rule.id, rule.effect.value, "\n".join(rule_summary(rule).lines))
-            for rule in parse_rules(policy["rules"])
-        ),
+        ((rule.id, rule.effect.value, rule_words(rule)) for rule in parse_rules(policy["rules"])),
         empty="The policy has no rules, so everything is denied.",
     )
 

@@ -123,7 +123,7 @@ def test_an_event_about_a_limit_names_its_kind_in_words() -> None:
     event = AuditEvent(
         action="quota:set", outcome="allowed", subject_name="tokens_per_day of my_team"
     )
-    assert described(event).what == "set the limit tokens per day of my_team"
+    assert described(event).what == "set the quota tokens per day of my_team"
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,8 @@ def test_changes_are_shown_before_and_after(
     draft_create(actor=proven(ada), rules=rules)
     page = browser(ada).get("/policy/2?tab=changes")
     html = page.content.decode()
-    assert "<ins>Admins, operators and auditors may view models.</ins>" in html
+    assert "<del>Batches: view</del>" in html
+    assert "Models: view" not in html
     assert "<ins>those who check export the log</ins>" in html
     assert "Rules: 0 added, 1 removed, 2 changed" in html
 

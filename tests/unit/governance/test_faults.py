@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 from pydantic_core import ErrorDetails, InitErrorDetails
 from pydantic_core._pydantic_core import list_all_errors
 
+from governance.english import counted
+from governance.errors import InvalidInput
 from governance.faults import clauses, field_sentences, words
 
 # Pydantic's vocabulary, which no sentence has.
@@ -184,3 +186,22 @@ def test_an_error_of_the_whole_has_a_subject_and_a_key() -> None:
         TypeAdapter(dict[str, int]).validate_python([])
     assert clauses(caught.value) == ["it must be an object"]
     assert field_sentences(caught.value, whole="document") == {"document": ["Must be an object."]}
+
+
+def test_a_text_without_a_subject_gets_one_next_to_its_field() -> None:
+    texts = ["is empty", "must be a date.", "Choose one.", "rank is 3"]
+    refused = InvalidInput("Wrong.", fields={"a": texts})
+    assert refused.fields["a"] == [
+        "This field is empty.",
+        "Must be a date.",
+        "Choose one.",
+        "rank is 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 copies"), (1, "1 copy"), (1_200, "1,200 copies")]
+)
+def test_a_count_has_its_noun(number: int, text: str) -> None:
+    assert counted(number, "copy", "copies") == text
+    assert counted(number, "job") == f"{number:,} {'job' if number == 1 else 'jobs'}"

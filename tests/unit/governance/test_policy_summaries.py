@@ -27,7 +27,6 @@ def test_a_short_rule_is_one_sentence() -> None:
     summary = rule_summary(rule(actions=["key:create", "key:revoke", "review:comment"]))
     assert summary.line == "Admins may create and revoke API keys, and comment on reviews."
     assert summary.is_whole
-    assert summary.lines == [summary.line]
 
 
 def test_a_long_rule_is_a_line_a_table_and_conditions() -> None:

@@ -109,7 +109,9 @@ def rules_page(request: HttpRequest, raw: list[dict[str, Any]], tab: str) -> dic
 
 def changed_lines(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Return the lines of a rule's words that a change removes, and those that it adds."""
-    old, new = (rule_summary(parse_rules([raw])[0]).lines for raw in (before, after))
+    summaries = [rule_summary(parse_rules([raw])[0]) for raw in (before, after)]
+    short = all(each.is_whole for each in summaries)
+    old, new = ([each.line] if short else each.lines for each in summaries)
     return [line for line in old if line not in new], [line for line in new if line not in old]
 
 
