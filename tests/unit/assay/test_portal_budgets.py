@@ -125,7 +125,7 @@ def test_other_units_have_a_chart_and_a_column_of_their_own_where_they_are_used(
     for words in (
         "Images per day",
         "Audio seconds per day",
-        "12 images, 1 audio second",
+        "12 images, 1 s of audio",
         "Other units",
     ):
         assert words in html

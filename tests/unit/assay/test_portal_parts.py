@@ -8,6 +8,7 @@ import pytest
 from django.utils import timezone
 
 from assay.accounts.personas import is_loopback
+from assay.portal.context import MENU
 from assay.portal.evidence import confusion, per_class, samples
 from assay.portal.markdown import render_markdown
 from assay.portal.series import curve_points, curves
@@ -149,3 +150,10 @@ def test_curves_draw_losses_and_whatever_was_measured_on_the_validation_split() 
     event = {"loss": 1.2, "validation_wer": 0.3, "learning_rate": 0.1, "note": "x", "n": 4}
     assert curve_points(event) == {"loss": 1.2, "validation_wer": 0.3}
     assert curve_points({"loss": float("nan")}) == {}
+
+
+def test_every_entry_of_the_menu_is_marked_on_its_own_page() -> None:
+    for _, entries in MENU:
+        for entry in entries:
+            section = entry.url.removeprefix("portal:").split("_")[0].rstrip("s")
+            assert section in {name.rstrip("s") for name in entry.sections}, entry.title
