@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -205,3 +206,13 @@ def test_a_text_without_a_subject_gets_one_next_to_its_field() -> None:
 def test_a_count_has_its_noun(number: int, text: str) -> None:
     assert counted(number, "copy", "copies") == text
     assert counted(number, "job") == f"{number:,} {'job' if number == 1 else 'jobs'}"
+
+
+def test_one_module_alone_reads_the_messages_of_pydantic() -> None:
+    root = Path(__file__).resolve().parents[3]
+    folders = (*ROOTS[:3], "platform/assay", "tasks", "tasks-extra")
+    files = [file for folder in folders for file in (root / folder).rglob("*.py")]
+    assert len(files) > 800
+    message = re.compile(r"""\[["']msg["']\]""")
+    readers = [file for file in files if message.search(file.read_text())]
+    assert readers == [root / "governance/faults.py"]
