@@ -104,8 +104,10 @@ _PATTERNS = {
     r"\S": "is blank",
     r"\{\}": "must contain {}",
 }
-# A union's branch at the end of a path.
-_BRANCH = re.compile(r"str|bool|int|float|none|.*[\[(].*")
+# A union's branch, or the key of an object, at the end of a path.
+_BRANCH = re.compile(
+    r"str|bool|int|float|none|\[key\]|(?:function-\w+|list|dict|tuple|set|literal|nullable)\[.*"
+)
 _OWN_TYPES = frozenset(get_args(ErrorType))
 _PATH_MAX = 80
 

@@ -16,7 +16,7 @@ from pydantic_core._pydantic_core import list_all_errors
 
 from governance.english import counted
 from governance.errors import InvalidInput
-from governance.faults import clauses, field_sentences, words
+from governance.faults import clauses, field_path, field_sentences, words
 
 # Pydantic's vocabulary, which no sentence has.
 RAW = re.compile(
@@ -186,6 +186,8 @@ def test_an_error_of_the_whole_has_a_subject_and_a_key() -> None:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(dict[str, int]).validate_python([])
     assert clauses(caught.value) == ["it must be an object"]
+    assert field_path(("features", "size (cm)")) == "features.size (cm)"
+    assert field_path(("among", 0, "function-after[check(), str]")) == "among.0"
     assert field_sentences(caught.value, whole="document") == {"document": ["Must be an object."]}
 
 

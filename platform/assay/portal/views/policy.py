@@ -100,7 +100,11 @@ def rules_page(request: HttpRequest, raw: list[dict[str, Any]], tab: str) -> dic
     query = request.GET.get("q", "").strip()[:100]
     rules = parse_rules(raw)
     matches = matching_rules(rules, query)
-    context = {"q": query, "effects": Counter(rule.effect.value for rule in rules), "tab": tab}
+    context: dict[str, Any] = {
+        "q": query,
+        "effects": Counter(rule.effect.value for rule in rules),
+        "tab": tab,
+    }
     if tab == "resources":
         return context | {"resources": rules_by_resource(matches), "holders_shown": HOLDERS_SHOWN}
     pages = Paginator([RuleRow(rule) for rule in matches], RULES_SHOWN)
