@@ -6,6 +6,10 @@ format. Callers receive no other error, and so never a stack trace.
 
 from __future__ import annotations
 
+from typing import Any
+
+from governance.english import field_text
+
 
 class AttemptBase:
     """Base of `governance.audit.services.Attempt`, which an error carries."""
@@ -49,11 +53,17 @@ class DomainError(Exception):
 
 
 class InvalidInput(DomainError):
-    """Malformed or out-of-bounds request (400)."""
+    """Malformed or out-of-bounds request (400). A text of `fields` may lack its subject."""
 
     code = "invalid_input"
     status = 400
     title = "Invalid input"
+
+    def __init__(
+        self, message: str, *, fields: dict[str, list[str]] | None = None, **details: Any
+    ) -> None:
+        texts = {name: [*map(field_text, each)] for name, each in (fields or {}).items()}
+        super().__init__(message, fields=texts, **details)
 
 
 class NotAuthenticated(DomainError):

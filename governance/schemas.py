@@ -36,26 +36,12 @@ from governance.bounds import (
     TEXT_OR_EMPTY,
 )
 from governance.errors import InvalidInput
+from governance.faults import about, field_path, field_sentence, words
 
 E = TypeVar("E")
 M = TypeVar("M", bound=Model)
 S = TypeVar("S", bound="Schema")
 _NULL = {"type": "null"}
-# Replacements of pydantic's messages, by its error type.
-_SENTENCES = {
-    "bool_type": "Neither true nor false",
-    "dict_type": "Not an object",
-    "extra_forbidden": "Unknown field",
-    "finite_number": "Not a finite number",
-    "float_type": "Not a number",
-    "int_type": "Not a whole number",
-    "list_type": "Not a list",
-    "missing": "This field is required",
-    "model_type": "Not an object",
-    "string_too_long": "Use no more than {max_length} characters",
-    "string_type": "Not a string",
-    "too_long": "Use no more than {max_length}",
-}
 
 
 def rejecting(faulty: Callable[[Any], object], sentence: str) -> AfterValidator:
@@ -76,7 +62,9 @@ def _moment(value: object) -> datetime:
             value = parse_datetime(value)
     if isinstance(value, datetime) and value.tzinfo and 1970 < value.year < 9999:
         return value
-    raise ValueError("not an ISO 8601 date and time with an offset from UTC")
+    raise ValueError(
+        "must be a date and time with an offset from UTC, such as 2027-03-31T12:00:00Z"
+    )
 
 
 def _described(pattern: str) -> Any:
@@ -89,7 +77,7 @@ _ON_A_LINE = rejecting(NOT_ON_A_LINE.search, _CONTROL)
 _IN_TEXT = rejecting(NOT_IN_TEXT.search, _CONTROL)
 _IN_A_SLUG = rejecting(
     re.compile("[^a-z0-9-]|^-|-$").search,
-    "use small letters, digits and hyphens, such as docstring-writer",
+    "use lowercase letters, digits and hyphens, such as docstring-writer",
 )
 _Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
 _Filled = Annotated[_Stripped, Field(min_length=1)]
@@ -151,19 +139,17 @@ def parsed(schema: type[S], values: object, *, strict: bool | None = None) -> S:
     try:
         return schema.model_validate(values, strict=strict)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False)
+        faults = error.errors(include_url=False, include_input=False)
     fields: dict[str, list[str]] = {}
-    for problem in problems:
-        sentence = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] in _SENTENCES:
-            sentence = _SENTENCES[problem["type"]].format(**problem.get("ctx", {}))
-        if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
-            sentence += f". Known fields: {', '.join(schema.model_fields) or 'none'}"
-        path = ".".join(map(str, problem["loc"]))[:80]
-        fields.setdefault(path, []).append(f"{sentence[:1].upper()}{sentence[1:]}.")
-    (name, (sentence, *_)), *others = fields.items()
-    more = f" (and {len(others)} more)" if others else ""
-    raise InvalidInput(f"{name}: {sentence}{more}".removeprefix(": "), fields=fields)
+    for fault in faults:
+        text = field_sentence(fault)
+        if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
+            text += f" Known fields: {', '.join(schema.model_fields) or 'none'}."
+        fields.setdefault(field_path(fault["loc"]), []).append(text)
+    name = field_path(faults[0]["loc"])
+    first = f"{'' if name else 'The input is invalid: '}{about(name, words(faults[0]))}"
+    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    raise InvalidInput(f"{first}{more}.", fields=fields)
 
 
 def json_schema(schema: type[BaseModel]) -> dict[str, Any]:

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from governance.bounds import FILENAME_MAX, NAME_MAX, NOT_ON_A_LINE
 from governance.errors import InvalidInput
 
@@ -16,7 +14,7 @@ NAME = re.compile(rf"[a-z0-9](?:[a-z0-9-]{{0,{NAME_MAX - 2}}}[a-z0-9])?")
 
 
 def checked_name(value: object, *, field: str = "name") -> str:
-    """Return `value` if it is a name of 1 to `NAME_MAX` lower-case letters, digits and hyphens.
+    """Return `value` if it is a name of 1 to `NAME_MAX` lowercase letters, digits and hyphens.
 
     Raises:
         InvalidInput: it is anything else.
@@ -24,23 +22,10 @@ def checked_name(value: object, *, field: str = "name") -> str:
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise InvalidInput(
             f"{str(value)[:80]!r} is not a usable {field.replace('_', ' ')}.",
-            hint=f"Use 1 to {NAME_MAX} lower-case letters, digits and hyphens: docstring-writer.",
-            fields={field: [f"1 to {NAME_MAX} lower-case letters, digits and hyphens."]},
+            hint=f"Use 1 to {NAME_MAX} lowercase letters, digits and hyphens: docstring-writer.",
+            fields={field: [f"1 to {NAME_MAX} lowercase letters, digits and hyphens."]},
         )
     return value
-
-
-def schema_faults(error: ValidationError, *, whole: str) -> dict[str, list[str]]:
-    """Return the sentences of a schema's error, by the dotted path of their field.
-
-    `whole` is the key for faults of the document as a whole.
-    """
-    faults: dict[str, list[str]] = {}
-    for fault in error.errors(include_url=False, include_context=False, include_input=False):
-        name = ".".join(str(part) for part in fault["loc"])[:80] or whole
-        text = fault["msg"].removeprefix("Value error, ")
-        faults.setdefault(name, []).append(f"{text[:1].upper()}{text[1:]}.")
-    return faults
 
 
 def checked_text(value: object, *, field: str, limit: int, required: bool = True) -> str:

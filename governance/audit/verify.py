@@ -27,6 +27,7 @@ from governance.audit.cosignature import Quorum
 from governance.audit.outside.places import Place
 from governance.audit.tree.merkle import HASH_BYTES, Frontier, leaf_hash
 from governance.audit.tree.tiles import WIDTH, read_tile
+from governance.english import counted
 
 FORMAT = "assay-audit-export/1"
 BATCH = 4096
@@ -100,10 +101,11 @@ def verify_export(
     except BadCheckpoint as error:
         return run.report(str(error), None, ok=False)
     size = run.frontier.size
-    outside = f" and {len(checkpoints)} outside" if checkpoints else ""
+    copies = counted(len(checkpoints), "external copy", "external copies")
+    matched = f"the signed checkpoint{f' and {copies}' if checkpoints else ''}"
+    subject = "The event matches" if size == 1 else f"All {size:,} events match"
     return run.report(
-        f"All {size} events are as they were sealed: every leaf hash, the Merkle root and the "
-        f"signed checkpoint{outside} agree.{cosigned}",
+        f"{subject} {matched}.{cosigned}",
         None,
         ok=True,
     )

@@ -43,6 +43,7 @@ from governance.policy.services import SNAPSHOT_CHANNEL, authorize, authorize_bi
 from governance.principals import Principal, background
 
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
+_SLUG_FORM = "2 to 40 lowercase letters, digits and hyphens, starting with a letter"
 REASON_INACTIVE = "The identity provider set the account inactive."
 REASON_DELETED = "The identity provider deleted the account."
 # The provider can undo a deactivation for these reasons, until an administrator deactivates the
@@ -108,9 +109,9 @@ def department_create(*, actor: Principal, slug: str, name: str) -> Department:
         )
         if _SLUG.fullmatch(slug) is None:
             raise InvalidInput(
-                "A department's slug has 2 to 40 small letters, digits and hyphens, "
-                "and begins with a letter.",
-                fields={"slug": ["has the wrong form"]},
+                f"The short name {slug[:40]!r} is not valid.",
+                hint=f"Use {_SLUG_FORM}.",
+                fields={"slug": [f"Use {_SLUG_FORM}."]},
             )
         name = check_name(name)
         try:

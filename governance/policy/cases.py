@@ -19,6 +19,7 @@ from pydantic import (
 
 from governance.bounds import NOT_ON_A_LINE
 from governance.errors import InvalidInput
+from governance.faults import field_sentences
 from governance.permissions import VIEW_ACTIONS, Action
 from governance.policy.decisions import Inputs
 from governance.policy.engine import PolicySnapshot, Resource, decide
@@ -186,10 +187,7 @@ def parse_cases(cases: list[dict[str, Any]]) -> tuple[PolicyCase, ...]:
     try:
         parsed = _CASES.validate_python(tuple(cases))
     except ValidationError as error:
-        fields: dict[str, list[str]] = {}
-        for problem in error.errors()[:100]:
-            path = ".".join(str(part) for part in problem["loc"]) or "tests"
-            fields.setdefault(path, []).append(problem["msg"])
+        fields = field_sentences(error, whole="tests")
         raise InvalidInput("The policy's tests are not valid.", fields=fields) from error
     names: set[str] = set()
     for index, case in enumerate(parsed):
@@ -211,7 +209,7 @@ def parse_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
     try:
         return _ATTRIBUTES.validate_python(attributes)
     except ValidationError as error:
-        fields = {str(problem["loc"][0]): [problem["msg"]] for problem in error.errors()[:20]}
+        fields = field_sentences(error, whole="attributes", most=20)
         raise InvalidInput("Rules cannot compare this value.", fields=fields) from error
 
 

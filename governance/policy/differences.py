@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from governance.english import counted
+
 
 class ChangedRule(NamedTuple):
     """A rule that differs between two policies; `members` names its members that differ."""
@@ -55,7 +57,7 @@ class Removals:
 
     def __str__(self) -> str:
         counts = ((len(self.rules), "rule"), (len(self.tests), "test"))
-        return " and ".join(f"{n} {noun}{'s' if n > 1 else ''}" for n, noun in counts if n)
+        return " and ".join(counted(n, noun) for n, noun in counts if n)
 
 
 def difference(

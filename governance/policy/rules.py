@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from governance.errors import InvalidInput
+from governance.faults import field_sentences
 from governance.permissions import Action
 from governance.policy.context import CLASSIFICATIONS
 from governance.policy.values import (
@@ -221,10 +222,7 @@ def parse_rules(rules: list[dict[str, Any]]) -> tuple[Rule, ...]:
     try:
         parsed = _RULES.validate_python(rules)
     except ValidationError as error:
-        fields: dict[str, list[str]] = {}
-        for problem in error.errors():
-            path = ".".join(str(part) for part in problem["loc"]) or "rules"
-            fields.setdefault(path, []).append(problem["msg"])
+        fields = field_sentences(error, whole="rules")
         raise InvalidInput("The policy's rules are not valid.", fields=fields) from error
     ids: set[str] = set()
     for index, rule in enumerate(parsed):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from governance.policy.terms import noun, plural, text_words, verb_of
 from governance.principals import Principal, PrincipalKind
 
 if TYPE_CHECKING:
     from governance.policy.rule_conditions import BoundCondition, Resource
     from governance.policy.rules import Condition, Matcher, Rule
-
-_VERBS = {"deployment:invoke": "use"}
 
 
 def actor_words(actor: Principal) -> str:
@@ -30,19 +27,18 @@ def actor_words(actor: Principal) -> str:
 def resource_words(resource: Resource) -> str:
     """Describe a resource: `deployment docstring-writer`, `model in department clinical`."""
     if name := resource.name or resource.id:
-        return f"{resource.type} {name}"
+        return f"{resource.type.replace('_', ' ')} {name}"
     if resource.department is not None:
-        return f"{resource.type} in department {resource.department}"
-    return resource.type
+        return f"{noun(resource.type)} in department {resource.department}"
+    return noun(resource.type)
 
 
 def action_words(action: str, resource: Resource) -> str:
     """Describe an action: `use deployment docstring-writer`, `create job for model sentiment`."""
-    kind, _, verb = action.partition(":")
-    words = _VERBS.get(action, verb.replace("_", " "))
+    kind, words = action.partition(":")[0], verb_of(action)
     if kind == resource.type:
         return f"{words} {resource_words(resource)}"
-    return f"{words} {kind} for {resource_words(resource)}"
+    return f"{words} {noun(kind)} for {resource_words(resource)}"
 
 
 def denial(actor: Principal, action: str, resource: Resource, why: str, version: int) -> str:
@@ -89,16 +85,6 @@ def value_words(value: Any) -> str:
     return "not given" if value is None else str(value)
 
 
-_PLAIN = re.compile(r"(?!-?[0-9]+$|(?:yes|no|empty)$)[\w.:/@+-]+")
-
-
-def text_words(text: str) -> str:
-    """Return the text, in quotes unless it is one plain word, which readers cannot mistake for
-    several values or for part of the sentence.
-    """
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
-
-
 _COMPARISONS = {
     "eq": "is",
     "ne": "is not",
@@ -127,10 +113,11 @@ def condition_words(condition: Condition | BoundCondition) -> str:
         name = condition.attribute.rpartition(".")[2]
         return f"it is {name.replace('_', ' ')}"
     if operator == "is_self":
-        return f"{subject} is the one who asks"
+        name = condition.attribute.rpartition(".")[2]
+        return f"they are its {_ROLES.get(name, name.replace('_', ' '))}"
     if operator == "same_department":
-        verb = "include" if subject.endswith("s") else "is"
-        return f"{subject} {verb} one in which they hold the role"
+        among = "among " if subject.endswith("s") else ""
+        return f"their department is {among}{subject}"
     if operator == "names_any":
         verb = "include" if subject.endswith("s") else "is"
         return f"{subject} {verb} {value_words(condition.value)}"
@@ -142,57 +129,72 @@ def condition_words(condition: Condition | BoundCondition) -> str:
 
 def matcher_words(matcher: Matcher) -> str:
     """Describe a rule's principals: `admins and auditors`, `leads of the department clinical`."""
-    departments = f" of {_join(matcher.departments)}" if matcher.departments else ""
+    departments = f" of {join(matcher.departments)}" if matcher.departments else ""
     if matcher.roles:
         # The matcher requires the specialty with every role, not only with the reviewer role.
-        specialty = f" for {_join(matcher.specialties)}" if matcher.specialties else ""
-        who = _join([f"{role}s{specialty}" for role in matcher.roles])
+        specialties = [each.replace("-", " ") for each in matcher.specialties]
+        specialty = f" for {join(specialties)}" if specialties else ""
+        who = join([f"{role}s{specialty}" for role in matcher.roles])
     elif roles := matcher.department_roles or matcher.member_roles:
-        who = _join(["API keys" if role == "key" else f"{role}s" for role in roles])
-        scope = "the department that owns it" if matcher.department_roles else "any department"
+        who = join(["API keys" if role == "key" else f"{role}s" for role in roles])
+        scope = "the owning department" if matcher.department_roles else "any department"
         who += departments or f" of {scope}"
         if departments and matcher.department_roles:
-            who += ", where that owns it"
+            who += ", as the owning department"
     elif matcher.services:
         several = "s" if len(matcher.services) > 1 else ""
-        return f"the service{several} {_join([text_words(name) for name in matcher.services])}"
+        return f"the service{several} {join([text_words(name) for name in matcher.services])}"
     else:
-        return _join([_KINDS[kind] for kind in matcher.kinds])
-    kinds_only = _join([_KINDS[kind] for kind in matcher.kinds])
+        return join([_KINDS[kind] for kind in matcher.kinds])
+    kinds_only = join([_KINDS[kind] for kind in matcher.kinds])
     return f"{who} ({kinds_only} only)" if matcher.kinds else who
 
 
 def rule_words(rule: Rule) -> str:
-    """Describe a rule in one sentence."""
-    verb = "may" if str(rule.effect) == "permit" else "may never"
-    who = matcher_words(rule.principal)
-    text = f"{who[:1].upper()}{who[1:]} {verb} {_actions_words(rule.actions)}"
+    """Describe a rule in one sentence, however long."""
+    text = f"{rule_subject(rule)} {actions_words(rule.actions)}"
     if rule.resource_types:
-        text += f", on {_join([_plural(kind) for kind in rule.resource_types])} only"
+        text += f", on {join([plural(kind) for kind in rule.resource_types])} only"
     if rule.conditions:
-        text += " if " + " and ".join(condition_words(c) for c in rule.conditions)
+        comma = "," if rule.resource_types else ""
+        text += f"{comma} if {' and '.join(condition_words(each) for each in rule.conditions)}"
     return f"{text}."
 
 
-_PLURALS = {"audit": "the audit log", "person": "people", "policy": "policies", "usage": "usage"}
-_KINDS = {"person": "people", "key": "API keys", "service": "services", "anonymous": "strangers"}
+def rule_subject(rule: Rule) -> str:
+    """Return the start of a rule's sentence: `Admins and auditors may`."""
+    who = matcher_words(rule.principal)
+    return f"{who[:1].upper()}{who[1:]} {'may' if str(rule.effect) == 'permit' else 'may never'}"
 
 
-def _plural(kind: str) -> str:
-    return _PLURALS.get(kind) or text_words(f"{kind}s")
+_KINDS = {
+    "person": "people",
+    "key": "API keys",
+    "service": "services",
+    "anonymous": "people who are not signed in",
+}
+# Attributes that name a person.
+_ROLES = {"responsible": "responsible person"}
 
 
-def _actions_words(actions: Sequence[str]) -> str:
-    """Describe actions: `view models and datasets, and stop deployments`."""
-    by_verb: dict[str, list[str]] = {}
+def actions_words(actions: Sequence[str]) -> str:
+    """Describe actions: `create and view models, and stop deployments`."""
+    kinds_of: dict[str, list[str]] = {}
     for action in actions:
-        kind, _, verb = action.partition(":")
-        by_verb.setdefault(_VERBS.get(action, verb.replace("_", " ")), []).append(_plural(kind))
-    phrases = [f"{verb} {_join(kinds)}" for verb, kinds in by_verb.items()]
+        kinds_of.setdefault(verb_of(action), []).append(plural(action.partition(":")[0]))
+    verbs_on: dict[tuple[str, ...], list[str]] = {}
+    for verb, kinds in kinds_of.items():
+        verbs_on.setdefault(tuple(kinds), []).append(verb)
+    # A verb with a preposition, such as "decide on", is last: the object follows it.
+    phrases = [
+        f"{join(sorted(verbs, key=lambda verb: ' ' in verb))} {join(kinds)}"
+        for kinds, verbs in verbs_on.items()
+    ]
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])}, and {phrases[-1]}"
 
 
-def _join(words: Sequence[str]) -> str:
+def join(words: Sequence[str]) -> str:
+    """Return `a, b and c`."""
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -88,7 +88,7 @@ def quota_set(
             actor=actor,
             action=Action.QUOTA_SET,
             resource=Resource("quota", name=name, department=subject.owner),
-            doing=f"setting the limit {name}",
+            doing=f"setting the quota {name}",
         )
         rows = QuotaLimit.objects.select_for_update().filter(kind=kind, **columns)
         before = rows.values("limit", "shadow").first()
@@ -227,19 +227,19 @@ def _check(kind: str, limit: int | None, subject: _Subject) -> None:
     most = GPU_SECONDS_MAX if KINDS[kind].unit == "device" else LIMIT_MAX
     if limit is not None and not 0 <= limit <= most:
         raise InvalidInput(
-            f"A limit lies between 0 and {most}.", fields={"limit": ["is out of bounds"]}
+            f"A quota is 0 to {most:,}.", fields={"limit": [f"Must be 0 to {most:,}."]}
         )
     subjects = (subject.department, subject.api_key, subject.deployment, subject.organization)
     if sum(bool(one) for one in subjects) != 1:
         raise InvalidInput(
-            "A limit is on a department, on a key, on a deployment or on the organization; name "
+            "A quota is on a department, a key, a deployment or the organization; name "
             "exactly one.",
             fields={"department": ["name one subject"]},
         )
     _check_name(subject.deployment)
     if subject.api_key is not None and subject.api_key.department is None:
         raise InvalidInput(
-            f"{subject.api_key.name} is a person's access token; limits are on departments' keys.",
+            f"{subject.api_key.name} is a person's access token; quotas are on departments' keys.",
             fields={"key": ["is an access token"]},
         )
 

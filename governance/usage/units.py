@@ -29,7 +29,9 @@ class Unit(StrEnum):
         return self.plural.removesuffix("s")
 
     def words(self, units: int) -> str:
-        """Return an amount as people read it: `1,200 images`, `1 audio second`."""
+        """Return an amount as people read it: `1,200 images`, `3 s of audio`."""
+        if self is Unit.AUDIO_SECONDS:
+            return f"{units:,} s of audio"
         return f"{units:,} {self.singular if units == 1 else self.plural}"
 
 

@@ -21,6 +21,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from governance.faults import clauses
 from registry.catalog.columns import COLUMN, column_kinds
 
 MAX_FEATURES = 200
@@ -126,9 +127,7 @@ def features_of(config: Mapping[str, Any]) -> list[Feature]:
     try:
         features = _FEATURES.validate_python(config.get("features"))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))[:100]
-        raise ValueError(f"features {where}: {first['msg']}") from error
+        raise ValueError(f"features: {clauses(error)[0]}") from error
     if len({each.name for each in features}) < len(features):
         raise ValueError("features: the list repeats a name")
     return features

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from governance.errors import InvalidInput
+from governance.faults import clauses, field_sentences
 from governance.yaml_text import hides
 from registry.canonical import canonical_json
 from registry.catalog.declaration import Modality, Task
@@ -185,14 +186,9 @@ class PromptDocument(_Strict):
                 return cls.model_validate_json(content)
             return cls.model_validate(dict(content))
         except ValidationError as error:
-            faults: dict[str, list[str]] = {}
-            for fault in error.errors(include_url=False, include_context=False)[:20]:
-                place = ".".join(str(part) for part in fault["loc"])[:80] or "document"
-                message = fault["msg"].removeprefix("Value error, ")
-                faults.setdefault(place, []).append(f"{message}.")
-            place, sentences = next(iter(faults.items()))
             raise InvalidInput(
-                f"The prompt is invalid at {printable(place)}: {sentences[0]}", fields=faults
+                f"The prompt is invalid: {printable(clauses(error)[0], 300)}.",
+                fields=field_sentences(error, whole="document", most=20),
             ) from error
 
     def canonical(self) -> bytes:

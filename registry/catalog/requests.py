@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from pydantic_core import PydanticCustomError
 
 from governance.errors import InvalidInput
+from governance.faults import about, words
 
 MAX_INPUTS = 2048
 # A body with more faults is rejected without a list of them.
@@ -160,12 +161,12 @@ def invalid(error: ValidationError) -> RequestInvalid:
         )
     if not path and kind == "value_error":
         # A rule about several fields of the inputs.
-        return RequestInvalid(f"The request is invalid: {first['ctx']['error']}.")
+        return RequestInvalid(f"The request is invalid: {words(first)}.")
     if not path:
         return RequestInvalid("The request body must be a JSON object.", code="invalid_json")
     code = "unsupported_value" if kind == "literal_error" else "invalid_value"
     note = f" (got {printable(repr(value), 40)})" if isinstance(value, (int, float, str)) else ""
-    return RequestInvalid(f"{path} is invalid: {first['msg']}{note}.", param=path, code=code)
+    return RequestInvalid(f"{about(path, words(first))}{note}.", param=path, code=code)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

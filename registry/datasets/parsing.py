@@ -16,6 +16,7 @@ from typing import IO, Any, BinaryIO
 from pydantic import BaseModel, ValidationError
 
 from governance.errors import InvalidInput, TooLarge
+from governance.faults import clauses
 from registry.canonical import canonical_json
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import RowKind
@@ -183,9 +184,7 @@ def validated_row(place: str, raw: Any, row_kind: RowKind) -> dict[str, Any]:
     try:
         return row_kind.row.model_validate(raw).model_dump()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:100]
-        raise refuse(place, f"{where}: {first['msg']}." if where else f"{first['msg']}.") from error
+        raise refuse(place, f"{clauses(error)[0]}.") from error
 
 
 def encoded_row(place: str, row: dict[str, Any]) -> bytes:

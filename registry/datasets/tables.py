@@ -95,7 +95,9 @@ def _table_rows(
                 if len(values) != len(header):
                     raise refuse(
                         f"{place} {line}",
-                        f"it has {len(values)} columns; the header has {len(header)}.",
+                        f"it has {len(values)} of the {len(header)} columns."
+                        if len(values) < len(header)
+                        else f"it has {len(values)} columns; the header has {len(header)}.",
                     )
                 row: dict[str, Any] = {field: values[at] for field, at in places.items()}
                 if gather:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from governance.english import counted
 from governance.reviews.checklist import ChecklistEntry, CheckOutcome
 from governance.reviews.policies.document import Item, ReviewPolicyDocument
 from governance.rowsecurity import lifted
@@ -107,7 +108,7 @@ def files_match(chain: Sequence[ModelVersion]) -> Result:
             if manifest.digest != version.digest:
                 raise ManifestMismatch("The recorded manifest is not that of the digest.", path="")
             store.verify_version(manifest)
-            notes.append(f"{version}: {len(manifest.files)} files match.")
+            notes.append(f"{version}: {counted(len(manifest.files), 'file')} checked.")
         except (ManifestMismatch, FilesUnreadable, StoreUnavailable) as error:
             passed = False
             notes.append(f"{version}: {error.message}")
@@ -132,7 +133,9 @@ def _evaluated(case: Case) -> Result:
             "names. Evaluate it again."
         )
     if held_out:
-        sizes = ", ".join(f"{each['dataset']}: {each['sample_size']} rows" for each in held_out)
+        sizes = ", ".join(
+            f"{each['dataset']}: {counted(each['sample_size'], 'row')}" for each in held_out
+        )
         note = f"Measured on {sizes}."
         if cut := [each for each in held_out if each.get("rows_cut")]:
             counts = ", ".join(f"{each['rows_cut']} of {each['dataset']}" for each in cut)
@@ -181,7 +184,7 @@ def _gates(case: Case) -> Result:
     if not gates:
         note = "No gate is set on this model."
     elif not unmet:
-        note = f"All {len(gates)} gates passed."
+        note = "The gate passed." if len(gates) == 1 else f"All {len(gates)} gates passed."
     if len(gates) < required:
         note += f" The tier {case.policy.name} requires {required}."
     if unmet or len(gates) < required:
@@ -219,7 +222,10 @@ def _leak(case: Case) -> Result:
     for each in case.dossier["evaluations"]:
         shared, rows = each["rows_in_training_data"], each["rows"]
         passed = passed and shared <= rows * LEAK_TOLERANCE
-        notes.append(f"{each['dataset']}: {shared} of {rows} rows stand in the training data.")
+        verb = "is" if shared == 1 else "are"
+        notes.append(
+            f"{each['dataset']}: {shared} of {counted(rows, 'row')} {verb} in the training data."
+        )
         # Small or plain images can look alike by accident, so reviewers judge these.
         if alike := each.get("rows_alike_in_training_data"):
             notes.append(f"{alike} more hold an image that looks like one of the training data.")

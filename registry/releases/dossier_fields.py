@@ -16,6 +16,7 @@ from django.utils import timezone
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from governance.errors import InvalidInput
+from governance.faults import field_sentences
 from governance.people.models import Person
 from registry.canonical import canonical_json
 
@@ -141,11 +142,7 @@ def checked_dossier_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     try:
         parsed = DossierFields.model_validate(dict(fields))
     except ValidationError as error:
-        faults: dict[str, list[str]] = {}
-        for fault in error.errors(include_url=False, include_context=False, include_input=False):
-            name = ".".join(str(part) for part in fault["loc"])[:80]
-            faults.setdefault(name, []).append(f"{fault['msg'].removeprefix('Value error, ')}.")
-        raise _refused(faults) from error
+        raise _refused(field_sentences(error, whole="dossier_fields")) from error
     if faults := _wrong(parsed):
         raise _refused(faults)
     checked = parsed.model_dump()

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from governance.errors import InvalidInput
+from governance.faults import field_sentences
 from governance.reviews.policies.vocabulary import Answer
-from registry.validation import schema_faults
 
 YES_NO: dict[Answer, str] = {True: "Yes", False: "No"}
 # Every question with a fixed set of answers, and these in words. The points are those of annex III
@@ -104,7 +104,7 @@ def checked_risk_answers(answers: Mapping[str, Any]) -> dict[str, Any]:
     try:
         checked = RiskAnswers.model_validate(dict(answers)).model_dump()
     except ValidationError as error:
-        faults = schema_faults(error, whole="special_categories")
+        faults = field_sentences(error, whole="special_categories")
         raise InvalidInput(
             f"The risk answers are not complete and correct: {', '.join(faults)}.",
             hint=f"They are {', '.join(RiskAnswers.model_fields)}.",

@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from governance.audit.services import audit_record
+from governance.english import counted
 from governance.principals import Principal, background, service_principal
 from registry.releases.conditions import Conditions
 from registry.releases.models import Release, ReleaseState
@@ -138,7 +139,11 @@ def releases_expire_due() -> int:
             .filter(state__in=(ReleaseState.APPROVED, ReleaseState.SUSPENDED), stops_at__lte=now)
         )
         for release in due:
-            grace = f", with {release.grace_days} days of grace" if release.grace_days else ""
+            grace = (
+                f", with {counted(release.grace_days, 'day')} of grace"
+                if release.grace_days
+                else ""
+            )
             release_set_state(
                 actor=service_principal("controller"),
                 release=release,

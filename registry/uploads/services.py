@@ -72,7 +72,7 @@ def upload_create(
     filename = checked_filename(filename)
     if sha256 and not _SHA256.fullmatch(sha256):
         raise InvalidInput(
-            "The SHA-256 is not 64 lower-case hexadecimal digits.",
+            "The SHA-256 is not 64 lowercase hexadecimal digits.",
             fields={"sha256": ["64 hexadecimal digits."]},
         )
     if size < 1:

@@ -287,7 +287,7 @@ def test_the_chain_verifies_with_what_was_kept_outside(crashed: Crashes, tmp_pat
         options += ["--checkpoint", str(kept)]
     good = assay("audit", "verify", str(export), "--key", ",".join(KEYS), *options)
     assert (good.returncode, good.stderr) == (0, "")
-    assert f"and {len(chosen)} outside agree" in " ".join(good.stdout.split())
+    assert f"and {len(chosen)} external cop" in " ".join(good.stdout.split())
 
 
 def test_no_crash_is_taken_for_a_forgery(crashed: Crashes) -> None:

@@ -242,7 +242,7 @@ def test_after_a_loss_the_log_goes_on_under_another_name(
         until((tmp_path / "second" / "checkpoint").exists)
     ok = f"{DJANGO}from governance.audit.selectors import verify_live\nprint(verify_live().message)"
     said = there.done("python", ok, process="controller", **given)
-    assert "events are as they were sealed" in said
+    assert "match the signed checkpoint" in said
     without = {**given, "ASSAY_AUDIT_RETIRED_KEYS": ""}
     unknown = there.done("python", ok, process="controller", **without)
     assert "of the log assay.example/audit, of which no key is known" in unknown
@@ -262,7 +262,7 @@ def test_an_installation_comes_back_from_its_newest_backup_without_a_loss(
     assert modes == [0o700, 0o700]
     there = make()
     said = there.done(*newest(source))
-    assert "events are as they were sealed" in said
+    assert "match the signed checkpoint" in said
     assert f"Compared with the second place {there.outside}" in said
     # Both have one more event: of the backup, of the restoration.
     assert there.rows() == source.rows

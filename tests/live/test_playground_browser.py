@@ -40,7 +40,7 @@ def test_a_person_asks_a_deployment_and_sees_the_answer_without_a_key(
     assert "API key" not in browser.run("document.getElementById('main').textContent")
     browser.run("document.querySelector('#playground button[type=submit]').click()")
     browser.wait("document.querySelector('.turn-assistant')?.textContent === 'Hello there'")
-    browser.wait("document.getElementById('facts').textContent.includes('x-assay-release')")
+    browser.wait("document.getElementById('facts').textContent.includes('Policy version')")
     # A second message goes by the token that the page holds.
     browser.run("document.getElementById('text').value = 'Again'")
     browser.run("document.querySelector('#playground button[type=submit]').click()")

@@ -419,7 +419,7 @@ PACKAGES = ("governance", "registry", "assay", "workers", "tasks")
 LEFT_OUT = re.compile(r"migrations|demo|local|engines|trainers|runner|score|baselines|__main__")
 # Only ever matched against a whole text, as `fullmatch`.
 WHOLE = frozenset({
-    "governance.policy.sentences._PLAIN",
+    "governance.policy.terms._PLAIN",
     "registry.catalog.checks.faults.DOTTED",
     "registry.releases.evidence_verifier._PLAIN",
     "registry.releases.exports.words._CODE",

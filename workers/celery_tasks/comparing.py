@@ -72,8 +72,11 @@ def answers_to(
                 ),
                 sink,
             )
-        except (RequestRefused, ValidationError) as error:
-            failed[request.row] = f"it was refused: {type(error).__name__}"
+        except RequestRefused:
+            failed[request.row] = "the engine refused the request"
+            sink.over.set()
+        except ValidationError:
+            failed[request.row] = "the request does not fit the task"
             sink.over.set()
     answers = []
     for request, sink in sinks:

@@ -23,9 +23,9 @@ from pydantic import (
 
 from governance.bounds import NOT_IN_TEXT, NOT_ON_A_LINE
 from governance.errors import DomainError, InvalidInput
+from governance.faults import clauses, field_sentences
 from governance.keys.tokens import SENT_MAX
 from registry.manifests import Manifest
-from registry.validation import schema_faults
 
 M = TypeVar("M", bound=BaseModel)
 # Workers are named `<node>/<worker>`, in columns of 120 characters.
@@ -112,10 +112,9 @@ def checked_message(kind: type[M], **values: Any) -> M:
 
 
 def _invalid(error: ValidationError) -> InvalidInput:
-    fields = schema_faults(error, whole="message")
-    (path, (sentence, *_)), *others = fields.items()
-    more = f" (and {len(others)} more)" if others else ""
-    return InvalidInput(f"{path}: {sentence}{more}", fields=fields)
+    fields = field_sentences(error, whole="message")
+    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    return InvalidInput(f"{clauses(error)[0]}{more}.", fields=fields)
 
 
 def one_line(text: str, most: int) -> str:

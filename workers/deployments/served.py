@@ -159,18 +159,18 @@ def _emergency_end() -> Subquery:
 
 def empty_answer_sentence(actor: Principal, question: Question) -> str:
     """Return the sentence for an empty answer; it names the first period, if any."""
-    slug = question.department.slug
+    name = question.department.name
     first = _periods(actor, question.department).aggregate(first=Min("serving_from"))["first"]
     if question.until is None:
-        nothing = f"Nothing that you may see served {slug} at {_utc(question.since)}"
+        nothing = f"No deployments visible to you served {name} at {_utc(question.since)}"
     else:
         span = f"from {_utc(question.since)} to {_utc(question.until)}"
-        nothing = f"Nothing that you may see served {slug} {span}"
+        nothing = f"No deployments visible to you served {name} {span}"
     if first is None:
-        return f"{nothing}, nor at any other time."
+        return f"{nothing} or at any other time."
     if first >= (question.until or question.since):
-        return f"{nothing}; the first that did began at {_utc(first)}."
-    return f"{nothing}; deployments at other times are on record, from {_utc(first)} on."
+        return f"{nothing}. The first one began to serve at {_utc(first)}."
+    return f"{nothing}. Deployments at other times are on record, from {_utc(first)} on."
 
 
 def period_end(period: ServingPeriod) -> tuple[datetime | None, str]:

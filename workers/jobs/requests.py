@@ -10,6 +10,7 @@ from django.db import transaction
 from pydantic import ValidationError
 
 from governance.errors import InvalidInput, NotFound, WrongState
+from governance.faults import field_sentences
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
@@ -381,22 +382,12 @@ def _validated(task: Task, recipe: Recipe, hyperparameters: Mapping[str, Any]) -
     try:
         return recipe.hyperparameters.model_validate(dict(hyperparameters)).model_dump(mode="json")
     except ValidationError as error:
-        fields: dict[str, list[str]] = {}
-        for fault in error.errors(include_url=False, include_context=False, include_input=False):
-            name = ".".join(str(part) for part in fault["loc"])[:80] or "hyperparameters"
-            fields.setdefault(f"hyperparameters.{name}", []).append(_sentence(fault["msg"], name))
-        names = ", ".join(name.removeprefix("hyperparameters.") for name in fields)
+        faults = field_sentences(error, whole="hyperparameters")
         raise InvalidInput(
-            f"The hyper-parameters do not fit {task.title}: {names}.",
+            f"The hyper-parameters do not fit {task.title}: {', '.join(faults)}.",
             hint=f"It takes {', '.join(sorted(recipe.hyperparameters.model_fields))}.",
-            fields=fields,
+            fields={f"hyperparameters.{name}": sentences for name, sentences in faults.items()},
         ) from error
-
-
-def _sentence(message: str, name: str) -> str:
-    if message.startswith("Extra inputs"):
-        return f"{name} is not a hyper-parameter of this task."
-    return f"{message}."
 
 
 def _invalid(field: str, sentence: str) -> InvalidInput:

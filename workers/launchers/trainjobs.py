@@ -16,6 +16,7 @@ from kubeflow_trainer_api import models
 from pydantic import ValidationError
 
 from governance.errors import InvalidInput, Unavailable
+from governance.faults import clauses
 from workers.run.order import CHECKPOINTS, MAX_MINUTES, Resources
 
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
@@ -212,7 +213,9 @@ def check_fields(model: Any, body: dict[str, Any]) -> dict[str, Any]:
     try:
         parsed = model.from_dict(body).to_dict()
     except ValidationError as error:
-        raise InvalidInput(f"The run cannot be written as a TrainJob: {error}") from error
+        raise InvalidInput(
+            f"The run cannot be written as a TrainJob: {clauses(error)[0]}."
+        ) from error
     if parsed != body:
         raise InvalidInput("The run has fields that a TrainJob does not have.")
     return body

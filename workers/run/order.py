@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from governance.faults import clauses
 from registry.catalog.engines import EngineName
 from registry.manifests import Manifest
 
@@ -194,4 +195,4 @@ class Order(_Part):
         try:
             return cls.model_validate_json(file.read_bytes())
         except ValidationError as error:
-            raise ValueError(f"{ORDER_FILE} is not an order: {error}") from error
+            raise ValueError(f"{ORDER_FILE} is not an order: {clauses(error)[0]}") from error

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from governance.errors import InvalidInput
+from governance.faults import clauses
 from registry.catalog.answers import ANSWER_MAX, REQUEST_MAX, ROWS_MAX
 from registry.manifests import Manifest, open_beneath
 from workers.run.storable import cleaned, storable
@@ -185,9 +186,7 @@ def result_checked(kind: str, result: dict[str, Any]) -> dict[str, Any]:
         storable(result)
         checked: dict[str, Any] = _RESULTS[kind].validate_python(result).model_dump()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        path = ".".join(str(part) for part in first["loc"])[:200]
-        raise InvalidInput(f"The run's result is malformed: {path}: {first['msg']}.") from error
+        raise InvalidInput(f"The run's result is malformed: {clauses(error)[0]}.") from error
     except ValueError as error:
         raise InvalidInput(
             "The run's result holds a number that is not finite, or a character that cannot be "

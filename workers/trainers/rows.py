@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from governance.faults import clauses
 from workers.trainers.protocol import BadMaterial
 
 MAX_ROWS = 1_000_000
@@ -23,9 +24,7 @@ def parse_settings(schema: type[Settings], raw: dict[str, Any]) -> Settings:
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
-        )
+        faults = "; ".join(clauses(error))
         raise BadMaterial(f"The settings cannot be used: {faults}.") from error
 
 
@@ -48,7 +47,7 @@ def read_valid_rows(path: Path, schema: type[BaseModel]) -> list[dict[str, Any]]
         try:
             return schema.model_validate(row).model_dump()
         except ValidationError as error:
-            raise ValueError(f"is not valid: {error.errors()[0]['msg']}") from None
+            raise ValueError(f"is not valid: {clauses(error)[0]}") from None
 
     return _read(path, checked)
 

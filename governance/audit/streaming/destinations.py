@@ -110,7 +110,7 @@ def _destination(item: dict[str, Any], number: int, production: bool) -> Destina
     name = item.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(
-            f"destination {number} has no name of 1 to 40 lower-case letters, digits and hyphens"
+            f"destination {number} has no name of 1 to 40 lowercase letters, digits and hyphens"
         )
     try:
         _check_types(item)

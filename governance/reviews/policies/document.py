@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from governance.bounds import TIER_MAX
 from governance.errors import InvalidInput, TooLarge
+from governance.faults import about, field_path, words
 from governance.policy.cases import SPECIALTIES
 from governance.reviews.policies import frameworks
 from governance.reviews.policies.vocabulary import Answer, Vocabulary
@@ -222,12 +223,13 @@ def document_read(text: str, vocabulary: Vocabulary) -> ReviewPolicyDocument:
         line, column, rest = problem.partition(": ") if problem.startswith("line ") else ("",) * 3
         place = line.partition(",")[0] if column else "yaml"
         raise InvalidInput(
-            f"This is not a review policy in YAML: {problem}.", fields={place: [rest or problem]}
+            f"This is not a review policy in YAML: {problem}.",
+            fields={place: [about("", rest or problem)]},
         ) from error
     if not isinstance(data, dict):
         raise InvalidInput(
             "A review policy in YAML is a mapping with a name, a title, approvals and items.",
-            fields={"line 1": ["is not a mapping"]},
+            fields={"line 1": ["it is not a mapping"]},
         )
     faults: list[tuple[tuple[Any, ...], str]] = []
     try:
@@ -235,8 +237,8 @@ def document_read(text: str, vocabulary: Vocabulary) -> ReviewPolicyDocument:
         faults = list(_unknown(document, vocabulary))
     except ValidationError as error:
         faults = [
-            (fault["loc"], fault["msg"].removeprefix("Value error, "))
-            for fault in error.errors(include_url=False, include_context=False, include_input=False)
+            (fault["loc"], words(fault))
+            for fault in error.errors(include_url=False, include_input=False)
         ]
     if faults:
         raise _invalid(faults, node)
@@ -276,10 +278,7 @@ def _unknown(
 def _invalid(faults: list[tuple[tuple[Any, ...], str]], node: Any) -> InvalidInput:
     fields: dict[str, list[str]] = {}
     for path, why in faults[:FAULTS_MAX]:
-        member = ".".join(str(part)[:60] for part in path)
-        fields.setdefault(f"line {_line(node, path)}", []).append(
-            f"{member}: {why}" if member else why
-        )
+        fields.setdefault(f"line {_line(node, path)}", []).append(about(field_path(path), why))
     first = next(iter(fields))
     more = f" ({len(faults)} faults)" if len(faults) > 1 else ""
     return InvalidInput(

@@ -125,7 +125,7 @@ class AmountForm(TablerForm):
         min_value=0,
         max_value=LIMIT_MAX,
         decimal_places=6,
-        label="Limit",
+        label="Quota",
         help_text="Money in the currency, device time in seconds; 0 allows nothing.",
         widget=forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"}),
     )
@@ -153,7 +153,7 @@ class AmountForm(TablerForm):
             if KINDS[kind].unit == "money":
                 amount *= MICRO
             if amount != int(amount):
-                self.add_error("amount", "This kind of limit is a whole number.")
+                self.add_error("amount", "This kind of quota is a whole number.")
             values["limit"] = int(amount)
         return values
 

@@ -69,7 +69,9 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("Reviews", "portal:reviews", "clipboard-check", ("review",)),
             Entry("Incidents", "portal:incidents", "alert-circle", ("incident",)),
-            Entry("Emergency access", "portal:emergency_accesses", "alert-triangle", ("break",)),
+            Entry(
+                "Emergency access", "portal:emergency_accesses", "alert-triangle", ("emergency",)
+            ),
             Entry("Policy", "portal:policy", "shield-lock", ("policy",)),
             Entry(
                 "Audit log",

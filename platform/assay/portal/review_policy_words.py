@@ -9,6 +9,7 @@ from typing import Any
 
 from assay.portal.templatetags.assay import sentence
 from assay.portal.templatetags.dossiers import RISK_TITLES
+from governance.english import counted
 from governance.reviews.policies.document import Condition, Item, Maps, ReviewPolicyDocument
 from governance.reviews.policies.frameworks import ISO_42001
 from governance.reviews.policies.vocabulary import registered_vocabulary
@@ -76,24 +77,22 @@ def term_rows(document: ReviewPolicyDocument) -> list[tuple[str, str]]:
     gates = document.gates
     measurements = [
         "an evaluation on held-out data" if gates.held_out else "",
-        f"at least {gates.at_least} gate{'s' * (gates.at_least != 1)}" if gates.at_least else "",
+        f"at least {counted(gates.at_least, 'gate')}" if gates.at_least else "",
     ]
     return [
-        ("Approval lasts", _days(document.valid_days)),
-        ("Grace period", _days(document.grace_days) if document.grace_days else "None"),
+        ("Approval lasts", counted(document.valid_days, "day")),
+        ("Grace period", counted(document.grace_days, "day") if document.grace_days else "None"),
         ("Expiry reminders", f"{warned} days before" if warned else "None"),
-        ("Review is due", f"{_days(document.due_days)} after it opens"),
-        ("Reviewers are reminded", f"{_days(document.escalate_days)} before it is due"),
+        ("Review is due", f"{counted(document.due_days, 'day')} after it opens"),
+        ("Reviewers are reminded", f"{counted(document.escalate_days, 'day')} before it is due"),
         (
             "New and newly empowered reviewers may vote",
-            f"After {document.vote_after_hours} hours" if document.vote_after_hours else "At once",
+            f"After {counted(document.vote_after_hours, 'hour')}"
+            if document.vote_after_hours
+            else "At once",
         ),
         ("Required measurements", " and ".join(filter(None, measurements)) or "None"),
     ]
-
-
-def _days(number: int) -> str:
-    return f"{number} day{'s' * (number != 1)}"
 
 
 def text_difference(before: str, after: str) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from governance.faults import field_sentences
 from registry.catalog.checks.faults import Fault, guarded, quoted
 from registry.catalog.columns import COLUMN
 
@@ -48,9 +49,8 @@ def default_faults(where: str, schema: type[BaseModel]) -> Iterator[Fault]:
     try:
         schema()
     except ValidationError as error:
-        for each in error.errors(include_url=False, include_context=False, include_input=False):
-            name = ".".join(map(str, each["loc"]))[:80] or schema.__name__
-            yield Fault(f"{where}.{name}", f"Without a value: {each['msg']}.", "Give it a default.")
+        for name, sentences in field_sentences(error, whole=schema.__name__).items():
+            yield Fault(f"{where}.{name}", f"Without a value: {sentences[0]}", "Give it a default.")
 
 
 def _bounds(where: str, schema: Mapping[str, Any], numbers: bool) -> list[Fault]:

@@ -93,7 +93,7 @@ def sections(card: str) -> dict[str, tuple[str, str]]:
 
 
 def slug_of(title: str) -> str:
-    """Return a heading as a slug: lower-case letters, digits and hyphens, at most 80 characters."""
+    """Return a heading as a slug: lowercase letters, digits and hyphens, at most 80 characters."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:80] or "section"
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX, TIER_MAX
 from governance.errors import InvalidInput
+from governance.faults import field_sentences
 from governance.people.models import Department
 from governance.schemas import (
     Choice,
@@ -29,7 +30,6 @@ from registry.releases.drafts.models import CONTENT_BYTES_MAX
 from registry.releases.engines import Precision
 from registry.releases.models import DEPARTMENTS_MAX, PURPOSE_MAX, Environment, Visibility
 from registry.releases.risk import NOTES_MAX, RiskAnswers
-from registry.validation import schema_faults
 
 
 class ReleaseDraftFilter(Filter):
@@ -82,7 +82,7 @@ def checked_draft(content: Mapping[str, Any]) -> dict[str, Any]:
     try:
         parsed = DraftContent.model_validate(dict(content))
     except ValidationError as error:
-        raise _refused(schema_faults(error, whole="content")) from error
+        raise _refused(field_sentences(error, whole="content")) from error
     parts = {name: value for name, value in parsed.model_dump().items() if value is not None}
     if faults := _faults(parts):
         raise _refused(faults)

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
+from governance.english import counted
 from governance.errors import WrongState
 from governance.principals import service_principal
 from governance.reviews.checklist import CheckOutcome
@@ -77,7 +78,7 @@ def check_none_open(release: Release) -> None:
         emergency_access_close(
             actor=service_principal("controller"),
             emergency=emergency,
-            reason=f"Its {emergency.hours} hours are over.",
+            reason=f"Its {counted(emergency.hours, 'hour')} ended.",
             at=emergency.ends_at,
         )
     else:

@@ -14,6 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
+from governance.english import counted
 from governance.errors import DomainError, InvalidInput, NotPermitted
 from governance.people.credentials import sign_in_admins_of
 from governance.people.models import Person
@@ -257,7 +258,7 @@ def emergency_accesses_end_due() -> int:
         rows = rows.select_related("department").order_by("pk")
         over = list(rows.filter(state=EmergencyAccessState.ACTIVE, ends_at__lte=now))
         for emergency in over:
-            reason = f"Its {emergency.hours} hours are over."
+            reason = f"Its {counted(emergency.hours, 'hour')} ended."
             emergency_access_close(
                 actor=controller, emergency=emergency, reason=reason, at=emergency.ends_at
             )

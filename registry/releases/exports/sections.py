@@ -48,7 +48,7 @@ def _request(dossier: Mapping[str, Any]) -> Sequence[Block]:
                 ("Purpose", worded(dossier.get("purpose"))),
                 ("Department", worded(release.get("department"))),
                 ("Environment", worded(release.get("environment"))),
-                ("Called by", worded(release.get("deployment_name"))),
+                ("Model name in API calls", worded(release.get("deployment_name"))),
                 ("For", ", ".join(release.get("departments") or ()) or NOTHING),
                 ("Visible to", worded(release.get("visibility"))),
                 ("Submitted by", worded(release.get("submitted_by"))),

@@ -48,7 +48,7 @@ def test_the_command_line_says_what_served_and_who_approved_it(call: Run, compan
     assert "still serving" not in out
     between = (timezone.now() - timedelta(days=7)).isoformat()
     _, out, _ = call("served", "engineering", "--at", between, code=0)
-    assert "Nothing that you may see served engineering" in out
+    assert "No deployments visible to you served Engineering" in out
     _, out, _ = call("served", "engineering", "--since", "2000-01-01", code=0)
     assert out.count(company.first.digest[:12]) == 2
     assert "pending" in out

@@ -337,7 +337,7 @@ def test_the_callers_own_words_are_repeated_and_tiers_are_refused(stage: Stage) 
     )
     assert chat.service_tier == "default"
     for tier in ("flex", "priority"):
-        with pytest.raises(openai.BadRequestError, match="service_tier is invalid"):
+        with pytest.raises(openai.BadRequestError, match="service_tier must be auto or default"):
             client.responses.create(model="writer", input="Hi", service_tier=tier)  # type: ignore[call-overload]
 
 

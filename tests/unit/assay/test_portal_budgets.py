@@ -91,7 +91,7 @@ def test_a_department_has_its_own_list(company: Company, limits: list[QuotaLimit
     for words in ("100 tokens per day", "60 requests per minute"):
         assert words in html
     assert "25.00 EUR per month" not in html
-    assert "No limits" in page(client, "/budgets?department=finance")
+    assert "No quotas" in page(client, "/budgets?department=finance")
     for nonsense in ("%00", "x' OR 1=1", "<b>", "a" * 41):
         assert "25.00 EUR per month" in page(client, f"/budgets?department={nonsense}")
 
@@ -125,7 +125,7 @@ def test_other_units_have_a_chart_and_a_column_of_their_own_where_they_are_used(
     for words in (
         "Images per day",
         "Audio seconds per day",
-        "12 images, 1 audio second",
+        "12 images, 1 s of audio",
         "Other units",
     ):
         assert words in html
@@ -176,7 +176,7 @@ def test_a_lead_asks_which_limit_stops_a_key(
 ) -> None:
     address = f"/budgets/which?key={company.key.pk}&deployment=docstring-writer"
     html = page(signed_in(company.enzo), address)
-    assert "No limit stops editor plug-in now" in html
+    assert "No quota stops editor plug-in now" in html
     for words in ("25.00 EUR per month", "100 tokens per day", "60 requests per minute"):
         assert words in html
     month = f"{timezone.now():%Y-%m}"
@@ -252,7 +252,7 @@ def test_a_limit_is_changed_and_taken_away_on_its_page(
     client = signed_in(company.ada)
     for row in limits:
         html = page(client, f"/budgets/limits/{row.pk}")
-        assert "Remove limit" in html
+        assert "Remove quota" in html
     money, tokens = (f"/budgets/limits/{row.pk}" for row in limits[:2])
     assert 'value="25"' in page(client, money)
     assert client.post(money, {"amount": "30.25"}).status_code == 302
@@ -266,7 +266,7 @@ def test_a_limit_is_changed_and_taken_away_on_its_page(
 def test_a_lead_sees_a_limit_and_changes_none(company: Company, limits: list[QuotaLimit]) -> None:
     client = signed_in(company.enzo)
     address = f"/budgets/limits/{limits[1].pk}"
-    assert "Remove limit" not in page(client, address)
+    assert "Remove quota" not in page(client, address)
     assert client.post(address, {"amount": "5"}).status_code == 403
     assert client.post("/budgets/limits", {}).status_code == 404
     page(client, "/budgets/limits", 404)

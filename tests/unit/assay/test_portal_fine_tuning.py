@@ -61,7 +61,7 @@ def test_there_is_no_estimate_until_a_job_on_the_base_has_finished(company: Comp
     page = outlook(client, company, dataset_version=company.train.pk)
     # 2,880 of 3,200 rows, twice, at 0.1 to 0.2 s.
     assert "about 10 min to 19 min" in page
-    assert "measured on the last 2 finished jobs" in page
+    assert "based on 2 finished jobs" in page
     assert "about 0.0576 EUR to 0.1152 EUR" in page
     assert "about 19 min to 38 min" in outlook(
         client, company, dataset_version=company.train.pk, h_epochs=4

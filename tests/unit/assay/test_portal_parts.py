@@ -8,6 +8,7 @@ import pytest
 from django.utils import timezone
 
 from assay.accounts.personas import is_loopback
+from assay.portal.context import MENU
 from assay.portal.evidence import confusion, per_class, samples
 from assay.portal.markdown import render_markdown
 from assay.portal.series import curve_points, curves
@@ -123,7 +124,7 @@ def test_an_event_about_a_limit_names_its_kind_in_words() -> None:
     event = AuditEvent(
         action="quota:set", outcome="allowed", subject_name="tokens_per_day of my_team"
     )
-    assert described(event).what == "set the limit tokens per day of my_team"
+    assert described(event).what == "set the quota tokens per day of my_team"
 
 
 @pytest.mark.parametrize(
@@ -149,3 +150,10 @@ def test_curves_draw_losses_and_whatever_was_measured_on_the_validation_split() 
     event = {"loss": 1.2, "validation_wer": 0.3, "learning_rate": 0.1, "note": "x", "n": 4}
     assert curve_points(event) == {"loss": 1.2, "validation_wer": 0.3}
     assert curve_points({"loss": float("nan")}) == {}
+
+
+def test_every_entry_of_the_menu_is_marked_on_its_own_page() -> None:
+    for _, entries in MENU:
+        for entry in entries:
+            section = entry.url.removeprefix("portal:").split("_")[0].rstrip("s")
+            assert section in {name.rstrip("s") for name in entry.sections}, entry.title

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ context: {time: 09:30, client_address: 10.0.0.1, weekday: 1}
 expect: permit
 rule: viewers-use-by-day
 """
-TABS = ("rules", "tests", "changes", "rehearsal", "yaml", "audit")
+TABS = ("rules", "resources", "tests", "changes", "rehearsal", "yaml", "audit")
 
 
 def browser(person: Person) -> Client:
@@ -132,7 +133,9 @@ def test_everybody_reads_the_rules_in_force_in_plain_words(
     html = page.content.decode()
     assert page.status_code == 200
     assert inline_in(html) == []
-    assert "Admins and auditors may export the audit log." in html
+    assert "Admins and auditors\n" in html
+    rules = client.get("/policy?tab=rules").content.decode()
+    assert "Admins and auditors may export the audit log." in rules
     assert ("Policy 2" in html) is insider
     assert ('href="/policy/why"' in html) is insider
     assert client.get("/policy/versions").status_code == 200
@@ -147,10 +150,66 @@ def test_everybody_reads_the_rules_in_force_in_plain_words(
 
 
 def test_rules_are_found_by_their_words(ada: Person) -> None:
-    page = browser(ada).get("/policy?q=export audit").content.decode()
-    assert "audit-export" in page
-    assert "key-owners-keep-their-keys" not in page
-    assert "No such rule" in browser(ada).get("/policy?q=unicorns").content.decode()
+    client = browser(ada)
+    for tab in ("resources", "rules"):
+        page = client.get(f"/policy?tab={tab}&q=export audit").content.decode()
+        assert "audit-export" in page
+        assert "key-owners-keep-their-keys" not in page
+        assert "No such rule" in client.get(f"/policy?tab={tab}&q=unicorns").content.decode()
+
+
+class Lines(HTMLParser):
+    """The texts of a page's elements, each in one piece."""
+
+    BLOCKS = ("div", "li", "td", "th", "p", "summary", "dd")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines = [""]
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag in self.BLOCKS:
+            self.lines.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.BLOCKS:
+            self.lines.append("")
+
+    def handle_data(self, data: str) -> None:
+        self.lines[-1] += data
+
+
+@pytest.mark.parametrize("address", ["/policy", "/policy?tab=rules", "/policy/1?tab=resources"])
+def test_no_line_about_a_rule_is_long(ada: Person, address: str) -> None:
+    html = browser(ada).get(address).content.decode()
+    content = Lines()
+    content.feed(html[html.index('id="q"') : html.index("</section>")])
+    words = [line.split() for line in content.lines]
+    assert [" ".join(line) for line in words if len(line) > 25] == []
+    assert len([line for line in words if line]) > 100
+    for wrong in ("batchs", "knowledges", "feedbacks", "evidence releases", "confirm releases"):
+        assert wrong not in html
+
+
+def test_rules_are_grouped_by_resource_and_action(ada: Person) -> None:
+    page = browser(ada).get("/policy")
+    groups = {group.title: group for group in page.context["resources"]}
+    titles = list(groups)
+    assert titles == sorted(titles, key=str.lower)
+    assert {"API keys", "Audit log", "Batches", "Feedback", "Knowledge bases"} < set(titles)
+    [use] = [each for each in groups["Deployments"].actions if each.action == "deployment:invoke"]
+    assert (use.verb, [each.rule for each in use.forbidden]) == ("Use", ["auditors-change-nothing"])
+    assert [each.rule for each in use.permitted] == ["named-departments-use"]
+    assert 'href="?tab=rules&amp;q=named-departments-use"' in page.content.decode()
+
+
+def test_an_action_of_many_rules_leads_to_all_of_them(policy: PolicyVersion, ada: Person) -> None:
+    one = {"effect": "permit", "principal": {"roles": ["admin"]}, "actions": ["audit:view"]}
+    rules = [{**one, "id": f"r-{n}", "description": "d"} for n in range(30)]
+    draft = draft_create(actor=proven(ada), rules=rules)
+    html = browser(ada).get(f"/policy/{draft.number}?tab=resources").content.decode()
+    assert html.count('<a class="sub mono"') == 20
+    assert '<a href="?tab=rules&amp;q=audit%3Aview">All 30 rules</a>' in html
 
 
 def test_a_rule_is_shown_as_a_form_and_saved_as_it_was(draft: PolicyVersion, ada: Person) -> None:
@@ -180,7 +239,8 @@ def test_changes_are_shown_before_and_after(
     draft_create(actor=proven(ada), rules=rules)
     page = browser(ada).get("/policy/2?tab=changes")
     html = page.content.decode()
-    assert "<ins>Admins, operators and auditors may view models.</ins>" in html
+    assert "<del>Batches: view</del>" in html
+    assert "Models: view" not in html
     assert "<ins>those who check export the log</ins>" in html
     assert "Rules: 0 added, 1 removed, 2 changed" in html
 
@@ -224,13 +284,13 @@ def test_a_rule_that_is_wrong_stays_in_the_form_and_says_why(
 ) -> None:
     client = browser(ada)
     for change, why, field in (
-        ({"id": "No Good"}, "String should match pattern", "id"),
-        ({"actions": []}, "at least 1 item", "actions"),
-        ({"department_roles": []}, "name roles", "roles"),
-        ({"departments": ["atlantis"]}, "atlantis is not one of the available", "departments"),
+        ({"id": "No Good"}, "Must be 2 to 60 lowercase letters", "id"),
+        ({"actions": []}, "This field is empty", "actions"),
+        ({"department_roles": []}, "Name roles", "roles"),
+        ({"departments": ["atlantis"]}, "This choice is not available", "departments"),
         ({"conditions-0-value": ""}, "needs one value", "value"),
         ({"conditions-0-value": "["}, "is not a value", "value"),
-        ({"conditions-0-attribute": "moon"}, "moon is not one of the available", "attribute"),
+        ({"conditions-0-attribute": "moon"}, "This choice is not available", "attribute"),
         ({"description": ""}, "This field is required", "description"),
     ):
         page = client.post("/policy/2/rules", RULE | change | {"seen": seen(client, 2)})

@@ -73,7 +73,7 @@ def test_without_the_lives_evaluation_on_that_data_it_says_what_mends_it(company
 def test_with_nothing_live_all_is_new(company: Company) -> None:
     Deployment.objects.update(state="stopped")
     said = words(page(company))
-    assert "Nothing live as docstring-writer that you may see" in said
+    assert "No live deployment of docstring-writer is visible to you" in said
     assert "all new" in said
     assert "Model card " not in said.split("Affected departments")[0].split("Release request")[1]
 

@@ -85,7 +85,7 @@ def test_a_fault_is_shown_with_its_line_and_what_was_typed_stays(
     text = LIMITED.replace("rank: 20", "rank: many")
     answer = client.post("/review-policies/new", {"text": text})
     assert answer.status_code == 400
-    assert "Line 5: rank: Input should be a valid integer" in body(answer)
+    assert "Line 5: rank must be a whole number" in body(answer)
     assert "rank: many" in body(answer)
     assert not ReviewPolicy.objects.filter(version=2).exists()
 

@@ -138,9 +138,9 @@ def test_an_empty_answer_says_what_there_is_instead(company: Company) -> None:
     api = Api(company.asha)
     before = api.get("served", department="engineering", at=days_ago(90)).body
     assert before["results"] == []
-    assert "the first that did began at" in before["said"]
+    assert "The first one began to serve at" in before["said"]
     never = api.get("served", department="finance").body
-    assert never["said"].endswith("nor at any other time.")
+    assert never["said"].endswith("or at any other time.")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_the_page_shows_a_moment_and_the_weeks_around_it(company: Company) -> No
     long_ago = (timezone.now() - timedelta(days=45)).strftime("%Y-%m-%dT%H:%M")
     before = client.get("/served", {"department": "engineering", "at": long_ago}).content.decode()
     assert "The 30 days around it" in before
-    assert "the first that did began at" in before
+    assert "The first one began to serve at" in before
 
 
 @pytest.mark.parametrize(
@@ -233,14 +233,14 @@ def test_the_page_of_another_department_is_not_found(company: Company) -> None:
     assert client.get("/served", {"department": "engineering"}).status_code == 404
     assert client.get("/served", {"department": "\x00"}).status_code == 404
     own = client.get("/served").content.decode()
-    assert "Nothing that you may see served finance" in own
+    assert "No deployments visible to you served Finance" in own
     assert company.first.digest not in own
 
 
 def test_who_belongs_nowhere_is_told_so(company: Company, person: Callable[..., Any]) -> None:
     client = Client()
     client.force_login(person("Nora Nowhere"))
-    assert "No department that you may see" in client.get("/served").content.decode()
+    assert "No department visible to you" in client.get("/served").content.decode()
 
 
 def test_the_page_costs_as_many_queries_for_many_periods_as_for_one(company: Company) -> None:

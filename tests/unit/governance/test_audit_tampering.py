@@ -234,10 +234,15 @@ def test_the_command_line_finds_it_offline_and_names_the_row(
     deleted = [*export[:778], *export[779:]]
     bit = [*export[:1001], export[1001].replace("1.5", "1.4"), *export[1002:]]
     for lines, options, code, said in (
-        (export, ["--checkpoint", kept, "--tiles", published], 0, "2056 events are as they were"),
+        (
+            export,
+            ["--checkpoint", kept, "--tiles", published],
+            0,
+            "All 2,056 events match the signed",
+        ),
         (deleted, [], 1, "Row 777 is missing"),
         (bit, [], 1, "Row 1000 was changed"),
-        (forged, [], 0, "2056 events are as they were"),
+        (forged, [], 0, "All 2,056 events match the signed"),
         (forged, ["--checkpoint", kept], 1, "The log was rewritten"),
         (forged, ["--tiles", published], 1, "Row 1234 was replaced"),
         (export[:2000], ["--checkpoint", kept], 1, "row 1999 is missing"),

@@ -70,7 +70,7 @@ def test_an_admin_makes_a_department_once(admin: Principal) -> None:
     "slug", ["", "a", "-a", "A1", "1a", "a_b", "a" * 41, "a\x00b", "a\n", "a-"]
 )
 def test_a_slug_of_the_wrong_form_is_refused(admin: Principal, slug: str) -> None:
-    with pytest.raises(InvalidInput, match="slug"):
+    with pytest.raises(InvalidInput, match="short name"):
         department_create(actor=admin, slug=slug, name="X")
 
 

@@ -174,7 +174,7 @@ def test_no_kind_is_taken_for_another(tokens: Any) -> None:
 @pytest.mark.parametrize(
     ("condition", "why"),
     [
-        (("context.color", "eq", "red"), "the context has no color"),
+        (("context.color", "eq", "red"), "The context has no color"),
         (("context.time", "gte", 540), "put it in quotes"),
         (("context.time", "gte", "9:00"), "a time such as"),
         (("context.time", "gte", "25:00"), "a time such as"),
@@ -192,7 +192,7 @@ def test_no_kind_is_taken_for_another(tokens: Any) -> None:
         (("tier", "in", [True, 1]), "values of one kind"),
         (("tier", "eq", "a\x00b"), "no control characters"),
         (("tier", "eq", "x" * 201), "at most 200 characters"),
-        (("Tier", "eq", "x"), "String should match pattern"),
+        (("Tier", "eq", "x"), "Must be an attribute such as environment"),
     ],
 )
 def test_a_condition_that_could_never_hold_is_refused_when_it_is_written(

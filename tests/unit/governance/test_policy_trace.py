@@ -93,7 +93,7 @@ def test_each_condition_says_what_it_wanted_and_what_it_found() -> None:
     assert [condition.words for condition in trace.conditions] == [
         "its environment is one of production, staging",
         "its departments include clinical",
-        "its owner is the one who asks",
+        "they are its owner",
         "the request's tokens are at most 10",
     ]
 
@@ -141,7 +141,7 @@ def test_the_decision_follows_from_the_trace() -> None:
         ),
         (
             {"principal": {"department_roles": ["lead"], "kinds": ["person"]}},
-            "Leads of the department that owns it (people only) may use deployments.",
+            "Leads of the owning department (people only) may use deployments.",
         ),
         (
             {"actions": ["person:view"], "resource_types": ["person"]},
@@ -153,7 +153,7 @@ def test_the_decision_follows_from_the_trace() -> None:
         ),
         (
             {"actions": ["key:view", "job:view"], "resource_types": ["key"], "effect": "forbid"},
-            "People may never view keys and jobs, on keys only.",
+            "People may never view API keys and jobs, on API keys only.",
         ),
         (
             {"conditions": where("departments", "contains_any", ["hr", "legal, finance"])},

@@ -234,7 +234,7 @@ def test_every_unit_can_be_limited_per_minute_day_and_month() -> None:
 
 def test_amounts_read_as_people_write_them() -> None:
     assert limit_words("audio_seconds_per_day", 1200, "EUR") == "1,200 audio seconds per day"
-    assert amount_words("audio_seconds_per_day", 1, "EUR") == "1 audio second"
+    assert amount_words("audio_seconds_per_day", 1, "EUR") == "1 s of audio"
     assert amount_words("images_per_minute", 12, "EUR") == "12 images"
     assert money_words(12_500_000, "EUR") == "12.50 EUR"
     assert money_words(420, "EUR") == "0.00042 EUR"

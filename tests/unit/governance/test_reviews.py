@@ -377,7 +377,7 @@ def test_a_viewer_comments_and_does_not_decide(
     review = opened()
     viewer = actor("Vera", "viewer@clinical")
     assert decide(viewer, review, "comment").state == ReviewState.OPEN
-    with pytest.raises(NotPermitted, match="may not decide release"):
+    with pytest.raises(NotPermitted, match="may not decide on release"):
         decide(viewer, review, "approve")
 
 

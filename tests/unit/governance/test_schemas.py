@@ -87,9 +87,9 @@ def test_unknown_and_missing_fields_are_named() -> None:
 
     assert refused.value.fields == {
         "name": ["This field is required."],
-        "naem": ["Unknown field. Known fields: name."],
+        "naem": ["This field is unknown. Known fields: name."],
     }
-    assert refused.value.message == "name: This field is required. (and 1 more)"
+    assert refused.value.message == "name is required (and 1 more)."
 
 
 def test_nested_fields_are_named_with_dots() -> None:

@@ -205,7 +205,10 @@ META = "metadata.csv"
         ({}, "The archive holds no file"),
         ({"cat/": b""}, "The archive holds no file"),
         ({META: b"file_name,label\na.png,cat\n"}, "metadata.csv, line 2: there is no file 'a.png'"),
-        ({META: b"file_name,label\na.png,\n", "a.png": CAT}, "metadata.csv, line 2: label: "),
+        (
+            {META: b"file_name,label\na.png,\n", "a.png": CAT},
+            "metadata.csv, line 2: label is empty.",
+        ),
         (
             {META: b"file,label\na.png,cat\n", "a.png": CAT},
             "line 1: there is no column 'file_name'",
@@ -395,7 +398,7 @@ def test_more_entries_than_stated_are_counted(parse: Parse) -> None:
         ),
         ({"image": [CAT, b"x"], "label": ["a", "b"]}, "Row 2: image has another format"),
         ({"image": [CAT, DOG], "label": ["a", None]}, "Row 2: it has no key 'label'"),
-        ({"image": [CAT], "label": [1]}, "Row 1: label: Input should be a valid string"),
+        ({"image": [CAT], "label": [1]}, "Row 1: label must be text."),
         ({"image": [CAT], "label": [b"a"]}, "'label' has the type binary, which is not supported"),
     ],
 )

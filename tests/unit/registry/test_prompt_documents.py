@@ -120,7 +120,7 @@ def test_the_gateways_estimate_covers_what_filling_in_adds() -> None:
         ({"decoding": {"fixed": ["top_p"]}}, "top_p has no value to fix"),
         ({"variables": [{"name": "input"}]}, "choose another name"),
         ({"variables": [{"name": "team"}, {"name": "team"}]}, "declared twice"),
-        ({"tools": []}, "not permitted"),
+        ({"tools": []}, "tools is unknown"),
         ({"examples": [{"user": "x" * 8000, "assistant": "y" * 8000}] * 3}, f"{MAX_BYTES:,} bytes"),
     ],
 )

@@ -324,7 +324,7 @@ def test_failed_gates_leaks_and_tampered_bytes_fail_the_checklist(office: Office
     states = office.checklist(office.submit())
     assert states["gates"] == ("failed", "accuracy >= 0.75 on test: failed with 0.5.")
     assert states["leak"][0] == "failed"
-    assert "leaky: 1 of 1 rows stand in the training data." in states["leak"][1]
+    assert "leaky: 1 of 1 row is in the training data." in states["leak"][1]
     assert states["digest"][0] == "failed"
     assert "model.safetensors has SHA-256" in states["digest"][1]
 

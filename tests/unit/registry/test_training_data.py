@@ -76,7 +76,7 @@ def test_training_data_of_all_that_a_version_stands_on_counts(office: Office) ->
     assert evidence[made.pk]["rows_in_training_data"] == 5
     assert "on_training_data" not in evidence[made.pk]
     assert sum("on_training_data" in each for each in evidence.values()) == 3
-    assert "5 of 20 rows stand in the training data" in checked(office, "leak", adapter).note
+    assert "5 of 20 rows are in the training data" in checked(office, "leak", adapter).note
 
 
 def _new(count: int) -> list[dict[str, str]]:

@@ -107,13 +107,13 @@ def test_steps_are_dated_by_the_calendar(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"inputs": []}, "inputs is invalid"),
-        ({"inputs": [{"target": [1, 2]}]}, "at least 3 items"),
+        ({"inputs": []}, "inputs is empty"),
+        ({"inputs": [{"target": [1, 2]}]}, "at least 3 entries"),
         ({"inputs": [{"target": [1, 2, "3"]}]}, r"inputs\[0\].target\[2\]"),
         ({"inputs": [{"target": [1, 2, None]}]}, r"inputs\[0\].target\[2\]"),
-        ({"inputs": [{"target": [1, 2, 1e300]}]}, "less than or equal to"),
+        ({"inputs": [{"target": [1, 2, 1e300]}]}, "must be at most"),
         ({"inputs": [{"target": [1, 2, True]}]}, r"inputs\[0\].target\[2\]"),
-        ({"inputs": [{"target": [1.0] * 20_001}]}, "at most 20000 items"),
+        ({"inputs": [{"target": [1.0] * 20_001}]}, "at most 20,000 entries"),
         ({"inputs": [{"target": [1.0] * 20_000}] * 6}, "at most 100,000 are accepted"),
         ({"inputs": [{"target": [1, 2, 3], "start": "yesterday!"}]}, r"inputs\[0\].start"),
         ({"inputs": [{"target": [1, 2, 3], "start": "2026-01-01T00:00:00+01:00"}]}, "time zone"),

@@ -56,8 +56,8 @@ def test_unknown_and_wrong_hyperparameters_are_named_field_by_field() -> None:
     with pytest.raises(InvalidInput, match="do not fit Text classification") as refused:
         fine_tune(hyperparameters={"epochs": 0, "learning_rat": 1})
     assert refused.value.fields == {
-        "hyperparameters.epochs": ["Input should be greater than or equal to 1."],
-        "hyperparameters.learning_rat": ["learning_rat is not a hyper-parameter of this task."],
+        "hyperparameters.epochs": ["Must be at least 1."],
+        "hyperparameters.learning_rat": ["This field is unknown."],
     }
     assert not Job.objects.exists()
 

@@ -129,8 +129,8 @@ def test_the_story_of_a_name_is_answered_at_each_of_its_moments() -> None:
     third.release.refresh_from_db()
     assert whole[1].until == third.release.expires_at
     assert [served.ended for served in answers(since=before, until=while_it_loads)] == ["stopped"]
-    assert "the first that did began at" in said(before)
-    assert "deployments at other times are on record" in said()
+    assert "The first one began to serve at" in said(before)
+    assert "Deployments at other times are on record" in said()
 
 
 def test_a_period_holds_its_first_moment_and_not_its_last() -> None:
@@ -307,7 +307,7 @@ def test_the_future_and_what_is_no_span_are_refused_in_words() -> None:
 def test_a_department_that_nothing_ever_served_is_told_so() -> None:
     company.department("clinical")
     assert answers(timezone.now() - timedelta(days=4_000)) == []
-    assert said().endswith("nor at any other time.")
+    assert said().endswith("or at any other time.")
 
 
 def test_another_department_does_not_exist() -> None:

@@ -5,6 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django import forms
+from django.core.validators import RegexValidator
+from django.utils.functional import Promise
+
+# Replacements of Django's own messages, by the code of the error.
+_SENTENCES = {
+    "invalid_choice": "This choice is not available. Choose another one.",
+    "max_decimal_places": "Use at most %(max)s decimal places.",
+    "max_digits": "Use at most %(max)s digits.",
+    "max_length": "Use at most %(limit_value)s characters. This has %(show_value)s.",
+    "max_value": "Must be at most %(limit_value)s.",
+    "min_length": "Use at least %(limit_value)s characters.",
+    "min_value": "Must be at least %(limit_value)s.",
+    "null_characters_not_allowed": "Contains an invalid character.",
+    "step_size": "Must be a multiple of %(limit_value)s.",
+}
 
 
 def titled(choices: Any) -> list[tuple[str, str]]:
@@ -31,6 +46,26 @@ class TablerForm(forms.Form):
                 widget.attrs.setdefault("class", "form-select")
             else:
                 widget.attrs.setdefault("class", "form-control")
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        """Add an error, in words of ours where Django has its own."""
+        for each in error.error_list if hasattr(error, "error_list") else ():
+            # Django's own messages are lazy translations; a field's `error_messages` are not.
+            if isinstance(each.message, Promise):
+                each.message = _SENTENCES.get(each.code, each.message)
+        super().add_error(field, error)
+
+
+class NameField(forms.SlugField):
+    """A name in addresses and requests; the service checks the rest of its form."""
+
+    default_validators = [  # noqa: RUF012 (as Django declares it)
+        RegexValidator(r"\A[a-z0-9-]+\Z", "Use lowercase letters, digits and hyphens.")
+    ]
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("help_text", "Lowercase letters, digits and hyphens.")
+        super().__init__(**kwargs)
 
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import DepartmentScoped, TablerForm, titled, unchosen
+from assay.portal.forms.base import DepartmentScoped, NameField, TablerForm, titled, unchosen
 from governance.bounds import DESCRIPTION_MAX, NAME_MAX
 from registry.catalog import TASKS
 from registry.datasets.models import LICENSE_MAX, Classification
@@ -25,7 +25,7 @@ def _kinds_of_rows() -> list[tuple[str, str]]:
 class DatasetForm(DepartmentScoped):
     """A new dataset. Its task is sent as `name` or `name:kind of rows`."""
 
-    name = forms.SlugField(max_length=NAME_MAX, help_text="Lowercase letters, digits and hyphens.")
+    name = NameField(max_length=NAME_MAX)
     task = forms.ChoiceField(choices=_kinds_of_rows)
     classification = forms.ChoiceField(choices=unchosen(titled(Classification.choices)))
     license = forms.CharField(max_length=LICENSE_MAX, label="License")

@@ -6,7 +6,14 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import DepartmentScoped, SlugChoice, TablerForm, titled, unchosen
+from assay.portal.forms.base import (
+    DepartmentScoped,
+    NameField,
+    SlugChoice,
+    TablerForm,
+    titled,
+    unchosen,
+)
 from governance.bounds import DESCRIPTION_MAX, NAME_MAX
 from registry.datasets.models import Classification
 from registry.knowledge.chunks import CHUNK_DEFAULT, CHUNK_MAX, CHUNK_MIN, OVERLAP_DEFAULT
@@ -17,7 +24,7 @@ from registry.knowledge.models import REASON_MAX, TITLE_MAX
 class KnowledgeBaseForm(DepartmentScoped):
     """A new knowledge base."""
 
-    name = forms.SlugField(max_length=NAME_MAX, help_text="Lowercase letters, digits and hyphens.")
+    name = NameField(max_length=NAME_MAX)
     title = forms.CharField(max_length=TITLE_MAX)
     description = forms.CharField(
         max_length=DESCRIPTION_MAX, required=False, widget=forms.Textarea(attrs={"rows": 2})

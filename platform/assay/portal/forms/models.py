@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import DepartmentScoped, SlugChoice, TablerForm, titled
+from assay.portal.forms.base import DepartmentScoped, NameField, SlugChoice, TablerForm, titled
 from governance.bounds import DESCRIPTION_MAX, NAME_MAX
 from registry.catalog import TASKS, get_task
 from registry.catalog.declaration import Recipe
@@ -33,7 +33,7 @@ RESOURCES = {
 class ModelForm(DepartmentScoped):
     """A new model."""
 
-    name = forms.SlugField(max_length=NAME_MAX, help_text="Lowercase letters, digits and hyphens.")
+    name = NameField(max_length=NAME_MAX)
     task = forms.ChoiceField(choices=[(task.name, task.title) for task in TASKS.values()])
     description = forms.CharField(
         max_length=DESCRIPTION_MAX, required=False, widget=forms.Textarea(attrs={"rows": 2})

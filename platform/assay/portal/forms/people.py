@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import SlugChoice, TablerForm, titled
+from assay.portal.forms.base import NameField, SlugChoice, TablerForm, titled
 from governance.bounds import DEPARTMENT_MAX, EMAIL_MAX, GROUP_MAX, TITLE_MAX
 from governance.people.models import (
     DEPARTMENT_ROLES,
@@ -28,7 +28,7 @@ class PersonForm(TablerForm):
 class DepartmentForm(TablerForm):
     """A new department."""
 
-    slug = forms.SlugField(max_length=DEPARTMENT_MAX, label="Short name")
+    slug = NameField(max_length=DEPARTMENT_MAX, label="Short name")
     name = forms.CharField(max_length=TITLE_MAX)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import TablerForm, titled, unchosen
+from assay.portal.forms.base import NameField, TablerForm, titled, unchosen
 from assay.portal.http import cleaned
 from governance.bounds import NAME_MAX
 from governance.people.models import Department
@@ -71,7 +71,7 @@ class ReleaseForm(RiskForm):
     """Release request: environment, departments, purpose, risks."""
 
     environment = forms.ChoiceField(choices=titled(Environment.choices))
-    deployment_name = forms.SlugField(
+    deployment_name = NameField(
         max_length=NAME_MAX, help_text="The name that applications use to call it."
     )
     departments: forms.ModelMultipleChoiceField[Any] = forms.ModelMultipleChoiceField(

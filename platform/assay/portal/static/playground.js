@@ -67,13 +67,27 @@
     return headers;
   };
 
+  /* The words for a header: `x-assay-policy-version` is the policy version. */
+  const titleOf = (name) => {
+    if (name === "x-assay-units") return "Usage";
+    const words = name.replace(/^x-(assay-)?/, "").replace("ratelimit", "rate limit").replaceAll("-", " ");
+    return `${words[0].toUpperCase()}${words.slice(1)}`.replace(/ id$/, " ID");
+  };
+
+  /* An amount with its unit: `3 audio_seconds` are 3 s of audio. */
+  const usageOf = (value) => {
+    const [amount, unit] = value.split(" ");
+    if (unit === "audio_seconds") return `${amount} s of audio`;
+    return `${amount} ${amount === "1" ? unit.replace(/s$/, "") : unit}`;
+  };
+
   const showFacts = (entries) => {
     facts.replaceChildren();
     for (const [name, value] of Object.entries(entries)) {
       const term = document.createElement("dt");
       const detail = document.createElement("dd");
-      term.textContent = name;
-      detail.textContent = value;
+      term.textContent = titleOf(name);
+      detail.textContent = name === "x-assay-units" ? usageOf(value) : value;
       detail.className = "mono";
       facts.append(term, detail);
     }

@@ -47,6 +47,7 @@ from assay.portal.second_factor import (
 )
 from assay.portal.views.one_time_links import SECRET, app_secret, authenticator_setup
 from assay.portal.views.sessions import session_row
+from governance.english import counted
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted
 from governance.keys.models import ApiKey
 from governance.keys.selectors import key_get, keys_visible_to
@@ -366,7 +367,7 @@ class SessionEnd(Account):
         if choice == "others":
             person = own_account(self.actor)
             ended = sessions_revoke(actor=self.actor, person_id=person.pk, keep=here)
-            sentence = f"{ended} other session{'s'[: ended != 1]} ended."
+            sentence = f"{counted(ended, 'other session')} ended."
         else:
             session_revoke(
                 actor=self.actor, session_id=number_in(self.request.POST, "session") or 0

@@ -51,7 +51,7 @@ PAGE = 50
 # Maximum entries of a choice; people with more of them use the API.
 OFFERED = 200
 NO_PRICES = (
-    "Without a price, use is counted but costs nothing, so limits on money are never reached."
+    "Without a price, use is counted but costs nothing, so quotas of money are never reached."
 )
 
 
@@ -185,9 +185,9 @@ class LimitNew(ActionScreen):
             authorize(
                 actor=self.actor,
                 action=Action.QUOTA_SET,
-                resource=Resource("quota", name="a limit"),
+                resource=Resource("quota", name="a quota"),
             )
-        return {"form": self.form(subjects), "title": "Set a limit", "use": None}
+        return {"form": self.form(subjects), "title": "Set a quota", "use": None}
 
     def form(self, subjects: list[tuple[str, Any]]) -> LimitForm:
         initial = {"subject": self.request.GET.get("subject", "")}
@@ -210,7 +210,7 @@ class LimitNew(ActionScreen):
             shadow=values["shadow"],
             **subject,
         )
-        return self.done("The limit is set. It takes effect within a second.", "portal:budgets")
+        return self.done("The quota is set. It takes effect within a second.", "portal:budgets")
 
 
 class LimitPage(ActionScreen):
@@ -221,7 +221,7 @@ class LimitPage(ActionScreen):
     def row(self, id: int) -> QuotaLimit:  # noqa: A002
         row = quotas_visible_to(self.actor).filter(pk=id).first()
         if row is None:
-            raise NotFound(f"Limit {id} does not exist, or you may not see it.")
+            raise NotFound(f"Quota {id} does not exist, or you may not see it.")
         return row
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
@@ -258,7 +258,7 @@ class LimitPage(ActionScreen):
             deployment=row.deployment,
             **subject,
         )
-        return self.done(f"The limit is {'removed' if removes else 'changed'}.", "portal:budgets")
+        return self.done(f"The quota is {'removed' if removes else 'changed'}.", "portal:budgets")
 
 
 class PriceSet(ActionScreen):

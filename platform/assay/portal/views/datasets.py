@@ -15,6 +15,7 @@ from assay.portal.forms.datasets import DatasetForm, DatasetVersionForm
 from assay.portal.http import ActionScreen, Screen, cleaned, number_in, page_of
 from assay.portal.lists import ListScreen
 from assay.portal.views.uploads import submitted_uploads, upload_context
+from governance.english import counted
 from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
 from governance.principals import Principal
@@ -210,7 +211,9 @@ class DatasetPage(ActionScreen):
             upload_id=uploads[0] if uploads else None,
             columns=form.mapping(),
         )
-        return self.done(f"{version} has {version.rows:,} rows.", "portal:dataset", name=name)
+        return self.done(
+            f"{version} has {counted(version.rows, 'row')}.", "portal:dataset", name=name
+        )
 
 
 class DatasetRows(DatasetPage):

@@ -14,6 +14,7 @@ from assay.portal.access import departments_where, may
 from assay.portal.forms.feedback import FeedbackDataForm, FeedbackReasonForm, FeedbackReviewForm
 from assay.portal.http import ActionScreen, cleaned, number_in
 from assay.portal.lists import Field, ListScreen, states
+from governance.english import counted
 from governance.errors import InvalidInput, NotFound
 from governance.permissions import Action
 from registry.datasets.models import Dataset, DatasetVersion
@@ -242,7 +243,7 @@ class FeedbackData(ActionScreen):
             actor=self.actor, dataset=dataset, feedback_ids=ids, base=values["base"]
         )
         return self.done(
-            f"{version} holds {version.rows:,} rows; {len(ids)} come from feedback.",
+            f"{version} has {counted(version.rows, 'row')}, {len(ids)} of them from feedback.",
             "portal:dataset",
             name=dataset.name,
         )

@@ -12,6 +12,7 @@ from assay.portal.access import may
 from assay.portal.forms.emergency import IncidentForm, IncidentRateForm, IncidentTextForm
 from assay.portal.http import ActionScreen, cleaned, number_in
 from assay.portal.lists import ListScreen, states
+from governance.english import counted
 from governance.errors import InvalidInput
 from governance.permissions import Action
 from registry.incidents.lifting import incident_lift
@@ -202,8 +203,8 @@ class IncidentLift(IncidentPage):
             actor=self.actor, incident_id=id, reason=self.request.POST.get("reason", "")
         )
         return self.done(
-            f"Lifted: {len(done.approved)} releases are approved again, {len(done.suspended)} stay "
-            "suspended.",
+            f"Lifted: {counted(len(done.approved), 'release')} approved again, "
+            f"{len(done.suspended)} still suspended.",
             "portal:incident",
             id=id,
         )

@@ -11,6 +11,7 @@ from assay.portal.access import departments_where, may
 from assay.portal.forms.knowledge import DocumentForm, KnowledgeBaseForm, ShareForm
 from assay.portal.http import ActionScreen, cleaned, page_of
 from assay.portal.lists import ListScreen
+from governance.english import counted
 from governance.people.models import Department
 from governance.permissions import Action
 from registry.knowledge.documents import document_version_add, document_version_allow
@@ -175,7 +176,7 @@ class KnowledgeBaseShare(KnowledgeBasePage):
         chosen = cleaned(form)["departments"]
         knowledge_base_share(actor=self.actor, base=base, departments=list(chosen))
         return self.done(
-            f"{base.name} is shared with {len(chosen)} departments.",
+            f"{base.name} is shared with {counted(len(chosen), 'department')}.",
             "portal:knowledge_base",
             name=name,
         )

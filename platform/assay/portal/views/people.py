@@ -25,6 +25,7 @@ from assay.portal.forms.people import (
 from assay.portal.http import ActionScreen, cleaned, page_of
 from assay.portal.lists import Field, ListScreen
 from assay.portal.views.one_time_links import link_page
+from governance.english import counted
 from governance.errors import InvalidInput
 from governance.keys.selectors import keys_visible_to
 from governance.people.access_requests import access_request_decline, access_requests_open
@@ -370,5 +371,7 @@ class DepartmentJobs(DepartmentPage):
         if department.jobs_at_once is None:
             done = f"{department.name} runs as many jobs at once as the platform allows."
         else:
-            done = f"{department.name} runs at most {department.jobs_at_once:,} jobs at once."
+            done = (
+                f"{department.name} runs at most {counted(department.jobs_at_once, 'job')} at once."
+            )
         return self.done(done, "portal:department", slug=slug)

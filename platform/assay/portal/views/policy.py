@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.paginator import Paginator
@@ -33,7 +35,7 @@ from governance.policy.lifecycle import (
 )
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.policy.replay import policy_replay
-from governance.policy.rules import parse_rules
+from governance.policy.rules import Effect, Rule, parse_rules
 from governance.policy.schemas import PolicyFilter
 from governance.policy.selectors import (
     policy_get,
@@ -42,13 +44,17 @@ from governance.policy.selectors import (
     policy_versions_visible_to,
 )
 from governance.policy.sentences import rule_words
+from governance.policy.summaries import RuleSummary, rule_summary, rules_by_resource
 from governance.principals import Principal
 from governance.reviews.policies.models import ReviewPolicy
 
 RULES_SHOWN = 50
+# Rules listed for one action of a resource; a link leads to all.
+HOLDERS_SHOWN = 20
 RUNS = (100, 1000, 10_000)
 TABS = (
     ("rules", "Rules"),
+    ("resources", "By resource"),
     ("tests", "Tests"),
     ("changes", "Changes"),
     ("rehearsal", "Dry run"),
@@ -57,37 +63,60 @@ TABS = (
 )
 
 
-def rule_rows(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each rule with its sentence."""
-    return [
-        {"rule": raw, "words": rule_words(rule), "forbids": rule.effect == "forbid"}
-        for raw, rule in zip(rules, parse_rules(rules), strict=True)
-    ]
+@dataclass(frozen=True)
+class RuleRow:
+    """A rule as a page shows it."""
+
+    rule: Rule
+
+    @property
+    def forbids(self) -> bool:
+        return self.rule.effect is Effect.FORBID
+
+    @property
+    def summary(self) -> RuleSummary:
+        return rule_summary(self.rule)
 
 
-def matching_rules(rows: list[dict[str, Any]], query: str) -> list[dict[str, Any]]:
-    """Return the rows whose ID, description or sentence has every word of the query."""
+def rule_rows(rules: list[dict[str, Any]]) -> list[RuleRow]:
+    """Return each rule as a row."""
+    return [RuleRow(rule) for rule in parse_rules(rules)]
+
+
+def matching_rules(rules: Sequence[Rule], query: str) -> list[Rule]:
+    """Return the rules whose ID, description, actions or sentence have every word of the query."""
     words = query.lower().split()
-    return [
-        row
-        for row in rows
-        if all(
-            word in f"{row['rule']['id']} {row['rule']['description']} {row['words']}".lower()
-            for word in words
-        )
-    ]
+
+    def text(rule: Rule) -> str:
+        return " ".join((rule.id, rule.description, *rule.actions, rule_words(rule))).lower()
+
+    return (
+        [rule for rule in rules if all(word in text(rule) for word in words)] if words else [*rules]
+    )
 
 
-def rules_page(request: HttpRequest, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return one page of rules, filtered by `?q=`."""
+def rules_page(request: HttpRequest, raw: list[dict[str, Any]], tab: str) -> dict[str, Any]:
+    """Return the rules that `?q=` finds: grouped in the tab `resources`, or else one page."""
     query = request.GET.get("q", "").strip()[:100]
-    pages = Paginator(matching_rules(rows, query), RULES_SHOWN)
-    return {
-        "page": pages.get_page(request.GET.get("page")),
+    rules = parse_rules(raw)
+    matches = matching_rules(rules, query)
+    context: dict[str, Any] = {
         "q": query,
-        "effects": Counter("forbid" if row["forbids"] else "permit" for row in rows),
-        "total": len(rows),
+        "effects": Counter(rule.effect.value for rule in rules),
+        "tab": tab,
     }
+    if tab == "resources":
+        return context | {"resources": rules_by_resource(matches), "holders_shown": HOLDERS_SHOWN}
+    pages = Paginator([RuleRow(rule) for rule in matches], RULES_SHOWN)
+    return context | {"page": pages.get_page(request.GET.get("page"))}
+
+
+def changed_lines(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the lines of a rule's words that a change removes, and those that it adds."""
+    summaries = [rule_summary(parse_rules([raw])[0]) for raw in (before, after)]
+    short = all(each.is_whole for each in summaries)
+    old, new = ([each.line] if short else each.lines for each in summaries)
+    return [line for line in old if line not in new], [line for line in new if line not in old]
 
 
 def decision_obstacle(
@@ -121,8 +150,12 @@ class Policy(Screen):
             "others": versions.exclude(state__in=(PolicyState.DRAFT, PolicyState.PROPOSED))[:8],
             "may_draft": may(self.actor, Action.POLICY_DRAFT, kind="policy"),
             "may_explain": may(self.actor, Action.POLICY_EXPLAIN, kind="policy"),
-            **rules_page(self.request, rule_rows(active.rules)),
+            **rules_page(self.request, active.rules, self.tab()),
         }
+
+    def tab(self) -> str:
+        """Return the chosen way to read the rules."""
+        return "rules" if self.request.GET.get("tab") == "rules" else "resources"
 
 
 class PolicyVersions(ListScreen):
@@ -200,7 +233,7 @@ class PolicyPage(PolicyScreen):
             return {"trail": trail_of(self.actor, "policy", version.number)}
         if tab == "tests":
             return {"cases": list(zip(version.tests, version_test(version), strict=True))}
-        return rules_page(self.request, rule_rows(version.rules))
+        return rules_page(self.request, version.rules, tab)
 
     def changes(self, version: PolicyVersion) -> dict[str, Any]:
         """Return the changes to the policy that it is based on, or to that of `?against=`."""
@@ -213,8 +246,7 @@ class PolicyPage(PolicyScreen):
             "added": rule_rows(changes.added),
             "removed": rule_rows(changes.removed),
             "changed": [
-                (rule, *(rule_rows([row])[0]["words"] for row in (rule.before, rule.after)))
-                for rule in changes.changed
+                (rule, *changed_lines(rule.before, rule.after)) for rule in changes.changed
             ],
         }
 

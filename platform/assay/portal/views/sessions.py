@@ -14,6 +14,7 @@ from assay.accounts.single_sign_on import link_end
 from assay.portal.access import may
 from assay.portal.forms.account import ReasonForm, RecoveryForm
 from assay.portal.http import ActionScreen, cleaned, number_in, page_of
+from governance.english import counted
 from governance.people.credentials import is_privileged
 from governance.people.models import Person
 from governance.people.recoveries.selectors import recoveries_live
@@ -96,7 +97,7 @@ class PersonSessionEnd(PersonSignIn):
         choice = self.request.POST.get("session", "")
         if choice == "all":
             ended = sessions_revoke(actor=self.actor, person_id=person.pk)
-            sentence = f"{ended} session{'s'[: ended != 1]} ended."
+            sentence = f"{counted(ended, 'session')} ended."
         else:
             session_revoke(
                 actor=self.actor, session_id=number_in(self.request.POST, "session") or 0

@@ -15,6 +15,7 @@ from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.lineage import drawing
 from assay.portal.readiness import may_see_readiness, readiness_panel
 from assay.portal.series import curves
+from governance.english import counted
 from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog import TASKS, unavailable_reason
@@ -217,8 +218,9 @@ class VersionRecall(ActionScreen):
             confirm=self.request.POST.get("list", ""),
         )
         return self.done(
-            f"{version} is recalled: {recalled.versions} versions, {recalled.releases} releases "
-            f"and {recalled.reviews} open reviews ended.",
+            f"{version} is recalled: {counted(recalled.versions, 'version')}, "
+            f"{counted(recalled.releases, 'release')} and "
+            f"{counted(recalled.reviews, 'open review')} ended.",
             "portal:version",
             id=id,
         )
