@@ -1,9 +1,11 @@
-"""Generate the package `assay_client` from `openapi.json` while the wheel is built."""
+"""Generate the package `assay_client` from `openapi.json` while the wheel is built, and add
+the folder `notebook` to it."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +35,7 @@ class GeneratedClient(BuildHookInterface):
             check=True,
         )  # fmt: skip
         (package / "py.typed").touch()
+        shutil.copytree(root / "notebook", package / "notebook")
         build_data["force_include"][str(package)] = "assay_client"
         build_data["pure_python"] = True
 

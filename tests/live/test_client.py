@@ -1,4 +1,4 @@
-"""Clients generated from the OpenAPI documents; `assay-client` against a real server."""
+"""`assay-client`, built from the OpenAPI document, and its layer for notebooks."""
 
 from __future__ import annotations
 
@@ -9,56 +9,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from django.db import transaction
 
-from assay.api.inference_description import inference_description
 from governance.keys.services import access_token_create
 from governance.people.models import Person
-from tests.live.clients import OFFLINE, environment
+from registry.evaluations.models import Evaluation
+from registry.versions.models import Model
+from tests.live.clients import OFFLINE
 from tests.proofs import fresh_proof
+from tests.unit.assay.portal_data import Company, tell_story
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("get", "post", "put", "patch", "delete", "head")
 
 
-# Media ranges of bodies, which the generator does not know.
-RANGES = {f"{kind}/*": "application/octet-stream" for kind in ("audio", "image", "video")}
-IMPORT_ALL = """
-import importlib, inference_client, pkgutil
-for module in pkgutil.walk_packages(inference_client.__path__, "inference_client."):
-    importlib.import_module(module.name)
-from inference_client.api.text_classification import classify
-from inference_client.models import TextClassificationClassifyRequest
-print(TextClassificationClassifyRequest(model="grades", input_="good").to_dict(), classify.__name__)
-"""
-
-
-def test_a_client_of_the_inference_api_is_generated_with_every_operation(tmp_path: Path) -> None:
-    document = inference_description()
-    (tmp_path / "openapi.json").write_text(json.dumps(document))
-    (tmp_path / "generator.json").write_text(
-        json.dumps({"post_hooks": [], "content_type_overrides": RANGES})
-    )
-    python = environment(ROOT / "locks" / "client.txt")
-    made = subprocess.run(
-        [python, "-m", "openapi_python_client", "generate", "--meta=none", "--fail-on-warning",
-         "--path=openapi.json", "--config=generator.json", "--output-path=inference_client"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert made.returncode == 0, made.stdout[-3000:]
-    names = {path.stem for path in (tmp_path / "inference_client" / "api").rglob("*.py")}
-    for methods in document["paths"].values():
-        for described in methods.values():
-            assert described["operationId"] in names
-    imported = subprocess.run(
-        [python, "-c", IMPORT_ALL], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert imported.returncode == 0, imported.stderr[-3000:]
-    assert "'model': 'grades', 'input': 'good'" in imported.stdout
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wheel() -> Path:
     built = subprocess.run(
         [ROOT / "tools" / "client.sh"], capture_output=True, text=True, timeout=500, check=False
@@ -70,8 +38,6 @@ def wheel() -> Path:
     return found
 
 
-@pytest.mark.long
-@pytest.mark.django_db(transaction=True)
 def test_the_client_has_every_operation_and_typed_answers(
     wheel: Path,
     policy: object,
@@ -94,7 +60,7 @@ def test_the_client_has_every_operation_and_typed_answers(
     assert operations <= {Path(module).stem for module in modules if "/api/" in module}
     assert "assay_client/py.typed" in modules
 
-    monkeypatch.syspath_prepend(str(wheel))
+    monkeypatch.syspath_prepend(wheel)
     from assay_client import AuthenticatedClient
     from assay_client.api.models import model_get, models_get, models_post
     from assay_client.models import ModelAnswer, NewModelRequest, Problem
@@ -112,3 +78,103 @@ def test_the_client_has_every_operation_and_typed_answers(
     assert isinstance(refusal, Problem)
     assert refusal.status == 404
     assert "does not exist, or you may not see it" in refusal.detail
+
+
+@pytest.fixture
+def company(redis: object) -> Company:
+    with transaction.atomic():
+        return tell_story()
+
+
+@pytest.fixture
+def notebook(
+    wheel: Path, company: Company, live_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """What a lead's notebook has after its first cell."""
+    monkeypatch.syspath_prepend(wheel)
+    from assay_client.notebook import Assay
+
+    _, token = access_token_create(person=company.enzo, name="t", proof=fresh_proof())
+    # The server's first answer takes long on a busy machine.
+    return Assay(live_server.url, token, timeout=httpx.Timeout(300))
+
+
+def test_a_notebook_follows_jobs(
+    notebook: Any, company: Company, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from assay_client.notebook import JobFailed
+
+    job = notebook.job(company.done.pk).wait()
+    bar = capsys.readouterr().err
+    assert "Adapt docstring-writer: 100%" in bar
+    assert "320/320" in bar
+    assert job.state == "succeeded"
+    curves = job.curves()
+    assert list(curves.index[:3]) == [0, 5, 10]
+    assert {"loss", "validation_loss"} <= set(curves.columns)
+
+    with pytest.raises(JobFailed, match="The dataset has no column label") as failed:
+        notebook.job(company.failed.pk).wait(progress=False)
+    assert failed.value.job.id == company.failed.pk
+    assert capsys.readouterr().err == ""
+    with pytest.raises(TimeoutError, match="it is running"):
+        notebook.job(company.running.pk).wait(timeout_s=0)
+    assert "120/320" in capsys.readouterr().err
+    assert notebook.job(company.running.pk).cancel().cancel_requested
+    assert len(notebook.jobs(state="failed").frame()) == 1
+
+
+def test_a_notebook_shows_data_frames(notebook: Any, company: Company) -> None:
+    frame = notebook.evaluations(model="docstring-writer").frame()
+    assert set(frame["metrics.perplexity"]) == {9.61, 11.2}
+    assert set(frame["version_id"]) == {company.first.pk, company.second.pk}
+    assert str(frame["created_at"].dtype).startswith("datetime64")
+    evaluation = Evaluation.objects.get(version=company.second)
+    perplexity = notebook.metrics(evaluation.pk).loc["perplexity"]
+    assert (perplexity["value"], perplexity["baseline"]) == (9.61, 19.7)
+    assert perplexity["low"] < 9.61 < perplexity["high"]
+    assert (perplexity["gate"], perplexity["passed"]) == ("<= 12.0", True)
+
+    (live,) = notebook.releases(state="approved")
+    assert (live.deployment_name, live.version.id) == ("docstring-writer", company.first.pk)
+    assert notebook.release(live.id).review is not None
+    with pytest.raises(ValueError, match=r"state is one of .*approved.*, not 'aproved'"):
+        notebook.releases(state="aproved")
+    days = notebook.usage_by_day(days=30, by="deployment").frame()
+    assert days["requests"].sum() > 0
+    assert "<table" in notebook.usage(limit=5)._repr_html_()
+    assert len(notebook.jobs(kind="index").frame()) == 0
+
+    Model.objects.bulk_create(
+        Model(
+            name=f"net-{number}", department=company.departments["engineering"],
+            task="embeddings", created_by=company.enzo,
+        )
+        for number in range(120)
+    )  # fmt: skip
+    assert len(notebook.models(task="embeddings", limit=None)) == 120
+    assert len(notebook.models(task="embeddings", limit=110)) == 110
+
+
+def test_a_notebook_creates_data_and_raises_refusals(notebook: Any) -> None:
+    import pandas
+    from assay_client.notebook import RequestRefused
+
+    where = {"department": "engineering", "task": "text-classification"}
+    notebook.create_dataset(name="desk", classification="internal", license="CC0-1.0", **where)
+    rows = [{"text": f"Where is document {n}?", "label": "question"} for n in range(10)]
+    rows += [{"text": f"Document {n} is on the shelf.", "label": "answer"} for n in range(10)]
+    first = notebook.add_rows("desk", rows)
+    second = notebook.add_rows("desk", pandas.DataFrame(rows[:-1]))
+    assert [first.rows, second.rows] == [20, 19]
+    assert [each.id for each in notebook.dataset_versions("desk")] == [second.id, first.id]
+    notebook.create_model(name="sorter", **where)
+    gate = {"model": "sorter", "dataset": "desk", "metric": "accuracy", "comparator": ">="}
+    notebook.set_gate(threshold=0.8, **gate)
+    assert list(notebook.gates(model="sorter").frame()["threshold"]) == [0.8]
+
+    with pytest.raises(RequestRefused, match="sorter") as refused:
+        notebook.create_model(name="sorter", **where)
+    assert refused.value.problem.status == 409
+    with pytest.raises(RequestRefused, match="text"):
+        notebook.add_rows("desk", [{"sentence": "No text."}])

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.utils.decorators import method_decorator
-from django.views.decorators.csrf import csrf_exempt
 from scim2_models import (
     AuthenticationScheme,
     Bulk,
@@ -15,6 +13,7 @@ from scim2_models import (
     ETag,
     Filter,
     ListResponse,
+    NotImplementedException,
     Patch,
     Resource,
     ResourceType,
@@ -123,15 +122,23 @@ class SchemasView(CatalogueView):
         return _schemas()
 
 
+class UnsupportedView(ScimView):
+    """Optional endpoints of SCIM that Assay does not have: `/Me`, `/Bulk`, `/.search`."""
+
+    def http_method_not_allowed(
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        raise NotImplementedException(detail="Assay does not support this optional SCIM endpoint.")
+
+    options = http_method_not_allowed
+
+
 class NothingView(ScimView):
-    """Every other path: `/Me`, `/Bulk`, `/.search`, and paths that SCIM does not define."""
+    """Every path that SCIM does not define."""
 
-    @method_decorator(csrf_exempt)
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        self.http_method_names = [str(request.method).lower()]
-        setattr(self, self.http_method_names[0], self.nothing)
-        return super().dispatch(request, *args, **kwargs)
-
-    def nothing(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Raise NotFound, which is sent in SCIM's format."""
+    def http_method_not_allowed(
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
         raise NotFound("There is no such SCIM endpoint.")
+
+    options = http_method_not_allowed

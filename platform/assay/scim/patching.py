@@ -15,13 +15,14 @@ from scim2_models import (
     InvalidPathException,
     InvalidSyntaxException,
     InvalidValueException,
+    MutabilityException,
     NoTargetException,
     PatchOp,
     Resource,
     TooManyException,
 )
 
-from assay.scim.resources import TOLERANT, Group, User, check_emails, member_id
+from assay.scim.resources import TOLERANT, Group, User, check_emails, member_id, member_of
 
 OPERATIONS_MAX = 1000
 # Fewer than for a group with its members, since a person has only a dozen attributes.
@@ -93,6 +94,7 @@ def patch_user(user: User, operations: list[Any]) -> User:
 
     Raises:
         ValidationError, SCIMException: as `patch`.
+        MutabilityException: they remove `active`.
         TooManyException: there are more than 100.
         InvalidInput: there are too many e-mail addresses.
     """
@@ -104,6 +106,11 @@ def patch_user(user: User, operations: list[Any]) -> User:
     for operation in operations:
         patch(user, [operation])
         check_emails(user.emails or [])
+    if user.active is None:
+        # An account without it would be an active one, so that access would come back unnoticed.
+        raise MutabilityException(
+            detail="active cannot be removed. Set it to false to end the person's access."
+        )
     return user
 
 
@@ -166,4 +173,7 @@ def _change_members(present: set[int], verb: str, selection: str | None, value: 
 
 def _member_ids(value: Any) -> set[int]:
     entries = value if isinstance(value, list) else [] if value is None else [value]
-    return {member_id(entry.get("value") if _is(entry) else entry) for entry in entries}
+    return {
+        member_of(entry.get("value"), entry.get("$ref")) if _is(entry) else member_id(entry)
+        for entry in entries
+    }

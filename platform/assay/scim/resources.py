@@ -14,8 +14,10 @@ from scim2_models import (
     ComplexAttribute,
     Meta,
     Mutability,
+    Reference,
     Required,
     Resource,
+    Returned,
     ScimPolicy,
     Uniqueness,
 )
@@ -39,16 +41,18 @@ ID_DIGITS_MAX = 18
 class Name(ComplexAttribute):
     """A person's name in parts."""
 
-    formatted: str | None = None
     family_name: str | None = None
     given_name: str | None = None
 
 
 class Email(ComplexAttribute):
-    """An address. The primary one is stored, else the one for work, else the first."""
+    """An address. The primary one is stored, else the one for work, else the first.
+
+    Answers have the stored one, as the primary one for work.
+    """
 
     value: str | None = None
-    type: str | None = None
+    type: str | None = Field(None, examples=["work"])
     primary: bool | None = None
 
 
@@ -76,10 +80,10 @@ class Member(ComplexAttribute):
     """A person in a group."""
 
     value: Annotated[str | None, Mutability.immutable] = None
-    display: Annotated[str | None, Mutability.read_only] = None
-    ref: Annotated[str | None, Mutability.read_only] = Field(
+    ref: Annotated[Reference[User] | None, Mutability.immutable] = Field(
         None, serialization_alias="$ref", validation_alias="$ref"
     )
+    display: Annotated[str | None, Mutability.read_only, Returned.request] = None
 
 
 class Group(Resource[Any]):
@@ -93,7 +97,7 @@ class Group(Resource[Any]):
 
 def user_of(person: Person, *, base: str) -> User:
     """Return a person as a SCIM resource; `base` is the URL of this service."""
-    parts = " ".join(part for part in (person.given_name, person.family_name) if part)
+    user_name = person.user_name or person.email
     groups = [
         Membership(value=str(group.pk), display=group.name)
         for group in person.directory_groups.all()
@@ -101,15 +105,12 @@ def user_of(person: Person, *, base: str) -> User:
     return User(
         id=str(person.pk),
         external_id=person.external_id or None,
-        user_name=person.user_name or person.email,
-        name=Name(
-            formatted=parts or None,
-            given_name=person.given_name or None,
-            family_name=person.family_name or None,
-        )
-        if parts
+        user_name=user_name,
+        name=Name(given_name=person.given_name or None, family_name=person.family_name or None)
+        if person.given_name or person.family_name
         else None,
-        display_name=person.name,
+        # Without a name from the provider, people are called by their user name.
+        display_name=person.name if person.name != _name_from(user_name) else None,
         active=person.is_active,
         emails=[Email(value=person.email, type="work", primary=True)],
         groups=groups or None,
@@ -134,13 +135,17 @@ def person_record(user: User) -> PersonRecord:
     return PersonRecord(
         user_name=user_name,
         email=_address(user.emails or []) or user_name,
-        name=user.display_name or name.formatted or parts or user_name[:120],
+        name=user.display_name or parts or _name_from(user_name),
         given_name=name.given_name or "",
         family_name=name.family_name or "",
         external_id=user.external_id or "",
         # If omitted, the account is active.
         active=user.active is not False,
     )
+
+
+def _name_from(user_name: str) -> str:
+    return user_name[:120]
 
 
 def check_emails(emails: list[Email]) -> None:
@@ -187,8 +192,17 @@ def group_record(group: Group, members: frozenset[int]) -> GroupRecord:
     )
 
 
+def member_of(value: object, ref: object) -> int:
+    """Return the ID of the person whom a member's `value` names, or else its `$ref`.
+
+    Raises:
+        InvalidInput: no person has that ID.
+    """
+    return member_id(value if value is not None or ref is None else str(ref).rpartition("/")[2])
+
+
 def member_id(text: object) -> int:
-    """Return the ID of the person in a member's `value`.
+    """Return the ID of a person, as a number.
 
     Raises:
         InvalidInput: no person has that ID.

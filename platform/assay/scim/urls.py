@@ -17,5 +17,6 @@ urlpatterns = [
     path("Users/<str:person_id>", views.UserView.as_view()),
     path("Groups", views.GroupsView.as_view()),
     path("Groups/<str:group_id>", views.GroupView.as_view()),
+    re_path(r"^(Me|Bulk|\.search)$", discovery.UnsupportedView.as_view()),
     re_path("", discovery.NothingView.as_view()),
 ]

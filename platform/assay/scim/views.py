@@ -18,6 +18,7 @@ from assay.scim.resources import (
     group_of,
     group_record,
     member_id,
+    member_of,
     person_record,
     user_of,
 )
@@ -178,7 +179,7 @@ def _joined(user: User) -> str:
     if user.name is None:
         return ""
     parts = (user.name.given_name, user.name.family_name)
-    return " ".join(part for part in parts if part) or user.name.formatted or ""
+    return " ".join(part for part in parts if part)
 
 
 class GroupsView(ResourceView):
@@ -262,7 +263,7 @@ class GroupView(ResourceView):
 
 
 def _members_in(group: Group) -> frozenset[int]:
-    return frozenset(member_id(member.value) for member in group.members or [])
+    return frozenset(member_of(member.value, member.ref) for member in group.members or [])
 
 
 def _members_of(group: DirectoryGroup) -> list[tuple[int, str]]:

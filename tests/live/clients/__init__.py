@@ -22,19 +22,18 @@ INSTALL_S, ASK_S = 300, 120
 OFFLINE = re.compile(r"error sending request|dns error|tcp connect error|operation timed out")
 
 
-def asked(program: str, url: str, key: str) -> dict[str, Any]:
-    """Run `ask_{program}.py` against a gateway and return what it prints."""
+def asked(program: str, url: str, key: str, *, timeout_s: float = ASK_S, **environment: str) -> Any:
+    """Run `ask_{program}.py` against a server and return what it prints."""
     finished = subprocess.run(
         [environment(), "-W", "ignore", HERE / f"ask_{program}.py", url, key],
         capture_output=True,
         text=True,
-        timeout=ASK_S,
+        timeout=timeout_s,
         check=False,
-        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **environment},
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
-    answers: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
-    return answers
+    return json.loads(finished.stdout.splitlines()[-1])
 
 
 def environment(pins: Path = HERE / "requirements.txt") -> Path:

@@ -71,11 +71,7 @@ def test_okta_makes_a_person_who_has_no_password_and_no_role(scim: Scim) -> None
     body = answer.body
     assert answer.headers["Location"] == body["meta"]["location"]
     assert body["userName"] == "Dora.Dev@example.org"
-    assert body["name"] == {
-        "formatted": "Dora Dev",
-        "givenName": "Dora",
-        "familyName": "Dev",
-    }
+    assert body["name"] == {"givenName": "Dora", "familyName": "Dev"}
     assert "password" not in body
     made = Person.objects.get(pk=body["id"])
     assert (made.email, made.name, made.external_id) == (
@@ -286,7 +282,9 @@ def test_an_administrator_shuts_out_whom_the_provider_had_set_inactive(
         ),
         ({"op": "replace", "path": f"{ENTERPRISE}:department", "value": "x"}, {"name": "Dora Dev"}),
         ({"op": "replace", "path": 'addresses[type eq "work"].country', "value": "FR"}, {}),
+        ({"op": "replace", "path": "name.formatted", "value": "D. Dev"}, {"name": "Dora Dev"}),
         ({"op": "remove", "path": "externalId"}, {"external_id": ""}),
+        ({"op": "remove", "path": "emails"}, {"email": "dora.dev@example.org"}),
         (
             {"op": "replace", "value": {"userName": "dd@example.org"}},
             {"user_name": "dd@example.org"},
@@ -312,6 +310,7 @@ def test_a_patch_changes_what_it_names(
         ({"op": "replace", "path": "((", "value": 1}, "invalidPath"),
         ({"op": "remove"}, "noTarget"),
         ({"op": "remove", "path": "userName"}, "mutability"),
+        ({"op": "remove", "path": "active"}, "mutability"),
         ({"op": "replace", "path": "id", "value": "7"}, "mutability"),
         ({"op": "replace", "path": "userName", "value": " "}, "invalidValue"),
         ({"op": "replace", "path": "userName", "value": "x" * 300}, "invalidValue"),
@@ -520,9 +519,48 @@ def test_what_scim_can_do_is_said(scim: Scim) -> None:
     error_of(scim.get("Schemas/urn:nothing"), 404)
 
 
-@pytest.mark.parametrize("path", ["", "Me", "Bulk", "Users/", "Users/x", "Users/1/2", ".search"])
+@pytest.mark.parametrize("path", ["", "Nothing", "Users/", "Users/x", "Users/1/2", "Me/x"])
 def test_what_is_not_there_is_404_in_scims_own_shape(scim: Scim, path: str) -> None:
     error_of(scim.get(path), 404)
+
+
+@pytest.mark.parametrize("path", ["Me", "Bulk", ".search"])
+def test_optional_endpoints_answer_that_they_are_not_supported(scim: Scim, path: str) -> None:
+    for method in ("GET", "POST"):
+        error_of(scim.call(method, path), 501)
+
+
+@pytest.mark.parametrize(("path", "status"), [("Nothing", 404), ("Bulk", 501)])
+def test_no_path_asks_a_provider_for_a_forms_token(path: str, status: int) -> None:
+    browser = Client(headers={"authorization": f"Bearer {TOKEN}"}, enforce_csrf_checks=True)
+    answer = browser.post(f"/scim/v2/{path}", b"{}", content_type="application/scim+json")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/scim+json")
+
+
+def test_a_person_without_a_display_name_is_called_by_the_parts_of_the_name_or_the_user_name(
+    scim: Scim,
+) -> None:
+    made = scim.call("POST", "Users", OKTA | {"displayName": "D. Dev"}).body["id"]
+    for removed, name, display_name in (
+        ("displayName", "Dora Dev", "Dora Dev"),
+        ("name", "Dora Dev", "Dora Dev"),
+        ("displayName", OKTA["userName"], None),
+    ):
+        answer = scim.patch(f"Users/{made}", {"op": "remove", "path": removed})
+        assert answer.status_code == 200, answer.body
+        assert Person.objects.get(pk=made).name == name
+        assert scim.get(f"Users/{made}").body.get("displayName") == display_name
+    assert "name" not in scim.get(f"Users/{made}").body
+
+
+def test_a_removal_of_active_does_not_let_an_inactive_person_in(scim: Scim) -> None:
+    made = scim.call("POST", "Users", OKTA | {"active": False}).body["id"]
+    for operation in (
+        {"op": "remove", "path": "active"},
+        {"op": "replace", "value": {"active": None}},
+    ):
+        scim.patch(f"Users/{made}", operation)
+        assert not Person.objects.get(pk=made).is_active
 
 
 def test_methods_that_mean_nothing_are_refused(scim: Scim) -> None:

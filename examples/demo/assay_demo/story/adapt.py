@@ -61,17 +61,20 @@ def prepare(stage: Stage) -> None:
 
 
 def _budgets(stage: Stage) -> None:
-    """Set prices (in millionths of the currency) and this month's budgets."""
+    """Set prices (in millionths of the currency) and this month's budgets.
+
+    The steps use less than a fifth of each, so that people can go on.
+    """
     stage.prove("ada")
     ada = stage["ada"]
     ada.post(
         "prices", deployment=None, prompt=2_000_000, completion=6_000_000, device_second=10_000
     )
-    ada.post("quotas", organization=True, kind="gpu_seconds_per_month", limit=36_000)
+    ada.post("quotas", organization=True, kind="gpu_seconds_per_month", limit=180_000)
     # Each queued or running job reserves ten minutes of device time.
     for department in ("media", "engineering"):
-        ada.post("quotas", department=department, kind="money_per_month", limit=40_000_000)
-    ada.post("quotas", department="engineering", kind="tokens_per_day", limit=20_000)
+        ada.post("quotas", department=department, kind="money_per_month", limit=400_000_000)
+    ada.post("quotas", department="engineering", kind="tokens_per_day", limit=1_000_000)
     stage.say("Ada sets prices and monthly budgets for the organization and its departments.")
 
 
