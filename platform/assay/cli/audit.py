@@ -12,21 +12,14 @@ from rich.markup import escape
 
 from assay.cli.audit_exports import check_file, export, key_in
 from assay.cli.client import Client
-from assay.cli.output import CliError, console, errors
+from assay.cli.options import Key, warn_of_own_key
+from assay.cli.output import CliError, console
 from governance.audit.checkpoint import BadCheckpoint, parse
 from governance.audit.cosignature import Quorum
 from governance.audit.tree.proof_files import BadProof, check_proof
 from governance.audit.verify import VerificationReport
 
-Key = Annotated[
-    str,
-    typer.Option(
-        envvar="ASSAY_AUDIT_KEY",
-        help="Public key of the log, from a source that you trust; separate several by commas.",
-    ),
-]
-
-app = typer.Typer(no_args_is_help=True, help="Export and verify the audit log.")
+app = typer.Typer(no_args_is_help=True)
 
 
 app.command()(export)
@@ -124,15 +117,6 @@ def _check(document: Any, key: str, note: str = "") -> None:
     except (BadProof, BadCheckpoint) as error:
         raise CliError(f"The proof is not valid. {error}") from error
     console.print(f"[green]✓[/] {escape(sentence)}")
-
-
-def warn_of_own_key(kind: str) -> None:
-    """Print that a document was checked with the key that is in it."""
-    errors.print(
-        f"Checked with the key that is in the {kind}. To check with a key that you trust, use "
-        "--key.",
-        style="dim",
-    )
 
 
 def _write_proof(document: Any, out: Path | None) -> None:
