@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
@@ -223,10 +224,18 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> None:
     shown = [(name, v if isinstance(v, Text) else Text(plain(v))) for name, v in pairs]
     indent = max((len(name) for name, _ in shown), default=0) + 2
     for name, value in shown:
-        lines = value.wrap(console, max(console.width - indent, 20), overflow="ignore")
-        for number, line in enumerate(lines):
+        for number, line in enumerate(_wrapped(value.plain, console.width - indent)):
             label = Text(("" if number else name).ljust(indent), style="dim")
-            console.print(label + line, soft_wrap=True)
+            console.print(label + Text(line, style=value.style), soft_wrap=True)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return the lines of a text. A word that is longer, such as a digest, is not broken."""
+    return [
+        line
+        for paragraph in text.splitlines()
+        for line in wrap(paragraph, max(width, 20), break_long_words=False, break_on_hyphens=False)
+    ] or [""]
 
 
 def plain(value: Any) -> str:
