@@ -111,7 +111,11 @@ def create(
             "labels": [each for each in label or () if each],
             "device": device or None,
         }
-    return _begun(client, client.post("deployments", **body), follow)
+    deployment = client.post("deployments", **body)
+    name, number = deployment["name"], deployment["id"]
+    if follow:
+        return follow_deployment(client, number)
+    return sentence(deployment, f"{name} is {deployment['state']} as deployment {number}.")
 
 
 @app.command()
@@ -179,13 +183,6 @@ def rollback(
         },
         empty="No other release served under this name.",
     )
-
-
-def _begun(client: Client, deployment: dict[str, Any], follow: bool) -> Answer:
-    if follow:
-        return follow_deployment(client, deployment["id"])
-    name, number = deployment["name"], deployment["id"]
-    return sentence(deployment, f"{name} is {deployment['state']} as deployment {number}.")
 
 
 def _ready(deployment: dict[str, Any]) -> int:

@@ -14,6 +14,8 @@ from assay.cli.output import Answer, CliError, errors, sentence
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+# Draws words, a note, total and done; prints a line above.
+Bar = Callable[..., None]
 OVER = frozenset({"succeeded", "failed", "canceled", "dead"})
 POLL_S = 0.5
 
@@ -57,9 +59,6 @@ def follow_deployment(client: Client, deployment_id: int) -> Answer:
     if deployment["state"] != "serving":
         raise CliError(f"{name} ({where}) is {deployment['state']}.", deployment["message"])
     return sentence(deployment, f"{name} serves {deployment['version']['name']} ({where}).")
-
-
-Bar = Callable[..., None]
 
 
 @contextmanager

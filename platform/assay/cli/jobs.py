@@ -51,8 +51,8 @@ def jobs_listed(jobs: Iterator[dict[str, Any]]) -> Answer:
             "title": "title",
             "state": "state",
             "progress": lambda job: _share(job["progress"]),
-            "department": "department",
             "created": "created_at",
+            "department": "department",
         },
         empty="No matching jobs that you may see.",
     )

@@ -7,8 +7,9 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from textwrap import wrap
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,7 +18,6 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-P = ParamSpec("P")
 Row = Mapping[str, Any]
 # A member of the row, or what makes a cell of the row.
 Column = str | Callable[[Any], Any]
@@ -52,9 +52,10 @@ STYLES = {
     "inactive": "yellow",
 }
 # Columns that people copy into the next command. They and the first column are never cut.
-IDS = frozenset({"id", "version", "release", "job", "digest", "version ID"})
+IDS = frozenset({"id", "version", "release", "job", "digest", "version ID", "state"})
 # Columns shrink to this width before one is left out.
-NARROWEST = 8
+NARROWEST = 12
+UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the fields of the API as JSON.")]
 
@@ -83,12 +84,11 @@ class Answer:
     show: Callable[[], None]
 
 
-def answers(command: Callable[P, Answer]) -> Callable[P, None]:
+def answers(command: Callable[..., Answer]) -> Callable[..., None]:
     """Give a command the option `--json`, which prints its data instead of showing it."""
 
     @functools.wraps(command)
-    def run(*arguments: P.args, **options: P.kwargs) -> None:
-        as_json = options.pop("as_json", False)
+    def run(*arguments: Any, as_json: bool = False, **options: Any) -> None:
         answer = command(*arguments, **options)
         if as_json:
             print_json(answer.data)
@@ -249,9 +249,7 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = str(value)
-    if len(text) >= 20 and text[4:5] == "-" and text[10:11] == "T":
-        return text[:16].replace("T", " ")
-    return text
+    return text[:16].replace("T", " ") if _is_time(text) else text
 
 
 def metrics_in_words(metrics: Mapping[str, float]) -> str:
@@ -262,4 +260,20 @@ def metrics_in_words(metrics: Mapping[str, float]) -> str:
 def _cell(row: Any, column: Column) -> Any:
     if callable(column):
         return column(row)
-    return state(row[column]) if column in ("state", "severity") else row[column]
+    value = row[column]
+    if column in ("state", "severity"):
+        return state(value)
+    # People want to know how long ago, programs the time.
+    return _age(value) if console.is_terminal and _is_time(value) else value
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, str) and len(value) >= 20 and value[4] == "-" and value[10] == "T"
+
+
+def _age(time: str) -> str:
+    """Return how long ago a time is, or how far ahead, in its largest unit."""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
+    size, unit = next((each for each in UNITS if abs(seconds) >= each[0]), UNITS[-1])
+    amount = f"{int(abs(seconds)) // size} {unit}"
+    return f"{amount} ago" if seconds >= 0 else f"in {amount}"

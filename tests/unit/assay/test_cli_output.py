@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -56,7 +57,21 @@ def test_a_terminal_cuts_wide_cells_and_never_an_id(
     assert second.startswith(f"{ID}  Short")
     assert "…" in first
     assert max(map(len, out.splitlines())) <= 80
-    assert "No room for created" in err
+    assert "No room for department, created" in err
+
+
+def test_a_terminal_shows_how_long_ago_something_was(
+    terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime.now(UTC)
+    for delta, words in (
+        (-timedelta(days=40), "40 d ago"),
+        (-timedelta(hours=5, minutes=1), "5 h ago"),
+        (timedelta(days=29, minutes=1), "in 29 d"),
+    ):
+        rows = [{"id": 1, "created": (now + delta).isoformat()}]
+        listing(rows, {"id": "id", "created": "created"}, empty="").show()
+        assert words in capsys.readouterr().out
 
 
 def test_output_to_a_program_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,6 +79,7 @@ def test_output_to_a_program_is_whole(capsys: pytest.CaptureFixture[str]) -> Non
     out, err = capsys.readouterr()
     (_, line) = out.splitlines()
     assert all(str(JOB[name]) in line for name in ("id", "title", "department"))
+    assert "2026-05-01 14:30" in line
     assert err == ""
 
 
