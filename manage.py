@@ -10,6 +10,6 @@ for root in (str(ROOT), str(ROOT / "platform")):
         sys.path.append(root)
 
 if __name__ == "__main__":
-    from assay.cli.main import manage
+    from assay.cli.django_commands import manage
 
     manage(sys.argv)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 BENCHMARKS = {
+    "cli": "processor time of `assay COMMAND --help` and of a list",
     "gateway": "CPU and latency of the inference route, against a bare ASGI echo",
     "portal": "errors, latency and connections while people browse the portal",
     "serve": "first token, embeddings and added latency, against the engine or model alone",

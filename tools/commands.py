@@ -24,9 +24,9 @@ def page() -> str:
     import typer
     from typer.cli import get_docs_for_click
 
-    from assay.cli.main import app
+    from assay.cli.main import every_command
 
-    command = typer.main.get_command(app)
+    command = every_command()
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="assay")
     # The list above each section repeats the headings, with truncated sentences.
     text = re.sub(r"\*\*Commands\*\*:\n\n(?:\* .+\n(?: {2,}.+\n)*)+\n*", "", text)

@@ -8,7 +8,6 @@ import runpy
 from pathlib import Path
 
 import pytest
-import typer
 
 from registry.catalog.declaration import Evaluation, Playground, Recipe, Task
 from registry.catalog.endpoints import Endpoint
@@ -59,9 +58,9 @@ def test_pages_stay_short_enough_to_read() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_that_a_page_names_exists(page: Path) -> None:
-    from assay.cli.main import app
+    from assay.cli.main import every_command
 
-    commands = typer.main.get_command(app)
+    commands = every_command()
     for words in re.findall(r"(?:^|`)assay ((?:[a-z-]+ ?)+)", page.read_text(), re.MULTILINE):
         found = commands
         for word in words.split():

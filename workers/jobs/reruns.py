@@ -84,7 +84,7 @@ def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
     if old.state not in (JobState.FAILED, JobState.DEAD):
         raise WrongState(
             f"Job {old.title!r} is {old.state}; only failed jobs can be retried.",
-            hint="Clone it to run the same again.",
+            hint=f"Clone it to run the same again: `assay jobs clone {old.pk}`.",
         )
     if old.kind == JobKind.INTAKE:
         job = _check_again(actor, old, decision)

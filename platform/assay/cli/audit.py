@@ -5,28 +5,21 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from assay.cli.audit_exports import check_file, export, key_in
 from assay.cli.client import Client
-from assay.cli.output import CliError, console, errors
-from governance.audit.checkpoint import BadCheckpoint, parse
-from governance.audit.cosignature import Quorum
-from governance.audit.tree.proof_files import BadProof, check_proof
-from governance.audit.verify import VerificationReport
+from assay.cli.options import Key, warn_of_own_key
+from assay.cli.output import CliError, console
 
-Key = Annotated[
-    str,
-    typer.Option(
-        envvar="ASSAY_AUDIT_KEY",
-        help="Public key of the log, from a source that you trust; separate several by commas.",
-    ),
-]
+if TYPE_CHECKING:
+    from governance.audit.cosignature import Quorum
+    from governance.audit.verify import VerificationReport
 
-app = typer.Typer(no_args_is_help=True, help="Export and verify the audit log.")
+app = typer.Typer(no_args_is_help=True)
 
 
 app.command()(export)
@@ -89,6 +82,8 @@ def consistent(
     key: Key = "",
 ) -> None:
     """Download the proof that the log only grew since a checkpoint, and check it."""
+    from governance.audit.checkpoint import BadCheckpoint, parse
+
     note = _read(checkpoint)
     try:
         size = parse(note).size
@@ -115,6 +110,9 @@ def check(
 
 
 def _check(document: Any, key: str, note: str = "") -> None:
+    from governance.audit.checkpoint import BadCheckpoint
+    from governance.audit.tree.proof_files import BadProof, check_proof
+
     own_keys = document.get("public_keys") if isinstance(document, dict) else None
     if not key and isinstance(own_keys, str):
         key = own_keys
@@ -124,15 +122,6 @@ def _check(document: Any, key: str, note: str = "") -> None:
     except (BadProof, BadCheckpoint) as error:
         raise CliError(f"The proof is not valid. {error}") from error
     console.print(f"[green]✓[/] {escape(sentence)}")
-
-
-def warn_of_own_key(kind: str) -> None:
-    """Print that a document was checked with the key that is in it."""
-    errors.print(
-        f"Checked with the key that is in the {kind}. To check with a key that you trust, use "
-        "--key.",
-        style="dim",
-    )
 
 
 def _write_proof(document: Any, out: Path | None) -> None:
@@ -148,6 +137,9 @@ def _write_proof(document: Any, out: Path | None) -> None:
 def _quorum(witnesses: list[str], needed: int | None) -> Quorum | None:
     if not witnesses and needed is None:
         return None
+    from governance.audit.checkpoint import BadCheckpoint
+    from governance.audit.cosignature import Quorum
+
     try:
         return Quorum.of(witnesses, needed)
     except BadCheckpoint as error:

@@ -9,17 +9,19 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from assay.cli.client import Client
 from assay.cli.options import pair
 from assay.cli.output import CliError, console
-from governance.audit.cosignature import Quorum
-from governance.audit.exports import selection, selection_csv
-from governance.audit.verify import VerificationReport, verify_file
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from governance.audit.cosignature import Quorum
+    from governance.audit.verify import VerificationReport
 
 POLL_S = 0.5
 LIVE = frozenset({"queued", "running"})
@@ -93,6 +95,9 @@ def check_file(
         OSError: the file cannot be read.
         CliError: witnesses are required, and the file is not the whole log.
     """
+    from governance.audit.exports import selection, selection_csv
+    from governance.audit.verify import verify_file
+
     kind = _kind(file)
     if quorum is not None and kind != "log":
         raise CliError(
@@ -116,11 +121,15 @@ def key_in(file: Path) -> str:
         OSError: the file cannot be read.
     """
     if _kind(file) == "zip":
+        from governance.audit.exports import selection_csv
+
         return selection_csv.keys_in_zip(file)
     return str(_header(file).get("public_keys", ""))
 
 
 def _kind(file: Path) -> str:
+    from governance.audit.exports import selection
+
     with file.open("rb") as source:
         if source.read(2) == b"PK":
             return "zip"
@@ -172,6 +181,8 @@ def _finished(client: Client, export: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bar() -> Progress:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True)
 

@@ -6,16 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.progress import Progress
 
-from assay.cli.output import console, errors, table
+from assay.cli.output import Answer, answers, console, errors, listing, progress_bar
 from assay.cli.store import gib, prepared
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Back up and restore the database and the artifact store. Run these as the tables' owner.",
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()
@@ -26,7 +21,7 @@ def make(
 
     The next backup in the same folder copies only new files.
     """
-    with prepared(), Progress(console=errors, transient=True) as bar:
+    with prepared(), progress_bar() as bar:
         from assay.backups import backup
 
         task = bar.add_task("Copying files", total=None)
@@ -44,25 +39,28 @@ def make(
 
 
 @app.command("list")
-def list_(folder: Annotated[Path, typer.Argument(help="Folder of the backups.")]) -> None:
+@answers
+def list_(folder: Annotated[Path, typer.Argument(help="Folder of the backups.")]) -> Answer:
     """List the backups in a folder, newest first."""
     with prepared():
         from assay.backups import backup
 
-        table(
-            ("backup", "release", "database", "audit events", "files"),
-            (
-                (
-                    each.name,
-                    record.assay,
-                    gib(record.database_bytes),
-                    f"{record.events:,}",
-                    f"{record.files:,}",
-                )
-                for each, record in backup.backups(folder)
-            ),
-            empty="This folder has no backups.",
-        )
+        names = ("made_at", "assay", "events", "files", "database_bytes")
+        rows = [
+            {"name": each.name, **{name: getattr(record, name) for name in names}}
+            for each, record in backup.backups(folder)
+        ]
+    return listing(
+        rows,
+        {
+            "backup": "name",
+            "release": "assay",
+            "database": lambda row: gib(row["database_bytes"]),
+            "audit events": lambda row: f"{row['events']:,}",
+            "files": lambda row: f"{row['files']:,}",
+        },
+        empty="This folder has no backups.",
+    )
 
 
 @app.command()
@@ -91,7 +89,7 @@ def restore(
     Ends all sessions. Nothing serves until a controller has confirmed it again. If the restoration
     is interrupted, run it again.
     """
-    with prepared(), Progress(console=errors, transient=True) as bar:
+    with prepared(), progress_bar() as bar:
         from assay.backups.restore import restore as run
 
         task = bar.add_task("", total=None)
@@ -117,7 +115,12 @@ def restore(
             soft_wrap=True,
         )
     for witness in done.silent:
-        errors.print(f"[yellow]Not compared with a witness: {escape(witness)}.[/]", soft_wrap=True)
+        errors.print(
+            f"Not compared with a witness: {witness}.",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
     if done.lost:
         console.print(
             f"[red]{done.lost:,} events after the backup are lost.[/] Before you start the "

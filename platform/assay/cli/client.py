@@ -9,18 +9,22 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
 import typer
 
 from assay.cli.output import CliError
 
+if TYPE_CHECKING:
+    import httpx
+
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 CODE_PROMPT = "Code of your authenticator app, or a recovery code"
-TIMEOUT = httpx.Timeout(30, connect=5)
+TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -114,19 +118,26 @@ class Client:
         token: str | None = None,
         *,
         transport: httpx.BaseTransport | None = None,
-        timeout: httpx.Timeout = TIMEOUT,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
+        # Imported with the first client: it takes as long as all that `--help` needs.
+        import httpx
+
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self.server = server
+        self._faults = httpx.HTTPError
         self._http = httpx.Client(
-            base_url=f"{server}/api/v1/", headers=headers, timeout=timeout, transport=transport
+            base_url=f"{server}/api/v1/",
+            headers=headers,
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
+            transport=transport,
         )
 
     @classmethod
-    def signed_in(cls, timeout: httpx.Timeout = TIMEOUT) -> Client:
+    def signed_in(cls, timeout_s: float = TIMEOUT_S) -> Client:
         """Return a client with the credentials of the environment or of `assay login`."""
         credentials = load_credentials()
-        return cls(credentials.server, credentials.token, timeout=timeout)
+        return cls(credentials.server, credentials.token, timeout_s=timeout_s)
 
     def get(self, path: str, **params: Any) -> Any:
         """Return the decoded answer to a GET request."""
@@ -211,7 +222,7 @@ class Client:
                     self.step_up()
                     response = send()
                 yield response
-        except httpx.HTTPError as error:
+        except self._faults as error:
             raise CliError(
                 f"{self.server} cannot be reached: {error or type(error).__name__}.",
                 "Is the server running? Run `assay doctor` on its machine.",
@@ -242,6 +253,6 @@ def _refusal(response: httpx.Response) -> CliError:
     except (ValueError, KeyError, TypeError, AttributeError):
         sentence = f"The server answered {response.status_code} {response.reason_phrase}."
         return CliError(sentence, status=response.status_code)
-    if response.status_code == httpx.codes.UNAUTHORIZED and not hint:
+    if response.status_code == HTTPStatus.UNAUTHORIZED and not hint:
         hint = "Run `assay login`."
     return CliError(detail, " ".join([*field_errors, hint]).strip(), code, response.status_code)

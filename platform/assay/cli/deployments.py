@@ -1,37 +1,143 @@
-"""`assay deployments`: replicas, and rollback to an earlier release."""
+"""`assay deployments`: create, follow, place, stop and roll back deployments."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from assay.cli.client import Client
-from assay.cli.output import CliError, console, state, table
+from assay.cli.following import follow_deployment
+from assay.cli.options import Limit, present
+from assay.cli.output import (
+    Answer,
+    CliError,
+    answers,
+    console,
+    facts,
+    listing,
+    sentence,
+    state,
+    table,
+)
 
-app = typer.Typer(no_args_is_help=True, help="Deployments: replicas and rollback.")
+app = typer.Typer(no_args_is_help=True)
+DeploymentId = Annotated[int, typer.Argument(help="The deployment's ID.", min=1)]
+Least = Annotated[
+    int | None,
+    typer.Option("--min", help="Minimum of replicas; 0 unloads an unused deployment.", min=0),
+]
+Most = Annotated[int | None, typer.Option("--max", help="Maximum of replicas.", min=1)]
+Label = Annotated[
+    list[str] | None,
+    typer.Option(help="Label that its workers must have, or empty for none. Repeatable."),
+]
+OnDevice = Annotated[
+    str | None,
+    typer.Option("--device", help="Device of its workers: cpu or cuda, or empty for any."),
+]
+FollowIt = Annotated[bool, typer.Option("--follow", help="Wait until it serves.")]
 
 
-@app.callback()
-def deployments() -> None:
-    """Deployments: replicas and rollback."""
+@app.command("list")
+@answers
+def list_deployments(
+    name: Annotated[str, typer.Option(help="Filter by name.")] = "",
+    deployment_state: Annotated[
+        str, typer.Option("--state", help="Filter by state: pending, serving, refused, stopped.")
+    ] = "",
+    limit: Limit = 25,
+) -> Answer:
+    """List the newest deployments."""
+    filters = present(name=name, state=deployment_state)
+    return listing(
+        Client.signed_in().all("deployments", limit=limit, **filters),
+        {
+            "id": "id",
+            "name": "name",
+            "state": "state",
+            "version": lambda each: each["version"]["name"],
+            "release": "release",
+            "replicas": lambda each: f"{_ready(each)}/{each['replicas_wanted']}",
+            "department": "department",
+            "created": "created_at",
+        },
+        empty="No matching deployments that you may see. `assay deployments create` makes one.",
+    )
 
 
 @app.command()
+@answers
+def show(deployment_id: DeploymentId) -> Answer:
+    """Show a deployment and its replicas."""
+    deployment = Client.signed_in().get(f"deployments/{deployment_id}")
+
+    def print_it() -> None:
+        facts(
+            [
+                ("deployment", deployment["id"]),
+                ("name", deployment["name"]),
+                ("state", state(deployment["state"])),
+                ("version", deployment["version"]["name"]),
+                ("digest", deployment["version"]["digest"]),
+                ("release", deployment["release"]),
+                ("serves until", deployment["approval"]["serves_until"]),
+                ("department", deployment["department"]),
+                ("created by", deployment["created_by"]["name"]),
+            ]
+        )
+        _show_replicas(deployment)
+
+    return Answer(deployment, print_it)
+
+
+@app.command()
+@answers
+def create(
+    release_id: Annotated[int, typer.Argument(help="ID of an approved release.", min=1)],
+    least: Least = None,
+    most: Most = None,
+    label: Label = None,
+    device: OnDevice = None,
+    follow: FollowIt = False,
+) -> Answer:
+    """Deploy an approved release; it replaces the deployment of the same name."""
+    client = Client.signed_in()
+    body: dict[str, Any] = {"release": release_id}
+    if any(value is not None for value in (least, most, label, device)):
+        body["replicas"] = {
+            "replicas_min": 1 if least is None else least,
+            "replicas_max": max(1, least or 1) if most is None else most,
+            "labels": [each for each in label or () if each],
+            "device": device or None,
+        }
+    deployment = client.post("deployments", **body)
+    name, number = deployment["name"], deployment["id"]
+    if follow:
+        return follow_deployment(client, number)
+    return sentence(deployment, f"{name} is {deployment['state']} as deployment {number}.")
+
+
+@app.command()
+@answers
+def stop(
+    deployment_id: DeploymentId,
+    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")],
+) -> Answer:
+    """Stop a deployment; its requests are refused at once."""
+    deployment = Client.signed_in().post(f"deployments/{deployment_id}/stop", reason=reason)
+    return sentence(deployment, f"{deployment['name']} ({deployment_id}) is {deployment['state']}.")
+
+
+@app.command()
+@answers
 def replicas(
-    deployment_id: Annotated[int, typer.Argument(help="The deployment's number.", min=1)],
-    least: Annotated[
-        int | None, typer.Option("--min", help="Minimum; 0 unloads an unused deployment.", min=0)
-    ] = None,
-    most: Annotated[int | None, typer.Option("--max", help="Maximum.", min=1)] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="Label that its workers must have, or empty for none. Repeatable."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Device of its workers: cpu or cuda, or empty for any.")
-    ] = None,
-) -> None:
+    deployment_id: DeploymentId,
+    least: Least = None,
+    most: Most = None,
+    label: Label = None,
+    device: OnDevice = None,
+) -> Answer:
     """Show the replicas of a deployment, or change their number and workers."""
     client = Client.signed_in()
     deployment = client.get(f"deployments/{deployment_id}")
@@ -43,6 +149,47 @@ def replicas(
             labels=deployment["labels"] if label is None else [each for each in label if each],
             device=deployment["device"] if device is None else device,
         )
+    return Answer(deployment, lambda: _show_replicas(deployment))
+
+
+@app.command()
+@answers
+def rollback(
+    deployment_id: DeploymentId,
+    to: Annotated[
+        int | None,
+        typer.Option(help="ID of the release to roll back to; omit it to list the choices."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")] = "",
+    follow: FollowIt = False,
+) -> Answer:
+    """Roll back to an approved release that served under the same name before."""
+    client = Client.signed_in()
+    if to is not None:
+        if not reason:
+            raise CliError("A rollback needs a reason; nothing was rolled back.", "Add --reason.")
+        new = client.post(f"deployments/{deployment_id}/rollback", release=to, reason=reason)
+        words = f"{new['name']} rolls back to {new['version']['name']} as deployment {new['id']}."
+        return follow_deployment(client, new["id"]) if follow else sentence(new, words)
+    return listing(
+        client.get(f"deployments/{deployment_id}/rollback"),
+        {
+            "release": "release",
+            "version": lambda choice: choice["version"]["name"],
+            "state": "state",
+            "served from": "served_from",
+            "expires": "expires_at",
+            "may serve again": lambda choice: choice["obstacle"] or "yes",
+        },
+        empty="No other release served under this name.",
+    )
+
+
+def _ready(deployment: dict[str, Any]) -> int:
+    return sum(each["state"] == "ready" for each in deployment["replicas"])
+
+
+def _show_replicas(deployment: dict[str, Any]) -> None:
     bounds = f"{deployment['replicas_min']} to {deployment['replicas_max']}"
     console.print(
         f"{deployment['name']}: {deployment['replicas_wanted']} requested, {bounds}.", markup=False
@@ -62,41 +209,4 @@ def replicas(
             for place in deployment["placements"]
         ),
         empty="Assigned to no worker.",
-    )
-
-
-@app.command()
-def rollback(
-    deployment_id: Annotated[int, typer.Argument(help="The deployment's number.", min=1)],
-    to: Annotated[
-        int | None,
-        typer.Option(help="Number of the release to roll back to; omit it to list the choices."),
-    ] = None,
-    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")] = "",
-) -> None:
-    """Roll back to an approved release that served under the same name before."""
-    client = Client.signed_in()
-    if to is not None:
-        if not reason:
-            raise CliError("A rollback needs a reason; nothing was rolled back.", "Add --reason.")
-        new = client.post(f"deployments/{deployment_id}/rollback", release=to, reason=reason)
-        console.print(
-            f"{new['name']} rolls back to {new['version']['name']} as deployment {new['id']}.",
-            markup=False,
-        )
-        return
-    table(
-        ("release", "version", "state", "served from", "expires", "may serve again"),
-        (
-            (
-                choice["release"],
-                choice["version"]["name"],
-                state(choice["state"]),
-                choice["served_from"],
-                choice["expires_at"],
-                choice["obstacle"] or "yes",
-            )
-            for choice in client.get(f"deployments/{deployment_id}/rollback")
-        ),
-        empty="No other release served under this name.",
     )

@@ -4,9 +4,36 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
+
+import typer
 
 from assay.cli.local import manage_locally, runs_locally
 from assay.cli.output import CliError, show_error
+
+
+def init(
+    admin: Annotated[
+        str | None, typer.Option(help="E-mail address of the first administrator.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the first administrator.")] = None,
+) -> None:
+    """Set up an installation: check settings, migrate, and invite the first administrator.
+
+    Without DATABASE_URL, it is the installation of `assay up` in this folder.
+    """
+    values = {"--admin": admin, "--name": name}
+    options = [part for flag, value in values.items() if value for part in (flag, value)]
+    manage(["assay", "init", *options], begins=True)
+
+
+def manage_command(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Django command and its arguments.")
+    ] = None,
+) -> None:
+    """Run a Django command, such as `assay manage migrate`."""
+    manage(["assay manage", *(arguments or [])])
 
 
 def manage(argv: list[str], *, begins: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from assay.cli.findings import Check, CheckFailed, Finding, NotSetUp, State, run_checks
 from assay.cli.optional_checks import OPTIONAL
-from assay.cli.output import CliError, console, table
+from assay.cli.output import AsJson, CliError, console, print_json, table
 from assay.cli.production import GAPS
 
 POSTGRESQL_MINIMUM = 16
@@ -321,14 +322,19 @@ def doctor(
     production: Annotated[
         bool, typer.Option("--production", help="Exit with 1 on gaps for production, too.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check the services that this installation needs, and list gaps for production."""
     set_up_django()
     findings = examine()
-    _show(findings)
     gaps = run_checks(GAPS)
-    console.print("\nFor production:")
-    _show(gaps)
+    if as_json:
+        parts = {"services": findings, "production": gaps}
+        print_json({name: [asdict(each) for each in part] for name, part in parts.items()})
+    else:
+        _show(findings)
+        console.print("\nFor production:")
+        _show(gaps)
     failed, missing = ([each.name for each in part if not each.ok] for part in (findings, gaps))
     if failed:
         raise CliError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}.")
@@ -336,7 +342,8 @@ def doctor(
         raise CliError(
             f"{len(missing)} of {len(gaps)} production checks failed: {', '.join(missing)}."
         )
-    console.print("Every service works." if missing else "All checks passed.")
+    if not as_json:
+        console.print("Every service works." if missing else "All checks passed.")
 
 
 def _words(finding: Finding) -> str:

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 
 from assay.cli.client import Client
@@ -15,7 +14,7 @@ from assay.cli.output import CliError, console
 from registry.manifests import check_path
 
 # Each file is one response, which times out after this long without bytes.
-TIMEOUT = httpx.Timeout(120, connect=5)
+TIMEOUT_S = 120.0
 INDEX = "versions.json"
 
 
@@ -30,7 +29,7 @@ def export(
 
     The command checks the hash of each file. The audit log records each download.
     """
-    client = Client.signed_in(timeout=TIMEOUT)
+    client = Client.signed_in(timeout_s=TIMEOUT_S)
     versions: dict[int, dict[str, Any]] = {}
     for version_id in version_ids:
         _collect(client, version_id, versions)

@@ -7,45 +7,45 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit
-from assay.cli.output import console, facts, state, table
+from assay.cli.options import Limit, present
+from assay.cli.output import Answer, answers, console, facts, listing, state, table
 
-app = typer.Typer(no_args_is_help=True, help="Incidents and the deployments that they suspend.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
+@answers
 def list_incidents(
     incident_state: Annotated[str | None, typer.Option("--state", help="Filter by state.")] = None,
     limit: Limit = 25,
-) -> None:
+) -> Answer:
     """List the newest incidents."""
-    filters = {"state": incident_state} if incident_state else {}
-    rows = Client.signed_in().all("incidents", limit=limit, **filters)
-    table(
-        ("id", "title", "severity", "state", "suspends", "about", "opened"),
-        (
-            (
-                each["id"],
-                each["title"],
-                state(each["severity"]),
-                state(each["state"]),
-                "yes" if each["suspends"] else "no",
-                each["versions"],
-                each["opened_at"],
-            )
-            for each in rows
-        ),
+    rows = Client.signed_in().all("incidents", limit=limit, **present(state=incident_state))
+    return listing(
+        rows,
+        {
+            "id": "id",
+            "title": "title",
+            "severity": "severity",
+            "state": "state",
+            "suspends": "suspends",
+            "about": "versions",
+            "opened": "opened_at",
+        },
         empty="No matching incidents that you may see.",
     )
 
 
 @app.command()
-def show(incident_id: Annotated[int, typer.Argument(help="The incident's number.", min=1)]) -> None:
+@answers
+def show(incident_id: Annotated[int, typer.Argument(help="The incident's ID.", min=1)]) -> Answer:
     """Show an incident: its description, affected versions and releases, and timeline."""
-    _show(Client.signed_in().get(f"incidents/{incident_id}"))
+    incident = Client.signed_in().get(f"incidents/{incident_id}")
+    return Answer(incident, lambda: _show(incident))
 
 
 @app.command("open")
+@answers
 def open_incident(
     title: Annotated[str, typer.Argument(help="Title, in a few words; do not name people.")],
     version: Annotated[list[int], typer.Option(help="Number of an affected version. Repeatable.")],
@@ -61,7 +61,7 @@ def open_incident(
             help="Type of a serious incident (EU AI Act, Art. 73): general, widespread or death."
         ),
     ] = "",
-) -> None:
+) -> Answer:
     """Report an incident. High and critical incidents suspend the affected releases at once."""
     incident = Client.signed_in().post(
         "incidents",
@@ -71,7 +71,7 @@ def open_incident(
         severity=severity,
         serious=serious,
     )
-    _show(incident)
+    return Answer(incident, lambda: _show(incident))
 
 
 def _show(incident: dict[str, Any]) -> None:

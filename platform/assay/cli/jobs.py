@@ -1,135 +1,197 @@
-"""`assay jobs`: list, watch, pause, resume and retry jobs."""
+"""`assay jobs`: list, follow, cancel, clone, pause, resume and retry jobs."""
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from assay.cli.client import Client
-from assay.cli.options import Limit
-from assay.cli.output import CliError, console, state, table
+from assay.cli.following import OVER, POLL_S, follow_job
+from assay.cli.options import (
+    Follow,
+    Limit,
+    Resources,
+    Settings,
+    dataset_version_id,
+    json_pairs,
+    present,
+    version_id,
+)
+from assay.cli.output import Answer, answers, console, facts, listing, sentence, state
 
-app = typer.Typer(no_args_is_help=True, help="Jobs: fine-tunes, evaluations and other work.")
-OVER = frozenset({"succeeded", "failed", "canceled", "dead"})
-POLL_S = 0.5
+app = typer.Typer(no_args_is_help=True)
+JobId = Annotated[str, typer.Argument(help="The job's ID.")]
 
 
 @app.command("list")
+@answers
 def list_jobs(
     job_state: Annotated[str | None, typer.Option("--state", help="Filter by state.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Filter by kind: intake, fine_tune, evaluate, prompt, index.")
+    ] = None,
+    department: Annotated[str | None, typer.Option(help="Filter by department.")] = None,
     limit: Limit = 25,
-) -> None:
+) -> Answer:
     """List the newest jobs."""
-    client = Client.signed_in()
-    filters = {"state": job_state} if job_state else {}
-    table(
-        ("id", "title", "state", "progress", "department", "created"),
-        (
-            (
-                job["id"],
-                job["title"],
-                state(job["state"]),
-                _share(job["progress"]),
-                job["department"],
-                job["created_at"],
-            )
-            for job in client.all("jobs", limit=limit, **filters)
-        ),
+    filters = present(state=job_state, kind=kind, department=department)
+    return jobs_listed(Client.signed_in().all("jobs", limit=limit, **filters))
+
+
+def jobs_listed(jobs: Iterator[dict[str, Any]]) -> Answer:
+    """Return jobs as a list."""
+    return listing(
+        jobs,
+        {
+            "id": "id",
+            "title": "title",
+            "state": "state",
+            "progress": lambda job: _share(job["progress"]),
+            "created": "created_at",
+            "department": "department",
+        },
         empty="No matching jobs that you may see.",
     )
 
 
 @app.command()
-def watch(
-    job_id: Annotated[str, typer.Argument(help="The job's ID.")],
-    log: Annotated[bool, typer.Option(help="Print the log, too.")] = True,
-) -> None:
-    """Follow a job until it ends; exit with 1 unless it succeeds."""
-    job = follow(Client.signed_in(), job_id, log=log)
-    result = next((f"{kind} {job[kind]}" for kind in ("version", "evaluation") if job[kind]), "")
-    if job["state"] == "succeeded":
-        end = f", created {result}." if result else "."
-        console.print(f"{job['title']}: succeeded{end}", markup=False)
-        return
-    raise CliError(f"{job['title']}: {job['state']}.", job["error"])
+@answers
+def show(job_id: JobId) -> Answer:
+    """Show a job: its request, progress and result."""
+    job = Client.signed_in().get(f"jobs/{job_id}")
+    pairs: list[tuple[str, Any]] = [
+        ("job", job["id"]),
+        ("title", job["title"]),
+        ("state", state(job["state"])),
+        ("waits", job["waits"]),
+        ("error", job["error"]),
+        ("warnings", job["warnings"]),
+        ("progress", _share(job["progress"])),
+        ("version", job["version"]),
+        ("evaluation", job["evaluation"]),
+        ("then", [each["job"] or each["reason"] or each["state"] for each in job["then"]]),
+        ("department", job["department"]),
+        ("priority", job["priority"]),
+        ("worker", job["worker"]),
+        ("requested by", job["created_by"]["name"]),
+        ("created", job["created_at"]),
+        ("started", job["started_at"]),
+        ("finished", job["finished_at"]),
+    ]
+    return Answer(job, lambda: facts(pair for pair in pairs if pair[1] not in (None, "", [])))
 
 
 @app.command()
-def pause(job_id: Annotated[str, typer.Argument(help="The job's ID.")]) -> None:
+@answers
+def watch(
+    job_id: JobId,
+    log: Annotated[bool, typer.Option(help="Print the log, too.")] = True,
+) -> Answer:
+    """Follow a job until it ends; exit with 1 unless it succeeds."""
+    return follow_job(Client.signed_in(), job_id, log=log)
+
+
+@app.command()
+def logs(
+    job_id: JobId,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False,
+) -> None:
+    """Print a job's log on stdout."""
+    client, after = Client.signed_in(), 0
+    while True:
+        page = client.get(f"jobs/{job_id}/events", after=after, limit=500)
+        after = page["last"]
+        for event in page["results"]:
+            if event["message"]:
+                console.print(event["message"], markup=False, soft_wrap=True)
+        if not page["results"]:
+            if not follow or page["state"] in OVER:
+                return
+            sys.stdout.flush()
+            time.sleep(POLL_S)
+
+
+@app.command()
+@answers
+def cancel(job_id: JobId) -> Answer:
+    """Cancel a job; a running one stops within seconds."""
+    job = Client.signed_in().post(f"jobs/{job_id}/cancel")
+    end = "is canceled" if job["state"] == "canceled" else "stops"
+    return sentence(job, f"{job['title']} {end}.")
+
+
+@app.command()
+@answers
+def clone(
+    job_id: JobId,
+    base: Annotated[
+        str, typer.Option(help="Another base version: its ID, or MODEL:NUMBER. Fine-tunes only.")
+    ] = "",
+    version: Annotated[
+        str, typer.Option(help="Another version: its ID, or MODEL:NUMBER. Evaluations only.")
+    ] = "",
+    data: Annotated[
+        str, typer.Option(help="Another dataset version: its ID, DATASET:NUMBER, or DATASET.")
+    ] = "",
+    method: Annotated[str, typer.Option(help="Another method. Fine-tunes only.")] = "",
+    settings: Settings = None,
+    resources: Resources = None,
+    max_rows: Annotated[
+        int, typer.Option(min=0, help="Measure the first rows only. Evaluations only.")
+    ] = 0,
+    priority: Annotated[str, typer.Option(help="low, normal or high.")] = "",
+    follow: Follow = False,
+) -> Answer:
+    """Queue the request of a fine-tune or evaluation again, with changes."""
+    client = Client.signed_in()
+    changes = present(
+        base_version=version_id(client, base) if base else None,
+        version=version_id(client, version) if version else None,
+        dataset_version=dataset_version_id(client, data) if data else None,
+        method=method,
+        hyperparameters=json_pairs(settings),
+        resources=json_pairs(resources),
+        max_rows=max_rows or None,
+        priority=priority,
+    )
+    return queued(client, client.post(f"jobs/{job_id}/clone", **changes), follow=follow)
+
+
+@app.command()
+@answers
+def pause(job_id: JobId) -> Answer:
     """Pause a job: a running one writes a checkpoint and stops."""
     job = Client.signed_in().post(f"jobs/{job_id}/pause")
-    if job["state"] == "paused":
-        console.print(f"{job['title']} is paused.", markup=False)
-    else:
-        console.print(f"{job['title']} writes a checkpoint and stops.", markup=False)
+    end = "is paused" if job["state"] == "paused" else "writes a checkpoint and stops"
+    return sentence(job, f"{job['title']} {end}.")
 
 
 @app.command()
-def resume(job_id: Annotated[str, typer.Argument(help="The job's ID.")]) -> None:
+@answers
+def resume(job_id: JobId, follow: Follow = False) -> Answer:
     """Queue a paused job again."""
-    job = Client.signed_in().post(f"jobs/{job_id}/resume")
-    where = f" {job['waits']}" if job["waits"] else ""
-    console.print(f"{job['title']} is queued.{where}", markup=False)
+    client = Client.signed_in()
+    return queued(client, client.post(f"jobs/{job_id}/resume"), follow=follow)
 
 
 @app.command()
-def retry(job_id: Annotated[str, typer.Argument(help="The job's ID.")]) -> None:
+@answers
+def retry(job_id: JobId, follow: Follow = False) -> Answer:
     """Queue a failed job again, from its checkpoint where it has one."""
-    job = Client.signed_in().post(f"jobs/{job_id}/retry")
-    console.print(f"{job['title']} is queued as {job['id']}.", markup=False)
+    client = Client.signed_in()
+    return queued(client, client.post(f"jobs/{job_id}/retry"), follow=follow)
 
 
-def follow(client: Client, job_id: str, *, log: bool) -> dict[str, Any]:
-    """Show the job's progress until it ends; return the job in its last state."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[measured]}", markup=False),
-        TimeElapsedColumn(),
-    )
-    after, loss, warned = 0, "", False
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("…", total=None, measured="")
-        while True:
-            job: dict[str, Any] = client.get(f"jobs/{job_id}")
-            page = client.get(f"jobs/{job_id}/events", after=after, limit=500)
-            after = page["last"]
-            if not warned:
-                for warning in job["warnings"]:
-                    progress.console.print(f"Warning: {warning}", markup=False)
-                warned = True
-            for event in page["results"]:
-                loss = _loss(event) or loss
-                if log and event["message"]:
-                    progress.console.print(event["message"], markup=False)
-            _draw(progress, bar, job, loss)
-            if job["state"] in OVER and not page["results"]:
-                return job
-            if not page["results"]:
-                time.sleep(POLL_S)
-
-
-def _draw(progress: Progress, bar: Any, job: dict[str, Any], loss: str) -> None:
-    done = job["progress"]
-    phase = done.get("phase") or job["state"]
-    progress.update(
-        bar,
-        description=f"{job['title']} · {phase}",
-        total=done.get("total") or None,
-        completed=done.get("step") or 0,
-        measured=loss,
-    )
-
-
-def _loss(event: dict[str, Any]) -> str:
-    for name in ("loss", "train_loss", "eval_loss"):
-        if isinstance(value := event["data"].get(name), (int, float)):
-            return f"loss {value:.3f}"
-    return ""
+def queued(client: Client, job: dict[str, Any], *, follow: bool) -> Answer:
+    """Return a new job with its ID, or follow it until it ends."""
+    if follow:
+        return follow_job(client, job["id"])
+    words = f"{job['title']} is {job['state']} as {job['id']}."
+    return sentence(job, f"{words} {job.get('waits', '')}".rstrip())
 
 
 def _share(progress: dict[str, Any]) -> str:

@@ -9,30 +9,39 @@ import typer
 
 from assay.cli.client import Client, checked_server, stored_server
 from assay.cli.options import Limit
-from assay.cli.output import CliError, console, errors, facts, state, table
+from assay.cli.output import (
+    Answer,
+    CliError,
+    answers,
+    console,
+    errors,
+    facts,
+    listing,
+    sentence,
+    state,
+    table,
+)
 
 KeyId = Annotated[int, typer.Argument(help="The key's ID.", min=1)]
 
-app = typer.Typer(no_args_is_help=True, help="API keys of departments, and your access tokens.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
-def list_keys(limit: Limit = 100) -> None:
+@answers
+def list_keys(limit: Limit = 100) -> Answer:
     """List keys and tokens."""
-    table(
-        ("id", "name", "owner", "state", "scopes", "expires", "last used"),
-        (
-            (
-                key["id"],
-                key["name"],
-                key["department"] or key["person"]["name"],
-                state(key["state"]),
-                key["scopes"],
-                key["expires_at"],
-                key["last_used_at"],
-            )
-            for key in Client.signed_in().all("keys", limit=limit)
-        ),
+    return listing(
+        Client.signed_in().all("keys", limit=limit),
+        {
+            "id": "id",
+            "name": "name",
+            "owner": lambda key: key["department"] or key["person"]["name"],
+            "state": "state",
+            "scopes": "scopes",
+            "expires": "expires_at",
+            "last used": "last_used_at",
+        },
         empty="No keys that you may see.",
     )
 
@@ -80,9 +89,14 @@ def create(
 
 
 @app.command()
-def show(key_id: KeyId) -> None:
+@answers
+def show(key_id: KeyId) -> Answer:
     """Show a key: its owner, where it may be used, and its limits."""
     key = Client.signed_in().get(f"keys/{key_id}")
+    return Answer(key, lambda: _show(key))
+
+
+def _show(key: dict[str, Any]) -> None:
     facts(
         (
             ("name", key["name"]),
@@ -155,10 +169,11 @@ def report_leak(
 
 
 @app.command()
-def revoke(key_id: KeyId) -> None:
+@answers
+def revoke(key_id: KeyId) -> Answer:
     """Revoke a key at once and permanently."""
     key = Client.signed_in().post(f"keys/{key_id}/revoke")
-    console.print(f"{key['name']} ({key['public_id']}) is revoked.", markup=False)
+    return sentence(key, f"{key['name']} ({key['public_id']}) is revoked.")
 
 
 def _quota(text: str) -> tuple[str, int]:

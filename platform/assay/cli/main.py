@@ -2,49 +2,160 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from importlib.metadata import version
-from typing import Annotated, NoReturn
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple, NoReturn, cast
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command_from_info, get_command_name
+from typer.models import CommandInfo
 
-from assay.cli import (
-    audit,
-    backup,
-    deployments,
-    incidents,
-    jobs,
-    keys,
-    nodes,
-    people,
-    policy,
-    quota,
-    releases,
-    review_policies,
-    store,
-    tasks,
-    uploads,
-    versions,
-)
-from assay.cli.api import api
-from assay.cli.django_commands import manage
-from assay.cli.doctor import doctor
-from assay.cli.local import demo, up
-from assay.cli.models import models
 from assay.cli.output import CliError, show_error
-from assay.cli.served import served
-from assay.cli.session import login, step_up, whoami
 
+
+class Entry(NamedTuple):
+    """A command, or a group of commands: where it is, and its line in the list of `--help`."""
+
+    place: str
+    help: str
+    # Passes every argument on, `--help` included.
+    passes: bool = False
+
+
+ALL = {
+    "login": Entry("session:login", "Sign in with e-mail, password and second factor."),
+    "whoami": Entry("session:whoami", "Show your account and your roles."),
+    "step-up": Entry("session:step_up", "Verify your identity with a second factor."),
+    "models": Entry("models:app", "Models: list, show and create them."),
+    "versions": Entry("versions:app", "Versions of models: readiness, recall, prompts, exports."),
+    "upload": Entry("uploads:app", "Upload files. To resume, run the command again."),
+    "intakes": Entry("intakes:app", "Uploaded model files: their checks and sign-off."),
+    "datasets": Entry("datasets:app", "Datasets: list, show and create them."),
+    "gates": Entry("gates:app", "Gates: thresholds that versions must pass."),
+    "fine-tunes": Entry("fine_tunes:app", "Fine-tunes: train a version of a model on a dataset."),
+    "evaluations": Entry("evaluations:app", "Evaluations: measure a version on a dataset."),
+    "jobs": Entry("jobs:app", "Jobs: follow, cancel, clone, pause and retry them."),
+    "releases": Entry("releases:app", "Releases: requests to run a version, and their reviews."),
+    "reviews": Entry("reviews:app", "Reviews: list those that wait for you."),
+    "deployments": Entry("deployments:app", "Deployments: approved releases that serve."),
+    "served": Entry("served:served", "Show what served a department at a moment, and why."),
+    "incidents": Entry("incidents:app", "Incidents, and the deployments that they suspend."),
+    "keys": Entry("keys:app", "API keys of departments, and your access tokens."),
+    "quota": Entry("quota:app", "Quotas, budgets and usage."),
+    "api": Entry("api:api", "Send any request to the API, and print the answer."),
+    "people": Entry("people:app", "People, their roles and their access."),
+    "policy": Entry("policy:app", "The access policy: rules, tests, drafts and dry runs."),
+    "review-policies": Entry("review_policies:app", "Review policies: requirements of each tier."),
+    "audit": Entry("audit:app", "Export and verify the audit log."),
+    "node": Entry("nodes:app", "Nodes: machines that run workers and have no database."),
+    "store": Entry("store:app", "Maintain the artifact store, with the controller's settings."),
+    "task": Entry("tasks:app", "Packages of tasks."),
+    "backup": Entry("backup:app", "Back up and restore the database and the artifact store."),
+    "doctor": Entry("doctor:doctor", "Check the services that this installation needs."),
+    "up": Entry("local:up", "Run a whole installation on this machine."),
+    "init": Entry("django_commands:init", "Set up an installation."),
+    "manage": Entry("django_commands:manage_command", "Run a Django command.", passes=True),
+    "demo": Entry("local:demo", "Run the demonstration.", passes=True),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command of a group: its help, and what builds it."""
+
+    help: str
+    build: Callable[[], Any]
+
+
+class Commands(TyperGroup):
+    """Commands that are built when they are used: to import and build all takes 0.4 s."""
+
+    def __init__(self, *, parts: Mapping[str, Part] | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.parts = parts or {name: Part(e.help, partial(_load, name)) for name, e in ALL.items()}
+        for name, part in self.parts.items():
+            self.add_command(TyperCommand(name, help=part.help), name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Replace a command's line of the help by the command."""
+        if args and args[0] in self.parts:
+            self.build(args[0])
+        return super().resolve_command(ctx, args)
+
+    def build(self, name: str) -> Any:
+        """Build a command."""
+        command = self.parts[name].build()
+        self.add_command(command, name)
+        return command
+
+    def build_all(self) -> Commands:
+        """Build all commands, for the reference and for tests."""
+        for name in self.parts:
+            if isinstance(command := self.build(name), Commands):
+                command.build_all()
+        return self
+
+
+def _load(name: str) -> Any:
+    """Import a command's module, and return the command or group."""
+    entry = ALL[name]
+    module, _, attribute = entry.place.partition(":")
+    target = getattr(import_module(f"assay.cli.{module}"), attribute)
+    if not isinstance(target, typer.Typer):
+        settings = {"allow_extra_args": True, "ignore_unknown_options": True}
+        return _built(
+            CommandInfo(
+                name,
+                callback=target,
+                context_settings=settings if entry.passes else None,
+                add_help_option=not entry.passes,
+            )
+        )
+    parts = {
+        info.name or get_command_name(info.callback.__name__): Part(
+            inspect.getdoc(info.callback) or "", partial(_built, info)
+        )
+        for info in target.registered_commands
+        if info.callback is not None
+    }
+    return Commands(
+        parts=parts, name=name, help=entry.help, no_args_is_help=True, rich_markup_mode=None
+    )
+
+
+def _built(info: CommandInfo) -> Any:
+    return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+
+
+def every_command() -> Commands:
+    """Return the group of all commands, each of them built."""
+    group: Any = typer.main.get_command(app)
+    return cast("Commands", group).build_all()
+
+
+# Plain help: the modules that draw boxes take half of the time of `--help`.
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Govern and run models. Nothing serves unless an approved release names exactly the bytes "
     "that are loaded.",
+    epilog="Exit codes: 0 success, 1 error, 2 wrong usage, 4 refused by the server, "
+    "5 failed on the server.",
 )
 
 
 def _show_version(requested: bool) -> None:
     if requested:
+        # Imported when it is used: it takes longer than all that `--help` needs.
+        from importlib.metadata import version
+
         typer.echo(f"assay {version('assay')}")
         raise typer.Exit
 
@@ -61,72 +172,13 @@ def options(
     """Handle options that precede a command."""
 
 
-app.command()(login)
-app.command("step-up")(step_up)
-app.command()(api)
-app.command()(whoami)
-app.command()(models)
-app.add_typer(versions.app, name="versions")
-app.add_typer(uploads.app, name="upload")
-app.add_typer(deployments.app, name="deployments")
-app.add_typer(incidents.app, name="incidents")
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(releases.app, name="releases")
-app.add_typer(keys.app, name="keys")
-app.add_typer(nodes.app, name="node")
-app.add_typer(people.app, name="people")
-app.add_typer(policy.app, name="policy")
-app.add_typer(review_policies.app, name="review-policies")
-app.add_typer(quota.app, name="quota")
-app.add_typer(audit.app, name="audit")
-app.add_typer(store.app, name="store")
-app.add_typer(tasks.app, name="task")
-app.add_typer(backup.app, name="backup")
-app.command()(served)
-app.command()(doctor)
-app.command()(up)
-app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    add_help_option=False,
-)(demo)
-
-
-@app.command()
-def init(
-    admin: Annotated[
-        str | None, typer.Option(help="E-mail address of the first administrator.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the first administrator.")] = None,
-) -> None:
-    """Set up an installation: check settings, migrate, and invite the first administrator.
-
-    Without DATABASE_URL, it is the installation of `assay up` in this folder.
-    """
-    values = {"--admin": admin, "--name": name}
-    options = [part for flag, value in values.items() if value for part in (flag, value)]
-    manage(["assay", "init", *options], begins=True)
-
-
-@app.command(
-    "manage",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    add_help_option=False,
-)
-def manage_command(
-    arguments: Annotated[
-        list[str] | None, typer.Argument(help="Django command and its arguments.")
-    ] = None,
-) -> None:
-    """Run a Django command, such as `assay manage migrate`."""
-    manage(["assay manage", *(arguments or [])])
-
-
 def main() -> NoReturn:
-    """Run the command line; every error ends as one sentence and exit code 1."""
+    """Run the command line; every error ends as one sentence and an exit code."""
     try:
         app()
     except CliError as error:
         show_error(error)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         show_error(CliError("Interrupted."))
     except Exception as error:

@@ -1,4 +1,4 @@
-"""`assay models [NAME]`: list models, or show one."""
+"""`assay models`: list, show and create models."""
 
 from __future__ import annotations
 
@@ -7,54 +7,82 @@ from typing import Annotated
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit
-from assay.cli.output import console, facts, state, table
+from assay.cli.options import Limit, present
+from assay.cli.output import Answer, answers, console, facts, listing, metrics_in_words, sentence
+
+app = typer.Typer(no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="The model's name.")]
 
 
-def models(
-    name: Annotated[str | None, typer.Argument(help="Model to show with its versions.")] = None,
+@app.command("list")
+@answers
+def list_models(
+    department: Annotated[str, typer.Option(help="Filter by department.")] = "",
+    task: Annotated[str, typer.Option(help="Filter by task.")] = "",
     limit: Limit = 100,
-) -> None:
-    """List models, or show one with its versions."""
-    client = Client.signed_in()
-    if name is None:
-        rows = client.all("models", limit=limit)
-        table(
-            ("name", "task", "department", "shared", "created"),
-            (
-                (
-                    model["name"],
-                    model["task"],
-                    model["department"],
-                    "yes" if model["shared"] else "",
-                    model["created_at"],
-                )
-                for model in rows
-            ),
-            empty="No models that you may see.",
-        )
-        return
-    model = client.get(f"models/{name}")
-    facts((key, model[key]) for key in ("name", "task", "department", "description"))
-    console.print()
-    table(
-        ("id", "version", "kind", "state", "digest", "base", "metrics", "created"),
-        (
-            (
-                version["id"],
-                f"v{version['number']}",
-                version["kind"],
-                state(version["state"]),
-                version["digest"][:12],
-                version["base"]["name"] if version["base"] else "",
-                _metrics(version["metrics"]),
-                version["created_at"],
-            )
-            for version in client.all(f"models/{name}/versions", limit=limit)
-        ),
-        empty="No versions yet.",
+) -> Answer:
+    """List models."""
+    filters = present(department=department, task=task)
+    return listing(
+        Client.signed_in().all("models", limit=limit, **filters),
+        {
+            "name": "name",
+            "task": "task",
+            "department": "department",
+            "shared": "shared",
+            "created": "created_at",
+        },
+        empty="No matching models that you may see. `assay models create` makes one.",
     )
 
 
-def _metrics(metrics: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:3])
+@app.command()
+@answers
+def show(name: Name, limit: Limit = 100) -> Answer:
+    """Show a model with its versions."""
+    client = Client.signed_in()
+    model = client.get(f"models/{name}")
+    versions = listing(
+        client.all(f"models/{name}/versions", limit=limit),
+        {
+            "id": "id",
+            "version": lambda version: f"v{version['number']}",
+            "kind": "kind",
+            "state": "state",
+            "digest": lambda version: version["digest"][:12],
+            "base": lambda version: version["base"] and version["base"]["name"],
+            "metrics": lambda version: metrics_in_words(version["metrics"]),
+            "created": "created_at",
+        },
+        empty="No versions yet.",
+    )
+
+    def print_it() -> None:
+        facts((key, model[key]) for key in ("name", "task", "department", "shared", "description"))
+        console.print()
+        versions.show()
+
+    return Answer({**model, "versions": versions.data}, print_it)
+
+
+@app.command()
+@answers
+def create(
+    name: Name,
+    department: Annotated[str, typer.Option(help="Department that owns the model.")],
+    task: Annotated[str, typer.Option(help="Its task, such as text-classification.")],
+    description: Annotated[str, typer.Option(help="Its purpose, for people.")] = "",
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Let other departments see and adapt it.")
+    ] = False,
+) -> Answer:
+    """Create a model: a name and a task for a series of versions."""
+    model = Client.signed_in().post(
+        "models",
+        name=name,
+        department=department,
+        task=task,
+        description=description,
+        shared=shared,
+    )
+    return sentence(model, f"Model {name} of {department} is created.")

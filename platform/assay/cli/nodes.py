@@ -7,17 +7,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from assay.cli.client import Client
-from assay.cli.output import CliError, console, errors, table
-from governance.errors import DomainError
+from assay.cli.output import Answer, CliError, answers, console, errors, listing
 
-app = typer.Typer(
-    no_args_is_help=True, help="Nodes: machines that run workers and have no database."
-)
+app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The node's name.")]
 Reason = Annotated[str, typer.Option(help="Reason, for the audit log.")]
 KEY_FILE = Path("/etc/assay/node.key")
@@ -33,23 +28,21 @@ def enroll(name: Name) -> None:
 
 
 @app.command("list")
-def list_nodes() -> None:
+@answers
+def list_nodes() -> Answer:
     """List nodes with their state and use."""
-    table(
-        ("node", "state", "devices", "memory", "replicas", "queued", "jobs", "last heartbeat"),
-        (
-            (
-                each["name"],
-                each["state"],
-                str(len(each["facts"].get("devices", []))),
-                _memory_in_use(each["facts"]),
-                str(each["replicas"]),
-                "unknown" if each["queued"] is None else str(each["queued"]),
-                str(each["jobs"]),
-                each["seen_at"] or "never",
-            )
-            for each in Client.signed_in().all("nodes", limit=1000)
-        ),
+    return listing(
+        Client.signed_in().all("nodes", limit=1000),
+        {
+            "node": "name",
+            "state": "state",
+            "devices": lambda node: len(node["facts"].get("devices", [])),
+            "memory": lambda node: _memory_in_use(node["facts"]),
+            "replicas": "replicas",
+            "queued": lambda node: "unknown" if node["queued"] is None else node["queued"],
+            "jobs": "jobs",
+            "last heartbeat": lambda node: node["seen_at"] or "never",
+        },
         empty="No machine has joined. `assay node enroll NAME` invites one.",
     )
 
@@ -86,7 +79,11 @@ def join(
     ] = KEY_FILE,
 ) -> None:
     """Make this machine a node. Reads the token from ASSAY_NODE_TOKEN or standard input."""
-    # Only machines that join have these packages.
+    # Only machines that join need these packages.
+    import httpx
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from governance.errors import DomainError
     from workers.control.messages import Joined, read
     from workers.remote.client import checked_url, refusal
     from workers.remote.identity import Identity, identity_write

@@ -8,12 +8,48 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from assay.cli.output import CliError
+from assay.cli.output import CliError, errors
 
 if TYPE_CHECKING:
+    from assay.cli.client import Client
     from governance.errors import DomainError
 
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of rows.")]
+Follow = Annotated[bool, typer.Option("--follow", help="Show its progress until it ends.")]
+Priority = Annotated[str, typer.Option(help="Place in the queue: low, normal or high.")]
+VersionRef = Annotated[
+    str, typer.Argument(help="Version: its ID, MODEL:NUMBER, or MODEL for its newest one.")
+]
+DataRef = Annotated[
+    str, typer.Argument(help="Dataset version: its ID, DATASET:NUMBER, or DATASET for the newest.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="NAME=VALUE of a hyperparameter, such as epochs=3. Repeatable."),
+]
+Resources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resource", help="NAME=NUMBER: devices, nodes, memory_gib or minutes. Repeatable."
+    ),
+]
+Key = Annotated[
+    str,
+    typer.Option(
+        envvar="ASSAY_AUDIT_KEY",
+        help="Public key of the log, from a source that you trust; separate several by commas.",
+    ),
+]
+DOCUMENT_BYTES = 1024 * 1024
+
+
+def warn_of_own_key(kind: str) -> None:
+    """Print that a document was checked with the key that is in it."""
+    errors.print(
+        f"Checked with the key that is in the {kind}. To check with a key that you trust, use "
+        "--key.",
+        style="dim",
+    )
 
 
 def pair(text: str) -> tuple[str, str]:
@@ -39,6 +75,59 @@ def json_pair(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def json_pairs(texts: list[str] | None) -> dict[str, Any]:
+    """Return the values of repeated NAME=VALUE options by name."""
+    return dict(map(json_pair, texts or ()))
+
+
+def present(**values: Any) -> dict[str, Any]:
+    """Return the values that are set, for the query or body of a request."""
+    return {name: value for name, value in values.items() if value not in (None, "", [], {})}
+
+
+def version_id(client: Client, reference: str) -> int:
+    """Return the ID of a version that is named by its ID, MODEL:NUMBER, or its MODEL."""
+    return _id(client, reference, "models", "model")
+
+
+def dataset_version_id(client: Client, reference: str) -> int:
+    """Return the ID of a dataset version: by its ID, DATASET:NUMBER, or its DATASET."""
+    return _id(client, reference, "datasets", "dataset")
+
+
+def _id(client: Client, reference: str, path: str, kind: str) -> int:
+    if reference.isascii() and reference.isdigit():
+        return int(reference)
+    name, _, number = reference.partition(":")
+    for row in client.all(f"{path}/{name}/versions", limit=10_000):
+        # The newest comes first; a recalled version is only taken by its number.
+        if number in (str(row["number"]), f"v{row['number']}") or (
+            not number and row.get("state") != "recalled"
+        ):
+            return int(row["id"])
+    which = f"version {number}" if number else "version"
+    raise CliError(
+        f"The {kind} {name} has no {which} that you may see.",
+        f"`assay {path} show {name}` lists its versions.",
+    )
+
+
+def json_document(file: Path) -> dict[str, Any]:
+    """Return the JSON object of a file.
+
+    Raises:
+        CliError: the file cannot be read, is too large, or has no JSON object.
+    """
+    try:
+        with file.open("rb") as opened:
+            document = json.loads(opened.read(DOCUMENT_BYTES))
+    except (OSError, ValueError) as error:
+        raise CliError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise CliError(f"{file} is not a JSON object.")
+    return document
 
 
 def faults(error: DomainError) -> str:

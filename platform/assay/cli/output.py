@@ -1,13 +1,26 @@
-"""Output of the commands: tables and sentences on stdout, errors on stderr."""
+"""Output of the commands: tables, sentences or JSON on stdout, errors and progress on stderr."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Row = Mapping[str, Any]
+# A member of the row, or what makes a cell of the row.
+Column = str | Callable[[Any], Any]
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -38,6 +51,13 @@ STYLES = {
     "resolved": "green",
     "inactive": "yellow",
 }
+# Columns that people copy into the next command. They and the first column are never cut.
+IDS = frozenset({"id", "version", "release", "job", "digest", "version ID", "state"})
+# Columns shrink to this width before one is left out.
+NARROWEST = 12
+UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the fields of the API as JSON.")]
 
 
 class CliError(Exception):
@@ -49,6 +69,70 @@ class CliError(Exception):
         self.hint = hint
         self.code = code
         self.status = status
+
+    @property
+    def exit_code(self) -> int:
+        """4 if the server refused the request, 5 if it failed, and 1 for any other error."""
+        return self.status // 100 if self.status >= 400 else 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Data as the API answers it, and how a terminal shows it."""
+
+    data: Any
+    show: Callable[[], None]
+
+
+def answers(command: Callable[..., Answer]) -> Callable[..., None]:
+    """Give a command the option `--json`, which prints its data instead of showing it."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, as_json: bool = False, **options: Any) -> None:
+        answer = command(*arguments, **options)
+        if as_json:
+            print_json(answer.data)
+        else:
+            answer.show()
+
+    signature = inspect.signature(command, eval_str=True)
+    option = inspect.Parameter(
+        "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson
+    )
+    parameters = [*signature.parameters.values(), option]
+    # typer reads both.
+    run.__dict__["__signature__"] = signature.replace(parameters=parameters, return_annotation=None)
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def listing(
+    rows: Iterable[Any], columns: Mapping[str, Column], *, empty: str, data: Any = None
+) -> Answer:
+    """Return rows as a table, and as `data` in JSON; the rows themselves by default."""
+    shown = list(rows)
+    cells = ([_cell(row, column) for column in columns.values()] for row in shown)
+    return Answer(
+        shown if data is None else data, lambda: table(tuple(columns), cells, empty=empty, cut=True)
+    )
+
+
+def sentence(data: Any, text: str) -> Answer:
+    """Return data that one sentence sums up."""
+    return Answer(data, lambda: console.print(text, markup=False, soft_wrap=True))
+
+
+def print_json(data: Any) -> None:
+    """Print data as JSON."""
+    console.print_json(json.dumps(data, ensure_ascii=False))
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar on stderr, which disappears at the end."""
+    # Imported when it is used, so that `--help` is quick.
+    from rich.progress import Progress
+
+    return Progress(console=errors, transient=True)
 
 
 def show_error(error: CliError) -> None:
@@ -63,34 +147,133 @@ def state(value: str) -> Text:
     return Text(value.replace("_", " "), style=STYLES.get(value, ""))
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """Print a table, or the sentence `empty` when there are no rows. Text is never markup."""
-    grid = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in headings:
-        grid.add_column(heading, overflow="fold")
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str, cut: bool = False
+) -> None:
+    """Print a table, or the sentence `empty` when there are no rows. Text is never markup.
+
+    Args:
+        cut: Print one line a row, instead of wrapping wide cells. A terminal cuts them, and leaves
+            out the last columns if it is too narrow; output to a file or program is whole.
+    """
+    cells = [
+        [each if isinstance(each, Text) else Text(plain(each)) for each in row] for row in rows
+    ]
+    if not cells:
+        console.print(Text(empty, style="dim"))
+    elif cut:
+        _print_lines(headings, cells)
+    else:
+        # Imported when it is used, so that `--help` and lists do without.
+        from rich.table import Table
+
+        grid = Table(box=None, header_style="bold", pad_edge=False)
+        for index, heading in enumerate(headings):
+            grid.add_column(heading, overflow="fold", no_wrap=_is_whole(index, heading))
+        for row in cells:
+            grid.add_row(*row)
+        console.print(grid)
+
+
+def _print_lines(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
     for row in rows:
-        grid.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
-    console.print(grid if grid.row_count else Text(empty, style="dim"))
+        for cell in row:
+            cell.plain = " ".join(cell.plain.splitlines())
+    lines = [[Text(heading, style="bold") for heading in headings], *rows]
+    widths = {index: max(line[index].cell_len for line in lines) for index in range(len(headings))}
+    if console.is_terminal:
+        widths = _fitted(
+            widths, [index for index in widths if not _is_whole(index, headings[index])]
+        )
+    for line in lines:
+        for index, width in widths.items():
+            line[index].truncate(width, overflow="ellipsis", pad=True)
+        text = Text("  ").join(line[index] for index in widths)
+        text.rstrip()
+        console.print(text, soft_wrap=True)
+    if hidden := [heading for index, heading in enumerate(headings) if index not in widths]:
+        errors.print(
+            f"No room for {', '.join(hidden)}. Widen the terminal, or add --json.", style="dim"
+        )
+
+
+def _fitted(widths: Mapping[int, int], elastic: Iterable[int]) -> dict[int, int]:
+    """Return the widths of the columns that fit into the terminal; elastic ones shrink or go."""
+    fitted, shrinkable = dict(widths), list(elastic)
+
+    def excess() -> int:
+        return sum(fitted.values()) + 2 * (len(fitted) - 1) - console.width
+
+    while excess() > 0 and shrinkable:
+        widest = max(shrinkable, key=lambda index: fitted[index])
+        if fitted[widest] > NARROWEST:
+            fitted[widest] -= 1
+        else:
+            # Nothing shrinks any further: without the last one, the others may be wider again.
+            del fitted[shrinkable.pop()]
+            fitted |= {index: widths[index] for index in shrinkable}
+    return fitted
+
+
+def _is_whole(index: int, heading: str) -> bool:
+    return not index or heading in IDS
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:
-    """Print names and values, one pair a line."""
-    grid = Table.grid(padding=(0, 2))
-    for name, value in pairs:
-        text = value if isinstance(value, Text) else Text(plain(value))
-        grid.add_row(Text(name, style="dim"), text)
-    console.print(grid)
+    """Print names and values, one pair a line. Prose is wrapped, and a word is never broken."""
+    shown = [(name, v if isinstance(v, Text) else Text(plain(v))) for name, v in pairs]
+    indent = max((len(name) for name, _ in shown), default=0) + 2
+    for name, value in shown:
+        for number, line in enumerate(_wrapped(value.plain, console.width - indent)):
+            label = Text(("" if number else name).ljust(indent), style="dim")
+            console.print(label + Text(line, style=value.style), soft_wrap=True)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return the lines of a text. A word that is longer, such as a digest, is not broken."""
+    return [
+        line
+        for paragraph in text.splitlines()
+        for line in wrap(paragraph, max(width, 20), break_long_words=False, break_on_hyphens=False)
+    ] or [""]
 
 
 def plain(value: Any) -> str:
     """Return a value for people: nothing as –, lists with commas, times to the minute."""
     if value is None or value == "":
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(str(item) for item in value) or "–"
     if isinstance(value, float):
         return f"{value:.4g}"
     text = str(value)
-    if len(text) >= 20 and text[4:5] == "-" and text[10:11] == "T":
-        return text[:16].replace("T", " ")
-    return text
+    return text[:16].replace("T", " ") if _is_time(text) else text
+
+
+def metrics_in_words(metrics: Mapping[str, float]) -> str:
+    """Return the first three metrics with their values."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:3])
+
+
+def _cell(row: Any, column: Column) -> Any:
+    if callable(column):
+        return column(row)
+    value = row[column]
+    if column in ("state", "severity"):
+        return state(value)
+    # People want to know how long ago, programs the time.
+    return _age(value) if console.is_terminal and _is_time(value) else value
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, str) and len(value) >= 20 and value[4] == "-" and value[10] == "T"
+
+
+def _age(time: str) -> str:
+    """Return how long ago a time is, or how far ahead, in its largest unit."""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
+    size, unit = next((each for each in UNITS if abs(seconds) >= each[0]), UNITS[-1])
+    amount = f"{int(abs(seconds)) // size} {unit}"
+    return f"{amount} ago" if seconds >= 0 else f"in {amount}"

@@ -9,10 +9,10 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.django_commands import manage
-from assay.cli.options import Limit
-from assay.cli.output import CliError, console, state, table
+from assay.cli.options import Limit, present
+from assay.cli.output import Answer, CliError, answers, console, listing, state
 
-app = typer.Typer(no_args_is_help=True, help="People, their roles and their access.")
+app = typer.Typer(no_args_is_help=True)
 
 
 class Standing(StrEnum):
@@ -26,28 +26,24 @@ Who = Annotated[str, typer.Argument(help="The person's ID or full e-mail address
 
 
 @app.command("list")
+@answers
 def list_people(
     text: Annotated[str | None, typer.Argument(help="Part of a name or e-mail address.")] = None,
     department: Annotated[str | None, typer.Option(help="Filter by department.")] = None,
     standing: Annotated[Standing | None, typer.Option("--state", help="Filter by access.")] = None,
     limit: Limit = 100,
-) -> None:
+) -> Answer:
     """List people with their roles and the sources of the roles."""
-    options = {"q": text, "department": department, "state": standing}
-    query = {name: str(value) for name, value in options.items() if value is not None}
-    people = Client.signed_in().all("people", limit=limit, **query)
-    table(
-        ("id", "name", "e-mail", "state", "roles"),
-        (
-            (
-                person["id"],
-                person["name"],
-                person["email"],
-                state("active" if person["is_active"] else "inactive"),
-                [_role(role) for role in person["roles"]],
-            )
-            for person in people
-        ),
+    filters = present(q=text, department=department, state=standing and standing.value)
+    return listing(
+        Client.signed_in().all("people", limit=limit, **filters),
+        {
+            "id": "id",
+            "name": "name",
+            "e-mail": "email",
+            "state": lambda person: state("active" if person["is_active"] else "inactive"),
+            "roles": lambda person: [_role(role) for role in person["roles"]],
+        },
         empty="No matching people that you may see.",
     )
 

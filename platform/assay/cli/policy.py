@@ -9,16 +9,14 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import faults, text_of
-from assay.cli.output import CliError, console, errors, facts, state, table
+from assay.cli.output import Answer, CliError, answers, console, errors, facts, state, table
 from assay.cli.policy_questions import principal_body, question_body
 
 if TYPE_CHECKING:
     from governance.policy.differences import Difference
     from governance.policy.document import Document
 
-app = typer.Typer(
-    no_args_is_help=True, help="The access policy: rules, tests, drafts and dry runs."
-)
+app = typer.Typer(no_args_is_help=True)
 
 MaybeNumber = Annotated[
     int | None, typer.Argument(help="The policy's number; the policy in force by default.", min=1)
@@ -47,13 +45,17 @@ MAX_FILE = 1024 * 1024
 
 
 @app.command()
-def show(number: MaybeNumber = None) -> None:
+@answers
+def show(number: MaybeNumber = None) -> Answer:
     """Show a policy's rules in plain words."""
+    policy = _policy(Client.signed_in(), number)
+    return Answer(policy, lambda: _show(policy))
+
+
+def _show(policy: dict[str, Any]) -> None:
     from governance.policy.rules import parse_rules
     from governance.policy.sentences import rule_words
 
-    client = Client.signed_in()
-    policy = _policy(client, number)
     facts(
         [
             ("policy", policy["number"]),
@@ -175,6 +177,7 @@ def apply(
 
 
 @app.command()
+@answers
 def explain(
     who: Annotated[
         str,
@@ -188,13 +191,17 @@ def explain(
     attribute: Attribute = None,
     context: Context = None,
     policy: Policy = None,
-) -> None:
+) -> Answer:
     """Explain, rule by rule, why a person or key may or may not do something."""
     answer = Client.signed_in().post(
         "policy/explain",
         principal=principal_body(who),
         **question_body(action, thing, department, attribute, context, policy),
     )
+    return Answer(answer, lambda: _show_explanation(answer))
+
+
+def _show_explanation(answer: dict[str, Any]) -> None:
     console.print(answer["reason"], style="green" if answer["allowed"] else "red", markup=False)
     relevant = [rule for rule in answer["rules"] if rule["verdict"] not in _OTHERS]
     table(
@@ -207,6 +214,7 @@ def explain(
 
 
 @app.command("who-can")
+@answers
 def who_can(
     action: Action,
     thing: Thing,
@@ -214,11 +222,15 @@ def who_can(
     attribute: Attribute = None,
     context: Context = None,
     policy: Policy = None,
-) -> None:
+) -> Answer:
     """List the people and keys who may do something, with the rules that permit it."""
     answer = Client.signed_in().post(
         "policy/who-can", **question_body(action, thing, department, attribute, context, policy)
     )
+    return Answer(answer, lambda: _show_who_can(answer))
+
+
+def _show_who_can(answer: dict[str, Any]) -> None:
     table(
         ("", "id", "name", "department", "rules"),
         (
@@ -234,12 +246,17 @@ def who_can(
 
 
 @app.command()
+@answers
 def replay(
     number: Annotated[int, typer.Argument(help="The policy's number.", min=1)],
     last: Annotated[int, typer.Option(min=1, max=10_000, help="Number of decisions.")] = 1000,
-) -> None:
+) -> Answer:
     """Show which of the last recorded decisions would change under a draft."""
     replayed = Client.signed_in().get(f"policy/versions/{number}/replay", last=last)
+    return Answer(replayed, lambda: _show_replay(replayed, number))
+
+
+def _show_replay(replayed: dict[str, Any], number: int) -> None:
     console.print(
         f"{replayed['replayed']:,} decisions in {replayed['took_ms'] / 1000:.1f} s: "
         f"{replayed['now_denied']:,} change from allowed to denied, "

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from assay.cli.client import Client
 from assay.cli.options import Limit
-from assay.cli.output import CliError, console, table
+from assay.cli.output import Answer, CliError, Column, answers, console, listing, table
 from governance.quotas.kinds import KINDS, MICRO, UNNAMED, amount_words, money_words
 from governance.usage.units import PRICED_BY_UNIT, Unit
 
-app = typer.Typer(no_args_is_help=True, help="Quotas, budgets and usage.")
+app = typer.Typer(no_args_is_help=True)
 
 Deployment = Annotated[str, typer.Option(help="Name of a deployment.")]
 # More digits than any quota has; the server checks the bounds.
@@ -23,14 +23,24 @@ _WHOLE = re.compile(r"[0-9]{1,20}")
 _MONEY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
 
 
+COLUMNS: dict[str, Column] = {
+    "id": "id",
+    "on": "subject",
+    "limit": lambda quota: _limit(quota),
+    "used": lambda quota: _in_units(quota["kind"], quota["used"]),
+    "reserved": lambda quota: _in_units(quota["kind"], quota["reserved"]),
+    "%": "percent",
+    "refused today": "stops_today",
+    "resets": "resets_at",
+}
+
+
 @app.command("list")
-def list_limits(limit: Limit = 100) -> None:
+@answers
+def list_limits(limit: Limit = 100) -> Answer:
     """List quotas and their use."""
-    table(
-        ("id", "on", "limit", "used", "reserved", "%", "refused today", "resets"),
-        (_row(quota) for quota in Client.signed_in().all("quotas", limit=limit)),
-        empty="No quotas that you may see.",
-    )
+    quotas = Client.signed_in().all("quotas", limit=limit)
+    return listing(quotas, COLUMNS, empty="No quotas that you may see.")
 
 
 @app.command("set")
@@ -65,45 +75,46 @@ def set_limit(
 
 
 @app.command()
+@answers
 def which(
     key: Annotated[int, typer.Argument(help="The key's ID.", min=1)], deployment: Deployment = ""
-) -> None:
+) -> Answer:
     """Show the quotas of a key, widest first, and which of them refuse its requests now."""
     query = {"key": str(key), **({"deployment": deployment} if deployment else {})}
     effective = Client.signed_in().get("quotas/effective", **query)
-    table(
-        ("id", "on", "limit", "used", "reserved", "%", "refused today", "resets"),
-        (_row(quota) for quota in effective["limits"]),
-        empty="This key has no quotas.",
-    )
+    limits = listing(effective["limits"], COLUMNS, empty="This key has no quotas.")
     stopped = ", ".join(effective["stopped_by"])
-    console.print(f"Stopped by {stopped}." if stopped else "Not stopped now.", markup=False)
+
+    def print_it() -> None:
+        limits.show()
+        console.print(f"Stopped by {stopped}." if stopped else "Not stopped now.", markup=False)
+
+    return Answer(effective, print_it)
 
 
 @app.command()
+@answers
 def usage(
     days: Annotated[int, typer.Option(help="Number of days, including today.", min=1, max=366)] = 7,
     by: Annotated[str, typer.Option(help="Group by department, deployment or key.")] = "",
-) -> None:
+) -> Answer:
     """Show usage per day."""
     query = {"days": str(days), **({"by": by} if by else {})}
     report = Client.signed_in().get("usage/days", **query)
-    table(
-        ("day", by or "all", "requests", "failed", "tokens", "other units", "device s", "cost"),
-        (
-            (
-                day["day"],
-                _name(day["name"], by),
-                f"{day['requests']:,}",
-                f"{day['failed']:,}",
-                f"{day['prompt_tokens'] + day['completion_tokens']:,}",
-                _other_units(day["units"]),
-                f"{day['device_ms'] / 1000:,.1f}",
-                money_words(day["cost_micro"], report["currency"]),
-            )
-            for day in report["days"]
-        ),
+    return listing(
+        report["days"],
+        {
+            "day": "day",
+            by or "all": lambda day: _name(day["name"], by),
+            "requests": lambda day: f"{day['requests']:,}",
+            "failed": lambda day: f"{day['failed']:,}",
+            "tokens": lambda day: f"{day['prompt_tokens'] + day['completion_tokens']:,}",
+            "other units": lambda day: _other_units(day["units"]),
+            "device s": lambda day: f"{day['device_ms'] / 1000:,.1f}",
+            "cost": lambda day: money_words(day["cost_micro"], report["currency"]),
+        },
         empty="No usage in this time.",
+        data=report,
     )
 
 
@@ -137,19 +148,9 @@ def reconcile(
     console.print(f"{report['differences']:,} counters are corrected.")
 
 
-def _row(quota: dict[str, Any]) -> tuple[Any, ...]:
-    kind = quota["kind"]
+def _limit(quota: dict[str, Any]) -> Text:
     shadow = Text(" shadow", style="cyan") if quota["shadow"] else Text("")
-    return (
-        quota["id"],
-        quota["subject"],
-        Text(quota["description"]) + shadow,
-        _in_units(kind, quota["used"]),
-        _in_units(kind, quota["reserved"]),
-        quota["percent"],
-        quota["stops_today"],
-        quota["resets_at"],
-    )
+    return Text(quota["description"]) + shadow
 
 
 def _in_units(kind: str, amount: int | None) -> str:

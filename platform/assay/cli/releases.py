@@ -1,64 +1,234 @@
-"""`assay releases`: list, show and renew releases; dossiers and evidence packs as files."""
+"""`assay releases`: submit, show, decide, renew and export releases."""
 
 from __future__ import annotations
 
-import hashlib
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 
-from assay.cli.audit import Key, warn_of_own_key
 from assay.cli.client import Client
-from assay.cli.options import Limit
-from assay.cli.output import CliError, console, errors, facts, state, table
-from registry.releases.evidence_verifier import Fault, check, load
-
-# Equals FORMATS of `registry.releases.exports.services`, which loads Django; a test compares them.
-SUFFIXES = {
-    "pdf": "pdf",
-    "html": "html",
-    "json": "json",
-    "cyclonedx": "cdx.json",
-    "spdx": "spdx.json",
-}
-
-app = typer.Typer(
-    no_args_is_help=True, help="Releases: requests to run a version, and their reviews."
+from assay.cli.evidence import ReleaseId, check_evidence, evidence, export_dossier
+from assay.cli.options import Limit, VersionRef, json_document, present, version_id
+from assay.cli.output import (
+    Answer,
+    CliError,
+    answers,
+    console,
+    errors,
+    facts,
+    listing,
+    sentence,
+    state,
+    table,
 )
+
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
+@answers
 def list_releases(
-    release_state: Annotated[str | None, typer.Option("--state", help="Filter by state.")] = None,
+    release_state: Annotated[
+        str, typer.Option("--state", help="Filter by state, such as in_review or approved.")
+    ] = "",
+    environment: Annotated[str, typer.Option(help="Filter: staging or production.")] = "",
+    name: Annotated[str, typer.Option(help="Filter by the deployment's name.")] = "",
     limit: Limit = 25,
-) -> None:
+) -> Answer:
     """List the newest releases."""
-    client = Client.signed_in()
-    filters = {"state": release_state} if release_state else {}
-    table(
-        ("id", "deployment", "version", "environment", "state", "department", "expires"),
-        (
-            (
-                release["id"],
-                release["deployment_name"],
-                release["version"]["name"],
-                release["environment"],
-                state(release["state"]),
-                release["department"],
-                release["expires_at"],
-            )
-            for release in client.all("releases", limit=limit, **filters)
-        ),
-        empty="No matching releases that you may see.",
+    filters = present(state=release_state, environment=environment, deployment_name=name)
+    return listing(
+        Client.signed_in().all("releases", limit=limit, **filters),
+        {
+            "id": "id",
+            "deployment": "deployment_name",
+            "version": lambda release: release["version"]["name"],
+            "environment": "environment",
+            "state": "state",
+            "department": "department",
+            "expires": "expires_at",
+        },
+        empty="No matching releases that you may see. `assay releases submit` requests one.",
     )
 
 
 @app.command()
-def show(release_id: Annotated[int, typer.Argument(help="The release's number.", min=1)]) -> None:
+@answers
+def show(release_id: ReleaseId) -> Answer:
     """Show a release: its terms, checklist and decisions."""
     release = Client.signed_in().get(f"releases/{release_id}")
+    return Answer(release, lambda: _show(release))
+
+
+@app.command()
+@answers
+def submit(
+    version: VersionRef,
+    name: Annotated[str, typer.Option(help="Name under which applications call it.")] = "",
+    environment: Annotated[str, typer.Option(help="staging or production.")] = "",
+    department: Annotated[
+        list[str] | None, typer.Option(help="Department that may call it. Repeatable.")
+    ] = None,
+    purpose: Annotated[str, typer.Option(help="Purpose of the release.")] = "",
+    tier: Annotated[str, typer.Option(help="Risk tier, such as minimal or limited.")] = "",
+    visibility: Annotated[
+        str, typer.Option(help="Who may know of it: department or organization.")
+    ] = "",
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", help="JSON with further fields: risk_answers, dossier_fields, engine, …"
+        ),
+    ] = None,
+) -> Answer:
+    """Submit a version for release, which freezes its dossier and opens its review.
+
+    Options replace the fields of --input. `assay versions readiness` lists what is missing before.
+    """
+    client = Client.signed_in()
+    fields = present(
+        deployment_name=name,
+        environment=environment,
+        departments=department,
+        purpose=purpose,
+        tier=tier,
+        visibility=visibility,
+    )
+    body = (json_document(file) if file else {}) | fields
+    release = client.post("releases", **body | {"version": version_id(client, version)})
+    return sentence(
+        release,
+        f"Release {release['id']} of {release['version']['name']} is in review as "
+        f"{release['deployment_name']}; approvals missing: {_missing(release)}.",
+    )
+
+
+@app.command()
+@answers
+def attest(
+    release_id: ReleaseId,
+    code: Annotated[str, typer.Argument(help="Checklist item, as `assay releases show` names it.")],
+    note: Annotated[str, typer.Option(help="What you checked.")],
+) -> Answer:
+    """Attest an item of the checklist that a reviewer must judge."""
+    release = Client.signed_in().post(f"releases/{release_id}/checklist/{code}", note=note)
+    left = [item["code"] for item in _open_items(release)]
+    end = f"still open: {', '.join(left)}" if left else "no item is open"
+    return sentence(release, f"{code} of release {release_id} is attested; {end}.")
+
+
+@app.command()
+@answers
+def decide(
+    release_id: ReleaseId,
+    verdict: Annotated[
+        Literal["approve", "reject", "request-changes", "comment"],
+        typer.Argument(help="Your decision."),
+    ],
+    reason: Annotated[str, typer.Option(help="Reason, which the department reads.")],
+    specialty: Annotated[
+        str,
+        typer.Option(help="The one you decide for: compliance, security, model-risk, privacy."),
+    ] = "",
+    digest: Annotated[
+        str, typer.Option(help="Digest of the dossier that you read; skips the prompt.")
+    ] = "",
+) -> Answer:
+    """Approve or reject the dossier of a release, request changes, or comment.
+
+    A decision names the digest of the dossier, so it never covers a later change. `assay api post
+    releases/ID/decisions` adds conditions to an approval.
+    """
+    client = Client.signed_in()
+    if not digest:
+        release = client.get(f"releases/{release_id}")
+        digest = release["dossier_digest"]
+        if verdict != "comment":
+            _confirm(release, verdict)
+    release = client.post(
+        f"releases/{release_id}/decisions",
+        verdict=verdict.replace("-", "_"),
+        reason=reason,
+        digest=digest,
+        **present(specialty=specialty),
+    )
+    words = f"Release {release_id} is {release['state'].replace('_', ' ')}"
+    missing = f"; approvals missing: {_missing(release)}" if release["state"] == "in_review" else ""
+    return sentence(release, f"{words}{missing}.")
+
+
+@app.command()
+@answers
+def answer(
+    release_id: ReleaseId,
+    message: Annotated[str, typer.Option(help="Answer to the reviewers.")],
+    file: Annotated[
+        Path | None,
+        typer.Option("--input", help="JSON with new risk_answers or dossier_fields."),
+    ] = None,
+) -> Answer:
+    """Answer a request for changes, which opens the next round."""
+    changes = json_document(file) if file else {}
+    release = Client.signed_in().post(
+        f"releases/{release_id}/answers", **changes | {"message": message}
+    )
+    return sentence(release, f"Release {release_id} is in review again.")
+
+
+@app.command()
+@answers
+def withdraw(
+    release_id: ReleaseId,
+    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")],
+) -> Answer:
+    """Withdraw a release: it no longer serves, or its review ends."""
+    release = Client.signed_in().post(f"releases/{release_id}/withdraw", reason=reason)
+    return sentence(release, f"Release {release_id} is {release['state']}.")
+
+
+app.command()(evidence)
+app.command("export")(export_dossier)
+app.command("check-evidence")(check_evidence)
+
+
+def _confirm(release: dict[str, Any], verdict: str) -> None:
+    """Have the person at the terminal confirm the dossier that the decision names.
+
+    Raises:
+        CliError: there is no terminal, or they did not confirm.
+    """
+    digest = release["dossier_digest"]
+    if not sys.stdin.isatty():
+        raise CliError(
+            "A decision names the dossier that you read; nothing was decided.",
+            f"Read it (`assay releases show {release['id']}`), then add --digest {digest}.",
+        )
+    errors.print(
+        f"Release {release['id']}: {release['version']['name']} as {release['deployment_name']} "
+        f"in {release['environment']}, dossier {digest}.",
+        markup=False,
+        soft_wrap=True,
+    )
+    if not typer.confirm(f"{verdict.replace('-', ' ').capitalize()}?", err=True):
+        raise CliError("Nothing was decided.")
+
+
+def _missing(release: dict[str, Any]) -> str:
+    missing = release["review"]["standing"]["missing"] if release["review"] else {}
+    return ", ".join(f"{count} × {name}" for name, count in missing.items()) or "none"
+
+
+def _open_items(release: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        item
+        for item in (release["review"] or {"checklist": ()})["checklist"]
+        if not item["automatic"] and item["state"] == "open"
+    ]
+
+
+def _show(release: dict[str, Any]) -> None:
     facts(
         [
             ("release", release["id"]),
@@ -111,10 +281,11 @@ def _code_in_words(code: dict[str, Any]) -> str:
 
 
 @app.command()
+@answers
 def renew(
-    release_id: Annotated[int, typer.Argument(help="The release's number.", min=1)],
+    release_id: ReleaseId,
     yes: Annotated[bool, typer.Option("--yes", help="Submit the release again.")] = False,
-) -> None:
+) -> Answer:
     """Show what a renewal of a release would carry over; with --yes, submit it."""
     client = Client.signed_in()
     renewal = client.get(f"releases/{release_id}/renewal")
@@ -122,8 +293,13 @@ def renew(
         raise CliError(renewal["obstacle"], renewal["hint"])
     if yes:
         successor = client.post(f"releases/{release_id}/renewal")
-        console.print(f"Release {successor['id']} renews release {release_id}; it is in review.")
-        return
+        return sentence(
+            successor, f"Release {successor['id']} renews release {release_id}; it is in review."
+        )
+    return Answer(renewal, lambda: _show_renewal(renewal))
+
+
+def _show_renewal(renewal: dict[str, Any]) -> None:
     table(
         ("carried over", "attested by", "on"),
         (
@@ -144,75 +320,6 @@ def renew(
     errors.print("Nothing was submitted. To submit, add --yes.", style="dim")
 
 
-@app.command()
-def evidence(
-    release_id: Annotated[int, typer.Argument(help="The release's number.", min=1)],
-    file: Annotated[Path, typer.Argument(help="File for the pack, a .zip.")],
-    key: Key = "",
-) -> None:
-    """Download the signed evidence pack of a release, and verify it."""
-    if not file.parent.is_dir():
-        raise CliError(f"{file.parent} is not a folder.", "Create it first.")
-    Client.signed_in().download(f"releases/{release_id}/evidence", file)
-    console.print(f"The pack is in {file} ({file.stat().st_size:,} bytes).", markup=False)
-    _show_checks(file, key)
-
-
-@app.command("export")
-def export_dossier(
-    release_id: Annotated[int, typer.Argument(help="The release's number.", min=1)],
-    file_format: Annotated[
-        str, typer.Option("--format", help=f"One of {', '.join(SUFFIXES)}.")
-    ] = "pdf",
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="File for the dossier; in this folder by default."),
-    ] = None,
-) -> None:
-    """Download the frozen dossier of a release as a file."""
-    if file_format not in SUFFIXES:
-        raise CliError(f"Unknown format {file_format}.", f"Choose one of {', '.join(SUFFIXES)}.")
-    file = out or Path(f"release-{release_id}.{SUFFIXES[file_format]}")
-    if not file.parent.is_dir():
-        raise CliError(f"{file.parent} is not a folder.", "Create it first.")
-    Client.signed_in().download(f"releases/{release_id}/export/{file_format}", file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    console.print(
-        f"The dossier is in {file} ({file.stat().st_size:,} bytes), SHA-256 {digest}"
-        + (", which the approvals name." if file_format == "json" else "."),
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-@app.command("check-evidence")
-def check_evidence(
-    pack: Annotated[
-        Path, typer.Argument(help="Evidence pack, or the folder of an unpacked one.", exists=True)
-    ],
-    key: Key = "",
-    witness: Annotated[
-        list[str] | None,
-        typer.Option(help="Key of a witness that must have cosigned the log. Repeatable."),
-    ] = None,
-) -> None:
-    """Verify an evidence pack offline; exit with 1 if a check fails."""
-    _show_checks(pack, key, tuple(witness or ()))
-
-
-def _show_checks(pack: Path, key: str, witnesses: tuple[str, ...] = ()) -> None:
-    try:
-        rows = check(load(str(pack)), key, witnesses)
-    except (Fault, OSError) as error:
-        raise CliError(f"{pack} cannot be read: {error}.") from error
-    for holds, title, detail in rows:
-        console.print(f"{'[green]✓[/]' if holds else '[red]✗[/]'} {title}: {escape(detail)}")
-    if not key:
-        warn_of_own_key("evidence pack")
-    if not all(holds for holds, _, _ in rows):
-        raise CliError("The evidence pack is not valid.", "Do not rely on it.")
-
-
 def waived(item: dict[str, Any]) -> str:
     """Return an item's waiver in words: its end, its decider and the reason; else an empty text."""
     for waiver in item["waivers"]:
@@ -226,9 +333,14 @@ def waived(item: dict[str, Any]) -> str:
 def _show_review(review: dict[str, Any]) -> None:
     console.print()
     table(
-        ("checklist", "state", "note"),
+        ("item", "checklist", "state", "note"),
         (
-            (item["title"], state(item["state"]), waived(item) or item["note"] or item["why"])
+            (
+                item["code"],
+                item["title"],
+                state(item["state"]),
+                waived(item) or item["note"] or item["why"],
+            )
             for item in review["checklist"]
         ),
         empty="The checklist is empty.",

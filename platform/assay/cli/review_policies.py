@@ -9,11 +9,9 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import faults, text_of
-from assay.cli.output import CliError, console, facts, state, table
+from assay.cli.output import Answer, CliError, answers, console, facts, state, table
 
-app = typer.Typer(
-    no_args_is_help=True, help="Review policies: requirements for releases of each risk tier."
-)
+app = typer.Typer(no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(help="Policy in YAML.", exists=True, dir_okay=False)]
 Name = Annotated[str, typer.Argument(help="Name of the policy, such as limited.")]
@@ -21,19 +19,23 @@ MAX_FILE = 64 * 1024
 
 
 @app.command()
+@answers
 def show(
     name: Name,
     version: Annotated[
         int | None, typer.Option(min=1, help="Version; the one in force by default.")
     ] = None,
     yaml: Annotated[bool, typer.Option("--yaml", help="Print the policy as YAML.")] = False,
-) -> None:
+) -> Answer:
     """Show the requirements of a review policy."""
     client = Client.signed_in()
     policy = _policy(client, name, version)
     if yaml:
-        typer.echo(policy["text"], nl=False)
-        return
+        return Answer(policy, lambda: typer.echo(policy["text"], nl=False))
+    return Answer(policy, lambda: _show(policy))
+
+
+def _show(policy: dict[str, Any]) -> None:
     document = policy["document"]
     approvals = ", ".join(
         f"{each['count']} x {each['specialty']}" for each in document["approvals"]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.output import CliError, console, facts, state, table
+from assay.cli.output import Answer, CliError, answers, console, facts, state, table
 from assay.cli.releases import waived
 
 LIMIT = 1_000
@@ -20,12 +20,13 @@ Moment = Annotated[
 ]
 
 
+@answers
 def served(
     department: Annotated[str, typer.Argument(help="Short name of the department.")],
     at: Moment = "",
     since: Annotated[str, typer.Option(help="List a period instead: its start.")] = "",
     until: Annotated[str, typer.Option(help="End of the period; now by default.")] = "",
-) -> None:
+) -> Answer:
     """Show the deployments that served a department at a moment, with approvers and evidence."""
     moments = {"at": at, "since": since, "until": until}
     client = Client.signed_in()
@@ -34,13 +35,18 @@ def served(
         **{name: _moment(name, text) for name, text in moments.items() if text},
     }
     rows = list(client.all("served", limit=LIMIT, **query))
-    if not rows:
-        console.print(client.get("served", **query)["said"], markup=False)
-    elif since or until:
-        _show_period(rows)
-    else:
-        for row in rows:
-            _show(row)
+    said = "" if rows else client.get("served", **query)["said"]
+
+    def print_it() -> None:
+        if said:
+            console.print(said, markup=False)
+        elif since or until:
+            _show_period(rows)
+        else:
+            for row in rows:
+                _show(row)
+
+    return Answer(rows, print_it)
 
 
 def _moment(name: str, text: str) -> str:

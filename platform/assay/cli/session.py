@@ -14,7 +14,7 @@ from assay.cli.client import (
     save_credentials,
     stored_server,
 )
-from assay.cli.output import CliError, console, errors, facts
+from assay.cli.output import Answer, CliError, answers, console, errors, facts
 
 ENCRYPTED_OR_LOCAL = ("http://127.0.0.1", "http://localhost", "http://[::1]", "https://")
 
@@ -53,7 +53,8 @@ def step_up() -> None:
     console.print(f"Verified by {answer['method']} until {answer['fresh_until'][:16]}.")
 
 
-def whoami() -> None:
+@answers
+def whoami() -> Answer:
     """Show your account and your roles."""
     client = Client.signed_in()
     me = client.get("me")
@@ -69,13 +70,12 @@ def whoami() -> None:
         )
         for role in me["roles"]
     ]
-    facts(
-        [
-            ("server", client.server),
-            ("name", me["name"]),
-            ("kind", me["kind"]),
-            ("departments", me["departments"]),
-            ("roles", roles),
-            ("scopes", "all of yours" if me["scopes"] is None else me["scopes"]),
-        ]
-    )
+    pairs = [
+        ("server", client.server),
+        ("name", me["name"]),
+        ("kind", me["kind"]),
+        ("departments", me["departments"]),
+        ("roles", roles),
+        ("scopes", "all of yours" if me["scopes"] is None else me["scopes"]),
+    ]
+    return Answer(me, lambda: facts(pairs))

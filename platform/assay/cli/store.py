@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 from rich.text import Text
 
 from assay.cli.doctor import set_up_django
-from assay.cli.output import CliError, console, errors, facts, table
-
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Maintain the artifact store. Run these with the controller's settings.",
+from assay.cli.output import (
+    Answer,
+    CliError,
+    answers,
+    console,
+    errors,
+    facts,
+    progress_bar,
+    table,
 )
+
+if TYPE_CHECKING:
+    from workers.storage.inspection import Contents
+
+app = typer.Typer(no_args_is_help=True)
 # Maximum number of listed rows; sums count all.
 SHOWN = 200
 
@@ -46,30 +55,35 @@ def gib(count: int) -> str:
 
 
 @app.command()
-def status() -> None:
+@answers
+def status() -> Answer:
     """Count files and bytes in the store, and unneeded and missing files."""
     with prepared():
         from registry.storage import store
         from workers.storage.inspection import store_contents
 
-        contents = store_contents()
-        facts(
+        contents, url = store_contents(), store.store_url()
+    return Answer({"store": url, **asdict(contents)}, lambda: _show(url, contents))
+
+
+def _show(url: str, contents: Contents) -> None:
+    facts(
+        (
+            ("store", url),
+            ("files", f"{contents.objects['files']:,}, {gib(contents.bytes['files'])}"),
+            ("records", f"{contents.objects['records']:,}, {gib(contents.bytes['records'])}"),
+            ("referenced", f"{gib(contents.named_bytes)}, counted for each owner"),
             (
-                ("store", store.store_url()),
-                ("files", f"{contents.objects['files']:,}, {gib(contents.bytes['files'])}"),
-                ("records", f"{contents.objects['records']:,}, {gib(contents.bytes['records'])}"),
-                ("referenced", f"{gib(contents.named_bytes)}, counted for each owner"),
-                (
-                    "unneeded",
-                    f"{contents.unneeded_objects:,}, {gib(contents.unneeded_bytes)}; "
-                    "see `assay store gc`",
-                ),
-                (
-                    "missing",
-                    Text(f"{contents.missing:,}", style="red" if contents.missing else "green"),
-                ),
-            )
+                "unneeded",
+                f"{contents.unneeded_objects:,}, {gib(contents.unneeded_bytes)}; "
+                "see `assay store gc`",
+            ),
+            (
+                "missing",
+                Text(f"{contents.missing:,}", style="red" if contents.missing else "green"),
+            ),
         )
+    )
 
 
 @app.command()
@@ -81,7 +95,7 @@ def fsck(
     Also lists the versions and other objects that a file belongs to. A file that belongs to none is
     unknown once it is a day old.
     """
-    with prepared(), Progress(console=errors, transient=True) as bar:
+    with prepared(), progress_bar() as bar:
         from workers.storage.inspection import store_faults
 
         task = bar.add_task("Checking", total=None)
@@ -148,7 +162,7 @@ def migrate(
     source: Annotated[str, typer.Option("--from", help="Source; ASSAY_STORE_URL by default.")] = "",
 ) -> None:
     """Copy and verify the store to another place while it is in use. Run it again to resume."""
-    with prepared(), Progress(console=errors, transient=True) as bar:
+    with prepared(), progress_bar() as bar:
         from registry.storage import store
         from workers.storage.copying import store_copy
 

@@ -15,12 +15,7 @@ if TYPE_CHECKING:
     from registry.catalog.checks.faults import Fault
     from registry.catalog.discovery import Entry
 
-app = typer.Typer(no_args_is_help=True, help="Packages of tasks.")
-
-
-@app.callback()
-def tasks() -> None:
-    """Packages of tasks."""
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()

@@ -8,24 +8,18 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
 import typer
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from assay.cli.client import Client
-from assay.cli.options import pair
-from assay.cli.output import CliError, console, errors, facts
-from registry.catalog.prompt import PROMPT_FILE
+from assay.cli.following import follow_job
+from assay.cli.intakes import show_intake
+from assay.cli.options import Follow, pair, version_id
+from assay.cli.output import Answer, CliError, answers, errors, facts
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 CHUNK = 8 * 1024 * 1024
 # A broken connection is retried for about a minute; after that, the same command resumes.
@@ -36,24 +30,17 @@ AGAIN = frozenset(
     {"", "checksum_mismatch", "offset_mismatch", "overloaded", "unavailable", "upload_complete"}
 )
 # The server hashes a file after its last byte, and copies it at its intake.
-TIMEOUT = httpx.Timeout(900, connect=5)
+TIMEOUT_S = 900.0
 
 BaseVersion = Annotated[
-    int, typer.Option(help="Number of the base version on this server, for an adapter.", min=0)
+    str, typer.Option(help="Base version of an adapter: its ID, MODEL:NUMBER, or MODEL.")
 ]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Upload files. To resume an interrupted upload, run the command again.",
-)
-
-
-@app.callback()
-def upload() -> None:
-    """Upload files. To resume an interrupted upload, run the command again."""
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("model")
+@answers
 def upload_model(
     model: Annotated[str, typer.Argument(help="Model for the new version.")],
     paths: Annotated[list[Path], typer.Argument(help="Files, or one folder.", exists=True)],
@@ -62,33 +49,38 @@ def upload_model(
     keep_gguf: Annotated[
         bool, typer.Option("--keep-gguf", help="Keep a GGUF as uploaded, for llama.cpp.")
     ] = False,
-    base: BaseVersion = 0,
-) -> None:
+    base: BaseVersion = "",
+    follow: Follow = False,
+) -> Answer:
     """Upload a model's files for intake. Run it again to resume."""
     about = {
         "source": source,
         "license": license_,
         **({"keep_gguf": True} if keep_gguf else {}),
-        **({"base_version": base} if base else {}),
     }
-    _deliver(model, _files(paths), about)
+    return _deliver(model, _files(paths), about, base, follow=follow)
 
 
 @app.command("version")
+@answers
 def upload_version(
     bundle: Annotated[Path, typer.Argument(help="Verified bundle.", exists=True)],
     name: Annotated[
         str, typer.Argument(help="Name of the model in the bundle, such as minilm-v1.")
     ],
     model: Annotated[str, typer.Option(help="Model for the version.")],
-    base: BaseVersion = 0,
-) -> None:
+    base: BaseVersion = "",
+    follow: Follow = False,
+) -> Answer:
     """Upload a version from a bundle for intake. Run it again to resume.
 
     Intake rejects the files unless they have the version's digest.
     """
     version = _bundled(bundle, name)
     if version["kind"] == "prompt":
+        # Imported when it is used: the catalog of tasks takes longer than `--help`.
+        from registry.catalog.prompt import PROMPT_FILE
+
         raise CliError(
             f"{name} is a prompt, which has no intake.",
             f"Run `assay versions prompt {model} {bundle}/models/{name}/{PROMPT_FILE} --base …`.",
@@ -101,9 +93,8 @@ def upload_version(
         "license": version["license"],
         "digest": version["digest"],
         **({"keep_gguf": True} if ggufs else {}),
-        **({"base_version": base} if base else {}),
     }
-    _deliver(model, ggufs or files, about)
+    return _deliver(model, ggufs or files, about, base, follow=follow)
 
 
 def _bundled(bundle: Path, name: str) -> dict[str, Any]:
@@ -121,17 +112,27 @@ def _bundled(bundle: Path, name: str) -> dict[str, Any]:
     return dict(version)
 
 
-def _deliver(model: str, files: list[tuple[str, Path]], about: dict[str, Any]) -> None:
-    """Upload the files, and start their intake."""
-    client = Client.signed_in(timeout=TIMEOUT)
+def _deliver(
+    model: str, files: list[tuple[str, Path]], about: dict[str, Any], base: str, *, follow: bool
+) -> Answer:
+    """Upload the files, start their intake, and follow its checks if requested."""
+    client = Client.signed_in(timeout_s=TIMEOUT_S)
     department = client.get(f"models/{model}")["department"]
     place = _Place("intake", model, department)
+    if base:
+        about = {**about, "base_version": version_id(client, base)}
     ids = [_send(client, place, name, path) for name, path in files]
     intake = client.post("intakes", model=model, uploads=ids, **about)
-    facts([("intake", intake["id"]), ("state", intake["state"]), ("reason", intake["reason"])])
+    if follow and intake["job"]:
+        follow_job(client, intake["job"])
+        intake = client.get(f"intakes/{intake['id']}")
+        return Answer(intake, lambda: show_intake(intake))
+    names = ("id", "state", "reason", "job")
+    return Answer(intake, lambda: facts((name, intake[name]) for name in names))
 
 
 @app.command("dataset")
+@answers
 def upload_dataset(
     name: Annotated[str, typer.Argument(help="Dataset for the new version.")],
     path: Annotated[
@@ -141,15 +142,16 @@ def upload_dataset(
         list[str] | None,
         typer.Option(help="FIELD=COLUMN of the file, such as text=review. Repeatable."),
     ] = None,
-) -> None:
+) -> Answer:
     """Upload a file as the next version of a dataset. Run it again to resume."""
-    client = Client.signed_in(timeout=TIMEOUT)
+    client = Client.signed_in(timeout_s=TIMEOUT_S)
     columns = dict(pair(each) for each in column or [])
     department = client.get(f"datasets/{name}")["department"]
     upload_id = _send(client, _Place("dataset", name, department), path.name, path)
     body: dict[str, Any] = {"columns": columns} if columns else {}
     version = client.post(f"datasets/{name}/versions", upload=upload_id, **body)
-    facts([("version", version["name"]), ("rows", version["rows"]), ("digest", version["digest"])])
+    names = ("id", "name", "rows", "digest")
+    return Answer(version, lambda: facts((name, version[name]) for name in names))
 
 
 def _files(paths: list[Path]) -> list[tuple[str, Path]]:
@@ -174,6 +176,16 @@ class _Place:
 
 def _send(client: Client, place: _Place, name: str, path: Path) -> str:
     """Upload one file, starting where an earlier run stopped; return the upload's ID."""
+    # Imported when files are sent, so that `--help` is quick.
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
     size = path.stat().st_size
     if size == 0:
         raise CliError(f"{path} is empty.")
@@ -188,7 +200,7 @@ def _send(client: Client, place: _Place, name: str, path: Path) -> str:
         upload = _unfinished(client, {**about, "department": place.department})
         upload = upload or client.post("uploads", target=place.target, **about)
         if upload["received"]:
-            console.print(f"{name}: resuming at {upload['received']:,} of {size:,} bytes.")
+            errors.print(f"{name}: resuming at {upload['received']:,} of {size:,} bytes.")
         progress.reset(task, description=name, total=size, completed=upload["received"])
         offset, failures = upload["received"], 0
         while offset < size:

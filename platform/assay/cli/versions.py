@@ -1,8 +1,7 @@
-"""`assay versions`: readiness, recall, prompts and exports."""
+"""`assay versions`: show versions, their readiness, recall, prompts and exports."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,60 +10,78 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.exports import export
-from assay.cli.output import CliError, console, errors, facts, state, table
-
-# Above the server's limit, so that the server can name the field that is too long.
-PROMPT_BYTES = 1024 * 1024
-
-app = typer.Typer(
-    no_args_is_help=True, help="Versions of models: readiness, recall, prompts and exports."
+from assay.cli.options import VersionRef, json_document, version_id
+from assay.cli.output import (
+    Answer,
+    CliError,
+    answers,
+    console,
+    errors,
+    facts,
+    metrics_in_words,
+    sentence,
+    state,
+    table,
 )
 
-
-@app.callback()
-def versions() -> None:
-    """Versions of models: readiness, recall, prompts and exports."""
+app = typer.Typer(no_args_is_help=True)
 
 
 app.command()(export)
 
 
 @app.command()
+@answers
+def show(version: VersionRef) -> Answer:
+    """Show a version: its digest, origin, metrics and evaluations."""
+    client = Client.signed_in()
+    row = client.get(f"versions/{version_id(client, version)}")
+    return Answer(row, lambda: _show_version(row))
+
+
+@app.command()
+@answers
 def recall(
-    version_id: Annotated[int, typer.Argument(help="The version's number.", min=1)],
+    number: Annotated[int, typer.Argument(help="The version's ID.", metavar="ID", min=1)],
     reason: Annotated[
         str, typer.Option(help="Reason; do not name people. Omit it to only show the list.")
     ] = "",
     confirm: Annotated[
         str, typer.Option(help="Digest of the list that you saw; skips the prompt.")
     ] = "",
-) -> None:
+) -> Answer:
     """Permanently recall a version and its descendants, after showing what this ends."""
     client = Client.signed_in()
-    radius = client.get(f"versions/{version_id}/recall")
-    _show(radius)
+    radius = client.get(f"versions/{number}/recall")
     if not reason:
-        return
+        return Answer(radius, lambda: _show(radius))
+    if not confirm:
+        _show(radius)
     name = radius["version"]["name"]
     confirm = confirm or _confirmed(name, radius["digest"])
-    done = client.post(f"versions/{version_id}/recall", reason=reason, confirm=confirm)
-    console.print(
+    done = client.post(f"versions/{number}/recall", reason=reason, confirm=confirm)
+    return sentence(
+        done,
         f"{name} is recalled; this ended {done['versions']} versions, {done['releases']} releases "
         f"and {done['reviews']} open reviews.",
-        markup=False,
     )
 
 
 @app.command()
+@answers
 def readiness(
-    version_id: Annotated[int, typer.Argument(help="The version's number.", min=1)],
+    version: VersionRef,
     tier: Annotated[
         str, typer.Option(help="Risk tier; by default the lowest that the training data allows.")
     ] = "",
-) -> None:
+) -> Answer:
     """Show the requirements for a release of a version, and which are missing."""
-    query = {"tier": tier} if tier else {}
-    report = Client.signed_in().get(f"versions/{version_id}/readiness", **query)
+    client, query = Client.signed_in(), {"tier": tier} if tier else {}
+    report = client.get(f"versions/{version_id(client, version)}/readiness", **query)
+    return Answer(report, lambda: _show_readiness(report))
+
+
+def _show_readiness(report: dict[str, Any]) -> None:
     rows = sorted(report["requirements"], key=lambda each: each["state"] != "missing")
     table(
         ("state", "requirement", "blocks", "note"),
@@ -83,24 +100,59 @@ def readiness(
 
 
 @app.command()
+@answers
 def prompt(
     model: Annotated[str, typer.Argument(help="Model for the new version.")],
     file: Annotated[
         Path, typer.Argument(help="Prompt as JSON: system, template, …", dir_okay=False)
     ],
-    base: Annotated[int, typer.Option(help="Number of the base version.", min=1)],
+    base: Annotated[str, typer.Option(help="Base version: its ID, MODEL:NUMBER, or MODEL.")],
     note: Annotated[str, typer.Option(help="Changes, for the model card.")] = "",
-) -> None:
+) -> Answer:
     """Create a prompt version from a file; a job registers it within seconds."""
-    try:
-        with file.open("rb") as opened:
-            document = json.loads(opened.read(PROMPT_BYTES))
-    except (OSError, ValueError) as error:
-        raise CliError(f"{file} cannot be read as JSON: {error}") from error
-    job = Client.signed_in().post(
-        "prompt-versions", model=model, base_version=base, document=document, note=note
+    document, client = json_document(file), Client.signed_in()
+    job = client.post(
+        "prompt-versions",
+        model=model,
+        base_version=version_id(client, base),
+        document=document,
+        note=note,
     )
-    facts([("job", job["id"]), ("state", job["state"])])
+    return Answer(job, lambda: facts([("job", job["id"]), ("state", job["state"])]))
+
+
+def _show_version(version: dict[str, Any]) -> None:
+    facts(
+        [
+            ("version", version["name"]),
+            ("id", version["id"]),
+            ("state", state(version["state"])),
+            ("kind", version["kind"]),
+            ("digest", version["digest"]),
+            ("size", f"{version['size_bytes']:,} bytes"),
+            ("license", version["license"]),
+            ("base", version["base"] and version["base"]["name"]),
+            ("trained on", version["dataset_version"] and version["dataset_version"]["name"]),
+            ("job", version["job"]),
+            ("created by", version["created_by"]["name"]),
+            ("created", version["created_at"]),
+        ]
+    )
+    console.print()
+    table(
+        ("evaluation", "dataset", "rows", "metrics", "created"),
+        (
+            (
+                each["id"],
+                each["dataset_version"]["name"],
+                each["sample_size"],
+                metrics_in_words(each["metrics"]),
+                each["created_at"],
+            )
+            for each in version["evaluations"]
+        ),
+        empty="Not evaluated yet.",
+    )
 
 
 def _confirmed(name: str, digest: str) -> str:

@@ -104,7 +104,7 @@ def test_login_keeps_a_token_that_only_this_user_may_read(
 
 def test_a_wrong_password_is_one_sentence(ada: Person, live_server: Any, run: Run) -> None:
     _, out, err = run(
-        "login", "--server", live_server.url, "--email", ada.email, answers="wrong", code=1
+        "login", "--server", live_server.url, "--email", ada.email, answers="wrong", code=4
     )
 
     assert err.startswith("Error: The e-mail address or the password is wrong.")
@@ -135,7 +135,7 @@ def test_login_asks_for_the_second_factor(
 
 
 def test_without_a_token_the_hint_says_login(run: Run) -> None:
-    _, _, err = run("models", code=1)
+    _, _, err = run("models", "list", code=1)
 
     assert "assay login" in err
 
@@ -162,12 +162,12 @@ def test_models_are_listed_and_text_is_never_markup(signed_in: Run, ada: Person)
             created_by=ada,
         )
 
-    _, out, _ = signed_in("models", "--limit", "2", code=0)
+    _, out, _ = signed_in("models", "list", "--limit", "2", code=0)
     assert (out.count("model-"), "model-2" in out) == (2, True)
-    _, out, _ = signed_in("models", "model-1", code=0)
+    _, out, _ = signed_in("models", "show", "model-1", code=0)
     assert "[red]not red[/]" in out
     assert "No versions yet." in out
-    _, _, err = signed_in("models", "nothing", code=1)
+    _, _, err = signed_in("models", "show", "nothing", code=4)
     assert "does not exist, or you may not see it" in err
 
 
@@ -185,8 +185,8 @@ def test_a_finished_job_is_watched_to_its_end(signed_in: Run, ada: Person) -> No
     JobEvent.objects.create(job=job, attempt=1, message="Loading the data")
     JobEvent.objects.create(job=job, attempt=1, step=4, data={"loss": 0.25})
 
-    _, out, _ = signed_in("jobs", "watch", str(job.pk), code=0)
-    assert "Loading the data" in out
+    _, out, err = signed_in("jobs", "watch", str(job.pk), code=0)
+    assert "Loading the data" in err
     assert "succeeded, created version 7" in out
 
     Job.objects.update(state="failed", error="The disk is full.")
@@ -195,7 +195,7 @@ def test_a_finished_job_is_watched_to_its_end(signed_in: Run, ada: Person) -> No
     assert "The disk is full." in err
     _, out, _ = signed_in("jobs", "list", "--state", "failed", code=0)
     assert "4/4" in out
-    _, _, err = signed_in("jobs", "watch", str(uuid4()), code=1)
+    _, _, err = signed_in("jobs", "watch", str(uuid4()), code=4)
     assert "There is no job" in err
 
 
@@ -211,7 +211,7 @@ def test_a_key_is_printed_alone_on_stdout_and_revoked(signed_in: Run) -> None:
     signed_in("keys", "revoke", str(key.pk), code=0)
     _, out, _ = signed_in("keys", "list", code=0)
     assert "revoked" in out
-    _, _, err = signed_in("keys", "revoke", str(key.pk), code=1)
+    _, _, err = signed_in("keys", "revoke", str(key.pk), code=4)
     assert "revoked" in err
     _, _, err = signed_in("keys", "create", "clinical", "x", "--quota", "many", code=1)
     assert "KIND=LIMIT" in err
@@ -220,7 +220,7 @@ def test_a_key_is_printed_alone_on_stdout_and_revoked(signed_in: Run) -> None:
 def test_releases_are_listed(signed_in: Run) -> None:
     _, out, _ = signed_in("releases", "list", code=0)
     assert "No matching releases" in out
-    _, _, err = signed_in("releases", "show", "7", code=1)
+    _, _, err = signed_in("releases", "show", "7", code=4)
     assert "Release 7 does not exist" in err
 
 

@@ -201,7 +201,7 @@ def test_only_who_may_export_gets_the_bytes(
         (person("Fin", "lead@finance"), "does not exist, or you may not see it"),
     ):
         sign_in(who, monkeypatch)
-        _, _, err = signed_in(*command, code=1)
+        _, _, err = signed_in(*command, code=4)
         assert said in err
     assert not list((tmp_path / "out").rglob("*.safetensors"))
     refused = AuditEvent.objects.filter(action="version:export", outcome="denied")

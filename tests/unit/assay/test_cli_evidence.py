@@ -28,7 +28,7 @@ def test_a_pack_is_downloaded_and_checked(
 ) -> None:
     release = Office(person, department).submit()
     pack = tmp_path / "pack.zip"
-    _, _, err = signed_in("releases", "evidence", str(release.pk), str(pack), code=1)
+    _, _, err = signed_in("releases", "evidence", str(release.pk), str(pack), code=4)
     assert "not sealed in the log yet" in err
     assert not pack.exists()
     seal_once()

@@ -27,7 +27,7 @@ def test_an_incident_is_reported_listed_and_shown(signed_in: As) -> None:
     _, out, _ = assay("incidents", "list", code=0)
     assert "No matching incidents" in out
     report = ("incidents", "open", "Wrong doses", "--version", str(base.pk))
-    _, _, err = assay(*report, "--happened", "Ten times.", "--severity", "bad", code=1)
+    _, _, err = assay(*report, "--happened", "Ten times.", "--severity", "bad", code=4)
     assert "severity" in err
     asked = ("--happened", "Ten times.", "--severity", "high", "--serious", "general")
     _, out, _ = assay(*report, *asked, code=0)

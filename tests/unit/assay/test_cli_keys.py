@@ -37,7 +37,7 @@ def test_a_rotated_keys_successor_is_printed_alone_and_both_are_listed(signed_in
     assert "works for 2 h more" in err
     _, out, _ = signed_in("keys", "list", code=0)
     assert "retiring" in out
-    _, _, err = signed_in("keys", "rotate", str(key.pk), code=1)
+    _, _, err = signed_in("keys", "rotate", str(key.pk), code=4)
     assert "has been rotated already" in err
 
 

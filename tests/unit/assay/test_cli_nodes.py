@@ -50,7 +50,7 @@ def test_a_machine_joins_with_its_token_and_leaves(
         assert f"gpu-1 is {state}" in out
     _, out, _ = signed_in("node", "list", code=0)
     assert "revoked" in out
-    _, _, err = signed_in("node", "cordon", "gpu-1", code=1)
+    _, _, err = signed_in("node", "cordon", "gpu-1", code=4)
     assert "it cannot become cordoned" in err
 
 

@@ -55,7 +55,7 @@ def test_a_person_is_deactivated_by_address_and_reactivated(
     assert "no longer has access" in out
     dora.refresh_from_db()
     assert (dora.is_active, dora.deactivation_reason) == (False, "Left.")
-    _, _, err = signed_in("people", "deactivate", email, "--reason", "Left.", code=1)
+    _, _, err = signed_in("people", "deactivate", email, "--reason", "Left.", code=4)
     assert "cannot be deactivated again" in err
     _, out, _ = signed_in("api", "post", f"people/{dora.pk}/reactivate", code=0)
     assert json.loads(out)["is_active"]

@@ -50,7 +50,7 @@ def test_limits_are_set_listed_asked_for_and_taken_away(signed_in: Run, redis: A
     ):
         _, _, err = signed_in("quota", "set", *wrong, "--organization", code=1)
         assert err.startswith("Error:")
-    _, _, err = signed_in("quota", "set", "tokens_per_day", "5", code=1)
+    _, _, err = signed_in("quota", "set", "tokens_per_day", "5", code=4)
     assert "exactly one of these" in err
 
 

@@ -55,14 +55,14 @@ def test_a_recall_shows_the_list_and_asks_before_it_acts(signed_in: As) -> None:
     _, _, err = assay("versions", "recall", str(base.pk), "--reason", "It leaks.", code=1)
     assert "nothing was recalled" in err
     recall = ("versions", "recall", str(base.pk), "--reason", "It leaks.", "--confirm")
-    _, _, err = assay(*recall, "0" * 64, code=1)
+    _, _, err = assay(*recall, "0" * 64, code=4)
     assert "no longer the list that was confirmed" in err
     assert not ModelVersion.objects.filter(state="recalled").exists()
 
     digest = recall_radius(actor=ada, version_id=base.pk).digest
     _, out, _ = assay(*recall, digest, code=0)
     assert "is recalled; this ended 2 versions, 1 releases and 0 open reviews." in out
-    _, _, err = assay(*recall, digest, code=1)
+    _, _, err = assay(*recall, digest, code=4)
     assert "is already recalled" in err
 
 
@@ -79,7 +79,7 @@ def test_a_rollback_lists_and_goes_back(signed_in: As) -> None:
     _, _, err = assay("deployments", "rollback", str(last.pk), "--to", str(old.pk), code=1)
     assert "A rollback needs a reason" in err
     go = ("deployments", "rollback", str(last.pk), "--reason", "Nonsense.", "--to")
-    _, _, err = assay(*go, str(new.pk), code=1)
+    _, _, err = assay(*go, str(new.pk), code=4)
     assert "nothing was rolled back" in " ".join(err.split())
     _, out, _ = assay(*go, str(old.pk), code=0)
     assert f"docs rolls back to {old.version}" in out
@@ -93,7 +93,7 @@ def test_readiness_lists_what_is_missing_first(signed_in: As) -> None:
     _, out, _ = assay("versions", "readiness", str(release.version.pk), "--tier", "limited", code=0)
     assert out.index("missing") < out.index("The version is trusted")
     assert "submission" in out
-    _, _, err = assay("versions", "readiness", str(release.version.pk), "--tier", "no", code=1)
+    _, _, err = assay("versions", "readiness", str(release.version.pk), "--tier", "no", code=4)
     assert "There is no tier 'no'" in err
 
 
@@ -109,7 +109,7 @@ def test_a_prompt_is_created_from_a_file(signed_in: As, tmp_path: Path) -> None:
     _, out, _ = assay(*create, code=0)
     assert "finishing" in out
     file.write_text('{"system": "{{team}}"}')
-    _, _, err = assay(*create, code=1)
+    _, _, err = assay(*create, code=4)
     assert "not declared" in err
     file.write_text("{")
     _, _, err = assay(*create, code=1)

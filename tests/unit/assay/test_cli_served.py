@@ -57,7 +57,7 @@ def test_the_command_line_says_what_served_and_who_approved_it(call: Run, compan
 def test_what_is_no_moment_or_no_department_is_one_sentence(call: Run) -> None:
     _, _, err = call("served", "engineering", "--at", "yesterday", code=1)
     assert err.startswith("Error: --at is not a date and time: yesterday.")
-    _, _, err = call("served", "engineering", "--at", "2999-01-01", code=1)
+    _, _, err = call("served", "engineering", "--at", "2999-01-01", code=4)
     assert "is in the future; what serves then is not known." in err
-    _, _, err = call("served", "nowhere", code=1)
+    _, _, err = call("served", "nowhere", code=4)
     assert "There is no department nowhere." in err

@@ -143,9 +143,9 @@ def test_the_same_command_resumes_what_was_cut_off(
     assert "cannot be reached" in err
     half = Upload.objects.get(filename="model.safetensors")
     assert 0 < half.received < half.size
-    _, out, _ = run(*UPLOAD, str(folder), *ABOUT, code=0)
+    _, _, err = run(*UPLOAD, str(folder), *ABOUT, code=0)
     # A part whose answer was lost may have been stored meanwhile.
-    found = re.search(r"model.safetensors: resuming at ([\d,]+) of 400,084 bytes", out)
+    found = re.search(r"model.safetensors: resuming at ([\d,]+) of 400,084 bytes", err)
     assert found is not None
     assert half.received <= int(found[1].replace(",", "")) < half.size
     assert Intake.objects.latest("pk").state == "checking"
@@ -169,10 +169,10 @@ def test_what_cannot_be_uploaded_says_so(
     breaking: Callable[[list[int]], Breaking], run: Run, folder: Path, tmp_path: Path
 ) -> None:
     breaking([])
-    _, _, err = run(*UPLOAD, str(folder), *ABOUT, "--base", "999999", code=1)
+    _, _, err = run(*UPLOAD, str(folder), *ABOUT, "--base", "999999", code=4)
     assert "Version 999999 does not exist, or you may not see it" in err
     (tmp_path / "empty.json").touch()
     _, _, err = run(*UPLOAD, str(tmp_path / "empty.json"), *ABOUT, code=1)
     assert "is empty" in err
-    _, _, err = run("upload", "model", "nothing-such", str(tmp_path), *ABOUT, code=1)
+    _, _, err = run("upload", "model", "nothing-such", str(tmp_path), *ABOUT, code=4)
     assert "does not exist, or you may not see it" in err

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from assay.cli.releases import SUFFIXES
+from assay.cli.evidence import SUFFIXES
 from governance.people.models import Department, Person
 from registry.releases.exports.services import FORMATS
 from registry.releases.models import Release

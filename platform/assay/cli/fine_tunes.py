@@ -1,0 +1,67 @@
+"""`assay fine-tunes`: train versions of a model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from assay.cli.client import Client
+from assay.cli.jobs import jobs_listed, queued
+from assay.cli.options import (
+    Follow,
+    Limit,
+    Priority,
+    Resources,
+    Settings,
+    dataset_version_id,
+    json_pairs,
+    present,
+    version_id,
+)
+from assay.cli.output import Answer, answers
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("list")
+@answers
+def list_fine_tunes(limit: Limit = 25) -> Answer:
+    """List the newest fine-tunes."""
+    return jobs_listed(Client.signed_in().all("jobs", limit=limit, kind="fine_tune"))
+
+
+@app.command()
+@answers
+def create(
+    model: Annotated[str, typer.Argument(help="Model for the new version.")],
+    base: Annotated[
+        str, typer.Option(help="Version to start from: its ID, MODEL:NUMBER, or MODEL.")
+    ],
+    data: Annotated[
+        str, typer.Option(help="Training data: a version's ID, DATASET:NUMBER, or DATASET.")
+    ],
+    method: Annotated[str, typer.Option(help="Method of the task: full, lora, …")] = "full",
+    settings: Settings = None,
+    evaluate_on: Annotated[
+        list[str] | None,
+        typer.Option(help="Evaluate the new version on this dataset afterward. Repeatable."),
+    ] = None,
+    resources: Resources = None,
+    priority: Priority = "normal",
+    follow: Follow = False,
+) -> Answer:
+    """Queue a fine-tune, and evaluations of the version that it makes."""
+    client = Client.signed_in()
+    job = client.post(
+        "fine-tunes",
+        model=model,
+        base_version=version_id(client, base),
+        method=method,
+        dataset_version=dataset_version_id(client, data),
+        hyperparameters=json_pairs(settings),
+        priority=priority,
+        then=[{"dataset_version": dataset_version_id(client, each)} for each in evaluate_on or ()],
+        **present(resources=json_pairs(resources)),
+    )
+    return queued(client, job, follow=follow)

@@ -1,0 +1,148 @@
+"""Output of the command line: widths, JSON and exit codes, without a server."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from rich.console import Console
+from typer.core import TyperGroup
+
+from assay.cli import output
+from assay.cli.main import ALL, every_command, main
+from assay.cli.output import CliError, answers, facts, listing
+
+ID = str(UUID(int=2**127))
+DIGEST = "0123456789abcdef" * 4
+JOB = {
+    "id": ID,
+    "title": "Fine-tune the classifier of requests that employees send to the service desk",
+    "state": "succeeded",
+    "progress": "1200/1200",
+    "department": "engineering-of-the-northern-region",
+    "created": "2026-05-01T14:30:00Z",
+}
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 80 columns."""
+    for name in ("console", "errors"):
+        made = Console(
+            highlight=False,
+            width=80,
+            force_terminal=True,
+            color_system=None,
+            stderr=name == "errors",
+        )
+        monkeypatch.setattr(output, name, made)
+
+
+def jobs(rows: list[dict[str, Any]]) -> output.Answer:
+    return listing(rows, {name: name for name in JOB}, empty="No jobs.")
+
+
+def test_a_terminal_cuts_wide_cells_and_never_an_id(
+    terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs([JOB, {**JOB, "title": "Short", "department": "x"}]).show()
+    out, err = capsys.readouterr()
+    heading, first, second = out.splitlines()
+    assert heading.split()[:3] == ["id", "title", "state"]
+    assert first.startswith(f"{ID}  Fine-tun")
+    assert second.startswith(f"{ID}  Short")
+    assert "…" in first
+    assert max(map(len, out.splitlines())) <= 80
+    assert "No room for department, created" in err
+
+
+def test_a_terminal_shows_how_long_ago_something_was(
+    terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime.now(UTC)
+    for delta, words in (
+        (-timedelta(days=40), "40 d ago"),
+        (-timedelta(hours=5, minutes=1), "5 h ago"),
+        (timedelta(days=29, minutes=1), "in 29 d"),
+    ):
+        rows = [{"id": 1, "created": (now + delta).isoformat()}]
+        listing(rows, {"id": "id", "created": "created"}, empty="").show()
+        assert words in capsys.readouterr().out
+
+
+def test_output_to_a_program_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    jobs([JOB]).show()
+    out, err = capsys.readouterr()
+    (_, line) = out.splitlines()
+    assert all(str(JOB[name]) in line for name in ("id", "title", "department"))
+    assert "2026-05-01 14:30" in line
+    assert err == ""
+
+
+def test_a_digest_among_the_facts_is_one_word_and_prose_wraps(
+    terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts([("digest of the list", DIGEST), ("purpose", "Sort requests. " * 10), ("none", None)])
+    out, _ = capsys.readouterr()
+    assert f"digest of the list  {DIGEST}" in out
+    assert out.count("\n") == 5
+    assert max(len(line) for line in out.splitlines() if DIGEST not in line) <= 80
+
+
+def test_json_is_the_data_and_nothing_else(
+    terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command: Any = answers(lambda: jobs([JOB]))
+    command(as_json=True)
+    out, err = capsys.readouterr()
+    assert json.loads(out) == [JOB]
+    assert err == ""
+
+
+def test_every_command_that_lists_or_shows_has_json() -> None:
+    verbs = {
+        "list",
+        "show",
+        "which",
+        "usage",
+        "explain",
+        "who-can",
+        "replay",
+        "readiness",
+        "status",
+    }
+    without = set()
+    for name, command in every_command().commands.items():
+        parts = command.commands if isinstance(command, TyperGroup) else {"": command}
+        for verb, part in parts.items():
+            if {name, verb} & (verbs | {"whoami", "served", "doctor"}):
+                options = {option for param in part.params for option in param.opts}
+                without |= set() if "--json" in options else {f"{name} {verb}"}
+    assert without == set()
+
+
+def test_the_help_lists_what_the_commands_are() -> None:
+    for name, command in every_command().commands.items():
+        assert command.name == name
+        assert ALL[name].help.endswith(".")
+        # The list has room for 60 characters of each.
+        assert len(ALL[name].help) <= 62, name
+
+
+@pytest.mark.parametrize(("status", "code"), [(0, 1), (403, 4), (409, 4), (500, 5), (503, 5)])
+def test_the_exit_code_tells_a_refusal_from_a_failure(status: int, code: int) -> None:
+    assert CliError("x", status=status).exit_code == code
+
+
+def test_an_unknown_command_names_the_one_that_was_meant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["assay", "modles", "list"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "Did you mean 'models'" in capsys.readouterr().err
