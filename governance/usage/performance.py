@@ -85,6 +85,11 @@ class Window:
         return cls(until - span.steps * span.step, until, span.step)
 
     @property
+    def step_s(self) -> int:
+        """Length of a step in seconds."""
+        return int(self.step.total_seconds())
+
+    @property
     def moments(self) -> list[datetime]:
         """Beginnings of the steps, oldest first."""
         count = (self.until - self.since) // self.step

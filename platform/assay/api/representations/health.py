@@ -75,7 +75,7 @@ class HealthAnswer(serializers.Serializer[Any]):
     deployment = serializers.IntegerField(source="deployment.pk")
     name = serializers.CharField(source="deployment.name")
     span = serializers.CharField()
-    step_s = serializers.FloatField(source="performance.window.step.total_seconds")
+    step_s = serializers.IntegerField(source="performance.window.step_s")
     until = serializers.DateTimeField(
         source="performance.window.until", help_text="End of the current step."
     )
