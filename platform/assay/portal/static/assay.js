@@ -118,7 +118,8 @@ function drawMarks(chart, marks) {
     ctx.moveTo(x, chartArea.top);
     ctx.lineTo(x, chartArea.bottom);
     ctx.stroke();
-    ctx.fillText(label, x, chartArea.top - 4);
+    const half = ctx.measureText(label).width / 2;
+    ctx.fillText(label, Math.min(x, chart.width - half), chartArea.top - 4);
   }
   ctx.restore();
 }
