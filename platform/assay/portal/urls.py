@@ -62,6 +62,7 @@ _PAGES: tuple[tuple[str, type[View], str], ...] = (
     ("search/results", search.SearchResults, "search_results"),
     ("tasks", overview.Tasks, "tasks"),
     ("tasks/badge", overview.TaskBadge, "tasks_badge"),
+    ("overview/numbers", overview.Numbers, "overview_numbers"),
     ("overview/running", overview.Running, "overview_running"),
     ("access-request", overview.AccessRequested, "access_request"),
     ("sign-in", sign_in.SignIn, "login"),
