@@ -63,6 +63,7 @@ _PAGES: tuple[tuple[str, type[View], str], ...] = (
     ("tasks", overview.Tasks, "tasks"),
     ("tasks/badge", overview.TaskBadge, "tasks_badge"),
     ("overview/numbers", overview.Numbers, "overview_numbers"),
+    ("overview/changed", overview.ChangedSince, "overview_changed"),
     ("overview/running", overview.Running, "overview_running"),
     ("access-request", overview.AccessRequested, "access_request"),
     ("sign-in", sign_in.SignIn, "login"),

@@ -13,6 +13,7 @@ from assay.portal.access import may_somewhere
 from assay.portal.forms.account import AccessRequestForm
 from assay.portal.home_numbers import has_numbers, numbers_of
 from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.since import changed_since
 from assay.portal.todo import todos_of
 from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
@@ -168,6 +169,15 @@ class Numbers(Screen):
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {"numbers": numbers_of(self.actor)}
+
+
+class ChangedSince(Screen):
+    """Objects that changed since the person last looked, fetched once the first page is shown."""
+
+    template_name = "portal/parts/changed.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {"changed": changed_since(self.actor)}
 
 
 class Tasks(Screen):
