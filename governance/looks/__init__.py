@@ -1,1 +1,1 @@
-"""What is new to a person since they last looked."""
+"""Changes that are new to a person, since they last looked."""

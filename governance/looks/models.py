@@ -1,4 +1,4 @@
-"""When people last looked at an object, so that its page can show what is new to them."""
+"""Times at which people last looked at an object, so that its page shows what is new to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When people last looked at an object."""
+"""Times at which people last looked at an object."""
 
 import django.db.models.deletion
 from django.conf import settings

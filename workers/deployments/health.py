@@ -29,7 +29,7 @@ CHANGES_MAX = 100
 # A phase with a smaller share of the slowest answers explains nothing.
 EXPLAINS = 0.4
 _REPLACED = "Replaced by release"
-_ENDS = {
+_ENDS: dict[str, str] = {
     DeploymentState.PENDING: "Lost its last worker",
     DeploymentState.REFUSED: "A worker refused its bytes",
 }
@@ -61,7 +61,7 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class Copy:
     """A worker of the deployment. `node` is its machine, None if the actor may not see it or the
-    worker runs beside the control plane."""
+    worker runs next to the control plane."""
 
     place: Place
     node: Node | None
@@ -192,7 +192,7 @@ def _serving(rows: list[Deployment], window: Window) -> list[Change]:
         if pk in lost:
             changes.append(Change(since, "state", "A worker has loaded it again", pk))
         lost.discard(pk)
-        if ended in _ENDS:
+        if ended in _ENDS and until is not None:
             changes.append(Change(until, "state", _ENDS[ended], pk))
             lost.add(pk)
     return changes
@@ -229,4 +229,5 @@ def _policies(actor: Principal, window: Window) -> list[Change]:
     return [
         Change(decided_at, "policy", f"Policy {number} in force", number)
         for number, decided_at in rows
+        if decided_at is not None
     ]

@@ -1,4 +1,4 @@
-"""`assay deployments`: replicas, and rollback to an earlier release."""
+"""`assay deployments`: replicas, rollback to an earlier release, and health."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from assay.cli.client import Client
-from assay.cli.output import CliError, console, state, table
+from assay.cli.output import CliError, console, facts, state, table
 
-app = typer.Typer(no_args_is_help=True, help="Deployments: replicas and rollback.")
+app = typer.Typer(no_args_is_help=True, help="Deployments: replicas, rollback and health.")
 
 
 @app.callback()
 def deployments() -> None:
-    """Deployments: replicas and rollback."""
+    """Deployments: replicas, rollback and health."""
 
 
 @app.command()
@@ -100,3 +100,46 @@ def rollback(
         ),
         empty="No other release served under this name.",
     )
+
+
+@app.command()
+def health(
+    deployment_id: Annotated[int, typer.Argument(help="The deployment's number.", min=1)],
+    span: Annotated[str, typer.Option(help="1h, 24h, 7d, 30d or 12w.")] = "24h",
+) -> None:
+    """Show latency, errors and cost of a deployment, and why it is slow."""
+    body = Client.signed_in().get(f"deployments/{deployment_id}/health", span=span)
+    total, slowest = body["total"], body["slowest"]
+    times = [("latency", total["latency_ms"]), ("first token", total["first_token_ms"])]
+    facts(
+        [
+            ("deployment", body["name"]),
+            ("requests", f"{total['requests']:,}, {100 * total['error_rate']:.1f} % failed"),
+            *((name, _percentiles(values)) for name, values in times if values),
+            ("used", f"{total['units']:,} {total['unit'].replace('_', ' ')}"),
+            ("cost", f"{total['cost_micro'] / 1_000_000:,.2f} {body['currency']}"),
+            ("waiting", body["waiting"]),
+            ("workers", [each["worker"] for each in body["workers"]]),
+        ]
+    )
+    if body["explanation"]:
+        console.print(body["explanation"], markup=False)
+    phases = ("load", "queue", "prefill", "stream", "compute")
+    table(
+        ("phase", "all answers, ms", "slowest 5 %, ms"),
+        (
+            (name, f"{body['phases'][name]:,.0f}", f"{slowest[name]:,.0f}")
+            for name in phases
+            if slowest[name] or body["phases"][name]
+        ),
+        empty="No answers in this period.",
+    )
+    table(
+        ("at", "changed"),
+        ((change["at"], change["text"]) for change in body["changes"]),
+        empty="Nothing changed in this period.",
+    )
+
+
+def _percentiles(values: dict[str, int]) -> str:
+    return ", ".join(f"{name} {value:,} ms" for name, value in values.items())

@@ -1,4 +1,4 @@
-"""What changed on an object since the person last looked: on its page, and on the first page."""
+"""Changes since the person last looked, for the pages of objects and the first page."""
 
 from __future__ import annotations
 
@@ -220,8 +220,9 @@ def _changed_policy(actor: Principal, looks: dict[str, datetime]) -> Iterator[Ch
             state=PolicyState.ACTIVE, decided_at__gt=seen_at
         )
         for number, decided_at in rows.values_list("number", "decided_at"):
-            href = reverse("portal:policy")
-            yield Changed("shield-lock", f"Policy {number}", "In force", href, decided_at)
+            if decided_at is not None:
+                href = reverse("portal:policy")
+                yield Changed("shield-lock", f"Policy {number}", "In force", href, decided_at)
 
 
 def _latest(rows: QuerySet[Any], group: str) -> Subquery:

@@ -1,4 +1,4 @@
-"""What changed since a person last looked, on pages and on the first page."""
+"""Changes since a person last looked, on pages and on the first page."""
 
 from __future__ import annotations
 

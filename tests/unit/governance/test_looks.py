@@ -1,4 +1,4 @@
-"""Looks: what is new since a person last looked, and who sees that they did."""
+"""Looks: the time since which changes are new, and who sees that a person looked."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from django.conf import settings
 from rest_framework import serializers
 
 
-class PercentilesAnswer(serializers.Serializer[Any]):
+class HealthPercentilesAnswer(serializers.Serializer[Any]):
     """Times in milliseconds that 50, 95 and 99 % of the answers needed at most."""
 
     p50 = serializers.IntegerField()
@@ -16,7 +16,7 @@ class PercentilesAnswer(serializers.Serializer[Any]):
     p99 = serializers.IntegerField()
 
 
-class FiguresAnswer(serializers.Serializer[Any]):
+class HealthFiguresAnswer(serializers.Serializer[Any]):
     """Requests from `at` on. `latency_ms` is of answered requests, `first_token_ms` of streamed
     answers. `units` is the amount in `unit`; `error_rate` leaves canceled requests out."""
 
@@ -28,11 +28,11 @@ class FiguresAnswer(serializers.Serializer[Any]):
     units = serializers.IntegerField()
     unit = serializers.CharField()
     cost_micro = serializers.IntegerField()
-    latency_ms = PercentilesAnswer(source="latency", allow_null=True)
-    first_token_ms = PercentilesAnswer(source="first_token", allow_null=True)
+    latency_ms = HealthPercentilesAnswer(source="latency", allow_null=True)
+    first_token_ms = HealthPercentilesAnswer(source="first_token", allow_null=True)
 
 
-class PhasesAnswer(serializers.Serializer[Any]):
+class HealthPhasesAnswer(serializers.Serializer[Any]):
     """Mean milliseconds of each phase of `requests` answers. A streamed answer has `prefill`, up to
     the first token, and `stream`; all others have `compute`."""
 
@@ -44,7 +44,7 @@ class PhasesAnswer(serializers.Serializer[Any]):
     compute = serializers.FloatField()
 
 
-class ChangeAnswer(serializers.Serializer[Any]):
+class HealthChangeAnswer(serializers.Serializer[Any]):
     """Event that may explain a change of the figures."""
 
     at = serializers.DateTimeField()
@@ -53,7 +53,7 @@ class ChangeAnswer(serializers.Serializer[Any]):
     reference = serializers.IntegerField(help_text="Number of the release, deployment or policy.")
 
 
-class CopyAnswer(serializers.Serializer[Any]):
+class HealthWorkerAnswer(serializers.Serializer[Any]):
     """One worker that the deployment is assigned to, or that finishes its last requests."""
 
     worker = serializers.CharField(source="place.worker")
@@ -69,7 +69,7 @@ class CopyAnswer(serializers.Serializer[Any]):
     )
 
 
-class HealthAnswer(serializers.Serializer[Any]):
+class DeploymentHealthAnswer(serializers.Serializer[Any]):
     """Performance of all releases under a deployment's name, and what changed meanwhile."""
 
     deployment = serializers.IntegerField(source="deployment.pk")
@@ -80,20 +80,20 @@ class HealthAnswer(serializers.Serializer[Any]):
         source="performance.window.until", help_text="End of the current step."
     )
     currency = serializers.SerializerMethodField()
-    total = FiguresAnswer(source="performance.total")
-    points = FiguresAnswer(source="performance.points", many=True)
-    phases = PhasesAnswer(source="performance.all_answers")
-    slowest = PhasesAnswer(
+    total = HealthFiguresAnswer(source="performance.total")
+    points = HealthFiguresAnswer(source="performance.points", many=True)
+    phases = HealthPhasesAnswer(source="performance.all_answers")
+    slowest = HealthPhasesAnswer(
         source="performance.slowest", help_text="Of the slowest 5 % of the answers."
     )
     explanation = serializers.CharField(
         help_text="Phase that makes the slowest answers slow; empty if none does."
     )
-    changes = ChangeAnswer(many=True)
+    changes = HealthChangeAnswer(many=True)
     waiting = serializers.IntegerField(
         source="load.waiting", allow_null=True, help_text="Requests in the queue."
     )
-    workers = CopyAnswer(source="load.copies", many=True)
+    workers = HealthWorkerAnswer(source="load.copies", many=True)
 
     def get_currency(self, health: Any) -> str:
         return settings.CURRENCY

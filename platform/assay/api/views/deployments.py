@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db.models import QuerySet
 
-from assay.api.representations.health import HealthAnswer
+from assay.api.representations.health import DeploymentHealthAnswer
 from assay.api.representations.workers import DeploymentAnswer, RollbackChoiceAnswer
 from assay.api.routes import Routes
 from governance.principals import Principal
@@ -43,7 +43,9 @@ def show(actor: Principal, deployment_id: int) -> Deployment:
 
 
 @routes.get(
-    "deployments/<id:deployment_id>/health", "Get the health of a deployment", answer=HealthAnswer
+    "deployments/<id:deployment_id>/health",
+    "Get the health of a deployment",
+    answer=DeploymentHealthAnswer,
 )
 def health(actor: Principal, deployment_id: int, query: HealthFilter) -> Health:
     """Latency, errors and cost over time, of the requests whose usage the caller may view."""
