@@ -14,6 +14,7 @@ from governance.audit.search.models import AuditFilter, AuditName, AuditSpan
 from governance.audit.streaming.models import AuditStream
 from governance.database.models import NamedLock
 from governance.keys.models import ApiKey, PlaygroundToken
+from governance.looks.models import Look
 from governance.people.models import (
     AccessRequest,
     Department,
@@ -61,6 +62,7 @@ __all__ = [
     "Department",
     "DirectoryGroup",
     "GroupMapping",
+    "Look",
     "Mention",
     "NamedLock",
     "OneTimeLink",

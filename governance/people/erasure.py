@@ -25,6 +25,7 @@ from governance.audit.search.models import AuditFilter
 from governance.audit.services import audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.keys.models import ApiKey
+from governance.looks.models import Look
 from governance.notify import notify
 from governance.people.models import REASON_MAX, AccessRequest, OneTimeLink, Person
 from governance.people.proof import proof_facts
@@ -168,6 +169,7 @@ def _texts_forget(person: Person) -> None:
     )
     AuditFilter.objects.filter(person=person).delete()
     CommentDraft.objects.filter(person=person).delete()
+    Look.objects.filter(person=person).delete()
     AuditExport.objects.filter(person=person).update(address="", filters={})
     _searches_forget(person)
 

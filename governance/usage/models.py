@@ -20,6 +20,10 @@ class UsageRecord(models.Model):
     Names are stored as text, so that a record outlives the named objects. Times are in
     milliseconds, money in micro-units of the currency. `occurred_at` determines the day and month
     of the charge. `units` is the amount in `unit`: the sum of tokens, or `metered` for other units.
+
+    `total_ms` has parts: `load_ms` waiting for a deployment that was scaled to zero, `queue_ms`
+    waiting for a place in the engine, and the computing. `first_token_ms` is the time until the
+    first piece of a streamed answer; null for other answers.
     """
 
     request_id = models.CharField(max_length=REQUEST_ID_MAX, unique=True)
@@ -32,7 +36,10 @@ class UsageRecord(models.Model):
     endpoint = models.CharField(max_length=60)
     prompt_tokens = models.PositiveIntegerField(default=0)
     completion_tokens = models.PositiveIntegerField(default=0)
+    # Integer instead of PositiveInteger: a check on a new column would scan the table under a lock.
+    load_ms = models.IntegerField(default=0, db_default=0)
     queue_ms = models.PositiveIntegerField(default=0)
+    first_token_ms = models.IntegerField(null=True)
     total_ms = models.PositiveIntegerField(default=0)
     device_ms = models.PositiveBigIntegerField(default=0, db_default=0)
     cost_micro = models.PositiveBigIntegerField(default=0, db_default=0)

@@ -60,7 +60,9 @@ class UsageEntry:
     version_digest: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    load_ms: int = 0
     queue_ms: int = 0
+    first_token_ms: int | None = None
     total_ms: int = 0
     device_ms: int = 0
     cost_micro: int = 0

@@ -13,7 +13,10 @@ from django.db.models.functions import TruncDate
 
 from governance.errors import InvalidInput
 from governance.permissions import Action
+from governance.policy.context import with_base
+from governance.policy.engine import Resource, decide
 from governance.policy.selectors import visible_to
+from governance.policy.services import active_policy
 from governance.principals import Principal
 from governance.rowsecurity import lifted
 from governance.usage.models import UsageRecord
@@ -45,6 +48,17 @@ def usage_visible_to(actor: Principal) -> QuerySet[UsageRecord]:
     """Return the records that the policy lets `actor` see, newest first."""
     records = UsageRecord.objects.order_by("-id")
     return visible_to(actor, Action.USAGE_VIEW, records, resource_type="usage")
+
+
+def may_view_usage(actor: Principal) -> bool:
+    """Return whether the policy may show `actor` any record: platform-wide, or of a department."""
+    snapshot, context = active_policy(), with_base(None)
+    return any(
+        decide(
+            snapshot, actor, Action.USAGE_VIEW, Resource("usage", department=slug), context
+        ).allowed
+        for slug in (None, *sorted(actor.departments))
+    )
 
 
 def answers_from_source(actor: Principal, source: int) -> tuple[int, QuerySet[UsageRecord]]:

@@ -24,6 +24,7 @@ APART = frozenset(
         "governance_auditname",
         "governance_auditspan",
         "governance_auditsubtree",
+        "governance_look",
     }
 )
 # What nobody else knows of is no event: a draft of a comment, until it is submitted.

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from governance.bounds import NAME_MAX
 from governance.schemas import Choice, Filter, Id, Line, Schema
+from governance.usage.performance import Span
 from workers.deployments.models import REPLICAS_MAX, DeploymentState, Device
 from workers.deployments.rollback import REASON_MAX
 from workers.placement.settings import LABEL_MAX, LABELS_MAX, ReplicaSettings
@@ -18,6 +19,16 @@ class DeploymentFilter(Filter):
 
     name: Line | None = Field(default=None, max_length=NAME_MAX)
     state: DeploymentState | None = None
+
+
+class HealthFilter(Filter):
+    """The time until now that is shown."""
+
+    span: Span = Field(
+        default=Span.DAY,
+        description="1h in steps of 2 minutes, 24h of an hour, 7d of 6 hours, 30d of a day, 12w of "
+        "a week; the last step is the current one.",
+    )
 
 
 class Replicas(Schema):

@@ -1,4 +1,4 @@
-"""`assay deployments`: create, follow, place, stop and roll back deployments."""
+"""`assay deployments`: create, follow, place, stop and roll back deployments, and their health."""
 
 from __future__ import annotations
 
@@ -210,3 +210,51 @@ def _show_replicas(deployment: dict[str, Any]) -> None:
         ),
         empty="Assigned to no worker.",
     )
+
+
+@app.command()
+@answers
+def health(
+    deployment_id: DeploymentId,
+    span: Annotated[str, typer.Option(help="1h, 24h, 7d, 30d or 12w.")] = "24h",
+) -> Answer:
+    """Show latency, errors and cost of a deployment, and why it is slow."""
+    body = Client.signed_in().get(f"deployments/{deployment_id}/health", span=span)
+
+    def print_it() -> None:
+        total, slowest = body["total"], body["slowest"]
+        times = [("latency", total["latency_ms"]), ("first token", total["first_token_ms"])]
+        facts(
+            [
+                ("deployment", body["name"]),
+                ("requests", f"{total['requests']:,}, {100 * total['error_rate']:.1f} % failed"),
+                *((name, _percentiles(values)) for name, values in times if values),
+                ("used", f"{total['units']:,} {total['unit'].replace('_', ' ')}"),
+                ("cost", f"{total['cost_micro'] / 1_000_000:,.2f} {body['currency']}"),
+                ("waiting", body["waiting"]),
+                ("workers", [each["worker"] for each in body["workers"]]),
+            ]
+        )
+        if body["explanation"]:
+            console.print(body["explanation"], markup=False)
+        phases = ("load", "queue", "prefill", "stream", "compute")
+        table(
+            ("phase", "all answers, ms", "slowest 5 %, ms"),
+            (
+                (name, f"{body['phases'][name]:,.0f}", f"{slowest[name]:,.0f}")
+                for name in phases
+                if slowest[name] or body["phases"][name]
+            ),
+            empty="No answers in this period.",
+        )
+        table(
+            ("at", "changed"),
+            ((change["at"], change["text"]) for change in body["changes"]),
+            empty="Nothing changed in this period.",
+        )
+
+    return Answer(body, print_it)
+
+
+def _percentiles(values: dict[str, int]) -> str:
+    return ", ".join(f"{name} {value:,} ms" for name, value in values.items())

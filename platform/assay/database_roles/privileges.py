@@ -93,6 +93,7 @@ _PEOPLE = {
     "governance_directorygroup": Grant(web=ALL),
     "governance_directorygroup_members": Grant(web=ALL),
     "governance_groupmapping": Grant(web=ALL),
+    "governance_look": Grant(web=ALL),
     "governance_onetimelink": Grant(web=ALL),
     "governance_person": Grant(web=KEEP, controller=READ),
     "governance_namedlock": Grant(web=ALL, controller=ALL),

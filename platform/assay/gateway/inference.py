@@ -110,7 +110,9 @@ class Inference:
         call.admit(admitted)
         _check(plan, admitted, opening.route)
         if not is_ready(admitted.deployment):
+            waited_from = call.elapsed_ms
             admitted = await self._cold_starts.loaded(model_request, admitted)
+            call.load_ms = call.elapsed_ms - waited_from
         if plan.grounding is not None:
             plan, model_request, admitted = await self._retrieval.ground(
                 call, plan, model_request, plan.grounding

@@ -92,7 +92,10 @@ def test_a_chat_streams_with_usage_at_its_end(stage: Stage) -> None:
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.total_tokens == 8
-    assert stage.entries()[0].streamed
+    (entry,) = stage.entries()
+    assert entry.streamed
+    assert entry.first_token_ms is not None
+    assert 0 <= entry.first_token_ms <= entry.total_ms
 
 
 def test_a_completion_is_answered_whole_and_streamed(stage: Stage) -> None:

@@ -10,6 +10,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from assay.gateway.run.cold_start import LOOK_S
 from tests.unit.assay.gateway_support import DIGEST, Stage, say_hello, stage
 from tests.unit.assay.test_gateway_refusals import error_of
 from tests.waiting import wait_until
@@ -48,6 +49,10 @@ def test_the_request_waits_while_the_deployment_is_loaded(stage: Stage) -> None:
     stage.notify()
     caller.join(20)
     assert answers[0].status_code == 200, answers[0].text
+    (entry,) = stage.entries()
+    # It looks for a loaded replica at intervals of LOOK_S.
+    assert LOOK_S * 1000 - 1 <= entry.load_ms <= entry.total_ms
+    assert entry.first_token_ms is None
     connection.close()
 
 

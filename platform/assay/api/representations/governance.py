@@ -207,7 +207,11 @@ class UsageAnswer(serializers.Serializer[Any]):
     completion_tokens = serializers.IntegerField()
     unit = serializers.CharField()
     units = serializers.IntegerField()
-    queue_ms = serializers.IntegerField()
+    load_ms = serializers.IntegerField(help_text="Wait for a deployment that was scaled to zero.")
+    queue_ms = serializers.IntegerField(help_text="Wait for a place in the engine.")
+    first_token_ms = serializers.IntegerField(
+        allow_null=True, help_text="Until the first piece of a streamed answer; else null."
+    )
     total_ms = serializers.IntegerField()
     device_ms = serializers.IntegerField()
     cost_micro = serializers.IntegerField()

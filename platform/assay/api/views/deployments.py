@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from django.db.models import QuerySet
 
+from assay.api.representations.health import DeploymentHealthAnswer
 from assay.api.representations.workers import DeploymentAnswer, RollbackChoiceAnswer
 from assay.api.routes import Routes
 from governance.principals import Principal
+from workers.deployments.health import Health, deployment_health
 from workers.deployments.models import Deployment
 from workers.deployments.rollback import RollbackChoice, deployment_rollback, rollback_choices
 from workers.deployments.schemas import (
     DeploymentFilter,
     DeploymentRollback,
     DeploymentStop,
+    HealthFilter,
     NewDeployment,
     Replicas,
 )
@@ -37,6 +40,16 @@ def create(actor: Principal, body: NewDeployment) -> Deployment:
 @routes.get("deployments/<id:deployment_id>", "One deployment and its replicas")
 def show(actor: Principal, deployment_id: int) -> Deployment:
     return deployment_get(actor=actor, deployment_id=deployment_id)
+
+
+@routes.get(
+    "deployments/<id:deployment_id>/health",
+    "Get the health of a deployment",
+    answer=DeploymentHealthAnswer,
+)
+def health(actor: Principal, deployment_id: int, query: HealthFilter) -> Health:
+    """Latency, errors and cost over time, of the requests whose usage the caller may view."""
+    return deployment_health(actor=actor, deployment_id=deployment_id, span=query.span)
 
 
 @routes.post("deployments/<id:deployment_id>/stop", "Stop a deployment", repeatable=True)

@@ -38,7 +38,9 @@ class Call:
     `knowledge_base` that the model received, `searched` the decision that permitted the search.
     `part_of` is the request or batch that this request belongs to. `settled` is the ledger's entry
     once a reserved request is settled; `computed` are units that count on quotas although the
-    request failed. `traceparent` names the parent span of the worker's spans.
+    request failed. `load_ms` is the wait for a deployment that was scaled to zero, `first_token_ms`
+    the time until the first piece of a streamed answer. `traceparent` names the parent span of the
+    worker's spans.
     """
 
     endpoint: str
@@ -65,6 +67,8 @@ class Call:
     part_of: str = ""
     settled: UsageEntry | None = None
     computed: int = 0
+    load_ms: int = 0
+    first_token_ms: int | None = None
     traceparent: str = ""
     _decision_of: PolicyDecision | None = None
     _decision_as_json: dict[str, Any] = field(default_factory=dict)
@@ -149,7 +153,9 @@ class Call:
             version_digest="" if deployment is None else deployment.digest,
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
+            load_ms=self.load_ms,
             queue_ms=queue_ms,
+            first_token_ms=self.first_token_ms,
             total_ms=self.elapsed_ms,
             device_ms=device_ms,
             cost_micro=0

@@ -345,6 +345,8 @@ class Execution:
         part = events.part_of_answer(event, self._deployment.name)
         if isinstance(part, Delta):
             self._completion_tokens += part.tokens
+            if self._plan.stream and self._call.first_token_ms is None:
+                self._call.first_token_ms = self._call.elapsed_ms
         return part
 
     async def _hand_over(self, given_back: bool) -> bool:

@@ -90,6 +90,7 @@ function chartOptions(spec) {
     responsive: true,
     maintainAspectRatio: false,
     animation: false,
+    layout: { padding: { top: spec.marks?.length ? 16 : 0 } },
     interaction: { mode: "index", intersect: false },
     elements: { point: { radius: spec.points ? 3 : 0, hitRadius: 8 }, line: { borderWidth: 2, tension: spec.smooth ? 0.25 : 0 } },
     plugins: {
@@ -103,6 +104,26 @@ function chartOptions(spec) {
   };
 }
 
+/* Dashed lines where something changed, with the numbers of the changes above them. */
+function drawMarks(chart, marks) {
+  const { ctx, chartArea, scales } = chart;
+  ctx.save();
+  ctx.strokeStyle = ctx.fillStyle = css("--assay-muted");
+  ctx.font = `11px ${Chart.defaults.font.family}`;
+  ctx.textAlign = "center";
+  ctx.setLineDash([4, 3]);
+  for (const { index, label } of marks) {
+    const x = scales.x.getPixelForValue(index);
+    ctx.beginPath();
+    ctx.moveTo(x, chartArea.top);
+    ctx.lineTo(x, chartArea.bottom);
+    ctx.stroke();
+    const half = ctx.measureText(label).width / 2;
+    ctx.fillText(label, Math.min(x, chart.width - half), chartArea.top - 4);
+  }
+  ctx.restore();
+}
+
 function draw(canvas) {
   const source = document.getElementById(canvas.dataset.chart);
   if (!source || !window.Chart) return;
@@ -111,9 +132,10 @@ function draw(canvas) {
   charts.get(canvas)?.destroy();
   const datasets = spec.series.map((series, index) => {
     const color = css(SERIES[index % SERIES.length]);
-    return { name: series.name, label: series.name.replaceAll("_", " "), data: series.data, borderColor: color, backgroundColor: spec.type === "bar" ? color : color + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: true };
+    return { name: series.name, label: series.name.replaceAll("_", " "), data: series.data, borderColor: color, backgroundColor: spec.type === "bar" ? color : color + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: !spec.gaps };
   });
-  const chart = new Chart(canvas, { type: spec.type, data: { labels: spec.labels, datasets }, options: chartOptions(spec) });
+  const marks = { id: "marks", afterDatasetsDraw: (chart) => drawMarks(chart, spec.marks || []) };
+  const chart = new Chart(canvas, { type: spec.type, data: { labels: spec.labels, datasets }, options: chartOptions(spec), plugins: [marks] });
   charts.set(canvas, chart);
 }
 

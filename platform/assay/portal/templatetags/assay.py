@@ -300,6 +300,13 @@ def duration(milliseconds: float | None) -> str:
     return f"{value:,.0f} ms" if value < 10_000 else seconds(int(value))
 
 
+@register.filter
+def percent(share: float) -> str:
+    """Return a share from 0 to 1 as percent, with a digit after the point below 10 %."""
+    digits = 0 if share == 0 or share >= 0.1 else 1
+    return f"{100 * share:.{digits}f} %"
+
+
 def _about_seconds(value: float) -> str:
     if value < 90:
         return f"{max(1, round(value))} s"

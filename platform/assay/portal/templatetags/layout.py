@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from django import template
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString, mark_safe
@@ -47,6 +49,12 @@ def table(content: str, label: str, columns: str, css: str = "") -> SafeString:
     """
     context = {"content": content, "label": label, "headings": columns.split(" | "), "css": css}
     return render_to_string("portal/parts/table.html", context)
+
+
+@register.inclusion_tag("portal/parts/chart.html")
+def chart(name: str, label: str, spec: dict[str, object]) -> dict[str, object]:
+    """Return a chart for pages and for parts that htmx loads. `spec` is as in `series.py`."""
+    return {"name": name, "label": label, "data": json.dumps(spec)}
 
 
 @register.inclusion_tag("portal/parts/fact.html")

@@ -18,7 +18,7 @@ from assay.portal.views.versions import may_report
 from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.reviews.models import Verdict
-from governance.usage.selectors import usage_visible_to
+from governance.usage.selectors import may_view_usage, usage_visible_to
 from registry.catalog import TASKS, unavailable_reason
 from registry.releases.equivalence.selectors import release_checks
 from registry.releases.renewal import release_renewal
@@ -90,6 +90,7 @@ class DeploymentPage(ActionScreen):
             "replicas_form": self.replicas_form(deployment) if live else None,
             "review": review,
             "approvals": [vote for vote in votes if vote.verdict == Verdict.APPROVE],
+            "sees_health": may_view_usage(self.actor),
             "usage": request_bars(days) if any(d["requests"] for d in days) else None,
             "examples": examples(self.request, deployment),
             "may_try": may_try(self.actor, deployment),

@@ -14,6 +14,7 @@ from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.lists import Field, ListScreen
 from assay.portal.readiness import gate_line
 from assay.portal.series import metric_by_version
+from assay.portal.since import model_news
 from governance.errors import NotFound
 from governance.people.models import Department
 from governance.permissions import Action
@@ -174,6 +175,7 @@ class ModelPage(ActionScreen):
             "gates": with_results(self.actor, gates, list(page.object_list)),
             **compare_choices(self.actor, model),
             "trend": self.trend(model),
+            "news": model_news(self.actor, model),
             "may_adapt": task is not None and bool(task.recipes) and may_work,
             "may_prompt": task is not None and takes_prompts(task) and may_work,
             "may_schedule": task is not None and task.evaluation is not None and may_work,

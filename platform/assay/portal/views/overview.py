@@ -11,9 +11,9 @@ from django.shortcuts import render
 
 from assay.portal.access import may_somewhere
 from assay.portal.forms.account import AccessRequestForm
+from assay.portal.home_numbers import has_numbers, numbers_of
 from assay.portal.http import ActionScreen, Screen, cleaned
-from assay.portal.reads import usage_days
-from assay.portal.series import unit_bars
+from assay.portal.since import changed_since
 from assay.portal.todo import todos_of
 from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
@@ -25,8 +25,6 @@ from governance.people.models import Department, Person, Role, RoleAssignment
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.quotas.selectors import alerts_now
-from governance.usage.records import JOBS
-from governance.usage.selectors import usage_visible_to
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.incidents.selectors import incidents_pressing
 from registry.intake.models import IntakeState
@@ -125,7 +123,6 @@ class Overview(ActionScreen):
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         actor = self.actor
-        days = usage_days(usage_visible_to(actor).exclude(endpoint__startswith=JOBS), 7)
         sees_audit = may_somewhere(actor, Action.AUDIT_VIEW, kind="audit")
         events = audit_events_visible_to(actor)[:8] if sees_audit else []
         deployments = (
@@ -144,11 +141,8 @@ class Overview(ActionScreen):
             "way": model_lifecycle(actor),
             **running_jobs(actor),
             "deployments": deployments[:6],
-            "usage": unit_bars(days),
-            "requests": sum(day["requests"] for day in days),
-            "tokens": sum(day["tokens"] for day in days),
             "sees_audit": sees_audit,
-            "sees_usage": may_somewhere(actor, Action.USAGE_VIEW, kind="usage"),
+            "has_numbers": has_numbers(actor),
             "events": described_all(events),
         }
 
@@ -166,6 +160,24 @@ class Running(Screen):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return render(request, "portal/parts/running.html", running_jobs(self.actor))
+
+
+class Numbers(Screen):
+    """Numbers of the first page, fetched once it is shown."""
+
+    template_name = "portal/parts/numbers.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {"numbers": numbers_of(self.actor)}
+
+
+class ChangedSince(Screen):
+    """Objects that changed since the person last looked, fetched once the first page is shown."""
+
+    template_name = "portal/parts/changed.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {"changed": changed_since(self.actor)}
 
 
 class Tasks(Screen):

@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, number_in
 from assay.portal.lists import ListScreen, states
+from assay.portal.since import policy_news
 from assay.portal.words import Described, described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.errors import InvalidInput
@@ -146,6 +147,7 @@ class Policy(Screen):
         waiting = versions.filter(state__in=(PolicyState.DRAFT, PolicyState.PROPOSED))
         return {
             "active": active,
+            "news": policy_news(self.actor, active),
             "waiting": waiting[:50],
             "others": versions.exclude(state__in=(PolicyState.DRAFT, PolicyState.PROPOSED))[:8],
             "may_draft": may(self.actor, Action.POLICY_DRAFT, kind="policy"),

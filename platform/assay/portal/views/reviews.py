@@ -15,6 +15,7 @@ from assay.portal.reviewing.conversation import FREE_TEXT, conversation, trail
 from assay.portal.reviewing.decision import decision
 from assay.portal.reviewing.parts import Page
 from assay.portal.reviewing.sides import sides_of
+from assay.portal.since import review_news
 from governance.errors import InvalidInput, NotFound
 from governance.permissions import Action
 from governance.reviews.assignments.selectors import assignable_people, assignees_by_review
@@ -123,7 +124,9 @@ class ReviewPage(ActionScreen):
         release = release_get(actor=self.actor, id=int(review.subject_id))
         tab = self.request.GET.get("tab", "changed")
         page = Page(self, review, release, tab if tab in dict(TABS) else "changed")
+        spoken = conversation(page)
         return {
+            "news": review_news(self.actor, review, spoken["threads"]),
             "review": review,
             "release": release,
             "incidents": incidents_of(self.actor, release.version_id),
@@ -137,7 +140,7 @@ class ReviewPage(ActionScreen):
             **changed(page),
             **checklist(page),
             **conditions(page),
-            **conversation(page),
+            **spoken,
             **decision(page),
             **dossier(page),
             **trail(page),

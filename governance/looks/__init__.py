@@ -1,0 +1,1 @@
+"""Changes that are new to a person, since they last looked."""
