@@ -11,6 +11,7 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from governance.errors import Unavailable
@@ -105,16 +106,16 @@ def _searched(
         seconds=SEARCH_S,
         sorted_most=SORTED_MAX,
     )
+    path = store.file_path(version.digest)
     with _places.place(str(version.dataset.department_id)):
-        page = _output(version, search)
+        page = search_file(path, search)
     rows = [(number, row) for number, row in page["rows"]]
     read = page["read"] if page["cut"] else version.rows
     return RowsPage(rows, page["matches"] if query.q else read, read)
 
 
-def _output(version: DatasetVersion, search: Search) -> dict[str, Any]:
-    """Return the page that the process wrote. Raises Unavailable, FileNotFoundError, ValueError."""
-    path = store.file_path(version.digest)
+def search_file(path: Path, search: Search) -> dict[str, Any]:
+    """Return the page that `search_rows` finds in a process. Raises Unavailable, ValueError."""
     try:
         page = output_of(
             _MODULE,
@@ -125,10 +126,10 @@ def _output(version: DatasetVersion, search: Search) -> dict[str, Any]:
         )
     except (Broken, subprocess.TimeoutExpired) as error:
         raise Unavailable(
-            f"The machine had too little time or memory to search the rows of {version}.",
+            "The machine had too little time or memory to search the rows.",
             hint="Try again later.",
             retry_after=30,
         ) from error
     if "damaged" in page:
-        raise ValueError(version.digest)
+        raise ValueError(path.name)
     return dict(page)
