@@ -1,18 +1,16 @@
-"""Previews of the first rows of a dataset version: bounded, and masked by default.
+"""Pages of the rows of a dataset version: bounded, and masked by default.
 
 Columns with signs of personal data are masked as a whole, because data that is personal by its
 meaning often occurs next to what a pattern finds. All columns are masked if that search was never
 recorded. Images, recordings and videos are always hidden, because faces and voices are personal.
+
+Masked columns are neither searched nor sorted: the rows that a search finds would tell their text.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from django.db import transaction
 from pydantic import BaseModel
@@ -25,131 +23,119 @@ from governance.principals import Principal
 from registry.catalog import get_row_kind
 from registry.catalog.columns import column_kinds, media_columns
 from registry.catalog.passages import passage_columns
-from registry.catalog.regions import region_columns
-from registry.catalog.series import moment_after
+from registry.datasets.cells import FEATURES, Cell, row_cells
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.models import DatasetVersion
-from registry.datasets.overlays import Overlay, Overlays, counted_labels
+from registry.datasets.rows import ROWS, SORTED_MAX, rows_read
+from registry.datasets.schemas import RowsQuery
 from registry.datasets.selectors import dataset_version_get
-from registry.datasets.stored import PREVIEW_ROWS, media_records
-from registry.datasets.tables import MAX_ROW_BYTES
+from registry.datasets.stored import media_records
 from registry.manifests import ManifestMismatch
-from registry.media.checks import Media
 from registry.resources import acting_person, dataset_resource, dataset_version_subject
 from registry.storage import store
 
-ROWS = PREVIEW_ROWS
-# Maximum bytes to read of the file, and characters to show of one field.
-READ_BYTES = 2 * MAX_ROW_BYTES
-FIELD_CHARACTERS = 500
-CHART_PARTS = 150
-# Maximum features to show of one record.
-FEATURES = 40
-# All non-ASCII characters, because `\w` lacks the vowel signs of many scripts, and emoji.
-_SIGN = re.compile(r"\w|[^\x00-\x7f]")
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of a text; a `marked` one may have a label."""
-
-    text: str
-    marked: bool = False
-    label: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A field, one message of a conversation (`role`), or one feature of a record (`label`).
-    `left_out` characters are not shown.
-
-    `pieces` are the same text in parts if it has marked passages.
-    """
-
-    text: str
-    role: str = ""
-    left_out: int = 0
-    pieces: tuple[Piece, ...] = ()
-    label: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """An image, recording or video. If `shown`, it may be opened while `address` is valid, and the
-    mask in its overlay while `mask_address` is valid; the portal sets both."""
-
-    media: Media
-    shown: bool
-    address: str = ""
-    overlay: Overlay | None = None
-    mask_address: str = ""
-
-    @property
-    def plays(self) -> bool:
-        """Return whether it is a video that needs a player; browsers show animations as images."""
-        return self.media.content_type.startswith("video/")
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A line chart of a series: its `points` in an area of 300 by 60, and the axes' ranges."""
-
-    points: str
-    steps: int
-    start: str
-    end: str
-    least: float
-    most: float
-
-
-Cell = list[Text | File | Chart]
+# Kinds of columns by which rows can be sorted.
+_SORTED = {"string", "integer", "number", "boolean", "array", "series"}
 
 
 @dataclass(frozen=True, slots=True)
 class RowsPreview:
-    """`rows` have the texts, files or charts of each cell, in the order of `columns`. Texts of
-    `masked` columns are unreadable; files of `hidden` columns are described but not shown."""
+    """A page of rows, each the cells of the `columns`, and their `numbers` in the file. Texts of
+    `masked` columns are unreadable; files of `hidden` columns are described but not shown. If
+    `unmasked`, an event records that the person views these rows.
+
+    `query` has the text, order and position that apply; `searched` and `sorts` are the columns that
+    can be searched and sorted. If time ran out, only the first `read` rows of the file count.
+    """
 
     columns: list[str]
     rows: list[list[Cell]]
     total: int
     masked: list[str]
     hidden: list[str] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    unmasked: bool = False
+    query: RowsQuery = field(default_factory=RowsQuery)
+    matches: int = 0
+    read: int = 0
+    searched: list[str] = field(default_factory=list)
+    sorts: list[str] = field(default_factory=list)
+
+    @property
+    def numbered(self) -> list[tuple[int, list[Cell]]]:
+        """Return the rows with their numbers."""
+        return list(zip(self.numbers, self.rows, strict=True))
+
+    @property
+    def last(self) -> int:
+        """Position of the last row of the page."""
+        return self.query.row + len(self.rows) - 1
+
+    @property
+    def listed(self) -> int:
+        """Number of matches that pages reach."""
+        return min(self.matches, SORTED_MAX) if self.query.sort else self.matches
+
+    @property
+    def next(self) -> int | None:
+        """Position of the next page's first row; None on the last page."""
+        return self.last + 1 if self.rows and self.last < self.listed else None
+
+    @property
+    def previous(self) -> int | None:
+        """Position of the previous page's first row; None on the first page."""
+        return max(1, self.query.row - ROWS) if self.query.row > 1 else None
+
+    @property
+    def unread(self) -> int:
+        """Number of rows that were not searched or sorted, because time ran out."""
+        return self.total - self.read
 
 
-def rows_preview(version: DatasetVersion) -> RowsPreview:
-    """Return the first rows of a version with sensitive columns masked; callers check access.
+def rows_preview(version: DatasetVersion, query: RowsQuery | None = None) -> RowsPreview:
+    """Return a page of a version's rows with sensitive columns masked; callers check access.
 
     Raises:
-        Unavailable: its rows are missing from the store, or damaged.
+        Unavailable, QuotaExceeded: as `rows_read`.
     """
-    return _preview(version, masked=_masked_columns(version), hidden=_media_columns(version))
+    masked, hidden = _masked_columns(version), _media_columns(version)
+    return _preview(version, query or RowsQuery(), masked=masked, hidden=hidden)
 
 
 @transaction.atomic
-def dataset_unmask(*, actor: Principal, id: int) -> RowsPreview:  # noqa: A002
-    """Return the first rows of a version without masks, and record an audit event.
+def dataset_unmask(
+    *,
+    actor: Principal,
+    id: int,  # noqa: A002
+    query: RowsQuery | None = None,
+) -> RowsPreview:
+    """Return a page of a version's rows without masks, and record an audit event that names them.
 
     Raises:
         NotFound: the version does not exist, or the actor may not see it.
         NotPermitted: the policy denies it, or the actor is not a person.
-        Unavailable: its rows are missing from the store, or damaged.
+        Unavailable, QuotaExceeded: as `rows_read`.
     """
     version = dataset_version_get(actor=actor, id=id)
     decision = authorize(
         actor=actor, action=Action.DATASET_UNMASK, resource=dataset_resource(version.dataset)
     )
     acting_person(actor)
-    preview = _preview(version, masked=[], hidden=[])
+    preview = _preview(version, query or RowsQuery(), masked=[], hidden=[])
     audit_record(
         actor=actor,
         action=Action.DATASET_UNMASK,
         subject=dataset_version_subject(version),
         department=version.dataset.department.slug,
-        data={"digest": version.digest, "rows": len(preview.rows)},
+        # Not the text of a search, which may be personal.
+        data={
+            "digest": version.digest,
+            "rows": len(preview.rows),
+            "numbers": preview.numbers,
+        },
         decision=decision,
     )
-    return preview
+    return replace(preview, unmasked=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,131 +222,48 @@ def _masked_columns(version: DatasetVersion) -> list[str]:
     return [column for column in _columns(version) if column in personal_columns]
 
 
-def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -> RowsPreview:
-    columns, media = _columns(version), _media_columns(version)
+def _sorts(version: DatasetVersion, visible: list[str]) -> list[str]:
+    """Return the visible columns by which rows can be sorted; features as `<column>.<feature>`."""
     kinds = column_kinds(_row(version))
-    regions = region_columns(_row(version))
+    features = tuple(f"{name}." for name in visible if kinds[name] == "features")
+    names = [name for name in visible if kinds[name] in _SORTED]
+    profiled = version.profile.get("columns", {}) if features else {}
+    return names + [name for name in profiled if name.startswith(features)][:FEATURES]
+
+
+def _preview(
+    version: DatasetVersion, query: RowsQuery, *, masked: list[str], hidden: list[str]
+) -> RowsPreview:
+    columns, media = _columns(version), _media_columns(version)
     passages = passage_columns(_row(version))
-    sample = _first_rows(version)
-    records = media_records(version, {str(row.get(column)) for row in sample for column in media})
-
-    overlays = Overlays(sample, regions, records)
-
-    def cell(row: Mapping[str, Any], column: str) -> Cell:
-        value = row.get(column)
-        if column in media and value in records:
-            is_shown = column not in hidden
-            overlay = overlays.over(row, column, names_shown=not masked) if is_shown else None
-            return [File(records[value].media, shown=is_shown, overlay=overlay)]
-        if kinds[column] == "features" and value is not None:
-            return _features(value, hide=column in masked)
-        if kinds[column] == "series" and value is not None:
-            return [_hidden(value) if column in masked else _chart(value)]
-        if column in regions and isinstance(value, dict):
-            return _texts(counted_labels(value), hide=column in masked)
-        if column in passages:
-            source = passages[column]
-            return _marked(str(row.get(source)), value, hide=bool({column, source} & set(masked)))
-        return _texts(value, hide=column in masked)
-
-    rows = [[cell(row, column) for column in columns] for row in sample]
-    return RowsPreview(columns, rows, version.rows, masked, hidden)
-
-
-def _first_rows(version: DatasetVersion) -> list[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = []
-    read = 0
-    try:
-        with store.file_open(version.digest) as lines:
-            while len(rows) < ROWS and read < READ_BYTES and (line := lines.readline(READ_BYTES)):
-                read += len(line)
-                rows.append(json.loads(line))
-    except FileNotFoundError as error:
-        raise Unavailable(
-            f"The rows of {version} are not in the artifact store.",
-            hint=store.RESTORE,
-        ) from error
-    except ValueError as error:
-        raise Unavailable(
-            f"The stored rows of {version} are damaged.", hint=store.RESTORE
-        ) from error
-    return rows
-
-
-def _hidden(series: Mapping[str, Any]) -> Text:
-    return Text(f"{len(series['values']):,} values")
-
-
-def _chart(series: Mapping[str, Any]) -> Chart:
-    values: list[float] = series["values"]
-    least, most = min(values), max(values)
-    # Keep the smallest and largest value of each part of a long series, to preserve all peaks.
-    size = -(-len(values) // CHART_PARTS)
-    extremes = [
-        (at + offset, value)
-        for at in range(0, len(values), size)
-        for offset, value in _ends(values[at : at + size])
+    visible = [
+        name
+        for name in columns
+        if name not in (*masked, *media) and passages.get(name) not in masked
     ]
-    wide, high = max(len(values) - 1, 1), (most - least) or 1
-    points = " ".join(
-        f"{300 * at / wide:.1f},{58 - 56 * (value - least) / high:.1f}" for at, value in extremes
+    sorts = _sorts(version, visible)
+    query = query.model_copy(
+        update={
+            "q": query.q if visible else "",
+            "sort": query.sort if query.sort in sorts else "",
+        }
     )
-    try:
-        end = moment_after(series["start"], series["frequency"], len(values) - 1)
-    except OverflowError:
-        end = ""
-    return Chart(points, len(values), series["start"], end, least, most)
-
-
-def _ends(values: list[float]) -> list[tuple[int, float]]:
-    """Return the smallest and largest value with their positions, in order of position."""
-    places = {values.index(min(values)), values.index(max(values))}
-    return [(place, values[place]) for place in sorted(places)]
-
-
-def _features(value: Mapping[str, Any], *, hide: bool) -> Cell:
-    """Return the first features of a record, each labeled with its name."""
-    cell: Cell = [
-        replace(_text("–" if feature is None else _plain(feature), hide), label=name)
-        for name, feature in list(value.items())[:FEATURES]
-    ]
-    more = len(value) - len(cell)
-    return [*cell, Text(f"{more:,} more")] if more else cell
-
-
-def _plain(value: float | str) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def _texts(value: Any, *, hide: bool) -> Cell:
-    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
-        value = ", ".join(value)
-    if isinstance(value, list) and all(
-        isinstance(each, dict) and "content" in each for each in value
-    ):
-        return [_text(str(each["content"]), hide, str(each.get("role", ""))) for each in value]
-    return [_text("" if value is None else str(value), hide)]
-
-
-def _marked(text: str, passages: Any, *, hide: bool) -> Cell:
-    """Return the beginning of a text with its passages marked."""
-    field_text = _text(text, hide)
-    pieces: list[Piece] = []
-    at = 0
-    for each in sorted(passages or [], key=lambda passage: int(passage["start"])):
-        # Passages may overlap; text in an earlier mark is not repeated.
-        start, end = max(at, each["start"]), min(each["end"], len(field_text.text))
-        if start < end:
-            pieces += [
-                Piece(field_text.text[at:start]),
-                Piece(field_text.text[start:end], marked=True, label=str(each.get("label", ""))),
-            ]
-            at = end
-    pieces.append(Piece(field_text.text[at:]))
-    return [replace(field_text, pieces=tuple(piece for piece in pieces if piece.text))]
-
-
-def _text(text: str, hide: bool, role: str = "") -> Text:
-    beginning = text[:FIELD_CHARACTERS]
-    left_out = len(text) - len(beginning)
-    return Text(_SIGN.sub("•", beginning) if hide else beginning, role, left_out)
+    column, _, feature = query.sort.partition(".")
+    page = rows_read(
+        version, query, columns=visible, sort=(column, feature) if query.sort else None
+    )
+    rows = [row for _, row in page.rows]
+    records = media_records(version, {str(row.get(column)) for row in rows for column in media})
+    return RowsPreview(
+        columns,
+        row_cells(_row(version), rows, records, masked=masked, hidden=hidden),
+        version.rows,
+        masked,
+        hidden,
+        numbers=[number for number, _ in page.rows],
+        query=query,
+        matches=page.matches,
+        read=page.read,
+        searched=visible,
+        sorts=sorts,
+    )

@@ -121,6 +121,14 @@ def file_open(sha256: str) -> BinaryIO:
     return open_object(file_key(sha256))
 
 
+def file_path(sha256: str) -> Path:
+    """Return the path of a file on this machine, for a process that reads it at once: the file may
+    be removed from the cache later. Raises as `file_open`."""
+    file_open(sha256).close()
+    key = file_key(sha256)
+    return backend().path(key) or cache().folder / key
+
+
 def file_bytes(sha256: str) -> bytes:
     """Return the bytes with this SHA-256 after checking them.
 

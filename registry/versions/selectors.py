@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Count, QuerySet
@@ -12,13 +13,15 @@ from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
 from governance.rowsecurity import lifted
-from registry.datasets.models import DatasetVersion
+from registry.datasets.models import Dataset, DatasetVersion
+from registry.datasets.selectors import datasets_visible_to
 from registry.releases.models import Release
 from registry.releases.selectors import releases_visible_to
 from registry.versions.models import Model, ModelVersion
 
 # Maximum number of dataset versions, extended by feedback, in the lineage of one.
 ORIGINS_SHOWN = 10
+RELATIVES_SHOWN = 50
 
 
 def models_visible_to(actor: Principal) -> QuerySet[Model]:
@@ -171,6 +174,35 @@ def _add_origin(
 
 def _node(kind: str, pk: int, name: str, state: str, digest: str) -> dict[str, Any]:
     return {"id": f"{kind}:{pk}", "type": kind, "name": name, "state": state, "digest": digest}
+
+
+@dataclass(frozen=True, slots=True)
+class Relatives:
+    """Models and datasets in the lineage of a model's versions, as far as the actor may see them:
+    the models that they were built from, their training data, and the models built from them."""
+
+    bases: list[Model]
+    datasets: list[Dataset]
+    built: list[Model]
+
+    @property
+    def any(self) -> bool:
+        return bool(self.bases or self.datasets or self.built)
+
+
+def model_relatives(actor: Principal, model: Model) -> Relatives:
+    """Return the lineage of a model, at most `RELATIVES_SHOWN` of each kind, by name."""
+    others = ModelVersion.objects.order_by().exclude(model=model)
+    data = DatasetVersion.objects.order_by().filter(trained_versions__model=model)
+    models = models_visible_to(actor).order_by("name")
+    bases = models.filter(pk__in=others.filter(adaptations__model=model).values("model"))
+    built = models.filter(pk__in=others.filter(base__model=model).values("model"))
+    datasets = datasets_visible_to(actor).filter(pk__in=data.values("dataset")).order_by("name")
+    return Relatives(
+        list(bases[:RELATIVES_SHOWN]),
+        list(datasets[:RELATIVES_SHOWN]),
+        list(built[:RELATIVES_SHOWN]),
+    )
 
 
 def _descendants(version: ModelVersion, actor: Principal | None) -> list[ModelVersion]:

@@ -63,9 +63,12 @@ def test_engines_and_trainers_know_no_django(package: str) -> None:
     assert finished.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("module", ["registry.datasets.unpacking", "registry.intake.bounded"])
+@pytest.mark.parametrize(
+    "module",
+    ["registry.datasets.row_search", "registry.datasets.unpacking", "registry.intake.bounded"],
+)
 def test_processes_of_one_upload_load_little(module: str) -> None:
-    """One is started for each upload; Django or pydantic would take most of its time."""
+    """One is started for each upload or search; Django or pydantic would take most of its time."""
     program = f"import sys; import {module}; print({{'django', 'pydantic'}} & set(sys.modules))"
     finished = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

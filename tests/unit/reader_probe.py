@@ -17,10 +17,12 @@ def attempts_at(path: str) -> str:
 
 
 def reader(given: dict[str, Any]) -> Any:
-    """Answer as the reader of an upload that refuses it, or as the checks of a delivery."""
+    """Answer as the reader of an upload that refuses it, the checks of a delivery, or a search."""
     if "folder" in given:
         told = attempts_at(os.path.join(given["folder"], "tried"))
         return [{"check": "probe", "passed": True, "detail": told}]
+    if "search" in given:
+        return {"rows": [[1, attempts_at(given["path"])]]}
     told = attempts_at(given.get("source") or given["images"][0])
     return {"status": 400, "code": "probe", "message": told, "hint": ""}
 

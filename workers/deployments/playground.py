@@ -41,15 +41,16 @@ class Trial:
 def playground_trials(actor: Principal) -> list[Trial]:
     """Return at most `SHOWN_MAX` deployments that `actor` may use in the playground, by name."""
     rows = deployments_visible_to(actor).filter(state=DeploymentState.SERVING).order_by("name")
-    return _trials(actor, list(rows[:SHOWN_MAX]))
+    return trials_of(actor, list(rows[:SHOWN_MAX]))
 
 
 def may_try(actor: Principal, deployment: Deployment) -> bool:
     """Return whether `actor`, who sees the deployment, may use it in the playground."""
-    return deployment.state == DeploymentState.SERVING and bool(_trials(actor, [deployment]))
+    return deployment.state == DeploymentState.SERVING and bool(trials_of(actor, [deployment]))
 
 
-def _trials(actor: Principal, rows: list[Deployment]) -> list[Trial]:
+def trials_of(actor: Principal, rows: list[Deployment]) -> list[Trial]:
+    """Return those of the serving deployments, which `actor` sees, that it may use."""
     policy = active_policy()
     trials = []
     for row, resource in zip(rows, _resources(rows), strict=True):

@@ -16,8 +16,9 @@ from django.urls import reverse
 
 from governance.errors import NotFound
 from governance.principals import Principal
+from registry.datasets.cells import Cell, File
 from registry.datasets.models import DatasetVersion
-from registry.datasets.preview import Cell, File, OpenedMedia, RowsPreview
+from registry.datasets.preview import OpenedMedia, RowsPreview
 
 VALID_S = 15 * 60
 SALT = "assay.dataset-media"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,6 +71,40 @@ def metric_by_version(points: Sequence[tuple[str, float]], name: str) -> dict[st
         "points": True,
         "labels": [label for label, _ in points],
         "series": [{"name": name, "data": [value for _, value in points]}],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class GateLine:
+    """A gate, drawn as a line at its threshold over the values on its dataset."""
+
+    name: str
+    dataset: str
+    threshold: float
+
+
+def metric_trend(
+    measured: Mapping[str, Mapping[int, float]], gates: Iterable[GateLine], live: Collection[int]
+) -> dict[str, Any]:
+    """Return one metric over the numbers of a model's versions, as a line for each dataset and each
+    gate on it; larger points mark `live` versions."""
+    numbers = sorted({number for values in measured.values() for number in values})
+    series: list[dict[str, Any]] = [
+        {"name": name, "color": color, "data": [values.get(number) for number in numbers]}
+        for color, (name, values) in enumerate(measured.items())
+    ]
+    colors = {each["name"]: each["color"] for each in series}
+    for gate in gates:
+        if gate.dataset in colors:
+            data = [gate.threshold] * len(numbers)
+            line = {"name": gate.name, "color": colors[gate.dataset], "dashed": True}
+            series.append({**line, "data": data})
+    return {
+        "type": "line",
+        "points": True,
+        "labels": [f"v{number}{' (live)' * (number in live)}" for number in numbers],
+        "marked": [at for at, number in enumerate(numbers) if number in live],
+        "series": series,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -94,6 +95,75 @@ def test_masked_text_is_shown_to_a_lead_who_asks_and_the_log_knows(company: Comp
     assert AuditEvent.objects.filter(action="dataset:unmask", outcome="allowed").count() == 1
     # Looking again is asking again.
     assert "ann@example" not in main(lead, address)
+
+
+def rows(client: Client, address: str) -> list[int]:
+    """The numbers of the rows in the table."""
+    table = main(client, address).split('id="rows"')[1].split("</table>")[0]
+    return [int(number) for number in re.findall(r'<tr>\s*<td class="num">([\d,]+)', table)]
+
+
+@pytest.fixture
+def reviews(company: Company) -> DatasetVersion:
+    """Fifty rows; every tenth is negative."""
+    Dataset.objects.create(
+        name="reviews", department=company.departments["engineering"],
+        task="text-classification", classification="internal", license="CC0-1.0",
+        created_by=company.enzo,
+    )  # fmt: skip
+    labeled = [
+        {"text": f"Review {n}", "label": "negative" if n % 10 == 0 else "positive"}
+        for n in range(1, 51)
+    ]
+    return add(company.enzo, "reviews", *labeled)
+
+
+def test_all_rows_are_paged_searched_and_sorted(company: Company, reviews: DatasetVersion) -> None:
+    client, address = signed_in(company.vera), "/datasets/reviews?version=1"
+    assert rows(client, address) == list(range(1, 21))
+    assert rows(client, f"{address}&row=41") == list(range(41, 51))
+    assert rows(client, f"{address}&q=NEGATIVE") == [10, 20, 30, 40, 50]
+    assert "5 of 50 rows match" in " ".join(main(client, f"{address}&q=negative").split())
+    assert rows(client, f"{address}&sort=label&row=5")[:2] == [50, 1]
+    assert rows(client, f"{address}&sort=text&order=desc")[0] == 9
+    assert "No rows match" in main(client, f"{address}&q=nowhere")
+    paged = main(client, f"{address}&sort=text&order=desc&row=21")
+    assert "21–40 of 50" in paged
+    assert 'name="row" value="41"' in paged
+    assert '<option value="text" selected>' in paged
+    # A person may have edited the address.
+    for odd in ("row=0", "row=x", "row=99999999999", "sort=none", "order=up", "q=%00"):
+        assert rows(client, f"{address}&{odd}") == list(range(1, 21))
+    assert signed_in(company.fay).get(f"{address}&q=negative").status_code == 404
+
+
+def test_a_search_in_masked_text_needs_the_unmasked_rows(company: Company) -> None:
+    said = [talk(f"write to {name}@example.org") for name in ("zoe", "ann", "mia")]
+    version = add(company.enzo, "docstrings-train", *said)
+    developer = signed_in(company.devi)
+    masked = main(developer, "/datasets/docstrings-train?q=ann@")
+    assert 'type="search" maxlength="200"' not in masked
+    assert masked.count("•••@•••••••.•••") == 3
+    address = f"/datasets/docstrings-train/rows/{version.number}"
+    answer = developer.post(address, {"q": "ann@", "sort": "messages"})
+    page = answer.content.decode()
+    assert "write to ann@example.org" in page
+    assert "zoe@example.org" not in page
+    # The next search is sent to the same address, and is not in the URL.
+    assert f'method="post" action="{address}#rows"' in page
+    assert AuditEvent.objects.filter(action="dataset:unmask", outcome="allowed").count() == 1
+    Dataset.objects.filter(name="docstrings-train").update(classification="restricted")
+    assert developer.post(address, {"q": "ann@"}).status_code == 403
+
+
+def test_searching_and_sorting_costs_no_more_queries(
+    company: Company, reviews: DatasetVersion
+) -> None:
+    client = signed_in(company.vera)
+    client.get("/datasets/reviews")
+    first = queries(client, "/datasets/reviews")
+    assert queries(client, "/datasets/reviews?q=negative&sort=text&row=2") == first
+    assert first - SCOPE == 11
 
 
 def test_the_file_format_has_an_example_to_copy_and_to_download(company: Company) -> None:

@@ -13,8 +13,8 @@ import pytest
 from governance.errors import InvalidInput
 from registry.catalog import get_row_kind
 from registry.catalog.formats import is_tabular, row_fields
+from registry.datasets.cells import _features
 from registry.datasets.parsing import ParsedDataset, parse_dataset, read_rows
-from registry.datasets.preview import _features
 
 KIND = get_row_kind("tabular-classification", "")
 ROWS = [

@@ -16,9 +16,10 @@ from governance.principals import Principal
 from governance.reviews.checklist import CheckOutcome
 from governance.reviews.policies.selectors import review_policies_in_force
 from registry.datasets import unpacking
+from registry.datasets.cells import File
 from registry.datasets.leaks import Overlap, overlap
 from registry.datasets.models import Dataset, DatasetVersion
-from registry.datasets.preview import File, dataset_media_open, dataset_unmask, rows_preview
+from registry.datasets.preview import dataset_media_open, dataset_unmask, rows_preview
 from registry.datasets.services import dataset_create, dataset_version_add
 from registry.releases.checklist import CHECKS, Case
 from registry.releases.dossier import dossier_evidence
@@ -175,7 +176,7 @@ def test_only_who_may_unmask_opens_a_file(
     assert (opened(lead).data, opened(lead).content_type) == (CAT, "image/png")
     assert opened(lead, small=True).content_type == "image/jpeg"
     for role, refusal in (
-        ("developer@clinical", NotPermitted),
+        ("viewer@clinical", NotPermitted),
         ("admin", NotPermitted),
         ("auditor", NotPermitted),
         ("lead@finance", NotFound),

@@ -17,15 +17,10 @@ from registry.catalog import TASKS
 from registry.catalog.columns import media_columns
 from registry.catalog.features import features_column
 from registry.catalog.formats import is_tabular, row_fields, sample_lines
+from registry.datasets.cells import FIELD_CHARACTERS, Chart, Text
 from registry.datasets.models import Dataset, DatasetVersion
-from registry.datasets.preview import (
-    FIELD_CHARACTERS,
-    ROWS,
-    Chart,
-    Text,
-    dataset_unmask,
-    rows_preview,
-)
+from registry.datasets.preview import dataset_unmask, rows_preview
+from registry.datasets.rows import ROWS
 from registry.datasets.services import dataset_version_add
 from tests.stored import stored_file
 from tests.unit.registry.objects import Upload
@@ -119,10 +114,19 @@ def test_a_lead_reads_the_text_and_that_is_an_event(
     assert b"ann@" not in bytes(event.canonical)
 
 
+def test_a_developer_reads_it_too_unless_it_is_restricted(dev: Person) -> None:
+    version = added(dev, [{"text": "ann@example.org", "label": "ok"}])
+    actor = principal_for_person(dev)
+    assert dataset_unmask(actor=actor, id=version.pk).masked == []
+    Dataset.objects.update(classification="restricted")
+    with pytest.raises(NotPermitted):
+        dataset_unmask(actor=actor, id=version.pk)
+
+
 @pytest.mark.parametrize(
     ("role", "refusal"),
     [
-        ("developer@engineering", NotPermitted),
+        ("viewer@engineering", NotPermitted),
         ("auditor", NotPermitted),
         ("admin", NotPermitted),
         ("lead@finance", NotFound),

@@ -17,8 +17,9 @@ from governance.principals import Principal
 from registry.catalog import get_task
 from registry.catalog.formats import archive_layout, row_fields
 from registry.catalog.regions import HUES
+from registry.datasets.cells import File
 from registry.datasets.models import Dataset, DatasetVersion
-from registry.datasets.preview import File, dataset_media_open, dataset_unmask, rows_preview
+from registry.datasets.preview import dataset_media_open, dataset_unmask, rows_preview
 from registry.datasets.services import dataset_create, dataset_version_add
 from tests.stored import stored_file
 from tests.unit.registry.media_files import archive, picture, saved

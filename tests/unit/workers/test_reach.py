@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 
 from governance.errors import InvalidInput
+from registry.datasets.row_search import Search
+from registry.datasets.rows import search_file
 from registry.datasets.unpacking import make_previews, unpack
 from registry.intake.bounded import check_bounded
 from registry.intake.checks import Limits
@@ -177,6 +179,14 @@ def _delivery(folder: Path, tried: Tried) -> list[str]:
     return found
 
 
+def _rows(folder: Path, tried: Tried) -> list[str]:
+    (folder / "rows").write_text(json.dumps(tried))
+    search = Search("x", ("text",), None, False, 1, 20, 10**6, 5.0, 10)
+    ((_, told),) = search_file(folder / "rows", search)["rows"]
+    found: list[str] = json.loads(told)
+    return found
+
+
 def _frames(folder: Path, tried: Tried) -> list[str]:
     (folder / "video").write_text(json.dumps(tried))
     return _told(
@@ -246,6 +256,7 @@ READERS = {
     "previews": _previews,
     "document": _document,
     "delivery": _delivery,
+    "rows": _rows,
     "frames of a video": _frames,
     "file of a request": _request_file,
     "prompt": _prompt,

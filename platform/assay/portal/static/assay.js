@@ -131,8 +131,9 @@ function draw(canvas) {
   Chart.defaults.font.family = css("--tblr-font-sans-serif") || "sans-serif";
   charts.get(canvas)?.destroy();
   const datasets = spec.series.map((series, index) => {
-    const color = css(SERIES[index % SERIES.length]);
-    return { name: series.name, label: series.name.replaceAll("_", " "), data: series.data, borderColor: color, backgroundColor: spec.type === "bar" ? color : color + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: !spec.gaps };
+    const color = css(SERIES[(series.color ?? index) % SERIES.length]);
+    const radius = series.dashed ? 0 : spec.marked && spec.labels.map((_, at) => (spec.marked.includes(at) ? 6 : 3));
+    return { borderDash: series.dashed ? [6, 4] : undefined, pointRadius: radius, name: series.name, label: series.name.replaceAll("_", " "), data: series.data, borderColor: color, backgroundColor: spec.type === "bar" ? color : color + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: !spec.gaps };
   });
   const marks = { id: "marks", afterDatasetsDraw: (chart) => drawMarks(chart, spec.marks || []) };
   const chart = new Chart(canvas, { type: spec.type, data: { labels: spec.labels, datasets }, options: chartOptions(spec), plugins: [marks] });

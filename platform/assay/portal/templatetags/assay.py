@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString, mark_safe
 from assay.portal.markdown import render_markdown
 from governance.quotas.kinds import KINDS, MICRO, amount_words
 from governance.quotas.kinds import subject_words as quotas_subject_words
-from registry.datasets.preview import Piece
+from registry.datasets.cells import Piece
 
 register = template.Library()
 

@@ -16,7 +16,7 @@ from assay.portal.http import ActionScreen, Screen, cleaned, number_in, page_of
 from assay.portal.lists import ListScreen
 from assay.portal.views.uploads import submitted_uploads, upload_context
 from governance.english import counted
-from governance.errors import NotFound, Unavailable
+from governance.errors import NotFound, QuotaExceeded, Unavailable
 from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog import TASKS, get_row_kind, unavailable_reason
@@ -29,6 +29,7 @@ from registry.datasets.preview import (
     dataset_unmask,
     rows_preview,
 )
+from registry.datasets.schemas import RowsQuery
 from registry.datasets.selectors import (
     dataset_get,
     dataset_versions_visible_to,
@@ -108,7 +109,7 @@ class DatasetNew(ActionScreen):
 
 
 class DatasetPage(ActionScreen):
-    """One dataset, its first rows, and the form that adds a version."""
+    """One dataset, rows of one version, and the form that adds a version."""
 
     upload_limit: str | None = "DATASET_MAX_BYTES"
     template_name = "portal/models/dataset.html"
@@ -132,13 +133,13 @@ class DatasetPage(ActionScreen):
             self.request, versions.select_related("created_by", "base__dataset").order_by("-number")
         )
         version = self.selected_version(dataset, list(page.object_list), number)
-        missing = ""
+        missing = None
         kind = row_kind_of(dataset)
         if kind is not None and version is not None and preview is None:
             try:
-                preview = rows_preview(version)
-            except Unavailable as error:
-                missing = error.message
+                preview = rows_preview(version, RowsQuery.lenient(self.request.GET.dict()))
+            except (Unavailable, QuotaExceeded) as error:
+                missing = error
         return {
             "dataset": dataset,
             "unavailable": unavailable_reason(dataset.task),
@@ -147,6 +148,9 @@ class DatasetPage(ActionScreen):
             "row_kind": kind,
             "shown": version if kind is not None else None,
             "preview": preview,
+            "rows_target": self.request.path
+            if preview is not None and preview.unmasked
+            else reverse("portal:dataset", args=[name]),
             "missing": missing,
             "may_unmask": self.may(Action.DATASET_UNMASK, dataset),
             "may_add": kind is not None and self.may(Action.DATASET_CREATE, dataset),
@@ -217,7 +221,7 @@ class DatasetPage(ActionScreen):
 
 
 class DatasetRows(DatasetPage):
-    """The first rows of one version; a POST shows them unmasked."""
+    """Rows of one version; a POST shows them unmasked."""
 
     upload_limit = None
 
@@ -227,7 +231,8 @@ class DatasetRows(DatasetPage):
     def act(self, *, name: str, number: int = 0, **kwargs: Any) -> HttpResponse:
         dataset = dataset_get(actor=self.actor, name=name)
         version = version_of(self.actor, dataset, number)
-        preview = dataset_unmask(actor=self.actor, id=version.pk)
+        query = RowsQuery.lenient(self.request.POST.dict())
+        preview = dataset_unmask(actor=self.actor, id=version.pk, query=query)
         preview = with_addresses(preview, version, self.actor)
         response = self.page(name=name, number=number, preview=preview)
         response.headers["Cache-Control"] = "no-store"

@@ -12,14 +12,22 @@ from assay.portal.comparison import pair_of
 from assay.portal.forms.models import GateForm, ModelForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.lists import Field, ListScreen
+from assay.portal.model_overview import (
+    live_deployments,
+    model_card,
+    model_reviews,
+    model_trend,
+    model_usage,
+)
 from assay.portal.readiness import gate_line
-from assay.portal.series import metric_by_version
 from assay.portal.since import model_news
+from assay.portal.views.deployments import examples
 from governance.errors import NotFound
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog import TASKS, unavailable_reason
+from registry.catalog.declaration import Task
 from registry.catalog.prompt import takes_prompts
 from registry.datasets.selectors import datasets_visible_to
 from registry.evaluations.selectors import (
@@ -32,11 +40,13 @@ from registry.versions.models import Model, ModelVersion
 from registry.versions.selectors import (
     licenses_visible_to,
     model_get,
+    model_relatives,
     models_visible_to,
     versions_visible_to,
 )
 from registry.versions.services import model_create
-from workers.deployments.models import DeploymentState
+from workers.deployments.models import Deployment, DeploymentState
+from workers.deployments.playground import trials_of
 from workers.deployments.selectors import deployments_visible_to
 
 COMPARED_SHOWN = 200
@@ -146,27 +156,20 @@ def compare_choices(
 
 
 class ModelPage(ActionScreen):
-    """One model with its versions, gates and trend."""
+    """One model: its card, live deployments, versions, gates, trend, usage, lineage and reviews."""
 
     template_name = "portal/models/model.html"
 
     def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
         model = model_get(actor=self.actor, name=name)
         department = model.department.slug
-        versions = versions_visible_to(self.actor).filter(model=model)
-        serving = deployments_visible_to(self.actor).filter(
-            release__version=OuterRef("pk"), state=DeploymentState.SERVING
-        )
-        measured = evaluations_visible_to(self.actor).filter(version=OuterRef("pk"))
-        versions = versions.annotate(
-            evaluated=Exists(measured),
-            held_out=Exists(measured.filter(on_training_data=False)),
-            live=Exists(serving),
-        )
-        page = page_of(self.request, versions)
+        page = page_of(self.request, self.versions(model))
         gates = list(gates_visible_to(self.actor).filter(model=model))
         task = TASKS.get(model.task)
         may_work = may(self.actor, Action.JOB_CREATE, kind="job", department=department)
+        live = live_deployments(self.actor, model)
+        numbers = {each.release.version.number for each in live}
+        chosen = self.request.GET.get("metric", "")
         return {
             "model": model,
             "task": task,
@@ -174,7 +177,14 @@ class ModelPage(ActionScreen):
             "page": page,
             "gates": with_results(self.actor, gates, list(page.object_list)),
             **compare_choices(self.actor, model),
-            "trend": self.trend(model),
+            "live": live,
+            "trials": self.trials(task, live),
+            "examples": examples(self.request, live[0]) if live else [],
+            "card": model_card(self.actor, model, numbers),
+            "trend": task and model_trend(self.actor, model, task, chosen, gates, numbers),
+            "usage": model_usage(self.actor, model),
+            "relatives": model_relatives(self.actor, model),
+            "reviews": model_reviews(self.actor, model),
             "news": model_news(self.actor, model),
             "may_adapt": task is not None and bool(task.recipes) and may_work,
             "may_prompt": task is not None and takes_prompts(task) and may_work,
@@ -185,24 +195,24 @@ class ModelPage(ActionScreen):
             and may(self.actor, Action.INTAKE_CREATE, kind="intake", department=department),
         }
 
-    def trend(self, model: Model) -> dict[str, Any] | None:
-        """Return the primary metric by version, on data not used for training; None with fewer than
-        two such versions."""
-        task = TASKS.get(model.task)
-        if task is None or not task.metrics:
-            return None
-        metric = task.metric(task.primary_metric)
-        points: dict[int, float] = {}
-        rows = evaluations_visible_to(self.actor).filter(
-            version__model=model, on_training_data=False
+    def versions(self, model: Model) -> QuerySet[ModelVersion]:
+        """Return the model's versions with their state, without manifests and cards."""
+        versions = versions_visible_to(self.actor).filter(model=model)
+        serving = deployments_visible_to(self.actor).filter(
+            release__version=OuterRef("pk"), state=DeploymentState.SERVING
         )
-        rows = rows.order_by("-pk")
-        for number, metrics in rows.values_list("version__number", "metrics")[:200]:
-            if isinstance(metrics.get(metric.name), (int, float)):
-                points.setdefault(number, float(metrics[metric.name]))
-        if len(points) < 2:
-            return None
-        return metric_by_version([(f"v{n}", points[n]) for n in sorted(points)], metric.title)
+        measured = evaluations_visible_to(self.actor).filter(version=OuterRef("pk"))
+        return versions.annotate(
+            evaluated=Exists(measured),
+            held_out=Exists(measured.filter(on_training_data=False)),
+            live=Exists(serving),
+        ).defer("manifest", "card", "code", "base__manifest", "base__card", "base__code")
+
+    def trials(self, task: Task | None, live: list[Deployment]) -> list[str]:
+        """Return the names of the deployments that the person may use in the playground."""
+        if task is None or task.playground is None:
+            return []
+        return [trial.deployment.name for trial in trials_of(self.actor, live)]
 
 
 class ModelCompare(Screen):

@@ -1,0 +1,135 @@
+"""Read a page of a dataset version's rows: from the beginning of its file, or as a search finds and
+sorts them.
+
+Rows are JSON lines without an index. The first page is read here; any other may need the whole
+file, up to gigabytes, and is read in a process with bounds on time and memory.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from governance.errors import Unavailable
+from registry.datasets.models import DatasetVersion
+from registry.datasets.row_search import Search
+from registry.datasets.schemas import RowsQuery
+from registry.datasets.stored import PREVIEW_ROWS
+from registry.datasets.tables import MAX_ROW_BYTES
+from registry.sandbox.places import FairPlaces
+from registry.sandbox.readers import AT_ONCE, Broken, Reach, output_of
+from registry.storage import store
+
+ROWS = PREVIEW_ROWS
+# Bytes after which a page ends early.
+READ_BYTES = 2 * MAX_ROW_BYTES
+# Maximum number of sorted rows that pages reach; the other direction shows the other end.
+SORTED_MAX = 10_000
+# Time to search or sort. Two million short rows take 0.3 to 2.2 s of processor time.
+SEARCH_S = 8.0
+# Includes the start of the process on a busy machine.
+_DEADLINE_S = 20.0
+_MEMORY_BYTES = 512 * 1024**2
+_MODULE = "registry.datasets.row_search"
+_places = FairPlaces(
+    AT_ONCE, wait_s=10.0, refusal="Too many datasets are being searched at this moment."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RowsPage:
+    """Rows with their numbers, from 1; `matches` is the number of all rows that match. If time ran
+    out, both are from the first `read` rows of the file."""
+
+    rows: list[tuple[int, Mapping[str, Any]]]
+    matches: int
+    read: int
+
+
+def rows_read(
+    version: DatasetVersion,
+    query: RowsQuery,
+    *,
+    columns: Sequence[str],
+    sort: tuple[str, str] | None,
+) -> RowsPage:
+    """Return the page of `query`, searched in `columns` and sorted by a column and one of its
+    features, or an empty text; None keeps the order of the file. Callers check access.
+
+    Raises:
+        Unavailable: the rows are missing from the store or damaged, or the machine is too busy.
+        QuotaExceeded: too many people of the department wait for a search.
+    """
+    try:
+        if query.row == 1 and not query.q and sort is None:
+            return RowsPage(_first_rows(version), version.rows, version.rows)
+        return _searched(version, query, columns, sort)
+    except FileNotFoundError as error:
+        raise Unavailable(
+            f"The rows of {version} are not in the artifact store.",
+            hint=store.RESTORE,
+        ) from error
+    except ValueError as error:
+        raise Unavailable(
+            f"The stored rows of {version} are damaged.", hint=store.RESTORE
+        ) from error
+
+
+def _first_rows(version: DatasetVersion) -> list[tuple[int, Mapping[str, Any]]]:
+    rows: list[tuple[int, Mapping[str, Any]]] = []
+    read = 0
+    with store.file_open(version.digest) as lines:
+        while len(rows) < ROWS and read < READ_BYTES and (line := lines.readline(READ_BYTES)):
+            read += len(line)
+            rows.append((len(rows) + 1, json.loads(line)))
+    return rows
+
+
+def _searched(
+    version: DatasetVersion,
+    query: RowsQuery,
+    columns: Sequence[str],
+    sort: tuple[str, str] | None,
+) -> RowsPage:
+    search = Search(
+        text=query.q,
+        columns=tuple(columns),
+        sort=sort,
+        descending=query.order == "desc",
+        first=query.row,
+        rows=ROWS,
+        row_bytes=READ_BYTES,
+        seconds=SEARCH_S,
+        sorted_most=SORTED_MAX,
+    )
+    path = store.file_path(version.digest)
+    with _places.place(str(version.dataset.department_id)):
+        page = search_file(path, search)
+    rows = [(number, row) for number, row in page["rows"]]
+    read = page["read"] if page["cut"] else version.rows
+    return RowsPage(rows, page["matches"] if query.q else read, read)
+
+
+def search_file(path: Path, search: Search) -> dict[str, Any]:
+    """Return the page that `search_rows` finds in a process. Raises Unavailable, ValueError."""
+    try:
+        page = output_of(
+            _MODULE,
+            {"path": str(path), "search": asdict(search), "memory": _MEMORY_BYTES},
+            reach=Reach(read=[path]),
+            seconds=_DEADLINE_S,
+            max_bytes=READ_BYTES + 2 * MAX_ROW_BYTES,
+        )
+    except (Broken, subprocess.TimeoutExpired) as error:
+        raise Unavailable(
+            "The machine had too little time or memory to search the rows.",
+            hint="Try again later.",
+            retry_after=30,
+        ) from error
+    if "damaged" in page:
+        raise ValueError(path.name)
+    return dict(page)
