@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from governance.quotas.models import BudgetHold, Price
+from governance.quotas.models import BudgetHold, Price, QuotaLimit
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_api_lists import SCOPE as API_SCOPE
 from tests.unit.assay.test_portal_pages import inline_in, queries, signed_in
@@ -167,7 +167,31 @@ def test_the_form_costs_as_many_queries_whatever_has_run(company: Company) -> No
     for seconds in range(100, 110):
         trained(company, seconds)
     assert queries(client, address) == few
-    assert few - API_SCOPE == 18  # One reads what nodes report.
+    # One reads what nodes report, seven the budgets that count the job.
+    assert few - API_SCOPE == 25
+
+
+def test_the_outlook_shows_reservation_and_remainder(company: Company, redis: Any) -> None:
+    client = signed_in(company.devi)
+    Price.objects.create(deployment="", prompt=0, completion=0, device_second=100)
+    limit = QuotaLimit.objects.create(
+        kind="gpu_seconds_per_month", limit=1000, department=company.departments["engineering"]
+    )
+    QuotaLimit.objects.create(
+        kind="gpu_seconds_per_month", limit=5, department=company.departments["finance"]
+    )
+    page = outlook(client, company, dataset_version=company.train.pk)
+    assert "0.06 EUR: 600 s of device time" in page
+    assert "1,000 GPU-seconds <" in page
+    assert "no room" not in page
+    limit.limit = 500
+    limit.save()
+    page = outlook(client, company, dataset_version=company.train.pk)
+    assert "The budget has no room for this job." in page
+    assert "of which 500 GPU-seconds are left" in page
+    # Someone who may see the model, but not start jobs, sees no budgets.
+    vera = outlook(signed_in(company.vera), company, dataset_version=company.train.pk)
+    assert "Reserves" not in vera
 
 
 def test_the_page_of_a_job_shows_what_was_left_out(company: Company) -> None:
