@@ -178,8 +178,13 @@ def _resources(recipe: Recipe) -> dict[str, forms.Field]:
     }
 
 
+def setting_title(name: str) -> str:
+    """Return `lora_rank` as `LoRA rank`."""
+    return name.replace("_", " ").capitalize().replace("Lora", "LoRA")
+
+
 def _hyperparameter(name: str, info: Any) -> forms.Field:
-    label = name.replace("_", " ").capitalize().replace("Lora", "LoRA")
+    label = setting_title(name)
     initial = None if info.is_required() else info.default
     field: forms.Field
     if info.annotation is bool:

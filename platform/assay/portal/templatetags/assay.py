@@ -300,7 +300,9 @@ def duration(milliseconds: float | None) -> str:
     return f"{value:,.0f} ms" if value < 10_000 else seconds(int(value))
 
 
-def _about_seconds(value: float) -> str:
+@register.filter
+def about_seconds(value: float) -> str:
+    """Return a time that is not known exactly: `40 s`, `5 min`, `2.5 h`."""
     if value < 90:
         return f"{max(1, round(value))} s"
     if value < 90 * 60:
@@ -311,7 +313,7 @@ def _about_seconds(value: float) -> str:
 @register.filter
 def range_of_time(seconds_range: tuple[float, float]) -> str:
     """Return two times in seconds as `about 2 min to 5 min`."""
-    low, high = map(_about_seconds, seconds_range)
+    low, high = map(about_seconds, seconds_range)
     return f"about {low}" if low == high else f"about {low} to {high}"
 
 
