@@ -22,6 +22,9 @@ class Camera:
     def __init__(self, browser: Browser, url: str, company: Company) -> None:
         self.browser, self.url, self.company = browser, url, company
         self._sessions: dict[int, str] = {}
+        # The first page of a process loads the application. On a busy machine this takes longer
+        # than the browser waits.
+        proofs.signed_in(Client(), company.enzo).get("/")
 
     def open(self, person: Person, path: str, scheme: str = "light") -> None:
         """Open a page as `person` in a light or dark theme."""

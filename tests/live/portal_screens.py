@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import NamedTuple
 
-from governance.people.models import Person
+from django.utils import timezone
+
+from governance.people.models import Department, Person, RoleAssignment
+from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.versions.models import ModelVersion
 from tests.unit.assay.portal_data import Company, evaluate, manifest, sha
@@ -12,6 +16,7 @@ from workers.deployments.models import Replica
 from workers.jobs.models import Job
 
 WIDTHS = (1280, 800, 390)
+ROWS = 10_000
 # Without a space or a hyphen, a line cannot break.
 UNBROKEN = "evaluation_of_the_clinical_summaries_2026"
 
@@ -46,7 +51,7 @@ def lengthen(company: Company) -> None:
     company.key.save(update_fields=["name"])
 
 
-def add_classifier(company: Company) -> ModelVersion:
+def add_classifier(company: Company) -> None:
     """Add an evaluated version that sorts into classes with long names."""
     clara, labels = company.clara, [f"{UNBROKEN}_{number}" for number in range(6)]
     version = ModelVersion.objects.create(
@@ -67,13 +72,34 @@ def add_classifier(company: Company) -> ModelVersion:
     matrix = {"labels": labels, "matrix": [[100] * len(labels)] * len(labels)}
     evaluation.details |= {"confusion_matrix": matrix, "per_class": classes}
     evaluation.save(update_fields=["details"])
-    return version
+    company.things["classifier"] = version
+
+
+def crowd(company: Company) -> None:
+    """Add ten thousand jobs and as many requests."""
+    now, engineering = timezone.now(), company.departments["engineering"]
+    Job.objects.bulk_create(
+        Job(
+            kind="evaluate", state="succeeded", title=f"Evaluate docstring-writer v{number}",
+            department=engineering, created_by=company.devi, spec={}, started_at=now,
+            finished_at=now,
+        )
+        for number in range(ROWS)
+    )  # fmt: skip
+    UsageRecord.objects.bulk_create(
+        UsageRecord(
+            request_id=f"many_{number}", occurred_at=now - timedelta(minutes=number),
+            department="engineering", key_public_id=f"key{number % 50}", outcome="ok",
+            deployment=f"deployment-{number % 300}", endpoint="/v1/chat/completions",
+            prompt_tokens=60, completion_tokens=20, total_ms=420,
+        )
+        for number in range(ROWS)
+    )  # fmt: skip
 
 
 def screens_of(company: Company) -> list[Screen]:
     """Return the main screens, each as the person who uses it most."""
     ada, carla, enzo = company.ada, company.carla, company.enzo
-    classifier = add_classifier(company).pk
     model, version, review = company.writer.name, company.second.pk, company.review_open.pk
     data = company.train.dataset.name
     paths: tuple[tuple[Person, str, str], ...] = (
@@ -86,7 +112,7 @@ def screens_of(company: Company) -> list[Screen]:
         (enzo, "gate", f"/models/{model}/gates"),
         (enzo, "compare versions", f"/models/{model}/compare"),
         (enzo, "version", f"/versions/{version}"),
-        (company.clara, "classifier", f"/versions/{classifier}"),
+        (company.clara, "classifier", f"/versions/{company.classifier.pk}"),
         (enzo, "readiness", f"/versions/{version}/readiness"),
         (enzo, "request release", f"/versions/{version}/release"),
         (enzo, "evaluate", f"/versions/{version}/evaluate"),
@@ -142,3 +168,23 @@ def screens_of(company: Company) -> list[Screen]:
         (enzo, "not found", "/releases/999999"),
     )
     return [Screen(name, person, path) for person, name, path in paths]
+
+
+def empty_screens() -> list[Screen]:
+    """Return the lists, as the lead of a new department sees them."""
+    department = Department.objects.create(slug="newcomers", name="Newcomers")
+    nora = Person.objects.create(name="Nora Newcomer", email="nora@assay.example")
+    RoleAssignment.objects.create(person=nora, role="lead", department=department)
+    paths = (
+        "/", "/tasks", "/models", "/intakes", "/datasets", "/jobs", "/schedules", "/reviews",
+        "/incidents", "/emergency-access", "/deployments", "/batches", "/playground", "/keys",
+        "/usage", "/budgets", "/audit", "/knowledge", "/feedback", "/release-drafts",
+        "/departments",
+    )  # fmt: skip
+    return [Screen(path.strip("/") or "overview", nora, path) for path in paths]
+
+
+def crowded_screens(company: Company) -> list[Screen]:
+    """Return the lists that have ten thousand rows after `crowd`."""
+    paths = ("/", "/jobs", "/usage?by=deployment", "/usage?by=key")
+    return [Screen(path.strip("/?") or "overview", company.enzo, path) for path in paths]

@@ -11,7 +11,7 @@ from django.db import transaction
 from governance.audit.sealer import seal_once
 from tests.live.browser import CHROMIUM, Browser
 from tests.live.camera import Camera
-from tests.live.portal_screens import WIDTHS, Screen, lengthen, screens_of
+from tests.live.portal_screens import WIDTHS, Screen, add_classifier, lengthen, screens_of
 from tests.unit.assay.portal_data import tell_story
 
 pytestmark = [
@@ -41,6 +41,7 @@ MENU_HEIGHT = "document.querySelector('.side')?.scrollHeight ?? 0"
 def camera(live_server: Any, policy: object, redis: object) -> Iterator[Camera]:
     with transaction.atomic():
         company = tell_story()
+        add_classifier(company)
         lengthen(company)
     seal_once()
     browser = Browser("--hide-scrollbars")
