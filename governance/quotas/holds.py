@@ -18,11 +18,11 @@ from django.utils import timezone
 
 from governance.errors import QuotaExceeded, Unavailable
 from governance.quotas import store
-from governance.quotas.kinds import subjects_of
+from governance.quotas.kinds import KINDS, amount_words, subjects_of
 from governance.quotas.models import BudgetHold, HoldState
 from governance.quotas.prices import Tariff
 from governance.quotas.selectors import quota_limits, tariff_for, tariffs
-from governance.quotas.wire import Amount, stop_sentence
+from governance.quotas.wire import Amount, Limit, stop_sentence
 from governance.usage.ledger import ledger_lock
 from governance.usage.records import JOBS, UsageEntry
 from governance.usage.sealing import has_usage_key
@@ -50,8 +50,7 @@ def hold_open(*, reference: str, department: str, kind: str, devices: int = 1) -
     """
     ledger_lock(shared=True)
     price = tariff_for("", tariffs())
-    device_ms = _expected_ms(department, kind) * devices
-    amount = Amount(micro=price.cost(device_ms=device_ms), device_ms=device_ms)
+    amount = hold_amount(department=department, kind=kind, devices=devices)
     subjects = subjects_of(department=department)
     made_at = _admit(amount, subjects)
     return BudgetHold.objects.create(
@@ -59,11 +58,18 @@ def hold_open(*, reference: str, department: str, kind: str, devices: int = 1) -
         department=department,
         kind=kind,
         devices=devices,
-        reserved_device_ms=device_ms,
+        reserved_device_ms=amount.device_ms,
         reserved_micro=amount.micro,
         device_second=price.device_second,
         made_at=made_at,
     )
+
+
+def hold_amount(*, department: str, kind: str, devices: int = 1) -> Amount:
+    """Return the device time, and its price, that a job of this kind reserves until it ends."""
+    device_ms = _expected_ms(department, kind) * devices
+    price = tariff_for("", tariffs())
+    return Amount(micro=price.cost(device_ms=device_ms), device_ms=device_ms)
 
 
 def _admit(amount: Amount, subjects: list[str]) -> datetime:
@@ -84,10 +90,24 @@ def _admit(amount: Amount, subjects: list[str]) -> datetime:
         cost = amount.of(stopped.kind)
         raise QuotaExceeded(
             stop_sentence(stopped, verdict.wait_ms, cost, settings.CURRENCY),
-            hint=f"The job reserves {amount.device_ms / 1000:,.0f} s of device time until it ends.",
+            hint=_refusal_hint(amount, stopped),
             retry_after=None if verdict.wait_ms < 0 else verdict.wait_ms / 1000,
         )
     return datetime.fromtimestamp(verdict.at_ms / 1000, tz=UTC)
+
+
+def _refusal_hint(amount: Amount, stopped: Limit) -> str:
+    """Return what the job reserves, what the limit has left, and how to make room."""
+    (count,) = store.read_counts([(stopped.subject, stopped.kind)]).counts
+    scaled = stopped.limit * KINDS[stopped.kind].scale
+    left = max(0, scaled - count.used - count.reserved)
+    reserves = amount_words(stopped.kind, amount.of(stopped.kind), settings.CURRENCY)
+    return (
+        f"The job reserves {reserves} until it ends ({amount.device_ms / 1000:,.0f} s of device "
+        f"time, as long as the longest recent one of its kind); "
+        f"{amount_words(stopped.kind, left, settings.CURRENCY)} are left. "
+        "Wait for running jobs to end, or ask for a higher limit."
+    )
 
 
 def _expected_ms(department: str, kind: str) -> int:

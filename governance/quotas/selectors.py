@@ -139,6 +139,15 @@ class LimitUse:
         return amount_words(self.row.kind, self.count.reserved, settings.CURRENCY)
 
     @property
+    def left(self) -> int:
+        """Unused and unreserved amount, in counted units."""
+        return max(0, self.row.limit * self._scale - self.count.used - self.count.reserved)
+
+    @property
+    def left_words(self) -> str:
+        return amount_words(self.row.kind, self.left, settings.CURRENCY)
+
+    @property
     def is_budget(self) -> bool:
         return KINDS[self.row.kind].is_budget
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, QuerySet, Value
+from django.db.models import (
+    Case,
+    DateTimeField,
+    DurationField,
+    ExpressionWrapper,
+    F,
+    QuerySet,
+    Value,
+    When,
+)
 from django.db.models.expressions import CombinedExpression
 
 from governance.errors import NotFound
@@ -50,6 +59,14 @@ def release_to_repeat(actor: Principal, version: ModelVersion) -> Release | None
         version__model=version.model_id, state=ReleaseState.APPROVED
     )
     return rows.exclude(version=version.pk).order_by("-pk").first()
+
+
+def releases_to_copy(actor: Principal, version: ModelVersion) -> QuerySet[Release]:
+    """Return the releases that `actor` may see of the version's department, whose answers a request
+    for this version may copy: those of its model first, then the newest."""
+    rows = releases_visible_to(actor).filter(department=version.model.department_id)
+    other_model = Case(When(version__model=version.model_id, then=0), default=1)
+    return rows.order_by(other_model, "-pk")
 
 
 def release_reviews(release: Release) -> QuerySet[Review]:

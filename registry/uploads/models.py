@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
-from governance.bounds import FILENAME_MAX
+from governance.bounds import FILENAME_MAX, NAME_MAX
 
 
 class UploadKind(models.TextChoices):
@@ -31,6 +31,14 @@ class Upload(models.Model):
         "governance.Department", on_delete=models.PROTECT, related_name="+"
     )
     kind = models.CharField(max_length=10, choices=UploadKind.choices)
+    # The database's default is for processes of the previous release during an upgrade.
+    target = models.CharField(
+        max_length=NAME_MAX,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Name of the model or dataset for which the upload was started.",
+    )
     filename = models.CharField(
         max_length=FILENAME_MAX, help_text="May hold slashes; never a path here."
     )

@@ -55,11 +55,14 @@ def upload_create(
     actor: Principal,
     kind: str,
     department: Department,
+    target: str,
     filename: str,
     size: int,
     sha256: str = "",
 ) -> Upload:
     """Create an upload, whose bytes follow in parts. Its size is reserved until it expires.
+
+    `target` names the model or dataset of the department, so that its page can list the upload.
 
     Raises:
         InvalidInput: a field is malformed.
@@ -95,6 +98,7 @@ def upload_create(
             owner=person,
             department=department,
             kind=kind,
+            target=target,
             filename=filename,
             size=size,
             sha256=sha256,

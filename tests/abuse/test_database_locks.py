@@ -329,6 +329,7 @@ def upload(world: World) -> None:
             actor=company.developer(),
             kind="intake",
             department=company.department("clinical"),
+            target="writer",
             filename="a.bin",
             size=10,
         )

@@ -12,7 +12,7 @@ from django.utils import timezone
 from governance.people.models import Department, Person
 from tests.live.browser import CHROMIUM, Browser
 from tests.unit.assay.sign_in_support import PASSWORD, with_password
-from workers.jobs.models import Job
+from workers.jobs.models import Job, JobEvent
 
 pytestmark = [
     pytest.mark.live,
@@ -76,10 +76,30 @@ def test_the_page_of_a_job_offers_what_the_new_state_allows(
         department=Department.objects.get(slug="engineering"), created_by=lead, spec={},
         started_at=timezone.now(), lease_until=timezone.now() + timedelta(hours=1),
     )  # fmt: skip
+    JobEvent.objects.create(job=job, attempt=1, step=1, message="Began.", data={"loss": 2.5})
     browser.go(f"{live_server.url}/jobs/{job.pk}")
     browser.fill(email=lead.email, password=PASSWORD)
     browser.press("form[action^='/sign-in'] button")
     browser.wait("document.querySelector('form[action$=pause]') !== null")
+    # A single point is drawn with a marker.
+    point = "Chart.getChart(document.querySelector('canvas')).getDatasetMeta(0).data[0]"
+    assert browser.run(f"{point}.options.radius") == 3
+
+    # Bar, title line, duration and number of lines follow the run.
+    JobEvent.objects.create(job=job, attempt=1, message="Saved a checkpoint.")
+    Job.objects.update(
+        progress={"step": 10, "total": 40, "phase": "training"},
+        started_at=timezone.now() - timedelta(hours=3),
+        worker="compute@b",
+    )
+    browser.wait("document.querySelector('[data-log-count]').textContent === '2'")
+    for name, text in (
+        ("progress", "10 / 40"),
+        ("job-lead", "on compute@b"),
+        ("job-details", "3 h"),
+    ):
+        browser.wait(f"document.getElementById('{name}').textContent.includes('{text}')")
+
     Job.objects.update(
         state="paused", worker="", lease_until=None, stop_reason="A person paused it."
     )

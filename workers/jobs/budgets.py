@@ -6,11 +6,14 @@ the usage of that department.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection, transaction
 
 from governance.quotas.holds import (
+    hold_amount,
     hold_end,
     hold_lower,
     hold_open,
@@ -19,12 +22,18 @@ from governance.quotas.holds import (
     hold_run,
     hold_wait,
 )
+from governance.quotas.kinds import amount_words, subjects_of
+from governance.quotas.models import QuotaLimit
+from governance.quotas.selectors import LimitUse, uses_or_unknown
+from governance.quotas.wire import Amount
 from governance.rowsecurity import lifted
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.resources import resources_of
 
 # Checking a delivery protects the platform itself, so no department pays for it.
 CHARGED = frozenset({JobKind.FINE_TUNE, JobKind.EVALUATE, JobKind.INDEX})
+# Kinds of limits that count jobs.
+COUNTED = ("money_per_month", "gpu_seconds_per_month")
 OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED, JobState.DEAD})
 # `reference_of` in SQL, for a row `j`.
 REFERENCE = "'job_' || replace(j.id::text, '-', '')"
@@ -50,6 +59,45 @@ def budget_reserve(job: Job) -> None:
                 kind=job.kind,
                 devices=resources_of(job).processes,
             )
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetOutlook:
+    """The reservation of a job that is not queued yet, and the limits that must have room."""
+
+    amount: Amount
+    limits: list[LimitUse]
+
+    @property
+    def words(self) -> str:
+        """The reserved device time, and its price if it has one."""
+        time = f"{self.amount.device_ms / 1000:,.0f} s of device time"
+        if not self.amount.micro:
+            return time
+        price = amount_words("money_per_month", self.amount.micro, settings.CURRENCY)
+        return f"{price}: {time}"
+
+    @property
+    def without_room(self) -> list[LimitUse]:
+        """Limits that would refuse the job now."""
+        return [
+            use
+            for use in self.limits
+            if use.known and not use.row.shadow and self.amount.of(use.row.kind) > use.left
+        ]
+
+
+def budget_outlook(*, department: str, kind: JobKind, devices: int) -> BudgetOutlook:
+    """Return what a job of the department would reserve, and the limits it counts under.
+
+    For people who may queue jobs there: a refusal tells them the same.
+    """
+    subjects = subjects_of(department=department)
+    limits = QuotaLimit.objects.select_related("department", "api_key")
+    with lifted():
+        amount = hold_amount(department=department, kind=kind, devices=devices)
+        rows = [row for row in limits.filter(kind__in=COUNTED) if row.subject in subjects]
+    return BudgetOutlook(amount, uses_or_unknown(rows))
 
 
 def budget_follow(job: Job, *, before: JobState) -> None:

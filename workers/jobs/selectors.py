@@ -10,6 +10,7 @@ from uuid import UUID
 import redis
 from django.conf import settings
 from django.db.models import Count, Min, QuerySet
+from django.utils import timezone
 
 from governance.errors import NotFound
 from governance.permissions import Action
@@ -46,6 +47,19 @@ def job_get(*, actor: Principal, job_id: UUID | str) -> Job:
 def job_events(job: Job, after: int = 0) -> QuerySet[JobEvent]:
     """Return log lines and curve points whose ID is greater than `after`, oldest first."""
     return job.events.filter(pk__gt=after).order_by("pk")
+
+
+def job_seconds_left(job: Job) -> float | None:
+    """Return the expected rest of a running job's steps in seconds, by the speed of its attempt so
+    far; None before a second step."""
+    step, total = job.progress.get("step") or 0, job.progress.get("total") or 0
+    if job.state != JobState.RUNNING or not 0 < step < total:
+        return None
+    first = job.events.filter(attempt=job.attempt, step__gt=0).order_by("pk").first()
+    if first is None or first.step is None or first.step >= step:
+        return None
+    elapsed = (timezone.now() - first.at).total_seconds()
+    return elapsed / (step - first.step) * (total - step)
 
 
 def attempt_logs(*, actor: Principal, job: Job) -> QuerySet[AttemptLog]:

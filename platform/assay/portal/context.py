@@ -100,7 +100,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "portal:nodes",
                 "server-2",
                 ("node", "health", "sign"),
-                (Action.AUDIT_VIEW, "audit"),
+                (Action.NODE_VIEW, "node"),
                 at_large=True,
             ),
         ),

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Count, Exists, Max, OuterRef, Q
+from django.db.models import CharField, Count, Exists, Max, OuterRef, Q, Subquery
+from django.db.models.functions import Cast
 from django.urls import reverse
 from django.utils import timezone
 
@@ -21,6 +22,7 @@ from governance.permissions import Action
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
 from governance.reviews.inbox import reviews_assigned, reviews_awaiting
+from governance.reviews.models import Review
 from governance.reviews.threads.mentions import mentions_unseen
 from registry.feedback.models import FeedbackState
 from registry.feedback.selectors import feedback_visible_to
@@ -152,7 +154,7 @@ def _deployments(actor: Principal) -> Iterator[Todo]:
             "rocket",
             f"Deploy release {release.pk}: {release.version}",
             f"Approved and not deployed · {release.environment} · {release.deployment_name}",
-            _href("release", release.pk),
+            _href("release_deploy", release.pk),
             release.approved_at,
         )
 
@@ -222,13 +224,16 @@ def _policies(actor: Principal) -> Iterator[Todo]:
 def _requested_changes(actor: Principal) -> Iterator[Todo]:
     mine = Q(submitted_by_id=actor.person_id) | Q(department__slug__in=_leads(actor))
     rows = releases_visible_to(actor).filter(mine, state=ReleaseState.CHANGES_REQUESTED)
+    release_id = Cast(OuterRef("pk"), CharField())
+    reviews = Review.objects.filter(subject_type="release", subject_id=release_id).order_by("-pk")
+    rows = rows.annotate(review=Subquery(reviews.values("pk")[:1])).filter(review__isnull=False)
     for release in rows.prefetch_related(None)[:SHOWN]:
         yield Todo(
             "warn",
             "message-2",
             f"Answer requested changes to {release.version}",
             f"{release.environment} · {release.deployment_name}",
-            _href("release", release.pk),
+            f"{_href('review', release.review)}#answer",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ from django.test import Client, override_settings
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.reviews.models import Decision
+from registry.releases.models import Release
 from tests.unit.assay.portal_data import PASSWORD, Company
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
+from tests.unit.assay.test_review_comparison import words
+from workers.deployments.models import Deployment
 from workers.jobs.models import Job
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
@@ -270,3 +274,60 @@ def test_personas_do_not_exist_elsewhere(
         assert client.post("/demo/sign-in", {"person": company.enzo.pk}).status_code == 404
         assert "without password or second factor" not in client.get("/sign-in").content.decode()
         assert "_auth_user_id" not in client.session
+
+
+def test_deploying_shows_what_changes_before_it_happens(company: Company) -> None:
+    client, old = signed_in(company.enzo), company.live
+    new = Release.objects.get(pk=old.pk)
+    new.pk, new.version = None, company.second
+    new.save()
+    new.departments.add(company.departments["finance"])
+    Deployment.objects.update(replicas_max=3)
+
+    page = client.get(f"/releases/{new.pk}/deploy").content.decode()
+
+    assert inline_in(page) == []
+    shown = words(page)
+    assert f"Version {company.first} {company.second}" in shown
+    assert f"Release {old.pk} Release {new.pk}" in shown
+    assert "Departments Engineering Finance" in shown
+    assert "1 to 3, as now" in shown
+    assert "34 requests with 1 key" in shown
+    again = words(client.get(f"/releases/{old.pk}/deploy").content.decode())
+    assert "is deployed as docstring-writer already" in again
+    assert "Deploy to production" not in again
+    assert Deployment.objects.filter(state="serving").count() == 1
+
+
+def test_what_blocks_an_approval_is_a_list_of_links(company: Company) -> None:
+    page = signed_in(company.carla).get(f"/reviews/{company.review_open.pk}").content.decode()
+    box = page.partition('id="about-approve"')[2].partition("</ul>")[0]
+    assert "2 items to settle first" in words(box)
+    links = re.findall(r'href="#([^"]+)">([^<]+)<', box)
+    assert dict(links) == {
+        "item-gates": "All gates passed",
+        "item-oversight": "Human oversight is named",
+    }
+    assert all(f'id="{anchor}"' in page for anchor, _ in links)
+
+
+def test_the_release_form_chooses_nothing_and_copies_earlier_answers(company: Company) -> None:
+    client, address = signed_in(company.enzo), f"/versions/{company.second.pk}/release"
+
+    def chosen(page: str, name: str) -> list[str]:
+        select = page.partition(f'id="id_{name}"')[2].partition("</select>")[0]
+        return re.findall(r'<option value="([^"]*)" selected', select)
+
+    empty = client.get(address).content.decode()
+    assert chosen(empty, "environment") in ([], [""])
+    assert chosen(empty, "tier") in ([], [""])
+    assert f'<option value="{company.live.pk}">' in empty
+    copied = client.get(f"{address}?like={company.live.pk}").content.decode()
+    assert chosen(copied, "environment") == ["production"]
+    assert chosen(copied, "tier") == [company.live.tier]
+    assert company.live.purpose in copied
+    # Another department's people copy nothing.
+    hidden = Release.objects.get(pk=company.live.pk)
+    hidden.pk, hidden.department = None, company.departments["finance"]
+    hidden.save()
+    assert chosen(client.get(f"{address}?like={hidden.pk}").content.decode(), "tier") in ([], [""])

@@ -81,6 +81,27 @@ def test_a_request_says_risks_oversight_operation_and_conformity(office: Office)
     assert release.dossier["conformity"]["standards"] == ["ISO/IEC 42001:2023"]
 
 
+def test_people_are_chosen_by_address_and_shown_by_name(office: Office) -> None:
+    accepts = {**SAID, "risk-0-accepter_person": office.operator.email.upper()}
+    wrong = asked(office, **{**accepts, "risk-0-accepter_person": "nobody@example.org"})
+    assert wrong.status_code == 400
+    assert "No active person has this address." in wrong.content.decode()
+    assert asked(office, **accepts).status_code == 302
+    release = Release.objects.get()
+    assert release.dossier["risks"][0]["accepter_person"] == office.operator.pk
+
+    client = browser(office.submitter)
+    page = client.get(f"/releases/{release.pk}").content.decode()
+    shown = page.partition('id="dossier-')[2]
+    assert f"lead, {office.operator.name}" in shown
+    assert office.submitter.name in shown
+    assert not re.search(r"\bperson [0-9]", shown)
+    # In the bytes that reviewers approve, people stay numbers.
+    assert release.dossier["release"]["submitted_by"] == f"person {office.submitter.pk}"
+    form = client.get(f"/versions/{office.tuned.pk}/release?like={release.pk}").content.decode()
+    assert f'value="{office.operator.email}"' in form
+
+
 def test_nothing_said_is_nothing_said(office: Office) -> None:
     assert asked(office).status_code == 302
     assert Release.objects.get().dossier_fields == {}

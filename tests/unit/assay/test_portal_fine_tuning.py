@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
-from governance.quotas.models import BudgetHold, Price
+from governance.quotas.models import BudgetHold, Price, QuotaLimit
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_api_lists import SCOPE as API_SCOPE
 from tests.unit.assay.test_portal_pages import inline_in, queries, signed_in
+from tests.unit.assay.test_review_comparison import words
 from workers.jobs.budgets import reference_of
 from workers.jobs.models import Job, JobEvent
 
@@ -167,7 +170,31 @@ def test_the_form_costs_as_many_queries_whatever_has_run(company: Company) -> No
     for seconds in range(100, 110):
         trained(company, seconds)
     assert queries(client, address) == few
-    assert few - API_SCOPE == 18  # One reads what nodes report.
+    # One reads what nodes report, seven the budgets that count the job.
+    assert few - API_SCOPE == 25
+
+
+def test_the_outlook_shows_reservation_and_remainder(company: Company, redis: Any) -> None:
+    client = signed_in(company.devi)
+    Price.objects.create(deployment="", prompt=0, completion=0, device_second=100)
+    limit = QuotaLimit.objects.create(
+        kind="gpu_seconds_per_month", limit=1000, department=company.departments["engineering"]
+    )
+    QuotaLimit.objects.create(
+        kind="gpu_seconds_per_month", limit=5, department=company.departments["finance"]
+    )
+    page = outlook(client, company, dataset_version=company.train.pk)
+    assert "0.06 EUR: 600 s of device time" in page
+    assert "1,000 GPU-seconds <" in page
+    assert "no room" not in page
+    limit.limit = 500
+    limit.save()
+    page = outlook(client, company, dataset_version=company.train.pk)
+    assert "The budget has no room for this job." in page
+    assert "of which 500 GPU-seconds are left" in page
+    # Someone who may see the model, but not start jobs, sees no budgets.
+    vera = outlook(signed_in(company.vera), company, dataset_version=company.train.pk)
+    assert "Reserves" not in vera
 
 
 def test_the_page_of_a_job_shows_what_was_left_out(company: Company) -> None:
@@ -180,3 +207,37 @@ def test_the_page_of_a_job_shows_what_was_left_out(company: Company) -> None:
     page = signed_in(company.devi).get(f"/jobs/{company.running.pk}").content.decode()
     alert = page.split('class="alert alert-warn" role="note"')[1].split("</div>")[0]
     assert "188 of 200 conversations are left out &lt;b&gt;." in alert
+
+
+def test_the_page_of_a_job_follows_it_and_shows_its_request(company: Company) -> None:
+    client, job = signed_in(company.devi), company.running
+    job.spec = {
+        "task": "text-generation", "method": "lora", "model_name": "docstring-writer",
+        "base": company.base.pk, "base_name": str(company.base),
+        "dataset_version": company.train.pk, "dataset_name": str(company.train),
+        "hyperparameters": {"lora_rank": 8, "learning_rate": 2e-4, "max_steps": None},
+        "resources": {"minutes": 30},
+    }  # fmt: skip
+    job.started_at = timezone.now() - timedelta(hours=11)
+    job.save(update_fields=["spec", "started_at"])
+    # It did steps 5 to 120 of 320 in ten hours.
+    job.events.filter(step=5).update(at=timezone.now() - timedelta(hours=10))
+
+    page = client.get(f"/jobs/{job.pk}").content.decode()
+
+    assert inline_in(page) == []
+    request = page.partition("<h2>Request</h2>")[2]
+    for link in (
+        "/models/docstring-writer",
+        f"/versions/{company.base.pk}",
+        "/datasets/docstrings-train?version=1#rows",
+    ):
+        assert f'<a href="{link}">' in request
+    shown = words(request)
+    assert "LoRA rank 8 Learning rate 2.00e-04 Time limit in minutes 30" in shown
+    bar = words(client.get(f"/jobs/{job.pk}/progress").content.decode())
+    assert "120 / 320 · about 17.4 h left" in bar
+    assert "Duration" not in bar
+    followed = client.get(f"/jobs/{job.pk}/progress?page=job").content.decode()
+    assert 'id="job-lead"' in followed
+    assert "Duration 11 h" in words(followed)

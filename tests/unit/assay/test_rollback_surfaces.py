@@ -10,6 +10,7 @@ from governance.people.models import Person, RoleAssignment
 from registry.releases.models import Release
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
+from tests.unit.assay.test_review_comparison import words
 from tests.unit.workers import company
 from tests.unit.workers.test_deployments_rollback import served, versions_of_one
 from workers.deployments.models import Deployment
@@ -117,3 +118,25 @@ def test_nonsense_for_a_release_is_refused(story: Story, release: str) -> None:
 def test_viewers_are_offered_nothing(story: Story) -> None:
     viewer = signed_in(story.somebody("Vera", "viewer", "clinical"))
     assert "Roll back to" not in viewer.get(story.page).content.decode()
+
+
+def test_deploying_asks_with_what_changes_and_then_replaces(story: Story) -> None:
+    client = signed_in(story.developer)
+    Deployment.objects.filter(pk=story.deployment.pk).update(replicas_min=0, replicas_max=3)
+    address = f"/releases/{story.old.pk}/deploy"
+
+    page = client.get(address).content.decode()
+
+    assert inline_in(page) == []
+    shown = words(page)
+    assert f"Version {story.new.version} {story.old.version}" in shown
+    assert f"Release {story.new.pk} Release {story.old.pk}" in shown
+    assert "0 to 3, as now" in shown
+    assert "Deploy to production" in shown
+    viewer = signed_in(story.somebody("Vera", "viewer", "clinical"))
+    assert "Deploy to production" not in words(viewer.get(address).content.decode())
+    assert Deployment.objects.get(state="serving").release_id == story.new.pk
+
+    assert client.post(address).status_code == 302
+    live = Deployment.objects.get(state="pending")
+    assert (live.release_id, live.replicas_max) == (story.old.pk, 3)

@@ -10,6 +10,8 @@ from django.test.utils import CaptureQueriesContext
 from assay.portal.todo import todos_of
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
+from governance.reviews.models import Review
+from registry.releases.models import Release
 from tests import proofs
 from tests.unit.assay.portal_data import Company
 from workers.deployments.models import Deployment
@@ -91,3 +93,15 @@ def test_a_version_that_was_not_evaluated_is_not_called_trusted(company: Company
     versions = client.get(f"/models/{company.first.model.name}").content.decode()
     # In its row, and beside its result for each of the two gates.
     assert versions.count("Live</span>") == 3
+
+
+def test_requested_changes_lead_to_the_answer(company: Company) -> None:
+    Release.objects.filter(pk=company.waiting.pk).update(state="changes_requested")
+    Review.objects.filter(pk=company.review_open.pk).update(state="changes_requested")
+    title = f"Answer requested changes to {company.second}"
+    (task,) = (task for task in todos_of(principal_for_person(company.enzo)) if task.title == title)
+    assert task.href == f"/reviews/{company.review_open.pk}#answer"
+    client = signed_in(company.enzo)
+    assert 'id="answer"' in client.get(task.href).content.decode()
+    release = client.get(f"/releases/{company.waiting.pk}").content.decode()
+    assert f'href="{task.href}"' in release

@@ -26,6 +26,10 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 QUERIES = {"/intakes/new": 11, "/datasets/docstrings-train": 13, "/api/v1/uploads": 4}
 OCTETS = "application/offset+octet-stream"
 CONFIG, WEIGHTS = b'{"model_type": "llama"}', safetensors()
+ROW = (
+    b'{"messages": [{"role": "user", "content": "def add(a, b):"}, '
+    b'{"role": "assistant", "content": "Return the sum."}]}\n'
+)
 
 
 @pytest.fixture(autouse=True)
@@ -298,6 +302,23 @@ def test_the_datasets_form_takes_an_upload(company: Company) -> None:
     answer = client.post("/datasets/docstrings-train", {"uploads": [upload]})
     assert answer.status_code == 400
     assert f'name="uploads" value="{upload}"' in answer.content.decode()
+
+    # The corrected file replaces the refused upload, with and without the page's script.
+    corrected = SimpleUploadedFile("rows.jsonl", ROW)
+    form = {"uploads": [upload], "file": corrected}
+    assert client.post("/datasets/docstrings-train", form).status_code == 302
+    assert company.train.dataset.versions.count() == 2
+
+
+def test_a_datasets_page_lists_only_its_own_uploads(company: Company) -> None:
+    client = signed_in(company.devi)
+    other = begin(client, kind="dataset", target="docstrings-test", filename="other.tsv")["id"]
+    begin(client, kind="dataset", target="docstrings-train", filename="mine.tsv")
+    page = client.get("/datasets/docstrings-train").content.decode()
+    assert "mine.tsv" in page
+    assert "other.tsv" not in page
+    answer = client.post(f"/uploads/{other}/discard")
+    assert answer.headers["Location"] == "/datasets/docstrings-test"
 
 
 def test_pages_cost_the_same_however_many_uploads_there_are(company: Company) -> None:

@@ -66,7 +66,7 @@ def _no_files_stay() -> Any:
 def create(actor: Principal, department: Department, **changes: Any) -> Upload:
     return upload_create(
         **{
-            "actor": actor, "kind": "intake", "department": department,
+            "actor": actor, "kind": "intake", "department": department, "target": "writer",
             "filename": "model.safetensors", "size": len(DATA), "sha256": SHA, **changes,
         }
     )  # fmt: skip

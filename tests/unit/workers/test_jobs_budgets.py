@@ -163,6 +163,8 @@ def test_a_job_over_budget_is_not_queued_and_the_refusal_names_the_limit() -> No
         queued()
     assert refused.value.attempt is not None
     assert refused.value.attempt.action == "job:create"
+    assert "reserves 600 GPU-seconds until it ends" in (refused.value.hint or "")
+    assert "; 599 GPU-seconds are left." in (refused.value.hint or "")
     assert seconds_held() == (0, 0)
     QuotaLimit.objects.all().delete()
     QuotaLimit.objects.create(kind="gpu_seconds_per_month", limit=1000)

@@ -43,6 +43,7 @@ class UploadAnswer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     kind = serializers.CharField()
     department = serializers.CharField(source="department.slug")
+    target = serializers.CharField()
     filename = serializers.CharField()
     size = serializers.IntegerField()
     received = serializers.IntegerField()
@@ -115,6 +116,7 @@ class UploadsView(_TusEndpoint):
             actor=self.actor,
             department=department,
             kind=new_upload.kind,
+            target=new_upload.target,
             filename=new_upload.filename,
             size=new_upload.size,
             sha256=new_upload.sha256 or "",

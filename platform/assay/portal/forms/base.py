@@ -84,8 +84,12 @@ class SlugChoice(ObjectChoice):
 class DepartmentScoped(TablerForm):
     """A form for a new object in one of the departments that the actor may choose."""
 
-    department = SlugChoice(queryset=None, empty_label=None)
+    department = SlugChoice(queryset=None)
 
     def __init__(self, *args: Any, departments: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["department"].queryset = departments  # type: ignore[attr-defined]
+        choice = self.fields["department"]
+        choice.queryset = departments  # type: ignore[attr-defined]
+        # People of one department have no choice; others must make it.
+        several = departments.count() > 1
+        choice.empty_label = "Choose…" if several else None  # type: ignore[attr-defined]

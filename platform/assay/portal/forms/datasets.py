@@ -26,7 +26,7 @@ class DatasetForm(DepartmentScoped):
     """A new dataset. Its task is sent as `name` or `name:kind of rows`."""
 
     name = NameField(max_length=NAME_MAX)
-    task = forms.ChoiceField(choices=_kinds_of_rows)
+    task = forms.ChoiceField(choices=lambda: unchosen(_kinds_of_rows()))
     classification = forms.ChoiceField(choices=unchosen(titled(Classification.choices)))
     license = forms.CharField(max_length=LICENSE_MAX, label="License")
     description = forms.CharField(

@@ -5,7 +5,7 @@ No field is required here; the service reports what an incomplete section lacks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django import forms
@@ -13,6 +13,8 @@ from django.http import QueryDict
 
 from assay.portal.forms.base import TablerForm
 from assay.portal.http import cleaned
+from governance.bounds import EMAIL_MAX
+from governance.people.models import Person
 from registry.releases.dossier_fields import MAX_LISTED, MAX_RISKS, REQUIRED
 
 RISK_ROWS = 10
@@ -55,9 +57,21 @@ class RiskRow(TablerForm):
         ("model-risk", "Model risk"),
         ("privacy", "Privacy"),
     )
-    accepter_person = forms.IntegerField(
-        label="Number of the accepting person, if it is one person", min_value=1, required=False
+    accepter_person = forms.EmailField(
+        label="E-mail address of the accepting person, if it is one person",
+        max_length=EMAIL_MAX,
+        required=False,
     )
+
+    def clean_accepter_person(self) -> int | None:
+        """Return the ID of the person with the address, by which a dossier names them."""
+        email = self.cleaned_data["accepter_person"]
+        if not email:
+            return None
+        person = Person.objects.filter(email__iexact=email, is_active=True).only("pk").first()
+        if person is None:
+            raise forms.ValidationError("No active person has this address.")
+        return person.pk
 
     @property
     def is_said(self) -> bool:
@@ -109,7 +123,7 @@ class DossierForms:
             for name in names:
                 value = (before.get(part) or {}).get(name)
                 initial[name] = "\n".join(value) if isinstance(value, list) else value
-        risks = list(before.get("risks") or ())
+        risks = _with_addresses(before.get("risks") or ())
         rows = min(max(RISK_ROWS, len(risks) + 3), MAX_RISKS)
         # A form posted from another page has no dossier fields.
         data = data if data and "dossier-route" in data else None
@@ -154,6 +168,16 @@ class DossierForms:
             if section := {name: values[name] for name in names if name in values}:
                 answers[part] = section
         return answers
+
+
+def _with_addresses(risks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return risks with the addresses of the accepting people, which the form shows."""
+    people = {risk["accepter_person"] for risk in risks if risk.get("accepter_person")}
+    rows = Person.objects.filter(pk__in=people).values_list("pk", "email") if people else ()
+    addresses = dict(rows)
+    return [
+        {**risk, "accepter_person": addresses.get(risk.get("accepter_person"))} for risk in risks
+    ]
 
 
 def _filled(form: TablerForm) -> dict[str, Any]:

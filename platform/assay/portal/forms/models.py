@@ -6,7 +6,14 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import DepartmentScoped, NameField, SlugChoice, TablerForm, titled
+from assay.portal.forms.base import (
+    DepartmentScoped,
+    NameField,
+    SlugChoice,
+    TablerForm,
+    titled,
+    unchosen,
+)
 from governance.bounds import DESCRIPTION_MAX, NAME_MAX
 from registry.catalog import TASKS, get_task
 from registry.catalog.declaration import Recipe
@@ -34,7 +41,7 @@ class ModelForm(DepartmentScoped):
     """A new model."""
 
     name = NameField(max_length=NAME_MAX)
-    task = forms.ChoiceField(choices=[(task.name, task.title) for task in TASKS.values()])
+    task = forms.ChoiceField(choices=unchosen((task.name, task.title) for task in TASKS.values()))
     description = forms.CharField(
         max_length=DESCRIPTION_MAX, required=False, widget=forms.Textarea(attrs={"rows": 2})
     )
@@ -57,7 +64,9 @@ class GateForm(TablerForm):
     def __init__(self, *args: Any, datasets: Any, task: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["dataset"].queryset = datasets  # type: ignore[attr-defined]
-        self.fields["metric"].choices = [(m.name, m.title) for m in get_task(task).metrics]  # type: ignore[attr-defined]
+        self.fields["metric"].choices = unchosen(  # type: ignore[attr-defined]
+            (metric.name, metric.title) for metric in get_task(task).metrics
+        )
 
 
 def priority_field() -> forms.ChoiceField:
@@ -176,8 +185,13 @@ def _resources(recipe: Recipe) -> dict[str, forms.Field]:
     }
 
 
+def setting_title(name: str) -> str:
+    """Return `lora_rank` as `LoRA rank`."""
+    return name.replace("_", " ").capitalize().replace("Lora", "LoRA")
+
+
 def _hyperparameter(name: str, info: Any) -> forms.Field:
-    label = name.replace("_", " ").capitalize().replace("Lora", "LoRA")
+    label = setting_title(name)
     initial = None if info.is_required() else info.default
     field: forms.Field
     if info.annotation is bool:
@@ -255,7 +269,7 @@ class ManyFiles(forms.FileField):
 class IntakeForm(TablerForm):
     """Files for a new base version, or for an adapter on one."""
 
-    model = SlugChoice(queryset=None, empty_label=None)
+    model = SlugChoice(queryset=None, empty_label="Choose…")
     base_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
         queryset=None,
         required=False,

@@ -17,6 +17,7 @@ from registry.releases.drafts.models import ReleaseDraft
 from registry.releases.engines import Precision, precisions_for
 from registry.releases.models import PURPOSE_MAX, Environment, Release, Visibility
 from registry.releases.risk import ANSWER_MAX, NOTES_MAX, QUESTIONS
+from registry.versions.models import ModelVersion
 
 YES_NO = {
     "vulnerable_groups": "Affected people include children or other vulnerable people",
@@ -70,7 +71,7 @@ class RiskForm(TablerForm):
 class ReleaseForm(RiskForm):
     """Release request: environment, departments, purpose, risks."""
 
-    environment = forms.ChoiceField(choices=titled(Environment.choices))
+    environment = forms.ChoiceField(choices=unchosen(titled(Environment.choices)))
     deployment_name = NameField(
         max_length=NAME_MAX, help_text="The name that applications use to call it."
     )
@@ -162,16 +163,20 @@ def _answers(answers: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def initial_of(release: Release) -> dict[str, Any]:
-    """Return the form's initial values for a request like that of `release`."""
-    return {
-        "environment": release.environment,
+def initial_of(release: Release, version: ModelVersion) -> dict[str, Any]:
+    """Return the form's initial values for a request for `version` like that of `release`."""
+    # A release of another model serves under a name and on an engine of its own.
+    own = {
         "deployment_name": release.deployment_name,
+        "engine": release.engine,
+        "precision": release.precision,
+    }
+    return {
+        **(own if release.version.model_id == version.model_id else {}),
+        "environment": release.environment,
         "departments": [department.pk for department in release.departments.all()],
         "visibility": release.visibility,
         "purpose": release.purpose,
         "tier": release.tier,
-        "engine": release.engine,
-        "precision": release.precision,
         **_answers(release.risk_answers),
     }

@@ -30,6 +30,10 @@ def decision(page: Page) -> dict[str, Any]:
     return {
         "page_open": page.is_open,
         "blockers": blockers(page.standing, choices),
+        "blocking": [
+            *((f"#item-{item.code}", item.title) for item in page.standing.blocking),
+            *((f"#thread-{thread.pk}", "An open thread") for thread in page.standing.unresolved),
+        ],
         "standing": page.standing,
         "choices": choices,
         "may_condition": any(c["value"] == Verdict.APPROVE and not c["blocked"] for c in choices),

@@ -92,7 +92,8 @@ function chartOptions(spec) {
     animation: false,
     layout: { padding: { top: spec.marks?.length ? 16 : 0 } },
     interaction: { mode: "index", intersect: false },
-    elements: { point: { radius: spec.points ? 3 : 0, hitRadius: 8 }, line: { borderWidth: 2, tension: spec.smooth ? 0.25 : 0 } },
+    // A line of one point is invisible without a marker.
+    elements: { point: { radius: (context) => (spec.points || context.dataset.data.length === 1 ? 3 : 0), hitRadius: 8 }, line: { borderWidth: 2, tension: spec.smooth ? 0.25 : 0 } },
     plugins: {
       legend: { display: spec.series.length > 1, position: "bottom", labels: { color: css("--assay-text"), boxWidth: 10, boxHeight: 10, usePointStyle: true, pointStyle: spec.type === "bar" ? "rectRounded" : "line", pointStyleWidth: 18 } },
       tooltip: { boxPadding: 4 },
@@ -189,6 +190,7 @@ function appendPoint(chart, step, values) {
 function follow(panel) {
   const canvas = panel.querySelector("canvas[data-chart]");
   const log = panel.querySelector("[data-log]");
+  const count = panel.querySelector("[data-log-count]");
   let after = Number(panel.dataset.after);
   const address = panel.dataset.follow;
   const tick = async () => {
@@ -221,6 +223,7 @@ function follow(panel) {
       if (event.message && log) {
         const atEnd = log.scrollTop + log.clientHeight > log.scrollHeight - 40;
         log.append(`${event.at}  ${event.message}\n`);
+        count.textContent = Number(count.textContent) + 1;
         if (atEnd) log.scrollTop = log.scrollHeight;
       }
     }

@@ -137,6 +137,22 @@
     };
   }
 
+  /* Uploads of a refused form that these files replace: all of them, or those of the same name if
+     the form takes several files. */
+  function replaced(sending, files) {
+    const names = new Set(files.map((file) => file.name));
+    const lines = [...sending.form.querySelectorAll("[data-upload-attached]")];
+    return lines.filter((line) => !sending.input.multiple || names.has(line.dataset.uploadAttached));
+  }
+
+  function discard(sending, line) {
+    const id = line.querySelector("input").value;
+    line.remove();
+    sending.abort ??= new AbortController();
+    /* If this fails, the server deletes the upload when it expires. */
+    return call(sending, "DELETE", `${API}/${id}`).catch(() => {});
+  }
+
   async function run(sending, files) {
     const ids = [];
     sending.panel.hidden = false;
@@ -151,6 +167,7 @@
       ids.push(await send(sending, file, shows[place]));
     }
     files.forEach((file) => remember(keyOf(sending, file), null));
+    await Promise.all(replaced(sending, files).map((line) => discard(sending, line)));
     for (const id of ids) {
       const input = document.createElement("input");
       input.type = "hidden";
@@ -179,6 +196,13 @@
     const button = form.querySelector("button[type=submit]");
     const pause = panel.querySelector("[data-upload-pause]");
     pause.addEventListener("click", () => sending.abort.abort());
+    form.querySelectorAll("[data-upload-remove]").forEach((remove) => {
+      remove.addEventListener("click", () => {
+        discard(sending, remove.closest("[data-upload-attached]"));
+        sending.input.required = !form.querySelector("[data-upload-attached]");
+        sending.input.focus();
+      });
+    });
     window.addEventListener("beforeunload", (event) => {
       if (sending.running) event.preventDefault();
     });

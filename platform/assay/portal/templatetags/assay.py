@@ -307,7 +307,8 @@ def percent(share: float) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def _about_seconds(value: float) -> str:
+def about_seconds(value: float) -> str:
+    """Return a time that is not known exactly: `40 s`, `5 min`, `2.5 h`."""
     if value < 90:
         return f"{max(1, round(value))} s"
     if value < 90 * 60:
@@ -318,7 +319,7 @@ def _about_seconds(value: float) -> str:
 @register.filter
 def range_of_time(seconds_range: tuple[float, float]) -> str:
     """Return two times in seconds as `about 2 min to 5 min`."""
-    low, high = map(_about_seconds, seconds_range)
+    low, high = map(about_seconds, seconds_range)
     return f"about {low}" if low == high else f"about {low} to {high}"
 
 

@@ -1,13 +1,17 @@
-"""Filter that tells if a person may open an object's page, so that pages show no dead links."""
+"""Filters that depend on the viewer: links that open, and names of people."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from django import template
+from django.utils.html import escape
+from django.utils.safestring import SafeString, mark_safe
 
+from governance.people.models import Person
 from governance.permissions import Action
 from governance.policy.context import base_context
 from governance.policy.engine import PolicySnapshot, Resource, decide
@@ -20,6 +24,7 @@ from registry.resources import release_resource, version_resource
 from registry.versions.models import ModelVersion
 
 register = template.Library()
+_PERSON = re.compile(r"\bperson ([0-9]{1,18})\b")
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,18 @@ class Viewer:
     """The person who views a page, and the policy in force, read once for the page."""
 
     actor: Principal
+    _names: dict[int, str] = field(default_factory=dict, compare=False)
 
     @cached_property
     def policy(self) -> PolicySnapshot:
         return active_policy()
+
+    def names(self, people: set[int]) -> dict[int, str]:
+        """Return the names of people by ID, each read once for the page."""
+        if unread := people - self._names.keys():
+            rows = Person.objects.filter(pk__in=unread).values_list("pk", "name")
+            self._names.update({pk: f"person {pk}" for pk in unread} | dict(rows))
+        return self._names
 
 
 @register.filter
@@ -41,6 +54,24 @@ def opens_for(thing: Any, viewer: Viewer) -> bool:
         return False
     action, resource = required
     return decide(viewer.policy, viewer.actor, action, resource, base_context()).allowed
+
+
+@register.filter
+def named(text: Any, viewer: object) -> Any:
+    """Return a text with the names of people in place of `person 3`.
+
+    Dossiers and model cards name people by number, so that erasing someone changes no digest.
+    """
+    if not isinstance(text, str) or not isinstance(viewer, Viewer):
+        return text
+    people = {int(number) for number in _PERSON.findall(text)}
+    if not people:
+        return text
+    names = viewer.names(people)
+    if isinstance(text, SafeString):
+        html = _PERSON.sub(lambda match: escape(names[int(match[1])]), text)
+        return mark_safe(html)  # noqa: S308 (safe before; the names are escaped)
+    return _PERSON.sub(lambda match: names[int(match[1])], text)
 
 
 def _required(thing: Any) -> tuple[Action, Resource] | None:

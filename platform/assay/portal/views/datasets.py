@@ -160,7 +160,7 @@ class DatasetPage(ActionScreen):
             "tabular": kind is not None and is_tabular(kind),
             "layout": archive_layout(kind) if kind else "",
             "sample": sample_lines(kind) if kind else "",
-            **upload_context(self.actor, self.request, UploadKind.DATASET),
+            **upload_context(self.actor, self.request, UploadKind.DATASET, dataset.name),
         }
 
     def selected_version(
@@ -207,7 +207,8 @@ class DatasetPage(ActionScreen):
         dataset = dataset_get(actor=self.actor, name=name)
         form = self.form()
         values = cleaned(form)
-        uploads = submitted_uploads(self.request)
+        # A file that was chosen after a refusal replaces the refused upload.
+        uploads = [] if values["file"] else submitted_uploads(self.request)
         version = dataset_version_add(
             actor=self.actor,
             dataset=dataset,

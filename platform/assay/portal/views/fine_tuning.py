@@ -20,6 +20,7 @@ from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.selectors import gates_visible_to
 from registry.versions.models import Model
 from registry.versions.selectors import model_get, versions_visible_to
+from workers.jobs.budgets import budget_outlook
 from workers.jobs.chains import Step, fine_tune_then
 from workers.jobs.estimates import Estimate, fine_tune_estimate
 from workers.jobs.models import Job, JobKind, JobPriority
@@ -46,7 +47,8 @@ def form_of(actor: Principal, model: Model, posted: Any, **more: Any) -> FineTun
 
 
 def outlook(actor: Principal, model: Model, typed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the gates on the chosen data, and the estimate, for the `typed` fields of a form."""
+    """Return the gates on the chosen data, the estimate, and what the job would reserve, for the
+    `typed` fields of a form."""
     form = form_of(actor, model, typed)
     form.is_valid()
     values = form.cleaned_data
@@ -61,6 +63,11 @@ def outlook(actor: Principal, model: Model, typed: Mapping[str, Any]) -> dict[st
     context["other_gates"] = len(owners) - owners.count(model.pk)
     if base is not None and values.get("method"):
         context["estimate"] = _estimate(model, form, data.rows)
+        department = model.department.slug
+        if may(actor, Action.JOB_CREATE, kind="job", department=department):
+            context["budget"] = budget_outlook(
+                department=department, kind=JobKind.FINE_TUNE, devices=form.processes()
+            )
     return context
 
 

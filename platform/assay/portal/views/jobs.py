@@ -13,6 +13,7 @@ from django.utils.text import capfirst
 
 from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, number_in
+from assay.portal.job_requests import request_rows, setting_rows
 from assay.portal.lists import Field, ListScreen, states
 from assay.portal.series import curve_points, curves
 from governance.errors import InvalidInput
@@ -28,10 +29,17 @@ from workers.jobs.models import Job, JobKind, JobPriority, JobState, StopRequest
 from workers.jobs.pausing import after_stop, job_pause, job_resume, pause_question
 from workers.jobs.reruns import is_repeatable, job_retry
 from workers.jobs.schemas import JobFilter
-from workers.jobs.selectors import attempt_logs, job_events, job_get, jobs_visible_to
+from workers.jobs.selectors import (
+    attempt_logs,
+    job_events,
+    job_get,
+    job_seconds_left,
+    jobs_visible_to,
+)
 from workers.jobs.services import job_cancel, job_prioritize
 from workers.jobs.states import TERMINAL
 from workers.jobs.workspace import RETENTION_DAYS
+from workers.schedules.models import Schedule
 from workers.schedules.selectors import schedules_visible_to
 
 EVENTS_SHOWN = 5000
@@ -76,10 +84,14 @@ class JobPage(Screen):
                 *(event.message for event in events if event.data.get(WARNING)),
             ],
             "after": events[-1].pk if events else 0,
+            "seconds_left": job_seconds_left(job),
+            "request_rows": request_rows(job),
+            "setting_rows": setting_rows(job),
+            "follows": True,
             "curves": curves(events),
             "result": result_of(self, job),
             "waits": job_waits(job),
-            "schedule": schedules_visible_to(self.actor).filter(runs__job=job).first(),
+            "schedule": schedule_of(self, job),
             "chain_first": first,
             "chain": links,
             **self.chain_end(first),
@@ -148,6 +160,11 @@ class JobPage(Screen):
         return [(each.word, str(each.label)) for each in JobPriority]
 
 
+def schedule_of(screen: Screen, job: Job) -> Schedule | None:
+    """Return the schedule that started the job, if the person may see it."""
+    return schedules_visible_to(screen.actor).filter(runs__job=job).first()
+
+
 def result_of(screen: Screen, job: Job) -> dict[str, Any]:
     """Return the result of the job, as far as this person may see it."""
     if job.kind == JobKind.EVALUATE:
@@ -158,12 +175,21 @@ def result_of(screen: Screen, job: Job) -> dict[str, Any]:
 
 
 class JobProgress(Screen):
-    """The state and progress bar of one job, fetched while it runs."""
+    """What changes on a job's page while it runs: progress bar, title line and details. The page of
+    a knowledge base takes the bar alone."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         job = job_get(actor=self.actor, job_id=kwargs["id"])
-        context = {"job": job, "live": is_live(job), "waits": job_waits(job)}
-        return render(request, "portal/parts/progress.html", context)
+        follows = request.GET.get("page") == "job"
+        context = {
+            "job": job,
+            "live": is_live(job),
+            "waits": job_waits(job),
+            "seconds_left": job_seconds_left(job),
+            "follows": follows,
+            "schedule": schedule_of(self, job) if follows else None,
+        }
+        return render(request, "portal/jobs/live.html", context)
 
 
 class JobEvents(Screen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.http import HttpResponse
@@ -27,10 +27,14 @@ _CREDENTIALS = re.compile(r"//[^/@\s]+@")
 
 
 class OperatorScreen(Screen):
-    """A page about the whole platform: for those who may read the whole audit log."""
+    """A page about the whole platform. `needs` is the action that it requires platform-wide, and
+    its kind of object: by default to see nodes."""
+
+    needs: ClassVar[tuple[Action, str]] = (Action.NODE_VIEW, "node")
 
     def get(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
+        action, kind = self.needs
+        authorize(actor=self.actor, action=action, resource=Resource(type=kind))
         return super().get(request, *args, **kwargs)
 
 
@@ -75,6 +79,7 @@ class SignOnStatus(OperatorScreen):
     """Setup and recent activity of single sign-on and provisioning."""
 
     template_name = "portal/operations/sign_on.html"
+    needs = (Action.PERSON_VIEW, "person")
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {

@@ -43,15 +43,18 @@ from registry.releases.renewal import (
     renewal_preview,
 )
 from registry.releases.risk import QUESTIONS
-from registry.releases.selectors import release_get, release_review, releases_visible_to
+from registry.releases.selectors import release_get, release_review, releases_to_copy
 from registry.releases.services import release_submit, release_withdraw
 from registry.releases.software import code_changed
 from registry.releases.tiers import minimum_tier_get
 from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import version_get
+from workers.deployments.preview import deployment_preview
 from workers.deployments.selectors import deployments_visible_to
 from workers.deployments.services import deployment_create
 from workers.deployments.states import LIVE
+
+COPIES_OFFERED = 20
 
 
 class ReleaseNew(ActionScreen):
@@ -60,9 +63,9 @@ class ReleaseNew(ActionScreen):
     template_name = "portal/models/release_new.html"
 
     def pattern(self, version: ModelVersion) -> Release | None:
-        """Return the release of the same model that `?like=` names, to reuse its answers."""
-        rows = releases_visible_to(self.actor).filter(version__model=version.model_id)
+        """Return the release that `?like=` names, to copy its answers."""
         number = number_in(self.request.GET, "like")
+        rows = releases_to_copy(self.actor, version)
         return None if number is None else rows.filter(pk=number).first()
 
     def draft(self, version: ModelVersion) -> ReleaseDraft | None:
@@ -86,10 +89,9 @@ class ReleaseNew(ActionScreen):
         draft: ReleaseDraft | None = None,
     ) -> ReleaseForm:
         initial = {
-            "environment": "production",
             "deployment_name": version.model.name,
             "departments": [version.model.department_id],
-            **({} if like is None else initial_of(like)),
+            **({} if like is None else initial_of(like, version)),
             **({} if draft is None else initial_of_draft(draft)),
         }
         if tier := self.request.GET.get("tier", ""):
@@ -124,6 +126,7 @@ class ReleaseNew(ActionScreen):
         return {
             "version": version,
             "like": like,
+            "earlier": releases_to_copy(self.actor, version)[:COPIES_OFFERED] if not draft else [],
             "draft": draft,
             # The input is based on the draft's revision when the page was opened.
             "revision": self.revision or (draft and draft.revision),
@@ -271,6 +274,8 @@ class ReleasePage(ActionScreen):
             "may_pack": may(
                 self.actor, Action.RELEASE_EVIDENCE, kind="release", department=department
             ),
+            "may_answer": release.state == ReleaseState.CHANGES_REQUESTED
+            and may(self.actor, Action.RELEASE_SUBMIT, kind="release", department=department),
             "may_withdraw": waiting
             and may(self.actor, Action.RELEASE_WITHDRAW, kind="release", department=department),
         }
@@ -299,8 +304,20 @@ class ReleaseWithdraw(ReleasePage):
         return self.done("The request is withdrawn.", "portal:release", id=id)
 
 
-class ReleaseDeploy(ReleasePage):
-    """Deploy an approved release."""
+class ReleaseDeploy(ActionScreen):
+    """What deploying a release changes, and the button that deploys it."""
+
+    template_name = "portal/deployments/deploy.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        preview = deployment_preview(actor=self.actor, release_id=id)
+        department = preview.release.department.slug
+        return {
+            "preview": preview,
+            "release": preview.release,
+            "may_deploy": not preview.obstacle
+            and may(self.actor, Action.DEPLOYMENT_CREATE, kind="deployment", department=department),
+        }
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         release = release_get(actor=self.actor, id=id)

@@ -12,8 +12,8 @@ from django.shortcuts import redirect
 from assay.portal.http import ActionScreen
 from governance.errors import InvalidInput
 from governance.principals import Principal
-from registry.uploads.models import Upload
-from registry.uploads.selectors import uploads_of
+from registry.uploads.models import Upload, UploadKind
+from registry.uploads.selectors import upload_get, uploads_of
 from registry.uploads.services import upload_discard
 
 
@@ -29,12 +29,17 @@ def submitted_uploads(request: HttpRequest) -> list[UUID]:
         raise InvalidInput("An upload has an invalid ID.") from None
 
 
-def upload_context(actor: Principal, request: HttpRequest, kind: str) -> dict[str, Any]:
-    """Return the actor's uploads of this kind: those that the form just named, and the others."""
+def upload_context(
+    actor: Principal, request: HttpRequest, kind: str, target: str = ""
+) -> dict[str, Any]:
+    """Return the actor's uploads of this kind, for `target` if one is named: those that the form
+    just sent, and the others."""
     named = set(request.POST.getlist("uploads"))
-    mine: list[Upload] = list(uploads_of(actor).filter(kind=kind))
+    rows = uploads_of(actor).filter(kind=kind)
+    mine: list[Upload] = list(rows.filter(target=target) if target else rows)
     return {
         "upload_kind": kind,
+        "upload_target": target,
         "attached": [each for each in mine if str(each.pk) in named and each.completed_at],
         "unfinished": [each for each in mine if str(each.pk) not in named],
     }
@@ -44,10 +49,14 @@ class UploadDiscard(ActionScreen):
     """Discard one of the person's uploads."""
 
     def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        upload = upload_get(actor=self.actor, id=id)
         upload_discard(actor=self.actor, upload_id=id)
         messages.success(self.request, "The upload is discarded.")
-        back = self.request.POST.get("back", "")
-        return redirect("portal:datasets" if back == "dataset" else "portal:intake_new")
+        if upload.kind == UploadKind.INTAKE:
+            return redirect("portal:intake_new")
+        if not upload.target:
+            return redirect("portal:datasets")
+        return redirect("portal:dataset", name=upload.target)
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return self.http_method_not_allowed(request)

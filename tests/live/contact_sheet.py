@@ -1,0 +1,96 @@
+"""Picture every screen at each width, light and dark, for `tools/screens.py`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.utils.text import slugify
+
+from governance.audit.sealer import seal_once
+from tests.live.browser import Browser
+from tests.live.camera import Camera
+from tests.live.portal_screens import (
+    WIDTHS,
+    Screen,
+    add_classifier,
+    crowd,
+    crowded_screens,
+    empty_screens,
+    lengthen,
+    screens_of,
+)
+from tests.unit.assay.portal_data import tell_story
+
+pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+FOLDER = Path(os.environ.get("ASSAY_SCREENS", "build/screens"))
+HEIGHT = 900
+# Of a picture; longer pages are cut.
+HIGHEST = 3000
+# Pictures on the sheet are a fourth of their size.
+SCALE = 4
+THEMES = ("light", "dark")
+HEAD = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Screens of Assay</title>
+<style>
+  body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem; }
+  section { margin-bottom: 2rem; }
+  h2 { font-size: 1rem; margin: 0 0 .5rem; }
+  div { display: flex; gap: 1rem; align-items: flex-start; overflow-x: auto; }
+  img { border: 1px solid #999; max-height: 36rem; }
+</style>
+<h1>Screens of Assay</h1>
+"""
+
+
+def shown(camera: Camera, state: str, screens: list[Screen]) -> Iterator[str]:
+    """Take the pictures of some screens; yield the part of the sheet for each."""
+    for screen in screens:
+        pictures = []
+        for theme in THEMES:
+            camera.resize(WIDTHS[0], HEIGHT)
+            camera.open(screen.person, screen.path, theme)
+            for width in WIDTHS:
+                camera.resize(width, HEIGHT)
+                name = slugify(f"{state} {screen.name} {width} {theme}") + ".jpeg"
+                (FOLDER / name).write_bytes(picture(camera, width))
+                pictures.append(
+                    f'<a href="{name}"><img src="{name}" width="{width // SCALE}" loading="lazy" '
+                    f'alt="{width} pixels, {theme}"></a>'
+                )
+        title = escape(f"{state}: {screen.name} · {screen.person.name} · {screen.path}")
+        yield f"<section><h2>{title}</h2><div>{''.join(pictures)}</div></section>\n"
+
+
+def picture(camera: Camera, width: int) -> bytes:
+    """Return a picture of the whole page, as far as it is not too long."""
+    height = min(camera.browser.run("document.documentElement.scrollHeight"), HIGHEST)
+    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    return camera.picture(format="jpeg", quality=70, clip=clip, captureBeyondViewport=True)
+
+
+def test_contact_sheet(live_server: Any, policy: object, redis: object) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with transaction.atomic():
+        company = tell_story()
+        add_classifier(company)
+    seal_once()
+    browser = Browser("--hide-scrollbars")
+    camera = Camera(browser, live_server.url, company)
+    with (FOLDER / "index.html").open("w", encoding="utf-8") as sheet:
+        sheet.write(HEAD)
+        sheet.writelines(shown(camera, "usual", screens_of(company)))
+        sheet.writelines(shown(camera, "no data", empty_screens()))
+        crowd(company)
+        sheet.writelines(shown(camera, "10,000 rows", crowded_screens(company)))
+        with transaction.atomic():
+            lengthen(company)
+        sheet.writelines(shown(camera, "long names", screens_of(company)))
+    browser.close()
