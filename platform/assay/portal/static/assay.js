@@ -77,9 +77,35 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();
 });
 
+/* ---- forms that act on selected rows ---- */
+
+/* Enable the button once enough rows are selected, and no more rows than it takes. */
+function choose(form) {
+  const button = form.querySelector("button[data-most]");
+  const boxes = [...form.elements].filter((element) => element.type === "checkbox");
+  const count = boxes.filter((box) => box.checked).length;
+  button.disabled = count < Number(button.dataset.least);
+  boxes.forEach((box) => {
+    box.disabled = !box.checked && count >= Number(button.dataset.most);
+  });
+}
+
+function chooseAll(scope) {
+  scope.querySelectorAll("form[data-choose]").forEach(choose);
+}
+
+document.addEventListener("change", (event) => {
+  if (event.target.form?.matches("[data-choose]")) choose(event.target.form);
+});
+// A page that the browser restores has its boxes selected.
+window.addEventListener("pageshow", () => chooseAll(document));
+document.addEventListener("htmx:afterSettle", (event) => chooseAll(event.detail.elt));
+
 /* ---- charts ---- */
 
 const SERIES = ["--assay-series-1", "--assay-series-2", "--assay-series-3", "--assay-series-4"];
+// Lines beyond the last color repeat the colors with dashes.
+const DASHES = [5, 4];
 const charts = new Map();
 
 function chartOptions(spec) {
@@ -93,7 +119,7 @@ function chartOptions(spec) {
     interaction: { mode: "index", intersect: false },
     elements: { point: { radius: spec.points ? 3 : 0, hitRadius: 8 }, line: { borderWidth: 2, tension: spec.smooth ? 0.25 : 0 } },
     plugins: {
-      legend: { display: spec.series.length > 1, position: "bottom", labels: { color: css("--assay-text"), boxWidth: 10, boxHeight: 10, usePointStyle: true, pointStyle: spec.type === "bar" ? "rectRounded" : "line", pointStyleWidth: 18 } },
+      legend: { display: spec.series.length > 1, position: "bottom", labels: { color: css("--assay-text"), boxWidth: 10, boxHeight: 10, usePointStyle: true, pointStyle: spec.type === "bar" ? "rectRounded" : "line", pointStyleWidth: 18, generateLabels: legendLabels } },
       tooltip: { boxPadding: 4 },
     },
     scales: {
@@ -103,6 +129,14 @@ function chartOptions(spec) {
   };
 }
 
+/* Name series with a short name by it in the legend, with their dashes; the tooltip has the long name. */
+function legendLabels(chart) {
+  return Chart.defaults.plugins.legend.labels.generateLabels(chart).map((label) => {
+    const { short, borderDash } = chart.data.datasets[label.datasetIndex];
+    return short ? { ...label, text: short, lineDash: borderDash, lineWidth: 2 } : label;
+  });
+}
+
 function draw(canvas) {
   const source = document.getElementById(canvas.dataset.chart);
   if (!source || !window.Chart) return;
@@ -110,8 +144,10 @@ function draw(canvas) {
   Chart.defaults.font.family = css("--tblr-font-sans-serif") || "sans-serif";
   charts.get(canvas)?.destroy();
   const datasets = spec.series.map((series, index) => {
-    const color = css(SERIES[index % SERIES.length]);
-    return { name: series.name, label: series.name.replaceAll("_", " "), data: series.data, borderColor: color, backgroundColor: spec.type === "bar" ? color : color + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: true };
+    const place = series.color ?? index;
+    const color = css(SERIES[place % SERIES.length]);
+    const label = series.short ? series.name : series.name.replaceAll("_", " ");
+    return { name: series.name, short: series.short, label, data: series.data, borderColor: color, borderDash: place < SERIES.length ? [] : DASHES, backgroundColor: spec.type === "bar" ? color : color + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: true };
   });
   const chart = new Chart(canvas, { type: spec.type, data: { labels: spec.labels, datasets }, options: chartOptions(spec) });
   charts.set(canvas, chart);
