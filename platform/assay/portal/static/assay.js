@@ -77,6 +77,29 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();
 });
 
+/* ---- filters of lists, which apply as they are chosen ---- */
+
+const TYPING_MS = 250;
+let typing = 0;
+
+document.addEventListener("input", (event) => {
+  if (!event.target.matches("[data-filter=typed] input[type=search]")) return;
+  clearTimeout(typing);
+  typing = setTimeout(() => event.target.form.requestSubmit(), TYPING_MS);
+});
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { elt, xhr, pathInfo } = event.detail;
+  if (!elt.matches("[data-filter]")) return;
+  if (xhr.status < 400 && xhr.responseText.includes('id="results"')) return;
+  // Signed out, or an error: show that page.
+  event.detail.shouldSwap = false;
+  location.href = pathInfo.finalRequestPath;
+});
+document.addEventListener("htmx:afterSettle", (event) => {
+  const count = event.detail.elt.id === "results" && event.detail.elt.querySelector("[data-count]");
+  if (count) announce(count.textContent.trim());
+});
+
 /* ---- forms that act on selected rows ---- */
 
 /* Enable the button once enough rows are selected, and no more rows than it takes. */
