@@ -143,6 +143,27 @@ def test_a_stale_answer_never_replaces_a_newer_one(home: tuple[Browser, Company]
     assert browser.run("window.asked.length") <= before + 2
 
 
+def test_actions_of_the_open_page_are_offered_by_the_words_that_people_type(
+    home: tuple[Browser, Company],
+) -> None:
+    browser, company = home
+    browser.go(f"{browser.run('location.origin')}/deployments/{company.deployment.pk}")
+    opened(browser)
+    first = f"{OPTIONS}[0]?.textContent"
+    browser.wait(f"{first}.includes('This page')")
+    browser.type("retire")
+    browser.wait(f"{first}.includes('Stop serving')")
+    press(browser, "Enter")
+    browser.wait(f"!{OPEN} && document.activeElement.id === 'reason'")
+    press(browser, "k", CTRL)
+    browser.wait(OPEN)
+    browser.type("dark")
+    browser.wait(f"{first}.includes('Use the dark theme')")
+    press(browser, "Enter")
+    browser.wait("document.documentElement.dataset.bsTheme === 'dark'")
+    assert browser.faults == []
+
+
 def test_it_fits_a_narrow_screen(home: tuple[Browser, Company]) -> None:
     browser, _ = home
     size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False}

@@ -25,7 +25,8 @@ BANNERS = 5
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the menu; `sections` are the first words of the URL names that belong to it.
+    """A page in the menu or the palette; `sections` are the first words of the URL names that
+    belong to its line of the menu.
 
     `needs` is the action that a person must be allowed somewhere; with `at_large`, platform-wide.
     """
@@ -33,7 +34,7 @@ class Entry:
     title: str
     url: str
     icon: str
-    sections: tuple[str, ...]
+    sections: tuple[str, ...] = ()
     needs: tuple[Action, str] | None = None
     at_large: bool = False
 

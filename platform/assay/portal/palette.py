@@ -14,7 +14,8 @@ from django.db.models import Case, IntegerField, Q, QuerySet, Value, When
 from django.urls import reverse
 
 from assay.portal.access import may_somewhere
-from assay.portal.context import MENU
+from assay.portal.context import MENU, Entry
+from assay.portal.synonyms import meanings
 from governance.keys.selectors import keys_visible_to
 from governance.people.selectors import departments_visible_to, people_visible_to
 from governance.permissions import Action
@@ -30,11 +31,9 @@ from registry.versions.selectors import models_visible_to, versions_visible_to
 from workers.deployments.selectors import deployments_visible_to
 from workers.jobs.selectors import jobs_visible_to
 
-QUERY_MAX = 64
 RESULTS_MAX = 20
 # Results of one kind.
 EACH_MAX = 5
-WORDS_MAX = 6
 # A number above every possible ID is not looked up.
 _NUMBER_MAX = 2**31
 
@@ -190,54 +189,79 @@ ACTIONS = (
     ("New knowledge base", "knowledge_base_new", Action.KNOWLEDGE_CREATE, "knowledge"),
     ("Upload for checks", "intake_new", Action.INTAKE_CREATE, "intake"),
     ("New fine-tune: choose a model", "models", Action.JOB_CREATE, "job"),
+    ("Evaluate a version: choose a model", "models", Action.JOB_CREATE, "job"),
+    ("Set a gate: choose a model", "models", Action.GATE_SET, "gate"),
+    ("Request a release: choose a model", "models", Action.RELEASE_SUBMIT, "release"),
+    ("Recall a version: choose a model", "models", Action.VERSION_RECALL, "version"),
+    ("Report an incident: choose a deployment", "deployments", Action.INCIDENT_OPEN, "incident"),
+    ("Scale a deployment: choose one", "deployments", Action.DEPLOYMENT_PLACE, "deployment"),
+    ("Stop a deployment: choose one", "deployments", Action.DEPLOYMENT_STOP, "deployment"),
+    ("Compare runs: choose jobs", "jobs", Action.JOB_VIEW, "job"),
     ("Create an API key", "keys", Action.KEY_CREATE, "key"),
     ("Invite a person", "people", Action.PERSON_CREATE, "person"),
     ("Create a department", "departments", Action.DEPARTMENT_CREATE, "department"),
 )
-# Pages outside the menu that everyone may open.
+_LOG = (Action.AUDIT_VIEW, "audit")
+_PEOPLE = (Action.PERSON_VIEW, "person")
+_EXPLAIN = (Action.POLICY_EXPLAIN, "policy")
+# Pages outside the menu.
 PAGES = (
-    ("Your account", "user", "account"),
-    ("Intakes", "package-import", "intakes"),
-    ("Review policies", "clipboard-check", "review_policies"),
-    ("Absences", "calendar", "absences"),
+    Entry("Your account", "portal:account", "user"),
+    Entry("Intakes", "portal:intakes", "package-import"),
+    Entry("Release drafts", "portal:release_drafts", "git-pull-request"),
+    Entry("Task catalog", "portal:model_tasks", "box"),
+    Entry("Schedules", "portal:schedules", "calendar"),
+    Entry("What served when", "portal:served", "clock"),
+    Entry("Review policies", "portal:review_policies", "clipboard-check"),
+    Entry("Absences", "portal:absences", "calendar"),
+    Entry("Policy versions", "portal:policy_versions", "shield-lock"),
+    Entry("Explain a policy decision", "portal:policy_why", "shield-lock", needs=_EXPLAIN),
+    Entry("Who can do something", "portal:policy_who", "shield-lock", needs=_EXPLAIN),
+    Entry("Health", "portal:health", "server-2", needs=_LOG, at_large=True),
+    Entry("Single sign-on", "portal:sign_on_status", "server-2", needs=_LOG, at_large=True),
+    Entry("Audit checkpoints", "portal:audit_checkpoints", "lock", needs=_LOG, at_large=True),
+    Entry("Audit streaming", "portal:audit_streams", "send", needs=_LOG, at_large=True),
+    Entry("Groups", "portal:groups", "users", needs=_PEOPLE, at_large=True),
+    Entry("Role requests", "portal:role_requests", "users", needs=_PEOPLE, at_large=True),
 )
 
 
 def palette(actor: Principal, text: str) -> list[Result]:
-    """Return results for `text`, the best first; without any, the pages and actions.
-
-    Characters beyond `QUERY_MAX` are ignored.
-    """
-    words = text.replace("\x00", "")[:QUERY_MAX].split()[:WORDS_MAX]
-    results = [*_actions(actor, words), *_pages(actor, words)]
-    if words:
-        results += [each for source in SOURCES for each in source.matches(actor, words)]
-        whole = " ".join(words).lower()
-        results.sort(key=lambda each: _rank(each.title.lower(), whole))
+    """Return results for `text`, the best first; without any, all pages and actions."""
+    meant = meanings(text)
+    results = [*_actions(actor, meant), *_pages(actor, meant)]
+    if not meant:
+        return results
+    words = [word for word, *_ in meant]
+    results += [each for source in SOURCES for each in source.matches(actor, words)]
+    results.sort(key=lambda each: _rank(each, " ".join(words)))
     return results[:RESULTS_MAX]
 
 
-def _rank(title: str, text: str) -> int:
+def _rank(result: Result, text: str) -> int:
+    title = result.title.lower()
     if title == text:
         return 0
-    return 1 if title.startswith(text) else 2 if f" {text}" in title else 3
+    if title.startswith(text):
+        return 1
+    # Pages and actions may be found by a synonym.
+    return 2 if f" {text}" in title or result.kind in {"Page", "Action"} else 3
 
 
-def _fits(title: str, words: list[str]) -> bool:
-    return all(word.lower() in title.lower() for word in words)
+def _fits(title: str, meant: list[list[str]]) -> bool:
+    lower = title.lower()
+    return all(
+        word in lower or any(f" {each}" in f" {lower}" for each in ours) for word, *ours in meant
+    )
 
 
-def _pages(actor: Principal, words: list[str]) -> Iterator[Result]:
-    for _, entries in MENU:
-        for entry in entries:
-            if _fits(entry.title, words) and entry.shown_to(actor):
-                yield Result("Page", entry.icon, entry.title, "", reverse(entry.url))
-    for title, icon, url in PAGES:
-        if _fits(title, words):
-            yield Result("Page", icon, title, "", reverse(f"portal:{url}"))
+def _pages(actor: Principal, meant: list[list[str]]) -> Iterator[Result]:
+    for entry in (*(entry for _, entries in MENU for entry in entries), *PAGES):
+        if _fits(entry.title, meant) and entry.shown_to(actor):
+            yield Result("Page", entry.icon, entry.title, "", reverse(entry.url))
 
 
-def _actions(actor: Principal, words: list[str]) -> Iterator[Result]:
+def _actions(actor: Principal, meant: list[list[str]]) -> Iterator[Result]:
     for title, url, action, kind in ACTIONS:
-        if _fits(title, words) and may_somewhere(actor, action, kind=kind):
+        if _fits(title, meant) and may_somewhere(actor, action, kind=kind):
             yield Result("Action", "plus", title, "", reverse(f"portal:{url}"))

@@ -11,6 +11,9 @@ from governance.usage.units import Unit
 from workers.jobs.models import JobEvent
 from workers.nodes.fleet import Utilization
 
+# Charts on one page.
+CHARTS_MAX = 12
+
 
 def curve_points(data: Mapping[str, Any]) -> dict[str, float]:
     """Return the values of one event to draw: losses and validation metrics. Learning rates and
@@ -18,10 +21,13 @@ def curve_points(data: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: value
         for name, value in data.items()
-        if isinstance(value, (int, float))
-        and value == value
-        and ("loss" in name or name.startswith(("validation_", "eval_")))
+        if isinstance(value, (int, float)) and value == value and is_drawn(name)
     }
+
+
+def is_drawn(name: str) -> bool:
+    """Return true for a loss or a metric of the validation."""
+    return "loss" in name or name.startswith(("validation_", "eval_"))
 
 
 def curves(events: Iterable[JobEvent]) -> dict[str, Any]:
@@ -41,6 +47,42 @@ def curves(events: Iterable[JobEvent]) -> dict[str, Any]:
         "x": "step",
         "series": [{"name": name, "data": points} for name, points in series.items()],
     }
+
+
+def overlaid(
+    runs: Sequence[tuple[str, str, Mapping[str, Mapping[int, float]]]],
+) -> list[dict[str, Any]]:
+    """Return one chart for each metric of several runs, losses first: a line for each run that has
+    it, in the color of the run's place. A run is its short name, its name and its curves."""
+    names = sorted(
+        {name for *_, curves in runs for name in curves if is_drawn(name)},
+        key=lambda name: ("loss" not in name, name),
+    )
+    charts: list[dict[str, Any]] = []
+    for name in names[:CHARTS_MAX]:
+        series = [
+            {
+                "short": short,
+                "name": label,
+                "color": place,
+                "data": [{"x": step, "y": value} for step, value in sorted(curves[name].items())],
+            }
+            for place, (short, label, curves) in enumerate(runs)
+            if name in curves
+        ]
+        charts.append(
+            {
+                "id": f"curve-{len(charts)}",
+                "title": name,
+                "type": "line",
+                "linear": True,
+                # A line of one or two points cannot be seen.
+                "points": any(len(each["data"]) < 3 for each in series),
+                "x": "step",
+                "series": series,
+            }
+        )
+    return charts
 
 
 def unit_bars(days: Sequence[Mapping[str, Any]], unit: Unit = Unit.TOKENS) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def metric_rows(
     own = evaluation.intervals.get("metrics", {})
     rows = []
     for name, value in values.items():
-        title, higher = _described(task, name)
+        title, higher = described(task, name)
         interval = _interval(own.get(name))
         rows.append(
             MetricRow(
@@ -171,7 +171,7 @@ def baseline_rows(evaluation: Evaluation, task: str) -> list[BaselineRow]:
         value = each["metrics"].get(ACCURACY)
         if value is not None:
             interval = wilson(value, n)
-            pairs = _paired(evaluation.details.get("right"), each.get("right"))
+            pairs = paired_results(evaluation.details.get("right"), each.get("right"))
             change = change_of(own, wilson(own, n), value, interval, True, pairs)
             rows.append(BaselineRow(each["name"], value, interval, each["trained_on"], change))
     return rows
@@ -181,17 +181,17 @@ def _baseline_pairs(evaluation: Evaluation) -> Paired | None:
     """Pair the version, row by row, with the baseline that its numbers are compared with."""
     for each in evaluation.details.get("baselines") or ():
         if each["name"] == evaluation.baseline_name:
-            return _paired(evaluation.details.get("right"), each.get("right"))
+            return paired_results(evaluation.details.get("right"), each.get("right"))
     return None
 
 
 def paired_rows(new: Evaluation, old: Evaluation) -> Paired | None:
     """Count the rows that both, one or neither got right; None if one did not record it. Both
     are on the same dataset version."""
-    return _paired(new.details.get("right"), old.details.get("right"))
+    return paired_results(new.details.get("right"), old.details.get("right"))
 
 
-def _paired(ours: Any, theirs: Any) -> Paired | None:
+def paired_results(ours: Any, theirs: Any) -> Paired | None:
     if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping):
         return None
     n = ours.get("n")
@@ -223,7 +223,7 @@ def slice_rows(evaluation: Evaluation, task: str, live: Evaluation | None) -> li
     )
     rows = []
     for each in evaluation.slices[:SLICES_SHOWN]:
-        title, higher = _described(task, each["metric"])
+        title, higher = described(task, each["metric"])
         interval = _slice_interval(each)
         if live is None:
             old, old_interval = each.get("baseline"), None
@@ -255,7 +255,7 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _described(task: str, metric: str) -> tuple[str, bool | None]:
+def described(task: str, metric: str) -> tuple[str, bool | None]:
     """Return the task's title of a metric, and true if higher is better (None: unknown)."""
     entry = TASKS.get(task)
     for measure in entry.metrics if entry else ():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from itertools import product
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import resolve
 
-from assay.portal.palette import EACH_MAX, QUERY_MAX, RESULTS_MAX, SOURCES, palette
+from assay.portal.context import MENU
+from assay.portal.palette import ACTIONS, EACH_MAX, PAGES, RESULTS_MAX, SOURCES, palette
+from assay.portal.synonyms import QUERY_MAX, SYNONYMS
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from registry.versions.models import Model
@@ -25,6 +28,7 @@ from tests.unit.assay.test_portal_pages import inline_in
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
+TEMPLATES = Path(palette.__code__.co_filename).parent / "templates"
 # Finds something of nearly every kind: most names of the story hold one of them.
 TYPED = (
     "",
@@ -107,6 +111,46 @@ def test_pages_and_actions_are_those_that_the_role_has(company: Company) -> None
     assert "Invite a person" not in developer
     assert "People" not in finance
     assert "New model" not in titles(company.asha, "new")
+
+
+@pytest.mark.parametrize(
+    ("typed", "title"),
+    [
+        ("health", "Health"),
+        ("recall", "Recall a version: choose a model"),
+        ("users", "People"),
+        ("log", "Audit log"),
+        ("sso", "Single sign-on"),
+        ("retire depl", "Stop a deployment: choose one"),
+        ("GPU", "Operations"),
+        ("password", "Your account"),
+        ("train", "New fine-tune: choose a model"),
+        ("compare", "Compare runs: choose jobs"),
+    ],
+)
+def test_pages_are_found_by_the_words_that_people_type(
+    company: Company, typed: str, title: str
+) -> None:
+    # What an administrator may not do, a lead may.
+    found = [*titles(company.ada, typed)[:4], *titles(company.enzo, typed)[:4]]
+    assert title in found
+
+
+def test_every_synonym_means_a_word_of_a_title_or_of_a_button() -> None:
+    entries = (entry for _, entries in MENU for entry in entries)
+    titles_of_all = [entry.title for entry in (*entries, *PAGES)]
+    titles_of_all += [title for title, *_ in ACTIONS]
+    templates = "".join(path.read_text() for path in TEMPLATES.rglob("*.html"))
+    marked = re.findall(r'data-palette-action="([^"]+)"', templates)
+    words = f" {' '.join([*titles_of_all, *marked])} ".lower()
+    # Buttons in the head of a page.
+    buttons = {"deploy"}
+    assert {each for each in SYNONYMS if f" {each}" not in words} <= buttons
+
+
+def test_the_page_gets_the_meanings_of_the_typed_words(company: Company) -> None:
+    answer = signed_in(company.enzo).get("/search/results", {"q": "Retire it"})
+    assert answer.json()["meanings"] == [["retire", "stop"], ["it"]]
 
 
 def test_the_best_comes_first_and_numbers_find_things_of_that_number(company: Company) -> None:

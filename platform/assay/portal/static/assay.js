@@ -77,9 +77,58 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();
 });
 
+/* ---- filters of lists, which apply as they are chosen ---- */
+
+const TYPING_MS = 250;
+let typing = 0;
+
+document.addEventListener("input", (event) => {
+  if (!event.target.matches("[data-filter=typed] input[type=search]")) return;
+  clearTimeout(typing);
+  typing = setTimeout(() => event.target.form.requestSubmit(), TYPING_MS);
+});
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { elt, xhr, pathInfo } = event.detail;
+  if (!elt.matches("[data-filter]")) return;
+  if (xhr.status < 400 && xhr.responseText.includes('id="results"')) return;
+  // Signed out, or an error: show that page.
+  event.detail.shouldSwap = false;
+  location.href = pathInfo.finalRequestPath;
+});
+document.addEventListener("htmx:afterSettle", (event) => {
+  const count = event.detail.elt.id === "results" && event.detail.elt.querySelector("[data-count]");
+  if (count) announce(count.textContent.trim());
+});
+
+/* ---- forms that act on selected rows ---- */
+
+/* Enable the button once enough rows are selected, and no more rows than it takes. */
+function choose(form) {
+  const button = form.querySelector("button[data-most]");
+  const boxes = [...form.elements].filter((element) => element.type === "checkbox");
+  const count = boxes.filter((box) => box.checked).length;
+  button.disabled = count < Number(button.dataset.least);
+  boxes.forEach((box) => {
+    box.disabled = !box.checked && count >= Number(button.dataset.most);
+  });
+}
+
+function chooseAll(scope) {
+  scope.querySelectorAll("form[data-choose]").forEach(choose);
+}
+
+document.addEventListener("change", (event) => {
+  if (event.target.form?.matches("[data-choose]")) choose(event.target.form);
+});
+// A page that the browser restores has its boxes selected.
+window.addEventListener("pageshow", () => chooseAll(document));
+document.addEventListener("htmx:afterSettle", (event) => chooseAll(event.detail.elt));
+
 /* ---- charts ---- */
 
 const SERIES = ["--assay-series-1", "--assay-series-2", "--assay-series-3", "--assay-series-4"];
+// Lines beyond the last color repeat the colors with dashes.
+const DASHES = [5, 4];
 const charts = new Map();
 
 function chartOptions(spec) {
@@ -95,7 +144,7 @@ function chartOptions(spec) {
     // A line of one point is invisible without a marker.
     elements: { point: { radius: (context) => (spec.points || context.dataset.data.length === 1 ? 3 : 0), hitRadius: 8 }, line: { borderWidth: 2, tension: spec.smooth ? 0.25 : 0 } },
     plugins: {
-      legend: { display: spec.series.length > 1, position: "bottom", labels: { color: css("--assay-text"), boxWidth: 10, boxHeight: 10, usePointStyle: true, pointStyle: spec.type === "bar" ? "rectRounded" : "line", pointStyleWidth: 18 } },
+      legend: { display: spec.series.length > 1, position: "bottom", labels: { color: css("--assay-text"), boxWidth: 10, boxHeight: 10, usePointStyle: true, pointStyle: spec.type === "bar" ? "rectRounded" : "line", pointStyleWidth: 18, generateLabels: legendLabels } },
       tooltip: { boxPadding: 4 },
     },
     scales: {
@@ -125,6 +174,14 @@ function drawMarks(chart, marks) {
   ctx.restore();
 }
 
+/* Name series with a short name by it in the legend, with their dashes; the tooltip has the long name. */
+function legendLabels(chart) {
+  return Chart.defaults.plugins.legend.labels.generateLabels(chart).map((label) => {
+    const { short, borderDash } = chart.data.datasets[label.datasetIndex];
+    return short ? { ...label, text: short, lineDash: borderDash, lineWidth: 2 } : label;
+  });
+}
+
 function draw(canvas) {
   const source = document.getElementById(canvas.dataset.chart);
   if (!source || !window.Chart) return;
@@ -132,9 +189,12 @@ function draw(canvas) {
   Chart.defaults.font.family = css("--tblr-font-sans-serif") || "sans-serif";
   charts.get(canvas)?.destroy();
   const datasets = spec.series.map((series, index) => {
-    const color = css(SERIES[(series.color ?? index) % SERIES.length]);
+    const place = series.color ?? index;
+    const color = css(SERIES[place % SERIES.length]);
+    const dashed = series.dashed || place >= SERIES.length;
     const radius = series.dashed ? 0 : spec.marked && spec.labels.map((_, at) => (spec.marked.includes(at) ? 6 : 3));
-    return { borderDash: series.dashed ? [6, 4] : undefined, pointRadius: radius, name: series.name, label: series.name.replaceAll("_", " "), data: series.data, borderColor: color, backgroundColor: spec.type === "bar" ? color : color + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: !spec.gaps };
+    const label = series.short ? series.name : series.name.replaceAll("_", " ");
+    return { name: series.name, short: series.short, label, data: series.data, borderColor: color, borderDash: dashed ? DASHES : [], pointRadius: radius, backgroundColor: spec.type === "bar" ? color : color + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: !spec.gaps };
   });
   const marks = { id: "marks", afterDatasetsDraw: (chart) => drawMarks(chart, spec.marks || []) };
   const chart = new Chart(canvas, { type: spec.type, data: { labels: spec.labels, datasets }, options: chartOptions(spec), plugins: [marks] });

@@ -15,7 +15,44 @@
   let request = null;
   // Text whose results are shown; Enter waits for the results of the typed text.
   let shown = null;
+  // The results in the list, in its order.
+  let offered = [];
   let entered = false;
+
+  /* ---- actions of the open page, and of the menu: what is marked, and the buttons of its head ---- */
+
+  const MARKED = "[data-palette-action]";
+  const OFFERED = `#main :is(.head-actions, .tabs-page) :is(a:not([aria-current]), button), ${MARKED}`;
+
+  /* Return the actions of the page that fit the meanings of the typed words; without words, those of its content. */
+  function pageActions(meanings) {
+    const offered = [...document.querySelectorAll(OFFERED)].filter((element) => !element.disabled && !element.hidden);
+    return offered
+      .filter((element) => meanings.length || element.closest("#main"))
+      .map((element) => ({
+        kind: element.closest("#main") ? "This page" : "Action",
+        icon: element.querySelector("use")?.getAttribute("href").split("#")[1] ?? "arrow-right",
+        title: element.dataset.paletteAction ?? element.textContent.trim().replace(/\s+/g, " "),
+        element,
+      }))
+      .filter(({ title }) => {
+        const words = ` ${title.toLowerCase()}`;
+        return meanings.every(([typed, ...ours]) => words.includes(typed) || ours.some((each) => words.includes(` ${each}`)));
+      });
+  }
+
+  /* Follow a link, press a button, or go to a form. */
+  function act(element) {
+    dialog.close();
+    if (element.matches("a, button")) {
+      element.click();
+      return;
+    }
+    openAncestors(element);
+    const field = element.querySelector("input:not([type=hidden]), select, textarea, button") ?? element;
+    field.scrollIntoView({ block: "center" });
+    field.focus();
+  }
 
   const selected = () => list.querySelector("[aria-selected=true]");
 
@@ -52,7 +89,7 @@
     item.id = `palette-${index}`;
     item.setAttribute("role", "option");
     item.setAttribute("aria-selected", "false");
-    item.dataset.href = result.href;
+    if (result.href) item.dataset.href = result.href;
     const words = text("grow", "");
     words.append(text("title", result.title));
     if (result.detail) words.append(" ", text("subtle", result.detail));
@@ -62,6 +99,7 @@
 
   function show(typed, results) {
     shown = typed;
+    offered = results;
     list.replaceChildren(...results.map(option));
     input.setAttribute("aria-expanded", String(results.length > 0));
     empty.hidden = results.length > 0;
@@ -81,19 +119,23 @@
       if (signal.aborted) return;
       // Signed out: the search page asks to sign in.
       if (answer.redirected || !answer.ok) throw new Error(String(answer.status));
-      show(typed, (await answer.json()).results);
+      const { results, meanings } = await answer.json();
+      show(typed, [...pageActions(meanings), ...results]);
     } catch (error) {
       if (error.name === "AbortError") return;
       announcement.textContent = "The search failed. Press Enter to open the search page.";
       list.replaceChildren();
+      offered = [];
       shown = typed;
     }
   }
 
   function take(elsewhere) {
     entered = false;
+    const element = offered[[...list.children].indexOf(selected())]?.element;
     const href = selected()?.dataset.href;
-    if (!href) input.form.submit();
+    if (element) act(element);
+    else if (!href) input.form.submit();
     else if (elsewhere) window.open(href, "_blank", "noopener");
     else location.href = href;
   }
@@ -103,6 +145,7 @@
     request?.abort();
     input.value = "";
     list.replaceChildren();
+    offered = [];
     shown = null;
     entered = false;
     input.setAttribute("aria-expanded", "false");

@@ -392,6 +392,12 @@ def lookup(mapping: Any, key: object) -> Any:
     return mapping.get(key) if hasattr(mapping, "get") else None
 
 
+@register.filter
+def at(items: Any, place: int) -> Any:
+    """Return `items[place]`, or None without items."""
+    return items[place] if items else None
+
+
 @register.simple_tag
 def passages(pieces: Iterable[Piece]) -> SafeString:
     """Show a text with marked passages. A tag, because a template would add spaces."""

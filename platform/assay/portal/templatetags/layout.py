@@ -8,6 +8,8 @@ from django import template
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString, mark_safe
 
+from workers.jobs.comparison import RUNS_MAX, RUNS_MIN
+
 register = template.Library()
 _ICONS = {"ok": "circle-check", "info": "info-circle", "warn": "alert-triangle", "bad": "ban"}
 
@@ -45,7 +47,7 @@ def table(content: str, label: str, columns: str, css: str = "") -> SafeString:
     """Return a table that scrolls on narrow screens. `content` are its rows.
 
     `columns` are the headings, separated by ` | `. `# ` before a heading marks a column of
-    numbers; `…` is the heading of a column of buttons.
+    numbers; `…` is the heading of a column of buttons, `□` that of checkboxes.
     """
     context = {"content": content, "label": label, "headings": columns.split(" | "), "css": css}
     return render_to_string("portal/parts/table.html", context)
@@ -61,3 +63,9 @@ def chart(name: str, label: str, spec: dict[str, object]) -> dict[str, object]:
 def fact(name: str, value: object) -> dict[str, object]:
     """Return one entry of a `<dl class="facts">`."""
     return {"name": name, "value": value}
+
+
+@register.inclusion_tag("portal/jobs/compare_bar.html")
+def compare_bar(things: str) -> dict[str, object]:
+    """Return the button that compares the selected `things`."""
+    return {"things": things, "least": RUNS_MIN, "most": RUNS_MAX}

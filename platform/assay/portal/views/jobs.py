@@ -24,6 +24,7 @@ from registry.releases.drafts.selectors import release_drafts_visible_to
 from registry.versions.selectors import versions_visible_to
 from workers.control.jobs import WARNING
 from workers.jobs.chains import chain_draft_of, chain_of
+from workers.jobs.comparison import COMPARABLE
 from workers.jobs.line import job_waits
 from workers.jobs.models import Job, JobKind, JobPriority, JobState, StopRequest
 from workers.jobs.pausing import after_stop, job_pause, job_resume, pause_question
@@ -55,7 +56,7 @@ class Jobs(ListScreen):
     template_name = "portal/jobs/list.html"
     title = "Jobs"
     lead = "Fine-tunes, evaluations, checks of intakes and indexes of knowledge bases."
-    columns = "Job | State | Progress | Department | Took | Created"
+    columns = "□ | Job | State | Progress | Department | Took | Created"
     filters = JobFilter
     toolbar = (
         states(JobState.choices),
@@ -64,6 +65,9 @@ class Jobs(ListScreen):
 
     def rows(self) -> QuerySet[Job]:
         return jobs_visible_to(self.actor)
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {**super().context(**kwargs), "comparable": COMPARABLE}
 
 
 class JobPage(Screen):

@@ -155,6 +155,12 @@ def compare_choices(
     return {"choices": choices, "new": new, "old": old}
 
 
+def preselected(versions: list[ModelVersion]) -> set[int]:
+    """Return the newest version and the live one, or the one before; none of a single version."""
+    others = sorted(versions[1:], key=lambda each: not each.live)  # type: ignore[attr-defined]
+    return {each.pk for each in (versions[0], others[0])} if others else set()
+
+
 class ModelPage(ActionScreen):
     """One model: its card, live deployments, versions, gates, trend, usage, lineage and reviews."""
 
@@ -176,7 +182,7 @@ class ModelPage(ActionScreen):
             "unavailable": unavailable_reason(model.task),
             "page": page,
             "gates": with_results(self.actor, gates, list(page.object_list)),
-            **compare_choices(self.actor, model),
+            "preselected": preselected(list(page.object_list)),
             "live": live,
             "trials": self.trials(task, live),
             "examples": examples(self.request, live[0]) if live else [],

@@ -8,7 +8,8 @@ from typing import Any
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 
 from assay.portal.http import Screen
-from assay.portal.palette import QUERY_MAX, palette
+from assay.portal.palette import palette
+from assay.portal.synonyms import QUERY_MAX, meanings
 
 
 class Search(Screen):
@@ -22,10 +23,12 @@ class Search(Screen):
 
 
 class SearchResults(Screen):
-    """The same results as JSON, for the palette."""
+    """The same results as JSON, for the palette, with the meanings of the typed words, by which it
+    finds actions of the open page."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        results = palette(self.actor, request.GET.get("q", ""))
-        answer = JsonResponse({"results": [asdict(each) for each in results]})
+        text = request.GET.get("q", "")
+        results = [asdict(each) for each in palette(self.actor, text)]
+        answer = JsonResponse({"results": results, "meanings": meanings(text)})
         answer["Cache-Control"] = "no-store"
         return answer
