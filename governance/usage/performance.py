@@ -147,7 +147,7 @@ class Phases:
 
     @property
     def total(self) -> float:
-        return sum(getattr(self, name) for name in self.NAMES)
+        return self.load + self.queue + self.prefill + self.stream + self.compute
 
     @property
     def shares(self) -> dict[str, float]:

@@ -98,7 +98,7 @@ def row_cells(
 
     def cell(row: Mapping[str, Any], column: str) -> Cell:
         value = row.get(column)
-        if column in media and value in records:
+        if column in media and isinstance(value, str) and value in records:
             is_shown = column not in hidden
             overlay = overlays.over(row, column, names_shown=not masked) if is_shown else None
             return [File(records[value].media, shown=is_shown, overlay=overlay)]

@@ -162,13 +162,13 @@ def _runs(actor: Principal, job_ids: list[UUID], version_ids: list[int]) -> list
 def _evaluations(rows: QuerySet[Evaluation]) -> list[Evaluation]:
     """Read evaluations with the two small entries of `details` that a comparison needs."""
     small = JSONObject(right=F("details__right"), rows_cut=F("details__rows_cut"))
-    evaluations = list(
+    evaluations: list[Any] = list(
         rows.annotate(small=small)
         .defer("details", "slices", "version__manifest", "version__card", "version__code")
         .prefetch_related(None)
     )
     for each in evaluations:
-        each.details = each.small  # type: ignore[attr-defined]
+        each.details = each.small
     return evaluations
 
 
@@ -268,7 +268,8 @@ def _add_curves(runs: list[Run]) -> None:
         .filter(Q(rest=0) | Q(place=F("count")))
         .order_by("pk")
     )
-    for job_id, step, data in points.values_list("job_id", "step", "data"):
+    curves: list[tuple[Any, Any, Any]] = list(points.values_list("job_id", "step", "data"))
+    for job_id, step, data in curves:
         for name, value in numbers(data).items():
             # A step that a resumed run repeats counts once, with its latest value.
             by_job[job_id].curves.setdefault(name, {})[step] = value

@@ -99,7 +99,9 @@ def _reviews(actor: Principal) -> Iterator[Number]:
         .annotate(closed=Count("pk"), median=_Median(took))
     )
     by_week = {row["week"]: row for row in rows}
-    weeks = [by_week.get(first + timedelta(weeks=week), {}) for week in range(WEEKS)]
+    weeks: list[dict[str, Any]] = [
+        by_week.get(first + timedelta(weeks=week), {}) for week in range(WEEKS)
+    ]
     closed = [row.get("closed", 0) for row in weeks]
     hours = [row["median"].total_seconds() / 3600 if row else 0.0 for row in weeks]
     yield Number(
@@ -149,7 +151,7 @@ def _usage(actor: Principal) -> Iterator[Number]:
         "portal:usage",
         sparkline(failed),
         _label("Failed requests by day", failed),
-        "bad" if rate > before and sum(failed[-7:]) else "",
+        "bad" if rate > before and any(failed[-7:]) else "",
     )
     if any(days["cost"]):
         cost = [amount / MICRO for amount in days["cost"]]

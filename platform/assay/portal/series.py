@@ -60,7 +60,7 @@ def overlaid(
     )
     charts: list[dict[str, Any]] = []
     for name in names[:CHARTS_MAX]:
-        series = [
+        series: list[dict[str, Any]] = [
             {
                 "short": short,
                 "name": label,

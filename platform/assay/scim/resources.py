@@ -172,7 +172,8 @@ def group_of(group: DirectoryGroup, *, base: str, members: list[tuple[int, str]]
         external_id=group.external_id or None,
         display_name=group.name,
         members=[
-            Member(value=str(pk), display=name, ref=f"{base}Users/{pk}") for pk, name in members
+            Member(value=str(pk), display=name, ref=Reference(f"{base}Users/{pk}"))
+            for pk, name in members
         ]
         if members
         else None,

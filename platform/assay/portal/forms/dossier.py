@@ -174,7 +174,7 @@ def _with_addresses(risks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return risks with the addresses of the accepting people, which the form shows."""
     people = {risk["accepter_person"] for risk in risks if risk.get("accepter_person")}
     rows = Person.objects.filter(pk__in=people).values_list("pk", "email") if people else ()
-    addresses = dict(rows)
+    addresses: dict[Any, str] = dict(rows)
     return [
         {**risk, "accepter_person": addresses.get(risk.get("accepter_person"))} for risk in risks
     ]
