@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 120.0) -> None:
     """Return once `condition` holds; fail when it does not for `timeout_s` seconds."""
     deadline = time.monotonic() + timeout_s
     while not condition():

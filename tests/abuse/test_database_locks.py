@@ -41,6 +41,7 @@ from tests.database_roles import acting_as
 from tests.live.celery_worker import database_url, process_url
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
+from tests.waiting import wait_until
 from workers.database_watch import SessionWatch, sessions_block, sessions_ended
 from workers.deployments.leases import leases_renew
 from workers.deployments.models import (
@@ -459,11 +460,7 @@ def goes_on(
 
 def claim_at_last(world: World) -> None:
     """Claims pass over rows that another session holds, so that they do not wait."""
-    for _ in range(300):
-        if job_claim(job_id=world.job.pk, worker="w2") is not None:
-            return
-        time.sleep(0.1)
-    pytest.fail("The job was not claimed.")
+    wait_until(lambda: job_claim(job_id=world.job.pk, worker="w2") is not None)
 
 
 HELD: dict[str, tuple[Callable[[Session, World], None], Callable[[World], None]]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack, suppress
 
 import psycopg
@@ -20,6 +19,7 @@ from tests.abuse.test_database_locks import (
     world,
 )
 from tests.live.celery_worker import process_url
+from tests.waiting import wait_until
 from workers import database_watch
 from workers.database_watch import SessionWatch, sessions_ended
 
@@ -55,16 +55,14 @@ def test_a_worker_that_takes_every_connection_is_put_out(
         with pytest.raises(psycopg.OperationalError, match="too many connections"):
             psycopg.connect(process_url("worker"))
         assert SessionWatch().run() == len(sessions)
-        until_connected()
+        wait_until(may_connect)
 
 
-def until_connected() -> None:
-    for _ in range(100):
-        with suppress(psycopg.OperationalError):
-            psycopg.connect(process_url("worker")).close()
-            return
-        time.sleep(0.05)
-    pytest.fail("No other worker can connect.")
+def may_connect() -> bool:
+    with suppress(psycopg.OperationalError):
+        psycopg.connect(process_url("worker")).close()
+        return True
+    return False
 
 
 def test_what_a_role_sets_for_all_its_sessions_is_put_back(world: World) -> None:

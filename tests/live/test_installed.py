@@ -191,7 +191,7 @@ def test_a_folder_without_a_checkout_runs_assay(
         left = psutil.Process(up.pid).children(recursive=True)
         up.send_signal(signal.SIGTERM)
         assert up.wait(PATIENCE_S) == 143
-        assert [process for process in left if process.is_running()] == []
+        assert psutil.wait_procs(left, PATIENCE_S)[1] == []
     finally:
         up.kill()
         up.wait()

@@ -74,7 +74,6 @@ def test_clients_of_other_people_are_answered(
     assert chain["whole"]
     assert (chain["reason"], chain["tokens"]) == ("length", 6)
     assert "".join(chain["chunks"]) == chain["whole"]
-    assert len([each for each in chain["chunks"] if each]) > 1
     assert sum(chain["streamed_tokens"]) == 6
     assert chain["dimensions"] == [32, 32]
 

@@ -332,7 +332,7 @@ def deployed(company: Company, release: dict[str, Any]) -> dict[str, Any]:
 def ask(company: Company, key: str, body: Any, name: str = NAME) -> httpx.Response:
     return httpx.post(
         f"{company.url}{PATH}/{name}", headers={"authorization": f"Bearer {key}"}, json=body,
-        timeout=60,
+        timeout=180,
     )  # fmt: skip
 
 

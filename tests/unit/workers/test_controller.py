@@ -13,6 +13,7 @@ from governance.audit.models import AuditCheckpoint
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_STREAM, UsageEntry
 from tests.unit.workers import company
+from tests.waiting import wait_until
 from workers import controller
 from workers.controller import Controller, guarded
 from workers.dispatch import wake_controller
@@ -125,14 +126,14 @@ def test_a_running_controller_takes_jobs_back_and_seals_the_log(
     Job.objects.filter(pk=job.pk).update(lease_until=job.created_at)
     running = Controller()
     running.start()
-    pause = threading.Event()
+
+    def swept() -> bool:
+        wake_controller()
+        job.refresh_from_db()
+        return job.state == JobState.CANCELED and AuditCheckpoint.objects.exists()
+
     try:
-        for _ in range(200):
-            job.refresh_from_db()
-            if job.state == JobState.CANCELED and AuditCheckpoint.objects.exists():
-                break
-            wake_controller()
-            pause.wait(0.05)
+        wait_until(swept)
     finally:
         running.close()
     assert job.state == JobState.CANCELED

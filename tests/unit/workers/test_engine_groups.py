@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.workers.recording import Answer, prompted
-from tests.unit.workers.test_engine_process import ENGINE, is_gone, until
+from tests.unit.workers.test_engine_process import ENGINE, is_gone
+from tests.waiting import wait_until
 from workers.engine_process import watch
 from workers.engine_process.client import OwnEngines, ProcessEngine
 from workers.engine_process.watch import ProcessLimits
@@ -83,7 +84,7 @@ def test_code_that_ends_or_hangs_its_process_fails_its_own_requests_alone(
     assert (end.code, end.status) == ("engine_error", 503)
     # Everything that the process had ends with it, and is to be loaded again.
     assert isinstance(waiting.wait(), Failed)
-    until(lambda: groups.theirs.fault != "")
+    wait_until(lambda: groups.theirs.fault != "")
     assert LETHAL[action] in groups.theirs.fault
     assert groups.assay.fault == ""
     assert ask(groups.assay, "two words", f"{action}-2").done().completion_tokens == 2
@@ -100,7 +101,7 @@ def test_processes_that_left_the_session_end_with_their_engine(groups: Groups) -
         started |= {each.pid for each in tree_of(groups.theirs._process.pid)[1:]}
     assert len(started) > 8
     assert isinstance(answer.wait(), Failed)
-    until(lambda: all(map(is_gone, started)))
+    wait_until(lambda: all(map(is_gone, started)))
     groups.again()
 
 
@@ -113,7 +114,7 @@ def test_code_that_changes_its_process_or_raises_anything_ends_no_other_request(
     pid = groups.theirs._process.pid
     groups.again()
     # A thread that was left behind keeps no process alive.
-    until(lambda: is_gone(pid))
+    wait_until(lambda: is_gone(pid))
 
 
 def test_what_code_prints_is_bounded(
@@ -131,7 +132,7 @@ def test_what_code_prints_is_bounded(
         printed += capfdbinary.readouterr().err
         return b"bytes more, which were dropped" in printed
 
-    until(told)
+    wait_until(told)
     assert len(printed) < 8 * watch.OUTPUT_BYTES < 2 * 10_000 * 140
 
 

@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from registry.sandbox import landlock
 from tests.unit.workers.recording import Answer, ask, prompted
 from tests.unit.workers.sealed import Wire, answering
 from tests.unit.workers.test_tasks_answering import plan, request_for, told
+from tests.waiting import wait_until
 from workers.celery_tasks.hosting import EngineHost
 from workers.engine_process import client, frames
 from workers.engine_process.client import OWN, OwnEngines, ProcessEngine
@@ -73,7 +73,7 @@ class Engines:
     def begun(self, prompt: str, request_id: str = "r1") -> Answer:
         """An answer that has begun and does not end by itself."""
         answer = self.submit(prompt, request_id)
-        until(lambda: answer.deltas != [])
+        wait_until(lambda: answer.deltas != [])
         return answer
 
     def failed(self, answer: Answer) -> Failed:
@@ -95,13 +95,6 @@ def engines(kept: Engines) -> Engines:
         kept.engine.close()
         kept.engine = kept.load()
     return kept
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def is_gone(pid: int) -> bool:
@@ -332,7 +325,7 @@ def test_a_killed_process_ends_each_request_once_and_serves_no_more(engines: Eng
 def test_a_process_that_writes_no_frames_is_ended(engines: Engines) -> None:
     assert engines.failed(engines.submit("garbage")).code == "engine_error"
     assert engines.engine.fault
-    until(lambda: is_gone(engines.pid))
+    wait_until(lambda: is_gone(engines.pid))
 
 
 @pytest.mark.parametrize("adapter", [False, True])
@@ -347,7 +340,7 @@ def test_a_process_that_hangs_holds_up_no_worker(
         with pytest.raises(EngineFailed, match="was killed"):
             engines.engine.remove_adapter("7")
     engines.engine.close()
-    until(lambda: "It did not answer within 0.5 s." in other.fault)
+    wait_until(lambda: "It did not answer within 0.5 s." in other.fault)
     other.close()
 
 
@@ -385,7 +378,7 @@ def test_the_process_ends_with_its_worker(tmp_path: Path) -> None:
         assert worker.stdout is not None
         pid = int(worker.stdout.readline())
         worker.kill()
-    until(lambda: is_gone(pid))
+    wait_until(lambda: is_gone(pid))
 
 
 def test_a_deployment_whose_process_was_killed_serves_again(redis: Redis) -> None:
@@ -396,7 +389,7 @@ def test_a_deployment_whose_process_was_killed_serves_again(redis: Redis) -> Non
         host.load(plan())
         assert own._processes.keys() == {OWN}
         os.kill(own._processes[OWN].pid, signal.SIGKILL)
-        until(lambda: 1 in host.faults())
+        wait_until(lambda: 1 in host.faults())
         host.unload(1)
         host.load(plan())
         assert host.faults() == {}
@@ -503,7 +496,7 @@ def test_a_model_and_its_adapter_say_the_same_in_a_process_of_their_own(
     running = [Answer() for _ in range(100)]
     for number, answer in enumerate(running):
         remote.submit(prompted(f"r{number}", {"prompt": "1, 2"}, {"max_tokens": 200}), answer)
-    until(lambda: running[0].deltas != [])
+    wait_until(lambda: running[0].deltas != [])
     remote.close()
     failures = [answer.end.code for answer in running if isinstance(answer.end, Failed)]
     assert set(failures) == {"engine_stopped"}

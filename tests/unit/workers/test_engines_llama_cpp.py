@@ -8,8 +8,7 @@ import os
 import shutil
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 from assay_demo.data.materials import fetch
 from tests.unit.workers.confinement import accesses
 from tests.unit.workers.recording import Answer, Recorder, ask, prompted
+from tests.waiting import wait_until
 from workers.trainers.delivered_gguf import keep_gguf
 from workers.trainers.protocol import BadMaterial
 from workers.wire import Failed
@@ -234,7 +234,7 @@ def test_a_server_that_dies_ends_its_requests_and_names_the_fault(kept: Path) ->
         if not killed.is_set():
             killed.set()
             os.kill(engine._server.pid, signal.SIGKILL)
-            assert wait_for(lambda: bool(engine.fault))
+            wait_until(lambda: bool(engine.fault))
 
     answer = Answer(kill)
     # Each event is some kilobytes, so that the socket cannot hold the whole answer.
@@ -247,13 +247,6 @@ def test_a_server_that_dies_ends_its_requests_and_names_the_fault(kept: Path) ->
     with pytest.raises(RequestRefused, match="server ended"):
         engine.submit(prompted("s", {"prompt": "Once"}), Answer())
     engine.close()
-
-
-def wait_for(holds: Callable[[], bool]) -> bool:
-    until = time.monotonic() + 60
-    while not holds() and time.monotonic() < until:
-        time.sleep(0.01)
-    return holds()
 
 
 def test_a_server_that_takes_too_much_memory_does_not_start(kept: Path) -> None:

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import threading
-import time
 
+from tests.waiting import wait_until
 from workers.engines.servers.process import ServerLimits, ServerProcess, memory_of
 
 # Starts a process that would outlive it, and answers every request.
@@ -37,9 +37,6 @@ def test_a_server_whose_launcher_was_killed_leaves_no_process_behind() -> None:
     assert memory_of(server.pid) > 0
     os.kill(server._process.pid, signal.SIGKILL)
     assert ended.wait(20)
-    until = time.monotonic() + 10
-    while memory_of(server.pid) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert memory_of(server.pid) == 0
+    wait_until(lambda: memory_of(server.pid) == 0)
     assert server.fault.startswith("The server ended with status")
     server.close()

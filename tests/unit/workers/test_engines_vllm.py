@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from tests.unit.workers import vllm_server
 from tests.unit.workers.recording import Answer, ask, prompted
+from tests.waiting import wait_until
 from workers.wire import Failed
 
 pytestmark = pytest.mark.torch
@@ -117,10 +117,7 @@ def test_a_canceled_answer_closes_its_stream_and_an_unloaded_adapter_ends_its_re
     vllm.submit(prompted("long", {"prompt": "Once"}, {"max_tokens": 200}), answer)
     assert answer.done().finish_reason == "canceled"
     assert 0 < answer.done().completion_tokens < 200
-    until = time.monotonic() + 30
-    while "aborted" not in vllm._server.log:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: "aborted" in vllm._server.log)
     running = Answer(lambda: vllm.remove_adapter("a"))
     vllm.submit(prompted("r", {"prompt": "Once"}, {"max_tokens": 200}, "a"), running)
     assert running.wait().code == "adapter_unloaded"  # type: ignore[union-attr]
@@ -138,10 +135,7 @@ def test_a_base_that_answers_as_an_adapter_is_found_and_a_crash_fails_its_reques
         end = answer.wait()
         assert isinstance(end, Failed)
         assert (end.code, end.status) == ("engine_error", 503)
-        until = time.monotonic() + 30
-        while not engine.fault:
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        wait_until(lambda: bool(engine.fault))
     finally:
         engine.close()
 

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import pytest
 from governance.errors import Unavailable
 from tests.unit.workers.test_launchers_kubernetes import Folders
 from tests.unit.workers.test_run import UNREACHABLE, Recorder, delivery, order
+from tests.waiting import wait_until
 from workers.control.jobs import Claim
 from workers.launchers.local import LocalLauncher
 from workers.launchers.protocol import ProcessExit
@@ -30,15 +29,8 @@ def launcher() -> LocalLauncher:
     return LocalLauncher()
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.02)
-
-
 def end_of(launcher: LocalLauncher, handle: str) -> ProcessExit:
-    until(lambda: launcher.poll(handle) is not None)
+    wait_until(lambda: launcher.poll(handle) is not None)
     ended = launcher.poll(handle)
     assert ended is not None
     launcher.forget(handle)
@@ -68,7 +60,7 @@ def test_a_run_that_the_kernel_kills_is_told_from_one_that_fails(
     launcher: LocalLauncher, tmp_path: Path
 ) -> None:
     handle = launcher.submit(waiting(tmp_path / "run"), Resources())
-    until(lambda: running(tmp_path / "run"))
+    wait_until(lambda: running(tmp_path / "run"))
     os.kill(int(handle), signal.SIGKILL)
     ended = end_of(launcher, handle)
     assert (ended.killed, ended.status) == (True, -9)
@@ -76,7 +68,7 @@ def test_a_run_that_the_kernel_kills_is_told_from_one_that_fails(
 
 def test_a_kill_ends_the_run(launcher: LocalLauncher, tmp_path: Path) -> None:
     handle = launcher.submit(waiting(tmp_path / "run"), Resources())
-    until(lambda: running(tmp_path / "run"))
+    wait_until(lambda: running(tmp_path / "run"))
     launcher.cancel(handle, kill=True)
     assert end_of(launcher, handle).killed
 
@@ -110,7 +102,7 @@ def test_a_run_that_is_taken_for_dead_ends_by_itself(
 ) -> None:
     folder = waiting(tmp_path / "run")
     handle = launcher.submit(folder, Resources())
-    until(lambda: running(folder))
+    wait_until(lambda: running(folder))
     (folder / "order.json").unlink()
     assert end_of(launcher, handle).killed
 
@@ -144,11 +136,11 @@ def test_a_rank_ends_when_its_torchrun_is_killed(tmp_path: Path) -> None:
     try:
         assert torchrun.stdout is not None
         rank = int(torchrun.stdout.readline())
-        until(lambda: running(folder))
+        wait_until(lambda: running(folder))
     finally:
         torchrun.kill()
         torchrun.wait()
-    until(lambda: not Path(f"/proc/{rank}").exists())
+    wait_until(lambda: not Path(f"/proc/{rank}").exists())
 
 
 def test_a_run_ends_when_its_supervisor_is_killed(tmp_path: Path) -> None:
@@ -161,8 +153,8 @@ def test_a_run_ends_when_its_supervisor_is_killed(tmp_path: Path) -> None:
     try:
         assert supervisor.stdout is not None
         run = int(supervisor.stdout.readline())
-        until(lambda: running(folder))
+        wait_until(lambda: running(folder))
     finally:
         supervisor.kill()
         supervisor.wait()
-    until(lambda: not Path(f"/proc/{run}").exists())
+    wait_until(lambda: not Path(f"/proc/{run}").exists())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,6 +13,7 @@ from django.utils import timezone
 from governance.people.models import Department, Person
 from registry.intake.models import Intake
 from registry.versions.models import Model
+from tests.waiting import wait_until
 from workers.celery_tasks.jobs import run, supervisor
 from workers.control.direct_jobs import DirectJobs
 from workers.control.jobs import Claim, LeaseLost
@@ -124,20 +123,11 @@ def test_a_message_for_a_job_that_is_not_to_be_had_does_nothing(claim: Claim) ->
     assert job_of(claim).attempt == 1
 
 
-def until(condition: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not come about")
-
-
 def test_the_lease_is_renewed_while_the_run_works(claim: Claim, settings: Any) -> None:
     settings.JOB_LEASE_S = 0.3
     with LeaseKeeper(replace(claim, lease_s=0.3), DirectJobs()) as progress:
         seen = {job_of(claim).lease_until}
-        until(lambda: len(seen.union({job_of(claim).lease_until})) > 1)
+        wait_until(lambda: len(seen.union({job_of(claim).lease_until})) > 1)
         assert (progress.lost, progress.canceled) == (False, False)
 
 
@@ -150,7 +140,7 @@ def test_a_run_that_cannot_renew_its_lease_stops_before_the_lease_ends(
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE workers_job RENAME TO workers_job_away")
         try:
-            until(lambda: progress.lost)
+            wait_until(lambda: progress.lost)
         finally:
             with connection.cursor() as cursor:
                 cursor.execute("ALTER TABLE workers_job_away RENAME TO workers_job")

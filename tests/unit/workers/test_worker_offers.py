@@ -15,7 +15,7 @@ from registry import catalog
 from tests.fleets import deployments_make, workers_make
 from tests.plug_ins import install_task
 from tests.unit.workers import company
-from tests.unit.workers.test_engine_process import until
+from tests.waiting import wait_until
 from workers.control.direct_jobs import DirectJobs
 from workers.control.messages import checked_message, read
 from workers.control.protocol import WorkerTasksBody
@@ -262,7 +262,7 @@ def test_a_worker_offers_a_task_of_another_package_once_its_self_test_has_passed
     assert first["works-here"] == TaskOffer("works-here-package 1.0.0", TESTING)
     assert "is not a Unit" in first["is-refused"].lacks
     mine = ("works-here", "lacks-a-module", "ends-at-import")
-    until(lambda: all(told[-1][name].lacks != TESTING for name in mine))
+    wait_until(lambda: all(told[-1][name].lacks != TESTING for name in mine))
     reports.close()
     last = told[-1]
     assert last["works-here"].lacks == ""
