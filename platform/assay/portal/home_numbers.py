@@ -99,9 +99,7 @@ def _reviews(actor: Principal) -> Iterator[Number]:
         .annotate(closed=Count("pk"), median=_Median(took))
     )
     by_week = {row["week"]: row for row in rows}
-    weeks: list[dict[str, Any]] = [
-        by_week.get(first + timedelta(weeks=week), {}) for week in range(WEEKS)
-    ]
+    weeks: list[Any] = [by_week.get(first + timedelta(weeks=week), {}) for week in range(WEEKS)]
     closed = [row.get("closed", 0) for row in weeks]
     hours = [row["median"].total_seconds() / 3600 if row else 0.0 for row in weeks]
     yield Number(
