@@ -90,7 +90,7 @@ def company(redis: object) -> Company:
 def notebook(
     wheel: Path, company: Company, live_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
-    """What a lead's notebook has after its first cell."""
+    """A lead's connection, as after the first cell of a notebook."""
     monkeypatch.syspath_prepend(wheel)
     from assay_client.notebook import Assay
 
