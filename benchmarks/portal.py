@@ -1,4 +1,8 @@
-"""The portal with N concurrent people: errors, latency, pages per second, connections.
+"""The portal: processor time of its main pages, then N concurrent people.
+
+First one person opens each main page repeatedly, one request at a time. A figure is the median of
+several rounds of ten requests, because the kernel counts in steps of 10 ms. Then come errors,
+latency, pages per second and connections.
 
 The company's pages show every state. Each person signs in with a password, then follows links in a
 random order without pauses, a higher load than real people cause. Two web processes run, as in the
@@ -20,8 +24,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 from urllib.parse import urlencode
 
@@ -37,6 +42,10 @@ LINK = re.compile(r'(?:href|hx-get)="(/[^"#]*)"')
 TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 # Replaces the status of a response with an incomplete body.
 CUT = 0
+# Processor time of a page, in ms.
+GOAL_MS = 12
+REQUESTS, ROUNDS = 10, 9
+MEASURED = "measured@assay.example"
 # Maximum concurrent sign-ins, because hashing passwords uses only processor time.
 SIGN_IN_AT_ONCE = 4
 ROLES = (
@@ -60,6 +69,7 @@ class Outcome:
     failed: Counter[str] = field(default_factory=Counter)
     took_s: float = 0.0
     cpu_s: float = 0.0
+    page_ms: dict[str, float] = field(default_factory=dict)
     connections: list[int] = field(default_factory=list)
 
 
@@ -131,25 +141,45 @@ class Visitor:
                     waiting.append(link)
 
 
-def run(*, people: int, pages: int) -> Outcome:
+def run(*, people: int, pages: int, rounds: int) -> Outcome:
     """Start stores and web processes, sign people in, follow links, and stop everything."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
     # Without second factors, which are not measured.
     with own_stores(PYTHONPATH=paths, ASSAY_SECOND_FACTOR_ROLES=""):
         from assay.local.services import free_port
 
-        emails = _company(people)
+        emails, main_pages = _company(people)
         port = free_port()
         command = (sys.executable, "-m", "assay.server", "--port", str(port), "--workers=2")
         with process(*command, "--log-level", "warning") as web:
             until_works(lambda: Visitor(port, "").request("GET", "/readyz")[0] == 200)
+            page_ms = _page_ms(Visitor(port, MEASURED), web.pid, main_pages, rounds)
             visitors = [Visitor(port, email) for email in emails]
             with ThreadPoolExecutor(SIGN_IN_AT_ONCE) as pool:
                 list(pool.map(Visitor.sign_in, visitors))
             before = _cpu_s(web.pid)
             outcome = _follow_links(visitors, pages)
             outcome.cpu_s = _cpu_s(web.pid) - before
+            outcome.page_ms = page_ms
             return outcome
+
+
+def _page_ms(visitor: Visitor, web: int, pages: dict[str, str], rounds: int) -> dict[str, float]:
+    """Return the median processor time of each page, in ms. Raises RuntimeError for an error."""
+    visitor.sign_in()
+    medians = {}
+    for name, path in pages.items():
+        spent = []
+        # The first round loads templates and warms both processes.
+        for _ in range(rounds + 1):
+            before = _cpu_s(web)
+            for _ in range(REQUESTS):
+                status, text, _ = visitor.request("GET", path)
+                if status != 200:
+                    raise RuntimeError(f"{path} answered {status}: {text[:300]}")
+            spent.append((_cpu_s(web) - before) / REQUESTS * 1000)
+        medians[name] = median(spent[1:])
+    return medians
 
 
 def _cpu_s(parent: int) -> float:
@@ -167,8 +197,12 @@ def _follow_links(visitors: list[Visitor], pages: int) -> Outcome:
     return outcome
 
 
-def _company(count: int) -> list[str]:
-    """Create objects of every kind, and `count` people in all roles; return their emails."""
+def _company(count: int) -> tuple[list[str], dict[str, str]]:
+    """Create objects of every kind, and `count` people in all roles.
+
+    Returns:
+        Their emails, and the paths of the main pages by name.
+    """
     from django.contrib.auth.hashers import make_password
     from django.db import connection, transaction
 
@@ -178,20 +212,28 @@ def _company(count: int) -> list[str]:
     with transaction.atomic():
         company = tell_story()
     password = make_password(PASSWORD)
-    emails = []
-    for number in range(count):
-        email = f"person-{number}@assay.example"
-        person = Person.objects.create(email=email, name=f"Person {number}", password=password)
-        role, department, specialty = ROLES[number % len(ROLES)]
+    emails = [f"person-{number}@assay.example" for number in range(count)]
+    roles = dict(zip(emails, cycle(ROLES)))
+    for email, (role, department, specialty) in {**roles, MEASURED: ("admin", None, "")}.items():
+        name = email.partition("@")[0].replace("-", " ").capitalize()
+        person = Person.objects.create(email=email, name=name, password=password)
         RoleAssignment.objects.create(
             person=person,
             role=role,
             specialty=specialty,
             department=company.departments[department] if department else None,
         )
-        emails.append(email)
     connection.close()
-    return emails
+    return emails, {
+        "home": "/",
+        "models": "/models",
+        "a model": f"/models/{company.writer.name}",
+        "a version": f"/versions/{company.second.pk}",
+        "a job": f"/jobs/{company.running.pk}",
+        "a review": f"/reviews/{company.review_open.pk}",
+        "a deployment": f"/deployments/{company.deployment.pk}",
+        "usage": "/usage",
+    }
 
 
 @contextmanager
@@ -219,8 +261,19 @@ def _count_connections(into: list[int]) -> Iterator[None]:
         counter.join()
 
 
+def show_pages(page_ms: dict[str, float]) -> None:
+    """Print the processor time of each page."""
+    table = Table(title="Processor time of a page, one at a time", title_justify="left")
+    table.add_column("page")
+    table.add_column("median", justify="right")
+    for name, ms in page_ms.items():
+        table.add_row(name, f"{ms:.0f} ms")
+    table.add_row("median page", f"{median(page_ms.values()):.0f} ms (goal: {GOAL_MS})")
+    Console().print(table)
+
+
 def show(people: int, outcome: Outcome) -> None:
-    """Print the results."""
+    """Print the results of many people at once."""
     cuts = quantiles(outcome.times_s, n=100)
     table = Table(title=f"The portal, {people} people at once", title_justify="left")
     table.add_column("what")
@@ -250,10 +303,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./bench portal", description=__doc__)
     parser.add_argument("--people", type=int, default=20)
     parser.add_argument("--pages", type=int, default=40, help="pages per person")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the pages")
+    parser.add_argument(
+        "--quick", action="store_true", help="a quarter of the pages, a third of the rounds"
+    )
     options = parser.parse_args()
     pages = max(1, options.pages // 4) if options.quick else options.pages
-    outcome = run(people=options.people, pages=pages)
+    rounds = ROUNDS // 3 if options.quick else ROUNDS
+    outcome = run(people=options.people, pages=pages, rounds=rounds)
+    show_pages(outcome.page_ms)
     show(options.people, outcome)
     return int(any(status >= 500 for status in outcome.statuses))
 

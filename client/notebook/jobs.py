@@ -45,8 +45,9 @@ class Job:
         return getattr(self.answer, name)
 
     def __repr__(self) -> str:
-        progress = self.answer.progress
-        steps = f" {progress['step']}/{progress['total']}" if progress.get("total") else ""
+        progress = self.answer.progress or {}
+        step, total = progress.get("step", 0), progress.get("total")
+        steps = f" {step}/{total}" if total else ""
         return f"<Job {self.id}: {self.title}, {self.state}{steps}>"
 
     @property

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,9 @@ from django.conf import global_settings
 from django.conf import settings as tests_settings
 
 from assay.local.services import MLflow
+from tests.live.clients import CACHE, OFFLINE
 from tests.services import broker_url
+from tests.shipped import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +71,20 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflow]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the wheel of `assay-client`, built from the OpenAPI document."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "client.lock").open("w") as lock:
+        # Test processes that run side by side build into one folder.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = subprocess.run(
+            [ROOT / "tools" / "client.sh"], capture_output=True, text=True, timeout=500, check=False
+        )
+        if built.returncode and OFFLINE.search(built.stderr):
+            pytest.skip(f"The package index cannot be reached: {built.stderr[-300:]}")
+        assert built.returncode == 0, built.stderr[-3000:]
+        (found,) = (CACHE / "client").glob("*.whl")
+        return Path(shutil.copy(found, tmp_path_factory.mktemp("client")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,25 +16,12 @@ from governance.keys.services import access_token_create
 from governance.people.models import Person
 from registry.evaluations.models import Evaluation
 from registry.versions.models import Model
-from tests.live.clients import OFFLINE
 from tests.proofs import fresh_proof
 from tests.unit.assay.portal_data import Company, tell_story
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("get", "post", "put", "patch", "delete", "head")
-
-
-@pytest.fixture(scope="session")
-def wheel() -> Path:
-    built = subprocess.run(
-        [ROOT / "tools" / "client.sh"], capture_output=True, text=True, timeout=500, check=False
-    )
-    if built.returncode and OFFLINE.search(built.stderr):
-        pytest.skip(f"The package index cannot be reached: {built.stderr[-300:]}")
-    assert built.returncode == 0, built.stderr[-3000:]
-    (found,) = (ROOT / ".cache" / "client").glob("*.whl")
-    return found
 
 
 def test_the_client_has_every_operation_and_typed_answers(
@@ -90,7 +76,7 @@ def company(redis: object) -> Company:
 def notebook(
     wheel: Path, company: Company, live_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
-    """What a lead's notebook has after its first cell."""
+    """A lead's connection, as after the first cell of a notebook."""
     monkeypatch.syspath_prepend(wheel)
     from assay_client.notebook import Assay
 

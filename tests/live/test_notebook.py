@@ -13,7 +13,6 @@ from governance.people.models import Person
 from registry.evaluations.models import Evaluation
 from tests.live.celery_worker import controller, worker
 from tests.live.clients import asked
-from tests.live.test_client import wheel
 from tests.live.test_fine_tune_guide import COMPUTE
 from tests.live.test_media import files
 from tests.live.web_process import web
@@ -22,7 +21,7 @@ from tests.unit.tasks.tiny_encoders import save_encoder
 from tests.unit.workers import company
 from tests.unit.workers.conftest import minilm
 
-__all__ = ["minilm", "wheel"]
+__all__ = ["minilm"]
 
 pytestmark = [
     pytest.mark.live,

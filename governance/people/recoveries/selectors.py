@@ -42,16 +42,24 @@ def recovery_get(*, actor: Principal, recovery_id: int) -> AccountRecovery:
 
 def recoveries_live(actor: Principal) -> QuerySet[AccountRecovery]:
     """Return visible recoveries that are pending or approved, and not expired."""
-    live = Q(state__in=LIVE, expires_at__gt=timezone.now())
-    return recoveries_visible_to(actor).filter(live)
+    return recoveries_visible_to(actor).filter(_live())
 
 
 def recoveries_announced(actor: Principal) -> QuerySet[AccountRecovery]:
     """Return live recoveries that every page of `actor` announces: of their own account; and for
     who sees everyone, those that a command on the server approved.
+
+    If there is none, nearly always the case, this costs one small query instead of one with the
+    columns of four people.
     """
-    rows = recoveries_live(actor).filter(Q(on_server=True) | Q(person_id=actor.person_id))
-    return rows.order_by("pk")
+    announced = _live() & (Q(on_server=True) | Q(person_id=actor.person_id))
+    if not AccountRecovery.objects.filter(announced).exists():
+        return AccountRecovery.objects.none()
+    return recoveries_visible_to(actor).filter(announced).order_by("pk")
+
+
+def _live() -> Q:
+    return Q(state__in=LIVE, expires_at__gt=timezone.now())
 
 
 def administrators_able(*, other_than: Person) -> QuerySet[Person]:

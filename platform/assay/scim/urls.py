@@ -17,6 +17,8 @@ urlpatterns = [
     path("Users/<str:person_id>", views.UserView.as_view()),
     path("Groups", views.GroupsView.as_view()),
     path("Groups/<str:group_id>", views.GroupView.as_view()),
-    re_path(r"^(Me|Bulk|\.search)$", discovery.UnsupportedView.as_view()),
+    path("Me", discovery.UnsupportedView.as_view()),
+    path("Bulk", discovery.UnsupportedView.as_view()),
+    path(".search", discovery.UnsupportedView.as_view()),
     re_path("", discovery.NothingView.as_view()),
 ]
