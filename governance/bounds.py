@@ -29,4 +29,6 @@ LINE_OR_EMPTY = f"^{ON_A_LINE}*$"
 LINE = f"^{ON_A_LINE}*[^{_NOT_ON_A_LINE}\\s]{ON_A_LINE}*$"
 TEXT_OR_EMPTY = f"^[^{_NOT_IN_TEXT}]*$"
 TEXT = f"^[^{_NOT_IN_TEXT}]*[^{_NOT_IN_TEXT}\\s][^{_NOT_IN_TEXT}]*$"
+# The slug of a department begins with a letter and has two characters or more.
+DEPARTMENT = f"^[a-z][a-z0-9-]{{0,{DEPARTMENT_MAX - 2}}}[a-z0-9]$"
 SLUG = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
