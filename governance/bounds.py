@@ -24,8 +24,11 @@ NOT_ON_A_LINE = re.compile(f"[{_NOT_ON_A_LINE}]")
 _NOT_IN_TEXT = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
 NOT_IN_TEXT = re.compile(f"[{_NOT_IN_TEXT}]")
 # The same rules as patterns of JSON Schema: what a line or text is, and one that is not blank.
-LINE_OR_EMPTY = f"^[^{_NOT_ON_A_LINE}]*$"
-LINE = f"^[^{_NOT_ON_A_LINE}]*[^{_NOT_ON_A_LINE}\\s][^{_NOT_ON_A_LINE}]*$"
+ON_A_LINE = f"[^{_NOT_ON_A_LINE}]"
+LINE_OR_EMPTY = f"^{ON_A_LINE}*$"
+LINE = f"^{ON_A_LINE}*[^{_NOT_ON_A_LINE}\\s]{ON_A_LINE}*$"
 TEXT_OR_EMPTY = f"^[^{_NOT_IN_TEXT}]*$"
 TEXT = f"^[^{_NOT_IN_TEXT}]*[^{_NOT_IN_TEXT}\\s][^{_NOT_IN_TEXT}]*$"
+# The slug of a department begins with a letter and has two characters or more.
+DEPARTMENT = f"^[a-z][a-z0-9-]{{0,{DEPARTMENT_MAX - 2}}}[a-z0-9]$"
 SLUG = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from governance.bounds import DEPARTMENT_MAX, EMAIL_MAX, GROUP_MAX, TITLE_MAX
+from governance.bounds import DEPARTMENT, DEPARTMENT_MAX, EMAIL_MAX, GROUP_MAX, TITLE_MAX
 from governance.people.models import (
     JOBS_AT_ONCE_MAX,
     REASON_MAX,
@@ -20,7 +20,7 @@ from governance.schemas import Choice, Filter, Line, Schema, Slug
 class NewDepartment(Schema):
     """A new department."""
 
-    slug: Slug = Field(max_length=DEPARTMENT_MAX)
+    slug: Slug = Field(max_length=DEPARTMENT_MAX, json_schema_extra={"pattern": DEPARTMENT})
     name: Line = Field(max_length=TITLE_MAX)
 
 
@@ -41,7 +41,7 @@ class PeopleFilter(Filter):
 class NewPerson(Schema):
     """A new person. They set their own password, by a one-time link."""
 
-    email: Line = Field(max_length=EMAIL_MAX)
+    email: Line = Field(max_length=EMAIL_MAX, json_schema_extra={"format": "email"})
     name: Line = Field(max_length=TITLE_MAX)
 
 

@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
-from governance.bounds import EMAIL_MAX, TITLE_MAX
+from governance.bounds import DEPARTMENT, EMAIL_MAX, TITLE_MAX
 from governance.database.locks import lock
 from governance.errors import (
     InvalidInput,
@@ -42,7 +42,7 @@ from governance.policy.engine import Resource
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize, authorize_binding
 from governance.principals import Principal, background
 
-_SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
+_SLUG = re.compile(DEPARTMENT)
 _SLUG_FORM = "2 to 40 lowercase letters, digits and hyphens, starting with a letter"
 REASON_INACTIVE = "The identity provider set the account inactive."
 REASON_DELETED = "The identity provider deleted the account."

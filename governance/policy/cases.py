@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from governance.bounds import NOT_ON_A_LINE
+from governance.bounds import LINE_OR_EMPTY, NOT_ON_A_LINE, ON_A_LINE
 from governance.errors import InvalidInput
 from governance.faults import field_sentences
 from governance.permissions import VIEW_ACTIONS, Action
@@ -37,7 +37,11 @@ def _one_line(value: str) -> str:
     return value
 
 
-Short = Annotated[str, Field(max_length=120), AfterValidator(_one_line)]
+Short = Annotated[
+    str,
+    Field(max_length=120, json_schema_extra={"pattern": LINE_OR_EMPTY}),
+    AfterValidator(_one_line),
+]
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
@@ -94,6 +98,22 @@ def _role_text(text: str) -> str:
     return text
 
 
+def _any_of(names: Iterable[str]) -> str:
+    return f"({'|'.join(sorted(names))})"
+
+
+_ROLES = "|".join(
+    (
+        *sorted(PLATFORM_ROLES),
+        f"reviewer:{_any_of(SPECIALTIES)}",
+        f"{_any_of(DEPARTMENT_ROLES)}@{ON_A_LINE}+",
+    )
+)
+RoleText = Annotated[
+    Short, AfterValidator(_role_text), Field(json_schema_extra={"pattern": f"^({_ROLES})$"})
+]
+
+
 class CasePrincipal(_Strict):
     """The acting principal of a case: a person with roles, a key of a department, or a service with
     an ID.
@@ -102,9 +122,7 @@ class CasePrincipal(_Strict):
     kind: Annotated[PrincipalKind, Field(strict=False)] = PrincipalKind.PERSON
     id: Short = ""
     name: Short = ""
-    roles: Annotated[list[Annotated[Short, AfterValidator(_role_text)]], Field(max_length=50)] = (
-        Field(default_factory=list)
-    )
+    roles: Annotated[list[RoleText], Field(max_length=50)] = Field(default_factory=list)
     department: Short | None = None
     scopes: list[Annotated[Action, Field(strict=False)]] | None = Field(
         default=None, max_length=len(Action)

@@ -343,17 +343,24 @@ def _stated(case: Case, highest: str) -> Iterator[Requirement]:
 def _tier(chosen: ReviewPolicyDocument, policies: list[ActivePolicy]) -> Iterator[Requirement]:
     """Yield what the form asks for in addition if the answers about risk require a higher tier."""
     own = set(missing_sections(chosen.name, {}))
-    names = [each.document.name for each in policies]
-    more = []
-    for name in names[names.index(chosen.name) + 1 :]:
-        added = [each for each in missing_sections(name, {}) if each not in own]
-        more.append(f"{name} also asks for {_sections(added)}" if added else f"{name} is higher")
-    if more:
+    documents = [each.document for each in policies]
+    names = [each.name for each in documents]
+    # Titles of tiers, by what they add.
+    titles: dict[str, list[str]] = {}
+    for tier in documents[names.index(chosen.name) + 1 :]:
+        added = [each for each in missing_sections(tier.name, {}) if each not in own]
+        titles.setdefault(get_text_list(added, "and"), []).append(tier.title)
+    more = [
+        f"{get_text_list(tiers, 'and')} also {'asks' if len(tiers) == 1 else 'ask'} for {added}."
+        for added, tiers in titles.items()
+        if added
+    ]
+    if titles:
         yield Requirement(
             "tier",
-            "Your answers about risk allow the tier",
+            "The tier fits your answers about risk",
             ReadinessState.AT_SUBMISSION,
-            f"The form refuses a tier that is too low. {'; '.join(more)}.",
+            " ".join(("The form refuses a tier that is too low for them.", *more)),
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ class EmbeddingsRunner(run.TextRunner):
         dtype: torch.dtype | None,
     ) -> None:
         self._pooling = _pooling(folder)
-        self._tokenizer = folder / "tokenizer.json"
+        self._tokenizer = _sha256(folder / "tokenizer.json")
         super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
 
     def prepare(
@@ -38,14 +37,21 @@ class EmbeddingsRunner(run.TextRunner):
     ) -> run.Prepared:
         if not isinstance(inputs, EncoderInputs) or not inputs.tokens:
             return super().prepare(request_id, inputs, options)
-        if inputs.tokenizer != self._digest:
+        if inputs.tokenizer != self._tokenizer:
             raise run.RequestRefused(
                 "tokenizer is not the SHA-256 of this deployment's tokenizer.json, so that the "
                 "tokens could mean other text; they were not read. Send the text instead.",
                 code="wrong_tokenizer",
             )
-        # No text has the model's special tokens alone.
-        first, last = self.read(request_id, [""], "none").tokens[0]
+        # An empty text has the model's special tokens alone.
+        around = self.read(request_id, [""], "none").tokens[0]
+        if len(around) != 2:
+            raise run.RequestRefused(
+                "This deployment's tokenizer does not put one token before and one after a text, "
+                "so that tokens cannot be read. Send the text instead.",
+                code="wrong_tokenizer",
+            )
+        first, last = around
         special = {first, last, self._pad}
         rows = []
         for number, tokens in enumerate(inputs.tokens, 1):
@@ -66,11 +72,6 @@ class EmbeddingsRunner(run.TextRunner):
         items = [Item(row, size=len(row)) for row in rows]
         return run.Prepared(items=items, prompt_tokens=count, units=count)
 
-    @cached_property
-    def _digest(self) -> str:
-        with self._tokenizer.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
     def run(self, batch: dict[str, Tensor]) -> Tensor:
         states = self.model(**batch).last_hidden_state.float()
         return _pooled(states, batch["attention_mask"], self._pooling)
@@ -78,6 +79,14 @@ class EmbeddingsRunner(run.TextRunner):
     def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
         vectors: list[Any] = output.cpu().tolist()
         return vectors
+
+
+def _sha256(file: Path) -> str:
+    """Return the SHA-256 of a file; empty if there is none."""
+    if not file.is_file():
+        return ""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _pooling(folder: Path) -> str:

@@ -217,7 +217,7 @@ def test_anonymous_visitors_are_sent_to_sign_in(company: Company) -> None:
 
 
 def test_an_unknown_address_is_a_friendly_404(company: Company) -> None:
-    response = signed_in(company.enzo).get("/no/such/page")
+    response = signed_in(company.enzo).get("/no/such/page", headers={"Accept": "text/html"})
     assert response.status_code == 404
     assert inline_in(response.content.decode()) == []
 

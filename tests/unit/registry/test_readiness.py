@@ -194,7 +194,11 @@ def test_rows_that_the_store_lost_fail_the_leak_check_alone(office: Office) -> N
 def test_the_lowest_tier_follows_from_the_training_data(office: Office) -> None:
     found = readiness(office, tier="")
     assert found.tier == "minimal"
-    assert "limited also asks for oversight (" in requirement(found, "tier").note
+    assert requirement(found, "tier").note == (
+        "The form refuses a tier that is too low for them. Limited risk also asks for oversight. "
+        "General-purpose model and High risk also ask for risks, oversight, operation and "
+        "conformity."
+    )
     assert not [each for each in readiness(office, tier="high").requirements if each.code == "tier"]
     dataset = office.train.dataset
     dataset.classification = "restricted"
