@@ -88,12 +88,11 @@ def matching_rules(rules: Sequence[Rule], query: str) -> list[Rule]:
     """Return the rules whose ID, description, actions or sentence have every word of the query."""
     words = query.lower().split()
 
-    def text(rule: Rule) -> str:
-        return " ".join((rule.id, rule.description, *rule.actions, rule_words(rule))).lower()
+    def matches(rule: Rule) -> bool:
+        text = " ".join((rule.id, rule.description, *rule.actions, rule_words(rule))).lower()
+        return all(word in text for word in words)
 
-    return (
-        [rule for rule in rules if all(word in text(rule) for word in words)] if words else [*rules]
-    )
+    return [rule for rule in rules if not words or matches(rule)]
 
 
 def rules_page(request: HttpRequest, raw: list[dict[str, Any]], tab: str) -> dict[str, Any]:
