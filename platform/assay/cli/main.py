@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -183,4 +184,8 @@ def main() -> NoReturn:
         show_error(CliError("Interrupted."))
     except Exception as error:
         show_error(CliError(f"Unexpected error: {type(error).__name__}: {error}"))
+    finally:
+        # At its end, the interpreter searches every module for garbage, which takes as long as a
+        # `--help`. What is frozen it does not search.
+        gc.freeze()
     sys.exit(1)
