@@ -87,10 +87,12 @@ def test_a_digest_among_the_facts_is_one_word_and_prose_wraps(
     terminal: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     facts([("digest of the list", DIGEST), ("purpose", "Sort requests. " * 10), ("none", None)])
-    out, _ = capsys.readouterr()
-    assert f"digest of the list  {DIGEST}" in out
-    assert out.count("\n") == 5
-    assert max(len(line) for line in out.splitlines() if DIGEST not in line) <= 80
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == DIGEST
+    assert len(lines) == 6
+    assert max(map(len, lines)) <= 80
+    facts([("digest", DIGEST)])
+    assert capsys.readouterr().out == f"digest  {DIGEST}\n"
 
 
 def test_json_is_the_data_and_nothing_else(
