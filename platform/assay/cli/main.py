@@ -173,8 +173,8 @@ def options(
     """Handle options that precede a command."""
 
 
-def main() -> NoReturn:
-    """Run the command line; every error ends as one sentence and an exit code."""
+def execute() -> NoReturn:
+    """Run the command of this process; every error ends as one sentence and an exit code."""
     try:
         app()
     except CliError as error:
@@ -184,8 +184,14 @@ def main() -> NoReturn:
         show_error(CliError("Interrupted."))
     except Exception as error:
         show_error(CliError(f"Unexpected error: {type(error).__name__}: {error}"))
+    sys.exit(1)
+
+
+def main() -> NoReturn:
+    """Run the command, and end this process."""
+    try:
+        execute()
     finally:
         # At its end, the interpreter searches every module for garbage, which takes as long as a
         # `--help`. What is frozen it does not search.
         gc.freeze()
-    sys.exit(1)

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from assay.cli import output
-from assay.cli.main import ALL, every_command, main
+from assay.cli.main import ALL, every_command, execute
 from assay.cli.output import CliError, answers, facts, listing
 
 ID = str(UUID(int=2**127))
@@ -145,6 +145,6 @@ def test_an_unknown_command_names_the_one_that_was_meant(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["assay", "modles", "list"])
     with pytest.raises(SystemExit) as ended:
-        main()
+        execute()
     assert ended.value.code == 2
     assert "Did you mean 'models'" in capsys.readouterr().err
