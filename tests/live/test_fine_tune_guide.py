@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +31,6 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.torch,
     pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(shutil.which("jq") is None, reason="no jq on this machine"),
 ]
 COMPUTE = ("-I", "workers.celery_tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
 PAGE = ROOT / "docs" / "how-to" / "adapt-a-model.md"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -172,8 +173,8 @@ def options(
     """Handle options that precede a command."""
 
 
-def main() -> NoReturn:
-    """Run the command line; every error ends as one sentence and an exit code."""
+def execute() -> NoReturn:
+    """Run the command of this process; every error ends as one sentence and an exit code."""
     try:
         app()
     except CliError as error:
@@ -184,3 +185,13 @@ def main() -> NoReturn:
     except Exception as error:
         show_error(CliError(f"Unexpected error: {type(error).__name__}: {error}"))
     sys.exit(1)
+
+
+def main() -> NoReturn:
+    """Run the command, and end this process."""
+    try:
+        execute()
+    finally:
+        # At its end, the interpreter searches every module for garbage, which takes as long as a
+        # `--help`. What is frozen it does not search.
+        gc.freeze()

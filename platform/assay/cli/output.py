@@ -52,7 +52,7 @@ STYLES = {
     "inactive": "yellow",
 }
 # Columns that people copy into the next command. They and the first column are never cut.
-IDS = frozenset({"id", "version", "release", "job", "digest", "version ID", "state"})
+IDS = frozenset({"id", "version", "release", "job", "digest", "version id", "state"})
 # Columns shrink to this width before one is left out.
 NARROWEST = 12
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
@@ -119,7 +119,10 @@ def listing(
 
 def sentence(data: Any, text: str) -> Answer:
     """Return data that one sentence sums up."""
-    return Answer(data, lambda: console.print(text, markup=False, soft_wrap=True))
+    # A terminal wraps between words, so that no ID breaks; a program gets one line.
+    return Answer(
+        data, lambda: console.print(text, markup=False, soft_wrap=not console.is_terminal)
+    )
 
 
 def print_json(data: Any) -> None:
@@ -216,16 +219,19 @@ def _fitted(widths: Mapping[int, int], elastic: Iterable[int]) -> dict[int, int]
 
 
 def _is_whole(index: int, heading: str) -> bool:
-    return not index or heading in IDS
+    return not index or heading.lower() in IDS
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:
-    """Print names and values, one pair a line. Prose is wrapped, and a word is never broken."""
+    """Print names and values, one pair a line. Prose is wrapped; a word that does not fit next to
+    its name, such as a digest, has a line of its own."""
     shown = [(name, v if isinstance(v, Text) else Text(plain(v))) for name, v in pairs]
     indent = max((len(name) for name, _ in shown), default=0) + 2
     for name, value in shown:
         for number, line in enumerate(_wrapped(value.plain, console.width - indent)):
             label = Text(("" if number else name).ljust(indent), style="dim")
+            if console.is_terminal and len(line) > console.width - indent:
+                label.append("\n")
             console.print(label + Text(line, style=value.style), soft_wrap=True)
 
 

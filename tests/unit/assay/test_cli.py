@@ -19,7 +19,7 @@ from assay.cli import output
 from assay.cli.client import credentials_file
 from assay.cli.doctor import check_disk, check_policy
 from assay.cli.findings import CheckFailed
-from assay.cli.main import main
+from assay.cli.main import execute
 from assay.cli.optional_checks import check_second_place
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.sealer import seal_once
@@ -69,7 +69,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         if answers:
             monkeypatch.setattr("typer._click.termui.hidden_prompt_func", lambda _: answers)
         with pytest.raises(SystemExit) as ended:
-            main()
+            execute()
         out, err = capsys.readouterr()
         status = int(ended.value.code or 0)
         assert code is None or status == code, (out, err)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from assay.cli import local
-from assay.cli.main import main
+from assay.cli.main import execute
 
 
 def refusal(*arguments: str) -> None:
@@ -16,7 +16,7 @@ def refusal(*arguments: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["assay", *arguments])
         with pytest.raises(SystemExit) as ended:
-            main()
+            execute()
     assert ended.value.code == 1
 
 
