@@ -79,10 +79,12 @@ def sparkline(values: Sequence[float]) -> str:
     )
 
 
-def compared(new: float, old: float, before: str) -> str:
+def compared(new: float, old: float, before: str, digits: int = 0) -> str:
     """Return the change from one period to the next: `+12 % on the 7 days before`."""
     if not old:
         return f"none in {before}" if new else f"none in {before} either"
+    if new >= 10 * old:
+        return f"{old:,.{digits}f} in {before}"
     change = round(100 * (new - old) / old)
     return f"{change:+d} % on {before}" if change else f"as in {before}"
 
@@ -116,7 +118,7 @@ def _reviews(actor: Principal) -> Iterator[Number]:
     yield Number(
         "Median time to a decision",
         _hours(recent) if recent else "–",
-        "of the latest week with one",
+        "in the latest week with one",
         "portal:reviews",
         sparkline(hours),
         _label("Median hours by week", [round(value, 1) for value in hours]),
@@ -203,7 +205,7 @@ class _Median(Aggregate):
 def _number(title: str, values: Sequence[float], page: str, digits: int = 0) -> Number:
     """Return the sum of the last seven days, compared with the seven days before."""
     new, old = sum(values[-7:]), sum(values[:-7])
-    note = compared(new, old, "the 7 days before")
+    note = compared(new, old, "the 7 days before", digits)
     label = _label(f"{title.partition(',')[0]} by day", [round(value, digits) for value in values])
     return Number(title, f"{new:,.{digits}f}", note, page, sparkline(values), label)
 

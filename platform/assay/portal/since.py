@@ -38,7 +38,7 @@ _VOTES = {
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Sentences about what others changed after `since`."""
+    """Sentences about the changes after `since`."""
 
     since: datetime
     lines: list[str]
@@ -159,7 +159,7 @@ def _policy_lines(active: PolicyVersion, since: datetime | None) -> Iterator[str
 
 
 def changed_since(actor: Principal) -> list[Changed]:
-    """Return the objects that others changed after the person last looked, newest first, with a
+    """Return the objects that changed after the person last looked, newest first, with a
     query for each kind of object."""
     looks: dict[str, dict[str, datetime]] = {kind: {} for kind in LookKind.values}
     for look in looks_latest(actor=actor, most=LOOKS_COMPARED):

@@ -81,6 +81,7 @@ def test_a_change_is_told_in_percent_and_a_line_keeps_within_its_box() -> None:
     assert compared(3, 2, "May") == "+50 % on May"
     assert compared(1, 2, "May") == "-50 % on May"
     assert compared(2, 2, "May") == "as in May"
+    assert compared(5_000, 6, "May") == "6 in May"
     assert compared(0, 0, "May") == "none in May either"
     assert sparkline([0, 5, 10]) == "0.0,22.0 50.0,12.0 100.0,2.0"
     assert sparkline([0, 0]) == "0.0,22.0 100.0,22.0"

@@ -1,4 +1,4 @@
-"""Deployments: their approvals, bytes, replicas and use."""
+"""Deployments: their approvals, bytes and replicas."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from assay.portal.code_examples import CodeExample, code_examples
 from assay.portal.forms.deployments import ReplicasForm
 from assay.portal.http import ActionScreen, add_refusal, cleaned, number_in
 from assay.portal.lists import ListScreen
-from assay.portal.reads import usage_days
-from assay.portal.series import request_bars
 from assay.portal.views.versions import may_report
 from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.reviews.models import Verdict
-from governance.usage.selectors import may_view_usage, usage_visible_to
+from governance.usage.selectors import may_view_usage
 from registry.catalog import TASKS, unavailable_reason
 from registry.releases.equivalence.selectors import release_checks
 from registry.releases.renewal import release_renewal
@@ -64,7 +62,7 @@ def examples(request: HttpRequest, deployment: Deployment) -> list[CodeExample]:
 
 
 class DeploymentPage(ActionScreen):
-    """One deployment with its release, replicas, usage and example requests."""
+    """One deployment with its release, replicas and example requests."""
 
     template_name = "portal/deployments/deployment.html"
 
@@ -73,7 +71,6 @@ class DeploymentPage(ActionScreen):
         version = deployment.release.version
         review = release_review(deployment.release)
         votes = review.decisions.all() if review else []
-        days = usage_days(usage_visible_to(self.actor).filter(deployment=deployment.name), 14)
         live = deployment.state in (DeploymentState.PENDING, DeploymentState.SERVING)
         return {
             "deployment": deployment,
@@ -91,7 +88,6 @@ class DeploymentPage(ActionScreen):
             "review": review,
             "approvals": [vote for vote in votes if vote.verdict == Verdict.APPROVE],
             "sees_health": may_view_usage(self.actor),
-            "usage": request_bars(days) if any(d["requests"] for d in days) else None,
             "examples": examples(self.request, deployment),
             "may_try": may_try(self.actor, deployment),
             "may_report": may_report(self.actor, version),
