@@ -35,8 +35,12 @@ SEARCH_S = 8.0
 _DEADLINE_S = 20.0
 _MEMORY_BYTES = 512 * 1024**2
 _MODULE = "registry.datasets.row_search"
+# Few wait, because each of them holds a thread of the web process.
 _places = FairPlaces(
-    AT_ONCE, wait_s=10.0, refusal="Too many datasets are being searched at this moment."
+    AT_ONCE,
+    wait_s=10.0,
+    waiting=(16, 4),
+    refusal="Too many datasets are being searched at this moment.",
 )
 
 
