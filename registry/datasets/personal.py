@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-DETECTOR = 1
+# 2 also searches texts in lists, such as the documents of a query.
+DETECTOR = 2
 KINDS = ("e-mail", "telephone", "iban", "card")
 # Only the first rows, and the beginning of each field, are searched, to bound the time.
 MAX_ROWS = 200_000
@@ -104,7 +105,9 @@ def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                     yield f"{field} of the {name}", each
         elif isinstance(value, list):
             for each in value:
-                if isinstance(each, Mapping) and isinstance(each.get("content"), str):
+                if isinstance(each, str):
+                    yield field, each
+                elif isinstance(each, Mapping) and isinstance(each.get("content"), str):
                     yield f"{field} of the {each.get('role', 'other')}", each["content"]
 
 

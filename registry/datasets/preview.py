@@ -5,12 +5,13 @@ meaning often occurs next to what a pattern finds. All columns are masked if tha
 recorded. Images, recordings and videos are always hidden, because faces and voices are personal.
 
 Masked columns are neither searched nor sorted: the rows that a search finds would tell their text.
+The same holds for rows and the ends of texts in which nothing looked for personal data.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from django.db import transaction
 from pydantic import BaseModel
@@ -26,10 +27,12 @@ from registry.catalog.passages import passage_columns
 from registry.datasets.cells import FEATURES, Cell, row_cells
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.models import DatasetVersion
-from registry.datasets.rows import ROWS, SORTED_MAX, rows_read
+from registry.datasets.personal import MAX_CHARACTERS
+from registry.datasets.rows import ROWS, SORTED_MAX, Scope, rows_read
 from registry.datasets.schemas import RowsQuery
 from registry.datasets.selectors import dataset_version_get
 from registry.datasets.stored import media_records
+from registry.datasets.tables import MAX_ROW_BYTES
 from registry.manifests import ManifestMismatch
 from registry.resources import acting_person, dataset_resource, dataset_version_subject
 from registry.storage import store
@@ -45,7 +48,8 @@ class RowsPreview:
     `unmasked`, an event records that the person views these rows.
 
     `query` has the text, order and position that apply; `searched` and `sorts` are the columns that
-    can be searched and sorted. If time ran out, only the first `read` rows of the file count.
+    can be searched and sorted. After the first `checked` rows, all texts are masked. If time ran
+    out (`cut`), only the first `read` rows of the file count.
     """
 
     columns: list[str]
@@ -57,7 +61,9 @@ class RowsPreview:
     unmasked: bool = False
     query: RowsQuery = field(default_factory=RowsQuery)
     matches: int = 0
+    checked: int = 0
     read: int = 0
+    cut: bool = False
     searched: list[str] = field(default_factory=list)
     sorts: list[str] = field(default_factory=list)
 
@@ -87,9 +93,9 @@ class RowsPreview:
         return max(1, self.query.row - ROWS) if self.query.row > 1 else None
 
     @property
-    def unread(self) -> int:
-        """Number of rows that were not searched or sorted, because time ran out."""
-        return self.total - self.read
+    def unchecked(self) -> int:
+        """Number of rows that are masked because nothing looked for personal data in them."""
+        return self.total - self.checked
 
 
 def rows_preview(version: DatasetVersion, query: RowsQuery | None = None) -> RowsPreview:
@@ -98,8 +104,7 @@ def rows_preview(version: DatasetVersion, query: RowsQuery | None = None) -> Row
     Raises:
         Unavailable, QuotaExceeded: as `rows_read`.
     """
-    masked, hidden = _masked_columns(version), _media_columns(version)
-    return _preview(version, query or RowsQuery(), masked=masked, hidden=hidden)
+    return _preview(version, query or RowsQuery(), unmasked=False)
 
 
 @transaction.atomic
@@ -121,7 +126,7 @@ def dataset_unmask(
         actor=actor, action=Action.DATASET_UNMASK, resource=dataset_resource(version.dataset)
     )
     acting_person(actor)
-    preview = _preview(version, query or RowsQuery(), masked=[], hidden=[])
+    preview = _preview(version, query or RowsQuery(), unmasked=True)
     audit_record(
         actor=actor,
         action=Action.DATASET_UNMASK,
@@ -135,7 +140,7 @@ def dataset_unmask(
         },
         decision=decision,
     )
-    return replace(preview, unmasked=True)
+    return preview
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +236,11 @@ def _sorts(version: DatasetVersion, visible: list[str]) -> list[str]:
     return names + [name for name in profiled if name.startswith(features)][:FEATURES]
 
 
-def _preview(
-    version: DatasetVersion, query: RowsQuery, *, masked: list[str], hidden: list[str]
-) -> RowsPreview:
+def _preview(version: DatasetVersion, query: RowsQuery, *, unmasked: bool) -> RowsPreview:
     columns, media = _columns(version), _media_columns(version)
+    masked = [] if unmasked else _masked_columns(version)
+    hidden = [] if unmasked else media
+    checked = version.rows if unmasked else _checked_rows(version)
     passages = passage_columns(_row(version))
     visible = [
         name
@@ -248,22 +254,42 @@ def _preview(
             "sort": query.sort if query.sort in sorts else "",
         }
     )
-    column, _, feature = query.sort.partition(".")
+    name, _, feature = query.sort.partition(".")
+    characters = MAX_ROW_BYTES if unmasked else MAX_CHARACTERS
     page = rows_read(
-        version, query, columns=visible, sort=(column, feature) if query.sort else None
+        version,
+        query,
+        Scope(visible, checked, characters),
+        (name, feature) if query.sort else None,
     )
     rows = [row for _, row in page.rows]
     records = media_records(version, {str(row.get(column)) for row in rows for column in media})
+    # Only pages in the order of the file have rows that were not checked, at their end.
+    known = sum(number <= checked for number, _ in page.rows)
+    texts = [column for column in columns if column not in media]
     return RowsPreview(
         columns,
-        row_cells(_row(version), rows, records, masked=masked, hidden=hidden),
+        [
+            *row_cells(_row(version), rows[:known], records, masked=masked, hidden=hidden),
+            *row_cells(_row(version), rows[known:], records, masked=texts, hidden=hidden),
+        ],
         version.rows,
         masked,
         hidden,
         numbers=[number for number, _ in page.rows],
+        unmasked=unmasked,
         query=query,
         matches=page.matches,
+        checked=checked,
         read=page.read,
+        cut=page.cut,
         searched=visible,
         sorts=sorts,
     )
+
+
+def _checked_rows(version: DatasetVersion) -> int:
+    """Return the number of rows, from the first one, that were searched for personal data; all rows
+    if none was, because then all columns are masked."""
+    personal = version.profile.get("personal")
+    return version.rows if personal is None else min(personal["rows"], version.rows)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,10 +34,12 @@ class Search:
 
     Attributes:
         columns: Columns in which `text` is searched, ignoring case; all rows match an empty text.
+        characters: Number of characters at the beginning of each text that are searched.
         sort: Column to sort by, and one of its features or an empty text; None for the file's
             order.
         first: Position of the page's first row among the matches, from 1.
         rows: Maximum number of rows of the page.
+        most_rows: Number of rows at the beginning of the file that are read.
         row_bytes: Number of bytes after which a page ends early.
         seconds: Time after which no further rows are read.
         sorted_most: Maximum number of sorted rows that can be reached.
@@ -44,10 +47,12 @@ class Search:
 
     text: str
     columns: tuple[str, ...]
+    characters: int
     sort: tuple[str, str] | None
     descending: bool
     first: int
     rows: int
+    most_rows: int
     row_bytes: int
     seconds: float
     sorted_most: int
@@ -77,9 +82,9 @@ class _Reader:
 
 def search_rows(file: BinaryIO, search: Search) -> dict[str, Any]:
     """Return `rows` as pairs of number and row, the number of `matches`, and the number of rows
-    that were `read`; the file has more if it was `cut`. Raises ValueError for a damaged line."""
+    that were `read`; `cut` is true if time ran out. Raises ValueError for a damaged line."""
     reader = _Reader(file, search.seconds)
-    lines = _matching(reader.lines(), search)
+    lines = _matching(islice(reader.lines(), search.most_rows), search)
     if search.sort is None:
         page, matches = _in_order(lines, search)
     else:
@@ -102,7 +107,9 @@ def _matching(lines: Iterable[Line], search: Search) -> Iterable[Line]:
 
 def _has(row: Mapping[str, Any], needle: str, search: Search) -> bool:
     return any(
-        needle in text.casefold() for name in search.columns for text in texts(row.get(name))
+        needle in text[: search.characters].casefold()
+        for name in search.columns
+        for text in texts(row.get(name))
     )
 
 

@@ -35,30 +35,41 @@ SEARCH_S = 8.0
 _DEADLINE_S = 20.0
 _MEMORY_BYTES = 512 * 1024**2
 _MODULE = "registry.datasets.row_search"
+# Few wait, because each of them holds a thread of the web process.
 _places = FairPlaces(
-    AT_ONCE, wait_s=10.0, refusal="Too many datasets are being searched at this moment."
+    AT_ONCE,
+    wait_s=10.0,
+    waiting=(16, 4),
+    refusal="Too many datasets are being searched at this moment.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Part of a version that a page is made from: the `columns` that are searched, the number of
+    `rows` at the beginning of the file, and of `characters` at the beginning of each text."""
+
+    columns: Sequence[str]
+    rows: int
+    characters: int = MAX_ROW_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class RowsPage:
     """Rows with their numbers, from 1; `matches` is the number of all rows that match. If time ran
-    out, both are from the first `read` rows of the file."""
+    out (`cut`), both are from the first `read` rows of the file."""
 
     rows: list[tuple[int, Mapping[str, Any]]]
     matches: int
     read: int
+    cut: bool = False
 
 
 def rows_read(
-    version: DatasetVersion,
-    query: RowsQuery,
-    *,
-    columns: Sequence[str],
-    sort: tuple[str, str] | None,
+    version: DatasetVersion, query: RowsQuery, scope: Scope, sort: tuple[str, str] | None
 ) -> RowsPage:
-    """Return the page of `query`, searched in `columns` and sorted by a column and one of its
-    features, or an empty text; None keeps the order of the file. Callers check access.
+    """Return the page of `query`, sorted by a column and one of its features, or an empty text;
+    None keeps the order of the file. Callers check access.
 
     Raises:
         Unavailable: the rows are missing from the store or damaged, or the machine is too busy.
@@ -67,7 +78,7 @@ def rows_read(
     try:
         if query.row == 1 and not query.q and sort is None:
             return RowsPage(_first_rows(version), version.rows, version.rows)
-        return _searched(version, query, columns, sort)
+        return _searched(version, query, scope, sort)
     except FileNotFoundError as error:
         raise Unavailable(
             f"The rows of {version} are not in the artifact store.",
@@ -90,18 +101,19 @@ def _first_rows(version: DatasetVersion) -> list[tuple[int, Mapping[str, Any]]]:
 
 
 def _searched(
-    version: DatasetVersion,
-    query: RowsQuery,
-    columns: Sequence[str],
-    sort: tuple[str, str] | None,
+    version: DatasetVersion, query: RowsQuery, scope: Scope, sort: tuple[str, str] | None
 ) -> RowsPage:
+    selects = bool(query.q or sort)
     search = Search(
         text=query.q,
-        columns=tuple(columns),
+        columns=tuple(scope.columns),
+        characters=scope.characters,
         sort=sort,
         descending=query.order == "desc",
         first=query.row,
         rows=ROWS,
+        # Without a selection, a row's place in the file is no statement about its text.
+        most_rows=scope.rows if selects else version.rows,
         row_bytes=READ_BYTES,
         seconds=SEARCH_S,
         sorted_most=SORTED_MAX,
@@ -110,8 +122,9 @@ def _searched(
     with _places.place(str(version.dataset.department_id)):
         page = search_file(path, search)
     rows = [(number, row) for number, row in page["rows"]]
-    read = page["read"] if page["cut"] else version.rows
-    return RowsPage(rows, page["matches"] if query.q else read, read)
+    cut = bool(page["cut"])
+    matches = page["matches"] if selects or cut else version.rows
+    return RowsPage(rows, matches, page["read"], cut)
 
 
 def search_file(path: Path, search: Search) -> dict[str, Any]:

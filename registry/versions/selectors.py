@@ -205,6 +205,14 @@ def model_relatives(actor: Principal, model: Model) -> Relatives:
     )
 
 
+def models_trained_on(actor: Principal, dataset: Dataset) -> list[Model]:
+    """Return the models with versions trained on a dataset that the actor may see, at most
+    `RELATIVES_SHOWN`, by name."""
+    trained = ModelVersion.objects.order_by().filter(dataset_version__dataset=dataset)
+    rows = models_visible_to(actor).filter(pk__in=trained.values("model"))
+    return list(rows.order_by("name")[:RELATIVES_SHOWN])
+
+
 def _descendants(version: ModelVersion, actor: Principal | None) -> list[ModelVersion]:
     rows = (
         versions_visible_to(actor)

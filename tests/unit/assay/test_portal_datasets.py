@@ -156,6 +156,12 @@ def test_a_search_in_masked_text_needs_the_unmasked_rows(company: Company) -> No
     assert developer.post(address, {"q": "ann@"}).status_code == 403
 
 
+def test_models_that_were_trained_on_the_data_are_listed(company: Company) -> None:
+    page = main(signed_in(company.vera), "/datasets/docstrings-train")
+    assert 'href="/models/docstring-writer"' in page.split(">Trained on this data</h2>")[1]
+    assert "Trained on this data" not in main(signed_in(company.vera), "/datasets/docstrings-test")
+
+
 def test_searching_and_sorting_costs_no_more_queries(
     company: Company, reviews: DatasetVersion
 ) -> None:
@@ -163,7 +169,7 @@ def test_searching_and_sorting_costs_no_more_queries(
     client.get("/datasets/reviews")
     first = queries(client, "/datasets/reviews")
     assert queries(client, "/datasets/reviews?q=negative&sort=text&row=2") == first
-    assert first - SCOPE == 11
+    assert first - SCOPE == 12
 
 
 def test_the_file_format_has_an_example_to_copy_and_to_download(company: Company) -> None:
@@ -221,4 +227,4 @@ def test_the_page_costs_as_many_queries_for_many_versions_and_models(company: Co
             created_by=company.enzo,
         )
     assert queries(client, "/datasets/docstrings-train") == few
-    assert few - SCOPE == 13
+    assert few - SCOPE == 14

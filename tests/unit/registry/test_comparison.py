@@ -274,7 +274,7 @@ class TestRows:
         assert (found.columns_added, found.columns_removed) == (["label"], ["text"])
         assert found.delta == RowChanges(added=0, removed=1, kept=2)
         assert found.new is not None
-        assert found.new.personal == {"detector": 1, "rows": 2, "rows_left_out": 0, "columns": {}}
+        assert found.new.personal == {"detector": 2, "rows": 2, "rows_left_out": 0, "columns": {}}
         assert not found.same
         assert data_change(new, new).same
 

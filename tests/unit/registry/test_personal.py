@@ -52,7 +52,7 @@ def test_rows_are_counted_by_field_and_kind_and_no_value_is_kept() -> None:
     found.look({"messages": turns})
     profile = found.profile()
     assert profile == {
-        "detector": 1,
+        "detector": 2,
         "rows": 3,
         "rows_left_out": 0,
         "columns": {
@@ -60,6 +60,12 @@ def test_rows_are_counted_by_field_and_kind_and_no_value_is_kept() -> None:
             "text": {"e-mail": 2, "telephone": 1},
         },
     }
+
+
+def test_texts_in_lists_are_searched() -> None:
+    found = PersonalData()
+    found.look({"query": "Who?", "documents": ["Nobody.", "ann@example.org"], "relevant": [1]})
+    assert found.profile()["columns"] == {"documents": {"e-mail": 1}}
 
 
 def test_it_says_which_rows_it_did_not_look_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,7 @@ def _delivery(folder: Path, tried: Tried) -> list[str]:
 
 def _rows(folder: Path, tried: Tried) -> list[str]:
     (folder / "rows").write_text(json.dumps(tried))
-    search = Search("x", ("text",), None, False, 1, 20, 10**6, 5.0, 10)
+    search = Search("x", ("text",), 10, None, False, 1, 20, 20, 10**6, 5.0, 10)
     ((_, told),) = search_file(folder / "rows", search)["rows"]
     found: list[str] = json.loads(told)
     return found

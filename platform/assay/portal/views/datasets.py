@@ -43,7 +43,7 @@ from registry.datasets.services import (
 from registry.feedback.selectors import version_taught
 from registry.uploads.models import UploadKind
 from registry.versions.models import Model, ModelVersion
-from registry.versions.selectors import model_get, models_visible_to
+from registry.versions.selectors import model_get, models_trained_on, models_visible_to
 from workers.jobs.training import training_bases
 
 MODELS_OFFERED = 50
@@ -154,6 +154,7 @@ class DatasetPage(ActionScreen):
             "missing": missing,
             "may_unmask": self.may(Action.DATASET_UNMASK, dataset),
             "may_add": kind is not None and self.may(Action.DATASET_CREATE, dataset),
+            "trained": models_trained_on(self.actor, dataset),
             "trainable": self.trainable(dataset) if version is not None else [],
             "again": None if version is None else self.taught(version),
             "fields": row_fields(kind) if kind else [],
