@@ -173,8 +173,7 @@ class DossierForms:
 def _with_addresses(risks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return risks with the addresses of the accepting people, which the form shows."""
     people = {risk["accepter_person"] for risk in risks if risk.get("accepter_person")}
-    rows = Person.objects.filter(pk__in=people).values_list("pk", "email") if people else ()
-    addresses = dict(rows)
+    addresses = dict(Person.objects.filter(pk__in=people).values_list("pk", "email"))
     return [
         {**risk, "accepter_person": addresses.get(risk.get("accepter_person"))} for risk in risks
     ]
