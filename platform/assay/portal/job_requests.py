@@ -9,7 +9,6 @@ from typing import Any
 from django.urls import reverse
 
 from assay.portal.forms.models import RESOURCES, setting_title
-from assay.portal.templatetags.assay import measured
 from registry.catalog import TASKS
 from workers.jobs.models import Job, JobKind
 
@@ -57,7 +56,8 @@ def _words(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(map(_words, value)) or "none"
-    return measured(value)
+    # Settings in full, as they were typed: a learning rate of 0.0002.
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _objects(job: Job) -> Iterator[RequestRow]:

@@ -226,8 +226,8 @@ def _requested_changes(actor: Principal) -> Iterator[Todo]:
     rows = releases_visible_to(actor).filter(mine, state=ReleaseState.CHANGES_REQUESTED)
     release_id = Cast(OuterRef("pk"), CharField())
     reviews = Review.objects.filter(subject_type="release", subject_id=release_id).order_by("-pk")
-    rows = rows.annotate(review=Subquery(reviews.values("pk")[:1])).filter(review__isnull=False)
-    for release in rows.prefetch_related(None)[:SHOWN]:
+    reviewed = rows.annotate(review=Subquery(reviews.values("pk")[:1])).filter(review__isnull=False)
+    for release in reviewed.prefetch_related(None)[:SHOWN]:
         yield Todo(
             "warn",
             "message-2",

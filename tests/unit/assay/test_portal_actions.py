@@ -309,6 +309,9 @@ def test_what_blocks_an_approval_is_a_list_of_links(company: Company) -> None:
         "item-oversight": "Human oversight is named",
     }
     assert all(f'id="{anchor}"' in page for anchor, _ in links)
+    fix = f"/versions/{company.second.pk}/readiness?tier=high"
+    assert f'href="{fix}"' in page.partition('id="item-gates"')[2]
+    assert signed_in(company.enzo).get(fix).status_code == 200
 
 
 def test_the_release_form_chooses_nothing_and_copies_earlier_answers(company: Company) -> None:

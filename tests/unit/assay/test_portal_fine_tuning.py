@@ -234,7 +234,7 @@ def test_the_page_of_a_job_follows_it_and_shows_its_request(company: Company) ->
     ):
         assert f'<a href="{link}">' in request
     shown = words(request)
-    assert "LoRA rank 8 Learning rate 2.00e-04 Time limit in minutes 30" in shown
+    assert "LoRA rank 8 Learning rate 0.0002 Time limit in minutes 30" in shown
     bar = words(client.get(f"/jobs/{job.pk}/progress").content.decode())
     assert "120 / 320 · about 17.4 h left" in bar
     assert "Duration" not in bar

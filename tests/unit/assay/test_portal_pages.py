@@ -39,7 +39,7 @@ QUERIES = {
     "/deployments": 10,
     "/batches": 8,
     "/playground": 11,
-    "/keys": 13,
+    "/keys": 12,
     "/usage": 9,
 }
 # Around each page: the scope of row security, as in `test_api_lists`, and announced recoveries.
