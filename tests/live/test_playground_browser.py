@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from registry.catalog import get_task
+from registry.media.store import media_put
 from tests.live.browser import CHROMIUM, Browser
 from tests.live.playground_page import open_playground
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.test_gateway_prompts import prompt_behind
-from tests.unit.registry.media_files import container
+from tests.unit.registry.media_files import container, picture
 from tests.unit.registry.objects import stored
 from workers.wire import Done, Event, InferenceRequest
 
@@ -77,6 +78,70 @@ def test_the_variables_of_a_prompt_are_typed_and_its_fixed_settings_stay(
     (request,) = stage.responders[0].requests
     assert request.inputs["variables"] == {"team": "Care"}
     assert browser.run("document.getElementById('temperature').disabled")
+    assert browser.faults == []
+
+
+# Keeps the files that the page offers for download.
+FILES = """
+window.files = [];
+const make = URL.createObjectURL;
+URL.createObjectURL = (file) => { window.files.push(file); return make(file); };
+"""
+
+
+def test_a_system_prompt_and_a_seed_go_with_each_message_of_a_conversation(
+    browser: Browser, stage: Stage
+) -> None:
+    stage.deployment()
+    open_playground(browser, stage)
+    browser.run("document.getElementById('system').value = 'Be brief.'")
+    browser.run("document.getElementById('seed').value = '7'")
+    browser.run(FILES)
+    assert browser.run("document.getElementById('size').checkVisibility()") is False
+    send = "document.querySelector('#playground button[type=submit]').click()"
+    browser.run(send)
+    browser.wait("document.querySelectorAll('.turn-foot a').length === 1")
+    browser.run("document.getElementById('text').value = 'Again'")
+    browser.run(send)
+    browser.wait("document.querySelectorAll('.turn-foot a').length === 2")
+    _, second = stage.responders[0].requests
+    roles = [each["role"] for each in second.inputs["messages"]]
+    assert roles == ["system", "user", "assistant", "user"]
+    assert second.options["seed"] == 7
+    # What is downloaded is the conversation.
+    browser.run(
+        "window.files.at(-1).text().then((text) => { window.saved = JSON.parse(text); }); 1"
+    )
+    browser.wait("window.saved !== undefined")
+    saved = browser.run("window.saved.messages.map((each) => each.role)")
+    assert saved == [*roles, "assistant"]
+    assert browser.run("document.querySelector('.turn-foot a').download") == "conversation.json"
+    assert browser.faults == []
+
+
+def draw(request: InferenceRequest, reply: Callable[[Event], None]) -> None:
+    """Answer with one image of the requested size."""
+    data = picture(size=(request.inputs["width"], request.inputs["height"]))
+    stored_at = media_put(data, content_type="image/png", deployment_id=request.deployment_id)
+    result = {**stored_at.to_json(), "details": {"seed": request.inputs["seed"]}}
+    reply(Done("stop", 3, 0, results=[result], units=1))
+
+
+def test_an_image_is_drawn_in_the_chosen_size_and_saved(browser: Browser, stage: Stage) -> None:
+    stage.deployment("painter", task="text-to-image", behavior=draw)
+    open_playground(browser, stage)
+    assert browser.run("document.getElementById('system').checkVisibility()") is False
+    send = "document.querySelector('#playground button[type=submit]').click()"
+    browser.run("document.getElementById('size').value = 'large'")
+    browser.run(send)
+    assert browser.run("document.querySelector('.turn') === null")
+    browser.run("document.getElementById('size').value = '64x48'")
+    browser.run("document.getElementById('seed').value = '5'")
+    browser.run(send)
+    browser.wait("document.querySelector('.turn-assistant img')?.naturalWidth === 64")
+    caption = "document.querySelector('.turn-assistant figcaption')"
+    assert browser.run(f"{caption}.textContent") == "Seed 5Download"
+    assert browser.run(f"{caption}.querySelector('a').download") == "image.png"
     assert browser.faults == []
 
 

@@ -255,6 +255,7 @@ _PAGES: tuple[tuple[str, type[View], str], ...] = (
     ("deployments/<int:id>/rollback", deployments.DeploymentRollback, "deployment_rollback"),
     ("playground", playground.Playground, "playground"),
     ("playground/token", playground.PlaygroundTokens, "playground_token"),
+    ("playground/cost", playground.PlaygroundCost, "playground_cost"),
     ("keys", keys.Keys, "keys"),
     ("keys/<int:id>", keys.KeyPage, "key"),
     ("keys/<int:id>/change", keys.KeyChange, "key_change"),

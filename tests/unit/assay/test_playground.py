@@ -19,6 +19,7 @@ from django.utils import timezone
 from redis import Redis
 
 from assay.gateway.access.snapshot import read_snapshot
+from assay.portal.views.playground import playground_data
 from governance import rowsecurity
 from governance.audit.models import AuditEvent
 from governance.keys import playground
@@ -28,8 +29,11 @@ from governance.people.models import Person, RoleAssignment
 from governance.people.sessions import sessions_end, sessions_purge
 from governance.policy.services import SNAPSHOT_CHANNEL
 from governance.principals import ActorRole, Principal, PrincipalKind
+from governance.quotas.models import Price
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
+from registry.catalog import get_task
+from registry.catalog.prompt import PromptDocument
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.sign_in_support import Visitor, with_password
 from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Endless
@@ -96,6 +100,55 @@ def test_a_developer_tries_a_deployment_and_pays_and_is_recorded_as_themselves(
     event = AuditEvent.objects.get(action="deployment:invoke")
     assert (event.actor_kind, event.actor_id) == ("person", str(stage.person.pk))
     assert json.loads(bytes(event.canonical))["data"]["token"] == token.public_id
+
+
+def test_the_page_tells_the_use_and_the_cost_of_an_answer(stage: Stage) -> None:
+    Price.objects.create(deployment="writer", prompt=2 * 10**6, completion=10**6)
+    stage.deployment()
+    browser = Browser(stage, member(stage, "lead"))
+    answer = browser.ask(browser.token())
+    request_id = answer.headers["x-request-id"]
+    address = f"/playground/cost?request={request_id}"
+    assert browser.visitor.get(address).json() == {}
+    stage.entries()
+    collect_once(Redis.from_url(os.environ["REDIS_URL"]), consumer="test", block_ms=1)
+    usage = answer.json()["usage"]
+    micro = 2 * usage["prompt_tokens"] + usage["completion_tokens"]
+    known = browser.visitor.get(address).json()
+    assert known == {
+        "use": f"{usage['total_tokens']} tokens",
+        "cost": f"0.{micro:06d}".rstrip("0") + " EUR",
+    }
+    # Of another department's answers, the page tells nothing.
+    stranger = with_password(Person.objects.create(name="Mallory", email="mallory@example.org"))
+    RoleAssignment.objects.create(
+        person=stranger, role="lead", department=stage.department("finance")
+    )
+    assert Browser(stage, stranger).visitor.get(address).json() == {}
+    assert browser.visitor.get("/playground/cost?request=\x00").json() == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "system", "seed", "size"),
+    [
+        ("text-generation", True, True, False),
+        ("text-to-image", False, True, True),
+        ("embeddings", False, False, False),
+        ("image-classification", False, False, False),
+    ],
+)
+def test_the_page_has_the_fields_that_the_endpoint_takes(
+    task: str, system: bool, seed: bool, size: bool
+) -> None:
+    asks = playground_data(get_task(task), "it")
+    assert (asks["system"], asks["seed"], asks["size"]) == (system, seed, size)
+
+
+def test_a_prompt_with_a_system_message_takes_no_other() -> None:
+    own = PromptDocument(system="You are brief.")
+    task = get_task("text-generation")
+    assert playground_data(task, "it", prompt=own)["system"] is False
+    assert playground_data(task, "it", prompt=PromptDocument())["system"] is True
 
 
 def test_no_name_of_the_person_stands_in_the_log(stage: Stage) -> None:

@@ -27,7 +27,7 @@ def compared(company: Company, **ids: Any) -> RunComparison:
     return runs_compare(actor=principal_for_person(company.enzo), **ids)
 
 
-def said(company: Company, query: str, person: str = "enzo") -> str:
+def text_of(company: Company, query: str, person: str = "enzo") -> str:
     answer = signed_in(company.people[person]).get(f"/jobs/compare?{query}")
     assert answer.status_code == 200, answer.content
     html = answer.content.decode()
@@ -58,7 +58,7 @@ def further_version(company: Company, number: int, **more: Any) -> ModelVersion:
 
 
 def test_versions_stand_side_by_side_with_the_best_of_each_row(company: Company) -> None:
-    text = said(company, f"version={company.first.pk}&version={company.second.pk}")
+    text = text_of(company, f"version={company.first.pk}&version={company.second.pk}")
     assert "A docstring-writer v1" in text
     assert "B docstring-writer v2" in text
     assert "Measured on docstrings-test v1" in text
@@ -75,9 +75,10 @@ def test_a_value_within_chance_of_the_best_is_not_called_worse(company: Company)
             "perplexity": {"low": 9.4, "high": 10.4, "n": 48, "method": "bootstrap"},
         }},
     )  # fmt: skip
-    found = compared(company, version_ids=[company.first.pk, company.second.pk])
+    comparison = compared(company, version_ids=[company.first.pk, company.second.pk])
     standings = {
-        row.name: [cell.standing for cell in row.cells if cell] for row in found.measured[0].rows
+        row.name: [cell.standing for cell in row.cells if cell]
+        for row in comparison.measured[0].rows
     }
     # Without an interval, the difference may be chance or not: nothing is claimed.
     assert standings == {"perplexity": ["tied", "best"], "chrf": ["", "best"]}
@@ -89,13 +90,13 @@ def test_a_result_on_training_data_is_never_the_best(company: Company) -> None:
     ids = [company.first.pk, company.second.pk, third.pk]
     (row, *_) = compared(company, version_ids=ids).measured[0].rows
     assert [cell.standing for cell in row.cells if cell] == ["", "", "best"]
-    assert "Training data" in said(company, "&".join(f"version={pk}" for pk in ids))
+    assert "Training data" in text_of(company, "&".join(f"version={pk}" for pk in ids))
 
 
 def test_curves_of_jobs_are_overlaid_and_drawn_for_runs_that_go_on(company: Company) -> None:
-    found = compared(company, job_ids=[company.running.pk, company.done.pk])
-    assert [run.title for run in found.runs] == [company.running.title, "docstring-writer v2"]
-    assert [sorted(run.curves["validation_loss"]) for run in found.runs] == [
+    comparison = compared(company, job_ids=[company.running.pk, company.done.pk])
+    assert [run.title for run in comparison.runs] == [company.running.title, "docstring-writer v2"]
+    assert [sorted(run.curves["validation_loss"]) for run in comparison.runs] == [
         [35, 75, 115], [35, 75, 115, 155, 195, 235, 275, 315],
     ]  # fmt: skip
     client = signed_in(company.enzo)
@@ -157,12 +158,12 @@ def test_an_evaluation_is_compared_by_its_own_result(company: Company) -> None:
             department=company.departments["engineering"], created_by=company.devi,
             spec={"version_name": str(third), "dataset_name": "docstrings-test v1"},
         ))  # fmt: skip
-    found = compared(company, job_ids=[job.pk for job in jobs])
-    (table,) = found.measured
+    comparison = compared(company, job_ids=[job.pk for job in jobs])
+    (table,) = comparison.measured
     (row,) = table.rows
     assert [(c.value, c.standing) for c in row.cells if c] == [(9.0, ""), (8.0, "best")]
-    assert found.training == []
-    assert {each.name for each in found.settings} == {"version", "evaluation_data", "rows"}
+    assert comparison.training == []
+    assert {each.name for each in comparison.settings} == {"version", "evaluation_data", "rows"}
 
 
 def test_columns_can_be_removed_down_to_two(company: Company) -> None:

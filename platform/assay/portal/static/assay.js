@@ -88,8 +88,8 @@ document.addEventListener("input", (event) => {
   typing = setTimeout(() => event.target.form.requestSubmit(), TYPING_MS);
 });
 document.addEventListener("htmx:beforeSwap", (event) => {
-  const { elt, xhr, pathInfo } = event.detail;
-  if (!elt.matches("[data-filter]")) return;
+  const { requestConfig, xhr, pathInfo } = event.detail;
+  if (!requestConfig.elt.matches("[data-filter]")) return;
   if (xhr.status < 400 && xhr.responseText.includes('id="results"')) return;
   // Signed out, or an error: show that page.
   event.detail.shouldSwap = false;

@@ -24,10 +24,12 @@
   const MARKED = "[data-palette-action]";
   const OFFERED = `#main :is(.head-actions, .tabs-page) :is(a:not([aria-current]), button), ${MARKED}`;
 
+  const FIELD = ":is(input:not([type=hidden]), select, textarea, button):not(:disabled)";
+
   /* Return the actions of the page that fit the meanings of the typed words; without words, those of its content. */
   function pageActions(meanings) {
-    const offered = [...document.querySelectorAll(OFFERED)].filter((element) => !element.disabled && !element.hidden);
-    return offered
+    return [...document.querySelectorAll(OFFERED)]
+      .filter((element) => !element.disabled && !element.hidden)
       .filter((element) => meanings.length || element.closest("#main"))
       .map((element) => ({
         kind: element.closest("#main") ? "This page" : "Action",
@@ -49,7 +51,7 @@
       return;
     }
     openAncestors(element);
-    const field = element.querySelector("input:not([type=hidden]), select, textarea, button") ?? element;
+    const field = element.querySelector(FIELD) ?? element;
     field.scrollIntoView({ block: "center" });
     field.focus();
   }

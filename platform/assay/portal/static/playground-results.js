@@ -25,7 +25,14 @@ const playgroundResults = (() => {
 
   const image = (entry) => {
     const bytes = Uint8Array.from(atob(entry.b64_json), (letter) => letter.charCodeAt(0));
-    return playgroundMedia.element(new Blob([bytes], { type: "image/png" }), "Generated image");
+    const blob = new Blob([bytes], { type: "image/png" });
+    const figure = playgroundMedia.element(blob, "Generated image");
+    const caption = document.createElement("figcaption");
+    caption.className = "turn-foot sub";
+    if (entry.seed !== undefined) caption.append(`Seed ${entry.seed}`);
+    caption.append(playgroundFoot.download(blob, "image"));
+    figure.append(caption);
+    return figure;
   };
 
   const ranked = (answer, documents) => {

@@ -118,7 +118,11 @@
     const file = mayTakeFile(ask) && playgroundMedia.file() ? await playgroundMedia.encoded() : {};
     const image = { type: "image_url", image_url: { url: file.$file_url } };
     if (file.$file_url) message.content = [image, { type: "text", text }];
-    const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $lines_text: form.lines.value, $messages: history, $numbers: numbersIn(ask, text), $table: playgroundTable.table(), ...file });
+    const system = ask.system && form.system.value.trim();
+    const messages = system ? [{ role: "system", content: system }, ...history] : history;
+    const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $lines_text: form.lines.value, $messages: messages, $numbers: numbersIn(ask, text), $table: playgroundTable.table(), ...file });
+    if (ask.seed && form.seed.value) body.seed = Number(form.seed.value);
+    if (ask.size && form.size.value) body.size = form.size.value;
     if (!ask.streams) return JSON.stringify(body);
     const base = ask.grounds && form.elements.knowledge_base?.value;
     if (base) body.knowledge_base = base;
@@ -144,6 +148,12 @@
     }
     if (!passages.length) list.append("No passage was found.");
     element.append(list);
+  };
+
+  /* The conversation so far as a file, with the system prompt. */
+  const conversation = (body) => {
+    const messages = [...JSON.parse(body).messages, history.at(-1)];
+    return new Blob([JSON.stringify({ messages }, null, 2)], { type: "application/json" });
   };
 
   const readStream = async (response, element) => {
@@ -197,9 +207,17 @@
       } else usage = await playgroundResults.show(response, ask.output, element, lines(), numbersIn(ask, text), file, text);
       const tokens = usage?.prompt_tokens === undefined ? {} : { "prompt tokens": usage.prompt_tokens, "completion tokens": usage.completion_tokens ?? "–" };
       const requestId = response.headers.get("x-request-id");
-      const answer = ask.streams ? element.textContent : await playgroundFeedback.bestOf(copy);
+      const answer = ask.streams ? element.textContent : await playgroundFeedback.bestOf(copy.clone());
+      const seconds = (performance.now() - started) / 1000;
+      playgroundFoot.add(talk, {
+        seconds,
+        blob: copy ? await copy.blob() : conversation(body),
+        name: ask.streams ? "conversation" : "answer",
+        requestId,
+        address: form.dataset.cost,
+      });
       playgroundFeedback.offer(talk, { id: requestId, body: ask.teaches ? body : null, answer, token });
-      showFacts({ ...headersOf(response), ...tokens, "time": `${((performance.now() - started) / 1000).toFixed(2)} s` });
+      showFacts({ ...headersOf(response), ...tokens, "time": `${seconds.toFixed(2)} s` });
     } catch (error) {
       if (ask.streams) history.pop();
       if (error.name === "AbortError") element.textContent += " (stopped)";
@@ -226,6 +244,7 @@
     const ask = asks[option.value];
     form.text.value = ask.text;
     form.lines.value = ask.lines;
+    form.seed.value = form.size.value = "";
     playgroundTable.show(ask.features);
     playgroundPrompt.show(ask);
     playgroundMedia.clear();
@@ -233,7 +252,7 @@
     document.getElementById("file-kinds").textContent = ask.file_kinds;
     document.getElementById("record").hidden = ask.accept !== "audio/*";
     document.querySelector("label[for=lines]").textContent = ask.lines_label || "Lines";
-    const fields = { file: mayTakeFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), numbers: uses(ask, "$numbers"), table: uses(ask, "$table"), messages: ask.streams, knowledge: ask.grounds, variables: ask.variables.length > 0 };
+    const fields = { file: mayTakeFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), numbers: uses(ask, "$numbers"), table: uses(ask, "$table"), messages: ask.streams, knowledge: ask.grounds, variables: ask.variables.length > 0, system: ask.system, seed: ask.seed, size: ask.size };
     document.querySelectorAll("[data-input]").forEach((field) => { field.hidden = !fields[field.dataset.input]; });
     document.querySelectorAll("[data-code-of]").forEach((code) => { code.hidden = code.dataset.codeOf !== option.value; });
     const paying = option.dataset.departments.split(" ");

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.http import HttpResponse, JsonResponse
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
+from assay.portal.access import may_somewhere
 from assay.portal.code_examples import code_examples, request_path
 from assay.portal.http import ActionScreen, Screen
+from governance.bounds import REQUEST_ID_MAX
 from governance.errors import DomainError
 from governance.keys.playground import LIFETIME
+from governance.permissions import Action
 from governance.policy.context import CLASSIFICATIONS, UNDECLARED_CLASSIFICATION
+from governance.quotas.kinds import money_words
+from governance.usage.selectors import usage_visible_to
+from governance.usage.units import Unit
 from registry.catalog import TASKS
 from registry.catalog.declaration import Modality, Task
 from registry.catalog.features import Feature
@@ -53,6 +60,10 @@ def playground_data(
         "settings": {} if prompt is None else prompt.decoding.stated,
         "fixed": [] if prompt is None else prompt.decoding.fixed,
         "streams": Modality.MESSAGES in task.inputs,
+        # A prompt version with a system message of its own refuses another one.
+        "system": Modality.MESSAGES in task.inputs and not (prompt and prompt.system),
+        **dict.fromkeys(("seed", "size"), False),
+        **dict.fromkeys(_fields(task, deployment) & {"seed", "size"}, True),
         "grounds": any(
             endpoint.request is not None and "knowledge_base" in endpoint.request.model_fields
             for endpoint in task.endpoints
@@ -60,6 +71,14 @@ def playground_data(
         "output": task.outputs[0].value,
         "teaches": task.feedback_row is not None,
     }
+
+
+def _fields(task: Task, deployment: str) -> frozenset[str]:
+    """Return the fields of the playground's request."""
+    path = request_path(task, deployment)
+    endpoint = next((each for each in task.endpoints if each.path_to(deployment) == path), None)
+    schema = endpoint.request if endpoint is not None else None
+    return frozenset(schema.model_fields) if schema is not None else frozenset()
 
 
 class Playground(Screen):
@@ -100,7 +119,20 @@ class Playground(Screen):
             ],
             "classifications": CLASSIFICATIONS,
             "undeclared": UNDECLARED_CLASSIFICATION,
+            "may_see_usage": may_somewhere(self.actor, Action.USAGE_VIEW, kind="usage"),
         }
+
+
+class PlaygroundCost(Screen):
+    """The use and the cost of one answer; empty until it is in the ledger, seconds later."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        request_id = request.GET.get("request", "").replace("\x00", "")[:REQUEST_ID_MAX]
+        record = usage_visible_to(self.actor).filter(request_id=request_id).first()
+        if record is None:
+            return _private({})
+        cost = money_words(record.cost_micro, settings.CURRENCY) if record.cost_micro else "free"
+        return _private({"use": Unit(record.unit).words(record.units), "cost": cost})
 
 
 class PlaygroundTokens(ActionScreen):
