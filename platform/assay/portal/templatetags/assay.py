@@ -308,6 +308,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+@register.filter
 def about_seconds(value: float) -> str:
     """Return a time that is not known exactly: `40 s`, `5 min`, `2.5 h`."""
     if value < 90:
