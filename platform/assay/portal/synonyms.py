@@ -20,7 +20,7 @@ SYNONYMS = {
     "departments": "teams tenants organizations",
     "deploy": "ship publish promote serve",
     "deployments": "endpoints serving services production live",
-    "emergency": "break-glass breakglass override",
+    "emergency": "override glass",
     "evaluate": "test benchmark measure",
     "explain": "why denied",
     "fine-tune": "train training finetune lora",

@@ -33,5 +33,5 @@ def test_it_prints_percentiles_phases_and_changes(
     assert "2.00 EUR" in out
     assert "Slow requests wait 80 % of their time in the queue." in " ".join(out.split())
     assert f"Release {deployment.release_id} deployed" in out
-    _, _, err = run("deployments", "health", str(deployment.pk), "--span", "2y", code=1)
+    _, _, err = run("deployments", "health", str(deployment.pk), "--span", "2y", code=4)
     assert "span" in err

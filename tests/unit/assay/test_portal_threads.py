@@ -121,7 +121,8 @@ def test_a_disabled_approval_says_which_thread_is_in_its_way(company: Company, p
     approve = re.search(r'<input[^>]*id="verdict-approve"[^>]*>', html)
     assert approve is not None
     assert "disabled" in approve[0]
-    assert f"thread {thread.pk} is not resolved" in html
+    link = f'<a href="#thread-{thread.pk}">Thread {thread.pk} is not resolved</a>'
+    assert link in html
     carla.post(f"{page}/threads/{thread.pk}", {"do": "resolve", "text": "Seen."})
     approve = re.search(r'<input[^>]*id="verdict-approve"[^>]*>', shown(carla, page))
     assert approve is not None

@@ -75,9 +75,10 @@ def test_a_browser_at_an_unknown_path_gets_a_page(stranger: Client) -> None:
 def test_unknown_paths_of_scim_are_refused_in_its_format(stranger: Client) -> None:
     with override_settings(SCIM_TOKEN="a-token-for-the-provider"):
         headers = {"Authorization": "Bearer a-token-for-the-provider"}
-        bulk = stranger.post("/scim/v2/Bulk", "{}", "application/json", headers=headers)
-    assert bulk.status_code == 404
-    assert bulk.headers["Content-Type"] == "application/scim+json"
+        for path, status in (("Bulk", 501), ("Nothing", 404)):
+            answer = stranger.post(f"/scim/v2/{path}", "{}", "application/json", headers=headers)
+            assert answer.status_code == status
+            assert answer.headers["Content-Type"] == "application/scim+json"
 
 
 @pytest.mark.django_db

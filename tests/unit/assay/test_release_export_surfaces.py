@@ -87,6 +87,6 @@ def test_the_command_line_keeps_the_file_and_says_its_digest(
     assert "Unknown format docx" in err
     _, _, err = signed_in(*export, "-o", str(tmp_path / "gone" / "x.pdf"), code=1)
     assert "is not a folder" in err
-    _, _, err = signed_in("releases", "export", "999", "-o", str(kept), code=1)
+    _, _, err = signed_in("releases", "export", "999", "-o", str(kept), code=4)
     assert "Release 999 does not exist" in err
     assert json.loads(kept.read_bytes()) == release.dossier

@@ -91,8 +91,8 @@ def test_a_version_that_was_not_evaluated_is_not_called_trusted(company: Company
     tuned = client.get(f"/versions/{company.second.pk}").content.decode()
     assert "Trusted · evaluated" in tuned
     versions = client.get(f"/models/{company.first.model.name}").content.decode()
-    # In its row, and beside its result for each of the two gates.
-    assert versions.count("Live</span>") == 3
+    # At the top, in its row, and beside its result for each of the two gates.
+    assert versions.count("Live</span>") == 4
 
 
 def test_requested_changes_lead_to_the_answer(company: Company) -> None:

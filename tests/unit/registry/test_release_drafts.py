@@ -139,7 +139,7 @@ def test_no_draft_of_a_recalled_version_is_saved_or_submitted(office: Office) ->
         ({"purpose": "x" * 1001}, "purpose"),
         ({"purpose": "a\0b"}, "purpose"),
         ({"risk_answers": {"score": "x"}}, "risk_answers.score"),
-        ({"risk_answers": {"notes": 7}}, "risk_answers.notes.bool"),
+        ({"risk_answers": {"notes": 7}}, "risk_answers.notes"),
         ({"dossier_fields": {"x": 1}}, "dossier_fields.x"),
         ({"dossier_fields": {"risks": ["\0"]}}, "content"),
         ({"dossier_fields": {"risks": ["x" * 70_000]}}, "content"),

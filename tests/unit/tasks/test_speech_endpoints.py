@@ -102,7 +102,7 @@ def test_a_form_is_read() -> None:
         ([("timestamp_granularities[]", "word")], "times of words are not known; use"),
         ([("prompt", "Names: Ann")], "prompt is not supported"),
         ([("stream", "True")], "not streamed; leave stream out"),
-        ([("stream", "maybe")], "stream is invalid"),
+        ([("stream", "maybe")], "stream must be false"),
         ([("include[]", "logprobs")], "include is not supported"),
         ([("beams", "5")], "beams"),
         ([("language", "en"), ("language", "de")], "occurs twice"),

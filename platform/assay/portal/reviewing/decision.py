@@ -32,7 +32,10 @@ def decision(page: Page) -> dict[str, Any]:
         "blockers": blockers(page.standing, choices),
         "blocking": [
             *((f"#item-{item.code}", item.title) for item in page.standing.blocking),
-            *((f"#thread-{thread.pk}", "An open thread") for thread in page.standing.unresolved),
+            *(
+                (f"#thread-{thread.pk}", f"Thread {thread.pk} is not resolved")
+                for thread in page.standing.unresolved
+            ),
         ],
         "standing": page.standing,
         "choices": choices,

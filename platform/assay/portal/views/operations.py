@@ -79,7 +79,7 @@ class SignOnStatus(OperatorScreen):
     """Setup and recent activity of single sign-on and provisioning."""
 
     template_name = "portal/operations/sign_on.html"
-    needs = (Action.PERSON_VIEW, "person")
+    needs = (Action.AUDIT_VIEW, "audit")
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {
