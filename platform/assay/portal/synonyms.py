@@ -20,7 +20,7 @@ SYNONYMS = {
     "departments": "teams tenants organizations",
     "deploy": "ship publish promote serve",
     "deployments": "endpoints serving services production live",
-    "emergency": "override glass",
+    "emergency": "break override",
     "evaluate": "test benchmark measure",
     "explain": "why denied",
     "fine-tune": "train training finetune lora",
@@ -72,5 +72,9 @@ def _meant_by(word: str) -> list[str]:
     return [
         ours
         for ours, typed in SYNONYMS.items()
-        if any(each.startswith(word) for each in typed.split())
+        # "approv" and "approvals" are both "approval".
+        if any(
+            each.startswith(word) or (len(each) > _SYNONYM_MIN and word.startswith(each))
+            for each in typed.split()
+        )
     ]
