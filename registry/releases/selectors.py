@@ -66,7 +66,7 @@ def releases_to_copy(actor: Principal, version: ModelVersion) -> QuerySet[Releas
     for this version may copy: those of its model first, then the newest."""
     rows = releases_visible_to(actor).filter(department=version.model.department_id)
     other_model = Case(When(version__model=version.model_id, then=0), default=1)
-    return rows.order_by(other_model, "-pk")
+    return rows.prefetch_related(None).order_by(other_model, "-pk")
 
 
 def release_reviews(release: Release) -> QuerySet[Review]:
