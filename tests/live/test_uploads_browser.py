@@ -54,9 +54,9 @@ def delivery(tmp_path: Path) -> list[str]:
     return [str(tmp_path / name) for name in ("config.json", "model.safetensors")]
 
 
-def choose(browser: Browser, paths: list[str]) -> None:
+def choose(browser: Browser, paths: list[str], field: str = "#id_files") -> None:
     root = browser.call("DOM.getDocument")["root"]["nodeId"]
-    node = browser.call("DOM.querySelector", nodeId=root, selector="#id_files")["nodeId"]
+    node = browser.call("DOM.querySelector", nodeId=root, selector=field)["nodeId"]
     browser.call("DOM.setFileInputFiles", nodeId=node, files=paths)
 
 
@@ -124,4 +124,23 @@ def test_an_upload_that_was_cut_off_goes_on_after_a_reload(desk: Desk, delivery:
     # The small file was whole; the large one went on where it had stopped.
     assert browser.run("sessionStorage.offsets").split() == ["4194304", "8388608"]
     assert Intake.objects.latest("pk").state == "checking"
+    assert not Upload.objects.exists()
+
+
+def test_a_corrected_file_replaces_the_refused_one(desk: Desk, tmp_path: Path) -> None:
+    browser, company, url = desk
+    (tmp_path / "rows.txt").write_bytes(b"x")
+    (tmp_path / "rows.jsonl").write_bytes(
+        b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    )
+    browser.go(f"{url}/datasets/docstrings-train")
+    choose(browser, [str(tmp_path / "rows.txt")], "#id_file")
+    browser.press("form[data-upload-kind] button[type=submit]")
+    browser.wait("document.querySelector('[data-upload-attached]') !== null", 60)
+
+    choose(browser, [str(tmp_path / "rows.jsonl")], "#id_file")
+    browser.press("form[data-upload-kind] button[type=submit]")
+    browser.wait("document.querySelector('.alert-ok') !== null", 60)
+
+    assert company.train.dataset.versions.count() == 2
     assert not Upload.objects.exists()

@@ -27,14 +27,14 @@ _CREDENTIALS = re.compile(r"//[^/@\s]+@")
 
 
 class OperatorScreen(Screen):
-    """A page about the whole platform. `needs` is the action that it requires platform-wide, and
-    its kind of object: by default to see nodes."""
+    """A page about the whole platform. `needs` is the action that it requires, and on what: by
+    default to see nodes."""
 
-    needs: ClassVar[tuple[Action, str]] = (Action.NODE_VIEW, "node")
+    needs: ClassVar[tuple[Action, Resource]] = (Action.NODE_VIEW, Resource("node"))
 
     def get(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        action, kind = self.needs
-        authorize(actor=self.actor, action=action, resource=Resource(type=kind))
+        action, resource = self.needs
+        authorize(actor=self.actor, action=action, resource=resource)
         return super().get(request, *args, **kwargs)
 
 
@@ -79,7 +79,8 @@ class SignOnStatus(OperatorScreen):
     """Setup and recent activity of single sign-on and provisioning."""
 
     template_name = "portal/operations/sign_on.html"
-    needs = (Action.AUDIT_VIEW, "audit")
+    # Its recent sign-ins come from the audit log.
+    needs = (Action.AUDIT_VIEW, Resource("audit"))
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {
