@@ -57,7 +57,7 @@ def test_others_neither_see_it_nor_a_link_to_it(company: Company, who: str) -> N
     for path in (*PAGES, "/health/checks"):
         assert client.get(path).status_code in {403, 404}, path
     assert "may not view node:" in client.get("/nodes").content.decode()
-    assert "may not view audit:" in client.get("/single-sign-on").content.decode()
+    assert "may not view the audit log:" in client.get("/single-sign-on").content.decode()
 
 
 def test_a_worker_whose_job_logs_nothing_is_silent_only_without_a_lease(company: Company) -> None:
