@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from assay.api.inference_description import inference_description
-from tests.live.clients import environment
+from tests.live.clients import python_of
 
 pytestmark = pytest.mark.live
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def test_a_client_of_the_inference_api_is_generated_with_every_operation(tmp_pat
     (tmp_path / "generator.json").write_text(
         json.dumps({"post_hooks": [], "content_type_overrides": RANGES})
     )
-    python = environment(ROOT / "locks" / "client.txt")
+    python = python_of(ROOT / "locks" / "client.txt")
     made = subprocess.run(
         [python, "-m", "openapi_python_client", "generate", "--meta=none", "--fail-on-warning",
          "--path=openapi.json", "--config=generator.json", "--output-path=inference_client"],

@@ -25,7 +25,7 @@ OFFLINE = re.compile(r"error sending request|dns error|tcp connect error|operati
 def asked(program: str, url: str, key: str, *, timeout_s: float = ASK_S, **environment: str) -> Any:
     """Run `ask_{program}.py` against a server and return what it prints."""
     finished = subprocess.run(
-        [environment(), "-W", "ignore", HERE / f"ask_{program}.py", url, key],
+        [python_of(), "-W", "ignore", HERE / f"ask_{program}.py", url, key],
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -36,7 +36,7 @@ def asked(program: str, url: str, key: str, *, timeout_s: float = ASK_S, **envir
     return json.loads(finished.stdout.splitlines()[-1])
 
 
-def environment(pins: Path = HERE / "requirements.txt") -> Path:
+def python_of(pins: Path = HERE / "requirements.txt") -> Path:
     """Return the interpreter of the environment; make it first where these pins have none."""
     digest = hashlib.sha256(pins.read_bytes()).hexdigest()[:12]
     folder = CACHE / f"clients-{digest}"
