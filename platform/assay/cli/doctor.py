@@ -252,7 +252,9 @@ def check_task_code() -> str:
             " ".join(map(str, differing[:5])),
             "Install the same packages everywhere, then restart every process.",
         )
-    return ", ".join(each["packages"] for each in codes_here().values()) or "Assay's own tasks"
+    # A distribution may provide several tasks.
+    packages = dict.fromkeys(each["packages"] for each in codes_here().values())
+    return ", ".join(packages) or "Assay's own tasks"
 
 
 def check_answers() -> str:

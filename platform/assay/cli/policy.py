@@ -54,7 +54,7 @@ def show(number: MaybeNumber = None) -> Answer:
 
 def _show(policy: dict[str, Any]) -> None:
     from governance.policy.rules import parse_rules
-    from governance.policy.sentences import rule_words
+    from governance.policy.summaries import rule_summary
 
     facts(
         [
@@ -70,7 +70,10 @@ def _show(policy: dict[str, Any]) -> None:
     console.print()
     table(
         ("rule", "", "in words"),
-        ((rule.id, rule.effect.value, rule_words(rule)) for rule in parse_rules(policy["rules"])),
+        (
+            (rule.id, rule.effect.value, rule_summary(rule).line)
+            for rule in parse_rules(policy["rules"])
+        ),
         empty="The policy has no rules, so everything is denied.",
     )
 
