@@ -472,6 +472,7 @@ TEMPLATES = [
             ],
             "builtins": [
                 "assay.portal.templatetags.assay",
+                "assay.portal.templatetags.comparison",
                 "assay.portal.templatetags.dossiers",
                 "assay.portal.templatetags.layout",
                 "assay.portal.templatetags.opens",

@@ -439,3 +439,9 @@ def field(bound: Any, label: str = "") -> dict[str, Any]:
         "label": label or bound.label,
         "kind": bound.field.widget.__class__.__name__,
     }
+
+
+@register.inclusion_tag("portal/parts/chart.html")
+def chart(name: str, label: str, spec: dict[str, object]) -> dict[str, object]:
+    """Return a chart for pages and for parts that htmx loads. `spec` is as in `series.py`."""
+    return {"name": name, "label": label, "data": json.dumps(spec)}

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from django import template
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString, mark_safe
-
-from workers.jobs.comparison import RUNS_MAX, RUNS_MIN
 
 register = template.Library()
 _ICONS = {"ok": "circle-check", "info": "info-circle", "warn": "alert-triangle", "bad": "ban"}
@@ -53,19 +49,7 @@ def table(content: str, label: str, columns: str, css: str = "") -> SafeString:
     return render_to_string("portal/parts/table.html", context)
 
 
-@register.inclusion_tag("portal/parts/chart.html")
-def chart(name: str, label: str, spec: dict[str, object]) -> dict[str, object]:
-    """Return a chart for pages and for parts that htmx loads. `spec` is as in `series.py`."""
-    return {"name": name, "label": label, "data": json.dumps(spec)}
-
-
 @register.inclusion_tag("portal/parts/fact.html")
 def fact(name: str, value: object) -> dict[str, object]:
     """Return one entry of a `<dl class="facts">`."""
     return {"name": name, "value": value}
-
-
-@register.inclusion_tag("portal/jobs/compare_bar.html")
-def compare_bar(things: str) -> dict[str, object]:
-    """Return the button that compares the selected `things`."""
-    return {"things": things, "least": RUNS_MIN, "most": RUNS_MAX}
