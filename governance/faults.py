@@ -80,7 +80,7 @@ _LENGTHS = {
     "too_long": ("at most", "max_length", "entry", "entries"),
     "too_short": ("at least", "min_length", "entry", "entries"),
 }
-# Predicates of regular expressions, which people should not have to read.
+# Predicates for regular expressions, which people should not have to read.
 _PATTERNS = {
     r"^[0-9a-f]{64}$": "must be a SHA-256 in 64 lowercase hexadecimal digits",
     r"^[0-9]{1,9}$": "must be a number of 1 to 9 digits",

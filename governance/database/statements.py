@@ -12,7 +12,7 @@ from governance.errors import DomainError
 
 @contextmanager
 def statements_within(milliseconds: int, error: DomainError) -> Iterator[None]:
-    """Cancel each statement of the block that takes longer, and raise `error` in its place."""
+    """Cancel a statement of the block that takes longer than this, and raise `error` instead."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(

@@ -1,1 +1,1 @@
-"""Changes that are new to a person, since they last looked."""
+"""Times of people's last looks at objects, to show the changes since then."""

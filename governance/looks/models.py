@@ -1,4 +1,4 @@
-"""Times at which people last looked at an object, so that its page shows what is new to them."""
+"""Times at which people last looked at an object, so that its page can show newer changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from governance.bounds import NAME_MAX
 
 
 class LookKind(models.TextChoices):
-    """Kind of object whose changes are shown. Of the policy there is one, the one in force."""
+    """Kind of object whose changes are shown. `POLICY` is the policy in force."""
 
     REVIEW = "review"
     MODEL = "model"
@@ -17,10 +17,10 @@ class LookKind(models.TextChoices):
 
 
 class Look(models.Model):
-    """A person's last look at an object, named by its number or name.
+    """A person's last look at an object. `reference` is its number or name, empty for the policy.
 
-    `since` is the end of the look before: what changed after it is new. It stays for the whole
-    look, so that a reload does not hide the changes.
+    `since` is the end of the previous look; later changes are new. It stays the same during a look,
+    so that a reload does not hide them.
     """
 
     person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")

@@ -1,4 +1,4 @@
-"""Record looks at objects, and return when a person last looked."""
+"""Record looks at objects, and return the times of earlier ones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from django.utils import timezone
 from governance.looks.models import Look, LookKind
 from governance.principals import Principal
 
-# Looks with less time between them are one.
+# Longest time between two page views of one look.
 PAUSE = timedelta(minutes=30)
-# Older looks are forgotten.
-KEPT = timedelta(days=180)
-# One statement, because two pages that one click opened may both record the first look, and because
-# it is part of showing a page.
+# Older looks are deleted.
+RETENTION = timedelta(days=180)
+# One statement, because every page view runs it, and two concurrent ones may both record the first
+# look.
 _RECORD = """
 WITH forgotten AS (
     DELETE FROM governance_look WHERE person_id = %(person)s AND seen_at < %(forgotten)s
@@ -31,10 +31,10 @@ RETURNING since
 
 
 def look_record(*, actor: Principal, kind: LookKind, reference: str | int) -> datetime | None:
-    """Record that a person looks at an object, and return the end of their look before; None at the
-    first look.
+    """Record a person's look at an object, and return the end of their previous look; None at the
+    first look, and for actors that are not people.
 
-    Not audited: only the person sees it. The caller has checked that they may see the object.
+    Not audited: only the person sees it. Callers check access to the object.
     """
     if actor.person_id is None:
         return None
@@ -48,7 +48,7 @@ def look_record(*, actor: Principal, kind: LookKind, reference: str | int) -> da
                 "reference": str(reference),
                 "now": now,
                 "paused": now - PAUSE,
-                "forgotten": now - KEPT,
+                "forgotten": now - RETENTION,
             },
         )
         since: datetime | None = cursor.fetchone()[0]

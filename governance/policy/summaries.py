@@ -1,7 +1,6 @@
-"""Rules in short lines: each rule on its own, and all rules by resource. Imports no Django.
+"""Summarize rules in short lines: one rule at a time, or all rules by resource. Imports no Django.
 
-A line has at most `WORDS_MAX` words. What does not fit is in the table of actions and in the list
-of conditions, which a page folds.
+A line has at most `WORDS_MAX` words. A page folds the complete actions and conditions under it.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ _SUBJECT_MAX = 14
 
 @dataclass(frozen=True, slots=True)
 class RuleSummary:
-    """A rule in words. `line` says it briefly; `actions` are verbs by resource, in the plural.
+    """A rule in words: a short `line`, and all its `actions` as pairs of a resource and its verbs.
 
-    `is_whole` if the line leaves nothing out.
+    `is_whole` is true if the line has every action and condition.
     """
 
     line: str
@@ -41,13 +40,13 @@ class RuleSummary:
 
     @property
     def lines(self) -> list[str]:
-        """The whole rule in lines, such as `Batches: cancel and create`."""
+        """All of the rule in lines, such as `Batches: cancel and create`."""
         return [self.subject, *(": ".join(each) for each in self.actions), *self.conditions]
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Those to whom a rule permits or forbids an action, with the conditions."""
+    """Principals to whom a rule permits or forbids an action, and its conditions, in words."""
 
     rule: str
     words: str
@@ -55,7 +54,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class ActionRules:
-    """Who may do one action, and who may never."""
+    """Principals that may do an action, and those that never may."""
 
     action: str
     verb: str
@@ -65,7 +64,7 @@ class ActionRules:
 
 @dataclass(frozen=True, slots=True)
 class ResourceRules:
-    """The rules about one type of resource, by action."""
+    """Rules about one type of resource, by action."""
 
     title: str
     actions: list[ActionRules]
@@ -77,7 +76,7 @@ class ResourceRules:
 
 
 def rule_summary(rule: Rule) -> RuleSummary:
-    """Return a rule in a line, a table and a list."""
+    """Return the summary of a rule."""
     whole = rule_words(rule)
     line = whole if _count(whole) <= WORDS_MAX else _brief(rule)
     by_resource: dict[str, list[str]] = {}
@@ -116,7 +115,7 @@ def rules_by_resource(rules: Iterable[Rule]) -> list[ResourceRules]:
 
 
 def _brief(rule: Rule) -> str:
-    """Return the start of a rule's sentence, as far as the words go, and how many more follow."""
+    """Return a rule's sentence with as many actions as fit, and the number of the others."""
     subject = _cut(rule_subject(rule), _SUBJECT_MAX)
     number = len(rule.conditions) + bool(rule.resource_types)
     end = f", under {counted(number, 'condition')}." if number else "."

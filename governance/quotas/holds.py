@@ -50,7 +50,7 @@ def hold_open(*, reference: str, department: str, kind: str, devices: int = 1) -
     """
     ledger_lock(shared=True)
     price = tariff_for("", tariffs())
-    amount = hold_amount(department=department, kind=kind, devices=devices)
+    amount = hold_amount(department=department, kind=kind, devices=devices, price=price)
     subjects = subjects_of(department=department)
     made_at = _admit(amount, subjects)
     return BudgetHold.objects.create(
@@ -65,10 +65,12 @@ def hold_open(*, reference: str, department: str, kind: str, devices: int = 1) -
     )
 
 
-def hold_amount(*, department: str, kind: str, devices: int = 1) -> Amount:
+def hold_amount(
+    *, department: str, kind: str, devices: int = 1, price: Tariff | None = None
+) -> Amount:
     """Return the device time, and its price, that a job of this kind reserves until it ends."""
     device_ms = _expected_ms(department, kind) * devices
-    price = tariff_for("", tariffs())
+    price = price or tariff_for("", tariffs())
     return Amount(micro=price.cost(device_ms=device_ms), device_ms=device_ms)
 
 
@@ -99,14 +101,13 @@ def _admit(amount: Amount, subjects: list[str]) -> datetime:
 def _refusal_hint(amount: Amount, stopped: Limit) -> str:
     """Return what the job reserves, what the limit has left, and how to make room."""
     (count,) = store.read_counts([(stopped.subject, stopped.kind)]).counts
-    scaled = stopped.limit * KINDS[stopped.kind].scale
-    left = max(0, scaled - count.used - count.reserved)
+    left = count.left_of(stopped.limit * KINDS[stopped.kind].scale)
     reserves = amount_words(stopped.kind, amount.of(stopped.kind), settings.CURRENCY)
     return (
         f"The job reserves {reserves} until it ends ({amount.device_ms / 1000:,.0f} s of device "
         f"time, as long as the longest recent one of its kind); "
         f"{amount_words(stopped.kind, left, settings.CURRENCY)} are left. "
-        "Wait for running jobs to end, or ask for a higher limit."
+        "Wait for running jobs to end, or request a higher quota."
     )
 
 

@@ -118,7 +118,7 @@ def limit_words(kind: str, limit: int, currency: str) -> str:
     return f"{amount} {KINDS[kind].title}"
 
 
-# Names for the use that has no deployment, department or key, by how use is grouped.
+# Names for usage without a deployment, department or key, by the member that groups it.
 UNNAMED = {"deployment": "jobs", "department": "unknown", "key": "jobs"}
 
 

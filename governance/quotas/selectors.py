@@ -95,9 +95,7 @@ class LimitUse:
 
     @property
     def remaining(self) -> int | None:
-        occupied = self.count.used + self.count.reserved
-        left = max(0, self.row.limit * self._scale - occupied) // self._scale
-        return left if self.known else None
+        return self.left // self._scale if self.known else None
 
     @property
     def percent(self) -> int | None:
@@ -141,7 +139,7 @@ class LimitUse:
     @property
     def left(self) -> int:
         """Unused and unreserved amount, in counted units."""
-        return max(0, self.row.limit * self._scale - self.count.used - self.count.reserved)
+        return self.count.left_of(self.row.limit * self._scale)
 
     @property
     def left_words(self) -> str:
@@ -154,8 +152,7 @@ class LimitUse:
     @property
     def full(self) -> bool:
         """True if the limit has no room left."""
-        occupied = self.count.used + self.count.reserved
-        return self.known and occupied >= self.row.limit * self._scale
+        return self.known and not self.left
 
 
 def uses(rows: Iterable[QuotaLimit]) -> list[LimitUse]:

@@ -36,6 +36,10 @@ class Count:
     reset_ms: int
     stops: int
 
+    def left_of(self, limit: int) -> int:
+        """Return the unused and unreserved part of a limit in counted units."""
+        return max(0, limit - self.used - self.reserved)
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:

@@ -1,6 +1,6 @@
 """Latency, errors and use of one deployment over time, from the ledger.
 
-All reads are bounded in time, on the index by deployment and time, and limited to `LIMIT_MS`.
+Each query reads one window on the index by deployment and time, and is canceled after `LIMIT_MS`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 from django.contrib.postgres.fields import ArrayField
 from django.db.models import (
     Aggregate,
-    Case,
     Count,
     DateTimeField,
     F,
@@ -25,7 +24,6 @@ from django.db.models import (
     QuerySet,
     Sum,
     Value,
-    When,
 )
 from django.db.models.functions import Greatest
 from django.utils import timezone
@@ -43,7 +41,7 @@ _ANSWERED = Q(outcome="ok")
 
 
 class Span(StrEnum):
-    """Time until now that is shown, in steps of equal length."""
+    """Period up to now, in steps of equal length."""
 
     HOUR = "1h"
     DAY = "24h"
@@ -185,30 +183,24 @@ _FIGURES: dict[str, Any] = {
     "used_unit": Max("unit"),
     "cost": Sum("cost_micro", default=0),
     "latency": _Percentile("total_ms", filter=_ANSWERED),
-    "first_token": _Percentile(
-        "first_token_ms", filter=_ANSWERED & Q(first_token_ms__isnull=False)
-    ),
+    "first_token": _Percentile("first_token_ms", filter=_ANSWERED),
 }
 # Clocks of workers and gateways may differ, so that a wait may seem longer than the request.
 _WAITED = F("load_ms") + F("queue_ms")
 _STREAMED = Q(first_token_ms__isnull=False)
 
 
-def _phase(*, streamed: bool, began: Any, ended: Any) -> Sum:
-    length = Greatest(ended - began, Value(0))
-    when = When(_STREAMED, then=length) if streamed else When(~_STREAMED, then=length)
-    return Sum(Case(when, default=Value(0), output_field=IntegerField()), default=0)
+def _phase(began: Any, ended: Any, answers: Q) -> Sum:
+    return Sum(Greatest(ended - began, Value(0)), filter=answers, default=0)
 
 
 _PHASES: dict[str, Any] = {
     "requests": Count("id"),
     "load": Sum("load_ms", default=0),
     "queue": Sum("queue_ms", default=0),
-    "prefill": _phase(streamed=True, began=_WAITED, ended=F("first_token_ms")),
-    "stream": _phase(
-        streamed=True, began=Greatest(F("first_token_ms"), _WAITED), ended=F("total_ms")
-    ),
-    "compute": _phase(streamed=False, began=_WAITED, ended=F("total_ms")),
+    "prefill": _phase(_WAITED, F("first_token_ms"), _STREAMED),
+    "stream": _phase(Greatest(F("first_token_ms"), _WAITED), F("total_ms"), _STREAMED),
+    "compute": _phase(_WAITED, F("total_ms"), ~_STREAMED),
 }
 
 
@@ -217,7 +209,7 @@ def performance(records: QuerySet[UsageRecord], deployment: str, window: Window)
     see (`usage_visible_to`), with four queries.
 
     Raises:
-        Unavailable: the window has too many requests to read in `LIMIT_MS`.
+        Unavailable: a query took longer than `LIMIT_MS`.
     """
     rows = (
         records.filter(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
-# The longest path of a task, with the name of a deployment after it.
+# Maximum length of a task's path with the name of a deployment.
 ENDPOINT_MAX = 570
 # Maximum open batches of one department.
 OPEN_MAX = 50

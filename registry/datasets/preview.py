@@ -4,8 +4,8 @@ Columns with signs of personal data are masked as a whole, because data that is 
 meaning often occurs next to what a pattern finds. All columns are masked if that search was never
 recorded. Images, recordings and videos are always hidden, because faces and voices are personal.
 
-Masked columns are neither searched nor sorted: the rows that a search finds would tell their text.
-The same holds for rows and the ends of texts in which nothing looked for personal data.
+Masked columns are neither searched nor sorted, because the matching rows would reveal their text.
+The same holds for rows and ends of texts that were not checked for personal data.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class RowsPreview:
 
     @property
     def unchecked(self) -> int:
-        """Number of rows that are masked because nothing looked for personal data in them."""
+        """Number of rows that are masked because they were not checked for personal data."""
         return self.total - self.checked
 
 
@@ -107,7 +107,6 @@ def rows_preview(version: DatasetVersion, query: RowsQuery | None = None) -> Row
     return _preview(version, query or RowsQuery(), unmasked=False)
 
 
-@transaction.atomic
 def dataset_unmask(
     *,
     actor: Principal,
@@ -126,20 +125,22 @@ def dataset_unmask(
         actor=actor, action=Action.DATASET_UNMASK, resource=dataset_resource(version.dataset)
     )
     acting_person(actor)
+    # Before the transaction, which would stay open during a long search.
     preview = _preview(version, query or RowsQuery(), unmasked=True)
-    audit_record(
-        actor=actor,
-        action=Action.DATASET_UNMASK,
-        subject=dataset_version_subject(version),
-        department=version.dataset.department.slug,
-        # Not the text of a search, which may be personal.
-        data={
-            "digest": version.digest,
-            "rows": len(preview.rows),
-            "numbers": preview.numbers,
-        },
-        decision=decision,
-    )
+    with transaction.atomic():
+        audit_record(
+            actor=actor,
+            action=Action.DATASET_UNMASK,
+            subject=dataset_version_subject(version),
+            department=version.dataset.department.slug,
+            # Without the text of a search, which may be personal.
+            data={
+                "digest": version.digest,
+                "rows": len(preview.rows),
+                "numbers": preview.numbers,
+            },
+            decision=decision,
+        )
     return preview
 
 
@@ -289,7 +290,7 @@ def _preview(version: DatasetVersion, query: RowsQuery, *, unmasked: bool) -> Ro
 
 
 def _checked_rows(version: DatasetVersion) -> int:
-    """Return the number of rows, from the first one, that were searched for personal data; all rows
-    if none was, because then all columns are masked."""
+    """Return the number of rows, from the first one, that were checked for personal data; all rows
+    if the check was not recorded, because then all columns are masked."""
     personal = version.profile.get("personal")
     return version.rows if personal is None else min(personal["rows"], version.rows)

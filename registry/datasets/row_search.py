@@ -1,7 +1,6 @@
 """Search and sort the canonical rows of one file.
 
-Runs in a process of its own, so that a long search does not delay the requests that the web process
-answers (`rows.py`); knows no Django.
+Large files are searched in a process of its own (`rows.py`). Does not load Django.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-# Check the time after this number of bytes.
+# Number of bytes between two checks of the time.
 _TICK_BYTES = 1024**2
 # Maximum characters of a text by which rows are sorted.
 _KEY_CHARACTERS = 200
@@ -114,8 +113,8 @@ def _has(row: Mapping[str, Any], needle: str, search: Search) -> bool:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Yield the texts in a value that people read: also numbers, except those in lists, and only
-    the content of messages."""
+    """Yield the texts and numbers in a value. Numbers in lists and the roles of messages are left
+    out."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (int, float)):

@@ -29,8 +29,8 @@ class NewDataset(Schema):
 
 
 class RowsQuery(Filter):
-    """A page of a version's rows: those that contain `q`, sorted by the column or feature `sort`,
-    from position `row` on."""
+    """A page of the rows that contain `q`, sorted by the column or feature `sort`, from position
+    `row` on."""
 
     q: LineOrEmpty = Field(default="", max_length=SEARCH_MAX)
     sort: LineOrEmpty = Field(default="", max_length=COLUMN_MAX)

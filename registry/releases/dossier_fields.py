@@ -34,8 +34,8 @@ DossierSections = Annotated[
         "not_applicable|voluntary|internal_control|notified_body, standards, declaration}."
     ),
 ]
-# Contents of each section, in a sentence that lists what a form asks for.
-DESCRIBED = {
+# Contents of each section, in words for a list of sections.
+CONTENTS = {
     "risks": "risks with their mitigation",
     "oversight": "oversight (who oversees it, and how to stop it)",
     "operation": "operation (monitors, contact for incidents, date of the next review)",

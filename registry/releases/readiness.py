@@ -43,7 +43,7 @@ from registry.releases.checklist import (
 )
 from registry.releases.comparison.card import sections
 from registry.releases.dossier import dossier_evidence
-from registry.releases.dossier_fields import DESCRIBED, missing_sections
+from registry.releases.dossier_fields import CONTENTS, missing_sections
 from registry.releases.engines import engines_for
 from registry.releases.separation import people_behind
 from registry.releases.serving import check_trusted
@@ -341,7 +341,7 @@ def _stated(case: Case, highest: str) -> Iterator[Requirement]:
 
 
 def _tier(chosen: ReviewPolicyDocument, policies: list[ActivePolicy]) -> Iterator[Requirement]:
-    """Yield what the form asks for in addition if the answers about risk require a higher tier."""
+    """Yield a note on the tier, with the further sections that higher tiers require."""
     own = set(missing_sections(chosen.name, {}))
     documents = [each.document for each in policies]
     names = [each.name for each in documents]
@@ -365,7 +365,7 @@ def _tier(chosen: ReviewPolicyDocument, policies: list[ActivePolicy]) -> Iterato
 
 
 def _sections(names: list[str]) -> str:
-    return get_text_list([DESCRIBED[each] for each in names], "and")
+    return get_text_list([CONTENTS[each] for each in names], "and")
 
 
 def _engine(version: ModelVersion) -> Requirement:

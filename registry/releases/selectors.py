@@ -62,8 +62,8 @@ def release_to_repeat(actor: Principal, version: ModelVersion) -> Release | None
 
 
 def releases_to_copy(actor: Principal, version: ModelVersion) -> QuerySet[Release]:
-    """Return the releases that `actor` may see of the version's department, whose answers a request
-    for this version may copy: those of its model first, then the newest."""
+    """Return visible releases of the version's department, whose answers a request for this version
+    may copy: those of its model first, then the newest."""
     rows = releases_visible_to(actor).filter(department=version.model.department_id)
     other_model = Case(When(version__model=version.model_id, then=0), default=1)
     return rows.prefetch_related(None).order_by(other_model, "-pk")

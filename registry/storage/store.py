@@ -122,8 +122,8 @@ def file_open(sha256: str) -> BinaryIO:
 
 
 def file_path(sha256: str) -> Path:
-    """Return the path of a file on this machine, for a process that reads it at once: the file may
-    be removed from the cache later. Raises as `file_open`."""
+    """Return the path of a file on this machine, for a process that opens it at once; the cache may
+    remove it later. Raises as `file_open`."""
     file_open(sha256).close()
     key = file_key(sha256)
     return backend().path(key) or cache().folder / key

@@ -178,8 +178,8 @@ def _node(kind: str, pk: int, name: str, state: str, digest: str) -> dict[str, A
 
 @dataclass(frozen=True, slots=True)
 class Relatives:
-    """Models and datasets in the lineage of a model's versions, as far as the actor may see them:
-    the models that they were built from, their training data, and the models built from them."""
+    """Visible models and datasets in the lineage of a model's versions: models that they were built
+    from, their training data, and models built from them."""
 
     bases: list[Model]
     datasets: list[Dataset]
@@ -206,8 +206,8 @@ def model_relatives(actor: Principal, model: Model) -> Relatives:
 
 
 def models_trained_on(actor: Principal, dataset: Dataset) -> list[Model]:
-    """Return the models with versions trained on a dataset that the actor may see, at most
-    `RELATIVES_SHOWN`, by name."""
+    """Return the visible models with versions trained on a dataset, at most `RELATIVES_SHOWN`, by
+    name."""
     trained = ModelVersion.objects.order_by().filter(dataset_version__dataset=dataset)
     rows = models_visible_to(actor).filter(pk__in=trained.values("model"))
     return list(rows.order_by("name")[:RELATIVES_SHOWN])

@@ -24,8 +24,8 @@ Form = TypeVar("Form", bound=BaseModel)
 _LISTS = "[]"
 
 
-def _whole(value: Any) -> Any:
-    # Python's word for it, too, from clients that do not encode booleans themselves.
+def _not_streamed(value: Any) -> Any:
+    # Some clients send booleans as Python writes them, `True` and `False`.
     word = value.lower() if isinstance(value, str) else value
     if word == "true":
         raise declare.idle_field("Transcriptions are not streamed; leave stream out.", "stream")
@@ -55,7 +55,7 @@ class TranscriptionRequest(BaseModel):
     timestamp_granularities: Annotated[list[Literal["segment"]], BeforeValidator(_of_segments)] = [
         "segment"
     ]
-    stream: Annotated[Literal["false"] | None, BeforeValidator(_whole)] = None
+    stream: Annotated[Literal["false"] | None, BeforeValidator(_not_streamed)] = None
     user: declare.User | None = None
     prompt: None = None
     include: None = None

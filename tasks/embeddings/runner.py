@@ -30,6 +30,8 @@ class EmbeddingsRunner(run.TextRunner):
     ) -> None:
         self._pooling = _pooling(folder)
         self._tokenizer = _sha256(folder / "tokenizer.json")
+        # Special tokens before and after each text, read with the first request of tokens.
+        self._around: list[int] = []
         super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
 
     def prepare(
@@ -44,14 +46,14 @@ class EmbeddingsRunner(run.TextRunner):
                 code="wrong_tokenizer",
             )
         # An empty text has the model's special tokens alone.
-        around = self.read(request_id, [""], "none").tokens[0]
-        if len(around) != 2:
+        self._around = self._around or self.read(request_id, [""], "none").tokens[0]
+        if len(self._around) != 2:
             raise run.RequestRefused(
                 "This deployment's tokenizer does not put one token before and one after a text, "
                 "so that tokens cannot be read. Send the text instead.",
                 code="wrong_tokenizer",
             )
-        first, last = around
+        first, last = self._around
         special = {first, last, self._pad}
         rows = []
         for number, tokens in enumerate(inputs.tokens, 1):

@@ -1,4 +1,4 @@
-"""Health of a deployment: its performance over time, what changed meanwhile, and what waits now."""
+"""Health of a deployment: performance over time, changes in that time, and the current queue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from governance.policy.selectors import policy_versions_visible_to, visible_to
 from governance.principals import Principal
 from governance.usage.performance import Performance, Phases, Span, Window, performance
 from governance.usage.selectors import may_view_usage, usage_visible_to
-from workers.deployments.models import Deployment, DeploymentState, ServingPeriod
+from workers.deployments.models import REPLACED, Deployment, DeploymentState, ServingPeriod
 from workers.deployments.selectors import HEAVY, deployment_get
 from workers.dispatch import queued_requests
 from workers.nodes.fleet import SILENCE
@@ -26,9 +26,8 @@ from workers.nodes.selectors import nodes_visible_to
 from workers.placement.selectors import Place, places_of
 
 CHANGES_MAX = 100
-# A phase with a smaller share of the slowest answers explains nothing.
+# Least share of a phase in the time of the slowest answers that explains them.
 EXPLAINS = 0.4
-_REPLACED = "Replaced by release"
 _ENDS: dict[str, str] = {
     DeploymentState.PENDING: "Lost its last worker",
     DeploymentState.REFUSED: "A worker refused its bytes",
@@ -49,8 +48,8 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Event that may explain a change of the figures. `kind` is release, replicas, state or
-    policy; `reference` is the number of the release, deployment or policy."""
+    """Change that may explain the figures. `kind` is release, replicas, state or policy;
+    `reference` is the number of the release, deployment or policy."""
 
     at: datetime
     kind: str
@@ -176,7 +175,7 @@ def _releases(rows: list[Deployment]) -> list[Change]:
         release = row.release
         text = f"Release {release.pk} deployed: {release.version}"
         changes.append(Change(row.created_at, "release", text, release.pk))
-        if row.stopped_at is not None and not row.message.startswith(_REPLACED):
+        if row.stopped_at is not None and not row.message.startswith(REPLACED):
             changes.append(Change(row.stopped_at, "state", f"Stopped: {row.message}", row.pk))
     return changes
 

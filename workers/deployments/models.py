@@ -10,6 +10,8 @@ from governance.bounds import NAME_MAX
 
 DEVICE_MAX = 12
 REPLICAS_MAX = 100
+# Start of the message of a deployment that another one replaced.
+REPLACED = "Replaced by release"
 
 
 class Device(models.TextChoices):

@@ -1,4 +1,4 @@
-"""What deploying a release would change, for the person who confirms it."""
+"""Preview of a deployment, for the person who confirms it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from registry.releases.selectors import release_get
 from registry.releases.serving import release_startable
 from workers.deployments.models import Deployment, Device
 from workers.deployments.selectors import deployments_visible_to
+from workers.deployments.services import check_name
 from workers.deployments.states import LIVE
 from workers.placement.settings import ReplicaSettings
 
@@ -27,8 +28,8 @@ USE = timedelta(days=7)
 class DeploymentPreview:
     """The deployment that `release` would replace, if any, and the replicas of the new one.
 
-    `requests` and `keys` are those of the last seven days under the same name, as far as the person
-    may see usage. `obstacle` says why the release may not be deployed, empty if it may.
+    `requests` and `keys` count the usage of the last seven days under the same name that the person
+    may see. `obstacle` is the reason why the release may not be deployed; empty if it may.
     """
 
     release: Release
@@ -51,7 +52,7 @@ class DeploymentPreview:
 
 
 def deployment_preview(*, actor: Principal, release_id: int) -> DeploymentPreview:
-    """Return what `deployment_create` would change now.
+    """Return the changes that `deployment_create` would make now.
 
     Raises:
         NotFound: the release does not exist, or the actor may not see it.
@@ -78,6 +79,7 @@ def _obstacle(release: Release, replaced: Deployment | None) -> str:
     if replaced is not None and replaced.release_id == release.pk:
         return f"Release {release.pk} is deployed as {replaced.name} already."
     try:
+        check_name(release, replaced)
         release_startable(release)
     except DomainError as error:
         return error.message

@@ -33,6 +33,7 @@ from registry.resources import release_subject
 from workers.deployments.equivalence import worker_environments, worker_fault
 from workers.deployments.leases import lease_end
 from workers.deployments.models import (
+    REPLACED,
     Deployment,
     DeploymentState,
     Replica,
@@ -151,13 +152,7 @@ def _replace_live(actor: Principal, release: Release, decision: Authorization) -
         .select_related("department")
         .first()
     )
-    another = live is not None and live.department_id != release.department_id
-    if another or (live is None and _name_serves(release)):
-        raise WrongState(
-            f"The name {release.deployment_name} serves for another department; release "
-            f"{release.pk} was not deployed under it.",
-            hint="Submit a release under another deployment name.",
-        )
+    check_name(release, live)
     if live is None:
         return None
     if live.release_id == release.pk:
@@ -168,14 +163,26 @@ def _replace_live(actor: Principal, release: Release, decision: Authorization) -
         deployment_id=live.pk,
         to=DeploymentState.STOPPED,
         actor=actor,
-        message=f"Replaced by release {release.pk}.",
+        message=f"{REPLACED} {release.pk}.",
         decision=decision,
     )
 
 
-def _name_serves(release: Release) -> bool:
-    """Return whether any department, visible or not, has a live deployment of this name."""
-    return exists_anywhere(Deployment, name=release.deployment_name, state__in=LIVE)
+def check_name(release: Release, live: Deployment | None) -> None:
+    """Raise WrongState if the release's name serves for another department. `live` is the visible
+    deployment of that name; others may have one that is not visible.
+    """
+    name = release.deployment_name
+    if live is None:
+        is_taken = exists_anywhere(Deployment, name=name, state__in=LIVE)
+    else:
+        is_taken = live.department_id != release.department_id
+    if is_taken:
+        raise WrongState(
+            f"The name {name} serves for another department; release {release.pk} was not deployed "
+            "under it.",
+            hint="Submit a release under another deployment name.",
+        )
 
 
 def _insert(person_id: int, release: Release, replicas: ReplicaSettings) -> Deployment:

@@ -84,7 +84,7 @@ class Measurements:
 
 @dataclass(frozen=True, slots=True)
 class RunComparison:
-    """Runs in the requested order. `training` are the metrics of their training itself."""
+    """Runs in the requested order. `training` compares the metrics that their training recorded."""
 
     runs: list[Run]
     settings: list[Setting]
@@ -191,12 +191,13 @@ def _measurements(actor: Principal, runs: list[Run]) -> list[Measurements]:
         if run.made is not None:
             own = by_version.get(run.made.pk, [])
         for each in own:
-            columns: list[Evaluation | None] = [None] * len(runs)
-            by_data.setdefault(each.dataset_version_id, columns)[place] = each
+            cells: list[Evaluation | None] = [None] * len(runs)
+            by_data.setdefault(each.dataset_version_id, cells)[place] = each
     measured = []
     for evaluations in sorted(by_data.values(), key=lambda each: each.count(None)):
         first = next(each for each in evaluations if each is not None)
-        table = side_by_side(first.version.model.task, [*map(column_of, evaluations)])
+        columns = [None if each is None else column_of(each) for each in evaluations]
+        table = side_by_side(first.version.model.task, columns)
         measured.append(Measurements(first.dataset_version, evaluations, table))
     return measured
 

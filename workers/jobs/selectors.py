@@ -50,8 +50,8 @@ def job_events(job: Job, after: int = 0) -> QuerySet[JobEvent]:
 
 
 def job_seconds_left(job: Job) -> float | None:
-    """Return the expected rest of a running job's steps in seconds, by the speed of its attempt so
-    far; None before a second step."""
+    """Return the expected remaining seconds of a running job, by the speed of its attempt; None
+    before its second step."""
     step, total = job.progress.get("step") or 0, job.progress.get("total") or 0
     if job.state != JobState.RUNNING or not 0 < step < total:
         return None

@@ -119,7 +119,7 @@ class EventProgress:
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         point = finite if step % every == 0 or step >= total else {}
         now = time.monotonic()
-        # The last one is always written, or a finished run would seem unfinished.
+        # Always write the last step, or a finished run would seem unfinished.
         if not point and step < total and now - self._moved < _MOVES_S:
             return
         self._moved = now

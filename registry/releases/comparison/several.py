@@ -26,8 +26,8 @@ _VALIDATION = "validation_"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The numbers of one version. `ranked` is false if they say nothing about new data; `right`
-    are the results row by row, where known."""
+    """Metrics of one version. `ranked` is false if they were measured on training data; `right` has
+    the results row by row, if recorded."""
 
     values: Mapping[str, float]
     intervals: Mapping[str, Interval] = field(default_factory=dict)
@@ -53,10 +53,8 @@ class SideRow:
     cells: list[Cell | None]
 
 
-def column_of(evaluation: Evaluation | None) -> Column | None:
-    """Return the numbers of an evaluation; None for None."""
-    if evaluation is None:
-        return None
+def column_of(evaluation: Evaluation) -> Column:
+    """Return the metrics of an evaluation."""
     intervals = evaluation.intervals.get("metrics", {})
     return Column(
         values=numbers(evaluation.metrics),

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from governance.looks.models import Look, LookKind
-from governance.looks.services import KEPT, PAUSE, look_record, looks_latest
+from governance.looks.services import PAUSE, RETENTION, look_record, looks_latest
 from governance.principals import Principal, PrincipalKind
 from governance.rowsecurity import scope
 from tests.unit.workers import company
@@ -54,7 +54,7 @@ def test_old_looks_are_forgotten_but_not_the_one_that_is_repeated() -> None:
     actor = company.developer()
     for reference in ("writer", "other"):
         look(actor, reference)
-    ended = let_pass(KEPT + timedelta(days=1))
+    ended = let_pass(RETENTION + timedelta(days=1))
     assert look(actor, "other") == ended
     assert Look.objects.count() == 1
 

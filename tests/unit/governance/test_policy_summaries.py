@@ -1,4 +1,4 @@
-"""Rules in short lines."""
+"""Summaries of rules: lines of bounded length, actions by resource, and conditions."""
 
 from __future__ import annotations
 

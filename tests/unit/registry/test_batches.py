@@ -17,7 +17,7 @@ from governance.errors import WrongState
 from governance.people.models import Department
 from registry.batches import outputs
 from registry.batches.models import Batch, BatchLine, BatchState
-from registry.batches.requests import line_limit, read_lines, validate_input
+from registry.batches.requests import check_endpoint, line_limit, read_lines, validate_input
 from registry.batches.running import (
     AT_ONCE_OF_DEPARTMENT,
     Claim,
@@ -32,6 +32,7 @@ from registry.batches.running import (
 )
 from registry.batches.services import batches_purge_due
 from registry.batches.states import ALLOWED_TRANSITIONS, BATCH_STATES, OPEN
+from registry.catalog.requests import RequestInvalid
 from registry.files.content import content_path
 from registry.files.models import StoredFile
 from registry.files.services import files_expire_due
@@ -58,6 +59,14 @@ def test_a_batch_moves_as_the_table_says(before: BatchState, after: BatchState) 
 def test_four_states_are_final() -> None:
     final = {"completed", "failed", "expired", "cancelled"}
     assert {state.value for state in BatchState} - {state.value for state in OPEN} == final
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\nb", "\ud800"])
+def test_a_deployment_name_that_the_database_cannot_store_is_refused(name: str) -> None:
+    check_endpoint("/v1/tasks/image-classification/garments")
+    with pytest.raises(RequestInvalid, match="no task has") as refused:
+        check_endpoint(f"/v1/tasks/image-classification/{name}")
+    assert refused.value.message.isprintable()
 
 
 def test_lines_are_found_again_by_their_offset(tmp_path: Path) -> None:

@@ -205,6 +205,11 @@ def test_a_department_does_not_hold_all_searches(
 ) -> None:
     places = FairPlaces(2, wait_s=0.1, refusal="Too many searches.")
     monkeypatch.setattr(reading, "_places", places)
+    # Small files need no place.
+    assert fifty.size_bytes <= reading.SMALL_BYTES
+    with places.place(str(fifty.dataset.department_id)):
+        assert page(fifty, q="rare").matches == 10
+    monkeypatch.setattr(reading, "SMALL_BYTES", 0)
     with places.place(str(fifty.dataset.department_id)):
         with pytest.raises(Unavailable, match="Too many searches"):
             page(fifty, q="rare")
@@ -214,7 +219,11 @@ def test_a_department_does_not_hold_all_searches(
         assert page(fifty, q="rare").matches == 10
 
 
-def test_a_damaged_line_is_told(fifty: DatasetVersion) -> None:
+@pytest.mark.parametrize("small_bytes", [0, reading.SMALL_BYTES])
+def test_a_damaged_line_is_told(
+    fifty: DatasetVersion, monkeypatch: pytest.MonkeyPatch, small_bytes: int
+) -> None:
+    monkeypatch.setattr(reading, "SMALL_BYTES", small_bytes)
     (file,) = stored({"rows.jsonl": b'{"text":"a","label":"b"}\nnot JSON b\n'}).files
     fifty.digest = file.sha256
     with pytest.raises(Unavailable, match="are damaged"):

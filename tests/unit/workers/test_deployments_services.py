@@ -15,6 +15,7 @@ from tests.unit.audit_support import recorded
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState, WorkerKey
+from workers.deployments.preview import deployment_preview
 from workers.deployments.selectors import deployment_get, deployments_visible_to
 from workers.deployments.services import (
     ENGINE_WORKER,
@@ -105,8 +106,11 @@ def test_a_newer_release_of_the_same_name_replaces_the_one_that_serves() -> None
 def test_a_name_that_serves_for_another_department_is_not_taken_over() -> None:
     deployed()
     theirs = release(adapter(where="finance"))
+    actor = company.developer("finance")
     with pytest.raises(WrongState, match="serves for another department"):
-        deployment_create(actor=company.developer("finance"), release_id=theirs.pk)
+        deployment_create(actor=actor, release_id=theirs.pk)
+    preview = deployment_preview(actor=actor, release_id=theirs.pk)
+    assert preview.obstacle.startswith("The name docs serves for another department")
 
 
 def test_who_may_not_see_a_release_or_deployment_does_not_learn_of_it() -> None:
