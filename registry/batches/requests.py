@@ -85,7 +85,7 @@ def line_limit(body_max: int) -> int:
 def check_endpoint(endpoint: str) -> None:
     """Raise RequestInvalid unless the path is a task's and takes JSON, which a line's body is."""
     route, _ = find_route(endpoint)
-    if route is None:
+    if route is None or not endpoint.isprintable():
         raise RequestInvalid(
             f"endpoint is {printable(endpoint)}, which no task has. Use the path of an online "
             "request, with the deployment if it has one: /v1/chat/completions, "
