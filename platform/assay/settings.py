@@ -698,7 +698,7 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "assay.api.problems.exception_handler",
     "PAGE_SIZE": 25,
     "UNAUTHENTICATED_USER": None,
-    # The format of a file is in its path or in `Accept`.
+    # The path or `Accept` selects a format; `?format=` is an unknown parameter.
     "URL_FORMAT_OVERRIDE": None,
 }
 SPECTACULAR_SETTINGS = {

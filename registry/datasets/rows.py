@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+
 from governance.errors import Unavailable
 from registry.datasets.models import DatasetVersion
 from registry.datasets.row_search import Search, search_rows
@@ -38,12 +40,13 @@ SEARCH_S = 8.0
 _DEADLINE_S = 20.0
 _MEMORY_BYTES = 512 * 1024**2
 _MODULE = "registry.datasets.row_search"
-# Few wait, because each of them holds a thread of the web process.
+# Each running or waiting search holds a thread of the web process: together at most half of them.
+_WAITING = max(1, settings.WEB_THREADS // 2 - AT_ONCE)
 _places = FairPlaces(
     AT_ONCE,
     wait_s=10.0,
-    waiting=(16, 4),
-    refusal="Too many datasets are being searched at this moment.",
+    waiting=(_WAITING, _WAITING),
+    refusal="Too many people are searching datasets; try again in a few seconds.",
 )
 
 

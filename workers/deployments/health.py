@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
@@ -17,6 +18,7 @@ from governance.policy.selectors import policy_versions_visible_to, visible_to
 from governance.principals import Principal
 from governance.usage.performance import Performance, Phases, Span, Window, performance
 from governance.usage.selectors import may_view_usage, usage_visible_to
+from registry.sandbox.places import FairPlaces
 from workers.deployments.models import REPLACED, Deployment, DeploymentState, ServingPeriod
 from workers.deployments.selectors import HEAVY, deployment_get
 from workers.dispatch import queued_requests
@@ -28,6 +30,14 @@ from workers.placement.selectors import Place, places_of
 CHANGES_MAX = 100
 # Least share of a phase in the time of the slowest answers that explains them.
 EXPLAINS = 0.4
+# Figures of a busy deployment take seconds. At most half of the web threads read them; one person
+# leaves a place to others. Further requests wait only for quick reads.
+_places = FairPlaces(
+    max(1, settings.WEB_THREADS // 2),
+    wait_s=1.0,
+    waiting=(256, 256),
+    refusal="Too many people are reading figures of busy deployments; try again in a few seconds.",
+)
 _ENDS: dict[str, str] = {
     DeploymentState.PENDING: "Lost its last worker",
     DeploymentState.REFUSED: "A worker refused its bytes",
@@ -122,13 +132,20 @@ def health_viewed(*, actor: Principal, deployment_id: int) -> Deployment:
 
 
 def deployment_health(*, actor: Principal, deployment_id: int, span: Span = Span.DAY) -> Health:
-    """Return the health of a deployment. Raises as `health_viewed` and `performance`."""
+    """Return the health of a deployment.
+
+    Raises:
+        NotFound, NotPermitted: as `health_viewed`.
+        Unavailable: as `performance`, or too many people read figures at once.
+    """
     deployment = health_viewed(actor=actor, deployment_id=deployment_id)
     window = Window.of(span)
+    with _places.place(actor.id):
+        figures = performance(usage_visible_to(actor), deployment.name, window)
     return Health(
         deployment=deployment,
         span=span,
-        performance=performance(usage_visible_to(actor), deployment.name, window),
+        performance=figures,
         changes=changes_within(actor, deployment, window),
         load=deployment_load(actor, deployment),
     )

@@ -81,7 +81,7 @@ class SchemaView(APIView):
         return Response(description())
 
 
-@csrf_exempt  # A POST gets 405 from the next line, not a page about a form.
+@csrf_exempt  # A POST gets 405 from `require_safe`, not the page about a rejected form.
 @require_safe
 def page(request: HttpRequest) -> HttpResponse:
     """The page of the management API."""

@@ -126,14 +126,15 @@ def inference_description() -> dict[str, Any]:
 
 
 def _untitle(schema: Any) -> None:
-    """Remove the titles that pydantic gives to each field, which generators take for classes."""
+    """Remove the titles that pydantic adds to every field; client generators turn them into
+    classes."""
     if isinstance(schema, list):
         for each in schema:
             _untitle(each)
     elif isinstance(schema, dict):
         schema.pop("title", None)
         for name, part in schema.items():
-            # The members of these are named by the API, and one may be called "title".
+            # Keys of these are names of fields and schemas; a field may be named "title".
             for each in part.values() if name in ("properties", "$defs") else (part,):
                 if name not in ("example", "examples", "default", "const", "enum"):
                     _untitle(each)

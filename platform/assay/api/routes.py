@@ -84,7 +84,8 @@ class Routes:
         return self._add("get", route, summary, {"order": ("-id",), **options})
 
     def create(self, route: str, summary: str, **options: Unpack[Options]) -> Callable[[F], F]:
-        """Add a `post` that stores its answer for repeated requests; never one with a secret."""
+        """Add a `post` that stores its answer for repeated requests. Use `post` with `status=201`
+        if the answer contains a secret."""
         return self._add("post", route, summary, {"status": 201, "repeatable": True, **options})
 
     def _add(self, method: str, route: str, summary: str, options: Options) -> Callable[[F], F]:

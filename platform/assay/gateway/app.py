@@ -132,10 +132,10 @@ async def _route(
     if (current := refresher.snapshot) is not None:
         call.policy = current.policy.version
     if own is None and route is None:
-        there_are = f"There are {', '.join((*own_paths(), *routes()))}."
+        all_paths = f"There are {', '.join((*own_paths(), *routes()))}."
         raise NoSuchPath(
             f"Unknown request URL: {method} {printable(path)}.",
-            hint=REFUSED_PATHS.get(path, there_are),
+            hint=REFUSED_PATHS.get(path, all_paths),
         )
     allowed = ("POST",) if own is None else tuple(own.operations)
     if method not in allowed:

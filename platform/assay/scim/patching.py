@@ -107,7 +107,7 @@ def patch_user(user: User, operations: list[Any]) -> User:
         patch(user, [operation])
         check_emails(user.emails or [])
     if user.active is None:
-        # An account without it would be an active one, so that access would come back unnoticed.
+        # A missing `active` counts as true, so its removal would restore access unnoticed.
         raise MutabilityException(
             detail="active cannot be removed. Set it to false to end the person's access."
         )

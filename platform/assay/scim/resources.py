@@ -6,6 +6,7 @@ not stored, as RFC 7644 §3.3 allows and Okta and Entra need.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -36,6 +37,8 @@ TOLERANT = ScimPolicy(
 )
 EMAILS_MAX = 20
 ID_DIGITS_MAX = 18
+# Only people are members. The ID of a group in a `$ref` must not be taken for a person's.
+_PERSON_REFERENCE = re.compile(r"(?:.*/)?Users/(\d+)")
 
 
 class Name(ComplexAttribute):
@@ -48,7 +51,7 @@ class Name(ComplexAttribute):
 class Email(ComplexAttribute):
     """An address. The primary one is stored, else the one for work, else the first.
 
-    Answers have the stored one, as the primary one for work.
+    Answers contain the stored address as the primary address for work.
     """
 
     value: str | None = None
@@ -194,12 +197,15 @@ def group_record(group: Group, members: frozenset[int]) -> GroupRecord:
 
 
 def member_of(value: object, ref: object) -> int:
-    """Return the ID of the person whom a member's `value` names, or else its `$ref`.
+    """Return the ID of the person in a member's `value`, or else in its `$ref`.
 
     Raises:
-        InvalidInput: no person has that ID.
+        InvalidInput: neither names a person.
     """
-    return member_id(value if value is not None or ref is None else str(ref).rpartition("/")[2])
+    if value is None and ref is not None:
+        match = _PERSON_REFERENCE.fullmatch(str(ref))
+        value = match[1] if match else f"$ref {ref}"
+    return member_id(value)
 
 
 def member_id(text: object) -> int:

@@ -537,7 +537,16 @@ def test_errors_of_messages_keep_their_shape_in_a_batch(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["/v1/nothing", "/v1/audio/transcriptions", "/v1/tasks/image-classification", ""]
+    "endpoint",
+    [
+        "",
+        "/v1/nothing",
+        "/v1/audio/transcriptions",
+        "/v1/tasks/image-classification",
+        "/v1/tasks/image-classification/nul\x00byte",
+        "/v1/tasks/image-classification/line\nbreak",
+        "/v1/tasks/image-classification/" + "a" * 600,
+    ],
 )
 def test_a_path_that_takes_no_json_is_refused(stage: Stage, endpoint: str) -> None:
     client = stage.client(stage.key())

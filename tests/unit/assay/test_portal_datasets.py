@@ -132,7 +132,8 @@ def test_all_rows_are_paged_searched_and_sorted(company: Company, reviews: Datas
     assert 'name="row" value="41"' in paged
     assert '<option value="text" selected>' in paged
     # A person may have edited the address.
-    for odd in ("row=0", "row=x", "row=99999999999", "sort=none", "order=up", "q=%00"):
+    odd_queries = ("row=0", "row=-1", "row=x", "row=99999999999", "sort=none", "order=up", "q=%00")
+    for odd in (*odd_queries, f"q={'negative' * 1_000}", f"row={'1' * 5_000}"):
         assert rows(client, f"{address}&{odd}") == list(range(1, 21))
     assert signed_in(company.fay).get(f"{address}&q=negative").status_code == 404
 
@@ -152,6 +153,9 @@ def test_a_search_in_masked_text_needs_the_unmasked_rows(company: Company) -> No
     # The next search is sent to the same address, and is not in the URL.
     assert f'method="post" action="{address}#rows"' in page
     assert AuditEvent.objects.filter(action="dataset:unmask", outcome="allowed").count() == 1
+    odd = {"q": "\x00" * 300, "sort": "none", "order": "up", "row": "-1"}
+    assert developer.post(address, odd).content.decode().count("@example.org") >= 3
+    assert developer.post(f"{address}{'9' * 30}", odd).status_code == 404
     Dataset.objects.filter(name="docstrings-train").update(classification="restricted")
     assert developer.post(address, {"q": "ann@"}).status_code == 403
 

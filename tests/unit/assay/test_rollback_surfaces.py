@@ -140,3 +140,15 @@ def test_deploying_asks_with_what_changes_and_then_replaces(story: Story) -> Non
     assert client.post(address).status_code == 302
     live = Deployment.objects.get(state="pending")
     assert (live.release_id, live.replicas_max) == (story.old.pk, 3)
+
+
+def test_a_release_that_ended_after_its_page_was_opened_is_not_deployed(story: Story) -> None:
+    client, address = signed_in(story.developer), f"/releases/{story.old.pk}/deploy"
+    assert "Deploy to production" in words(client.get(address).content.decode())
+    Release.objects.filter(pk=story.old.pk).update(state="recalled")
+    answer = client.post(address)
+    assert answer.status_code == 409
+    assert "Deploy to production" not in words(answer.content.decode())
+    assert Deployment.objects.get(state="serving").release_id == story.new.pk
+    stranger = signed_in(story.somebody("Fay", "lead", "finance"))
+    assert stranger.get(address).status_code == stranger.post(address).status_code == 404

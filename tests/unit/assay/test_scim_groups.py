@@ -177,6 +177,20 @@ def test_a_replacement_names_every_member_anew(scim: Scim, three: list[int]) -> 
 
 
 @pytest.mark.usefixtures("leads")
+@pytest.mark.parametrize("reference", ["{base}/Groups/{id}", "Groups/{id}", "{id}", "Users/{id}/x"])
+def test_a_reference_to_anything_but_a_person_adds_nobody(
+    scim: Scim, three: list[int], reference: str
+) -> None:
+    group = scim.group("clinical-leads").body["id"]
+    ref = reference.format(base="https://assay.example/scim/v2", id=three[0])
+    add = {"op": "add", "path": "members", "value": [{"$ref": ref}]}
+    error_of(scim.patch(f"Groups/{group}", add), 400, "invalidValue")
+    body = {"schemas": [GROUP], "displayName": "clinical-leads", "members": [{"$ref": ref}]}
+    error_of(scim.call("PUT", f"Groups/{group}", body), 400, "invalidValue")
+    assert members(group) == leading() == set()
+
+
+@pytest.mark.usefixtures("leads")
 def test_a_deleted_group_and_a_deleted_member_take_their_roles_with_them(
     scim: Scim, three: list[int]
 ) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from governance.audit.models import AuditEvent
-from governance.errors import Unavailable
+from governance.errors import DomainError, Unavailable
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from registry.datasets import personal
@@ -217,6 +220,32 @@ def test_a_department_does_not_hold_all_searches(
         assert len(page(fifty).rows) == 20
     with places.place("another department"):
         assert page(fifty, q="rare").matches == 10
+
+
+def test_searches_leave_half_of_the_web_threads_to_other_requests() -> None:
+    ended, refused = threading.Event(), []
+
+    def search(department: str) -> None:
+        try:
+            with reading._places.place(department):
+                ended.wait(20)
+        except DomainError as error:
+            refused.append(error)
+
+    names = [f"department-{number % 2}" for number in range(settings.WEB_THREADS)]
+    threads = [threading.Thread(target=search, args=[name]) for name in names]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(500):
+            if len(refused) >= settings.WEB_THREADS // 2:
+                break
+            time.sleep(0.01)
+        assert sum(thread.is_alive() for thread in threads) <= settings.WEB_THREADS // 2
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
 
 
 @pytest.mark.parametrize("small_bytes", [0, reading.SMALL_BYTES])

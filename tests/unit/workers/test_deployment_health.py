@@ -15,6 +15,7 @@ from governance.errors import NotFound, NotPermitted, Unavailable
 from governance.policy.models import PolicyVersion
 from governance.usage.models import UsageRecord
 from governance.usage.performance import Percentiles, Phases, Span, Window
+from registry.sandbox.places import FairPlaces
 from tests.unit.policy_support import install_rules
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
@@ -153,3 +154,14 @@ def test_windows_end_with_the_current_step_and_weeks_begin_on_mondays() -> None:
     )
     assert {moment.weekday() for moment in weeks.moments} == {0}
     assert (len(weeks.moments), weeks.moments[-1] <= now < weeks.until) == (12, True)
+
+
+def test_reads_of_busy_deployments_wait_only_briefly_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deployment = deployed()
+    places = FairPlaces(1, wait_s=0.01, refusal="Too many people are reading figures.")
+    monkeypatch.setattr("workers.deployments.health._places", places)
+    with places.place("someone else"), pytest.raises(Unavailable, match="Too many people"):
+        health(deployment)
+    assert health(deployment).performance.total.requests == 0

@@ -210,7 +210,7 @@ class UsageAnswer(serializers.Serializer[Any]):
     load_ms = serializers.IntegerField(help_text="Wait for a deployment that was scaled to zero.")
     queue_ms = serializers.IntegerField(help_text="Wait for a place in the engine.")
     first_token_ms = serializers.IntegerField(
-        allow_null=True, help_text="Until the first piece of a streamed answer; else null."
+        allow_null=True, help_text="Time to the first piece of a streamed answer; else null."
     )
     total_ms = serializers.IntegerField()
     device_ms = serializers.IntegerField()

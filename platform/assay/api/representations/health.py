@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 
 class HealthPercentilesAnswer(serializers.Serializer[Any]):
-    """Times in milliseconds that 50, 95 and 99 % of the answers needed at most."""
+    """Milliseconds within which 50, 95 and 99 % of the answers ended."""
 
     p50 = serializers.IntegerField()
     p95 = serializers.IntegerField()
@@ -17,8 +17,9 @@ class HealthPercentilesAnswer(serializers.Serializer[Any]):
 
 
 class HealthFiguresAnswer(serializers.Serializer[Any]):
-    """Requests from `at` on. `latency_ms` is of answered requests, `first_token_ms` of streamed
-    answers. `units` is the amount in `unit`; `error_rate` leaves canceled requests out."""
+    """Figures of the requests in one step, which begins at `at`. `latency_ms` covers answered
+    requests, `first_token_ms` streamed answers. `units` counts in `unit`. `error_rate` ignores
+    canceled requests."""
 
     at = serializers.DateTimeField()
     requests = serializers.IntegerField()
@@ -54,7 +55,7 @@ class HealthChangeAnswer(serializers.Serializer[Any]):
 
 
 class HealthWorkerAnswer(serializers.Serializer[Any]):
-    """One worker that the deployment is assigned to, or that finishes its last requests."""
+    """A worker that is assigned to the deployment, or finishes its last requests."""
 
     worker = serializers.CharField(source="place.worker")
     node = serializers.CharField(source="node.name", allow_null=True, default=None)

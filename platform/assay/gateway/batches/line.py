@@ -225,7 +225,7 @@ class _Answer:
             self.body += message.get("body", b"")
 
     def as_json(self) -> str:
-        """Return the answer; bytes of another type, such as speech, in base64."""
+        """Return the body as JSON text. Other content, such as speech, is encoded in base64."""
         if self.content_type == "application/json":
             return self.body.decode()
         data = base64.b64encode(self.body).decode()
@@ -233,7 +233,7 @@ class _Answer:
 
 
 def _label(batch: Batch) -> str:
-    """Return the batch's endpoint as in metrics and the ledger."""
+    """Return the name of the batch's endpoint in metrics and the ledger."""
     route, deployment = find_route(batch.endpoint)
     return "other" if route is None else route.label(deployment)
 

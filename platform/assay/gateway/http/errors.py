@@ -152,17 +152,18 @@ def message_error(error: DomainError) -> dict[str, object]:
 
 
 def error_headers(error: DomainError) -> list[tuple[bytes, bytes]]:
-    """Return `retry-after` in whole seconds, and `x-should-retry: false` if a retry cannot help."""
+    """Return the headers of an error, such as `retry-after` in whole seconds, `allow`, and
+    `x-should-retry: false` if a retry cannot help."""
     headers: list[tuple[bytes, bytes]] = []
     if error.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="assay"'))
     if isinstance(error, WrongMethod):
         headers.append((b"allow", ", ".join(error.allowed).encode()))
-    waits = error.retry_after is not None and math.isfinite(error.retry_after)
-    if error.retry_after is not None and waits:
-        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
-    # OpenAI's client retries after these statuses unless this header forbids it. Room that comes
-    # within minutes is worth the wait, also to clients that wait longer than OpenAI's.
-    if error.status in {409, 429} and (getattr(error, "budget", False) or not waits):
+    wait = math.inf if error.retry_after is None else error.retry_after
+    if math.isfinite(wait):
+        headers.append((b"retry-after", str(max(1, math.ceil(wait))).encode()))
+    # OpenAI's client retries after these statuses unless this header forbids it. After any finite
+    # wait a retry may succeed; each client decides how long it waits.
+    if error.status in {409, 429} and (getattr(error, "budget", False) or wait == math.inf):
         headers.append((b"x-should-retry", b"false"))
     return headers
