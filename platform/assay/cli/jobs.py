@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.following import OVER, POLL_S, follow_job
+from assay.cli.following import ENDED, POLL_S, follow_job
 from assay.cli.options import (
     Follow,
     Limit,
@@ -109,7 +109,7 @@ def logs(
             if event["message"]:
                 console.print(event["message"], markup=False, soft_wrap=True)
         if not page["results"]:
-            if not follow or page["state"] in OVER:
+            if not follow or page["state"] in ENDED:
                 return
             sys.stdout.flush()
             time.sleep(POLL_S)

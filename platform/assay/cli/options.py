@@ -121,9 +121,8 @@ def json_document(file: Path) -> dict[str, Any]:
         CliError: the file cannot be read, is too large, or has no JSON object.
     """
     try:
-        with file.open("rb") as opened:
-            document = json.loads(opened.read(DOCUMENT_BYTES))
-    except (OSError, ValueError) as error:
+        document = json.loads(text_of(file, at_most=DOCUMENT_BYTES))
+    except ValueError as error:
         raise CliError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(document, dict):
         raise CliError(f"{file} is not a JSON object.")
