@@ -69,7 +69,7 @@ def create(
         str, typer.Option(help="Sensitivity: public, internal, confidential or restricted.")
     ],
     license_: Annotated[str, typer.Option("--license", help="SPDX identifier.")],
-    description: Annotated[str, typer.Option(help="Its content, for people.")] = "",
+    description: Annotated[str, typer.Option(help="Content of the dataset.")] = "",
     row_kind: Annotated[str, typer.Option(help="Kind of rows, if the task has several.")] = "",
 ) -> Answer:
     """Create a dataset; `assay upload dataset` adds its versions."""

@@ -8,7 +8,7 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.following import follow_deployment
-from assay.cli.options import Limit, present
+from assay.cli.options import Limit, Reason
 from assay.cli.output import (
     Answer,
     CliError,
@@ -49,9 +49,8 @@ def list_deployments(
     limit: Limit = 25,
 ) -> Answer:
     """List the newest deployments."""
-    filters = present(name=name, state=deployment_state)
     return listing(
-        Client.signed_in().all("deployments", limit=limit, **filters),
+        Client.signed_in().all("deployments", limit=limit, name=name, state=deployment_state),
         {
             "id": "id",
             "name": "name",
@@ -122,7 +121,7 @@ def create(
 @answers
 def stop(
     deployment_id: DeploymentId,
-    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")],
+    reason: Reason,
 ) -> Answer:
     """Stop a deployment; its requests are refused at once."""
     deployment = Client.signed_in().post(f"deployments/{deployment_id}/stop", reason=reason)
@@ -160,7 +159,7 @@ def rollback(
         int | None,
         typer.Option(help="ID of the release to roll back to; omit it to list the choices."),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")] = "",
+    reason: Reason = "",
     follow: FollowIt = False,
 ) -> Answer:
     """Roll back to an approved release that served under the same name before."""

@@ -41,9 +41,9 @@ def list_evaluations(
 ) -> Answer:
     """List the newest evaluations."""
     client = Client.signed_in()
-    filters = present(model=model, version=version_id(client, version) if version else None)
+    number = version_id(client, version) if version else None
     return listing(
-        client.all("evaluations", limit=limit, **filters),
+        client.all("evaluations", limit=limit, model=model, version=number),
         {
             "id": "id",
             "version": lambda each: each["version"]["name"],

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from assay.cli.client import Client
-from assay.cli.jobs import jobs_listed, queued
+from assay.cli.jobs import newest_jobs, queued
 from assay.cli.options import (
     Follow,
     Limit,
@@ -28,7 +28,7 @@ app = typer.Typer(no_args_is_help=True)
 @answers
 def list_fine_tunes(limit: Limit = 25) -> Answer:
     """List the newest fine-tunes."""
-    return jobs_listed(Client.signed_in().all("jobs", limit=limit, kind="fine_tune"))
+    return newest_jobs(limit, kind="fine_tune")
 
 
 @app.command()

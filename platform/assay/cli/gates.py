@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit, present
+from assay.cli.options import Limit
 from assay.cli.output import Answer, CliError, answers, listing, sentence
 
 app = typer.Typer(no_args_is_help=True)
@@ -20,7 +20,7 @@ def list_gates(
 ) -> Answer:
     """List gates."""
     return listing(
-        Client.signed_in().all("gates", limit=limit, **present(model=model)),
+        Client.signed_in().all("gates", limit=limit, model=model),
         {
             "id": "id",
             "model": "model",

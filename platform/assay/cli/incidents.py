@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit, present
+from assay.cli.options import Limit
 from assay.cli.output import Answer, answers, console, facts, listing, state, table
 
 app = typer.Typer(no_args_is_help=True)
@@ -20,9 +20,8 @@ def list_incidents(
     limit: Limit = 25,
 ) -> Answer:
     """List the newest incidents."""
-    rows = Client.signed_in().all("incidents", limit=limit, **present(state=incident_state))
     return listing(
-        rows,
+        Client.signed_in().all("incidents", limit=limit, state=incident_state),
         {
             "id": "id",
             "title": "title",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit, present
+from assay.cli.options import Limit, Reason
 from assay.cli.output import Answer, answers, console, facts, listing, sentence, state, table
 
 app = typer.Typer(no_args_is_help=True)
@@ -24,9 +24,8 @@ def list_intakes(
     limit: Limit = 25,
 ) -> Answer:
     """List the newest intakes."""
-    filters = present(state=intake_state, model=model)
     return listing(
-        Client.signed_in().all("intakes", limit=limit, **filters),
+        Client.signed_in().all("intakes", limit=limit, state=intake_state, model=model),
         {
             "id": "id",
             "model": "model",
@@ -53,7 +52,7 @@ def show(intake_id: IntakeId) -> Answer:
 def sign_off(
     intake_id: IntakeId,
     accept: Annotated[bool, typer.Option("--accept/--reject", help="The decision.")],
-    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")],
+    reason: Reason,
 ) -> Answer:
     """Accept or reject files that another person delivered, after reading the findings."""
     intake = Client.signed_in().post(f"intakes/{intake_id}/sign-off", accept=accept, reason=reason)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -38,19 +37,18 @@ def list_jobs(
     limit: Limit = 25,
 ) -> Answer:
     """List the newest jobs."""
-    filters = present(state=job_state, kind=kind, department=department)
-    return jobs_listed(Client.signed_in().all("jobs", limit=limit, **filters))
+    return newest_jobs(limit, state=job_state, kind=kind, department=department)
 
 
-def jobs_listed(jobs: Iterator[dict[str, Any]]) -> Answer:
-    """Return jobs as a list."""
+def newest_jobs(limit: int, **filters: str | None) -> Answer:
+    """Return the newest jobs that match the filters."""
     return listing(
-        jobs,
+        Client.signed_in().all("jobs", limit=limit, **filters),
         {
             "id": "id",
             "title": "title",
             "state": "state",
-            "progress": lambda job: _share(job["progress"]),
+            "progress": lambda job: _steps(job["progress"]),
             "created": "created_at",
             "department": "department",
         },
@@ -61,7 +59,7 @@ def jobs_listed(jobs: Iterator[dict[str, Any]]) -> Answer:
 @app.command()
 @answers
 def show(job_id: JobId) -> Answer:
-    """Show a job: its request, progress and result."""
+    """Show a job: its state, progress and result."""
     job = Client.signed_in().get(f"jobs/{job_id}")
     pairs: list[tuple[str, Any]] = [
         ("job", job["id"]),
@@ -70,7 +68,7 @@ def show(job_id: JobId) -> Answer:
         ("waits", job["waits"]),
         ("error", job["error"]),
         ("warnings", job["warnings"]),
-        ("progress", _share(job["progress"])),
+        ("progress", _steps(job["progress"])),
         ("version", job["version"]),
         ("evaluation", job["evaluation"]),
         ("then", [each["job"] or each["reason"] or each["state"] for each in job["then"]]),
@@ -194,6 +192,6 @@ def queued(client: Client, job: dict[str, Any], *, follow: bool) -> Answer:
     return sentence(job, f"{words} {job.get('waits', '')}".rstrip())
 
 
-def _share(progress: dict[str, Any]) -> str:
+def _steps(progress: dict[str, Any]) -> str:
     step, total = progress.get("step"), progress.get("total")
     return f"{step}/{total}" if step is not None and total else str(progress.get("phase", ""))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit, present
+from assay.cli.options import Limit
 from assay.cli.output import Answer, answers, console, facts, listing, metrics_in_words, sentence
 
 app = typer.Typer(no_args_is_help=True)
@@ -22,9 +22,8 @@ def list_models(
     limit: Limit = 100,
 ) -> Answer:
     """List models."""
-    filters = present(department=department, task=task)
     return listing(
-        Client.signed_in().all("models", limit=limit, **filters),
+        Client.signed_in().all("models", limit=limit, department=department, task=task),
         {
             "name": "name",
             "task": "task",
@@ -70,8 +69,8 @@ def show(name: Name, limit: Limit = 100) -> Answer:
 def create(
     name: Name,
     department: Annotated[str, typer.Option(help="Department that owns the model.")],
-    task: Annotated[str, typer.Option(help="Its task, such as text-classification.")],
-    description: Annotated[str, typer.Option(help="Its purpose, for people.")] = "",
+    task: Annotated[str, typer.Option(help="Task of the model, such as text-classification.")],
+    description: Annotated[str, typer.Option(help="Purpose of the model.")] = "",
     shared: Annotated[
         bool, typer.Option("--shared", help="Let other departments see and adapt it.")
     ] = False,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of rows.")]
 Follow = Annotated[bool, typer.Option("--follow", help="Show its progress until it ends.")]
+Reason = Annotated[str, typer.Option(help="Reason, for the audit log.")]
 Priority = Annotated[str, typer.Option(help="Place in the queue: low, normal or high.")]
 VersionRef = Annotated[
     str, typer.Argument(help="Version: its ID, MODEL:NUMBER, or MODEL for its newest one.")

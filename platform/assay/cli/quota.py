@@ -80,8 +80,7 @@ def which(
     key: Annotated[int, typer.Argument(help="The key's ID.", min=1)], deployment: Deployment = ""
 ) -> Answer:
     """Show the quotas of a key, widest first, and which of them refuse its requests now."""
-    query = {"key": str(key), **({"deployment": deployment} if deployment else {})}
-    effective = Client.signed_in().get("quotas/effective", **query)
+    effective = Client.signed_in().get("quotas/effective", key=key, deployment=deployment)
     limits = listing(effective["limits"], COLUMNS, empty="This key has no quotas.")
     stopped = ", ".join(effective["stopped_by"])
 
@@ -99,8 +98,7 @@ def usage(
     by: Annotated[str, typer.Option(help="Group by department, deployment or key.")] = "",
 ) -> Answer:
     """Show usage per day."""
-    query = {"days": str(days), **({"by": by} if by else {})}
-    report = Client.signed_in().get("usage/days", **query)
+    report = Client.signed_in().get("usage/days", days=days, by=by)
     return listing(
         report["days"],
         {

@@ -10,7 +10,7 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.evidence import ReleaseId, check_evidence, evidence, export_dossier
-from assay.cli.options import Limit, VersionRef, json_document, present, version_id
+from assay.cli.options import Limit, Reason, VersionRef, json_document, present, version_id
 from assay.cli.output import (
     Answer,
     CliError,
@@ -38,7 +38,7 @@ def list_releases(
     limit: Limit = 25,
 ) -> Answer:
     """List the newest releases."""
-    filters = present(state=release_state, environment=environment, deployment_name=name)
+    filters = {"state": release_state, "environment": environment, "deployment_name": name}
     return listing(
         Client.signed_in().all("releases", limit=limit, **filters),
         {
@@ -181,7 +181,7 @@ def answer(
 @answers
 def withdraw(
     release_id: ReleaseId,
-    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")],
+    reason: Reason,
 ) -> Answer:
     """Withdraw a release: it no longer serves, or its review ends."""
     release = Client.signed_in().post(f"releases/{release_id}/withdraw", reason=reason)

@@ -76,8 +76,8 @@ def readiness(
     ] = "",
 ) -> Answer:
     """Show the requirements for a release of a version, and which are missing."""
-    client, query = Client.signed_in(), {"tier": tier} if tier else {}
-    report = client.get(f"versions/{version_id(client, version)}/readiness", **query)
+    client = Client.signed_in()
+    report = client.get(f"versions/{version_id(client, version)}/readiness", tier=tier)
     return Answer(report, lambda: _show_readiness(report))
 
 
