@@ -121,7 +121,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        # Imported with the first client: it takes as long as all that `--help` needs.
+        # Imported here: it takes as long as everything else that `--help` imports.
         import httpx
 
         headers = {"authorization": f"Bearer {token}"} if token else {}

@@ -19,20 +19,20 @@ from assay.cli.options import (
     present,
     version_id,
 )
-from assay.cli.output import Answer, answers
+from assay.cli.output import Answer, json_option
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
-@answers
+@json_option
 def list_fine_tunes(limit: Limit = 25) -> Answer:
     """List the newest fine-tunes."""
     return newest_jobs(limit, kind="fine_tune")
 
 
 @app.command()
-@answers
+@json_option
 def create(
     model: Annotated[str, typer.Argument(help="Model for the new version.")],
     base: Annotated[

@@ -8,14 +8,14 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import Limit, Reason
-from assay.cli.output import Answer, answers, console, facts, listing, sentence, state, table
+from assay.cli.output import Answer, console, facts, json_option, listing, sentence, state, table
 
 app = typer.Typer(no_args_is_help=True)
 IntakeId = Annotated[int, typer.Argument(help="The intake's ID.", min=1)]
 
 
 @app.command("list")
-@answers
+@json_option
 def list_intakes(
     intake_state: Annotated[
         str, typer.Option("--state", help="Filter by state, such as awaiting_sign_off.")
@@ -40,7 +40,7 @@ def list_intakes(
 
 
 @app.command()
-@answers
+@json_option
 def show(intake_id: IntakeId) -> Answer:
     """Show an intake with the findings of its checks."""
     intake = Client.signed_in().get(f"intakes/{intake_id}")
@@ -48,7 +48,7 @@ def show(intake_id: IntakeId) -> Answer:
 
 
 @app.command("sign-off")
-@answers
+@json_option
 def sign_off(
     intake_id: IntakeId,
     accept: Annotated[bool, typer.Option("--accept/--reject", help="The decision.")],

@@ -20,14 +20,14 @@ from assay.cli.options import (
     present,
     version_id,
 )
-from assay.cli.output import Answer, answers, console, facts, listing, sentence, state
+from assay.cli.output import Answer, console, facts, json_option, listing, sentence, state
 
 app = typer.Typer(no_args_is_help=True)
 JobId = Annotated[str, typer.Argument(help="The job's ID.")]
 
 
 @app.command("list")
-@answers
+@json_option
 def list_jobs(
     job_state: Annotated[str | None, typer.Option("--state", help="Filter by state.")] = None,
     kind: Annotated[
@@ -57,7 +57,7 @@ def newest_jobs(limit: int, **filters: str | None) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def show(job_id: JobId) -> Answer:
     """Show a job: its state, progress and result."""
     job = Client.signed_in().get(f"jobs/{job_id}")
@@ -84,7 +84,7 @@ def show(job_id: JobId) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def watch(
     job_id: JobId,
     log: Annotated[bool, typer.Option(help="Print the log, too.")] = True,
@@ -114,7 +114,7 @@ def logs(
 
 
 @app.command()
-@answers
+@json_option
 def cancel(job_id: JobId) -> Answer:
     """Cancel a job; a running one stops within seconds."""
     job = Client.signed_in().post(f"jobs/{job_id}/cancel")
@@ -123,7 +123,7 @@ def cancel(job_id: JobId) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def clone(
     job_id: JobId,
     base: Annotated[
@@ -160,7 +160,7 @@ def clone(
 
 
 @app.command()
-@answers
+@json_option
 def pause(job_id: JobId) -> Answer:
     """Pause a job: a running one writes a checkpoint and stops."""
     job = Client.signed_in().post(f"jobs/{job_id}/pause")
@@ -169,7 +169,7 @@ def pause(job_id: JobId) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def resume(job_id: JobId, follow: Follow = False) -> Answer:
     """Queue a paused job again."""
     client = Client.signed_in()
@@ -177,7 +177,7 @@ def resume(job_id: JobId, follow: Follow = False) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def retry(job_id: JobId, follow: Follow = False) -> Answer:
     """Queue a failed job again, from its checkpoint where it has one."""
     client = Client.signed_in()
@@ -188,8 +188,8 @@ def queued(client: Client, job: dict[str, Any], *, follow: bool) -> Answer:
     """Return a new job with its ID, or follow it until it ends."""
     if follow:
         return follow_job(client, job["id"])
-    words = f"{job['title']} is {job['state']} as {job['id']}."
-    return sentence(job, f"{words} {job.get('waits', '')}".rstrip())
+    text = f"{job['title']} is {job['state']} as {job['id']}. {job.get('waits', '')}"
+    return sentence(job, text.rstrip())
 
 
 def _steps(progress: dict[str, Any]) -> str:

@@ -8,14 +8,22 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import Limit
-from assay.cli.output import Answer, answers, console, facts, listing, metrics_in_words, sentence
+from assay.cli.output import (
+    Answer,
+    console,
+    facts,
+    json_option,
+    listing,
+    metrics_in_words,
+    sentence,
+)
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 
 
 @app.command("list")
-@answers
+@json_option
 def list_models(
     department: Annotated[str, typer.Option(help="Filter by department.")] = "",
     task: Annotated[str, typer.Option(help="Filter by task.")] = "",
@@ -36,7 +44,7 @@ def list_models(
 
 
 @app.command()
-@answers
+@json_option
 def show(name: Name, limit: Limit = 100) -> Answer:
     """Show a model with its versions."""
     client = Client.signed_in()
@@ -56,16 +64,16 @@ def show(name: Name, limit: Limit = 100) -> Answer:
         empty="No versions yet.",
     )
 
-    def print_it() -> None:
+    def print_answer() -> None:
         facts((key, model[key]) for key in ("name", "task", "department", "shared", "description"))
         console.print()
         versions.show()
 
-    return Answer({**model, "versions": versions.data}, print_it)
+    return Answer({**model, "versions": versions.data}, print_answer)
 
 
 @app.command()
-@answers
+@json_option
 def create(
     name: Name,
     department: Annotated[str, typer.Option(help="Department that owns the model.")],

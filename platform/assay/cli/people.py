@@ -10,7 +10,7 @@ import typer
 from assay.cli.client import Client
 from assay.cli.django_commands import manage
 from assay.cli.options import Limit, Reason
-from assay.cli.output import Answer, CliError, answers, console, listing, state
+from assay.cli.output import Answer, CliError, console, json_option, listing, state
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -26,7 +26,7 @@ Who = Annotated[str, typer.Argument(help="The person's ID or full e-mail address
 
 
 @app.command("list")
-@answers
+@json_option
 def list_people(
     text: Annotated[str | None, typer.Argument(help="Part of a name or e-mail address.")] = None,
     department: Annotated[str | None, typer.Option(help="Filter by department.")] = None,

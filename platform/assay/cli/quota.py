@@ -11,7 +11,7 @@ from rich.text import Text
 
 from assay.cli.client import Client
 from assay.cli.options import Limit
-from assay.cli.output import Answer, CliError, Column, answers, console, listing, table
+from assay.cli.output import Answer, CliError, Column, console, json_option, listing, table
 from governance.quotas.kinds import KINDS, MICRO, UNNAMED, amount_words, money_words
 from governance.usage.units import PRICED_BY_UNIT, Unit
 
@@ -36,7 +36,7 @@ COLUMNS: dict[str, Column] = {
 
 
 @app.command("list")
-@answers
+@json_option
 def list_limits(limit: Limit = 100) -> Answer:
     """List quotas and their use."""
     quotas = Client.signed_in().all("quotas", limit=limit)
@@ -75,7 +75,7 @@ def set_limit(
 
 
 @app.command()
-@answers
+@json_option
 def which(
     key: Annotated[int, typer.Argument(help="The key's ID.", min=1)], deployment: Deployment = ""
 ) -> Answer:
@@ -84,15 +84,15 @@ def which(
     limits = listing(effective["limits"], COLUMNS, empty="This key has no quotas.")
     stopped = ", ".join(effective["stopped_by"])
 
-    def print_it() -> None:
+    def print_answer() -> None:
         limits.show()
         console.print(f"Stopped by {stopped}." if stopped else "Not stopped now.", markup=False)
 
-    return Answer(effective, print_it)
+    return Answer(effective, print_answer)
 
 
 @app.command()
-@answers
+@json_option
 def usage(
     days: Annotated[int, typer.Option(help="Number of days, including today.", min=1, max=366)] = 7,
     by: Annotated[str, typer.Option(help="Group by department, deployment or key.")] = "",

@@ -8,13 +8,13 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import Limit
-from assay.cli.output import Answer, answers, listing
+from assay.cli.output import Answer, json_option, listing
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
-@answers
+@json_option
 def list_reviews(
     mine: Annotated[bool, typer.Option("--mine", help="Only reviews that wait for you.")] = False,
     review_state: Annotated[

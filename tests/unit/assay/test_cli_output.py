@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from assay.cli import output
 from assay.cli.main import ALL, every_command, execute
-from assay.cli.output import CliError, answers, facts, listing
+from assay.cli.output import CliError, facts, json_option, listing
 
 ID = str(UUID(int=2**127))
 DIGEST = "0123456789abcdef" * 4
@@ -98,7 +98,7 @@ def test_a_digest_among_the_facts_is_one_word_and_prose_wraps(
 def test_json_is_the_data_and_nothing_else(
     terminal: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command: Any = answers(lambda: jobs([JOB]))
+    command: Any = json_option(lambda: jobs([JOB]))
     command(as_json=True)
     out, err = capsys.readouterr()
     assert json.loads(out) == [JOB]
