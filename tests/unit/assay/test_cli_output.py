@@ -32,14 +32,14 @@ JOB = {
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal of 80 columns."""
     for name in ("console", "errors"):
-        made = Console(
+        console = Console(
             highlight=False,
             width=80,
             force_terminal=True,
             color_system=None,
             stderr=name == "errors",
         )
-        monkeypatch.setattr(output, name, made)
+        monkeypatch.setattr(output, name, console)
 
 
 def jobs(rows: list[dict[str, Any]]) -> output.Answer:
@@ -106,32 +106,25 @@ def test_json_is_the_data_and_nothing_else(
 
 
 def test_every_command_that_lists_or_shows_has_json() -> None:
-    verbs = {
-        "list",
-        "show",
-        "which",
-        "usage",
-        "explain",
-        "who-can",
-        "replay",
-        "readiness",
-        "status",
+    readers = {
+        *("list", "show", "which", "usage", "explain", "who-can", "replay", "readiness", "status"),
+        *("whoami", "served", "doctor"),
     }
     without = set()
     for name, command in every_command().commands.items():
         parts = command.commands if isinstance(command, TyperGroup) else {"": command}
         for verb, part in parts.items():
-            if {name, verb} & (verbs | {"whoami", "served", "doctor"}):
+            if {name, verb} & readers:
                 options = {option for param in part.params for option in param.opts}
                 without |= set() if "--json" in options else {f"{name} {verb}"}
     assert without == set()
 
 
-def test_the_help_lists_what_the_commands_are() -> None:
+def test_the_help_describes_each_command_in_one_line() -> None:
     for name, command in every_command().commands.items():
         assert command.name == name
         assert ALL[name].help.endswith(".")
-        # The list has room for 60 characters of each.
+        # A longer line would wrap at 80 columns.
         assert len(ALL[name].help) <= 62, name
 
 
@@ -140,7 +133,7 @@ def test_the_exit_code_tells_a_refusal_from_a_failure(status: int, code: int) ->
     assert CliError("x", status=status).exit_code == code
 
 
-def test_an_unknown_command_names_the_one_that_was_meant(
+def test_the_error_for_an_unknown_command_suggests_a_similar_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["assay", "modles", "list"])
