@@ -82,7 +82,9 @@ class Commands(TyperGroup):
             name: Part(entry.help, partial(_load, name)) for name, entry in ALL.items()
         }
         for name, part in self.parts.items():
-            self.add_command(TyperCommand(name, help=part.help), name)
+            # The list cuts `help` at the width of the terminal, and wraps `short_help`.
+            summary = part.help.partition("\n")[0]
+            self.add_command(TyperCommand(name, short_help=summary), name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Build the requested command before it is resolved."""

@@ -133,6 +133,17 @@ def test_the_help_describes_each_command_in_one_whole_line(
         assert [name, ALL[name].help] in lines
 
 
+def test_the_help_of_a_group_wraps_the_summaries_of_its_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["assay", "keys", "--help"])
+    with pytest.raises(SystemExit):
+        execute()
+    out = " ".join(capsys.readouterr().out.split())
+    assert "print only the key on stdout. It is shown only once." in out
+
+
 @pytest.mark.parametrize(("status", "code"), [(0, 1), (403, 4), (409, 4), (500, 5), (503, 5)])
 def test_the_exit_code_tells_a_refusal_from_a_failure(status: int, code: int) -> None:
     assert CliError("x", status=status).exit_code == code
