@@ -1,8 +1,8 @@
 """The portal: processor time of its main pages, then N concurrent people.
 
-First one person opens each main page repeatedly, one request at a time. A figure is the median of
-several rounds of ten requests, because the kernel counts in steps of 10 ms. Then come errors,
-latency, pages per second and connections.
+First, one person opens each main page repeatedly, one request at a time. Each figure is the median
+of several rounds of ten requests, because the kernel counts processor time in steps of 10 ms. Then
+all people browse at once; a second table shows errors, latency, pages per second and connections.
 
 The company's pages show every state. Each person signs in with a password, then follows links in a
 random order without pauses, a higher load than real people cause. Two web processes run, as in the
@@ -42,7 +42,7 @@ LINK = re.compile(r'(?:href|hx-get)="(/[^"#]*)"')
 TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 # Replaces the status of a response with an incomplete body.
 CUT = 0
-# Processor time of a page, in ms.
+# Goal for the processor time of a page.
 GOAL_MS = 12
 REQUESTS, ROUNDS = 10, 9
 MEASURED = "measured@assay.example"
@@ -165,7 +165,11 @@ def run(*, people: int, pages: int, rounds: int) -> Outcome:
 
 
 def _page_ms(visitor: Visitor, web: int, pages: dict[str, str], rounds: int) -> dict[str, float]:
-    """Return the median processor time of each page, in ms. Raises RuntimeError for an error."""
+    """Return the median processor time of each page, in ms.
+
+    Raises:
+        RuntimeError: a page answers with an error.
+    """
     visitor.sign_in()
     medians = {}
     for name, path in pages.items():
@@ -201,7 +205,7 @@ def _company(count: int) -> tuple[list[str], dict[str, str]]:
     """Create objects of every kind, and `count` people in all roles.
 
     Returns:
-        Their emails, and the paths of the main pages by name.
+        The people's emails, and the paths of the main pages by name.
     """
     from django.contrib.auth.hashers import make_password
     from django.db import connection, transaction

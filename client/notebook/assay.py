@@ -1,4 +1,4 @@
-"""An installation: its lists, its objects, and what a data scientist starts."""
+"""Client of an installation: lists, objects, uploads and jobs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ PAGE_SIZE = 100
 
 
 class Assay:
-    """An installation, as one person or service sees it.
+    """Client of an installation, with the access of one token.
 
     `server` and `token` default to the environment variables `ASSAY_SERVER` and `ASSAY_TOKEN`;
     `options` go to `AuthenticatedClient`.
@@ -74,17 +74,17 @@ class Assay:
         self.client = AuthenticatedClient(server.rstrip("/"), token=token, **options)
 
     def call(self, operation: ModuleType, /, **arguments: Any) -> Any:
-        """Return the answer of an operation, which is a module of `assay_client.api`.
+        """Call an operation, a module such as `assay_client.api.jobs.job_get`; return its answer.
 
         Raises:
-            RequestRefused: the server refused it.
+            RequestRefused: the server refused the request.
         """
-        given = {
+        present = {
             name: _enumerated(operation, name, value)
             for name, value in arguments.items()
             if value is not None
         }
-        answer = operation.sync(client=self.client, **given)
+        answer = operation.sync(client=self.client, **present)
         if isinstance(answer, Problem):
             raise RequestRefused(answer)
         return answer
@@ -92,7 +92,7 @@ class Assay:
     def all(
         self, operation: ModuleType, /, *, limit: int | None = 1000, **filters: Any
     ) -> Rows[Any]:
-        """Return the objects of all pages of a list; at most `limit`, unless that is None."""
+        """Return the first `limit` objects of a list, or all if `limit` is None."""
         rows: Rows[Any] = Rows()
         cursor: Any = UNSET
         while limit is None or len(rows) < limit:
@@ -181,7 +181,7 @@ class Assay:
         return self.all(usage_get, limit=limit, **filters)
 
     def usage_by_day(self, *, days: int = 30, by: str | None = None) -> Rows[UsageDayAnswer]:
-        """Return sums of each day, grouped `by` department, deployment or key if requested."""
+        """Return sums of each day, or of each day and department, deployment or key (`by`)."""
         return Rows(self.call(usage_days_get, days=days, by=by).days)
 
     def create_model(
@@ -203,7 +203,7 @@ class Assay:
         license: str,
         description: str = "",
     ) -> DatasetAnswer:
-        """Create a dataset, to which `add_rows` adds versions."""
+        """Create a dataset; `add_rows` adds its versions."""
         fields = {"name": name, "department": department, "task": task}
         terms = {"classification": classification, "license": license, "description": description}
         body = NewDatasetRequest.from_dict({**fields, **terms})
@@ -218,7 +218,7 @@ class Assay:
             lines = rows.to_json(orient="records", lines=True, force_ascii=False)
         else:
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        # The generated operation sends a form with files as JSON, too.
+        # The generated operation would send the form as JSON, too.
         response = self.client.get_httpx_client().post(
             f"/api/v1/datasets/{quote(dataset, safe='')}/versions",
             files={"file": (f"{dataset}.jsonl", lines.encode(), "application/jsonl")},
@@ -292,10 +292,10 @@ class Assay:
 
 
 def _enumerated(operation: ModuleType, name: str, value: Any) -> Any:
-    """Return a text as a member of its enumeration, where the operation has one for it.
+    """Return a string as a member of the parameter's enumeration, if it has one.
 
     Raises:
-        ValueError: it has no such value.
+        ValueError: the enumeration has no such member.
     """
     parameter = signature(operation.sync).parameters.get(name)
     for kind in get_args(parameter.annotation) if parameter else ():

@@ -1,4 +1,4 @@
-"""Refusals of the API as exceptions."""
+"""Exception for refused requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..models import Problem
 
 
 class RequestRefused(Exception):
-    """The server refused a request; `problem` says what, why, and how to fix it."""
+    """Refusal of a request by the server; `problem` has its status, sentence and hint."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem

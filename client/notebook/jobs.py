@@ -25,7 +25,7 @@ PAUSES_S = (1, 2, 4, 8, 15, 30, 60)
 
 
 class JobFailed(Exception):
-    """A job ended without a result."""
+    """Failure or cancellation of a job."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -33,14 +33,15 @@ class JobFailed(Exception):
 
 
 class Job:
-    """A job as of its last reading; has the attributes of `JobDetailAnswer`, such as `state`."""
+    """Job as it was last read, with the attributes of `JobDetailAnswer`, such as `state`."""
 
     def __init__(self, assay: Assay, answer: JobDetailAnswer) -> None:
         self._assay = assay
         self.answer = answer
 
     def __getattr__(self, name: str) -> Any:
-        if name == "answer":  # Not set yet, as while the object is unpickled.
+        # `answer` is not set yet while an object is unpickled.
+        if name == "answer":
             raise AttributeError(name)
         return getattr(self.answer, name)
 
@@ -52,7 +53,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """True if the job's state does not change anymore."""
+        """True once the job's state is final."""
         return self.answer.state in ENDED
 
     def refresh(self) -> Job:
@@ -97,7 +98,7 @@ class Job:
         self.refresh()
 
     def cancel(self) -> Job:
-        """Request the end of the job."""
+        """Request the job's cancellation."""
         self._assay.call(job_cancel_post, job_id=self.answer.id)
         return self.refresh()
 
@@ -113,7 +114,7 @@ class Job:
             last = page.last
 
     def curves(self) -> DataFrame:
-        """Return a data frame of what the job measured, such as its loss, by step."""
+        """Return a data frame of the job's measurements, such as its loss, by step."""
         points = [event for event in self.events() if event.step is not None and event.data]
         rows = [{"step": point.step, **point.data} for point in points]
         frame: DataFrame = pandas_module().DataFrame(rows, columns=None if rows else ["step"])

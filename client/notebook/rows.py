@@ -1,4 +1,4 @@
-"""Objects of the API as tables."""
+"""Lists of API objects as data frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = TypeVar("Row")
 
 
 class Rows(list[Row]):
-    """Objects of the API in a list that a notebook shows as a table."""
+    """List of API objects, which a notebook shows as a table."""
 
     def frame(self) -> DataFrame:
         """Return a data frame with one row for each object."""
@@ -26,15 +26,18 @@ class Rows(list[Row]):
 
 
 def pandas_module() -> Any:
-    # Importing it takes longer than all else here, and only data frames need it.
+    # Imported late: it takes longer than the rest of the client, and only data frames need it.
     import pandas
 
     return pandas
 
 
 def _columns_of(row: Any) -> dict[str, Any]:
-    """Return an object's fields as columns: `version` and `version_id` of a version, the name of a
-    person, `metrics.accuracy` of metrics."""
+    """Return an object's fields as columns.
+
+    A version has two, `version` with its name and `version_id`; a person has one with their name;
+    metrics have one each, such as `metrics.accuracy`.
+    """
     columns: dict[str, Any] = {}
     for field in type(row).__attrs_attrs__:
         name, value = field.name.rstrip("_"), getattr(row, field.name)

@@ -1,4 +1,4 @@
-"""The walk of `docs/how-to/use-the-command-line.md`, run as it stands, on real processes."""
+"""The example of `docs/how-to/use-the-command-line.md`, run as it stands, on real processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("jq") is None, reason="no jq on this machine"),
 ]
 PAGE = ROOT / "docs" / "how-to" / "use-the-command-line.md"
-WHO = {"developer": "devi", "operator": "omar", "compliance": "carla", "model-risk": "milo"}
+NAMES = {"developer": "devi", "operator": "omar", "compliance": "carla", "model-risk": "milo"}
 
 
 def test_a_model_from_outside_is_deployed_by_commands_alone(
@@ -36,9 +36,10 @@ def test_a_model_from_outside_is_deployed_by_commands_alone(
     shutil.copytree(material / "initial", tmp_path / "encoder")
     for part in ("train", "test"):
         shutil.copy(material / f"{part}.jsonl", tmp_path)
-    walk = PAGE.read_text().partition("\n## Walk the whole way\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```bash\n(.+?)```", walk, re.DOTALL)
-    # The task of the example package: it needs neither torch nor a model of the internet.
+    heading = "\n## Deploy a model from outside\n"
+    example = PAGE.read_text().partition(heading)[2].partition("\n## ")[0]
+    blocks = re.findall(r"```bash\n(.+?)```", example, re.DOTALL)
+    # The task of the example package needs neither torch nor a downloaded model.
     script = "".join(blocks).replace("DEPARTMENT=engineering", "DEPARTMENT=clinical")
     script = script.replace("TASK=text-classification", f"TASK={TASK}")
     script = re.sub(
@@ -47,7 +48,7 @@ def test_a_model_from_outside_is_deployed_by_commands_alone(
         script,
         flags=re.MULTILINE,
     )
-    done = subprocess.run(
+    process = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", f"{script}\necho key=$KEY"],
         cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False,
         env={
@@ -56,7 +57,7 @@ def test_a_model_from_outside_is_deployed_by_commands_alone(
             "HOME": str(tmp_path), "ASSAY_SERVER": company.url,
         },
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
 
     (evaluation,) = Evaluation.objects.all()
     assert [result.passed for result in evaluation.gate_results.all()] == [True]
@@ -64,11 +65,12 @@ def test_a_model_from_outside_is_deployed_by_commands_alone(
     assert (release.state, release.version) == ("approved", evaluation.version)
     deployment = Deployment.objects.get()
     assert (deployment.state, deployment.release) == ("serving", release)
-    for words in ("approvals missing: 1 × model-risk", "desk-sorter serves"):
-        assert words in done.stdout, done.stdout
-    key = done.stdout.rpartition("key=")[2].strip()
+    for text in ("approvals missing: 1 × model-risk", "desk-sorter serves"):
+        assert text in process.stdout, process.stdout
+    key = process.stdout.rpartition("key=")[2].strip()
     assert ask(company, key, {"inputs": "Bitte melden Sie sich an."}, "desk-sorter").is_success
 
 
 def token(company: Company, role: str) -> str:
-    return access_token_create(person=company.people[WHO[role]], name=role, proof=fresh_proof())[1]
+    person = company.people[NAMES[role]]
+    return access_token_create(person=person, name=role, proof=fresh_proof())[1]

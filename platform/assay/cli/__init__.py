@@ -1,3 +1,5 @@
-"""The `assay` command. Its functions import Django, our code that needs Django, and whatever else
-takes long, when they run: help and commands that only call the API start sooner without it, and
-others must load the settings first."""
+"""The `assay` command.
+
+Its functions import Django, modules that need Django, and slow packages when they run: help and
+commands of the API start sooner, and the other commands load the settings first.
+"""

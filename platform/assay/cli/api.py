@@ -11,7 +11,7 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import json_pair, pair
-from assay.cli.output import CliError, console, show_error
+from assay.cli.output import CliError, console
 
 Texts = list[str] | None
 
@@ -66,16 +66,6 @@ def api(
         options["headers"] = {"Content-Type": "application/json"} | options["headers"]
     elif values:
         options["json"] = values
-    try:
-        _send(method, operation, query, options, paginate)
-    except CliError as error:
-        show_error(error)
-        raise typer.Exit(error.status // 100 or 1) from error
-
-
-def _send(
-    method: str, operation: str, query: dict[str, Any], options: dict[str, Any], paginate: bool
-) -> None:
     client = Client.signed_in()
     if paginate:
         console.print_json(data=list(client.all(operation, limit=sys.maxsize, **query)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from assay.cli.output import Answer, answers, console, errors, listing, progress_bar
+from assay.cli.output import Answer, console, errors, json_option, listing, progress_bar
 from assay.cli.store import gib, prepared
 
 app = typer.Typer(no_args_is_help=True)
@@ -39,7 +39,7 @@ def make(
 
 
 @app.command("list")
-@answers
+@json_option
 def list_(folder: Annotated[Path, typer.Argument(help="Folder of the backups.")]) -> Answer:
     """List the backups in a folder, newest first."""
     with prepared():

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from assay.cli.options import present
 from assay.cli.output import CliError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        # Imported with the first client: it takes as long as all that `--help` needs.
+        # Imported here: it takes as long as everything else that `--help` imports.
         import httpx
 
         headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -140,9 +141,9 @@ class Client:
         return cls(credentials.server, credentials.token, timeout_s=timeout_s)
 
     def get(self, path: str, **params: Any) -> Any:
-        """Return the decoded answer to a GET request."""
-        # Empty parameters would remove the query of `path`.
-        return self._json("GET", path, params=params or None)
+        """Return the decoded answer to a GET request; parameters without a value are left out."""
+        # An empty dictionary would remove the query of `path`.
+        return self._json("GET", path, params=present(**params) or None)
 
     def post(self, path: str, **body: Any) -> Any:
         """Post a JSON object; return the decoded answer."""

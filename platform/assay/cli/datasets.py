@@ -8,7 +8,7 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import Limit
-from assay.cli.output import Answer, answers, console, facts, listing, sentence
+from assay.cli.output import Answer, console, facts, json_option, listing, sentence
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The dataset's name.")]
@@ -16,7 +16,7 @@ FACTS = ("name", "task", "department", "classification", "license", "description
 
 
 @app.command("list")
-@answers
+@json_option
 def list_datasets(limit: Limit = 100) -> Answer:
     """List datasets."""
     return listing(
@@ -34,7 +34,7 @@ def list_datasets(limit: Limit = 100) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def show(name: Name, limit: Limit = 100) -> Answer:
     """Show a dataset with its versions."""
     client = Client.signed_in()
@@ -51,16 +51,16 @@ def show(name: Name, limit: Limit = 100) -> Answer:
         empty=f"No versions yet. `assay upload dataset {name} FILE` adds one.",
     )
 
-    def print_it() -> None:
+    def print_answer() -> None:
         facts((key, dataset[key]) for key in FACTS)
         console.print()
         versions.show()
 
-    return Answer({**dataset, "versions": versions.data}, print_it)
+    return Answer({**dataset, "versions": versions.data}, print_answer)
 
 
 @app.command()
-@answers
+@json_option
 def create(
     name: Name,
     department: Annotated[str, typer.Option(help="Department that owns the data.")],
@@ -69,7 +69,7 @@ def create(
         str, typer.Option(help="Sensitivity: public, internal, confidential or restricted.")
     ],
     license_: Annotated[str, typer.Option("--license", help="SPDX identifier.")],
-    description: Annotated[str, typer.Option(help="Its content, for people.")] = "",
+    description: Annotated[str, typer.Option(help="Content of the dataset.")] = "",
     row_kind: Annotated[str, typer.Option(help="Kind of rows, if the task has several.")] = "",
 ) -> Answer:
     """Create a dataset; `assay upload dataset` adds its versions."""

@@ -8,13 +8,13 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.following import follow_deployment
-from assay.cli.options import Limit, present
+from assay.cli.options import Limit, Reason
 from assay.cli.output import (
     Answer,
     CliError,
-    answers,
     console,
     facts,
+    json_option,
     listing,
     sentence,
     state,
@@ -23,24 +23,24 @@ from assay.cli.output import (
 
 app = typer.Typer(no_args_is_help=True)
 DeploymentId = Annotated[int, typer.Argument(help="The deployment's ID.", min=1)]
-Least = Annotated[
+Minimum = Annotated[
     int | None,
-    typer.Option("--min", help="Minimum of replicas; 0 unloads an unused deployment.", min=0),
+    typer.Option("--min", help="Minimum replicas; 0 unloads an unused deployment.", min=0),
 ]
-Most = Annotated[int | None, typer.Option("--max", help="Maximum of replicas.", min=1)]
+Maximum = Annotated[int | None, typer.Option("--max", help="Maximum replicas.", min=1)]
 Label = Annotated[
     list[str] | None,
-    typer.Option(help="Label that its workers must have, or empty for none. Repeatable."),
+    typer.Option(help="Label that workers must have; empty for none. Repeatable."),
 ]
-OnDevice = Annotated[
+Device = Annotated[
     str | None,
-    typer.Option("--device", help="Device of its workers: cpu or cuda, or empty for any."),
+    typer.Option("--device", help="Device of the workers: cpu or cuda; empty for any."),
 ]
-FollowIt = Annotated[bool, typer.Option("--follow", help="Wait until it serves.")]
+Follow = Annotated[bool, typer.Option("--follow", help="Wait until the deployment serves.")]
 
 
 @app.command("list")
-@answers
+@json_option
 def list_deployments(
     name: Annotated[str, typer.Option(help="Filter by name.")] = "",
     deployment_state: Annotated[
@@ -49,9 +49,8 @@ def list_deployments(
     limit: Limit = 25,
 ) -> Answer:
     """List the newest deployments."""
-    filters = present(name=name, state=deployment_state)
     return listing(
-        Client.signed_in().all("deployments", limit=limit, **filters),
+        Client.signed_in().all("deployments", limit=limit, name=name, state=deployment_state),
         {
             "id": "id",
             "name": "name",
@@ -67,12 +66,12 @@ def list_deployments(
 
 
 @app.command()
-@answers
+@json_option
 def show(deployment_id: DeploymentId) -> Answer:
     """Show a deployment and its replicas."""
     deployment = Client.signed_in().get(f"deployments/{deployment_id}")
 
-    def print_it() -> None:
+    def print_answer() -> None:
         facts(
             [
                 ("deployment", deployment["id"]),
@@ -88,26 +87,26 @@ def show(deployment_id: DeploymentId) -> Answer:
         )
         _show_replicas(deployment)
 
-    return Answer(deployment, print_it)
+    return Answer(deployment, print_answer)
 
 
 @app.command()
-@answers
+@json_option
 def create(
     release_id: Annotated[int, typer.Argument(help="ID of an approved release.", min=1)],
-    least: Least = None,
-    most: Most = None,
+    minimum: Minimum = None,
+    maximum: Maximum = None,
     label: Label = None,
-    device: OnDevice = None,
-    follow: FollowIt = False,
+    device: Device = None,
+    follow: Follow = False,
 ) -> Answer:
-    """Deploy an approved release; it replaces the deployment of the same name."""
+    """Deploy an approved release, in place of the deployment of the same name."""
     client = Client.signed_in()
     body: dict[str, Any] = {"release": release_id}
-    if any(value is not None for value in (least, most, label, device)):
+    if any(value is not None for value in (minimum, maximum, label, device)):
         body["replicas"] = {
-            "replicas_min": 1 if least is None else least,
-            "replicas_max": max(1, least or 1) if most is None else most,
+            "replicas_min": 1 if minimum is None else minimum,
+            "replicas_max": max(1, minimum or 1) if maximum is None else maximum,
             "labels": [each for each in label or () if each],
             "device": device or None,
         }
@@ -119,33 +118,30 @@ def create(
 
 
 @app.command()
-@answers
-def stop(
-    deployment_id: DeploymentId,
-    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")],
-) -> Answer:
+@json_option
+def stop(deployment_id: DeploymentId, reason: Reason) -> Answer:
     """Stop a deployment; its requests are refused at once."""
     deployment = Client.signed_in().post(f"deployments/{deployment_id}/stop", reason=reason)
     return sentence(deployment, f"{deployment['name']} ({deployment_id}) is {deployment['state']}.")
 
 
 @app.command()
-@answers
+@json_option
 def replicas(
     deployment_id: DeploymentId,
-    least: Least = None,
-    most: Most = None,
+    minimum: Minimum = None,
+    maximum: Maximum = None,
     label: Label = None,
-    device: OnDevice = None,
+    device: Device = None,
 ) -> Answer:
     """Show the replicas of a deployment, or change their number and workers."""
     client = Client.signed_in()
     deployment = client.get(f"deployments/{deployment_id}")
-    if any(value is not None for value in (least, most, label, device)):
+    if any(value is not None for value in (minimum, maximum, label, device)):
         deployment = client.post(
             f"deployments/{deployment_id}/replicas",
-            replicas_min=deployment["replicas_min"] if least is None else least,
-            replicas_max=deployment["replicas_max"] if most is None else most,
+            replicas_min=deployment["replicas_min"] if minimum is None else minimum,
+            replicas_max=deployment["replicas_max"] if maximum is None else maximum,
             labels=deployment["labels"] if label is None else [each for each in label if each],
             device=deployment["device"] if device is None else device,
         )
@@ -153,15 +149,15 @@ def replicas(
 
 
 @app.command()
-@answers
+@json_option
 def rollback(
     deployment_id: DeploymentId,
     to: Annotated[
         int | None,
         typer.Option(help="ID of the release to roll back to; omit it to list the choices."),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")] = "",
-    follow: FollowIt = False,
+    reason: Reason = "",
+    follow: Follow = False,
 ) -> Answer:
     """Roll back to an approved release that served under the same name before."""
     client = Client.signed_in()
@@ -169,8 +165,8 @@ def rollback(
         if not reason:
             raise CliError("A rollback needs a reason; nothing was rolled back.", "Add --reason.")
         new = client.post(f"deployments/{deployment_id}/rollback", release=to, reason=reason)
-        words = f"{new['name']} rolls back to {new['version']['name']} as deployment {new['id']}."
-        return follow_deployment(client, new["id"]) if follow else sentence(new, words)
+        outcome = f"{new['name']} rolls back to {new['version']['name']} as deployment {new['id']}."
+        return follow_deployment(client, new["id"]) if follow else sentence(new, outcome)
     return listing(
         client.get(f"deployments/{deployment_id}/rollback"),
         {
@@ -213,7 +209,7 @@ def _show_replicas(deployment: dict[str, Any]) -> None:
 
 
 @app.command()
-@answers
+@json_option
 def health(
     deployment_id: DeploymentId,
     span: Annotated[str, typer.Option(help="1h, 24h, 7d, 30d or 12w.")] = "24h",
@@ -221,7 +217,7 @@ def health(
     """Show latency, errors and cost of a deployment, and why it is slow."""
     body = Client.signed_in().get(f"deployments/{deployment_id}/health", span=span)
 
-    def print_it() -> None:
+    def print_answer() -> None:
         total, slowest = body["total"], body["slowest"]
         times = [("latency", total["latency_ms"]), ("first token", total["first_token_ms"])]
         facts(
@@ -253,7 +249,7 @@ def health(
             empty="Nothing changed in this period.",
         )
 
-    return Answer(body, print_it)
+    return Answer(body, print_answer)
 
 
 def _percentiles(values: dict[str, int]) -> str:

@@ -20,9 +20,9 @@ from assay.cli.options import (
 )
 from assay.cli.output import (
     Answer,
-    answers,
     console,
     facts,
+    json_option,
     listing,
     metrics_in_words,
     state,
@@ -33,7 +33,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
-@answers
+@json_option
 def list_evaluations(
     model: Annotated[str, typer.Option(help="Filter by model.")] = "",
     version: Annotated[str, typer.Option(help="Filter by version: its ID, or MODEL:NUMBER.")] = "",
@@ -41,9 +41,9 @@ def list_evaluations(
 ) -> Answer:
     """List the newest evaluations."""
     client = Client.signed_in()
-    filters = present(model=model, version=version_id(client, version) if version else None)
+    number = version_id(client, version) if version else None
     return listing(
-        client.all("evaluations", limit=limit, **filters),
+        client.all("evaluations", limit=limit, model=model, version=number),
         {
             "id": "id",
             "version": lambda each: each["version"]["name"],
@@ -58,7 +58,7 @@ def list_evaluations(
 
 
 @app.command()
-@answers
+@json_option
 def show(
     evaluation_id: Annotated[int, typer.Argument(help="The evaluation's ID.", min=1)],
 ) -> Answer:
@@ -68,7 +68,7 @@ def show(
 
 
 @app.command()
-@answers
+@json_option
 def create(
     version: VersionRef,
     data: DataRef,
@@ -92,11 +92,11 @@ def create(
         return answer
     evaluation = client.get(f"evaluations/{answer.data['evaluation']}")
 
-    def print_it() -> None:
+    def print_answer() -> None:
         answer.show()
         _show(evaluation)
 
-    return Answer(answer.data, print_it)
+    return Answer(answer.data, print_answer)
 
 
 def _show(evaluation: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from assay.cli.client import Client
-from assay.cli.jobs import jobs_listed, queued
+from assay.cli.jobs import newest_jobs, queued
 from assay.cli.options import (
     Follow,
     Limit,
@@ -19,20 +19,20 @@ from assay.cli.options import (
     present,
     version_id,
 )
-from assay.cli.output import Answer, answers
+from assay.cli.output import Answer, json_option
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
-@answers
+@json_option
 def list_fine_tunes(limit: Limit = 25) -> Answer:
     """List the newest fine-tunes."""
-    return jobs_listed(Client.signed_in().all("jobs", limit=limit, kind="fine_tune"))
+    return newest_jobs(limit, kind="fine_tune")
 
 
 @app.command()
-@answers
+@json_option
 def create(
     model: Annotated[str, typer.Argument(help="Model for the new version.")],
     base: Annotated[

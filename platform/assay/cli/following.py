@@ -1,4 +1,4 @@
-"""Progress of jobs and deployments, on stderr until they end."""
+"""Follow jobs and deployments until they end, with their progress on stderr."""
 
 from __future__ import annotations
 
@@ -6,34 +6,32 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from assay.cli.client import Client
 from assay.cli.output import Answer, CliError, errors, sentence
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-# Draws words, a note, total and done; prints a line above.
-Bar = Callable[..., None]
-OVER = frozenset({"succeeded", "failed", "canceled", "dead"})
+# Updates the description, note, total or completed steps of a progress bar.
+Update = Callable[..., None]
+ENDED = frozenset({"succeeded", "failed", "canceled", "dead"})
 POLL_S = 0.5
 
 
 def follow_job(client: Client, job_id: str, *, log: bool = True) -> Answer:
-    """Show a job's progress until it ends, and that of the evaluations which follow it.
+    """Show a job's progress until it ends, and the progress of the evaluations after it.
 
     Raises:
-        CliError: the job did not succeed, or a step that follows it was stopped.
+        CliError: the job did not succeed, or a later step was stopped.
     """
-    with _stopping_leaves(f"`assay jobs watch {job_id}` follows it again."), _progress() as bar:
-        job = _until_over(client, job_id, bar, log=log)
+    hint = f"`assay jobs watch {job_id}` follows it again."
+    with _interruptible(hint), _progress() as update:
+        job = _ended_job(client, job_id, update, log=log)
         _require_success(job)
         for position in range(len(job["then"])):
-            step = _until(partial(_started, client, job_id, position))
+            step = _polled(partial(_started, client, job_id, position))
             if step["job"] is None:
                 raise CliError(f"The evaluation after {job['title']} was stopped.", step["reason"])
-            _require_success(_until_over(client, step["job"], bar, log=log))
+            _require_success(_ended_job(client, step["job"], update, log=log))
     created = next((f"{kind} {job[kind]}" for kind in ("version", "evaluation") if job[kind]), "")
     return sentence(job, f"{job['title']}: succeeded{f', created {created}.' if created else '.'}")
 
@@ -44,17 +42,18 @@ def follow_deployment(client: Client, deployment_id: int) -> Answer:
     Raises:
         CliError: it was refused or stopped.
     """
-    with _stopping_leaves(f"`assay deployments show {deployment_id}`."), _progress() as bar:
+    hint = f"`assay deployments show {deployment_id}` shows its state."
+    with _interruptible(hint), _progress() as update:
 
         def settled() -> dict[str, Any] | None:
             row: dict[str, Any] = client.get(f"deployments/{deployment_id}")
-            said = row["message"] or ", ".join(
+            note = row["message"] or ", ".join(
                 f"{each['worker']} {each['state']}" for each in row["replicas"]
             )
-            bar(f"{row['name']} · {row['state']}", said)
+            update(description=f"{row['name']} · {row['state']}", note=note)
             return row if row["state"] != "pending" else None
 
-        deployment = _until(settled)
+        deployment = _polled(settled)
     name, where = deployment["name"], f"deployment {deployment['id']}"
     if deployment["state"] != "serving":
         raise CliError(f"{name} ({where}) is {deployment['state']}.", deployment["message"])
@@ -62,7 +61,7 @@ def follow_deployment(client: Client, deployment_id: int) -> Answer:
 
 
 @contextmanager
-def _progress() -> Iterator[Bar]:
+def _progress() -> Iterator[Update]:
     # Imported when something is followed, so that other commands start sooner.
     from rich.progress import (
         BarColumn,
@@ -83,52 +82,50 @@ def _progress() -> Iterator[Bar]:
     )
     with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task("…", total=None, note="")
-        yield _drawing(progress, task)
-
-
-def _drawing(progress: Progress, task: TaskID) -> Bar:
-    def draw(
-        words: str, note: str = "", total: int | None = None, done: int = 0, line: str = ""
-    ) -> None:
-        if line:
-            progress.console.print(line, markup=False, soft_wrap=True)
-        if words:
-            progress.update(task, description=words, total=total, completed=done, note=note)
-
-    return draw
+        yield partial(progress.update, task)
 
 
 @contextmanager
-def _stopping_leaves(hint: str) -> Iterator[None]:
+def _interruptible(hint: str) -> Iterator[None]:
+    """Make Ctrl-C end the command, but not the work on the server."""
     try:
         yield
     except KeyboardInterrupt:
         raise CliError("No longer following; the work goes on.", hint) from None
 
 
-def _until_over(client: Client, job_id: str, bar: Bar, *, log: bool) -> dict[str, Any]:
+def _ended_job(client: Client, job_id: str, update: Update, *, log: bool) -> dict[str, Any]:
     after, note, warned = 0, "", False
     while True:
         job: dict[str, Any] = client.get(f"jobs/{job_id}")
         page = client.get(f"jobs/{job_id}/events", after=after, limit=500)
         after = page["last"]
         for warning in () if warned else job["warnings"]:
-            bar("", line=f"Warning: {warning}")
+            _print_above(f"Warning: {warning}")
         warned = True
         for event in page["results"]:
             note = _loss(event) or note
             if log and event["message"]:
-                bar("", line=event["message"])
-        done = job["progress"]
-        words = f"{job['title']} · {done.get('phase') or job['state']}"
-        bar(words, job["waits"] or note, done.get("total") or None, done.get("step") or 0)
-        if job["state"] in OVER and not page["results"]:
+                _print_above(event["message"])
+        progress = job["progress"]
+        update(
+            description=f"{job['title']} · {progress.get('phase') or job['state']}",
+            note=job["waits"] or note,
+            total=progress.get("total") or None,
+            completed=progress.get("step") or 0,
+        )
+        if job["state"] in ENDED and not page["results"]:
             return job
         if not page["results"]:
             time.sleep(POLL_S)
 
 
-def _until(read: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
+def _print_above(line: str) -> None:
+    """Print a line, which stays above the progress bar."""
+    errors.print(line, markup=False, soft_wrap=True)
+
+
+def _polled(read: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
     while (row := read()) is None:
         time.sleep(POLL_S)
     return row

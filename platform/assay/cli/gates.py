@@ -7,20 +7,20 @@ from typing import Annotated
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit, present
-from assay.cli.output import Answer, CliError, answers, listing, sentence
+from assay.cli.options import Limit
+from assay.cli.output import Answer, CliError, json_option, listing, sentence
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
-@answers
+@json_option
 def list_gates(
     model: Annotated[str, typer.Option(help="Filter by model.")] = "", limit: Limit = 100
 ) -> Answer:
     """List gates."""
     return listing(
-        Client.signed_in().all("gates", limit=limit, **present(model=model)),
+        Client.signed_in().all("gates", limit=limit, model=model),
         {
             "id": "id",
             "model": "model",
@@ -35,7 +35,7 @@ def list_gates(
 
 
 @app.command()
-@answers
+@json_option
 def create(
     model: Annotated[str, typer.Argument(help="Model whose versions must pass.")],
     dataset: Annotated[str, typer.Argument(help="Dataset to measure on.")],

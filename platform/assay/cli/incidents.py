@@ -7,22 +7,21 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit, present
-from assay.cli.output import Answer, answers, console, facts, listing, state, table
+from assay.cli.options import Limit
+from assay.cli.output import Answer, console, facts, json_option, listing, state, table
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
-@answers
+@json_option
 def list_incidents(
     incident_state: Annotated[str | None, typer.Option("--state", help="Filter by state.")] = None,
     limit: Limit = 25,
 ) -> Answer:
     """List the newest incidents."""
-    rows = Client.signed_in().all("incidents", limit=limit, **present(state=incident_state))
     return listing(
-        rows,
+        Client.signed_in().all("incidents", limit=limit, state=incident_state),
         {
             "id": "id",
             "title": "title",
@@ -37,7 +36,7 @@ def list_incidents(
 
 
 @app.command()
-@answers
+@json_option
 def show(incident_id: Annotated[int, typer.Argument(help="The incident's ID.", min=1)]) -> Answer:
     """Show an incident: its description, affected versions and releases, and timeline."""
     incident = Client.signed_in().get(f"incidents/{incident_id}")
@@ -45,7 +44,7 @@ def show(incident_id: Annotated[int, typer.Argument(help="The incident's ID.", m
 
 
 @app.command("open")
-@answers
+@json_option
 def open_incident(
     title: Annotated[str, typer.Argument(help="Title, in a few words; do not name people.")],
     version: Annotated[list[int], typer.Option(help="Number of an affected version. Repeatable.")],

@@ -7,15 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit, present
-from assay.cli.output import Answer, answers, console, facts, listing, sentence, state, table
+from assay.cli.options import Limit, Reason
+from assay.cli.output import Answer, console, facts, json_option, listing, sentence, state, table
 
 app = typer.Typer(no_args_is_help=True)
 IntakeId = Annotated[int, typer.Argument(help="The intake's ID.", min=1)]
 
 
 @app.command("list")
-@answers
+@json_option
 def list_intakes(
     intake_state: Annotated[
         str, typer.Option("--state", help="Filter by state, such as awaiting_sign_off.")
@@ -24,9 +24,8 @@ def list_intakes(
     limit: Limit = 25,
 ) -> Answer:
     """List the newest intakes."""
-    filters = present(state=intake_state, model=model)
     return listing(
-        Client.signed_in().all("intakes", limit=limit, **filters),
+        Client.signed_in().all("intakes", limit=limit, state=intake_state, model=model),
         {
             "id": "id",
             "model": "model",
@@ -41,7 +40,7 @@ def list_intakes(
 
 
 @app.command()
-@answers
+@json_option
 def show(intake_id: IntakeId) -> Answer:
     """Show an intake with the findings of its checks."""
     intake = Client.signed_in().get(f"intakes/{intake_id}")
@@ -49,11 +48,11 @@ def show(intake_id: IntakeId) -> Answer:
 
 
 @app.command("sign-off")
-@answers
+@json_option
 def sign_off(
     intake_id: IntakeId,
     accept: Annotated[bool, typer.Option("--accept/--reject", help="The decision.")],
-    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")],
+    reason: Reason,
 ) -> Answer:
     """Accept or reject files that another person delivered, after reading the findings."""
     intake = Client.signed_in().post(f"intakes/{intake_id}/sign-off", accept=accept, reason=reason)

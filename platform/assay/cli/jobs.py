@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from assay.cli.client import Client
-from assay.cli.following import OVER, POLL_S, follow_job
+from assay.cli.following import ENDED, POLL_S, follow_job
 from assay.cli.options import (
     Follow,
     Limit,
@@ -21,14 +20,14 @@ from assay.cli.options import (
     present,
     version_id,
 )
-from assay.cli.output import Answer, answers, console, facts, listing, sentence, state
+from assay.cli.output import Answer, console, facts, json_option, listing, sentence, state
 
 app = typer.Typer(no_args_is_help=True)
 JobId = Annotated[str, typer.Argument(help="The job's ID.")]
 
 
 @app.command("list")
-@answers
+@json_option
 def list_jobs(
     job_state: Annotated[str | None, typer.Option("--state", help="Filter by state.")] = None,
     kind: Annotated[
@@ -38,19 +37,18 @@ def list_jobs(
     limit: Limit = 25,
 ) -> Answer:
     """List the newest jobs."""
-    filters = present(state=job_state, kind=kind, department=department)
-    return jobs_listed(Client.signed_in().all("jobs", limit=limit, **filters))
+    return newest_jobs(limit, state=job_state, kind=kind, department=department)
 
 
-def jobs_listed(jobs: Iterator[dict[str, Any]]) -> Answer:
-    """Return jobs as a list."""
+def newest_jobs(limit: int, **filters: str | None) -> Answer:
+    """Return the newest jobs that match the filters."""
     return listing(
-        jobs,
+        Client.signed_in().all("jobs", limit=limit, **filters),
         {
             "id": "id",
             "title": "title",
             "state": "state",
-            "progress": lambda job: _share(job["progress"]),
+            "progress": lambda job: _steps(job["progress"]),
             "created": "created_at",
             "department": "department",
         },
@@ -59,9 +57,9 @@ def jobs_listed(jobs: Iterator[dict[str, Any]]) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def show(job_id: JobId) -> Answer:
-    """Show a job: its request, progress and result."""
+    """Show a job: its state, progress and result."""
     job = Client.signed_in().get(f"jobs/{job_id}")
     pairs: list[tuple[str, Any]] = [
         ("job", job["id"]),
@@ -70,7 +68,7 @@ def show(job_id: JobId) -> Answer:
         ("waits", job["waits"]),
         ("error", job["error"]),
         ("warnings", job["warnings"]),
-        ("progress", _share(job["progress"])),
+        ("progress", _steps(job["progress"])),
         ("version", job["version"]),
         ("evaluation", job["evaluation"]),
         ("then", [each["job"] or each["reason"] or each["state"] for each in job["then"]]),
@@ -86,7 +84,7 @@ def show(job_id: JobId) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def watch(
     job_id: JobId,
     log: Annotated[bool, typer.Option(help="Print the log, too.")] = True,
@@ -109,14 +107,14 @@ def logs(
             if event["message"]:
                 console.print(event["message"], markup=False, soft_wrap=True)
         if not page["results"]:
-            if not follow or page["state"] in OVER:
+            if not follow or page["state"] in ENDED:
                 return
             sys.stdout.flush()
             time.sleep(POLL_S)
 
 
 @app.command()
-@answers
+@json_option
 def cancel(job_id: JobId) -> Answer:
     """Cancel a job; a running one stops within seconds."""
     job = Client.signed_in().post(f"jobs/{job_id}/cancel")
@@ -125,7 +123,7 @@ def cancel(job_id: JobId) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def clone(
     job_id: JobId,
     base: Annotated[
@@ -162,7 +160,7 @@ def clone(
 
 
 @app.command()
-@answers
+@json_option
 def pause(job_id: JobId) -> Answer:
     """Pause a job: a running one writes a checkpoint and stops."""
     job = Client.signed_in().post(f"jobs/{job_id}/pause")
@@ -171,7 +169,7 @@ def pause(job_id: JobId) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def resume(job_id: JobId, follow: Follow = False) -> Answer:
     """Queue a paused job again."""
     client = Client.signed_in()
@@ -179,7 +177,7 @@ def resume(job_id: JobId, follow: Follow = False) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def retry(job_id: JobId, follow: Follow = False) -> Answer:
     """Queue a failed job again, from its checkpoint where it has one."""
     client = Client.signed_in()
@@ -190,10 +188,10 @@ def queued(client: Client, job: dict[str, Any], *, follow: bool) -> Answer:
     """Return a new job with its ID, or follow it until it ends."""
     if follow:
         return follow_job(client, job["id"])
-    words = f"{job['title']} is {job['state']} as {job['id']}."
-    return sentence(job, f"{words} {job.get('waits', '')}".rstrip())
+    text = f"{job['title']} is {job['state']} as {job['id']}. {job.get('waits', '')}"
+    return sentence(job, text.rstrip())
 
 
-def _share(progress: dict[str, Any]) -> str:
+def _steps(progress: dict[str, Any]) -> str:
     step, total = progress.get("step"), progress.get("total")
     return f"{step}/{total}" if step is not None and total else str(progress.get("phase", ""))

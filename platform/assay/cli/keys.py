@@ -12,10 +12,10 @@ from assay.cli.options import Limit
 from assay.cli.output import (
     Answer,
     CliError,
-    answers,
     console,
     errors,
     facts,
+    json_option,
     listing,
     sentence,
     state,
@@ -28,7 +28,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
-@answers
+@json_option
 def list_keys(limit: Limit = 100) -> Answer:
     """List keys and tokens."""
     return listing(
@@ -89,7 +89,7 @@ def create(
 
 
 @app.command()
-@answers
+@json_option
 def show(key_id: KeyId) -> Answer:
     """Show a key: its owner, where it may be used, and its limits."""
     key = Client.signed_in().get(f"keys/{key_id}")
@@ -169,7 +169,7 @@ def report_leak(
 
 
 @app.command()
-@answers
+@json_option
 def revoke(key_id: KeyId) -> Answer:
     """Revoke a key at once and permanently."""
     key = Client.signed_in().post(f"keys/{key_id}/revoke")

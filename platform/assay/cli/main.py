@@ -20,12 +20,12 @@ from assay.cli.output import CliError, show_error
 
 
 class Entry(NamedTuple):
-    """A command, or a group of commands: where it is, and its line in the list of `--help`."""
+    """Command or group: its `module:attribute` in this package, and its line in `--help`."""
 
-    place: str
+    target: str
     help: str
-    # Passes every argument on, `--help` included.
-    passes: bool = False
+    # The command gets every argument, including `--help`.
+    raw: bool = False
 
 
 ALL = {
@@ -34,7 +34,7 @@ ALL = {
     "step-up": Entry("session:step_up", "Verify your identity with a second factor."),
     "models": Entry("models:app", "Models: list, show and create them."),
     "versions": Entry("versions:app", "Versions of models: readiness, recall, prompts, exports."),
-    "upload": Entry("uploads:app", "Upload files. To resume, run the command again."),
+    "upload": Entry("uploads:app", "Upload files; run the command again to resume."),
     "intakes": Entry("intakes:app", "Uploaded model files: their checks and sign-off."),
     "datasets": Entry("datasets:app", "Datasets: list, show and create them."),
     "gates": Entry("gates:app", "Gates: thresholds that versions must pass."),
@@ -42,7 +42,7 @@ ALL = {
     "evaluations": Entry("evaluations:app", "Evaluations: measure a version on a dataset."),
     "jobs": Entry("jobs:app", "Jobs: follow, cancel, clone, pause and retry them."),
     "releases": Entry("releases:app", "Releases: requests to run a version, and their reviews."),
-    "reviews": Entry("reviews:app", "Reviews: list those that wait for you."),
+    "reviews": Entry("reviews:app", "Reviews: list all, or those that wait for you."),
     "deployments": Entry("deployments:app", "Deployments: approved releases that serve."),
     "served": Entry("served:served", "Show what served a department at a moment, and why."),
     "incidents": Entry("incidents:app", "Incidents, and the deployments that they suspend."),
@@ -54,48 +54,52 @@ ALL = {
     "review-policies": Entry("review_policies:app", "Review policies: requirements of each tier."),
     "audit": Entry("audit:app", "Export and verify the audit log."),
     "node": Entry("nodes:app", "Nodes: machines that run workers and have no database."),
-    "store": Entry("store:app", "Maintain the artifact store, with the controller's settings."),
+    "store": Entry("store:app", "Maintain the artifact store, with controller settings."),
     "task": Entry("tasks:app", "Packages of tasks."),
     "backup": Entry("backup:app", "Back up and restore the database and the artifact store."),
     "doctor": Entry("doctor:doctor", "Check the services that this installation needs."),
     "up": Entry("local:up", "Run a whole installation on this machine."),
     "init": Entry("django_commands:init", "Set up an installation."),
-    "manage": Entry("django_commands:manage_command", "Run a Django command.", passes=True),
-    "demo": Entry("local:demo", "Run the demonstration.", passes=True),
+    "manage": Entry("django_commands:manage_command", "Run a Django command.", raw=True),
+    "demo": Entry("local:demo", "Run the demonstration.", raw=True),
 }
 
 
 @dataclass(frozen=True)
 class Part:
-    """A command of a group: its help, and what builds it."""
+    """Command of a group: its help, and the function that builds it."""
 
     help: str
     build: Callable[[], Any]
 
 
 class Commands(TyperGroup):
-    """Commands that are built when they are used: to import and build all takes 0.4 s."""
+    """Group that builds a command only when it runs; to import and build all takes 0.4 s."""
 
     def __init__(self, *, parts: Mapping[str, Part] | None = None, **settings: Any) -> None:
         super().__init__(**settings)
-        self.parts = parts or {name: Part(e.help, partial(_load, name)) for name, e in ALL.items()}
+        self.parts = parts or {
+            name: Part(entry.help, partial(_load, name)) for name, entry in ALL.items()
+        }
         for name, part in self.parts.items():
-            self.add_command(TyperCommand(name, help=part.help), name)
+            # The list cuts `help` at the width of the terminal, and wraps `short_help`.
+            summary = part.help.partition("\n")[0]
+            self.add_command(TyperCommand(name, short_help=summary), name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Replace a command's line of the help by the command."""
+        """Build the requested command before it is resolved."""
         if args and args[0] in self.parts:
             self.build(args[0])
         return super().resolve_command(ctx, args)
 
     def build(self, name: str) -> Any:
-        """Build a command."""
+        """Build a command, which replaces the placeholder with its help."""
         command = self.parts[name].build()
         self.add_command(command, name)
         return command
 
     def build_all(self) -> Commands:
-        """Build all commands, for the reference and for tests."""
+        """Build all commands, and return this group."""
         for name in self.parts:
             if isinstance(command := self.build(name), Commands):
                 command.build_all()
@@ -105,23 +109,23 @@ class Commands(TyperGroup):
 def _load(name: str) -> Any:
     """Import a command's module, and return the command or group."""
     entry = ALL[name]
-    module, _, attribute = entry.place.partition(":")
-    target = getattr(import_module(f"assay.cli.{module}"), attribute)
-    if not isinstance(target, typer.Typer):
+    module, _, attribute = entry.target.partition(":")
+    command = getattr(import_module(f"assay.cli.{module}"), attribute)
+    if not isinstance(command, typer.Typer):
         settings = {"allow_extra_args": True, "ignore_unknown_options": True}
         return _built(
             CommandInfo(
                 name,
-                callback=target,
-                context_settings=settings if entry.passes else None,
-                add_help_option=not entry.passes,
+                callback=command,
+                context_settings=settings if entry.raw else None,
+                add_help_option=not entry.raw,
             )
         )
     parts = {
         info.name or get_command_name(info.callback.__name__): Part(
             inspect.getdoc(info.callback) or "", partial(_built, info)
         )
-        for info in target.registered_commands
+        for info in command.registered_commands
         if info.callback is not None
     }
     return Commands(
@@ -134,7 +138,7 @@ def _built(info: CommandInfo) -> Any:
 
 
 def every_command() -> Commands:
-    """Return the group of all commands, each of them built."""
+    """Return the `assay` command with all its commands built, for references and tests."""
     group: Any = typer.main.get_command(app)
     return cast("Commands", group).build_all()
 
@@ -154,7 +158,7 @@ app = typer.Typer(
 
 def _show_version(requested: bool) -> None:
     if requested:
-        # Imported when it is used: it takes longer than all that `--help` needs.
+        # Imported here: it takes longer than everything that `--help` imports.
         from importlib.metadata import version
 
         typer.echo(f"assay {version('assay')}")
@@ -192,6 +196,6 @@ def main() -> NoReturn:
     try:
         execute()
     finally:
-        # At its end, the interpreter searches every module for garbage, which takes as long as a
-        # `--help`. What is frozen it does not search.
+        # At exit, the interpreter collects garbage in all modules, which takes as long as `--help`.
+        # It skips frozen objects.
         gc.freeze()

@@ -7,24 +7,31 @@ from typing import Annotated
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit, present
-from assay.cli.output import Answer, answers, console, facts, listing, metrics_in_words, sentence
+from assay.cli.options import Limit
+from assay.cli.output import (
+    Answer,
+    console,
+    facts,
+    json_option,
+    listing,
+    metrics_in_words,
+    sentence,
+)
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 
 
 @app.command("list")
-@answers
+@json_option
 def list_models(
     department: Annotated[str, typer.Option(help="Filter by department.")] = "",
     task: Annotated[str, typer.Option(help="Filter by task.")] = "",
     limit: Limit = 100,
 ) -> Answer:
     """List models."""
-    filters = present(department=department, task=task)
     return listing(
-        Client.signed_in().all("models", limit=limit, **filters),
+        Client.signed_in().all("models", limit=limit, department=department, task=task),
         {
             "name": "name",
             "task": "task",
@@ -37,7 +44,7 @@ def list_models(
 
 
 @app.command()
-@answers
+@json_option
 def show(name: Name, limit: Limit = 100) -> Answer:
     """Show a model with its versions."""
     client = Client.signed_in()
@@ -57,21 +64,21 @@ def show(name: Name, limit: Limit = 100) -> Answer:
         empty="No versions yet.",
     )
 
-    def print_it() -> None:
+    def print_answer() -> None:
         facts((key, model[key]) for key in ("name", "task", "department", "shared", "description"))
         console.print()
         versions.show()
 
-    return Answer({**model, "versions": versions.data}, print_it)
+    return Answer({**model, "versions": versions.data}, print_answer)
 
 
 @app.command()
-@answers
+@json_option
 def create(
     name: Name,
     department: Annotated[str, typer.Option(help="Department that owns the model.")],
-    task: Annotated[str, typer.Option(help="Its task, such as text-classification.")],
-    description: Annotated[str, typer.Option(help="Its purpose, for people.")] = "",
+    task: Annotated[str, typer.Option(help="Task of the model, such as text-classification.")],
+    description: Annotated[str, typer.Option(help="Purpose of the model.")] = "",
     shared: Annotated[
         bool, typer.Option("--shared", help="Let other departments see and adapt it.")
     ] = False,

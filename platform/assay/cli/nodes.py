@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.output import Answer, CliError, answers, console, errors, listing
+from assay.cli.options import Reason
+from assay.cli.output import Answer, CliError, console, errors, json_option, listing
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The node's name.")]
-Reason = Annotated[str, typer.Option(help="Reason, for the audit log.")]
 KEY_FILE = Path("/etc/assay/node.key")
 
 
@@ -28,7 +28,7 @@ def enroll(name: Name) -> None:
 
 
 @app.command("list")
-@answers
+@json_option
 def list_nodes() -> Answer:
     """List nodes with their state and use."""
     return listing(

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from governance.errors import DomainError
 
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of rows.")]
-Follow = Annotated[bool, typer.Option("--follow", help="Show its progress until it ends.")]
-Priority = Annotated[str, typer.Option(help="Place in the queue: low, normal or high.")]
+Follow = Annotated[bool, typer.Option("--follow", help="Show the progress until the job ends.")]
+Reason = Annotated[str, typer.Option(help="Reason, for the audit log.")]
+Priority = Annotated[str, typer.Option(help="Priority: low, normal or high.")]
 VersionRef = Annotated[
     str, typer.Argument(help="Version: its ID, MODEL:NUMBER, or MODEL for its newest one.")
 ]
@@ -88,12 +89,12 @@ def present(**values: Any) -> dict[str, Any]:
 
 
 def version_id(client: Client, reference: str) -> int:
-    """Return the ID of a version that is named by its ID, MODEL:NUMBER, or its MODEL."""
+    """Return the ID of the version that an ID, MODEL:NUMBER or MODEL names."""
     return _id(client, reference, "models", "model")
 
 
 def dataset_version_id(client: Client, reference: str) -> int:
-    """Return the ID of a dataset version: by its ID, DATASET:NUMBER, or its DATASET."""
+    """Return the ID of the dataset version that an ID, DATASET:NUMBER or DATASET names."""
     return _id(client, reference, "datasets", "dataset")
 
 
@@ -102,7 +103,7 @@ def _id(client: Client, reference: str, path: str, kind: str) -> int:
         return int(reference)
     name, _, number = reference.partition(":")
     for row in client.all(f"{path}/{name}/versions", limit=10_000):
-        # The newest comes first; a recalled version is only taken by its number.
+        # The newest comes first. Only its number names a recalled version.
         if number in (str(row["number"]), f"v{row['number']}") or (
             not number and row.get("state") != "recalled"
         ):
@@ -121,9 +122,8 @@ def json_document(file: Path) -> dict[str, Any]:
         CliError: the file cannot be read, is too large, or has no JSON object.
     """
     try:
-        with file.open("rb") as opened:
-            document = json.loads(opened.read(DOCUMENT_BYTES))
-    except (OSError, ValueError) as error:
+        document = json.loads(text_of(file, at_most=DOCUMENT_BYTES))
+    except ValueError as error:
         raise CliError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(document, dict):
         raise CliError(f"{file} is not a JSON object.")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 Row = Mapping[str, Any]
-# A member of the row, or what makes a cell of the row.
+# Name of a field of the row, or a function that returns the cell.
 Column = str | Callable[[Any], Any]
 
 console = Console(highlight=False)
@@ -61,7 +61,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the fields of the AP
 
 
 class CliError(Exception):
-    """Error in one sentence, with a hint to fix it, and the server's code and status if any."""
+    """Error in one sentence, with a hint to fix it; code and status if the server sent them."""
 
     def __init__(self, message: str, hint: str = "", code: str = "", status: int = 0) -> None:
         super().__init__(message)
@@ -78,14 +78,14 @@ class CliError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """Data as the API answers it, and how a terminal shows it."""
+    """Result of a command: its data for `--json`, and a function that prints it for people."""
 
     data: Any
     show: Callable[[], None]
 
 
-def answers(command: Callable[..., Answer]) -> Callable[..., None]:
-    """Give a command the option `--json`, which prints its data instead of showing it."""
+def json_option(command: Callable[..., Answer]) -> Callable[..., None]:
+    """Add the option `--json` to a command; it prints the data of the answer."""
 
     @functools.wraps(command)
     def run(*arguments: Any, as_json: bool = False, **options: Any) -> None:
@@ -100,7 +100,7 @@ def answers(command: Callable[..., Answer]) -> Callable[..., None]:
         "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson
     )
     parameters = [*signature.parameters.values(), option]
-    # typer reads both.
+    # typer reads the signature and the annotations.
     run.__dict__["__signature__"] = signature.replace(parameters=parameters, return_annotation=None)
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     return run
@@ -109,16 +109,16 @@ def answers(command: Callable[..., Answer]) -> Callable[..., None]:
 def listing(
     rows: Iterable[Any], columns: Mapping[str, Column], *, empty: str, data: Any = None
 ) -> Answer:
-    """Return rows as a table, and as `data` in JSON; the rows themselves by default."""
-    shown = list(rows)
-    cells = ([_cell(row, column) for column in columns.values()] for row in shown)
+    """Return an answer that prints rows as a table, and with `--json` the rows, or `data`."""
+    rows = list(rows)
+    cells = ([_cell(row, column) for column in columns.values()] for row in rows)
     return Answer(
-        shown if data is None else data, lambda: table(tuple(columns), cells, empty=empty, cut=True)
+        rows if data is None else data, lambda: table(tuple(columns), cells, empty=empty, cut=True)
     )
 
 
 def sentence(data: Any, text: str) -> Answer:
-    """Return data that one sentence sums up."""
+    """Return an answer that prints one sentence."""
     # A terminal wraps between words, so that no ID breaks; a program gets one line.
     return Answer(
         data, lambda: console.print(text, markup=False, soft_wrap=not console.is_terminal)
@@ -132,7 +132,7 @@ def print_json(data: Any) -> None:
 
 def progress_bar() -> Progress:
     """Return a progress bar on stderr, which disappears at the end."""
-    # Imported when it is used, so that `--help` is quick.
+    # Imported here, so that `--help` starts without it.
     from rich.progress import Progress
 
     return Progress(console=errors, transient=True)
@@ -156,8 +156,8 @@ def table(
     """Print a table, or the sentence `empty` when there are no rows. Text is never markup.
 
     Args:
-        cut: Print one line a row, instead of wrapping wide cells. A terminal cuts them, and leaves
-            out the last columns if it is too narrow; output to a file or program is whole.
+        cut: Print each row on one line instead of wrapping wide cells. A terminal cuts wide cells,
+            and leaves out the last columns if it is too narrow; other output is complete.
     """
     cells = [
         [each if isinstance(each, Text) else Text(plain(each)) for each in row] for row in rows
@@ -167,12 +167,12 @@ def table(
     elif cut:
         _print_lines(headings, cells)
     else:
-        # Imported when it is used, so that `--help` and lists do without.
+        # Imported here, so that `--help` and lists start without it.
         from rich.table import Table
 
         grid = Table(box=None, header_style="bold", pad_edge=False)
         for index, heading in enumerate(headings):
-            grid.add_column(heading, overflow="fold", no_wrap=_is_whole(index, heading))
+            grid.add_column(heading, overflow="fold", no_wrap=_is_never_cut(index, heading))
         for row in cells:
             grid.add_row(*row)
         console.print(grid)
@@ -186,7 +186,7 @@ def _print_lines(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> Non
     widths = {index: max(line[index].cell_len for line in lines) for index in range(len(headings))}
     if console.is_terminal:
         widths = _fitted(
-            widths, [index for index in widths if not _is_whole(index, headings[index])]
+            widths, [index for index in widths if not _is_never_cut(index, headings[index])]
         )
     for line in lines:
         for index, width in widths.items():
@@ -201,7 +201,10 @@ def _print_lines(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> Non
 
 
 def _fitted(widths: Mapping[int, int], elastic: Iterable[int]) -> dict[int, int]:
-    """Return the widths of the columns that fit into the terminal; elastic ones shrink or go."""
+    """Return the widths of the columns that fit into the terminal.
+
+    Elastic columns shrink; if that does not suffice, the last of them are left out.
+    """
     fitted, shrinkable = dict(widths), list(elastic)
 
     def excess() -> int:
@@ -212,22 +215,24 @@ def _fitted(widths: Mapping[int, int], elastic: Iterable[int]) -> dict[int, int]
         if fitted[widest] > NARROWEST:
             fitted[widest] -= 1
         else:
-            # Nothing shrinks any further: without the last one, the others may be wider again.
+            # All are at their narrowest: leave the last one out, and let the others grow again.
             del fitted[shrinkable.pop()]
             fitted |= {index: widths[index] for index in shrinkable}
     return fitted
 
 
-def _is_whole(index: int, heading: str) -> bool:
+def _is_never_cut(index: int, heading: str) -> bool:
     return not index or heading.lower() in IDS
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:
-    """Print names and values, one pair a line. Prose is wrapped; a word that does not fit next to
-    its name, such as a digest, has a line of its own."""
-    shown = [(name, v if isinstance(v, Text) else Text(plain(v))) for name, v in pairs]
-    indent = max((len(name) for name, _ in shown), default=0) + 2
-    for name, value in shown:
+    """Print names and values, one pair a line.
+
+    Prose is wrapped. A word that does not fit next to its name, such as a digest, has its own line.
+    """
+    texts = [(name, each if isinstance(each, Text) else Text(plain(each))) for name, each in pairs]
+    indent = max((len(name) for name, _ in texts), default=0) + 2
+    for name, value in texts:
         for number, line in enumerate(_wrapped(value.plain, console.width - indent)):
             label = Text(("" if number else name).ljust(indent), style="dim")
             if console.is_terminal and len(line) > console.width - indent:
@@ -236,7 +241,7 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> None:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Return the lines of a text. A word that is longer, such as a digest, is not broken."""
+    """Return the lines of a text. A word that is longer than a line is not broken."""
     return [
         line
         for paragraph in text.splitlines()
@@ -245,7 +250,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def plain(value: Any) -> str:
-    """Return a value for people: nothing as –, lists with commas, times to the minute."""
+    """Return a value as text for people: lists with commas, times to the minute, – if empty."""
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
@@ -269,7 +274,7 @@ def _cell(row: Any, column: Column) -> Any:
     value = row[column]
     if column in ("state", "severity"):
         return state(value)
-    # People want to know how long ago, programs the time.
+    # A terminal shows the age, other output the time.
     return _age(value) if console.is_terminal and _is_time(value) else value
 
 
@@ -277,9 +282,9 @@ def _is_time(value: Any) -> bool:
     return isinstance(value, str) and len(value) >= 20 and value[4] == "-" and value[10] == "T"
 
 
-def _age(time: str) -> str:
-    """Return how long ago a time is, or how far ahead, in its largest unit."""
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
+def _age(moment: str) -> str:
+    """Return the time since or until a moment, in its largest unit."""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
     size, unit = next((each for each in UNITS if abs(seconds) >= each[0]), UNITS[-1])
     amount = f"{int(abs(seconds)) // size} {unit}"
     return f"{amount} ago" if seconds >= 0 else f"in {amount}"

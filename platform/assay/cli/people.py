@@ -9,8 +9,8 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.django_commands import manage
-from assay.cli.options import Limit, present
-from assay.cli.output import Answer, CliError, answers, console, listing, state
+from assay.cli.options import Limit, Reason
+from assay.cli.output import Answer, CliError, console, json_option, listing, state
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -26,7 +26,7 @@ Who = Annotated[str, typer.Argument(help="The person's ID or full e-mail address
 
 
 @app.command("list")
-@answers
+@json_option
 def list_people(
     text: Annotated[str | None, typer.Argument(help="Part of a name or e-mail address.")] = None,
     department: Annotated[str | None, typer.Option(help="Filter by department.")] = None,
@@ -34,7 +34,7 @@ def list_people(
     limit: Limit = 100,
 ) -> Answer:
     """List people with their roles and the sources of the roles."""
-    filters = present(q=text, department=department, state=standing and standing.value)
+    filters = {"q": text, "department": department, "state": standing and standing.value}
     return listing(
         Client.signed_in().all("people", limit=limit, **filters),
         {
@@ -79,7 +79,7 @@ def _show_link(link: dict[str, Any], purpose: str) -> None:
 @app.command()
 def recover(
     who: Who,
-    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")] = "",
+    reason: Reason = "",
     factor: Annotated[
         bool, typer.Option("--factor", help="Recover only the second factor, not the password.")
     ] = False,

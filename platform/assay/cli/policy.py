@@ -9,7 +9,7 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import faults, text_of
-from assay.cli.output import Answer, CliError, answers, console, errors, facts, state, table
+from assay.cli.output import Answer, CliError, console, errors, facts, json_option, state, table
 from assay.cli.policy_questions import principal_body, question_body
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ MAX_FILE = 1024 * 1024
 
 
 @app.command()
-@answers
+@json_option
 def show(number: MaybeNumber = None) -> Answer:
     """Show a policy's rules in plain words."""
     policy = _policy(Client.signed_in(), number)
@@ -180,7 +180,7 @@ def apply(
 
 
 @app.command()
-@answers
+@json_option
 def explain(
     who: Annotated[
         str,
@@ -217,7 +217,7 @@ def _show_explanation(answer: dict[str, Any]) -> None:
 
 
 @app.command("who-can")
-@answers
+@json_option
 def who_can(
     action: Action,
     thing: Thing,
@@ -249,7 +249,7 @@ def _show_who_can(answer: dict[str, Any]) -> None:
 
 
 @app.command()
-@answers
+@json_option
 def replay(
     number: Annotated[int, typer.Argument(help="The policy's number.", min=1)],
     last: Annotated[int, typer.Option(min=1, max=10_000, help="Number of decisions.")] = 1000,

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from assay.cli.client import Client
 from assay.cli.options import Limit
-from assay.cli.output import Answer, CliError, Column, answers, console, listing, table
+from assay.cli.output import Answer, CliError, Column, console, json_option, listing, table
 from governance.quotas.kinds import KINDS, MICRO, UNNAMED, amount_words, money_words
 from governance.usage.units import PRICED_BY_UNIT, Unit
 
@@ -36,7 +36,7 @@ COLUMNS: dict[str, Column] = {
 
 
 @app.command("list")
-@answers
+@json_option
 def list_limits(limit: Limit = 100) -> Answer:
     """List quotas and their use."""
     quotas = Client.signed_in().all("quotas", limit=limit)
@@ -75,32 +75,30 @@ def set_limit(
 
 
 @app.command()
-@answers
+@json_option
 def which(
     key: Annotated[int, typer.Argument(help="The key's ID.", min=1)], deployment: Deployment = ""
 ) -> Answer:
     """Show the quotas of a key, widest first, and which of them refuse its requests now."""
-    query = {"key": str(key), **({"deployment": deployment} if deployment else {})}
-    effective = Client.signed_in().get("quotas/effective", **query)
+    effective = Client.signed_in().get("quotas/effective", key=key, deployment=deployment)
     limits = listing(effective["limits"], COLUMNS, empty="This key has no quotas.")
     stopped = ", ".join(effective["stopped_by"])
 
-    def print_it() -> None:
+    def print_answer() -> None:
         limits.show()
         console.print(f"Stopped by {stopped}." if stopped else "Not stopped now.", markup=False)
 
-    return Answer(effective, print_it)
+    return Answer(effective, print_answer)
 
 
 @app.command()
-@answers
+@json_option
 def usage(
     days: Annotated[int, typer.Option(help="Number of days, including today.", min=1, max=366)] = 7,
     by: Annotated[str, typer.Option(help="Group by department, deployment or key.")] = "",
 ) -> Answer:
     """Show usage per day."""
-    query = {"days": str(days), **({"by": by} if by else {})}
-    report = Client.signed_in().get("usage/days", **query)
+    report = Client.signed_in().get("usage/days", days=days, by=by)
     return listing(
         report["days"],
         {

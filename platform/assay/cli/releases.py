@@ -10,14 +10,14 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.evidence import ReleaseId, check_evidence, evidence, export_dossier
-from assay.cli.options import Limit, VersionRef, json_document, present, version_id
+from assay.cli.options import Limit, Reason, VersionRef, json_document, present, version_id
 from assay.cli.output import (
     Answer,
     CliError,
-    answers,
     console,
     errors,
     facts,
+    json_option,
     listing,
     sentence,
     state,
@@ -28,7 +28,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
-@answers
+@json_option
 def list_releases(
     release_state: Annotated[
         str, typer.Option("--state", help="Filter by state, such as in_review or approved.")
@@ -38,7 +38,7 @@ def list_releases(
     limit: Limit = 25,
 ) -> Answer:
     """List the newest releases."""
-    filters = present(state=release_state, environment=environment, deployment_name=name)
+    filters = {"state": release_state, "environment": environment, "deployment_name": name}
     return listing(
         Client.signed_in().all("releases", limit=limit, **filters),
         {
@@ -55,7 +55,7 @@ def list_releases(
 
 
 @app.command()
-@answers
+@json_option
 def show(release_id: ReleaseId) -> Answer:
     """Show a release: its terms, checklist and decisions."""
     release = Client.signed_in().get(f"releases/{release_id}")
@@ -63,7 +63,7 @@ def show(release_id: ReleaseId) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def submit(
     version: VersionRef,
     name: Annotated[str, typer.Option(help="Name under which applications call it.")] = "",
@@ -74,7 +74,7 @@ def submit(
     purpose: Annotated[str, typer.Option(help="Purpose of the release.")] = "",
     tier: Annotated[str, typer.Option(help="Risk tier, such as minimal or limited.")] = "",
     visibility: Annotated[
-        str, typer.Option(help="Who may know of it: department or organization.")
+        str, typer.Option(help="Visibility of the release: department or organization.")
     ] = "",
     file: Annotated[
         Path | None,
@@ -101,12 +101,12 @@ def submit(
     return sentence(
         release,
         f"Release {release['id']} of {release['version']['name']} is in review as "
-        f"{release['deployment_name']}; approvals missing: {_missing(release)}.",
+        f"{release['deployment_name']}; approvals missing: {_missing(release['review'])}.",
     )
 
 
 @app.command()
-@answers
+@json_option
 def attest(
     release_id: ReleaseId,
     code: Annotated[str, typer.Argument(help="Checklist item, as `assay releases show` names it.")],
@@ -114,13 +114,13 @@ def attest(
 ) -> Answer:
     """Attest an item of the checklist that a reviewer must judge."""
     release = Client.signed_in().post(f"releases/{release_id}/checklist/{code}", note=note)
-    left = [item["code"] for item in _open_items(release)]
-    end = f"still open: {', '.join(left)}" if left else "no item is open"
-    return sentence(release, f"{code} of release {release_id} is attested; {end}.")
+    codes = [item["code"] for item in _open_items(release)]
+    rest = f"still open: {', '.join(codes)}" if codes else "no item is open"
+    return sentence(release, f"{code} of release {release_id} is attested; {rest}.")
 
 
 @app.command()
-@answers
+@json_option
 def decide(
     release_id: ReleaseId,
     verdict: Annotated[
@@ -130,7 +130,7 @@ def decide(
     reason: Annotated[str, typer.Option(help="Reason, which the department reads.")],
     specialty: Annotated[
         str,
-        typer.Option(help="The one you decide for: compliance, security, model-risk, privacy."),
+        typer.Option(help="Your specialty: compliance, security, model-risk or privacy."),
     ] = "",
     digest: Annotated[
         str, typer.Option(help="Digest of the dossier that you read; skips the prompt.")
@@ -154,13 +154,14 @@ def decide(
         digest=digest,
         **present(specialty=specialty),
     )
-    words = f"Release {release_id} is {release['state'].replace('_', ' ')}"
-    missing = f"; approvals missing: {_missing(release)}" if release["state"] == "in_review" else ""
-    return sentence(release, f"{words}{missing}.")
+    outcome = f"Release {release_id} is {release['state'].replace('_', ' ')}"
+    if release["state"] == "in_review":
+        outcome += f"; approvals missing: {_missing(release['review'])}"
+    return sentence(release, f"{outcome}.")
 
 
 @app.command()
-@answers
+@json_option
 def answer(
     release_id: ReleaseId,
     message: Annotated[str, typer.Option(help="Answer to the reviewers.")],
@@ -178,11 +179,8 @@ def answer(
 
 
 @app.command()
-@answers
-def withdraw(
-    release_id: ReleaseId,
-    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")],
-) -> Answer:
+@json_option
+def withdraw(release_id: ReleaseId, reason: Reason) -> Answer:
     """Withdraw a release: it no longer serves, or its review ends."""
     release = Client.signed_in().post(f"releases/{release_id}/withdraw", reason=reason)
     return sentence(release, f"Release {release_id} is {release['state']}.")
@@ -194,7 +192,7 @@ app.command("check-evidence")(check_evidence)
 
 
 def _confirm(release: dict[str, Any], verdict: str) -> None:
-    """Have the person at the terminal confirm the dossier that the decision names.
+    """Ask the person at the terminal to confirm the dossier that the decision names.
 
     Raises:
         CliError: there is no terminal, or they did not confirm.
@@ -215,8 +213,9 @@ def _confirm(release: dict[str, Any], verdict: str) -> None:
         raise CliError("Nothing was decided.")
 
 
-def _missing(release: dict[str, Any]) -> str:
-    missing = release["review"]["standing"]["missing"] if release["review"] else {}
+def _missing(review: dict[str, Any] | None) -> str:
+    """Return the number of missing approvals of each specialty, or `none`."""
+    missing = review["standing"]["missing"] if review else {}
     return ", ".join(f"{count} × {name}" for name, count in missing.items()) or "none"
 
 
@@ -245,7 +244,7 @@ def _show(release: dict[str, Any]) -> None:
             ("purpose", release["purpose"]),
             ("risk tier", release["tier"]),
             ("engine", f"{release['engine']} ({release['precision']})"),
-            ("code of the task", _code_in_words(release["code"])),
+            ("code of the task", _task_code(release["code"])),
             ("dossier", release["dossier_digest"]),
             ("submitted by", release["submitted_by"]["name"]),
             ("expires", release["expires_at"]),
@@ -275,13 +274,13 @@ def _show(release: dict[str, Any]) -> None:
         _show_review(release["review"])
 
 
-def _code_in_words(code: dict[str, Any]) -> str:
+def _task_code(code: dict[str, Any]) -> str:
     packages = ", ".join(f"{each['name']} {each['version']}" for each in code["packages"])
     return f"{packages or 'Assay itself'} ({code['digest'][:12]})"
 
 
 @app.command()
-@answers
+@json_option
 def renew(
     release_id: ReleaseId,
     yes: Annotated[bool, typer.Option("--yes", help="Submit the release again.")] = False,
@@ -360,5 +359,4 @@ def _show_review(review: dict[str, Any]) -> None:
         ),
         empty="No decisions yet.",
     )
-    missing = [f"{count} × {name}" for name, count in review["standing"]["missing"].items()]
-    facts([("approvals missing", missing)])
+    facts([("approvals missing", _missing(review))])

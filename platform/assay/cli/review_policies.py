@@ -9,7 +9,7 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import faults, text_of
-from assay.cli.output import Answer, CliError, answers, console, facts, state, table
+from assay.cli.output import Answer, CliError, console, facts, json_option, state, table
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -19,7 +19,7 @@ MAX_FILE = 64 * 1024
 
 
 @app.command()
-@answers
+@json_option
 def show(
     name: Name,
     version: Annotated[

@@ -7,25 +7,25 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit, present
-from assay.cli.output import Answer, answers, listing
+from assay.cli.options import Limit
+from assay.cli.output import Answer, json_option, listing
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
-@answers
+@json_option
 def list_reviews(
-    mine: Annotated[bool, typer.Option("--mine", help="Those that wait for your vote.")] = False,
+    mine: Annotated[bool, typer.Option("--mine", help="Only reviews that wait for you.")] = False,
     review_state: Annotated[
         str, typer.Option("--state", help="Filter by state, such as open.")
     ] = "",
     limit: Limit = 25,
 ) -> Answer:
     """List reviews; `assay releases show` and `decide` take the ID of their release."""
-    filters = present(awaiting="me" if mine else "", state=review_state)
+    awaiting = "me" if mine else ""
     return listing(
-        Client.signed_in().all("reviews", limit=limit, **filters),
+        Client.signed_in().all("reviews", limit=limit, awaiting=awaiting, state=review_state),
         {
             "release": _release,
             "subject": "subject_name",

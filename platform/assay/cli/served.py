@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.output import Answer, CliError, answers, console, facts, state, table
+from assay.cli.output import Answer, CliError, console, facts, json_option, state, table
 from assay.cli.releases import waived
 
 LIMIT = 1_000
@@ -20,7 +20,7 @@ Moment = Annotated[
 ]
 
 
-@answers
+@json_option
 def served(
     department: Annotated[str, typer.Argument(help="Short name of the department.")],
     at: Moment = "",
@@ -35,18 +35,18 @@ def served(
         **{name: _moment(name, text) for name, text in moments.items() if text},
     }
     rows = list(client.all("served", limit=LIMIT, **query))
-    said = "" if rows else client.get("served", **query)["said"]
+    sentence = "" if rows else client.get("served", **query)["said"]
 
-    def print_it() -> None:
-        if said:
-            console.print(said, markup=False)
+    def print_answer() -> None:
+        if sentence:
+            console.print(sentence, markup=False)
         elif since or until:
             _show_period(rows)
         else:
             for row in rows:
                 _show(row)
 
-    return Answer(rows, print_it)
+    return Answer(rows, print_answer)
 
 
 def _moment(name: str, text: str) -> str:

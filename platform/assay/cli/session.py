@@ -14,7 +14,7 @@ from assay.cli.client import (
     save_credentials,
     stored_server,
 )
-from assay.cli.output import Answer, CliError, answers, console, errors, facts
+from assay.cli.output import Answer, CliError, console, errors, facts, json_option
 
 ENCRYPTED_OR_LOCAL = ("http://127.0.0.1", "http://localhost", "http://[::1]", "https://")
 
@@ -53,7 +53,7 @@ def step_up() -> None:
     console.print(f"Verified by {answer['method']} until {answer['fresh_until'][:16]}.")
 
 
-@answers
+@json_option
 def whoami() -> Answer:
     """Show your account and your roles."""
     client = Client.signed_in()

@@ -16,10 +16,10 @@ from assay.cli.doctor import set_up_django
 from assay.cli.output import (
     Answer,
     CliError,
-    answers,
     console,
     errors,
     facts,
+    json_option,
     progress_bar,
     table,
 )
@@ -55,7 +55,7 @@ def gib(count: int) -> str:
 
 
 @app.command()
-@answers
+@json_option
 def status() -> Answer:
     """Count files and bytes in the store, and unneeded and missing files."""
     with prepared():

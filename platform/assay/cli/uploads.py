@@ -16,7 +16,7 @@ from assay.cli.client import Client
 from assay.cli.following import follow_job
 from assay.cli.intakes import show_intake
 from assay.cli.options import Follow, pair, version_id
-from assay.cli.output import Answer, CliError, answers, errors, facts
+from assay.cli.output import Answer, CliError, errors, facts, json_option
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -40,7 +40,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("model")
-@answers
+@json_option
 def upload_model(
     model: Annotated[str, typer.Argument(help="Model for the new version.")],
     paths: Annotated[list[Path], typer.Argument(help="Files, or one folder.", exists=True)],
@@ -62,7 +62,7 @@ def upload_model(
 
 
 @app.command("version")
-@answers
+@json_option
 def upload_version(
     bundle: Annotated[Path, typer.Argument(help="Verified bundle.", exists=True)],
     name: Annotated[
@@ -132,7 +132,7 @@ def _deliver(
 
 
 @app.command("dataset")
-@answers
+@json_option
 def upload_dataset(
     name: Annotated[str, typer.Argument(help="Dataset for the new version.")],
     path: Annotated[

@@ -14,10 +14,10 @@ from assay.cli.options import VersionRef, json_document, version_id
 from assay.cli.output import (
     Answer,
     CliError,
-    answers,
     console,
     errors,
     facts,
+    json_option,
     metrics_in_words,
     sentence,
     state,
@@ -31,7 +31,7 @@ app.command()(export)
 
 
 @app.command()
-@answers
+@json_option
 def show(version: VersionRef) -> Answer:
     """Show a version: its digest, origin, metrics and evaluations."""
     client = Client.signed_in()
@@ -40,7 +40,7 @@ def show(version: VersionRef) -> Answer:
 
 
 @app.command()
-@answers
+@json_option
 def recall(
     number: Annotated[int, typer.Argument(help="The version's ID.", metavar="ID", min=1)],
     reason: Annotated[
@@ -68,7 +68,7 @@ def recall(
 
 
 @app.command()
-@answers
+@json_option
 def readiness(
     version: VersionRef,
     tier: Annotated[
@@ -76,8 +76,8 @@ def readiness(
     ] = "",
 ) -> Answer:
     """Show the requirements for a release of a version, and which are missing."""
-    client, query = Client.signed_in(), {"tier": tier} if tier else {}
-    report = client.get(f"versions/{version_id(client, version)}/readiness", **query)
+    client = Client.signed_in()
+    report = client.get(f"versions/{version_id(client, version)}/readiness", tier=tier)
     return Answer(report, lambda: _show_readiness(report))
 
 
@@ -100,7 +100,7 @@ def _show_readiness(report: dict[str, Any]) -> None:
 
 
 @app.command()
-@answers
+@json_option
 def prompt(
     model: Annotated[str, typer.Argument(help="Model for the new version.")],
     file: Annotated[

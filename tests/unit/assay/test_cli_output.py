@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from assay.cli import output
 from assay.cli.main import ALL, every_command, execute
-from assay.cli.output import CliError, answers, facts, listing
+from assay.cli.output import CliError, facts, json_option, listing
 
 ID = str(UUID(int=2**127))
 DIGEST = "0123456789abcdef" * 4
@@ -32,14 +32,14 @@ JOB = {
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal of 80 columns."""
     for name in ("console", "errors"):
-        made = Console(
+        console = Console(
             highlight=False,
             width=80,
             force_terminal=True,
             color_system=None,
             stderr=name == "errors",
         )
-        monkeypatch.setattr(output, name, made)
+        monkeypatch.setattr(output, name, console)
 
 
 def jobs(rows: list[dict[str, Any]]) -> output.Answer:
@@ -98,7 +98,7 @@ def test_a_digest_among_the_facts_is_one_word_and_prose_wraps(
 def test_json_is_the_data_and_nothing_else(
     terminal: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command: Any = answers(lambda: jobs([JOB]))
+    command: Any = json_option(lambda: jobs([JOB]))
     command(as_json=True)
     out, err = capsys.readouterr()
     assert json.loads(out) == [JOB]
@@ -106,33 +106,42 @@ def test_json_is_the_data_and_nothing_else(
 
 
 def test_every_command_that_lists_or_shows_has_json() -> None:
-    verbs = {
-        "list",
-        "show",
-        "which",
-        "usage",
-        "explain",
-        "who-can",
-        "replay",
-        "readiness",
-        "status",
+    readers = {
+        *("list", "show", "which", "usage", "explain", "who-can", "replay", "readiness", "status"),
+        *("whoami", "served", "doctor"),
     }
     without = set()
     for name, command in every_command().commands.items():
         parts = command.commands if isinstance(command, TyperGroup) else {"": command}
         for verb, part in parts.items():
-            if {name, verb} & (verbs | {"whoami", "served", "doctor"}):
+            if {name, verb} & readers:
                 options = {option for param in part.params for option in param.opts}
                 without |= set() if "--json" in options else {f"{name} {verb}"}
     assert without == set()
 
 
-def test_the_help_lists_what_the_commands_are() -> None:
+def test_the_help_describes_each_command_in_one_whole_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["assay", "--help"])
+    with pytest.raises(SystemExit):
+        execute()
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     for name, command in every_command().commands.items():
         assert command.name == name
-        assert ALL[name].help.endswith(".")
-        # The list has room for 60 characters of each.
-        assert len(ALL[name].help) <= 62, name
+        assert [name, ALL[name].help] in lines
+
+
+def test_the_help_of_a_group_wraps_the_summaries_of_its_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["assay", "keys", "--help"])
+    with pytest.raises(SystemExit):
+        execute()
+    out = " ".join(capsys.readouterr().out.split())
+    assert "print only the key on stdout. It is shown only once." in out
 
 
 @pytest.mark.parametrize(("status", "code"), [(0, 1), (403, 4), (409, 4), (500, 5), (503, 5)])
@@ -140,7 +149,7 @@ def test_the_exit_code_tells_a_refusal_from_a_failure(status: int, code: int) ->
     assert CliError("x", status=status).exit_code == code
 
 
-def test_an_unknown_command_names_the_one_that_was_meant(
+def test_the_error_for_an_unknown_command_suggests_a_similar_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["assay", "modles", "list"])

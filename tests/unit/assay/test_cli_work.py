@@ -45,22 +45,22 @@ def test_a_model_its_data_and_a_gate_are_created_and_shown(developer: Run, tmp_p
     (model,) = answer(developer, "models", "list", *TASK)
     assert (model["name"], model["shared"]) == ("sorter", True)
     about = ("--classification", "internal", "--license", "CC0-1.0")
-    made = answer(developer, "datasets", "create", "rows", *where, *TASK, *about)
-    assert made["classification"] == "internal"
+    dataset = answer(developer, "datasets", "create", "rows", *where, *TASK, *about)
+    assert dataset["classification"] == "internal"
     _, out, _ = developer("datasets", "show", "rows", code=0)
     assert "`assay upload dataset rows FILE` adds one." in out
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "Where?", "label": "a"}\n{"text": "Here.", "label": "b"}\n')
     version = answer(developer, "upload", "dataset", "rows", str(rows))
-    (shown,) = answer(developer, "datasets", "show", "rows")["versions"]
-    assert (shown["id"], shown["rows"]) == (version["id"], 2)
+    (row,) = answer(developer, "datasets", "show", "rows")["versions"]
+    assert (row["id"], row["rows"]) == (version["id"], 2)
     assert "rows" in developer("datasets", "list", code=0)[1]
 
     gate = ("gates", "create", "sorter", "rows", "accuracy")
     _, out, _ = developer(*gate, "--at-least", "0.8", code=0)
     assert "sorter must have accuracy >= 0.8 on rows" in out
-    (shown,) = answer(developer, "gates", "list", "--model", "sorter")
-    assert (shown["metric"], shown["comparator"], shown["threshold"]) == ("accuracy", ">=", 0.8)
+    (row,) = answer(developer, "gates", "list", "--model", "sorter")
+    assert (row["metric"], row["comparator"], row["threshold"]) == ("accuracy", ">=", 0.8)
     for wrong in ((), ("--at-least", "1", "--at-most", "2")):
         _, _, err = developer(*gate, *wrong, code=1)
         assert "either --at-least or --at-most" in err
@@ -95,9 +95,9 @@ def test_a_fine_tune_is_queued_canceled_and_cloned_with_changes(developer: Run) 
     done = answer(developer, "jobs", "watch", copy["id"])
     assert done["state"] == "succeeded"
 
-    for wrong, told in (("letters:7", "has no version 7"), ("nothing", "does not exist")):
+    for wrong, message in (("letters:7", "has no version 7"), ("nothing", "does not exist")):
         _, _, err = developer(*create, wrong, code=1 if ":" in wrong else 4)
-        assert told in err
+        assert message in err
 
 
 def test_an_evaluation_is_queued_by_the_names_of_version_and_data(developer: Run) -> None:
@@ -107,8 +107,8 @@ def test_an_evaluation_is_queued_by_the_names_of_version_and_data(developer: Run
     job = answer(developer, "evaluations", "create", "sorter", "letters", "--max-rows", "5")
     assert (job["spec"]["version"], job["spec"]["dataset_version"]) == (version.pk, data.pk)
     assert answer(developer, "evaluations", "list", "--version", "sorter:1") == []
-    shown = answer(developer, "versions", "show", "sorter")
-    assert (shown["id"], shown["digest"]) == (version.pk, version.digest)
+    row = answer(developer, "versions", "show", "sorter")
+    assert (row["id"], row["digest"]) == (version.pk, version.digest)
     _, out, _ = developer("versions", "show", "sorter:1", code=0)
     assert version.digest in out
     assert "Not evaluated yet." in out
@@ -117,14 +117,14 @@ def test_an_evaluation_is_queued_by_the_names_of_version_and_data(developer: Run
 def test_a_deployment_is_listed_shown_and_stopped(signed_in: As) -> None:
     company.person("lara", "lead", "clinical")
     lead = signed_in("lara@example.org")
-    (of,) = versions_of_one(1)
-    deployment = served(of)
+    (release,) = versions_of_one(1)
+    deployment = served(release)
     deployment.refresh_from_db()
     (row,) = answer(lead, "deployments", "list", "--state", deployment.state)
-    assert (row["id"], row["release"]) == (deployment.pk, of.pk)
+    assert (row["id"], row["release"]) == (deployment.pk, release.pk)
     _, out, _ = lead("deployments", "show", str(deployment.pk), code=0)
-    assert of.version.digest in out
-    _, _, err = lead("deployments", "create", str(of.pk + 1), code=4)
+    assert release.version.digest in out
+    _, _, err = lead("deployments", "create", str(release.pk + 1), code=4)
     assert "does not exist" in err
     stop = ("deployments", "stop", str(deployment.pk), "--reason", "Too slow.")
     _, out, _ = lead(*stop, code=0)
@@ -142,7 +142,7 @@ def test_a_reviewer_decides_on_the_digest_that_they_read(
     assert out.splitlines()[1].split()[0] == number
 
     decide = ("releases", "decide", number, "approve", "--reason", "The evidence fits.")
-    # No terminal: the person could not be shown what they decide on.
+    # Without a terminal, the person cannot confirm the dossier.
     _, _, err = assay(*decide, code=1)
     assert "nothing was decided" in err
     assert f"--digest {digest}" in " ".join(err.split())
@@ -153,8 +153,8 @@ def test_a_reviewer_decides_on_the_digest_that_they_read(
     assert answer(assay, "reviews", "list", "--mine") == []
 
     assay = signed_in("milo@example.org")
-    made = answer(assay, *decide, "--digest", digest)
-    assert made["state"] == "approved"
+    approved = answer(assay, *decide, "--digest", digest)
+    assert approved["state"] == "approved"
     (row,) = answer(assay, "releases", "list", "--state", "approved")
     assert row["id"] == attested["id"]
 
