@@ -1,4 +1,4 @@
-"""Rules in short lines."""
+"""Short summaries of policy rules."""
 
 from __future__ import annotations
 
