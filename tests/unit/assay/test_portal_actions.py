@@ -322,10 +322,10 @@ def test_the_release_form_chooses_nothing_and_copies_earlier_answers(company: Co
     assert chosen(empty, "environment") in ([], [""])
     assert chosen(empty, "tier") in ([], [""])
     assert f'<option value="{company.live.pk}">' in empty
-    copied = client.get(f"{address}?like={company.live.pk}").content.decode()
-    assert chosen(copied, "environment") == ["production"]
-    assert chosen(copied, "tier") == [company.live.tier]
-    assert company.live.purpose in copied
-    # Another department's people copy nothing.
+    filled = client.get(f"{address}?like={company.live.pk}").content.decode()
+    assert chosen(filled, "environment") == ["production"]
+    assert chosen(filled, "tier") == [company.live.tier]
+    assert company.live.purpose in filled
+    # A release of another department is not copied.
     hidden = copied(company.live, department=company.departments["finance"])
     assert chosen(client.get(f"{address}?like={hidden.pk}").content.decode(), "tier") in ([], [""])
