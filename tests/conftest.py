@@ -152,9 +152,12 @@ def _everyone_has_been_here_for_long() -> Any:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nobody_waits_for_a_seal() -> Any:
-    """No process seals the events of tests. Without this, pages would warn of it, with one more
-    query, once a test is older than ten seconds. Tests of the alarm set its bound themselves."""
+def _no_alarm_about_seals() -> Any:
+    """Raise the age at which an unsealed event raises an alarm.
+
+    No process seals the events of tests, so pages would show the alarm, with one more query, after
+    ten seconds. Tests of the alarm set its bound themselves.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "AUDIT_SEALING_ALARM_S", 3600)
         yield

@@ -47,8 +47,8 @@ CHECKS = [
     response_schema_conformance,
     positive_data_acceptance,
 ]
-# Well-formed requests that may be invalid all the same: by rules between fields or objects, or by
-# the content of a file or a policy.
+# Operations that may refuse a well-formed request: because of rules between fields or objects, or
+# because of the content of a file or a policy.
 JUDGED = {
     "GET /api/v1/versions/{version_id}/comparison",
     "GET /api/v1/versions/{version_id}/files/{digest}",
@@ -125,7 +125,7 @@ def test_every_answer_is_one_that_the_description_announces(company: Company, mo
     assert {name: sorted(found)[:3] for name, found in faults.items()} == {}
 
 
-# Rules between fields, and of years, which the description states in words.
+# Rules between fields, and about years, which the description states only in words.
 UNDESCRIBED = re.compile(
     r"Give either |Not an ISO 8601 date and time|A key must have a department|Roles are held by"
     r"|A service is named by its id"
@@ -134,7 +134,7 @@ UNDESCRIBED = re.compile(
 
 def test_a_body_that_the_description_allows_is_read() -> None:
     document = description()
-    # Known once the description has loaded every view.
+    # Complete only now: the description loads every view.
     schemas = {f"{each.__name__}Request": each for each in descendants(Schema)}
     refused: dict[str, set[str]] = defaultdict(set)
     read = 0
@@ -154,7 +154,7 @@ def test_a_body_that_the_description_allows_is_read() -> None:
 
 
 def reader(schema: type[Schema], refused: set[str]) -> Callable[[Any], None]:
-    """Return a function that reads a case's body, and adds what refuses it to `refused`."""
+    """Return a function that parses a case's body, and adds each error to `refused`."""
 
     def read(case: Any) -> None:
         try:

@@ -12,10 +12,11 @@ import pytest
 
 from tests.cluster.test_slurm import attempt, steps
 from tests.unit.workers.admission import NAMESPACE
-from tests.unit.workers.cluster import Cluster, until
+from tests.unit.workers.cluster import Cluster
 from tests.unit.workers.cluster_server import serving
 from tests.unit.workers.test_launchers_kubernetes import Folders
 from tests.unit.workers.test_run import Recorder
+from tests.waiting import wait_until
 from workers.control.jobs import Claim
 from workers.launchers.kubernetes import KubernetesLauncher
 from workers.launchers.trainjobs import KubernetesSettings
@@ -97,7 +98,7 @@ def test_a_run_on_two_pods_is_canceled_with_a_checkpoint_and_resumes_to_a_versio
     assert control.told == [("canceled",)]
     assert control.checkpoints, "Both pods wrote one within their time to end."
     assert (cluster.jobs, cluster.pods) == ({}, {})
-    until(lambda: not cluster.processes)
+    wait_until(lambda: not cluster.processes)
 
     control.cancel = False
     monkeypatch.setattr(launcher, "poll", poll)

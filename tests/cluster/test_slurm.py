@@ -7,9 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ import pytest
 from governance.errors import InvalidInput
 from registry.manifests import build_manifest
 from tests.cluster.conftest import Cluster
+from tests.waiting import wait_until
 from workers.launchers.protocol import ProcessExit
 from workers.launchers.slurm import SlurmLauncher
 from workers.run.events import Checkpoint, EventReader, Metric
@@ -25,6 +24,8 @@ from workers.run.outcome import STOPPED, Ending, Outcome, outcome_read
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torch]
 STEPS = 40
+# A run waits in Slurm's queue before it starts.
+QUEUE_S = 600.0
 
 
 def attempt(folder: Path, base: Path, resources: Resources, resume: Path | None = None) -> Path:
@@ -64,13 +65,6 @@ def attempt(folder: Path, base: Path, resources: Resources, resume: Path | None 
     return folder
 
 
-def until(condition: Callable[[], object], patience_s: float = 600) -> None:
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.2)
-
-
 def said(folder: Path) -> str:
     log = folder / "log.txt"
     return log.read_text()[-3_000:] if log.exists() else ""
@@ -104,7 +98,7 @@ def test_two_processes_of_one_machine_stop_with_a_checkpoint_and_resume_to_the_s
     assert started(whole).wait(600) == 0, said(whole)
     cut = attempt(tmp_path / "cut", tiny, two)
     process = started(cut)
-    until(lambda: steps(cut) >= 5)
+    wait_until(lambda: steps(cut) >= 5, QUEUE_S)
     process.send_signal(signal.SIGTERM)
     assert process.wait(300) == STOPPED, said(cut)
     made = [e for e in EventReader(cut).read() if isinstance(e, Checkpoint)][-1]
@@ -129,7 +123,7 @@ def end_of(launcher: SlurmLauncher, handle: str) -> ProcessExit:
             found.append(ended)
         return bool(found)
 
-    until(over)
+    wait_until(over, QUEUE_S)
     return found[0]
 
 
@@ -165,7 +159,7 @@ def test_a_run_on_two_nodes_is_canceled_with_a_checkpoint_and_resumes(
     two = Resources(nodes=2, minutes=10)
     cut = attempt(folder / "cut", tiny, two)
     handle = launcher.submit(cut, two)
-    until(lambda: steps(cut) >= 5)
+    wait_until(lambda: steps(cut) >= 5, QUEUE_S)
     launcher.cancel(handle)
     end_of(launcher, handle)
     made = [e for e in EventReader(cut).read() if isinstance(e, Checkpoint)][-1]

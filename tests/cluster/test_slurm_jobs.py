@@ -21,10 +21,11 @@ from registry.datasets.models import Dataset, DatasetVersion
 from registry.manifests import Manifest
 from registry.versions.models import ModelVersion
 from tests.cluster.conftest import Cluster
-from tests.cluster.test_slurm import steps, until
+from tests.cluster.test_slurm import QUEUE_S, steps
 from tests.live.conftest import mlflow_server as mlflow_server
 from tests.stored import stored_file
 from tests.unit.workers import company
+from tests.waiting import wait_until
 from workers.control.direct_jobs import DirectJobs, StoreFiles
 from workers.control.jobs import Claim
 from workers.jobs import workspace
@@ -171,7 +172,7 @@ def test_a_requeued_run_writes_a_checkpoint_and_resumes_to_the_same_adapter(
 ) -> None:
     job = requested(tiny)
     with attempt(job, launcher) as folder:
-        until(lambda: steps(folder) >= 5)
+        wait_until(lambda: steps(folder) >= 5, QUEUE_S)
         [handle] = slurm_jobs()
         subprocess.run(["scontrol", "requeue", handle], check=True)
     assert job.state == JobState.QUEUED, log(job)
@@ -190,7 +191,7 @@ def test_a_run_that_loses_a_machine_resumes_from_its_checkpoint_to_the_same_adap
 ) -> None:
     job = requested(tiny)
     with attempt(job, launcher) as folder:
-        until(lambda: checkpoints(folder))
+        wait_until(lambda: checkpoints(folder), QUEUE_S)
         cluster.machines["n2"].kill()
     assert job.state == JobState.QUEUED, log(job)
     assert job.checkpoints, log(job)
@@ -206,7 +207,7 @@ def test_a_run_that_loses_only_its_daemon_ends_before_the_next_attempt_writes(
 ) -> None:
     job = requested(tiny, nodes=1)
     with attempt(job, launcher) as folder:
-        until(lambda: checkpoints(folder))
+        wait_until(lambda: checkpoints(folder), QUEUE_S)
         (machine,) = (each for each in cluster.machines.values() if each.processes(str(folder)))
         (run,) = (
             each for each in machine.processes(str(folder)) if "srun" not in each.cmdline()[0]
@@ -234,7 +235,7 @@ def test_a_canceled_run_of_several_processes_is_canceled_and_names_no_error(
 ) -> None:
     job = requested(tiny)
     with attempt(job, launcher) as folder:
-        until(lambda: steps(folder) >= 5)
+        wait_until(lambda: steps(folder) >= 5, QUEUE_S)
         job_cancel(actor=company.developer(), job_id=job.pk)
     assert (job.state, job.error) == (JobState.CANCELED, "")
     assert slurm_jobs() == []
@@ -259,4 +260,4 @@ def test_a_run_whose_worker_died_is_ended_in_slurm_although_the_job_has_no_furth
     job.refresh_from_db()
     assert job.state == JobState.CANCELED
     supervisor.end_lost(root)
-    until(lambda: slurm_jobs() == [])
+    wait_until(lambda: slurm_jobs() == [], QUEUE_S)

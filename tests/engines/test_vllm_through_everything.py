@@ -22,7 +22,6 @@ from tests.live.celery_worker import (
     ENGINE_WORKER,
     controller,
     descendants,
-    until,
     worker,
 )
 from tests.live.test_serving_faults import key
@@ -30,6 +29,7 @@ from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.recording import ask
 from tests.unit.workers.releases import release
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.services import deployment_create
 from workers.engines.servers.process import memory_of
@@ -39,8 +39,6 @@ PROMPT = "The capital of France is"
 TOKENS = 16
 SERVER = b"vllm.entrypoints.openai.api_server"
 LEASE_S = "3600"
-# vLLM takes half a minute to start on a CPU, and longer next to other work.
-PATIENCE_S = 240.0
 
 
 def version(name: str, files: Path, *, base: ModelVersion | None = None) -> ModelVersion:
@@ -81,8 +79,8 @@ class Served:
         url, _ = stack.enter_context(web(folder, **settings))
         headers = {"authorization": f"Bearer {key()}"}
         self.client = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=120))
-        until(self.all_serve, PATIENCE_S)
-        until(lambda: self.ask("b", max_tokens=1).status_code == 200)
+        wait_until(self.all_serve)
+        wait_until(lambda: self.ask("b", max_tokens=1).status_code == 200)
 
     def all_serve(self) -> bool:
         return set(Deployment.objects.values_list("state", flat=True)) == {DeploymentState.SERVING}
@@ -120,13 +118,13 @@ def test_each_release_is_answered_by_its_own_adapter_billed_canceled_and_served_
     assert texts == greedy_texts(base, adapters)
     assert len(set(texts)) == 3
     used = UsageRecord.objects.filter(completion_tokens=TOKENS, outcome="ok")
-    until(lambda: used.count() == 3)
+    wait_until(lambda: used.count() == 3)
     assert set(used.values_list("deployment", flat=True)) == {"vllm-plain", "vllm-a", "vllm-b"}
 
     # A caller who leaves ends the work, and pays for what was made until then.
     with served.stream("a", max_tokens=400, logit_bias={"0": -100, "2": -100}) as answer:
         next(line for line in answer.iter_lines() if line.startswith("data: {"))
-    until(lambda: UsageRecord.objects.filter(outcome="canceled").exists())
+    wait_until(lambda: UsageRecord.objects.filter(outcome="canceled").exists())
     canceled = UsageRecord.objects.get(outcome="canceled")
     assert 0 < canceled.completion_tokens < 400
 
@@ -135,9 +133,9 @@ def test_each_release_is_answered_by_its_own_adapter_billed_canceled_and_served_
     groups = {os.getpgid(pid) for pid in killed}
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    until(lambda: served.ask("b", max_tokens=1).status_code != 200)
-    until(lambda: served.ask("b", max_tokens=1).status_code == 200, PATIENCE_S)
-    until(lambda: served.ask("plain", max_tokens=1).status_code == 200, PATIENCE_S)
+    wait_until(lambda: served.ask("b", max_tokens=1).status_code != 200)
+    wait_until(lambda: served.ask("b", max_tokens=1).status_code == 200)
+    wait_until(lambda: served.ask("plain", max_tokens=1).status_code == 200)
     again = served.ask("b", max_tokens=TOKENS).json()
     assert again["choices"][0]["text"] == texts[2]
     assert not any(map(memory_of, groups))

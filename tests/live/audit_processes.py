@@ -20,7 +20,8 @@ import psutil
 import psycopg
 
 from assay.local.services import Postgres
-from tests.live.celery_worker import ROOT, kill, until
+from tests.live.celery_worker import ROOT, kill
+from tests.waiting import wait_until
 
 ACTION = "fault:write"
 
@@ -50,7 +51,7 @@ class FragilePostgres(Postgres):
         for process in every:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        until(lambda: not any(_runs(process) for process in every))
+        wait_until(lambda: not any(_runs(process) for process in every))
         # A zombie's number is still taken, which the next start would take for a running server.
         for name in (".s.PGSQL.5432.lock", "postmaster.pid"):
             (self._server.pgdata / name).unlink()
@@ -126,7 +127,7 @@ def gone(pid: int) -> bool:
 def end(pid: int) -> None:
     """Ask a process to finish what it does, and wait until it has."""
     os.kill(pid, signal.SIGTERM)
-    until(lambda: gone(pid))
+    wait_until(lambda: gone(pid))
 
 
 def _serve() -> None:

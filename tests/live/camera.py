@@ -1,4 +1,4 @@
-"""A browser that opens pages of the tests' company as its people, and takes pictures of them."""
+"""A browser that opens the portal as people of the test company, and takes pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests import proofs
 from tests.live.browser import Browser
 from tests.unit.assay.portal_data import Company
 
-# Two frames and a moment: charts draw themselves again in the frame after a resize.
+# Charts are drawn again in the frame after a resize.
 SETTLED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -33,21 +33,21 @@ class Camera:
             self._sessions[person.pk] = cookies["sessionid"].value
         session = self._sessions[person.pk]
         self.browser.call("Network.setCookie", name="sessionid", value=session, url=self.url)
-        self.theme(scheme)
-        self.browser.go(self.url + path)
-
-    def theme(self, scheme: str) -> None:
-        """Show the page in the light or dark theme."""
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.browser.call("Emulation.setEmulatedMedia", features=[feature])
+        self.browser.go(self.url + path)
 
     def resize(self, width: int, height: int) -> None:
-        """Change the size of the window, and wait until the page has followed."""
+        """Change the size of the window, and wait until the page is drawn again."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.browser.call("Emulation.setDeviceMetricsOverride", **size)
         self.browser.call("Runtime.evaluate", expression=SETTLED, awaitPromise=True)
 
     def picture(self, **options: Any) -> bytes:
-        """Return a picture of the page as PNG, or as `options` of the browser say."""
+        """Return a picture of the page, as PNG by default.
+
+        Args:
+            options: Parameters of Chromium's `Page.captureScreenshot`.
+        """
         answer = self.browser.call("Page.captureScreenshot", **{"format": "png", **options})
         return base64.b64decode(answer["data"])

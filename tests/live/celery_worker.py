@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from django.conf import settings as tests_settings
@@ -18,9 +16,8 @@ from assay.database_roles.privileges import OWNER, ROLES
 from tests.live.preloaded import Process, start
 from tests.services import broker_url
 from tests.shipped import ROOT, Machine, write_secrets
+from tests.waiting import wait_until
 
-# Only a failure waits this long, and a busy machine needs it.
-PATIENCE_S = 240.0
 ENGINE_TASKS = "workers.celery_tasks.inference"
 ENGINE_WORKER = ("-I", ENGINE_TASKS, "-Q", "engine.none", "-P", "threads", "-c", "8")
 # Nothing that Celery tells all workers of by itself, as in production.
@@ -92,7 +89,7 @@ def started(
     with log.open("ab") as output:
         running = start(arguments, cwd=ROOT, env=given, output=output)
     try:
-        until(lambda: ready in log.read_bytes() or running.poll() is not None)
+        wait_until(lambda: ready in log.read_bytes() or running.poll() is not None)
         assert running.poll() is None, log.read_text()
         yield running
     finally:
@@ -114,7 +111,7 @@ def node_worker(
     with log.open("ab") as output:
         running = start(arguments, cwd=key_file.parent, env=given, output=output)
     try:
-        until(lambda: b" ready." in log.read_bytes() or running.poll() is not None)
+        wait_until(lambda: b" ready." in log.read_bytes() or running.poll() is not None)
         assert running.poll() is None, log.read_text()
         yield running
     finally:
@@ -140,10 +137,3 @@ def descendants(pid: int) -> Iterator[int]:
         for child in map(int, children.read_text().split()):
             yield child
             yield from descendants(child)
-
-
-def until(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)

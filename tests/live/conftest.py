@@ -80,11 +80,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (CACHE / "client.lock").open("w") as lock:
         # Test processes that run side by side build into one folder.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        built = subprocess.run(
+        build = subprocess.run(
             [ROOT / "tools" / "client.sh"], capture_output=True, text=True, timeout=500, check=False
         )
-        if built.returncode and OFFLINE.search(built.stderr):
-            pytest.skip(f"The package index cannot be reached: {built.stderr[-300:]}")
-        assert built.returncode == 0, built.stderr[-3000:]
-        (found,) = (CACHE / "client").glob("*.whl")
-        return Path(shutil.copy(found, tmp_path_factory.mktemp("client")))
+        if build.returncode and OFFLINE.search(build.stderr):
+            pytest.skip(f"The package index cannot be reached: {build.stderr[-300:]}")
+        assert build.returncode == 0, build.stderr[-3000:]
+        (archive,) = (CACHE / "client").glob("*.whl")
+        return Path(shutil.copy(archive, tmp_path_factory.mktemp("client")))

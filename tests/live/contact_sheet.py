@@ -30,9 +30,9 @@ from tests.unit.assay.portal_data import tell_story
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 FOLDER = Path(os.environ.get("ASSAY_SCREENS", "build/screens"))
 HEIGHT = 900
-# Of a picture; longer pages are cut.
-HIGHEST = 3000
-# Pictures on the sheet are a fourth of their size.
+# Maximum height of a picture; longer pages are cut.
+HEIGHT_MAX = 3000
+# The sheet shows pictures at a fourth of their size.
 SCALE = 4
 THEMES = ("light", "dark")
 HEAD = """<!doctype html>
@@ -50,8 +50,8 @@ HEAD = """<!doctype html>
 """
 
 
-def shown(camera: Camera, state: str, screens: list[Screen]) -> Iterator[str]:
-    """Take the pictures of some screens; yield the part of the sheet for each."""
+def sections(camera: Camera, state: str, screens: list[Screen]) -> Iterator[str]:
+    """Take the pictures of screens; yield the section of the sheet for each screen."""
     for screen in screens:
         pictures = []
         for theme in THEMES:
@@ -70,8 +70,8 @@ def shown(camera: Camera, state: str, screens: list[Screen]) -> Iterator[str]:
 
 
 def picture(camera: Camera, width: int) -> bytes:
-    """Return a picture of the whole page, as far as it is not too long."""
-    height = min(camera.browser.run("document.documentElement.scrollHeight"), HIGHEST)
+    """Return a picture of the page, from its top to `HEIGHT_MAX` pixels."""
+    height = min(camera.browser.run("document.documentElement.scrollHeight"), HEIGHT_MAX)
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
     return camera.picture(format="jpeg", quality=70, clip=clip, captureBeyondViewport=True)
 
@@ -86,11 +86,11 @@ def test_contact_sheet(live_server: Any, policy: object, redis: object) -> None:
     camera = Camera(browser, live_server.url, company)
     with (FOLDER / "index.html").open("w", encoding="utf-8") as sheet:
         sheet.write(HEAD)
-        sheet.writelines(shown(camera, "usual", screens_of(company)))
-        sheet.writelines(shown(camera, "no data", empty_screens()))
+        sheet.writelines(sections(camera, "usual", screens_of(company)))
+        sheet.writelines(sections(camera, "no data", empty_screens()))
         crowd(company)
-        sheet.writelines(shown(camera, "10,000 rows", crowded_screens(company)))
+        sheet.writelines(sections(camera, "10,000 rows", crowded_screens(company)))
         with transaction.atomic():
             lengthen(company)
-        sheet.writelines(shown(camera, "long names", screens_of(company)))
+        sheet.writelines(sections(camera, "long names", screens_of(company)))
     browser.close()

@@ -18,10 +18,11 @@ import pytest
 from assay.database_roles.hardening import STATEMENTS
 from assay.database_roles.privileges import OWNER
 from assay.local.services import Postgres
-from tests.live.celery_worker import kill, until
+from tests.live.celery_worker import kill
 from tests.live.preloaded import Process, start
 from tests.services import broker_url
 from tests.shipped import DOCKER, ROOT, Machine, helm_secrets
+from tests.waiting import wait_until
 
 COMMANDS = {"assay": ("-m", "assay.cli"), "manage": ("manage.py",), "python": ("-c",)}
 MIGRATE = (("migrate", "--no-input"), ("apply_database_roles",), ("bootstrap",))
@@ -130,7 +131,9 @@ class Installation(Machine):
         with self.started(
             "manage", "run_controller", process="controller", log=log.name, **settings
         ) as running:
-            until(lambda: b"The controller runs" in log.read_bytes() or running.poll() is not None)
+            wait_until(
+                lambda: b"The controller runs" in log.read_bytes() or running.poll() is not None
+            )
             assert running.poll() is None, log.read_text()
             yield running
 
@@ -174,7 +177,7 @@ class Installation(Machine):
         """Let a controller seal and publish what waits; return how many events are published."""
         waiting = "SELECT count(*) FROM governance_auditevent"
         with self.controller(**settings):
-            until(lambda: self.published() == self.value(waiting))
+            wait_until(lambda: self.published() == self.value(waiting))
         return self.published()
 
 

@@ -1,4 +1,4 @@
-"""Screens of the portal, and the company that they show under names as long as people give them."""
+"""Screens of the portal, and changes to the test company: long names, classes, many rows."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def add_classifier(company: Company) -> None:
     version = ModelVersion.objects.create(
         model=company.sentiment, number=1, kind="base", digest=sha("sentiment"),
         manifest=manifest("sentiment"), size_bytes=1, license="Apache-2.0", created_by=clara,
-        parameters={f"{UNBROKEN}": UNBROKEN * 2},
+        parameters={UNBROKEN: UNBROKEN * 2},
     )  # fmt: skip
     dataset = Dataset.objects.create(
         name=f"letters-of-{UNBROKEN}", department=company.departments["clinical"],
@@ -98,7 +98,7 @@ def crowd(company: Company) -> None:
 
 
 def screens_of(company: Company) -> list[Screen]:
-    """Return the main screens, each as the person who uses it most."""
+    """Return the main screens, each with the person who uses it most."""
     ada, carla, enzo = company.ada, company.carla, company.enzo
     model, version, review = company.writer.name, company.second.pk, company.review_open.pk
     data = company.train.dataset.name

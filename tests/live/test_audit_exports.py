@@ -15,8 +15,9 @@ from governance.audit.exports.models import AuditExport, ExportFormat, ExportSta
 from governance.audit.exports.run import exports_tidy
 from governance.audit.exports.services import audit_export_request, export_file, exports_folder
 from governance.principals import Principal
-from tests.live.celery_worker import kill, started, until
+from tests.live.celery_worker import kill, started
 from tests.unit.governance.exports_support import checked, write_many
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.live, pytest.mark.sweep, pytest.mark.django_db(transaction=True)]
 
@@ -59,7 +60,7 @@ def test_an_export_whose_makers_are_killed_is_made_by_the_third(
     for number, part in enumerate(("rows", "packed" if kind == ExportFormat.CSV else "rows")):
         log = tmp_path / f"maker{number}.log"
         with maker(log) as process:
-            until(lambda part=part: AuditExport.objects.filter(**{f"{part}__gt": 0}).exists())
+            wait_until(lambda part=part: AuditExport.objects.filter(**{f"{part}__gt": 0}).exists())
             kill(process)
         export.refresh_from_db()
         assert export.state == ExportState.RUNNING
@@ -68,7 +69,7 @@ def test_an_export_whose_makers_are_killed_is_made_by_the_third(
         AuditExport.objects.update(lease_until=timezone.now(), rows=0, packed=0)
 
     with maker(tmp_path / "last.log"):
-        until(lambda: not AuditExport.objects.get().is_live)
+        wait_until(lambda: not AuditExport.objects.get().is_live)
     export.refresh_from_db()
     assert export.state == ExportState.DONE, export.error
     report = checked(export_file(export))

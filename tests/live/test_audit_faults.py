@@ -25,9 +25,10 @@ from governance.audit.sealer import SEALER_LOCK
 from governance.audit.tree.merkle import Frontier
 from governance.audit.tree.tiles import WIDTH, read_tile, split_hashes
 from tests.live.audit_processes import ACTION, FragilePostgres, Nursery, end, gone, nursery
-from tests.live.celery_worker import ROOT, until
+from tests.live.celery_worker import ROOT
 from tests.services import broker_url
 from tests.shipped import DOCKER, Machine
+from tests.waiting import wait_until
 
 KILLS = int(os.environ.get("ASSAY_FAULT_KILLS", "100"))
 pytestmark = [pytest.mark.live, pytest.mark.sweep, pytest.mark.timeout(120 + 5 * KILLS)]
@@ -141,7 +142,7 @@ def installation() -> Iterator[Installation]:
             with made.nursery() as processes:
                 pid = processes.start("migrate")
                 # Seconds of work, of which a busy machine makes a minute.
-                until(lambda: gone(pid), 300)
+                wait_until(lambda: gone(pid), 300)
             yield made
         finally:
             made.close()
@@ -177,7 +178,7 @@ def crashed(installation: Installation) -> Crashes:
                 sealers = [installation.sealer(signing) for _ in range(2)]
             # Each fault meets a log that grows.
             seen = len(installation.kept)
-            until(lambda seen=seen: len(installation.kept) > seen)
+            wait_until(lambda seen=seen: len(installation.kept) > seen)
             time.sleep(draw.uniform(0, 0.3))
             if fault == "sealer":
                 chosen = draw.randrange(2)
@@ -188,11 +189,11 @@ def crashed(installation: Installation) -> Crashes:
                 installation.postgres.start()
             else:
                 installation.postgres.kill_a_backend(draw)
-                until(installation.postgres.answers)
+                wait_until(installation.postgres.answers)
             after.done[fault] += 1
         for writer in writers:
             end(writer)
-        until(installation.came_to_rest)
+        wait_until(installation.came_to_rest)
         for sealer in sealers:
             end(sealer)
     return after
@@ -276,7 +277,7 @@ def test_the_chain_verifies_with_what_was_kept_outside(crashed: Crashes, tmp_pat
     export = tmp_path / "export.jsonl"
     with world.nursery(key=1) as processes:
         pid = processes.start("export", export)
-        until(lambda: gone(pid))
+        wait_until(lambda: gone(pid))
         assert verified(world, processes)
     draw = random.Random(len(world.kept))
     options: list[str] = ["--tiles", str(world.published)]
@@ -315,13 +316,13 @@ def test_of_two_sealers_one_works_and_the_other_takes_over(installation: Install
         sealers = [installation.sealer(processes) for _ in range(2)]
         for turn in range(4):
             seen = installation.sealed()
-            until(lambda seen=seen: installation.sealed() > seen)
+            wait_until(lambda seen=seen: installation.sealed() > seen)
             os.kill(sealers[turn % 2], signal.SIGKILL)
             seen = installation.sealed()
-            until(lambda seen=seen: installation.sealed() > seen)
+            wait_until(lambda seen=seen: installation.sealed() > seen)
             sealers[turn % 2] = installation.sealer(processes)
         end(writer)
-        until(installation.came_to_rest)
+        wait_until(installation.came_to_rest)
         for sealer in sealers:
             end(sealer)
         assert verified(installation, processes)
@@ -333,16 +334,16 @@ def test_a_sealer_that_hangs_half_way_is_relieved_and_does_no_harm_when_it_wakes
     with installation.nursery(key=1) as processes:
         writer = installation.writer(processes)
         hung = installation.sealer(processes)
-        until(lambda: stopped_half_way(installation, hung))
+        wait_until(lambda: stopped_half_way(installation, hung))
         # What it was about to write is undone, and it never wakes before another has gone on.
         other = installation.sealer(processes)
         seen = installation.sealed()
-        until(lambda: installation.sealed() > seen + 100)
+        wait_until(lambda: installation.sealed() > seen + 100)
         os.kill(hung, signal.SIGCONT)
         seen = installation.sealed()
-        until(lambda: installation.sealed() > seen)
+        wait_until(lambda: installation.sealed() > seen)
         end(writer)
-        until(installation.came_to_rest)
+        wait_until(installation.came_to_rest)
         for sealer in (hung, other):
             end(sealer)
         assert verified(installation, processes)
@@ -371,15 +372,15 @@ def test_sealing_goes_on_without_the_second_place_which_is_caught_up(
             sealer = installation.sealer(processes, 500)
         else:
             sealer = installation.sealer(processes)
-            until(lambda: (place / "checkpoint").is_file())
+            wait_until(lambda: (place / "checkpoint").is_file())
             place.rename(aside)
         if trouble == "a file in its place":
-            until(lambda: occupied(place))
+            wait_until(lambda: occupied(place))
         if trouble == "not mounted":
-            until(lambda: vanished(place))
+            wait_until(lambda: vanished(place))
         recorded, sealed = installation.events(), installation.sealed()
-        until(lambda: installation.events() > recorded + 300)
-        until(lambda: installation.sealed() > sealed + 300)
+        wait_until(lambda: installation.events() > recorded + 300)
+        wait_until(lambda: installation.sealed() > sealed + 300)
         assert installation.unpublished() > 0
         if trouble == "a file in its place":
             place.unlink()
@@ -389,7 +390,7 @@ def test_sealing_goes_on_without_the_second_place_which_is_caught_up(
             end(sealer)
             sealer = installation.sealer(processes)
         end(writer)
-        until(installation.came_to_rest)
+        wait_until(installation.came_to_rest)
         end(sealer)
         shutil.rmtree(aside, ignore_errors=True)
         assert published_hashes(installation) == installation.leaves()
@@ -431,7 +432,7 @@ def verified(installation: Installation, processes: Nursery) -> bool:
     """True when the installation finds its log as it was sealed, with the second place's help."""
     said = installation.folder / "said"
     pid = processes.start("verify", said)
-    until(lambda: gone(pid))
+    wait_until(lambda: gone(pid))
     return said.read_text().startswith("VerificationReport(ok=True")
 
 

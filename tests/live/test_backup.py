@@ -19,10 +19,10 @@ from assay.local.services import Postgres
 from governance.audit.checkpoint import Signer
 from governance.audit.tree.merkle import leaf_hash, tree_root
 from governance.audit.tree.tiles import publish_checkpoint, publish_tree
-from tests.live.celery_worker import until
 from tests.live.installation import Installation, server
 from tests.shipped import LAYOUTS
 from tests.unit.governance.witness_server import WitnessServer
+from tests.waiting import wait_until
 
 __all__ = ["server"]
 
@@ -177,7 +177,7 @@ def backed_up(here: Installation, folder: str = "backups") -> Path:
     backups = here.folder.parent / folder
     before = set(backups.glob("*Z"))
     # Backups are named by the second.
-    until(lambda: here.run("assay", "backup", "make", str(backups)).returncode == 0)
+    wait_until(lambda: here.run("assay", "backup", "make", str(backups)).returncode == 0)
     (made,) = set(backups.glob("*Z")) - before
     return made
 
@@ -239,7 +239,7 @@ def test_after_a_loss_the_log_goes_on_under_another_name(
         "ASSAY_AUDIT_RETIRED_KEYS": old,
     }
     with there.controller(**given):
-        until((tmp_path / "second" / "checkpoint").exists)
+        wait_until((tmp_path / "second" / "checkpoint").exists)
     ok = f"{DJANGO}from governance.audit.selectors import verify_live\nprint(verify_live().message)"
     said = there.done("python", ok, process="controller", **given)
     assert "match the signed checkpoint" in said
@@ -273,7 +273,7 @@ def test_an_installation_comes_back_from_its_newest_backup_without_a_loss(
     assert "never writes over" in there.refused(*newest(source))
     # Its processes may use it.
     with there.controller():
-        until(lambda: there.value(f"{EVENTS} WHERE sequence IS NULL") == 0)
+        wait_until(lambda: there.value(f"{EVENTS} WHERE sequence IS NULL") == 0)
 
 
 def test_a_restoration_that_is_killed_at_any_step_is_repeated(
@@ -472,7 +472,7 @@ def test_what_is_missing_is_said_before_anything_is_changed(
         connection.execute(f"GRANT CONNECT ON DATABASE {there.folder.name} TO assay_controller")
     log = there.folder / "other.log"
     with there.started("python", CONNECTED, process="controller", log=log.name):
-        until(lambda: "connected" in log.read_text())
+        wait_until(lambda: "connected" in log.read_text())
         said = there.refused(*command)
     assert "Processes are connected to this database, as assay_controller" in said
     with there.connect() as another:
@@ -495,10 +495,10 @@ def test_a_backup_that_is_made_while_others_write_is_of_one_moment(
     shutil.copytree(source.here.data, here.data, dirs_exist_ok=True)
     log = here.folder / "writer.log"
     with here.controller(), here.started("python", WRITING, process="backup", log=log.name):
-        until(lambda: log.read_text().count("\n") > 20)
+        wait_until(lambda: log.read_text().count("\n") > 20)
         backup = backed_up(here)
         written = log.read_text().count("\n")
-        until(lambda: log.read_text().count("\n") > written)
+        wait_until(lambda: log.read_text().count("\n") > written)
     here.publish()
     there = make()
     there.done(*restoring(backup, "--accept-lost-events", "99999"))

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.live.celery_worker import ENGINE_WORKER, controller, until, worker
+from tests.live.celery_worker import ENGINE_WORKER, controller, worker
 from tests.live.test_jobs import COMPUTE, NO_TORCH, delivery, in_state
 from tests.unit.workers.test_celery_message import SEALED, a_request
 from tests.unit.workers.test_envelopes import OTHERS, PLACES, changed
+from tests.waiting import wait_until
 from workers.celery_message import inference_message
 from workers.envelopes import ForeignMessage, read_message
 from workers.jobs.models import JobState
@@ -41,13 +42,13 @@ def test_a_compute_worker_reads_on(redis: Redis, tmp_path: Path) -> None:
         for each in garbage():
             redis.lpush(JOB_QUEUE, each)
         job = delivery()
-        until(lambda: not in_state(job, JobState.QUEUED, JobState.RUNNING))
+        wait_until(lambda: not in_state(job, JobState.QUEUED, JobState.RUNNING))
         assert in_state(job, JobState.FINISHING), job.error
         assert compute.poll() is None
         assert redis.llen(JOB_QUEUE) == 0
         assert "Unrecoverable" not in log.read_text()
         # A genuine message for the job may have been sent more than once; no other was taken.
-        until(lambda: dropped(redis) == len(garbage()))
+        wait_until(lambda: dropped(redis) == len(garbage()))
 
 
 @pytest.mark.parametrize("kind", ["string", "hash", "stream", "set"])
@@ -60,10 +61,10 @@ def test_a_queue_of_another_type_ends_no_worker(redis: Redis, tmp_path: Path, ki
             "stream": lambda: redis.xadd(JOB_QUEUE, {"a": "b"}),
             "set": lambda: redis.sadd(JOB_QUEUE, "x"),
         }[kind]()
-        until(lambda: log.read_text().count("WRONGTYPE") >= 2)
+        wait_until(lambda: log.read_text().count("WRONGTYPE") >= 2)
         redis.delete(JOB_QUEUE)
         job = delivery()
-        until(lambda: not in_state(job, JobState.QUEUED, JobState.RUNNING))
+        wait_until(lambda: not in_state(job, JobState.QUEUED, JobState.RUNNING))
         assert compute.poll() is None
 
 
@@ -86,9 +87,9 @@ def test_an_engine_worker_reads_on(redis: Redis, tmp_path: Path) -> None:
         # Of no gateway: the seals refuse it, and no thread is lost to it.
         for _ in range(20):
             redis.lpush(IDLE_QUEUE, inference_message(a_request(1), SEALED))
-        until(lambda: log.read_text().count("FORGED REQUEST refused") == 20 + len(genuine))
+        wait_until(lambda: log.read_text().count("FORGED REQUEST refused") == 20 + len(genuine))
         assert engine.poll() is None
         assert redis.llen(IDLE_QUEUE) == 0
         assert "Unrecoverable" not in log.read_text()
-        until(lambda: dropped(redis) == len(found) - len(genuine))
+        wait_until(lambda: dropped(redis) == len(found) - len(genuine))
         assert json.dumps(SEALED) not in log.read_text()

@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.live.celery_worker import ROOT, until
+from tests.live.celery_worker import ROOT
 from tests.live.preloaded import start
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 PROGRAM = """
@@ -52,7 +53,7 @@ def test_the_portal_stays_up_after_a_step_that_failed() -> None:
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": path}, output=output,
             )  # fmt: skip
         try:
-            until(lambda: "stays up" in log.read_text() or process.poll() is not None, 240)
+            wait_until(lambda: "stays up" in log.read_text() or process.poll() is not None, 240)
             said = " ".join(log.read_text().split())
             assert process.poll() is None, said
             assert "Step “queue” failed. GET /api/v1/datasets: " in said

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.live.celery_worker import until, worker
+from tests.live.celery_worker import worker
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.sealed import Wire, entries
+from tests.waiting import wait_until
 from workers.app import app
 from workers.deployments.models import (
     Deployment,
@@ -91,34 +92,34 @@ def test_a_deployment_lives_and_ends_on_an_engine_worker(redis: Redis, tmp_path:
     ends = Ends(redis, wire)
     before = deployment_create(actor=actor, release_id=release(adapter()).pk)
     with worker(tmp_path / "engine.log", *ENGINE) as process:
-        until(lambda: in_state(before, DeploymentState.SERVING))
+        wait_until(lambda: in_state(before, DeploymentState.SERVING))
         # One that is made while the worker runs is loaded because it hears of it.
         after = deployment_create(actor=actor, release_id=release(adapter(b"more"), name="more").pk)
-        until(lambda: in_state(after, DeploymentState.SERVING))
+        wait_until(lambda: in_state(after, DeploymentState.SERVING))
         send(wire, before, "r1", "one two")
         send(wire, after, "r2", "three")
-        until(lambda: len(ends()) == 2)
+        wait_until(lambda: len(ends()) == 2)
         assert {each.finish_reason for each in ends().values()} == {"stop"}
 
         send(wire, after, "r3", "wait")
-        until(lambda: redis.llen(deployment_queue(after.pk)) == 0)
+        wait_until(lambda: redis.llen(deployment_queue(after.pk)) == 0)
         redis.publish(CANCEL_CHANNEL, "r3")
         redis.publish(CANCEL_CHANNEL, "r3:" + "0" * 64)
         send(wire, after, "r6", "behind the forged cancellations")
-        until(lambda: "r6" in ends())
+        wait_until(lambda: "r6" in ends())
         assert "r3" not in ends()
         redis.publish(CANCEL_CHANNEL, wire.key.cancel_message("r3"))
-        until(lambda: "r3" in ends())
+        wait_until(lambda: "r3" in ends())
         assert ends()["r3"].finish_reason == "canceled"
 
         deployment_stop(actor=company.person("lea", "lead", "clinical"), deployment_id=before.pk)
         stopped = Replica.objects.filter(deployment=before, state=ReplicaState.STOPPED)
-        until(stopped.exists)
+        wait_until(stopped.exists)
         send(wire, before, "r4", "too late")
         send(wire, after, "r5", "still here")
-        until(lambda: "r5" in ends())
+        wait_until(lambda: "r5" in ends())
         # It waits in the queue; or the worker, whose last read of it was under way, sent it back.
-        until(lambda: redis.llen(deployment_queue(before.pk)) == 1 or "r4" in ends())
+        wait_until(lambda: redis.llen(deployment_queue(before.pk)) == 1 or "r4" in ends())
         assert ends().get("r4", GIVEN_BACK) == GIVEN_BACK
 
         assert workers_present(redis)

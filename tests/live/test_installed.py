@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from assay.local.services import free_port
-from tests.live.celery_worker import until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,7 +172,9 @@ def test_a_folder_without_a_checkout_runs_assay(
             stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        until(lambda: "The portal runs" in log.read_text() or up.poll() is not None, PATIENCE_S)
+        wait_until(
+            lambda: "The portal runs" in log.read_text() or up.poll() is not None, PATIENCE_S
+        )
         assert up.poll() is None, log.read_text()
         again = installation.run("assay", "up", "--port", str(port))
         assert again.returncode == 1
@@ -182,11 +184,11 @@ def test_a_folder_without_a_checkout_runs_assay(
         assert f"The portal's address is http://127.0.0.1:{port}" in said
         for worker in ("compute-worker", "engine-worker"):
             file = installation.folder / ".assay" / "local" / "logs" / f"{worker}.log"
-            until(lambda file=file: b" ready." in file.read_bytes(), PATIENCE_S)
+            wait_until(lambda file=file: b" ready." in file.read_bytes(), PATIENCE_S)
 
         web = serving(up)
         web.kill()
-        until(lambda: serving(up) not in (None, web) and answers(port), PATIENCE_S)
+        wait_until(lambda: serving(up) not in (None, web) and answers(port), PATIENCE_S)
         assert "web ended and was started again" in log.read_text()
         left = psutil.Process(up.pid).children(recursive=True)
         up.send_signal(signal.SIGTERM)

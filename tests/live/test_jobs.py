@@ -20,10 +20,10 @@ from tests.live.celery_worker import (
     database_url,
     end_database_connections,
     kill,
-    until,
     worker,
 )
 from tests.unit.workers import company
+from tests.waiting import wait_until
 from workers.dispatch import dispatch_job
 from workers.jobs.models import Job, JobState
 from workers.jobs.requests import intake_request
@@ -80,7 +80,7 @@ def make_due(job: Job) -> None:
 
 def finished(job: Job) -> None:
     """Wait for the worker's part, then do the controller's."""
-    until(lambda: not in_state(job, JobState.QUEUED, JobState.RUNNING))
+    wait_until(lambda: not in_state(job, JobState.QUEUED, JobState.RUNNING))
     job_sweep()
     assert in_state(job, JobState.SUCCEEDED), job.error
     assert Intake.objects.get(job_id=job.pk).state == "awaiting_sign_off"
@@ -109,9 +109,9 @@ def test_a_message_that_comes_three_times_runs_the_job_once(redis: Redis, tmp_pa
     dispatch_job(job.pk)
     assert redis.llen("compute") == 3
     with worker(tmp_path / "twice.log", *COMPUTE, PYTHONPATH=NO_TORCH):
-        until(lambda: redis.llen("compute") == 0)
+        wait_until(lambda: redis.llen("compute") == 0)
         finished(job)
-        until(lambda: (tmp_path / "twice.log").read_text().count("no job is claimable") == 2)
+        wait_until(lambda: (tmp_path / "twice.log").read_text().count("no job is claimable") == 2)
     assert (job.attempt, claims_of(job)) == (1, 1)
 
 
@@ -123,7 +123,7 @@ def test_a_killed_workers_job_is_taken_over_and_finished(redis: Redis, tmp_path:
         worker(tmp_path / "doomed.log", *COMPUTE, PYTHONPATH=NO_TORCH) as doomed,
     ):
         locking.execute("LOCK TABLE workers_jobevent IN ACCESS EXCLUSIVE MODE")
-        until(lambda: in_state(job, JobState.RUNNING))
+        wait_until(lambda: in_state(job, JobState.RUNNING))
         kill(doomed)
     job_sweep()
     assert in_state(job, JobState.RUNNING)
@@ -138,8 +138,8 @@ def test_controller_and_worker_finish_a_job_between_them(redis: Redis, tmp_path:
     log = tmp_path / "controller.log"
     with controller(log) as process, worker(tmp_path / "worker.log", *COMPUTE, PYTHONPATH=NO_TORCH):
         job = delivery()
-        until(lambda: in_state(job, JobState.SUCCEEDED))
-        until(lambda: not AuditEvent.objects.filter(sequence=None).exists())
+        wait_until(lambda: in_state(job, JobState.SUCCEEDED))
+        wait_until(lambda: not AuditEvent.objects.filter(sequence=None).exists())
         process.terminate()
         assert process.wait(30) == 0, log.read_text()
     assert "Traceback" not in log.read_text()

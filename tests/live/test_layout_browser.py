@@ -20,7 +20,8 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
 ]
 HEIGHT = 800
-# The first elements past the right edge of the page; what a box scrolls or clips is not.
+# The first three elements past the right edge of the page. Elements in a box that scrolls or clips
+# them do not count.
 PAST_THE_EDGE = """(() => {
   const edge = document.documentElement.clientWidth + 1;
   const clips = (box) => box && box !== document.body
@@ -50,21 +51,21 @@ def camera(live_server: Any, policy: object, redis: object) -> Iterator[Camera]:
 
 
 def faults_of(camera: Camera, screen: Screen) -> Iterator[str]:
-    """Yield what does not fit, and what the browser complained of."""
+    """Yield a sentence for each element that does not fit, and for each error in the browser."""
     camera.browser.faults.clear()
     camera.open(screen.person, screen.path)
     for width in WIDTHS:
         camera.resize(width, HEIGHT)
         for element in camera.browser.run(PAST_THE_EDGE):
             yield f"{screen.name}, {width}: {element}"
-        # A phone scrolls tables; a desktop must not.
+        # Tables may scroll on narrow screens only.
         if width == max(WIDTHS):
             for table in camera.browser.run(CLIPPED_TABLES):
                 yield f"{screen.name}: {table}"
             if camera.browser.run(MENU_HEIGHT) > HEIGHT:
                 yield f"{screen.name}: the menu is higher than the screen"
     for fault in camera.browser.faults:
-        # Pages of refusals are among the screens.
+        # Some screens show a refusal.
         if "the server responded with a status of 40" not in fault:
             yield f"{screen.name}: {fault}"
 

@@ -23,7 +23,7 @@ CHOOSE = """(() => {
   field.dispatchEvent(new Event('input', { bubbles: true }));
   field.dispatchEvent(new Event('change', { bubbles: true }));
 })()"""
-HELD = "document.activeElement.id"
+FOCUSED = "document.activeElement.id"
 
 
 def test_filters_apply_as_they_are_chosen_and_selected_rows_are_compared(
@@ -37,12 +37,12 @@ def test_filters_apply_as_they_are_chosen_and_selected_rows_are_compared(
     browser.run(CHOOSE % ("state", "failed"))
     browser.wait(f"{ROWS} === 1")
     assert browser.run("location.search") == "?state=failed&kind="
-    assert browser.run(HELD) == "state"
+    assert browser.run(FOCUSED) == "state"
     browser.wait("document.getElementById('announcements').textContent === '1 result'")
     browser.run(CHOOSE % ("state", ""))
     browser.wait(f"{ROWS} === 3")
 
-    # A list that was filtered takes a selection as a new one does.
+    # Rows are selected in a list that a filter replaced.
     button = "document.querySelector('#compare button').disabled"
     browser.wait(button)
     browser.click("#results [name=job]")
@@ -54,7 +54,7 @@ def test_filters_apply_as_they_are_chosen_and_selected_rows_are_compared(
     assert browser.heading == "Compare 2 runs"
     assert browser.run("Object.keys(Chart.instances).length") == 2
 
-    # A typed filter applies when typing pauses, without taking the text.
+    # A typed filter applies when typing pauses, and the field keeps its text.
     browser.go(f"{origin}/models")
     loads = browser.loads
     browser.run("document.getElementById('q').focus()")
@@ -63,10 +63,10 @@ def test_filters_apply_as_they_are_chosen_and_selected_rows_are_compared(
     browser.type("er")
     browser.wait("location.search.startsWith('?q=writer&')")
     assert browser.run("document.getElementById('q').value") == "writer"
-    assert browser.run(HELD) == "q"
+    assert browser.run(FOCUSED) == "q"
     assert browser.loads == loads
 
-    # Without the session, the sign-in page and not an empty list.
+    # Once the session has ended, a filter opens the sign-in page.
     browser.call("Network.clearBrowserCookies")
     browser.run("window.left = true")
     browser.type("s")

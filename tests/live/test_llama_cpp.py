@@ -20,12 +20,13 @@ from governance.usage.models import UsageRecord
 from registry.manifests import build_manifest
 from registry.storage import store
 from registry.versions.models import ModelVersion
-from tests.live.celery_worker import ENGINE_WORKER, controller, descendants, until, worker
+from tests.live.celery_worker import ENGINE_WORKER, controller, descendants, worker
 from tests.live.test_serving_faults import key
 from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.conftest import smollm2
 from tests.unit.workers.releases import adapter, release
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, DeploymentState, Replica
 from workers.deployments.services import deployment_create
 
@@ -73,8 +74,8 @@ class Served:
         url, _ = stack.enter_context(web(folder, **settings))
         headers = {"authorization": f"Bearer {key()}"}
         self.client = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60))
-        until(lambda: self.state() == DeploymentState.SERVING)
-        until(lambda: self.ask(max_tokens=1).status_code == 200)
+        wait_until(lambda: self.state() == DeploymentState.SERVING)
+        wait_until(lambda: self.ask(max_tokens=1).status_code == 200)
 
     def state(self) -> str:
         return Deployment.objects.get(pk=self.deployment.pk).state
@@ -135,14 +136,14 @@ def test_a_kept_gguf_is_served_billed_canceled_and_served_again_after_its_server
     assert "".join(map(content, pieces)) == whole["choices"][0]["message"]["content"] != ""
     assert pieces[-1]["usage"] == whole["usage"]
     charged = UsageRecord.objects.filter(completion_tokens=12)
-    until(lambda: charged.count() == 2)
+    wait_until(lambda: charged.count() == 2)
     prompt = whole["usage"]["prompt_tokens"]
     assert set(charged.values_list("prompt_tokens", "outcome")) == {(prompt, "ok")}
 
     # A caller who leaves ends the work, and pays for what was made until then.
     with served.stream(max_tokens=1500) as answer:
         next(event for event in events(answer) if content(event))
-    until(lambda: UsageRecord.objects.filter(outcome="canceled").exists())
+    wait_until(lambda: UsageRecord.objects.filter(outcome="canceled").exists())
     canceled = UsageRecord.objects.get(outcome="canceled")
     assert 0 < canceled.completion_tokens < 1500
 
@@ -161,5 +162,5 @@ def test_a_kept_gguf_is_served_billed_canceled_and_served_again_after_its_server
         *_, last = read
     assert last["error"]["code"] == "engine_error"
     assert "server ended" in last["error"]["message"]
-    until(lambda: served.ask(max_tokens=2).status_code == 200)
+    wait_until(lambda: served.ask(max_tokens=2).status_code == 200)
     assert served.server() != before

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from assay.local.stack import Stack
-from tests.live.celery_worker import until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 
@@ -41,7 +41,7 @@ def test_every_process_of_the_local_stack_starts() -> None:
             assert httpx.get(f"{stack.url}/readyz").status_code == 200
             for name in ("compute-worker", "engine-worker"):
                 log = folder / "logs" / f"{name}.log"
-                until(lambda log=log: b" ready." in log.read_bytes())
+                wait_until(lambda log=log: b" ready." in log.read_bytes())
             stack.check_alive()
             assert sum(1 for _ in folder.rglob("*")) > 100
             assert list(open_to_others(Path(scratch))) == []

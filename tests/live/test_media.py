@@ -18,11 +18,12 @@ from PIL import Image
 from redis import Redis
 
 from governance.usage.models import UsageRecord
-from tests.live.celery_worker import ENGINE_WORKER, controller, until, worker
+from tests.live.celery_worker import ENGINE_WORKER, controller, worker
 from tests.live.test_serving_faults import key
 from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.releases import release
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.services import deployment_create
 
@@ -64,7 +65,7 @@ def serve(redis: Redis, tmp_path: Path, settings: Any) -> Iterator[Callable[...,
             def serving() -> bool:
                 return Deployment.objects.get(pk=made.pk).state == DeploymentState.SERVING
 
-            until(serving)
+            wait_until(serving)
             headers = {"authorization": f"Bearer {key()}"}
             return stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60))
 
@@ -128,15 +129,15 @@ def test_an_image_is_classified_metered_traced_and_forgotten_and_bad_ones_are_re
     )
     assert hidden.status_code == 404
 
-    until(lambda: UsageRecord.objects.filter(outcome="ok").count() == 2)
+    wait_until(lambda: UsageRecord.objects.filter(outcome="ok").count() == 2)
     request_id = raw.headers["x-request-id"]
     assert UsageRecord.objects.get(request_id=request_id).outcome == "ok"
     for log, process in (("log", "web"), ("engine.log", "worker")):
-        until(lambda log=log: request_id in logged(tmp_path / log))  # type: ignore[misc]
+        wait_until(lambda log=log: request_id in logged(tmp_path / log))  # type: ignore[misc]
         assert logged(tmp_path / log)[request_id] == {process}
     used = UsageRecord.objects.filter(outcome="ok").values_list("unit", "units")
     assert list(used) == [("images", 1), ("images", 1)]
-    until(lambda: stored() == [])
+    wait_until(lambda: stored() == [])
 
 
 def test_a_text_is_spoken_for_unmodified_clients_and_metered_in_characters(
@@ -166,8 +167,8 @@ def test_a_text_is_spoken_for_unmodified_clients_and_metered_in_characters(
         client.audio.speech.create(model="voice", voice="alloy", input="good day")
     generic = InferenceClient(model=f"{http.base_url}/v1/tasks/text-to-speech/voice", token=token)
     assert generic.text_to_speech("good day")[:4] == b"fLaC"
-    until(lambda: UsageRecord.objects.filter(units=8).count() == 5)
-    until(lambda: stored() == [])
+    wait_until(lambda: UsageRecord.objects.filter(units=8).count() == 5)
+    wait_until(lambda: stored() == [])
 
 
 def test_clients_of_others_sort_embed_and_ask_about_images(
@@ -197,7 +198,7 @@ def test_clients_of_others_sort_embed_and_ask_about_images(
     )
     assert len(vectors.data) == 3
     assert vectors.data[0].embedding != vectors.data[2].embedding
-    until(lambda: stored() == [])
+    wait_until(lambda: stored() == [])
 
 
 def test_a_chat_about_images_is_answered_whole_and_streamed(
@@ -227,4 +228,4 @@ def test_a_chat_about_images_is_answered_whole_and_streamed(
     )
     assert refused.status_code == 400
     assert "never fetched" in refused.json()["error"]["message"]
-    until(lambda: stored() == [])
+    wait_until(lambda: stored() == [])

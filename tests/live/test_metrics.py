@@ -14,9 +14,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from assay.gateway.monitoring.exposition import _MOST_FILES
-from tests.live.celery_worker import descendants, until
+from tests.live.celery_worker import descendants
 from tests.live.web_process import shipped_options, web
 from tests.unit.assay.gateway_support import Stage, stage
+from tests.waiting import wait_until
 
 __all__ = ["stage"]
 
@@ -87,7 +88,7 @@ def server(stage: Stage, tmp_path: Path) -> Iterator[tuple[str, int]]:
     """The web process with the options and the environment of its unit; its address and ID."""
     assert "--workers" in shipped_options()
     with web(tmp_path, *shipped_options(), ASSAY_METRICS_TOKEN=TOKEN) as (url, started):
-        until(lambda: len(processes(started.pid)) == int(shipped_options()[-1]))
+        wait_until(lambda: len(processes(started.pid)) == int(shipped_options()[-1]))
         yield url, started.pid
 
 
@@ -118,7 +119,7 @@ def test_an_increase_is_the_number_of_requests(server: tuple[str, int], stage: S
     for _ in range(3):  # uvicorn replaces a process that was killed.
         before = processes(pid)
         os.kill(before[0], signal.SIGKILL)
-        until(lambda before=before: len(set(processes(pid)) - set(before[:1])) == 2)  # type: ignore[misc]
+        wait_until(lambda before=before: len(set(processes(pid)) - set(before[:1])) == 2)  # type: ignore[misc]
         ask(0)
         scraper.scrape()
     values = [sum(value for key, value in sample.items() if key[0] == REQUESTS)

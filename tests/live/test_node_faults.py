@@ -12,13 +12,14 @@ import httpx
 import pytest
 from redis import Redis
 
-from tests.live.celery_worker import ROOT, controller, node_worker, until
+from tests.live.celery_worker import ROOT, controller, node_worker
 from tests.live.network import broker_network, web_network
 from tests.live.test_nodes import join
 from tests.live.test_serving_faults import ENGINE, LEASE, LEASE_S, key, measured
 from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.services import deployment_create
 from workers.nodes.models import Node
@@ -60,8 +61,8 @@ class Stack:
         self.node = stack.enter_context(
             node_worker(self.log, url, machine / "key", *ENGINE, REDIS_URL=broker, **settings)
         )
-        until(lambda: self.state() == DeploymentState.SERVING)
-        until(lambda: self.ask().status_code == 200)
+        wait_until(lambda: self.state() == DeploymentState.SERVING)
+        wait_until(lambda: self.ask().status_code == 200)
 
     def state(self) -> str:
         return Deployment.objects.get(pk=self.deployment.pk).state
@@ -73,7 +74,7 @@ class Stack:
 
     def served_again(self, what: str, patience_s: float = 60) -> None:
         with measured(what):
-            until(lambda: self.ask().status_code == 200, patience_s)
+            wait_until(lambda: self.ask().status_code == 200, patience_s)
 
 
 def _drop_connections(redis: Redis) -> None:
@@ -87,13 +88,13 @@ def test_an_engine_node_with_a_wrong_clock_survives_networks_that_hang(
 ) -> None:
     with ExitStack() as exits:
         stack = Stack(tmp_path, exits, HOUR_S)
-        until(lambda: abs(Node.objects.get().facts.get("clock_ahead_s", 0) - HOUR_S) < 5)
+        wait_until(lambda: abs(Node.objects.get().facts.get("clock_ahead_s", 0) - HOUR_S) < 5)
         assert b"The clock of this machine" in stack.log.read_bytes()
         assert stack.ask().json()["choices"][0]["text"] == "onetwo"
 
         stack.web_network.hang()
         with measured("refused after the network to the control plane hung"):
-            until(lambda: stack.ask().status_code == 503, LEASE_S + 10)
+            wait_until(lambda: stack.ask().status_code == 503, LEASE_S + 10)
         stack.web_network.heal()
         stack.served_again("served again after the network to the control plane healed")
 

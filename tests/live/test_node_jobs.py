@@ -16,11 +16,12 @@ from assay.local.services import MLflow
 from governance.audit.models import AuditEvent
 from registry.storage import store
 from registry.versions.models import ModelVersion
-from tests.live.celery_worker import controller, node_worker, until
+from tests.live.celery_worker import controller, node_worker
 from tests.live.test_nodes import join
 from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.test_tasks_execution import queued
+from tests.waiting import wait_until
 from workers.jobs.models import Job, JobState
 from workers.nodes.services import node_enroll
 
@@ -57,15 +58,15 @@ def test_a_job_of_a_node_that_stood_still_is_finished_once_by_another_one(
             return node_worker(log, url, keys[number - 1], *COMPUTE)
 
         with worker(1) as first:  # type: ignore[attr-defined]
-            until(lambda: state() == JobState.RUNNING and job.events.exists())
+            wait_until(lambda: state() == JobState.RUNNING and job.events.exists())
             os.killpg(first.pid, signal.SIGSTOP)
             assert job.worker.startswith("gpu-1/compute@")
             Job.objects.update(lease_until=timezone.now())
             with worker(2):  # type: ignore[attr-defined]
-                until(lambda: state() not in {JobState.RUNNING, JobState.QUEUED}, 150)
+                wait_until(lambda: state() not in {JobState.RUNNING, JobState.QUEUED}, 150)
                 os.killpg(first.pid, signal.SIGCONT)
-                until(lambda: state() != JobState.FINISHING, 60)
-                until(lambda: b"could not be kept" in (tmp_path / "compute1.log").read_bytes())
+                wait_until(lambda: state() != JobState.FINISHING, 60)
+                wait_until(lambda: b"could not be kept" in (tmp_path / "compute1.log").read_bytes())
     assert job.state == JobState.SUCCEEDED, job.error
     assert (job.worker.partition("/")[0], job.attempt) == ("gpu-2", 2)
     version = ModelVersion.objects.get(job_id=job.pk)

@@ -17,12 +17,13 @@ from redis import Redis
 
 from governance.audit.models import AuditEvent
 from governance.errors import Unavailable
-from tests.live.celery_worker import ROOT, controller, kill, node_worker, until
+from tests.live.celery_worker import ROOT, controller, kill, node_worker
 from tests.live.test_serving_faults import ENGINE, LEASE, LEASE_S, key
 from tests.live.web_process import web
 from tests.unit.assay.node_support import node_made, place
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
+from tests.waiting import wait_until
 from workers.control.protocol import Assignments, AssignmentsQuery
 from workers.deployments.models import DeploymentState, Replica, ReplicaState
 from workers.deployments.services import deployment_create
@@ -89,22 +90,22 @@ def test_two_nodes_without_database_serve_until_one_dies_and_the_other_is_revoke
             node_worker(logs[1], url, keys[1], *ENGINE, **LEASE),
         ):
             ready = Replica.objects.filter(state=ReplicaState.READY)
-            until(lambda: ready.count() == 2)
+            wait_until(lambda: ready.count() == 2)
             names = {worker.partition("@")[0] for worker in ready.values_list("worker", flat=True)}
             assert names == {"gpu-1/engine1", "gpu-2/engine2"}
-            until(lambda: ask().status_code == 200)
-            until(lambda: all(node.facts.get("cpus") for node in Node.objects.all()))
+            wait_until(lambda: ask().status_code == 200)
+            wait_until(lambda: all(node.facts.get("cpus") for node in Node.objects.all()))
 
             kill(first)
-            until(lambda: ask().status_code == 200)
+            wait_until(lambda: ask().status_code == 200)
             assert ask().json()["choices"][0]["text"] == "onetwo"
 
             for name in ("gpu-1", "gpu-2"):
                 node_revoke(actor=admin, name=name, reason="Sold")
             began = time.monotonic()
-            until(lambda: ask().status_code == 503, LEASE_S)
+            wait_until(lambda: ask().status_code == 503, LEASE_S)
             assert time.monotonic() - began < LEASE_S
-            until(lambda: b"Node gpu-2 is revoked" in logs[1].read_bytes())
+            wait_until(lambda: b"Node gpu-2 is revoked" in logs[1].read_bytes())
             deployment.refresh_from_db()
             assert deployment.state == DeploymentState.PENDING
 
@@ -137,7 +138,7 @@ def test_slow_downloads_hold_neither_threads_nor_connections_and_are_bounded(
         assert "x-assay-ungated" not in first.headers
         assert hashlib.sha256(first.read()).digest() == hashlib.sha256(content).digest()
         first.close()
-        until(lambda: read(client, path, start=len(content) - 5) == content[-5:])
+        wait_until(lambda: read(client, path, start=len(content) - 5) == content[-5:])
 
 
 def read(client: NodeClient, path: str, start: int) -> bytes:

@@ -12,9 +12,9 @@ import redis as redis_module
 
 from assay.broker_users import NAMES, PREFIX
 from assay.local.services import Postgres
-from tests.live.celery_worker import until
 from tests.live.installation import MIGRATE, Installation, server
 from tests.shipped import LAYOUTS, ROOT, of_compose, unit
+from tests.waiting import wait_until
 
 __all__ = ["server"]
 
@@ -57,7 +57,7 @@ def test_doctor_finds_no_fault_in_what_is_shipped(migrated: Installation, layout
     waiting = "SELECT count(*) FROM governance_auditevent WHERE sequence IS NULL"
     said = {}
     with migrated.controller():
-        until(lambda: migrated.value(waiting) == 0)
+        wait_until(lambda: migrated.value(waiting) == 0)
         for process in ("web", "controller", "migrate"):
             said[process] = here.run("assay", "doctor", process=process).stdout
     for process, text in said.items():

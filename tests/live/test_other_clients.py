@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import InferenceClient
 from redis import Redis
 
-from tests.live.celery_worker import ENGINE_WORKER, controller, until, worker
+from tests.live.celery_worker import ENGINE_WORKER, controller, worker
 from tests.live.clients import asked
 from tests.live.test_media import files
 from tests.live.test_serving_faults import key
@@ -20,6 +20,7 @@ from tests.unit.tasks.tiny_encoders import save_encoder
 from tests.unit.workers import company
 from tests.unit.workers.conftest import minilm, smollm2, tiny
 from tests.unit.workers.releases import release
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.services import deployment_create
 
@@ -54,7 +55,7 @@ def gateway(
         url, _ = stack.enter_context(web(tmp_path, **LEASE))
         for number in (1, 2, 3):
             serving = Deployment.objects.filter(state=DeploymentState.SERVING)
-            until(lambda number=number, serving=serving: serving.count() >= number)
+            wait_until(lambda number=number, serving=serving: serving.count() >= number)
         yield url, key()
 
 

@@ -14,11 +14,12 @@ import httpx
 import pytest
 from redis import Redis
 
-from tests.live.celery_worker import controller, until, worker
+from tests.live.celery_worker import controller, worker
 from tests.live.test_serving_faults import ENGINE, key
 from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.services import deployment_create
 from workers.placement.services import deployment_place
@@ -42,8 +43,8 @@ class Fleet:
         stack.enter_context(worker(folder / "two.log", *ENGINE, ASSAY_WORKER_LABELS="big"))
         self.url, _web = stack.enter_context(web(folder))
         self.place(labels=["small"])
-        until(lambda: self.ready_on() == ["one"])
-        until(lambda: self.post().status_code == 200)
+        wait_until(lambda: self.ready_on() == ["one"])
+        wait_until(lambda: self.post().status_code == 200)
 
     def place(self, **settings: Any) -> None:
         deployment_place(
@@ -79,13 +80,13 @@ def test_a_replica_moves_between_workers_and_no_request_fails(fleet: Fleet) -> N
     for caller in callers:
         caller.start()
     fleet.place(labels=["big"])
-    until(lambda: fleet.ready_on() == ["two"])
+    wait_until(lambda: fleet.ready_on() == ["two"])
     moved = len(answers)
-    until(lambda: len(answers) > moved + 50)
+    wait_until(lambda: len(answers) > moved + 50)
     fleet.place(labels=["small"])
-    until(lambda: fleet.ready_on() == ["one"])
+    wait_until(lambda: fleet.ready_on() == ["one"])
     moved = len(answers)
-    until(lambda: len(answers) > moved + 50)
+    wait_until(lambda: len(answers) > moved + 50)
     stop.set()
     for caller in callers:
         caller.join(60)
@@ -98,7 +99,7 @@ def test_an_idle_deployment_is_unloaded_and_the_next_request_loads_it(fleet: Fle
     def state() -> str:
         return Deployment.objects.get(pk=fleet.deployment.pk).state
 
-    until(lambda: state() == DeploymentState.PENDING)
+    wait_until(lambda: state() == DeploymentState.PENDING)
     assert fleet.ready_on() == []
     assert Deployment.objects.get(pk=fleet.deployment.pk).replicas_wanted == 0
     assert fleet.post().status_code == 200

@@ -81,7 +81,7 @@ def test_the_variables_of_a_prompt_are_typed_and_its_fixed_settings_stay(
     assert browser.faults == []
 
 
-# Keeps the files that the page offers for download.
+# Stores the files that the page offers for download in `window.files`.
 FILES = """
 window.files = [];
 const make = URL.createObjectURL;
@@ -108,7 +108,7 @@ def test_a_system_prompt_and_a_seed_go_with_each_message_of_a_conversation(
     roles = [each["role"] for each in second.inputs["messages"]]
     assert roles == ["system", "user", "assistant", "user"]
     assert second.options["seed"] == 7
-    # What is downloaded is the conversation.
+    # The download has the whole conversation.
     browser.run(
         "window.files.at(-1).text().then((text) => { window.saved = JSON.parse(text); }); 1"
     )

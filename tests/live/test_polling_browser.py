@@ -85,7 +85,7 @@ def test_the_page_of_a_job_offers_what_the_new_state_allows(
     point = "Chart.getChart(document.querySelector('canvas')).getDatasetMeta(0).data[0]"
     assert browser.run(f"{point}.options.radius") == 3
 
-    # Bar, title line, duration and number of lines follow the run.
+    # The bar, the lead, the duration and the number of lines are updated.
     JobEvent.objects.create(job=job, attempt=1, message="Saved a checkpoint.")
     Job.objects.update(
         progress={"step": 10, "total": 40, "phase": "training"},

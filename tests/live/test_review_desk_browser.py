@@ -44,7 +44,7 @@ def press_key(browser: Browser, key: str) -> None:
 def test_attesting_neither_reloads_the_page_nor_loses_what_was_typed(desk: Desk) -> None:
     browser, company = desk
     browser.run("window.stayed = true; document.getElementById('reason').value = 'Half a thought'")
-    # A person made the box higher; htmx must not copy this style, which the policy forbids.
+    # A person made the box higher. The content security policy forbids htmx to copy this style.
     browser.run("document.getElementById('reason').style.height = '9rem'")
     browser.run("document.getElementById('attest-oversight').checked = true")
     browser.run("document.getElementById('attest-note').value = 'Named in the answers.'")

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 def test_every_check_of_scim2_tester_passes_but_for_those_that_the_docs_list(
     live_server: Any, settings: Any
 ) -> None:
-    """docs/how-to/provisioning.md says why for each of the others."""
+    """docs/how-to/provisioning.md gives the reason for each of the other checks."""
     settings.SCIM_TOKEN = TOKEN
     report = asked("scim_tester", live_server.url, TOKEN)
     others = [(kind, check, status) for kind, check, status, _ in report["others"]]

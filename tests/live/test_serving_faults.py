@@ -28,12 +28,12 @@ from tests.live.celery_worker import (
     controller,
     end_database_connections,
     kill,
-    until,
     worker,
 )
 from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, DeploymentState, ServingLease
 from workers.deployments.services import deployment_create
 
@@ -58,8 +58,8 @@ class Live:
         self.controller = stack.enter_context(controller(folder / "controller.log", **LEASE))
         self.worker = stack.enter_context(worker(folder / "engine.log", *ENGINE, **LEASE))
         self.url, self.web = stack.enter_context(web(folder, **LEASE))
-        until(lambda: self.state() == DeploymentState.SERVING)
-        until(lambda: self.post("one two").status_code == 200)
+        wait_until(lambda: self.state() == DeploymentState.SERVING)
+        wait_until(lambda: self.post("one two").status_code == 200)
 
     def state(self) -> str:
         return Deployment.objects.get(pk=self.deployment.pk).state
@@ -88,7 +88,7 @@ class Stream:
         self._live = live
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
-        until(lambda: any("two" in line for line in self.lines))
+        wait_until(lambda: any("two" in line for line in self.lines))
 
     def _read(self) -> None:
         live = self._live
@@ -140,11 +140,11 @@ def test_a_killed_worker_ends_its_requests_within_seconds_and_they_are_settled(l
         last = stream.end()
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "worker_lost"
     failed = UsageRecord.objects.filter(outcome="failed")
-    until(lambda: failed.exists())
+    wait_until(lambda: failed.exists())
     assert failed.get().completion_tokens == 2
     # Another one takes over.
     with measured("served again"), worker(live.folder / "engine.log", *ENGINE, **LEASE):
-        until(lambda: live.post("one two").status_code == 200)
+        wait_until(lambda: live.post("one two").status_code == 200)
 
 
 def test_a_killed_controller_ends_all_serving_within_its_lease(live: Live) -> None:
@@ -156,7 +156,7 @@ def test_a_killed_controller_ends_all_serving_within_its_lease(live: Live) -> No
     refused = live.post("one two")
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "release_not_confirmed")
     with controller(live.folder / "controller.log", **LEASE), measured("served again"):
-        until(lambda: live.post("one two").status_code == 200)
+        wait_until(lambda: live.post("one two").status_code == 200)
 
 
 def test_a_killed_web_process_leaves_a_record_and_an_event_of_what_it_answered(
@@ -168,7 +168,7 @@ def test_a_killed_web_process_leaves_a_record_and_an_event_of_what_it_answered(
     ((request_id, _),) = redis.zrange(ADMITTED_UNTIL, 0, -1, withscores=True)
     redis.zadd(ADMITTED_UNTIL, {request_id: 1})  # Its two minutes are over.
     answered = UsageRecord.objects.filter(request_id=request_id.decode())
-    until(lambda: answered.exists())
+    wait_until(lambda: answered.exists())
     record = answered.get()
     assert (record.outcome, record.prompt_tokens > 0) == ("failed", True)
     assert AuditEvent.objects.filter(delivery=record.request_id).exists()
@@ -182,11 +182,11 @@ def test_a_restart_of_the_database_and_a_flush_of_the_broker_end_serving_for_sec
     end_database_connections()
     assert live.post("one two").status_code in (200, 503)
     with measured("leases renewed after a restart of the database"):
-        until(lambda: ServingLease.objects.get().servable_until > leased)
+        wait_until(lambda: ServingLease.objects.get().servable_until > leased)
     assert stream.lines[-1] != "broken"
-    until(lambda: live.post("one two").status_code == 200)
+    wait_until(lambda: live.post("one two").status_code == 200)
     redis.flushall()
     with measured("served again after a flush"):
-        until(lambda: live.post("one two").status_code == 200)
+        wait_until(lambda: live.post("one two").status_code == 200)
     kill(live.worker)
     assert "error" in stream.end()

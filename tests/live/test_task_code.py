@@ -28,7 +28,6 @@ from tests.live.celery_worker import (
     ROOT,
     controller,
     of_tests,
-    until,
     worker,
 )
 from tests.live.test_task_plug_in import (
@@ -44,6 +43,7 @@ from tests.live.test_task_plug_in import (
 )
 from tests.live.web_process import web
 from tests.proofs import fresh_proof
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
@@ -136,7 +136,7 @@ class Site:
             start_new_session=True,
         )  # fmt: skip
         stack.callback(stop_process_group, process)
-        until(lambda: b" ready." in log.read_bytes())
+        wait_until(lambda: b" ready." in log.read_bytes())
 
     def close(self) -> None:
         for stack in self._running.values():
@@ -205,12 +205,12 @@ def test_another_version_of_the_package_never_answers_under_the_approval(
             answers.append([ranked[0]["label"] for ranked in answer.json()])
         return answer.status_code
 
-    until(lambda: asked() == 200)
+    wait_until(lambda: asked() == 200)
     install(changed(tmp_path / "evil", "0.2.0", RIGHT, EVIL), site)
     # What runs goes on: it imported private copies.
     assert asked() == 200
     platform.start("engine", "compute")
-    until(lambda: asked() != 200 and failed(company, deployment))
+    wait_until(lambda: asked() != 200 and failed(company, deployment))
     (replica,) = detail(company, deployment)["replicas"]
     assert (
         "language-identification is provided by assay-language-identification 0.2.0"
@@ -222,7 +222,7 @@ def test_another_version_of_the_package_never_answers_under_the_approval(
         platform.start(name)
         again(company, platform)
         assert asked() != 200
-    until(lambda: "approved with other code" in detail(company, deployment)["message"])
+    wait_until(lambda: "approved with other code" in detail(company, deployment)["message"])
     assert company["devi"].get(f"deployments/{deployment['id']}")["state"] in {
         "pending", "serving",
     }  # fmt: skip
@@ -250,7 +250,7 @@ def test_another_version_of_the_package_never_answers_under_the_approval(
     company.done(job["id"])
     again_approved = approved(company, version)
     newest = deployed(company, again_approved)
-    until(lambda: asked() == 200)
+    wait_until(lambda: asked() == 200)
 
     # Code that Python runs at the start of the worker turns the order of scores: the worker has
     # other software than the evaluation, answers its requests again, and is found out.
@@ -258,7 +258,7 @@ def test_another_version_of_the_package_never_answers_under_the_approval(
     start.mkdir()
     (start / "sitecustomize.py").write_text(START_UP)
     platform.start_engine_with(start)
-    until(lambda: asked() != 200 and failed(company, newest))
+    wait_until(lambda: asked() != 200 and failed(company, newest))
     (replica,) = [each for each in detail(company, newest)["replicas"] if each["state"] == "failed"]
     assert "suspended with the software of this worker" in replica["message"]
     (found,) = company["carla"].get(f"releases/{again_approved['id']}")["upgrades"]
@@ -268,7 +268,7 @@ def test_another_version_of_the_package_never_answers_under_the_approval(
     assert changed_here["deployment"] == NAME
     # Without it the worker serves again, and nothing needs a person.
     platform.start("engine")
-    until(lambda: asked() == 200)
+    wait_until(lambda: asked() == 200)
     assert set(map(tuple, answers)) == {tuple(SENTENCES)}
 
 

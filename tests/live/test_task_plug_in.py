@@ -28,10 +28,11 @@ from governance.audit.models import AuditEvent
 from governance.keys.services import access_token_create
 from governance.people.models import Person
 from registry.catalog import TASKS
-from tests.live.celery_worker import ENGINE_WORKER, ROOT, controller, until, worker
+from tests.live.celery_worker import ENGINE_WORKER, ROOT, controller, worker
 from tests.live.web_process import web
 from tests.proofs import fresh_proof
 from tests.unit.assay.sign_in_support import PASSWORD, with_password
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
@@ -325,7 +326,7 @@ def deployed(company: Company, release: dict[str, Any]) -> dict[str, Any]:
     def serving() -> bool:
         return bool(company["devi"].get(f"deployments/{made['id']}")["state"] == "serving")
 
-    until(serving)
+    wait_until(serving)
     return dict(made)
 
 
@@ -337,7 +338,7 @@ def ask(company: Company, key: str, body: Any, name: str = NAME) -> httpx.Respon
 
 
 def answers_are_right(company: Company, key: str) -> None:
-    until(lambda: ask(company, key, {"inputs": "x"}).status_code == 200)
+    wait_until(lambda: ask(company, key, {"inputs": "x"}).status_code == 200)
     answer = ask(company, key, {"inputs": list(SENTENCES.values())})
     assert [ranked[0]["label"] for ranked in answer.json()] == list(SENTENCES)
     assert sum(each["score"] for each in answer.json()[0]) == pytest.approx(1)
@@ -364,8 +365,8 @@ def a_runner_that_ends_or_hangs_is_loaded_again(company: Company, key: str, pk: 
             told[:] = [each["message"] for each in places]
             return any(reason in each for each in told)
 
-        until(failed)
-        until(lambda: ask(company, key, {"inputs": SENTENCES["de"]}).status_code == 200)
+        wait_until(failed)
+        wait_until(lambda: ask(company, key, {"inputs": SENTENCES["de"]}).status_code == 200)
 
 
 def use_is_metered_in_characters(company: Company, key: str) -> None:
@@ -379,13 +380,13 @@ def use_is_metered_in_characters(company: Company, key: str) -> None:
         found[:] = [row for row in rows if row["request_id"] == request_id]
         return bool(found)
 
-    until(recorded)
+    wait_until(recorded)
     (row,) = found
     assert (row["unit"], row["units"]) == ("characters", len(text))
     company["ada"].post("quotas", deployment=NAME, kind="characters_per_minute", limit=10)
-    until(lambda: ask(company, key, {"inputs": text}).status_code == 429)
+    wait_until(lambda: ask(company, key, {"inputs": text}).status_code == 429)
     company["ada"].post("quotas", deployment=NAME, kind="characters_per_minute", limit=None)
-    until(lambda: ask(company, key, {"inputs": text}).status_code == 200)
+    wait_until(lambda: ask(company, key, {"inputs": text}).status_code == 200)
 
 
 def playground_serves_it(company: Company) -> None:

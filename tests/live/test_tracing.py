@@ -16,11 +16,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from redis import Redis
 
-from tests.live.celery_worker import controller, until, worker
+from tests.live.celery_worker import controller, worker
 from tests.live.test_serving_faults import ENGINE, key
 from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.services import deployment_create
 from workers.wire import deployment_queue
@@ -111,7 +112,7 @@ def test_a_request_is_traced_without_its_prompt_and_found_in_every_log_by_its_id
         stack.enter_context(controller(tmp_path / "controller.log", **given))
         stack.enter_context(worker(tmp_path / "engine.log", *ENGINE, **given))
         url, _ = stack.enter_context(web(tmp_path, **given))
-        until(lambda: Deployment.objects.get(pk=made.pk).state == DeploymentState.SERVING)
+        wait_until(lambda: Deployment.objects.get(pk=made.pk).state == DeploymentState.SERVING)
         headers = {"authorization": f"Bearer {token}", "traceparent": CALLER}
         body = {"model": "docs", "prompt": f"one {SECRET}", "max_tokens": 8, "temperature": 0.5}
 
@@ -126,10 +127,10 @@ def test_a_request_is_traced_without_its_prompt_and_found_in_every_log_by_its_id
         assert refused.status_code == 404
         portal = httpx.get(f"{url}/api/v1/models", headers={"x-request-id": "grep-me"})
         assert portal.headers["x-request-id"] == "grep-me"
-        until(lambda: len(receiver.spans) >= 4)
+        wait_until(lambda: len(receiver.spans) >= 4)
         logs = {name: tmp_path / name for name in ("log", "engine.log", "controller.log")}
         for log in logs.values():
-            until(lambda log=log: request_id in log.read_text())  # type: ignore[misc]
+            wait_until(lambda log=log: request_id in log.read_text())  # type: ignore[misc]
 
     served = [span for _, span in receiver.spans if span.kind == Span.SPAN_KIND_SERVER]
     good = next(s for s in served if attributes(s).get("gen_ai.response.id") == request_id)

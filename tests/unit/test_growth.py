@@ -74,7 +74,7 @@ pytestmark = pytest.mark.sweep
 MOST = 2.5
 # Processor time of one measurement, so that a clock's grain does not matter.
 LEAST_S = 0.002
-# On a busy machine most rounds are disturbed, and one of many is not.
+# On a busy machine most rounds are disturbed; the fastest of many is not.
 ROUNDS = 60
 KIB = 1024
 

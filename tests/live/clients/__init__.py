@@ -37,7 +37,7 @@ def asked(program: str, url: str, key: str, *, timeout_s: float = ASK_S, **envir
 
 
 def python_of(pins: Path = HERE / "requirements.txt") -> Path:
-    """Return the interpreter of the environment; make it first where these pins have none."""
+    """Return the interpreter of the environment with these pins; create it if it is missing."""
     digest = hashlib.sha256(pins.read_bytes()).hexdigest()[:12]
     folder = CACHE / f"clients-{digest}"
     CACHE.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Run the notebook of examples/: URL and token in, the text of its outputs out as JSON."""
+"""Run the notebook in examples/: URL and token in, the texts of its outputs out as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check SCIM with scim2-tester: URL and token in, the checks that did not pass out as JSON."""
+"""Check SCIM with scim2-tester: URL and token in, results as JSON out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ client = SyncSCIMClient(
 )
 client.discover()
 user: Any = client.get_resource_model("User")
-# No schema can say that a user name is an e-mail address, and that the only one is the primary one.
+# SCIM's schemas cannot state that a user name is an e-mail address, or that a person's only address
+# is the primary one.
 user.model_fields["user_name"].examples = [f"{uuid4()}@example.org" for _ in range(10_000)]
 user.Emails.model_fields["primary"].examples = [True]
 results = check_server(client)

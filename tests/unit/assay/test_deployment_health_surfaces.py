@@ -7,14 +7,11 @@ import re
 from typing import Any
 
 import pytest
-from django.db import connection
-from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from governance.people.models import Person
 from tests.unit.assay.api_support import Api, problem_of
-from tests.unit.assay.test_portal_pages import inline_in, signed_in
+from tests.unit.assay.test_portal_pages import inline_in, queries, signed_in
 from tests.unit.workers import company
 from tests.unit.workers.test_deployment_health import deployed, used
 from workers.deployments.models import Deployment, Replica, ReplicaState
@@ -44,7 +41,7 @@ def placed(deployment: Deployment, worker: str = "gpu-1/engine") -> None:
 
 
 def charts_in(page: str) -> dict[str, Any]:
-    """The data of the charts by name."""
+    """Return the data of each chart by name."""
     found = re.findall(r'<div id="([\w-]+)-data" hidden>(.*?)</div>', page, re.DOTALL)
     return {name: json.loads(text.replace("&quot;", '"')) for name, text in found}
 
@@ -127,9 +124,3 @@ def test_queries_do_not_grow_with_requests_and_workers() -> None:
     placed(deployment, "gpu-2/engine")
     used(300, total_ms=10)
     assert [queries(client, each) for each in addresses] == few == [PAGE, NOW, FIGURES]
-
-
-def queries(client: Client, address: str) -> int:
-    with CaptureQueriesContext(connection) as captured:
-        assert client.get(address).status_code == 200
-    return len(captured)

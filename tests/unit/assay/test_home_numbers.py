@@ -5,14 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from assay.portal.home_numbers import compared, sparkline
 from governance.usage.models import UsageRecord
 from tests.unit.assay.portal_data import Company
-from tests.unit.assay.test_portal_pages import inline_in, signed_in
+from tests.unit.assay.test_portal_pages import inline_in, queries, signed_in
 
 pytestmark = pytest.mark.django_db
 # With the scope of row security, which `test_portal_pages` calls SCOPE.
@@ -71,9 +69,7 @@ def test_queries_of_the_numbers_do_not_grow(company: Company) -> None:
     for who in QUERIES:
         client = signed_in(company.people[who])
         client.get("/overview/numbers")
-        with CaptureQueriesContext(connection) as captured:
-            client.get("/overview/numbers")
-        counts[who] = len(captured)
+        counts[who] = queries(client, "/overview/numbers")
     assert counts == QUERIES
 
 

@@ -52,7 +52,7 @@ def test_no_reference_leads_nowhere() -> None:
 
 
 def test_names_of_classes_and_functions_are_unique() -> None:
-    """A generator of clients drops what shares a name, or fails."""
+    """A generator of clients drops classes and functions that share a name, or fails."""
     document = inference_description()
     schemas = document["components"]["schemas"]
     names = Counter(re.sub(r"\W", "", schema["title"].title()) for schema in schemas.values())

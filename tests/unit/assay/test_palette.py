@@ -131,7 +131,7 @@ def test_pages_and_actions_are_those_that_the_role_has(company: Company) -> None
 def test_pages_are_found_by_the_words_that_people_type(
     company: Company, typed: str, title: str
 ) -> None:
-    # What an administrator may not do, a lead may.
+    # A lead has actions that an administrator does not have.
     found = [*titles(company.ada, typed)[:4], *titles(company.enzo, typed)[:4]]
     assert title in found
 

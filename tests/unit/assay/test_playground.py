@@ -119,7 +119,7 @@ def test_the_page_tells_the_use_and_the_cost_of_an_answer(stage: Stage) -> None:
         "use": f"{usage['total_tokens']} tokens",
         "cost": f"0.{micro:06d}".rstrip("0") + " EUR",
     }
-    # Of another department's answers, the page tells nothing.
+    # People of another department see neither.
     stranger = with_password(Person.objects.create(name="Mallory", email="mallory@example.org"))
     RoleAssignment.objects.create(
         person=stranger, role="lead", department=stage.department("finance")

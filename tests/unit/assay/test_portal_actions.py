@@ -12,8 +12,7 @@ from django.test import Client, override_settings
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.reviews.models import Decision
-from registry.releases.models import Release
-from tests.unit.assay.portal_data import PASSWORD, Company
+from tests.unit.assay.portal_data import PASSWORD, Company, copied
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
 from tests.unit.assay.test_review_comparison import words
 from workers.deployments.models import Deployment
@@ -278,9 +277,7 @@ def test_personas_do_not_exist_elsewhere(
 
 def test_deploying_shows_what_changes_before_it_happens(company: Company) -> None:
     client, old = signed_in(company.enzo), company.live
-    new = Release.objects.get(pk=old.pk)
-    new.pk, new.version = None, company.second
-    new.save()
+    new = copied(old, version=company.second)
     new.departments.add(company.departments["finance"])
     Deployment.objects.update(replicas_max=3)
 
@@ -325,12 +322,10 @@ def test_the_release_form_chooses_nothing_and_copies_earlier_answers(company: Co
     assert chosen(empty, "environment") in ([], [""])
     assert chosen(empty, "tier") in ([], [""])
     assert f'<option value="{company.live.pk}">' in empty
-    copied = client.get(f"{address}?like={company.live.pk}").content.decode()
-    assert chosen(copied, "environment") == ["production"]
-    assert chosen(copied, "tier") == [company.live.tier]
-    assert company.live.purpose in copied
-    # Another department's people copy nothing.
-    hidden = Release.objects.get(pk=company.live.pk)
-    hidden.pk, hidden.department = None, company.departments["finance"]
-    hidden.save()
+    filled = client.get(f"{address}?like={company.live.pk}").content.decode()
+    assert chosen(filled, "environment") == ["production"]
+    assert chosen(filled, "tier") == [company.live.tier]
+    assert company.live.purpose in filled
+    # A release of another department is not copied.
+    hidden = copied(company.live, department=company.departments["finance"])
     assert chosen(client.get(f"{address}?like={hidden.pk}").content.decode(), "tier") in ([], [""])

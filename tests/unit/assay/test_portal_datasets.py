@@ -98,14 +98,14 @@ def test_masked_text_is_shown_to_a_lead_who_asks_and_the_log_knows(company: Comp
 
 
 def rows(client: Client, address: str) -> list[int]:
-    """The numbers of the rows in the table."""
+    """Return the numbers of the table's rows."""
     table = main(client, address).split('id="rows"')[1].split("</table>")[0]
     return [int(number) for number in re.findall(r'<tr>\s*<td class="num">([\d,]+)', table)]
 
 
 @pytest.fixture
 def reviews(company: Company) -> DatasetVersion:
-    """Fifty rows; every tenth is negative."""
+    """Create a dataset version of fifty rows, every tenth of which is negative."""
     Dataset.objects.create(
         name="reviews", department=company.departments["engineering"],
         task="text-classification", classification="internal", license="CC0-1.0",

@@ -1,4 +1,4 @@
-"""The page of a model: what a person may see of its live versions, trend, use, lineage, reviews."""
+"""The page of a model: live versions, trend, use, lineage and reviews that a person may see."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from governance.reviews.models import Review
 from governance.usage.models import UsageRecord
 from registry.evaluations.models import Evaluation
 from registry.versions.models import ModelVersion
-from tests.unit.assay.portal_data import Company, sha
+from tests.unit.assay.portal_data import Company, copied, sha
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from workers.deployments.models import Deployment
 
@@ -42,16 +42,6 @@ def chart(html: str, name: str) -> Any:
     return json.loads(found[1]) if found else None
 
 
-def copied(row: Any, **changes: Any) -> Any:
-    """Save another row that differs in `changes`."""
-    row = type(row).objects.get(pk=row.pk)
-    row.pk, row._state.adding = None, True
-    for name, value in changes.items():
-        setattr(row, name, value)
-    row.save()
-    return row
-
-
 def used(deployment: str, digest: str) -> None:
     """Record a request of engineering to a version."""
     UsageRecord.objects.create(
@@ -61,7 +51,7 @@ def used(deployment: str, digest: str) -> None:
     )  # fmt: skip
 
 
-def test_a_model_can_be_read_about_tried_and_called_from_its_page(company: Company) -> None:
+def test_the_page_shows_the_card_the_live_deployment_and_how_to_call_it(company: Company) -> None:
     html = page(signed_in(company.enzo), WRITER)
     # Version 1 is live: its card shows, though version 2 has one too.
     assert "Old card" in card(html, "Model card")
@@ -72,7 +62,7 @@ def test_a_model_can_be_read_about_tried_and_called_from_its_page(company: Compa
     for language in ("curl", "Python", "JavaScript"):
         assert f"<summary>{language}</summary>" in card(html, "API example")
     assert "&quot;model&quot;: &quot;docstring-writer&quot;" in card(html, "API example")
-    # Who may not use it is not offered to try it.
+    # A viewer may not use it.
     viewer = page(signed_in(company.vera), WRITER)
     assert "Old card" in viewer
     assert "/playground?deployment" not in viewer

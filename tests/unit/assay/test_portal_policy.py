@@ -159,7 +159,7 @@ def test_rules_are_found_by_their_words(ada: Person) -> None:
 
 
 class Lines(HTMLParser):
-    """The texts of a page's elements, each in one piece."""
+    """Collect the text of each block of a page in one piece."""
 
     BLOCKS = ("div", "li", "td", "th", "p", "summary", "dd")
 

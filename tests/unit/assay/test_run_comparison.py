@@ -12,7 +12,7 @@ from django.utils import timezone
 from governance.people.selectors import principal_for_person
 from registry.evaluations.models import Evaluation
 from registry.versions.models import ModelVersion
-from tests.unit.assay.portal_data import Company
+from tests.unit.assay.portal_data import Company, copied
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from tests.unit.assay.test_review_comparison import words
 from workers.jobs.comparison import POINTS_MAX, RunComparison, runs_compare
@@ -35,8 +35,8 @@ def text_of(company: Company, query: str, person: str = "enzo") -> str:
     return words(html)
 
 
-def further_version(company: Company, number: int, **more: Any) -> ModelVersion:
-    """A version like the second, made by a job of its own, which recorded a curve."""
+def further_version(company: Company, number: int) -> ModelVersion:
+    """Create a version like the second, and the job that trained it, with a curve."""
     job = Job.objects.create(
         kind="fine_tune", state="succeeded", title=f"Fine-tune {number}",
         department=company.departments["engineering"], created_by=company.devi,
@@ -44,16 +44,8 @@ def further_version(company: Company, number: int, **more: Any) -> ModelVersion:
         started_at=timezone.now(), finished_at=timezone.now(),
     )  # fmt: skip
     JobEvent.objects.create(job=job, attempt=1, step=5, data={"loss": 2.0})
-    version = ModelVersion.objects.get(pk=company.second.pk)
-    version.pk, version.number, version.job_id = None, number, job.pk
-    version._state.adding = True
-    for name, value in more.items():
-        setattr(version, name, value)
-    version.save()
-    measured = company.second.evaluations.get()
-    measured.pk, measured.version, measured._state.adding = None, version, True
-    measured.job_id = uuid.uuid4()
-    measured.save()
+    version: ModelVersion = copied(company.second, number=number, job_id=job.pk)
+    copied(company.second.evaluations.get(), version=version, job_id=uuid.uuid4())
     return version
 
 
@@ -147,12 +139,12 @@ def test_an_evaluation_is_compared_by_its_own_result(company: Company) -> None:
     third = further_version(company, 3)
     jobs = []
     for perplexity in (9.0, 8.0):
-        measured = third.evaluations.first()
-        assert measured is not None
-        measured.pk, measured._state.adding = None, True
-        measured.job_id, measured.metrics = uuid.uuid4(), {"perplexity": perplexity}
-        measured.intervals = {}
-        measured.save()
+        measured = copied(
+            third.evaluations.first(),
+            job_id=uuid.uuid4(),
+            metrics={"perplexity": perplexity},
+            intervals={},
+        )
         jobs.append(Job.objects.create(
             id=measured.job_id, kind="evaluate", state="succeeded", title="Evaluate it",
             department=company.departments["engineering"], created_by=company.devi,
@@ -224,7 +216,7 @@ def test_jobs_and_versions_are_selected_by_checkboxes(company: Company) -> None:
     html = " ".join(client.get("/models/docstring-writer").content.decode().split())
     for version in (company.first, company.second):
         assert f'name="version" value="{version.pk}" form="compare"' in html
-    # The newest and the live one.
+    # The newest and the live version are preselected.
     assert html.count("checked>") == 2
     # A single version is compared with nothing.
     assert 'form="compare"' not in client.get("/models/smollm2-135m").content.decode()

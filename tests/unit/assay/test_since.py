@@ -5,17 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from django.db import connection
 from django.db.models import F
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 
 from governance.looks.models import Look, LookKind
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.reviews.threads.models import ReviewThread
-from registry.versions.models import ModelVersion
-from tests.unit.assay.portal_data import Company
-from tests.unit.assay.test_portal_pages import inline_in, signed_in
+from tests.unit.assay.portal_data import Company, copied
+from tests.unit.assay.test_portal_pages import inline_in, queries, signed_in
 from tests.unit.policy_support import install_rules
 
 pytestmark = pytest.mark.django_db
@@ -48,7 +45,7 @@ def test_a_review_shows_what_others_said_since(company: Company) -> None:
     carla, address = signed_in(company.carla), f"/reviews/{company.review_open.pk}"
     assert NEWS not in text_of(carla, address)
     say(company)
-    # The same look: nothing was seen before.
+    # A second view within minutes belongs to the same look.
     assert NEWS not in text_of(carla, address)
     day_passes()
     say(company)
@@ -56,7 +53,7 @@ def test_a_review_shows_what_others_said_since(company: Company) -> None:
     assert NEWS in page
     assert "2 comments by Enzo Engineering." in page
     assert NEWS in text_of(carla, f"{address}?tab=evidence")
-    # His own words are no news to him.
+    # A person's own comments are not new to that person.
     enzo = signed_in(company.enzo)
     text_of(enzo, address)
     day_passes()
@@ -69,10 +66,7 @@ def test_a_model_shows_its_new_versions(company: Company) -> None:
     vera, address = signed_in(company.vera), "/models/docstring-writer"
     assert NEWS not in text_of(vera, address)
     day_passes()
-    newest = ModelVersion.objects.get(pk=company.second.pk)
-    newest.pk, newest.number, newest.job_id = None, 9, None
-    newest._state.adding = True
-    newest.save()
+    copied(company.second, number=9, job_id=None)
     assert "v9." in text_of(vera, address)
 
 
@@ -111,12 +105,6 @@ def test_the_first_page_lists_what_changed_and_its_queries_do_not_grow(company: 
         for review in range(10_000, 10_020)
     )
     assert queries(carla, address) == few == QUERIES
-    # What she may no longer see is not listed.
+    # Without her roles she may not see the review.
     company.carla.role_assignments.all().delete()
     assert "Nothing new" in text_of(carla, address)
-
-
-def queries(client: Client, address: str) -> int:
-    with CaptureQueriesContext(connection) as captured:
-        assert client.get(address).status_code == 200
-    return len(captured)

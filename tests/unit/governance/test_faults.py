@@ -18,11 +18,11 @@ from governance.english import counted
 from governance.errors import InvalidInput
 from governance.faults import clauses, field_path, field_sentences, words
 
-# Pydantic's vocabulary, which no sentence has.
+# Words of pydantic that no sentence may contain.
 RAW = re.compile(
     r"Input|should|\bExtra\b|Field required|Value error|dictionary|\btag\b|validator|instance"
 )
-# Error types of the parts of pydantic's schemas. Every type has words of its own.
+# Error types by kind of schema. Every type needs a sentence of its own.
 PRODUCED = {
     "any": (),
     "bool": ("bool_type", "bool_parsing"),
@@ -77,7 +77,7 @@ BOUNDS = {
     "lt": "less_than",
     "le": "less_than_equal",
 }
-# Packages whose input is written by machines of Assay alone.
+# Packages whose input comes only from Assay's own processes.
 MACHINES = ("workers.control", "workers.run", "workers.placement", "workers.wire")
 ROOTS = ("governance", "registry", "workers", "assay", "tasks")
 HEAVY = ("engines", "trainers", "celery_tasks", "migrations", "settings", "engine_process")

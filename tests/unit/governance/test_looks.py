@@ -1,4 +1,4 @@
-"""Looks: the time since which changes are new, and who sees that a person looked."""
+"""Looks of people at pages: the time since which changes are new, and the access to looks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Summaries of rules: lines of bounded length, actions by resource, and conditions."""
+"""Short summaries of policy rules."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ from tests.unit.governance.siem_support import Collector, make_certificates
 Open = Callable[..., Review]
 pytestmark = pytest.mark.sweep
 SECRET = "a secret of more than thirty-two characters"
-# A connection that ends after its test would be logged to that test's closed output.
+# The mail server logs the end of a connection, possibly after pytest closed the test's output.
 logging.getLogger("mail.log").setLevel(logging.CRITICAL)
 
 

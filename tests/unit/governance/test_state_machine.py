@@ -69,7 +69,7 @@ def test_no_state_machine_of_the_product_is_missing_here() -> None:
     assert sum(len(re.findall(r"= ?StateMachine\(", text)) for text in sources) == len(MACHINES)
 
 
-# Related rows that the sentences of a machine name.
+# Related rows that a machine's error messages name.
 RELATED = {
     "document": {"document": Document(title="Handbook")},
     "waiver": {"item": ChecklistItem(title="No leak")},

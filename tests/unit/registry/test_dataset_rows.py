@@ -34,7 +34,7 @@ def dev(policy: object, person: Callable[..., Person]) -> Person:
 
 @pytest.fixture
 def fifty(dev: Person) -> DatasetVersion:
-    """Fifty rows; every fifth has another label."""
+    """Create a version of fifty rows; every fifth row is labeled `rare`."""
     return added(
         dev, [{"text": f"Text {n}", "label": "rare" if n % 5 == 0 else "often"} for n in range(50)]
     )
@@ -95,7 +95,7 @@ def test_rows_are_sorted_by_a_column_in_both_directions(fifty: DatasetVersion) -
     assert descending.numbers[:10] == ascending.numbers
     found = page(fifty, q="rare", sort="text", order="desc")
     assert (found.matches, first_texts(found)[:2]) == (10, ["Text 5", "Text 45"])
-    # A name that is no column leaves the order of the file.
+    # An unknown column keeps the order of the file.
     assert page(fifty, sort="no-column").query.sort == ""
 
 
@@ -110,7 +110,7 @@ def test_features_are_sorted_with_missing_values_last(dev: Person) -> None:
 
 
 def test_masked_columns_are_neither_searched_nor_sorted(dev: Person) -> None:
-    """Else the rows that a search finds would tell what the masks hide."""
+    """Otherwise, matches would reveal the masked text."""
     rows = [{"text": f"{name}@example.org", "label": "x"} for name in ("zoe", "ann", "mia")]
     version = added(dev, rows)
     masked = page(version, q="ann@", sort="text")

@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -399,11 +398,3 @@ def pod_check(pod: dict[str, Any]) -> None:
     assert mounted.keys() == {each["name"] for each in spec["volumes"]}
     assert all(each["subPath"] for each in container["volumeMounts"] if each["name"] == "data")
     assert container["resources"]["limits"]["memory"]
-
-
-def until(found: Any, patience_s: float = 120) -> None:
-    """Wait until `found()` is true."""
-    deadline = time.monotonic() + patience_s
-    while not found():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.05)

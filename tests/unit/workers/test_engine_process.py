@@ -492,7 +492,7 @@ def test_a_model_and_its_adapter_say_the_same_in_a_process_of_their_own(
     (gone,) = ask(remote, ["1, 2, 3,"], adapters=["a"], max_tokens=2)
     assert isinstance(gone.end, Failed)
     assert gone.end.code == "adapter_not_found"
-    # So many that some still run when it is closed, however late that is noticed here.
+    # With this many requests, some still run when the engine is closed, also on a slow machine.
     running = [Answer() for _ in range(100)]
     for number, answer in enumerate(running):
         remote.submit(prompted(f"r{number}", {"prompt": "1, 2"}, {"max_tokens": 200}), answer)

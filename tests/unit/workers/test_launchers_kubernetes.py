@@ -20,13 +20,13 @@ from tests.unit.workers.cluster import (
     condition,
     container_status,
     status,
-    until,
 )
 from tests.unit.workers.cluster_server import serving
 from tests.unit.workers.test_launchers_slurm import Held
 from tests.unit.workers.test_launchers_trainjobs import JOB, attempt, settings
 from tests.unit.workers.test_launchers_trainjobs import root as root
 from tests.unit.workers.test_run import Recorder, delivery, order
+from tests.waiting import wait_until
 from workers.control.jobs import Claim
 from workers.launchers.kubernetes import KubernetesLauncher
 from workers.launchers.protocol import ProcessExit
@@ -107,7 +107,7 @@ def end_of(starts: KubernetesLauncher, handle: str) -> ProcessExit:
         found.extend(filter(None, [starts.poll(handle)]))
         return bool(found)
 
-    until(over)
+    wait_until(over)
     return found[0]
 
 
@@ -115,7 +115,7 @@ def test_a_canceled_run_is_over_once_its_process_is(root: Path, cluster: Cluster
     starts = launcher(root, cluster)
     folder = working(root)
     handle = starts.submit(folder, Resources())
-    until(lambda: (folder / "events.jsonl").exists())
+    wait_until(lambda: (folder / "events.jsonl").exists())
     assert starts.poll(handle) is None
     assert starts.works(handle)
     starts.cancel(handle)
@@ -133,7 +133,7 @@ def test_a_new_attempt_ends_the_earlier_ones_of_its_job_alone(root: Path, cluste
     first = starts.submit(working(root, 2), Resources())
     same_fence = starts.submit(working(root, 10), Resources())
     kept = starts.submit(working(root, 1, other), Resources())
-    until(lambda: (root / "work" / JOB / "2" / "events.jsonl").exists())
+    wait_until(lambda: (root / "work" / JOB / "2" / "events.jsonl").exists())
     (process,) = [each for name, each in cluster.processes.items() if name.startswith(first)]
     starts.end_earlier(root / "work" / JOB / "10")
     assert process.poll() is not None
@@ -217,7 +217,7 @@ def test_a_job_that_was_canceled_before_its_submission_was_answered_is_ended_in_
     assert len(cluster.jobs) == 2
     supervisor.end_lost(root / "work")
     assert set(cluster.jobs) == {held}
-    until(lambda: cluster.observe() or len(cluster.pods) == 1)
+    wait_until(lambda: cluster.observe() or len(cluster.pods) == 1)
 
 
 def test_a_train_job_that_is_refused_fails_for_good(root: Path, cluster: Cluster) -> None:
@@ -238,7 +238,7 @@ def test_a_drained_machine_ends_its_run_with_a_checkpoint_for_the_next_attempt(
 ) -> None:
     starts = launcher(root, cluster)
     handle = starts.submit(working(root), Resources())
-    until(lambda: (root / "work" / JOB / "1" / "events.jsonl").exists())
+    wait_until(lambda: (root / "work" / JOB / "1" / "events.jsonl").exists())
     (name,) = cluster.pods
     cluster.drain(name)
     assert starts.poll(handle) is None
@@ -452,7 +452,7 @@ def test_the_reason_of_the_cluster_reaches_the_job(root: Path, cluster: Cluster)
     cluster.kubelet = False
 
     def plays() -> None:
-        until(lambda: cluster.pods)
+        wait_until(lambda: cluster.pods)
         (name, pod), (job,) = *cluster.pods.items(), cluster.jobs.values()
         (cluster.folder / f"{name}.log").write_text("CUDA out of memory\n")
         pod["status"] = {**EVICTED}

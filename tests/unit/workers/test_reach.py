@@ -103,7 +103,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
         socket.socket(socket.AF_UNIX) as abstract,
         socket.socket(socket.AF_UNIX) as named,
     ):
-        # Abstract names belong to the machine, where others may run this test, too.
+        # Abstract names are shared by the machine, on which this test may run twice at once.
         abstract.bind(f"\0{folder}")
         named.bind(str(folder / "socket"))
         for each in (abstract, named):
