@@ -82,9 +82,16 @@ def test_without_a_live_version_the_newest_card_shows(company: Company) -> None:
     Deployment.objects.update(state="stopped")
     html = page(signed_in(company.enzo), WRITER)
     assert "Writes one-line docstrings" in card(html, "Model card")
-    assert "No live deployment that you may see" in card(html, "Live")
+    assert "No live deployment is visible to you" in card(html, "Live")
     assert card(html, "API example") == ""
     assert ">Live</span>" not in html
+
+
+def test_the_card_names_people(company: Company) -> None:
+    card_text = f"Accepted by person {company.milo.pk}."
+    ModelVersion.objects.filter(pk=company.first.pk).update(card=card_text)
+    html = page(signed_in(company.enzo), WRITER)
+    assert f"Accepted by {company.milo.name}." in card(html, "Model card")
 
 
 def test_the_trend_follows_one_metric_with_its_gates_and_live_versions(company: Company) -> None:
