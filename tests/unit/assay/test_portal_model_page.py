@@ -38,8 +38,8 @@ def card(html: str, title: str) -> str:
 
 
 def chart(html: str, name: str) -> Any:
-    found = re.search(rf'<script id="{name}" type="application/json">(.*?)</script>', html)
-    return json.loads(found[1]) if found else None
+    data = re.search(rf'<div id="{name}" hidden>(.*?)</div>', html)
+    return json.loads(data[1]) if data else None
 
 
 def copied(row: Any, **changes: Any) -> Any:
