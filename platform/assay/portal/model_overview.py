@@ -85,7 +85,7 @@ def model_trend(
     names = [chosen, task.primary_metric, metrics[0].name]
     name = next(name for name in names if name in measured)
     metric = task.metric(name)
-    drawn = dict(list(measured[name].items())[:DATASETS_DRAWN])
+    values = dict(list(measured[name].items())[:DATASETS_DRAWN])
     lines = [
         GateLine(
             f"Gate {'≥' if gate.comparator == '>=' else '≤'} {gate.threshold:g} "
@@ -96,7 +96,7 @@ def model_trend(
         for gate in gates
         if gate.metric == name
     ]
-    return Trend(metric, metrics, metric_trend(drawn, lines, live))
+    return Trend(metric, metrics, metric_trend(values, lines, live))
 
 
 def _measured(actor: Principal, model: Model, task: Task) -> dict[str, dict[str, dict[int, float]]]:

@@ -448,8 +448,8 @@ def field(bound: Any, label: str = "") -> dict[str, Any]:
 def chart(name: str, label: str, spec: dict[str, object], css: str = "") -> dict[str, object]:
     """Return a chart. `spec` is as in `series.py`, `label` is for assistive technology.
 
-    The data are in a hidden element, because htmx removes scripts from what it loads. Quotes in
-    JSON stay, which a long curve has thousands of.
+    The data are in a hidden element, because htmx removes scripts from the HTML that it loads.
+    Quotes are not escaped: a long curve has thousands of them.
     """
     data = json.dumps(spec, cls=DjangoJSONEncoder).translate(_JSON_ESCAPES)
     return {"name": name, "label": label, "css": css, "data": mark_safe(data)}  # noqa: S308
