@@ -92,7 +92,7 @@ def test_the_page_of_a_job_offers_what_the_new_state_allows(
         started_at=timezone.now() - timedelta(hours=3),
         worker="compute@b",
     )
-    browser.wait("document.querySelector('[data-log-count]').textContent === '2'")
+    browser.wait("document.querySelector('[data-log-count]').textContent === '2 lines'")
     for name, text in (
         ("progress", "10 / 40"),
         ("job-lead", "on compute@b"),

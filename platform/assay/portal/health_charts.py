@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -51,11 +50,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class PhaseRow:
-    """One phase: its mean milliseconds in all answers and in the slowest."""
+    """Mean milliseconds of one phase, in all answers and in the slowest."""
 
     name: str
     title: str
-    every: float
+    all_answers: float
     slowest: float
 
 
@@ -90,26 +89,26 @@ def health_context(health: Health) -> dict[str, Any]:
 
 
 def step_labels(span: Span, window: Window) -> list[str]:
-    """Return the beginning of each step in UTC, as short as the span permits."""
+    """Return the start of each step in UTC, in the short format of the span."""
     return [moment.strftime(_FORMATS[span]) for moment in window.moments]
 
 
 def segments(phases: Phases) -> list[Segment]:
-    """Return the phases that took time, next to each other."""
-    drawn, x = [], 0.0
+    """Return a segment for each phase that took time, one after the other."""
+    bar, x = [], 0.0
     for name, share in phases.shares.items():
         if share:
-            drawn.append(Segment(name, f"{x:.2f}", f"{100 * share:.2f}"))
+            bar.append(Segment(name, f"{x:.2f}", f"{100 * share:.2f}"))
         x += 100 * share
-    return drawn
+    return bar
 
 
-def _phase_rows(every: Phases, slowest: Phases) -> list[PhaseRow]:
+def _phase_rows(all_answers: Phases, slowest: Phases) -> list[PhaseRow]:
     rows = [
-        PhaseRow(name, title, getattr(every, name), getattr(slowest, name))
+        PhaseRow(name, title, getattr(all_answers, name), getattr(slowest, name))
         for name, title in _PHASES.items()
     ]
-    return [row for row in rows if row.every or row.slowest]
+    return [row for row in rows if row.all_answers or row.slowest]
 
 
 def _marks(changes: Sequence[Change]) -> list[Mark]:
@@ -126,25 +125,23 @@ def _marks(changes: Sequence[Change]) -> list[Mark]:
 
 
 def _placed(marks: Sequence[Mark], window: Window) -> list[dict[str, Any]]:
-    """Return the numbers of the changes in each step that has any, oldest first."""
+    """Return a mark for each step with changes, oldest first, labeled with their numbers."""
     numbers: dict[int, list[int]] = {}
     for mark in reversed(marks):
-        numbers.setdefault(_step(mark.change.at, window), []).append(mark.number)
-    return [{"index": step, "label": _joined(each)} for step, each in sorted(numbers.items())]
+        step = (mark.change.at - window.since) // window.step
+        numbers.setdefault(step, []).append(mark.number)
+    return [{"index": step, "label": _range(each)} for step, each in sorted(numbers.items())]
 
 
-def _step(at: datetime, window: Window) -> int:
-    return (at - window.since) // window.step
-
-
-def _joined(numbers: Sequence[int]) -> str:
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}\u2013{numbers[-1]}"
+def _range(numbers: Sequence[int]) -> str:
+    first, last = numbers[0], numbers[-1]
+    return str(first) if first == last else f"{first}–{last}"
 
 
 def _charts(
     points: Sequence[Figures], labels: list[str], marks: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the charts of a period, each with an ID and a title."""
+    """Return the ID, title and data of each chart of a period."""
     unit = Unit(next((point.unit for point in points if point.requests), Unit.TOKENS))
     shared = {"labels": labels, "marks": marks}
     charts = [_times("latency", "Latency", [point.latency for point in points])]
@@ -169,7 +166,7 @@ def _charts(
 
 
 def _times(name: str, title: str, values: Sequence[Percentiles | None]) -> dict[str, Any]:
-    """Return lines of the three percentiles, with gaps where nothing was answered."""
+    """Return lines of the three percentiles, with gaps at steps without answers."""
     slow = any(value.p99 >= _IN_SECONDS for value in values if value)
     scaled: Callable[[int], float] = (lambda each: each / 1000) if slow else float
     series = [
@@ -179,7 +176,7 @@ def _times(name: str, title: str, values: Sequence[Percentiles | None]) -> dict[
     spec = {
         "type": "line",
         "zero": True,
-        # A line needs two points next to each other.
+        # Between two gaps, a point has no line.
         "points": True,
         "gaps": True,
         "y": "seconds" if slow else "milliseconds",

@@ -1,10 +1,10 @@
-"""The few numbers of the first page, by role, each with its trend over two weeks or eight weeks."""
+"""Numbers on the first page, by role, each with its trend over two or eight weeks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -37,22 +37,32 @@ _STRETCHES = 4
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """One number: its value, a note that compares it, the page with its details, and its trend.
+    """A number, a note that compares it, the page with its details, and its trend.
 
-    `line` are the points of the sparkline, `label` describes it to assistive technology.
+    `trend` has its values by day or week, oldest first; `trend_title` describes them to assistive
+    technology.
     """
 
     title: str
     value: str
     note: str
     page: str
-    line: str
-    label: str
+    trend: Sequence[float]
+    trend_title: str
     tone: str = ""
+
+    @property
+    def points(self) -> str:
+        return sparkline(self.trend)
+
+    @property
+    def label(self) -> str:
+        values = ", ".join(f"{round(value, 2):,}" for value in self.trend)
+        return f"{self.trend_title}, oldest first: {values}"
 
 
 def has_numbers(actor: Principal) -> bool:
-    """Return whether the actor's roles give them any number. Runs no query."""
+    """Return true if any number is for the actor's roles. Runs no query."""
     return any(permitted(actor) for permitted, _ in SOURCES)
 
 
@@ -80,53 +90,52 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def compared(new: float, old: float, before: str, digits: int = 0) -> str:
-    """Return the change from one period to the next: `+12 % on the 7 days before`."""
+    """Return the change since the period `before`: `+12 % vs. the 7 days before`."""
     if not old:
         return f"none in {before}" if new else f"none in {before} either"
     if new >= 10 * old:
         return f"{old:,.{digits}f} in {before}"
     change = round(100 * (new - old) / old)
-    return f"{change:+d} % on {before}" if change else f"as in {before}"
+    return f"{change:+d} % vs. {before}" if change else f"same as {before}"
 
 
 def _reviews(actor: Principal) -> Iterator[Number]:
-    """Yield the number of closed reviews and the median time that they took, by week."""
-    first = _week(-WEEKS + 1)
-    took = ExpressionWrapper(F("closed_at") - F("opened_at"), output_field=DurationField())
+    """Yield the number of closed reviews and their median duration, by week."""
+    today = beginning_of(1)
+    first = today - timedelta(days=today.weekday(), weeks=WEEKS - 1)
+    duration = ExpressionWrapper(F("closed_at") - F("opened_at"), output_field=DurationField())
     rows = (
         reviews_visible_to(actor)
         .filter(closed_at__gte=first)
         .order_by()
         .values(week=TruncWeek("closed_at", tzinfo=UTC))
-        .annotate(closed=Count("pk"), median=_Median(took))
+        .annotate(closed=Count("pk"), median=_Median(duration))
     )
     by_week = {row["week"]: row for row in rows}
     weeks: list[Any] = [by_week.get(first + timedelta(weeks=week), {}) for week in range(WEEKS)]
     closed = [row.get("closed", 0) for row in weeks]
-    hours = [row["median"].total_seconds() / 3600 if row else 0.0 for row in weeks]
+    hours = [row["median"] / timedelta(hours=1) if row else 0.0 for row in weeks]
+    latest = next((row["median"] for row in reversed(weeks) if row), None)
     yield Number(
         "Reviews closed this week",
         f"{closed[-1]:,}",
         f"{closed[-2]:,} last week",
         "portal:reviews",
-        sparkline(closed),
-        _label("Reviews closed by week", closed),
-    )
-    recent = next(
-        (value for value, count in zip(hours[::-1], closed[::-1], strict=True) if count), 0
+        closed,
+        "Reviews closed by week",
     )
     yield Number(
         "Median time to a decision",
-        _hours(recent) if recent else "–",
-        "in the latest week with one",
+        "–" if latest is None else _duration(latest),
+        "in the latest week with a decision",
         "portal:reviews",
-        sparkline(hours),
-        _label("Median hours by week", [round(value, 1) for value in hours]),
+        hours,
+        "Median hours by week",
     )
 
 
 def _usage(actor: Principal) -> Iterator[Number]:
-    """Yield requests, their failures and their cost, by day."""
+    """Yield the requests, their error rate and their cost, by day."""
     rows = (
         usage_visible_to(actor)
         .filter(occurred_at__gte=beginning_of(DAYS))
@@ -147,10 +156,10 @@ def _usage(actor: Principal) -> Iterator[Number]:
     yield Number(
         "Failed requests, 7 days",
         f"{rate:.1f} %",
-        f"{before:.1f} % the 7 days before",
+        f"{before:.1f} % in the 7 days before",
         "portal:usage",
-        sparkline(failed),
-        _label("Failed requests by day", failed),
+        failed,
+        "Failed requests by day",
         "bad" if rate > before and any(failed[-7:]) else "",
     )
     if any(days["cost"]):
@@ -174,8 +183,8 @@ def _jobs(actor: Principal) -> Iterator[Number]:
         f"{sum(days['ended'][-7:]):,}",
         f"{failed:,} failed",
         "portal:jobs",
-        sparkline(days["ended"]),
-        _label("Jobs ended by day", days["ended"]),
+        days["ended"],
+        "Jobs ended by day",
         "bad" if failed else "",
     )
 
@@ -206,8 +215,8 @@ def _number(title: str, values: Sequence[float], page: str, digits: int = 0) -> 
     """Return the sum of the last seven days, compared with the seven days before."""
     new, old = sum(values[-7:]), sum(values[:-7])
     note = compared(new, old, "the 7 days before", digits)
-    label = _label(f"{title.partition(',')[0]} by day", [round(value, digits) for value in values])
-    return Number(title, f"{new:,.{digits}f}", note, page, sparkline(values), label)
+    trend_title = f"{title.partition(',')[0]} by day"
+    return Number(title, f"{new:,.{digits}f}", note, page, values, trend_title)
 
 
 def _filled(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> dict[str, list[int]]:
@@ -218,22 +227,13 @@ def _filled(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> dict[str
     return {name: [row.get(name, 0) for row in days] for name in names}
 
 
-def _label(what: str, values: Sequence[float]) -> str:
-    return f"{what}, oldest first: {', '.join(f'{value:,}' for value in values)}"
-
-
-def _hours(hours: float) -> str:
+def _duration(duration: timedelta) -> str:
+    hours = duration / timedelta(hours=1)
     return f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} h"
 
 
-def _week(offset: int) -> datetime:
-    """Return the Monday of this week in UTC, moved by some weeks."""
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return today - timedelta(days=today.weekday()) + timedelta(weeks=offset)
-
-
 def _sees_jobs(actor: Principal) -> bool:
-    # Reviewers may open jobs, but none of them is theirs.
+    # Reviewers may view jobs, but run none themselves.
     return may_view_usage(actor) and may_somewhere(actor, Action.JOB_VIEW, kind="job")
 
 

@@ -1,4 +1,4 @@
-"""A job's request as rows for its page."""
+"""Rows that show a job's request on its page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from assay.portal.forms.models import RESOURCES, setting_title
 from registry.catalog import TASKS
 from workers.jobs.models import Job, JobKind
 
-# Members of a spec that name a version, by the row's title.
+# Titles of the versions that a request names, by their member.
 _VERSIONS = {
     "base": "Base version",
     "version": "Version",
@@ -23,32 +23,22 @@ _VERSIONS = {
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """One member of the request, with the page of the object that it names."""
+    """An object that the request names, with its page."""
 
     title: str
     value: str
     url: str = ""
 
 
-def request_rows(job: Job) -> list[RequestRow]:
-    """Return the objects that the job's request names."""
-    return list(_objects(job))
-
-
-def setting_rows(job: Job) -> list[RequestRow]:
-    """Return the settings of the job's request: hyperparameters, rows and resources."""
+def setting_rows(job: Job) -> list[tuple[str, str]]:
+    """Return the titles and values of the request's hyperparameters, rows and resources."""
     spec = job.spec
-    settings = {setting_title(name): value for name, value in _part(spec, "hyperparameters")}
+    hyperparameters, resources = spec.get("hyperparameters") or {}, spec.get("resources") or {}
+    settings = {setting_title(name): value for name, value in hyperparameters.items()}
     if "max_rows" in spec:
         settings["Maximum rows"] = spec["max_rows"] or "all"
-    settings |= {RESOURCES.get(name, name): value for name, value in _part(spec, "resources")}
-    return [
-        RequestRow(title, _words(value)) for title, value in settings.items() if value is not None
-    ]
-
-
-def _part(spec: dict[str, Any], name: str) -> list[tuple[str, Any]]:
-    return list((spec.get(name) or {}).items())
+    settings |= {RESOURCES.get(name, name): value for name, value in resources.items()}
+    return [(title, _words(value)) for title, value in settings.items() if value is not None]
 
 
 def _words(value: Any) -> str:
@@ -56,11 +46,12 @@ def _words(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(map(_words, value)) or "none"
-    # Settings in full, as they were typed: a learning rate of 0.0002.
+    # More digits than other numbers on pages: a learning rate of 0.0002.
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _objects(job: Job) -> Iterator[RequestRow]:
+def request_rows(job: Job) -> Iterator[RequestRow]:
+    """Yield the objects that the job's request names."""
     spec = job.spec
     task = TASKS.get(spec.get("task", ""))
     if task is not None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import BooleanField, Case, Prefetch, Value, When
+from django.db.models import Prefetch, Q
 
 from assay.portal.reads import usage_days
 from assay.portal.series import GateLine, metric_trend, request_bars
@@ -52,16 +52,11 @@ class Card:
 
 
 def model_card(actor: Principal, model: Model, live: Collection[int]) -> Card | None:
-    """Return the card of the newest version of `live` numbers, else of the newest with a card."""
+    """Return the newest card of the versions with `live` numbers, or else of all versions."""
     rows = versions_visible_to(actor).filter(model=model).exclude(card="")
-    is_live = Case(
-        When(number__in=live, then=Value(True)),
-        default=Value(False),
-        output_field=BooleanField(),
-    )
-    found = rows.annotate(is_live=is_live).order_by("-is_live", "-number")
-    values = found.values_list("pk", "number", "card", "is_live").first()
-    return None if values is None else Card(*values)
+    rows = rows.annotate(is_live=Q(number__in=live)).order_by("-is_live", "-number")
+    card = rows.values_list("pk", "number", "card", "is_live").first()
+    return None if card is None else Card(*card)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +76,8 @@ def model_trend(
     gates: Iterable[Gate],
     live: Collection[int],
 ) -> Trend | None:
-    """Return the trend of the metric `chosen`, or else of the primary one, on data not used for
-    training; None unless a metric has values of two versions."""
+    """Return the trend of the metric `chosen`, or else of the primary one, without results on
+    training data; None unless a metric has values of two versions."""
     measured = _measured(actor, model, task)
     metrics = [metric for metric in task.metrics if metric.name in measured]
     if not metrics:
@@ -90,7 +85,7 @@ def model_trend(
     names = [chosen, task.primary_metric, metrics[0].name]
     name = next(name for name in names if name in measured)
     metric = task.metric(name)
-    drawn = dict(list(measured[name].items())[:DATASETS_DRAWN])
+    values = dict(list(measured[name].items())[:DATASETS_DRAWN])
     lines = [
         GateLine(
             f"Gate {'≥' if gate.comparator == '>=' else '≤'} {gate.threshold:g} "
@@ -101,12 +96,12 @@ def model_trend(
         for gate in gates
         if gate.metric == name
     ]
-    return Trend(metric, metrics, metric_trend(drawn, lines, live))
+    return Trend(metric, metrics, metric_trend(values, lines, live))
 
 
 def _measured(actor: Principal, model: Model, task: Task) -> dict[str, dict[str, dict[int, float]]]:
-    """Return the newest value of each metric, dataset and version, for the metrics of at least two
-    versions; the datasets with most versions first."""
+    """Return the newest value of each metric, dataset and version, for the metrics that two or more
+    versions have; the datasets with most versions first."""
     rows = evaluations_visible_to(actor).filter(version__model=model, on_training_data=False)
     newest = rows.order_by("-pk").values_list(
         "version__number", "dataset_version__dataset__name", "metrics"
@@ -139,7 +134,7 @@ def model_usage(actor: Principal, model: Model) -> ModelUsage | None:
     deployments = deployments_visible_to(actor).filter(release__version__model=model)
     digests = ModelVersion.objects.order_by().filter(model=model).values("digest")
     records = usage_visible_to(actor).filter(
-        # The index is by name; later or earlier, other models may have served under it.
+        # The index is by name. Other models may have served under the same name.
         deployment__in=deployments.prefetch_related(None).order_by().values("name"),
         version_digest__in=digests,
     )
@@ -152,7 +147,7 @@ def model_usage(actor: Principal, model: Model) -> ModelUsage | None:
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """A release with its newest review and the verdicts of its present round."""
+    """A release, its newest review and the verdicts of the review's current round."""
 
     release: Release
     review: Review | None

@@ -227,7 +227,7 @@ PAGES = (
 
 
 def palette(actor: Principal, text: str) -> list[Result]:
-    """Return results for `text`, the best first; without any, all pages and actions."""
+    """Return results for `text`, the best first; all pages and actions if it has no words."""
     meant = meanings(text)
     results = [*_actions(actor, meant), *_pages(actor, meant)]
     if not meant:
@@ -244,14 +244,15 @@ def _rank(result: Result, text: str) -> int:
         return 0
     if title.startswith(text):
         return 1
-    # Pages and actions may be found by a synonym.
+    # A synonym may have found a page or an action.
     return 2 if f" {text}" in title or result.kind in {"Page", "Action"} else 3
 
 
 def _fits(title: str, meant: list[list[str]]) -> bool:
     lower = title.lower()
     return all(
-        word in lower or any(f" {each}" in f" {lower}" for each in ours) for word, *ours in meant
+        typed in lower or any(f" {word}" in f" {lower}" for word in title_words)
+        for typed, *title_words in meant
     )
 
 

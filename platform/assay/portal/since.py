@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.db.models import Max, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Greatest
 from django.urls import reverse
 
+from governance.english import counted
 from governance.looks.models import LookKind
 from governance.looks.services import look_record, looks_latest
 from governance.policy.differences import difference
@@ -22,7 +24,7 @@ from governance.reviews.models import Decision, Review, Verdict
 from governance.reviews.selectors import reviews_visible_to
 from governance.reviews.threads.models import ReviewThread, ThreadComment
 from registry.evaluations.selectors import evaluations_visible_to
-from registry.versions.models import Model, ModelVersion
+from registry.versions.models import Model
 from registry.versions.selectors import models_visible_to, versions_visible_to
 from workers.deployments.selectors import deployments_visible_to
 
@@ -38,7 +40,7 @@ _VOTES = {
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Sentences about the changes after `since`."""
+    """Sentences about changes after the person's last look, which ended at `since`."""
 
     since: datetime
     lines: list[str]
@@ -55,28 +57,23 @@ class Changed:
     at: datetime
 
 
-def _news(since: datetime | None, lines: Iterator[str]) -> News | None:
-    """Return the news; None at a first look, or without any."""
+def _news(since: datetime | None, lines_after: Callable[[datetime], Iterator[str]]) -> News | None:
+    """Return the news; None at a first look, or if nothing changed."""
     if since is None:
         return None
-    sentences = list(lines)
-    return News(since, sentences) if sentences else None
+    lines = list(lines_after(since))
+    return News(since, lines) if lines else None
 
 
 def review_news(actor: Principal, review: Review, threads: Iterable[ReviewThread]) -> News | None:
-    """Return what others did on a review, from the rows of its page; record this look."""
+    """Return the actions of others on a review, from the rows of its page; record this look."""
     since = look_record(actor=actor, kind=LookKind.REVIEW, reference=review.pk)
-    return _news(since, _review_lines(actor, review, threads, since))
+    return _news(since, partial(_review_lines, actor, review, threads))
 
 
 def _review_lines(
-    actor: Principal,
-    review: Review,
-    threads: Iterable[ReviewThread],
-    since: datetime | None,
+    actor: Principal, review: Review, threads: Iterable[ReviewThread], since: datetime
 ) -> Iterator[str]:
-    if since is None:
-        return
     for vote in review.decisions.all():
         if vote.created_at > since and vote.person_id != actor.person_id:
             if vote.verdict in _VOTES:
@@ -91,7 +88,7 @@ def _review_lines(
     ]
     if comments:
         names = list(dict.fromkeys(comment.person.name for comment in comments))
-        yield f"{_count(len(comments), 'comment')} by {_listed(names)}."
+        yield f"{counted(len(comments), 'comment')} by {_listed(names)}."
     attested = Counter(
         item.attested_by.name
         for item in review.checklist.all()
@@ -101,7 +98,7 @@ def _review_lines(
         and item.attested_by_id != actor.person_id
     )
     for name, number in attested.items():
-        yield f"{name} attested {_count(number, 'checklist item')}."
+        yield f"{name} attested {counted(number, 'checklist item')}."
     if review.closed_at is not None and review.closed_at > since:
         yield f"The review was closed: {review.get_state_display().lower()}."
 
@@ -109,12 +106,10 @@ def _review_lines(
 def model_news(actor: Principal, model: Model) -> News | None:
     """Return the new versions, evaluations and deployments of a model; record this look."""
     since = look_record(actor=actor, kind=LookKind.MODEL, reference=model.name)
-    return _news(since, _model_lines(actor, model, since))
+    return _news(since, partial(_model_lines, actor, model))
 
 
-def _model_lines(actor: Principal, model: Model, since: datetime | None) -> Iterator[str]:
-    if since is None:
-        return
+def _model_lines(actor: Principal, model: Model, since: datetime) -> Iterator[str]:
     versions = versions_visible_to(actor).filter(model=model, created_at__gt=since)
     numbers = list(versions.order_by("-number").values_list("number", flat=True)[:CHANGED_SHOWN])
     if numbers:
@@ -122,7 +117,7 @@ def _model_lines(actor: Principal, model: Model, since: datetime | None) -> Iter
         yield f"{noun} {_listed([f'v{number}' for number in sorted(numbers)])}."
     evaluations = evaluations_visible_to(actor).filter(version__model=model, created_at__gt=since)
     if count := evaluations.order_by().count():
-        yield f"{_count(count, 'evaluation')} recorded."
+        yield f"{counted(count, 'evaluation')} recorded."
     deployments = deployments_visible_to(actor).filter(
         release__version__model=model, created_at__gt=since
     )
@@ -133,13 +128,13 @@ def _model_lines(actor: Principal, model: Model, since: datetime | None) -> Iter
 
 
 def policy_news(actor: Principal, active: PolicyVersion) -> News | None:
-    """Return the rules that changed in force; record this look."""
+    """Return the rules that a new active policy changed; record this look."""
     since = look_record(actor=actor, kind=LookKind.POLICY, reference="")
-    return _news(since, _policy_lines(active, since))
+    return _news(since, partial(_policy_lines, active))
 
 
-def _policy_lines(active: PolicyVersion, since: datetime | None) -> Iterator[str]:
-    if since is None or active.decided_at is None or active.decided_at <= since:
+def _policy_lines(active: PolicyVersion, since: datetime) -> Iterator[str]:
+    if active.decided_at is None or active.decided_at <= since:
         return
     in_force = PolicyVersion.objects.filter(
         Q(decided_at__lte=since) | Q(number=1), state=PolicyState.SUPERSEDED
@@ -149,25 +144,25 @@ def _policy_lines(active: PolicyVersion, since: datetime | None) -> Iterator[str
         return
     changes = difference(before.rules, active.rules, before.tests, active.tests)
     yield f"Policy {active.number} replaced policy {before.number}."
-    for what, ids in (
+    for verb, ids in (
         ("Added", [rule["id"] for rule in changes.added]),
         ("Changed", [rule.id for rule in changes.changed]),
         ("Removed", [rule["id"] for rule in changes.removed]),
     ):
         if ids:
-            yield f"{what}: {_listed(ids)}."
+            yield f"{verb}: {_listed(ids)}."
 
 
 def changed_since(actor: Principal) -> list[Changed]:
-    """Return the objects that changed after the person last looked, newest first, with a
-    query for each kind of object."""
+    """Return the objects that changed after the person last looked, newest first. Runs one query
+    for each kind of object."""
     looks: dict[str, dict[str, datetime]] = {kind: {} for kind in LookKind.values}
     for look in looks_latest(actor=actor, most=LOOKS_COMPARED):
         looks[look.kind][look.reference] = look.seen_at
     changed = [
         *_changed_reviews(actor, looks[LookKind.REVIEW]),
         *_changed_models(actor, looks[LookKind.MODEL]),
-        *_changed_policy(actor, looks[LookKind.POLICY]),
+        *_changed_policy(actor, looks[LookKind.POLICY].get("")),
     ]
     return sorted(changed, key=lambda each: each.at, reverse=True)[:CHANGED_SHOWN]
 
@@ -196,7 +191,7 @@ def _changed_reviews(actor: Principal, looks: dict[str, datetime]) -> Iterator[C
 def _changed_models(actor: Principal, looks: dict[str, datetime]) -> Iterator[Changed]:
     if not looks:
         return
-    versions = ModelVersion.objects.filter(model=OuterRef("pk"))
+    versions = versions_visible_to(actor).filter(model=OuterRef("pk"))
     measured = evaluations_visible_to(actor).filter(version__model=OuterRef("pk"))
     rows = (
         models_visible_to(actor)
@@ -214,15 +209,16 @@ def _changed_models(actor: Principal, looks: dict[str, datetime]) -> Iterator[Ch
             yield Changed("box", row.name, new, href, row.changed_at)
 
 
-def _changed_policy(actor: Principal, looks: dict[str, datetime]) -> Iterator[Changed]:
-    for seen_at in looks.values():
-        rows = policy_versions_visible_to(actor).filter(
-            state=PolicyState.ACTIVE, decided_at__gt=seen_at
-        )
-        for number, decided_at in rows.values_list("number", "decided_at"):
-            if decided_at is not None:
-                href = reverse("portal:policy")
-                yield Changed("shield-lock", f"Policy {number}", "In force", href, decided_at)
+def _changed_policy(actor: Principal, seen_at: datetime | None) -> Iterator[Changed]:
+    if seen_at is None:
+        return
+    active = policy_versions_visible_to(actor).filter(
+        state=PolicyState.ACTIVE, decided_at__gt=seen_at
+    )
+    for number, decided_at in active.values_list("number", "decided_at"):
+        if decided_at is not None:
+            href = reverse("portal:policy")
+            yield Changed("shield-lock", f"Policy {number}", "In force", href, decided_at)
 
 
 def _latest(rows: QuerySet[Any], group: str) -> Subquery:
@@ -231,11 +227,7 @@ def _latest(rows: QuerySet[Any], group: str) -> Subquery:
     return Subquery(newest.values("newest"))
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' if number > 1 else ''}"
-
-
 def _listed(names: Sequence[str]) -> str:
-    """Return at most four names, and how many more there are."""
+    """Return the first four names and the number of the others."""
     shown = ", ".join(names[:4])
     return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown

@@ -1,10 +1,10 @@
-"""Words that people type in the search for what pages and actions call otherwise."""
+"""Synonyms for the search: words that people type instead of those in titles."""
 
 from __future__ import annotations
 
 QUERY_MAX = 64
 WORDS_MAX = 6
-# Words that people type, by the word in the title of a page or an action that they mean.
+# Synonyms of a word in the title of a page or an action.
 SYNONYMS = {
     "absences": "vacation holiday leave deputy away",
     "account": "2fa mfa otp passkeys password profile settings authenticator",
@@ -53,12 +53,12 @@ SYNONYMS = {
     "usage": "costs spending billing consumption",
     "who": "permissions access",
 }
-# Shorter words would stand for too much.
+# Shorter words would match too many synonyms.
 _SYNONYM_MIN = 3
 
 
 def meanings(text: str) -> list[list[str]]:
-    """Return each word of `text` in lower case, with the words of titles that it may stand for.
+    """Return each word of `text` in lower case, followed by the words of titles that it may mean.
 
     Characters beyond `QUERY_MAX` are ignored.
     """
@@ -70,11 +70,11 @@ def _meant_by(word: str) -> list[str]:
     if len(word) < _SYNONYM_MIN:
         return []
     return [
-        ours
-        for ours, typed in SYNONYMS.items()
-        # "approv" and "approvals" are both "approval".
+        title_word
+        for title_word, synonyms in SYNONYMS.items()
+        # "approv" and "approvals" both match "approval".
         if any(
             each.startswith(word) or (len(each) > _SYNONYM_MIN and word.startswith(each))
-            for each in typed.split()
+            for each in synonyms.split()
         )
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -43,6 +44,17 @@ def test_columns_of_numbers_and_of_buttons_have_headings_of_their_own() -> None:
     assert 'aria-label="Table of jobs"' in html
     assert '<th scope="col">Job</th><th scope="col" class="num">Rows</th>' in html
     assert '<th scope="col"><span class="visually-hidden">Actions</span></th>' in html
+
+
+def test_the_data_of_a_chart_stay_in_their_element_and_survive_htmx() -> None:
+    spec = {"type": "line", "series": [{"name": "</div><script>&quot;", "data": [0.5]}]}
+    html = shown('{% chart "loss" "Loss by step" spec %}', spec=spec)
+    data = re.search(r'<div id="loss-data" hidden>(.*)</div>', html)
+    assert data is not None
+    assert not set("<>&") & set(data[1])
+    assert json.loads(data[1]) == spec
+    # htmx removes scripts from the parts that it loads.
+    assert "<script" not in html
 
 
 def test_the_fields_of_a_form_are_labeled() -> None:

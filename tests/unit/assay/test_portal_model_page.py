@@ -38,8 +38,8 @@ def card(html: str, title: str) -> str:
 
 
 def chart(html: str, name: str) -> Any:
-    found = re.search(rf'<script id="{name}" type="application/json">(.*?)</script>', html)
-    return json.loads(found[1]) if found else None
+    data = re.search(rf'<div id="{name}" hidden>(.*?)</div>', html)
+    return json.loads(data[1]) if data else None
 
 
 def used(deployment: str, digest: str) -> None:
@@ -72,9 +72,16 @@ def test_without_a_live_version_the_newest_card_shows(company: Company) -> None:
     Deployment.objects.update(state="stopped")
     html = page(signed_in(company.enzo), WRITER)
     assert "Writes one-line docstrings" in card(html, "Model card")
-    assert "No live deployment that you may see" in card(html, "Live")
+    assert "No live deployment is visible to you" in card(html, "Live")
     assert card(html, "API example") == ""
     assert ">Live</span>" not in html
+
+
+def test_the_card_names_people(company: Company) -> None:
+    card_text = f"Accepted by person {company.milo.pk}."
+    ModelVersion.objects.filter(pk=company.first.pk).update(card=card_text)
+    html = page(signed_in(company.enzo), WRITER)
+    assert f"Accepted by {company.milo.name}." in card(html, "Model card")
 
 
 def test_the_trend_follows_one_metric_with_its_gates_and_live_versions(company: Company) -> None:

@@ -158,7 +158,7 @@ def test_whom_it_reaches_is_counted_from_the_ledger(company: Company) -> None:
     assert "finance new none" in reach
     # Who may not decide sees their own department's alone.
     theirs = words(page(company, "enzo")).split("Affected departments")[1]
-    assert "as far as visible to you" in theirs
+    assert "(only usage visible to you)" in theirs
     assert "clinical" not in theirs.split("Conversation")[0]
 
 

@@ -48,8 +48,8 @@ class TablerForm(forms.Form):
                 widget.attrs.setdefault("class", "form-control")
 
     def add_error(self, field: str | None, error: Any) -> None:
-        """Add an error, in words of ours where Django has its own."""
-        for each in error.error_list if hasattr(error, "error_list") else ():
+        """Add an error with our sentence in place of Django's."""
+        for each in getattr(error, "error_list", ()):
             # Django's own messages are lazy translations; a field's `error_messages` are not.
             if isinstance(each.message, Promise):
                 each.message = _SENTENCES.get(each.code, each.message)
@@ -57,7 +57,7 @@ class TablerForm(forms.Form):
 
 
 class NameField(forms.SlugField):
-    """A name in addresses and requests; the service checks the rest of its form."""
+    """A name in addresses and requests. The service checks the whole rule."""
 
     default_validators = [  # noqa: RUF012 (as Django declares it)
         RegexValidator(r"\A[a-z0-9-]+\Z", "Use lowercase letters, digits and hyphens.")
@@ -90,6 +90,6 @@ class DepartmentScoped(TablerForm):
         super().__init__(*args, **kwargs)
         choice = self.fields["department"]
         choice.queryset = departments  # type: ignore[attr-defined]
-        # People of one department have no choice; others must make it.
+        # A single department is selected; of several, a person must choose one.
         several = departments.count() > 1
         choice.empty_label = "Choose…" if several else None  # type: ignore[attr-defined]

@@ -64,7 +64,7 @@ class RiskRow(TablerForm):
     )
 
     def clean_accepter_person(self) -> int | None:
-        """Return the ID of the person with the address, by which a dossier names them."""
+        """Return the ID of the person with this address; dossiers name people by ID."""
         email = self.cleaned_data["accepter_person"]
         if not email:
             return None
@@ -171,7 +171,7 @@ class DossierForms:
 
 
 def _with_addresses(risks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return risks with the addresses of the accepting people, which the form shows."""
+    """Return risks with the addresses of the accepting people in place of their IDs."""
     people = {risk["accepter_person"] for risk in risks if risk.get("accepter_person")}
     rows = Person.objects.filter(pk__in=people).values_list("pk", "email") if people else ()
     addresses: dict[Any, str] = dict(rows)

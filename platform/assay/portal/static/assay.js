@@ -283,7 +283,8 @@ function follow(panel) {
       if (event.message && log) {
         const atEnd = log.scrollTop + log.clientHeight > log.scrollHeight - 40;
         log.append(`${event.at}  ${event.message}\n`);
-        count.textContent = Number(count.textContent) + 1;
+        const lines = parseInt(count.textContent, 10) + 1;
+        count.textContent = `${lines} line${lines === 1 ? "" : "s"}`;
         if (atEnd) log.scrollTop = log.scrollHeight;
       }
     }

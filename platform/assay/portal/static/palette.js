@@ -19,14 +19,14 @@
   let offered = [];
   let entered = false;
 
-  /* ---- actions of the open page, and of the menu: what is marked, and the buttons of its head ---- */
+  /* ---- actions of the open page: marked elements, and the links and buttons of its head and tabs ---- */
 
   const MARKED = "[data-palette-action]";
   const OFFERED = `#main :is(.head-actions, .tabs-page) :is(a:not([aria-current]), button), ${MARKED}`;
 
   const FIELD = ":is(input:not([type=hidden]), select, textarea, button):not(:disabled)";
 
-  /* Return the actions of the page that fit the meanings of the typed words; without words, those of its content. */
+  /* Return the actions that match the meanings of the typed words; without words, those outside the menu. */
   function pageActions(meanings) {
     return [...document.querySelectorAll(OFFERED)]
       .filter((element) => !element.disabled && !element.hidden)
@@ -39,7 +39,7 @@
       }))
       .filter(({ title }) => {
         const words = ` ${title.toLowerCase()}`;
-        return meanings.every(([typed, ...ours]) => words.includes(typed) || ours.some((each) => words.includes(` ${each}`)));
+        return meanings.every(([typed, ...titleWords]) => words.includes(typed) || titleWords.some((each) => words.includes(` ${each}`)));
       });
   }
 

@@ -1,4 +1,4 @@
-/* The line under an answer: its time, what it used and cost, and its download. */
+/* The line under an answer: its duration, use and cost, and a download link. */
 "use strict";
 
 const playgroundFoot = (() => {
@@ -7,7 +7,7 @@ const playgroundFoot = (() => {
 
   const pause = (milliseconds) => new Promise((done) => { setTimeout(done, milliseconds); });
 
-  /* The use and cost of a request, which is recorded some seconds after its answer; null if it is not. */
+  /* Return the use and cost of a request, which the ledger has some seconds after the answer; else null. */
   const costOf = async (address, requestId) => {
     for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
       await pause(RECORDED_MS);
@@ -24,7 +24,7 @@ const playgroundFoot = (() => {
     return { "application/json": "json", "text/plain": "txt", "audio/wav": "wav", "audio/mpeg": "mp3" }[kind] ?? kind.split("/")[1] ?? "bin";
   };
 
-  /* A link that saves `blob` as a file. */
+  /* Return a link that saves `blob` as a file. */
   const download = (blob, name) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
@@ -34,7 +34,7 @@ const playgroundFoot = (() => {
     return link;
   };
 
-  /* Add the line to `talk`; the cost follows if `address` tells it. */
+  /* Add the line to `talk`. With `address`, use and cost are added once they are known. */
   const add = (talk, { seconds, blob, name, requestId, address }) => {
     const foot = document.createElement("p");
     foot.className = "turn-foot sub";

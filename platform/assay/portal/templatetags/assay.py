@@ -11,6 +11,7 @@ from typing import Any
 
 from django import template
 from django.conf import settings
+from django.core.serializers.json import DjangoJSONEncoder
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -22,6 +23,8 @@ from governance.quotas.kinds import subject_words as quotas_subject_words
 from registry.datasets.cells import Piece
 
 register = template.Library()
+# Characters of JSON that would end an element or start an entity.
+_JSON_ESCAPES = str.maketrans({"<": "\\u003C", ">": "\\u003E", "&": "\\u0026"})
 
 PROOFS = {
     "webauthn": "a passkey",
@@ -442,6 +445,11 @@ def field(bound: Any, label: str = "") -> dict[str, Any]:
 
 
 @register.inclusion_tag("portal/parts/chart.html")
-def chart(name: str, label: str, spec: dict[str, object]) -> dict[str, object]:
-    """Return a chart for pages and for parts that htmx loads. `spec` is as in `series.py`."""
-    return {"name": name, "label": label, "data": json.dumps(spec)}
+def chart(name: str, label: str, spec: dict[str, object], css: str = "") -> dict[str, object]:
+    """Return a chart. `spec` is as in `series.py`, `label` is for assistive technology.
+
+    The data are in a hidden element, because htmx removes scripts from the HTML that it loads.
+    Quotes are not escaped: a long curve has thousands of them.
+    """
+    data = json.dumps(spec, cls=DjangoJSONEncoder).translate(_JSON_ESCAPES)
+    return {"name": name, "label": label, "css": css, "data": mark_safe(data)}  # noqa: S308

@@ -1,4 +1,4 @@
-"""Tag for pages whose jobs or versions can be compared."""
+"""Tag for lists of jobs or versions to compare."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ register = template.Library()
 
 @register.inclusion_tag("portal/jobs/compare_bar.html")
 def compare_bar(things: str) -> dict[str, object]:
-    """Return the button that compares the selected `things`."""
+    """Return a bar with the button that compares selected rows; `things` are their plural noun."""
     return {"things": things, "least": RUNS_MIN, "most": RUNS_MAX}

@@ -12,7 +12,7 @@ _ICONS = {"ok": "circle-check", "info": "info-circle", "warn": "alert-triangle",
 
 @register.simple_block_tag
 def capture(content: str) -> SafeString:
-    """Return the content without spaces around it, for `{% endcapture as name %}`."""
+    """Return the content without spaces around it, for `{% capture as name %}`."""
     return mark_safe(content.strip())  # noqa: S308 (the block was rendered with escaping)
 
 

@@ -1,4 +1,4 @@
-"""Filters that depend on the viewer: links that open, and names of people."""
+"""Filters that depend on the viewer: permission to open an object, and names of people."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def opens_for(thing: Any, viewer: Viewer) -> bool:
 
 @register.filter
 def named(text: Any, viewer: object) -> Any:
-    """Return a text with the names of people in place of `person 3`.
+    """Replace mentions such as `person 3` by names.
 
     Dossiers and model cards name people by number, so that erasing someone changes no digest.
     """

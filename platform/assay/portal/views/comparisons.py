@@ -1,4 +1,4 @@
-"""Comparison of several runs or versions: `?job=…&version=…`."""
+"""Comparison of several jobs and versions: `?job=…&version=…`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from workers.jobs.comparison import RUNS_MIN, Run, runs_compare
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One column; `without` is the address of the comparison without it, if enough remain."""
+    """One column. `without` is the address of the comparison without this run; empty if too few
+    runs would remain."""
 
     run: Run
     label: str
@@ -33,7 +34,7 @@ class RunComparisonPage(Screen):
         version_ids = [_number(text) for text in self.request.GET.getlist("version")]
         comparison = runs_compare(actor=self.actor, job_ids=job_ids, version_ids=version_ids)
         sides = _sides(comparison.runs, set(job_ids))
-        made = [run.made for run in comparison.runs if run.made is not None]
+        versions = [run.made for run in comparison.runs if run.made is not None]
         return {
             "sides": sides,
             "differing": [each for each in comparison.settings if each.differs],
@@ -41,8 +42,8 @@ class RunComparisonPage(Screen):
             "measured": comparison.measured,
             "training": comparison.training,
             "charts": overlaid([(each.run.letter, each.label, each.run.curves) for each in sides]),
-            "pair": _pair(comparison.runs, made),
-            "models": sorted({each.model.name for each in made}),
+            "pair": _pair(comparison.runs, versions),
+            "models": sorted({version.model.name for version in versions}),
         }
 
 
@@ -64,12 +65,16 @@ def _key(run: Run, job_ids: set[UUID]) -> tuple[str, Any]:
     return "version", run.version.pk if run.version is not None else ""
 
 
-def _pair(runs: list[Run], made: list[ModelVersion]) -> tuple[ModelVersion, ModelVersion] | None:
-    """Return the newer and the older of two versions of one model, which have a page with their
-    files, data and cards; None for anything else."""
-    if len(runs) != RUNS_MIN or len(made) != RUNS_MIN or made[0].model_id != made[1].model_id:
+def _pair(
+    runs: list[Run], versions: list[ModelVersion]
+) -> tuple[ModelVersion, ModelVersion] | None:
+    """Return the newer and the older of two versions of one model; None for other comparisons.
+
+    Such a pair has a page that compares files, data and cards.
+    """
+    if len(runs) != 2 or len(versions) != 2 or versions[0].model_id != versions[1].model_id:
         return None
-    new, old = sorted(made, key=lambda each: -each.number)
+    new, old = sorted(versions, key=lambda version: -version.number)
     return new, old
 
 

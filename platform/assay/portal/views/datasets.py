@@ -208,7 +208,7 @@ class DatasetPage(ActionScreen):
         dataset = dataset_get(actor=self.actor, name=name)
         form = self.form()
         values = cleaned(form)
-        # A file that was chosen after a refusal replaces the refused upload.
+        # A new file replaces the upload of a refused form.
         uploads = [] if values["file"] else submitted_uploads(self.request)
         version = dataset_version_add(
             actor=self.actor,
@@ -223,7 +223,7 @@ class DatasetPage(ActionScreen):
 
 
 class DatasetRows(DatasetPage):
-    """Rows of one version; a POST shows them unmasked."""
+    """Rows of one version: masked on GET, unmasked on POST."""
 
     upload_limit = None
 

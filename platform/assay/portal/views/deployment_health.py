@@ -1,4 +1,4 @@
-"""Health of a deployment: a page that loads its figures after it is shown."""
+"""Health of a deployment: a page with its current state, and figures that load afterward."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.deployments.states import LIVE
 
 
 class DeploymentHealth(Screen):
-    """The queue and the workers now; the figures follow (`DeploymentFigures`)."""
+    """Current queue and workers. The page then loads `DeploymentFigures`."""
 
     template_name = "portal/deployments/health.html"
 
@@ -31,13 +31,13 @@ class DeploymentHealth(Screen):
 
 
 class DeploymentNow(DeploymentHealth):
-    """The queue and the workers, fetched every five seconds."""
+    """Current queue and workers, which the page reloads every five seconds."""
 
     template_name = "portal/deployments/health_now.html"
 
 
 class DeploymentFigures(Screen):
-    """Figures of one period, with the reason for slow answers and the changes meanwhile."""
+    """Figures of one period, with the cause of slow answers and the changes during the period."""
 
     template_name = "portal/deployments/health_figures.html"
 
@@ -46,6 +46,6 @@ class DeploymentFigures(Screen):
         try:
             health = deployment_health(actor=self.actor, deployment_id=id, span=span)
         except Unavailable as error:
-            # Part of a page: it shows the reason in place of the figures.
+            # This is a part of a page, which shows the error instead of the figures.
             return {"unavailable": error}
         return health_context(health)

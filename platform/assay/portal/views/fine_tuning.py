@@ -47,8 +47,8 @@ def form_of(actor: Principal, model: Model, posted: Any, **more: Any) -> FineTun
 
 
 def outlook(actor: Principal, model: Model, typed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the gates on the chosen data, the estimate, and what the job would reserve, for the
-    `typed` fields of a form."""
+    """Return the gates on the chosen data, the estimate and the job's reservation, for the `typed`
+    fields of a form."""
     form = form_of(actor, model, typed)
     form.is_valid()
     values = form.cleaned_data

@@ -179,8 +179,8 @@ def result_of(screen: Screen, job: Job) -> dict[str, Any]:
 
 
 class JobProgress(Screen):
-    """What changes on a job's page while it runs: progress bar, title line and details. The page of
-    a knowledge base takes the bar alone."""
+    """Progress bar of a running job; with `?page=job`, also the lead and the details of its page.
+    Other pages, such as a knowledge base's, show only the bar."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         job = job_get(actor=self.actor, job_id=kwargs["id"])

@@ -156,9 +156,13 @@ def compare_choices(
 
 
 def preselected(versions: list[ModelVersion]) -> set[int]:
-    """Return the newest version and the live one, or the one before; none of a single version."""
-    others = sorted(versions[1:], key=lambda each: not each.live)  # type: ignore[attr-defined]
-    return {each.pk for each in (versions[0], others[0])} if others else set()
+    """Return the IDs of the page's newest version and of the live version, or else the one before
+    it; empty for fewer than two versions."""
+    if len(versions) < 2:
+        return set()
+    newest, *others = versions
+    other = next((each for each in others if each.live), others[0])  # type: ignore[attr-defined]
+    return {newest.pk, other.pk}
 
 
 class ModelPage(ActionScreen):

@@ -27,8 +27,8 @@ _CREDENTIALS = re.compile(r"//[^/@\s]+@")
 
 
 class OperatorScreen(Screen):
-    """A page about the whole platform. `needs` is the action that it requires, and on what: by
-    default to see nodes."""
+    """A page about the whole platform. `needs` has the required action and its resource; by
+    default, to view nodes."""
 
     needs: ClassVar[tuple[Action, Resource]] = (Action.NODE_VIEW, Resource("node"))
 

@@ -163,7 +163,7 @@ class Running(Screen):
 
 
 class Numbers(Screen):
-    """Numbers of the first page, fetched once it is shown."""
+    """Numbers of the first page, which loads them afterward."""
 
     template_name = "portal/parts/numbers.html"
 
@@ -172,7 +172,7 @@ class Numbers(Screen):
 
 
 class ChangedSince(Screen):
-    """Objects that changed since the person last looked, fetched once the first page is shown."""
+    """Objects that changed since the person last looked; the first page loads them afterward."""
 
     template_name = "portal/parts/changed.html"
 

@@ -47,8 +47,10 @@ def playground_data(
     playground = task.playground
     if playground is None:
         return {}
+    path = request_path(task, deployment)
+    fields = _fields(task, deployment, path)
     return {
-        "path": request_path(task, deployment),
+        "path": path,
         "body": playground.body,
         "text": playground.text,
         "lines": "\n".join(playground.lines),
@@ -62,8 +64,8 @@ def playground_data(
         "streams": Modality.MESSAGES in task.inputs,
         # A prompt version with a system message of its own refuses another one.
         "system": Modality.MESSAGES in task.inputs and not (prompt and prompt.system),
-        **dict.fromkeys(("seed", "size"), False),
-        **dict.fromkeys(_fields(task, deployment) & {"seed", "size"}, True),
+        "seed": "seed" in fields,
+        "size": "size" in fields,
         "grounds": any(
             endpoint.request is not None and "knowledge_base" in endpoint.request.model_fields
             for endpoint in task.endpoints
@@ -73,12 +75,14 @@ def playground_data(
     }
 
 
-def _fields(task: Task, deployment: str) -> frozenset[str]:
-    """Return the fields of the playground's request."""
-    path = request_path(task, deployment)
-    endpoint = next((each for each in task.endpoints if each.path_to(deployment) == path), None)
-    schema = endpoint.request if endpoint is not None else None
-    return frozenset(schema.model_fields) if schema is not None else frozenset()
+def _fields(task: Task, deployment: str, path: str) -> set[str]:
+    """Return the fields of requests to a path of the task."""
+    return {
+        field
+        for endpoint in task.endpoints
+        if endpoint.request is not None and endpoint.path_to(deployment) == path
+        for field in endpoint.request.model_fields
+    }
 
 
 class Playground(Screen):
@@ -124,7 +128,7 @@ class Playground(Screen):
 
 
 class PlaygroundCost(Screen):
-    """The use and the cost of one answer; empty until it is in the ledger, seconds later."""
+    """Use and cost of one answer; empty until the ledger has them, some seconds later."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         request_id = request.GET.get("request", "").replace("\x00", "")[:REQUEST_ID_MAX]

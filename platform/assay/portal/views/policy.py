@@ -96,7 +96,7 @@ def matching_rules(rules: Sequence[Rule], query: str) -> list[Rule]:
 
 
 def rules_page(request: HttpRequest, raw: list[dict[str, Any]], tab: str) -> dict[str, Any]:
-    """Return the rules that `?q=` finds: grouped in the tab `resources`, or else one page."""
+    """Return the rules that match `?q=`: grouped in the tab `resources`, or else one page."""
     query = request.GET.get("q", "").strip()[:100]
     rules = parse_rules(raw)
     matches = matching_rules(rules, query)
@@ -155,7 +155,7 @@ class Policy(Screen):
         }
 
     def tab(self) -> str:
-        """Return the chosen way to read the rules."""
+        """Return the selected tab."""
         return "rules" if self.request.GET.get("tab") == "rules" else "resources"
 
 

@@ -305,7 +305,7 @@ class ReleaseWithdraw(ReleasePage):
 
 
 class ReleaseDeploy(ActionScreen):
-    """What deploying a release changes, and the button that deploys it."""
+    """Preview of a deployment, and the button that deploys the release."""
 
     template_name = "portal/deployments/deploy.html"
 

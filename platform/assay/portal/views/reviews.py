@@ -124,9 +124,9 @@ class ReviewPage(ActionScreen):
         release = release_get(actor=self.actor, id=int(review.subject_id))
         tab = self.request.GET.get("tab", "changed")
         page = Page(self, review, release, tab if tab in dict(TABS) else "changed")
-        spoken = conversation(page)
+        discussion = conversation(page)
         return {
-            "news": review_news(self.actor, review, spoken["threads"]),
+            "news": review_news(self.actor, review, discussion["threads"]),
             "review": review,
             "release": release,
             "incidents": incidents_of(self.actor, release.version_id),
@@ -140,7 +140,7 @@ class ReviewPage(ActionScreen):
             **changed(page),
             **checklist(page),
             **conditions(page),
-            **spoken,
+            **discussion,
             **decision(page),
             **dossier(page),
             **trail(page),

@@ -23,8 +23,8 @@ class Search(Screen):
 
 
 class SearchResults(Screen):
-    """The same results as JSON, for the palette, with the meanings of the typed words, by which it
-    finds actions of the open page."""
+    """The same results as JSON, for the palette. It matches the actions of the open page against
+    `meanings`."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         text = request.GET.get("q", "")

@@ -32,8 +32,8 @@ def submitted_uploads(request: HttpRequest) -> list[UUID]:
 def upload_context(
     actor: Principal, request: HttpRequest, kind: str, target: str = ""
 ) -> dict[str, Any]:
-    """Return the actor's uploads of this kind, for `target` if one is named: those that the form
-    just sent, and the others."""
+    """Return the actor's uploads of this kind, or of those only the ones for `target`: `attached`
+    came with this form, `unfinished` are all others."""
     named = set(request.POST.getlist("uploads"))
     rows = uploads_of(actor).filter(kind=kind)
     mine: list[Upload] = list(rows.filter(target=target) if target else rows)
