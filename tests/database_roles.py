@@ -19,7 +19,7 @@ from django.test.client import ClientHandler
 
 from assay.database_roles.privileges import ROLES
 
-# What begins in each process, as `module:function` or `module:Class.method`.
+# Entry points of each process, as `module:function` or `module:Class.method`.
 WORK = {
     "web": ("workers.nodes.job_side:node_job_claim",),
     "worker": (

@@ -44,7 +44,7 @@ COMPONENTS = {**{name: name for name in SERVICES}, "compute": "compute-cpu", "en
 INHERITED = ("PATH", "OMP_NUM_THREADS", "LANG")
 # Of a database over the network; here it is a socket.
 NETWORK = {"PGHOST", "PGPORT", "PGSSLMODE", "PGSSLROOTCERT"}
-# What each installation leaves to whoever installs it, and that there is no TLS in front here.
+# Settings that the operator of an installation chooses; no TLS proxy stands in front here.
 CHOSEN = {
     "ASSAY_ALLOWED_HOSTS": "127.0.0.1,localhost,assay",
     "ASSAY_PORTAL_URL": "http://localhost:8000",

@@ -75,7 +75,7 @@ COMMON = frozenset({"catalog", "policy", "policy/versions", "review-policies"})
 # Only ask, though by a body.
 INQUIRIES = ("/api/v1/policy/explain", "/api/v1/policy/who-can")
 
-# What people make for themselves, or say, in tables of their own, who otherwise only look.
+# Addresses whose objects viewers may create too, for their own use or as comments.
 OWN = (
     "/api/v1/audit/exports",
     "/api/v1/audit/filters",
@@ -93,7 +93,7 @@ OWN_TABLES = frozenset(
     }
 )
 
-# Who they are, by the roles they hold; engineering is attacked, finance attacks.
+# Attackers by their roles: members of finance, who attack engineering.
 OUTSIDERS: Mapping[str, tuple[str, ...]] = {
     "a lead of finance": ("lead@finance",),
     "a developer of finance": ("developer@finance",),
@@ -338,7 +338,7 @@ def open_session(person: Person) -> UserSession:
 
 
 def address_book(company: Company) -> dict[str, Any]:
-    """Which of engineering's things stands after each collection in an address."""
+    """IDs of engineering's objects, by the collection that precedes them in an address."""
     return {
         "absences": company.absence.pk,
         "account/factors": company.factor.pk,

@@ -11,7 +11,7 @@ from functools import cache
 from django.apps import apps
 from django.db import connection, transaction
 
-# What changes of itself when somebody calls or is refused.
+# Tables that every call or refusal writes to.
 APART = frozenset(
     {
         "assay_idempotencyrecord",
@@ -27,9 +27,9 @@ APART = frozenset(
         "governance_look",
     }
 )
-# What nobody else knows of is no event: a draft of a comment, until it is submitted.
+# Only its author can see a draft of a comment, so it is recorded when it is submitted.
 UNSAID = frozenset({"governance_commentdraft"})
-# When something was last used is no change of it.
+# Columns that record the last use of an object, not a change of it.
 IGNORED = "'{last_used_at,last_login,last_seen_at,seen_at}'::text[]"
 
 

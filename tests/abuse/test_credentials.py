@@ -28,7 +28,7 @@ __all__ = ["stage"]
 CHAT = "/v1/chat/completions"
 GOOD = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}]}
 NAMES = ("api_key", "key", "token", "access_token", "authorization", "Authorization")
-# Where other products look for a key.
+# Headers in which other products look for a key.
 HEADERS = (
     "x-api-key", "api-key", "x-auth-token", "x-assay-key", "authentication", "openai-api-key",
     "x-forwarded-authorization", "proxy-authorization", "x-goog-api-key",
@@ -179,7 +179,7 @@ def test_no_refusal_and_no_record_repeats_the_key(
     recorded = b"".join(
         bytes(row) for row in AuditEvent.objects.values_list("canonical", flat=True)
     )
-    # What a caller sends as a name may come back to that caller; the log is for everybody.
+    # An answer may repeat the name that its caller sent, but all operators read the log.
     assert secret not in caplog.text
     assert secret.encode() not in recorded
     assert all("secret_hmac" not in each for each in told)

@@ -160,7 +160,7 @@ def locks_all_tables(session: Session, world: World) -> None:
         name: next((m for m in MODES if attempt(session, f"LOCK TABLE {name} IN {m} MODE")), "")
         for name in tables(session)
     }
-    # Who may read a table can keep it from being altered, and nothing else.
+    # A role that may read a table can delay its alteration, but nothing else.
     stronger = {name for name, mode in held.items() if mode not in ("", "ACCESS SHARE")}
     assert stronger == {"workers_jobline"}
 

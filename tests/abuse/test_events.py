@@ -35,7 +35,7 @@ OWNED = frozenset(
         "version",
     }
 )
-# What belongs to a person alone, about which no policy is asked.
+# Actions on a person's own objects, which the policy does not decide.
 OWN = frozenset(
     {"absence:end", "absence:set", "audit:cancel_export", "audit_filter:delete", "upload:discard"}
 )
@@ -66,7 +66,7 @@ def faults_in(events: list[AuditEvent], outcome: str) -> list[str]:
     for event in said:
         if not event.actor_id or not event.actor_name:
             found.append(f"{event.action}: nobody acts")
-        # What is to be made, or is about everybody, has no name when it is refused.
+        # A refused creation, or a refused action on all objects, has no subject to name.
         named = event.subject_id or event.subject_name or outcome == "denied"
         if not event.subject_type or not named:
             found.append(f"{event.action}: about nothing")
@@ -164,7 +164,7 @@ def test_whoever_is_refused_without_end_fills_no_log(company: Company) -> None:
     for _ in range(asked):
         assert client.post(path, {}, content_type="application/json").status_code == 404
     recorded = AuditEvent.objects.count() - before
-    # How fast this ran decides how many are let through beyond the burst; never all.
+    # The number recorded beyond the burst depends on the speed of this loop, but is never all.
     assert BURST <= recorded <= asked
     sql = AuditEvent.objects.order_by("-id")[:1]
     assert opened(sql)[0].outcome == "denied"
@@ -191,7 +191,7 @@ def test_malformed_and_mistimed_changes_are_events_too(
     assert (event.outcome, event.actor_kind) == ("denied", "person")
     assert event.reason
     if status == 409:
-        # What the policy had let through is what was refused.
+        # The policy permitted the action, and the state of the object refused it.
         assert (event.action, event.policy_version) == ("department:create", 1)
 
 
@@ -214,8 +214,8 @@ def test_the_portal_says_as_much_of_what_it_refuses(company: Company) -> None:
     assert (event.action, event.actor_kind) == ("portal:post", "person")
 
 
-# Where one signs in or out, and what only looks by a form; forms that are shown again are refusals
-# of the page's own.
+# Forms for signing in or out, and forms that only read; a form that is shown again was refused by
+# the page itself.
 NO_CHANGE = ("/sign-", "/account", "/audit/verify", "/policy/why", "/policy/who", "/playground")
 
 

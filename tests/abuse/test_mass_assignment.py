@@ -19,7 +19,7 @@ from tests.abuse.database import digests, undone
 from tests.abuse.surface import JSON, MULTIPART, body_of, filled, operations, send
 from tests.unit.assay.portal_data import Company
 
-# What would be worth having, and what each would mean.
+# Fields that an attacker would like to set, with a value that would gain something.
 COVETED: dict[str, Any] = {
     "approved_at": "2026-01-01T00:00:00Z",
     "approved_by": 1,

@@ -279,7 +279,7 @@ def test_only_sessions_of_nodes_open_the_nodes_api(company: Company, who: str) -
     assert digests() == before
 
 
-# What anybody may see without having signed in.
+# Addresses that are open to anybody, signed in or not.
 OPEN = (
     "/api/docs/",
     "/api/inference/",

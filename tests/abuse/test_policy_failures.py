@@ -1,4 +1,4 @@
-"""When the policy cannot be evaluated, or read, or is not there, the answer is no everywhere."""
+"""Denials on every surface when the policy is missing, unreadable or fails."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from tests.unit.assay.portal_data import Company
 
 ADMIN, COMPLIANCE, SECURITY = "an admin", "a compliance reviewer", "a security reviewer"
 
-# What binds others in the management API, and somebody whom the policy lets do it.
+# Operations of the management API that bind others, each with a role that the policy permits.
 BINDING: Mapping[str, str] = {
     "absences_post": COMPLIANCE,
     "emergency_access_confirm_post": ADMIN,

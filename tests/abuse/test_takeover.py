@@ -204,7 +204,7 @@ def test_the_provider_moves_no_address_of_a_role_that_administrators_granted(
         error_of(answer, 409)
         rex.refresh_from_db()
         assert rex.email == "rex@example.org"
-    # What is no address changes as before.
+    # Other attributes change as before.
     assert provider.call("PUT", path, {**user, "displayName": "Rex II"}).status_code == 200
 
 

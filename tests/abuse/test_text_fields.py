@@ -43,7 +43,7 @@ CONTROL = (
 )  # fmt: skip
 # On one line, these would begin another.
 LINES = ("line\nbreak", "carriage\rreturn", "separator\u2028here")
-# Whose last step asks MLflow, which does not run here: 503, as announced, and nothing is changed.
+# The last step of these calls MLflow, which does not run here: 503, and nothing is changed.
 NEEDS_MLFLOW = {"releases_post"}
 # Each field gets this one, and of the others one of each kind in turn.
 ALWAYS = "nul\x00byte"

@@ -124,7 +124,7 @@ class Ada(RuleBasedStateMachine):
         self.links: list[str] = []
         self.codes: list[str] = []
         self.opened: list[int] = []
-        # What Ada's hands requested, wrote or opened, by kind.
+        # IDs of the objects that Ada requested, wrote or opened, by kind.
         self.made: dict[str, set[int]] = {}
         self.voted: dict[int, set[int]] = {}
         row = Authenticator.objects.get(user=ada, type="totp")

@@ -46,8 +46,8 @@ class Function:
     writes: bool
 
 
-# What nobody else knows of is no event: drafts of comments, until they are submitted, and that
-# somebody has seen where they are mentioned.
+# Only the person concerned can see these, so they are not recorded: drafts of comments, and that
+# somebody has read where they are mentioned.
 UNSAID = frozenset({"draft_add", "draft_discard", "draft_edit", "mentions_seen"})
 
 

@@ -16,7 +16,7 @@ EVERY = {
     "DATABASE_URL": "postgresql://assay@db/assay",
     "REDIS_URL": "rediss://user:secret@broker:6379/0",
 }
-# What each process needs in production; the first is the one that most tests start.
+# Settings that each process needs in production; most tests start the first process.
 NEEDED = {
     "web": {
         **EVERY,

@@ -101,7 +101,7 @@ def test_a_unit_holds_its_own_secrets_as_credentials(name: str) -> None:
 @pytest.mark.parametrize("name", UNITS)
 def test_a_unit_has_the_settings_that_its_process_cannot_do_without(name: str) -> None:
     given = environment(name)
-    # What the operator may set there is commented out in the example.
+    # The example lists settings that the operator may add, commented out.
     offered = (FOLDER / "portal.env.example").read_text()
     for setting, readers in READERS.items():
         if given["ASSAY_PROCESS"] in readers:

@@ -136,7 +136,7 @@ def _serve() -> None:
 
     django.setup()
     if slow := os.environ.get("TEST_CLOCK_BACK_S"):
-        # What a wrong clock shows to every process of this nursery.
+        # All processes that this one forks have the wrong clock.
         timezone.now = lambda: datetime.now(UTC) - timedelta(seconds=int(slow))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
@@ -244,7 +244,7 @@ def _write(stop: threading.Event, name: str, path: str) -> None:
     while not stop.is_set():
         ids = [f"{name}-{number + i}" for i in range(draw.choice((1, 1, 2, 5)))]
         number += len(ids)
-        # What comes over the usage stream is delivered until it is acknowledged.
+        # An entry of the usage stream is delivered until it is acknowledged.
         delivered = draw.random() < 0.2
         regretted = not delivered and draw.random() < 0.05
         became = attempt(ids, delivered, regretted)

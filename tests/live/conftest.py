@@ -29,7 +29,7 @@ def _secrets_are_long_enough_for_production(settings: Any) -> None:
     settings.KEY_PEPPERS = {1: b"a secret of the tests that makes key HMACs"}
     settings.USAGE_KEY = "a secret of the tests for usage entries"
     settings.WIRE_KEY = "a secret of the tests for what is sealed"
-    # Which other processes read.
+    # Other processes read these passwords, so they need a real hasher.
     settings.PASSWORD_HASHERS = global_settings.PASSWORD_HASHERS
 
 

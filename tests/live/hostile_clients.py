@@ -29,7 +29,7 @@ def connect(url: str, source: str = "127.0.0.1") -> socket.socket:
     address = (where.hostname, where.port)
     made = socket.socket()
     try:
-        # What is not read stays with the server.
+        # Bytes that this client does not read stay in the server's buffers.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         made.settimeout(CONNECT_S)
         made.bind((source, 0))

@@ -259,7 +259,7 @@ def test_every_checkpoint_ever_published_is_a_prefix_of_the_last(crashed: Crashe
     signed = world.rows("SELECT tree_size, root_hash, note FROM governance_auditcheckpoint")
     say(f"{len(heads)} checkpoints kept outside, {len(signed)} signed, {len(leaves)} events")
     assert len(heads) >= KILLS
-    # What is published is kept first, and is never taken back.
+    # A checkpoint is stored before it is published, and is never removed.
     assert set(world.kept) <= {note for _, _, note in signed}
     assert [head.size for head in heads] == sorted(head.size for head in heads)
     assert max(size for size, _, _ in signed) == heads[-1].size == len(leaves)
@@ -335,7 +335,7 @@ def test_a_sealer_that_hangs_half_way_is_relieved_and_does_no_harm_when_it_wakes
         writer = installation.writer(processes)
         hung = installation.sealer(processes)
         wait_until(lambda: stopped_half_way(installation, hung))
-        # What it was about to write is undone, and it never wakes before another has gone on.
+        # Its transaction is rolled back, and it wakes only after another sealer has gone on.
         other = installation.sealer(processes)
         seen = installation.sealed()
         wait_until(lambda: installation.sealed() > seen + 100)
@@ -352,7 +352,7 @@ def test_a_sealer_that_hangs_half_way_is_relieved_and_does_no_harm_when_it_wakes
 def stopped_half_way(installation: Installation, sealer: int) -> bool:
     """Stop the process as a paused machine does; let it go on unless it stopped while sealing."""
     os.kill(sealer, signal.SIGSTOP)
-    time.sleep(0.1)  # What PostgreSQL has been given to do is done by then.
+    time.sleep(0.1)  # By then PostgreSQL has finished its last statement.
     free = "SELECT 1 FROM governance_namedlock WHERE name = %s FOR UPDATE SKIP LOCKED"
     if not installation.rows(free, SEALER_LOCK):
         return True

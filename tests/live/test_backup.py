@@ -44,7 +44,7 @@ key_create(
     actor=company.person("lena", "lead", "clinical"), name="app", scopes=["deployment:invoke"],
     department=Department.objects.get(), expires_at=timezone.now() + timedelta(days=9),
 )
-# What works once, and may have been used after the backup.
+# Credentials for one use, which may have been used after the backup.
 lena = Person.objects.get(email="lena@example.org")
 password_link_create(actor=BOOTSTRAP, person_id=lena.pk)
 access_token_create(person=lena, name="cli", proof=fresh_proof())
@@ -303,7 +303,7 @@ def test_a_restoration_that_is_killed_at_any_step_is_repeated(
 def test_a_log_that_is_not_the_signed_one_is_no_installation_and_another_backup_is(
     server: Postgres, source: Source, make: Callable[..., Installation], tmp_path: Path
 ) -> None:
-    # Who owns the database can rewrite it, and signs nothing.
+    # The owner of the database can rewrite it, but cannot sign.
     forged = Installation(
         tmp_path, server, "forged", like=source.here, secrets_of=source.here,
         outside=source.here.outside,

@@ -65,7 +65,7 @@ def send(wire: Wire, deployment: Deployment, request_id: str, prompt: str) -> No
 
 
 class Ends:
-    """How requests have ended, by ID; each entry of the stream is read once."""
+    """Results of requests by ID; each entry of the stream is read once."""
 
     def __init__(self, redis: Redis, wire: Wire) -> None:
         self._redis, self._wire = redis, wire

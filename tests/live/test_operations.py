@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 __all__ = ["server"]
 
 pytestmark = pytest.mark.live
-# What does not run in this test.
+# Services that this test does not start.
 AWAY = {"MLflow", "Workers"}
 FINDING = re.compile(r"^([✓✗–]) +([A-Z][\w -]*?)  +(.*)$", re.MULTILINE)
 

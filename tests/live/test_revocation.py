@@ -133,7 +133,7 @@ class Caller(threading.Thread):
                 time.sleep(0.002)
 
     def last_accepted(self) -> tuple[float, float]:
-        """When the last call that was let in was sent, and when answered."""
+        """Times at which the last accepted call was sent and answered."""
         return max((sent, answered) for sent, answered, status in self.calls if status == 200)
 
 

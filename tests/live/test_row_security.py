@@ -15,7 +15,7 @@ from assay.local.services import Postgres
 from tests.live.celery_worker import of_tests
 
 ROOT = Path(__file__).resolve().parents[2]
-# What the platform does first, then what it and a member of one department see of two.
+# Create two departments as the platform; then count the rows that it and one member see.
 SCRIPT = """
 import django
 django.setup()

@@ -207,7 +207,7 @@ def test_another_version_of_the_package_never_answers_under_the_approval(
 
     wait_until(lambda: asked() == 200)
     install(changed(tmp_path / "evil", "0.2.0", RIGHT, EVIL), site)
-    # What runs goes on: it imported private copies.
+    # The running engine goes on, because it imported private copies.
     assert asked() == 200
     platform.start("engine", "compute")
     wait_until(lambda: asked() != 200 and failed(company, deployment))

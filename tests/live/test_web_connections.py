@@ -158,7 +158,7 @@ def test_requests_beyond_the_bound_are_refused_and_hold_up_no_gateway(
             answers = [each.result() for each in pages]
         after = get("/")
 
-    assert unfinished >= 1  # What holds the lock still does: these two did not wait for it.
+    assert unfinished >= 1  # The lock is still held, and these two did not wait for it.
     assert (gateway.status_code, alive.status_code) == (401, 200)
     # One ran into the lock's time limit, one into the queue's, and three into its length.
     assert [each.status_code for each in answers] == [503] * 5
@@ -237,7 +237,7 @@ except Exception as error:
 connection.close()
 found = borrowed()
 print(found == first or found)
-# What no code here does: settings of the whole session, a cursor and a subscription that are left.
+# No code of Assay does this: set session variables, and leave a cursor and a subscription open.
 with connection.cursor() as cursor:
     cursor.execute("SET ROLE assay_app")
     cursor.execute("SET assay.departments = '7'")

@@ -145,7 +145,7 @@ def test_each_request_has_one_answer_that_is_no_fault_of_ours(stage: Stage, tmp_
             if len(statuses) > 1 or any(status[:1] == b"5" for status in statuses):
                 found[name] = statuses
     assert found == {}
-    # What strangers send wrong is no page of the log.
+    # Malformed requests of strangers do not fill the log.
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 

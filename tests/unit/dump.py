@@ -28,7 +28,7 @@ def rows() -> Iterator[tuple[str, str]]:
                 f"FROM {connection.ops.quote_name(table)}"
             )
             yield from ((table, text) for (text,) in cursor.fetchall())
-    # What is in a session is packed.
+    # The data of a session is encoded.
     yield from (("django_session", str(row.get_decoded())) for row in Session.objects.all())
 
 

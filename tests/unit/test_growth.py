@@ -320,7 +320,7 @@ READERS = [
            MAX_PATH_CHARACTERS),
     Reader("composed letters", lambda name: normalize("NFKC", name), text("\u1e69\u0323\u0315"),
            64 * KIB),
-    # What people write.
+    # Texts of people.
     Reader("Markdown, lists", render_markdown, text("- a\n"), 16 * KIB),
     Reader("Markdown, brackets", render_markdown, text("["), 16 * KIB),
     Reader("Markdown, emphasis", render_markdown, text("**a *"), 16 * KIB),

@@ -133,7 +133,7 @@ def test_neither_the_link_nor_the_code_alone_opens_anything(people: dict[str, Pe
     assert factors_of(rex.pk).totp is not None
     page = Visitor().post("/sign-in/link", link=address).content.decode()
     assert "Code of the recovery" in page
-    # What every such link asks for first is no fault of the person's.
+    # Each such link asks for a second factor first, which is not an error of the person.
     assert 'role="alert"' not in page
     assert address.partition("#")[2] in page
     assert Visitor().post("/sign-in/link", link=address, code=code.lower()).status_code == 302

@@ -45,7 +45,7 @@ from workers.schedules.models import Schedule
 pytestmark = pytest.mark.sweep
 
 DIGEST = "0" * 64
-# What a list costs whatever its length: the key, the caller's roles, the policy, and the rows.
+# Queries of a list of any length: the key, the caller's roles, the policy, and the rows.
 QUERIES = {
     "departments": 4,
     "people": 6,

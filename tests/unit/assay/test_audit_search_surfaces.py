@@ -219,7 +219,7 @@ def test_a_filter_is_kept_renamed_shared_and_deleted_in_the_portal(
     assert not AuditFilter.objects.exists()
     actions = AuditEvent.objects.filter(action__startswith="audit_filter:").order_by("pk")
     said = [(event.action, event.subject_name) for event in actions if event.outcome == "allowed"]
-    # What a filter is called is its owner's, and stands in their box.
+    # The name of a filter is its owner's text, and appears only in their list.
     assert said == [
         ("audit_filter:create", ""), ("audit_filter:update", ""), ("audit_filter:delete", ""),
     ]  # fmt: skip

@@ -49,7 +49,7 @@ def spoiling(key: str) -> tuple[tuple[str, ...], ...]:
     )  # fmt: skip
 
 
-# What is none of a process's business, by process.
+# Commands that a process must not be able to run, by process.
 FOREIGN: dict[str, tuple[tuple[Any, ...], ...]] = {
     "web": (
         ("XREADGROUP", "GROUP", "ledger", "me", "STREAMS", "assay:usage", ">"),

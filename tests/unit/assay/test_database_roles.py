@@ -46,7 +46,7 @@ from workers.jobs.services import (
 pytestmark = pytest.mark.django_db
 
 WORKER = service_principal("compute-worker")
-# What binds others. Only people write it, in the web process.
+# Tables of decisions that bind others. Only people write them, in the web process.
 OF_PEOPLE = (
     "governance_apikey",
     "governance_decision",
@@ -96,7 +96,7 @@ def test_every_table_declares_the_privileges_of_each_process() -> None:
 def test_only_web_writes_what_binds_others(table: str) -> None:
     allowed = {REQUESTS, ROLES["web"].name}
     if table == "governance_apikey":
-        # When a key was last used is read from the usage stream; a column, and no other.
+        # The controller writes one column: the last use of a key, from the usage stream.
         allowed |= {ROLES["controller"].name}
     assert writers(table) <= allowed
     assert ROLES["web"].name in writers(table)

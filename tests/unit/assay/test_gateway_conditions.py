@@ -91,7 +91,7 @@ def test_a_department_has_its_own_part_of_them(stage: Stage) -> None:
     first, refused = (stage.post(CHAT, finance, json=GOOD) for _ in range(2))
     assert (first.status_code, refused.status_code) == (200, 429)
     assert "for department finance is limited to 1" in error_of(refused)["message"]
-    # What was refused to one department takes nothing from the other.
+    # Refused requests of one department do not count against the other.
     *answered, refused = (stage.post(CHAT, engineering, json=GOOD) for _ in range(5))
     assert [answer.status_code for answer in answered] == [200] * 4
     assert refused.status_code == 429

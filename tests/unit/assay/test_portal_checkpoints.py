@@ -96,7 +96,7 @@ def test_an_alarm_is_shown_to_who_sees_the_whole_log(company: Company, settings:
     Folder(settings.AUDIT_PUBLISH_DIR).put_checkpoint(b"nonsense")
     while seal_once():
         pass
-    # What the page itself records is sealed next, and then compared with what is published.
+    # The event of the page itself is sealed next, and then compared with the published checkpoints.
     signed_in(company.devi).post("/audit/verify")
     seal_once()
     alarms_check()

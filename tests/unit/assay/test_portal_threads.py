@@ -21,7 +21,7 @@ from tests.unit.assay.test_portal_pages import inline_in
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
-# What else the dossier says of a measurement.
+# Further fields of a measurement in the dossier.
 MEASURED = {
     "dataset": "d",
     "dataset_version": 1,
@@ -261,7 +261,7 @@ def test_the_page_asks_as_much_for_many_threads_as_for_one(company: Company, pag
         return len(captured)
 
     some()
-    # What was said once must not be said again: messages go with the first page.
+    # The first page shows pending messages; without them the pages can be compared.
     shown(carla, page)
     one = counted()
     for _ in range(4):

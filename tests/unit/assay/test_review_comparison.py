@@ -156,7 +156,7 @@ def test_whom_it_reaches_is_counted_from_the_ledger(company: Company) -> None:
     assert "clinical no 1 request 1,000" in reach
     assert "finance plus" not in reach
     assert "finance new none" in reach
-    # Who may not decide sees their own department's alone.
+    # A person who may not decide sees only their own department.
     theirs = words(page(company, "enzo")).split("Affected departments")[1]
     assert "(only usage visible to you)" in theirs
     assert "clinical" not in theirs.split("Conversation")[0]

@@ -119,11 +119,11 @@ def test_only_endpoints_that_ask_nobody_who_they_are_run_for_nobody() -> None:
             assert names == (["HasPrincipal"] if asks else ["AllowAny"]), route
 
 
-# What is asked past the scope on purpose.
+# Queries that read beyond the person's departments on purpose.
 MEANT: tuple[Callable[[str, str], bool], ...] = (
-    # A pack is of all that there is, as the dossier in it; who gets one is decided before.
+    # An evidence pack contains everything, as its dossier does; access to it is decided before.
     lambda address, sql: address.endswith("/evidence"),
-    # From when to when something served is written by the move itself, never by who asks.
+    # Serving periods are written by the change of state itself, for any person.
     lambda address, sql: "workers_servingperiod" in sql,
     # The needs of a release, also on its form, are facts of the version, its base chain and all
     # reviewers; who may see releases of the department is decided before.
@@ -132,10 +132,10 @@ MEANT: tuple[Callable[[str, str], bool], ...] = (
         and sql.startswith("SELECT")
         and "FOR UPDATE" not in sql
     ),
-    # What trained a version, and what it stands on, marks the data that the form offers; only data
-    # that the asker may see is offered.
+    # The form marks data that trained the version or its bases; it offers only data
+    # that the person may see.
     lambda address, sql: address.endswith("/evaluate") and sql.startswith("SELECT"),
-    # The verdict on a release does not depend on who asks; who may deploy it is decided before.
+    # The verdict on a release is the same for all; the right to deploy it is decided before.
     lambda address, sql: address.endswith("/deploy"),
     lambda address, sql: "registry_incidentsuspension" in sql,
     # Whoever may decide on a release sees whom it reaches, in whatever department.

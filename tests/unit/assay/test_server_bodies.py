@@ -1,4 +1,4 @@
-"""Which bodies are read at all, decided by the view before any of them is."""
+"""Request bodies: each view decides whether a body is read before its first byte is."""
 
 from __future__ import annotations
 

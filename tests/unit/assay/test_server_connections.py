@@ -1,4 +1,4 @@
-"""Which connection is closed when there are too many."""
+"""Choice of the connection to close when there are too many."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from workers.jobs import states as job_states
 
 ROOT = Path(__file__).parents[3]
 SOURCES = ("governance", "registry", "workers", "platform/assay")
-# Where the text of a constant is an event's action: arguments of that name, and of these functions.
+# Functions whose text argument is the action of an event.
 RECORDERS = frozenset(
     {
         "_note",
@@ -76,7 +76,7 @@ def written() -> dict[str, str]:
 def _written() -> Iterator[tuple[str, str]]:
     for root in SOURCES:
         for path in (ROOT / root).rglob("*.py"):
-            # What a stream says in place of an event that is missing is no event.
+            # A stream's note about a missing event is not an event.
             if {"migrations", "streaming"} & set(path.parts):
                 continue
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -124,7 +124,7 @@ def test_the_walk_finds_what_is_known_to_be_there() -> None:
 
 def test_every_action_that_can_occur_is_said_in_words() -> None:
     allowed = {name: where for name, where in occurring().items() if name not in PHRASES}
-    # What only reads leaves an event when it is refused.
+    # Actions that only read are recorded only when they are refused.
     reads = {name for name in allowed if name.endswith((":view", ":explain"))}
     decides = {"policy:decide", "waiver:decide"}
     assert set(allowed) - reads - decides == set(), allowed

@@ -96,7 +96,7 @@ def test_what_was_let_through_in_this_request_is_what_is_refused(
     try:
         with pytest.raises(WrongState) as caught:
             department_create(actor=ada, slug="clinical", name="Clinical")
-        # What only looks does not count.
+        # A decision about an action that only reads is not reported.
         authorize(actor=ada, action=Action.MODEL_VIEW, resource=Resource("model", name="m"))
         tried = attempted(ada, **where)
         assert tried.decision is not None

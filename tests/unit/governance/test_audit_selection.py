@@ -224,7 +224,7 @@ def test_no_cell_is_taken_for_a_formula(auditor: Principal, tmp_path: Path) -> N
     assert {row["actor_name"] for row in read} == {"Asha"}
     assert cell(-5) == "-5"
     assert cell(None) == ""
-    # Where ; or a tab stands between cells, as in half of Europe, a text begins none of its own.
+    # Half of Europe separates cells by semicolons or tabs; a text must not begin a cell there.
     for text in ("a;=1+1", "a\t=1+1", 'a; "=1+1"', "a;;@x", 'a;""-1', "a\r\n+1", "a;＝1"):
         for part in re.split(r"[;\t\r\n]", cell(text)):
             assert not part.lstrip(' "').startswith(tuple("=+-@＝＋－＠")), text

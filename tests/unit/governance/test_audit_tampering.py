@@ -144,7 +144,7 @@ def test_every_bit_of_some_rows_is_found_by_the_check_of_a_row(
 ) -> None:
     rows = random.Random(SEED).sample(range(sum(BATCHES)), ROWS)[part::PARTS]
     size, flips = sum(BATCHES), 0
-    # What verifying does with each row, without reading a thousand good ones before each bad one.
+    # The check of one row, called directly to spare a thousand good rows before each bad one.
     check = _Run(None)._leaf
     for row in rows:
         line = export[row + 1].encode()

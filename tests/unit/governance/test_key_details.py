@@ -311,7 +311,7 @@ def test_a_person_has_at_most_so_many_live_tokens(
         access_token_create(person=dora, name="three")
     assert (refused.value.code, refused.value.status) == ("too_many_tokens", 409)
     access_token_create(person=ben, name="of another person")
-    # What is revoked or expired makes room.
+    # Revoked and expired tokens do not count.
     ApiKey.objects.filter(pk=first.pk).update(revoked_at=timezone.now())
     access_token_create(person=dora, name="three")
     ApiKey.objects.filter(person=dora, name="two").update(

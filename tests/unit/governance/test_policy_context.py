@@ -70,7 +70,7 @@ def test_an_address_that_is_not_known_is_not_stated() -> None:
     token = request_context.set(RequestContext(client_address="192.0.2.7"))
     try:
         assert base_context()["client_address"] == "192.0.2.7"
-        # Who asks on a socket without addresses is not taken for the request's client.
+        # A caller on a socket without addresses does not get the address of the request's client.
         assert "client_address" not in base_context("")
     finally:
         request_context.reset(token)

@@ -42,7 +42,7 @@ CASE: dict[str, Any] = {
     "resource": {"type": "model"},
     "expect": "permit",
 }
-# What YAML is known to misread: times, numbers in disguise, truth values, comments, nothing.
+# Texts that YAML is known to misread as times, numbers, truth values, comments or null.
 TRAPS = (
     *("18:00", "09:30", "1:2", "007", "0x1f", "1e5", "1_000", "+1", "-1", ".5", "5.", "12e03"),
     *("true", "True", "no", "on", "off", "y", "null", "~", "", " ", "- a", "a: b", "#x", "a #b"),

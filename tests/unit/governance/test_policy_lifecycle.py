@@ -236,7 +236,7 @@ def test_a_draft_is_based_anew_on_the_policy_in_force(
     with pytest.raises(WrongState):
         policy_propose(actor=ada, number=other.number)
     draft_update(actor=ada, number=other.number, based_on=draft.number)
-    # What policy 2 added is removed again.
+    # This draft would remove the additions of policy 2.
     with pytest.raises(WrongState, match="removes 1 rule and 1 test of policy 2"):
         policy_propose(actor=ada, number=other.number)
     proposed = policy_propose(actor=ada, number=other.number, acknowledge_removals=True)

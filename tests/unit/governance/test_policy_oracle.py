@@ -41,7 +41,7 @@ NETWORKS = ("10.0.0.0/8", "10.0.0.1", "192.0.2.0/24", "0.0.0.0/0", "2001:db8::/3
 NUMBERS = (0, 1, 2, -1, 512, 2**62, 2**63 - 1, -(2**63))
 ODD = (math.nan, math.inf, 1.0, 0.5, 2**63, -(2**63) - 1, 10**40, {"a": 1}, b"x", object())
 WITHOUT = {"is_true", "is_self", "same_department"}
-# What fits each attribute: most rules and values are of the right kind, or every case would err.
+# Operators that fit each attribute. Most rules use them; otherwise every case would be an error.
 FITTING = {
     "department": ("eq", "ne", "in", "not_in", "same_department"),
     "departments": ("contains", "contains_any", "same_department"),
@@ -265,7 +265,7 @@ def _compare(seed: int, requests: int, tally: Tally) -> None:
         assert ours.allowed == cedar.allowed_by(theirs), case
         reasons, errors = _numbers(theirs.diagnostics.reasons), _numbers(theirs.diagnostics.errors)
         if ours.allowed or (reasons and not theirs.allowed):
-            # What allowed it, or forbade it, are the same rules in both.
+            # Both name the same rules as the reason.
             assert set(ours.rules) == reasons, case
         elif errors:
             assert set(ours.rules) <= errors, case

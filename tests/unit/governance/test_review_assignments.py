@@ -116,7 +116,7 @@ def test_the_department_assigns_whom_it_knows_and_learns_no_other_name(
     error = refused(lambda: assign(submitter, review, compliance))
     assert isinstance(error, NotFound)
     assert "Cora" not in error.message
-    # Who has spoken in the review is known.
+    # A person who has commented in the review is named.
     review_decide(
         actor=compliance, review_id=review.pk, verdict="comment", reason="Hm.", digest=review.digest
     )

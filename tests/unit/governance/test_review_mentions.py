@@ -111,7 +111,7 @@ def test_who_may_see_it_and_whom_the_writer_may_not_know_stays_plain_text(
     entry.refresh_from_db()
     # The number that was typed shows as a number, and as no name.
     assert "Cora" not in str(mention_parts(entry))
-    # Who has spoken there is known by name, and their address is not.
+    # A person who has commented is offered by name, without their address.
     review_decide(
         actor=compliance, review_id=review.pk, verdict="comment", reason="Hm.", digest=review.digest
     )

@@ -74,7 +74,7 @@ def decided(who: Principal, policy: ReviewPolicy, verdict: str = "approve") -> R
     )
 
 
-# What a text may say
+# Bounds of a policy's text
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -117,7 +117,7 @@ def test_an_approval_needs_a_specialty_that_is_held_and_asked_for(
     with pytest.raises(NotPermitted, match="needs approval for compliance and model-risk"):
         decide(privacy, review, "approve", specialty=specialty)
     assert not Decision.objects.exists()
-    # What stands in the way of the release, any reviewer may say.
+    # Any reviewer may reject a release.
     assert decide(privacy, review, "reject").state == ReviewState.REJECTED
 
 

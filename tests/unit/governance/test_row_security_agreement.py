@@ -40,7 +40,7 @@ from tests.unit.policy_support import install_rules
 from workers.deployments.models import Deployment
 from workers.jobs.models import Job
 
-# What each list reads, with the joins that its selector makes: an inner join hides rows too.
+# Model of each list, with the joins of its selector, because an inner join hides rows too.
 LISTS: dict[str, tuple[type[DjangoModel], tuple[str, ...]]] = {
     "batch": (Batch, ("department",)),
     "dataset": (Dataset, ("department",)),

@@ -141,7 +141,7 @@ def test_a_receiver_that_dies_at_random_points_gets_every_event_in_order(
             sealed(more)
             total += more
         one.step()
-        # What is past the cursor was accepted, whatever the receiver did.
+        # The receiver has accepted all events before the cursor.
         assert cursor() >= reached
         reached = cursor()
         assert sequences(arrived(receiver))[:reached] == list(range(reached))
@@ -373,8 +373,8 @@ def test_a_batch_costs_the_same_number_of_queries_whatever_is_in_it(collector: C
         with CaptureQueriesContext(connection) as captured:
             one.step()
         counts.append(len(captured))
-    # Whether there is one; the lock, kept beyond the transaction that takes it; cursor, events, the
-    # cursor moved, lock let go.
+    # Queries: the target; the lock, which outlives its transaction; the cursor, the events, the
+    # moved cursor, the released lock.
     assert counts == [10, 10]
 
 

@@ -1,4 +1,4 @@
-"""How sensitive the data is that went into a version."""
+"""Classification of the data that went into a version."""
 
 from __future__ import annotations
 

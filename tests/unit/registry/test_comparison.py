@@ -44,7 +44,7 @@ def test_what_has_no_interval_or_no_other_is_not_judged() -> None:
     assert change_of(9.0, sure, None, None, False).verdict == "alone"
     unsure = change_of(9.0, sure, 12.0, None, False)
     assert (unsure.verdict, unsure.better, unsure.size) == ("unsure", True, -3.0)
-    # Which way is better is not known of a metric that the task does not name.
+    # The direction of a metric is unknown if the task does not declare the metric.
     unknown = change_of(9.0, sure, 20.0, Interval(19.0, 21.0, 48, "bootstrap"), None)
     assert (unknown.verdict, unknown.better) == ("unsure", None)
     assert change_of(9.0, sure, 9.0, sure, False).verdict == "within_noise"

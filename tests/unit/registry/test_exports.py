@@ -70,7 +70,7 @@ def test_the_baselines_of_an_evaluation_are_in_the_pages(office: Office) -> None
 def test_the_same_dossier_gives_the_same_bytes(office: Office, format: str) -> None:  # noqa: A002
     release = office.submit()
     first = exported(office, release, format)
-    # What is decided later is not in it.
+    # An export does not contain later decisions.
     assert first == exported(office, office.approve(release), format)
     assert release.dossier_digest[:12] in first.name
     assert first.content != exported(office, changed(release, purpose="Other."), format).content

@@ -66,7 +66,7 @@ def test_an_extra_and_a_missing_file_are_refused_by_name(folder: Path) -> None:
         verify_folder(folder, manifest)
     (folder / "extra.json").unlink()
     (folder / "model.safetensors").unlink()
-    # What is not there says nothing about bytes: a volume may not be mounted.
+    # A missing file proves no damage, because a volume may not be mounted.
     with pytest.raises(FilesUnreadable, match=r"model\.safetensors .* is missing"):
         verify_folder(folder, manifest)
     with pytest.raises(FilesUnreadable, match="does not exist"):

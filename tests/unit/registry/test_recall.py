@@ -272,7 +272,7 @@ def test_the_trigger_sees_recalled_rows_that_the_writer_does_not(
                 model=own, number=1, kind="base", digest=secret.digest, manifest={},
                 size_bytes=1, created_by=devi,
             )  # fmt: skip
-        # What row security reads is as it was.
+        # Row security still filters the rows.
         assert not ModelVersion.objects.filter(pk=secret.pk).exists()
         assert Model.objects.filter(pk=own.pk).exists()
 

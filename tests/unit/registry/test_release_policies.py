@@ -137,7 +137,7 @@ def test_a_version_put_in_force_later_holds_for_reviews_that_open_later(
     text = text.replace("check: license", "check: license")
     newer = in_force(actor, text.replace("code: oversight", "code: supervision"))
 
-    # What was approved keeps its terms; what waits is void, and says why.
+    # An approved release keeps its terms; a waiting one is void, with the reason.
     assert terms_of(approved).valid_days == 180
     assert policy_document(newer).valid_days == 40
     approved.refresh_from_db()

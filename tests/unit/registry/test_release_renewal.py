@@ -134,7 +134,7 @@ def test_attestations_whose_basis_stands_are_carried_over_by_name_and_date(offic
         )
     (event,) = bodies(action="checklist:carry_over")
     assert {each["code"] for each in event["data"]["items"]} == set(ATTESTED)
-    # What is carried over twice was attested where it was attested.
+    # An item that is carried over twice names the release in which it was attested.
     third = renew(office, in_state(again, ReleaseState.VOIDED))
     assert set(
         ChecklistItem.objects.filter(

@@ -53,7 +53,7 @@ def digest(folder: Path) -> str:
 def started(
     site: Path, code: str, *before: Path, enters: bool = False, **environment: str
 ) -> dict[str, Any]:
-    """What a process says that starts where `site` is on Python's path. `enters`: it imports the
+    """Output of a process that starts with `site` on Python's path. `enters`: it imports the
     packages as the process of engines does, from copies of another."""
     begin = (
         "import json, sys\n"

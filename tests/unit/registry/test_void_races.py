@@ -110,7 +110,7 @@ def test_the_last_approval_and_what_voids(
         approved, _ = one_after_another(approve, void)
         assert approved.state == ReleaseState.APPROVED
         assert states(release) == (ReleaseState.APPROVED, ReviewState.APPROVED)
-        # What the controller has other code for gets no lease from it.
+        # The controller gives no lease to a version whose code differs from its own.
         assert not refused(release)
         assert elsewhere(lambda: refused(release))
 

@@ -18,7 +18,7 @@ from workers.engine_process.client import OwnEngines
 def differences(
     task: Task, folder: Path, reference: Sequence[dict[str, Any]], media: Path | None = None
 ) -> list[str]:
-    """How the answers of the version in a folder differ from those that its evaluation kept."""
+    """Differences between the answers of a version and those stored with its evaluation."""
     rows = json.loads(json.dumps(reference))
 
     def opened(sha256: str) -> BytesIO:

@@ -13,7 +13,7 @@ HI = [{"role": "user", "content": "Hi"}]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 CACHED = {"type": "ephemeral", "ttl": "1h"}
 
-# What chats and completions share.
+# Parameters that chats and completions share.
 SAMPLED = {
     "max_tokens": 9,
     "temperature": 0.5,

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.torch
 
 
 def draw(weights: list[float], count: int, **wish: Any) -> list[float]:
-    """How often each token is chosen when all rows share one distribution."""
+    """Frequencies of each token when all rows share one distribution."""
     import torch
 
     from registry.catalog.generation import SamplingOptions

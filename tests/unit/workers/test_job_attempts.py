@@ -191,7 +191,7 @@ def test_a_result_that_cannot_be_stored_for_now_is_registered_later(
     def full(job_id: object) -> bool:
         raise error
 
-    # What the store's disk does cannot be had from a test.
+    # A test cannot make the store's disk fail.
     monkeypatch.setattr(finishing, "_store_output", full)
     for _ in range(finishing.UNFORESEEN_TRIES + 3):
         assert job_finish(job.pk) == JobState.FINISHING

@@ -77,7 +77,7 @@ class Outside:
             ("connect", f"@{self.folder}"): "services on abstract sockets",
         }
 
-    # What Landlock leaves open, and readers do not need.
+    # Accesses that Landlock leaves open and readers do not need.
     @property
     def tried_by_readers(self) -> dict[tuple[str, str], str]:
         pid, secret = str(os.getpid()), str(self.folder / "secret")
