@@ -62,7 +62,7 @@ class Evaluation(models.Model):
     baseline_name = models.CharField(max_length=60, blank=True)
     details = models.JSONField(default=dict)
     intervals = models.JSONField(
-        default=dict, help_text="95 % confidence intervals of the metrics and of the baseline's."
+        default=dict, help_text="95 % intervals of the metrics and of the baseline's metrics."
     )
     slices = models.JSONField(
         default=list, help_text="One metric on each part of the data, with its interval."
@@ -71,7 +71,7 @@ class Evaluation(models.Model):
     on_training_data = models.BooleanField(
         default=False,
         db_default=False,
-        help_text="The version, or what it stands on, was trained on exactly these data.",
+        help_text="The version or one of its bases was trained on exactly this data.",
     )
     digest = models.CharField(max_length=64, help_text="SHA-256 of the results, canonical JSON.")
     job_id = models.UUIDField(unique=True)

@@ -61,7 +61,7 @@ class Incident(models.Model):
     happened = models.TextField(max_length=HAPPENED_MAX)
     severity = models.CharField(max_length=10, choices=Severity.choices)
     serious = models.CharField(max_length=12, choices=Serious.choices, blank=True)
-    aware_at = models.DateTimeField(help_text="When the organization became aware of it.")
+    aware_at = models.DateTimeField(help_text="Time at which the organization became aware of it.")
     department = models.ForeignKey(
         "governance.Department", on_delete=models.PROTECT, related_name="incidents"
     )

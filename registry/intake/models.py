@@ -37,7 +37,7 @@ class Intake(models.Model):
     state = models.CharField(
         max_length=20, choices=IntakeState.choices, default=IntakeState.QUARANTINED
     )
-    source = models.CharField(max_length=SOURCE_MAX, help_text="Where the files came from.")
+    source = models.CharField(max_length=SOURCE_MAX, help_text="Origin of the files.")
     license = models.CharField(max_length=LICENSE_MAX)
     files = models.JSONField(default=list, help_text="Name, size and SHA-256 as delivered.")
     findings = models.JSONField(default=list)

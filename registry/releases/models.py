@@ -73,7 +73,9 @@ class Release(models.Model):
     environment = models.CharField(max_length=12, choices=Environment.choices)
     deployment_name = models.SlugField(max_length=NAME_MAX)
     departments = models.ManyToManyField(
-        "governance.Department", related_name="usable_releases", help_text="Who may use it."
+        "governance.Department",
+        related_name="usable_releases",
+        help_text="Departments that may use it.",
     )
     visibility = models.CharField(
         max_length=12, choices=Visibility.choices, default=Visibility.DEPARTMENT
@@ -81,7 +83,7 @@ class Release(models.Model):
     purpose = models.CharField(max_length=PURPOSE_MAX)
     risk_answers = models.JSONField(default=dict)
     dossier_fields = models.JSONField(
-        default=dict, help_text="Risks, oversight, operation, conformity, as people said them."
+        default=dict, help_text="Risks, oversight, operation and conformity, as entered."
     )
     tier = models.CharField(max_length=TIER_MAX, default="limited")
     engine = models.CharField(

@@ -40,7 +40,7 @@ class Upload(models.Model):
         help_text="Name of the model or dataset for which the upload was started.",
     )
     filename = models.CharField(
-        max_length=FILENAME_MAX, help_text="May hold slashes; never a path here."
+        max_length=FILENAME_MAX, help_text="May contain slashes; never used as a path."
     )
     size = models.BigIntegerField()
     received = models.BigIntegerField(default=0)

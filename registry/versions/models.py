@@ -22,7 +22,7 @@ class Model(models.Model):
     task = models.CharField(max_length=TASK_MAX)
     description = models.CharField(max_length=DESCRIPTION_MAX, blank=True)
     shared = models.BooleanField(
-        default=False, help_text="Other departments may see it and adapt it, as a base."
+        default=False, help_text="Other departments may see it and use it as a base."
     )
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
@@ -100,7 +100,7 @@ class ModelVersion(models.Model):
         null=True,
         blank=True,
         related_name="+",
-        help_text="The version whose recall reached this one; itself, where it was recalled.",
+        help_text="Version whose recall also recalled this one, or this version itself.",
     )
     recall_reason = models.CharField(max_length=REASON_MAX, blank=True)
 

@@ -52,10 +52,13 @@ class Deployment(models.Model):
     replicas_min = models.PositiveSmallIntegerField(default=1, db_default=1)
     replicas_max = models.PositiveSmallIntegerField(default=1, db_default=1)
     replicas_wanted = models.PositiveSmallIntegerField(
-        default=1, db_default=1, help_text="Between both; the controller sets it."
+        default=1, db_default=1, help_text="Target between both, set by the controller."
     )
     required_labels = models.JSONField(
-        default=list, blank=True, db_default=Value([], JSONField()), help_text="Of its workers."
+        default=list,
+        blank=True,
+        db_default=Value([], JSONField()),
+        help_text="Labels that its workers need.",
     )
     required_device = models.CharField(
         max_length=DEVICE_MAX, choices=Device.choices, blank=True, default="", db_default=""

@@ -2,7 +2,7 @@
 
 CREATE FUNCTION assay_absence_stands() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'absence % stands: % is refused', OLD.id, TG_OP
+    RAISE EXCEPTION 'absence % is permanent: % is refused', OLD.id, TG_OP
         USING ERRCODE = 'check_violation', CONSTRAINT = 'absence_stands';
 END
 $$;

@@ -22,7 +22,7 @@ GRANT UPDATE (key, erased_at) ON governance_auditpersonkey TO assay_app;
 CREATE FUNCTION assay_stream_goes_forward() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.name <> OLD.name OR NEW.next_sequence < OLD.next_sequence THEN
-        RAISE EXCEPTION 'the stream % never goes back', OLD.name
+        RAISE EXCEPTION 'the cursor of stream % never goes back', OLD.name
             USING HINT = 'Under another name a destination gets everything again.';
     END IF;
     RETURN NEW;

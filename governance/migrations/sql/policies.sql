@@ -25,12 +25,12 @@ BEGIN
         OR OLD.proposed_by_id IS DISTINCT FROM NEW.proposed_by_id
         OR NEW.state = 'draft'
     ) THEN
-        RAISE EXCEPTION 'policy % is %: what it says stands', OLD.number, OLD.state
+        RAISE EXCEPTION 'policy % is %: its content is final', OLD.number, OLD.state
             USING ERRCODE = 'check_violation', CONSTRAINT = 'policy_content_stands';
     END IF;
     IF OLD.decided_by_id IS NOT NULL AND (OLD.decided_by_id IS DISTINCT FROM NEW.decided_by_id
         OR NEW.state NOT IN (OLD.state, 'superseded')) THEN
-        RAISE EXCEPTION 'the decision on policy % stands', OLD.number
+        RAISE EXCEPTION 'the decision on policy % is final', OLD.number
             USING ERRCODE = 'check_violation', CONSTRAINT = 'policy_decision_stands';
     END IF;
     RETURN NEW;
@@ -62,13 +62,13 @@ BEGIN
         OR OLD.proposed_by_id IS DISTINCT FROM NEW.proposed_by_id
         OR NEW.state = 'draft'
     ) THEN
-        RAISE EXCEPTION 'review policy % v% is %: what it says stands',
+        RAISE EXCEPTION 'review policy % v% is %: its content is final',
             OLD.name, OLD.version, OLD.state
             USING ERRCODE = 'check_violation', CONSTRAINT = 'review_policy_content_stands';
     END IF;
     IF OLD.decided_by_id IS NOT NULL AND (OLD.decided_by_id IS DISTINCT FROM NEW.decided_by_id
         OR NEW.state NOT IN (OLD.state, 'superseded')) THEN
-        RAISE EXCEPTION 'the decision on review policy % v% stands', OLD.name, OLD.version
+        RAISE EXCEPTION 'the decision on review policy % v% is final', OLD.name, OLD.version
             USING ERRCODE = 'check_violation', CONSTRAINT = 'review_policy_decision_stands';
     END IF;
     RETURN NEW;
@@ -79,7 +79,7 @@ CREATE TRIGGER assay_review_policy_stands BEFORE UPDATE OR DELETE ON governance_
 
 CREATE FUNCTION assay_superseded_stays() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'row % of % is superseded, and stays so', OLD.id, TG_TABLE_NAME
+    RAISE EXCEPTION 'row % of % is superseded permanently', OLD.id, TG_TABLE_NAME
         USING ERRCODE = 'check_violation', CONSTRAINT = 'superseded_stays';
 END
 $$;

@@ -18,7 +18,7 @@ BEGIN
             USING ERRCODE = 'check_violation', CONSTRAINT = 'excluded_people_never_decide';
     END IF;
     IF NEW.digest <> review.digest OR NEW.round <> review.round THEN
-        RAISE EXCEPTION 'a vote on review % must be on its present round and digest', review.id
+        RAISE EXCEPTION 'a vote on review % must be on its current round and digest', review.id
             USING ERRCODE = 'check_violation', CONSTRAINT = 'vote_is_on_what_is_under_review';
     END IF;
     RETURN NEW;
@@ -29,7 +29,7 @@ CREATE TRIGGER assay_vote_is_allowed BEFORE INSERT ON governance_decision
 
 CREATE FUNCTION assay_decision_stands() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'decision % stands: % is refused', OLD.id, TG_OP
+    RAISE EXCEPTION 'decision % is permanent: % is refused', OLD.id, TG_OP
         USING ERRCODE = 'check_violation', CONSTRAINT = 'decision_stands';
 END
 $$;
@@ -38,7 +38,7 @@ CREATE TRIGGER assay_decision_stands BEFORE UPDATE OR DELETE ON governance_decis
 
 CREATE FUNCTION assay_review_terms_stand() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'review % keeps its submitter, its policy, its quorum and those it excludes',
+    RAISE EXCEPTION 'review % keeps its submitter, its policy, its quorum and its excluded people',
         OLD.id USING ERRCODE = 'check_violation', CONSTRAINT = 'review_terms_stand';
 END
 $$;
@@ -97,7 +97,7 @@ BEGIN
     IF TG_OP = 'INSERT' AND NEW.blocking
        AND (NEW.opened_by_id = review.opened_by_id
             OR NEW.opened_by_id = ANY (review.excluded_people)) THEN
-        RAISE EXCEPTION 'person % had a part in what review % is about and blocks nothing in it',
+        RAISE EXCEPTION 'person % contributed to the subject of review % and may not block it',
             NEW.opened_by_id, review.id
             USING ERRCODE = 'check_violation', CONSTRAINT = 'excluded_people_never_block';
     END IF;
@@ -109,7 +109,7 @@ CREATE TRIGGER assay_thread_is_allowed BEFORE INSERT OR UPDATE ON governance_rev
 
 CREATE FUNCTION assay_thread_stands() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'thread % stands: % is refused', OLD.id, TG_OP
+    RAISE EXCEPTION 'thread % is permanent: % is refused', OLD.id, TG_OP
         USING ERRCODE = 'check_violation', CONSTRAINT = 'thread_stands';
 END
 $$;

@@ -9,7 +9,7 @@ BEGIN
     SELECT * INTO review FROM governance_review WHERE id = NEW.review_id;
     SELECT * INTO item FROM governance_checklistitem WHERE id = NEW.item_id;
     IF item.review_id <> NEW.review_id THEN
-        RAISE EXCEPTION 'waiver % excuses an item of another review', NEW.id
+        RAISE EXCEPTION 'waiver % is for an item of another review', NEW.id
             USING ERRCODE = 'check_violation', CONSTRAINT = 'waiver_is_of_its_review';
     END IF;
     IF NOT item.waivable THEN
@@ -24,7 +24,7 @@ BEGIN
                 USING ERRCODE = 'check_violation', CONSTRAINT = 'excluded_people_grant_no_waiver';
         END IF;
         IF NEW.digest <> review.digest THEN
-            RAISE EXCEPTION 'a waiver in review % must be of its present digest', review.id
+            RAISE EXCEPTION 'a waiver in review % must name its current digest', review.id
                 USING ERRCODE = 'check_violation', CONSTRAINT =
                     'waiver_is_on_what_is_under_review';
         END IF;
@@ -39,7 +39,7 @@ CREATE TRIGGER assay_waiver_is_allowed BEFORE INSERT OR UPDATE ON governance_wai
 CREATE FUNCTION assay_waiver_stands() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
-        RAISE EXCEPTION 'waiver % stands: DELETE is refused', OLD.id
+        RAISE EXCEPTION 'waiver % is permanent: DELETE is refused', OLD.id
             USING ERRCODE = 'check_violation', CONSTRAINT = 'waiver_stands';
     END IF;
     IF ROW(NEW.review_id, NEW.item_id, NEW.digest, NEW.round, NEW.excused, NEW.reason,
@@ -54,7 +54,7 @@ BEGIN
        AND (ROW(NEW.decided_by_id, NEW.decided_at, NEW.decision_reason)
            IS DISTINCT FROM ROW(OLD.decided_by_id, OLD.decided_at, OLD.decision_reason)
            OR NEW.state NOT IN (OLD.state, 'revoked', 'expired')) THEN
-        RAISE EXCEPTION 'waiver % keeps who decided on it', OLD.id
+        RAISE EXCEPTION 'waiver % keeps the person who decided on it', OLD.id
             USING ERRCODE = 'check_violation', CONSTRAINT = 'waiver_decision_stands';
     END IF;
     RETURN NEW;

@@ -15,7 +15,7 @@ BEGIN
                 NEW.content_digest))
         OR (NEW.state = 'accepted' AND OLD.row IS NOT NULL AND NEW.row <> OLD.row)
     THEN
-        RAISE EXCEPTION 'feedback % stands as it was sent', OLD.id
+        RAISE EXCEPTION 'feedback % is final', OLD.id
             USING ERRCODE = 'check_violation', CONSTRAINT = 'feedback_stands';
     END IF;
     RETURN NEW;

@@ -15,7 +15,7 @@ CREATE TRIGGER assay_approval_stands BEFORE UPDATE ON registry_release FOR EACH 
 
 CREATE FUNCTION assay_renewal_stands() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'release % keeps what it renews', OLD.id
+    RAISE EXCEPTION 'release % keeps the release that it renews', OLD.id
         USING ERRCODE = 'check_violation', CONSTRAINT = 'renewal_stands';
 END
 $$;

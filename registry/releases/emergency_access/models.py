@@ -65,7 +65,9 @@ class EmergencyAccess(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     confirmed_at = models.DateTimeField(null=True, blank=True)
-    proof = models.CharField(max_length=20, blank=True, help_text="How who confirmed proved it.")
+    proof = models.CharField(
+        max_length=20, blank=True, help_text="Second factor of the person who confirmed it."
+    )
     ends_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     ended_by = models.ForeignKey(

@@ -295,18 +295,18 @@ def test_an_absence_stands_in_the_database(away: Callable[..., Absence]) -> None
     absence = away()
     rows = Absence.objects.filter(pk=absence.pk)
     with (
-        pytest.raises(IntegrityError, match=r"^absence \d+ stands"),
+        pytest.raises(IntegrityError, match=r"^absence \d+ is permanent"),
         transaction.atomic(),
     ):
         rows.update(ends_at=timezone.now() + timedelta(days=30))
     with (
-        pytest.raises(IntegrityError, match=r"^absence \d+ stands"),
+        pytest.raises(IntegrityError, match=r"^absence \d+ is permanent"),
         transaction.atomic(),
     ):
         rows.delete()
     assert rows.update(ended_at=timezone.now()) == 1
     with (
-        pytest.raises(IntegrityError, match=r"^absence \d+ stands"),
+        pytest.raises(IntegrityError, match=r"^absence \d+ is permanent"),
         transaction.atomic(),
     ):
         rows.update(ended_at=None)

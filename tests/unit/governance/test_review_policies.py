@@ -386,7 +386,7 @@ def test_only_the_moves_of_the_table_are_made(
 def test_an_installed_version_does_not_come_back_without_a_decision(policy: object) -> None:
     rows = ReviewPolicy.objects.filter(name="limited", version=1)
     rows.update(state=PolicyState.SUPERSEDED)
-    with pytest.raises(IntegrityError, match="stays so"), transaction.atomic():
+    with pytest.raises(IntegrityError, match="superseded permanently"), transaction.atomic():
         rows.update(state=PolicyState.ACTIVE)
 
 

@@ -76,7 +76,7 @@ def test_whoever_had_a_part_in_it_blocks_nothing(
 ) -> None:
     review = opened(excluded_people=[compliance.person_id])
     for person in (submitter, compliance):
-        with pytest.raises(IntegrityError, match="blocks nothing"):
+        with pytest.raises(IntegrityError, match="may not block it"):
             write(review, person)
         write(review, person, blocking=False)
 
@@ -95,7 +95,7 @@ def test_a_thread_stands_but_for_its_state(
     review: Review, compliance: Principal, changes: dict[str, Any]
 ) -> None:
     write(review, compliance)
-    with pytest.raises(IntegrityError, match="stands: UPDATE"), transaction.atomic():
+    with pytest.raises(IntegrityError, match="is permanent: UPDATE"), transaction.atomic():
         ReviewThread.objects.update(**changes)
 
 

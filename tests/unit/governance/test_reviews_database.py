@@ -100,16 +100,16 @@ def test_the_database_refuses_an_excluded_persons_vote(
 def test_the_database_refuses_a_vote_on_something_else(
     cast: Callable[..., Decision], changes: dict[str, Any]
 ) -> None:
-    with pytest.raises(IntegrityError, match="present round and digest"):
+    with pytest.raises(IntegrityError, match="current round and digest"):
         cast(**changes)
 
 
 def test_a_decision_stands(cast: Callable[..., Decision]) -> None:
     decision = cast()
     rows = Decision.objects.filter(pk=decision.pk)
-    with pytest.raises(IntegrityError, match="stands: UPDATE"), transaction.atomic():
+    with pytest.raises(IntegrityError, match="is permanent: UPDATE"), transaction.atomic():
         rows.update(verdict="reject")
-    with pytest.raises(IntegrityError, match="stands: DELETE"), transaction.atomic():
+    with pytest.raises(IntegrityError, match="is permanent: DELETE"), transaction.atomic():
         rows.delete()
     assert rows.get().verdict == "approve"
 

@@ -165,7 +165,7 @@ def test_what_a_worker_s_session_says_of_its_software_is_bounded(
     much = json.dumps({"a": "x" * 2_000_000}, separators=(",", ":"))
     with (
         acting_as("worker"),
-        pytest.raises(DatabaseError, match="may not write that much"),
+        pytest.raises(DatabaseError, match="is too large"),
         transaction.atomic(),
         connection.cursor() as cursor,
     ):

@@ -11,7 +11,7 @@ BEGIN
              WHERE e.id = named.id AND e.subject_type = 'deployment'
                AND e.subject_id = NEW.deployment_id::text)
     ) THEN
-        RAISE EXCEPTION 'a period of deployment % names an event of something else',
+        RAISE EXCEPTION 'a serving period of deployment % names an event of another object',
             NEW.deployment_id
             USING ERRCODE = 'foreign_key_violation';
     END IF;

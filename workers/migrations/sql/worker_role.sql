@@ -9,7 +9,7 @@ DECLARE
     owned boolean := false;
 BEGIN
     IF octet_length(NEW.canonical) > 131072 OR written IS NOT JSON OBJECT WITH UNIQUE KEYS THEN
-        RAISE EXCEPTION 'a worker''s event is no JSON object with unique keys, or is too large'
+        RAISE EXCEPTION 'a worker''s event is not a JSON object with unique keys, or is too large'
             USING ERRCODE = 'insufficient_privilege';
     END IF;
     said := written::jsonb;
@@ -26,7 +26,7 @@ BEGIN
         OR said -> 'policy_version' IS DISTINCT FROM 'null' OR NEW.policy_version IS NOT NULL
         OR coalesce(said -> 'personal', '[]') <> '[]' OR NEW.delivery <> ''
         OR NEW.leaf_hash IS DISTINCT FROM sha256('\x00'::bytea || NEW.canonical) THEN
-        RAISE EXCEPTION 'a worker''s event does not say what its columns say'
+        RAISE EXCEPTION 'a worker''s event differs from its columns'
             USING ERRCODE = 'insufficient_privilege';
     END IF;
     IF (NEW.actor_kind, NEW.actor_id, NEW.subject_type) = ('service', 'compute-worker', 'job')
@@ -91,7 +91,7 @@ DECLARE
     moment timestamptz := coalesce(NEW.serving_until, NEW.serving_from);
 BEGIN
     IF abs(extract(epoch FROM moment - clock_timestamp())) > 600 THEN
-        RAISE EXCEPTION 'a worker may not record that something served at another time than now'
+        RAISE EXCEPTION 'a worker may record only the current time as a serving time'
             USING ERRCODE = 'insufficient_privilege', HINT = 'Set the clock of the worker.';
     END IF;
     IF TG_OP = 'INSERT' AND NOT EXISTS (
@@ -113,7 +113,7 @@ ALTER TABLE workers_servingperiod ENABLE ALWAYS TRIGGER assay_period_of_a_worker
 
 CREATE FUNCTION assay_size_of_a_worker() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'a worker may not write that much into %', TG_TABLE_NAME
+    RAISE EXCEPTION 'a worker''s write into % is too large', TG_TABLE_NAME
         USING ERRCODE = 'insufficient_privilege';
 END
 $$;
