@@ -56,7 +56,7 @@ class DatasetVersion(models.Model):
     size_bytes = models.BigIntegerField()
     schema = models.JSONField()
     profile = models.JSONField(default=dict)
-    # SHA-256 of the media list; empty without media, and for versions of older Assay releases.
+    # SHA-256 of the media list; empty without media.
     media_list_sha256 = models.CharField(max_length=64, blank=True, default="", db_default="")
     base = models.ForeignKey(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="extensions"

@@ -13,13 +13,12 @@ from django.db.models import Prefetch
 from governance.people.models import Department
 from governance.rowsecurity import lifted
 from registry.canonical import canonical_json
-from registry.catalog.engines import EngineName
 from registry.datasets.leaks import Overlap, overlap
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.models import Evaluation, GateResult
-from registry.releases.engines import Precision, serving_section
+from registry.releases.engines import serving_section
 from registry.releases.equivalence.environments import environments_of
-from registry.releases.equivalence.standing import SUSPEND, equivalence_section
+from registry.releases.equivalence.standing import equivalence_section
 from registry.releases.live import release_live
 from registry.releases.software import assay_version, code_section
 from registry.versions.models import ModelVersion
@@ -44,11 +43,11 @@ def dossier_build(
     tier: str,
     policy_version: int,
     submitted_by: int,
-    fields: Mapping[str, Any] | None = None,
-    review_policy: Mapping[str, Any] | None = None,
-    engine: str = EngineName.OWN,
-    precision: str = Precision.STORED,
-    after_upgrade: str = SUSPEND,
+    fields: Mapping[str, Any],
+    review_policy: Mapping[str, Any],
+    engine: str,
+    precision: str,
+    after_upgrade: str,
 ) -> dict[str, Any]:
     """Build the dossier of a release of `version`, as JSON that PostgreSQL returns unchanged.
 
@@ -60,7 +59,6 @@ def dossier_build(
         ManifestMismatch: the text of a prompt version does not have its digest.
     """
     prompt_of(version)  # The dossier has it as `training.parameters`.
-    sections = fields or {}
     replaces = _replaces(environment, deployment_name)
     return as_stored(
         {
@@ -78,7 +76,7 @@ def dossier_build(
             "software": _software(version, engine, precision, after_upgrade),
             "purpose": purpose,
             "risk": {"tier": tier, "answers": dict(risk_answers)},
-            "review_policy": dict(review_policy) if review_policy else None,
+            "review_policy": dict(review_policy),
             **dossier_evidence(version),
             "training": {
                 "parameters": version.parameters,
@@ -88,11 +86,11 @@ def dossier_build(
             },
             "code": _code(version),
             "replaces": replaces,
-            "risks": sections.get("risks", []),
-            "oversight": sections.get("oversight"),
+            "risks": fields.get("risks", []),
+            "oversight": fields.get("oversight"),
             "logging": _logging(),
-            "operation": {**sections.get("operation", {}), "rollback": _rollback(replaces)},
-            "conformity": sections.get("conformity"),
+            "operation": {**fields.get("operation", {}), "rollback": _rollback(replaces)},
+            "conformity": fields.get("conformity"),
             "policy_version": policy_version,
         }
     )

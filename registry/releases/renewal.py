@@ -21,14 +21,13 @@ from registry.releases.carrying import (
     renewal_obstacle,
     unchanged_items,
 )
-from registry.releases.dossier import dossier_build
 from registry.releases.models import Release
 from registry.releases.risk import checked_risk_answers
 from registry.releases.selectors import release_get, release_review, releases_visible_to
 from registry.releases.separation import people_behind
-from registry.releases.services import release_submit
+from registry.releases.services import dossier_again, release_submit
 from registry.releases.serving import check_trusted
-from registry.releases.tiers import checked_tier, policy_reference
+from registry.releases.tiers import checked_tier
 from registry.resources import acting_person, release_resource
 
 HISTORY_SHOWN = 20
@@ -68,24 +67,7 @@ def renewal_preview(*, actor: Principal, release_id: int) -> Preview:
         policy = checked_tier(release.tier, answers)
     except DomainError as error:
         return Preview(release, error.message, error.hint)
-    dossier = dossier_build(
-        release.version,
-        department=release.department,
-        environment=release.environment,
-        deployment_name=release.deployment_name,
-        departments=list(release.departments.all()),
-        visibility=release.visibility,
-        purpose=release.purpose,
-        risk_answers=answers,
-        tier=release.tier,
-        policy_version=decision.policy_version,
-        submitted_by=submitter,
-        fields=release.dossier_fields,
-        review_policy=policy_reference(policy),
-        engine=release.engine,
-        precision=release.precision,
-        after_upgrade=policy.document.after_upgrade,
-    )
+    dossier = dossier_again(release, policy, decision.policy_version, submitter, answers)
     excluded = people_behind(release.version) | with_sign_in_admins({submitter})
     required = {
         item.code: item for item in policy.document.items_for(answers) if item.kind == "attested"

@@ -255,7 +255,9 @@ def release_answer(
         check_same_approvals(review, policy, release.risk_answers)
         check_trusted(release.version, "released")
         release.frozen_at = timezone.now()
-        release.dossier = _rebuilt(release, decision.policy_version, policy)
+        release.dossier = dossier_again(
+            release, policy, decision.policy_version, release.submitted_by_id, release.risk_answers
+        )
         release.dossier_digest = json_digest(release.dossier)
         review_answer(
             actor=actor,
@@ -290,7 +292,14 @@ def _entries_to_update(
     ]
 
 
-def _rebuilt(release: Release, policy_version: int, policy: ActivePolicy) -> dict[str, Any]:
+def dossier_again(
+    release: Release,
+    policy: ActivePolicy,
+    policy_version: int,
+    submitted_by: int,
+    risk_answers: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Build the dossier of a release with the version's present evidence under `policy`."""
     return dossier_build(
         release.version,
         department=release.department,
@@ -299,10 +308,10 @@ def _rebuilt(release: Release, policy_version: int, policy: ActivePolicy) -> dic
         departments=list(release.departments.all()),
         visibility=release.visibility,
         purpose=release.purpose,
-        risk_answers=release.risk_answers,
+        risk_answers=risk_answers,
         tier=release.tier,
         policy_version=policy_version,
-        submitted_by=release.submitted_by_id,
+        submitted_by=submitted_by,
         fields=release.dossier_fields,
         review_policy=policy_reference(policy),
         engine=release.engine,

@@ -91,8 +91,8 @@ def recorded_manifests() -> Iterator[tuple[str, Manifest | None]]:
 
 def _data(strict: bool) -> Iterator[Need]:
     recorded: dict[str, set[str]] = {}
-    with_lists = DatasetVersion.objects.exclude(media_list_sha256="")
-    for digest, sha256 in with_lists.values_list("digest", "media_list_sha256").iterator():
+    lists = DatasetVersion.objects.exclude(media_list_sha256="")
+    for digest, sha256 in lists.values_list("digest", "media_list_sha256").iterator():
         recorded.setdefault(digest, set()).add(sha256)
     fields = ("number", "digest", "size_bytes", "profile", "dataset__name")
     for data in DatasetVersion.objects.select_related("dataset").only(*fields).iterator():
@@ -100,7 +100,7 @@ def _data(strict: bool) -> Iterator[Need]:
         yield Need(file_key(data.digest), data.size_bytes, owner)
         if not data.profile.get("media"):
             continue
-        names, fault = _media(data, recorded.get(data.digest), strict)
+        names, fault = _media(data, recorded.get(data.digest, set()), strict)
         if fault and strict:
             raise Unknowable(
                 f"The list of the media of {owner} {fault}; nothing was done.", hint=store.RESTORE
@@ -110,11 +110,11 @@ def _data(strict: bool) -> Iterator[Need]:
             yield Need(file_key(name), None, owner)
 
 
-def _media(data: DatasetVersion, recorded: set[str] | None, strict: bool) -> tuple[set[str], str]:
+def _media(data: DatasetVersion, recorded: set[str], strict: bool) -> tuple[set[str], str]:
     """Return the SHA-256s of a version's media, and the fault of their list.
 
-    The version's rows also name the media. They are read if the list is damaged, or if an earlier
-    release of Assay stored it, which did not record its SHA-256.
+    `recorded` holds the SHA-256 of each list of these rows. The rows also name the media, and are
+    read if the list is damaged.
 
     Raises:
         StoreUnavailable: the list cannot be read, with `strict`; the store does not answer at all,
@@ -122,27 +122,24 @@ def _media(data: DatasetVersion, recorded: set[str] | None, strict: bool) -> tup
     """
     try:
         listing = store.media_list_read(data.digest)
-        if recorded and listing.sha256 not in recorded:
+        if listing.sha256 not in recorded:
             # Possibly only this machine's cache is damaged; read from the store.
             listing = store.media_list_read(data.digest, fresh=True)
     except FileNotFoundError:
-        return _named_by_rows(data) or set(), "is missing"
+        return _named_by_rows(data), "is missing"
     except (OSError, StoreUnavailable) as error:
         if strict and isinstance(error, StoreUnavailable):
             raise
         store.backend().check()
-        return _named_by_rows(data) or set(), UNREADABLE
-    if recorded and listing.sha256 in recorded and listing.names is not None:
+        return _named_by_rows(data), UNREADABLE
+    if listing.sha256 in recorded and listing.names is not None:
         return listing.names, ""
-    in_rows = _named_by_rows(data)
-    if not recorded and in_rows is not None and listing.names == in_rows:
-        return in_rows, ""
-    fault = "does not match its recorded SHA-256" if recorded else "does not fit the rows"
-    return (listing.names or set()) | (in_rows or set()), fault
+    fault = "does not match its recorded SHA-256"
+    return (listing.names or set()) | _named_by_rows(data), fault
 
 
-def _named_by_rows(data: DatasetVersion) -> set[str] | None:
-    """Return the media that a version's rows name; None if the rows are missing or damaged."""
+def _named_by_rows(data: DatasetVersion) -> set[str]:
+    """Return the media that a version's rows name; none if the rows are missing or damaged."""
     names, hashing = set(), Hashing()
     try:
         with store.file_open(data.digest) as rows:
@@ -151,8 +148,8 @@ def _named_by_rows(data: DatasetVersion) -> set[str] | None:
                 row = json.loads(line)
                 names |= {row[name] for name in data.profile["media"] if row.get(name)}
     except (OSError, StoreUnavailable, ValueError, TypeError, AttributeError):
-        return None
-    return names if hashing.sha256 == data.digest else None
+        return set()
+    return names if hashing.sha256 == data.digest else set()
 
 
 def _read(owner: str, data: Any) -> tuple[str, Manifest | None]:

@@ -220,7 +220,10 @@ def test_what_was_approved_stands_in_the_database(
     for change in ({"conditions": {}}, {"grace_days": 99}):
         with pytest.raises(IntegrityError, match="keeps the conditions"), transaction.atomic():
             Release.objects.update(**change)
-    with pytest.raises(IntegrityError, match="keeps the release that it renews"), transaction.atomic():
+    with (
+        pytest.raises(IntegrityError, match="keeps the release that it renews"),
+        transaction.atomic(),
+    ):
         Release.objects.update(renews=release.pk)
 
 

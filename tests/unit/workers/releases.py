@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from django.utils import timezone
 
 from governance.people.models import Person
+from governance.reviews.policies.selectors import review_policies_in_force
 from registry.canonical import json_digest
 from registry.releases.dossier import dossier_build
 from registry.releases.models import Release, ReleaseState
+from registry.releases.tiers import policy_reference
 from registry.versions.models import ModelVersion
 from tests.approvals import approve
 from tests.unit.workers import company
+
+
+def dossier_of(version: ModelVersion, **changes: Any) -> dict[str, Any]:
+    """Return the dossier of a release of `version` for its own department."""
+    policy = next(each for each in review_policies_in_force() if each.policy.name == "limited")
+    return dossier_build(
+        version,
+        **{
+            "department": version.model.department,
+            "environment": "production",
+            "deployment_name": "docs",
+            "departments": [version.model.department],
+            "visibility": "department",
+            "purpose": "Answer",
+            "risk_answers": {},
+            "tier": "limited",
+            "policy_version": 1,
+            "submitted_by": 1,
+            "fields": {},
+            "review_policy": policy_reference(policy),
+            "engine": "own",
+            "precision": "stored",
+            "after_upgrade": "suspend",
+        }
+        | changes,
+    )
 
 
 def release(
@@ -28,17 +57,9 @@ def release(
     """A release of `version` that ends in `hours`, with the dossier that it was decided on."""
     owner = version.model.department
     person, _ = Person.objects.get_or_create(email="maker@example.org", defaults={"name": "Maker"})
-    dossier = dossier_build(
+    dossier = dossier_of(
         version,
-        department=owner,
-        environment="production",
         deployment_name=name,
-        departments=[owner],
-        visibility="department",
-        purpose="Answer",
-        risk_answers={},
-        tier="limited",
-        policy_version=1,
         submitted_by=person.pk,
         engine=engine,
         precision=precision,

@@ -28,13 +28,12 @@ from registry.manifests import ManifestFile
 from registry.releases.carrying import dossier_changes, renewal_obstacle
 from registry.releases.checklist import checklist_build
 from registry.releases.comparison.packages import packages_compared
-from registry.releases.dossier import dossier_build
 from registry.releases.models import Release
 from registry.releases.serving import release_servable, serving_verdicts
 from registry.releases.voiding import stale_because
 from tests.proofs import fresh_proof
 from tests.unit.workers import company
-from tests.unit.workers.releases import release
+from tests.unit.workers.releases import dossier_of, release
 from tests.unit.workers.test_equivalence import OLD, Worker, deployed, measured, version
 from workers.control.protocol import Software
 from workers.deployments.alarms import code_differs
@@ -153,28 +152,11 @@ def test_under_review_other_packages_void_and_approved_they_let_submit_again(run
     assert renewal_obstacle(approved) is None
 
 
-def built(of: Any) -> dict[str, Any]:
-    person = Person.objects.get(email="maker@example.org")
-    return dossier_build(
-        of,
-        department=of.model.department,
-        environment="production",
-        deployment_name="docs",
-        departments=[of.model.department],
-        visibility="department",
-        purpose="Answer",
-        risk_answers={},
-        tier="limited",
-        policy_version=1,
-        submitted_by=person.pk,
-    )
-
-
 def test_a_renewal_shows_packages_and_files_that_changed(runs: Any) -> None:
     of = version()
-    before = built(of)
+    before = dossier_of(of)
     runs(EVIL)
-    after = built(of)
+    after = dossier_of(of)
     changes = {each.section: (each.before, each.after) for each in dossier_changes(before, after)}
     assert changes["software"] == ("mine 0.1.0", "mine 0.2.0")
     shown = packages_compared(after, before)
@@ -189,10 +171,10 @@ def test_a_renewal_shows_packages_and_files_that_changed(runs: Any) -> None:
 
 def test_packages_with_many_files_are_named_by_their_digest(runs: Any) -> None:
     of = version()
-    before = built(of)
+    before = dossier_of(of)
     many = {f"file{number}": "d" for number in range(501)}
     runs(package("0.3.0", **many))
-    after = built(of)
+    after = dossier_of(of)
     (named,) = after["software"]["code"]["packages"]
     assert (named["file_count"], named["files"]) == (501, [])
     assert len(json.dumps(after["software"])) < 5_000
@@ -211,7 +193,7 @@ def test_only_evaluations_with_the_packages_of_the_dossier_count(runs: Any) -> N
     )
 
     def state() -> tuple[str, str]:
-        entries = checklist_build(of, built(of), policy)
+        entries = checklist_build(of, dossier_of(of), policy)
         (found,) = [each for each in entries if each.code == "evaluated"]
         return str(found.outcome), found.note
 

@@ -13,12 +13,11 @@ from redis import Redis
 from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotFound, WrongState
 from registry.manifests import ManifestMismatch
-from registry.releases.dossier import dossier_build
 from registry.versions.models import ModelVersion
 from registry.versions.prompts import prompt_of
 from tests.stored import version_part
 from tests.unit.workers import company
-from tests.unit.workers.releases import adapter, release
+from tests.unit.workers.releases import adapter, dossier_of, release
 from tests.unit.workers.sealed import Wire, answering
 from tests.unit.workers.test_tasks_answering import request_for
 from workers.celery_tasks.hosting import EngineHost
@@ -133,19 +132,7 @@ def test_a_dossier_holds_the_whole_prompt_and_none_that_its_digest_does_not_name
     assert dossier["identity"]["bases"][0]["digest"] == base().digest
     version.parameters["template"] = "Shout: {{input}}"
     with pytest.raises(ManifestMismatch):
-        dossier_build(
-            version,
-            department=version.model.department,
-            environment="production",
-            deployment_name="letters",
-            departments=[],
-            visibility="department",
-            purpose="",
-            risk_answers={},
-            tier="limited",
-            policy_version=1,
-            submitted_by=1,
-        )
+        dossier_of(version)
 
 
 def plan_of(version: ModelVersion) -> LoadPlan:
