@@ -41,7 +41,7 @@ from tests.database_roles import acting_as
 from tests.live.celery_worker import database_url, process_url
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.database_watch import SessionWatch, sessions_block, sessions_ended
 from workers.deployments.leases import leases_renew
 from workers.deployments.models import (
@@ -447,7 +447,7 @@ def goes_on(
                 if ended and working.done():
                     break
                 time.sleep(0.1)
-            working.result(60)
+            working.result(PATIENCE_S)
         assert ended == 1
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
@@ -499,7 +499,7 @@ def test_who_waits_says_for_whom(world: World) -> None:
             assert f"process {session.info.backend_pid}, celery@gpu1" in said
             assert "transaction of " in said
             session.execute("ROLLBACK")
-            asked.result(30)
+            asked.result(PATIENCE_S)
         waiting.rollback()
         assert blocked_sentence() == ""
 

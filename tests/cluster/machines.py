@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.waiting import PATIENCE_S
+
 SCRIPT = Path(__file__).with_name("machine.sh")
 
 
@@ -54,7 +56,7 @@ class Machine:
         """End all of its processes at once."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(30)
+            self.process.wait(PATIENCE_S)
             self.process = None
 
 

@@ -25,7 +25,7 @@ from tests.cluster.test_slurm import QUEUE_S, steps
 from tests.live.conftest import mlflow_server as mlflow_server
 from tests.stored import stored_file
 from tests.unit.workers import company
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.control.direct_jobs import DirectJobs, StoreFiles
 from workers.control.jobs import Claim
 from workers.jobs import workspace
@@ -219,7 +219,7 @@ def test_a_run_that_loses_only_its_daemon_ends_before_the_next_attempt_writes(
     assert job.state == JobState.QUEUED, log(job)
     assert run.is_running()
     run.resume()
-    run.wait(10)
+    run.wait(PATIENCE_S)
     assert checkpoints(folder) == list(job.checkpoints)
     with attempt(job, launcher):
         pass

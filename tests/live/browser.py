@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 from websockets.sync.client import connect
 
+from tests.waiting import PATIENCE_S
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0")
 DEVICE = {
@@ -55,7 +57,7 @@ class Browser:
     def close(self) -> None:
         self._open.close()
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(PATIENCE_S)
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from registry.batches.models import Batch, BatchLine
 from tests.live.web_process import web
 from tests.unit.assay.batch_support import create, ended, line, results
 from tests.unit.assay.gateway_support import Stage, say_hello, stage
+from tests.waiting import PATIENCE_S
 from workers.wire import InferenceRequest
 
 __all__ = ["stage"]
@@ -50,9 +51,9 @@ def test_a_gateway_that_ends_loses_no_line_and_bills_none_twice(
     with web(tmp_path, ASSAY_DATA_DIR=str(settings.DATA_DIR)) as (url, server):
         client = openai.OpenAI(api_key=token, base_url=f"{url}/v1", max_retries=0)
         made = create(client, [line(f"q{number}", f"q{number}") for number in range(LINES)])
-        assert held.wait(60)
+        assert held.wait(PATIENCE_S)
         server.send_signal(how)
-        server.wait(60)
+        server.wait(PATIENCE_S)
     finished = set(BatchLine.objects.filter(state="done").values_list("custom_id", flat=True))
     assert len(finished) == 6
     hold.set()

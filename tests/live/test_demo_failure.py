@@ -13,7 +13,7 @@ import pytest
 
 from tests.live.celery_worker import ROOT
 from tests.live.preloaded import start
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.live
 PROGRAM = """
@@ -63,7 +63,7 @@ def test_the_portal_stays_up_after_a_step_that_failed() -> None:
             # Its personas sign in with one click.
             assert "Ada Admin" in httpx.get(f"{found[1]}/sign-in", timeout=30).text
             process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 1
+            assert process.wait(PATIENCE_S) == 1
             assert "The next run continues at this step" in log.read_text()
         finally:
             process.kill()

@@ -13,7 +13,7 @@ from tests.live.celery_worker import worker
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.sealed import Wire, entries
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.app import app
 from workers.deployments.models import (
     Deployment,
@@ -124,7 +124,7 @@ def test_a_deployment_lives_and_ends_on_an_engine_worker(redis: Redis, tmp_path:
 
         assert workers_present(redis)
         process.terminate()
-        assert process.wait(30) == 0, (tmp_path / "engine.log").read_text()
+        assert process.wait(PATIENCE_S) == 0, (tmp_path / "engine.log").read_text()
         assert workers_present(redis) == []
     assert not Replica.objects.filter(state=ReplicaState.READY).exists()
     assert in_state(after, DeploymentState.PENDING)

@@ -20,7 +20,7 @@ from governance.usage.records import USAGE_STREAM, UsageEntry
 from tests.live.celery_worker import QUIET
 from tests.live.web_process import process, web
 from tests.unit.assay.gateway_support import Stage, stage
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.deployments.models import Replica, WorkerKey
 from workers.wire import IDLE_QUEUE, SNAPSHOT_CHANNEL, deployment_queue
 
@@ -115,7 +115,7 @@ def test_a_stopped_gateway_settles_what_it_was_answering(stage: Stage, tmp_path:
         assert next(iter(stream)).choices[0].delta.role == "assistant"
         server.send_signal(signal.SIGTERM)
         stream.close()
-        assert server.wait(30) is not None
+        assert server.wait(PATIENCE_S) is not None
     ((_, fields),) = stage.redis.xrange(USAGE_STREAM)
     entry = UsageEntry.decode(fields[b"entry"])
     assert (entry.outcome, entry.completion_tokens) == ("canceled", 1)

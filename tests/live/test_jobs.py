@@ -23,7 +23,7 @@ from tests.live.celery_worker import (
     worker,
 )
 from tests.unit.workers import company
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.dispatch import dispatch_job
 from workers.jobs.models import Job, JobState
 from workers.jobs.requests import intake_request
@@ -141,7 +141,7 @@ def test_controller_and_worker_finish_a_job_between_them(redis: Redis, tmp_path:
         wait_until(lambda: in_state(job, JobState.SUCCEEDED))
         wait_until(lambda: not AuditEvent.objects.filter(sequence=None).exists())
         process.terminate()
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
     assert "Traceback" not in log.read_text()
     assert Intake.objects.get(job_id=job.pk).state == "awaiting_sign_off"
     events = AuditEvent.objects.filter(subject_id=str(job.pk)).order_by("pk")

@@ -17,7 +17,7 @@ from assay.gateway.monitoring.exposition import _MOST_FILES
 from tests.live.celery_worker import descendants
 from tests.live.web_process import shipped_options, web
 from tests.unit.assay.gateway_support import Stage, stage
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 __all__ = ["stage"]
 
@@ -135,7 +135,7 @@ def test_the_folder_goes_with_the_processes(stage: Stage, tmp_path: Path, worker
         assert httpx.get(f"{url}/v1/models", timeout=60).status_code == 401
         (folder,) = tmp_path.glob("assay-metrics-*")
         started.terminate()
-        assert started.wait(60) == 0
+        assert started.wait(PATIENCE_S) == 0
         assert not folder.exists()
 
 

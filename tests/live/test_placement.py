@@ -19,7 +19,7 @@ from tests.live.test_serving_faults import ENGINE, key
 from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.services import deployment_create
 from workers.placement.services import deployment_place
@@ -89,7 +89,7 @@ def test_a_replica_moves_between_workers_and_no_request_fails(fleet: Fleet) -> N
     wait_until(lambda: len(answers) > moved + 50)
     stop.set()
     for caller in callers:
-        caller.join(60)
+        caller.join(PATIENCE_S)
     assert set(answers) == {200}
 
 

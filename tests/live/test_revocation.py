@@ -33,7 +33,7 @@ from governance.people.models import RoleAssignment
 from tests.live.web_process import web
 from tests.proofs import proven
 from tests.unit.assay.gateway_support import Reply, Stage, stage
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.wire import Delta, Done, InferenceRequest
 
 __all__ = ["stage"]
@@ -166,7 +166,7 @@ def test_no_request_is_let_in_later_than_100_ms_after_the_commit(
         time.sleep(0.3)
         for caller in callers:
             caller.stopped.set()
-            caller.join(10)
+            caller.join(PATIENCE_S)
             assert caller.calls[-1][2] == 401, words
             sent, answered = caller.last_accepted()
             sent_late.append(sent - at)
@@ -210,7 +210,7 @@ def test_running_streams_are_cut_within_two_seconds_and_settled(
     wait_until(lambda: all(len(reader.lines) > 3 for reader in readers), 60)
     at = committed(lambda: key_revoke(actor=proven(stage.person), key_id=key.pk))
     for reader in readers:
-        reader.join(20)
+        reader.join(PATIENCE_S)
     late = [reader.ended_at - at for reader in readers]
     say(
         capsys,
@@ -259,7 +259,7 @@ class TestWithTheBrokerAway:
         wait_until(lambda: all(caller.calls[-1][2] == 401 for caller in callers), 30)
         for caller in callers:
             caller.stopped.set()
-            caller.join(10)
+            caller.join(PATIENCE_S)
         late = max(caller.last_accepted()[0] - at for caller in callers)
         say(
             capsys,

@@ -33,7 +33,7 @@ from tests.live.celery_worker import (
 from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.deployments.models import Deployment, DeploymentState, ServingLease
 from workers.deployments.services import deployment_create
 
@@ -101,7 +101,7 @@ class Stream:
             self.lines.append("broken")
 
     def end(self) -> str:
-        self._thread.join(60)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
         return self.lines[-1]
 

@@ -37,7 +37,7 @@ from registry.releases.models import Release, ReleaseState
 from registry.versions.models import Model, ModelVersion, VersionKind
 from tests.approvals import approve, give_dossier
 from tests.unit.workers.sealed import worker_seals
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.app import app
 from workers.deployments.models import (
     Deployment,
@@ -317,7 +317,7 @@ class Stage:
 
     def post(self, path: str, token: str, **options: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {token}", **options.pop("headers", {})}
-        return httpx.post(f"{self.url}{path}", headers=headers, timeout=30, **options)
+        return httpx.post(f"{self.url}{path}", headers=headers, timeout=PATIENCE_S, **options)
 
     def entries(self, count: int = 1) -> list[UsageEntry]:
         """The ledger's entries, once there are `count`."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.assay.test_cli import Run, ada, run, signed_in
+from tests.waiting import PATIENCE_S
 from workers.nodes.models import Node, NodeState
 
 __all__ = ["ada", "run", "signed_in"]
@@ -69,7 +70,7 @@ def test_a_lost_answer_to_joining_says_that_the_token_may_be_used_up(
         thread.start()
         join = ("node", "join", f"http://127.0.0.1:{port}", "--key-file", str(tmp_path / "key"))
         _, _, err = run(*join, code=1)
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert "The token may be used up." in " ".join(err.split())
     assert not (tmp_path / "key").exists()
     _, _, err = run(*join, code=1)

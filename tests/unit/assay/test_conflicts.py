@@ -16,6 +16,7 @@ from assay.conflicts import conflict_of
 from assay.portal.http import Screen
 from governance.database.locks import lock
 from governance.people.models import Person
+from tests.waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
 
@@ -24,7 +25,7 @@ def cross(first: str, second: str, both: threading.Barrier) -> None:
     """Takes one lock, waits until the other has taken theirs, and wants that."""
     with transaction.atomic():
         lock(first)
-        both.wait(20)
+        both.wait(PATIENCE_S)
         lock(second)
 
 

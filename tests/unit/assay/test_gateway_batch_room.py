@@ -18,7 +18,7 @@ from registry.batches import services as batch_services
 from registry.batches.models import Batch, BatchLine
 from tests.unit.assay.batch_support import CHAT, content_of, create, ended, line, results, state_of
 from tests.unit.assay.gateway_support import Stage, say_hello, stage
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.deployments.models import Deployment, Replica, ReplicaState
 from workers.deployments.worker_keys import worker_key_register
 from workers.wire import Failed, InferenceRequest, deployment_queue
@@ -180,7 +180,7 @@ def test_batches_share_few_places_on_a_deployment_whose_worker_takes_all_it_gets
             with lock:
                 running.add(request.request_id)
                 most.append(len(running))
-            may_end.wait(20)
+            may_end.wait(PATIENCE_S)
             with lock:
                 running.discard(request.request_id)
         say_hello(request, reply)
@@ -209,7 +209,7 @@ def test_a_place_that_a_batch_leaves_goes_to_another_batch(stage: Stage, setting
 
     def hold(request: InferenceRequest, reply: Any) -> None:
         asked.append(request.inputs["messages"][0]["content"])
-        may_end.wait(20)
+        may_end.wait(PATIENCE_S)
         say_hello(request, reply)
 
     asked: list[str] = []

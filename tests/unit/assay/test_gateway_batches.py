@@ -25,6 +25,7 @@ from tests.unit.assay.gateway_support import Behavior, Stage, say_hello, stage
 from tests.unit.assay.test_gateway_media import picture
 from tests.unit.assay.test_gateway_recall import recall as recall_version
 from tests.unit.policy_support import install_rules
+from tests.waiting import PATIENCE_S
 from workers.deployments.models import Deployment, DeploymentState
 from workers.wire import Done, Failed, InferenceRequest
 
@@ -256,13 +257,13 @@ def test_a_batch_that_is_cancelled_keeps_what_has_run(stage: Stage, settings: An
     def slow(request: InferenceRequest, reply: Any) -> None:
         if request.inputs["messages"][0]["content"] == "second":
             began.set()
-            may_end.wait(20)
+            may_end.wait(PATIENCE_S)
         say_hello(request, reply)
 
     stage.deployment(behavior=slow)
     client = stage.client(stage.key())
     made = create(client, [line("first"), line("second", "second"), line("third"), line("last")])
-    assert began.wait(20)
+    assert began.wait(PATIENCE_S)
     answers: list[Any] = []
     twice = [
         threading.Thread(target=lambda: answers.append(client.batches.cancel(made.id).status))

@@ -13,7 +13,7 @@ from django.utils import timezone
 from assay.gateway.run.cold_start import LOOK_S
 from tests.unit.assay.gateway_support import DIGEST, Stage, say_hello, stage
 from tests.unit.assay.test_gateway_refusals import error_of
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.deployments.models import Deployment, Replica, ReplicaState
 from workers.wire import IN_USE_KEY, WANTED_KEY
 
@@ -47,7 +47,7 @@ def test_the_request_waits_while_the_deployment_is_loaded(stage: Stage) -> None:
         heartbeat_at=timezone.now(),
     )
     stage.notify()
-    caller.join(20)
+    caller.join(PATIENCE_S)
     assert answers[0].status_code == 200, answers[0].text
     (entry,) = stage.entries()
     # It looks for a loaded replica at intervals of LOOK_S.
@@ -96,7 +96,7 @@ def test_what_answers_a_request_is_noted_at_the_next_snapshot(stage: Stage) -> N
     go_on = threading.Event()
 
     def slow(request: Any, reply: Any) -> None:
-        go_on.wait(20)
+        go_on.wait(PATIENCE_S)
         say_hello(request, reply)
 
     deployment = stage.deployment(behavior=slow)
@@ -113,7 +113,7 @@ def test_what_answers_a_request_is_noted_at_the_next_snapshot(stage: Stage) -> N
 
     wait_until(noted)
     go_on.set()
-    caller.join(20)
+    caller.join(PATIENCE_S)
     assert answers[0].status_code == 200, answers[0].text
     connection.close()
 

@@ -20,7 +20,7 @@ from governance.audit.models import AuditEvent
 from governance.usage.collector import collect_once
 from tests.unit.assay.gateway_support import DIGEST, Reply, Responder, Stage, say_hello, stage
 from tests.unit.workers.sealed import Wire
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.worker_keys import worker_key_register
 from workers.nodes.models import Node
@@ -252,7 +252,7 @@ def test_a_node_that_never_had_a_request_cannot_send_it_back(stage: Stage) -> No
     headers = {"authorization": f"Bearer {stage.key()}"}
     body = {**GOOD, "model": "other"}
     assert httpx.post(f"{stage.url}{CHAT}", json=body, headers=headers).status_code == 200
-    answer = httpx.post(f"{stage.url}{CHAT}", json=GOOD, headers=headers, timeout=20)
+    answer = httpx.post(f"{stage.url}{CHAT}", json=GOOD, headers=headers, timeout=PATIENCE_S)
     assert answer.json()["choices"][0]["message"]["content"] == "Hello there"
 
 
@@ -297,7 +297,7 @@ def check_hand_over(stage: Stage, deployment: Deployment, new: Responder) -> Non
     headers = {"authorization": f"Bearer {stage.key()}"}
 
     def ask() -> Any:
-        return httpx.post(f"{stage.url}{CHAT}", json=GOOD, headers=headers, timeout=20)
+        return httpx.post(f"{stage.url}{CHAT}", json=GOOD, headers=headers, timeout=PATIENCE_S)
 
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask)

@@ -18,7 +18,7 @@ from governance.keys.models import ApiKey
 from governance.keys.notices import key_notice
 from registry.releases.models import Release, ReleaseState
 from tests.unit.assay.gateway_support import Reply, Stage, stage
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.wire import SNAPSHOT_CHANNEL, Delta, Done, InferenceRequest
 
 pytestmark = pytest.mark.sweep
@@ -65,7 +65,9 @@ class Stream:
         body = {**GOOD, "stream": True}
         url = f"{self._stage.url}{CHAT}"
         try:
-            with httpx.stream("POST", url, json=body, headers=headers, timeout=30) as response:
+            with httpx.stream(
+                "POST", url, json=body, headers=headers, timeout=PATIENCE_S
+            ) as response:
                 self.lines.extend(line for line in response.iter_lines() if line)
         except httpx.HTTPError:
             self.broken = True
@@ -73,7 +75,7 @@ class Stream:
 
     def end(self) -> str:
         """The last line, once it has ended."""
-        self.thread.join(20)
+        self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
         return self.lines[-1]
 
@@ -174,7 +176,7 @@ def test_a_request_that_has_not_begun_to_answer_gets_the_refusal_itself(stage: S
     thread.start()
     wait_until(lambda: len(stage.responders[0].requests) == 1)
     change(stage, token, revoked_at=timezone.now())
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (401, "invalid_api_key")
     assert [entry.outcome for entry in stage.entries()] == ["canceled"]
 
@@ -255,12 +257,12 @@ def test_from_its_notice_on_nothing_is_decided_by_a_key_as_it_was(
     def slowly(ids: Any) -> Any:
         asked.set()
         found = read(ids)
-        go_on.wait(10)
+        go_on.wait(PATIENCE_S)
         return found
 
     monkeypatch.setattr(refresher, "read_keys", slowly)
     change(stage, token, revoked_at=timezone.now())
-    asked.wait(10)
+    asked.wait(PATIENCE_S)
     answers: list[int] = []
     thread = threading.Thread(
         target=lambda: answers.append(stage.post(CHAT, token, json=GOOD).status_code)
@@ -269,7 +271,7 @@ def test_from_its_notice_on_nothing_is_decided_by_a_key_as_it_was(
     thread.join(0.3)
     assert answers == []
     go_on.set()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert answers == [401]
 
 
@@ -283,12 +285,12 @@ def test_a_reading_that_began_before_the_notice_brings_no_dead_key_back(
     def stale() -> Any:
         found = read()
         begun.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE_S)
         return found
 
     monkeypatch.setattr(refresher, "read_snapshot", stale)
     stage.redis.publish(SNAPSHOT_CHANNEL, "")
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     change(stage, token, revoked_at=timezone.now())
     pending = stage.application.gateway.start().parts.refresher.pending
     wait_until(lambda: public_id(token) in pending)

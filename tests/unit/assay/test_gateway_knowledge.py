@@ -29,6 +29,7 @@ from tests.unit.assay.knowledge_stage import (
     knowledge_base,
 )
 from tests.unit.assay.test_gateway_prompts import prompt_behind
+from tests.waiting import PATIENCE_S
 from workers.wire import Delta, Done, Failed, InferenceRequest
 
 __all__ = ["stage"]
@@ -266,7 +267,7 @@ def test_a_recalled_document_is_not_found_from_the_next_request_on_and_cuts_what
     def hesitates(request: InferenceRequest, reply: Reply) -> None:
         reply(Delta("Thirty", 1))
         begun.set()
-        go_on.wait(20)
+        go_on.wait(PATIENCE_S)
         reply(Done("stop", 5, 1, units=6))
 
     stage.deployment(behavior=hesitates)
@@ -283,14 +284,14 @@ def test_a_recalled_document_is_not_found_from_the_next_request_on_and_cuts_what
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert begun.wait(20)
+    assert begun.wait(PATIENCE_S)
     leave = DocumentVersion.objects.get(document__title="leave")
     leave.state, leave.recalled_at, leave.recall_reason = "recalled", timezone.now(), "Wrong."
     leave.recalled_by = stage.person
     leave.save()
     changed(handbook)
     stage.notify()
-    thread.join(20)
+    thread.join(PATIENCE_S)
     go_on.set()
     (error,) = answers
     assert (error.status_code, error.code) == (403, "document_recalled")
@@ -374,7 +375,7 @@ def test_a_right_that_ends_during_the_search_is_not_used(
 
     def slow_search(*given: Any) -> Any:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE_S)
         return best_rows(*given)
 
     monkeypatch.setattr(index_cache, "best_rows", slow_search)
@@ -392,11 +393,11 @@ def test_a_right_that_ends_during_the_search_is_not_used(
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert begun.wait(20)
+    assert begun.wait(PATIENCE_S)
     change(handbook)
     stage.notify()
     go_on.set()
-    thread.join(20)
+    thread.join(PATIENCE_S)
     (error,) = refused
     assert (error.status_code, error.code) == expected
     assert stage.responders[-1].requests == []

@@ -23,7 +23,7 @@ from governance.quotas.models import Price, QuotaLimit
 from governance.quotas.store import read_counts
 from governance.usage.records import USAGE_STREAM
 from tests.unit.assay.gateway_support import Reply, Stage, say_hello, stage
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.wire import (
     SNAPSHOT_CHANNEL,
     Delta,
@@ -139,7 +139,7 @@ def test_slots_for_simultaneous_requests_come_free_again(stage: Stage) -> None:
     release = threading.Event()
 
     def wait(request: InferenceRequest, reply: Reply) -> None:
-        release.wait(20)
+        release.wait(PATIENCE_S)
         say_hello(request, reply)
 
     stage.deployment(behavior=wait)

@@ -14,7 +14,7 @@ import pytest
 from assay.gateway.run import repeats
 from assay.gateway.run.repeats import PREFIX, RETENTION_S
 from tests.unit.assay.gateway_support import Stage, stage
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.wire import Delta, Done, Failed
 
 __all__ = ["stage"]
@@ -58,7 +58,7 @@ def test_no_two_run_at_the_same_time(stage: Stage) -> None:
     let = threading.Event()
 
     def wait(request: Any, reply: Any) -> None:
-        let.wait(60)
+        let.wait(PATIENCE_S)
         reply(Delta("Hello", 1))
         reply(Done("stop", 5, 1))
 
@@ -83,7 +83,7 @@ def test_a_key_is_its_requests_however_long_that_takes(
     let = threading.Event()
 
     def wait(request: Any, reply: Any) -> None:
-        let.wait(60)
+        let.wait(PATIENCE_S)
         reply(Done("stop", 5, 1))
 
     stage.deployment(behavior=wait)
@@ -108,7 +108,7 @@ def test_a_request_that_ends_leaves_the_key_of_another_alone(stage: Stage) -> No
     let = threading.Event()
 
     def wait(request: Any, reply: Any) -> None:
-        let.wait(60)
+        let.wait(PATIENCE_S)
         reply(Failed("engine_stopped", "The engine broke."))
 
     stage.deployment(behavior=wait)
@@ -164,7 +164,7 @@ def test_a_caller_who_hung_up_may_ask_again(stage: Stage) -> None:
 
     def wait(request: Any, reply: Any) -> None:
         reply(Delta("Hel", 1))
-        let.wait(60)
+        let.wait(PATIENCE_S)
         reply(Done("stop", 5, 1))
 
     stage.deployment(behavior=wait)

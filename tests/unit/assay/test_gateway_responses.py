@@ -27,7 +27,7 @@ from registry.responses.models import ResponseRetention, StoredResponse
 from registry.responses.services import responses_expire_due
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.policy_support import install_rules
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 
 __all__ = ["stage"]
@@ -306,7 +306,7 @@ def test_one_department_does_not_keep_another_from_its_responses(policy: object)
         def ask(department: str) -> Any:
             actor = Principal(kind=PrincipalKind.KEY, id="1", name="app", department=department)
             key = KeyEntry("k", b"", 1, "app", department, math.inf, None, actor, ())
-            return desk.run(Call("/v1/responses", ""), key, lambda actor: may_end.wait(10))
+            return desk.run(Call("/v1/responses", ""), key, lambda actor: may_end.wait(PATIENCE_S))
 
         waiting = [asyncio.create_task(ask("a")) for _ in range(DEPARTMENT_WAITING_MAX)]
         await asyncio.sleep(0)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from assay.gateway.run import worker_watch
 from tests.unit.assay.gateway_support import DIGEST, Reply, Stage, say_hello, stage
 from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Stream
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.deployments.models import Deployment, Replica
 from workers.deployments.worker_keys import worker_key_register
 from workers.wire import Delta, InferenceRequest, RequestStarted
@@ -92,7 +92,7 @@ def test_the_death_of_one_worker_ends_nothing_that_another_answers(stage: Stage)
     since = worker_watch.time.monotonic
     wait_until(lambda: missing(stage).get(dead, since()) < since() - 2 * worker_watch.PATIENCE_S)
     seen.append(True)
-    thread.join(30)
+    thread.join(PATIENCE_S)
     assert answers[0].status_code == 200
 
 

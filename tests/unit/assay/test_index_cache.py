@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from assay.gateway.knowledge.index_cache import SizedCache
+from tests.waiting import PATIENCE_S
 
 
 def test_of_two_threads_that_lack_an_index_one_loads_it() -> None:
@@ -18,15 +19,15 @@ def test_of_two_threads_that_lack_an_index_one_loads_it() -> None:
     def load() -> tuple[int, str]:
         loads.append(1)
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE_S)
         return 1, "index"
 
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(kept.get, "digest", load)
-        assert begun.wait(20)
+        assert begun.wait(PATIENCE_S)
         second = threads.submit(kept.get, "digest", load)
         go_on.set()
-        assert (first.result(20), second.result(20)) == ("index", "index")
+        assert (first.result(PATIENCE_S), second.result(PATIENCE_S)) == ("index", "index")
     assert loads == [1]
 
 

@@ -37,6 +37,7 @@ from registry.catalog.prompt import PromptDocument
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.sign_in_support import Visitor, with_password
 from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Endless
+from tests.waiting import PATIENCE_S
 from workers.deployments.models import Deployment
 
 __all__ = ["stage"]
@@ -200,10 +201,10 @@ def test_gateways_hear_of_a_new_token(stage: Stage) -> None:
     browser = Browser(stage, member(stage))
     with stage.redis.pubsub(ignore_subscribe_messages=True) as heard:
         heard.subscribe(SNAPSHOT_CHANNEL)
-        heard.get_message(timeout=5)
+        heard.get_message(timeout=PATIENCE_S)
         browser.token()
         notice = key_notice(PlaygroundToken.objects.get().public_id).encode()
-        told = iter(lambda: heard.get_message(timeout=5), None)
+        told = iter(lambda: heard.get_message(timeout=PATIENCE_S), None)
         assert any(each["data"] == notice for each in told)
 
 
@@ -223,7 +224,7 @@ def test_a_token_ends_with_what_it_rests_on(stage: Stage, end: str) -> None:
     headers = {"authorization": f"Bearer {token}", "cookie": cookie}
     body = {**GOOD, "stream": True}
     with httpx.stream(
-        "POST", f"{stage.url}{CHAT}", json=body, headers=headers, timeout=30
+        "POST", f"{stage.url}{CHAT}", json=body, headers=headers, timeout=PATIENCE_S
     ) as running:
         lines = running.iter_lines()
         assert "data:" in next(lines)

@@ -22,6 +22,7 @@ from registry.responses.services import (
     responses_forget_person,
 )
 from tests.unit.assay.api_support import Api, problem_of
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("policy")
 PATH = "departments/clinical/response-retention"
@@ -78,15 +79,15 @@ def test_a_response_that_is_being_stored_obeys_a_retention_that_is_set_meanwhile
                 ancestors=[], items=[], response={},
             )  # fmt: skip
             stored_one.set()
-            may_end.wait(10)
+            may_end.wait(PATIENCE_S)
         connection.close()
 
     with ThreadPoolExecutor(1) as threads:
         storing = threads.submit(store)
-        stored_one.wait(10)
+        stored_one.wait(PATIENCE_S)
         assert lead.post(PATH, {"days": 0}).status_code == 200
         may_end.set()
-        storing.result(10)
+        storing.result(PATIENCE_S)
     # It is not found, and deleted within a minute.
     assert not responses_visible_to(service_principal("controller")).exists()
     responses_expire_due()

@@ -28,6 +28,7 @@ from django.db import transaction
 from governance.audit.sealer import seal_once
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.principals import service_principal
+from tests.waiting import PATIENCE_S
 
 ACTOR = service_principal("tester")
 
@@ -162,7 +163,7 @@ class Collector:
         if callable(what):
             what = what(lines)
         if what == "hang":
-            self.over.wait(20)
+            self.over.wait(PATIENCE_S)
             handler.close_connection = True
             return
         if what in (200, "mute"):

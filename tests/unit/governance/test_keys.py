@@ -17,6 +17,7 @@ from governance.keys.services import access_token_create, key_create, key_revoke
 from governance.keys.tokens import format_token, mint, parse_token, secret_hmac
 from governance.people.models import Department, Person
 from governance.principals import ActorRole, Principal, PrincipalKind
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -243,10 +244,10 @@ def test_gateways_hear_of_a_change_only_once_it_is_committed(
 ) -> None:
     listener = redis.pubsub(ignore_subscribe_messages=True)
     listener.subscribe("assay:snapshot")
-    listener.get_message(timeout=5)
+    listener.get_message(timeout=PATIENCE_S)
 
     def heard() -> bool:
-        return listener.get_message(timeout=5, ignore_subscribe_messages=True) is not None
+        return listener.get_message(timeout=PATIENCE_S, ignore_subscribe_messages=True) is not None
 
     key, _ = make()
     assert heard()
@@ -255,7 +256,7 @@ def test_gateways_hear_of_a_change_only_once_it_is_committed(
     with pytest.raises(InvalidInput):
         make(name="")
     redis.publish("assay:snapshot", "the next message is ours")
-    message = listener.get_message(timeout=5)
+    message = listener.get_message(timeout=PATIENCE_S)
     assert message is not None
     assert message["data"] == b"the next message is ours"
     listener.close()

@@ -46,6 +46,7 @@ from governance.reviews.policies.shipping import review_policies_bootstrap, ship
 from governance.reviews.policies.vocabulary import Vocabulary, registered_vocabulary
 from tests.proofs import proven
 from tests.unit.audit_support import bodies
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.sweep
 
@@ -447,7 +448,7 @@ def test_of_two_put_in_force_at_once_one_is(person: Callable[..., Person]) -> No
 
     def decide(who: Principal, policy: ReviewPolicy) -> None:
         try:
-            start.wait(20)
+            start.wait(PATIENCE_S)
             decided(who, policy)
             outcomes.append("active")
         except WrongState as error:

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from governance.notify import notify
+from tests.waiting import PATIENCE_S
 
 
 def test_a_message_reaches_whoever_listens(redis):
     listener = redis.pubsub(ignore_subscribe_messages=True)
     listener.subscribe("assay:snapshot")
-    listener.get_message(timeout=5)
+    listener.get_message(timeout=PATIENCE_S)
     notify("assay:snapshot", "key 7")
-    assert listener.get_message(timeout=5)["data"] == b"key 7"
+    assert listener.get_message(timeout=PATIENCE_S)["data"] == b"key 7"
     listener.close()
 
 

@@ -23,6 +23,7 @@ from registry.datasets.schemas import RowsQuery
 from registry.sandbox.places import FairPlaces
 from tests.unit.registry.objects import stored
 from tests.unit.registry.test_dataset_preview import added
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.django_db
 
@@ -228,7 +229,7 @@ def test_searches_leave_half_of_the_web_threads_to_other_requests() -> None:
     def search(department: str) -> None:
         try:
             with reading._places.place(department):
-                ended.wait(20)
+                ended.wait(PATIENCE_S)
         except DomainError as error:
             refused.append(error)
 

@@ -11,6 +11,7 @@ import pytest
 
 from governance.errors import QuotaExceeded, Unavailable
 from registry.sandbox.places import FairPlaces
+from tests.waiting import PATIENCE_S
 
 
 def places(
@@ -169,7 +170,7 @@ def test_threads_share_places_and_never_exceed_them() -> None:
     for each in threads:
         each.start()
     for each in threads:
-        each.join(60)
+        each.join(PATIENCE_S)
     assert now == [0]
     assert most[0] <= 3
     with some.place("a"), some.place("a"), some.place("b"):

@@ -40,6 +40,7 @@ from registry.uploads.services import (
     uploads_expire_due,
     uploads_use,
 )
+from tests.waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 DATA = bytes(range(256)) * 40
@@ -373,7 +374,7 @@ def test_of_two_requests_at_once_for_one_offset_one_is_stored(
 
     def write(data: bytes) -> None:
         try:
-            barrier.wait(20)
+            barrier.wait(PATIENCE_S)
             with scope(devi):
                 append(devi, upload, data, 0)
             said.append("stored")
@@ -386,7 +387,7 @@ def test_of_two_requests_at_once_for_one_offset_one_is_stored(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert sorted(said) == ["offset_mismatch", "stored"]
     stored = b"".join(files.chunks(upload.pk))
     assert len(stored) == 5000

@@ -13,6 +13,7 @@ from governance.errors import DomainError
 from registry.catalog.declaration import Task
 from registry.catalog.endpoints import Answer, Choice, Piece, Plan, dumps
 from registry.catalog.requests import Body
+from tests.waiting import PATIENCE_S
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.wire import Delta, Done, Event, Failed, decode_events, encode_events
 
@@ -64,7 +65,7 @@ def _events(engine: Any, task: Task, plan: Plan, request_id: str, loaded: str) -
     put: Callable[[Event], None] = arrived.put
     engine.submit(EngineRequest(request_id, inputs, options, loaded or None), put)
     while True:
-        [event] = decode_events(encode_events([arrived.get(timeout=120)]))
+        [event] = decode_events(encode_events([arrived.get(timeout=PATIENCE_S)]))
         yield event
         if not isinstance(event, Delta):
             return

@@ -15,6 +15,7 @@ import pytest
 from registry.catalog import get_task
 from tests.unit.tasks.openai_engine import client_of
 from tests.unit.workers.recording import Answer, prompted
+from tests.waiting import PATIENCE_S
 from workers.wire import Delta, Done, Failed
 
 pytestmark = pytest.mark.torch
@@ -378,11 +379,11 @@ def test_a_long_prompt_is_scored_in_slices_and_a_fault_there_fails_its_request_a
 
     def hold() -> None:
         held.set()
-        go.wait(60)
+        go.wait(PATIENCE_S)
 
     first, scored, beside = Answer(on_delta=hold), Answer(), Answer()
     plain.submit(prompted("first", {"prompt": "a"}, {"max_tokens": 2}), first)
-    assert held.wait(60)
+    assert held.wait(PATIENCE_S)
     echoing = {"max_tokens": 1, "echo": True, "logprobs": 0, "choices": 2}
     plain.submit(prompted("scored", {"prompt": "a b"}, echoing), scored)
     plain.submit(prompted("beside", {"prompt": "a b"}, {"max_tokens": 2}), beside)

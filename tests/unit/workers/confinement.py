@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit import reach
+from tests.waiting import PATIENCE_S
 from workers.engines.servers.process import LAUNCH
 
 # A confined program may not read the tests.
@@ -32,7 +33,7 @@ def accesses(
     )
     assert process.stderr is not None
     told = process.stderr.read()
-    process.wait(30)
+    process.wait(PATIENCE_S)
     assert "PROBE" in told, told
     found: list[str] = json.loads(told.rpartition("PROBE")[2])
     return found

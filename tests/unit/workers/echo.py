@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.catalog.generation import GenerationInputs
+from tests.waiting import PATIENCE_S
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink
 from workers.wire import Delta, Done
 
@@ -28,7 +29,7 @@ class EchoEngine:
         if (folder / "broken").exists():
             raise ValueError("the weights make no sense")
         if (folder / "slow").exists():
-            MAY_LOAD.wait(60)
+            MAY_LOAD.wait(PATIENCE_S)
         self.folder = folder
         self.fault = ""
         self.adapters: dict[str, bytes] = {}
@@ -58,7 +59,7 @@ class EchoEngine:
             raise SystemExit
         if words == ["prepare"]:
             self.arrived.set()
-            assert self.prepared.wait(60)
+            assert self.prepared.wait(PATIENCE_S)
         if words[-1] == "wait" or words == ["prepare"]:
             for word in words[:-1]:
                 sink(Delta(word, 1))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.catalog import get_task
+from tests.waiting import PATIENCE_S
 from workers.engines.protocol import EngineRequest
 from workers.trainers.protocol import TrainingRequest
 from workers.wire import Delta, Done, Event, Failed
@@ -72,7 +73,7 @@ class Answer:
         self._ended.set()
 
     def wait(self) -> Done | Failed:
-        assert self._ended.wait(120), "no last event came"
+        assert self._ended.wait(PATIENCE_S), "no last event came"
         assert self.end is not None
         return self.end
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import redis as redis_module
 
+from tests.waiting import PATIENCE_S
 from workers.app import app
 from workers.celery_message import inference_message
 from workers.wire import INFERENCE_TASK, InferenceRequest, deployment_queue
@@ -65,7 +66,7 @@ def test_kombu_reads_the_message_and_its_one_argument(redis: redis_module.Redis)
     queue = deployment_queue(8002)
     redis.lpush(queue, inference_message(a_request(8002), SEALED))
     with app.connection() as connection, connection.SimpleQueue(queue) as waiting:
-        message = waiting.get(timeout=5)
+        message = waiting.get(timeout=PATIENCE_S)
         message.ack()
     arguments, keywords, _ = message.payload
     assert (arguments, keywords) == ([SEALED], {})
@@ -77,7 +78,7 @@ def test_messages_are_read_in_the_order_of_their_sending(redis: redis_module.Red
     for number in range(2):
         redis.lpush(queue, inference_message(a_request(8003), {"number": number}))
     with app.connection() as connection, connection.SimpleQueue(queue) as waiting:
-        read = [waiting.get(timeout=5) for _ in range(2)]
+        read = [waiting.get(timeout=PATIENCE_S) for _ in range(2)]
     for message in read:
         message.ack()
     assert [message.payload[0][0]["number"] for message in read] == [0, 1]

@@ -13,7 +13,7 @@ from governance.audit.models import AuditCheckpoint
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_STREAM, UsageEntry
 from tests.unit.workers import company
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers import controller
 from workers.controller import Controller, guarded
 from workers.dispatch import wake_controller
@@ -160,7 +160,7 @@ def test_a_duty_that_fails_or_hangs_holds_up_no_other(
     running = Controller()
     running.start()
     try:
-        assert done.wait(30)
+        assert done.wait(PATIENCE_S)
     finally:
         ended.set()
         running.close()

@@ -15,6 +15,7 @@ from registry.releases.models import Release
 from tests.fleets import assign_everything
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import release
+from tests.waiting import PATIENCE_S
 from workers.celery_tasks.hosting import EngineHost
 from workers.control.direct import DirectControl
 from workers.deployments.models import Deployment, Replica
@@ -54,7 +55,7 @@ class Loading:
 
     def end(self) -> None:
         echo.MAY_LOAD.set()
-        self._thread.join(60)
+        self._thread.join(PATIENCE_S)
 
     def _load(self) -> None:
         try:

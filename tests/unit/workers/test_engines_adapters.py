@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.workers.recording import Answer, ask, prompted
+from tests.waiting import PATIENCE_S
 from workers.engines.protocol import RequestRefused
 from workers.wire import Failed
 
@@ -78,7 +79,7 @@ def test_requests_on_an_adapter_fail_when_it_is_unloaded(
     running = threading.Event()
     answer = Answer(on_delta=running.set)
     engine.submit(prompted("r", {"prompt": "a"}, {"max_tokens": 250}, "a.1"), answer)
-    assert running.wait(60)
+    assert running.wait(PATIENCE_S)
     engine.remove_adapter("a.1")
     end = answer.wait()
     assert isinstance(end, Failed)

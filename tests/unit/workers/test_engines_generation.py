@@ -11,6 +11,7 @@ import pytest
 from registry.catalog import get_task
 from tests.thoroughness import first_and_last
 from tests.unit.workers.recording import Answer, ask, prompted
+from tests.waiting import PATIENCE_S
 from workers.engines.protocol import RequestRefused
 from workers.wire import Done, Failed
 
@@ -123,11 +124,11 @@ def test_too_many_waiting_requests_are_refused_with_429(engine: Any) -> None:
 
     def hold() -> None:
         held.set()
-        go.wait(60)
+        go.wait(PATIENCE_S)
 
     first = Answer(on_delta=hold)
     engine.submit(prompted("first", {"prompt": "a"}, {"max_tokens": 2}), first)
-    assert held.wait(60)
+    assert held.wait(PATIENCE_S)
     waiting = [Answer() for _ in range(4)]
     for index, answer in enumerate(waiting):
         engine.submit(prompted(f"w{index}", {"prompt": "a"}, {"max_tokens": 2}), answer)
@@ -200,7 +201,7 @@ def test_closing_fails_what_runs(tiny: Path) -> None:
     started = threading.Event()
     answer = Answer(on_delta=started.set)
     engine.submit(prompted("r", {"prompt": "a"}, {"max_tokens": 250, "seed": 3}), answer)
-    assert started.wait(60)
+    assert started.wait(PATIENCE_S)
     engine.close()
     end = answer.wait()
     assert isinstance(end, Done) or end.code == "engine_stopped"

@@ -13,7 +13,7 @@ import pytest
 from registry.catalog.generation import GenerationInputs
 from registry.sandbox.source import ProcessEnded
 from tests.unit.workers.recording import Answer, ask, prompted
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.engines.bounded import Limits, prompt_source
 from workers.engines.prompts import PromptCanceled, PromptProcesses
 from workers.engines.protocol import RequestRefused
@@ -146,7 +146,7 @@ def test_a_cancel_ends_the_process_that_renders(prompts: Prompts) -> None:
     threading.Thread(target=loop, daemon=True).start()
     wait_until(lambda: not ours._idle, 60)
     ours.cancel("loops")
-    assert ended.wait(60)
+    assert ended.wait(PATIENCE_S)
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
     assert ours.encode("after", conversation(HELLO))

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.engines.servers.process import ServerLimits, ServerProcess, memory_of
 
 # Starts a process that would outlive it, and answers every request.
@@ -36,7 +36,7 @@ def test_a_server_whose_launcher_was_killed_leaves_no_process_behind() -> None:
     )
     assert memory_of(server.pid) > 0
     os.kill(server._process.pid, signal.SIGKILL)
-    assert ended.wait(20)
+    assert ended.wait(PATIENCE_S)
     wait_until(lambda: memory_of(server.pid) == 0)
     assert server.fault.startswith("The server ended with status")
     server.close()

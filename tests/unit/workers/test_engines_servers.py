@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.unit.workers.recording import Answer, prompted
+from tests.waiting import PATIENCE_S
 from workers.wire import Done, Failed
 
 pytestmark = pytest.mark.torch
@@ -202,7 +203,7 @@ def test_a_canceled_answer_ends_at_the_next_event(tiny: Path, tmp_path: Path) ->
 
     def write(send: Callable[[dict[str, Any]], None]) -> None:
         send(token())
-        assert canceled.wait(60)
+        assert canceled.wait(PATIENCE_S)
         send(token(made=2))
         send(over("eos", 3))
 

@@ -28,6 +28,7 @@ from tests.stored import stored_file, version_part
 from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
 from tests.unit.tasks.tiny_encoders import LENGTH, save_encoder
 from tests.unit.workers import company
+from tests.waiting import PATIENCE_S
 from workers.celery_tasks.jobs import run
 from workers.jobs import orders
 from workers.jobs.finishing import job_finish
@@ -223,7 +224,7 @@ def test_no_worker_takes_a_waiting_job_before_the_publication_is_committed(
     with transaction.atomic(), ThreadPoolExecutor(1) as another:
         document_publish_request(actor=lead, version_id=draft.pk)
         assert Job.objects.get() == job
-        assert not another.submit(may_be_taken, job).result(20)
+        assert not another.submit(may_be_taken, job).result(PATIENCE_S)
 
 
 def may_be_taken(job: Job) -> bool:
@@ -343,7 +344,7 @@ def test_a_draft_that_is_deleted_meanwhile_is_not_published(handbook: KnowledgeB
             said = another.submit(publish)
             while not someone_waits():
                 assert not said.done()
-        assert said.result(20) == "The document was deleted meanwhile."
+        assert said.result(PATIENCE_S) == "The document was deleted meanwhile."
 
 
 def someone_waits() -> bool:

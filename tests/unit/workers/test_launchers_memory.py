@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.waiting import PATIENCE_S
 from workers.launchers import memory
 from workers.launchers.memory import GIB, Group, Limit, Watch, delegated_group
 
@@ -64,10 +65,10 @@ def test_memory_of_a_process_that_the_run_started_counts_and_all_are_killed() ->
     with started(HELPER) as process:
         helper = psutil.Process(int(line(process)))
         watch = Watch(psutil.Process(process.pid), LIMIT)
-        assert process.wait(30) == -9
+        assert process.wait(PATIENCE_S) == -9
         watch.close()
         assert re.match(r"The run used 0\.[34] GiB of memory; its limit", watch.excess())
-        helper.wait(10)
+        helper.wait(PATIENCE_S)
 
 
 # 150 MiB that four processes share, and a file of 400 MiB that is mapped and read.
@@ -133,8 +134,8 @@ def test_the_kernel_ends_all_processes_of_a_group_above_its_limit() -> None:
     enter = f"open({str(group.path / 'cgroup.procs')!r}, 'w').write('0')\n"
     with started(enter + HELPER) as process:
         helper = psutil.Process(int(line(process)))
-        assert process.wait(30) == -9
-        helper.wait(10)
+        assert process.wait(PATIENCE_S) == -9
+        helper.wait(PATIENCE_S)
     assert group.excess() == LIMIT.sentence(LIMIT.size)
     group.close()
     assert not group.path.exists()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.workers.test_run import Recorder
+from tests.waiting import PATIENCE_S
 from workers.control.jobs import Claim, HeartbeatReply, NoAnswer
 from workers.supervision.lease import LeaseKeeper
 
@@ -54,7 +55,7 @@ def test_a_checkpoint_waits_as_long_as_the_run_keeps_it() -> None:
     control = Slow("checkpoint")
     with LeaseKeeper(CLAIM, control) as lease:
         lease.checkpoint("checkpoint-1", {}, ["checkpoint-1"])
-        assert control.sending.wait(30)
+        assert control.sending.wait(PATIENCE_S)
         for step in range(2, 9):
             # The second one has the best weights.
             kept = [f"checkpoint-{number}" for number in sorted({2, step})]
@@ -96,14 +97,14 @@ def test_a_result_waits_for_the_checkpoint_that_is_being_sent_and_for_no_other()
     control = Slow("checkpoint")
     with LeaseKeeper(CLAIM, control) as lease:
         lease.checkpoint("checkpoint-1", {}, ["checkpoint-1"])
-        assert control.sending.wait(30)
+        assert control.sending.wait(PATIENCE_S)
         lease.checkpoint("checkpoint-2", {}, ["checkpoint-2"])
         waiting = threading.Thread(target=lambda: lease.settle(needed=False))
         waiting.start()
         waiting.join(0.5)
         assert waiting.is_alive()
         control.answers.set()
-        waiting.join(30)
+        waiting.join(PATIENCE_S)
         assert not waiting.is_alive()
         assert control.told == [("checkpoint", "checkpoint-1")]
 

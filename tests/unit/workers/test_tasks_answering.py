@@ -14,6 +14,7 @@ from redis import Redis
 from registry.manifests import Manifest
 from tests.unit.workers import company, echo
 from tests.unit.workers.sealed import Wire, answering, entries
+from tests.waiting import PATIENCE_S
 from workers.celery_tasks.hosting import EngineHost
 from workers.celery_tasks.inference import show_life
 from workers.celery_tasks.replies import Replies, Reply, failure_replies, merge_replies
@@ -162,10 +163,10 @@ def test_a_cancel_is_heard_that_comes_before_the_engine_knows_the_request(
     with answering(redis, host) as answerer:
         running = threading.Thread(target=answerer.answer, args=request)
         running.start()
-        assert echo.OPEN[0].arrived.wait(60)
+        assert echo.OPEN[0].arrived.wait(PATIENCE_S)
         answerer.cancel("r1")
         echo.OPEN[0].prepared.set()
-        running.join(60)
+        running.join(PATIENCE_S)
         assert not running.is_alive()
     (end,) = told(wire.read(redis))
     assert isinstance(end, Done)
@@ -235,7 +236,7 @@ def test_a_request_waits_for_a_place_while_too_many_run(redis: Redis, host: Engi
         waiting.join(0.2)
         assert waiting.is_alive()
         answerer.cancel("r1")
-        waiting.join(60)
+        waiting.join(PATIENCE_S)
         assert not waiting.is_alive()
         answerer.cancel("r2")
 
@@ -319,7 +320,7 @@ def test_a_worker_shows_life_until_it_ends(redis: Redis) -> None:
         assert life.is_alive()
     assert 0 < redis.pttl(alive_key("ab")) <= ALIVE_FOR_MS
     stop.set()
-    life.join(30)
+    life.join(PATIENCE_S)
     assert not redis.exists(alive_key("ab"))
 
 

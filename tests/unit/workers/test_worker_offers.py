@@ -15,7 +15,7 @@ from registry import catalog
 from tests.fleets import deployments_make, workers_make
 from tests.plug_ins import install_task
 from tests.unit.workers import company
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.control.direct_jobs import DirectJobs
 from workers.control.messages import checked_message, read
 from workers.control.protocol import WorkerTasksBody
@@ -283,7 +283,7 @@ def test_a_report_that_is_not_answered_is_sent_again(monkeypatch: pytest.MonkeyP
     reports = OfferReports(unanswered)
     assert reports.begun()  # A process that is no worker reports nothing.
     reports.start()
-    assert answered.wait(60)
+    assert answered.wait(PATIENCE_S)
     reports.close()
     assert offers_now()[0].keys() == tries[0].keys()
 
