@@ -306,9 +306,7 @@ def test_a_parameter_without_a_meaning_here_is_refused_by_name(stage: Stage) -> 
     headers = {"x-api-key": stage.key()}
     for more, said in REFUSED:
         body = {"model": "writer", "max_tokens": 9, "messages": HI, **more}
-        answer = httpx.post(
-            f"{stage.url}/v1/messages", json=body, headers=headers, timeout=60
-        )
+        answer = httpx.post(f"{stage.url}/v1/messages", json=body, headers=headers, timeout=60)
         assert answer.status_code == 400
         error = answer.json()["error"]
         assert error["type"] == "invalid_request_error"
