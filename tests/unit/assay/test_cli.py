@@ -238,12 +238,15 @@ def test_an_export_verifies_and_one_flipped_bit_is_named(
     assert "match the signed checkpoint" in out
     _, out, _ = signed_in("audit", "verify", code=0)
     assert "match the signed checkpoint" in out
+    report = json.loads(signed_in("audit", "verify", str(export), "--json", code=0)[1])
+    assert (report["ok"], report["first_bad"]) == (True, None)
 
     lines = export.read_text().splitlines()
     lines[2] = lines[2].replace("key:create", "kez:create").replace("policy", "polica")
     export.write_text("\n".join(lines) + "\n")
-    _, _, err = signed_in("audit", "verify", str(export), code=1)
+    _, out, err = signed_in("audit", "verify", str(export), "--json", code=1)
     assert "Row 1 was changed" in err
+    assert (json.loads(out)["ok"], json.loads(out)["first_bad"]) == (False, 1)
 
 
 def test_verifying_can_require_that_witnesses_cosigned_what_was_published(
@@ -283,13 +286,16 @@ def test_one_event_and_the_logs_growth_are_proved_kept_and_checked_offline(
     _, out, err = signed_in("audit", "proof", str(event.pk), "--out", str(one), code=0)
     assert "is in the log" in out
     assert "the key that is in the proof" in err
+    _, out, _ = signed_in("audit", "proof", str(event.pk), "--json", code=0)
+    assert json.loads(out) == json.loads(one.read_text())
     _, out, _ = signed_in("audit", "consistent", str(kept), "--out", str(growth), code=0)
     assert "only grew" in out
 
     monkeypatch.setenv("ASSAY_SERVER", "http://127.0.0.1:9")
     monkeypatch.setenv("ASSAY_AUDIT_KEY", audit_signer().public_key)
     for proof in (one, growth):
-        _, out, err = signed_in("audit", "check", str(proof), code=0)
+        _, out, err = signed_in("audit", "check", str(proof), "--json", code=0)
+        assert json.loads(out)["ok"]
         assert err == ""
     one.write_text(one.read_text().replace("assay", "essay"))
     _, _, err = signed_in("audit", "check", str(one), code=1)
