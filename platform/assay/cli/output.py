@@ -56,6 +56,8 @@ IDS = frozenset({"id", "version", "release", "job", "digest", "version id", "sta
 # Columns shrink to this width before one is left out.
 NARROWEST = 12
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+# Exit code after Ctrl-C: 128 and the number of SIGINT.
+INTERRUPTED = 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -197,6 +198,39 @@ def test_a_finished_job_is_watched_to_its_end(signed_in: Run, ada: Person) -> No
     assert "4/4" in out
     _, _, err = signed_in("jobs", "watch", str(uuid4()), code=4)
     assert "There is no job" in err
+
+
+@pytest.mark.parametrize("command", [("watch",), ("logs", "--follow")], ids=["watch", "logs"])
+def test_ctrl_c_ends_the_command_and_not_the_job(
+    signed_in: Run, ada: Person, command: tuple[str, ...]
+) -> None:
+    job = Job.objects.create(
+        kind="fine_tune",
+        state="queued",
+        department=Department.objects.get(slug="clinical"),
+        title="Fine-tune sentiment",
+        spec={},
+        created_by=ada,
+    )
+    JobEvent.objects.create(job=job, attempt=1, message="Loading the data")
+    verb, *options = command
+    with subprocess.Popen(
+        [sys.executable, "-m", "assay.cli", "jobs", verb, str(job.pk), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline() == "Loading the data\n"
+        following.send_signal(signal.SIGINT)
+        rest = following.stdout.read()
+    assert following.returncode == 130
+    assert rest == (
+        f"Job {job.pk} goes on. `assay jobs watch {job.pk}` follows it, "
+        f"`assay jobs cancel {job.pk}` cancels it.\n"
+    )
+    job.refresh_from_db()
+    assert (job.state, job.cancel_requested) == ("queued", False)
 
 
 def test_a_key_is_printed_alone_on_stdout_and_revoked(signed_in: Run) -> None:
