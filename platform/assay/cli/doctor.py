@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from assay.cli.findings import Check, CheckFailed, Finding, NotSetUp, State, run_checks
+from assay.cli.local import local_stores
 from assay.cli.optional_checks import OPTIONAL
 from assay.cli.output import Answer, CliError, console, json_option, table
 from assay.cli.production import GAPS
@@ -327,9 +328,10 @@ def doctor(
     ] = False,
 ) -> Answer:
     """Check the services that this installation needs, and list gaps for production."""
-    set_up_django()
-    findings = examine()
-    gaps = run_checks(GAPS)
+    with local_stores():
+        set_up_django()
+        findings = examine()
+        gaps = run_checks(GAPS)
     failed, missing = ([each.name for each in part if not each.ok] for part in (findings, gaps))
     fault = None
     if failed:

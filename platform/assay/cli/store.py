@@ -13,6 +13,7 @@ import typer
 from rich.text import Text
 
 from assay.cli.doctor import set_up_django
+from assay.cli.local import local_stores
 from assay.cli.output import (
     Answer,
     CliError,
@@ -39,18 +40,19 @@ SHOWN = 200
 @contextmanager
 def prepared() -> Iterator[None]:
     """Load Django, and turn errors of the store and database into errors of the command."""
-    set_up_django()
-    from django.core.exceptions import ImproperlyConfigured
-    from django.db import Error
+    with local_stores():
+        set_up_django()
+        from django.core.exceptions import ImproperlyConfigured
+        from django.db import Error
 
-    from governance.errors import DomainError
+        from governance.errors import DomainError
 
-    try:
-        yield
-    except DomainError as error:
-        raise CliError(error.message, error.hint, error.code) from error
-    except (ImproperlyConfigured, Error) as error:
-        raise CliError(str(error).strip()) from error
+        try:
+            yield
+        except DomainError as error:
+            raise CliError(error.message, error.hint, error.code) from error
+        except (ImproperlyConfigured, Error) as error:
+            raise CliError(str(error).strip()) from error
 
 
 def gib(count: int) -> str:
