@@ -27,6 +27,8 @@ FORMAT = "assay-bundle-1"
 INDEX, SIGNATURE = "index.json", "index.json.sig"
 LONGEST_INDEX = 64 * 1024**2
 MOST_FILES = 100_000
+# Wheels of this repository, whose packages are in no lock file, and their folders.
+OWN = {"assay": ".", "assay_tasks_extra": "tasks-extra"}
 IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*@sha256:[0-9a-f]{64}")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,78}")
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -94,7 +96,10 @@ def make(options: argparse.Namespace) -> None:
     for lock in options.lock:
         _packages(ROOT / "locks" / f"{lock}.txt", folder, options.wheels)
     if options.own_wheel:
-        _run("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels", ROOT)
+        _run(
+            "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels",
+            *(ROOT / place for place in OWN.values()),
+        )  # fmt: skip
     for kind, paths in (("images", options.image_archive), ("evidence", options.evidence)):
         for path in paths:
             (folder / kind).mkdir(exist_ok=True)
@@ -271,13 +276,13 @@ def compare(folder: Path, index: dict) -> Iterator[str]:
 
 
 def _unlocked(folder: Path, indexed: dict) -> Iterator[str]:
-    """Yield packages that are in no lock file of the bundle, except Assay's own."""
+    """Yield packages that are in no lock file of the bundle, except this repository's own."""
     locked: set = set()
     for path in indexed:
         if path.startswith("locks/") and (folder / path).is_file():
             locked.update(HASH.findall((folder / path).read_text(encoding="utf-8")))
     for path, each in indexed.items():
-        own = path.startswith("wheels/assay-")
+        own = path.startswith(tuple(f"wheels/{name}-" for name in OWN))
         if path.startswith("wheels/") and not own and each["sha256"] not in locked:
             yield f"{path} is not in a lock file of the bundle."
 
@@ -294,7 +299,9 @@ def main(argv: list[str] | None = None) -> int:
     maker.add_argument(
         "--wheels", type=Path, help="take packages from this folder, not the internet"
     )
-    maker.add_argument("--own-wheel", action="store_true", help="build and add Assay itself")
+    maker.add_argument(
+        "--own-wheel", action="store_true", help="build and add Assay and tasks-extra"
+    )
     maker.add_argument("--image", action="append", default=[], help="NAME@sha256:…")
     maker.add_argument(
         "--image-archive", action="append", default=[], type=Path, help="docker save"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from governance.english import counted
@@ -28,6 +28,10 @@ class Difference:
     tests_added: list[str]
     tests_removed: list[str]
     tests_changed: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the difference as the API and the command line print it."""
+        return {**asdict(self), "changed": [rule._asdict() for rule in self.changed]}
 
     @property
     def empty(self) -> bool:

@@ -205,6 +205,15 @@ def test_a_package_that_no_lock_names_is_refused_though_the_index_does(copy: Pat
     assert "not in a lock file" in verified(copy).stderr
 
 
+def test_our_own_wheels_are_built_and_need_no_lock(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert bundle.main(["make", str(folder), "--own-wheel"]) == 0
+    names = {path.name.partition("-")[0] for path in (folder / "wheels").iterdir()}
+    assert names == {"assay", "assay_tasks_extra"}
+    ran = verified(folder)
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_another_index_or_key_is_refused(
     copy: Path, made: tuple[Path, Path], tmp_path: Path
 ) -> None:

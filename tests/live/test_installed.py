@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -30,6 +31,15 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {str(ROOT), str(ROOT / "platform"), str(ROOT / "examples" / "demo")}
 # A start of everything takes half a minute of processor time.
 PATIENCE_S = 400
+# Checks of `assay doctor` that pass while `assay up` runs on any machine.
+WORKING = ("PostgreSQL", "Migrations", "Redis or Valkey", "Policy", "Artifact store", "Workers")
+# Settings of pip that choose packages, and their names for uv, which does not read pip's.
+SETTINGS = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "constraint": "UV_CONSTRAINT",
+}
 
 
 @dataclass(frozen=True)
@@ -46,23 +56,59 @@ class Installation:
         path = os.pathsep.join([str(self.environment / "bin"), os.defpath])
         return {"PATH": path, "HOME": str(self.folder), "NO_COLOR": "1", "COLUMNS": "200"}
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(self.environment / "bin" / command[0]), *command[1:]],
-            cwd=self.folder, env=self.settings, capture_output=True, text=True, check=False,
+            cwd=folder or self.folder, env=self.settings, capture_output=True, text=True,
+            check=False,
         )  # fmt: skip
 
-    def done(self, *command: str) -> str:
-        finished = self.run(*command)
+    def done(self, *command: str, folder: Path | None = None) -> str:
+        finished = self.run(*command, folder=folder)
         assert finished.returncode == 0, finished.stdout + finished.stderr
         return finished.stdout
 
-    def install(self, wheel: Path, *options: str) -> None:
+    def install(self, *wheels: Path) -> None:
+        """Install Assay, and then perhaps further wheels, as the guide says."""
+        if not self.whole:
+            self._pip("--no-deps", *wheels)
+            return
+        assay, *others = (wheel.as_uri() for wheel in wheels)
+        requirement = f"assay[local,worker] @ {assay}"
+        uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
+        if uv is None:
+            self._pip(requirement, *others)
+            return
+        tools = self.environment.parent
+        settings = {"UV_TOOL_DIR": str(tools), "UV_TOOL_BIN_DIR": str(tools.with_name("bin"))}
+        subprocess.run(
+            [uv, "tool", "install", "--quiet", "--python", sys.executable, requirement,
+             *(option for other in others for option in ("--with", other))],
+            check=True,
+            env={**os.environ, **_pip_settings(), "UV_SYSTEM_CERTS": "1", **settings},
+        )  # fmt: skip
+
+    def _pip(self, *arguments: object) -> None:
+        if not self.environment.exists():
+            venv.create(self.environment, symlinks=True)
         subprocess.run(
             [sys.executable, "-m", "pip", "--python", str(self.environment / "bin" / "python"),
-             "install", "--quiet", *options, str(wheel)],
+             "install", "--quiet", *map(str, arguments)],
             check=True,
         )  # fmt: skip
+
+
+def _pip_settings() -> dict[str, str]:
+    """Return pip's settings that choose packages, for uv."""
+    values = {}
+    for name, variable in SETTINGS.items():
+        for place in (":env:", "global"):
+            command = [sys.executable, "-m", "pip", "config", "get", f"{place}.{name}"]
+            setting = subprocess.run(command, capture_output=True, text=True, check=False)
+            if setting.returncode == 0:
+                values[variable] = setting.stdout.strip()
+                break
+    return values
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +136,15 @@ def _build(source: Path, target: str, folder: Path) -> None:
 @pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.long)], ids=["shared", "whole"])
 def installation(request: pytest.FixtureRequest, wheels: dict[str, Path]) -> Iterator[Installation]:
     """An environment with the wheel of Assay. Its other packages are this environment's, or, in
-    the long variant, those that pip resolves and downloads."""
+    the long variant, those that uv (or else pip) resolves and downloads."""
     # Not in pytest's folder: as root, PostgreSQL runs as a user who may not enter that one.
     with tempfile.TemporaryDirectory(prefix="assay-in-", ignore_cleanup_errors=True) as scratch:
         Path(scratch).chmod(0o755)
-        made = Installation(Path(scratch) / "environment", Path(scratch) / "folder", request.param)
+        # uv names the environment of a tool for its package.
+        made = Installation(Path(scratch, "tools", "assay"), Path(scratch, "folder"), request.param)
         made.folder.mkdir()
-        venv.create(made.environment, symlinks=True)
-        if request.param:
-            made.install(Path(f"assay[local,worker] @ {wheels['assay'].as_uri()}"))
-        else:
-            made.install(wheels["assay"], "--no-deps")
+        made.install(wheels["assay"])
+        if not request.param:
             (site,) = made.environment.glob("lib/python*/site-packages")
             here = next(path for path in sys.path if path.endswith("site-packages"))
             # Python does not read the .pth files there, so the sources stay off its path.
@@ -158,8 +202,11 @@ def test_a_folder_without_a_checkout_runs_assay(
         without = installation.run("assay", "demo")
         assert without.returncode == 1
         assert "the wheel assay_demo-*.whl of the same version" in without.stderr
-    installation.install(wheels["assay_demo"], "--no-deps")
+    installation.install(wheels["assay"], wheels["assay_demo"])
     assert "--family" in installation.done("assay", "demo", "--help")
+    if installation.whole:
+        # Real weights from intake to an answer, without a training.
+        installation.done("assay", "demo", "--check", "--family", "zero-shot-classification")
     invited = installation.done("assay", "init", "--admin", "ada@example.org")
     assert "http://127.0.0.1:8000/sign-in/link#" in invited
 
@@ -185,6 +232,10 @@ def test_a_folder_without_a_checkout_runs_assay(
         for worker in ("compute-worker", "engine-worker"):
             file = installation.folder / ".assay" / "local" / "logs" / f"{worker}.log"
             wait_until(lambda file=file: b" ready." in file.read_bytes(), PATIENCE_S)
+        services = json.loads(installation.run("assay", "doctor", "--json").stdout)["services"]
+        states = {each["name"]: each["state"] for each in services}
+        assert {name: states[name] for name in WORKING} == dict.fromkeys(WORKING, "works")
+        backup = json.loads(installation.done("assay", "backup", "make", "backups", "--json"))
 
         web = serving(up)
         web.kill()
@@ -197,6 +248,29 @@ def test_a_folder_without_a_checkout_runs_assay(
     finally:
         up.kill()
         up.wait()
+    restored_elsewhere(installation, backup)
+
+
+def restored_elsewhere(installation: Installation, backup: dict[str, Any]) -> None:
+    """Restore a backup in another folder, whose stores run for the command, as the guide says."""
+    data, other = Path(".assay", "local", "data"), installation.folder.with_name("other")
+    (other / data).mkdir(parents=True)
+    copied = ("audit-signing-key", "audit-public-key", "transparency")
+    for path in (data.parent / "secrets", *(data / name for name in copied)):
+        source = installation.folder / path
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, other / path)
+    folder = installation.folder / "backups" / backup["name"]
+    # The event of the backup, and alarms about processes that ended, are later than the backup.
+    restore = ("assay", "backup", "restore", str(folder), "--accept-lost-events", "99", "--json")
+    restored = json.loads(installation.done(*restore, folder=other))
+    assert restored["backup"]["events"] == backup["events"]
+    assert (restored["missing"], restored["log"]["ok"]) == (0, True)
+    listed = json.loads(installation.done("assay", "backup", "list", str(folder.parent), "--json"))
+    assert [each["name"] for each in listed] == [backup["name"]]
+    again = installation.run("assay", "backup", "restore", str(folder), folder=other)
+    assert again.returncode == 1
+    assert "The database has tables" in again.stderr
 
 
 def serving(up: subprocess.Popen[bytes]) -> psutil.Process | None:

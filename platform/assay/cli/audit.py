@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from assay.cli.audit_exports import check_file, export, key_in
 from assay.cli.client import Client
 from assay.cli.options import Key, warn_of_own_key
-from assay.cli.output import CliError, console
+from assay.cli.output import Answer, CliError, console, json_option
 
 if TYPE_CHECKING:
     from governance.audit.cosignature import Quorum
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-
 app.command()(export)
 
 
 @app.command()
+@json_option
 def verify(
     file: Annotated[
         Path | None, typer.Argument(help="Export to verify; downloaded from the server by default.")
@@ -45,7 +46,7 @@ def verify(
         int | None, typer.Option(help="Number of witnesses that suffice; all by default.")
     ] = None,
     key: Key = "",
-) -> None:
+) -> Answer:
     """Verify every hash and signature of an export, offline; exit with 1 on the first fault.
 
     The export may be the whole log, selected events, or a zip with a table of them.
@@ -55,32 +56,32 @@ def verify(
         raise CliError(f"{tiles} is not a folder.", "Name the folder that the sealer publishes to.")
     required = _quorum(witness or [], quorum)
     if file is not None:
-        show(_verify(file, key, notes, tiles, required))
-        return
+        return _report(_verify(file, key, notes, tiles, required))
     with tempfile.TemporaryDirectory(prefix="assay-audit-") as folder:
         downloaded = Path(folder) / "export.jsonl"
         Client.signed_in().download("audit/export", downloaded)
-        show(_verify(downloaded, key, notes, tiles, required))
+        return _report(_verify(downloaded, key, notes, tiles, required))
 
 
 @app.command()
+@json_option
 def proof(
     event: Annotated[int, typer.Argument(min=1, help="The event's ID.")],
     out: Annotated[Path | None, typer.Option(help="File for the proof.")] = None,
     key: Key = "",
-) -> None:
+) -> Answer:
     """Download the proof that one event is in the log, and check it."""
     document = Client.signed_in().get(f"audit/events/{event}/proof")
-    _check(document, key)
-    _write_proof(document, out)
+    return _proved(document, _check(document, key), out)
 
 
 @app.command()
+@json_option
 def consistent(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that you saved.")],
     out: Annotated[Path | None, typer.Option(help="File for the proof.")] = None,
     key: Key = "",
-) -> None:
+) -> Answer:
     """Download the proof that the log only grew since a checkpoint, and check it."""
     from governance.audit.checkpoint import BadCheckpoint, parse
 
@@ -93,23 +94,29 @@ def consistent(
             "GET /api/v1/audit/checkpoint returns one; keep it on another machine.",
         ) from error
     document = Client.signed_in().get("audit/consistency", old=size)
-    _check(document, key, note)
-    _write_proof(document, out)
+    return _proved(document, _check(document, key, note), out)
 
 
 @app.command()
+@json_option
 def check(
     file: Annotated[Path, typer.Argument(help="Proof that you saved.")], key: Key = ""
-) -> None:
+) -> Answer:
     """Check a proof offline; exit with 1 if it is not valid."""
     try:
         document = json.loads(_read(file))
     except (ValueError, RecursionError) as error:
         raise CliError(f"{file} is not a proof: it is not JSON.") from error
-    _check(document, key)
+    sentence = _check(document, key)
+    return Answer({"ok": True, "message": sentence}, lambda: _show_valid(sentence))
 
 
-def _check(document: Any, key: str, note: str = "") -> None:
+def _check(document: Any, key: str, note: str = "") -> str:
+    """Return the statement that a proof supports.
+
+    Raises:
+        CliError: the proof is not valid.
+    """
     from governance.audit.checkpoint import BadCheckpoint
     from governance.audit.tree.proof_files import BadProof, check_proof
 
@@ -118,20 +125,29 @@ def _check(document: Any, key: str, note: str = "") -> None:
         key = own_keys
         warn_of_own_key("proof")
     try:
-        sentence = check_proof(document, public_keys=key, earlier_note=note)
+        return check_proof(document, public_keys=key, earlier_note=note)
     except (BadProof, BadCheckpoint) as error:
         raise CliError(f"The proof is not valid. {error}") from error
-    console.print(f"[green]✓[/] {escape(sentence)}")
 
 
-def _write_proof(document: Any, out: Path | None) -> None:
-    if out is None:
-        return
-    try:
-        out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CliError(f"{out} cannot be written: {error.strerror}.") from error
-    console.print(f"The proof is in {out}.", markup=False)
+def _proved(document: Any, sentence: str, out: Path | None) -> Answer:
+    """Write a checked proof to a file if requested, and return it."""
+    if out is not None:
+        try:
+            out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CliError(f"{out} cannot be written: {error.strerror}.") from error
+
+    def show() -> None:
+        _show_valid(sentence)
+        if out is not None:
+            console.print(f"The proof is in {out}.", markup=False)
+
+    return Answer(document, show)
+
+
+def _show_valid(sentence: str) -> None:
+    console.print(Text.assemble(("✓ ", "green"), sentence))
 
 
 def _quorum(witnesses: list[str], needed: int | None) -> Quorum | None:
@@ -163,19 +179,20 @@ def _verify(
         raise CliError(f"{file} cannot be read: {error.strerror}.") from error
 
 
-def show(report: VerificationReport) -> None:
-    """Print the report of a verification.
-
-    Raises:
-        CliError: the log does not verify.
-    """
+def _report(report: VerificationReport) -> Answer:
+    fault = None
     if not report.ok:
-        raise CliError(
+        fault = CliError(
             f"The log does not verify. {report.message}",
             f"The {report.events} events before it are unchanged.",
         )
-    console.print(f"[green]✓[/] {report.message}")
-    console.print(f"root {report.root}", style="dim", soft_wrap=True)
+
+    def show() -> None:
+        if report.ok:
+            _show_valid(report.message)
+            console.print(f"root {report.root}", style="dim", soft_wrap=True)
+
+    return Answer(asdict(report), show, fault)
 
 
 def _read(path: Path) -> str:

@@ -15,7 +15,7 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import pair
-from assay.cli.output import CliError, console
+from assay.cli.output import Answer, CliError, errors, json_option, sentence
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -27,6 +27,7 @@ POLL_S = 0.5
 LIVE = frozenset({"queued", "running"})
 
 
+@json_option
 def export(
     file: Annotated[Path, typer.Argument(help="File for the export.")],
     action: Annotated[str | None, typer.Option(help="Events of this action.")] = None,
@@ -53,7 +54,7 @@ def export(
         str | None,
         typer.Option(help="jsonl: events with proofs. csv: a zip with a table and the proofs."),
     ] = None,
-) -> None:
+) -> Answer:
     """Download the sealed log, or with a filter or format, selected events with their proofs."""
     if not file.parent.is_dir():
         raise CliError(f"{file.parent} is not a folder.", "Create it first.")
@@ -70,8 +71,10 @@ def export(
     client = Client.signed_in()
     if not selection_filter and format is None:
         client.download("audit/export", file)
-        console.print(f"The sealed log is in {file} ({file.stat().st_size:,} bytes).", markup=False)
-        return
+        size = file.stat().st_size
+        return sentence(
+            {"file": str(file), "size": size}, f"The sealed log is in {file} ({size:,} bytes)."
+        )
     requested = client.post("audit/exports", filter=selection_filter, format=format or "jsonl")
     done = _finished(client, requested)
     client.download(f"audit/exports/{done['id']}/file", file)
@@ -79,10 +82,10 @@ def export(
         if hashlib.file_digest(source, "sha256").hexdigest() != done["sha256"]:
             raise CliError(f"{file} is damaged: its digest is not the export's.", "Try again.")
     rows = f"{done['rows']:,} event{'' if done['rows'] == 1 else 's'}"
-    console.print(
+    return sentence(
+        {**done, "file": str(file)},
         f"{rows} with proofs {'are' if done['rows'] != 1 else 'is'} in {file} "
         f"({done['size']:,} bytes). Verify them: `assay audit verify {file}`.",
-        markup=False,
     )
 
 
@@ -184,7 +187,7 @@ def _bar() -> Progress:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
+    return Progress(*columns, console=errors, transient=True)
 
 
 @contextlib.contextmanager

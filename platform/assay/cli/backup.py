@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from assay.cli.output import Answer, console, errors, json_option, listing, progress_bar
 from assay.cli.store import gib, prepared
 
+if TYPE_CHECKING:
+    from assay.backups.backup import Backup
+    from assay.backups.restore import Restored
+
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()
+@json_option
 def make(
     folder: Annotated[Path, typer.Argument(help="Folder of the backups; created if missing.")],
-) -> None:
+) -> Answer:
     """Back up the database and the files of the store while they are in use.
 
     The next backup in the same folder copies only new files.
@@ -26,6 +32,20 @@ def make(
 
         task = bar.add_task("Copying files", total=None)
         path, record = backup.make(folder, progress=lambda entry: bar.update(task, advance=1))
+    data = {**_summary(path, record), "new_bytes": record.new_bytes}
+    return Answer(data, lambda: _show_backup(path, record))
+
+
+def _summary(path: Path, record: Backup) -> dict[str, Any]:
+    names = ("made_at", "assay", "events", "files", "database_bytes")
+    return {
+        "name": path.name,
+        "folder": str(path),
+        **{name: getattr(record, name) for name in names},
+    }
+
+
+def _show_backup(path: Path, record: Backup) -> None:
     console.print(
         f"Backed up to {path}: the database ({gib(record.database_bytes)}), {record.events:,} "
         f"audit events and {record.files:,} files, {gib(record.new_bytes)} of them new.",
@@ -45,11 +65,7 @@ def list_(folder: Annotated[Path, typer.Argument(help="Folder of the backups.")]
     with prepared():
         from assay.backups import backup
 
-        names = ("made_at", "assay", "events", "files", "database_bytes")
-        rows = [
-            {"name": each.name, **{name: getattr(record, name) for name in names}}
-            for each, record in backup.backups(folder)
-        ]
+        rows = [_summary(path, record) for path, record in backup.backups(folder)]
     return listing(
         rows,
         {
@@ -64,6 +80,7 @@ def list_(folder: Annotated[Path, typer.Argument(help="Folder of the backups.")]
 
 
 @app.command()
+@json_option
 def restore(
     folder: Annotated[Path, typer.Argument(help="Folder of one backup.")],
     accept_lost_events: Annotated[
@@ -83,7 +100,7 @@ def restore(
             help="Restore without a record of what was revoked after the backup.",
         ),
     ] = False,
-) -> None:
+) -> Answer:
     """Restore a backup into an empty database, and verify that the audit log is complete.
 
     Ends all sessions. Nothing serves until a controller has confirmed it again. If the restoration
@@ -101,6 +118,11 @@ def restore(
             step=lambda name: bar.update(task, description=name),
             progress=lambda entry: bar.update(task, advance=1),
         )
+    data = {**asdict(done), "backup": _summary(folder, done.backup)}
+    return Answer(data, lambda: _show_restored(done))
+
+
+def _show_restored(done: Restored) -> None:
     console.print(
         f"Restored the backup of {done.backup.made_at} with {done.files:,} files. "
         f"{done.log.message}",

@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from assay.cli.findings import Check, CheckFailed, Finding, NotSetUp, State, run_checks
+from assay.cli.local import local_stores
 from assay.cli.optional_checks import OPTIONAL
-from assay.cli.output import AsJson, CliError, console, print_json, table
+from assay.cli.output import Answer, CliError, console, json_option, table
 from assay.cli.production import GAPS
 
 POSTGRESQL_MINIMUM = 16
@@ -320,32 +321,36 @@ def set_up_django() -> None:
     keep_paths()
 
 
+@json_option
 def doctor(
     production: Annotated[
         bool, typer.Option("--production", help="Exit with 1 on gaps for production, too.")
     ] = False,
-    as_json: AsJson = False,
-) -> None:
+) -> Answer:
     """Check the services that this installation needs, and list gaps for production."""
-    set_up_django()
-    findings = examine()
-    gaps = run_checks(GAPS)
-    if as_json:
-        parts = {"services": findings, "production": gaps}
-        print_json({name: [asdict(each) for each in part] for name, part in parts.items()})
-    else:
+    with local_stores():
+        set_up_django()
+        findings = examine()
+        gaps = run_checks(GAPS)
+    failed, missing = ([each.name for each in part if not each.ok] for part in (findings, gaps))
+    fault = None
+    if failed:
+        fault = CliError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}.")
+    elif missing and production:
+        fault = CliError(
+            f"{len(missing)} of {len(gaps)} production checks failed: {', '.join(missing)}."
+        )
+
+    def show() -> None:
         _show(findings)
         console.print("\nFor production:")
         _show(gaps)
-    failed, missing = ([each.name for each in part if not each.ok] for part in (findings, gaps))
-    if failed:
-        raise CliError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}.")
-    if missing and production:
-        raise CliError(
-            f"{len(missing)} of {len(gaps)} production checks failed: {', '.join(missing)}."
-        )
-    if not as_json:
-        console.print("Every service works." if missing else "All checks passed.")
+        if fault is None:
+            console.print("Every service works." if missing else "All checks passed.")
+
+    parts = {"services": findings, "production": gaps}
+    data = {name: [asdict(each) for each in part] for name, part in parts.items()}
+    return Answer(data, show, fault)
 
 
 def _words(finding: Finding) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.output import CliError, console
+from assay.cli.output import Answer, CliError, console, json_option
 from registry.manifests import check_path
 
 # Each file is one response, which times out after this long without bytes.
@@ -18,13 +18,14 @@ TIMEOUT_S = 120.0
 INDEX = "versions.json"
 
 
+@json_option
 def export(
     folder: Annotated[Path, typer.Argument(help="New folder, or one to continue.")],
     version_ids: Annotated[list[int], typer.Argument(help="Numbers of versions.", min=1)],
     evidence: Annotated[
         bool, typer.Option(help="Add the evidence packs of approved releases.")
     ] = True,
-) -> None:
+) -> Answer:
     """Download versions with their bases, model cards and evidence packs. Run it again to resume.
 
     The command checks the hash of each file. The audit log records each download.
@@ -36,8 +37,12 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     entries = [_write(client, version, folder, evidence) for version in versions.values()]
     (folder / INDEX).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-    for entry in entries:
-        console.print(f"{entry['name']}: {entry['digest']}", markup=False, soft_wrap=True)
+
+    def show() -> None:
+        for entry in entries:
+            console.print(f"{entry['name']}: {entry['digest']}", markup=False, soft_wrap=True)
+
+    return Answer(entries, show)
 
 
 def _collect(client: Client, version_id: int, versions: dict[int, dict[str, Any]]) -> None:

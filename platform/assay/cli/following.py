@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
+import typer
+
 from assay.cli.client import Client
-from assay.cli.output import Answer, CliError, errors, sentence
+from assay.cli.output import INTERRUPTED, Answer, CliError, errors, sentence
 
 # Updates the description, note, total or completed steps of a progress bar.
 Update = Callable[..., None]
@@ -23,15 +25,18 @@ def follow_job(client: Client, job_id: str, *, log: bool = True) -> Answer:
     Raises:
         CliError: the job did not succeed, or a later step was stopped.
     """
-    hint = f"`assay jobs watch {job_id}` follows it again."
-    with _interruptible(hint), _progress() as update:
-        job = _ended_job(client, job_id, update, log=log)
+    with _progress() as update:
+        with job_goes_on(job_id):
+            job = _ended_job(client, job_id, update, log=log)
         _require_success(job)
         for position in range(len(job["then"])):
-            step = _polled(partial(_started, client, job_id, position))
+            with job_goes_on(job_id):
+                step = _polled(partial(_started, client, job_id, position))
             if step["job"] is None:
                 raise CliError(f"The evaluation after {job['title']} was stopped.", step["reason"])
-            _require_success(_ended_job(client, step["job"], update, log=log))
+            with job_goes_on(step["job"]):
+                evaluation = _ended_job(client, step["job"], update, log=log)
+            _require_success(evaluation)
     created = next((f"{kind} {job[kind]}" for kind in ("version", "evaluation") if job[kind]), "")
     return sentence(job, f"{job['title']}: succeeded{f', created {created}.' if created else '.'}")
 
@@ -42,8 +47,11 @@ def follow_deployment(client: Client, deployment_id: int) -> Answer:
     Raises:
         CliError: it was refused or stopped.
     """
-    hint = f"`assay deployments show {deployment_id}` shows its state."
-    with _interruptible(hint), _progress() as update:
+    goes_on = (
+        f"Deployment {deployment_id} continues to start. `assay deployments show {deployment_id}` "
+        f"shows its state, `assay deployments stop {deployment_id} --reason …` stops it."
+    )
+    with _progress() as update, _interruptible(goes_on):
 
         def settled() -> dict[str, Any] | None:
             row: dict[str, Any] = client.get(f"deployments/{deployment_id}")
@@ -86,12 +94,21 @@ def _progress() -> Iterator[Update]:
 
 
 @contextmanager
-def _interruptible(hint: str) -> Iterator[None]:
-    """Make Ctrl-C end the command, but not the work on the server."""
+def _interruptible(goes_on: str) -> Iterator[None]:
+    """Let Ctrl-C end the command with a sentence about the work, which the server continues."""
     try:
         yield
     except KeyboardInterrupt:
-        raise CliError("No longer following; the work goes on.", hint) from None
+        _print_above(goes_on)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def job_goes_on(job_id: str) -> AbstractContextManager[None]:
+    """Return a block in which Ctrl-C ends the command, but not the job."""
+    return _interruptible(
+        f"Job {job_id} goes on. `assay jobs watch {job_id}` follows it, "
+        f"`assay jobs cancel {job_id}` cancels it."
+    )
 
 
 def _ended_job(client: Client, job_id: str, update: Update, *, log: bool) -> dict[str, Any]:

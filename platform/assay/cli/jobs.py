@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.following import ENDED, POLL_S, follow_job
+from assay.cli.following import ENDED, POLL_S, follow_job, job_goes_on
 from assay.cli.options import (
     Follow,
     Limit,
@@ -100,17 +100,18 @@ def logs(
 ) -> None:
     """Print a job's log on stdout."""
     client, after = Client.signed_in(), 0
-    while True:
-        page = client.get(f"jobs/{job_id}/events", after=after, limit=500)
-        after = page["last"]
-        for event in page["results"]:
-            if event["message"]:
-                console.print(event["message"], markup=False, soft_wrap=True)
-        if not page["results"]:
-            if not follow or page["state"] in ENDED:
-                return
-            sys.stdout.flush()
-            time.sleep(POLL_S)
+    with job_goes_on(job_id):
+        while True:
+            page = client.get(f"jobs/{job_id}/events", after=after, limit=500)
+            after = page["last"]
+            for event in page["results"]:
+                if event["message"]:
+                    console.print(event["message"], markup=False, soft_wrap=True)
+            if not page["results"]:
+                if not follow or page["state"] in ENDED:
+                    return
+                sys.stdout.flush()
+                time.sleep(POLL_S)
 
 
 @app.command()

@@ -47,6 +47,7 @@ def list_keys(limit: Limit = 100) -> Answer:
 
 
 @app.command()
+@json_option
 def create(
     department: Annotated[str, typer.Argument(help="Department that owns the key.")],
     name: Annotated[str, typer.Argument(help="Name of the key.")],
@@ -72,7 +73,7 @@ def create(
         list[str] | None,
         typer.Option(help="Permitted network, such as 10.20.0.0/16. Repeatable."),
     ] = None,
-) -> None:
+) -> Answer:
     """Create a key for a department, and print only the key on stdout. It is shown only once."""
     body: dict[str, Any] = {"department": department, "name": name, "expires_in_days": days}
     if scope:
@@ -84,8 +85,7 @@ def create(
     details = {"purpose": purpose, "allowed_deployments": deployment, "networks": network}
     body.update({name: value for name, value in details.items() if value})
     key = Client.signed_in().post("keys", **body)
-    errors.print(f"Key {key['id']} of {department}, until {key['expires_at'][:10]}. Store it now:")
-    console.print(key["key"], soft_wrap=True, markup=False)
+    return _new_key(key, f"Key {key['id']} of {department}, until {key['expires_at'][:10]}.")
 
 
 @app.command()
@@ -133,6 +133,7 @@ def _show(key: dict[str, Any]) -> None:
 
 
 @app.command()
+@json_option
 def rotate(
     key_id: KeyId,
     overlap: Annotated[
@@ -145,27 +146,35 @@ def rotate(
             min=1, help="Lifetime of the new key in days; that of the old one by default."
         ),
     ] = None,
-) -> None:
+) -> Answer:
     """Replace a key with a new one, and print only the key on stdout. It is shown only once."""
     body: dict[str, Any] = {"overlap_hours": overlap}
     if days is not None:
         body["expires_in_days"] = days
     key = Client.signed_in().post(f"keys/{key_id}/rotate", **body)
     old = f"key {key_id} works for {overlap} h more" if overlap else f"key {key_id} is revoked"
-    errors.print(f"Key {key['id']}, until {key['expires_at'][:10]}; {old}. Store it now:")
-    console.print(key["key"], soft_wrap=True, markup=False)
+    return _new_key(key, f"Key {key['id']}, until {key['expires_at'][:10]}; {old}.")
+
+
+def _new_key(key: dict[str, Any], summary: str) -> Answer:
+    def show() -> None:
+        errors.print(f"{summary} Store it now:", markup=False)
+        console.print(key["key"], soft_wrap=True, markup=False)
+
+    return Answer(key, show)
 
 
 @app.command("report-leak")
+@json_option
 def report_leak(
     leaked: Annotated[
         str | None, typer.Argument(help="The leaked key; read from stdin by default.")
     ] = None,
-) -> None:
+) -> Answer:
     """Report and thereby revoke a leaked key. Needs no sign-in."""
     text = (sys.stdin.readline(4096) if leaked is None else leaked).strip()
     answer = Client(checked_server(stored_server())).post("keys/leaked", token=text)
-    console.print(answer["detail"], markup=False)
+    return sentence(answer, answer["detail"])
 
 
 @app.command()

@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli.output import CliError, console
+from assay.cli.output import CliError, console, errors
 
 if TYPE_CHECKING:
-    from assay.local.stack import Stack
+    from assay.local.stack import Say, Stack
 
 FOLDER = Path(".assay") / "local"
 PORT = 8000
@@ -83,11 +85,30 @@ def runs_locally(*, begins: bool = False) -> bool:
 def manage_locally(arguments: Sequence[str]) -> int:
     """Run one of Django's commands for the installation of `assay up`; return its exit status."""
     command = [sys.executable, "-m", "django", *arguments]
-    try:
-        with _stack(PORT).commands() as environment:
-            return subprocess.run(command, env=environment, check=False).returncode
-    except RuntimeError as error:
-        raise CliError(str(error)) from error
+    with _local_environment() as environment:
+        return subprocess.run(command, env=environment, check=False).returncode
+
+
+@contextmanager
+def local_stores() -> Iterator[None]:
+    """Give this process the settings of the installation of `assay up` in this folder, if commands
+    use it (`runs_locally`). If it does not run, its stores run for the block."""
+    if not runs_locally():
+        yield
+        return
+    with _local_environment(partial(errors.print, style="dim", soft_wrap=True)) as environment:
+        os.environ.update(environment)
+        yield
+
+
+@contextmanager
+def _local_environment(say: Say = lambda text: None) -> Iterator[Mapping[str, str]]:
+    with ExitStack() as exits:
+        try:
+            environment = exits.enter_context(_stack(PORT).commands(say))
+        except RuntimeError as error:
+            raise CliError(str(error)) from error
+        yield environment
 
 
 def _stack(port: int) -> Stack:

@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command_from_info, get_command_name
 from typer.models import CommandInfo
 
-from assay.cli.output import CliError, show_error
+from assay.cli.output import INTERRUPTED, CliError, show_error
 
 
 class Entry(NamedTuple):
@@ -152,7 +152,7 @@ app = typer.Typer(
     help="Govern and run models. Nothing serves unless an approved release names exactly the bytes "
     "that are loaded.",
     epilog="Exit codes: 0 success, 1 error, 2 wrong usage, 4 refused by the server, "
-    "5 failed on the server.",
+    "5 failed on the server, 130 interrupted.",
 )
 
 
@@ -185,7 +185,8 @@ def execute() -> NoReturn:
         show_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        show_error(CliError("Interrupted."))
+        # Before `app` runs, which ends on its own with this code.
+        sys.exit(INTERRUPTED)
     except Exception as error:
         show_error(CliError(f"Unexpected error: {type(error).__name__}: {error}"))
     sys.exit(1)

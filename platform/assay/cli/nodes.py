@@ -11,7 +11,7 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import Reason
-from assay.cli.output import Answer, CliError, console, errors, json_option, listing
+from assay.cli.output import Answer, CliError, console, errors, json_option, listing, sentence
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The node's name.")]
@@ -19,12 +19,17 @@ KEY_FILE = Path("/etc/assay/node.key")
 
 
 @app.command()
-def enroll(name: Name) -> None:
+@json_option
+def enroll(name: Name) -> Answer:
     """Invite a machine, and print only its token on stdout. It works once, for an hour."""
     invitation = Client.signed_in().post("nodes", name=name)
-    errors.print(f"Node {name} is invited until {invitation['expires_at']}.", markup=False)
-    errors.print("On the machine, run `assay node join URL` and enter this token:")
-    console.print(invitation["token"], soft_wrap=True, markup=False)
+
+    def show() -> None:
+        errors.print(f"Node {name} is invited until {invitation['expires_at']}.", markup=False)
+        errors.print("On the machine, run `assay node join URL` and enter this token:")
+        console.print(invitation["token"], soft_wrap=True, markup=False)
+
+    return Answer(invitation, show)
 
 
 @app.command("list")
@@ -48,27 +53,31 @@ def list_nodes() -> Answer:
 
 
 @app.command()
-def cordon(name: Name, reason: Reason = "") -> None:
+@json_option
+def cordon(name: Name, reason: Reason = "") -> Answer:
     """Stop assigning work to a node; current work continues."""
-    _change_state(name, "cordon", reason)
+    return _change_state(name, "cordon", reason)
 
 
 @app.command()
-def uncordon(name: Name, reason: Reason = "") -> None:
+@json_option
+def uncordon(name: Name, reason: Reason = "") -> Answer:
     """Assign work to a cordoned or draining node again."""
-    _change_state(name, "uncordon", reason)
+    return _change_state(name, "uncordon", reason)
 
 
 @app.command()
-def drain(name: Name, reason: Reason = "") -> None:
+@json_option
+def drain(name: Name, reason: Reason = "") -> Answer:
     """Move a node's deployments to other workers; its jobs run to completion."""
-    _change_state(name, "drain", reason)
+    return _change_state(name, "drain", reason)
 
 
 @app.command()
-def revoke(name: Name, reason: Reason = "") -> None:
+@json_option
+def revoke(name: Name, reason: Reason = "") -> Answer:
     """Revoke a node's key at once; its jobs restart on other workers."""
-    _change_state(name, "revoke", reason)
+    return _change_state(name, "revoke", reason)
 
 
 @app.command()
@@ -163,9 +172,9 @@ def _write(write: Any) -> None:
         ) from error
 
 
-def _change_state(name: str, verb: str, reason: str) -> None:
+def _change_state(name: str, verb: str, reason: str) -> Answer:
     node = Client.signed_in().post(f"nodes/{name}/{verb}", reason=reason)
-    console.print(f"Node {name} is {node['state']}.", markup=False)
+    return sentence(node, f"Node {name} is {node['state']}.")
 
 
 def _memory_in_use(facts: dict[str, Any]) -> str:

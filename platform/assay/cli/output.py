@@ -56,8 +56,10 @@ IDS = frozenset({"id", "version", "release", "job", "digest", "version id", "sta
 # Columns shrink to this width before one is left out.
 NARROWEST = 12
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+# Exit code after Ctrl-C: 128 and the number of SIGINT.
+INTERRUPTED = 130
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the fields of the API as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 class CliError(Exception):
@@ -78,10 +80,12 @@ class CliError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """Result of a command: its data for `--json`, and a function that prints it for people."""
+    """Result of a command: its data for `--json`, and a function that prints it for people. With
+    a `fault`, the command fails after it has printed the data."""
 
     data: Any
     show: Callable[[], None]
+    fault: CliError | None = None
 
 
 def json_option(command: Callable[..., Answer]) -> Callable[..., None]:
@@ -94,6 +98,8 @@ def json_option(command: Callable[..., Answer]) -> Callable[..., None]:
             print_json(answer.data)
         else:
             answer.show()
+        if answer.fault is not None:
+            raise answer.fault
 
     signature = inspect.signature(command, eval_str=True)
     option = inspect.Parameter(

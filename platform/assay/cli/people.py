@@ -10,7 +10,7 @@ import typer
 from assay.cli.client import Client
 from assay.cli.django_commands import manage
 from assay.cli.options import Limit, Reason
-from assay.cli.output import Answer, CliError, console, json_option, listing, state
+from assay.cli.output import Answer, CliError, console, json_option, listing, sentence, state
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -49,31 +49,37 @@ def list_people(
 
 
 @app.command()
+@json_option
 def invite(
     email: Annotated[str, typer.Argument(help="The new person's e-mail address.")],
     name: Annotated[str, typer.Option(prompt=True, help="The person's name.")],
-) -> None:
+) -> Answer:
     """Add a person, and print the one-time link with which they set their password."""
     client = Client.signed_in()
     person = client.post("people", email=email, name=name)
-    _show_link(client.post(f"people/{person['id']}/password-link"), f"{name} sets their password")
+    link = client.post(f"people/{person['id']}/password-link")
+    return _link(link, f"{name} sets their password")
 
 
 @app.command("reset-password")
-def reset_password(who: Who) -> None:
+@json_option
+def reset_password(who: Who) -> Answer:
     """Print a one-time link with which a person sets a new password."""
     client = Client.signed_in()
     link = client.post(f"people/{_id(client, who)}/password-link")
-    _show_link(link, "They set their password")
+    return _link(link, "They set their password")
 
 
-def _show_link(link: dict[str, Any], purpose: str) -> None:
-    console.print(
-        f"{purpose} with this link. It works once, until {link['expires_at'][:16]}, and is shown "
-        f"only now{'; it was also mailed' if link['mailed'] else ''}:",
-        markup=False,
-    )
-    console.print(link["link"], markup=False, highlight=False, soft_wrap=True)
+def _link(link: dict[str, Any], purpose: str) -> Answer:
+    def show() -> None:
+        console.print(
+            f"{purpose} with this link. It works once, until {link['expires_at'][:16]}, and is "
+            f"shown only now{'; it was also mailed' if link['mailed'] else ''}:",
+            markup=False,
+        )
+        console.print(link["link"], markup=False, highlight=False, soft_wrap=True)
+
+    return Answer(link, show)
 
 
 @app.command()
@@ -94,16 +100,18 @@ def recover(
 
 
 @app.command()
+@json_option
 def deactivate(
     who: Who, reason: Annotated[str, typer.Option(prompt=True, help="Reason, for the audit log.")]
-) -> None:
+) -> Answer:
     """End a person's access at once, with their sessions and tokens; their record stays."""
     client = Client.signed_in()
     person = client.post(f"people/{_id(client, who)}/deactivate", reason=reason)
-    console.print(f"{person['name']} no longer has access.", markup=False)
+    return sentence(person, f"{person['name']} no longer has access.")
 
 
 @app.command()
+@json_option
 def erase(
     who: Who,
     reason: Annotated[
@@ -112,7 +120,7 @@ def erase(
     confirm: Annotated[
         str | None, typer.Option(help="The person's e-mail address; skips the prompt.")
     ] = None,
-) -> None:
+) -> Answer:
     """Erase a deactivated person.
 
     Permanently deletes their name, addresses and credentials, also from the audit log, whose proofs
@@ -127,7 +135,7 @@ def erase(
     if typed.strip().lower() != person["email"]:
         raise CliError("The address does not match; the person was not erased.")
     erased = client.post(f"people/{person_id}/erase", reason=reason)
-    console.print(f"Erased; the person is now {erased['name'].lower()}.", markup=False)
+    return sentence(erased, f"Erased; the person is now {erased['name'].lower()}.")
 
 
 def _role(role: dict[str, Any]) -> str:

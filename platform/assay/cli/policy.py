@@ -9,7 +9,17 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import faults, text_of
-from assay.cli.output import Answer, CliError, console, errors, facts, json_option, state, table
+from assay.cli.output import (
+    Answer,
+    CliError,
+    console,
+    errors,
+    facts,
+    json_option,
+    sentence,
+    state,
+    table,
+)
 from assay.cli.policy_questions import principal_body, question_body
 
 if TYPE_CHECKING:
@@ -95,30 +105,32 @@ def export(
 
 
 @app.command()
+@json_option
 def test(
     file: Annotated[
         str,
         typer.Argument(help="Policy in YAML, tested here without a server; or a policy's number."),
     ],
-) -> None:
+) -> Answer:
     """Run a policy's own tests; exit with 1 if one fails."""
     if file.isdigit():
         results = Client.signed_in().get(f"policy/versions/{file}/tests")
     else:
         results = _tested(_document(Path(file)))
-    failing = _show_results(results)
-    if failing:
-        raise CliError(f"{failing} of {len(results)} tests fail.")
+    failing = sum(not result["passed"] for result in results)
+    fault = CliError(f"{failing} of {len(results)} tests fail.") if failing else None
+    return Answer(results, lambda: _show_results(results), fault)
 
 
 @app.command()
+@json_option
 def diff(
     file: Annotated[str, typer.Argument(help="Policy in YAML, or a policy's number.")],
     against: Annotated[
         int | None,
         typer.Option(help="Policy to compare with; the policy in force by default.", min=1),
     ] = None,
-) -> None:
+) -> Answer:
     """Show the rules and tests that a policy adds, removes or changes."""
     from governance.policy.differences import difference
 
@@ -130,12 +142,14 @@ def diff(
     else:
         document = _document(Path(file))
         rules, tests = document.rules, document.tests
-    _show_difference(
-        difference(before["rules"], rules, before["tests"], tests), before["number"], file
-    )
+    changes = difference(before["rules"], rules, before["tests"], tests)
+    after = int(file) if file.isdigit() else file
+    data = {**changes.as_dict(), "before": before["number"], "after": after}
+    return Answer(data, lambda: _show_difference(changes, before["number"], file))
 
 
 @app.command()
+@json_option
 def apply(
     file: File,
     number: Annotated[
@@ -151,32 +165,41 @@ def apply(
             help="Confirm that the policy drops rules or tests of the policy in force.",
         ),
     ] = False,
-) -> None:
+) -> Answer:
     """Draft a policy from YAML. It takes effect when another administrator approves it."""
     document = _document(file)
     client = Client.signed_in()
     active = _policy(client, None)
     if number is None and (document.rules, document.tests) == (active["rules"], active["tests"]):
-        console.print(
-            f"The file equals policy {active['number']}, which is in force. No draft was created."
+        return sentence(
+            active,
+            f"The file equals policy {active['number']}, which is in force. No draft was created.",
         )
-        return
     body = {"rules": document.rules, "tests": document.tests, "note": document.note}
     if number is None:
-        draft = client.post("policy/versions", **body)
+        policy = client.post("policy/versions", **body)
     else:
-        draft = client.patch(f"policy/versions/{number}", **body)
-    console.print(f"Draft {draft['number']}, based on policy {draft['based_on']}.")
-    results = client.get(f"policy/versions/{draft['number']}/tests")
+        policy = client.patch(f"policy/versions/{number}", **body)
+    address = f"policy/versions/{policy['number']}"
+    fault: CliError | None = None
+    results = client.get(f"{address}/tests")
+    if propose_it:
+        try:
+            policy = client.post(f"{address}/propose", acknowledge_removals=acknowledge_removals)
+        except CliError as error:
+            # The draft exists, so its number is printed, too.
+            fault = error
+    return Answer(policy, lambda: _show_draft(policy, results), fault)
+
+
+def _show_draft(policy: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    console.print(f"Draft {policy['number']}, based on policy {policy['based_on']}.")
     failing = [result for result in results if not result["passed"]]
     console.print(f"{len(results) - len(failing)} of its {len(results)} tests pass.")
     if failing:
         _show_results(failing)
-    if propose_it:
-        client.post(
-            f"policy/versions/{draft['number']}/propose", acknowledge_removals=acknowledge_removals
-        )
-        console.print(f"Policy {draft['number']} is proposed; another administrator decides.")
+    if policy["state"] == "proposed":
+        console.print(f"Policy {policy['number']} is proposed; another administrator decides.")
 
 
 @app.command()
@@ -312,7 +335,7 @@ def _tested(document: Document) -> list[dict[str, Any]]:
     return [asdict(result) for result in run_cases(snapshot, document.cases)]
 
 
-def _show_results(results: list[dict[str, Any]]) -> int:
+def _show_results(results: list[dict[str, Any]]) -> None:
     table(
         ("test", "expected", "", "rules or reason"),
         (
@@ -326,7 +349,6 @@ def _show_results(results: list[dict[str, Any]]) -> int:
         ),
         empty="The policy has no tests.",
     )
-    return sum(not result["passed"] for result in results)
 
 
 def _show_difference(changes: Difference, before: int, after: str) -> None:

@@ -11,7 +11,16 @@ from rich.text import Text
 
 from assay.cli.client import Client
 from assay.cli.options import Limit
-from assay.cli.output import Answer, CliError, Column, console, json_option, listing, table
+from assay.cli.output import (
+    Answer,
+    CliError,
+    Column,
+    console,
+    json_option,
+    listing,
+    sentence,
+    table,
+)
 from governance.quotas.kinds import KINDS, MICRO, UNNAMED, amount_words, money_words
 from governance.usage.units import PRICED_BY_UNIT, Unit
 
@@ -44,6 +53,7 @@ def list_limits(limit: Limit = 100) -> Answer:
 
 
 @app.command("set")
+@json_option
 def set_limit(
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
     amount: Annotated[
@@ -59,7 +69,7 @@ def set_limit(
     shadow: Annotated[
         bool, typer.Option("--shadow", help="Count and report, but do not refuse requests.")
     ] = False,
-) -> None:
+) -> Answer:
     """Set or remove a quota."""
     body: dict[str, Any] = {"kind": kind, "limit": _amount(kind, amount)}
     subjects = {"department": department, "key": key, "deployment": deployment}
@@ -68,10 +78,9 @@ def set_limit(
     body |= {"shadow": True} if shadow else {}
     quota = Client.signed_in().post("quotas", **body)
     if quota is None:
-        console.print("Quota removed.")
-        return
+        return sentence(None, "Quota removed.")
     verb = "would be" if quota["shadow"] else "is"
-    console.print(f"{quota['subject']} {verb} limited to {quota['description']}.", markup=False)
+    return sentence(quota, f"{quota['subject']} {verb} limited to {quota['description']}.")
 
 
 @app.command()
@@ -117,14 +126,25 @@ def usage(
 
 
 @app.command()
+@json_option
 def reconcile(
     repair: Annotated[
         bool, typer.Option("--repair", help="Correct the counters that differ.")
     ] = False,
-) -> None:
+) -> Answer:
     """Compare the counters with the sums of the ledger."""
     mode = "repair" if repair else "compare"
     report = Client.signed_in().post("quotas/reconcile", mode=mode)
+    fault = None
+    if report["differences"] and not report["repaired"]:
+        fault = CliError(
+            f"{report['differences']:,} counters differ from the ledger.",
+            "`assay quota reconcile --repair` corrects them.",
+        )
+    return Answer(report, lambda: _show_report(report), fault)
+
+
+def _show_report(report: dict[str, Any]) -> None:
     if not report["was_ready"]:
         console.print("The counters were missing, as after a flush of the store.")
     if not report["differences"]:
@@ -138,12 +158,8 @@ def reconcile(
         ),
         empty="",
     )
-    if not report["repaired"]:
-        raise CliError(
-            f"{report['differences']:,} counters differ from the ledger.",
-            "`assay quota reconcile --repair` corrects them.",
-        )
-    console.print(f"{report['differences']:,} counters are corrected.")
+    if report["repaired"]:
+        console.print(f"{report['differences']:,} counters are corrected.")
 
 
 def _limit(quota: dict[str, Any]) -> Text:

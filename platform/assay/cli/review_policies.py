@@ -9,7 +9,7 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.options import faults, text_of
-from assay.cli.output import Answer, CliError, console, facts, json_option, state, table
+from assay.cli.output import Answer, CliError, facts, json_option, sentence, state, table
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -63,7 +63,8 @@ def _show(policy: dict[str, Any]) -> None:
 
 
 @app.command()
-def check(file: File) -> None:
+@json_option
+def check(file: File) -> Answer:
     """Check a policy in YAML as the server does for a draft; needs no server."""
     from governance.errors import DomainError
     from governance.reviews.policies.document import document_read
@@ -73,10 +74,10 @@ def check(file: File) -> None:
         document = document_read(text_of(file, at_most=MAX_FILE), VOCABULARY)
     except DomainError as error:
         raise CliError(f"{file}: {error.message}", faults(error)) from error
-    console.print(
+    return sentence(
+        document.model_dump(mode="json"),
         f"{file} is a valid review policy: {document.name}, {len(document.items)} items, "
         f"valid {document.valid_days} days.",
-        markup=False,
     )
 
 

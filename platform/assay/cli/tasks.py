@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from assay.cli.doctor import set_up_django
-from assay.cli.output import CliError, console, table
+from assay.cli.output import Answer, CliError, console, json_option, table
+from governance.english import counted
 
 if TYPE_CHECKING:
     from registry.catalog.checks.faults import Fault
@@ -19,9 +21,10 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()
+@json_option
 def check(
     package: Annotated[str, typer.Argument(help="Name of an installed package, or of its task.")],
-) -> None:
+) -> Answer:
     """Check the tasks of a package as every process and worker does; exit with 1 on a fault.
 
     Separate processes try the declaration, the sample, the examples, and the runner, recipes and
@@ -32,6 +35,19 @@ def check(
     logging.getLogger("registry.catalog.discovery").setLevel(logging.CRITICAL)
     entries = _entries(package)
     faults = [(entry, fault) for entry in entries for fault in _faults(entry)]
+    data = [
+        {
+            "task": entry.name,
+            "package": entry.package,
+            "faults": [asdict(fault) for owner, fault in faults if owner is entry],
+        }
+        for entry in entries
+    ]
+    error = CliError(f"{counted(len(faults), 'fault')} in {package}.") if faults else None
+    return Answer(data, lambda: _show(entries, faults), error)
+
+
+def _show(entries: list[Entry], faults: list[tuple[Entry, Fault]]) -> None:
     if faults:
         table(
             ("task", "field", "fault"),
@@ -41,8 +57,7 @@ def check(
             ),
             empty="",
         )
-        count = len(faults)
-        raise CliError(f"{count} fault{'' if count == 1 else 's'} in {package}.")
+        return
     for entry in entries:
         console.print(f"{entry.name} of {entry.package} can be used.", markup=False)
 

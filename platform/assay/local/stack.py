@@ -115,13 +115,7 @@ class Stack:
         self._stores["mlflow"] = self.mlflow
         self.environment |= self.mlflow.environment
         say("PostgreSQL and Valkey run; MLflow is starting.")
-        if self._production:
-            # 64 hexadecimal digits; in development the controller creates a key in the data folder.
-            key = hashlib.sha256(self._secret("audit-signing-key").encode()).hexdigest()
-            self._own["controller"]["ASSAY_AUDIT_SIGNING_KEY"] = key
-            public = self._run("-m", "django", "audit_public_key", process="controller")
-            for process in ("web", "migrate"):
-                self._own[process]["ASSAY_AUDIT_PUBLIC_KEY"] = public.strip()
+        self._set_audit_keys()
         self._run("-c", _PREPARE)
         # Before web, which verifies with the public key that the controller creates.
         self._spawn("controller", "controller", *_DJANGO, "run_controller")
@@ -191,8 +185,20 @@ class Stack:
                 for process in self._own.keys() & set(holders):
                     self._own[process][secret] = self._secret(MADE[secret])
 
+    def _set_audit_keys(self) -> None:
+        """Set the keys of the audit log, if production's rules apply; in development the controller
+        creates them in the data folder."""
+        if not self._production:
+            return
+        # 64 hexadecimal digits.
+        key = hashlib.sha256(self._secret("audit-signing-key").encode()).hexdigest()
+        self._own["controller"]["ASSAY_AUDIT_SIGNING_KEY"] = key
+        public = self._run("-m", "django", "audit_public_key", process="controller")
+        for process in ("web", "migrate"):
+            self._own[process]["ASSAY_AUDIT_PUBLIC_KEY"] = public.strip()
+
     @contextlib.contextmanager
-    def commands(self) -> Iterator[Mapping[str, str]]:
+    def commands(self, say: Say) -> Iterator[Mapping[str, str]]:
         """Yield the environment of commands on the server: that of the installation that runs from
         this folder, or of its stores, which are then started for the block.
 
@@ -202,7 +208,9 @@ class Stack:
         try:
             try:
                 self.start_stores()
+                self._set_audit_keys()
                 environment = self.environment_of("migrate")
+                say(f"Assay does not run from {self.folder}: only its stores run for this command.")
             except AlreadyRuns:
                 if not self._published.exists():
                     raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -199,6 +200,39 @@ def test_a_finished_job_is_watched_to_its_end(signed_in: Run, ada: Person) -> No
     assert "There is no job" in err
 
 
+@pytest.mark.parametrize("command", [("watch",), ("logs", "--follow")], ids=["watch", "logs"])
+def test_ctrl_c_ends_the_command_and_not_the_job(
+    signed_in: Run, ada: Person, command: tuple[str, ...]
+) -> None:
+    job = Job.objects.create(
+        kind="fine_tune",
+        state="queued",
+        department=Department.objects.get(slug="clinical"),
+        title="Fine-tune sentiment",
+        spec={},
+        created_by=ada,
+    )
+    JobEvent.objects.create(job=job, attempt=1, message="Loading the data")
+    verb, *options = command
+    with subprocess.Popen(
+        [sys.executable, "-m", "assay.cli", "jobs", verb, str(job.pk), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline() == "Loading the data\n"
+        following.send_signal(signal.SIGINT)
+        rest = following.stdout.read()
+    assert following.returncode == 130
+    assert rest == (
+        f"Job {job.pk} goes on. `assay jobs watch {job.pk}` follows it, "
+        f"`assay jobs cancel {job.pk}` cancels it.\n"
+    )
+    job.refresh_from_db()
+    assert (job.state, job.cancel_requested) == ("queued", False)
+
+
 def test_a_key_is_printed_alone_on_stdout_and_revoked(signed_in: Run) -> None:
     _, out, err = signed_in(
         "keys", "create", "clinical", "batch", "--quota", "tokens_per_day=10", code=0
@@ -238,12 +272,15 @@ def test_an_export_verifies_and_one_flipped_bit_is_named(
     assert "match the signed checkpoint" in out
     _, out, _ = signed_in("audit", "verify", code=0)
     assert "match the signed checkpoint" in out
+    report = json.loads(signed_in("audit", "verify", str(export), "--json", code=0)[1])
+    assert (report["ok"], report["first_bad"]) == (True, None)
 
     lines = export.read_text().splitlines()
     lines[2] = lines[2].replace("key:create", "kez:create").replace("policy", "polica")
     export.write_text("\n".join(lines) + "\n")
-    _, _, err = signed_in("audit", "verify", str(export), code=1)
+    _, out, err = signed_in("audit", "verify", str(export), "--json", code=1)
     assert "Row 1 was changed" in err
+    assert (json.loads(out)["ok"], json.loads(out)["first_bad"]) == (False, 1)
 
 
 def test_verifying_can_require_that_witnesses_cosigned_what_was_published(
@@ -283,13 +320,16 @@ def test_one_event_and_the_logs_growth_are_proved_kept_and_checked_offline(
     _, out, err = signed_in("audit", "proof", str(event.pk), "--out", str(one), code=0)
     assert "is in the log" in out
     assert "the key that is in the proof" in err
+    _, out, _ = signed_in("audit", "proof", str(event.pk), "--json", code=0)
+    assert json.loads(out) == json.loads(one.read_text())
     _, out, _ = signed_in("audit", "consistent", str(kept), "--out", str(growth), code=0)
     assert "only grew" in out
 
     monkeypatch.setenv("ASSAY_SERVER", "http://127.0.0.1:9")
     monkeypatch.setenv("ASSAY_AUDIT_KEY", audit_signer().public_key)
     for proof in (one, growth):
-        _, out, err = signed_in("audit", "check", str(proof), code=0)
+        _, out, err = signed_in("audit", "check", str(proof), "--json", code=0)
+        assert json.loads(out)["ok"]
         assert err == ""
     one.write_text(one.read_text().replace("assay", "essay"))
     _, _, err = signed_in("audit", "check", str(one), code=1)

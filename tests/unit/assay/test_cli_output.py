@@ -105,19 +105,41 @@ def test_json_is_the_data_and_nothing_else(
     assert err == ""
 
 
-def test_every_command_that_lists_or_shows_has_json() -> None:
-    readers = {
-        *("list", "show", "which", "usage", "explain", "who-can", "replay", "readiness", "status"),
-        *("whoami", "served", "doctor"),
-    }
+# Commands without `--json`, and why.
+WITHOUT_JSON = {
+    "api": "prints the answer of the API itself",
+    "demo": "is a program of another package",
+    "init": "is a Django command",
+    "jobs logs": "prints text; `assay api get jobs/JOB/events` prints its fields",
+    "login": "prompts for credentials",
+    "manage": "is a Django command",
+    "node join": "sets this machine up, and prints the next step",
+    "people recover": "is a Django command",
+    "policy export": "prints YAML; `assay policy show --json` prints the fields",
+    "step-up": "prompts for a code",
+    "up": "runs until it is stopped",
+}
+
+
+def test_every_command_that_prints_data_has_json() -> None:
     without = set()
     for name, command in every_command().commands.items():
         parts = command.commands if isinstance(command, TyperGroup) else {"": command}
         for verb, part in parts.items():
-            if {name, verb} & readers:
-                options = {option for param in part.params for option in param.opts}
-                without |= set() if "--json" in options else {f"{name} {verb}"}
-    assert without == set()
+            options = {option for param in part.params for option in param.opts}
+            without |= set() if "--json" in options else {f"{name} {verb}".strip()}
+    assert without == WITHOUT_JSON.keys()
+
+
+def test_a_command_with_a_fault_prints_its_data_and_fails(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fault = CliError("1 of 1 tests fails.")
+    command: Any = json_option(lambda: output.Answer([JOB], lambda: None, fault))
+    with pytest.raises(CliError) as raised:
+        command(as_json=True)
+    assert raised.value is fault
+    assert json.loads(capsys.readouterr().out) == [JOB]
 
 
 def test_the_help_describes_each_command_in_one_whole_line(

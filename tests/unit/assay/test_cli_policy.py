@@ -67,8 +67,13 @@ def test_a_file_is_tested_compared_applied_rehearsed_and_approved_by_another_adm
 ) -> None:
     _, out, _ = signed_in("policy", "test", str(changed), code=0)
     assert "a viewer sets a gate" in out
+    (result,) = json.loads(signed_in("policy", "test", str(changed), "--json", code=0)[1])
+    assert (result["name"], result["passed"]) == ("a viewer sets a gate", True)
     _, out, _ = signed_in("policy", "diff", str(changed), code=0)
     assert "viewers-set-gates" in out
+    changes = json.loads(signed_in("policy", "diff", str(changed), "--json", code=0)[1])
+    assert (changes["before"], changes["after"]) == (1, str(changed))
+    assert [rule["id"] for rule in changes["added"]] == ["viewers-set-gates"]
     _, out, _ = signed_in(
         "policy", "apply", str(changed), "--propose", "--acknowledge-removals", code=0
     )
@@ -98,7 +103,9 @@ def test_a_failing_test_is_named_and_the_exit_code_says_so(signed_in: Run, chang
     _, out, err = signed_in("policy", "test", str(changed), code=1)
     assert "failed" in out
     assert "1 of 1 tests fail." in err
-    signed_in("policy", "apply", str(changed), code=0)
+    _, out, err = signed_in("policy", "apply", str(changed), "--propose", "--json", code=4)
+    assert "a viewer sets a gate" in err
+    assert (json.loads(out)["number"], json.loads(out)["state"]) == (2, "draft")
     _, _, err = signed_in("api", "post", "policy/versions/2/propose", code=4)
     assert "a viewer sets a gate" in err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable
@@ -345,11 +346,19 @@ def test_the_commands_say_what_they_found(tmp_path: Path, root: Path) -> None:
     shown = run.invoke(app, ["status"])
     assert shown.exit_code == 0, shown.output
     assert "files" in shown.output
+    contents = json.loads(run.invoke(app, ["status", "--json"]).stdout)
+    assert contents["unneeded_objects"] == 2
+    assert contents["objects"]["files"] > 0
+    unneeded = json.loads(run.invoke(app, ["gc", "--json"]).stdout)
+    assert (len(unneeded["objects"]), unneeded["removed"]) == (2, 0)
     shown = run.invoke(app, ["gc"])
     assert "Nothing was removed; add --apply." in " ".join(shown.output.split())
     shown = run.invoke(app, ["fsck"])
     assert shown.exit_code == 1
     assert f"unknown: files/{garbage.digest[:2]}" in shown.output
+    faults = json.loads(run.invoke(app, ["fsck", "--json"]).stdout)
+    assert {fault["kind"] for fault in faults} == {"unknown"}
+    assert {fault["key"] for fault in faults} == {each["key"] for each in unneeded["objects"]}
     shown = run.invoke(app, ["gc", "--apply"])
     assert "Removed 2 files" in shown.output
     shown = run.invoke(app, ["fsck"])

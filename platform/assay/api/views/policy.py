@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from django.db.models import QuerySet
@@ -125,12 +124,7 @@ def compare(actor: Principal, number: int, query: DifferenceFilter) -> dict[str,
     earlier = query.against or after.based_on or number
     before = policy_version_get(actor=actor, number=earlier)
     changes = difference(before.rules, after.rules, before.tests, after.tests)
-    return {
-        **asdict(changes),
-        "changed": [changed._asdict() for changed in changes.changed],
-        "before": before.number,
-        "after": after.number,
-    }
+    return {**changes.as_dict(), "before": before.number, "after": after.number}
 
 
 @routes.post(
