@@ -72,7 +72,7 @@ def test_a_limit_on_each_kind_of_subject_tells_how_far_it_is_used(
     (listed,) = admin.get("quotas").body["results"]
     assert listed == made.body
     assert listed["subject"] == named
-    assert listed["description"] == "10 GPU-seconds per month"
+    assert listed["description"] == "10 s of device time per month"
     assert (listed["used"], listed["reserved"], listed["remaining"]) == (3, 1, 6)
     assert (listed["percent"], listed["full"], listed["shadow"]) == (35, False, True)
     assert listed["resets_at"] is not None
