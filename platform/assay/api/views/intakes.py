@@ -78,6 +78,7 @@ class IntakesView(Endpoint):
         body={"multipart/form-data": IntakeBody, "application/json": IntakeBody},
         answer=IntakeAnswer,
         status=201,
+        judged=True,
     )
     @idempotent
     def post(self, request: Request) -> Response:
