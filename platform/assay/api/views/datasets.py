@@ -74,10 +74,18 @@ TextObject = Annotated[
 ]
 
 
+class UploadedDatasetVersion(Schema):
+    """The ID of a complete upload of yours. `columns` maps the task's row fields to the file's
+    columns."""
+
+    upload: Choice[UUID]
+    columns: TextObject | None = None
+
+
 class DatasetVersionBody(Schema):
     """A file in TSV, CSV, JSON lines or Parquet; for rows with images or audio, a zip archive or
-    Parquet. In JSON, send the ID of a complete `upload` of yours instead of the file. `columns`
-    maps the task's row fields to the file's columns."""
+    Parquet. Instead of the file, send the ID of a complete `upload` of yours. `columns` maps the
+    task's row fields to the file's columns."""
 
     file: FilledFile | None = None
     upload: Annotated[Choice[UUID] | None, instead_of("file")] = Field(
@@ -105,7 +113,10 @@ class DatasetVersionsView(Endpoint):
     @operation(
         "Datasets",
         "Add a version",
-        body={"multipart/form-data": DatasetVersionBody, "application/json": DatasetVersionBody},
+        body={
+            "multipart/form-data": DatasetVersionBody,
+            "application/json": UploadedDatasetVersion,
+        },
         answer=DatasetVersionAnswer,
         status=201,
         judged=True,
