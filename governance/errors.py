@@ -53,17 +53,27 @@ class DomainError(Exception):
 
 
 class InvalidInput(DomainError):
-    """Malformed or out-of-bounds request (400). A text of `fields` may lack its subject."""
+    """Malformed or out-of-bounds request (400). A text of `fields` may lack its subject.
+
+    `malformed`: it does not have the form that its schema describes. Otherwise, a rule refuses it
+    that no schema states: between its fields, or about an object, a time or the content of a file.
+    """
 
     code = "invalid_input"
     status = 400
     title = "Invalid input"
 
     def __init__(
-        self, message: str, *, fields: dict[str, list[str]] | None = None, **details: Any
+        self,
+        message: str,
+        *,
+        fields: dict[str, list[str]] | None = None,
+        malformed: bool = False,
+        **details: Any,
     ) -> None:
         texts = {name: [*map(field_text, each)] for name, each in (fields or {}).items()}
         super().__init__(message, fields=texts, **details)
+        self.malformed = malformed
 
 
 class NotAuthenticated(DomainError):

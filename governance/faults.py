@@ -10,7 +10,7 @@ import re
 from typing import get_args
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
 from governance.english import PREDICATE, field_text
@@ -104,12 +104,20 @@ _PATTERNS = {
     r"\S": "is blank",
     r"\{\}": "must contain {}",
 }
+# Type of errors about rules that no JSON schema states.
+RULE = "rule"
 # A union's branch, or the key of an object, at the end of a path.
 _BRANCH = re.compile(
     r"str|bool|int|float|none|\[key\]|(?:function-\w+|list|dict|tuple|set|literal|nullable)\[.*"
 )
 _OWN_TYPES = frozenset(get_args(ErrorType))
 _PATH_MAX = 80
+
+
+def broken_rule(sentence: str) -> PydanticCustomError:
+    """Return the error of a validator about input that has the described form, but breaks a rule
+    between its fields, or about a time or the content of a file."""
+    return PydanticCustomError(RULE, "{sentence}", {"sentence": sentence})
 
 
 def words(fault: ErrorDetails) -> str:

@@ -36,7 +36,7 @@ from governance.bounds import (
     TEXT_OR_EMPTY,
 )
 from governance.errors import InvalidInput
-from governance.faults import about, field_path, field_sentence, words
+from governance.faults import RULE, about, broken_rule, field_path, field_sentence, words
 
 E = TypeVar("E")
 M = TypeVar("M", bound=Model)
@@ -60,11 +60,13 @@ def _moment(value: object) -> datetime:
     if isinstance(value, str) and len(value) <= 40:
         with suppress(ValueError):
             value = parse_datetime(value)
-    if isinstance(value, datetime) and value.tzinfo and 1970 < value.year < 9999:
-        return value
-    raise ValueError(
-        "must be a date and time with an offset from UTC, such as 2027-03-31T12:00:00Z"
-    )
+    if not isinstance(value, datetime) or not value.tzinfo:
+        raise ValueError(
+            "must be a date and time with an offset from UTC, such as 2027-03-31T12:00:00Z"
+        )
+    if not 1970 < value.year < 9999:
+        raise broken_rule("must be in a year from 1971 to 9998")
+    return value
 
 
 def _described(pattern: str) -> Any:
@@ -98,7 +100,7 @@ def instead_of(first: str) -> AfterValidator:
 
     def check(value: E, info: ValidationInfo) -> E:
         if first in info.data and (info.data[first] is None) == (value is None):
-            raise ValueError(f"give either {first} or {info.field_name}")
+            raise broken_rule(f"give either {first} or {info.field_name}")
         return value
 
     return AfterValidator(check)
@@ -149,7 +151,8 @@ def parsed(schema: type[S], values: object, *, strict: bool | None = None) -> S:
     name = field_path(faults[0]["loc"])
     first = f"{'' if name else 'The input is invalid: '}{about(name, words(faults[0]))}"
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
-    raise InvalidInput(f"{first}{more}.", fields=fields)
+    malformed = any(fault["type"] != RULE for fault in faults)
+    raise InvalidInput(f"{first}{more}.", fields=fields, malformed=malformed)
 
 
 def json_schema(schema: type[BaseModel]) -> dict[str, Any]:

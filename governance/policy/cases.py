@@ -19,7 +19,7 @@ from pydantic import (
 
 from governance.bounds import LINE_OR_EMPTY, NOT_ON_A_LINE, ON_A_LINE
 from governance.errors import InvalidInput
-from governance.faults import field_sentences
+from governance.faults import broken_rule, field_sentences
 from governance.permissions import VIEW_ACTIONS, Action
 from governance.policy.decisions import Inputs
 from governance.policy.engine import PolicySnapshot, Resource, decide
@@ -132,11 +132,11 @@ class CasePrincipal(_Strict):
     @model_validator(mode="after")
     def _is_consistent(self) -> CasePrincipal:
         if (self.kind is PrincipalKind.KEY) is not (self.department is not None):
-            raise ValueError("a key must have a department, and only a key may have one")
+            raise broken_rule("a key must have a department, and only a key may have one")
         if self.roles and self.kind is not PrincipalKind.PERSON:
-            raise ValueError("roles are held by people")
+            raise broken_rule("roles are held by people")
         if self.kind is PrincipalKind.SERVICE and not self.id:
-            raise ValueError("a service is named by its id")
+            raise broken_rule("a service is named by its id")
         return self
 
     def principal(self) -> Principal:

@@ -78,7 +78,14 @@ _REQUESTS = (
 )
 _COSTS = (
     Kind("money_per_month", "per month", "money", Window.MONTH, label="money per month"),
-    Kind("gpu_seconds_per_month", "GPU-seconds per month", "device", Window.MONTH, 1000),
+    Kind(
+        "gpu_seconds_per_month",
+        "s of device time per month",
+        "device",
+        Window.MONTH,
+        1000,
+        label="device time per month",
+    ),
 )
 _LASTING = (Window.MINUTE, Window.DAY, Window.MONTH)
 # Groups in lists of choices.
@@ -101,14 +108,14 @@ def money_words(micro: int, currency: str) -> str:
 
 
 def amount_words(kind: str, amount: int, currency: str) -> str:
-    """Return a counted amount with its unit: `1,200 tokens`, `3.5 GPU-seconds`."""
+    """Return a counted amount with its unit: `1,200 tokens`, `3.5 s of device time`."""
     unit = KINDS[kind].unit
     if unit in _UNITS:
         return Unit(unit).words(amount)
     if unit == "money":
         return money_words(amount, currency)
     if unit == "device":
-        return f"{amount / KINDS[kind].scale:,.1f}".removesuffix(".0") + " GPU-seconds"
+        return f"{amount / KINDS[kind].scale:,.1f}".removesuffix(".0") + " s of device time"
     return f"{amount:,} {unit}"
 
 

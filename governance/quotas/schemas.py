@@ -9,7 +9,7 @@ from pydantic import Field
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX
 from governance.quotas.kinds import KINDS
 from governance.quotas.services import LIMIT_MAX, PRICE_MAX
-from governance.schemas import Filter, Id, Line, Schema, Slug
+from governance.schemas import Filter, Id, Line, Schema, Slug, rejecting
 from governance.usage.units import PRICED_BY_UNIT
 
 _Price = Annotated[int, Field(ge=0, le=PRICE_MAX)]
@@ -20,7 +20,11 @@ class QuotaChange(Schema):
     A null limit removes it. Money is in micro-units of the currency.
     """
 
-    kind: str = Field(json_schema_extra={"enum": list(KINDS)})
+    kind: Annotated[
+        str,
+        rejecting(lambda kind: kind not in KINDS, f"must be {', '.join(KINDS)}"),
+        Field(json_schema_extra={"enum": list(KINDS)}),
+    ]
     limit: int | None = Field(ge=0, le=LIMIT_MAX)
     department: Slug | None = Field(default=None, max_length=DEPARTMENT_MAX)
     key: Id | None = None

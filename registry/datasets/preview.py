@@ -107,6 +107,19 @@ def rows_preview(version: DatasetVersion, query: RowsQuery | None = None) -> Row
     return _preview(version, query or RowsQuery(), unmasked=False)
 
 
+def dataset_rows(*, actor: Principal, id: int, query: RowsQuery) -> RowsPreview:  # noqa: A002
+    """Return a page of a version's rows with sensitive columns masked.
+
+    Raises:
+        NotFound: the version does not exist, or the actor may not see it; or the query needs a
+            column that does not exist or is masked.
+        Unavailable, QuotaExceeded: as `rows_read`.
+    """
+    version = dataset_version_get(actor=actor, id=id)
+    _check_query(version, query, unmasked=False)
+    return rows_preview(version, query)
+
+
 def dataset_unmask(
     *,
     actor: Principal,
@@ -116,7 +129,8 @@ def dataset_unmask(
     """Return a page of a version's rows without masks, and record an audit event that names them.
 
     Raises:
-        NotFound: the version does not exist, or the actor may not see it.
+        NotFound: the version does not exist, or the actor may not see it; or the query needs a
+            column that does not exist.
         NotPermitted: the policy denies it, or the actor is not a person.
         Unavailable, QuotaExceeded: as `rows_read`.
     """
@@ -125,8 +139,10 @@ def dataset_unmask(
         actor=actor, action=Action.DATASET_UNMASK, resource=dataset_resource(version.dataset)
     )
     acting_person(actor)
+    query = query or RowsQuery()
+    _check_query(version, query, unmasked=True)
     # Before the transaction, which would stay open during a long search.
-    preview = _preview(version, query or RowsQuery(), unmasked=True)
+    preview = _preview(version, query, unmasked=True)
     with transaction.atomic():
         audit_record(
             actor=actor,
@@ -237,17 +253,39 @@ def _sorts(version: DatasetVersion, visible: list[str]) -> list[str]:
     return names + [name for name in profiled if name.startswith(features)][:FEATURES]
 
 
+def _searchable(version: DatasetVersion, *, unmasked: bool) -> list[str]:
+    """Return the columns with texts that the viewer may read."""
+    masked = [] if unmasked else _masked_columns(version)
+    passages = passage_columns(_row(version))
+    return [
+        name
+        for name in _columns(version)
+        if name not in (*masked, *_media_columns(version)) and passages.get(name) not in masked
+    ]
+
+
+def _check_query(version: DatasetVersion, query: RowsQuery, *, unmasked: bool) -> None:
+    """Raise NotFound if a part of the query would have no effect."""
+    visible = _searchable(version, unmasked=unmasked)
+    if query.q and not visible:
+        raise NotFound(
+            f"{version} has no column that you can search.",
+            hint="Masked columns and files are not searched.",
+        )
+    sorts = _sorts(version, visible)
+    if query.sort and query.sort not in sorts:
+        raise NotFound(
+            f"{version} has no column {query.sort[:60]!r} by which you can sort.",
+            hint=f"Sort by {', '.join(sorts)}." if sorts else "Masked columns are not sorted.",
+        )
+
+
 def _preview(version: DatasetVersion, query: RowsQuery, *, unmasked: bool) -> RowsPreview:
     columns, media = _columns(version), _media_columns(version)
     masked = [] if unmasked else _masked_columns(version)
     hidden = [] if unmasked else media
     checked = version.rows if unmasked else _checked_rows(version)
-    passages = passage_columns(_row(version))
-    visible = [
-        name
-        for name in columns
-        if name not in (*masked, *media) and passages.get(name) not in masked
-    ]
+    visible = _searchable(version, unmasked=unmasked)
     sorts = _sorts(version, visible)
     query = query.model_copy(
         update={

@@ -42,6 +42,8 @@ from registry.releases.evidence_documents import (
 )
 from registry.releases.evidence_events import Record, events_document, release_record
 from registry.releases.evidence_html import dossier_page
+from registry.releases.exports.pdf import dossier_pdf
+from registry.releases.exports.people import named_sections
 from registry.releases.exports.services import FORMATS
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
@@ -123,15 +125,18 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
         document["threads"] = threads_document(review, record, names)
     decisions["emergency_access"] = emergencies_document(emergencies, names)
     evaluated = evaluations_document(evaluations, names)
-    names.of(release.version.created_by_id)
-    if (data := release.version.dataset_version) is not None:
-        names.of(data.created_by_id)
+    sections = named_sections(release.dossier, names.by_id)
     origin = {"made_at": now, "made_by": actor.name}
     files = {
         "README.txt": readme(release, left_out=record.left_out, **origin),
         "dossier.json": canonical_json(release.dossier),
-        "dossier.html": dossier_page(release, decisions, record, names.known(), **origin),
-        "dossier.pdf": FORMATS["pdf"].make(release),
+        "dossier.html": dossier_page(release, decisions, record, sections, **origin),
+        "dossier.pdf": dossier_pdf(
+            release.dossier,
+            sections,
+            digest=release.dossier_digest,
+            frozen_at=release.created_at,
+        ),
         "mlbom.cdx.json": FORMATS["cyclonedx"].make(release),
         "model.spdx.json": FORMATS["spdx"].make(release),
         "decisions.json": readable_json(decisions),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from governance.audit.models import AuditEvent
 from governance.errors import WrongState
+from governance.people.mentions import people_names
 from governance.people.models import Person
 from governance.permissions import Action
 from governance.reviews.logged_conditions import conditions_logged
@@ -35,9 +36,10 @@ class Names:
                 person = int(event.actor_id)
                 self._known[person] = body["actor_name"] or f"erased person {person}"
 
-    def known(self) -> list[tuple[int, str]]:
-        """Return the people looked up so far and those who acted, as (ID, name)."""
-        return sorted(self._known.items())
+    def by_id(self, people: Collection[int]) -> dict[int, str]:
+        """Return names by ID; IDs of no person are missing."""
+        known = {person: self._known[person] for person in people if person in self._known}
+        return people_names(people) | known
 
     def of(self, person_id: int | None) -> dict[str, Any] | None:
         """Return ID and name; None if `person_id` is None."""
@@ -347,7 +349,7 @@ Made on {made_at} for {made_by}. The release was {state} then.
 Contents
 
   dossier.html      the dossier and the decisions on it, to read and to print
-  dossier.pdf       the dossier, to file; the same bytes in every pack
+  dossier.pdf       the dossier, to file
   dossier.json      the dossier as data; each approval names the SHA-256 of these bytes
   decisions.json    reviews: rounds, checklist, waivers, votes, and why; threads; emergency access
   evaluations.json  all evaluations of the version
@@ -374,8 +376,8 @@ What it does not show
 
   That the pack is complete: an export of the whole log shows that. That the log was not
   rewritten: a checkpoint that another party kept or cosigned shows that. dossier.html and
-  dossier.pdf are for reading; dossier.json is what was approved. The pack does not contain
-  requests that the model answered.
+  dossier.pdf are for reading, with the names of people; dossier.json is what was approved, with
+  their numbers. The pack does not contain requests that the model answered.
   {left_out}
 """
 

@@ -5,7 +5,7 @@ Every text goes through `format_html`, which escapes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.utils.html import format_html
@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 
 from registry.releases.conditions import conditions_words
 from registry.releases.evidence_events import Record
+from registry.releases.exports.blocks import Section
 from registry.releases.exports.page import (
     facts_html,
     joined,
@@ -36,7 +37,7 @@ def dossier_page(
     release: Release,
     decisions: Mapping[str, Any],
     record: Record,
-    people: Sequence[tuple[int, str]],
+    sections: Iterable[Section],
     *,
     made_at: str,
     made_by: str,
@@ -56,8 +57,7 @@ def dossier_page(
             ),
         ),
         *(_review(review) for review in decisions["reviews"]),
-        sections_html(release.dossier),
-        section_html("People", table_html(("Person", "Name"), people)),
+        sections_html(sections),
         section_html("In the audit log", _events(record)),
         section_html(
             "This page",

@@ -4,6 +4,7 @@ who try to get them.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
@@ -61,6 +62,7 @@ from tests.proofs import fresh_proof, signed_in
 from tests.stored import stored_file
 from tests.unit.assay import portal_data
 from tests.unit.assay.portal_data import Company
+from tests.unit.registry.objects import stored
 from workers.deployments.models import ServingPeriod
 from workers.jobs.models import Job, JobEvent
 from workers.nodes.models import Node
@@ -225,6 +227,7 @@ def attacked_company() -> Company:
     )  # fmt: skip
     add_emergencies(company)
     add_knowledge(company)
+    add_rows(company)
     things["release_draft"] = ReleaseDraft.objects.create(
         version=company.second, department=engineering, created_by=company.enzo,
         content={
@@ -285,6 +288,14 @@ def add_knowledge(company: Company) -> None:
         size_bytes=len(SECRET), characters=len(SECRET), classification="internal",
         state="current", created_by=company.enzo,
     )  # fmt: skip
+
+
+def add_rows(company: Company) -> None:
+    """A row of engineering's training data, in the store."""
+    row = {"messages": [{"role": role, "content": SECRET} for role in ("user", "assistant")]}
+    (file,) = stored({"rows.jsonl": json.dumps(row).encode() + b"\n"}).files
+    company.train.digest, company.train.rows = file.sha256, 1
+    company.train.save()
 
 
 def add_emergencies(company: Company) -> None:
@@ -356,6 +367,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "budgets/limits": company.limit.pk,
         "catalog": "text-generation",
         "checklist": "oversight",
+        "dataset-versions": company.train.pk,
         "datasets": "docstrings-train",
         "departments": "engineering",
         "deployments": company.deployment.pk,
@@ -457,6 +469,8 @@ def values(company: Company) -> dict[str, Any]:
         "cursor": None,
         "dataset": "docstrings-test",
         "datasets_post:row_kind": None,
+        "dataset_version_rows_unmask_post:q": None,
+        "dataset_version_rows_unmask_post:sort": None,
         "dataset_version": company.train.pk,
         "department": "engineering",
         "departments": ["engineering"],
@@ -512,6 +526,7 @@ def values(company: Company) -> dict[str, Any]:
             "general_purpose_model": False,
         },
         "role": "developer",
+        "run": [company.first.pk, company.second.pk],
         "since": None,
         "slug": "mallory",
         "specialty": "security",

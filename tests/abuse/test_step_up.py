@@ -93,6 +93,7 @@ EXEMPT: Mapping[str, str] = {
     "emergency_access_end_post": PROTECTS,
     "emergency_access_refuse_post": PROTECTS,
     "checklist_item_post": "counts only with an approval, which needs a second factor",
+    "dataset_version_rows_unmask_post": "shows rows to people of the department, and is an event",
     "dataset_versions_post": BUILDS,
     "datasets_post": BUILDS,
     "departments_post": "an empty department gives nobody anything",

@@ -25,6 +25,8 @@ from workers.jobs.models import Job, JobEvent, JobKind
 from workers.jobs.selectors import jobs_visible_to
 
 RUNS_MIN, RUNS_MAX = 2, 8
+# Names of the runs, in their order.
+LETTERS = "ABCDEFGH"
 # Kinds of jobs with settings, curves or measurements to compare.
 COMPARABLE = (JobKind.FINE_TUNE, JobKind.EVALUATE, JobKind.PROMPT)
 # Points of one run's curves in training, and as many in validation.
@@ -154,7 +156,7 @@ def _runs(actor: Principal, job_ids: list[UUID], version_ids: list[int]) -> list
         version = versions[pk]
         if version.job_id not in job_ids:
             runs.append(Run("", jobs.get(version.job_id) if version.job_id else None, version))
-    for letter, run in zip("ABCDEFGH", runs, strict=False):
+    for letter, run in zip(LETTERS, runs, strict=False):
         run.letter = letter
     return runs
 

@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
 from governance.audit.search.filters import KINDS, TEXT_MAX, EventFilter
+from governance.bounds import NOT_ON_A_LINE
 from governance.errors import InvalidInput
 
 Outcome = Literal["allowed", "denied", "failed"]
@@ -41,10 +42,17 @@ def parameters_of(values: Mapping[str, Any]) -> dict[str, str]:
             wrong[str(name)[:40]] = [problem]
         elif value.strip():
             parameters[name] = value.strip()
+    # No schema states the bounds of dates.
+    malformed = bool(wrong.keys() - {"since", "until"})
     if "within" in parameters and parameters.keys() & {"since", "until"}:
         wrong["within"] = ["Give either this or dates."]
     if wrong:
-        raise InvalidInput("The filter cannot be used.", hint="See what is wrong.", fields=wrong)
+        raise InvalidInput(
+            "The filter cannot be used.",
+            hint="See what is wrong.",
+            fields=wrong,
+            malformed=malformed,
+        )
     return parameters
 
 
@@ -58,7 +66,7 @@ def _problem(name: str, value: Any) -> str:
     text = value.strip()
     if not text:
         return ""
-    if not text.isprintable():
+    if NOT_ON_A_LINE.search(text):
         return "Contains an invalid character."
     if name in _CHOICES and text not in _CHOICES[name]:
         return f"Not one of {', '.join(_CHOICES[name])}."

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from django.utils import timezone
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 from governance.audit.search.filters import TEXT_MAX, ActorKind, EventFilter
 from governance.audit.search.parameters import WITHIN, Outcome, Span
 from governance.audit.search.saved_filters import NAME_MAX
 from governance.bounds import DEPARTMENT_MAX, REQUEST_ID_MAX
-from governance.schemas import Line, Moment, Schema
+from governance.faults import broken_rule
+from governance.schemas import Line, Moment, Schema, json_schema
 
 MAX_POLICY_VERSION = 2**31 - 1
 FilterName = Annotated[Line, Field(max_length=NAME_MAX)]
 FilterText = Annotated[Line, Field(max_length=TEXT_MAX)]
-Parameters = Annotated[dict[str, FilterText], Field(max_length=20)]
 
 
 class AuditEventQuery(Schema):
@@ -56,7 +56,7 @@ class AuditEventQuery(Schema):
 
 def _alone(value: Span | None, info: ValidationInfo) -> Span | None:
     if value and (info.data.get("since") or info.data.get("until")):
-        raise ValueError("give either this or `since` and `until`")
+        raise broken_rule("give either this or `since` and `until`")
     return value
 
 
@@ -73,12 +73,31 @@ class AuditEventsQuery(AuditEventQuery):
         return EventFilter(**values)
 
 
+def _as_texts() -> dict[str, Any]:
+    """Return the JSON schema of an object with the query's parameters, each as text."""
+    properties = json_schema(AuditEventsQuery)["properties"]
+    properties["policy_version"] |= {"type": "string", "pattern": "^[0-9]{1,9}$"}
+    for bound in ("minimum", "maximum"):
+        del properties["policy_version"][bound]
+    return {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "minProperties": 1,
+    }
+
+
+Parameters = Annotated[
+    dict[str, FilterText], Field(min_length=1, max_length=20), WithJsonSchema(_as_texts())
+]
+
+
 class NewAuditFilter(Schema):
     """A name, and parameters of `GET /api/v1/audit/events`; `shared` shows the filter to all
     readers of the whole log."""
 
     name: FilterName
-    parameters: Parameters = Field(default={})
+    parameters: Parameters
     shared: bool = False
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import wraps
+from http import HTTPStatus
 from typing import Any
 
 from drf_spectacular.contrib.pydantic import PydanticExtension
@@ -16,6 +18,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from assay.api.idempotency import KEY_PATTERN
 from assay.api.pagination import MAX_PAGE_SIZE
 from assay.api.problems import CONTENT_TYPE
+from governance.errors import InvalidInput
 from governance.schemas import Schema, json_schema
 
 PROBLEM = {
@@ -61,12 +64,15 @@ DESCRIPTIONS = {
     "413": "The body is too large.",
     "415": "The body is of another media type.",
     "416": "The range begins past the last byte.",
+    "422": "The request has the described form, but a rule that no schema states refuses it.",
     "429": "Too many requests; see Retry-After.",
     "503": "A store that this needs does not answer; see Retry-After.",
 }
 # The sign-in of nodes.
 _OF_NODES = ("/node/v1/join", "/node/v1/challenge", "/node/v1/session")
 METHODS = ("get", "post", "put", "patch", "delete")
+# Mark of judged operations in the description, until it has their refusals.
+_JUDGED = "x-judged"
 
 IDEMPOTENCY_KEY = OpenApiParameter(
     name="Idempotency-Key",
@@ -102,10 +108,15 @@ def operation(
     paged: bool = False,
     also: dict[int, Any] | None = None,
     name: str = "",
+    judged: bool = False,
     **more: Any,
 ) -> Decorator:
     """Return a decorator that describes one operation. `paged` wraps `answer` in {next, previous,
     results}; `also` are answers with other statuses. `name` is its name in generated clients.
+
+    `judged`: rules that the description cannot state may refuse a request of the described form:
+    rules between fields, or about objects, times or the content of a file. The operation then
+    answers 422 instead of 400.
     """
     parameters: list[Any] = list(more.pop("parameters", []))
     if query is not None:
@@ -115,6 +126,9 @@ def operation(
     responses = {status: page_of(answer) if paged else answer, **(also or {})}
 
     def decorate(method: Any) -> Any:
+        if judged:
+            method = _judging(method)
+            more["extensions"] = {_JUDGED: True}
         if getattr(method, "takes_idempotency_key", False):
             parameters.append(IDEMPOTENCY_KEY)
         return extend_schema(
@@ -128,6 +142,21 @@ def operation(
         )(method)
 
     return decorate
+
+
+def _judging(method: Any) -> Any:
+    """Return the method with the status 422 for input that is well-formed but refused."""
+
+    @wraps(method)
+    def judged(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except InvalidInput as error:
+            if not error.malformed:
+                error.status = HTTPStatus.UNPROCESSABLE_ENTITY
+            raise
+
+    return judged
 
 
 def _parameters(query: type[Schema]) -> list[OpenApiParameter]:
@@ -234,7 +263,10 @@ def add_problems(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     for path, operations in result["paths"].items():
         for method, document in operations.items():
             if method in METHODS:
-                for status in _refusals(path, method, document):
+                refusals = _refusals(path, method, document)
+                if document.pop(_JUDGED, False):
+                    refusals.append("422")
+                for status in refusals:
                     document["responses"].setdefault(
                         status, {"description": DESCRIPTIONS[status], "content": content}
                     )
@@ -248,7 +280,7 @@ def add_problems(result: dict[str, Any], **_: Any) -> dict[str, Any]:
 def _refusals(path: str, method: str, document: dict[str, Any]) -> list[str]:
     signed_out = path.endswith(("/auth/token", "/keys/leaked", *_OF_NODES))
     statuses = ["401", "429", "503"] if signed_out else ["401", "403", "503"]
-    if path.endswith("/auth/step-up"):
+    if path.endswith(("/auth/step-up", "/rows", "/rows/unmask")):
         statuses.append("429")
     if document.get("parameters") or document.get("requestBody"):
         statuses.append("400")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, TypeVar
@@ -145,21 +145,28 @@ class Endpoint(APIView):
         return self.request.data
 
     def query_as(self, schema: type[S]) -> S:
-        """Return the query parameters as a schema, except those of the paginator.
+        """Return the query parameters as a schema, except those of the paginator. A list is a
+        parameter that occurs several times.
 
         Raises:
-            InvalidInput: a parameter is unknown, repeated or invalid.
+            InvalidInput: a parameter is unknown, repeated without being a list, or invalid.
         """
-        parameters = self.parameters()
-        return parsed(schema, {n: parameters[n] for n in parameters if n not in PAGE_PARAMETERS})
+        lists = _lists(schema)
+        values: dict[str, object] = {
+            name: texts for name, texts in self.request.query_params.lists() if name in lists
+        }
+        parameters = self.parameters(lists)
+        values |= {n: parameters[n] for n in parameters if n not in PAGE_PARAMETERS}
+        return parsed(schema, values)
 
-    def parameters(self) -> dict[str, str]:
-        """Return the query parameters. Raises InvalidInput if one is repeated."""
-        sent = dict(self.request.query_params.lists())
+    def parameters(self, lists: Collection[str] = ()) -> dict[str, str]:
+        """Return the query parameters, except `lists`. Raises InvalidInput if one is repeated."""
+        sent = {n: texts for n, texts in self.request.query_params.lists() if n not in lists}
         if repeated := [name for name, values in sent.items() if len(values) > 1]:
             raise InvalidInput(
                 f"The parameter {repeated[0][:60]!r} is given more than once.",
                 fields={name[:60]: ["Given more than once."] for name in repeated},
+                malformed=True,
             )
         return {name: values[0] for name, values in sent.items()}
 

@@ -78,7 +78,9 @@ def checked_key(request: Request) -> str | None:
         return None
     if not re.fullmatch(KEY_PATTERN, key):
         sentence = "1 to 255 printable ASCII characters without spaces."
-        raise InvalidInput(f"{HEADER} is not valid: {sentence}", fields={HEADER: [sentence]})
+        raise InvalidInput(
+            f"{HEADER} is not valid: {sentence}", fields={HEADER: [sentence]}, malformed=True
+        )
     return key
 
 

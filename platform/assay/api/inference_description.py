@@ -264,7 +264,8 @@ def _operation(task: Task, endpoint: Endpoint, schemas: dict[str, Any]) -> dict[
         "responses": {
             "200": {
                 "description": "The answer. `x-assay-release`, `x-assay-digest` and "
-                "`x-assay-units` state the release, the digest and the use.",
+                "`x-assay-units` state the release, the digest and the use: a whole number and the "
+                f"unit's name, such as `12 {task.unit}`.",
                 "content": {"application/json": {"schema": {}}},
             },
             **_refusals(),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from django.core.files.uploadedfile import UploadedFile
-from pydantic import WithJsonSchema
+from pydantic import AfterValidator, WithJsonSchema
 
 from governance.bounds import FILENAME_MAX
+from governance.faults import broken_rule
 from governance.schemas import rejecting
 
 File = Annotated[
@@ -19,4 +20,12 @@ File = Annotated[
     ),
     WithJsonSchema({"type": "string", "format": "binary"}),
 ]
-FilledFile = Annotated[File, rejecting(lambda file: not file.size, "the file is empty")]
+
+
+def _filled(file: UploadedFile[Any]) -> UploadedFile[Any]:
+    if not file.size:
+        raise broken_rule("the file is empty")
+    return file
+
+
+FilledFile = Annotated[File, AfterValidator(_filled)]

@@ -43,9 +43,11 @@ register_converter(RowIdConverter, "id")
 
 class Options(TypedDict, total=False):
     """`name`: the operation ID, instead of one from the path. `order`: the columns by which a list
-    is paged; empty if it has no pages. `repeatable`: accepts an `Idempotency-Key`."""
+    is paged; empty if it has no pages. `repeatable`: accepts an `Idempotency-Key`. `judged`: as in
+    `operation`."""
 
     answer: SerializerType
+    judged: bool
     name: str
     order: tuple[str, ...]
     repeatable: bool
@@ -116,6 +118,7 @@ class Routes:
                 query=hints.get("query"),
                 status=status,
                 paged=bool(order),
+                judged=options.get("judged", False),
                 name=options.get("name") or f"{_words(route)}_{method}",
                 description=inspect.getdoc(function) or "",
             )

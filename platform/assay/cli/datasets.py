@@ -1,14 +1,23 @@
-"""`assay datasets`: list, show and create datasets."""
+"""`assay datasets`: list, show and create datasets, and read their rows."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit
-from assay.cli.output import Answer, console, facts, json_option, listing, sentence
+from assay.cli.options import DataRef, Limit, dataset_version_id, present
+from assay.cli.output import (
+    Answer,
+    console,
+    errors,
+    facts,
+    json_option,
+    listing,
+    sentence,
+    table,
+)
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The dataset's name.")]
@@ -87,3 +96,54 @@ def create(
         dataset,
         f"Dataset {name} of {department} is created. `assay upload dataset {name} FILE` adds rows.",
     )
+
+
+@app.command()
+@json_option
+def rows(
+    version: DataRef,
+    search: Annotated[str, typer.Option(help="Only rows that contain this text.")] = "",
+    sort: Annotated[str, typer.Option(help="Column, or COLUMN.FEATURE, to sort by.")] = "",
+    descending: Annotated[bool, typer.Option("--desc", help="Sort in descending order.")] = False,
+    row: Annotated[int, typer.Option(min=1, help="Position of the first row to show.")] = 1,
+    unmask: Annotated[
+        bool, typer.Option("--unmask", help="Show masked text. The audit log records the rows.")
+    ] = False,
+) -> Answer:
+    """Show a page of the rows of a dataset version."""
+    client = Client.signed_in()
+    path = f"dataset-versions/{dataset_version_id(client, version)}/rows"
+    query = present(q=search, sort=sort, order="desc" if descending else "", row=row)
+    page = client.post(f"{path}/unmask", **query) if unmask else client.get(path, **query)
+    return Answer(page, lambda: _show_rows(page))
+
+
+def _show_rows(page: dict[str, Any]) -> None:
+    table(
+        ("row", *page["columns"]),
+        ((each["number"], *map(_cell, each["cells"])) for each in page["rows"]),
+        empty="No matching rows.",
+        cut=True,
+    )
+    notes = [f"{page['matches']:,} of {page['total']:,} rows match."]
+    if page["cut"]:
+        notes.append(f"Time ran out after the first {page['read']:,} rows.")
+    if masked := [*page["masked"], *page["hidden"]]:
+        notes.append(f"Masked: {', '.join(masked)}. To show it, add --unmask.")
+    if page["next_row"]:
+        notes.append(f"Next page: --row {page['next_row']}.")
+    errors.print(" ".join(notes), style="dim", markup=False)
+
+
+def _cell(cell: dict[str, Any]) -> str:
+    """Return a cell on one line, with files and series in words."""
+    return " | ".join(map(_part, cell["parts"]))
+
+
+def _part(part: dict[str, Any]) -> str:
+    if media := part["media"]:
+        return f"{media['content_type']}, {media['size_bytes']:,} bytes"
+    if series := part["series"]:
+        return f"{series['steps']:,} values from {series['start']} to {series['end']}"
+    label = part["role"] or part["name"]
+    return f"{label}: {part['text']}" if label else str(part["text"])

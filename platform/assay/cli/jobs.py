@@ -1,4 +1,4 @@
-"""`assay jobs`: list, follow, cancel, clone, pause, resume and retry jobs."""
+"""`assay jobs`: list, follow, compare, cancel, clone, pause, resume and retry jobs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
+from assay.cli.comparing import comparison_of
 from assay.cli.following import ENDED, POLL_S, follow_job, job_goes_on
 from assay.cli.options import (
     Follow,
@@ -81,6 +82,15 @@ def show(job_id: JobId) -> Answer:
         ("finished", job["finished_at"]),
     ]
     return Answer(job, lambda: facts(pair for pair in pairs if pair[1] not in (None, "", [])))
+
+
+@app.command()
+@json_option
+def compare(
+    job_ids: Annotated[list[str], typer.Argument(help="IDs of 2 to 8 jobs.", metavar="JOB_ID...")],
+) -> Answer:
+    """Compare the settings, curves and measurements of up to 8 jobs."""
+    return comparison_of(Client.signed_in(), job_ids)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`assay versions`: show versions, their readiness, recall, prompts and exports."""
+"""`assay versions`: show and compare versions, their readiness, recall, prompts and exports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
+from assay.cli.comparing import comparison_of
 from assay.cli.exports import export
 from assay.cli.options import VersionRef, json_document, version_id
 from assay.cli.output import (
@@ -37,6 +38,22 @@ def show(version: VersionRef) -> Answer:
     client = Client.signed_in()
     row = client.get(f"versions/{version_id(client, version)}")
     return Answer(row, lambda: _show_version(row))
+
+
+@app.command()
+@json_option
+def compare(
+    versions: Annotated[
+        list[str],
+        typer.Argument(
+            help="2 to 8 versions: IDs, MODEL:NUMBER, or MODEL for its newest one.",
+            metavar="VERSION...",
+        ),
+    ],
+) -> Answer:
+    """Compare the measurements, curves and settings of up to 8 versions."""
+    client = Client.signed_in()
+    return comparison_of(client, [version_id(client, each) for each in versions])
 
 
 @app.command()

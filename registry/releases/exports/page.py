@@ -13,7 +13,6 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from registry.releases.exports.blocks import Block, Section
-from registry.releases.exports.sections import dossier_sections
 from registry.releases.exports.words import Fact
 
 _STYLE = """
@@ -45,18 +44,19 @@ _PAGE = """<!doctype html>
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def dossier_html(dossier: Mapping[str, Any], digest: str) -> bytes:
-    """Return the page of a dossier, in UTF-8; the same bytes for the same dossier."""
+def dossier_html(dossier: Mapping[str, Any], sections: Iterable[Section], digest: str) -> bytes:
+    """Return the page of a dossier, in UTF-8; the same bytes for the same arguments."""
     identity, release = dossier["identity"], dossier["release"]
     body = joined(
         [
-            sections_html(dossier),
+            sections_html(sections),
             section_html(
                 "This page",
                 format_html(
                     "<p>{}</p>",
-                    "It is for reading. Approvals name the digest above: the SHA-256 of the "
-                    "dossier in canonical JSON, which can be exported too.",
+                    "It is for reading, and shows the current names of people. Approvals name the "
+                    "digest above: the SHA-256 of the dossier in canonical JSON, which names them by "
+                    "number and can be exported too.",
                 ),
             ),
         ]
@@ -76,9 +76,8 @@ def page_html(*, title: str, about: str, digest: str, body: SafeString) -> bytes
     return page.encode("utf-8", "replace")
 
 
-def sections_html(dossier: Mapping[str, Any]) -> SafeString:
-    """Return every section of the dossier."""
-    return joined(_section(each) for each in dossier_sections(dossier))
+def sections_html(sections: Iterable[Section]) -> SafeString:
+    return joined(_section(each) for each in sections)
 
 
 def _section(section: Section) -> SafeString:

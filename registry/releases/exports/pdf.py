@@ -1,4 +1,4 @@
-"""A dossier as a PDF to print and to file: the same bytes for the same dossier.
+"""A dossier as a PDF to print and to file: the same bytes for the same sections.
 
 Its font, DejaVu, is in `fonts/`. A character without a glyph is written as its code point, so that
 no text is lost or hidden.
@@ -12,8 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.releases.exports.blocks import Block
-from registry.releases.exports.sections import dossier_sections
+from registry.releases.exports.blocks import Block, Section
 from registry.releases.exports.words import Fact
 
 if TYPE_CHECKING:
@@ -54,7 +53,9 @@ class _Budget:
         return text
 
 
-def dossier_pdf(dossier: Mapping[str, Any], *, digest: str, frozen_at: datetime) -> bytes:
+def dossier_pdf(
+    dossier: Mapping[str, Any], sections: Iterable[Section], *, digest: str, frozen_at: datetime
+) -> bytes:
     """Return the PDF, A4, with the creation time `frozen_at`."""
     identity, release = dossier["identity"], dossier["release"]
     title = f"{identity['model']} v{identity['version']}"
@@ -68,7 +69,7 @@ def dossier_pdf(dossier: Mapping[str, Any], *, digest: str, frozen_at: datetime)
     about = f"{release['deployment_name']} in {release['environment']}"
     _text(pdf, budget.take(about, line=True), size=10)
     _text(pdf, digest, size=7.5, family=_MONO, color=_GREY)
-    for section in dossier_sections(dossier):
+    for section in sections:
         if pdf.will_page_break(24):
             pdf.add_page()
         pdf.ln(4)

@@ -14,6 +14,7 @@ from registry.canonical import canonical_json, json_digest
 from registry.releases.evidence_mlbom import mlbom
 from registry.releases.exports.page import dossier_html
 from registry.releases.exports.pdf import dossier_pdf
+from registry.releases.exports.people import named_sections
 from registry.releases.exports.spdx import spdx_document
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
@@ -21,7 +22,7 @@ from registry.validation import checked_choice
 
 
 class Format(NamedTuple):
-    """One export format; `make` gives the same bytes for the same dossier."""
+    """One export format; `make` gives the same bytes for the same dossier and names of people."""
 
     title: str
     about: str
@@ -37,7 +38,10 @@ FORMATS = {
         "pdf",
         "application/pdf",
         lambda release: dossier_pdf(
-            release.dossier, digest=release.dossier_digest, frozen_at=release.created_at
+            release.dossier,
+            named_sections(release.dossier),
+            digest=release.dossier_digest,
+            frozen_at=release.created_at,
         ),
     ),
     "html": Format(
@@ -45,7 +49,9 @@ FORMATS = {
         "One page to read and to print.",
         "html",
         "text/html; charset=utf-8",
-        lambda release: dossier_html(release.dossier, release.dossier_digest),
+        lambda release: dossier_html(
+            release.dossier, named_sections(release.dossier), release.dossier_digest
+        ),
     ),
     "json": Format(
         "JSON",

@@ -78,8 +78,8 @@ def test_a_quota_is_set_and_taken_away(admin: Api) -> None:
     assert [row["department"] for row in admin.get("quotas").body["results"]] == ["clinical"]
     assert admin.post("quotas", {**limit, "limit": None}).status_code == 204
     assert not QuotaLimit.objects.exists()
-    problem_of(admin.post("quotas", {"kind": "tokens_per_day", "limit": 1}), 400)
-    problem_of(admin.post("quotas", {**limit, "key": 1}), 400)
+    problem_of(admin.post("quotas", {"kind": "tokens_per_day", "limit": 1}), 422)
+    problem_of(admin.post("quotas", {**limit, "key": 1}), 422)
 
 
 def test_people_and_roles_are_managed(admin: Api) -> None:

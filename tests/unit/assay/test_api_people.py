@@ -87,7 +87,7 @@ def test_a_group_is_mapped_and_its_members_hold_the_role_until_it_is_not(
     assert made.status_code == 201, made.body
     assert made.body["created_by"]["name"] == "Ada"
     problem_of(admin.post("group-mappings", body), 409)
-    problem_of(admin.post("group-mappings", {"group": "leads", "role": "lead"}), 400)
+    problem_of(admin.post("group-mappings", {"group": "leads", "role": "lead"}), 422)
     problem_of(admin.post("group-mappings", body | {"department": "nowhere"}), 404)
     role = admin.get(f"people/{dora.pk}").body["roles"][0]
     assert (role["role"], role["source"], role["group"]) == ("lead", "scim", "leads")

@@ -89,19 +89,19 @@ def test_a_failing_test_keeps_a_draft_from_being_proposed(ada: Api) -> None:
 
 def test_faults_are_named_by_field(ada: Api) -> None:
     wrong = {"rules": [VIEWERS | {"effect": "perhaps"}], "tests": [CASE | {"action": "fly"}]}
-    errors = problem_of(ada.post("policy/versions", wrong), 400)["errors"]
+    errors = problem_of(ada.post("policy/versions", wrong), 422)["errors"]
     assert {"rules.0.effect", "tests.0.action"} <= {error["field"] for error in errors}
-    for body in (
-        {},
-        {"rules": "x"},
-        {"rules": [3]},
-        {"yaml": "rules: ["},
-        {"yaml": "rules: []", "note": "x"},
-        {"rules": [], "state": "active"},
-        {"rules": [], "based_on": 77},
-        {"rules": [], "decided_by": 1},
+    for body, status in (
+        ({}, 422),
+        ({"rules": "x"}, 400),
+        ({"rules": [3]}, 400),
+        ({"yaml": "rules: ["}, 422),
+        ({"yaml": "rules: []", "note": "x"}, 422),
+        ({"rules": [], "state": "active"}, 400),
+        ({"rules": [], "based_on": 77}, 422),
+        ({"rules": [], "decided_by": 1}, 400),
     ):
-        problem_of(ada.post("policy/versions", body), 400)
+        problem_of(ada.post("policy/versions", body), status)
     assert PolicyVersion.objects.count() == 1
 
 
@@ -171,7 +171,7 @@ def test_a_text_is_not_read_for_who_may_draft_no_policy(
         other = Api(person(name, role))
         problem_of(other.post("policy/versions", {"yaml": "["}), 403)
         problem_of(other.patch(at, {"yaml": "["}), 403)
-    problem_of(ada.post("policy/versions", {"yaml": "["}), 400)
+    problem_of(ada.post("policy/versions", {"yaml": "["}), 422)
 
 
 def test_a_list_of_policies_takes_as_many_queries_for_many(ada: Api) -> None:

@@ -72,7 +72,7 @@ def test_a_limit_on_each_kind_of_subject_tells_how_far_it_is_used(
     (listed,) = admin.get("quotas").body["results"]
     assert listed == made.body
     assert listed["subject"] == named
-    assert listed["description"] == "10 GPU-seconds per month"
+    assert listed["description"] == "10 s of device time per month"
     assert (listed["used"], listed["reserved"], listed["remaining"]) == (3, 1, 6)
     assert (listed["percent"], listed["full"], listed["shadow"]) == (35, False, True)
     assert listed["resets_at"] is not None
@@ -88,7 +88,7 @@ def test_exactly_one_subject_is_named(admin: Api, key: ApiKey) -> None:
         {"organization": True, "department": "clinical"},
         {"key": key.pk, "deployment": "writer"},
     ):
-        problem_of(admin.post("quotas", {**body, **subjects}), 400)
+        problem_of(admin.post("quotas", {**body, **subjects}), 422)
 
 
 def test_while_the_store_is_away_limits_are_listed_without_their_use(
@@ -186,7 +186,7 @@ def test_prices_are_set_listed_and_taken_away_by_admins(admin: Api, lead: Api) -
     listed = [(row["deployment"], row["prompt"], row["completion"], row["device_second"])
               for row in admin.get("prices").body]  # fmt: skip
     assert listed == [(None, 1, 0, 2), ("writer", 0, 3, 0)]
-    problem_of(admin.post("prices", {"deployment": None, "remove": True, "prompt": 1}), 400)
+    problem_of(admin.post("prices", {"deployment": None, "remove": True, "prompt": 1}), 422)
     assert admin.post("prices", {"deployment": "writer", "remove": True}).status_code == 204
     assert len(admin.get("prices").body) == 1
 
@@ -266,9 +266,12 @@ def test_prices_per_unit_are_set_and_listed_and_unknown_units_are_refused(admin:
     made = admin.post("prices", {"deployment": None, "units": units})
     assert made.body["units"] == {"images": 40_000, "audio_seconds": 100}
     assert admin.get("prices").body[0]["units"] == made.body["units"]
-    for wrong in ({"tokens": 1}, {"cheese": 1}, {"images": -1}, {"images": 10**13}, {"images": 0.5},
-                  ["images"], {str(number): 1 for number in range(99)}):  # fmt: skip
-        problem_of(admin.post("prices", {"deployment": None, "units": wrong}), 400)
+    for status, wrong in (
+        (422, {"tokens": 1}), (422, {"cheese": 1}), (400, {"images": -1}),
+        (400, {"images": 10**13}), (400, {"images": 0.5}), (400, ["images"]),
+        (400, {str(number): 1 for number in range(99)}),
+    ):  # fmt: skip
+        problem_of(admin.post("prices", {"deployment": None, "units": wrong}), status)
     assert admin.get("prices").body[0]["units"] == made.body["units"]
 
 

@@ -81,5 +81,5 @@ def test_the_api_assigns_lists_and_unassigns(company: Company) -> None:
     assert carla.delete(f"{at}/{company.carla.pk}").status_code == 204
     assert carla.get("reviews", assigned="me").body["results"] == []
     problem_of(carla.delete(f"{at}/{company.carla.pk}"), 404)
-    problem_of(carla.post(at, {"person": company.enzo.pk}), 400)
+    problem_of(carla.post(at, {"person": company.enzo.pk}), 422)
     problem_of(Api(company.fay).post(at, {"person": company.carla.pk}), 404)

@@ -242,11 +242,12 @@ def test_kept_filters_through_the_api(api: Api, asha: Person) -> None:
         {"name": "A", "parameters": {"nothing": "x"}}, {"name": "A", "parameters": {"who": 7}},
         {"name": "A", "parameters": {"who": "x" * 201}},
         {"name": "A", "parameters": {"who": "\x00"}},
-        {"name": "A", "parameters": {"since": "soon"}}, {"name": "A"},
-        {"name": "A", "parameters": {"within": "1h", "until": "2026-01-01"}},
+        {"name": "A"},
         {"name": "A", "parameters": {str(n): "x" for n in range(30)}}, {"parameters": {"who": "x"}},
     ):  # fmt: skip
         problem_of(api.post("audit/filters", wrong), 400)
+    for wrong in ({"within": "1h", "until": "2026-01-01"}, {"since": "0001-01-01"}):
+        problem_of(api.post("audit/filters", {"name": "A", "parameters": wrong}), 422)
     again = {"name": "Roles", "parameters": {"who": "x"}}
     assert "already" in problem_of(api.post("audit/filters", again), 409)["detail"]
     AuditFilter.objects.bulk_create(

@@ -55,6 +55,13 @@ def test_a_model_its_data_and_a_gate_are_created_and_shown(developer: Run, tmp_p
     (row,) = answer(developer, "datasets", "show", "rows")["versions"]
     assert (row["id"], row["rows"]) == (version["id"], 2)
     assert "rows" in developer("datasets", "list", code=0)[1]
+    query = ("rows:1", "--search", "here", "--sort", "text", "--desc")
+    page = answer(developer, "datasets", "rows", *query)
+    assert [each["number"] for each in page["rows"]] == [1, 2]
+    _, out, err = developer("datasets", "rows", "rows", "--row", "2", "--unmask", code=0)
+    assert "Here." in out
+    assert "Where?" not in out
+    assert "2 of 2 rows match." in err
 
     gate = ("gates", "create", "sorter", "rows", "accuracy")
     _, out, _ = developer(*gate, "--at-least", "0.8", code=0)
@@ -112,6 +119,17 @@ def test_an_evaluation_is_queued_by_the_names_of_version_and_data(developer: Run
     _, out, _ = developer("versions", "show", "sorter:1", code=0)
     assert version.digest in out
     assert "Not evaluated yet." in out
+
+    comparison = answer(developer, "versions", "compare", "sorter", "encoder:1")
+    assert [each["title"] for each in comparison["runs"]] == ["sorter v1", "encoder v1"]
+    _, out, _ = developer("versions", "compare", "sorter", "encoder:1", code=0)
+    assert "Settings that differ" in out
+    other = answer(developer, "evaluations", "create", "sorter", "letters", "--max-rows", "7")
+    _, out, _ = developer("jobs", "compare", job["id"], other["id"], code=0)
+    assert job["id"] in out
+    assert other["id"] in out
+    _, _, err = developer("jobs", "compare", job["id"], code=4)
+    assert "at least 2 entries" in err
 
 
 def test_a_deployment_is_listed_shown_and_stopped(signed_in: As) -> None:

@@ -155,7 +155,7 @@ def test_the_api_answers_as_the_page_does(company: Company) -> None:
     assert verdicts == {"perplexity": "better", "chrf": "better"}
     assert found["files"]["changed"] == 1
     problem_of(Api(company.devi).get(path), 400)
-    problem_of(Api(company.devi).get(path, against=company.second.pk), 400)
+    problem_of(Api(company.devi).get(path, against=company.second.pk), 422)
     problem_of(Api(company.devi).get(path, against="x"), 400)
 
 
@@ -165,7 +165,7 @@ def test_versions_of_other_tasks_are_not_compared(company: Company) -> None:
     other._state.adding = True
     other.save()
     path = f"versions/{company.second.pk}/comparison"
-    problem_of(Api(company.ada).get(path, against=other.pk), 400)
+    problem_of(Api(company.ada).get(path, against=other.pk), 422)
 
 
 def test_pages_cost_the_same_however_many_versions_and_gates_there_are(company: Company) -> None:

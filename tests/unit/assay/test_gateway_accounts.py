@@ -126,7 +126,7 @@ async def test_money_and_device_time_stop_what_would_go_beyond(quotas: Quotas) -
     with pytest.raises(QuotaStopped, match=r"The organization is limited to 1.00 .* per month"):
         await reserve(quotas, "req_1", MONEY, micro=1_000_001)
     await quotas.settle(entry(device_ms=1_950, cost_micro=1))
-    with pytest.raises(QuotaStopped, match=r"Deployment d is limited to 2 GPU-seconds"):
+    with pytest.raises(QuotaStopped, match=r"Deployment d is limited to 2 s of device time"):
         await reserve(quotas, "req_2", MONEY, DEVICE, device_ms=51)
     await reserve(quotas, "req_3", MONEY, DEVICE, device_ms=50)
 

@@ -185,13 +185,13 @@ def test_the_outlook_shows_reservation_and_remainder(company: Company, redis: An
     )
     page = outlook(client, company, dataset_version=company.train.pk)
     assert "0.06 EUR: 600 s of device time" in page
-    assert "1,000 GPU-seconds <" in page
+    assert "1,000 s of device time <" in page
     assert "no room" not in page
     limit.limit = 500
     limit.save()
     page = outlook(client, company, dataset_version=company.train.pk)
     assert "The budget has no room for this job." in page
-    assert "of which 500 GPU-seconds are left" in page
+    assert "of which 500 s of device time are left" in page
     # Someone who may see the model, but not start jobs, sees no budgets.
     vera = outlook(signed_in(company.vera), company, dataset_version=company.train.pk)
     assert "Reserves" not in vera

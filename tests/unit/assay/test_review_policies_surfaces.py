@@ -253,7 +253,7 @@ def test_the_api_names_the_lines_that_are_wrong(
 ) -> None:
     api = Api(person("Ada", "admin"))
     refused = api.post("review-policies", {"text": LIMITED.replace("check: leak", "check: leek")})
-    assert refused.status_code == 400
+    assert refused.status_code == 422
     assert "is not a check" in str(refused.body["errors"])
     assert "line " in str(refused.body["errors"])
     for text in (7, "", "a\x00b", "x" * 70_000):

@@ -12,6 +12,7 @@ from django.utils import timezone
 from governance.people.selectors import principal_for_person
 from registry.evaluations.models import Evaluation
 from registry.versions.models import ModelVersion
+from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company, copied
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from tests.unit.assay.test_review_comparison import words
@@ -194,6 +195,30 @@ def test_runs_of_another_department_are_not_there(company: Company) -> None:
     assert finance.get(f"/jobs/compare?version={first}&version={second}").status_code == 404
     jobs = f"job={company.running.pk}&job={company.done.pk}"
     assert finance.get(f"/jobs/compare?{jobs}").status_code == 404
+
+
+def test_the_api_compares_versions_and_jobs(company: Company) -> None:
+    enzo = Api(company.enzo)
+    query = {"run": [company.first.pk, str(company.running.pk), company.second.pk]}
+    comparison = enzo.get("comparison", **query).body
+    assert [(each["run"], each["title"]) for each in comparison["runs"]] == [
+        ("A", company.running.title), ("B", "docstring-writer v1"), ("C", "docstring-writer v2"),
+    ]  # fmt: skip
+    curves = {each["metric"]: each["steps"] for each in comparison["runs"][0]["curves"]}
+    assert curves["validation_loss"] == [35, 75, 115]
+    (measured,) = comparison["measured"]
+    assert measured["dataset_version"]["name"] == "docstrings-test v1"
+    assert [each["run"] for each in measured["evaluations"]] == ["B", "C"]
+    chrf = next(each for each in measured["metrics"] if each["name"] == "chrf")
+    assert [(each["run"], each["value"], each["standing"]) for each in chrf["values"]] == [
+        ("B", 28.4, ""), ("C", 31.2, "best"),
+    ]  # fmt: skip
+    assert chrf["values"][1]["interval"]["low"] < 31.2
+    assert comparison["settings"][0]["differs"]
+    problem_of(enzo.get("comparison", run=company.first.pk), 400)
+    problem_of(enzo.get("comparison", run=[company.first.pk, "x"]), 400)
+    problem_of(enzo.get("comparison", run=[company.first.pk, 10**9]), 404)
+    problem_of(Api(company.fay).get("comparison", **query), 404)
 
 
 def test_the_page_costs_the_same_for_two_runs_and_for_eight(company: Company) -> None:

@@ -153,7 +153,7 @@ def test_files_for_a_model_of_an_unavailable_task_are_not_taken_in(
             "files": SimpleUploadedFile("config.json", b"{}"),
         },
     )  # fmt: skip
-    assert (answer.status_code, answer.body["code"]) == (400, "task_unavailable")
+    assert (answer.status_code, answer.body["code"]) == (422, "task_unavailable")
     assert Intake.objects.count() == before
 
 

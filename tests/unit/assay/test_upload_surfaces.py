@@ -194,10 +194,20 @@ def test_the_same_checks_reject_what_was_uploaded_in_parts(company: Company) -> 
     assert not Upload.objects.exists()
 
 
-@pytest.mark.parametrize("more", [{}, {"uploads": []}, {"uploads": ["x"]}, {"uploads": ["0" * 36]}])
-def test_an_intake_without_files_is_refused(company: Company, more: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("status", "more"),
+    [
+        (422, {}),
+        (400, {"uploads": []}),
+        (400, {"uploads": ["x"]}),
+        (400, {"uploads": ["0" * 36]}),
+    ],
+)
+def test_an_intake_without_files_is_refused(
+    company: Company, status: int, more: dict[str, Any]
+) -> None:
     body = {"model": "docstring-writer", "source": "a supplier", "license": "MIT"}
-    problem_of(Api(company.devi).post("intakes", {**body, **more}), 400)
+    problem_of(Api(company.devi).post("intakes", {**body, **more}), status)
 
 
 def test_a_dataset_takes_an_upload_and_keeps_it_when_it_cannot_be_read(company: Company) -> None:
@@ -210,7 +220,7 @@ def test_a_dataset_takes_an_upload_and_keeps_it_when_it_cannot_be_read(company: 
         400,
     )
     assert Upload.objects.filter(pk=upload).exists()
-    problem_of(api.post("datasets/docstrings-train/versions", {}), 400)
+    problem_of(api.post("datasets/docstrings-train/versions", {}), 422)
 
 
 def test_the_portals_form_takes_uploads_and_shows_unfinished_ones(company: Company) -> None:

@@ -84,7 +84,7 @@ def test_what_is_malformed_or_somebody_elses_is_refused(
     people: dict[str, Api], release: dict[str, Any]
 ) -> None:
     path = f"releases/{release['id']}/checklist"
-    problem_of(people["dev"].post(f"{path}/classification/waivers", body(days=400)), 400)
+    problem_of(people["dev"].post(f"{path}/classification/waivers", body(days=400)), 422)
     problem_of(people["dev"].post(f"{path}/classification/waivers", body(expires_at="soon")), 400)
     problem_of(people["dev"].post(f"{path}/nothing/waivers", body()), 404)
     problem_of(people["dev"].post(f"{path}/digest/waivers", body()), 409, "never_waived")

@@ -241,7 +241,7 @@ def test_amounts_read_as_people_write_them() -> None:
     assert money_words(-1_500_000, "EUR") == "-1.50 EUR"
     assert limit_words("money_per_month", 25_000_000_000, "EUR") == "25,000.00 EUR per month"
     assert limit_words("requests_per_minute", 1200, "EUR") == "1,200 requests per minute"
-    assert amount_words("gpu_seconds_per_month", 3500, "EUR") == "3.5 GPU-seconds"
+    assert amount_words("gpu_seconds_per_month", 3500, "EUR") == "3.5 s of device time"
     assert amount_words("tokens_per_day", 1200, "EUR") == "1,200 tokens"
 
 
@@ -256,6 +256,6 @@ def test_how_far_a_limit_is_used_is_told_in_its_own_unit(
     seconds, tokens = uses(quotas_visible_to(admin).order_by("id"))
     assert (seconds.used, seconds.reserved, seconds.remaining) == (5, 2, 4)
     assert (seconds.percent, seconds.used_percent) == (55, 40)
-    assert seconds.used_words == "4 GPU-seconds"
+    assert seconds.used_words == "4 s of device time"
     assert (tokens.percent, tokens.remaining, tokens.full) == (100, 0, True)
     assert uses([]) == []

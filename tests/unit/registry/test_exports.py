@@ -76,6 +76,21 @@ def test_the_same_dossier_gives_the_same_bytes(office: Office, format: str) -> N
     assert first.content != exported(office, changed(release, purpose="Other."), format).content
 
 
+def test_pages_name_people_whom_the_json_names_by_number(office: Office) -> None:
+    release = office.submit()
+    risks = [{**release.dossier["risks"][0], "accepter_person": office.risk.pk}]
+    person = f"person {office.trainer.pk}"
+    release = changed(release, risks=risks, card=f"Trained by {person}, not by person 999999.")
+    page = exported(office, release, "html").content.decode()
+    text = " ".join(" ".join(pages_of(exported(office, release, "pdf"))).split())
+    for shown in (page, text):
+        assert f"Trained by {office.trainer.name}, not by person 999999." in shown
+        assert f", {office.risk.name}" in shown
+        assert person not in shown
+    assert f"<td>{office.trainer.pk}</td><td>{office.trainer.name}</td>" in page
+    assert person in exported(office, release, "json").content.decode()
+
+
 def test_json_is_the_bytes_of_the_digest(office: Office) -> None:
     release = office.submit()
     export = exported(office, release, "json")

@@ -163,13 +163,15 @@ def test_a_job_over_budget_is_not_queued_and_the_refusal_names_the_limit() -> No
         queued()
     assert refused.value.attempt is not None
     assert refused.value.attempt.action == "job:create"
-    assert "reserves 600 GPU-seconds until it ends" in (refused.value.hint or "")
-    assert "; 599 GPU-seconds are left." in (refused.value.hint or "")
+    assert "reserves 600 s of device time until it ends" in (refused.value.hint or "")
+    assert "; 599 s of device time are left." in (refused.value.hint or "")
     assert seconds_held() == (0, 0)
     QuotaLimit.objects.all().delete()
     QuotaLimit.objects.create(kind="gpu_seconds_per_month", limit=1000)
     queued()
-    with pytest.raises(QuotaExceeded, match=r"The organization is limited to 1,000 GPU-seconds"):
+    with pytest.raises(
+        QuotaExceeded, match=r"The organization is limited to 1,000 s of device time"
+    ):
         queued("finance")
 
 

@@ -46,7 +46,7 @@ def list_audit_filters(actor: Principal) -> QuerySet[AuditFilter]:
     return audit_filters_visible_to(actor)
 
 
-@routes.create("audit/filters", "Save a filter of events under a name")
+@routes.create("audit/filters", "Save a filter of events under a name", judged=True)
 def create(actor: Principal, body: NewAuditFilter) -> AuditFilter:
     return audit_filter_save(actor=actor, **dict(body))
 
@@ -56,7 +56,9 @@ def show(actor: Principal, filter_id: int) -> AuditFilter:
     return audit_filter_get(actor=actor, filter_id=filter_id)
 
 
-@routes.patch("audit/filters/<id:filter_id>", "Rename, redefine or share a filter of your own")
+@routes.patch(
+    "audit/filters/<id:filter_id>", "Rename, redefine or share a filter of your own", judged=True
+)
 def change(actor: Principal, filter_id: int, body: AuditFilterChange) -> AuditFilter:
     return audit_filter_change(actor=actor, filter_id=filter_id, **dict(body))
 

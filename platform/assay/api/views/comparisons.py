@@ -327,6 +327,7 @@ class VersionComparisonView(Endpoint):
         "Compare two versions: metrics with their intervals, data, settings, card and files",
         query=AgainstQuery,
         answer=VersionComparisonAnswer,
+        judged=True,
     )
     def get(self, request: Request, version_id: int) -> Response:
         # First, so that callers who may not see the version get 404 regardless of parameters.

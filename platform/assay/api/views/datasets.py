@@ -18,6 +18,7 @@ from assay.api.multipart import FilledFile
 from assay.api.parsers import BoundedMultiPartParser, StrictJSONParser, parse_json
 from assay.api.representations.registry import DatasetAnswer, DatasetVersionAnswer
 from assay.api.routes import Routes
+from governance.faults import broken_rule
 from governance.people.selectors import department_get
 from governance.principals import Principal
 from governance.schemas import Choice, Schema, instead_of
@@ -58,11 +59,11 @@ def _texts(text: object) -> dict[str, str]:
     try:
         value = parse_json(text)
     except ParseError as error:
-        raise ValueError(str(error.detail)) from None
+        raise broken_rule(str(error.detail)) from None
     if not isinstance(value, dict) or len(value) > 64:
-        raise ValueError("not a JSON object")
+        raise broken_rule("not a JSON object")
     if not all(isinstance(inner, str) and len(inner) <= 120 for inner in value.values()):
-        raise ValueError("every member must be a string")
+        raise broken_rule("every member must be a string")
     return value
 
 
@@ -73,10 +74,18 @@ TextObject = Annotated[
 ]
 
 
+class UploadedDatasetVersion(Schema):
+    """The ID of a complete upload of yours. `columns` maps the task's row fields to the file's
+    columns."""
+
+    upload: Choice[UUID]
+    columns: TextObject | None = None
+
+
 class DatasetVersionBody(Schema):
     """A file in TSV, CSV, JSON lines or Parquet; for rows with images or audio, a zip archive or
-    Parquet. In JSON, send the ID of a complete `upload` of yours instead of the file. `columns`
-    maps the task's row fields to the file's columns."""
+    Parquet. Instead of the file, send the ID of a complete `upload` of yours. `columns` maps the
+    task's row fields to the file's columns."""
 
     file: FilledFile | None = None
     upload: Annotated[Choice[UUID] | None, instead_of("file")] = Field(
@@ -104,9 +113,13 @@ class DatasetVersionsView(Endpoint):
     @operation(
         "Datasets",
         "Add a version",
-        body={"multipart/form-data": DatasetVersionBody, "application/json": DatasetVersionBody},
+        body={
+            "multipart/form-data": DatasetVersionBody,
+            "application/json": UploadedDatasetVersion,
+        },
         answer=DatasetVersionAnswer,
         status=201,
+        judged=True,
     )
     @idempotent
     def post(self, request: Request, name: str) -> Response:

@@ -33,17 +33,12 @@ MAX_FILES = 64
 routes = Routes("Intake", IntakeAnswer)
 
 
-class IntakeBody(Schema):
-    """An intake: the origin of the files, their license, and the files; or, in JSON, the IDs of
-    complete `uploads` of yours instead of the files."""
+class _IntakeFacts(Schema):
+    """Origin, license and handling of delivered files."""
 
     model: Slug = Field(max_length=NAME_MAX)
     source: Line = Field(max_length=SOURCE_MAX)
     license: Line = Field(max_length=LICENSE_MAX)
-    files: list[File] | None = Field(default=None, min_length=1, max_length=MAX_FILES)
-    uploads: Annotated[list[Choice[UUID]] | None, instead_of("files")] = Field(
-        default=None, min_length=1, max_length=MAX_FILES, validate_default=True
-    )
     keep_gguf: bool = Field(
         default=False,
         description="Keep a GGUF unchanged, for llama.cpp, instead of converting it.",
@@ -55,6 +50,22 @@ class IntakeBody(Schema):
         default=None,
         pattern="^[0-9a-f]{64}$",
         description="Reject the files unless they become a version with this digest.",
+    )
+
+
+class UploadedIntake(_IntakeFacts):
+    """An intake of complete uploads of yours, by their IDs."""
+
+    uploads: list[Choice[UUID]] = Field(min_length=1, max_length=MAX_FILES)
+
+
+class IntakeBody(_IntakeFacts):
+    """An intake: the origin of the files, their license, and the files; or the IDs of complete
+    `uploads` of yours instead of the files."""
+
+    files: list[File] | None = Field(default=None, min_length=1, max_length=MAX_FILES)
+    uploads: Annotated[list[Choice[UUID]] | None, instead_of("files")] = Field(
+        default=None, min_length=1, max_length=MAX_FILES, validate_default=True
     )
 
 
@@ -75,9 +86,10 @@ class IntakesView(Endpoint):
     @operation(
         "Intake",
         "Upload files to quarantine and queue their checks",
-        body={"multipart/form-data": IntakeBody, "application/json": IntakeBody},
+        body={"multipart/form-data": IntakeBody, "application/json": UploadedIntake},
         answer=IntakeAnswer,
         status=201,
+        judged=True,
     )
     @idempotent
     def post(self, request: Request) -> Response:

@@ -63,7 +63,7 @@ def list_policy(actor: Principal, query: PolicyFilter) -> QuerySet[PolicyVersion
     return query.applied(policy_versions_visible_to(actor)).defer("rules", "tests")
 
 
-@routes.post("policy/versions", "Draft a policy", status=201)
+@routes.post("policy/versions", "Draft a policy", status=201, judged=True)
 def draft(actor: Principal, body: NewPolicyDraft) -> PolicyVersion:
     document = _document(actor, body.model_dump(exclude_unset=True))
     if document.get("rules") is None:
@@ -77,7 +77,7 @@ def show(actor: Principal, number: int) -> PolicyVersion:
     return policy_version_get(actor=actor, number=number)
 
 
-@routes.patch("policy/versions/<id:number>", "Change a draft")
+@routes.patch("policy/versions/<id:number>", "Change a draft", judged=True)
 def change(actor: Principal, number: int, body: PolicyDraftChange) -> PolicyVersion:
     values = body.model_dump(exclude_unset=True)
     expected = values.pop("content_digest", None)

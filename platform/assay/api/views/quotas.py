@@ -50,7 +50,12 @@ class QuotasView(Endpoint):
         return self.page(quotas_visible_to(self.actor), QuotaAnswer, prepared=uses_or_unknown)
 
     @operation(
-        "Quotas", "Set or remove a limit", body=QuotaChange, answer=QuotaAnswer, also={204: None}
+        "Quotas",
+        "Set or remove a limit",
+        body=QuotaChange,
+        answer=QuotaAnswer,
+        also={204: None},
+        judged=True,
     )
     def post(self, request: Request) -> Response:
         body = self.body_as(QuotaChange)
@@ -92,7 +97,12 @@ class PricesView(Endpoint):
         return Response(self.rendered(prices_get(actor=self.actor), PriceAnswer))
 
     @operation(
-        "Quotas", "Set or remove a price", body=PriceChange, answer=PriceAnswer, also={204: None}
+        "Quotas",
+        "Set or remove a price",
+        body=PriceChange,
+        answer=PriceAnswer,
+        also={204: None},
+        judged=True,
     )
     def post(self, request: Request) -> Response:
         body = self.body_as(PriceChange)

@@ -76,7 +76,7 @@ def list_review_policies(actor: Principal, query: ReviewPolicyFilter) -> QuerySe
     return query.applied(review_policies_visible_to(actor))
 
 
-@routes.post("review-policies", "Draft a version of a review policy", status=201)
+@routes.post("review-policies", "Draft a version of a review policy", status=201, judged=True)
 def draft(actor: Principal, body: ReviewPolicyText) -> ReviewPolicy:
     policy = review_policy_draft(actor=actor, text=body.text)
     return review_policy_get(actor=actor, id=policy.pk)
@@ -89,7 +89,7 @@ def show(actor: Principal, review_policy_id: int) -> ReviewPolicy:
     return review_policy_get(actor=actor, id=review_policy_id)
 
 
-@routes.patch("review-policies/<id:review_policy_id>", "Change a draft")
+@routes.patch("review-policies/<id:review_policy_id>", "Change a draft", judged=True)
 def revise(actor: Principal, review_policy_id: int, body: ReviewPolicyChange) -> ReviewPolicy:
     review_policy_revise(
         actor=actor, policy_id=review_policy_id, text=body.text, expected=body.digest

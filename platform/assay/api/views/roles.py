@@ -60,6 +60,7 @@ class PersonRolesView(Endpoint):
         body=RoleGrant,
         answer=RoleAnswer,
         status=201,
+        judged=True,
         also={202: RoleRequestAnswer},
     )
     def post(self, request: Request, person_id: int) -> Response:
@@ -85,6 +86,7 @@ class GroupMappingsView(Endpoint):
         body=NewGroupMapping,
         answer=GroupMappingAnswer,
         status=201,
+        judged=True,
         also={202: RoleRequestAnswer},
     )
     def post(self, request: Request) -> Response:

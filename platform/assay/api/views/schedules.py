@@ -31,7 +31,7 @@ def list_schedules(actor: Principal, query: ScheduleFilter) -> QuerySet[Schedule
     return query.applied(schedules_visible_to(actor))
 
 
-@routes.create("schedules", "Schedule a recurring evaluation or fine-tune")
+@routes.create("schedules", "Schedule a recurring evaluation or fine-tune", judged=True)
 def create(actor: Principal, body: NewSchedule) -> Schedule:
     return schedule_create(actor=actor, schedule=body)
 

@@ -281,6 +281,7 @@ assignees = Routes("Reviews", ReleaseDetail)
     "releases/<id:release_id>/assignees",
     "Assign a release's review to a person who could decide on it",
     name="assignees_post",
+    judged=True,
 )
 def assign(actor: Principal, release_id: int, body: NewAssignee) -> Release:
     review = release_review_get(actor=actor, release_id=release_id)

@@ -22,6 +22,7 @@ routes = Routes("Releases", ReleaseDetail)
     "releases/<id:release_id>/checklist/<slug:code>/waivers",
     "Request a waiver of a checklist item until a date; a second person decides",
     name="waivers_post",
+    judged=True,
 )
 def request(actor: Principal, release_id: int, code: str, body: NewWaiver) -> Release:
     review = release_review_get(actor=actor, release_id=release_id)

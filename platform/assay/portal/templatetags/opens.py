@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +10,7 @@ from django import template
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
-from governance.people.models import Person
+from governance.people.mentions import people_mentioned, people_names, with_names
 from governance.permissions import Action
 from governance.policy.context import base_context
 from governance.policy.engine import PolicySnapshot, Resource, decide
@@ -24,7 +23,6 @@ from registry.resources import release_resource, version_resource
 from registry.versions.models import ModelVersion
 
 register = template.Library()
-_PERSON = re.compile(r"\bperson ([0-9]{1,18})\b")
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ class Viewer:
     def names(self, people: set[int]) -> dict[int, str]:
         """Return the names of people by ID, each read once for the page."""
         if unread := people - self._names.keys():
-            rows = Person.objects.filter(pk__in=unread).values_list("pk", "name")
-            self._names.update({pk: f"person {pk}" for pk in unread} | dict(rows))
+            names = people_names(unread)
+            self._names.update({pk: names.get(pk, f"person {pk}") for pk in unread})
         return self._names
 
 
@@ -58,20 +56,16 @@ def opens_for(thing: Any, viewer: Viewer) -> bool:
 
 @register.filter
 def named(text: Any, viewer: object) -> Any:
-    """Replace mentions such as `person 3` by names.
-
-    Dossiers and model cards name people by number, so that erasing someone changes no digest.
-    """
+    """Replace mentions such as `person 3` by names."""
     if not isinstance(text, str) or not isinstance(viewer, Viewer):
         return text
-    people = {int(number) for number in _PERSON.findall(text)}
-    if not people:
+    if not (people := people_mentioned(text)):
         return text
     names = viewer.names(people)
     if isinstance(text, SafeString):
-        html = _PERSON.sub(lambda match: escape(names[int(match[1])]), text)
+        html = with_names(text, {person: escape(names[person]) for person in people})
         return mark_safe(html)  # noqa: S308 (safe before; the names are escaped)
-    return _PERSON.sub(lambda match: names[int(match[1])], text)
+    return with_names(text, names)
 
 
 def _required(thing: Any) -> tuple[Action, Resource] | None:
