@@ -17,6 +17,7 @@ from registry.catalog.declaration import Task
 from registry.manifests import build_manifest
 from tests.unit.workers.recording import Answer, Recorder
 from tests.unit.workers.tiny import save_encoder
+from workers.engine_process.client import OwnEngines
 from workers.engines.names import load_name
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.run.execution import evaluation_plan
@@ -436,6 +437,30 @@ def test_weights_for_the_base_are_refused(classifier: Made, adapter: Path) -> No
     weights[name] = classifier.base.embeddings.word_embeddings.weight.clone()
     save_file(weights, adapter / "adapter_model.safetensors")
     refused(classifier, adapter, "its weights and its config differ in .*word_embeddings")
+
+
+def test_an_adapter_answers_the_same_in_the_confined_process_of_engines(classifier: Made) -> None:
+    folder, task = classifier.adapter.parent, classifier.task
+    engines = [
+        load(task, folder / "base"),
+        OwnEngines().load(
+            task.engine,
+            folder / "base",
+            root=folder,
+            architectures=task.base_architectures,
+            runner=task.runner,
+            threads=1,
+        ),
+    ]
+    answers = []
+    for engine in engines:
+        try:
+            engine.add_adapter("a", classifier.adapter)
+            answers.append(ask(engine, task, {"text": "it was great"}, "a"))
+        finally:
+            engine.close()
+    assert answers[0] == answers[1]
+    assert {each["label"] for each in answers[0]} == set(LABELS)
 
 
 def test_a_delivered_adapter_is_kept_if_an_engine_would_load_it(
