@@ -29,7 +29,7 @@ class VisionHyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(default=700, ge=1, le=1_000_000)
-    learning_rate: float = Field(default=2e-5, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 2e-5
     batch_size: int = Field(default=16, ge=1, le=512)
     max_length: int = Field(default=1_024, ge=16, le=32_768)
     weight_decay: float = Field(default=0.01, ge=0, le=1)

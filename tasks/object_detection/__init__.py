@@ -23,7 +23,7 @@ class TrainingHyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=20, ge=1, le=500)
-    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 2e-4
     batch_size: int = Field(default=16, ge=1, le=256)
     weight_decay: float = Field(default=1e-4, ge=0, le=1)
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)

@@ -25,7 +25,7 @@ class QuestionHyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=3, ge=1, le=50)
-    learning_rate: float = Field(default=1e-4, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 1e-4
     batch_size: int = Field(default=16, ge=1, le=512)
     max_length: int = Field(default=256, ge=32, le=8192)
     weight_decay: float = Field(default=0.01, ge=0, le=1)

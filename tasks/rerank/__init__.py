@@ -18,7 +18,7 @@ class CrossEncoderHyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=2, ge=1, le=50)
-    learning_rate: float = Field(default=3e-5, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 3e-5
     batch_size: int = Field(default=16, ge=1, le=512)
     max_length: int = Field(default=160, ge=8, le=8192)
     negatives: int = Field(default=4, ge=1, le=100)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from assay.plugins import declare
+
 # A document is cut to measure its continuation: maximum of characters before the cut, and after it.
 # Both are small enough for models with a short context.
 PREFIX_CHARACTERS = 400
@@ -28,7 +30,7 @@ class PretrainHyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=3, ge=1, le=100)
-    learning_rate: float = Field(default=3e-3, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 3e-3
     batch_size: int = Field(default=16, ge=1, le=512)
     gradient_accumulation: int = Field(default=1, ge=1, le=256)
     max_length: int = Field(default=256, ge=32, le=32_768)

@@ -82,7 +82,7 @@ class TuningSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=2, ge=1, le=50)
-    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 2e-4
     batch_size: int = Field(default=8, ge=1, le=512)
     gradient_accumulation: int = Field(default=1, ge=1, le=256)
     max_length: int = Field(default=256, ge=16, le=32_768)
@@ -93,12 +93,8 @@ class TuningSettings(BaseModel):
     seed: int = Field(default=17, ge=0, le=2**31 - 1)
 
 
-class AdapterSettings(TuningSettings):
+class AdapterSettings(declare.LoraSettings, TuningSettings):
     """Settings of tuning an adapter."""
-
-    lora_rank: int = Field(default=8, ge=1, le=256)
-    lora_alpha: int = Field(default=16, ge=1, le=1024)
-    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
 
 
 class LoraHyperparameters(AdapterSettings):
@@ -109,7 +105,7 @@ class DpoHyperparameters(AdapterSettings):
     """Settings of tuning on preferences. A larger `beta` keeps the model closer to its base."""
 
     epochs: int = Field(default=1, ge=1, le=50)
-    learning_rate: float = Field(default=5e-5, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 5e-5
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     beta: float = Field(default=0.1, gt=0, le=10)
 

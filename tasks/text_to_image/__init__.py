@@ -26,7 +26,7 @@ class DenoiserHyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(default=500, ge=1, le=100_000)
-    learning_rate: float = Field(default=1e-4, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 1e-4
     batch_size: int = Field(default=16, ge=1, le=512)
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     warmup_ratio: float = Field(default=0.05, ge=0, le=1)

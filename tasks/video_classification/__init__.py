@@ -32,7 +32,7 @@ class TrainingHyperparameters(declare.ClassifierSettings):
     """Settings of training. The new head learns `head_factor` times as fast as the rest."""
 
     epochs: int = Field(default=8, ge=1, le=100)
-    learning_rate: float = Field(default=1e-3, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 1e-3
     batch_size: int = Field(default=32, ge=1, le=256)
     head_factor: float = Field(default=1.0, ge=0.1, le=100)
 

@@ -44,7 +44,7 @@ class ContrastiveHyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(default=600, ge=1, le=1_000_000)
-    learning_rate: float = Field(default=1e-5, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 1e-5
     batch_size: int = Field(default=128, ge=2, le=4_096)
     weight_decay: float = Field(default=0.05, ge=0, le=1)
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)

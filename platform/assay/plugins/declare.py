@@ -58,7 +58,9 @@ from registry.catalog.truncation import (
     CohereTruncate, TruncatedRequest, Truncation, cohere_side, cohere_warnings, cut_counts,
     pipeline_side,
 )
-from workers.hyperparameters import ClassifierSettings, SequenceSettings
+from workers.hyperparameters import (
+    ClassifierSettings, LearningRate, LoraSettings, SequenceSettings,
+)
 # fmt: on
 # isort: on
 
@@ -72,17 +74,17 @@ __all__ = [
     "CohereTruncate", "ContextPassages", "Conversation", "Endpoint", "Evaluation", "Family",
     "Feature", "FeatureName", "FeatureValue", "Features", "Frequency", "FunctionName",
     "GenerationInputs", "Grounding", "ImageFile", "ImageInput", "ImagePart", "Inputs", "JsonObject",
-    "Label", "LabelOptions", "MaskFile", "MediaInput", "MediaRequest", "MediaResult", "MessagePart",
-    "Metadata", "Metric", "Modality", "Moment", "Name", "NoOptions", "Observation", "OneImage",
-    "OneRecording", "OneVideo", "Options", "Passage", "Piece", "Plan", "Playground", "Recipe",
-    "Rendered", "RequestInvalid", "RowKind", "SamplingOptions", "SequenceInputs", "SequenceOptions",
-    "SequenceParameters", "SequenceRequest", "SequenceSettings", "SequenceText", "Series", "Spans",
-    "StopText", "Strict", "Task", "Text", "TextInput", "TextInputs", "TextOptions", "TextPart",
-    "Texts", "TokenScore", "Tool", "ToolCall", "Truncate", "TruncatedRequest", "Truncation", "Unit",
-    "User", "Variables", "VideoFile", "VideoInput", "as_list", "cell_value", "check_passages",
-    "cohere_side", "cohere_warnings", "content_types", "cut_counts", "decode_base64", "dumps",
-    "estimate_tokens", "feature_kind", "features_of", "file_endpoint", "idle_field",
-    "label_endpoint", "label_requests", "moment_after", "one_or_many", "parse", "parse_form",
-    "pipeline_side", "printable", "read_file", "read_image_text", "read_image_url", "read_sequence",
-    "request_invalid", "season_of",
+    "Label", "LabelOptions", "LearningRate", "LoraSettings", "MaskFile", "MediaInput",
+    "MediaRequest", "MediaResult", "MessagePart", "Metadata", "Metric", "Modality", "Moment",
+    "Name", "NoOptions", "Observation", "OneImage", "OneRecording", "OneVideo", "Options",
+    "Passage", "Piece", "Plan", "Playground", "Recipe", "Rendered", "RequestInvalid", "RowKind",
+    "SamplingOptions", "SequenceInputs", "SequenceOptions", "SequenceParameters", "SequenceRequest",
+    "SequenceSettings", "SequenceText", "Series", "Spans", "StopText", "Strict", "Task", "Text",
+    "TextInput", "TextInputs", "TextOptions", "TextPart", "Texts", "TokenScore", "Tool", "ToolCall",
+    "Truncate", "TruncatedRequest", "Truncation", "Unit", "User", "Variables", "VideoFile",
+    "VideoInput", "as_list", "cell_value", "check_passages", "cohere_side", "cohere_warnings",
+    "content_types", "cut_counts", "decode_base64", "dumps", "estimate_tokens", "feature_kind",
+    "features_of", "file_endpoint", "idle_field", "label_endpoint", "label_requests",
+    "moment_after", "one_or_many", "parse", "parse_form", "pipeline_side", "printable", "read_file",
+    "read_image_text", "read_image_url", "read_sequence", "request_invalid", "season_of",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ class ComposerHyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(default=600, ge=4, le=100_000)
-    learning_rate: float = Field(default=5e-3, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 5e-3
     batch_size: int = Field(default=8, ge=1, le=256)
     weight_decay: float = Field(default=0.1, ge=0, le=1)
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)

@@ -32,7 +32,7 @@ class TrainingHyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(default=800, ge=8, le=100_000)
-    learning_rate: float = Field(default=2e-3, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 2e-3
     batch_size: int = Field(default=64, ge=1, le=1024)
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     made_share: float = Field(default=0.5, ge=0, le=0.95)
