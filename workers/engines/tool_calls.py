@@ -33,12 +33,15 @@ class CallForm:
     token: str = ""
 
 
+# For templates without a place for tools: `described_tools` puts them into the conversation.
+DESCRIBED = CallForm("", "<tool_call>", "</tool_call>")
 # The first form whose marker is in the template applies.
 FORMS = (
     CallForm("<tool_call>[", "<tool_call>", "</tool_call>", listed=True),  # SmolLM2
     CallForm("<tool_call>", "<tool_call>", "</tool_call>"),  # Hermes, Qwen2.5, Qwen3, SmolLM3
     CallForm("[TOOL_CALLS]", listed=True, token="[TOOL_CALLS]"),  # Mistral  # noqa: S106
     CallForm('"parameters": ', arguments="parameters"),  # Llama 3
+    DESCRIBED,
 )
 # Marks of calls in XML, whose arguments have no types.
 _UNREADABLE = ("<function=", "<parameter=", "<｜tool")
