@@ -6,6 +6,7 @@ import pytest
 
 from assay_demo.families.showcase import Showcase
 from assay_demo.features.prompt import SHOWCASE as PROMPT
+from assay_demo.features.tools import SHOWCASE as TOOLS
 from assay_demo.story.every_family import every_showcase
 from registry.catalog import TASKS
 from registry.catalog.prompt import PromptDocument
@@ -13,7 +14,7 @@ from registry.catalog.prompt import PromptDocument
 SHOWCASES = [*every_showcase(), PROMPT]
 
 
-@pytest.mark.parametrize("showcase", SHOWCASES, ids=lambda each: str(each.name))
+@pytest.mark.parametrize("showcase", [*SHOWCASES, TOOLS], ids=lambda each: str(each.name))
 def test_a_showcase_fits_its_task(showcase: Showcase) -> None:
     task = TASKS[showcase.task]
     metric = task.metric(showcase.gate.metric)
