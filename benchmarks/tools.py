@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from workers.wire import Delta, Done, Event  # noqa: E402
 
 LLAMA = ("LlamaForCausalLM",)
 TEST_TOOLS = 144
+# A text that calls for none of the tools.
+SMALL_TALK = "How nice to hear from you again!"
 ADAPTER = "tools"
 
 
@@ -63,6 +66,9 @@ def main() -> None:
             for adapter in (None, ADAPTER):
                 for choice in ("auto", "required"):
                     _show(adapter, choice, _counts(engine, testing, adapter, choice), most)
+                idle = [replace(each, text=SMALL_TALK, name=None) for each in testing]
+                counts = _counts(engine, idle, adapter, "auto")
+                _line(adapter, "auto", "a call for small talk", counts["a call"], most)
         finally:
             engine.close()
 
@@ -119,15 +125,18 @@ def _calls(
 
 
 def _show(adapter: str | None, choice: str, counts: Counter[str], n: int) -> None:
-    name = "the base" if adapter is None else "the adapter"
     for outcome in ("a call", "the right tool", "the right call"):
-        share = counts[outcome] / n
-        bounds = wilson(share, n)
-        print(  # noqa: T201
-            f"{name}, {choice:>8}: {outcome:<14} {share:6.1%} of {n} "
-            f"(95 %: {bounds.low:.1%} to {bounds.high:.1%})",
-            flush=True,
-        )
+        _line(adapter, choice, outcome, counts[outcome], n)
+
+
+def _line(adapter: str | None, choice: str, outcome: str, count: int, n: int) -> None:
+    name = "the base" if adapter is None else "the adapter"
+    bounds = wilson(count / n, n)
+    print(  # noqa: T201
+        f"{name}, {choice:>8}: {outcome:<21} {count / n:6.1%} of {n} "
+        f"(95 %: {bounds.low:.1%} to {bounds.high:.1%})",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

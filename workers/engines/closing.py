@@ -57,7 +57,7 @@ class Closing:
         keys = [f"{json.dumps(each, ensure_ascii=False)}: " for each in names]
         # Before a name, after a property, and after the quote that opens a name.
         self._keys = [tokens_of(each) for key in keys for each in (key, f", {key}", key[1:])]
-        # A token rarely opens more than a few levels, or more than one object of the schema.
+        # A token rarely opens more than a few levels, with the properties that they require.
         self.growth = 8 + sum(len(each) + 2 for each in self._keys[::3])
 
     def ending(self, matcher: LLMatcher, most: int) -> list[int] | None:

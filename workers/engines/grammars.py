@@ -19,7 +19,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from torch import Tensor
 
 from registry.catalog.generation import Tool
-from workers.engines.closing import Closing, repeats, required_names
+from workers.engines.closing import MAX_ENDING, Closing, repeats, required_names
 from workers.engines.protocol import RequestRefused
 from workers.engines.tool_calls import CallForm
 
@@ -105,6 +105,7 @@ class Vocabulary:
     def __init__(self, tokenizer: Any, size: int, ends: frozenset[int]) -> None:
         self._tokenizer = tokenizer
         self.size = size
+        self.end = min(ends)
         self._ends = ends
         self._lock = threading.Lock()
         self._built: LLTokenizer | None = None
@@ -153,6 +154,9 @@ class Constraint:
     ) -> None:
         self._matcher = vocabulary.matcher(grammar)
         self._closing = Closing(vocabulary.tokens_of, vocabulary.bytes_of, required_names(schemas))
+        self._end = vocabulary.end
+        # The most tokens that one token adds to the ending: it may begin another call or object.
+        self._growth = self._closing.growth + len(self.ending(MAX_ENDING))
         self._words: Tensor | None = None
         self._unchecked = 0  # tokens that can still be taken before the room is checked
         self._recent: deque[int] = deque(maxlen=_REPETITION)
@@ -218,13 +222,13 @@ class Constraint:
         ending = self._closing.ending(after, left)
         if ending is not None:
             # Until then, no ending becomes longer than the rest of the answer.
-            self._unchecked = (left - len(ending)) // (self._closing.growth + 1)
+            self._unchecked = (left - len(ending)) // (self._growth + 1)
             return token
         ending = self._closing.ending(self._matcher, left + 1)
-        if not ending:
+        if ending is None:
             self._unchecked = left  # max_tokens are too few from the start: the answer is cut
             return token
-        return ending[0]
+        return ending[0] if ending else self._end
 
     def _end_repetition(self, left: int) -> None:
         """End strings and lists in which the answer repeats itself, one more level each time."""

@@ -35,6 +35,19 @@ def test_a_showcase_fits_its_task(showcase: Showcase) -> None:
     assert showcase.training.data.name != showcase.test.name
 
 
+# Tasks whose models the chapters of the demo deploy, and tasks of which it has no model.
+IN_CHAPTERS = {"embeddings", "text-classification", "text-generation"}
+WITHOUT_MODEL = {"summarization", "text-to-video"}
+
+
+def test_the_demo_deploys_a_model_for_every_endpoint_of_its_tasks() -> None:
+    deployed = IN_CHAPTERS | {each.task for each in SHOWCASES}
+    assert set(TASKS) - deployed == WITHOUT_MODEL
+    served = {endpoint.path for name in deployed for endpoint in TASKS[name].endpoints}
+    others = {endpoint.path for name in WITHOUT_MODEL for endpoint in TASKS[name].endpoints}
+    assert {path.split("/")[3] for path in others - served} == WITHOUT_MODEL
+
+
 def test_no_two_showcases_share_a_model_or_a_dataset() -> None:
     models = [name for each in SHOWCASES for name in {each.model, each.base.name}]
     tests = [each.test.name for each in SHOWCASES]

@@ -41,18 +41,23 @@ def _call(stage: Stage, model: str) -> str:
     }
     completions = openai_client(stage).chat.completions
     required = completions.create(**wish, tool_choice="required", parallel_tool_calls=False)
-    (call,) = required.choices[0].message.tool_calls or (None,)
-    function = getattr(call, "function", None)
+    function = stage.require(next(iter(_functions(required)), None), f"{model} calls a function")
     offered = {tool["name"]: set(tool["parameters"]["required"]) for tool in request.tools}
-    fits = function is not None and set(json.loads(function.arguments)) == offered[function.name]
-    stage.expect(fits, f"{model} calls an offered function with all of its arguments")
-    free = completions.create(**wish).choices[0].message
-    calls = free.tool_calls or ()
-    chosen = ", ".join(getattr(each, "function", each).name for each in calls) or "no function"
+    stage.expect(
+        set(json.loads(function.arguments)) == offered[function.name],
+        f"{model} calls an offered function with all of its arguments",
+    )
+    free = _functions(completions.create(**wish))
+    chosen = ", ".join(each.name for each in free) or "no function"
     return (
         f"{model} answers “{request.text}” with {function.name}({function.arguments}) if it must "
         f"call a function; by its own choice it calls {chosen}."
     )
+
+
+def _functions(answer: Any) -> list[Any]:
+    """Return the called functions of a chat completion."""
+    return [call.function for call in answer.choices[0].message.tool_calls or ()]
 
 
 SHOWCASE = Showcase(
