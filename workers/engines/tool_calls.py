@@ -6,6 +6,7 @@ The chat template tells the form, because it renders earlier calls. Does not loa
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,13 @@ from typing import Any
 from registry.catalog.generation import MAX_CALLS
 from registry.catalog.json_bounds import MAX_BYTES, bounded_json
 
-_READER = json.JSONDecoder()
+
+def _finite(number: str) -> float:
+    """Return the number of a JSON text, or the nearest one that a float can hold."""
+    return max(-sys.float_info.max, min(sys.float_info.max, float(number)))
+
+
+_READER = json.JSONDecoder(parse_float=_finite)
 
 
 @dataclass(frozen=True, slots=True)
