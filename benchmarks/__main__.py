@@ -22,6 +22,7 @@ BENCHMARKS = {
     "engines": "tokens/s of llama.cpp and vLLM, here and through everything, by a server",
     "rerank": "MRR@10 of a real cross-encoder on Python's FAQ, against BM25",
     "knowledge": "recall@5 and nDCG@10 of a knowledge base on Python's FAQ, against BM25",
+    "tools": "calls of 144 tools that a model was not trained on, against its base",
     "drawing": "prompt match of a diffusion pipeline, against images of other prompts",
     "ideas.transfer": "accuracy of a pretrained encoder, against one from random weights",
     "ideas.adapters": "tokens/s of 16 adapters on one base, against the base alone",

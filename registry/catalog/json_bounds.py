@@ -64,7 +64,7 @@ def bounded_schema(schema: dict[str, Any]) -> dict[str, Any]:
     ended: set[int] = set()
     # Schemas of the same value on the way from the start to the current one.
     path: dict[int, None] = {}
-    pending: list[tuple[dict[str, Any], bool]] = [(each, True) for each in _schemas(schema)]
+    pending: list[tuple[dict[str, Any], bool]] = [(each, True) for each in subschemas(schema)]
     while pending:
         each, enters = pending.pop()
         if not enters:
@@ -79,7 +79,7 @@ def bounded_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def _schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a schema and all of its subschemas."""
     pending: list[Any] = [schema]
     while pending:

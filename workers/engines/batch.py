@@ -94,6 +94,16 @@ class Row:
         except RequestRefused as error:
             self._break(error)
 
+    def settle(self, token: int) -> int:
+        """Return the next token: a chosen one, or one that completes the answer in time."""
+        if self.shaper is None or self.broken or self.choices.over or not self.limit:
+            return token
+        try:
+            return self.shaper.take(token, self.limit - self.produced - 1)
+        except RequestRefused as error:
+            self._break(error)
+            return token
+
     def take(
         self,
         token: int,
@@ -103,7 +113,7 @@ class Row:
         spoken: str | None = None,
         count: int = 1,
     ) -> None:
-        """Count a new token, send the text that can be sent, and set `finish` at the end.
+        """Count a settled token, send the text that can be sent, and set `finish` at the end.
 
         `spoken` is the text of the last `count` tokens, of which only the last one is known.
         """
@@ -119,9 +129,6 @@ class Row:
                 self.scores.append(score)
         try:
             pieces = self._pieces_of(token, eos, spoken)
-        except RequestRefused as error:
-            self._break(error)
-            return
         except BaseException as error:
             # The decoder came with the model. This row leaves at this step; the others continue.
             logger.exception("decoding a token of request %s failed", self.request_id)
@@ -158,7 +165,7 @@ class Row:
 
     def _pieces_of(self, token: int, eos: frozenset[int], spoken: str | None) -> list[str | Call]:
         """Return the pieces that may be sent after a new token; sets `finish` at the end."""
-        complete = self.shaper is not None and self.shaper.take(token)
+        complete = self.shaper is not None and self.shaper.complete
         text = ""
         if token in eos:
             self.finish = "stop"
@@ -303,9 +310,10 @@ class Batch:
         for number, row in enumerate(self.rows):
             if row.shaper is not None:
                 row.shape(logits[number])
-        self._newest = choose(
+        chosen = choose(
             logits, [row.sampling for row in self.rows], [row.generator for row in self.rows]
         )
+        self._newest = [row.settle(token) for row, token in zip(self.rows, chosen, strict=True)]
         scores: dict[int, TokenScore] = {}
         if logs is not None:
             tokens = [self._newest[number] for number in scored]

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from torch import Tensor
 
 from registry.catalog.generation import Tool
+from workers.engines.closing import MAX_ENDING, Closing, repeats, required_names
 from workers.engines.protocol import RequestRefused
 from workers.engines.tool_calls import CallForm
 
@@ -103,6 +105,7 @@ class Vocabulary:
     def __init__(self, tokenizer: Any, size: int, ends: frozenset[int]) -> None:
         self._tokenizer = tokenizer
         self.size = size
+        self.end = min(ends)
         self._ends = ends
         self._lock = threading.Lock()
         self._built: LLTokenizer | None = None
@@ -110,6 +113,10 @@ class Vocabulary:
     def bytes_of(self, token: int) -> bytes:
         """Return the bytes of a token's text; for a special token, the bytes of its name."""
         return bytes(self._tokens().decode_bytes([token]))
+
+    def tokens_of(self, text: str) -> list[int]:
+        """Return tokens whose bytes are those of a text, not always the tokenizer's own choice."""
+        return list(self._tokens().greedy_tokenize(text))
 
     def matcher(self, grammar: str) -> LLMatcher:
         """Return a new matcher of a grammar. Raises RequestRefused."""
@@ -130,11 +137,31 @@ class Vocabulary:
 
 
 class Constraint:
-    """The grammar of one answer, which masks the tokens that may not follow."""
+    """The grammar of one answer: it masks the tokens that may not follow, and ends an answer that
+    repeats itself or uses up its tokens.
 
-    def __init__(self, matcher: LLMatcher) -> None:
-        self._matcher = matcher
+    Args:
+        vocabulary: Tokenizer of the answer.
+        grammar: Grammar of the answer, which has been checked.
+        schemas: Schemas of the JSON values in the answer.
+
+    Raises:
+        RequestRefused: the grammar cannot be enforced.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, grammar: str, schemas: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        self._matcher = vocabulary.matcher(grammar)
+        self._closing = Closing(vocabulary.tokens_of, vocabulary.bytes_of, required_names(schemas))
+        self._end = vocabulary.end
+        # The most tokens that one token adds to the ending: it may begin another call or object.
+        self._growth = self._closing.growth + len(self.ending(MAX_ENDING))
         self._words: Tensor | None = None
+        self._unchecked = 0  # tokens that can still be taken before the room is checked
+        self._recent: deque[int] = deque(maxlen=_REPETITION)
+        self._ending: list[int] = []  # next tokens of the answer
+        self._repetitions = 0
 
     def apply(self, logits: Tensor) -> None:
         """Set the logits of tokens that are not allowed to minus infinity; `logits` [vocabulary].
@@ -151,15 +178,66 @@ class Constraint:
         allowed = ((self._words.unsqueeze(1) >> _BITS) & 1).bool().flatten()[:size]
         logits.masked_fill_(~allowed.to(logits.device), float("-inf"))
 
-    def take(self, token: int) -> bool:
-        """Advance by a chosen token; returns whether the answer is complete.
+    def take(self, token: int, left: int) -> int:
+        """Advance by a chosen token, or by another one that ends the answer in time; returns it.
+
+        Args:
+            token: The chosen token.
+            left: Number of tokens that may follow it.
 
         Raises:
             RequestRefused: the grammar has become too complex.
         """
+        token = self._ending.pop(0) if self._ending else self._with_room(token, left)
         if not self._matcher.consume_token(token):
             raise self._too_complex()
+        self._recent.append(token)
+        if not self._ending:
+            self._end_repetition(left)
+        return token
+
+    def follow(self, text: str) -> None:
+        """Advance by a text that has been sent. Raises as `take`."""
+        plain = text.encode("utf-8", "replace").decode()  # a server may send a lone surrogate
+        if not self._matcher.consume_tokens(self._tokens_of(plain)):
+            raise self._too_complex()
+
+    def ending(self, left: int) -> list[int]:
+        """Return at most `left` tokens that complete the answer; empty if that is impossible."""
+        return self._closing.ending(self._matcher, left) or []
+
+    @property
+    def complete(self) -> bool:
+        """Return whether the grammar allows no further token."""
         return bool(self._matcher.is_stopped())
+
+    def _with_room(self, token: int, left: int) -> int:
+        """Return `token` if the answer can be completed after it, else one that completes it."""
+        if self._unchecked:
+            self._unchecked -= 1
+            return token
+        after = self._matcher.deep_copy()
+        if not after.consume_token(token) or after.is_stopped():
+            return token
+        ending = self._closing.ending(after, left)
+        if ending is not None:
+            # Until then, no ending becomes longer than the rest of the answer.
+            self._unchecked = (left - len(ending)) // (self._growth + 1)
+            return token
+        ending = self._closing.ending(self._matcher, left + 1)
+        if ending is None:
+            self._unchecked = left  # max_tokens are too few from the start: the answer is cut
+            return token
+        return ending[0] if ending else self._end
+
+    def _end_repetition(self, left: int) -> None:
+        """End strings and lists in which the answer repeats itself, one more level each time."""
+        if len(self._recent) < _REPETITION or not repeats(list(self._recent), period=_PERIOD):
+            return
+        self._ending = self.ending(left)[: 2**self._repetitions]
+        self._repetitions += 1
+        self._recent.clear()
+        self._unchecked = 0
 
     def _too_complex(self) -> RequestRefused:
         logger.info("a grammar gave up: %s", self._matcher.get_error())
@@ -169,6 +247,8 @@ class Constraint:
         )
 
 
+# An answer repeats itself if a block of at most `_PERIOD` tokens fills its last `_REPETITION`.
+_REPETITION, _PERIOD = 96, 24
 _LISTING = re.compile(r"\n\s+\d+ \| ")
 _BITS = torch.arange(32, dtype=torch.int32)
 

@@ -18,7 +18,9 @@ from registry.catalog.inputs import Truncate
 from registry.sandbox.source import BoundedProcess, ProcessEnded, RequestDeclined
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.bounded import Limits, prompt_source
+from workers.engines.described_tools import described
 from workers.engines.protocol import RequestRefused
+from workers.engines.tool_calls import DESCRIBED, form_of
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +115,7 @@ class PromptProcesses:
         self._max_length = max_length
         self._tokens = len(tokenizer)
         self._fill = fill_tokens(tokenizer)
+        self._describes_tools = form_of(self._setup["template"]) is DESCRIBED
         self._changed = threading.Condition()
         self._idle: list[BoundedProcess] = []
         self._count = 0
@@ -140,9 +143,11 @@ class PromptProcesses:
         elif not self._setup["template"]:
             raise RequestRefused("This model has no chat template; send a prompt instead.")
         else:
-            request = {"do": "messages", "messages": [_turn(each) for each in inputs.messages]}
-            if inputs.tools:
-                request["tools"] = [_tool(tool) for tool in inputs.tools]
+            turns = [_turn(each) for each in inputs.messages]
+            tools = [_tool(tool) for tool in inputs.tools]
+            if self._describes_tools and (tools or any(_of_tools(turn) for turn in turns)):
+                turns, tools = described(turns, tools), []
+            request = {"do": "messages", "messages": turns, "tools": tools}
         (tokens,) = self._rows(self._ask(request_id, request), 1)
         if not tokens:
             raise RequestRefused("The prompt is empty.")
@@ -396,6 +401,11 @@ def _turn(message: ChatMessage) -> dict[str, Any]:
     if message.tool_call_id is not None:
         turn["tool_call_id"] = message.tool_call_id
     return turn
+
+
+def _of_tools(turn: dict[str, Any]) -> bool:
+    """Return whether a turn calls tools or holds a result."""
+    return "tool_calls" in turn or turn["role"] == "tool"
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

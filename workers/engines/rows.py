@@ -102,7 +102,7 @@ class RowMaker:
                 choices=choices,
                 generator=sampling.generator(place * options.made + number),
                 index=place * options.made + number,
-                shaper=Shaper.of(options, self._constraint(grammar)),
+                shaper=Shaper.of(options, self._constraint(grammar, inputs, options)),
                 calls=self._reader(form, inputs, options),
                 images=list(images),
                 reference=reference[:room],
@@ -188,8 +188,15 @@ class RowMaker:
             free=free,
         )
 
-    def _constraint(self, grammar: str | None) -> Constraint | None:
-        return None if grammar is None else Constraint(self._vocabulary.matcher(grammar))
+    def _constraint(
+        self, grammar: str | None, inputs: GenerationInputs, options: SamplingOptions
+    ) -> Constraint | None:
+        if grammar is None:
+            return None
+        schemas = [tool.parameters for tool in inputs.tools]
+        if options.json_schema is not None:
+            schemas.append(options.json_schema)
+        return Constraint(self._vocabulary, grammar, schemas)
 
     def _pixels(self, inputs: GenerationInputs) -> list[Tensor]:
         """Return the pixels of the request's images. Raises RequestRefused."""

@@ -42,11 +42,27 @@ class Shaper:
         if self._constraint is not None:
             self._constraint.apply(logits)
 
-    def take(self, token: int) -> bool:
-        """Count a chosen token; returns whether the answer is complete.
+    def take(self, token: int, left: int) -> int:
+        """Count a chosen token, or the one that replaces it; returns it.
 
-        Raises as `Constraint.take`.
+        `left` is the number of tokens that may follow. Raises as `Constraint.take`.
         """
+        if self._constraint is not None:
+            token = self._constraint.take(token, left)
         if self._presence or self._frequency:
             self._counts[token] += 1
-        return self._constraint is not None and self._constraint.take(token)
+        return token
+
+    def follow(self, text: str) -> None:
+        """Advance the grammar by a text that has been sent. Raises as `Constraint.take`."""
+        if self._constraint is not None:
+            self._constraint.follow(text)
+
+    def ending(self, left: int) -> list[int]:
+        """Return at most `left` tokens that complete the answer; empty if that is impossible."""
+        return [] if self._constraint is None else self._constraint.ending(left)
+
+    @property
+    def complete(self) -> bool:
+        """Return whether the grammar allows no further token."""
+        return self._constraint is not None and self._constraint.complete

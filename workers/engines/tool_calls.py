@@ -6,6 +6,7 @@ The chat template tells the form, because it renders earlier calls. Does not loa
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,13 @@ from typing import Any
 from registry.catalog.generation import MAX_CALLS
 from registry.catalog.json_bounds import MAX_BYTES, bounded_json
 
-_READER = json.JSONDecoder()
+
+def _finite(number: str) -> float:
+    """Return the number of a JSON text, or the nearest one that a float can hold."""
+    return max(-sys.float_info.max, min(sys.float_info.max, float(number)))
+
+
+_READER = json.JSONDecoder(parse_float=_finite)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +40,15 @@ class CallForm:
     token: str = ""
 
 
+# For templates without a place for tools: `described_tools` puts them into the conversation.
+DESCRIBED = CallForm("", "<tool_call>", "</tool_call>")
 # The first form whose marker is in the template applies.
 FORMS = (
     CallForm("<tool_call>[", "<tool_call>", "</tool_call>", listed=True),  # SmolLM2
     CallForm("<tool_call>", "<tool_call>", "</tool_call>"),  # Hermes, Qwen2.5, Qwen3, SmolLM3
     CallForm("[TOOL_CALLS]", listed=True, token="[TOOL_CALLS]"),  # Mistral  # noqa: S106
     CallForm('"parameters": ', arguments="parameters"),  # Llama 3
+    DESCRIBED,
 )
 # Marks of calls in XML, whose arguments have no types.
 _UNREADABLE = ("<function=", "<parameter=", "<｜tool")

@@ -67,14 +67,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--all",
         action="store_true",
-        help="also show one model of every family, a prompt and a knowledge base",
+        help="also show one model of every family, a prompt, tools and a knowledge base",
     )
     parser.add_argument(
         "--family",
         action="append",
         metavar="NAME",
         choices=[each.name for each in every_family.everything()],
-        help="instead of all steps, show only this family or feature: a task, prompt or "
+        help="instead of all steps, show only this family or feature: a task, prompt, tools or "
         "knowledge-base",
     )
     parser.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import openai
 import pytest
 
 from registry.catalog import get_task
+from registry.catalog.generation import GenerationInputs
 from tests.unit.tasks.openai_engine import client_of
 from tests.unit.workers.recording import Answer, prompted
 from tests.waiting import PATIENCE_S
@@ -46,6 +48,18 @@ WEATHER = {
     "required": ["city", "unit", "days"],
     "additionalProperties": False,
 }
+NODE = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 3},
+        "left": {"$ref": "#/$defs/node"},
+        "kind": {"enum": ["leaf", "branch"]},
+        "weights": {"type": "array", "items": {"type": "number"}, "minItems": 2},
+    },
+    "required": ["name", "kind", "weights"],
+    "additionalProperties": False,
+}
+ENDLESS = {"$defs": {"node": NODE}, "$ref": "#/$defs/node"}
 TOOLS: Any = [
     {"type": "function", "function": {"name": "weather", "parameters": WEATHER}},
     {"type": "function", "function": {"name": "now"}},
@@ -72,11 +86,21 @@ def plain(tiny: Path) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def calling(tiny_whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The same model with a template that knows tools."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("calling") / "model"
     shutil.copytree(tiny_whole, folder)
     (folder / "chat_template.jinja").write_text(TEMPLATE)
+    made = loaded(folder)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def untrained(tiny_whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The same model with SmolLM2's own template, which knows no tools, and room for their text."""
+    folder = tmp_path_factory.mktemp("untrained") / "model"
+    shutil.copytree(tiny_whole, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2048}))
     made = loaded(folder)
     yield made
     made.close()
@@ -142,18 +166,98 @@ def test_a_model_free_to_call_answers_in_text_and_none_hides_the_tools(calling: 
     assert shown.choices[0].message.tool_calls is None
 
 
-def test_a_template_that_knows_no_tools_says_so(plain: Any) -> None:
-    client = client_of(plain, TASK)
-    with pytest.raises(openai.BadRequestError, match="chat template does not support tools"):
-        client.chat.completions.create(model="m", messages=HI, tools=TOOLS)
-    history: Any = [
-        *HI,
-        {"role": "assistant", "content": "", "tool_calls": [
-            {"id": "c", "type": "function", "function": {"name": "now", "arguments": "{}"}}]},
-        {"role": "tool", "tool_call_id": "c", "content": "noon"},
-    ]  # fmt: skip
-    with pytest.raises(openai.BadRequestError, match="it leaves out earlier calls"):
-        client.chat.completions.create(model="m", messages=history)
+NESTED = {
+    "type": "object",
+    "properties": {
+        "place": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "zip": {"type": ["string", "null"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+        "days": {
+            "type": "array",
+            "items": {"enum": ["Monday", "Friday"]},
+            "minItems": 1,
+            "maxItems": 3,
+        },
+    },
+    "required": ["place", "days"],
+    "additionalProperties": False,
+}
+OPTIONAL = {
+    "type": "object",
+    "properties": {"limit": {"type": "integer", "minimum": 5}, "note": {"type": "string"}},
+    "additionalProperties": False,
+}
+RANGES = {
+    "type": "object",
+    "properties": {
+        "since": {"type": "string", "format": "date"},
+        "ranges": {
+            "type": "array",
+            "items": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+        },
+    },
+    "required": ["since", "ranges"],
+    "additionalProperties": False,
+}
+SCHEMAS: dict[str, Any] = {
+    "weather": WEATHER, "nested": NESTED, "optional": OPTIONAL, "ranges": RANGES, "endless": ENDLESS
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("choice", ["required", "named"])
+def test_every_required_call_fits_its_schema_though_the_model_has_never_seen_a_tool(
+    untrained: Any, choice: str
+) -> None:
+    client = client_of(untrained, TASK)
+    tools: list[Any] = [
+        {"type": "function", "function": {"name": name, "parameters": schema}}
+        for name, schema in SCHEMAS.items()
+    ]
+    tools.append({"type": "function", "function": {"name": "now"}})
+    for seed, name in enumerate([*SCHEMAS, "now"]):
+        named: Any = {"type": "function", "function": {"name": name}}
+        answer = client.chat.completions.create(
+            model="m", messages=HI, tools=tools, max_tokens=100, seed=seed,
+            tool_choice="required" if choice == "required" else named,
+        )  # fmt: skip
+        (made,) = answer.choices
+        assert made.finish_reason == "tool_calls"
+        assert made.message.content is None
+        assert made.message.tool_calls
+        for call in made.message.tool_calls:
+            assert call.type == "function"
+            assert choice == "required" or call.function.name == name
+            nothing = {"type": "object", "maxProperties": 0}
+            schema = SCHEMAS.get(call.function.name, nothing)
+            jsonschema.validate(json.loads(call.function.arguments), schema)
+
+
+def test_a_template_without_tools_describes_them_with_calls_and_results(plain: Any) -> None:
+    inputs = {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hi"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"id": "c", "name": "now", "arguments": {"zone": "UTC"}}],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": "noon"},
+            {"role": "tool", "tool_call_id": "d", "content": "2 pm"},
+        ],
+        "tools": [{"name": "now", "description": "The time.", "parameters": {"type": "object"}}],
+    }
+    tokens = plain._prompts.encode("r", GenerationInputs.model_validate(inputs))
+    text = plain._tokenizer.decode(tokens)
+    assert text.index("Be brief.") < text.index('{"name": "now", "description": "The time."')
+    assert '<tool_call>\n{"name": "now", "arguments": {"zone": "UTC"}}\n</tool_call>' in text
+    assert (
+        "<tool_response>\nnoon\n</tool_response>\n<tool_response>\n2 pm\n</tool_response>" in text
+    )
+    assert text.count("<|im_start|>user") == 2
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -172,6 +276,45 @@ def test_an_answer_fits_its_json_schema(plain: Any, stream: bool) -> None:
     else:
         text = client.chat.completions.create(**wish).choices[0].message.content or ""
     jsonschema.validate(json.loads(text), WEATHER)
+
+
+@pytest.mark.parametrize("schema", [{"type": "object"}, ENDLESS], ids=["any", "endless"])
+def test_an_answer_whose_tokens_run_out_is_completed_in_time(
+    plain: Any, schema: dict[str, Any]
+) -> None:
+    """A random model writes without end; every value that it began is completed."""
+    client = client_of(plain, TASK)
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    for seed, most in enumerate((48, 49, 50, 90)):
+        answer = client.chat.completions.create(
+            model="m", messages=HI, response_format=form, max_tokens=most, seed=seed
+        )
+        (choice,) = answer.choices
+        assert choice.finish_reason == "stop"
+        jsonschema.validate(json.loads(choice.message.content or ""), schema)
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens <= most
+
+
+def test_an_answer_with_too_few_tokens_to_complete_says_that_it_is_cut(plain: Any) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": ENDLESS}}
+    answer = client_of(plain, TASK).chat.completions.create(
+        model="m", messages=HI, response_format=form, max_tokens=5
+    )
+    assert answer.choices[0].finish_reason == "length"
+
+
+def test_an_answer_that_repeats_itself_is_ended(plain: Any) -> None:
+    """With this bias the model would write one word until its tokens are used up."""
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    answer = client_of(plain, TASK).chat.completions.create(
+        model="m", messages=HI, response_format=form, max_tokens=200, temperature=0,
+        logit_bias={"500": 100},
+    )  # fmt: skip
+    content = answer.choices[0].message.content or ""
+    assert isinstance(json.loads(content), dict)
+    assert "ast" * 90 in content
+    assert "ast" * 100 not in content
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,19 @@ def test_a_template_is_bounded_in_what_it_makes(
     assert refused.value.status == 400
 
 
+def test_a_template_that_marks_calls_but_omits_tools_or_calls_is_refused(prompts: Prompts) -> None:
+    made = prompts(
+        "{# <tool_call> #}{% for message in messages %}{{ message.content }}{% endfor %}"
+    )
+    tools = [{"name": "now"}]
+    with pytest.raises(RequestRefused, match="it leaves out the tools"):
+        made.encode("r", conversation({**HELLO, "tools": tools}))
+    call = {"id": "c", "name": "now", "arguments": {}}
+    turn = {"role": "assistant", "content": "", "tool_calls": [call]}
+    with pytest.raises(RequestRefused, match="it leaves out earlier calls"):
+        made.encode("r", conversation({"messages": [*HELLO["messages"], turn]}))
+
+
 def test_a_pattern_that_the_library_gives_up_on_is_a_refusal(prompts: Prompts) -> None:
     ours = prompts(pattern=r"(a|aa)+$", limits=Limits(seconds=60))
     with pytest.raises(RequestRefused) as refused:

@@ -145,6 +145,27 @@ def test_an_end_has_the_reason_and_the_count_that_the_server_states(
     assert answer.text.startswith(" A")
 
 
+@pytest.mark.parametrize("name", ["llama.cpp", "vllm"])
+def test_an_answer_by_a_grammar_is_completed_before_its_tokens_run_out(
+    tiny: Path, tmp_path: Path, name: str
+) -> None:
+    """The server would write into one string until the limit."""
+    from workers.engines.loading import load_tokenizer
+
+    words = '{"a": ["' + " A" * 40
+    numbers = load_tokenizer(tiny)(words, add_special_tokens=False)["input_ids"]
+    events = [
+        token(number, made) if name == "llama.cpp" else choice(None, number)
+        for made, number in enumerate(numbers, start=1)
+    ]
+    schema = {"type": "object"}
+    end, answer = said(tiny, tmp_path, *events, name=name, max_tokens=30, json_schema=schema)
+    assert isinstance(end, Done)
+    assert end.finish_reason == "stop"
+    assert end.completion_tokens <= 30
+    assert json.loads(answer.text)["a"][0].startswith(" A A A")
+
+
 @pytest.mark.parametrize(
     ("name", "events"),
     [

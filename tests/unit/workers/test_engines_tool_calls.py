@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from workers.engines.tool_calls import FORMS, Call, CallReader, form_of
+from workers.engines.tool_calls import DESCRIBED, FORMS, Call, CallReader, form_of
 
-SMOL, HERMES, MISTRAL, LLAMA = FORMS
+SMOL, HERMES, MISTRAL, LLAMA, _ = FORMS
 NAMES = ("f", "g")
 
 
@@ -60,11 +60,18 @@ def test_a_reader_of_single_calls_ends_with_the_first() -> None:
     assert read(1, ONE + TWO, single=True) == [F]
 
 
+def test_a_number_that_no_float_holds_is_the_nearest_one() -> None:
+    """Masks allow such numbers, as JSON does."""
+    (call,) = read(1, ONE.replace("1", "-9E999"))
+    assert isinstance(call, Call)
+    assert call.arguments == '{"a": -1.7976931348623157e+308}'
+
+
 def test_the_form_follows_from_the_template() -> None:
     assert form_of('... <tool_call>\\n{"name": ...') is HERMES
     assert form_of("<tool_call>[{...}]</tool_call>") is SMOL
     assert form_of("{{ '[TOOL_CALLS]' }}") is MISTRAL
     assert form_of('{"name": ..., "parameters": {...}}') is LLAMA
     assert form_of("<tool_call>\n<function=x>") is None
-    assert form_of("{{ message.content }}") is None
+    assert form_of("{{ message.content }}") is DESCRIBED
     assert form_of(None) is None

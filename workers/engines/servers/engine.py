@@ -150,8 +150,6 @@ class ServedEngine:
         except PromptCanceled:
             sink(Done("canceled", 0, 0))
             return
-        for row in rows:
-            row.shaper = None  # The server applies biases and grammars itself.
         generates = any(row.limit or row.echo is not None or row.reference for row in rows)
         with self._lock:
             self._check_room(request, len(rows))
@@ -325,12 +323,43 @@ class ServedEngine:
         self._check_count(row, token.count)
         if not 0 <= token.number < self._vocabulary.size:
             raise ServerFailed("an event names a token that does not exist")
+        number = self._settled(row, token)
+        if number == token.number:
+            self._put(row, token)
+        else:
+            self._complete(row, Token(number))
+
+    def _put(self, row: Row, token: Token) -> None:
         self._send(
             row,
             lambda: row.take(
                 token.number, self._eos, token.score, spoken=token.spoken, count=token.count
             ),
         )
+
+    def _settled(self, row: Row, token: Token) -> int:
+        """Return the token, or another one that completes the answer in time.
+
+        The server applies biases and masks itself, but does not reserve tokens for the end.
+        """
+        if row.shaper is None:
+            return token.number
+        try:
+            if token.spoken is None:
+                return row.shaper.take(token.number, row.limit - row.produced - 1)
+            row.shaper.follow(token.spoken)
+        except RequestRefused as error:
+            logger.info("Request %s goes on without a reserve: %s", row.request_id, error)
+            row.shaper = None
+        return token.number
+
+    def _complete(self, row: Row, token: Token) -> None:
+        """Complete an answer, from `token` on, without the server, which began another one."""
+        self._put(row, token)
+        while row.finish is None:
+            rest = [] if row.shaper is None else row.shaper.ending(row.limit - row.produced)
+            number = self._settled(row, Token(rest[0])) if rest else min(self._eos)
+            self._put(row, Token(number))
 
     def _is_over(self, row: Row) -> bool:
         return (

@@ -1,4 +1,4 @@
-"""`./demo --all` and `--family`: a model of each family, then a knowledge base and a prompt."""
+"""`./demo --all` and `--family`: a model of each family, then each feature."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 from assay_demo.data.materials import MaterialsUnavailable
 from assay_demo.families import images, sounds, tables, texts
 from assay_demo.families.showcase import Outcome, Showcase, print_table, to_json
-from assay_demo.features import knowledge_base, prompt
+from assay_demo.features import knowledge_base, prompt, tools
 from assay_demo.stage import FAULTS, Stage
 from assay_demo.story.use import give_key
 
@@ -51,7 +51,7 @@ def every_showcase() -> list[Showcase]:
 
 def everything() -> list[DemoItem]:
     """Return every family, then the features."""
-    return [*every_showcase(), prompt.SHOWCASE, knowledge_base.SHOWCASE]
+    return [*every_showcase(), prompt.SHOWCASE, tools.SHOWCASE, knowledge_base.SHOWCASE]
 
 
 def run(stage: Stage) -> None:
