@@ -121,7 +121,9 @@ def review_standing(review: Review) -> Standing:
     votes = review.decisions.filter(
         verdict=Verdict.APPROVE, round=review.round, digest=review.digest
     ).values_list("specialty", flat=True)
-    blocking = tuple(review.checklist.exclude(met()))
+    # A prefetched checklist would bring the queries of its people and waivers.
+    items = review.checklist.select_related(None).prefetch_related(None)
+    blocking = tuple(items.exclude(met()))
     unresolved = tuple(review.threads.filter(state=ThreadState.OPEN, blocking=True))
     return standing_of(review, votes, blocking, unresolved)
 

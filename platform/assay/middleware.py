@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -17,15 +16,13 @@ from django.utils.functional import LazyObject, SimpleLazyObject
 from assay.accounts.freshness import session_proof
 from assay.addresses import forwarded_address
 from governance.people.selectors import principal_for_person
-from governance.principals import ANONYMOUS, Principal, RequestContext, serving
+from governance.principals import ANONYMOUS, Principal, serving
 
 logger = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REQUEST_ID_HEADER = "x-request-id"
 # Request IDs that the platform uses for its own work.
 OWN_WORK = re.compile(r"bootstrap|(alarm|deployment|export|job|quota|release)-")
-
-GetResponse = Callable[[HttpRequest], Any]
 
 
 def client_address(request: HttpRequest) -> str:
@@ -80,38 +77,15 @@ def _log(request: HttpRequest, response: HttpResponseBase) -> None:
 class RequestContextMiddleware:
     """Sets `governance.principals.request_context` during the view, and `request.principal`."""
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: GetResponse) -> None:
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
-        self.is_async = iscoroutinefunction(get_response)
-        if self.is_async:
-            markcoroutinefunction(self)
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if self.is_async:
-            return self.call_async(request)
-        context = self.prepare(request)
-        with serving(context.request_id, context.client_address):
-            response = cast(HttpResponseBase, self.get_response(request))
-            _log(request, response)
-        response.headers[REQUEST_ID_HEADER] = context.request_id
-        return response
-
-    async def call_async(self, request: HttpRequest) -> HttpResponseBase:
-        """Handle a request under ASGI."""
-        context = self.prepare(request)
-        with serving(context.request_id, context.client_address):
-            response = cast(HttpResponseBase, await self.get_response(request))
-            _log(request, response)
-        response.headers[REQUEST_ID_HEADER] = context.request_id
-        return response
-
-    @staticmethod
-    def prepare(request: HttpRequest) -> RequestContext:
-        """Set a lazy `principal` on the request, which does not query the database yet."""
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        # Lazy: many requests do not query the database for it.
         request.principal = SimpleLazyObject(lambda: session_principal(request))  # type: ignore[attr-defined]
-        return RequestContext(
-            request_id=request_id(request), client_address=client_address(request)
-        )
+        own_id = request_id(request)
+        with serving(own_id, client_address(request)):
+            response = self.get_response(request)
+            _log(request, response)
+        response.headers[REQUEST_ID_HEADER] = own_id
+        return response

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from django.db.models import Prefetch, QuerySet
 
+from governance.database.narrow import narrowed, own_columns
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
@@ -14,13 +15,26 @@ from governance.principals import Principal
 from registry.evaluations.models import Evaluation, Gate, GateResult
 from registry.evaluations.standing import GateStanding, gate_standing
 
+_RESULTS = Prefetch("gate_results", queryset=GateResult.objects.select_related("gate"))
+
 
 def evaluations_visible_to(actor: Principal) -> QuerySet[Evaluation]:
     """Evaluations of models that `actor` may see, with their gate results."""
     rows = Evaluation.objects.select_related(
         "version__model__department", "dataset_version__dataset__department", "created_by"
-    ).prefetch_related(Prefetch("gate_results", queryset=GateResult.objects.select_related("gate")))
+    ).prefetch_related(_RESULTS)
     return visible_to(actor, Action.EVALUATION_VIEW, rows, resource_type="evaluation")
+
+
+def evaluations_to_compare(actor: Principal) -> QuerySet[Evaluation]:
+    """Return visible evaluations with their gate results, and the names of version and data."""
+    data = ("number", "rows", "digest", "dataset__name")
+    return narrowed(
+        evaluations_visible_to(actor),
+        *own_columns(Evaluation),
+        *("version__number", "version__model__name"),
+        *(f"dataset_version__{column}" for column in data),
+    ).prefetch_related(_RESULTS)
 
 
 def evaluation_get(*, actor: Principal, id: int) -> Evaluation:  # noqa: A002
@@ -59,14 +73,14 @@ def gate_standings(
     Counts the evaluations that `actor` may see.
     """
     newest = (
-        evaluations_visible_to(actor)
+        evaluations_to_compare(actor)
         .filter(
             version__in=version_ids,
             dataset_version__dataset__in={gate.dataset_id for gate in gates},
         )
         .order_by("version_id", "dataset_version__dataset_id", "-pk")
         .distinct("version_id", "dataset_version__dataset_id")
-        .defer("details", "slices", "intervals", "version__manifest", "version__card")
+        .defer("details", "slices", "intervals")
     )
     evaluations: dict[int, list[Evaluation]] = defaultdict(list)
     for evaluation in newest if gates else ():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 
+from governance.database.narrow import narrowed
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -105,8 +106,9 @@ def incidents_of(actor: Principal, version_id: int) -> list[Incident]:
     at most five, newest first."""
     named = IncidentVersion.objects.filter(incident=OuterRef("pk"), version=version_id)
     suspending = suspended_by([version_id]).get(version_id)
-    rows = incidents_visible_to(actor).prefetch_related(None).exclude(state=IncidentState.CLOSED)
-    return list(rows.filter(Q(Exists(named)) | Q(pk=suspending or 0))[:5])
+    rows = incidents_visible_to(actor).exclude(state=IncidentState.CLOSED)
+    rows = rows.filter(Q(Exists(named)) | Q(pk=suspending or 0))
+    return list(narrowed(rows, "title", "severity", "state")[:5])
 
 
 def incident_resource(incident: Incident) -> Resource:

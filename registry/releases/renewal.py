@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from governance.database.narrow import narrowed
 from governance.errors import DomainError
 from governance.people.credentials import with_sign_in_admins
 from governance.people.models import Department
@@ -139,4 +140,5 @@ def release_history(*, actor: Principal, release: Release) -> QuerySet[Release]:
 
 def release_renewal(*, actor: Principal, release: Release) -> Release | None:
     """Return the newest release that renews this one and that the actor may see."""
-    return releases_visible_to(actor).filter(renews=release.pk).order_by("-pk").first()
+    rows = releases_visible_to(actor).filter(renews=release.pk).order_by("-pk")
+    return narrowed(rows, "state").first()

@@ -52,13 +52,14 @@ def release_get(*, actor: Principal, id: int) -> Release:  # noqa: A002
     return release
 
 
-def release_to_repeat(actor: Principal, version: ModelVersion) -> Release | None:
-    """Return the newest approved release of another version of the model, which a request for this
-    version may repeat; None if there is none that `actor` may see."""
+def release_to_repeat(actor: Principal, version: ModelVersion) -> int | None:
+    """Return the ID of the newest approved release of another version of the model, which a request
+    for this version may repeat; None if there is none that `actor` may see."""
     rows = releases_visible_to(actor).filter(
         version__model=version.model_id, state=ReleaseState.APPROVED
     )
-    return rows.exclude(version=version.pk).order_by("-pk").first()
+    others = rows.exclude(version=version.pk).prefetch_related(None)
+    return others.order_by("-pk").values_list("pk", flat=True).first()
 
 
 def releases_to_copy(actor: Principal, version: ModelVersion) -> QuerySet[Release]:

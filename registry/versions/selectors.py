@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db.models import Count, QuerySet
 
+from governance.database.narrow import narrowed
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
@@ -137,7 +138,8 @@ def lineage(version: ModelVersion, *, actor: Principal | None = None) -> dict[st
             edges.append({"from": f"dataset_version:{data.pk}", "to": f"version:{each.pk}"})
             _add_origin(data, nodes, edges)
     releases = releases_visible_to(actor) if actor is not None else Release.objects.all()
-    for release in releases.filter(version__in=[version, *below]).order_by("pk"):
+    rows = releases.filter(version__in=[version, *below]).order_by("pk")
+    for release in narrowed(rows, "version", "state", "dossier_digest"):
         nodes[f"release:{release.pk}"] = _node(
             "release", release.pk, str(release), release.state, release.dossier_digest
         )
@@ -194,10 +196,14 @@ def model_relatives(actor: Principal, model: Model) -> Relatives:
     """Return the lineage of a model, at most `RELATIVES_SHOWN` of each kind, by name."""
     others = ModelVersion.objects.order_by().exclude(model=model)
     data = DatasetVersion.objects.order_by().filter(trained_versions__model=model)
-    models = models_visible_to(actor).order_by("name")
+    models = visible_to(
+        actor, Action.MODEL_VIEW, Model.objects.only("name").order_by("name"), resource_type="model"
+    )
     bases = models.filter(pk__in=others.filter(adaptations__model=model).values("model"))
     built = models.filter(pk__in=others.filter(base__model=model).values("model"))
-    datasets = datasets_visible_to(actor).filter(pk__in=data.values("dataset")).order_by("name")
+    datasets = narrowed(datasets_visible_to(actor).order_by("name"), "name").filter(
+        pk__in=data.values("dataset")
+    )
     return Relatives(
         list(bases[:RELATIVES_SHOWN]),
         list(datasets[:RELATIVES_SHOWN]),
@@ -214,10 +220,11 @@ def models_trained_on(actor: Principal, dataset: Dataset) -> list[Model]:
 
 
 def _descendants(version: ModelVersion, actor: Principal | None) -> list[ModelVersion]:
-    rows = (
-        versions_visible_to(actor)
-        if actor is not None
-        else ModelVersion.objects.select_related("model", "dataset_version__dataset")
+    rows = narrowed(
+        versions_visible_to(actor) if actor is not None else ModelVersion.objects.all(),
+        *("number", "state", "digest", "base", "model__name"),
+        *("dataset_version__number", "dataset_version__digest", "dataset_version__base"),
+        *("dataset_version__feedback_count", "dataset_version__dataset__name"),
     )
     descendants: list[ModelVersion] = []
     level = [version.pk]

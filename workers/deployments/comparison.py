@@ -71,6 +71,10 @@ def live_deployment(actor: Principal, release: Release) -> Deployment | None:
     visible = releases_visible_to(actor).order_by().values("pk")
     return (
         deployments_visible_to(actor)
+        .select_related(None)
+        .select_related("release__version__model")
+        .prefetch_related(None)
+        .prefetch_related("release__departments")
         .filter(name=release.deployment_name, state__in=LIVE, release__in=visible)
         .exclude(release_id=release.pk)
         .first()

@@ -54,6 +54,8 @@ def rollback_choices(*, actor: Principal, deployment: Deployment) -> list[Rollba
         .annotate(last=Max("serving_from"))
         .order_by("-last", "-deployment__release")[:CHOICES]
     )
+    if not served:
+        return []
     releases = list(releases_visible_to(actor).filter(pk__in=served).defer(*_HEAVY))
     refusals = startable_refusals(releases)
     choices = [

@@ -38,7 +38,8 @@ def deployment_get(*, actor: Principal, deployment_id: int) -> Deployment:
     Raises:
         NotFound: it does not exist, or the actor may not see it.
     """
-    rows = deployments_visible_to(actor).prefetch_related("placements")
+    rows = deployments_visible_to(actor).select_related("release__version__model__department")
+    rows = rows.prefetch_related("placements")
     deployment = rows.filter(pk=deployment_id).first()
     if deployment is None:
         raise NotFound(f"Deployment {deployment_id} does not exist, or you may not see it.")

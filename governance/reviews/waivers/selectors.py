@@ -7,6 +7,7 @@ from datetime import datetime
 from django.db.models import Min, Prefetch, QuerySet
 
 from governance.audit.services import Attempt
+from governance.database.narrow import narrowed, own_columns
 from governance.errors import DomainError, NotFound, NotPermitted, WrongState
 from governance.people.credentials import with_sign_in_admins
 from governance.people.proof import require_proof
@@ -24,7 +25,8 @@ WAIVERS_MAX = 20
 
 def checklist_prefetch() -> Prefetch[str, QuerySet[ChecklistItem], str]:
     """Return a prefetch of a review's checklist with its attesters and waivers, newest last."""
-    waivers = Waiver.objects.select_related("asked_by", "decided_by", "ended_by")
+    people = ("asked_by__name", "decided_by__name", "ended_by__name")
+    waivers = narrowed(Waiver.objects.all(), *own_columns(Waiver), *people)
     items = ChecklistItem.objects.select_related("attested_by", "carried_from").prefetch_related(
         Prefetch("waivers", queryset=waivers)
     )

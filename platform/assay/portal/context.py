@@ -147,14 +147,10 @@ def waiting_behind(entry: Entry, actor: Principal) -> int:
     return policies_awaiting(actor) if entry.url == "portal:policy" else 0
 
 
-def navigation(request: HttpRequest) -> dict[str, Any]:
-    """Return menu, badge and roles for the signed-in person; nothing for anyone else."""
-    if not getattr(request, "user", None) or not request.user.is_authenticated:
-        return {}
-    actor = principal_of(request)
-    match = request.resolver_match
-    section = (match.url_name or "").split("_")[0].rstrip("s") if match else ""
-    menu = [
+def menu_of(actor: Principal, page: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the menu's groups with the entries that the actor may open; `page` is a URL name."""
+    section = page.split("_")[0].rstrip("s")
+    return [
         (
             title,
             [
@@ -171,16 +167,30 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
         )
         for title, entries in MENU
     ]
+
+
+def navigation(request: HttpRequest) -> dict[str, Any]:
+    """Return menu, badge and roles for the signed-in person; nothing for anyone else.
+
+    Values that take queries are lazy, because fragments, some of which pages fetch every two
+    seconds, do not show them.
+    """
+    if not getattr(request, "user", None) or not request.user.is_authenticated:
+        return {}
+    actor = principal_of(request)
+    match = request.resolver_match
+    page = (match.url_name or "") if match else ""
     return {
-        "menu": menu,
+        "menu": SimpleLazyObject(lambda: menu_of(actor, page)),
         "role_words": role_words(actor),
         # In the demonstration a click replaces the factor; every page says so.
         "one_click": actor.proof is not None and actor.proof.method == LOCAL,
         "actor": actor,
         "viewer": Viewer(actor),
         # Shown on every page to everyone who may see their releases, so that none goes unnoticed.
-        "emergency_accesses": list(emergency_accesses_active(actor)[:BANNERS]),
-        # Read only by the pages that show them.
+        "emergency_accesses": SimpleLazyObject(
+            lambda: list(emergency_accesses_active(actor)[:BANNERS])
+        ),
         "recoveries": SimpleLazyObject(lambda: list(recoveries_announced(actor)[:BANNERS])),
         "after_reviews": SimpleLazyObject(lambda: after_reviews(actor)),
         "audit_alarms": SimpleLazyObject(lambda: audit_alarms(actor)),

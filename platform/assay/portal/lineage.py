@@ -7,6 +7,7 @@ from typing import Any
 
 from django.urls import reverse
 
+from governance.database.narrow import narrowed
 from governance.principals import Principal
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import lineage
@@ -52,9 +53,8 @@ def _graph(
     nodes = graph["nodes"][:NODES_SHOWN]
     edges = [(edge["from"], edge["to"]) for edge in graph["edges"]]
     releases = [int(n["id"].split(":")[1]) for n in nodes if n["type"] == "release"]
-    for deployment in (
-        deployments_visible_to(actor).filter(release_id__in=releases).order_by("release_id")
-    ):
+    rows = deployments_visible_to(actor).filter(release_id__in=releases).order_by("release_id")
+    for deployment in narrowed(rows, "name", "state", "release"):
         node = {"id": f"deployment:{deployment.pk}", "type": "deployment"}
         nodes.append({**node, "name": deployment.name, "state": deployment.state, "digest": ""})
         edges.append((f"release:{deployment.release_id}", node["id"]))

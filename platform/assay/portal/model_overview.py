@@ -10,6 +10,7 @@ from django.db.models import Prefetch, Q
 
 from assay.portal.reads import usage_days
 from assay.portal.series import GateLine, metric_trend, request_bars
+from governance.database.narrow import narrowed
 from governance.principals import Principal
 from governance.reviews.models import Decision, Review, Verdict
 from governance.reviews.selectors import reviews_visible_to
@@ -156,14 +157,22 @@ class Reviewed:
 
 def model_reviews(actor: Principal, model: Model) -> list[Reviewed]:
     """Return the newest releases of the model's versions that the actor may see."""
-    rows = releases_visible_to(actor).filter(version__model=model).prefetch_related(None)
-    rows = rows.defer("dossier", "version__manifest", "version__card").order_by("-pk")
+    rows = releases_visible_to(actor).filter(version__model=model)
+    rows = narrowed(
+        rows.order_by("-pk"),
+        *("state", "environment", "deployment_name", "created_at", "version__number"),
+    )
     releases = list(rows[:RELEASES_SHOWN])
-    decisions = Decision.objects.exclude(verdict=Verdict.COMMENT).select_related("person")
+    decisions = narrowed(
+        Decision.objects.exclude(verdict=Verdict.COMMENT),
+        *("review", "round", "verdict", "person__name"),
+    )
     reviews = reviews_visible_to(actor).filter(
         subject_type="release", subject_id__in=[str(release.pk) for release in releases]
     )
-    reviews = reviews.prefetch_related(Prefetch("decisions", decisions.order_by("pk")))
+    reviews = narrowed(reviews, "subject_id", "round").prefetch_related(
+        Prefetch("decisions", decisions.order_by("pk"))
+    )
     newest = {review.subject_id: review for review in reviews.order_by("pk")}
     return [_reviewed(release, newest.get(str(release.pk))) for release in releases]
 

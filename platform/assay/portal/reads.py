@@ -11,6 +11,7 @@ from django.db.models.functions import TruncDate
 from assay.portal.access import may, may_somewhere
 from governance.audit.alarms import alarms_visible_to
 from governance.audit.models import AuditAlarm
+from governance.database.narrow import narrowed
 from governance.errors import NotFound, NotPermitted
 from governance.permissions import Action
 from governance.policy.models import PolicyState, PolicyVersion
@@ -27,16 +28,20 @@ def after_reviews(actor: Principal) -> list[EmergencyAccess]:
         return []
     mine = Q(asked_by_id=actor.person_id) | Q(confirmed_by_id=actor.person_id)
     mine |= Q(excluded_people__contains=[actor.person_id])
-    return list(emergency_accesses_to_review(actor).exclude(mine)[:20])
+    rows = narrowed(
+        emergency_accesses_to_review(actor).exclude(mine),
+        *("due_at", "ended_at", "department__name", "asked_by__name", "confirmed_by__name"),
+        *("release__deployment_name", "release__version__number", "release__version__model__name"),
+    )
+    return list(rows[:20])
 
 
 def policies_awaiting(actor: Principal) -> int:
     """Return the number of proposed policies that the actor may decide on."""
-    if actor.person_id is None:
+    if actor.person_id is None or not may(actor, Action.POLICY_DECIDE, kind="policy"):
         return 0
     waiting = PolicyVersion.objects.filter(state=PolicyState.PROPOSED)
-    count = waiting.exclude(authors__contains=[actor.person_id]).count()
-    return count if count and may(actor, Action.POLICY_DECIDE, kind="policy") else 0
+    return waiting.exclude(authors__contains=[actor.person_id]).count()
 
 
 def audit_alarms(actor: Principal) -> list[AuditAlarm]:

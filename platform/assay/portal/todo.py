@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from assay.portal.access import departments_where, may, may_somewhere
 from assay.portal.reads import after_reviews
+from governance.database.narrow import narrowed
 from governance.people.access_requests import access_requests_open
 from governance.people.recoveries.models import RecoveryState
 from governance.people.recoveries.selectors import recoveries_live
@@ -49,6 +50,8 @@ from workers.schedules.selectors import schedules_visible_to
 # Tasks of each kind; the page of the kind lists the rest.
 SHOWN = 6
 RECENT = timedelta(days=7)
+# Columns of a release that its tasks name.
+_RELEASE = ("environment", "deployment_name", "version__number", "version__model__name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ def _leads(actor: Principal) -> list[str]:
 def _incidents(actor: Principal) -> Iterator[Todo]:
     if not may_somewhere(actor, Action.INCIDENT_UPDATE, kind="incident"):
         return
-    for incident in incidents_pressing(actor).prefetch_related(None)[:SHOWN]:
+    pressing = narrowed(incidents_pressing(actor), "title", "severity", "state", "opened_at")
+    for incident in pressing[:SHOWN]:
         yield Todo(
             "bad",
             "alert-circle",
@@ -114,7 +118,8 @@ def _emergency_access(actor: Principal) -> Iterator[Todo]:
         return
     requested = emergency_accesses_visible_to(actor).filter(state=EmergencyAccessState.REQUESTED)
     mine = Q(asked_by_id=actor.person_id) | Q(excluded_people__contains=[actor.person_id])
-    for emergency in requested.exclude(mine)[:SHOWN]:
+    columns = ("release__deployment_name", "department__name", "asked_by__name", "asked_at")
+    for emergency in narrowed(requested.exclude(mine), *columns)[:SHOWN]:
         yield Todo(
             "bad",
             "alert-triangle",
@@ -135,7 +140,7 @@ def _deployments(actor: Principal) -> Iterator[Todo]:
     refused = deployments_visible_to(actor).filter(
         ~Exists(newer), state=DeploymentState.REFUSED, department__in=places
     )
-    for deployment in refused[:SHOWN]:
+    for deployment in narrowed(refused, "name", "message", "created_at")[:SHOWN]:
         yield Todo(
             "bad",
             "ban",
@@ -148,7 +153,8 @@ def _deployments(actor: Principal) -> Iterator[Todo]:
     rows = releases_visible_to(actor).filter(
         ~Exists(live), state=ReleaseState.APPROVED, department__in=places
     )
-    for release in rows.filter(expires_at__gt=timezone.now()).prefetch_related(None)[:SHOWN]:
+    idle = rows.filter(expires_at__gt=timezone.now())
+    for release in narrowed(idle, *_RELEASE, "approved_at")[:SHOWN]:
         yield Todo(
             "info",
             "rocket",
@@ -165,7 +171,8 @@ def _other_code(actor: Principal) -> Iterator[Todo]:
         state__in=LIVE, department__in=places, message__contains=OTHER_CODE.partition("{}")[2]
     )
     repeated = Release.objects.filter(renews=OuterRef("release")).exclude(state__in=AGAIN)
-    for deployment in deployments.filter(~Exists(repeated)).order_by("pk")[:SHOWN]:
+    rows = deployments.filter(~Exists(repeated)).order_by("pk")
+    for deployment in narrowed(rows, "message", "release", "created_at")[:SHOWN]:
         yield Todo(
             "bad",
             "refresh",
@@ -177,9 +184,10 @@ def _other_code(actor: Principal) -> Iterator[Todo]:
 
 
 def _reviews(actor: Principal) -> Iterator[Todo]:
-    assigned = list(reviews_assigned(actor)[:SHOWN])
+    columns = ("subject_name", "department__name", "tier", "round", "due_at")
+    assigned = list(narrowed(reviews_assigned(actor), *columns)[:SHOWN])
     others = reviews_awaiting(actor).exclude(pk__in=[review.pk for review in assigned])
-    for review in [*assigned, *others[:SHOWN]]:
+    for review in [*assigned, *narrowed(others, *columns)[:SHOWN]]:
         mine = "assigned to you · " if review in assigned else ""
         yield Todo(
             "bad" if review.due_at <= timezone.now() else "warn",
@@ -193,7 +201,11 @@ def _reviews(actor: Principal) -> Iterator[Todo]:
 
 
 def _mentions(actor: Principal) -> Iterator[Todo]:
-    for mention in mentions_unseen(actor)[:SHOWN]:
+    mentions = narrowed(
+        mentions_unseen(actor),
+        *("comment__created_at", "comment__person__name", "comment__thread__review__subject_name"),
+    )
+    for mention in mentions[:SHOWN]:
         comment = mention.comment
         review = comment.thread.review
         yield Todo(
@@ -227,7 +239,7 @@ def _requested_changes(actor: Principal) -> Iterator[Todo]:
     release_id = Cast(OuterRef("pk"), CharField())
     reviews = Review.objects.filter(subject_type="release", subject_id=release_id).order_by("-pk")
     reviewed = rows.annotate(review=Subquery(reviews.values("pk")[:1])).filter(review__isnull=False)
-    for release in reviewed.prefetch_related(None)[:SHOWN]:
+    for release in narrowed(reviewed, *_RELEASE)[:SHOWN]:
         yield Todo(
             "warn",
             "message-2",
@@ -242,7 +254,8 @@ def _recoveries(actor: Principal) -> Iterator[Todo]:
         return
     pending = recoveries_live(actor).filter(state=RecoveryState.PENDING)
     mine = Q(person_id=actor.person_id) | Q(requested_by_id=actor.person_id)
-    for recovery in pending.exclude(mine)[:SHOWN]:
+    columns = ("person__name", "requested_by__name", "reason", "requested_at")
+    for recovery in narrowed(pending.exclude(mine), *columns)[:SHOWN]:
         requester = recovery.requested_by.name if recovery.requested_by else "the server"
         yield Todo(
             "warn",
@@ -255,7 +268,8 @@ def _recoveries(actor: Principal) -> Iterator[Todo]:
 
 
 def _access_requests(actor: Principal) -> Iterator[Todo]:
-    for request in access_requests_open(actor)[:SHOWN]:
+    requests = narrowed(access_requests_open(actor), "person__name", "text", "created_at")
+    for request in requests[:SHOWN]:
         yield Todo(
             "info",
             "user",
@@ -270,7 +284,8 @@ def _intakes(actor: Principal) -> Iterator[Todo]:
     if not may_somewhere(actor, Action.INTAKE_SIGN_OFF, kind="intake"):
         return
     waiting = intakes_visible_to(actor).filter(state=IntakeState.AWAITING_SIGN_OFF)
-    for intake in waiting.exclude(submitted_by_id=actor.person_id).select_related("model")[:SHOWN]:
+    others = waiting.exclude(submitted_by_id=actor.person_id)
+    for intake in narrowed(others, "model__name", "source", "created_at")[:SHOWN]:
         yield Todo(
             "info",
             "package-import",
@@ -286,7 +301,7 @@ def _failed_jobs(actor: Principal) -> Iterator[Todo]:
     broken = jobs_visible_to(actor).filter(
         mine, state__in=(JobState.FAILED, JobState.DEAD), finished_at__gte=timezone.now() - RECENT
     )
-    for job in broken[:SHOWN]:
+    for job in narrowed(broken, "title", "error", "state", "finished_at")[:SHOWN]:
         yield Todo(
             "bad",
             "activity",
@@ -326,15 +341,16 @@ def _learned(actor: Principal) -> Iterator[Todo]:
         evaluations__isnull=False,
         releases__isnull=True,
     )
-    for version in rows.order_by("-pk").distinct()[:SHOWN]:
+    newest = rows.order_by("-pk").distinct()
+    for version in narrowed(newest, "number", "model__name", "created_at")[:SHOWN]:
         like = release_to_repeat(actor, version)
-        query = "" if like is None else f"?like={like.pk}"
+        query = "" if like is None else f"?like={like}"
         yield Todo(
             "info",
             "git-pull-request",
             f"Request release: {version}",
             "Trained on feedback and evaluated"
-            + ("" if like is None else f" · draft from release {like.pk}"),
+            + ("" if like is None else f" · draft from release {like}"),
             f"{_href('release_new', version.pk)}{query}",
             version.created_at,
         )
@@ -363,7 +379,7 @@ def _suspended_schedules(actor: Principal) -> Iterator[Todo]:
     if not may_somewhere(actor, Action.JOB_CREATE, kind="job"):
         return
     rows = schedules_visible_to(actor).filter(mine, state=ScheduleState.SUSPENDED)
-    for schedule in rows[:SHOWN]:
+    for schedule in narrowed(rows, "name", "reason")[:SHOWN]:
         yield Todo(
             "warn",
             "calendar",

@@ -13,6 +13,7 @@ from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.functional import cached_property
 
@@ -48,9 +49,21 @@ class Request(ASGIRequest):
 
 
 class Handler(ASGIHandler):
-    """Django's handler, with bodies in the folder from the settings."""
+    """Django's handler, with bodies in the folder from the settings.
+
+    Middleware and views run in one call to the request's thread. In Django's asynchronous chain,
+    every synchronous middleware and view costs a change of threads.
+    """
 
     request_class = Request
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        """Load the synchronous chain."""
+        super().load_middleware(is_async=False)
+
+    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        """Return the response of the synchronous chain."""
+        return await sync_to_async(self.get_response)(request)
 
     def create_request(
         self, scope: Mapping[str, Any], body_file: IO[bytes]

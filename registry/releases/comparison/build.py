@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from governance.database.narrow import narrowed
 from governance.errors import InvalidInput
 from governance.principals import Principal
 from registry.catalog import TASKS
 from registry.catalog.engines import engine_class
 from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.models import Evaluation
-from registry.evaluations.selectors import evaluations_visible_to
+from registry.evaluations.selectors import evaluations_to_compare
 from registry.releases.comparison.card import CardChange, card_changes, section_changes
 from registry.releases.comparison.data import DataChange, data_change
 from registry.releases.comparison.fields import Fields, field_changes, flat
@@ -102,7 +103,7 @@ def release_compare(*, actor: Principal, release: Release, live: Release | None)
     replaced = live.version if live is not None else None
     models = {each.model_id for each in (version, replaced) if each is not None}
     evaluations = list(
-        evaluations_visible_to(actor)
+        evaluations_to_compare(actor)
         .filter(version__model_id__in=models)
         .order_by("-pk")[:EVALUATIONS_READ]
     )
@@ -149,7 +150,7 @@ def version_compare(
             fields={"against": [f"A version for {version.model.task}."]},
         )
     evaluations = list(
-        evaluations_visible_to(actor)
+        evaluations_to_compare(actor)
         .filter(version__in=[version, other])
         .order_by("-pk")[:EVALUATIONS_READ]
     )
@@ -172,10 +173,11 @@ def _compared(
             pk__in=[each.dataset_version_id for each in versions]
         )
     )
+    base_ids = [each.base_id for each in versions]
     bases = _by_id(
-        versions_visible_to(actor)
-        .filter(pk__in=[each.base_id for each in versions])
-        .defer("manifest", "card", "metrics")
+        narrowed(
+            versions_visible_to(actor).filter(pk__in=base_ids), "number", "digest", "model__name"
+        )
     )
     old = replaced.dataset_version_id if replaced is not None else None
     return VersionComparison(

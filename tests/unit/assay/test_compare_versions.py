@@ -15,7 +15,7 @@ from tests.unit.assay.test_review_comparison import words
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 # Pinned: a rise is a decision, not an accident.
-QUERIES = {"model": 25, "compare": 14}
+QUERIES = {"model": 24, "compare": 13}
 COMPARE = "/models/docstring-writer/compare"
 
 

@@ -19,7 +19,7 @@ from workers.placement.models import Placement
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis")]
 # With the scope of row security, which `test_portal_pages` calls SCOPE.
-PAGE, NOW, FIGURES = 16, 15, 27
+PAGE, NOW, FIGURES = 15, 13, 25
 
 
 def person(name: str, role: str, where: str | None = None, **more: str) -> Person:

@@ -14,7 +14,7 @@ from tests.unit.assay.test_portal_pages import inline_in, queries, signed_in
 
 pytestmark = pytest.mark.django_db
 # With the scope of row security, which `test_portal_pages` calls SCOPE.
-QUERIES = {"ada": 27, "carla": 16, "enzo": 27}
+QUERIES = {"ada": 25, "carla": 13, "enzo": 25}
 TITLES = {
     "ada": ["Requests, 7 days", "Failed requests, 7 days", "Jobs ended, 7 days", "Denied actions"],
     "carla": ["Reviews closed this week", "Median time to a decision"],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.http import HttpRequest, HttpResponse
-from django.test import AsyncRequestFactory, RequestFactory
+from django.test import RequestFactory
 
 from assay.middleware import RequestContextMiddleware, client_address
 from governance.principals import ANONYMOUS, request_context
@@ -78,18 +78,3 @@ def test_nobody_signed_in_is_anonymous() -> None:
     through(given)
 
     assert given.principal == ANONYMOUS
-
-
-async def test_it_works_under_asgi_too() -> None:
-    seen: list[Any] = []
-
-    async def view(_request: HttpRequest) -> HttpResponse:
-        seen.append(request_context.get())
-        return HttpResponse()
-
-    given = AsyncRequestFactory().get("/", headers={"x-request-id": "abc"})
-    response: Any = await RequestContextMiddleware(view)(given)  # type: ignore[misc]
-
-    assert response.headers["x-request-id"] == "abc"
-    assert seen[0].request_id == "abc"
-    assert request_context.get().request_id == ""

@@ -292,4 +292,4 @@ def test_pages_of_files_cost_as_many_queries_for_many_rows(
     lead = signed_in(company.enzo)
     address = shown(lead, pictures)[0]
     lead.get(address)
-    assert (few - SCOPE, queries(lead, address) - API_SCOPE) == (12, 8)
+    assert (few - SCOPE, queries(lead, address) - API_SCOPE) == (11, 8)

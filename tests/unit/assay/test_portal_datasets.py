@@ -173,7 +173,7 @@ def test_searching_and_sorting_costs_no_more_queries(
     client.get("/datasets/reviews")
     first = queries(client, "/datasets/reviews")
     assert queries(client, "/datasets/reviews?q=negative&sort=text&row=2") == first
-    assert first - SCOPE == 12
+    assert first - SCOPE == 11
 
 
 def test_the_file_format_has_an_example_to_copy_and_to_download(company: Company) -> None:
@@ -231,4 +231,4 @@ def test_the_page_costs_as_many_queries_for_many_versions_and_models(company: Co
             created_by=company.enzo,
         )
     assert queries(client, "/datasets/docstrings-train") == few
-    assert few - SCOPE == 14
+    assert few - SCOPE == 13

@@ -190,4 +190,4 @@ def test_the_page_costs_as_many_queries_for_many_of_everything(company: Company)
     assert card(html, "Lineage").count("/models/child-") == 6
     assert card(html, "Live").count("/deployments/") == 7
     assert queries(client, WRITER) == few
-    assert few - SCOPE == 25
+    assert few - SCOPE == 24

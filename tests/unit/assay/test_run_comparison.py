@@ -21,7 +21,7 @@ from workers.jobs.models import Job, JobEvent
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 # Pinned: a rise is a decision, not an accident.
-QUERIES = 12
+QUERIES = 11
 
 
 def compared(company: Company, **ids: Any) -> RunComparison:

@@ -18,7 +18,7 @@ from tests.unit.policy_support import install_rules
 pytestmark = pytest.mark.django_db
 NEWS = "Since you last looked"
 # With the scope of row security, which `test_portal_pages` calls SCOPE.
-QUERIES = 15
+QUERIES = 12
 
 
 def text_of(client: Client, address: str) -> str:

@@ -80,7 +80,7 @@ def test_tasks_cost_a_bounded_number_of_queries(company: Company) -> None:
     client.get("/tasks/badge")
     with CaptureQueriesContext(connection) as captured:
         assert client.get("/tasks/badge").status_code == 200
-    assert len(captured) == 22, [each["sql"][:90] for each in captured]
+    assert len(captured) == 20, [each["sql"][:90] for each in captured]
 
 
 def test_a_version_that_was_not_evaluated_is_not_called_trusted(company: Company) -> None:

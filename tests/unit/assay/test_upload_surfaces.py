@@ -23,7 +23,7 @@ from tests.unit.registry.objects import lora_files, model, safetensors, version
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 # Pinned: a rise is a decision, not an accident.
-QUERIES = {"/intakes/new": 10, "/datasets/docstrings-train": 14, "/api/v1/uploads": 4}
+QUERIES = {"/intakes/new": 9, "/datasets/docstrings-train": 13, "/api/v1/uploads": 4}
 OCTETS = "application/offset+octet-stream"
 CONFIG, WEIGHTS = b'{"model_type": "llama"}', safetensors()
 ROW = (

@@ -158,9 +158,9 @@ def test_the_number_of_queries_does_not_grow(
 ) -> None:
     for thing in range(8):
         another(thing)
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):
         inbox_counts(compliance, ReviewFilter(missing=Specialty.COMPLIANCE))
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         missing_specialties(reviews_awaiting(compliance))
 
 

@@ -13,6 +13,7 @@ from assay.portal.forms.deployments import ReplicasForm
 from assay.portal.http import ActionScreen, add_refusal, cleaned, number_in
 from assay.portal.lists import ListScreen
 from assay.portal.views.versions import may_report
+from governance.database.narrow import narrowed
 from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.reviews.models import Verdict
@@ -20,7 +21,7 @@ from governance.usage.selectors import may_view_usage
 from registry.catalog import TASKS, unavailable_reason
 from registry.releases.equivalence.selectors import release_checks
 from registry.releases.renewal import release_renewal
-from registry.releases.selectors import release_review
+from registry.releases.selectors import release_reviews
 from registry.versions.features import version_features
 from registry.versions.prompts import prompt_served
 from workers.deployments.models import Deployment, DeploymentState
@@ -69,7 +70,8 @@ class DeploymentPage(ActionScreen):
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         deployment = deployment_get(actor=self.actor, deployment_id=id)
         version = deployment.release.version
-        review = release_review(deployment.release)
+        reviews = narrowed(release_reviews(deployment.release), "pk")
+        review = reviews.prefetch_related("decisions__person").first()
         votes = review.decisions.all() if review else []
         live = deployment.state in (DeploymentState.PENDING, DeploymentState.SERVING)
         return {

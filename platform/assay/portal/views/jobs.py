@@ -16,6 +16,7 @@ from assay.portal.http import ActionScreen, Screen, number_in
 from assay.portal.job_requests import request_rows, setting_rows
 from assay.portal.lists import Field, ListScreen, states
 from assay.portal.series import curve_points, curves
+from governance.database.narrow import narrowed
 from governance.errors import InvalidInput
 from governance.permissions import Action
 from registry.evaluations.selectors import evaluations_visible_to
@@ -166,16 +167,19 @@ class JobPage(Screen):
 
 def schedule_of(screen: Screen, job: Job) -> Schedule | None:
     """Return the schedule that started the job, if the person may see it."""
-    return schedules_visible_to(screen.actor).filter(runs__job=job).first()
+    return narrowed(schedules_visible_to(screen.actor).filter(runs__job=job), "name").first()
 
 
 def result_of(screen: Screen, job: Job) -> dict[str, Any]:
     """Return the result of the job, as far as this person may see it."""
     if job.kind == JobKind.EVALUATE:
-        return {"evaluation": evaluations_visible_to(screen.actor).filter(job_id=job.pk).first()}
+        evaluations = evaluations_visible_to(screen.actor).filter(job_id=job.pk)
+        return {"evaluation": narrowed(evaluations, "version").first()}
     if job.kind == JobKind.INTAKE:
-        return {"intake": intakes_visible_to(screen.actor).filter(job_id=job.pk).first()}
-    return {"version": versions_visible_to(screen.actor).filter(job_id=job.pk).first()}
+        intakes = intakes_visible_to(screen.actor).filter(job_id=job.pk)
+        return {"intake": narrowed(intakes, "pk").first()}
+    versions = versions_visible_to(screen.actor).filter(job_id=job.pk)
+    return {"version": narrowed(versions, "number", "model__name").first()}
 
 
 class JobProgress(Screen):

@@ -22,6 +22,7 @@ from assay.portal.model_overview import (
 from assay.portal.readiness import gate_line
 from assay.portal.since import model_news
 from assay.portal.views.deployments import examples
+from governance.database.narrow import narrowed
 from governance.errors import NotFound
 from governance.people.models import Department
 from governance.permissions import Action
@@ -206,8 +207,12 @@ class ModelPage(ActionScreen):
         }
 
     def versions(self, model: Model) -> QuerySet[ModelVersion]:
-        """Return the model's versions with their state, without manifests and cards."""
-        versions = versions_visible_to(self.actor).filter(model=model)
+        """Return the model's versions with their state."""
+        versions = narrowed(
+            versions_visible_to(self.actor).filter(model=model),
+            *("number", "kind", "state", "digest", "metrics", "license", "created_at"),
+            *("created_by__name", "base__number", "base__model__name", "model__task"),
+        )
         serving = deployments_visible_to(self.actor).filter(
             release__version=OuterRef("pk"), state=DeploymentState.SERVING
         )
@@ -216,7 +221,7 @@ class ModelPage(ActionScreen):
             evaluated=Exists(measured),
             held_out=Exists(measured.filter(on_training_data=False)),
             live=Exists(serving),
-        ).defer("manifest", "card", "code", "base__manifest", "base__card", "base__code")
+        )
 
     def trials(self, task: Task | None, live: list[Deployment]) -> list[str]:
         """Return the names of the deployments that the person may use in the playground."""

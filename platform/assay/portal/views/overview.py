@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, Exists, OuterRef, Q
+from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
@@ -17,11 +17,12 @@ from assay.portal.since import changed_since
 from assay.portal.todo import todos_of
 from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
+from governance.database.narrow import narrowed
 from governance.people.access_requests import (
     access_request_create,
     own_access_request,
 )
-from governance.people.models import Department, Person, Role, RoleAssignment
+from governance.people.models import Department, Role, RoleAssignment
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.quotas.selectors import alerts_now
@@ -46,7 +47,11 @@ LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.FINISHING)
 
 def running_jobs(actor: Principal) -> dict[str, Any]:
     """Return the jobs of the live fragment."""
-    return {"running": jobs_visible_to(actor).filter(state__in=LIVE).order_by("-created_at")[:6]}
+    jobs = narrowed(
+        jobs_visible_to(actor).filter(state__in=LIVE).order_by("-created_at"),
+        *("title", "state", "kind", "progress", "started_at", "finished_at", "department__name"),
+    )
+    return {"running": jobs[:6]}
 
 
 def request_access(actor: Principal) -> dict[str, Any]:
@@ -123,21 +128,28 @@ class Overview(ActionScreen):
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         actor = self.actor
+        tasks = todos_of(actor)
         sees_audit = may_somewhere(actor, Action.AUDIT_VIEW, kind="audit")
         events = audit_events_visible_to(actor)[:8] if sees_audit else []
-        deployments = (
-            deployments_visible_to(actor)
-            .exclude(state=DeploymentState.STOPPED)
-            .select_related("release__version__model", "department")
-            .prefetch_related("replicas")
+        deployments = narrowed(
+            deployments_visible_to(actor).exclude(state=DeploymentState.STOPPED),
+            *("name", "state", "message", "release__environment", "release__version__number"),
+            "release__version__model__name",
+        )
+        incidents = narrowed(incidents_pressing(actor), "title", "severity", "state", "opened_at")
+        expiring = narrowed(
+            releases_expiring(actor),
+            *("environment", "deployment_name", "state", "expires_at", "grace_days", "conditions"),
+            *("approved_at", "department__name", "version__number", "version__model__name"),
         )
         return {
             "first_steps": first_steps(actor),
             **request_access(actor),
-            "tasks": todos_of(actor)[:HOME_TASKS],
+            "tasks": tasks[:HOME_TASKS],
+            "all_tasks": tasks,
             "alerts": alerts_now(actor),
-            "incidents": list(incidents_pressing(actor).prefetch_related(None)[:20]),
-            "expiring": releases_expiring(actor)[:EXPIRING_SHOWN],
+            "incidents": list(incidents[:20]),
+            "expiring": expiring[:EXPIRING_SHOWN],
             "way": model_lifecycle(actor),
             **running_jobs(actor),
             "deployments": deployments[:6],
@@ -186,11 +198,12 @@ class Tasks(Screen):
     template_name = "portal/tasks.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        return {"tasks": todos_of(self.actor)}
+        tasks = todos_of(self.actor)
+        return {"tasks": tasks, "all_tasks": tasks}
 
 
 class TaskBadge(Screen):
-    """Number of the person's tasks, fetched by every page after it has loaded."""
+    """Number of the person's tasks, fetched after loading by every page that does not list them."""
 
     template_name = "portal/parts/task_badge.html"
 
@@ -212,34 +225,36 @@ def first_steps(actor: Principal) -> list[Step]:
     """Return the steps for administrators while any is not done; otherwise none."""
     if not any(role.role == Role.ADMIN for role in actor.roles):
         return []
-    admins = RoleAssignment.objects.filter(role=Role.ADMIN, person=OuterRef("pk"))
-    several = Person.objects.filter(Exists(admins), is_active=True)[:2].count() > 1
-    roles = set(RoleAssignment.objects.order_by().values_list("role", flat=True).distinct())
+    holders = RoleAssignment.objects.aggregate(
+        admins=Count("person", Q(role=Role.ADMIN, person__is_active=True), distinct=True),
+        leads=Count("pk", Q(role=Role.LEAD)),
+        reviewers=Count("pk", Q(role=Role.REVIEWER)),
+    )
     steps = [
         Step(
             "Add a second administrator",
             "Two people can then approve each other's changes. A command on the server sets the "
             "account up with you. With a third administrator, two can recover the third's account.",
             "portal:people",
-            several,
+            holders["admins"] > 1,
         ),
         Step(
             "Create a department",
             "Departments own models, datasets, keys and budgets.",
             "portal:departments",
-            Department.objects.exists(),
+            holders["leads"] > 0 or Department.objects.exists(),
         ),
         Step(
             "Give the department a lead",
             "Invite a person, then grant the role on their page.",
             "portal:people",
-            Role.LEAD in roles,
+            holders["leads"] > 0,
         ),
         Step(
             "Appoint a reviewer",
             "Nothing serves before reviewers have approved its release.",
             "portal:people",
-            Role.REVIEWER in roles,
+            holders["reviewers"] > 0,
         ),
         Step(
             "Register a base model",

@@ -15,13 +15,14 @@ from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.lineage import drawing
 from assay.portal.readiness import may_see_readiness, readiness_panel
 from assay.portal.series import curves
+from governance.database.narrow import narrowed
 from governance.english import counted
 from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog import TASKS, unavailable_reason
 from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.recordings import sample_recording_open
-from registry.evaluations.selectors import evaluations_visible_to
+from registry.evaluations.selectors import evaluations_to_compare
 from registry.incidents.selectors import incidents_of, reporting_resource
 from registry.releases.comparison.build import evaluation_compare
 from registry.releases.comparison.files import manifest_files
@@ -68,12 +69,16 @@ class VersionPage(Screen):
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
         department = version.model.department.slug
-        evaluations = evaluations_visible_to(self.actor).filter(version=version)
+        evaluations = evaluations_to_compare(self.actor).filter(version=version)
         measured = list(evaluations[:EVALUATIONS_SHOWN])
         job = (
-            jobs_visible_to(self.actor).filter(pk=version.job_id).first()
+            narrowed(jobs_visible_to(self.actor).filter(pk=version.job_id), "pk").first()
             if version.job_id
             else None
+        )
+        releases = narrowed(
+            releases_visible_to(self.actor).filter(version=version),
+            *("deployment_name", "environment", "state", "created_at"),
         )
         trusted = version.state == VersionState.TRUSTED
         task = TASKS.get(version.model.task)
@@ -94,7 +99,7 @@ class VersionPage(Screen):
                 drawn(evaluation_compare(evaluation, version.model.task)) for evaluation in measured
             ],
             "held_out": any(not each.on_training_data for each in measured),
-            "releases": releases_visible_to(self.actor).filter(version=version)[:20],
+            "releases": releases[:20],
             "drafts": self.drafts(version),
             "like": release_to_repeat(self.actor, version) if trusted else None,
             "may_release": trusted
