@@ -2,7 +2,8 @@
 
 `python tools/screens.py [FOLDER]` writes FOLDER/index.html, by default build/screens/index.html,
 which git ignores. It shows the company of the tests: as usual, with long names, with no data, and
-with ten thousand rows. It needs a Chromium and takes some minutes.
+with ten thousand rows; and every form with invalid values. It needs a Chromium and takes some
+minutes.
 """
 
 from __future__ import annotations

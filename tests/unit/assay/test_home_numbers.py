@@ -49,7 +49,7 @@ def test_usage_is_compared_with_the_week_before(company: Company) -> None:
     )
     page = signed_in(company.clara).get("/overview/numbers").content.decode()
     assert "+50 % vs. the 7 days before" in page
-    assert "33.3 %" in page
+    assert "33.3%" in page
     assert "0.0 % in the 7 days before" in page
     assert "3.75" in page
     assert "Requests by day, oldest first: 1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1" in page
