@@ -77,7 +77,7 @@ class Closing:
                 step = self._longest(state)
             if not step or len(ending) + len(step) > min(most, MAX_ENDING):
                 return None
-            if not state.consume_tokens(step):
+            if not state.consume_tokens(list(step)):
                 return None
             ending += step
         return ending

@@ -152,6 +152,7 @@ class Constraint:
     def __init__(
         self, vocabulary: Vocabulary, grammar: str, schemas: Sequence[dict[str, Any]] = ()
     ) -> None:
+        self._tokens_of = vocabulary.tokens_of
         self._matcher = vocabulary.matcher(grammar)
         self._closing = Closing(vocabulary.tokens_of, vocabulary.bytes_of, required_names(schemas))
         self._end = vocabulary.end

@@ -173,7 +173,7 @@ def _compared(
             pk__in=[each.dataset_version_id for each in versions]
         )
     )
-    base_ids = [each.base_id for each in versions]
+    base_ids = [each.base_id for each in versions if each.base_id is not None]
     bases = _by_id(
         narrowed(
             versions_visible_to(actor).filter(pk__in=base_ids), "number", "digest", "model__name"

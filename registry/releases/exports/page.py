@@ -55,8 +55,8 @@ def dossier_html(dossier: Mapping[str, Any], sections: Iterable[Section], digest
                 format_html(
                     "<p>{}</p>",
                     "It is for reading, and shows the current names of people. Approvals name the "
-                    "digest above: the SHA-256 of the dossier in canonical JSON, which names them by "
-                    "number and can be exported too.",
+                    "digest above: the SHA-256 of the dossier in canonical JSON, which numbers "
+                    "people and can be exported too.",
                 ),
             ),
         ]

@@ -451,8 +451,13 @@ def field(bound: Any, label: str = "") -> dict[str, Any]:
 @register.simple_tag(takes_context=True)
 def unmarked_errors(context: Context, error: DomainError) -> dict[str, list[str]]:
     """Return the errors of fields that neither the error's message nor a form on the page shows."""
-    forms = [each for each in context.flatten().values() if isinstance(each, BaseForm)]
-    marked = {name for form in forms if form.is_bound for name in form.errors}
+    values: list[Any] = list(context.flatten().values())
+    marked = {
+        name
+        for form in values
+        if isinstance(form, BaseForm) and form.is_bound
+        for name in form.errors
+    }
     errors = {
         name: [each for each in sentences if each != error.message]
         for name, sentences in error.fields.items()
