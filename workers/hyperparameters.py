@@ -12,7 +12,7 @@ MAX_RANK = 256
 
 
 class LoraSettings(BaseModel):
-    """Settings of a LoRA adapter. Its weights count `lora_alpha / lora_rank`."""
+    """Settings of LoRA, whose output is multiplied by `lora_alpha / lora_rank`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -224,6 +224,16 @@ class Task:
         return self.engine == GENERATION and Modality.IMAGE not in self.inputs
 
     @property
+    def base_architectures(self) -> tuple[str, ...]:
+        """Architectures of the bases of its adapters: those of the task, and their encoders, such
+        as `BertModel`, if a recipe for adapters starts from models of another task."""
+        adapting = (each for each in self.recipes if each.makes == "adapter")
+        if all(each.bases <= {self.name} for each in adapting):
+            return self.architectures
+        encoders = {f"{name}Model" for each in self.architectures if (name := _stem(each))}
+        return (*self.architectures, *sorted(encoders))
+
+    @property
     def endpoint(self) -> str:
         """Path of the main endpoint."""
         return self.endpoints[0].path
@@ -264,3 +274,9 @@ class Task:
             if kind.name == name:
                 return kind
         raise KeyError(name)
+
+
+def _stem(architecture: str) -> str:
+    """Return the name of a model without its head: `Bert` for `BertForTokenClassification`."""
+    stem, has_head, _ = architecture.partition("For")
+    return stem if has_head else ""

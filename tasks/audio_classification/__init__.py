@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 from operator import itemgetter
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +17,8 @@ _SILENCE = (
     + b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 4_000, 4_000, 1, 8)
     + b"data" + struct.pack("<I", 400) + b"\x80" * 400
 )  # fmt: skip
+
+_HeadFactor = Annotated[float, Field(ge=0.1, le=100)]
 
 
 class LabeledRecording(BaseModel):
@@ -33,9 +36,16 @@ class TrainingHyperparameters(declare.ClassifierSettings):
     `shift` moves each recording in time, by up to this share of its length, for more variety.
     """
 
-    learning_rate: float = Field(default=1e-4, gt=0, le=0.1)
-    head_factor: float = Field(default=10.0, ge=0.1, le=100)
+    learning_rate: declare.LearningRate = 1e-4
+    head_factor: _HeadFactor = 10.0
     shift: float = Field(default=0.0, ge=0, le=0.5)
+
+
+class LoraHyperparameters(declare.LoraSettings, TrainingHyperparameters):
+    """Settings of training an adapter. The head learns `head_factor` times as fast as LoRA."""
+
+    learning_rate: declare.LearningRate = 1e-3
+    head_factor: _HeadFactor = 1.0
 
 
 TASK = declare.Task(
@@ -84,6 +94,13 @@ TASK = declare.Task(
             makes="full",
             train="tasks.audio_classification.fine_tune:train",
             hyperparameters=TrainingHyperparameters,
+        ),
+        declare.Recipe(
+            method="lora",
+            title="LoRA",
+            makes="adapter",
+            train="tasks.audio_classification.fine_tune:train",
+            hyperparameters=LoraHyperparameters,
         ),
     ),
     evaluation=declare.Evaluation(

@@ -1,4 +1,4 @@
-"""Train an audio classifier, all weights, with a head for the labels of the data."""
+"""Train an audio classifier, all weights or an adapter, with a head for the labels of the data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from assay.plugins import run
-from tasks.audio_classification import TASK, TrainingHyperparameters
+from tasks.audio_classification import TASK, LoraHyperparameters, TrainingHyperparameters
+
+# Names of the last layers.
+HEADS = ("classifier", "projector")
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
@@ -22,31 +25,34 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         BadMaterial: Rows, recordings, settings or base cannot be used.
         Canceled: `progress` requests a stop.
     """
-    settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
+    schema = LoraHyperparameters if request.method == "lora" else TrainingHyperparameters
+    settings = run.parse_settings(schema, request.hyperparameters)
     return run.train_media_classifier(
         request,
         progress,
         settings=settings,
         column="audio",
         noun="recording",
-        head=("classifier", "projector"),
+        head=HEADS,
         head_factor=settings.head_factor,
-        load=lambda folder, labels: _loaded(folder, labels, settings.shift),
+        load=lambda folder, labels: _loaded(folder, labels, settings),
     )
 
 
-def _loaded(folder: Path, labels: list[str], shift: float) -> run.MediaModel:
+def _loaded(folder: Path, labels: list[str], settings: TrainingHyperparameters) -> run.MediaModel:
     try:
         features = run.AudioFeatures(folder)
     except run.UnsupportedModel as error:
         raise run.BadMaterial(f"The base cannot be trained. {error}") from error
-    model = run.load_base(
-        folder,
-        TASK.architectures,
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-    )
-
+    if isinstance(settings, LoraHyperparameters):
+        model = run.load_adaptable(folder, TASK.base_architectures, labels, HEADS)
+    else:
+        model = run.load_base(
+            folder,
+            TASK.architectures,
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+        )
     cut: set[str] = set()
 
     def read(path: Path) -> Tensor:
@@ -60,7 +66,7 @@ def _loaded(folder: Path, labels: list[str], shift: float) -> run.MediaModel:
 
     def shifted(values: Tensor) -> Tensor:
         time = -1 if features.time_last else 0
-        most = int(shift * values.shape[time])
+        most = int(settings.shift * values.shape[time])
         return values.roll(int(torch.randint(-most, most + 1, ())), time)
 
     def stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
@@ -79,6 +85,6 @@ def _loaded(folder: Path, labels: list[str], shift: float) -> run.MediaModel:
         features.extractor,
         read=read,
         collate=stacked,
-        vary=shifted if shift else None,
+        vary=shifted if settings.shift else None,
         cut=cut,
     )

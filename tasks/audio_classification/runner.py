@@ -27,7 +27,7 @@ class _Recording:
     top_k: int | None
 
 
-class AudioClassifierRunner(run.BaseRunner):
+class AudioClassifierRunner(run.LabelAdapters, run.BaseRunner):
     """Returns one [{label, score}, …] for the recording.
 
     A recording that is longer than the model's window is cut into windows; its scores are the means
@@ -45,8 +45,9 @@ class AudioClassifierRunner(run.BaseRunner):
         dtype: torch.dtype | None,
     ) -> None:
         self._features = run.AudioFeatures(folder)
-        self._model = run.load_model(folder, architectures, dtype=dtype, device=device)
-        self._labels = run.label_names(self._model)
+        self.model = run.load_model(folder, architectures, dtype=dtype, device=device)
+        self.architectures = architectures
+        self.labels = run.label_names(self.model)
         try:
             with torch.inference_mode():
                 self._logits(self._features.probe[None])
@@ -84,12 +85,12 @@ class AudioClassifierRunner(run.BaseRunner):
         ]
 
     def _logits(self, windows: Tensor) -> Tensor:
-        values = windows.to(self._model.device, self._model.dtype)
-        logits: Tensor = self._model(**{self._model.main_input_name: values}).logits
+        values = windows.to(self.model.device, self.model.dtype)
+        logits: Tensor = self.model(**{self.model.main_input_name: values}).logits
         return logits
 
     def _result(self, logits: Tensor, recording: _Recording) -> list[declare.Label]:
         shares = recording.shares.to(logits.device)
         mean = (logits.float().softmax(dim=-1) * shares[:, None]).sum(dim=0)
-        (labels,) = run.ranked_labels(mean.log()[None], self._labels)
+        (labels,) = run.ranked_labels(mean.log()[None], self.labels)
         return labels[: recording.top_k]

@@ -31,10 +31,14 @@ class TrainingHyperparameters(declare.ClassifierSettings):
     `mirror` flips half of the images left to right: more variety, but wrong for writing.
     """
 
-    learning_rate: float = Field(default=1e-3, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 1e-3
     batch_size: int = Field(default=32, ge=1, le=512)
     head_factor: float = Field(default=1.0, ge=0.1, le=100)
     mirror: bool = False
+
+
+class LoraHyperparameters(declare.LoraSettings, TrainingHyperparameters):
+    """Settings of training an adapter. The head learns `head_factor` times as fast as LoRA."""
 
 
 TASK = declare.Task(
@@ -94,6 +98,13 @@ TASK = declare.Task(
             makes="full",
             train="tasks.image_classification.fine_tune:train",
             hyperparameters=TrainingHyperparameters,
+        ),
+        declare.Recipe(
+            method="lora",
+            title="LoRA",
+            makes="adapter",
+            train="tasks.image_classification.fine_tune:train",
+            hyperparameters=LoraHyperparameters,
         ),
     ),
     evaluation=declare.Evaluation(

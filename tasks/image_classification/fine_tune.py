@@ -1,4 +1,4 @@
-"""Train an image classifier, all weights, with a head for the labels of the data."""
+"""Train an image classifier, all weights or an adapter, with a head for the labels of the data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from assay.plugins import run
-from tasks.image_classification import TASK, TrainingHyperparameters
+from tasks.image_classification import TASK, LoraHyperparameters, TrainingHyperparameters
 
 # Names of the last layer, in transformers and in timm's architectures.
 HEADS = ("classifier", "fc", "head")
@@ -22,7 +22,8 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         BadMaterial: Rows, images, settings or base cannot be used.
         Canceled: `progress` requests a stop.
     """
-    settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
+    schema = LoraHyperparameters if request.method == "lora" else TrainingHyperparameters
+    settings = run.parse_settings(schema, request.hyperparameters)
     return run.train_media_classifier(
         request,
         progress,
@@ -31,25 +32,28 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         noun="image",
         head=HEADS,
         head_factor=settings.head_factor,
-        load=lambda folder, labels: _loaded(folder, labels, mirror=settings.mirror),
+        load=lambda folder, labels: _loaded(folder, labels, settings),
     )
 
 
-def _loaded(folder: Path, labels: list[str], *, mirror: bool) -> run.MediaModel:
+def _loaded(folder: Path, labels: list[str], settings: TrainingHyperparameters) -> run.MediaModel:
     try:
         processor = run.load_image_processor(folder)
         of_timm = run.is_timm(run.read_json(folder / "config.json"))
     except run.UnsupportedModel as error:
         raise run.BadMaterial(f"The base cannot be trained. {error}") from error
-    # A config of timm also states the number of labels.
-    extra: dict[str, Any] = {"num_labels": len(labels)} if of_timm else {}
-    model = run.load_base(
-        folder,
-        TASK.architectures,
-        **extra,
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-    )
+    if isinstance(settings, LoraHyperparameters):
+        model = run.load_adaptable(folder, TASK.base_architectures, labels, HEADS)
+    else:
+        # A config of timm also states the number of labels.
+        extra: dict[str, Any] = {"num_labels": len(labels)} if of_timm else {}
+        model = run.load_base(
+            folder,
+            TASK.architectures,
+            **extra,
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+        )
     if of_timm:
         # A config of timm holds its labels under this name, and would keep the labels of the base.
         model.config.label_names = labels
@@ -58,7 +62,7 @@ def _loaded(folder: Path, labels: list[str], *, mirror: bool) -> run.MediaModel:
         processor,
         read=lambda path: run.read_pixels(path, processor),
         collate=run.stacked_pixels,
-        vary=_mirrored if mirror else None,
+        vary=_mirrored if settings.mirror else None,
     )
 
 

@@ -13,7 +13,7 @@ from assay.plugins import declare, run
 from assay.plugins.run import Item
 
 
-class ImageClassifierRunner(run.BaseRunner):
+class ImageClassifierRunner(run.LabelAdapters, run.BaseRunner):
     """Returns one [{label, score}, …] for the image.
 
     Images that the processor makes equally large share a batch.
@@ -31,8 +31,9 @@ class ImageClassifierRunner(run.BaseRunner):
         dtype: torch.dtype | None,
     ) -> None:
         self._processor = run.load_image_processor(folder)
-        self._model = run.load_model(folder, architectures, dtype=dtype, device=device)
-        self._labels = run.label_names(self._model)
+        self.model = run.load_model(folder, architectures, dtype=dtype, device=device)
+        self.architectures = architectures
+        self.labels = run.label_names(self.model)
 
     def prepare(
         self, request_id: str, inputs: declare.OneImage, options: declare.LabelOptions
@@ -47,12 +48,12 @@ class ImageClassifierRunner(run.BaseRunner):
 
     def collate(self, items: Sequence[Item]) -> Tensor:
         batch = torch.stack([item.payload[0] for item in items])
-        return batch.to(self._model.device, self._model.dtype)
+        return batch.to(self.model.device, self.model.dtype)
 
     def run(self, batch: Tensor) -> Tensor:
-        logits: Tensor = self._model(pixel_values=batch).logits
+        logits: Tensor = self.model(pixel_values=batch).logits
         return logits
 
     def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
-        ranked = run.ranked_labels(output, self._labels)
+        ranked = run.ranked_labels(output, self.labels)
         return [labels[: item.payload[1]] for labels, item in zip(ranked, items, strict=True)]

@@ -15,6 +15,8 @@ from tasks.text_classification.endpoints import (
     read_text_classification,
 )
 
+_BASES = frozenset({"text-classification", "embeddings"})
+
 
 class LabeledText(BaseModel):
     """One text and its label."""
@@ -31,6 +33,12 @@ class FineTuneHyperparameters(declare.ClassifierSettings):
     """
 
     max_length: int = Field(default=128, ge=8, le=8192)
+
+
+class LoraHyperparameters(declare.LoraSettings, FineTuneHyperparameters):
+    """Settings of tuning an adapter. The new head learns as fast as LoRA."""
+
+    learning_rate: declare.LearningRate = 1e-3
 
 
 def evaluation_request(row: dict[str, Any]) -> tuple[declare.TextInputs, declare.TextOptions]:
@@ -97,7 +105,15 @@ TASK = declare.Task(
             makes="full",
             train="tasks.text_classification.fine_tune:train",
             hyperparameters=FineTuneHyperparameters,
-            bases=frozenset({"text-classification", "embeddings"}),
+            bases=_BASES,
+        ),
+        declare.Recipe(
+            method="lora",
+            title="LoRA",
+            makes="adapter",
+            train="tasks.text_classification.fine_tune:train",
+            hyperparameters=LoraHyperparameters,
+            bases=_BASES,
         ),
     ),
     evaluation=declare.Evaluation(

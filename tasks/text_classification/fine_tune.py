@@ -1,4 +1,4 @@
-"""Tune an encoder, all weights, into a text classifier."""
+"""Tune an encoder, all weights or an adapter, into a text classifier."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import transformers
 
 from assay.plugins import run
-from tasks.text_classification import TASK, FineTuneHyperparameters
+from tasks.text_classification import TASK, FineTuneHyperparameters, LoraHyperparameters
 
 # The head starts from random weights, the encoder from trained ones: at one rate for both, the head
-# has hardly changed when the encoder has converged (validation macro-F1 0.34 instead of 0.47).
+# has hardly changed when the encoder has converged (validation macro-F1 0.34 instead of 0.47). LoRA
+# starts anew as well, so it learns as fast as the head.
 HEAD_FACTOR = 10
 HEAD_NAMES = ("classifier", "pooler", "pre_classifier")
 
@@ -31,13 +32,15 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         BadMaterial: Rows, settings or base cannot be used.
         Canceled: `progress` requests a stop.
     """
-    settings = run.parse_settings(FineTuneHyperparameters, request.hyperparameters)
+    adapts = request.method == "lora"
+    schema = LoraHyperparameters if adapts else FineTuneHyperparameters
+    settings = run.parse_settings(schema, request.hyperparameters)
     rows, dropped = run.distinct_rows(read_labelled(request.train_file), "text")
     split = run.split_by_label(rows, settings, progress)
     if dropped:
         progress.warn(f"{dropped} repeated texts are left out; each text counts once.")
     transformers.set_seed(settings.seed)
-    model, tokenizer = _model(request, split.labels, settings.max_length)
+    model, tokenizer = _model(request, split.labels, settings)
     lengths = run.token_lengths(tokenizer, [row["text"] for row in rows])
     cut = sum(length > settings.max_length for length in lengths)
     limit = f"the first {settings.max_length} tokens (max_length)"
@@ -47,7 +50,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         progress,
         model=model,
         processor=tokenizer,
-        head=run.Head(HEAD_NAMES, HEAD_FACTOR * settings.learning_rate),
+        head=run.Head(HEAD_NAMES, (1 if adapts else HEAD_FACTOR) * settings.learning_rate),
         split=split,
         settings=settings,
         examples=lambda part: _encoded(part, tokenizer, split.labels, settings.max_length),
@@ -67,17 +70,22 @@ def read_labelled(path: Any) -> list[dict[str, Any]]:
     )
 
 
-def _model(request: run.TrainingRequest, labels: list[str], max_length: int) -> tuple[Any, Any]:
-    model = run.load_base(
-        request.base,
-        (*_CLASSIFIERS, *TASK.architectures),
-        trained_as=lambda name: _CLASSIFIERS.get(name, name),
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-    )
-    run.check_length(model, max_length)
+def _model(
+    request: run.TrainingRequest, labels: list[str], settings: FineTuneHyperparameters
+) -> tuple[Any, Any]:
+    if isinstance(settings, LoraHyperparameters):
+        model = run.load_adaptable(request.base, TASK.base_architectures, labels, HEAD_NAMES)
+    else:
+        model = run.load_base(
+            request.base,
+            (*_CLASSIFIERS, *TASK.architectures),
+            trained_as=lambda name: _CLASSIFIERS.get(name, name),
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+        )
+    run.check_length(model, settings.max_length)
     tokenizer = run.load_tokenizer(request.base)
-    tokenizer.model_max_length = max_length
+    tokenizer.model_max_length = settings.max_length
     return model, tokenizer
 
 

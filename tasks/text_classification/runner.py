@@ -13,7 +13,7 @@ from assay.plugins import run
 from assay.plugins.run import Item
 
 
-class ClassifierRunner(run.TextRunner):
+class ClassifierRunner(run.LabelAdapters, run.TextRunner):
     """Returns one [{label, score}, …] for each text."""
 
     def __init__(
@@ -25,11 +25,12 @@ class ClassifierRunner(run.TextRunner):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
-        self._labels = run.label_names(self.model)
+        self.architectures = architectures
+        self.labels = run.label_names(self.model)
 
     def run(self, batch: dict[str, Tensor]) -> Tensor:
         logits: Tensor = self.model(**batch).logits
         return logits
 
     def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
-        return list(run.ranked_labels(output, self._labels))
+        return list(run.ranked_labels(output, self.labels))

@@ -3,7 +3,6 @@ frozen base."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,7 +131,7 @@ def fit_adapter(
         tokenizer,
         request,
         progress,
-        save=lambda folder: _save(trainer.model, folder),
+        save=lambda folder: run.save_adapter(trainer.model, folder),
         compare=True,
     )
     accuracy = metrics.get("eval_rewards/accuracies")
@@ -153,15 +152,3 @@ def fit_adapter(
         notes=notes,
         rows_cut=rows_cut,
     )
-
-
-def _save(model: Any, output: Path) -> None:
-    model.save_pretrained(output)
-    (output / "README.md").unlink(missing_ok=True)
-    path = output / "adapter_config.json"
-    config = json.loads(path.read_text())
-    config["base_model_name_or_path"] = "base"
-    # PEFT writes a set; its order, and so the digest, would differ between processes.
-    if "target_modules" in config:
-        config["target_modules"] = sorted(config["target_modules"])
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

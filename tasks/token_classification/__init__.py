@@ -24,7 +24,7 @@ class TokenHyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=3, ge=1, le=50)
-    learning_rate: float = Field(default=1e-4, gt=0, le=0.1)
+    learning_rate: declare.LearningRate = 1e-4
     batch_size: int = Field(default=16, ge=1, le=512)
     max_length: int = Field(default=128, ge=16, le=8192)
     weight_decay: float = Field(default=0.01, ge=0, le=1)
@@ -33,6 +33,13 @@ class TokenHyperparameters(BaseModel):
     seed: int = Field(default=17, ge=0, le=2**31 - 1)
 
 
+class LoraHyperparameters(declare.LoraSettings, TokenHyperparameters):
+    """Settings of tuning an adapter. The head learns as fast as LoRA."""
+
+    learning_rate: declare.LearningRate = 1e-3
+
+
+_BASES = frozenset({"token-classification", "embeddings"})
 _TEXT = "Please write to Ana Silva at ana.silva@example.org or call 555-0134."
 
 TASK = declare.Task(
@@ -86,7 +93,15 @@ TASK = declare.Task(
             makes="full",
             train="tasks.token_classification.fine_tune:train",
             hyperparameters=TokenHyperparameters,
-            bases=frozenset({"token-classification", "embeddings"}),
+            bases=_BASES,
+        ),
+        declare.Recipe(
+            method="lora",
+            title="LoRA",
+            makes="adapter",
+            train="tasks.token_classification.fine_tune:train",
+            hyperparameters=LoraHyperparameters,
+            bases=_BASES,
         ),
     ),
     evaluation=declare.Evaluation(

@@ -1,17 +1,19 @@
-"""Tune an encoder, all weights, to label the tokens of a text."""
+"""Tune an encoder, all weights or an adapter, to label the tokens of a text."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import transformers
 
 from assay.plugins import run
-from tasks.token_classification import TASK, TokenHyperparameters
+from tasks.token_classification import TASK, LoraHyperparameters, TokenHyperparameters
 from tasks.token_classification.entities import OUTSIDE, tag
 from tasks.token_classification.score import count, micro
 
@@ -19,6 +21,7 @@ MIN_ROWS = 8
 MAX_LABELS = 200
 # Label of padding and special tokens, which the loss ignores.
 IGNORED = -100
+HEAD_NAMES = ("classifier",)
 
 Rows = list[dict[str, Any]]
 
@@ -32,7 +35,8 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         BadMaterial: rows, settings or base cannot be used.
         Canceled: `progress` requests a stop.
     """
-    settings = run.parse_settings(TokenHyperparameters, request.hyperparameters)
+    schema = LoraHyperparameters if request.method == "lora" else TokenHyperparameters
+    settings = run.parse_settings(schema, request.hyperparameters)
     rows, dropped = run.distinct_rows(read_marked(request.train_file), "text")
     if dropped:
         progress.warn(f"{dropped} repeated texts are left out; each text counts once.")
@@ -51,18 +55,15 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         + ("The base knows them; its head is kept." if keeps_head else "The head is new.")
     )
     transformers.set_seed(settings.seed)
-    model, tokenizer = run.load_with_head(
-        request,
-        suffix="ForTokenClassification",
-        architectures=TASK.architectures,
-        max_length=settings.max_length,
-        purpose="a token classifier",
-        id2label=dict(enumerate(labels)),
-        label2id={label: number for number, label in enumerate(labels)},
-    )
+    model, tokenizer = _model(request, labels, settings)
+    save: Callable[[Path], None] | None = None
+    if isinstance(settings, LoraHyperparameters):
+        model = run.with_lora(model, HEAD_NAMES, settings, progress)
+        save = partial(run.save_adapter, model, labels=labels)
     examples = _encoded(train_rows, tokenizer, labels, settings.max_length)
     trainer = run.HeadTrainer(
-        head=() if keeps_head else ("classifier",),
+        # LoRA starts anew as well, so it learns as fast as a new head.
+        head=() if keeps_head or save else HEAD_NAMES,
         progress=progress,
         model=model,
         args=run.epoch_arguments(request, settings, len(examples), best="f1"),
@@ -71,7 +72,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         data_collator=transformers.DataCollatorForTokenClassification(tokenizer),
         compute_metrics=lambda found: _metrics(found, labels),
     )
-    metrics, notes = run.run_trainer(trainer, tokenizer, request, progress)
+    metrics, notes = run.run_trainer(trainer, tokenizer, request, progress, save=save)
     return run.TrainingResult(
         metrics={
             "validation_f1": metrics["eval_f1"],
@@ -88,6 +89,26 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         },
         notes=notes,
     )
+
+
+def _model(
+    request: run.TrainingRequest, labels: list[str], settings: TokenHyperparameters
+) -> tuple[Any, Any]:
+    if not isinstance(settings, LoraHyperparameters):
+        return run.load_with_head(
+            request,
+            suffix="ForTokenClassification",
+            architectures=TASK.architectures,
+            max_length=settings.max_length,
+            purpose="a token classifier",
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+        )
+    model = run.load_adaptable(request.base, TASK.base_architectures, labels, HEAD_NAMES)
+    run.check_length(model, settings.max_length)
+    tokenizer = run.load_tokenizer(request.base)
+    tokenizer.model_max_length = settings.max_length
+    return model, tokenizer
 
 
 def read_marked(path: Any) -> Rows:

@@ -15,7 +15,7 @@ from tasks.token_classification.entities import Judged, entities
 from tasks.token_classification.schema import Entity, TokenInputs, TokenOptions
 
 
-class TokenRunner(run.WindowRunner):
+class TokenRunner(run.LabelAdapters, run.WindowRunner):
     """Returns one list of passages, or tokens, for each text."""
 
     def __init__(
@@ -27,7 +27,8 @@ class TokenRunner(run.WindowRunner):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
-        self._labels = run.label_names(self.model)
+        self.architectures = architectures
+        self.labels = run.label_names(self.model)
 
     def prepare(self, request_id: str, inputs: TokenInputs, options: TokenOptions) -> run.Prepared:  # type: ignore[override]
         windows = self.windows(request_id, inputs.text)
@@ -52,7 +53,7 @@ class TokenRunner(run.WindowRunner):
                 entities(
                     text,
                     judged,
-                    self._labels,
+                    self.labels,
                     strategy=options.aggregation_strategy,
                     ignored=options.ignore_labels,
                 )

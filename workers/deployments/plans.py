@@ -44,7 +44,7 @@ def load_plan(deployment: Deployment) -> LoadPlan:
         task=task.name,
         engine=engine_class(engine, task),
         runner=task.runner,
-        architectures=task.architectures,
+        architectures=task.architectures if adapter is None else task.base_architectures,
         digest=version.digest,
         expires_at=verdict.until.timestamp(),
         weights=_weights(below),

@@ -20,14 +20,17 @@ from workers.engines.architectures import UnsupportedModel, read_json
 from workers.engines.kv import SlabCache
 from workers.engines.soft_prompts import is_soft_prompt, read_soft_prompt, with_soft_prompts
 from workers.engines.stacked_lora import StackedLora
+from workers.hyperparameters import MAX_RANK
 
 BASE = "__base__"  # PEFT's name for a row without an adapter
 IGNORED = -100  # label of positions that torch's cross-entropy leaves out
 # Positions whose logits are computed at once: 0.3 GB for a vocabulary of 150,000, plus copies.
 SLICE = 512
 _MIXED = "*"
-MAX_RANK = 256
 _LORA_WEIGHT = re.compile(r"\.lora_(embedding_)?[AB](\.weight)?$")
+# PEFT uses the names of saved modules as regular expressions.
+_MODULE = re.compile(r"\w+(\.\w+)*", re.ASCII)
+MAX_SAVED_MODULES = 16
 # Other settings may change the base for every row (`layer_replication`, the initialization
 # "pissa"), or contain regular expressions, whose match can take hours.
 _SERVED_SETTINGS = {
@@ -273,8 +276,11 @@ def _contiguous(_module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (hidden.contiguous(), *others)
 
 
-def lora_config(folder: Path) -> LoraConfig:
-    """Return the config of an adapter in plain LoRA and safetensors. Raises ValueError."""
+def lora_config(folder: Path, *, has_head: bool = False) -> LoraConfig:
+    """Return the config of an adapter in plain LoRA and safetensors. Raises ValueError.
+
+    With `has_head`, it also has weights of a classifier's head, in `modules_to_save`.
+    """
     if not (folder / "adapter_model.safetensors").is_file():
         raise ValueError(f"{folder.name} has no adapter_model.safetensors.")
     try:
@@ -284,16 +290,22 @@ def lora_config(folder: Path) -> LoraConfig:
     if config.get("peft_type") != "LORA":
         raise ValueError(f"{folder.name} is a {config.get('peft_type')!r} adapter, not LORA.")
     defaults = LoraConfig().to_dict()
+    # PEFT writes the class of a classifier as `auto_mapping`, which only its `auto` module reads.
+    served = _SERVED_SETTINGS | ({"auto_mapping", "modules_to_save"} if has_head else set())
     for key, value in config.items():
-        if key not in _SERVED_SETTINGS and value and value != defaults.get(key):
+        if key not in served and value and value != defaults.get(key):
             raise ValueError(f"{folder.name} sets {key[:40]}, which this engine does not serve.")
     rank, modules = config.get("r"), config.get("target_modules")
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         raise ValueError(f"{folder.name} must have a rank of 1 to {MAX_RANK}.")
     if modules != "all-linear" and not _is_names(modules):
         raise ValueError(f"{folder.name} does not list the modules that it changes.")
+    if has_head and not _are_modules(config.get("modules_to_save")):
+        raise ValueError(f"{folder.name} does not list the modules of its head (modules_to_save).")
     # PEFT would load weights of other names into the base.
-    if other := [name for name in weight_names(folder) if not _LORA_WEIGHT.search(name)]:
+    if not has_head and (
+        other := [name for name in weight_names(folder) if not _LORA_WEIGHT.search(name)]
+    ):
         raise ValueError(f"{folder.name} holds {other[0][:80]}, which is not a weight of LoRA.")
     try:
         return LoraConfig.from_pretrained(str(folder))
@@ -308,6 +320,14 @@ def weight_names(folder: Path) -> list[str]:
             return list(weights.keys())
     except (OSError, SafetensorError) as error:
         raise ValueError(f"The adapter's weights cannot be read: {error}") from error
+
+
+def _are_modules(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and 1 <= len(value) <= MAX_SAVED_MODULES
+        and all(isinstance(each, str) and _MODULE.fullmatch(each) for each in value)
+    )
 
 
 def _is_names(value: object) -> bool:

@@ -23,7 +23,7 @@ import torch
 from workers.engines.devices import DTYPES, pick_device
 from workers.engines.names import load_name
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink
-from workers.engines.runner import BatchLimits, Canceled, Item, Prepared, Runner
+from workers.engines.runner import AdaptableRunner, BatchLimits, Canceled, Item, Prepared, Runner
 from workers.wire import Done, Failed
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,10 @@ class _Work:
     """One request: its items, and the results received so far."""
 
     request_id: str
+    runner: Runner
     prepared: Prepared
     sink: Sink
+    adapter: str | None = None
     submitted: float = field(default_factory=time.monotonic)
     started: float = 0.0
     results: list[Any] = field(default_factory=list)
@@ -54,6 +56,9 @@ _Place = tuple[_Work, int]
 
 class BatchEngine:
     """One runner and the thread that drives it; see `workers.engines.protocol.Engine`.
+
+    Adapters of a runner with the method `adapted` have runners that share the base's weights;
+    requests for different ones never share a batch.
 
     Args:
         folder: Verified files of one version.
@@ -84,6 +89,7 @@ class BatchEngine:
             device=pick_device(device),
             dtype=DTYPES[dtype] if dtype else None,
         )
+        self._adapted: dict[str, Runner] = {}
         self._limits: BatchLimits = self._runner.limits
         self._threads = threads
         self._changed = threading.Condition()
@@ -106,17 +112,25 @@ class BatchEngine:
         return 0.0 if began is None else time.monotonic() - began
 
     def add_adapter(self, name: str, folder: Path) -> None:
-        """Raise ValueError: this engine serves one set of weights."""
-        raise ValueError("This task's models take no adapters.")
+        """Load an adapter; returns when it can be used. Raises ValueError."""
+        if not isinstance(self._runner, AdaptableRunner):
+            raise ValueError("This task's models take no adapters.")
+        if name in self._adapted:
+            raise ValueError(f"An adapter named {name!r} is loaded already.")
+        self._adapted[name] = self._runner.adapted(folder)
 
     def remove_adapter(self, name: str) -> None:
-        """Raise ValueError: this engine serves one set of weights."""
-        raise ValueError("This task's models take no adapters.")
+        """Unload an adapter; running and waiting requests for it fail with `adapter_unloaded`."""
+        with self._changed:
+            if self._adapted.pop(name, None) is None:
+                raise ValueError(f"No adapter named {name!r} is loaded.")
+            works = [work for work in self._known.values() if work.adapter == name]
+        for work in works:
+            message = f"{name} was taken out of service."
+            self._finish(work, Failed("adapter_unloaded", message, 503))
 
     def submit(self, request: EngineRequest, sink: Sink) -> None:
         """Queue a request; the engine's thread sends its single event to `sink`."""
-        if request.adapter is not None:
-            raise RequestRefused("This model takes no adapters.", code="adapter_not_found")
         try:
             work = self._work(request, sink)
         except Canceled:
@@ -127,6 +141,10 @@ class BatchEngine:
                 raise RequestRefused("The engine has stopped.", code="engine_stopped", status=503)
             if request.request_id in self._known:
                 raise RequestRefused(f"Request {request.request_id} is running already.")
+            if self._runner_of(request) is not work.runner:
+                raise RequestRefused(
+                    "The adapter was loaded again; try again.", code="adapter_unloaded", status=503
+                )
             waiting = sum(len(each.items) for each in self._waiting)
             if waiting + len(work.items) > MAX_WAITING_ITEMS:
                 raise RequestRefused(
@@ -154,13 +172,15 @@ class BatchEngine:
         self._runner.close()
         self._thread.join()
         self.__dict__.pop("_runner", None)
+        self._adapted.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _work(self, request: EngineRequest, sink: Sink) -> _Work:
         """Return the validated request. Raises RequestRefused and Canceled."""
-        prepared = self._runner.prepare(request.request_id, request.inputs, request.options)
+        runner = self._runner_of(request)
+        prepared = runner.prepare(request.request_id, request.inputs, request.options)
         if not prepared.items:
             raise RequestRefused("The request holds no input.")
         for item in prepared.items:
@@ -169,10 +189,22 @@ class BatchEngine:
             operator.index(item.size)
         return _Work(
             request_id=request.request_id,
+            runner=runner,
             prepared=prepared,
             sink=sink,
+            adapter=request.adapter,
             results=[None] * len(prepared.items),
             missing=len(prepared.items),
+        )
+
+    def _runner_of(self, request: EngineRequest) -> Runner:
+        """Return the runner of a request's adapter. Raises RequestRefused if it is not loaded."""
+        if request.adapter is None:
+            return self._runner
+        if runner := self._adapted.get(request.adapter):
+            return runner
+        raise RequestRefused(
+            f"No adapter named {request.adapter!r} is loaded.", code="adapter_not_found"
         )
 
     # The methods below run in the engine's thread.
@@ -219,7 +251,7 @@ class BatchEngine:
         for work in works:
             work.started = now
             for index, item in enumerate(work.items):
-                buckets[item.bucket].append((work, index))
+                buckets[(id(work.runner), item.bucket)].append((work, index))
         for places in buckets.values():
             self._answer_bucket(places)
             if self._closing:
@@ -254,10 +286,11 @@ class BatchEngine:
 
     def _answer_batch(self, batch: Sequence[_Place]) -> None:
         items = [_item(place) for place in batch]
+        runner = batch[0][0].runner
         self._began = time.monotonic()
         try:
-            output = self._runner.run(self._runner.collate(items))
-            results = self._runner.split(output, items)
+            output = runner.run(runner.collate(items))
+            results = runner.split(output, items)
         finally:
             self._began = None
         if len(results) != len(items):

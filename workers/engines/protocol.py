@@ -1,7 +1,7 @@
 """Protocol of engines: files and typed requests in, events out. Does not import Django.
 
-An engine holds one base model and, for text generation, any number of adapters on it. It answers
-many requests concurrently. `submit` returns immediately; the events reach `sink` from the engine's
+An engine holds one base model and, if its task has adapters, any number of them. It answers many
+requests concurrently. `submit` returns immediately; the events reach `sink` from the engine's
 own thread, and the last one is always `Done` or `Failed`.
 """
 

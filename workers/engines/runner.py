@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +114,17 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Free all that the runner holds in addition to the model."""
+
+
+@runtime_checkable
+class AdaptableRunner(Runner, Protocol):
+    """A runner on whose model adapters can stand; needed if a recipe of the task makes adapters."""
+
+    def adapted(self, adapter: Path) -> Runner:
+        """Return a runner for requests that name an adapter, from the folder of its verified files.
+
+        It shares what this runner's `cancel` and `close` end; its own are not called.
+
+        Raises:
+            ValueError: the adapter does not fit the model.
+        """

@@ -51,6 +51,8 @@ def named_faults(task: Task) -> Iterator[Fault]:
     """Yield faults of the task's runner, recipes and score: they cannot be imported or called."""
     if task.runner:
         yield from _named("runner", task.runner, _runner)
+        if any(recipe.makes == "adapter" for recipe in task.recipes):
+            yield from _named("runner", task.runner, _adaptable)
     for number, recipe in enumerate(task.recipes):
         yield from _named(f"recipes[{number}].train", recipe.train, _train)
     if task.evaluation is not None:
@@ -78,6 +80,15 @@ def _runner(where: str, runner: Any) -> Iterator[Fault]:
     for name in _METHODS:
         if not callable(getattr(runner, name, None)):
             yield Fault(where, f"It has no method `{name}`.", f"Write `{name}`.")
+
+
+def _adaptable(where: str, runner: Any) -> Iterator[Fault]:
+    if not callable(getattr(runner, "adapted", None)):
+        yield Fault(
+            where,
+            "It has no method `adapted`, but a recipe makes adapters.",
+            "Write `adapted`, or make full versions.",
+        )
 
 
 def _train(where: str, train: Any) -> Iterator[Fault]:

@@ -15,7 +15,7 @@ from governance.errors import InvalidInput
 from registry.catalog import package_of
 from registry.catalog.code import CODE, CODES, TaskCode
 from registry.catalog.columns import media_columns
-from registry.catalog.declaration import Task
+from registry.catalog.declaration import BATCH, Task
 from registry.catalog.engines import EngineName, engine_class
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.intake.bounded import check_bounded
@@ -91,7 +91,7 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
     converted: dict[str, Any]
     if work.base_digest is not None:
         keep = load_name("workers.trainers.delivered_adapter:keep_adapter")
-        converted = keep(folder, output, progress)
+        converted = keep(folder, output, progress, has_head=task.engine == BATCH)
     elif work.keep_gguf:
         keep = load_name("workers.trainers.delivered_gguf:keep_gguf")
         converted = keep(folder, output, task.architectures, progress)
@@ -209,6 +209,7 @@ def evaluation_plan(task: Task, engine: str = EngineName.OWN) -> EvaluationPlan:
         architectures=task.architectures,
         request=task.evaluation.request,
         score=task.evaluation.score,
+        base_architectures=task.base_architectures,
         result_type=task.result_type,
         media_columns=tuple(media_columns(task.row)),
         outputs=task.outputs,

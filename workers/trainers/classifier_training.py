@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +18,14 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import train_test_split
 
-from workers.hyperparameters import ClassifierSettings
+from workers.engines.label_adapters import MAX_LABELS
+from workers.hyperparameters import ClassifierSettings, LoraSettings
+from workers.trainers.adapter_training import save_adapter, with_lora
+from workers.trainers.head_training import HeadTrainer
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.rows import distinct as distinct
-from workers.trainers.training import (
-    MonitoredTrainer,
-    epoch_arguments,
-    run_trainer,
-)
+from workers.trainers.training import epoch_arguments, run_trainer
 
-MAX_LABELS = 1_000
 MIN_ROWS_PER_LABEL = 4
 
 Rows = list[dict[str, Any]]
@@ -94,11 +94,13 @@ def fit_classifier(
 ) -> TrainingResult:
     """Train, keep the epoch with the best macro-F1 on the validation rows, and save it.
 
+    Settings that are `LoraSettings` train and save an adapter.
+
     Args:
         request: The run.
         progress: Receives reports; checked for cancellation before each forward pass.
         model: A transformers classifier with one output for each label of `split`.
-        processor: Saved with the model: its tokenizer or image processor.
+        processor: Saved with a whole model: its tokenizer or image processor.
         head: The randomly initialized part of the model.
         split: The rows.
         settings: Settings of the training.
@@ -109,10 +111,16 @@ def fit_classifier(
         sampling: Order of the training rows: "random" or "group_by_length".
 
     Raises:
+        BadMaterial: the model has no layer for LoRA.
         Canceled: `progress` requested the end.
     """
-    trainer = _HeadedTrainer(
-        head=head,
+    save: Callable[[Path], None] | None = None
+    if isinstance(settings, LoraSettings):
+        model = with_lora(model, head.names, settings, progress)
+        save = partial(save_adapter, model, labels=split.labels)
+    trainer = HeadTrainer(
+        head=head.names,
+        head_rate=head.learning_rate,
         progress=progress,
         model=model,
         compute_loss_func=_loss(_weights(split) if settings.class_weights else None),
@@ -128,7 +136,7 @@ def fit_classifier(
         data_collator=collator,
         compute_metrics=_metrics,
     )
-    metrics, notes = run_trainer(trainer, processor, request, progress)
+    metrics, notes = run_trainer(trainer, processor, request, progress, save=save)
     return TrainingResult(
         metrics={
             "validation_accuracy": metrics["eval_accuracy"],
@@ -177,24 +185,3 @@ def _loss(weights: torch.Tensor | None) -> Callable[..., torch.Tensor]:
         return value
 
     return loss
-
-
-class _HeadedTrainer(MonitoredTrainer):
-    """Trains the head at a separate learning rate."""
-
-    def __init__(self, *, head: Head, **rest: Any) -> None:
-        super().__init__(**rest)
-        self._head = head
-
-    def create_optimizer(self, *args: Any, **rest: Any) -> Any:
-        head: list[torch.nn.Parameter] = []
-        others: list[torch.nn.Parameter] = []
-        for name, parameter in self.model.named_parameters():
-            is_head = any(part in self._head.names for part in name.split("."))
-            (head if is_head else others).append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": others}, {"params": head, "lr": self._head.learning_rate}],
-            lr=self.args.learning_rate,
-            weight_decay=self.args.weight_decay,
-        )
-        return self.optimizer

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from registry.catalog.answers import ROWS_MAX, tolerance_of
+from registry.catalog.declaration import BATCH
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from registry.catalog.inputs import Inputs, Options
 from registry.catalog.prompt import PromptDocument
@@ -67,7 +68,8 @@ class ScoreRequest:
     """Input of a score function.
 
     `outcomes` has one entry for each of `rows`, as has `base_outcomes`: answers of the version's
-    base, which reports call `base_name`; None unless the version is an adapter or a prompt.
+    base, which reports call `base_name`; None unless the version is a prompt, or an adapter that
+    generates text.
     `train_rows` are the version's training rows, if the task requests them. Media columns hold
     `pathlib.Path`s. `judge` queries the judge model that the task declares; None without one.
     """
@@ -85,8 +87,8 @@ Score = Callable[[ScoreRequest], EvaluationResult]
 
 
 def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult:
-    """Answer every row with the version, and with its base if it is an adapter or a prompt; then
-    score.
+    """Answer every row with the version, and with its base if it is a prompt, or an adapter that
+    generates text; then score.
 
     Raises:
         BadMaterial: files or rows cannot be used, or too many rows cannot be answered.
@@ -97,7 +99,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     rows = [_with_media(row, plan.media_columns, request.media) for row in rows[: request.max_rows]]
     requests = [_request(plan, number, row) for number, row in enumerate(rows)]
     adapter = ADAPTER if request.base is not None else None
-    compared = request.base is not None or request.prompt is not None
+    compared = request.prompt is not None or (request.base is not None and plan.engine != BATCH)
     engine = _load(request)
     try:
         repeated = min(ROWS_MAX, len(rows))
@@ -261,7 +263,7 @@ def _load(request: EvaluationRequest) -> Engine:
     try:
         engine: Engine = load_name(plan.engine)(
             request.version if request.base is None else request.base,
-            architectures=plan.architectures,
+            architectures=plan.architectures if request.base is None else plan.base_architectures,
             runner=plan.runner,
             threads=torch_threads(),
         )

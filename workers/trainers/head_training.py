@@ -18,21 +18,28 @@ HEAD_FACTOR = 10
 
 
 class HeadTrainer(MonitoredTrainer):
-    """Trains parameters of `head` at ten times the rate of others; an empty `head` trains all."""
+    """Trains the modules named in `head` at ten times the rate of others, or at `head_rate`; an
+    empty `head` trains all alike."""
 
-    def __init__(self, *, head: tuple[str, ...], **rest: Any) -> None:
+    def __init__(
+        self, *, head: tuple[str, ...], head_rate: float | None = None, **rest: Any
+    ) -> None:
         super().__init__(**rest)
         self._head = head
+        self._head_rate = head_rate or HEAD_FACTOR * self.args.learning_rate
 
     def create_optimizer(self, *args: Any, **rest: Any) -> Any:
         head: list[torch.nn.Parameter] = []
         others: list[torch.nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
-            (head if name.split(".")[0] in self._head else others).append(parameter)
-        rate = self.args.learning_rate
+            if parameter.requires_grad:
+                is_head = any(part in self._head for part in name.split("."))
+                (head if is_head else others).append(parameter)
         groups: list[dict[str, Any]] = [{"params": others}]
-        groups += [{"params": head, "lr": HEAD_FACTOR * rate}] if head else []
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=self.args.weight_decay)
+        groups += [{"params": head, "lr": self._head_rate}] if head else []
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=self.args.learning_rate, weight_decay=self.args.weight_decay
+        )
         return self.optimizer
 
 

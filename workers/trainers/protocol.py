@@ -89,6 +89,7 @@ class EvaluationPlan:
     architectures: tuple[str, ...]
     request: Callable[[dict[str, Any]], tuple[Inputs, Options]]
     score: str
+    base_architectures: tuple[str, ...] = ()
     result_type: Any = None
     media_columns: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
@@ -113,7 +114,9 @@ class EvaluationRequest:
     """One evaluation. For an adapter `base` is its base's folder, else None.
 
     For a prompt version, `prompt` is its document, `version` and `base` are those of the model
-    version under it, and the baseline is that version without the prompt.
+    version under it, and the baseline is that version without the prompt. The baseline of an
+    adapter that generates text is its base. The base of a classifier's adapter is no baseline: its
+    head is missing, or for other labels.
 
     `train_file` holds the version's training rows, for scores that fit a baseline to them. `media`
     is the folder of both files' media, named by SHA-256. `max_rows` limits the evaluation to the

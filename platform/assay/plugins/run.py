@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         FORMATS as IMAGE_FORMATS, MAX_PIXELS as MAX_IMAGE_PIXELS, UnreadableImage,
         load_image_processor, pixels, read_image,
     )
+    from workers.engines.label_adapters import LabelAdapters
     from workers.engines.loading import check_shards, checkpoint_dtype, load_model, load_tokenizer
     from workers.engines.onnx_session import load_session
     from workers.engines.prompts import (
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     )
     from workers.engines.vision import ImageReader
     from workers.engines.window_runner import WindowRunner, owned_positions as owned_tokens
+    from workers.trainers.adapter_training import load_adaptable, save_adapter, with_lora
     from workers.trainers.bases import check_length, load_base
     from workers.trainers.classification import SAMPLES as MAX_SAMPLES, Baseline, score_classifier
     from workers.trainers.classifier_training import Head, fit_classifier, split_by_label
@@ -82,24 +84,24 @@ __all__ = [
     "FILL_TOKENS", "IGNORED_TOKEN", "IMAGE_FORMATS", "INTERVAL_METHOD", "INTERVAL_RESAMPLES",
     "MAX_IMAGE_PIXELS", "MAX_LABEL_SLICES", "MAX_SAMPLES", "TIMM", "AnswerTrainer", "AskJudge",
     "AudioFeatures", "BadMaterial", "BaseRunner", "Baseline", "BatchLimits", "Canceled",
-    "EvaluationResult", "Head", "HeadTrainer", "ImageReader", "Item", "MediaModel", "MediaOutput",
-    "MonitoredTrainer", "Outcome", "PreferenceTrainer", "Prepared", "Progress", "PromptCanceled",
-    "PromptProcesses", "RegionImages", "RequestCanceled", "RequestRefused", "Runner",
-    "ScoreRequest", "SequenceRunner", "SimpleTexts", "Slice", "TextReading", "TextRunner",
+    "EvaluationResult", "Head", "HeadTrainer", "ImageReader", "Item", "LabelAdapters", "MediaModel",
+    "MediaOutput", "MonitoredTrainer", "Outcome", "PreferenceTrainer", "Prepared", "Progress",
+    "PromptCanceled", "PromptProcesses", "RegionImages", "RequestCanceled", "RequestRefused",
+    "Runner", "ScoreRequest", "SequenceRunner", "SimpleTexts", "Slice", "TextReading", "TextRunner",
     "TextWindow", "TrainingRequest", "TrainingResult", "UnreadableAudio", "UnreadableImage",
     "UnreadableVideo", "UnsupportedModel", "VideosBusy", "WindowRunner", "architecture_of",
     "audio_windows", "bootstrap", "check_length", "check_shards", "checkpoint_dtype",
     "distinct_rows", "draw_boxes", "draw_mask", "epoch_arguments", "examples_of", "fast_bfloat16",
     "fill_tokens", "finish_config", "fit_classifier", "fit_sequences", "frame_values", "hold_out",
-    "is_timm", "kept_images", "label_names", "load_base", "load_for_regions",
+    "is_timm", "kept_images", "label_names", "load_adaptable", "load_base", "load_for_regions",
     "load_image_processor", "load_model", "load_session", "load_tokenizer", "load_video_processor",
     "load_with_head", "otsu_threshold", "owned_tokens", "parse_settings", "perplexity_interval",
     "pipeline_parts", "pixels", "ranked_labels", "read_audio", "read_captions", "read_clip",
     "read_image", "read_json", "read_pixels", "read_rows", "read_valid_rows", "run_trainer",
-    "saved_labels", "score_classifier", "score_texts", "slices_by_label", "slices_by_length",
-    "slices_by_size", "slices_by_turns", "split_by_label", "stacked_pixels", "step_arguments",
-    "step_count", "thumbnail", "token_lengths", "train_media_classifier", "train_on_regions",
-    "training_arguments", "warn_of_cut", "world_size",
+    "save_adapter", "saved_labels", "score_classifier", "score_texts", "slices_by_label",
+    "slices_by_length", "slices_by_size", "slices_by_turns", "split_by_label", "stacked_pixels",
+    "step_arguments", "step_count", "thumbnail", "token_lengths", "train_media_classifier",
+    "train_on_regions", "training_arguments", "warn_of_cut", "with_lora", "world_size",
 ]  # fmt: skip
 
 

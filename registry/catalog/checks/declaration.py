@@ -192,10 +192,6 @@ def _recipes(task: Task) -> Iterator[Fault]:
                 f"{where}.makes", f"{check.quoted(recipe.makes)} is not a kind of version.",
                 f"Use {' or '.join(MAKES)}.",
             )  # fmt: skip
-        elif recipe.makes == "adapter" and task.engine == BATCH:
-            yield Fault(
-                f"{where}.makes", "The batch engine serves no adapters.", "Make a full version.",
-            )  # fmt: skip
         if recipe.row_kind not in kinds:
             yield Fault(
                 f"{where}.row_kind", f"{check.quoted(recipe.row_kind)} is not a kind of its rows.",

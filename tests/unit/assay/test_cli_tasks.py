@@ -29,7 +29,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     install_task(folder, "good-task")
     (folder / "good_task" / "work.py").write_text(RUNNER)
-    install_task(folder, "half-task")
+    adapts = "recipes=(dataclasses.replace(TASK.recipes[0], makes='adapter'),)"
+    install_task(folder, "half-task", change=adapts)
     (folder / "half_task" / "work.py").write_text(
         RUNNER.replace("def train(request, progress)", "def train(request)").replace("run", "go")
     )
@@ -67,8 +68,9 @@ def test_what_the_declaration_names_is_imported_and_looked_at(site: Path) -> Non
     status, told = check(site, "half-task")
     assert status == 1
     assert "runner It has no method `run`. → Write `run`." in told
+    assert "runner It has no method `adapted`, but a recipe makes adapters. → Write" in told
     assert "recipes[0].train It takes (request). → Use a function of (request, progress)." in told
-    assert "2 faults in half-task." in told
+    assert "3 faults in half-task." in told
 
 
 def test_each_fault_is_printed_with_how_to_fix_it(site: Path) -> None:

@@ -14,6 +14,7 @@ from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_api_lists import SCOPE as API_SCOPE
 from tests.unit.assay.test_portal_pages import inline_in, queries, signed_in
 from tests.unit.assay.test_review_comparison import words
+from tests.unit.registry.objects import model, version
 from workers.jobs.budgets import reference_of
 from workers.jobs.models import Job, JobEvent
 
@@ -138,6 +139,19 @@ def test_the_form_shows_settings_and_data_of_the_chosen_method(company: Company)
     page = client.get(f"{FORM}?method=lora").content.decode()
     assert 'name="h_beta"' not in page
     assert 'hx-trigger="change from:#id_method"' in page
+
+
+def test_the_form_offers_lora_for_a_classifier(company: Company) -> None:
+    department = company.departments["engineering"]
+    sorter = model(company.enzo, department, "sorter", "text-classification")
+    base = version(model(company.enzo, department, "encoder", "embeddings"), company.enzo)
+    client = signed_in(company.devi)
+    page = client.get(f"/models/{sorter.name}/fine-tune").content.decode()
+    assert '<option value="lora">LoRA</option>' in page
+    assert 'name="h_lora_rank"' not in page
+    page = client.get(f"/models/{sorter.name}/fine-tune?method=lora").content.decode()
+    assert 'name="h_lora_rank" value="8"' in page
+    assert f'<option value="{base.pk}"' in page
 
 
 def test_a_dataset_is_registered_for_one_kind_of_rows(company: Company) -> None:

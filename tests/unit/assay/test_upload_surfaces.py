@@ -269,18 +269,16 @@ def test_the_form_takes_an_adapter_on_a_base_of_the_list(company: Company) -> No
 
 
 def test_a_refused_base_is_told_on_its_field(company: Company) -> None:
-    classifier = model(
-        company.enzo, company.departments["engineering"], "kinds", "text-classification"
-    )
+    reader = model(company.enzo, company.departments["engineering"], "reader", "question-answering")
     files = [SimpleUploadedFile(name, data) for name, data in lora_files().items()]
-    form = {"model": classifier.pk, "source": "a partner", "license": "MIT", "files": files}
+    form = {"model": reader.pk, "source": "a partner", "license": "MIT", "files": files}
     client = signed_in(company.devi)
     refused = client.post("/intakes/new", {**form, "base_version": company.base.pk})
     assert refused.status_code == 400
     assert on_field("base_version", refused.content.decode()) == (
-        "Text classification has no adapters."
+        "Question answering has no adapters."
     )
-    assert not Intake.objects.filter(model=classifier).exists()
+    assert not Intake.objects.filter(model=reader).exists()
 
 
 def test_whoever_signs_an_adapter_reads_its_base(company: Company) -> None:

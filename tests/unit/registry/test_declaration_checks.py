@@ -108,7 +108,6 @@ FAULTY = [
     ("recipes=TASK.recipes * 2", "recipes", "'full' occurs twice"),
     (RECIPE.format("method='../full'"), "recipes[0].method", "not a valid name"),
     (RECIPE.format("makes='fully'"), "recipes[0].makes", "not a kind of version"),
-    (RECIPE.format("makes='adapter'"), "recipes[0].makes", "serves no adapters"),
     (RECIPE.format("train=text_of"), "recipes[0].train", "not a dotted name"),
     (RECIPE.format("row_kind='pairs'"), "recipes[0].row_kind", "'pairs'"),
     (RECIPE.format("bases='text'"), "recipes[0].bases", "are not tasks"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from registry.catalog.inputs import TextInputs
 from tests.unit.workers.recording import Answer
 from workers.engines.batch_engine import BatchEngine
-from workers.engines.protocol import EngineRequest
+from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.engines.runner import BatchLimits, Item, Prepared
 from workers.wire import Done, Failed
 
@@ -108,3 +109,61 @@ def test_the_engine_says_how_long_its_batch_has_taken(engine: BatchEngine) -> No
     assert max(seen) > 0.3
     assert ask(engine, "fine").done()
     assert engine.working_s == 0.0
+
+
+class Adaptable(Hostile):
+    """Answers with the name of the adapter's folder."""
+
+    name = "base"
+
+    def adapted(self, adapter: Path) -> Adaptable:
+        runner = copy.copy(self)
+        runner.name = adapter.name
+        return runner
+
+    def prepare(self, request_id: str, inputs: TextInputs, options: Any) -> Any:
+        return Prepared([Item(text) for text in inputs.input], units=1)
+
+    def run(self, batch: Any) -> Any:
+        if "slow" in batch:
+            time.sleep(0.5)
+        return [self.name for _ in batch]
+
+    def split(self, output: Any, items: Any) -> Any:
+        return output
+
+
+def test_each_adapter_answers_alone_and_requests_for_one_that_is_unloaded_fail(
+    tmp_path: Path,
+) -> None:
+    runner = f"{__name__}:Adaptable"
+    engine = BatchEngine(tmp_path, runner=runner, architectures=(), threads=1)
+
+    def submit(request_id: str, adapter: str | None, text: str = "a") -> Answer:
+        answer = Answer()
+        engine.submit(EngineRequest(request_id, TextInputs(input=[text]), adapter=adapter), answer)
+        return answer
+
+    try:
+        for name in ("one", "two"):
+            engine.add_adapter(name, tmp_path / name)
+        first = submit("first", None, "slow")
+        names = [None, "one", "two"] * 3
+        waiting = [submit(f"r{number}", name) for number, name in enumerate(names)]
+        engine.remove_adapter("two")
+        assert first.done().results == ["base"]
+        for name, answer in zip(names, waiting, strict=True):
+            end = answer.wait()
+            if name == "two":
+                assert isinstance(end, Failed)
+                assert (end.code, end.status) == ("adapter_unloaded", 503)
+            else:
+                assert isinstance(end, Done)
+                assert end.results == [name or "base"]
+        with pytest.raises(RequestRefused) as refused:
+            submit("late", "two")
+        assert refused.value.code == "adapter_not_found"
+        engine.add_adapter("two", tmp_path / "another")
+        assert submit("again", "two").done().results == ["another"]
+    finally:
+        engine.close()

@@ -52,6 +52,24 @@ def test_the_plan_is_what_the_release_names() -> None:
     assert (plan.engine_name, plan.dtype) == ("llama.cpp", None)
 
 
+def test_the_plan_of_a_classifiers_adapter_loads_its_encoder_and_names_both_digests() -> None:
+    encoder = company.version(company.model("minilm", "embeddings"))
+    sorter = company.model("sorter", "text-classification")
+    tuned = company.version(sorter, "adapter", base=encoder)
+    plan = load_plan(deployment_create(actor=company.developer(), release_id=release(tuned).pk))
+    task = TASKS["text-classification"]
+    assert (plan.engine, plan.runner) == (task.engine, task.runner)
+    assert plan.adapter is not None
+    assert (plan.weights.digest, plan.adapter.digest) == (encoder.digest, tuned.digest)
+    assert plan.adapter.manifest.base_digest == encoder.digest
+    assert {"BertModel", "BertForSequenceClassification"} <= set(plan.architectures)
+    whole = company.version(sorter, "full", base=encoder)
+    plan = load_plan(
+        deployment_create(actor=company.developer(), release_id=release(whole, "whole").pk)
+    )
+    assert (plan.adapter, plan.architectures) == (None, task.architectures)
+
+
 def test_a_deployment_states_that_no_running_worker_offers_its_engine() -> None:
     offer("e1", "own")
     deployment = deployed(engine="llama.cpp")

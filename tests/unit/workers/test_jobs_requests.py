@@ -12,10 +12,13 @@ from registry.evaluations.models import Gate
 from registry.intake.models import IntakeState
 from registry.versions.models import VersionState
 from tests.unit.workers import company
+from workers.jobs.leases import job_claim
 from workers.jobs.models import Job
+from workers.jobs.orders import order_make
 from workers.jobs.requests import evaluate_request, fine_tune_request, intake_request
 from workers.jobs.schemas import JobChanges
 from workers.jobs.sweeping import job_sweep
+from workers.run.order import FineTuneWork
 
 pytestmark = pytest.mark.django_db
 CLASSIFY = "text-classification"
@@ -45,6 +48,37 @@ def test_a_classifier_may_be_tuned_from_a_shared_encoder_of_another_department()
     assert job.spec["dataset_digest"]
 
 
+@pytest.mark.parametrize(
+    ("task", "base_task"),
+    [
+        (CLASSIFY, "embeddings"),
+        ("token-classification", "embeddings"),
+        ("image-classification", "image-classification"),
+        ("audio-classification", "audio-classification"),
+    ],
+)
+def test_a_classifier_may_be_tuned_by_lora_into_an_adapter_of_its_base(
+    task: str, base_task: str
+) -> None:
+    base = company.version(company.model("seen", base_task, "platform", shared=True))
+    chosen: dict[str, Any] = {
+        "model": company.model("sorter", task),
+        "base_version": base,
+        "dataset_version": company.data("rows", task),
+        "method": "lora",
+    }
+    with pytest.raises(InvalidInput) as refused:
+        fine_tune(**chosen, hyperparameters={"lora_rank": 257})
+    assert refused.value.fields == {"hyperparameters.lora_rank": ["Must be at most 256."]}
+    job = fine_tune(**chosen, hyperparameters={"lora_rank": 4})
+    assert (job.spec["hyperparameters"]["lora_rank"], job.spec["method"]) == (4, "lora")
+    claim = job_claim(job_id=job.pk, worker="w")
+    assert claim is not None
+    work = order_make(claim).work
+    assert isinstance(work, FineTuneWork)
+    assert (work.method, work.base_digest) == ("lora", base.digest)
+
+
 @pytest.mark.parametrize("values", [[], {"a": "x" * 40_000}, dict.fromkeys(map(str, range(65)))])
 def test_hyperparameters_are_an_object_within_bounds(values: Any) -> None:
     with pytest.raises(InvalidInput) as refused:
@@ -63,8 +97,8 @@ def test_unknown_and_wrong_hyperparameters_are_named_field_by_field() -> None:
 
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:
-    with pytest.raises(InvalidInput, match="has no method 'lora'; it has: full"):
-        fine_tune(method="lora")
+    with pytest.raises(InvalidInput, match="has no method 'qlora'; it has: full, lora"):
+        fine_tune(method="qlora")
 
 
 def test_a_base_of_another_task_or_kind_is_refused() -> None:

@@ -56,7 +56,7 @@ def _save_tokenizer(source: Path, folder: Path, vocabulary: int) -> None:
     file.write_text(json.dumps(content))
 
 
-def save_encoder(folder: Path, words: Sequence[str]) -> Path:
+def save_encoder(folder: Path, words: Sequence[str], **settings: Any) -> Path:
     """A BERT with one small layer and a vocabulary of a few words."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     folder.mkdir()
@@ -68,6 +68,7 @@ def save_encoder(folder: Path, words: Sequence[str]) -> Path:
         num_attention_heads=2,
         intermediate_size=16,
         max_position_embeddings=32,
+        **settings,
     )
     transformers.BertModel(config).save_pretrained(folder)
     transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)

@@ -291,7 +291,8 @@ class IntakeForm(TablerForm):
     )
     files = ManyFiles(  # type: ignore[assignment]
         help_text="Safetensors or GGUF weights, JSON and text configuration, tokenizer files. "
-        "An adapter is an adapter_config.json and an adapter_model.safetensors."
+        "An adapter is an adapter_config.json and an adapter_model.safetensors; one of a classifier "
+        "also has a labels.json."
     )
     keep_gguf = forms.BooleanField(
         required=False,
