@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,22 @@ class MonitoredTrainer(transformers.Trainer):  # type: ignore[misc]
         if isinstance(rows := settings.get("train_dataset"), Dataset):
             settings["train_dataset"] = _Redrawn(rows, settings["args"].seed)
         super().__init__(**settings)
+
+    def _save(self, *args: Any, **rest: Any) -> None:
+        """Write a checkpoint with the model's own names of weights.
+
+        The Trainer would write the names of earlier transformers, which differ for ViT and others,
+        and skip them when it reads the checkpoint.
+        """
+        model = self.model
+        if not isinstance(model, transformers.PreTrainedModel):
+            super()._save(*args, **rest)
+            return
+        model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
+        try:
+            super()._save(*args, **rest)
+        finally:
+            del model.save_pretrained
 
     def compute_loss(self, *args: Any, **rest: Any) -> Any:
         self._reporter.check()

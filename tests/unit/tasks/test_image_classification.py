@@ -16,6 +16,7 @@ from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.file_endpoints import LabelOptions
 from registry.catalog.requests import Body, RequestInvalid
+from registry.manifests import build_manifest
 from tests.thoroughness import first_and_last
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder, asked
@@ -292,6 +293,25 @@ def tiny(folder: Path) -> Path:
     from tests.unit.tasks.tiny_images import save_tiny
 
     return save_tiny("ResNetForImageClassification", folder)
+
+
+def test_a_paused_run_of_a_vision_transformer_makes_the_same_version(
+    digits: tuple[Path, list[dict[str, str]]], tmp_path: Path, progress: Recorder
+) -> None:
+    from tests.unit.tasks.tiny_images import save_tiny
+
+    media, every = digits
+    rows = [row for row in every[:240] if row["label"] in "01"]
+    base = save_tiny("ViTForImageClassification", tmp_path / "base")
+    for name in ("paused", "whole"):
+        (tmp_path / name).mkdir()
+    cut = Recorder(stop_at=4)
+    with pytest.raises(Canceled):
+        train(base, media, tmp_path / "paused", cut, rows, batch_size=8)
+    train(base, media, tmp_path / "paused", progress, rows, cut.checkpoints[-1], batch_size=8)
+    train(base, media, tmp_path / "whole", progress, rows, batch_size=8)
+    digests = {build_manifest(tmp_path / name / "output").digest for name in ("paused", "whole")}
+    assert len(digests) == 1
 
 
 def test_it_is_canceled_resumed_served_and_beats_the_baselines(
