@@ -144,18 +144,26 @@ class Constraint:
         vocabulary: Tokenizer of the answer.
         grammar: Grammar of the answer, which has been checked.
         schemas: Schemas of the JSON values in the answer.
+        calls: The answer consists of calls, and may end after any of them.
 
     Raises:
         RequestRefused: the grammar cannot be enforced.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, grammar: str, schemas: Sequence[dict[str, Any]] = ()
+        self,
+        vocabulary: Vocabulary,
+        grammar: str,
+        schemas: Sequence[dict[str, Any]],
+        *,
+        calls: bool,
     ) -> None:
         self._tokens_of = vocabulary.tokens_of
         self._matcher = vocabulary.matcher(grammar)
         self._closing = Closing(vocabulary.tokens_of, vocabulary.bytes_of, required_names(schemas))
         self._end = vocabulary.end
+        self._calls = calls
+        self._full = False  # no token is left
         # The most tokens that one token adds to the ending: it may begin another call or object.
         self._growth = self._closing.growth + len(self.ending(MAX_ENDING))
         self._words: Tensor | None = None
@@ -193,6 +201,7 @@ class Constraint:
         if not self._matcher.consume_token(token):
             raise self._too_complex()
         self._recent.append(token)
+        self._full = left <= 0
         if not self._ending:
             self._end_repetition(left)
         return token
@@ -209,7 +218,9 @@ class Constraint:
 
     @property
     def complete(self) -> bool:
-        """Return whether the grammar allows no further token."""
+        """Return whether the grammar allows no further token, or needs none and none is left."""
+        if self._calls and self._full and self._matcher.is_accepting():
+            return True
         return bool(self._matcher.is_stopped())
 
     def _with_room(self, token: int, left: int) -> int:

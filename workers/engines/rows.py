@@ -196,7 +196,8 @@ class RowMaker:
         schemas = [tool.parameters for tool in inputs.tools]
         if options.json_schema is not None:
             schemas.append(options.json_schema)
-        return Constraint(self._vocabulary, grammar, schemas)
+        calls = options.tool_choice == "required"
+        return Constraint(self._vocabulary, grammar, schemas, calls=calls)
 
     def _pixels(self, inputs: GenerationInputs) -> list[Tensor]:
         """Return the pixels of the request's images. Raises RequestRefused."""

@@ -64,5 +64,5 @@ class Shaper:
 
     @property
     def complete(self) -> bool:
-        """Return whether the grammar allows no further token."""
+        """Return whether the grammar has been completed."""
         return self._constraint is not None and self._constraint.complete
