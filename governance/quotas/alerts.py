@@ -87,7 +87,7 @@ def _raise(use: LimitUse, thresholds: list[int]) -> int:
                 action="quota:alert",
                 subject=Subject("quota", str(row.pk), f"{row.kind} of {row.subject}"),
                 department=owner.slug if owner else "",
-                reason=f"{use.title} has used {used} of {limit}: {new[-1]} % in {window}.",
+                reason=f"{use.title} has used {used} of {limit}: {new[-1]}% in {window}.",
                 data={
                     "kind": row.kind,
                     "subject": row.subject,

@@ -156,4 +156,4 @@ class QuotaAlert(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.limit_id} {self.window}: {self.threshold} %"
+        return f"{self.limit_id} {self.window}: {self.threshold}%"

@@ -112,7 +112,7 @@ def explanation(phases: Phases) -> str:
     if not phases.requests or not phases.total:
         return ""
     name, share = max(phases.shares.items(), key=lambda item: item[1])
-    return _ADVICE[name].format(f"{100 * share:.0f} %") if share >= EXPLAINS else ""
+    return _ADVICE[name].format(f"{100 * share:.0f}%") if share >= EXPLAINS else ""
 
 
 def health_viewed(*, actor: Principal, deployment_id: int) -> Deployment:

@@ -223,7 +223,7 @@ def health(
         facts(
             [
                 ("deployment", body["name"]),
-                ("requests", f"{total['requests']:,}, {100 * total['error_rate']:.1f} % failed"),
+                ("requests", f"{total['requests']:,}, {100 * total['error_rate']:.1f}% failed"),
                 *((name, _percentiles(values)) for name, values in times if values),
                 ("used", f"{total['units']:,} {total['unit'].replace('_', ' ')}"),
                 ("cost", f"{total['cost_micro'] / 1_000_000:,.2f} {body['currency']}"),
@@ -235,7 +235,7 @@ def health(
             console.print(body["explanation"], markup=False)
         phases = ("load", "queue", "prefill", "stream", "compute")
         table(
-            ("phase", "all answers, ms", "slowest 5 %, ms"),
+            ("phase", "all answers, ms", "slowest 5%, ms"),
             (
                 (name, f"{body['phases'][name]:,.0f}", f"{slowest[name]:,.0f}")
                 for name in phases

@@ -83,7 +83,7 @@ def health_context(health: Health) -> dict[str, Any]:
         "phases": _phase_rows(figures.all_answers, figures.slowest),
         "bars": [
             ("All answers", figures.all_answers, segments(figures.all_answers)),
-            ("Slowest 5 %", figures.slowest, segments(figures.slowest)),
+            ("Slowest 5%", figures.slowest, segments(figures.slowest)),
         ],
     }
 

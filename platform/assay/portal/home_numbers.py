@@ -90,13 +90,13 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def compared(new: float, old: float, before: str, digits: int = 0) -> str:
-    """Return the change since the period `before`: `+12 % vs. the 7 days before`."""
+    """Return the change since the period `before`: `+12% vs. the 7 days before`."""
     if not old:
         return f"none in {before}" if new else f"none in {before} either"
     if new >= 10 * old:
         return f"{old:,.{digits}f} in {before}"
     change = round(100 * (new - old) / old)
-    return f"{change:+d} % vs. {before}" if change else f"same as {before}"
+    return f"{change:+d}% vs. {before}" if change else f"same as {before}"
 
 
 def _reviews(actor: Principal) -> Iterator[Number]:
@@ -155,8 +155,8 @@ def _usage(actor: Principal) -> Iterator[Number]:
     before = 100 * sum(failed[:-7]) / max(sum(requests[:-7]), 1)
     yield Number(
         "Failed requests, 7 days",
-        f"{rate:.1f} %",
-        f"{before:.1f} % in the 7 days before",
+        f"{rate:.1f}%",
+        f"{before:.1f}% in the 7 days before",
         "portal:usage",
         failed,
         "Failed requests by day",

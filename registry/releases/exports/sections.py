@@ -170,7 +170,7 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
             ),
         ),
         Block(
-            heads=("Metric", "Value", "95 % interval", titled(baseline_name)),
+            heads=("Metric", "Value", "95% interval", titled(baseline_name)),
             rows=tuple(
                 (name, worded(value), _interval(intervals.get(name)), worded(baseline.get(name)))
                 for name, value in each["metrics"].items()
@@ -213,7 +213,7 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
         blocks.append(
             Block(
                 title="By slice, worst first",
-                heads=("Slice", "Rows", "Metric", "Value", "95 % interval", titled(baseline_name)),
+                heads=("Slice", "Rows", "Metric", "Value", "95% interval", titled(baseline_name)),
                 rows=tuple(
                     (
                         f"{part['by']}: {part['name']}",

@@ -382,7 +382,7 @@ def test_each_threshold_is_told_once_a_window_to_those_who_see_the_limit(
     assert sorted(QuotaAlert.objects.values_list("threshold", flat=True)) == [50, 80, 100]
     events = AuditEvent.objects.filter(action="quota:alert").order_by("id")
     assert [event.reason for event in events] == [
-        f"Department clinical has used {used} tokens of 100 tokens per day: {percent} % "
+        f"Department clinical has used {used} tokens of 100 tokens per day: {percent}% "
         f"in {timezone.now():%Y-%m-%d}."
         for used, percent in ((50, 50), (100, 100))
     ]
@@ -401,7 +401,7 @@ def test_a_budget_of_images_raises_alerts_in_its_own_unit(
     settle(images("1", 8))
     assert alerts_raise() == 2
     event = AuditEvent.objects.get(action="quota:alert")
-    assert "has used 8 images of 10 images per day: 80 %" in event.reason
+    assert "has used 8 images of 10 images per day: 80%" in event.reason
 
 
 def test_limits_of_a_minute_raise_no_alerts(
@@ -544,9 +544,9 @@ def test_a_limit_that_is_raised_warns_again_when_it_runs_out(
     told = AuditEvent.objects.filter(action="quota:alert").order_by("id")
     said = [event.reason.partition(" has used ")[2].partition(" in ")[0] for event in told]
     assert said == [
-        "80 tokens of 100 tokens per day: 80 %",
-        "500 tokens of 1,000 tokens per day: 50 %",
-        "500 tokens of 600 tokens per day: 80 %",
+        "80 tokens of 100 tokens per day: 80%",
+        "500 tokens of 1,000 tokens per day: 50%",
+        "500 tokens of 600 tokens per day: 80%",
     ]
     assert row.alerts.count() == 2
 

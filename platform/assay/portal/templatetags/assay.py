@@ -306,9 +306,9 @@ def duration(milliseconds: float | None) -> str:
 
 @register.filter
 def percent(share: float) -> str:
-    """Return a share from 0 to 1 as percent, with a digit after the point below 10 %."""
+    """Return a share from 0 to 1 as percent, with a digit after the point below 10%."""
     digits = 0 if share == 0 or share >= 0.1 else 1
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f}%"
 
 
 @register.filter
