@@ -100,27 +100,78 @@ document.addEventListener("htmx:afterSettle", (event) => {
   if (count) announce(count.textContent.trim());
 });
 
-/* ---- forms that act on selected rows ---- */
+/* ---- forms that act on selected rows: of this page of the list, and of its other pages ---- */
 
-/* Enable the button once enough rows are selected, and no more rows than it takes. */
+/* Without a stored selection, the rows that the server has checked are selected. */
+const selectionKey = (form) => `assay-selected ${location.pathname} ${form.dataset.choose}`;
+const boxesOf = (form) => [...form.elements].filter((field) => field.type === "checkbox" && field.name === form.dataset.choose);
+
+function selectionOf(form) {
+  const stored = sessionStorage.getItem(selectionKey(form));
+  return new Set(stored ? JSON.parse(stored) : boxesOf(form).filter((box) => box.checked).map((box) => box.value));
+}
+
+/* Return the selected rows that are on other pages. */
+function selectedElsewhere(form) {
+  const here = new Set(boxesOf(form).map((box) => box.value));
+  return [...selectionOf(form)].filter((value) => !here.has(value));
+}
+
+/* Enable the buttons once enough rows are selected, and no more rows than they take. */
 function choose(form) {
-  const button = form.querySelector("button[data-most]");
-  const boxes = [...form.elements].filter((element) => element.type === "checkbox");
-  const count = boxes.filter((box) => box.checked).length;
-  button.disabled = count < Number(button.dataset.least);
+  const boxes = boxesOf(form);
+  const selection = selectionOf(form);
+  const full = selection.size >= Number(form.dataset.most);
   boxes.forEach((box) => {
-    box.disabled = !box.checked && count >= Number(button.dataset.most);
+    box.checked = selection.has(box.value);
+    box.disabled = !box.checked && full;
   });
+  form.querySelectorAll("button[type=submit]").forEach((button) => {
+    button.disabled = selection.size < Number(form.dataset.least);
+  });
+  const elsewhere = selectedElsewhere(form).length;
+  form.querySelector("[data-chosen]").textContent = selection.size
+    ? `${selection.size} selected${elsewhere ? ` (${elsewhere} on other pages)` : ""}`
+    : form.dataset.hint;
+  form.querySelector("[data-choose-none]").hidden = !selection.size;
+  const page = form.querySelector("[data-choose-page]");
+  if (!page) return;
+  const count = boxes.filter((box) => box.checked).length;
+  page.checked = count > 0 && count === boxes.length;
+  page.indeterminate = count > 0 && count < boxes.length;
+}
+
+function select(form, values) {
+  sessionStorage.setItem(selectionKey(form), JSON.stringify([...values].slice(0, Number(form.dataset.most))));
+  choose(form);
 }
 
 function chooseAll(scope) {
   scope.querySelectorAll("form[data-choose]").forEach(choose);
 }
 
-document.addEventListener("change", (event) => {
-  if (event.target.form?.matches("[data-choose]")) choose(event.target.form);
+document.addEventListener("change", ({ target }) => {
+  const form = target.form;
+  if (!form?.matches("[data-choose]")) return;
+  const changed = target.matches("[data-choose-page]") ? boxesOf(form).map((box) => box.value) : [target.value];
+  const selection = selectionOf(form);
+  for (const value of changed) {
+    if (target.checked) selection.add(value);
+    else selection.delete(value);
+  }
+  select(form, selection);
 });
-// A page that the browser restores has its boxes selected.
+document.addEventListener("click", (event) => {
+  const form = event.target.closest("[data-choose-none]")?.form;
+  if (form) select(form, []);
+});
+document.addEventListener("formdata", ({ target, formData }) => {
+  if (!target.matches("[data-choose]")) return;
+  selectedElsewhere(target).forEach((value) => formData.append(target.dataset.choose, value));
+  // A comparison changes nothing: its rows stay selected for the next one.
+  if (target.method === "post") sessionStorage.removeItem(selectionKey(target));
+});
+// A page that the browser restores may have other boxes checked.
 window.addEventListener("pageshow", () => chooseAll(document));
 document.addEventListener("htmx:afterSettle", (event) => chooseAll(event.detail.elt));
 

@@ -10,6 +10,10 @@ register = template.Library()
 
 
 @register.inclusion_tag("portal/jobs/compare_bar.html")
-def compare_bar(things: str) -> dict[str, object]:
-    """Return a bar with the button that compares selected rows; `things` are their plural noun."""
-    return {"things": things, "least": RUNS_MIN, "most": RUNS_MAX}
+def compare_bar(name: str, things: str) -> dict[str, object]:
+    """Return a bar with the button that compares selected rows.
+
+    `name` is the name of their checkboxes, `things` their plural noun.
+    """
+    hint = f"Select {RUNS_MIN} to {RUNS_MAX} {things}."
+    return {"name": name, "hint": hint, "least": RUNS_MIN, "most": RUNS_MAX}

@@ -28,7 +28,7 @@ from registry.feedback.selectors import (
     feedback_unused,
     feedback_visible_to,
 )
-from registry.feedback.services import feedback_erase, feedback_review
+from registry.feedback.services import REVIEWED_AT_ONCE, feedback_erase, feedback_review
 from registry.versions.selectors import versions_visible_to
 
 LINES_SHOWN = 400
@@ -109,7 +109,8 @@ class FeedbackList(ListScreen):
             "hidden": {name: query[name] for name in ("data",) if name in query},
             "unused": unused.count(),
             "choosable": choosable,
-            "columns": f"… | {self.columns}" if choosable else self.columns,
+            "reviewed_at_once": REVIEWED_AT_ONCE,
+            "columns": f"□ all | {self.columns}" if choosable else self.columns,
         }
 
     def _line(self, feedback: Feedback) -> Line:
