@@ -10,7 +10,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.core.paginator import EmptyPage, Page, PageNotAnInteger, Paginator
 from django.db import DatabaseError
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views import View
@@ -46,6 +46,16 @@ def number_in(values: Mapping[str, str], name: str) -> int | None:
     """Return the number of an object in a form or an address, or None."""
     text = values.get(name, "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
+
+
+def posted(request: HttpRequest, *names: str) -> QueryDict | None:
+    """Return the form that was sent to one of the pages `names`, to show it again; else None.
+
+    A page has several forms, each sent to an address of its own.
+    """
+    match = request.resolver_match
+    sent = request.method == "POST" and match is not None and match.url_name in names
+    return request.POST if sent else None
 
 
 def refusal_page(request: HttpRequest, error: DomainError) -> HttpResponse:

@@ -448,6 +448,14 @@ function targeted() {
   if (target) openAncestors(target);
 }
 
+/* Focus the first invalid field of a form that was refused. */
+function focusInvalid() {
+  const field = document.querySelector("[aria-invalid=true]");
+  if (!field) return;
+  openAncestors(field);
+  field.focus();
+}
+
 document.addEventListener("keydown", pressed);
 document.addEventListener("change", (event) => {
   if (!event.target.matches("[data-keys-on]")) return;
@@ -462,6 +470,7 @@ document.addEventListener("DOMContentLoaded", () => {
     box.checked = !localStorage.getItem(KEYS_OFF);
   });
   targeted();
+  focusInvalid();
   drawAll(document);
   document.querySelectorAll("[data-follow]").forEach(follow);
 });

@@ -12,12 +12,16 @@ from typing import Any
 from django import template
 from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
+from django.forms import BaseForm
+from django.template import Context
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from assay.portal.http import posted
 from assay.portal.markdown import render_markdown
+from governance.errors import DomainError
 from governance.quotas.kinds import KINDS, MICRO, amount_words
 from governance.quotas.kinds import subject_words as quotas_subject_words
 from registry.datasets.cells import Piece
@@ -442,6 +446,26 @@ def field(bound: Any, label: str = "") -> dict[str, Any]:
         "label": label or bound.label,
         "kind": bound.field.widget.__class__.__name__,
     }
+
+
+@register.simple_tag(takes_context=True)
+def unmarked_errors(context: Context, error: DomainError) -> dict[str, list[str]]:
+    """Return the errors of fields that neither the error's message nor a form on the page shows."""
+    forms = [each for each in context.flatten().values() if isinstance(each, BaseForm)]
+    marked = {name for form in forms if form.is_bound for name in form.errors}
+    errors = {
+        name: [each for each in sentences if each != error.message]
+        for name, sentences in error.fields.items()
+        if name not in marked
+    }
+    return {name: sentences for name, sentences in errors.items() if sentences}
+
+
+@register.simple_tag(takes_context=True)
+def typed(context: Context, name: str, page: str) -> str:
+    """Return the text of a field of a form that was sent to `page` and refused; else nothing."""
+    fields = posted(context["request"], page)
+    return "" if fields is None else fields.get(name, "")
 
 
 @register.inclusion_tag("portal/parts/chart.html")

@@ -36,7 +36,7 @@ from assay.accounts.links import link_forget, link_opened
 from assay.accounts.pages import destination
 from assay.middleware import principal_of
 from assay.portal.forms.account import CodeForm, ConfirmForm, PasskeyForm, PasswordForm, TokenForm
-from assay.portal.http import ActionScreen, Screen, cleaned, number_in, page_of
+from assay.portal.http import ActionScreen, Screen, cleaned, number_in, page_of, posted
 from assay.portal.second_factor import (
     MARK,
     SECRETS,
@@ -90,10 +90,12 @@ class Account(ActionScreen):
             "sessions": [session_row(row, self.request) for row in page],
             "linked": SocialAccount.objects.filter(user=person).exists(),
             "sso": settings.OIDC_NAME if settings.OIDC_ISSUER else "",
-            "password_form": PasswordForm() if person.has_usable_password() else None,
-            "passkey_form": PasskeyForm(),
+            "password_form": PasswordForm(posted(self.request, "account_password"))
+            if person.has_usable_password()
+            else None,
+            "passkey_form": PasskeyForm(posted(self.request, "account_passkey")),
             "tokens": tokens_of(self.actor, person),
-            "token_form": TokenForm(auto_id="token_%s"),
+            "token_form": TokenForm(posted(self.request, "account_token"), auto_id="token_%s"),
             "fresh": is_fresh(self.request),
         }
 
@@ -207,9 +209,9 @@ class Confirm(ActionScreen):
         }
 
     def act(self, **kwargs: Any) -> HttpResponse:
-        person, posted = own_account(self.actor), self.request.POST
+        person, data = own_account(self.actor), self.request.POST
         has_more = factors_of(person.pk).any
-        if "credential" in posted or "code" in posted:
+        if "credential" in data or "code" in data:
             give_second_factor(self.request, self.actor)
         elif has_more:
             raise InvalidInput(

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 
 from assay.portal.access import departments_where, may
 from assay.portal.forms.feedback import FeedbackDataForm, FeedbackReasonForm, FeedbackReviewForm
-from assay.portal.http import ActionScreen, cleaned, number_in
+from assay.portal.http import ActionScreen, cleaned, number_in, posted
 from assay.portal.lists import Field, ListScreen, states
 from governance.english import counted
 from governance.errors import InvalidInput, NotFound
@@ -144,7 +144,7 @@ class FeedbackPage(ActionScreen):
 
     def form(self, feedback: Feedback) -> FeedbackReviewForm:
         initial = {"correction": right_answer(feedback)}
-        return FeedbackReviewForm(self.request.POST or None, initial=initial)
+        return FeedbackReviewForm(posted(self.request, "feedback_one"), initial=initial)
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         feedback = feedback_get(actor=self.actor, id=id)
@@ -154,7 +154,7 @@ class FeedbackPage(ActionScreen):
             "feedback": feedback,
             "asked": input_text(feedback),
             "form": self.form(feedback),
-            "reason_form": FeedbackReasonForm(),
+            "reason_form": FeedbackReasonForm(posted(self.request, "feedback_erase")),
             "version": versions_visible_to(self.actor).filter(pk=feedback.version_id).first(),
             "data": list(versions[:20]),
             "own": feedback.person_id is not None and feedback.person_id == self.actor.person_id,
@@ -174,9 +174,6 @@ class FeedbackPage(ActionScreen):
 
 class FeedbackErase(FeedbackPage):
     """Erase the content of one piece of feedback."""
-
-    def form(self, feedback: Feedback) -> FeedbackReviewForm:
-        return FeedbackReviewForm(None, initial={"correction": right_answer(feedback)})
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = cleaned(FeedbackReasonForm(self.request.POST))["reason"]

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from assay.portal.access import departments_where
 from assay.portal.forms.keys import KeyChangeForm, KeyForm, KeyRotateForm
-from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.http import ActionScreen, Screen, cleaned, posted
 from assay.portal.lists import ListScreen
 from governance.keys.changes import key_update
 from governance.keys.models import ApiKey
@@ -122,7 +122,7 @@ class KeyPage(ActionScreen):
         member = Q(role_assignments__department=key.department, is_active=True)
         return Person.objects.filter(member | Q(owned_keys=key)).distinct()
 
-    def change_form(self, key: ApiKey, data: Any = None) -> KeyChangeForm:
+    def change_form(self, key: ApiKey, data: Any) -> KeyChangeForm:
         return KeyChangeForm(
             data, key=key, people=self.members(key), deployments=deployment_names(self.actor)
         )
@@ -133,20 +133,17 @@ class KeyPage(ActionScreen):
         return {
             **offered,
             "limits": uses_or_unknown(limits_applying(key=key)) if key.department else [],
-            "rotate_form": KeyRotateForm() if offered["may_rotate"] else None,
-            "change_form": self.change_form(key) if offered["may_change"] else None,
+            "rotate_form": KeyRotateForm(posted(self.request, "key_rotate"))
+            if offered["may_rotate"]
+            else None,
+            "change_form": self.change_form(key, posted(self.request, "key_change"))
+            if offered["may_change"]
+            else None,
         }
 
 
 class KeyChange(KeyPage):
     """Change the editable fields of a key."""
-
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        """Keep the typed values after a refusal."""
-        context = super().context(**kwargs)
-        if context["change_form"] is not None:
-            context["change_form"] = self.change_form(context["key"], self.request.POST or None)
-        return context
 
     def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         key = self.key()

@@ -12,7 +12,7 @@ from django.shortcuts import render
 from assay.portal.access import may_somewhere
 from assay.portal.forms.account import AccessRequestForm
 from assay.portal.home_numbers import has_numbers, numbers_of
-from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.http import ActionScreen, Screen, cleaned, posted
 from assay.portal.since import changed_since
 from assay.portal.todo import todos_of
 from assay.portal.words import described_all
@@ -49,11 +49,11 @@ def running_jobs(actor: Principal) -> dict[str, Any]:
     return {"running": jobs_visible_to(actor).filter(state__in=LIVE).order_by("-created_at")[:6]}
 
 
-def request_access(actor: Principal) -> dict[str, Any]:
+def request_access(request: HttpRequest, actor: Principal) -> dict[str, Any]:
     """Return the context for a person without any role; empty for others."""
     if actor.roles:
         return {}
-    form = AccessRequestForm()
+    form = AccessRequestForm(posted(request, "access_request"))
     return {"access_form": form, "access_request": own_access_request(actor)}
 
 
@@ -133,7 +133,7 @@ class Overview(ActionScreen):
         )
         return {
             "first_steps": first_steps(actor),
-            **request_access(actor),
+            **request_access(self.request, actor),
             "tasks": todos_of(actor)[:HOME_TASKS],
             "alerts": alerts_now(actor),
             "incidents": list(incidents_pressing(actor).prefetch_related(None)[:20]),

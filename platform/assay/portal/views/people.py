@@ -22,7 +22,7 @@ from assay.portal.forms.people import (
     RoleForm,
     StandingForm,
 )
-from assay.portal.http import ActionScreen, cleaned, page_of
+from assay.portal.http import ActionScreen, cleaned, page_of, posted
 from assay.portal.lists import Field, ListScreen
 from assay.portal.views.one_time_links import link_page
 from governance.english import counted
@@ -98,7 +98,7 @@ class People(ListScreen, ActionScreen):
                 Field("state", "State", [("active", "Active"), ("inactive", "Inactive")]),
                 Field("department", "Department", list(departments)),
             ),
-            "form": PersonForm(self.request.POST or None) if adds else None,
+            "form": PersonForm(posted(self.request, "people")) if adds else None,
             "access_requests": list(access_requests_open(self.actor)[:REQUESTS_SHOWN]),
         }
 
@@ -126,16 +126,15 @@ class PersonPage(ActionScreen):
     template_name = "portal/people/person.html"
 
     def form(self) -> RoleForm:
-        posted = self.request.POST if "role" in self.request.POST else None
-        return RoleForm(posted, departments=departments_visible_to(self.actor))
+        # The buttons that remove a role send no form.
+        data = self.request.POST if "role" in self.request.POST else None
+        return RoleForm(data, departments=departments_visible_to(self.actor))
 
     def standing_form(self) -> StandingForm:
-        posted = self.request.POST if "reason" in self.request.POST else None
-        return StandingForm(posted)
+        return StandingForm(posted(self.request, "person_deactivate", "person_reactivate"))
 
     def erase_form(self, person: Person) -> EraseForm:
-        posted = self.request.POST if "confirm" in self.request.POST else None
-        return EraseForm(posted, email=person.email)
+        return EraseForm(posted(self.request, "person_erase"), email=person.email)
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         person = person_get(actor=self.actor, person_id=id)
@@ -319,8 +318,13 @@ class DepartmentPage(ActionScreen):
         return {
             "department": department,
             "response_days": days,
-            "form": self.retention_form(days) if retains else None,
-            "jobs_form": self.jobs_form(department)
+            "form": RetentionForm(posted(self.request, "department"), initial={"days": days})
+            if retains
+            else None,
+            "jobs_form": JobsAtOnceForm(
+                posted(self.request, "department_jobs"),
+                initial={"jobs_at_once": department.jobs_at_once},
+            )
             if may(self.actor, Action.QUOTA_SET, kind="quota", department=slug)
             else None,
             "jobs_at_once": department.jobs_at_once or settings.JOBS_AT_ONCE,
@@ -331,14 +335,6 @@ class DepartmentPage(ActionScreen):
             "may_see_usage": may(self.actor, Action.USAGE_VIEW, kind="usage", department=slug),
             "may_see_budgets": may(self.actor, Action.QUOTA_VIEW, kind="quota", department=slug),
         }
-
-    def retention_form(self, days: int) -> RetentionForm:
-        """Return the form of the retention, with the posted values."""
-        return RetentionForm(self.request.POST or None, initial={"days": days})
-
-    def jobs_form(self, department: Department) -> JobsAtOnceForm:
-        """Return the empty form of the limit on jobs."""
-        return JobsAtOnceForm(initial={"jobs_at_once": department.jobs_at_once})
 
     def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
         department = department_get(actor=self.actor, slug=slug)
@@ -354,13 +350,6 @@ class DepartmentPage(ActionScreen):
 
 class DepartmentJobs(DepartmentPage):
     """Limit the jobs of a department that run at once."""
-
-    def retention_form(self, days: int) -> RetentionForm:
-        return RetentionForm(initial={"days": days})
-
-    def jobs_form(self, department: Department) -> JobsAtOnceForm:
-        posted = self.request.POST or None
-        return JobsAtOnceForm(posted, initial={"jobs_at_once": department.jobs_at_once})
 
     def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
         department = department_limit_jobs(

@@ -13,7 +13,7 @@ from assay.accounts.factors import factors_of, factors_reset
 from assay.accounts.single_sign_on import link_end
 from assay.portal.access import may
 from assay.portal.forms.account import ReasonForm, RecoveryForm
-from assay.portal.http import ActionScreen, cleaned, number_in, page_of
+from assay.portal.http import ActionScreen, cleaned, number_in, page_of, posted
 from governance.english import counted
 from governance.people.credentials import is_privileged
 from governance.people.models import Person
@@ -60,12 +60,14 @@ class PersonSignIn(ActionScreen):
             "page": page,
             "sessions": [session_row(row, self.request) for row in page],
             "may_end": may(self.actor, Action.SESSION_REVOKE, kind="session", attributes=owned),
-            "form": ReasonForm() if may_reset and person.pk != self.actor.person_id else None,
+            "form": ReasonForm(posted(self.request, "person_factors"))
+            if may_reset and person.pk != self.actor.person_id
+            else None,
             "privileged": is_privileged(person),
             "recovery_form": self.recovery_form(person),
             "recovery": recoveries_live(self.actor).filter(person=person).first(),
             "sso": settings.OIDC_NAME,
-            "link_form": ReasonForm(auto_id="link_%s")
+            "link_form": ReasonForm(posted(self.request, "person_sign_in"), auto_id="link_%s")
             if may_reset and SocialAccount.objects.filter(user=person).exists()
             else None,
         }
@@ -76,8 +78,7 @@ class PersonSignIn(ActionScreen):
             return None
         if not may(self.actor, Action.ROLE_GRANT, kind="person"):
             return None
-        posted = self.request.POST if f"{RecoveryForm.PREFIX}-reason" in self.request.POST else None
-        return RecoveryForm(posted, prefix=RecoveryForm.PREFIX)
+        return RecoveryForm(posted(self.request, "person_recover"), prefix=RecoveryForm.PREFIX)
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = cleaned(ReasonForm(self.request.POST))["reason"]
