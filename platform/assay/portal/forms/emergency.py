@@ -67,13 +67,7 @@ class IncidentRateForm(TablerForm):
 
     severity = forms.ChoiceField(choices=_SEVERITIES)
     serious = forms.ChoiceField(choices=_serious, required=False, label="Serious (Art. 73)")
-    text = forms.CharField(max_length=TEXT_MAX, label="Why", widget=_rows(2))
-
-
-class IncidentTextForm(TablerForm):
-    """A note on the timeline."""
-
-    text = forms.CharField(max_length=TEXT_MAX, label="What is known now", widget=_rows(3))
+    text = forms.CharField(max_length=TEXT_MAX, label="Reason", widget=_rows(2))
 
 
 class EmergencyAccessForm(TablerForm):

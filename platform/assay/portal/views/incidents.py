@@ -9,8 +9,8 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import may
-from assay.portal.forms.emergency import IncidentForm, IncidentRateForm, IncidentTextForm
-from assay.portal.http import ActionScreen, cleaned, number_in
+from assay.portal.forms.emergency import IncidentForm, IncidentRateForm
+from assay.portal.http import ActionScreen, cleaned, number_in, posted
 from assay.portal.lists import ListScreen, states
 from governance.english import counted
 from governance.errors import InvalidInput
@@ -35,9 +35,10 @@ from registry.incidents.services import (
 )
 from registry.incidents.states import ALLOWED_TRANSITIONS, STANDING
 from registry.versions.models import ModelVersion
-from registry.versions.selectors import version_get
+from registry.versions.selectors import version_get, versions_visible_to
 from workers.deployments.selectors import deployment_get
 
+VERSIONS_OFFERED = 200
 MOVES = {
     IncidentState.INVESTIGATING: "Investigate",
     IncidentState.RESOLVED: "Resolve",
@@ -112,6 +113,7 @@ class IncidentPage(ActionScreen):
             (state, MOVES[state])
             for state in sorted(ALLOWED_TRANSITIONS[IncidentState(incident.state)], key=str)
         ]
+        may_update = self.may(incident, Action.INCIDENT_UPDATE)
         return {
             "incident": incident,
             "reached": incident_reaches(self.actor, incident),
@@ -119,15 +121,21 @@ class IncidentPage(ActionScreen):
             "suspensions": suspensions,
             "standing": standing,
             "moves": moves,
-            "may_update": self.may(incident, Action.INCIDENT_UPDATE),
+            "may_update": may_update,
+            "versions": self.versions(incident) if may_update else [],
             "lift": self.lift(incident, standing),
             "rate": IncidentRateForm(
-                initial={"severity": incident.severity, "serious": incident.serious}
+                posted(self.request, "incident_rate"),
+                initial={"severity": incident.severity, "serious": incident.serious},
             ),
-            "note": IncidentTextForm(),
             "is_closed": incident.state == IncidentState.CLOSED,
             "lifted_kind": NoteKind.LIFTED,
         }
+
+    def versions(self, incident: Incident) -> QuerySet[ModelVersion]:
+        """Return the newest versions that the person can add to the incident."""
+        rows = versions_visible_to(self.actor).exclude(pk__in=incident.links.values("version"))
+        return rows.order_by("-created_at")[:VERSIONS_OFFERED]
 
     def may(self, incident: Incident, action: Action) -> bool:
         resource = incident_resource(incident)
@@ -186,7 +194,7 @@ class IncidentVersionAdd(IncidentPage):
         version_id = number_in(self.request.POST, "version")
         if version_id is None:
             raise InvalidInput(
-                "Name the version.", fields={"version": ["Enter the number in its address."]}
+                "No version is chosen.", fields={"version": ["Choose the version to add."]}
             )
         incident_add_version(
             actor=self.actor, incident_id=id, version_id=version_id,
