@@ -58,6 +58,10 @@ def sign_in_page(
     if personas_allowed(request):
         people = Person.objects.filter(is_active=True)
         context["personas"] = people.prefetch_related("role_assignments__department")[:30]
+    else:
+        # After a wrong password, the address is filled in.
+        field = context["form"].fields["email" if form is None else "password"]
+        field.widget.attrs["autofocus"] = True
     response = render(request, "portal/login.html", context, status=status)
     if error is not None and error.retry_after is not None:
         response.headers["Retry-After"] = str(int(error.retry_after))
