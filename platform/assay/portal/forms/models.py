@@ -151,6 +151,21 @@ class FineTuneForm(TablerForm):
             )
         return values
 
+    @property
+    def settings(self) -> list[forms.BoundField]:
+        """Return the fields of hyper-parameters and resources, which have defaults."""
+        return [self[name] for name in self.fields if name.startswith(("h_", "resources_"))]
+
+    @property
+    def choices(self) -> list[forms.BoundField]:
+        """Return all other fields."""
+        return [self[name] for name in self.fields if not name.startswith(("h_", "resources_"))]
+
+    @property
+    def opens_settings(self) -> bool:
+        """True if settings are invalid, or copied from an earlier job."""
+        return any(field.errors or field.name in self.initial for field in self.settings)
+
     def resource_values(self) -> dict[str, Any]:
         """Return the requested resources that were filled in."""
         names = [name for name in RESOURCES if f"resources_{name}" in self.fields]
