@@ -77,6 +77,11 @@ class Line:
     blocks: str
     link: Link | None
 
+    @property
+    def needs_action(self) -> bool:
+        """True if the requirement is missing or needs judgment."""
+        return self.tone in ("bad", "warn")
+
 
 @dataclass(frozen=True, slots=True)
 class GateLine:
