@@ -37,7 +37,12 @@ RISK_TITLES = {
     "general_purpose_model": "General-purpose model",
     "notes": "Notes",
 }
-TITLES = {**RISK_TITLES, "license": "License"}
+TITLES = {
+    **RISK_TITLES,
+    "lora_alpha": "LoRA alpha",
+    "lora_dropout": "LoRA dropout",
+    "lora_rank": "LoRA rank",
+}
 SOON = timedelta(days=30)
 # Classes of tags in a comparison; an unchanged entry has none.
 CHANGE_TAGS = {"added": "tag-info", "changed": "tag-warn", "removed": "tag-bad"}
