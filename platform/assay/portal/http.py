@@ -212,7 +212,5 @@ def cleaned(form: Any) -> dict[str, Any]:
     """
     if not form.is_valid():
         fields = {name: [str(e) for e in errors] for name, errors in form.errors.items()}
-        raise InvalidInput(
-            "The form is not complete.", hint="See the marked fields.", fields=fields
-        )
+        raise InvalidInput("The form has errors.", hint="Correct the marked fields.", fields=fields)
     return cast(dict[str, Any], form.cleaned_data)

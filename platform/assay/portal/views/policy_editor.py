@@ -72,7 +72,7 @@ class RuleEdit(PolicyScreen):
         except InvalidInput as error:
             others = errors_placed(form, conditions, error, place)
             raise InvalidInput(
-                error.message, hint=error.hint or "See the marked fields.", fields=others
+                error.message, hint=error.hint or "Correct the marked fields.", fields=others
             ) from error
         return self.back(f"Rule {new_rule['id']} is saved.", number)
 
@@ -81,11 +81,11 @@ class RuleEdit(PolicyScreen):
         """Return the rule as it was typed.
 
         Raises:
-            InvalidInput: the form is not complete, or a value cannot be read.
+            InvalidInput: the form has errors, or a value cannot be read.
         """
         complete = conditions.is_valid()
         if not form.is_valid() or not complete:
-            raise InvalidInput("The rule is not complete.", hint="See the marked fields.")
+            raise InvalidInput("The rule has errors.", hint="Correct the marked fields.")
         rule = form.rule()
         rows = []
         for condition_form in conditions.forms:
