@@ -350,7 +350,7 @@ def review_close(*, actor: Principal, review_id: int, state: str, reason: str) -
 def _verdict(text: str) -> Verdict:
     if text not in Verdict.values:
         raise InvalidInput(
-            f"There is no verdict {text[:40]}.",
+            f"{text[:40]!r} is not a verdict." if text else "Choose a verdict.",
             fields={"verdict": [f"is one of {', '.join(Verdict.values)}"]},
         )
     return Verdict(text)

@@ -159,7 +159,7 @@ def review_policy_decide(
     """
     if verdict not in ("approve", "reject"):
         raise InvalidInput(
-            f"A review policy is approved or rejected; {verdict[:40]!r} is neither.",
+            "Choose to approve or to reject.",
             fields={"verdict": ["is approve or reject"]},
         )
     reason = checked_reason(reason, required=True)

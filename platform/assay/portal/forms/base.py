@@ -11,6 +11,7 @@ from django.utils.functional import Promise
 # Replacements of Django's own messages, by the code of the error.
 _SENTENCES = {
     "invalid_choice": "This choice is not available. Choose another one.",
+    "invalid_pk_value": "This choice is not available. Choose another one.",
     "max_decimal_places": "Use at most %(max)s decimal places.",
     "max_digits": "Use at most %(max)s digits.",
     "max_length": "Use at most %(limit_value)s characters. This has %(show_value)s.",

@@ -31,6 +31,7 @@ class KnowledgeBaseForm(DepartmentScoped):
     )
     embedding_version = SlugChoice(
         queryset=None,
+        empty_label="Choose…",
         label="Embedding version",
         help_text="Embeds documents and questions. A deployment must serve exactly this version.",
     )

@@ -55,7 +55,7 @@ class RuleForm(TablerForm):
     """One rule without its conditions."""
 
     id = forms.CharField(
-        label="Id",
+        label="ID",
         max_length=60,
         help_text="Lowercase letters, digits and hyphens, such as leads-run-jobs.",
     )

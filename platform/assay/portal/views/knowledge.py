@@ -9,7 +9,7 @@ from django.http import HttpResponse
 
 from assay.portal.access import departments_where, may
 from assay.portal.forms.knowledge import DocumentForm, KnowledgeBaseForm, ShareForm
-from assay.portal.http import ActionScreen, cleaned, page_of
+from assay.portal.http import ActionScreen, cleaned, page_of, posted
 from assay.portal.lists import ListScreen
 from governance.english import counted
 from governance.people.models import Department
@@ -119,7 +119,11 @@ class KnowledgeBasePage(ActionScreen):
     def share_form(self, base: KnowledgeBase) -> ShareForm:
         others = Department.objects.exclude(pk=base.department_id).order_by("name")
         chosen = [department.pk for department in base.departments.all()]
-        return ShareForm(departments=others, initial={"departments": chosen})
+        return ShareForm(
+            posted(self.request, "knowledge_share"),
+            departments=others,
+            initial={"departments": chosen},
+        )
 
     def trial(self, base: KnowledgeBase) -> Any:
         """Return a deployment that embeds questions for the base, if the person may use one."""
