@@ -13,24 +13,23 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from assay.accounts.personas import personas_allowed
+from assay.portal.forms.base import TablerForm
 from governance.audit.refusals import refusal_record
 from governance.errors import DomainError
 from governance.people.models import Person
 from governance.people.signing_in import PASSWORD_MAX, sign_in_attempt
 
 
-class SignInForm(forms.Form):
+class SignInForm(TablerForm):
     """Email address and password."""
 
     email = forms.EmailField(
         label="E-mail",
-        widget=forms.EmailInput(attrs={"autocomplete": "username", "class": "form-control"}),
+        widget=forms.EmailInput(attrs={"autocomplete": "username"}),
     )
     password = forms.CharField(
         max_length=PASSWORD_MAX,
-        widget=forms.PasswordInput(
-            attrs={"autocomplete": "current-password", "class": "form-control"}
-        ),
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
     )
 
 

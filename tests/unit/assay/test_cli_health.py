@@ -29,9 +29,9 @@ def test_it_prints_percentiles_phases_and_changes(
     monkeypatch.setenv("ASSAY_TOKEN", token)
     _, out, _ = run("deployments", "health", str(deployment.pk), "--span", "1h", code=0)
     assert "p50 1,500 ms, p95 1,500 ms, p99 1,500 ms" in out
-    assert "4, 0.0 % failed" in out
+    assert "4, 0.0% failed" in out
     assert "2.00 EUR" in out
-    assert "Slow requests wait 80 % of their time in the queue." in " ".join(out.split())
+    assert "Slow requests wait 80% of their time in the queue." in " ".join(out.split())
     assert f"Release {deployment.release_id} deployed" in out
     _, _, err = run("deployments", "health", str(deployment.pk), "--span", "2y", code=4)
     assert "span" in err

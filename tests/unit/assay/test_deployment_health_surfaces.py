@@ -68,7 +68,7 @@ def test_the_api_answers_with_figures_phases_changes_and_workers() -> None:
     }
     assert (body["span"], body["step_s"], len(body["points"])) == ("1h", 120, 30)
     assert (body["slowest"]["queue"], body["slowest"]["compute"]) == (900, 100)
-    assert body["explanation"].startswith("Slow requests wait 90 % of their time in the queue")
+    assert body["explanation"].startswith("Slow requests wait 90% of their time in the queue")
     assert [change["kind"] for change in body["changes"]] == ["release"]
     assert body["waiting"] == 0
     assert body["workers"] == [
@@ -104,7 +104,7 @@ def test_the_page_shows_the_queue_and_workers_and_then_loads_its_figures(redis: 
     assert inline_in(page) == []
     figures = client.get(f"{address}/figures?span=1h").content.decode()
     assert inline_in(figures) == []
-    assert "Slow requests wait 92 % of their time in the queue" in figures
+    assert "Slow requests wait 92% of their time in the queue" in figures
     charts = charts_in(figures)
     assert charts["latency"]["y"] == "seconds"
     assert [each for each in charts["latency"]["series"][0]["data"] if each] == [12.0]

@@ -63,7 +63,7 @@ def text_of(client: Client, path: str) -> str:
 
 def test_the_list_shows_state_devices_load_and_last_heartbeat(company: Company) -> None:
     page = text_of(signed_in(Client(), company.people["ada"]), "/nodes")
-    for said in ("gpu-0", "Active", "2 × H100", "50 % of 10 B", "Enroll a node"):
+    for said in ("gpu-0", "Active", "2 × H100", "50% of 10 B", "Enroll a node"):
         assert said in page, said
     assert "Silent" not in page
     Node.objects.update(seen_at=timezone.now() - timedelta(minutes=5), conflict_at=timezone.now())

@@ -73,7 +73,7 @@ def test_bars_say_what_is_used_and_reserved_and_a_banner_what_is_running_out(
 ) -> None:
     alerts_raise()
     html = page(signed_in(company.enzo), "/budgets")
-    assert "85 % used, 5 % reserved" in html
+    assert "85% used, 5% reserved" in html
     assert "90% · 85 tokens used · 5 tokens reserved" in html
     assert "has used 80% or more of its tokens per day" in html
     assert "25.00 EUR" not in html  # The organization's are for those who see the organization.

@@ -85,7 +85,7 @@ def test_phases_of_the_slowest_answers_explain_them() -> None:
     assert slowest.shares["stream"] == pytest.approx(0.15)
     assert answer.performance.all_answers.requests == 100
     assert answer.performance.total.first_token == Percentiles(300, 8_500, 8_500)
-    assert answer.explanation.startswith("Slow requests wait 80 % of their time in the queue.")
+    assert answer.explanation.startswith("Slow requests wait 80% of their time in the queue.")
 
 
 def test_the_explanation_names_the_longest_phase_only_if_it_matters() -> None:

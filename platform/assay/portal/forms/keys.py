@@ -75,7 +75,7 @@ class KeyChangeForm(TablerForm):
 
     name = forms.CharField(max_length=TITLE_MAX)
     purpose = forms.CharField(max_length=PURPOSE_MAX, required=False)
-    owner = SlugChoice(queryset=None, required=False, label="Owner")
+    owner = SlugChoice(queryset=None, required=False, empty_label="No owner", label="Owner")
     networks = NetworksField(label="Networks")
 
     def __init__(

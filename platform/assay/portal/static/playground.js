@@ -81,13 +81,19 @@
     return `${amount} ${amount === "1" ? unit.replace(/s$/, "") : unit}`;
   };
 
+  /* The words for a header's value: `2026-12-02T01:00:24+00:00` is 2026-12-02, 01:00 UTC. */
+  const wordsOf = (name, value) => {
+    if (name === "x-assay-units") return usageOf(value);
+    return name === "x-assay-release-expires" ? `${value.slice(0, 10)}, ${value.slice(11, 16)} UTC` : value;
+  };
+
   const showFacts = (entries) => {
     facts.replaceChildren();
     for (const [name, value] of Object.entries(entries)) {
       const term = document.createElement("dt");
       const detail = document.createElement("dd");
       term.textContent = titleOf(name);
-      detail.textContent = name === "x-assay-units" ? usageOf(value) : value;
+      detail.textContent = wordsOf(name, value);
       detail.className = "mono";
       facts.append(term, detail);
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -16,7 +17,7 @@ from django.forms import BaseForm
 from django.template import Context
 from django.templatetags.static import static
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from assay.portal.http import posted
@@ -27,6 +28,7 @@ from governance.quotas.kinds import subject_words as quotas_subject_words
 from registry.datasets.cells import Piece
 
 register = template.Library()
+_CODE = re.compile(r"`([^`]+)`")
 # Characters of JSON that would end an element or start an entity.
 _JSON_ESCAPES = str.maketrans({"<": "\\u003C", ">": "\\u003E", "&": "\\u0026"})
 
@@ -253,6 +255,12 @@ def sentence(value: object) -> str:
     """Return the words with an initial capital."""
     text = words(value)
     return text[:1].upper() + text[1:]
+
+
+@register.filter
+def coded(text: str) -> SafeString:
+    """Return the text; parts between backticks are shown as code."""
+    return mark_safe(_CODE.sub(r"<code>\1</code>", escape(text)))  # noqa: S308 (escaped)
 
 
 @register.filter
