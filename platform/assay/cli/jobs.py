@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.following import ENDED, POLL_S, follow_job, job_goes_on
+from assay.cli.following import ENDED, POLL_S, follow_job, interruptible, job_goes_on
 from assay.cli.options import (
     Follow,
     Limit,
@@ -100,7 +100,7 @@ def logs(
 ) -> None:
     """Print a job's log on stdout."""
     client, after = Client.signed_in(), 0
-    with job_goes_on(job_id):
+    with interruptible(lambda: job_goes_on(job_id)):
         while True:
             page = client.get(f"jobs/{job_id}/events", after=after, limit=500)
             after = page["last"]
