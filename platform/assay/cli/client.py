@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 import typer
 
-from assay.cli.options import present
 from assay.cli.output import CliError
 
 if TYPE_CHECKING:
@@ -26,6 +25,11 @@ DEFAULT_SERVER = "http://127.0.0.1:8000"
 CODE_PROMPT = "Code of your authenticator app, or a recovery code"
 TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
+
+
+def present(**values: Any) -> dict[str, Any]:
+    """Return the values that are set, for the query or body of a request."""
+    return {name: value for name, value in values.items() if value not in (None, "", [], {})}
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from assay.cli.client import Client
-from assay.cli.options import DataRef, Limit, dataset_version_id, present
+from assay.cli.client import Client, present
+from assay.cli.options import DataRef, Limit, dataset_version_id
 from assay.cli.output import (
     Answer,
     console,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from assay.cli.client import Client
+from assay.cli.client import Client, present
 from assay.cli.jobs import queued
 from assay.cli.options import (
     DataRef,
@@ -15,7 +15,6 @@ from assay.cli.options import (
     Priority,
     VersionRef,
     dataset_version_id,
-    present,
     version_id,
 )
 from assay.cli.output import (

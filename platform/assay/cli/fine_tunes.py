@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from assay.cli.client import Client
+from assay.cli.client import Client, present
 from assay.cli.jobs import newest_jobs, queued
 from assay.cli.options import (
     Follow,
@@ -16,7 +16,6 @@ from assay.cli.options import (
     Settings,
     dataset_version_id,
     json_pairs,
-    present,
     version_id,
 )
 from assay.cli.output import Answer, json_option

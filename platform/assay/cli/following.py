@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -25,18 +25,16 @@ def follow_job(client: Client, job_id: str, *, log: bool = True) -> Answer:
     Raises:
         CliError: the job did not succeed, or a later step was stopped.
     """
-    with _progress() as update:
-        with job_goes_on(job_id):
-            job = _ended_job(client, job_id, update, log=log)
+    followed = [job_id]
+    with interruptible(lambda: job_goes_on(followed[-1])), _progress() as update:
+        job = _ended_job(client, job_id, update, log=log)
         _require_success(job)
         for position in range(len(job["then"])):
-            with job_goes_on(job_id):
-                step = _polled(partial(_started, client, job_id, position))
+            step = _polled(partial(_started, client, job_id, position))
             if step["job"] is None:
                 raise CliError(f"The evaluation after {job['title']} was stopped.", step["reason"])
-            with job_goes_on(step["job"]):
-                evaluation = _ended_job(client, step["job"], update, log=log)
-            _require_success(evaluation)
+            followed.append(step["job"])
+            _require_success(_ended_job(client, step["job"], update, log=log))
     created = next((f"{kind} {job[kind]}" for kind in ("version", "evaluation") if job[kind]), "")
     return sentence(job, f"{job['title']}: succeeded{f', created {created}.' if created else '.'}")
 
@@ -51,7 +49,7 @@ def follow_deployment(client: Client, deployment_id: int) -> Answer:
         f"Deployment {deployment_id} continues to start. `assay deployments show {deployment_id}` "
         f"shows its state, `assay deployments stop {deployment_id} --reason …` stops it."
     )
-    with _progress() as update, _interruptible(goes_on):
+    with interruptible(lambda: goes_on), _progress() as update:
 
         def settled() -> dict[str, Any] | None:
             row: dict[str, Any] = client.get(f"deployments/{deployment_id}")
@@ -94,18 +92,19 @@ def _progress() -> Iterator[Update]:
 
 
 @contextmanager
-def _interruptible(goes_on: str) -> Iterator[None]:
+def interruptible(goes_on: Callable[[], str]) -> Iterator[None]:
     """Let Ctrl-C end the command with a sentence about the work, which the server continues."""
     try:
         yield
     except KeyboardInterrupt:
-        _print_above(goes_on)
+        # Not by `errors`: an interrupt in the middle of its output leaves its buffer unfinished.
+        typer.echo(goes_on(), err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
-def job_goes_on(job_id: str) -> AbstractContextManager[None]:
-    """Return a block in which Ctrl-C ends the command, but not the job."""
-    return _interruptible(
+def job_goes_on(job_id: str) -> str:
+    """Return the sentence about a job that is no longer followed."""
+    return (
         f"Job {job_id} goes on. `assay jobs watch {job_id}` follows it, "
         f"`assay jobs cancel {job_id}` cancels it."
     )

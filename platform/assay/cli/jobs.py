@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from assay.cli.client import Client
+from assay.cli.client import Client, present
 from assay.cli.comparing import comparison_of
-from assay.cli.following import ENDED, POLL_S, follow_job, job_goes_on
+from assay.cli.following import ENDED, POLL_S, follow_job, interruptible, job_goes_on
 from assay.cli.options import (
     Follow,
     Limit,
@@ -18,7 +18,6 @@ from assay.cli.options import (
     Settings,
     dataset_version_id,
     json_pairs,
-    present,
     version_id,
 )
 from assay.cli.output import Answer, console, facts, json_option, listing, sentence, state
@@ -110,7 +109,7 @@ def logs(
 ) -> None:
     """Print a job's log on stdout."""
     client, after = Client.signed_in(), 0
-    with job_goes_on(job_id):
+    with interruptible(lambda: job_goes_on(job_id)):
         while True:
             page = client.get(f"jobs/{job_id}/events", after=after, limit=500)
             after = page["last"]

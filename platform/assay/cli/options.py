@@ -83,11 +83,6 @@ def json_pairs(texts: list[str] | None) -> dict[str, Any]:
     return dict(map(json_pair, texts or ()))
 
 
-def present(**values: Any) -> dict[str, Any]:
-    """Return the values that are set, for the query or body of a request."""
-    return {name: value for name, value in values.items() if value not in (None, "", [], {})}
-
-
 def version_id(client: Client, reference: str) -> int:
     """Return the ID of the version that an ID, MODEL:NUMBER or MODEL names."""
     return _id(client, reference, "models", "model")

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from assay.cli.client import Client
+from assay.cli.client import Client, present
 from assay.cli.evidence import ReleaseId, check_evidence, evidence, export_dossier
-from assay.cli.options import Limit, Reason, VersionRef, json_document, present, version_id
+from assay.cli.options import Limit, Reason, VersionRef, json_document, version_id
 from assay.cli.output import (
     Answer,
     CliError,

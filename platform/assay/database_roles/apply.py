@@ -122,6 +122,12 @@ def _apply(
     connections: Mapping[str, int],
 ) -> None:
     existing = _existing(connection)
+    if REQUESTS not in existing:
+        # A migration creates it. A database that was restored to another server has that migration,
+        # but the server does not have the role.
+        requests = sql.Identifier(REQUESTS)
+        connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN NOINHERIT").format(requests))
+        connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(requests))
     for process, role in ROLES.items():
         name = sql.Identifier(role.name)
         if role.name not in existing:
