@@ -79,7 +79,7 @@ def manifest(name: str) -> dict[str, Any]:
         {"path": "adapter_model.safetensors", "size": 9_812_400, "sha256": sha(name)},
         {"path": "README.md", "size": 2_100, "sha256": sha("card")},
     ]
-    return {"files": files, "base_digest": None}
+    return {"files": files, "base": None}
 
 
 @dataclass
