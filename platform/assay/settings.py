@@ -472,8 +472,10 @@ TEMPLATES = [
             ],
             "builtins": [
                 "assay.portal.templatetags.assay",
+                "assay.portal.templatetags.charts",
                 "assay.portal.templatetags.comparison",
                 "assay.portal.templatetags.dossiers",
+                "assay.portal.templatetags.fields",
                 "assay.portal.templatetags.layout",
                 "assay.portal.templatetags.opens",
                 "django.templatetags.static",

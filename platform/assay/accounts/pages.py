@@ -13,7 +13,7 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from assay.accounts.personas import personas_allowed
-from assay.portal.forms.base import TablerForm
+from assay.forms import TablerForm
 from governance.audit.refusals import refusal_record
 from governance.errors import DomainError
 from governance.people.models import Person

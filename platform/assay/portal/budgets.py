@@ -12,7 +12,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 
-from assay.portal.forms.base import TablerForm
+from assay.forms import TablerForm
 from governance.quotas.kinds import GROUPED, KINDS, MICRO, UNNAMED
 from governance.quotas.models import Price, QuotaLimit
 from governance.quotas.prices import Tariff

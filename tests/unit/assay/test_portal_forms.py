@@ -11,7 +11,8 @@ from django import forms
 
 import assay.portal.forms
 import assay.portal.views
-from assay.portal.forms.base import NameField, TablerForm
+from assay.forms import TablerForm
+from assay.portal.forms.base import NameField
 
 
 class Sample(TablerForm):

@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 
 from assay.accounts.factors import CODE_MAX
-from assay.portal.forms.base import TablerForm
+from assay.forms import TablerForm
 from governance.bounds import TITLE_MAX
 from governance.people.access_requests import TEXT_MAX
 from governance.people.models import REASON_MAX

@@ -6,7 +6,8 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import DepartmentScoped, NameField, TablerForm, titled, unchosen
+from assay.forms import TablerForm
+from assay.portal.forms.base import DepartmentScoped, NameField, titled, unchosen
 from governance.bounds import DESCRIPTION_MAX, NAME_MAX
 from registry.catalog import TASKS
 from registry.datasets.models import LICENSE_MAX, Classification

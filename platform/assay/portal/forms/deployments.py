@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import TablerForm
+from assay.forms import TablerForm
 from workers.deployments.models import REPLICAS_MAX, Device
 from workers.placement.settings import LABEL_MAX, LABELS_MAX
 

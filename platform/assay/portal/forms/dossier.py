@@ -11,7 +11,7 @@ from typing import Any
 from django import forms
 from django.http import QueryDict
 
-from assay.portal.forms.base import TablerForm
+from assay.forms import TablerForm
 from assay.portal.http import cleaned
 from governance.bounds import EMAIL_MAX
 from governance.people.models import Person

@@ -7,7 +7,8 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import TablerForm, unchosen
+from assay.forms import TablerForm
+from assay.portal.forms.base import unchosen
 from registry.incidents.models import (
     HAPPENED_MAX,
     REASON_MAX,

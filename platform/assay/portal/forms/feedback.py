@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import TablerForm
+from assay.forms import TablerForm
 from registry.feedback.services import REASON_MAX, TEXT_MAX
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import DepartmentScoped, SlugChoice, TablerForm
+from assay.forms import TablerForm
+from assay.portal.forms.base import DepartmentScoped, SlugChoice
 from governance.bounds import TITLE_MAX
 from governance.keys.checks import NETWORKS_MAX
 from governance.keys.models import PURPOSE_MAX, ApiKey

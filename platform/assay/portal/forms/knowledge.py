@@ -6,14 +6,8 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import (
-    DepartmentScoped,
-    NameField,
-    SlugChoice,
-    TablerForm,
-    titled,
-    unchosen,
-)
+from assay.forms import TablerForm
+from assay.portal.forms.base import DepartmentScoped, NameField, SlugChoice, titled, unchosen
 from governance.bounds import DESCRIPTION_MAX, NAME_MAX
 from registry.datasets.models import Classification
 from registry.knowledge.chunks import CHUNK_DEFAULT, CHUNK_MAX, CHUNK_MIN, OVERLAP_DEFAULT

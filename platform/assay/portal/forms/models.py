@@ -6,14 +6,8 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import (
-    DepartmentScoped,
-    NameField,
-    SlugChoice,
-    TablerForm,
-    titled,
-    unchosen,
-)
+from assay.forms import TablerForm
+from assay.portal.forms.base import DepartmentScoped, NameField, SlugChoice, titled, unchosen
 from governance.bounds import DESCRIPTION_MAX, NAME_MAX
 from registry.catalog import TASKS, get_task
 from registry.catalog.declaration import Recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django import forms
 
-from assay.portal.forms.base import TablerForm
+from assay.forms import TablerForm
 from workers.control.messages import NODE_NAME_MAX
 from workers.nodes.models import REASON_MAX
 

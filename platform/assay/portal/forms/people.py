@@ -6,7 +6,8 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import NameField, SlugChoice, TablerForm, titled
+from assay.forms import TablerForm
+from assay.portal.forms.base import NameField, SlugChoice, titled
 from governance.bounds import DEPARTMENT_MAX, EMAIL_MAX, GROUP_MAX, TITLE_MAX
 from governance.people.models import (
     DEPARTMENT_ROLES,

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from django import forms
 
-from assay.portal.forms.base import TablerForm
+from assay.forms import TablerForm
 from governance.bounds import DEPARTMENT_MAX
 from governance.errors import InvalidInput
 from governance.people.models import Specialty

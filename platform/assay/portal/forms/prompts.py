@@ -9,7 +9,7 @@ from typing import Any
 from django import forms
 from django.http import QueryDict
 
-from assay.portal.forms.base import TablerForm
+from assay.forms import TablerForm
 from registry.catalog.prompt import INPUT, MAX_EXAMPLES, MAX_STOPS, placeholders
 from registry.versions.models import ModelVersion
 from workers.jobs.prompts import NOTE_MAX

@@ -7,7 +7,8 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import NameField, TablerForm, titled, unchosen
+from assay.forms import TablerForm
+from assay.portal.forms.base import NameField, titled, unchosen
 from assay.portal.http import cleaned
 from governance.bounds import NAME_MAX
 from governance.people.models import Department

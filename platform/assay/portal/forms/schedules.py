@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import TablerForm
+from assay.forms import TablerForm
 from assay.portal.forms.models import draft_field, max_rows_field, priority_field
 from governance.bounds import TITLE_MAX
 from governance.principals import Principal

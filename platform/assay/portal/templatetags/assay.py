@@ -12,25 +12,18 @@ from typing import Any
 
 from django import template
 from django.conf import settings
-from django.core.serializers.json import DjangoJSONEncoder
-from django.forms import BaseForm
-from django.template import Context
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from assay.portal.http import posted
 from assay.portal.markdown import render_markdown
-from governance.errors import DomainError
 from governance.quotas.kinds import KINDS, MICRO, amount_words
 from governance.quotas.kinds import subject_words as quotas_subject_words
 from registry.datasets.cells import Piece
 
 register = template.Library()
 _CODE = re.compile(r"`([^`]+)`")
-# Characters of JSON that would end an element or start an entity.
-_JSON_ESCAPES = str.maketrans({"<": "\\u003C", ">": "\\u003E", "&": "\\u0026"})
 
 PROOFS = {
     "webauthn": "a passkey",
@@ -444,49 +437,3 @@ def query_with(context: dict[str, Any], **changes: Any) -> str:
     for name, value in changes.items():
         query[name] = value
     return f"?{query.urlencode()}"
-
-
-@register.inclusion_tag("portal/parts/field.html")
-def field(bound: Any, label: str = "") -> dict[str, Any]:
-    """Return one form field with label, help and errors, linked for assistive technology."""
-    return {
-        "field": bound,
-        "label": label or bound.label,
-        "kind": bound.field.widget.__class__.__name__,
-    }
-
-
-@register.simple_tag(takes_context=True)
-def unmarked_errors(context: Context, error: DomainError) -> dict[str, list[str]]:
-    """Return the errors of fields that neither the error's message nor a form on the page shows."""
-    values: list[Any] = list(context.flatten().values())
-    marked = {
-        name
-        for form in values
-        if isinstance(form, BaseForm) and form.is_bound
-        for name in form.errors
-    }
-    errors = {
-        name: [each for each in sentences if each != error.message]
-        for name, sentences in error.fields.items()
-        if name not in marked
-    }
-    return {name: sentences for name, sentences in errors.items() if sentences}
-
-
-@register.simple_tag(takes_context=True)
-def typed(context: Context, name: str, page: str) -> str:
-    """Return the text of a field of a form that was sent to `page` and refused; else nothing."""
-    fields = posted(context["request"], page)
-    return "" if fields is None else fields.get(name, "")
-
-
-@register.inclusion_tag("portal/parts/chart.html")
-def chart(name: str, label: str, spec: dict[str, object], css: str = "") -> dict[str, object]:
-    """Return a chart. `spec` is as in `series.py`, `label` is for assistive technology.
-
-    The data are in a hidden element, because htmx removes scripts from the HTML that it loads.
-    Quotes are not escaped: a long curve has thousands of them.
-    """
-    data = json.dumps(spec, cls=DjangoJSONEncoder).translate(_JSON_ESCAPES)
-    return {"name": name, "label": label, "css": css, "data": mark_safe(data)}  # noqa: S308

@@ -8,7 +8,8 @@ from django import forms
 from django.http import HttpResponse
 from django.utils import timezone
 
-from assay.portal.forms.base import SlugChoice, TablerForm
+from assay.forms import TablerForm
+from assay.portal.forms.base import SlugChoice
 from assay.portal.http import ActionScreen, cleaned, page_of
 from governance.people.models import Specialty
 from governance.reviews.absences.selectors import absences_visible_to, reviewers_visible_to
