@@ -141,6 +141,8 @@ def reader(schema: type[Schema], refused: set[str]) -> Callable[[Any], None]:
     `refused`."""
 
     def read(case: Any) -> None:
+        if case.media_type != "application/json":
+            return
         try:
             parsed(schema, case.body)
         except InvalidInput as error:

@@ -90,7 +90,7 @@ def test_people_and_roles_are_managed(admin: Api) -> None:
     role = admin.post(path, {"role": "developer", "department": "clinical"})
     assert (role.status_code, role.body["department"]) == (201, "clinical")
     problem_of(admin.post(path, {"role": "developer", "department": "clinical"}), 409)
-    problem_of(admin.post(path, {"role": "reviewer"}), 400)
+    problem_of(admin.post(path, {"role": "reviewer"}), 422)
     problem_of(admin.post(path, {"role": "lead", "department": "nowhere"}), 404)
 
     listed = admin.get("people").body["results"][0]
