@@ -132,7 +132,9 @@ def stale_because(release: Release) -> str:
 
 
 def _policy_changed(release: Release) -> str:
-    frozen = release.dossier["review_policy"]
+    frozen = release.dossier.get("review_policy")
+    if not frozen:
+        return ""
     present = review_policy_in_force(frozen["name"])
     if present is not None and present.digest == frozen["digest"]:
         return ""
