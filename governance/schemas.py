@@ -44,12 +44,12 @@ S = TypeVar("S", bound="Schema")
 _NULL = {"type": "null"}
 
 
-def rejecting(faulty: Callable[[Any], object], sentence: str) -> AfterValidator:
-    """Return a validator that raises `sentence` about values for which `faulty` is true."""
+def rejecting(fails: Callable[[Any], Any], message: str, error: Any = ValueError) -> AfterValidator:
+    """Return a validator that raises `error(message)` about values for which `fails` is true."""
 
     def check(value: E) -> E:
-        if faulty(value):
-            raise ValueError(sentence)
+        if fails(value):
+            raise error(message)
         return value
 
     return AfterValidator(check)
@@ -60,17 +60,15 @@ def _moment(value: object) -> datetime:
     if isinstance(value, str) and len(value) <= 40:
         with suppress(ValueError):
             value = parse_datetime(value)
-    if not isinstance(value, datetime) or not value.tzinfo:
-        raise ValueError(
-            "must be a date and time with an offset from UTC, such as 2027-03-31T12:00:00Z"
-        )
-    if not 1970 < value.year < 9999:
-        raise broken_rule("must be in a year from 1971 to 9998")
-    return value
+    if isinstance(value, datetime) and value.tzinfo:
+        return value
+    raise ValueError(
+        "must be a date and time with an offset from UTC, such as 2027-03-31T12:00:00Z"
+    )
 
 
 def _described(pattern: str) -> Any:
-    """Return what adds a rule to the JSON schema that a validator checks with a better sentence."""
+    """Return a pattern for the JSON schema; a validator checks it with a better sentence."""
     return Field(json_schema_extra={"pattern": pattern})
 
 
@@ -92,7 +90,10 @@ Verbatim = Annotated[str, _IN_TEXT, _described(TEXT_OR_EMPTY)]
 Slug = Annotated[_Filled, _IN_A_SLUG, _described(SLUG)]
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Choice = Annotated[E, Field(strict=False)]
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+_IN_RANGE = rejecting(
+    lambda moment: not 1970 < moment.year < 9999, "must be in a year from 1971 to 9998", broken_rule
+)
+Moment = Annotated[datetime, BeforeValidator(_moment), _IN_RANGE]
 
 
 def instead_of(first: str) -> AfterValidator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from django.core.files.uploadedfile import UploadedFile
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import WithJsonSchema
 
 from governance.bounds import FILENAME_MAX
 from governance.faults import broken_rule
@@ -20,12 +20,6 @@ File = Annotated[
     ),
     WithJsonSchema({"type": "string", "format": "binary"}),
 ]
-
-
-def _filled(file: UploadedFile[Any]) -> UploadedFile[Any]:
-    if not file.size:
-        raise broken_rule("the file is empty")
-    return file
-
-
-FilledFile = Annotated[File, AfterValidator(_filled)]
+FilledFile = Annotated[
+    File, rejecting(lambda file: not file.size, "the file is empty", broken_rule)
+]

@@ -19,8 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar, Unpack, get_type_hints
 
-from django.urls import URLPattern, path, register_converter
-from django.urls.converters import IntConverter
+from django.urls import URLPattern, path
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -30,15 +29,6 @@ from assay.api.idempotency import idempotent
 from governance.schemas import Schema
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class RowIdConverter(IntConverter):
-    """A row's ID. IDs that PostgreSQL could not store match no URL."""
-
-    regex = "[1-9][0-9]{0,17}"
-
-
-register_converter(RowIdConverter, "id")
 
 
 class Options(TypedDict, total=False):

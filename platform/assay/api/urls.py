@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.urls import path, register_converter
-from django.urls.converters import StringConverter
+from django.urls.converters import IntConverter, StringConverter
 
 from assay.api.views import (
     absences,
@@ -47,12 +47,19 @@ from assay.api.views import (
 )
 
 
+class RowIdConverter(IntConverter):
+    """A row's ID. IDs that PostgreSQL could not store match no URL."""
+
+    regex = "[1-9][0-9]{0,17}"
+
+
 class DigestConverter(StringConverter):
     """A SHA-256 in hexadecimal, here and in the URLs of nodes."""
 
     regex = "[0-9a-f]{64}"
 
 
+register_converter(RowIdConverter, "id")
 register_converter(DigestConverter, "digest")
 
 app_name = "api"

@@ -43,8 +43,7 @@ def table(content: str, label: str, columns: str, css: str = "") -> SafeString:
     """Return a table that scrolls on narrow screens. `content` are its rows.
 
     `columns` are the headings, separated by ` | `. `# ` before a heading marks a column of
-    numbers; `…` is the heading of a column of buttons, `□` that of checkboxes, `□ all` that of
-    checkboxes with one that selects all of the page.
+    numbers, `…` one of buttons, `□` one of checkboxes, `□ all` one with a checkbox for all rows.
     """
     context = {"content": content, "label": label, "headings": columns.split(" | "), "css": css}
     return render_to_string("portal/parts/table.html", context)
