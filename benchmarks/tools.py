@@ -41,7 +41,7 @@ from workers.wire import Delta, Done, Event  # noqa: E402
 LLAMA = ("LlamaForCausalLM",)
 TEST_TOOLS = 144
 # A text that calls for none of the tools.
-SMALL_TALK = "How nice to hear from you again!"
+SMALL_TALK = "What a lovely evening we had!"
 ADAPTER = "tools"
 
 

@@ -6,7 +6,6 @@ not stored, as RFC 7644 §3.3 allows and Okta and Entra need.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -37,8 +36,6 @@ TOLERANT = ScimPolicy(
 )
 EMAILS_MAX = 20
 ID_DIGITS_MAX = 18
-# Only people are members. The ID of a group in a `$ref` must not be taken for a person's.
-_PERSON_REFERENCE = re.compile(r"(?:.*/)?Users/(\d+)")
 
 
 class Name(ComplexAttribute):
@@ -203,8 +200,9 @@ def member_of(value: object, ref: object) -> int:
         InvalidInput: neither names a person.
     """
     if value is None and ref is not None:
-        match = _PERSON_REFERENCE.fullmatch(str(ref))
-        value = match[1] if match else f"$ref {ref}"
+        # The ID of a group must not be taken for a person's.
+        kind, number = ["", *str(ref).split("/")][-2:]
+        value = number if kind == "Users" else f"$ref {ref}"
     return member_id(value)
 
 

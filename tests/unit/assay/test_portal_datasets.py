@@ -153,9 +153,10 @@ def test_a_search_in_masked_text_needs_the_unmasked_rows(company: Company) -> No
     # The next search is sent to the same address, and is not in the URL.
     assert f'method="post" action="{address}#rows"' in page
     assert AuditEvent.objects.filter(action="dataset:unmask", outcome="allowed").count() == 1
-    odd = {"q": "\x00" * 300, "sort": "none", "order": "up", "row": "-1"}
+    odd = {"q": "\x00" * 300, "order": "up", "row": "-1"}
     assert developer.post(address, odd).content.decode().count("@example.org") >= 3
     assert developer.post(f"{address}{'9' * 30}", odd).status_code == 404
+    assert developer.post(address, {"sort": "none"}).status_code == 404
     Dataset.objects.filter(name="docstrings-train").update(classification="restricted")
     assert developer.post(address, {"q": "ann@"}).status_code == 403
 

@@ -185,7 +185,7 @@ def test_the_form_costs_as_many_queries_whatever_has_run(company: Company) -> No
         trained(company, seconds)
     assert queries(client, address) == few
     # One reads what nodes report, seven the budgets that count the job.
-    assert few - API_SCOPE == 25
+    assert few - API_SCOPE == 23
 
 
 def test_the_outlook_shows_reservation_and_remainder(company: Company, redis: Any) -> None:

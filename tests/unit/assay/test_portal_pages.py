@@ -265,7 +265,7 @@ def rows_to_copy(company: Company) -> list[tuple[Any, dict[str, Any]]]:
         (Job.objects.get(pk=company.running.pk), {"pk": lambda n: uuid.uuid4()}),
         (company.pickle, {}),
         (company.live, {}),
-        (company.review_open, {"subject_id": lambda n: str(1000 + n)}),
+        (company.review_open, {"subject_id": lambda n: str(10**9 + n)}),
         (company.deployment, {"name": lambda n: f"served-{n}"}),
         (company.key, {"public_id": lambda n: f"key{n:05d}"}),
     ]

@@ -303,7 +303,9 @@ def test_a_job_without_room_is_refused_and_told_which_limit(
 ) -> None:
     limit(department, "gpu_seconds_per_month", 1000)
     hold_open(reference="job_1", department="clinical", kind="fine_tune")
-    with pytest.raises(QuotaExceeded, match=r"Department clinical is limited to 1,000 GPU") as full:
+    with pytest.raises(
+        QuotaExceeded, match=r"Department clinical is limited to 1,000 s of"
+    ) as full:
         hold_open(reference="job_2", department="clinical", kind="fine_tune")
     assert "600 s of device time" in full.value.hint
     hold_open(reference="job_3", department="finance", kind="fine_tune")
