@@ -105,10 +105,11 @@ def test_recipes_count_the_rows_that_they_cut(minilm: Path, tmp_path: Path) -> N
 
 @pytest.mark.torch
 def test_recordings_longer_than_the_first_window_are_counted(tmp_path: Path) -> None:
+    from tasks.audio_classification import TrainingHyperparameters
     from tasks.audio_classification.fine_tune import _loaded
 
     folder = save_listener("WhisperForAudioClassification", tmp_path / "model")
-    loaded = _loaded(folder, ["a", "b", "c"], 0.0)
+    loaded = _loaded(folder, ["a", "b", "c"], TrainingHyperparameters(shift=0.0))
     for name, seconds in (("short", 1.0), ("long", 40.0)):
         (tmp_path / name).write_bytes(tone(440, seconds))
         loaded.read(tmp_path / name)

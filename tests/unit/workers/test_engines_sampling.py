@@ -57,7 +57,8 @@ def test_penalties_lower_the_tokens_that_came_before_by_their_number() -> None:
     shaper = Shaper.of(options, None)
     assert shaper is not None
     for token in (0, 1, 1):
-        assert not shaper.take(token)
+        assert shaper.take(token, 9) == token
+    assert not shaper.complete
     logits = torch.zeros(4)
     shaper.apply(logits)
     assert logits.tolist() == [-0.75, 1.0, 0.0, -1.0]
