@@ -450,7 +450,7 @@ def add_rest(company: Company, now: datetime) -> None:
     audit_record(actor=enzo, action="release:submit", subject=subject, department="engineering")
     company.things["event"] = audit_record(
         actor=enzo, action="release:decide", subject=subject, outcome="denied",
-        reason="Enzo Engineering asked for this release; somebody else must decide.",
+        reason="Enzo Engineering requested this release; another person must decide.",
         department="engineering",
     )  # fmt: skip
 
