@@ -12,8 +12,7 @@ from django.urls.converters import UUIDConverter
 from django.urls.resolvers import RoutePattern
 
 from assay.api.endpoint import Endpoint
-from assay.api.routes import RowIdConverter
-from assay.api.urls import urlpatterns
+from assay.api.urls import RowIdConverter, urlpatterns
 from governance.people.models import Department, Person
 from tests.turns import some
 from tests.unit.assay.api_support import Api, decoded, problem_of
