@@ -137,6 +137,14 @@ def test_another_departments_things_cannot_be_acted_on(company: Company) -> None
         assert denied.count() == before + 1, address
 
 
+def test_a_deployment_is_not_stopped_without_a_reason(company: Company) -> None:
+    client, address = signed_in(company.enzo), f"/deployments/{company.deployment.pk}/stop"
+    for reason in ("", "  ", "x" * 501):
+        assert client.post(address, {"reason": reason}).status_code == 400
+    company.deployment.refresh_from_db()
+    assert company.deployment.state == "serving"
+
+
 def test_a_key_is_shown_once(company: Company) -> None:
     client = signed_in(company.enzo)
     response = client.post(

@@ -19,6 +19,7 @@ from assay.portal.http import Screen
 from governance import rowsecurity
 from governance.people.models import Department, Person
 from registry.versions.models import Model
+from tests.abuse.company import add_rows
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.governance.row_security_world import OWNED, estates
@@ -62,6 +63,7 @@ def addresses(company: Company) -> dict[str, Any]:
     """Each address of a bound view with real ids in it, and its view."""
     ids = {
         "audit": 1,
+        "dataset-versions": company.train.pk,
         "datasets": company.held_out.dataset.pk,
         "deployments": company.deployment.pk,
         "intakes": company.signable.pk,
@@ -154,6 +156,7 @@ def test_no_statement_of_any_surface_reads_what_departments_own_outside_of_the_s
     department every third one too.
     """
     company = tell_story()
+    add_rows(company)
     clients = {name: Client() for name in ("carla", "enzo", "fay")}
     for name, client in clients.items():
         client.force_login(company.people[name])

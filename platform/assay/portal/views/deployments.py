@@ -17,6 +17,7 @@ from governance.database.narrow import narrowed
 from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.reviews.models import Verdict
+from governance.schemas import parsed
 from governance.usage.selectors import may_view_usage
 from registry.catalog import TASKS, unavailable_reason
 from registry.releases.equivalence.selectors import release_checks
@@ -24,6 +25,7 @@ from registry.releases.renewal import release_renewal
 from registry.releases.selectors import release_reviews
 from registry.versions.features import version_features
 from registry.versions.prompts import prompt_served
+from workers.deployments import schemas
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.playground import may_try
 from workers.deployments.rollback import RollbackChoice, deployment_rollback, rollback_choices
@@ -171,6 +173,6 @@ class DeploymentStop(DeploymentPage):
     """Stop serving, with a reason."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        reason = self.request.POST.get("reason", "").strip()
-        deployment = deployment_stop(actor=self.actor, deployment_id=id, reason=reason)
+        body = parsed(schemas.DeploymentStop, {"reason": self.request.POST.get("reason", "")})
+        deployment = deployment_stop(actor=self.actor, deployment_id=id, reason=body.reason)
         return self.done(f"{deployment.name} is stopped.", "portal:deployment", id=id)
