@@ -71,7 +71,9 @@ from tasks.text_to_speech.phonemes import _CLAUSE
 from workers.tracing import context_of
 
 pytestmark = pytest.mark.sweep
-MOST = 2.5
+# Quadratic time grows four times. Linear time may grow three times where twice the input does not
+# fit into the processor's cache, which other processes use too.
+MOST = 3.2
 # Processor time of one measurement, so that a clock's grain does not matter.
 LEAST_S = 0.002
 # On a busy machine most rounds are disturbed; the fastest of many is not.
@@ -396,7 +398,7 @@ def growth(reader: Reader) -> float:
             ]
             ratio = least[1] / least[0]
             # Far too much does not become little.
-            if (number >= 2 and ratio <= MOST) or (number >= 4 and ratio > MOST + 1):
+            if (number >= 2 and ratio <= MOST) or (number >= 4 and ratio > MOST + 0.4):
                 break
     return ratio
 
