@@ -102,10 +102,10 @@ def _measure(events: int, *, rounds: int) -> list[Row]:
         high, plain_high = _high(wall), _high(plain_wall)
         rows += [
             Row.of(f"{name} ({queries})", "ms", wall, plain_wall),
-            Row(f"… 95 %, {role}", "ms", high, plain_high, rounds),
+            Row(f"… 95%, {role}", "ms", high, plain_high, rounds),
             Row.of("… processor time", "ms", processor, plain_processor),
         ]
-    for place, measure in enumerate(("median", "95 %", "processor time")):
+    for place, measure in enumerate(("median", "95%", "processor time")):
         slowest = max(row.subject for row in rows[place::3])
         print(f"slowest page, {measure}: {slowest:.0f} ms")  # noqa: T201
     return rows

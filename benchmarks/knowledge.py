@@ -30,7 +30,7 @@ Ranking = Callable[[int], Sequence[int]]
 
 
 def main() -> None:
-    """Print one row per metric, with the difference and its 95 % interval."""
+    """Print one row per metric, with the difference and its 95% interval."""
     passages, questions, targets = material()
     if "--quick" in sys.argv:
         questions, targets = questions[:40], targets[:40]
@@ -91,7 +91,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def interval(differences: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of the mean, from a bootstrap over the questions."""
+    """Return the 95% interval of the mean, from a bootstrap over the questions."""
     random = np.random.default_rng(17)
     samples = random.integers(0, len(differences), (DRAWS, len(differences)))
     means = differences[samples].mean(axis=1)

@@ -171,12 +171,12 @@ def _measure(*, rounds: int) -> list[Row]:
     )
     return [
         Row.of("a decision, median", "µs", wall.medians, cedar_wall.medians),
-        Row.of("a decision, 99 %", "µs", wall.highs, cedar_wall.highs),
+        Row.of("a decision, 99%", "µs", wall.highs, cedar_wall.highs),
         Row.of("its processor time, median", "µs", processor.medians),
-        Row.of("its processor time, 99 %", "µs", processor.highs),
-        Row.of("the best of three of each, 99 %", "µs", undisturbed.highs),
+        Row.of("its processor time, 99%", "µs", processor.highs),
+        Row.of("the best of three of each, 99%", "µs", undisturbed.highs),
         Row.of("an actor's first decision, median", "µs", firsts[1:]),
-        Row.of("an actor's first decision, 99 %", "µs", [quantiles(firsts[1:], n=100)[98]]),
+        Row.of("an actor's first decision, 99%", "µs", [quantiles(firsts[1:], n=100)[98]]),
         Row.of("the first under a new policy", "µs", firsts[:1]),
     ]
 

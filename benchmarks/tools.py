@@ -1,4 +1,4 @@
-"""Calls of tools that a model was not trained on: SmolLM2-135M with the demo's adapter.
+"""Measure calls of tools that the model was not trained on: SmolLM2-135M with the demo's adapter.
 
 The recipe that jobs run trains the adapter. With `auto` the model chooses whether to call; with
 `required` it must. Each test request offers two tools, whose names have no word in common with the
@@ -40,13 +40,13 @@ from workers.wire import Delta, Done, Event  # noqa: E402
 
 LLAMA = ("LlamaForCausalLM",)
 TEST_TOOLS = 144
-# A text that calls for none of the tools.
+# No tool can answer this.
 SMALL_TALK = "What a lovely evening we had!"
 ADAPTER = "tools"
 
 
 def main() -> None:
-    """Train the adapter, then print shares of the test requests with their 95 % intervals."""
+    """Train the adapter, then print shares of the test requests with their 95% intervals."""
     most = 40 if "--quick" in sys.argv else TEST_TOOLS
     training, testing = tool_requests(TRAIN_ROWS, most)
     with tempfile.TemporaryDirectory(prefix="assay-tools-") as scratch:
@@ -134,7 +134,7 @@ def _line(adapter: str | None, choice: str, outcome: str, count: int, n: int) ->
     bounds = wilson(count / n, n)
     print(  # noqa: T201
         f"{name}, {choice:>8}: {outcome:<21} {count / n:6.1%} of {n} "
-        f"(95 %: {bounds.low:.1%} to {bounds.high:.1%})",
+        f"(95%: {bounds.low:.1%} to {bounds.high:.1%})",
         flush=True,
     )
 

@@ -55,8 +55,8 @@ class DomainError(Exception):
 class InvalidInput(DomainError):
     """Malformed or out-of-bounds request (400). A text of `fields` may lack its subject.
 
-    `malformed`: it does not have the form that its schema describes. Otherwise, a rule refuses it
-    that no schema states: between its fields, or about an object, a time or the content of a file.
+    `malformed` is true if the input does not match its schema. Otherwise it breaks a rule that a
+    schema cannot express: between fields, or about an object, a time or the content of a file.
     """
 
     code = "invalid_input"

@@ -104,7 +104,7 @@ _PATTERNS = {
     r"\S": "is blank",
     r"\{\}": "must contain {}",
 }
-# Type of errors about rules that no JSON schema states.
+# Error type for rules that JSON Schema cannot express.
 RULE = "rule"
 # A union's branch, or the key of an object, at the end of a path.
 _BRANCH = re.compile(
@@ -115,8 +115,7 @@ _PATH_MAX = 80
 
 
 def broken_rule(sentence: str) -> PydanticCustomError:
-    """Return the error of a validator about input that has the described form, but breaks a rule
-    between its fields, or about a time or the content of a file."""
+    """Return the error of well-formed input that breaks a rule beyond JSON Schema."""
     return PydanticCustomError(RULE, "{sentence}", {"sentence": sentence})
 
 

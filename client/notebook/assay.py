@@ -144,7 +144,7 @@ class Assay:
         return answer
 
     def metrics(self, evaluation_id: int) -> DataFrame:
-        """Return a data frame of an evaluation's metrics: the value, the ends of its 95 % interval,
+        """Return a data frame of an evaluation's metrics: the value, the ends of its 95% interval,
         the baseline's value, and the threshold of the gate with its result."""
         evaluation = self.evaluation(evaluation_id)
         intervals = evaluation.intervals.get("metrics", {})
@@ -181,7 +181,7 @@ class Assay:
         return self.all(usage_get, limit=limit, **filters)
 
     def usage_by_day(self, *, days: int = 30, by: str | None = None) -> Rows[UsageDayAnswer]:
-        """Return sums of each day, or of each day and department, deployment or key (`by`)."""
+        """Return usage summed by day, or by day and department, deployment or key (`by`)."""
         return Rows(self.call(usage_days_get, days=days, by=by).days)
 
     def create_model(

@@ -96,7 +96,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Times in milliseconds that 50, 95 and 99 % of the answers needed at most."""
+    """Times in milliseconds that 50, 95 and 99% of the answers needed at most."""
 
     p50: int
     p95: int

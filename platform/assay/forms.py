@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 from django.utils.functional import Promise
 
-# Replacements of Django's own messages, by the code of the error.
+# Messages that replace Django's, by error code.
 _SENTENCES = {
     "invalid_choice": "This choice is not available. Choose another one.",
     "invalid_pk_value": "This choice is not available. Choose another one.",
@@ -38,7 +38,7 @@ class TablerForm(forms.Form):
                 widget.attrs.setdefault("class", "form-control")
 
     def add_error(self, field: str | None, error: Any) -> None:
-        """Add an error with our sentence in place of Django's."""
+        """Add an error, with Assay's message in place of Django's."""
         for each in getattr(error, "error_list", ()):
             # Django's own messages are lazy translations; a field's `error_messages` are not.
             if isinstance(each.message, Promise):

@@ -617,7 +617,7 @@ USE_I18N = False
 
 # All input is bounded.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
-# More than the rows that a person selects at most, with the other fields of their form.
+# Enough for the most rows that can be selected, and the other fields of the form.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 250
 DATA_UPLOAD_MAX_NUMBER_FILES = 512
 # Folder for incomplete uploads, which belongs to the web process and is not shared.

@@ -225,8 +225,8 @@ class Task:
 
     @property
     def base_architectures(self) -> tuple[str, ...]:
-        """Architectures of the bases of its adapters: those of the task, and their encoders, such
-        as `BertModel`, if a recipe for adapters starts from models of another task."""
+        """Architectures that the base of an adapter may have. They include encoders, such as
+        `BertModel`, if a recipe for adapters starts from models of another task."""
         adapting = (each for each in self.recipes if each.makes == "adapter")
         if all(each.bases <= {self.name} for each in adapting):
             return self.architectures

@@ -1,4 +1,4 @@
-"""95 % confidence intervals of measured numbers, and of their differences.
+"""95% confidence intervals of measured numbers, and of their differences.
 
 A proportion has Wilson's score interval (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, 209-212;
 method 3 of Newcombe, Stat. Med. 17, 1998, 857-872). The difference of two numbers with intervals
@@ -24,7 +24,7 @@ WILSON = "Wilson"
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """95 % confidence interval, from `n` rows, computed by `method`."""
+    """95% confidence interval, from `n` rows, computed by `method`."""
 
     low: float
     high: float
@@ -50,7 +50,7 @@ def wilson(share: float, n: int) -> Interval:
 
 
 def difference(new: float, of_new: Interval, old: float, of_old: Interval) -> tuple[float, float]:
-    """Return the 95 % interval of `new - old` from the two intervals (Zou and Donner)."""
+    """Return the 95% interval of `new - old` from the two intervals (Zou and Donner)."""
     change = new - old
     low = math.hypot(new - of_new.low, of_old.high - old)
     high = math.hypot(of_new.high - new, old - of_old.low)
@@ -72,7 +72,7 @@ class Paired:
 
 
 def paired_difference(pairs: Paired) -> tuple[float, float]:
-    """Return the 95 % interval of the new share minus the old, both of the same rows (>= 1)."""
+    """Return the 95% interval of the new share minus the old, both of the same rows (>= 1)."""
     n = pairs.rows
     new, old = (pairs.both + pairs.new_only) / n, (pairs.both + pairs.old_only) / n
     of_new, of_old = wilson(new, n), wilson(old, n)

@@ -62,7 +62,7 @@ class Evaluation(models.Model):
     baseline_name = models.CharField(max_length=60, blank=True)
     details = models.JSONField(default=dict)
     intervals = models.JSONField(
-        default=dict, help_text="95 % intervals of the metrics and of the baseline's metrics."
+        default=dict, help_text="95% intervals of the metrics and of the baseline's metrics."
     )
     slices = models.JSONField(
         default=list, help_text="One metric on each part of the data, with its interval."

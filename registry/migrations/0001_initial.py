@@ -27,7 +27,7 @@ class Migration(migrations.Migration):
                 ('baseline', models.JSONField(default=dict)),
                 ('baseline_name', models.CharField(blank=True, max_length=60)),
                 ('details', models.JSONField(default=dict)),
-                ('intervals', models.JSONField(default=dict, help_text="95 % intervals of the metrics and of the baseline's metrics.")),
+                ('intervals', models.JSONField(default=dict, help_text="95% intervals of the metrics and of the baseline's metrics.")),
                 ('slices', models.JSONField(default=list, help_text='One metric on each part of the data, with its interval.')),
                 ('sample_size', models.PositiveIntegerField()),
                 ('on_training_data', models.BooleanField(db_default=False, default=False, help_text='The version or one of its bases was trained on exactly this data.')),

@@ -299,7 +299,7 @@ def dossier_again(
     submitted_by: int,
     risk_answers: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Build the dossier of a release with the version's present evidence under `policy`."""
+    """Build a release's dossier again, with the version's current evidence and under `policy`."""
     return dossier_build(
         release.version,
         department=release.department,

@@ -101,7 +101,7 @@ class _Measured:
         return [next(iter(output.strip().splitlines()), "") for output in self.outputs]
 
     def _chrf_interval(self, value: float) -> dict[str, Any]:
-        """Return sacrebleu's own bootstrap interval (95 %)."""
+        """Return sacrebleu's own bootstrap interval (95%)."""
         result = CHRF().corpus_score(
             self._first_lines(), [self.references], n_bootstrap=run.INTERVAL_RESAMPLES
         )

@@ -62,7 +62,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         save = partial(run.save_adapter, model, labels=labels)
     examples = _encoded(train_rows, tokenizer, labels, settings.max_length)
     trainer = run.HeadTrainer(
-        # LoRA starts anew as well, so it learns as fast as a new head.
+        # LoRA's weights are new, too, so they learn as fast as those of a new head.
         head=() if keeps_head or save else HEAD_NAMES,
         progress=progress,
         model=model,

@@ -1,4 +1,4 @@
-"""Screens of the portal, and changes to the test company: long names, classes, many rows."""
+"""List the portal's screens, and give the test company long names, classes or many rows."""
 
 from __future__ import annotations
 

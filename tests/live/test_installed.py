@@ -33,7 +33,7 @@ SOURCES = {str(ROOT), str(ROOT / "platform"), str(ROOT / "examples" / "demo")}
 PATIENCE_S = 400
 # Checks of `assay doctor` that pass while `assay up` runs on any machine.
 WORKING = ("PostgreSQL", "Migrations", "Redis or Valkey", "Policy", "Artifact store", "Workers")
-# Settings of pip that choose packages, and their names for uv, which does not read pip's.
+# Settings of pip about package sources, and uv's names for them, since uv does not read pip's.
 SETTINGS = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -99,7 +99,7 @@ class Installation:
 
 
 def _pip_settings() -> dict[str, str]:
-    """Return pip's settings that choose packages, for uv."""
+    """Return pip's settings of package sources as environment variables of uv."""
     values = {}
     for name, variable in SETTINGS.items():
         for place in (":env:", "global"):

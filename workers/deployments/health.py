@@ -28,7 +28,7 @@ from workers.nodes.selectors import nodes_visible_to
 from workers.placement.selectors import Place, places_of
 
 CHANGES_MAX = 100
-# Least share of a phase in the time of the slowest answers that explains them.
+# A phase explains the slowest answers if it takes at least this share of their time.
 EXPLAINS = 0.4
 # Figures of a busy deployment take seconds. At most half of the web threads read them; one person
 # leaves a place to others. Further requests wait only for quick reads.

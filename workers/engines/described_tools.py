@@ -1,4 +1,4 @@
-"""Tools for models whose chat template has no place for them: described in plain turns."""
+"""Describe tools in plain text to models whose chat template has no place for them."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ class Constraint:
             return token
         ending = self._closing.ending(after, left)
         if ending is not None:
-            # Until then, no ending becomes longer than the rest of the answer.
+            # Within these tokens, no ending becomes longer than the rest of the answer.
             self._unchecked = (left - len(ending)) // (self._growth + 1)
             return token
         ending = self._closing.ending(self._matcher, left + 1)

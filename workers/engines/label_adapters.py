@@ -27,7 +27,7 @@ MAX_LABEL_CHARACTERS = 200
 
 
 class LabelAdapters:
-    """Mixin of runners of classifiers, which lets adapters stand on the runner's model."""
+    """Mixin for runners of classifiers that also serve adapters of their model."""
 
     model: Any
     labels: list[str]
@@ -47,7 +47,7 @@ def with_adapter(base: Any, adapter: Path, architectures: Sequence[str]) -> Any:
     `architectures` are the task's classes.
 
     Raises:
-        ValueError: the files are no such adapter, or it was not made for this base.
+        ValueError: the files are not such an adapter, or it was made for another base.
     """
     config = lora_config(adapter, has_head=True)
     model = with_labels(base, read_labels(adapter), architectures, config.modules_to_save)
@@ -90,7 +90,7 @@ def with_labels(
 
 
 def _classifier(base: Any, architectures: Sequence[str]) -> Any:
-    """Return the class of classifiers on top of a base, which can be one itself."""
+    """Return the class of classifier for a base, which may be a classifier itself."""
     name = type(base).__name__
     if not name.endswith("Model"):
         return type(base)

@@ -118,10 +118,10 @@ class Runner(Protocol):
 
 @runtime_checkable
 class AdaptableRunner(Runner, Protocol):
-    """A runner on whose model adapters can stand; needed if a recipe of the task makes adapters."""
+    """A runner that can serve adapters of its model; required if a recipe makes adapters."""
 
     def adapted(self, adapter: Path) -> Runner:
-        """Return a runner for requests that name an adapter, from the folder of its verified files.
+        """Load an adapter from the folder of its verified files, and return a runner for it.
 
         It shares what this runner's `cancel` and `close` end; its own are not called.
 

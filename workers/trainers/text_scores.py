@@ -130,7 +130,7 @@ def _exact(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
 
 def _intervals(outputs: Sequence[str], references: Sequence[str]) -> dict[str, dict[str, Any]]:
     value = _chrf(outputs, references, range(len(outputs)))
-    # sacrebleu's own bootstrap: mean and half the width of the 95 % interval.
+    # sacrebleu's own bootstrap: mean and half the width of the 95% interval.
     drawn = CHRF().corpus_score(list(outputs), [list(references)], n_bootstrap=RESAMPLES)
     low, high = float(drawn._mean - drawn._ci), float(drawn._mean + drawn._ci)
     exact = _exact(outputs, references)

@@ -1,8 +1,8 @@
-"""95 % confidence intervals, by resampling the rows, of scores without a formula for them.
+"""95% confidence intervals, by resampling the rows, of scores without a formula for them.
 
 The percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13):
 the rows are drawn with replacement a thousand times, the score is computed each time, and the
-middle 95 % of these scores is the interval. For scores of texts as in Koehn, Statistical
+middle 95% of these scores is the interval. For scores of texts as in Koehn, Statistical
 Significance Tests for Machine Translation Evaluation, EMNLP 2004.
 """
 

@@ -42,7 +42,7 @@ def parameters_of(values: Mapping[str, Any]) -> dict[str, str]:
             wrong[str(name)[:40]] = [problem]
         elif value.strip():
             parameters[name] = value.strip()
-    # No schema states the bounds of dates.
+    # JSON Schema cannot bound dates.
     malformed = bool(wrong.keys() - {"since", "until"})
     if "within" in parameters and parameters.keys() & {"since", "until"}:
         wrong["within"] = ["Give either this or dates."]

@@ -64,14 +64,14 @@ DESCRIPTIONS = {
     "413": "The body is too large.",
     "415": "The body is of another media type.",
     "416": "The range begins past the last byte.",
-    "422": "The request has the described form, but a rule that no schema states refuses it.",
+    "422": "The request is well-formed, but breaks a rule that the schema cannot express.",
     "429": "Too many requests; see Retry-After.",
     "503": "A store that this needs does not answer; see Retry-After.",
 }
 # The sign-in of nodes.
 _OF_NODES = ("/node/v1/join", "/node/v1/challenge", "/node/v1/session")
 METHODS = ("get", "post", "put", "patch", "delete")
-# Mark of judged operations in the description, until it has their refusals.
+# Marks judged operations until their 422 is added to the description.
 _JUDGED = "x-judged"
 
 IDEMPOTENCY_KEY = OpenApiParameter(
@@ -114,9 +114,8 @@ def operation(
     """Return a decorator that describes one operation. `paged` wraps `answer` in {next, previous,
     results}; `also` are answers with other statuses. `name` is its name in generated clients.
 
-    `judged`: rules that the description cannot state may refuse a request of the described form:
-    rules between fields, or about objects, times or the content of a file. The operation then
-    answers 422 instead of 400.
+    `judged`: a well-formed request may break a rule that the schema cannot express: between fields,
+    or about objects, times or the content of a file. The operation then answers 422, not 400.
     """
     parameters: list[Any] = list(more.pop("parameters", []))
     if query is not None:
@@ -145,7 +144,7 @@ def operation(
 
 
 def _judging(method: Any) -> Any:
-    """Return the method with the status 422 for input that is well-formed but refused."""
+    """Wrap a method so that well-formed input that breaks a rule is refused with status 422."""
 
     @wraps(method)
     def judged(*args: Any, **kwargs: Any) -> Any:

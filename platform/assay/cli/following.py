@@ -97,7 +97,7 @@ def interruptible(goes_on: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        # Not by `errors`: an interrupt in the middle of its output leaves its buffer unfinished.
+        # Not printed by `errors`, whose buffer may hold a line that the interrupt cut.
         typer.echo(goes_on(), err=True)
         raise typer.Exit(INTERRUPTED) from None
 

@@ -91,8 +91,10 @@ def manage_locally(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def local_stores() -> Iterator[None]:
-    """Give this process the settings of the installation of `assay up` in this folder, if commands
-    use it (`runs_locally`). If it does not run, its stores run for the block."""
+    """Use the settings of this folder's installation of `assay up`, if there is one.
+
+    If it does not run, its stores run for the block.
+    """
     if not runs_locally():
         yield
         return

@@ -214,7 +214,7 @@ def _confirm(release: dict[str, Any], verdict: str) -> None:
 
 
 def _missing(review: dict[str, Any] | None) -> str:
-    """Return the number of missing approvals of each specialty, or `none`."""
+    """Return the number of missing approvals by specialty, or `none`."""
     missing = review["standing"]["missing"] if review else {}
     return ", ".join(f"{count} × {name}" for name, count in missing.items()) or "none"
 

@@ -69,7 +69,7 @@ def status() -> Answer:
         from workers.storage.inspection import store_contents
 
         contents, url = store_contents(), store.store_url()
-    # `asdict` would count the items of the counters.
+    # `asdict` would turn a counter into a count of its items.
     counts = {each.name: getattr(contents, each.name) for each in fields(contents)}
     return Answer({"store": url, **counts}, lambda: _show(url, contents))
 

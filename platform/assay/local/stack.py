@@ -186,8 +186,8 @@ class Stack:
                     self._own[process][secret] = self._secret(MADE[secret])
 
     def _set_audit_keys(self) -> None:
-        """Set the keys of the audit log, if production's rules apply; in development the controller
-        creates them in the data folder."""
+        """Set the keys of the audit log in production. In development, the controller creates them
+        in the data folder."""
         if not self._production:
             return
         # 64 hexadecimal digits.

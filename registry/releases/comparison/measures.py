@@ -38,7 +38,7 @@ class GateCheck:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One number compared with another. `size` is new minus old, within `low` to `high` with 95 %
+    """One number compared with another. `size` is new minus old, within `low` to `high` with 95%
     confidence; `paired` is true if the interval comes from both answers to each row, rather than
     from two numbers as if of different rows. `verdict` is one of this module's constants; `better`
     is only the direction."""

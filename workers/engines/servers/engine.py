@@ -354,7 +354,7 @@ class ServedEngine:
         return token.number
 
     def _complete(self, row: Row, token: Token) -> None:
-        """Complete an answer, from `token` on, without the server, which began another one."""
+        """Add `token`, and complete the answer in place of the server."""
         self._put(row, token)
         while row.finish is None:
             rest = [] if row.shaper is None else row.shaper.ending(row.limit - row.produced)

@@ -1,4 +1,4 @@
-"""Requests for tools that a generator names: the calls that answer them, as conversations.
+"""Generated conversations in which the model answers a request by calling a tool.
 
 No verb or object of a test tool's name occurs in the training data, and the test requests have
 other wordings. A model that calls test tools has learned to read the list of tools.
@@ -13,7 +13,7 @@ from typing import Any
 
 SEED = 29
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
-# As Assay describes tools to a model whose chat template has no place for them.
+# The form in which Assay describes tools to a model whose chat template has no place for them.
 INTRODUCTION = f"""You can call these functions, each with a JSON schema of its arguments:
 {{functions}}
 To call a function, answer only with its name and arguments, in this form:
@@ -59,7 +59,7 @@ _LEVELS = ("low", "normal", "high")
 
 @dataclass(frozen=True, slots=True)
 class ToolRequest:
-    """A request, the tools that are offered, and the call that answers it; None for small talk."""
+    """A request, the offered tools and the expected call. `name` is None if no tool fits."""
 
     text: str
     tools: list[dict[str, Any]]
@@ -85,7 +85,7 @@ class ToolRequest:
 
 
 def tool_requests(train: int, test: int) -> tuple[list[ToolRequest], list[ToolRequest]]:
-    """Return requests to train on, and test requests, each for another tool.
+    """Return training requests, and test requests for tools that training does not use.
 
     There are 144 test tools.
     """
@@ -125,7 +125,7 @@ def _small_talk(draw: random.Random, others: list[tuple[str, str]], number: int)
 def _other(
     draw: random.Random, tool: tuple[str, str], others: list[tuple[str, str]]
 ) -> dict[str, Any]:
-    """Return a tool with another verb and another object."""
+    """Return a tool that has neither the verb nor the object of `tool`."""
     verb, thing = draw.choice([each for each in others if not set(each) & set(tool)])
     return _tool(draw, verb, thing)[-1]
 

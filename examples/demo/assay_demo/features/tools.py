@@ -1,4 +1,4 @@
-"""Tools: an adapter that calls functions whose names it was never trained on, a demonstration."""
+"""Demonstrate an adapter that calls functions whose names it was not trained on."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 
 class HealthPercentilesAnswer(serializers.Serializer[Any]):
-    """Milliseconds within which 50, 95 and 99 % of the answers ended."""
+    """Milliseconds within which 50, 95 and 99% of the answers ended."""
 
     p50 = serializers.IntegerField()
     p95 = serializers.IntegerField()

@@ -35,7 +35,7 @@ class MediaAnswer(serializers.Serializer[Any]):
 
 
 class SeriesAnswer(serializers.Serializer[Any]):
-    """The extent of a series: its first and last time, and its smallest and largest value."""
+    """Extent of a series: its first and last time, and its smallest and largest value."""
 
     steps = serializers.IntegerField()
     start = serializers.CharField()

@@ -75,7 +75,7 @@ TextObject = Annotated[
 
 
 class UploadedDatasetVersion(Schema):
-    """The ID of a complete upload of yours. `columns` maps the task's row fields to the file's
+    """The ID of your completed upload. `columns` maps the task's row fields to the file's
     columns."""
 
     upload: Choice[UUID]
@@ -84,7 +84,7 @@ class UploadedDatasetVersion(Schema):
 
 class DatasetVersionBody(Schema):
     """A file in TSV, CSV, JSON lines or Parquet; for rows with images or audio, a zip archive or
-    Parquet. Instead of the file, send the ID of a complete `upload` of yours. `columns` maps the
+    Parquet. Instead of the file, send the ID of your completed `upload`. `columns` maps the
     task's row fields to the file's columns."""
 
     file: FilledFile | None = None

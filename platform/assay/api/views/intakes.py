@@ -54,7 +54,7 @@ class _IntakeFacts(Schema):
 
 
 class UploadedIntake(_IntakeFacts):
-    """An intake of complete uploads of yours, by their IDs."""
+    """An intake of files from your completed uploads, by their IDs."""
 
     uploads: list[Choice[UUID]] = Field(min_length=1, max_length=MAX_FILES)
 

@@ -21,7 +21,7 @@ def unchosen(choices: Any) -> list[tuple[str, str]]:
 
 
 class NameField(forms.SlugField):
-    """A name in addresses and requests. The service checks the whole rule."""
+    """A name that URLs and requests contain. The service checks all of its rules."""
 
     default_validators = [  # noqa: RUF012 (as Django declares it)
         RegexValidator(r"\A[a-z0-9-]+\Z", "Use lowercase letters, digits and hyphens.")

@@ -157,7 +157,7 @@ class FineTuneForm(TablerForm):
 
     @property
     def opens_settings(self) -> bool:
-        """True if settings are invalid, or copied from an earlier job."""
+        """True if a setting is invalid or was copied from an earlier job."""
         return any(field.errors or field.name in self.initial for field in self.settings)
 
     def resource_values(self) -> dict[str, Any]:
