@@ -22,7 +22,7 @@ import torch
 
 from workers.engines.devices import DTYPES, pick_device
 from workers.engines.names import load_name
-from workers.engines.protocol import EngineRequest, RequestRefused, Sink
+from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink
 from workers.engines.runner import AdaptableRunner, BatchLimits, Canceled, Item, Prepared, Runner
 from workers.wire import Done, Failed
 
@@ -138,7 +138,7 @@ class BatchEngine:
             return
         with self._changed:
             if self._closing:
-                raise RequestRefused("The engine has stopped.", code="engine_stopped", status=503)
+                raise EngineStopped
             if request.request_id in self._known:
                 raise RequestRefused(f"Request {request.request_id} is running already.")
             if self._runner_of(request) is not work.runner:

@@ -25,7 +25,7 @@ from workers.engines.grammars import Vocabulary
 from workers.engines.likelihood import measure_references, score_prompt
 from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_device
 from workers.engines.prompts import PromptCanceled, PromptProcesses
-from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
+from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink, raise_exits
 from workers.engines.rows import RowMaker
 from workers.engines.soft_prompts import is_soft_prompt
 from workers.engines.vision import image_reader
@@ -161,7 +161,7 @@ class GenerationEngine:
             return
         with self._changed:
             if self._closing:
-                raise RequestRefused("The engine has stopped.", code="engine_stopped", status=503)
+                raise EngineStopped
             if request.request_id in self._known:
                 raise RequestRefused(f"Request {request.request_id} is running already.")
             if request.adapter is not None and request.adapter not in self._adapters:

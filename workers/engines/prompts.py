@@ -19,7 +19,7 @@ from registry.sandbox.source import BoundedProcess, ProcessEnded, RequestDecline
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.bounded import Limits, prompt_source
 from workers.engines.described_tools import described
-from workers.engines.protocol import RequestRefused
+from workers.engines.protocol import EngineStopped, RequestRefused
 from workers.engines.tool_calls import DESCRIBED, form_of
 
 logger = logging.getLogger(__name__)
@@ -134,6 +134,7 @@ class PromptProcesses:
             RequestRefused: The template refuses the messages, a limit was exceeded, or the model
                 cannot fill in the middle.
             PromptCanceled: `cancel` was called.
+            EngineStopped: `close` was called.
         """
         request: dict[str, Any]
         if inputs.prompt is not None and inputs.suffix is not None:
@@ -327,9 +328,11 @@ class PromptProcesses:
                 alive = True
                 raise RequestRefused(str(error)) from error
             except ProcessEnded as error:
-                logger.warning("The prompt process of request %s ended: %s", request_id, error)
                 if job.canceled:
                     raise PromptCanceled from error
+                if self._closed:
+                    raise EngineStopped from error
+                logger.warning("The prompt process of request %s ended: %s", request_id, error)
                 raise _broken(str(error)) from error
             finally:
                 self._give_back(job, process, alive=alive)
@@ -355,7 +358,7 @@ class PromptProcesses:
             if job.canceled:
                 raise PromptCanceled
             if self._closed:
-                raise RequestRefused("The engine has stopped.", code="engine_stopped", status=503)
+                raise EngineStopped
             if self._idle:
                 job.process = self._idle.pop()
                 return job.process
@@ -363,8 +366,10 @@ class PromptProcesses:
         try:
             process = self._source.process()
         except (ProcessEnded, OSError) as error:
-            logger.exception("A prompt process could not be started")
             self._one_less()
+            if self._closed:
+                raise EngineStopped from error
+            logger.exception("A prompt process could not be started")
             raise _broken("its process cannot be started") from error
         with self._changed:
             job.process = process

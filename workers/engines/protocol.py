@@ -49,6 +49,13 @@ class RequestRefused(Exception):
         self.status = status
 
 
+class EngineStopped(RequestRefused):
+    """The engine was closed before it could answer."""
+
+    def __init__(self) -> None:
+        super().__init__("The engine has stopped.", code="engine_stopped", status=503)
+
+
 def raise_exits(error: BaseException) -> None:
     """Raise `error` again if it is meant to end the process.
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from registry.sandbox.source import ProcessEnded
 from tests.unit.workers.recording import Answer, ask, prompted
 from tests.waiting import PATIENCE_S, wait_until
 from workers.engines.bounded import Limits, prompt_source
-from workers.engines.prompts import PromptCanceled, PromptProcesses
+from workers.engines.prompts import PROCESSES, PromptCanceled, PromptProcesses
 from workers.engines.protocol import RequestRefused
 from workers.wire import Done, Failed
 
@@ -150,6 +151,26 @@ def test_a_cancel_ends_the_process_that_renders(prompts: Prompts) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
     assert ours.encode("after", conversation(HELLO))
+
+
+def test_closing_tells_rendering_and_waiting_requests_that_the_engine_has_stopped(
+    prompts: Prompts,
+) -> None:
+    ours = prompts(ON_DEMAND, limits=Limits(seconds=100))
+    refused: Queue[RequestRefused] = Queue()
+
+    def loop(number: int) -> None:
+        with pytest.raises(RequestRefused) as caught:
+            ours.encode(f"loops {number}", conversation(says("loop")))
+        refused.put(caught.value)
+
+    for number in range(PROCESSES + 1):
+        threading.Thread(target=loop, args=(number,), daemon=True).start()
+    wait_until(lambda: len(ours._jobs) == PROCESSES + 1)
+    wait_until(lambda: sum(job.process is not None for job in ours._jobs.values()) == PROCESSES)
+    ours.close()
+    codes = {refused.get(timeout=PATIENCE_S).code for _ in range(PROCESSES + 1)}
+    assert codes == {"engine_stopped"}
 
 
 @pytest.mark.parametrize(

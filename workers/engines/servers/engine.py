@@ -23,7 +23,7 @@ from registry.catalog.generation import SamplingOptions
 from workers.engines.batch import Row
 from workers.engines.grammars import Vocabulary
 from workers.engines.prompts import PromptCanceled, PromptProcesses
-from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
+from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink, raise_exits
 from workers.engines.rows import RowMaker
 from workers.engines.servers.channel import ServerFailed, ServerRefused, Stream
 from workers.engines.servers.process import ServerProcess
@@ -193,7 +193,7 @@ class ServedEngine:
 
     def _check_room(self, request: EngineRequest, rows: int) -> None:
         if self._closing:
-            raise RequestRefused("The engine has stopped.", code="engine_stopped", status=503)
+            raise EngineStopped
         if self.fault:
             raise RequestRefused(_ENDED, code="engine_error", status=503)
         if request.request_id in self._known:
