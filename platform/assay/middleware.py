@@ -88,4 +88,6 @@ class RequestContextMiddleware:
             response = self.get_response(request)
             _log(request, response)
         response.headers[REQUEST_ID_HEADER] = own_id
+        # No proxy may give one person's page to another, and no browser may show an old one.
+        response.headers.setdefault("Cache-Control", "private, no-cache")
         return response

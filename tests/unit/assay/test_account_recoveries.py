@@ -221,6 +221,9 @@ def test_rejecting_needs_no_second_factor(people: dict[str, Person]) -> None:
     assert "A recovery of your account is approved" in page.get("/").content.decode()
     # Hours later, in the same session.
     signed_in(page.client, people["rex"], ago=timedelta(hours=5))
+    long = page.post(f"/people/recoveries/{recovery.pk}", do="reject", reason="Not me." * 50)
+    assert long.status_code == 400
+    assert "Not me." * 50 in long.content.decode()
     answer = page.post(f"/people/recoveries/{recovery.pk}", do="reject", reason="Not me.")
     assert answer.status_code == 302
     recovery.refresh_from_db()
@@ -339,6 +342,10 @@ def test_two_administrators_who_name_a_person_confirm_a_factor_of_their_own(
     made = role_grant(actor=proven(people["ada"]), person=new, role="admin")
     page = signed_in(Client(), people["bea"]).get("/people/role-requests").content.decode()
     assert "in person before you approve" in page
+    bea = Visitor().proven(people["bea"])
+    long = bea.post(f"/people/role-requests/{made.pk}", do="reject", reason="Not yet." * 50)
+    assert long.status_code == 400
+    assert "Not yet." * 50 in long.content.decode()
     role_request_approve(actor=proven(people["bea"]), request_id=made.pk)
     new.refresh_from_db()
     assert not proven(new).unconfirmed

@@ -151,6 +151,8 @@ def test_a_node_is_enrolled_and_taken_out_of_use_in_the_portal(company: Company)
     assert f"assay_{token.public_id}_" in answer.content.decode()
     again = ada.post("/nodes", {"name": "not a name"})
     assert (again.status_code, "is not a valid name" in again.content.decode()) == (400, True)
+    long = ada.post("/nodes/gpu-0/drain", {"reason": "Memory" * 60})
+    assert (long.status_code, long.content.decode().count("Memory" * 60)) == (400, 1)
     for verb, state in (
         ("cordon", NodeState.CORDONED),
         ("drain", NodeState.DRAINING),

@@ -83,6 +83,16 @@ def test_tasks_cost_a_bounded_number_of_queries(company: Company) -> None:
     assert len(captured) == 20, [each["sql"][:90] for each in captured]
 
 
+def test_browsers_keep_the_badge_briefly_for_its_person_and_check_pages_again(
+    company: Company,
+) -> None:
+    client = signed_in(company.ada)
+    badge = client.get("/tasks/badge").headers
+    assert badge["Cache-Control"] == "private, max-age=30"
+    assert "Cookie" in badge["Vary"]
+    assert client.get("/tasks").headers["Cache-Control"] == "private, no-cache"
+
+
 def test_a_version_that_was_not_evaluated_is_not_called_trusted(company: Company) -> None:
     client = signed_in(company.enzo)
     base = client.get(f"/versions/{company.first.base_id}").content.decode()

@@ -146,9 +146,13 @@ def test_a_date_that_is_none_is_refused_in_a_sentence(
     review, devi = release["review"]["id"], browser("Devi")
     for until in ("", "soon", "2020-01-01", "9999-12-31"):
         sent = devi.post(
-            f"/reviews/{review}/checklist/classification/waivers", {"reason": "x", "until": until}
+            f"/reviews/{review}/checklist/classification/waivers",
+            {"reason": "Named in time.", "until": until},
         )
         assert sent.status_code == 400, until
+        page = sent.content.decode()
+        assert page.count("Named in time.") == 1, until
+        assert f'value="{until}"' in page
 
 
 def test_what_served_tells_what_was_waived(db: None) -> None:

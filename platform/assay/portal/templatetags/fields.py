@@ -43,7 +43,15 @@ def unmarked_errors(context: Context, error: DomainError) -> dict[str, list[str]
 
 
 @register.simple_tag(takes_context=True)
-def typed(context: Context, name: str, page: str) -> str:
-    """Return the text of a field of a form that was sent to `page` and refused; else nothing."""
-    fields = posted(context["request"], page)
-    return "" if fields is None else fields.get(name, "")
+def typed(context: Context, name: str, page: str, key: object = None) -> str:
+    """Return the text of a field of a form that was sent to `page` and refused; else nothing.
+
+    With `key`, only if it is the last value in the form's address: one of several like forms.
+    """
+    request = context["request"]
+    fields = posted(request, page)
+    if fields is None:
+        return ""
+    if key is not None and str(key) != str([*request.resolver_match.kwargs.values()][-1]):
+        return ""
+    return fields.get(name, "")

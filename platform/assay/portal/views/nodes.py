@@ -35,9 +35,9 @@ from workers.nodes.states import ALLOWED_TRANSITIONS, node_resource
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A change of a node's state that the page offers: its URL, button, and text."""
+    """A change of a node's state that the page offers: its URL name, button, and text."""
 
-    url: str
+    page: str
     label: str
     text: str
     action: Action
@@ -47,28 +47,28 @@ class Offer:
 
 OFFERS = (
     Offer(
-        "portal:node_uncordon",
+        "node_uncordon",
         "Return to use",
         "The node can get deployments and jobs again.",
         Action.NODE_UNCORDON,
         NodeState.ENROLLED,
     ),
     Offer(
-        "portal:node_cordon",
+        "node_cordon",
         "Cordon",
         "The node gets no new work. Current work continues.",
         Action.NODE_CORDON,
         NodeState.CORDONED,
     ),
     Offer(
-        "portal:node_drain",
+        "node_drain",
         "Drain",
         "Its deployments move to other workers. Its jobs run to their end.",
         Action.NODE_DRAIN,
         NodeState.DRAINING,
     ),
     Offer(
-        "portal:node_revoke",
+        "node_revoke",
         "Revoke",
         "Its key stops working at once, and its replicas stop. Its jobs start again elsewhere.",
         Action.NODE_REVOKE,

@@ -42,6 +42,7 @@ from workers.jobs.selectors import jobs_visible_to
 
 EXPIRING_SHOWN = 10
 HOME_TASKS = 12
+BADGE_KEPT_S = 30
 LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.FINISHING)
 
 
@@ -203,9 +204,17 @@ class Tasks(Screen):
 
 
 class TaskBadge(Screen):
-    """Number of the person's tasks, fetched after loading by every page that does not list them."""
+    """Number of the person's tasks, fetched after loading by every page that does not list them.
+
+    Browsers keep it briefly: it costs more than most pages.
+    """
 
     template_name = "portal/parts/task_badge.html"
+
+    def page(self, **kwargs: Any) -> HttpResponse:
+        response = super().page(**kwargs)
+        response.headers["Cache-Control"] = f"private, max-age={BADGE_KEPT_S}"
+        return response
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {"tasks": todos_of(self.actor)}
