@@ -141,9 +141,16 @@ class Responder:
             if (notice := self._notices.get_message(timeout=0.1)) is not None:
                 self.canceled.append(notice["data"].decode("latin-1").partition(":")[0])
 
-    def stop(self) -> None:
-        # Not joined: kombu blocks for up to a second, and queues' names never come again.
+    def stop(self, *, wait: bool = False) -> None:
+        """Stop reading; with `wait`, return when no message of the queue can reach it any more.
+
+        kombu blocks for up to a second. At the end of a test nothing waits for it, because the
+        names of queues never come again.
+        """
         self._stop.set()
+        if wait:
+            self._threads[0].join(PATIENCE_S)
+            assert not self._threads[0].is_alive()
 
 
 @dataclass

@@ -119,7 +119,7 @@ def test_a_worker_without_a_registered_key_is_sent_nothing(stage: Stage) -> None
 def test_requests_reach_other_workers_although_one_has_a_bad_key(stage: Stage) -> None:
     deployment = stage.deployment(behavior=say_hello)
     stage.on_node("gpu-1", deployment, say_hello)
-    stage.responders[1].stop()
+    stage.responders[1].stop(wait=True)
     token = stage.key()
     WorkerKey.objects.filter(worker__startswith="gpu-1/").update(public_key="00" * 32)
     stage.notify()
