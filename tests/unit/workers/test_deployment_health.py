@@ -56,12 +56,19 @@ def health(deployment: Deployment, span: Span = Span.HOUR, **actor: Any) -> Heal
 
 def test_figures_have_percentiles_errors_tokens_and_cost_by_step() -> None:
     deployment = deployed()
+    now = timezone.now()  # All in one step of the figures, also if the next one begins meanwhile.
     for milliseconds in range(1, 101):
-        used(total_ms=milliseconds * 10, prompt_tokens=7, completion_tokens=3, cost_micro=5)
-    used(5, outcome="failed", total_ms=90_000)
-    used(20, outcome="canceled", total_ms=90_000)
-    used(1, total_ms=4_000, occurred_at=timezone.now() - timedelta(minutes=30))
-    used(1, total_ms=4_000, occurred_at=timezone.now() - timedelta(hours=2))
+        used(
+            total_ms=milliseconds * 10,
+            prompt_tokens=7,
+            completion_tokens=3,
+            cost_micro=5,
+            occurred_at=now,
+        )
+    used(5, outcome="failed", total_ms=90_000, occurred_at=now)
+    used(20, outcome="canceled", total_ms=90_000, occurred_at=now)
+    used(1, total_ms=4_000, occurred_at=now - timedelta(minutes=30))
+    used(1, total_ms=4_000, occurred_at=now - timedelta(hours=2))
     used(1, endpoint="jobs/evaluate", total_ms=900_000)
     figures = health(deployment).performance
     total, newest = figures.total, [point for point in figures.points if point.requests][-1]
