@@ -26,7 +26,7 @@ HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 FOREVER = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 # Ends when it is told to; a template sees nothing of the time.
 ON_DEMAND = "{% if messages[0].content == 'loop' %}" + FOREVER + "{% endif %}fine"
-SHORT = Limits(seconds=2.0)
+SHORT = Limits(seconds=4.0)
 
 Prompts = Callable[..., PromptProcesses]
 
@@ -129,7 +129,7 @@ def test_a_template_that_does_not_end_is_stopped_and_its_neighbors_are_answered(
     assert ours.encode("neighbor", conversation(HELLO))
     stuck.join()
     assert refused[0].code == "prompt_unreadable"
-    assert "longer than 2 seconds" in str(refused[0])
+    assert "longer than 4 seconds" in str(refused[0])
     assert ours.encode("after", conversation(HELLO))
 
 
