@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import authlib.deprecate  # noqa: F401 (it asks for its warnings; pytest's filters must come after)
+import httpx
 import pytest
 from django.conf import settings
 from django.core.management import call_command
@@ -34,6 +35,7 @@ from tests.people import find_or_make, make_person
 from tests.proofs import proven
 from tests.schema import TEMPLATE
 from tests.speed import collect_garbage_less, share_middleware
+from tests.waiting import PATIENCE_S
 from tests.worlds import pytest_runtest_call, pytest_runtest_setup
 
 __all__ = ["pytest_runtest_call", "pytest_runtest_setup"]  # Hooks.
@@ -43,6 +45,10 @@ hypothesis_settings.register_profile(
     "assay", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 hypothesis_settings.load_profile("assay")
+
+# Answers of a busy machine may take longer than the 5 seconds that httpx waits by default. All of
+# its functions share this object.
+vars(httpx._config.DEFAULT_TIMEOUT_CONFIG).update(vars(httpx.Timeout(PATIENCE_S)))
 
 # Deletes what a test committed. TRUNCATE would make new files for every table and index, and take
 # longer than most tests. The audit log refuses deletion, and has no way around it that an attacker

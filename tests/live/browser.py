@@ -65,7 +65,7 @@ class Browser:
         number = self._calls
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            said = json.loads(self._socket.recv(timeout=120))
+            said = json.loads(self._socket.recv(timeout=PATIENCE_S))
             if said.get("id") == number:
                 assert "error" not in said, said
                 result: dict[str, Any] = said["result"]
@@ -123,7 +123,7 @@ class Browser:
         """Type where the focus is."""
         self.call("Input.insertText", text=text)
 
-    def wait(self, condition: str, timeout_s: float = 120.0) -> None:
+    def wait(self, condition: str, timeout_s: float = PATIENCE_S) -> None:
         ends = time.monotonic() + timeout_s
         while time.monotonic() < ends:
             answer = self.call("Runtime.evaluate", expression=condition, returnByValue=True)

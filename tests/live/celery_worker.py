@@ -134,6 +134,10 @@ def kill(process: Process) -> None:
 def descendants(pid: int) -> Iterator[int]:
     """The processes that a process has started, and those that they have."""
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
+        try:
+            text = children.read_text()
+        except OSError:
+            continue  # It has ended meanwhile.
+        for child in map(int, text.split()):
             yield child
             yield from descendants(child)

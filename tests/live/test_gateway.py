@@ -71,7 +71,7 @@ def engine(folder: Path, deployment_id: int) -> Iterator[None]:
     options = ("-I", "fixed_engine", "-Q", IDLE_QUEUE, "-P", "threads", "-c", "8")
     command = ("celery", "-A", "workers.app", "worker", *options, *QUIET)
     with process(folder, "engine", *command):
-        wait_until(lambda: WorkerKey.objects.get().public_key != before, 60)
+        wait_until(lambda: WorkerKey.objects.get().public_key != before)
         # Nobody renews it, however long the other processes take to start.
         later = timezone.now() + timedelta(minutes=5)
         Replica.objects.filter(deployment_id=deployment_id).update(heartbeat_at=later)

@@ -38,7 +38,8 @@ def test_every_process_of_the_local_stack_starts() -> None:
         stack = Stack(folder)
         try:
             stack.start(lambda text: None)
-            assert httpx.get(f"{stack.url}/readyz").status_code == 200
+            # On a busy machine, the database answers late at times.
+            wait_until(lambda: httpx.get(f"{stack.url}/readyz").status_code == 200)
             for name in ("compute-worker", "engine-worker"):
                 log = folder / "logs" / f"{name}.log"
                 wait_until(lambda log=log: b" ready." in log.read_bytes())

@@ -58,6 +58,16 @@ class Scraper:
         return sum(_increase(sample.get(key) for sample in self.samples) for key in series)
 
 
+def wait_for_counts(scraper: Scraper, expected: int) -> None:
+    """Scrape until all requests are counted, which happens after their answers are sent."""
+
+    def counted() -> bool:
+        scraper.scrape()
+        return scraper.increase(REQUESTS) == scraper.increase(COUNT) == expected
+
+    wait_until(counted)
+
+
 def _increase(values: Iterable[float | None]) -> float:
     known = [value for value in values if value is not None]
     return sum(new - old if new >= old else new for old, new in pairwise(known))
@@ -100,12 +110,14 @@ def test_an_increase_is_the_number_of_requests(server: tuple[str, int], stage: S
         return httpx.get(f"{url}/v1/models", headers=bearer, timeout=60).status_code
 
     ask(0)
+    wait_until(lambda: _total(Scraper(url).scrape()) >= 1)
     scraper = Scraper(url)
     scraper.scrape()
     with ThreadPoolExecutor(4) as pool:
         for _ in range(6):
             assert set(pool.map(ask, range(5))) == {200}
             scraper.scrape()
+    wait_for_counts(scraper, 30)
     for _ in range(20):  # Whoever answers, the counts are the same.
         scraper.scrape()
     assert scraper.increase(REQUESTS) == scraper.increase(COUNT) == 30
@@ -116,12 +128,12 @@ def test_an_increase_is_the_number_of_requests(server: tuple[str, int], stage: S
             if ("assay_controller_report_age_seconds", frozenset()) in sample]  # fmt: skip
     assert all(age >= 0 for age in ages)
 
-    for _ in range(3):  # uvicorn replaces a process that was killed.
+    for number in range(3):  # uvicorn replaces a process that was killed.
         before = processes(pid)
         os.kill(before[0], signal.SIGKILL)
         wait_until(lambda before=before: len(set(processes(pid)) - set(before[:1])) == 2)  # type: ignore[misc]
         ask(0)
-        scraper.scrape()
+        wait_for_counts(scraper, 31 + number)
     values = [sum(value for key, value in sample.items() if key[0] == REQUESTS)
               for sample in scraper.samples]  # fmt: skip
     assert values == sorted(values), "a counter went down"
@@ -147,7 +159,9 @@ def test_the_folder_is_private_and_files_of_the_dead_become_one(
     assert folder.stat().st_mode & 0o777 == 0o700
     assert httpx.get(f"{url}/v1/models").status_code == 401
     scraper = Scraper(url)
-    before = scraper.scrape()
+    # Requests are counted after their answers are sent.
+    wait_until(lambda: _total(scraper.scrape()) >= 1)
+    before = scraper.samples[-1]
     (file,) = list(folder.glob(f"counter_{_counting(folder)}.db"))[:1]
     # As after many restarts: numbers that no process has.
     dead = range(2**22 + 1, 2**22 + 2 + _MOST_FILES)
@@ -165,7 +179,7 @@ def test_the_folder_is_private_and_files_of_the_dead_become_one(
     for _ in range(6):
         assert _total(scraper.scrape()) == _total(after)
     assert httpx.get(f"{url}/v1/models").status_code == 401
-    assert _total(scraper.scrape()) == _total(after) + 1
+    wait_until(lambda: _total(scraper.scrape()) == _total(after) + 1)
 
 
 def _total(sample: Sample) -> float:

@@ -72,9 +72,9 @@ class Stack:
         url = f"{self.url}/v1/completions"
         return httpx.post(url, json=body, headers=self.headers, timeout=timeout)
 
-    def served_again(self, what: str, patience_s: float = 60) -> None:
+    def served_again(self, what: str) -> None:
         with measured(what):
-            wait_until(lambda: self.ask().status_code == 200, patience_s)
+            wait_until(lambda: self.ask().status_code == 200)
 
 
 def _drop_connections(redis: Redis) -> None:

@@ -63,9 +63,9 @@ def test_a_job_of_a_node_that_stood_still_is_finished_once_by_another_one(
             assert job.worker.startswith("gpu-1/compute@")
             Job.objects.update(lease_until=timezone.now())
             with worker(2):  # type: ignore[attr-defined]
-                wait_until(lambda: state() not in {JobState.RUNNING, JobState.QUEUED}, 150)
+                wait_until(lambda: state() not in {JobState.RUNNING, JobState.QUEUED})
                 os.killpg(first.pid, signal.SIGCONT)
-                wait_until(lambda: state() != JobState.FINISHING, 60)
+                wait_until(lambda: state() != JobState.FINISHING)
                 wait_until(lambda: b"could not be kept" in (tmp_path / "compute1.log").read_bytes())
     assert job.state == JobState.SUCCEEDED, job.error
     assert (job.worker.partition("/")[0], job.attempt) == ("gpu-2", 2)

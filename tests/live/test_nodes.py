@@ -18,7 +18,7 @@ from redis import Redis
 from governance.audit.models import AuditEvent
 from governance.errors import Unavailable
 from tests.live.celery_worker import ROOT, controller, kill, node_worker
-from tests.live.test_serving_faults import ENGINE, LEASE, LEASE_S, key
+from tests.live.test_serving_faults import ENGINE, key
 from tests.live.web_process import web
 from tests.unit.assay.node_support import node_made, place
 from tests.unit.workers import company
@@ -34,6 +34,9 @@ from workers.placement.settings import ReplicaSettings
 from workers.remote.client import NodeClient
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+# Long enough for a busy machine to refuse requests sooner than the lease ends.
+LEASE_S = 60
+LEASE = {"ASSAY_SERVING_LEASE_S": str(LEASE_S)}
 
 
 def join(folder: Path, url: str, token: str) -> subprocess.CompletedProcess[str]:

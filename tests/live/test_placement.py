@@ -41,7 +41,9 @@ class Fleet:
         stack.enter_context(controller(folder / "controller.log", **idle))
         stack.enter_context(worker(folder / "one.log", *ENGINE, ASSAY_WORKER_LABELS="small"))
         stack.enter_context(worker(folder / "two.log", *ENGINE, ASSAY_WORKER_LABELS="big"))
-        self.url, _web = stack.enter_context(web(folder))
+        # A request that loads the deployment waits for a busy machine.
+        cold = {"ASSAY_GATEWAY_COLD_START_S": str(int(PATIENCE_S))}
+        self.url, _web = stack.enter_context(web(folder, **cold))
         self.place(labels=["small"])
         wait_until(lambda: self.ready_on() == ["one"])
         wait_until(lambda: self.post().status_code == 200)
@@ -60,7 +62,7 @@ class Fleet:
     def post(self) -> httpx.Response:
         body = {"model": "docs", "prompt": "one two", "max_tokens": 8}
         url = f"{self.url}/v1/completions"
-        return httpx.post(url, json=body, headers=self.headers, timeout=60)
+        return httpx.post(url, json=body, headers=self.headers, timeout=2 * PATIENCE_S)
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ def test_a_hidden_tab_asks_for_nothing_and_goes_on_when_it_is_seen(
     browser.wait(f"{ASKED} >= 1")
 
     browser.run(HIDE % "true")
+    browser.wait("document.querySelector('.htmx-request') === null")
     asked = browser.run(ASKED)
     browser.wait("kept >= 2")
     assert browser.run(ASKED) == asked

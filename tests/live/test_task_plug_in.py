@@ -32,7 +32,7 @@ from tests.live.celery_worker import ENGINE_WORKER, ROOT, controller, worker
 from tests.live.web_process import web
 from tests.proofs import fresh_proof
 from tests.unit.assay.sign_in_support import PASSWORD, with_password
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
@@ -134,7 +134,7 @@ class Company:
         return self.apis[name]
 
     def done(self, job: str) -> None:
-        ended = self["devi"].watch_job(job, lambda _: None, 120)
+        ended = self["devi"].watch_job(job, lambda _: None, PATIENCE_S)
         assert ended["state"] == "succeeded", ended["error"]
 
     def browser(self, name: str) -> Browser:

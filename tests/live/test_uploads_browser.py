@@ -70,7 +70,7 @@ def test_files_are_sent_in_parts_and_taken_in(desk: Desk, delivery: list[str]) -
     browser.go(f"{url}/intakes/new")
     fill(browser, company, delivery)
     browser.press("form[data-upload-kind] button[type=submit]")
-    browser.wait("location.pathname.match(/^\\/intakes\\/[0-9]+$/) !== null", 60)
+    browser.wait("location.pathname.match(/^\\/intakes\\/[0-9]+$/) !== null")
     intake = Intake.objects.latest("pk")
     assert {each["name"]: each["sha256"] for each in intake.files}["model.safetensors"] == (
         hashlib.sha256(WEIGHTS).hexdigest()
@@ -96,7 +96,7 @@ def test_an_upload_that_was_cut_off_goes_on_after_a_reload(desk: Desk, delivery:
     )
     fill(browser, company, delivery)
     browser.run("document.querySelector('form[data-upload-kind] button[type=submit]').click()")
-    browser.wait("document.querySelectorAll('progress')[1]?.value === 4194304", 60)
+    browser.wait("document.querySelectorAll('progress')[1]?.value === 4194304")
     assert browser.run("document.querySelector('[data-upload-progress]').textContent").count(
         "4.2 MB of 10.0 MB"
     )
@@ -120,7 +120,7 @@ def test_an_upload_that_was_cut_off_goes_on_after_a_reload(desk: Desk, delivery:
     )
     fill(browser, company, delivery)
     browser.press("form[data-upload-kind] button[type=submit]")
-    browser.wait("location.pathname.match(/^\\/intakes\\/[0-9]+$/) !== null", 60)
+    browser.wait("location.pathname.match(/^\\/intakes\\/[0-9]+$/) !== null")
     # The small file was whole; the large one went on where it had stopped.
     assert browser.run("sessionStorage.offsets").split() == ["4194304", "8388608"]
     assert Intake.objects.latest("pk").state == "checking"
@@ -136,11 +136,11 @@ def test_a_corrected_file_replaces_the_refused_one(desk: Desk, tmp_path: Path) -
     browser.go(f"{url}/datasets/docstrings-train")
     choose(browser, [str(tmp_path / "rows.txt")], "#id_file")
     browser.press("form[data-upload-kind] button[type=submit]")
-    browser.wait("document.querySelector('[data-upload-attached]') !== null", 60)
+    browser.wait("document.querySelector('[data-upload-attached]') !== null")
 
     choose(browser, [str(tmp_path / "rows.jsonl")], "#id_file")
     browser.press("form[data-upload-kind] button[type=submit]")
-    browser.wait("document.querySelector('.alert-ok') !== null", 60)
+    browser.wait("document.querySelector('.alert-ok') !== null")
 
     assert company.train.dataset.versions.count() == 2
     assert not Upload.objects.exists()

@@ -117,8 +117,8 @@ def test_a_database_that_takes_no_connection_is_503_everywhere_until_it_does(
             problem = httpx.get(f"{url}/api/v1/me", headers=bearer, timeout=30)
             by_session = client.get("/api/v1/me")
             ready, alive = client.get("/readyz"), client.get("/healthz")
-        again = httpx.get(f"{url}/", cookies=cookies, timeout=30)
-        ready_again = httpx.get(f"{url}/readyz")
+        for path in ("/", "/readyz"):
+            wait_until(lambda path=path: httpx.get(url + path, cookies=cookies).status_code == 200)  # type: ignore[misc]
 
     assert (page.status_code, page.headers["content-type"]) == (503, "text/html; charset=utf-8")
     assert "does not answer" in page.text
@@ -128,7 +128,6 @@ def test_a_database_that_takes_no_connection_is_503_everywhere_until_it_does(
     assert all(int(each.headers["retry-after"]) >= 1 for each in (page, problem, by_session))
     assert (ready.status_code, ready.json()["database"]) == (503, "does not answer")
     assert alive.status_code == 200
-    assert (again.status_code, ready_again.status_code) == (200, 200)
 
 
 def test_requests_beyond_the_bound_are_refused_and_hold_up_no_gateway(

@@ -92,5 +92,5 @@ def test_a_connection_that_dies_loses_its_part_alone(
         assert whole["completed_at"] is not None
         assert Upload.objects.get(pk=whole["id"]).received == len(DATA)
         assert client.delete(place).status_code == 204
-        wait_until(lambda: not files.upload_file(whole["id"]).exists(), 10)
+        wait_until(lambda: not files.upload_file(whole["id"]).exists())
         assert client.head(place).status_code == 404

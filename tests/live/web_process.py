@@ -74,13 +74,25 @@ def process(folder: Path, kind: str, *command: str, **settings: str) -> Iterator
 @contextmanager
 def web(folder: Path, *more: str, **settings: str) -> Iterator[tuple[str, Process]]:
     """The web process, ready, with further options; its address and the process."""
-    port = free_port()
-    options = ("--port", str(port), "--log-level", "warning", *more)
     given = {"ASSAY_STATIC_ROOT": collected(), **settings}
-    with process(folder, "web", "assay.server", *options, **given) as started:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/readyz"), 60)
-        yield url, started
+    for _ in range(3):
+        port = free_port()
+        url, options = f"http://127.0.0.1:{port}", ("--port", str(port), "--log-level", "warning")
+        with process(folder, "web", "assay.server", *options, *more, **given) as started:
+            ready = _is_ready(url, started)
+            if ready:
+                yield url, started
+                return
+        # Another process may take the port before this one listens on it.
+        text = (folder / "log").read_text(errors="replace")
+        assert "ddress already in use" in text, text[-3000:]
+    raise AssertionError("Other processes took every port.")
+
+
+def _is_ready(url: str, started: Process) -> bool:
+    """Wait until the web process is ready; return false if it ends before."""
+    wait_until(lambda: started.poll() is not None or answers(f"{url}/readyz"))
+    return started.poll() is None
 
 
 def answers(url: str) -> bool:

@@ -25,6 +25,9 @@ from django.urls import resolve
 from django.utils import timezone
 
 from assay.asgi import Application
+from assay.gateway import runtime
+from assay.gateway.access import admission, refresher
+from assay.gateway.run import execution
 from governance.keys.models import ApiKey
 from governance.keys.tokens import format_token, mint, secret_hmac
 from governance.people.models import Department, Person
@@ -73,7 +76,7 @@ def say_hello(request: InferenceRequest, reply: Reply) -> None:
     reply(Done("stop", prompt_tokens=5, completion_tokens=3, queue_ms=1))
 
 
-def _heartbeat() -> datetime:
+def lasting_heartbeat() -> datetime:
     """Return the time of a heartbeat that outlasts every test, since responders send no more."""
     return timezone.now() + timedelta(hours=1)
 
@@ -250,7 +253,7 @@ class Stage:
                 worker=worker,
                 state=ReplicaState.READY,
                 loaded_digest=DIGEST,
-                heartbeat_at=_heartbeat(),
+                heartbeat_at=lasting_heartbeat(),
             )
         if behavior is not None:
             responder = Responder(made.pk, behavior)
@@ -289,7 +292,7 @@ class Stage:
             worker=worker,
             state=ReplicaState.READY,
             loaded_digest=DIGEST,
-            heartbeat_at=_heartbeat(),
+            heartbeat_at=lasting_heartbeat(),
         )
         worker_key_register(worker=worker, public_key=responder.seals.public_key)
         self.notify()
@@ -335,8 +338,15 @@ class Stage:
 
 
 @pytest.fixture
-def stage(transactional_db: None, redis: redis_module.Redis) -> Iterator[Stage]:
+def stage(
+    transactional_db: None, redis: redis_module.Redis, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stage]:
     """A gateway on a free port, with the default policy and nothing else."""
+    # Healthy stores and workers keep these limits on a busy machine, too. Tests of a limit set it.
+    monkeypatch.setattr(admission, "PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(refresher, "_LOOKUP_PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(runtime, "_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(execution, "_LAST_WORD_S", PATIENCE_S)
     policy_bootstrap()
     review_policies_bootstrap()
     person = Person.objects.create(email="ada@example.org", name="Ada")

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from assay.local.services import free_port
+from assay_demo import patience
 from assay_demo.client import Api, RequestRejected
 from assay_demo.patience import NoAnswer, call_of, patient_client, patiently
 
@@ -20,9 +20,12 @@ Answer = Callable[[BaseHTTPRequestHandler, int], None]
 
 
 class Server:
-    """Answers the number-th request as `answer` says; notes each request and its body."""
+    """Answers the number-th request as `answer` says; notes each request and its body.
 
-    def __init__(self, answer: Answer, port: int = 0) -> None:
+    Without `listens`, it has a port, on which it listens from a call of `listen` on.
+    """
+
+    def __init__(self, answer: Answer, *, listens: bool = True) -> None:
         self.asked: list[tuple[str, bytes]] = []
         outer = self
 
@@ -39,10 +42,17 @@ class Server:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        address = ("127.0.0.1", 0)
+        self._server = ThreadingHTTPServer(address, Handler, bind_and_activate=False)
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._server.server_bind()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if listens:
+            self.listen()
+
+    def listen(self) -> None:
+        self._server.server_activate()
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()
@@ -102,23 +112,18 @@ def test_a_request_that_a_busy_server_put_off_is_sent_again(
 
 
 def test_a_server_that_starts_late_is_waited_for() -> None:
-    port = free_port()
-    server: list[Server] = []
-
-    def late() -> None:
-        time.sleep(1)
-        server.append(Server(lambda handler, _: say(handler, 200, b"{}"), port))
-
-    threading.Thread(target=late, daemon=True).start()
-    client = patient_client(f"http://127.0.0.1:{port}")
-    assert patiently(client, "POST", "x").status_code == 200
-    server[0].close()
-    assert len(server[0].asked) == 1
+    server = Server(lambda handler, _: say(handler, 200, b"{}"), listens=False)
+    threading.Timer(1, server.listen).start()
+    assert patiently(patient_client(server.url), "POST", "x").status_code == 200
+    server.close()
+    assert len(server.asked) == 1
 
 
 def test_what_got_no_answer_is_named_and_not_done_twice(
-    serve: Callable[[Answer], Server],
+    serve: Callable[[Answer], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A busy machine has time for several attempts.
+    monkeypatch.setattr(patience, "PAUSE_S", 0.05)
     hanging, closing = serve(never), serve(gone)
     for server, again in ((hanging, False), (closing, False), (closing, True)):
         client = patient_client(f"{server.url}/api/v1/")

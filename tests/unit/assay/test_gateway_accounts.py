@@ -281,9 +281,9 @@ async def test_a_window_forgets_what_has_left_it(quotas: Quotas, redis: redis_mo
     for number in range(3):
         await reserve(quotas, f"req_{number}", REQUESTS)
     store_key = f"assay:quota:{REQUESTS.kind}:{REQUESTS.subject}"
-    (slot,) = redis.hkeys(store_key)
-    redis.hdel(store_key, slot)
-    redis.hset(store_key, str(int(slot) - 13), 3)
+    slots = [int(slot) for slot in redis.hkeys(store_key)]  # Two, if one ended meanwhile.
+    redis.hdel(store_key, *slots)
+    redis.hset(store_key, str(min(slots) - 13), 3)
     await reserve(quotas, "req_9", REQUESTS)
     assert len(redis.hkeys(store_key)) == 1
 

@@ -13,9 +13,10 @@ import pytest
 from django.utils import timezone
 from openai import BadRequestError
 
-from assay.gateway.monitoring import probes
+from assay.gateway.monitoring import database_probe, probes
 from governance.people.models import Person
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
+from tests.waiting import PATIENCE_S
 from workers.measurements.loops import LoopTimes
 from workers.measurements.measuring import (
     jobs_measure,
@@ -194,6 +195,9 @@ def test_probes_answer_without_a_key(
     stage: Stage, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probes, "STORE", probes.StoreProbe())
+    # On a busy machine, these answer late.
+    monkeypatch.setattr(probes.StoreProbe, "WAIT_S", PATIENCE_S)
+    monkeypatch.setattr(database_probe, "PATIENCE_S", PATIENCE_S)
     settings.STORE_URL = (tmp_path / "store").as_uri()
     stage.deployment()
     jobs_measure()
@@ -240,6 +244,9 @@ def test_a_store_that_is_away_is_told_and_serving_goes_on(
     stage: Stage, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probes, "STORE", probes.StoreProbe())
+    # On a busy machine, these answer late.
+    monkeypatch.setattr(probes.StoreProbe, "WAIT_S", PATIENCE_S)
+    monkeypatch.setattr(database_probe, "PATIENCE_S", PATIENCE_S)
     settings.STORE_URL = (tmp_path / "not" / "mounted").as_uri()
     ready = httpx.get(f"{stage.url}/readyz")
     assert (ready.status_code, ready.json()["store"]) == (200, "unavailable")

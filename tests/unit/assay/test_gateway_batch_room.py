@@ -9,7 +9,6 @@ from typing import Any
 
 import openai
 import pytest
-from django.utils import timezone
 
 from assay.gateway.batches import run as batch_run
 from assay.gateway.batches.places import places_key, waiting_key
@@ -17,7 +16,7 @@ from assay.gateway.batches.run import ENGINE_TRIES
 from registry.batches import services as batch_services
 from registry.batches.models import Batch, BatchLine
 from tests.unit.assay.batch_support import CHAT, content_of, create, ended, line, results, state_of
-from tests.unit.assay.gateway_support import Stage, say_hello, stage
+from tests.unit.assay.gateway_support import Stage, lasting_heartbeat, say_hello, stage
 from tests.waiting import PATIENCE_S, wait_until
 from workers.deployments.models import Deployment, Replica, ReplicaState
 from workers.deployments.worker_keys import worker_key_register
@@ -104,7 +103,7 @@ def test_a_budget_without_room_before_the_end_of_a_batch_ends_it(
     stage: Stage, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.BATCH_CONCURRENCY = 1
-    monkeypatch.setattr(batch_services, "WINDOW", timedelta(minutes=1))
+    monkeypatch.setattr(batch_services, "WINDOW", timedelta(minutes=5))
     stage.deployment()
     stage.limit("tokens_per_month", 60)
     body = {
@@ -143,7 +142,7 @@ def test_a_line_waits_for_its_quota_and_is_neither_lost_nor_asked_twice(stage: S
         worker=worker,
         state=ReplicaState.READY,
         loaded_digest="d" * 64,
-        heartbeat_at=timezone.now(),
+        heartbeat_at=lasting_heartbeat(),
     )
     worker_key_register(worker=worker, public_key=stage.responders[0].seals.public_key)
     stage.notify()

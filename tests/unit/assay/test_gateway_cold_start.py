@@ -11,7 +11,7 @@ from django.db import connection
 from django.utils import timezone
 
 from assay.gateway.run.cold_start import LOOK_S
-from tests.unit.assay.gateway_support import DIGEST, Stage, say_hello, stage
+from tests.unit.assay.gateway_support import DIGEST, Stage, lasting_heartbeat, say_hello, stage
 from tests.unit.assay.test_gateway_refusals import error_of
 from tests.waiting import PATIENCE_S, wait_until
 from workers.deployments.models import Deployment, Replica, ReplicaState
@@ -44,7 +44,7 @@ def test_the_request_waits_while_the_deployment_is_loaded(stage: Stage) -> None:
         worker=f"responder-{deployment.pk}",
         state=ReplicaState.READY,
         loaded_digest=DIGEST,
-        heartbeat_at=timezone.now(),
+        heartbeat_at=lasting_heartbeat(),
     )
     stage.notify()
     caller.join(PATIENCE_S)

@@ -16,9 +16,18 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
+from assay.gateway.access import refresher
 from governance.audit.models import AuditEvent
 from governance.usage.collector import collect_once
-from tests.unit.assay.gateway_support import DIGEST, Reply, Responder, Stage, say_hello, stage
+from tests.unit.assay.gateway_support import (
+    DIGEST,
+    Reply,
+    Responder,
+    Stage,
+    lasting_heartbeat,
+    say_hello,
+    stage,
+)
 from tests.unit.workers.sealed import Wire
 from tests.waiting import PATIENCE_S, wait_until
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
@@ -138,8 +147,11 @@ def test_a_request_that_reaches_a_restarted_worker_is_sent_back(stage: Stage) ->
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
 
 
-def test_a_request_that_is_sent_back_goes_to_the_worker_that_took_over(stage: Stage) -> None:
+def test_a_request_that_is_sent_back_goes_to_the_worker_that_took_over(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is charged once, and its caller notices nothing."""
+    monkeypatch.setattr(refresher, "_HANDOVER_S", PATIENCE_S)
     deployment = stage.deployment(behavior=say_hello)
     token, (responder,) = stage.key(), stage.responders
     responder.restart()
@@ -196,12 +208,16 @@ def test_a_node_answers_on_a_stream_of_its_own_and_hears_cancellations(stage: St
         assert answer.json()["choices"][0]["message"]["content"] == "Hello there"
     assert stage.redis.keys(f"assay:reply:{realm}/*")
     node = stage.responders[-1]
-    node._behavior = lambda request, reply: None
-    with (
-        pytest.raises(httpx.ReadTimeout),
-        httpx.stream("POST", f"{stage.url}{CHAT}", json=GOOD, headers=headers, timeout=0.5),
-    ):
-        pass
+
+    def until_canceled(request: InferenceRequest, reply: Reply) -> None:
+        reply(Delta("Hel", 1))
+        wait_until(lambda: request.request_id in node.canceled)
+        reply(Done("canceled", 1, 1))
+
+    node._behavior = until_canceled
+    body = {**GOOD, "stream": True}
+    with httpx.stream("POST", f"{stage.url}{CHAT}", json=body, headers=headers) as running:
+        next(line for line in running.iter_lines() if "Hel" in line)
     wait_until(lambda: [each.request_id for each in node.requests][-1:] == node.canceled)
 
 
@@ -256,7 +272,10 @@ def test_a_node_that_never_had_a_request_cannot_send_it_back(stage: Stage) -> No
     assert answer.json()["choices"][0]["message"]["content"] == "Hello there"
 
 
-def test_a_node_that_the_gateway_does_not_know_yet_hands_a_request_over(stage: Stage) -> None:
+def test_a_node_that_the_gateway_does_not_know_yet_hands_a_request_over(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refresher, "_HANDOVER_S", PATIENCE_S)
     deployment = stage.deployment(behavior=None)
     Node.objects.create(
         name="gpu-1", state="enrolled", public_key="5" * 64, created_by=stage.person
@@ -266,8 +285,11 @@ def test_a_node_that_the_gateway_does_not_know_yet_hands_a_request_over(stage: S
     check_hand_over(stage, deployment, new)
 
 
-def test_a_node_whose_stream_is_read_already_hands_a_request_over(stage: Stage) -> None:
+def test_a_node_whose_stream_is_read_already_hands_a_request_over(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It answers for another deployment, and has this one since the newest snapshot."""
+    monkeypatch.setattr(refresher, "_HANDOVER_S", PATIENCE_S)
     other = stage.deployment("other", ready=False, behavior=None)
     realm = stage.on_node("gpu-1", other, say_hello)
     headers = {"authorization": f"Bearer {stage.key()}"}
@@ -290,7 +312,7 @@ def test_a_silent_node_that_is_placed_gives_a_request_back(stage: Stage) -> None
     stage.notify()
     answer = stage.post(CHAT, stage.key(), json=GOOD)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-    assert node.bounced == 1
+    wait_until(lambda: node.bounced == 1)
 
 
 def check_hand_over(stage: Stage, deployment: Deployment, new: Responder) -> None:
@@ -307,7 +329,7 @@ def check_hand_over(stage: Stage, deployment: Deployment, new: Responder) -> Non
             worker="gpu-1/engine@a",
             state=ReplicaState.READY,
             loaded_digest=DIGEST,
-            heartbeat_at=timezone.now(),
+            heartbeat_at=lasting_heartbeat(),
         )
         worker_key_register(worker="gpu-1/engine@a", public_key=new.seals.public_key)
         stage.notify()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -19,18 +20,21 @@ pytestmark = pytest.mark.sweep
 __all__ = ["stage"]
 
 
-def test_when_the_controller_is_dead_serving_ends_with_the_lease(stage: Stage) -> None:
+def test_when_the_controller_is_dead_serving_ends_with_the_lease(
+    stage: Stage, settings: Any
+) -> None:
+    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # No reading comes by itself.
     stage.deployment(behavior=Endless(stage))
     token = stage.key()
+    stream = Stream(stage, token)
     ends = timezone.now() + timedelta(seconds=2)
     ServingLease.objects.update(servable_until=ends)
     stage.notify()
-    stream = Stream(stage, token)
     # Nobody publishes anything: the gateway compares the lease with its own clock.
     assert "was not confirmed" in stream.end()
     assert '"code": "release_not_confirmed"' in stream.lines[-1]
     # A second less: the gateway counts by a clock that is never set.
-    assert ends - timedelta(seconds=1) < timezone.now() < ends + timedelta(seconds=10)
+    assert timezone.now() > ends - timedelta(seconds=1)
     refused = stage.post(CHAT, token, json=GOOD)
     assert refused.status_code == 503
     assert refused.json()["error"]["code"] == "release_not_confirmed"

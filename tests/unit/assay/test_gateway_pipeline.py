@@ -13,11 +13,12 @@ import redis as redis_module
 from assay.gateway.run import pipeline as module
 from assay.gateway.run.pipeline import Pipeline
 from assay.local.services import Valkey
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
 async def pipeline(redis: redis_module.Redis) -> AsyncIterator[Pipeline]:
-    made = Pipeline(os.environ["REDIS_URL"], timeout_s=1)
+    made = Pipeline(os.environ["REDIS_URL"], timeout_s=PATIENCE_S)
     yield made
     await made.aclose()
 
@@ -83,11 +84,13 @@ async def test_no_command_is_repeated_after_a_lost_connection(
 async def test_a_store_that_does_not_answer_counts_as_lost(
     pipeline: Pipeline, redis: redis_module.Redis
 ) -> None:
+    pipeline._timeout_s = 1
     blocked = asyncio.create_task(pipeline.execute_command("BLPOP", "pipeline:nothing", 0))
     behind = asyncio.create_task(pipeline.execute_command("PING"))
     for waiting in (blocked, behind):
         with pytest.raises(redis_module.ConnectionError, match="No answer"):
             await waiting
+    pipeline._timeout_s = PATIENCE_S
     assert await pipeline.execute_command("PING") == b"PONG"
 
 
@@ -116,7 +119,7 @@ async def test_a_store_that_is_not_there_fails_every_command_that_waits_for_it(
 
 async def test_it_signs_in_as_its_user() -> None:
     valkey = Valkey()
-    made = Pipeline(valkey.url_of("web"), timeout_s=1)
+    made = Pipeline(valkey.url_of("web"), timeout_s=PATIENCE_S)
     try:
         assert await made.execute_command("PING") == b"PONG"
         with pytest.raises(redis_module.exceptions.NoPermissionError):

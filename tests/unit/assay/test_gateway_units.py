@@ -13,6 +13,7 @@ import redis as redis_module
 from redis.asyncio import Redis as AsyncRedis
 
 from assay.gateway.quota.quotas import Quotas, QuotaStopped
+from assay.gateway.run import execution
 from governance.quotas import store
 from governance.quotas.maintenance import orphans_settle
 from governance.quotas.models import Price
@@ -171,9 +172,10 @@ def test_a_request_in_tokens_says_its_tokens_and_a_stream_says_nothing(stage: St
 
 
 def test_a_worker_that_keeps_silent_leaves_the_most_that_the_request_can_cost(
-    painter: Stage, settings: Any
+    painter: Stage, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.GATEWAY_REQUEST_TIMEOUT_S = 1
+    monkeypatch.setattr(execution, "_LAST_WORD_S", 2.0)
     painter.deployment("silent", behavior=lambda request, reply: None)
     answer = painter.post(CHAT, painter.key(), json={**GOOD, "model": "silent"})
     assert answer.status_code == 504

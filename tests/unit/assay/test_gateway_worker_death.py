@@ -6,10 +6,16 @@ import threading
 from typing import Any
 
 import pytest
-from django.utils import timezone
 
 from assay.gateway.run import worker_watch
-from tests.unit.assay.gateway_support import DIGEST, Reply, Stage, say_hello, stage
+from tests.unit.assay.gateway_support import (
+    DIGEST,
+    Reply,
+    Stage,
+    lasting_heartbeat,
+    say_hello,
+    stage,
+)
 from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Stream
 from tests.waiting import PATIENCE_S, wait_until
 from workers.deployments.models import Deployment, Replica
@@ -39,7 +45,7 @@ def second_worker(deployment: Deployment, public_key: str) -> None:
         worker="second",
         state="ready",
         loaded_digest=DIGEST,
-        heartbeat_at=timezone.now(),
+        heartbeat_at=lasting_heartbeat(),
     )
 
 

@@ -29,6 +29,8 @@ RETENTION_S = 3600
 # Period after which the key of a running request expires unless renewed, in seconds: a large file
 # takes hours to arrive, but a killed process must not keep the key.
 HELD_S = 60.0
+# Renewals of the key of a running request in that period.
+_RENEWALS = 3
 # Renews a key if it still belongs to the request; a time of 0 removes it.
 _RENEW = """
 if redis.call("GET", KEYS[1]) == ARGV[1] then return redis.call("PEXPIRE", KEYS[1], ARGV[2]) end
@@ -94,7 +96,7 @@ async def _take(client: redis.asyncio.Redis, call: Call, name: str) -> None:
 
 async def _hold(client: redis.asyncio.Redis, call: Call, name: str) -> None:
     while True:
-        await asyncio.sleep(HELD_S / 3)
+        await asyncio.sleep(HELD_S / _RENEWALS)
         try:
             await _renew(client, call, name, HELD_S)
         except (redis.RedisError, OSError) as error:
