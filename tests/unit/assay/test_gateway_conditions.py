@@ -152,11 +152,12 @@ def test_what_runs_is_cut_when_the_end_that_was_asked_for_comes(
     stage: Stage, settings: Any
 ) -> None:
     settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # No reading comes by itself.
-    stage.deployment(behavior=Endless(stage))
-    stream = Stream(stage, stage.key())
-    until = timezone.now() + timedelta(seconds=2)
-    Release.objects.update(expires_at=until, **conditions(until=until.isoformat()))
-    stage.notify()
+    token = stage.key()
+    until = timezone.now() + timedelta(seconds=6)
+    stage.deployment(
+        behavior=Endless(stage), expires_at=until, **conditions(until=until.isoformat())
+    )
+    stream = Stream(stage, token)
     # Nobody publishes anything: the gateway's own clock ends it.
     assert "is expired" in stream.end()
     assert time.time() >= until.timestamp()
