@@ -16,7 +16,6 @@ from tests.waiting import PATIENCE_S, wait_until
 from workers.engine_process import watch
 from workers.engine_process.client import OwnEngines, ProcessEngine
 from workers.engine_process.watch import ProcessLimits
-from workers.launchers.memory import tree_of
 from workers.wire import Failed
 
 LIMITS = ProcessLimits(batch_s=PATIENCE_S, load_s=PATIENCE_S, memory=512 * 1024**2, processes=32)
@@ -105,11 +104,9 @@ def test_code_that_ends_or_hangs_its_process_fails_its_own_requests_alone(
 
 def test_processes_that_left_the_session_end_with_their_engine(groups: Groups) -> None:
     answer = ask(groups.theirs, "fork")
-    started: set[int] = set()
-    while not groups.theirs.fault:
-        started |= {each.pid for each in tree_of(groups.theirs._process.pid)[1:]}
-    assert len(started) > 8
     assert isinstance(answer.wait(), Failed)
+    started = {int(delta.text) for delta in answer.deltas}
+    assert len(started) > 8
     wait_until(lambda: all(map(is_gone, started)))
     groups.again()
 
