@@ -332,6 +332,7 @@ def test_a_worker_without_room_or_volume_fails_and_tries_again(
 def test_what_has_lost_its_engine_is_loaded_again_after_a_wait_that_grows(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reconciler, "RETRY_FIRST_S", 60.0)
     deployment = deployed()
     waited = 0.0
     for failures in (1, 2):
