@@ -199,11 +199,15 @@ def test_a_witness_that_hangs_holds_up_nobody_longer_than_the_limit():
         WitnessServer("witness.example/good", log.public_key) as good,
     ):
         ends = witness.endpoints([bad.setting, good.setting])
-        answers = witness.ask(
-            [witness.CosignRequest(end, 0, [], note) for end in ends], limit_s=0.5
-        )
+        requests = [witness.CosignRequest(end, 0, [], note) for end in ends]
+        # On a busy machine, the good one may need longer.
+        for limit_s in (0.5, 5, 50):
+            good.seen.clear()
+            answers = witness.ask(requests, limit_s=limit_s)
+            assert answers[0] == witness.Answer(0, f"did not answer within {limit_s} s")
+            if answers[1].status == 200:
+                break
         assert bad.asked.is_set()
-    assert answers[0] == witness.Answer(0, "did not answer within 0.5 s")
     assert answers[1].status == 200
 
 

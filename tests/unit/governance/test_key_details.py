@@ -118,7 +118,7 @@ def test_how_long_a_key_may_live_is_the_policys_to_say(
 def test_days_are_counted_upwards() -> None:
     now = timezone.now()
     assert lifetime_days(now + timedelta(days=30, minutes=1)) == 31
-    assert lifetime_days(now + timedelta(seconds=5)) == 1
+    assert lifetime_days(now + timedelta(minutes=5)) == 1
     assert lifetime_days(now - timedelta(days=3)) == 0
     assert lifetime_days(now.replace(tzinfo=None)) == 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ from registry.datasets.schemas import RowsQuery
 from registry.sandbox.places import FairPlaces
 from tests.unit.registry.objects import stored
 from tests.unit.registry.test_dataset_preview import added
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -238,11 +237,7 @@ def test_searches_leave_half_of_the_web_threads_to_other_requests() -> None:
     for thread in threads:
         thread.start()
     try:
-        for _ in range(500):
-            if len(refused) >= settings.WEB_THREADS // 2:
-                break
-            time.sleep(0.01)
-        assert sum(thread.is_alive() for thread in threads) <= settings.WEB_THREADS // 2
+        wait_until(lambda: len(refused) >= settings.WEB_THREADS // 2)
     finally:
         ended.set()
         for thread in threads:

@@ -23,6 +23,7 @@ from registry.intake.gguf import MAX_HEADER_BYTES
 from registry.sandbox.isolation import hide_process
 from registry.sandbox.readers import MAX_REFUSAL_BYTES, Reach, run_bounded, upload_places
 from tests.unit.registry.objects import gguf_string, safetensors
+from tests.waiting import PATIENCE_S
 
 LIMITS = Limits(max_bytes=10**10)
 _SET_DUMPABLE = 4  # PR_SET_DUMPABLE of <linux/prctl.h>
@@ -155,7 +156,7 @@ def test_a_process_that_writes_anything_but_a_refusal_broke(
             module,
             given,
             reach=Reach(),
-            seconds=20,
+            seconds=int(PATIENCE_S),
             memory_bytes=1024**3,
             places=upload_places(),
             owner="",

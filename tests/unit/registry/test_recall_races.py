@@ -26,12 +26,12 @@ from registry.versions.recall import recall_radius, version_recall
 from registry.versions.services import _insert
 from tests.proofs import proven
 from tests.unit.registry.office import Office
+from tests.waiting import PATIENCE_S
 from workers.deployments.models import Deployment
 from workers.deployments.services import deployment_create, deployments_stop_unservable
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
 Call = Callable[[], Any]
-PATIENCE_S = 20
 
 
 @pytest.fixture

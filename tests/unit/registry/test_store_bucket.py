@@ -448,7 +448,10 @@ def test_each_refusal_of_the_server_has_a_reason(
     assert raised.value.status == 503
 
 
-def test_a_bucket_that_is_gone_is_not_taken_for_a_missing_file(bucket: str, settings: Any) -> None:
+def test_a_bucket_that_is_gone_is_not_taken_for_a_missing_file(
+    bucket: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_CHECK_S", 30.0)
     settings.STORE_URL = "s3://gone-altogether/assay"
     with pytest.raises(StoreUnavailable) as raised:
         store.has_version("ab" * 32)

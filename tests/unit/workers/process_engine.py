@@ -120,11 +120,13 @@ def _grow(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
 
 
 def _fork(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
-    """Start processes that leave the session, as daemons do."""
+    """Start processes that leave the session, as daemons do; answer with their IDs."""
     for _ in range(100):
-        if os.fork() == 0:
+        child = os.fork()
+        if child == 0:
             os.setsid()
             time.sleep(600)
+        sink(Delta(str(child), 1))
         time.sleep(0.01)
     time.sleep(600)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ import pytest
 
 from registry.catalog.inputs import TextInputs
 from tests.unit.workers.recording import Answer
+from tests.waiting import PATIENCE_S, wait_until
 from workers.engines.batch_engine import BatchEngine
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.engines.runner import BatchLimits, Item, Prepared
 from workers.wire import Done, Failed
 
 pytestmark = pytest.mark.torch
+# A batch with the text `slow` ends once this is set.
+GO = threading.Event()
 
 
 class Odd(BaseException):
@@ -55,7 +58,7 @@ class Hostile:
             case "odd":
                 raise Odd
             case "slow":
-                time.sleep(0.5)
+                GO.wait(PATIENCE_S)
         return batch
 
     def split(self, output: Any, items: Any) -> Any:
@@ -101,12 +104,11 @@ def test_items_that_cannot_be_sorted_never_reach_the_thread_of_the_model(
 
 def test_the_engine_says_how_long_its_batch_has_taken(engine: BatchEngine) -> None:
     assert engine.working_s == 0.0
+    GO.clear()
     answer = ask(engine, "slow")
-    seen = []
-    while not isinstance(answer.end, Done):
-        seen.append(engine.working_s)
-        time.sleep(0.01)
-    assert max(seen) > 0.3
+    wait_until(lambda: engine.working_s > 0.3)
+    GO.set()
+    assert answer.done()
     assert ask(engine, "fine").done()
     assert engine.working_s == 0.0
 
@@ -126,7 +128,7 @@ class Adaptable(Hostile):
 
     def run(self, batch: Any) -> Any:
         if "slow" in batch:
-            time.sleep(0.5)
+            GO.wait(PATIENCE_S)
         return [self.name for _ in batch]
 
     def split(self, output: Any, items: Any) -> Any:
@@ -147,10 +149,12 @@ def test_each_adapter_answers_alone_and_requests_for_one_that_is_unloaded_fail(
     try:
         for name in ("one", "two"):
             engine.add_adapter(name, tmp_path / name)
+        GO.clear()
         first = submit("first", None, "slow")
         names = [None, "one", "two"] * 3
         waiting = [submit(f"r{number}", name) for number, name in enumerate(names)]
         engine.remove_adapter("two")
+        GO.set()
         assert first.done().results == ["base"]
         for name, answer in zip(names, waiting, strict=True):
             end = answer.wait()

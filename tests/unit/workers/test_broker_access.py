@@ -19,6 +19,7 @@ from tests.unit.assay.test_broker_users import FORBIDDEN
 from tests.unit.workers import company
 from tests.unit.workers.nodes import Machine, joined
 from tests.unit.workers.releases import adapter, release
+from tests.waiting import PATIENCE_S
 from workers.deployments.models import Replica, ReplicaState
 from workers.deployments.services import deployment_create
 from workers.nodes.broker_access import BrokerAccess, broker_user
@@ -194,7 +195,7 @@ def test_a_read_that_waits_gets_nothing_after_the_queue_was_withdrawn(stage: Sta
 
     def read() -> None:
         try:
-            found.append(own.brpop([queue], timeout=5))
+            found.append(own.brpop([queue], timeout=int(PATIENCE_S)))
         except redis_module.RedisError as error:
             found.append(error)
 

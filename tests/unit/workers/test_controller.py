@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from django.db import connection
@@ -45,14 +46,15 @@ def test_a_loop_that_ran_for_long_is_started_again_at_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(controller, "RESTART_FIRST_S", 0.01)
-    monkeypatch.setattr(controller, "RESTART_LONGEST_S", 0.5)
+    now = [0.0]
+    monkeypatch.setattr(controller, "time", SimpleNamespace(monotonic=lambda: now[0]))
     stop = threading.Event()
     runs: list[int] = []
 
     def loop(stop: threading.Event) -> None:
         runs.append(1)
         if len(runs) == 4:
-            threading.Event().wait(0.6)
+            now[0] += controller.RESTART_LONGEST_S + 1
         if len(runs) == 5:
             stop.set()
         raise RuntimeError("broken")

@@ -141,13 +141,13 @@ def test_only_usage_that_the_actor_may_view_counts() -> None:
 
 
 def test_a_statement_that_takes_too_long_is_canceled_and_the_limit_ends_with_the_block() -> None:
-    def asleep(seconds: float) -> None:
-        with statements_within(500, Unavailable("Too many.")), connection.cursor() as cursor:
+    def asleep(seconds: float, limit_ms: int) -> None:
+        with statements_within(limit_ms, Unavailable("Too many.")), connection.cursor() as cursor:
             cursor.execute("SELECT pg_sleep(%s)", [seconds])
 
-    asleep(0)
+    asleep(0, limit_ms=60_000)
     with pytest.raises(Unavailable, match="Too many"):
-        asleep(20)
+        asleep(20, limit_ms=500)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_sleep(0.6)")
 

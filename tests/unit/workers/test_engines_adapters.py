@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.workers.recording import Answer, ask, prompted
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 from workers.engines.protocol import RequestRefused
 from workers.wire import Failed
 
@@ -73,15 +74,19 @@ def test_a_removed_adapter_is_unknown_and_the_others_stay(
 def test_requests_on_an_adapter_fail_when_it_is_unloaded(
     engine: Any, adapters: dict[str, Path]
 ) -> None:
-    import threading
-
     engine.add_adapter("a.1", adapters["a.1"])
-    running = threading.Event()
-    answer = Answer(on_delta=running.set)
+    removal = threading.Thread(target=engine.remove_adapter, args=("a.1",))
+
+    def remove() -> None:
+        """Begin the removal at the first token; the engine goes on once it has the command."""
+        if not removal.ident:
+            removal.start()
+            wait_until(lambda: engine._commands)
+
+    answer = Answer(on_delta=remove)
     engine.submit(prompted("r", {"prompt": "a"}, {"max_tokens": 250}, "a.1"), answer)
-    assert running.wait(PATIENCE_S)
-    engine.remove_adapter("a.1")
     end = answer.wait()
+    removal.join(PATIENCE_S)
     assert isinstance(end, Failed)
     assert (end.code, end.status) == ("adapter_unloaded", 503)
 

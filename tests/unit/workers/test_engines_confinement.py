@@ -13,6 +13,7 @@ import pytest
 
 from registry.sandbox import landlock
 from tests.unit.workers.confinement import accesses
+from tests.waiting import PATIENCE_S
 from workers.engines.servers.installed import prefixes
 from workers.engines.servers.process import ServerLimits, ServerProcess
 
@@ -44,16 +45,19 @@ def test_a_server_opens_its_model_and_its_own_folder_and_no_other_file(tmp_path:
     assert dict(zip(tried, found, strict=True)) == tried
 
 
-def test_a_server_reads_nothing_of_its_worker_and_signals_no_process_outside() -> None:
+def test_a_server_reads_nothing_of_its_worker_and_signals_no_process_outside(
+    tmp_path: Path,
+) -> None:
     worker = os.getpid()
     tried = [("read", f"/proc/{worker}/environ"), ("read", f"/proc/{worker}/maps")]
     assert accesses({}, tried) == [DENIED] * 2
     if landlock.abi() < 6:
         pytest.skip("this kernel's Landlock does not confine signals and abstract sockets")
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind("\0assay-test-confinement")
+        # Abstract names are shared by the machine, on which this test may run twice at once.
+        listening.bind(f"\0{tmp_path}")
         listening.listen()
-        tried = [("signal", str(worker)), ("connect", "@assay-test-confinement")]
+        tried = [("signal", str(worker)), ("connect", f"@{tmp_path}")]
         # In a network of its own it finds no such socket.
         signaled, connected = accesses({}, tried)
     assert signaled == "Operation not permitted"
@@ -79,7 +83,7 @@ def test_a_process_that_hides_closes_its_environment_to_its_user() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-I", "-c", code],
-        capture_output=True, text=True, check=True, timeout=30,
+        capture_output=True, text=True, check=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.stdout.split() == ["0", "0"]
 

@@ -94,7 +94,8 @@ LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% en
 def test_code_that_does_not_keep_to_its_limits_is_refused_with_the_reason(
     tmp_path: Path, files: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.engines.model_code.TRIAL", Limits(seconds=3.0))
+    if reason == "longer than":  # Other code needs more time on a busy machine.
+        monkeypatch.setattr("workers.engines.model_code.TRIAL", Limits(seconds=3.0))
     with pytest.raises(CodeRejected, match=reason):
         model_code(write(tmp_path, **files), passes=nothing_is_known)
 

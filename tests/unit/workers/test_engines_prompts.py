@@ -145,7 +145,7 @@ def test_a_cancel_ends_the_process_that_renders(prompts: Prompts) -> None:
         ended.set()
 
     threading.Thread(target=loop, daemon=True).start()
-    wait_until(lambda: not ours._idle, 60)
+    wait_until(lambda: not ours._idle)
     ours.cancel("loops")
     assert ended.wait(PATIENCE_S)
     with pytest.raises(ProcessLookupError):
@@ -279,7 +279,7 @@ def test_an_engine_answers_others_while_a_template_loops_and_ends_it_with_the_re
             target=lambda: engine.submit(prompted("loops", says("loop")), stuck)
         )
         thread.start()
-        wait_until(lambda: bool(engine._prompts._jobs), 60)
+        wait_until(lambda: bool(engine._prompts._jobs))
         assert ask(engine, ["neighbor"], max_tokens=2)[0].done().completion_tokens == 2
         engine.cancel("loops")
         assert stuck.done() == Done("canceled", 0, 0)

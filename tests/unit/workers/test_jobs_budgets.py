@@ -80,16 +80,16 @@ def test_a_job_that_dies_pays_for_every_attempt(redis: Redis, commits: Any, sett
     job = queued()
     with commits():
         claimed(job)
-        ran_for(10)
+        ran_for(100)
         expire(job)
         job_sweep()
         claimed(job)
-        ran_for(5)
+        ran_for(50)
         expire(job)
         job_sweep()
     assert Job.objects.get().state == JobState.DEAD
     used, reserved = seconds_held()
-    assert 15 <= used <= 17
+    assert 150 <= used < 200
     assert reserved == 0
     agree(redis)
     record = UsageRecord.objects.get()
@@ -100,13 +100,13 @@ def test_a_job_that_dies_pays_for_every_attempt(redis: Redis, commits: Any, sett
 def test_a_worker_that_takes_over_goes_on_with_the_same_account(redis: Redis, commits: Any) -> None:
     job = queued()
     claimed(job)
-    ran_for(10)
+    ran_for(100)
     expire(job)
     claim = claimed(job)
-    ran_for(1)
+    ran_for(50)
     with commits():
         job_fail(claim, "broke", retry=False)
-    assert 11 <= seconds_held()[0] <= 13
+    assert 150 <= seconds_held()[0] < 200
     agree(redis)
 
 
@@ -121,7 +121,7 @@ def test_time_that_an_attempt_waits_for_machines_is_not_paid_for(
     ran_for(5)
     with commits():
         job_fail(claim, "broke", retry=False)
-    assert 5 <= seconds_held()[0] <= 7
+    assert 5 <= seconds_held()[0] < 60
     agree(redis)
 
 
@@ -151,7 +151,7 @@ def test_a_result_that_waits_to_be_registered_uses_no_device(redis: Redis, commi
             Job.objects.update(dispatch_after=timezone.now())
             job_finish(job.pk)
     assert Job.objects.get().state == JobState.DEAD
-    assert 8 <= seconds_held()[0] <= 9
+    assert 8 <= seconds_held()[0] < 60
     agree(redis)
 
 

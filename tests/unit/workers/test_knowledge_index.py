@@ -26,6 +26,7 @@ from registry.storage import store
 from registry.versions.models import ModelVersion
 from tests.stored import stored_file, version_part
 from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
+from tests.unit.registry.test_recall_races import somebody_waits
 from tests.unit.tasks.tiny_encoders import LENGTH, save_encoder
 from tests.unit.workers import company
 from tests.waiting import PATIENCE_S
@@ -342,13 +343,6 @@ def test_a_draft_that_is_deleted_meanwhile_is_not_published(handbook: KnowledgeB
         with transaction.atomic():
             document_draft_delete(actor=lead, version_id=draft.pk)
             said = another.submit(publish)
-            while not someone_waits():
+            while not somebody_waits():
                 assert not said.done()
         assert said.result(PATIENCE_S) == "The document was deleted meanwhile."
-
-
-def someone_waits() -> bool:
-    """Return whether another transaction waits for a lock."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        return bool(cursor.fetchone()[0])

@@ -110,7 +110,7 @@ def test_a_load_that_failed_is_tried_on_another_worker_and_later_there_again() -
         state=ReplicaState.FAILED,
         failures=1,
         heartbeat_at=timezone.now(),
-        retry_at=timezone.now() + timedelta(seconds=5),
+        retry_at=timezone.now() + timedelta(minutes=5),
     )
     placed()
     assert places() == {"fleet-0": ["node-001/engine"]}
@@ -120,7 +120,7 @@ def test_a_load_that_failed_is_tried_on_another_worker_and_later_there_again() -
         state=ReplicaState.FAILED,
         failures=1,
         heartbeat_at=timezone.now(),
-        retry_at=timezone.now() + timedelta(seconds=5),
+        retry_at=timezone.now() + timedelta(minutes=5),
     )
     placed()
     assert places() == {"fleet-0": ["node-001/engine"]}

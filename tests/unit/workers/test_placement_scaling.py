@@ -112,9 +112,9 @@ def test_the_controller_reads_queues_requests_and_the_ledger(
     assert wanted == {fixed.pk: 1, asleep.pk: 0, asked.pk: 1, used.pk: 1}
     assert redis.zcard(WANTED_KEY) == 2
     redis.lpush(deployment_queue(asleep.pk), "request")
-    settings.PLACEMENT_IDLE_S = 5
+    settings.PLACEMENT_IDLE_S = 60
     redis.delete(WANTED_KEY)
-    scaler._memory = {pk: replace(each, used_at=each.used_at - 6) for pk, each in _of(scaler)}
+    scaler._memory = {pk: replace(each, used_at=each.used_at - 61) for pk, each in _of(scaler)}
     UsageRecord.objects.create(
         request_id="r1",
         occurred_at=timezone.now(),

@@ -19,6 +19,7 @@ import pytest
 from governance.errors import InvalidInput, Unavailable
 from registry.manifests import Manifest, build_manifest
 from tests.unit.registry.objects import safetensors
+from tests.waiting import PATIENCE_S, wait_until
 from workers.control.jobs import Cause, Claim, HeartbeatReply, NoAnswer, Report
 from workers.launchers.protocol import ProcessExit, last_lines
 from workers.offers.values import Offers
@@ -71,7 +72,7 @@ def finished(folder: Path) -> subprocess.CompletedProcess[bytes]:
         [sys.executable, "-m", "workers.run", str(folder)],
         env=UNREACHABLE,
         capture_output=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -320,6 +321,12 @@ class Scripted:
         self.process.wait()
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send heartbeats often, under a lease that a busy machine can keep."""
+    monkeypatch.setattr("workers.supervision.lease.RENEW_S", 0.2)
+
+
 def supervised(
     tmp_path: Path,
     program: str,
@@ -337,17 +344,19 @@ def supervised(
     control = control or Recorder()
     made = order(delivery(tmp_path / "delivery"))
     made = made.model_copy(update={"resources": Resources(devices=devices)})
-    claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=1.5)
+    claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=60)
     launcher = Scripted(program)
     launcher.away, launcher.waits, launcher.silent = away, waits, silent
     control.cancel = False
     if cancel or pause:
-        # Asked after the start: the heartbeat of a short lease comes within 0.5 s.
         original = launcher.submit
 
         def submit(folder: Path, resources: Resources) -> str:
+            handle = original(folder, resources)
+            # A signal before the program handles it would end it.
+            wait_until((folder / "ready").exists)
             control.cancel, control.pause = cancel, pause
-            return original(folder, resources)
+            return handle
 
         launcher.submit = submit  # type: ignore[method-assign]
     times = {"stop_s": stop_s, "pause_s": stop_s, "away_s": away_s}
@@ -479,12 +488,13 @@ def test_a_run_writes_text_that_can_be_stored(tmp_path: Path) -> None:
     assert outcome.sentence == "no\ufffd"
 
 
+READY = "open('ready', 'w').close(); time.sleep(600)"
 STOPS = f"""
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit({STOPPED}))
-time.sleep(60)
+{READY}
 """
-IGNORES = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+IGNORES = f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); {READY}"
 
 
 @pytest.mark.parametrize("program", [STOPS, IGNORES], ids=["stops", "ignores"])
@@ -502,7 +512,7 @@ def stop(*_):
     open("events.jsonl", "a").write(made + '"manifest": {{"base": null, "files": []}}}}\\n')
     sys.exit({STOPPED})
 signal.signal(signal.SIGTERM, stop)
-time.sleep(60)
+{READY}
 """
 
 
@@ -545,15 +555,15 @@ def test_a_job_that_waits_for_its_launcher_can_be_paused(tmp_path: Path) -> None
     made = order(delivery(tmp_path / "delivery"))
     launcher = Scripted(BROKEN)
     launcher.silent = 99
-    claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=1.5)
+    claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=60)
     Supervisor(control, Folders(tmp_path), launcher).run(claim, made)
     assert control.told == [("working", False), ("paused",)]
 
 
-SEVERAL = """
+SEVERAL = f"""
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-time.sleep(60)
+{READY}
 """
 
 
@@ -571,7 +581,24 @@ def test_several_processes_that_end_without_a_result_were_stopped(tmp_path: Path
     assert sentence == "The run stopped without a request to stop."
 
 
+class Counting(Recorder):
+    """A control plane that lets the run end once device time counts."""
+
+    def __init__(self, go: Path) -> None:
+        super().__init__()
+        self.go = go
+
+    def working(self, claim: Claim, *, works: bool) -> None:
+        super().working(claim, works=works)
+        if works:
+            self.go.touch()
+
+
+ENDS_LATER = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)"
+
+
 def test_device_time_is_not_counted_while_a_run_waits_for_machines(tmp_path: Path) -> None:
-    control = supervised(tmp_path, "import time; time.sleep(1)", waits=3)
+    control = Counting(tmp_path / "1" / "go")
+    supervised(tmp_path, ENDS_LATER, waits=3, control=control)
     assert control.told[:2] == [("working", False), ("working", True)]
     assert [each[0] for each in control.told[2:]] == ["fail"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ class Slow(Recorder):
 
     def heartbeat(self, claim: Claim) -> HeartbeatReply:
         if self.call == "heartbeat" and threading.current_thread().name == "assay-lease":
+            self.sending.set()
             self.answers.wait()
         return super().heartbeat(claim)
 
@@ -109,14 +110,14 @@ def test_a_result_waits_for_the_checkpoint_that_is_being_sent_and_for_no_other()
         assert control.told == [("checkpoint", "checkpoint-1")]
 
 
-def test_a_lease_is_lost_while_a_heartbeat_gets_no_answer() -> None:
+def test_a_lease_is_lost_while_a_heartbeat_gets_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr("workers.supervision.lease.time", clock)
+    monkeypatch.setattr("workers.supervision.lease.RENEW_S", 0.01)
     control = Slow("heartbeat")
-    with LeaseKeeper(
-        Claim(uuid.uuid4(), 1, 1, "intake", "Check", "w1", lease_s=0.6), control
-    ) as one:
-        assert not one.lost
-        deadline = time.monotonic() + 30
-        while not one.lost:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    with LeaseKeeper(CLAIM, control) as lease:
+        assert control.sending.wait(PATIENCE_S)
+        assert not lease.lost
+        clock.monotonic = lambda: CLAIM.lease_s - 0.5
+        assert lease.lost
         control.answers.set()

@@ -122,7 +122,8 @@ class Server:
                 reason = "length"
             if body.get("stream"):
                 await event(send, {"choices": [{"token_ids": [token], "finish_reason": reason}]})
-                await asyncio.sleep(0.005)
+                # A long answer must not end before its client, on a busy machine, has left.
+                await asyncio.sleep(0.1 if body["max_tokens"] >= 200 else 0.005)
                 if gone.done():
                     sys.stderr.write("aborted\n")
                     sys.stderr.flush()
