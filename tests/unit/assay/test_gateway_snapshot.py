@@ -10,6 +10,7 @@ from django.utils import timezone
 from assay.gateway.access.snapshot import read_snapshot
 from governance.keys.models import ApiKey
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, Replica
 
 __all__ = ["stage"]
@@ -53,12 +54,17 @@ def test_personal_tokens_are_not_read_with_the_keys_and_still_told_why(
     settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # No reading comes by itself.
     key, personal = stage.key(), stage.key(None)
     assert set(read_snapshot().keys) == {key.split("_")[1]}
-    # Looked up when it is presented; the whole reading after that leaves it out again.
-    refused = stage.post("/v1/chat/completions", personal, json={})
-    assert (refused.status_code, "personal access token" in refused.text) == (401, True)
     refresher = stage.application.gateway.start().parts.refresher
     assert refresher.snapshot is not None
-    assert personal.split("_")[1] in refresher.snapshot.keys
+
+    def is_known() -> bool:
+        refused = stage.post("/v1/chat/completions", personal, json={})
+        assert (refused.status_code, "personal access token" in refused.text) == (401, True)
+        assert refresher.snapshot is not None
+        return personal.split("_")[1] in refresher.snapshot.keys
+
+    # Looked up when it is presented; the whole reading after that leaves it out again.
+    wait_until(is_known)
     stage.notify()
     assert set(refresher.snapshot.keys) == {key.split("_")[1]}
     ApiKey.objects.filter(public_id=personal.split("_")[1]).update(revoked_at=timezone.now())
