@@ -63,8 +63,8 @@ def release_to_repeat(actor: Principal, version: ModelVersion) -> int | None:
 
 
 def releases_to_copy(actor: Principal, version: ModelVersion) -> QuerySet[Release]:
-    """Return the visible releases whose answers a release of this version may copy. They are of its
-    department; those of its model come first, then the newest."""
+    """Return the visible releases of the version's department, for copying their answers: first
+    those of its model, then the newest."""
     rows = releases_visible_to(actor).filter(department=version.model.department_id)
     other_model = Case(When(version__model=version.model_id, then=0), default=1)
     return rows.prefetch_related(None).order_by(other_model, "-pk")

@@ -30,7 +30,7 @@ class EmbeddingsRunner(run.TextRunner):
     ) -> None:
         self._pooling = _pooling(folder)
         self._tokenizer = _sha256(folder / "tokenizer.json")
-        # Special tokens around each text; read at the first request with token IDs.
+        # Special tokens before and after each text; read at the first request with token IDs.
         self._around: list[int] = []
         super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
 

@@ -137,7 +137,7 @@ def descendants(pid: int) -> Iterator[int]:
         try:
             text = children.read_text()
         except OSError:
-            continue  # It has ended meanwhile.
+            continue  # The process has ended.
         for child in map(int, text.split()):
             yield child
             yield from descendants(child)

@@ -59,7 +59,7 @@ def test_the_portal_stays_up_after_a_step_that_failed() -> None:
             assert "Step “queue” failed. GET /api/v1/datasets: " in said
             found = re.search(r"stays up at (http://127\.0\.0\.1:\d+)", said)
             assert found is not None
-            # On a busy machine, the database answers late at times.
+            # On a busy machine, the database may not answer the first check in time.
             wait_until(lambda: httpx.get(f"{found[1]}/readyz", timeout=30).status_code == 200)
             # Its personas sign in with one click.
             assert "Ada Admin" in httpx.get(f"{found[1]}/sign-in", timeout=30).text

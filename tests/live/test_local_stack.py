@@ -38,7 +38,7 @@ def test_every_process_of_the_local_stack_starts() -> None:
         stack = Stack(folder)
         try:
             stack.start(lambda text: None)
-            # On a busy machine, the database answers late at times.
+            # On a busy machine, the database may not answer the first check in time.
             wait_until(lambda: httpx.get(f"{stack.url}/readyz").status_code == 200)
             for name in ("compute-worker", "engine-worker"):
                 log = folder / "logs" / f"{name}.log"

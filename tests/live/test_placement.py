@@ -41,7 +41,7 @@ class Fleet:
         stack.enter_context(controller(folder / "controller.log", **idle))
         stack.enter_context(worker(folder / "one.log", *ENGINE, ASSAY_WORKER_LABELS="small"))
         stack.enter_context(worker(folder / "two.log", *ENGINE, ASSAY_WORKER_LABELS="big"))
-        # A request that loads the deployment waits for a busy machine.
+        # Loading the deployment takes longer on a busy machine.
         cold = {"ASSAY_GATEWAY_COLD_START_S": str(int(PATIENCE_S))}
         self.url, _web = stack.enter_context(web(folder, **cold))
         self.place(labels=["small"])

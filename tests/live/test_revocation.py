@@ -44,7 +44,7 @@ PROCESSES = 4
 ROUNDS = 8
 ACCEPTED_AT_MOST_S = 0.1
 CUT_AT_MOST_S = 2.0
-# Streams are cut again, at most this often, where the machine was too busy to cut them in time.
+# Attempts to cut streams in time, since one may fail on a busy machine.
 ATTEMPTS = 5
 # The time to live that these processes run with, and what a reading and a busy machine may add.
 # After three times to live a process refuses everything.
@@ -109,7 +109,7 @@ def new_key(stage: Stage) -> tuple[ApiKey, str]:
 
 
 def committed(change: Callable[[], Any]) -> tuple[float, float]:
-    """Do it; return when PostgreSQL had committed (monotonic), and when all had been told."""
+    """Run `change`; return the times (monotonic) of its commit and of its last notice."""
     stamps: list[float] = []
     with transaction.atomic():
         transaction.on_commit(lambda: stamps.append(time.monotonic()))
@@ -183,7 +183,7 @@ def test_no_request_is_let_in_later_than_100_ms_after_the_commit(
         f"{max(told) * 1000:.1f} ms after the commit, and the last request let in was sent "
         f"{max(late) * 1000:.1f} ms after that, at worst",
     )
-    # This process is stopped between the commit and the notice at times, but not always.
+    # The operating system may pause this process between the commit and the notice.
     assert min(told) + max(late) <= ACCEPTED_AT_MOST_S
 
 
@@ -231,7 +231,7 @@ def test_running_streams_are_cut_within_two_seconds_and_settled(
     assert 5 in {entry.prompt_tokens for entry in entries}
     for entry in entries:
         assert (entry.outcome, entry.ran) == ("canceled", True)
-        # An estimate, where the worker did not tell it in time.
+        # An estimate if the worker did not report it in time.
         assert entry.prompt_tokens > 0
         assert entry.completion_tokens > 0
         assert "is revoked" in entry.reason

@@ -71,7 +71,7 @@ class Receiver:
         return found
 
     def has(self, start: str) -> bool:
-        """Return true if there is a span whose name starts so."""
+        """Return true if the name of a span starts with `start`."""
         return any(span.name.startswith(start) for _, span in list(self.spans))
 
     def statuses(self) -> set[Any]:

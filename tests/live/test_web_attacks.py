@@ -61,7 +61,7 @@ class Server:
                     if finish:
                         spoken.shutdown(socket.SHUT_WR)
                 except OSError:
-                    pass  # It has closed already; what it said before counts.
+                    pass  # The server has closed the connection; its answer was read before.
                 late = time.monotonic() - began > 1
                 answer = heard(spoken)
             if not late or len(parts) != 1:
@@ -189,7 +189,7 @@ def open_files(server: Server) -> int:
     """
     count = 0
     for pid in (server.pid, *descendants(server.pid)):
-        # Unlike that of `Path`, this one goes on when a process ends meanwhile.
+        # `glob` skips processes that end meanwhile; `Path.glob` raises.
         for link in glob.iglob(f"/proc/{pid}/fd/*"):
             try:
                 count += os.readlink(link).startswith(f"{server.uploads}/")

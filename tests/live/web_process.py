@@ -86,7 +86,7 @@ def web(folder: Path, *more: str, **settings: str) -> Iterator[tuple[str, Proces
         # Another process may take the port before this one listens on it.
         text = (folder / "log").read_text(errors="replace")
         assert "ddress already in use" in text, text[-3000:]
-    raise AssertionError("Other processes took every port.")
+    raise AssertionError("The web process found no free port.")
 
 
 def _is_ready(url: str, started: Process) -> bool:

@@ -162,7 +162,7 @@ def _log_ratios(measured: Sequence[Measured], naive: Sequence[Measured]) -> np.n
 def _inside(
     outcomes: Sequence[Sequence[dict[str, Any]]], cut: Sequence[Sequence[Window]]
 ) -> list[np.ndarray]:
-    """Return a mask for each series: values between the 10 % and the 90% quantile."""
+    """Return a mask for each series: values between the 10% and the 90% quantile."""
     series = []
     for results, windows in zip(outcomes, cut, strict=True):
         parts = []

@@ -342,7 +342,8 @@ def stage(
     transactional_db: None, redis: redis_module.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stage]:
     """A gateway on a free port, with the default policy and nothing else."""
-    # Healthy stores and workers keep these limits on a busy machine, too. Tests of a limit set it.
+    # Healthy stores and workers must keep these limits on a busy machine. Tests of a limit set a
+    # shorter one.
     monkeypatch.setattr(admission, "PATIENCE_S", PATIENCE_S)
     monkeypatch.setattr(refresher, "_LOOKUP_PATIENCE_S", PATIENCE_S)
     monkeypatch.setattr(runtime, "_TIMEOUT_S", PATIENCE_S)

@@ -195,7 +195,7 @@ def test_probes_answer_without_a_key(
     stage: Stage, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probes, "STORE", probes.StoreProbe())
-    # On a busy machine, these answer late.
+    # On a busy machine, answers take longer.
     monkeypatch.setattr(probes.StoreProbe, "WAIT_S", PATIENCE_S)
     monkeypatch.setattr(database_probe, "PATIENCE_S", PATIENCE_S)
     settings.STORE_URL = (tmp_path / "store").as_uri()
@@ -244,7 +244,7 @@ def test_a_store_that_is_away_is_told_and_serving_goes_on(
     stage: Stage, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probes, "STORE", probes.StoreProbe())
-    # On a busy machine, these answer late.
+    # On a busy machine, answers take longer.
     monkeypatch.setattr(probes.StoreProbe, "WAIT_S", PATIENCE_S)
     monkeypatch.setattr(database_probe, "PATIENCE_S", PATIENCE_S)
     settings.STORE_URL = (tmp_path / "not" / "mounted").as_uri()

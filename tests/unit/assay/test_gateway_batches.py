@@ -82,7 +82,7 @@ def test_the_files_of_a_batch_expire_when_its_creation_says(stage: Stage) -> Non
     expiry = {"anchor": "created_at", "seconds": 7200}
     made = create(client, [line("a")], output_expires_after=expiry)
     output = client.files.retrieve(ended(client, made.id).output_file_id)
-    # Two readings of the clock, in whole seconds.
+    # The clock is read twice, in whole seconds.
     assert output.expires_at - output.created_at == pytest.approx(7200, abs=60)
 
 
@@ -358,7 +358,7 @@ def test_a_batch_ends_early_when_nothing_serves_its_lines_any_more(
     settings.BATCH_CONCURRENCY = 1
 
     def answer(request: InferenceRequest, reply: Any) -> None:
-        # Counted before the answer, upon which the next request comes.
+        # Counted before the answer, because the next request follows it at once.
         number = len(stage.responders[0].requests)
         say_hello(request, reply)
         if number == 2:

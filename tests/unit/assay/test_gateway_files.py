@@ -46,7 +46,7 @@ def test_a_file_is_uploaded_read_listed_and_deleted(stage: Stage) -> None:
         purpose="batch",
         expires_after={"anchor": "created_at", "seconds": 7200},
     )
-    # Two readings of the clock, in whole seconds.
+    # The clock is read twice, in whole seconds.
     assert second.expires_at - second.created_at == pytest.approx(7200, abs=60)
     assert first.expires_at - first.created_at == pytest.approx(30 * 86_400, abs=60)
     assert files.retrieve(first.id) == first

@@ -148,7 +148,7 @@ def test_two_secrets_of_one_application_share_its_limits(stage: Stage) -> None:
 def test_a_revoked_key_cuts_its_streams_with_an_error_and_settles_them_once(
     stage: Stage, settings: Any
 ) -> None:
-    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Keys are read because of notices alone.
+    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only notices cause readings.
     engine = Endless(stage)
     stage.deployment(behavior=engine)
     token, other = stage.key(), stage.key()
@@ -185,7 +185,7 @@ def test_a_request_that_has_not_begun_to_answer_gets_the_refusal_itself(stage: S
 
 
 def test_a_key_that_expires_cuts_its_streams_without_a_notice(stage: Stage, settings: Any) -> None:
-    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # No reading comes by itself, either.
+    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only notices cause readings.
     stage.deployment(behavior=Endless(stage))
     stream = Stream(stage, stage.key())
     expires_at = timezone.now() + timedelta(seconds=2)
@@ -240,7 +240,7 @@ def test_a_client_that_does_not_read_holds_the_cut_up_no_longer_than_a_second(
             time.sleep(0.001)
         reply(Done("canceled", prompt_tokens=5, completion_tokens=7))
 
-    # Its last word stands behind all the others.
+    # Its last event follows all others in the stream.
     monkeypatch.setattr(execution, "_LAST_WORD_S", 2.0)
     stage.deployment(behavior=shout)
     token = stage.key()

@@ -313,7 +313,7 @@ def test_a_key_works_the_moment_it_is_made(stage: Stage) -> None:
 
 
 def test_a_notice_of_one_key_has_that_key_read_alone(stage: Stage, settings: Any) -> None:
-    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # No reading comes by itself.
+    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only notices cause readings.
     token = stage.key()
     refresher = stage.application.gateway.start().parts.refresher
     before = refresher.readings

@@ -327,7 +327,7 @@ def test_a_stream_that_fails_ends_with_an_error_that_the_client_raises(stage: St
     assert entry.completion_tokens == 1
 
 
-# Only an engine that hears of no cancellation makes so many words.
+# Only an engine that missed the cancellation makes so many words.
 MADE_MAX = 10_000
 
 

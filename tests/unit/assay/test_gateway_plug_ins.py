@@ -95,9 +95,9 @@ def works(request: InferenceRequest, reply: Reply) -> None:
 
 
 def ask_slow(stage: Stage, key: str, word: str) -> httpx.Response:
-    """Send a request whose code hangs, with little time for the part that does."""
+    """Send a request whose code hangs, and give the hanging part a short time limit."""
     with pytest.MonkeyPatch.context() as brief:
-        # If the rendering hangs, the reading is over in time, and makes the time shorter.
+        # Reading ends in time if only the rendering hangs; it then sets the short limit.
         brief.setattr(plug_ins, "SECONDS", PATIENCE_S if " " in word else BRIEF_S)
         return ask(stage, key, word)
 

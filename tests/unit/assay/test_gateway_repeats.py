@@ -93,7 +93,7 @@ def test_a_key_is_its_requests_however_long_that_takes(
         wait_until(lambda: len(stage.responders[0].requests) == 1)
         (name,) = stage.redis.keys(f"{PREFIX}*")
         for _ in range(2):
-            # As if the time had passed that lies between two renewals.
+            # As after the pause between two renewals.
             stage.redis.pexpire(name, int(held_ms / 2))
             wait_until(lambda: stage.redis.pttl(name) > held_ms / 2)
             assert stage.redis.pttl(name) <= held_ms

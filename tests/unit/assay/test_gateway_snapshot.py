@@ -51,7 +51,7 @@ def test_a_stopped_deployment_is_gone(stage: Stage) -> None:
 def test_personal_tokens_are_not_read_with_the_keys_and_still_told_why(
     stage: Stage, settings: Any
 ) -> None:
-    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # No reading comes by itself.
+    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only notices cause readings.
     key, personal = stage.key(), stage.key(None)
     assert set(read_snapshot().keys) == {key.split("_")[1]}
     refresher = stage.application.gateway.start().parts.refresher
@@ -63,7 +63,7 @@ def test_personal_tokens_are_not_read_with_the_keys_and_still_told_why(
         assert refresher.snapshot is not None
         return personal.split("_")[1] in refresher.snapshot.keys
 
-    # Looked up when it is presented; the whole reading after that leaves it out again.
+    # Its use looks it up; the next full reading drops it.
     wait_until(is_known)
     stage.notify()
     assert set(refresher.snapshot.keys) == {key.split("_")[1]}

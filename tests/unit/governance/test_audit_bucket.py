@@ -345,7 +345,7 @@ def test_a_publisher_that_is_silent_for_too_long_is_relieved(
     hanging, settings, tmp_path, monkeypatch
 ):
     asked, publish = hanging
-    # On a busy machine, a publisher may be silent for that long before it asks.
+    # On a busy machine, a healthy publisher may be silent longer than the first limits.
     for silence_ms in (200, 2_000, 20_000):
         monkeypatch.setattr(publishing, "LOST_AFTER_MS", silence_ms)
         record(3)

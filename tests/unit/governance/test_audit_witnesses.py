@@ -200,7 +200,7 @@ def test_a_witness_that_hangs_holds_up_nobody_longer_than_the_limit():
     ):
         ends = witness.endpoints([bad.setting, good.setting])
         requests = [witness.CosignRequest(end, 0, [], note) for end in ends]
-        # On a busy machine, the good one may need longer.
+        # On a busy machine, the healthy witness may need longer.
         for limit_s in (0.5, 5, 50):
             good.seen.clear()
             answers = witness.ask(requests, limit_s=limit_s)

@@ -21,7 +21,7 @@ from governance.reviews.reminders.channels import mail_server_from, webhook_from
 from governance.reviews.reminders.sending import WebhookSender
 from tests.waiting import PATIENCE_S
 
-# Of one exchange in these tests; a receiver without a bound keeps it up for ever.
+# Limit of one exchange in these tests; the receivers never end one.
 LIMIT_S = 1.0
 Play = Callable[[socket.socket, threading.Event], None]
 
@@ -156,7 +156,7 @@ def test_a_redirect_leads_nowhere(
         taken.recv(65_536)
         place = f"http://127.0.0.1:{inner.port}/latest/meta-data/"
         taken.sendall(f"HTTP/1.1 307 Go\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode())
-        # A connection that is closed with unread bytes is reset, and the answer lost.
+        # Closing a connection with unread bytes resets it, which loses the answer.
         while taken.recv(65_536):
             pass
 

@@ -174,7 +174,7 @@ def test_a_source_that_was_killed_is_started_again() -> None:
 def test_a_process_decodes_for_one_key_and_ends_soon_after_its_last_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # On a busy machine, any file may take long, and any pause.
+    # On a busy machine, any file or pause may take long.
     for limit in ("SLOW_S", "IDLE_S"):
         monkeypatch.setattr(decoders, limit, PATIENCE_S)
     decoding = Decoders(LIMITS)

@@ -56,7 +56,7 @@ def health(deployment: Deployment, span: Span = Span.HOUR, **actor: Any) -> Heal
 
 def test_figures_have_percentiles_errors_tokens_and_cost_by_step() -> None:
     deployment = deployed()
-    now = timezone.now()  # All in one step of the figures, also if the next one begins meanwhile.
+    now = timezone.now()  # One time for all records, so that they fall into the same step.
     for milliseconds in range(1, 101):
         used(
             total_ms=milliseconds * 10,

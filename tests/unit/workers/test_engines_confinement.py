@@ -54,7 +54,7 @@ def test_a_server_reads_nothing_of_its_worker_and_signals_no_process_outside(
     if landlock.abi() < 6:
         pytest.skip("this kernel's Landlock does not confine signals and abstract sockets")
     with socket.socket(socket.AF_UNIX) as listening:
-        # Abstract names are shared by the machine, on which this test may run twice at once.
+        # Abstract names are global, and this test may run twice at once on one machine.
         listening.bind(f"\0{tmp_path}")
         listening.listen()
         tried = [("signal", str(worker)), ("connect", f"@{tmp_path}")]

@@ -353,7 +353,7 @@ def supervised(
 
         def submit(folder: Path, resources: Resources) -> str:
             handle = original(folder, resources)
-            # A signal before the program handles it would end it.
+            # A signal that arrives before the handler is set would end the program.
             wait_until((folder / "ready").exists)
             control.cancel, control.pause = cancel, pause
             return handle

@@ -122,7 +122,7 @@ class Server:
                 reason = "length"
             if body.get("stream"):
                 await event(send, {"choices": [{"token_ids": [token], "finish_reason": reason}]})
-                # A long answer must not end before its client, on a busy machine, has left.
+                # The answer must outlast its client, also on a busy machine.
                 await asyncio.sleep(0.1 if body["max_tokens"] >= 200 else 0.005)
                 if gone.done():
                     sys.stderr.write("aborted\n")

@@ -29,7 +29,7 @@ RETENTION_S = 3600
 # Period after which the key of a running request expires unless renewed, in seconds: a large file
 # takes hours to arrive, but a killed process must not keep the key.
 HELD_S = 60.0
-# Renewals of the key of a running request in that period.
+# A running request renews its key this many times in `HELD_S`.
 _RENEWALS = 3
 # Renews a key if it still belongs to the request; a time of 0 removes it.
 _RENEW = """

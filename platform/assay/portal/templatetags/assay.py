@@ -81,7 +81,7 @@ def icon(name: str, css: str = "") -> SafeString:
 @lru_cache(maxsize=512)
 def _icon(name: str, css: str) -> SafeString:
     """Cache the element: a page has dozens of icons; formatting each took 8 % of its time, and
-    finding the address of their file 2 %. The address is the same while the process runs."""
+    finding the address of their file 2%. The address is the same while the process runs."""
     return format_html(
         '<svg class="icon {}" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>',
         css,
