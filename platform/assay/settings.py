@@ -679,6 +679,8 @@ if SERVING_LEASE_S < 3 * GATEWAY_SNAPSHOT_TTL_S:
         "ASSAY_SERVING_LEASE_S is too short: it needs at least three times "
         "ASSAY_GATEWAY_SNAPSHOT_TTL_S, or gateways miss renewals."
     )
+# Controllers that should run; fewer raise an alert.
+CONTROLLERS = env_int("ASSAY_CONTROLLERS", 1, least=1)
 # Maximum duration of emergency access in hours, at most 24.
 EMERGENCY_ACCESS_MAX_HOURS = min(24, max(1, env_int("ASSAY_EMERGENCY_ACCESS_MAX_HOURS", 8)))
 # Currency of all amounts; a label only, amounts are not converted.

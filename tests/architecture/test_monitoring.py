@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
-from assay.gateway.monitoring import metrics, probes, work_metrics
+from assay.gateway.monitoring import controllers, metrics, probes, work_metrics
 from assay.gateway.monitoring.exposition import Reading
 from governance.audit.alarms import ALARMS
 from workers.controller import DUTIES
@@ -28,7 +28,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 def exposed() -> dict[str, set[str]]:
     """The labels of each series that `/metrics` exposes."""
     found: dict[str, set[str]] = {}
-    for module in (metrics, probes, work_metrics):
+    for module in (controllers, metrics, probes, work_metrics):
         for each in vars(module).values():
             if isinstance(each, Counter | Gauge | Histogram):
                 labels = set(each._labelnames)
