@@ -167,7 +167,8 @@ def database(url: str) -> dict[str, Any]:
         "CONN_MAX_AGE": 0 if WEB else 60,
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
-            "connect_timeout": 5,
+            # Workers serve again soon after a network heals, so no attempt may wait for long.
+            "connect_timeout": 3 if PROCESS == "worker" else 5,
             "application_name": f"assay-{PROCESS or 'manage'}",
             **DATABASE_SILENCE,
             "options": options,
@@ -797,6 +798,9 @@ ENGINE_REQUESTS = env_int("ASSAY_ENGINE_REQUESTS", 128, least=1)
 # worker may take; and labels that deployments may require.
 WORKER_MEMORY_PERCENT = env_int("ASSAY_WORKER_MEMORY_PERCENT", 80, least=1)
 WORKER_LABELS = env_list("ASSAY_WORKER_LABELS")
+# Time for which a worker that cannot reach the control plane keeps its models loaded, in seconds. It
+# does not answer with them once their leases are over.
+WORKER_KEEP_S = env_int("ASSAY_WORKER_KEEP_S", 3600, least=1)
 # Time without a request after which a deployment with a minimum of zero replicas is unloaded.
 PLACEMENT_IDLE_S = env_int("ASSAY_PLACEMENT_IDLE_S", 900, least=10)
 # Threads that torch may use for one job of a compute worker.
