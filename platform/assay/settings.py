@@ -798,8 +798,8 @@ ENGINE_REQUESTS = env_int("ASSAY_ENGINE_REQUESTS", 128, least=1)
 # worker may take; and labels that deployments may require.
 WORKER_MEMORY_PERCENT = env_int("ASSAY_WORKER_MEMORY_PERCENT", 80, least=1)
 WORKER_LABELS = env_list("ASSAY_WORKER_LABELS")
-# Time for which a worker that cannot reach the control plane keeps its models loaded, in seconds. It
-# does not answer with them once their leases are over.
+# Time for which a worker that cannot reach the control plane keeps its models loaded, in seconds,
+# without answering once their leases are over.
 WORKER_KEEP_S = env_int("ASSAY_WORKER_KEEP_S", 3600, least=1)
 # Time without a request after which a deployment with a minimum of zero replicas is unloaded.
 PLACEMENT_IDLE_S = env_int("ASSAY_PLACEMENT_IDLE_S", 900, least=10)

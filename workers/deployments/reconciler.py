@@ -283,7 +283,7 @@ class Reconciler:
         if busy := self._answers(pk):
             leaving.busy_at = now
         quiet = not busy and now - leaving.busy_at >= QUIET_S
-        if quiet or now - leaving.since > self._longest_s:
+        if quiet or now - leaving.since > max(self._longest_s, assignment.answer_s):
             self._release(pk)
 
     def _release_ended(self, assigned: list[Assignment]) -> None:

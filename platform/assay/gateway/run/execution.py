@@ -29,7 +29,8 @@ from assay.gateway.quota.quotas import QueueFull, QuotaStopped
 from assay.gateway.run import events
 from assay.gateway.run.media import STORED_WITHIN_S, RequestMedia, least_units
 from assay.gateway.run.parts import Parts
-from assay.gateway.run.reply_streams import Cut, Inbox, Signal, watch_client
+from assay.gateway.run.reply_streams import Cut, Inbox, watch_client
+from assay.gateway.run.time_limits import TimeLimits, Timer
 from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.quotas.wire import Amount, Limit, Queued
 from governance.usage.records import UsageEntry
@@ -69,6 +70,7 @@ class Execution:
         self._model_request = model_request
         self.admit(admitted)
         self._limit: asyncio.Timeout | None = None
+        self._timer: Timer | None = None
         self._cut_by: DomainError | None = None
         self._completion_tokens = 0
         self._media = media
@@ -130,14 +132,15 @@ class Execution:
             self._limit.reschedule(asyncio.get_running_loop().time() + _CUT_S)
 
     async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
-        timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
+        limits = TimeLimits.of(self._deployment, streams=self._plan.stream)
+        timeout_s = limits.total_s
         if self._media.expected and self._media.has_files(self._plan):
             await self._reserve_with_media(timeout_s)
         else:
             self._inputs = self._plan.inputs.to_wire()
             self._deadline = time.time() + timeout_s
             await self._reserve(self._most(), timeout_s, self._queued(self._deployment))
-        timer = asyncio.get_running_loop().call_later(timeout_s, inbox.put_nowait, Signal.DEADLINE)
+        self._timer = Timer(limits, self._deployment.name, inbox)
         watcher = asyncio.create_task(watch_client(receive, inbox))
         end = ("failed", "The gateway failed or was stopped.")
         try:
@@ -150,7 +153,7 @@ class Execution:
             raise ClientGone from None
         finally:
             self._limit = None
-            timer.cancel()
+            self._timer.cancel()
             watcher.cancel()
             if not self._call.recorded:
                 # Cancel the work and charge its use.
@@ -256,6 +259,7 @@ class Execution:
             enqueued_at=time.time(),
             deadline=self._deadline,
             expires_at=self._deployment.expires_at,
+            idle_s=self._deployment.stream_idle_s if self._plan.stream else 0.0,
             scope="" if self._call.key is None else self._call.key.department or "",
             traceparent=self._call.traceparent,
         )
@@ -345,6 +349,8 @@ class Execution:
         part = events.part_of_answer(event, self._deployment.name)
         if isinstance(part, Delta):
             self._completion_tokens += part.tokens
+            if self._timer is not None:
+                self._timer.token()
             if self._plan.stream and self._call.first_token_ms is None:
                 self._call.first_token_ms = self._call.elapsed_ms
         return part
