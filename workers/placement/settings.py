@@ -24,7 +24,7 @@ _LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=-]{{0,{LABEL_MAX - 1}}}")
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSettings:
-    """Number of replicas of a deployment, the workers that may hold them, and the limits of streams.
+    """Number of replicas of a deployment, the workers that may hold them, and stream limits.
 
     With `replicas_min` 0, it is unloaded while it gets no requests. A worker needs all `labels`
     and the `device`; "" means any. A streamed answer may take `stream_total_s` seconds in all, and
@@ -56,10 +56,8 @@ class ReplicaSettings:
             ]
         if self.device not in ("", *Device.values):
             faults["device"] = [f"Use {', '.join(Device.values)}, or leave it empty."]
-        for name, most in (
-            ("stream_total_s", STREAM_TOTAL_MAX),
-            ("stream_idle_s", STREAM_IDLE_MAX),
-        ):
+        limits = {"stream_total_s": STREAM_TOTAL_MAX, "stream_idle_s": STREAM_IDLE_MAX}
+        for name, most in limits.items():
             seconds = getattr(self, name)
             if seconds is not None and not 1 <= seconds <= most:
                 faults[name] = [f"Use 1 to {most} seconds, or leave it empty."]

@@ -42,12 +42,9 @@ from workers.wire import Delta, Done, InferenceRequest, deployment_queue
 
 T = TypeVar("T")
 KEEPALIVE_S = 10.0
-# Time for a worker to report the usage of a canceled request, in seconds.
-_LAST_WORD_S = 2.0
-# Extra time after the deadline to write the answer to the client, in seconds.
-_WRITE_S = 5.0
-# Time to write the error of a request that is ended early, in seconds.
-_CUT_S = 1.0
+# In seconds: for a worker to report the usage of a canceled request, to write the answer after the
+# deadline, and to write the error of a request that is ended early.
+_LAST_WORD_S, _WRITE_S, _CUT_S = 2.0, 5.0, 1.0
 # Maximum number of times that a request goes to other workers because its own are gone.
 _HANDOVERS = 3
 
@@ -70,12 +67,12 @@ class Execution:
         self._model_request = model_request
         self.admit(admitted)
         self._limit: asyncio.Timeout | None = None
-        self._timer: Timer | None = None
+        self._timer: Timer
         self._cut_by: DomainError | None = None
         self._completion_tokens = 0
         self._media = media
         self._inputs: dict[str, Any] = {}
-        # Maximum use of the request, which is charged if the actual use is unknown.
+        # Maximum use, charged if the actual use is unknown.
         self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
         self._abandoned, self._handed_over = False, 0
@@ -349,8 +346,7 @@ class Execution:
         part = events.part_of_answer(event, self._deployment.name)
         if isinstance(part, Delta):
             self._completion_tokens += part.tokens
-            if self._timer is not None:
-                self._timer.token()
+            self._timer.token()
             if self._plan.stream and self._call.first_token_ms is None:
                 self._call.first_token_ms = self._call.elapsed_ms
         return part
