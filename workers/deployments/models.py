@@ -12,7 +12,7 @@ DEVICE_MAX = 12
 REPLICAS_MAX = 100
 # In seconds. The longest answer is also the longest for which a worker remembers a request, so that
 # none is answered twice (`workers.sealing`).
-STREAM_TOTAL_MAX, STREAM_IDLE_MAX = 3600, 600
+STREAM_TOTAL_MAX, STREAM_IDLE_MAX = 3600, 300
 # Start of the message of a deployment that another one replaced.
 REPLACED = "Replaced by release"
 

@@ -26,6 +26,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='deployment',
-            constraint=models.CheckConstraint(condition=models.Q(('stream_idle_s__isnull', True), models.Q(('stream_idle_s__gte', 1), ('stream_idle_s__lte', 600)), _connector='OR'), name='stream_pauses_within_bounds'),
+            constraint=models.CheckConstraint(condition=models.Q(('stream_idle_s__isnull', True), models.Q(('stream_idle_s__gte', 1), ('stream_idle_s__lte', 300)), _connector='OR'), name='stream_pauses_within_bounds'),
         ),
     ]
