@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError
 
 from governance.errors import (
     DomainError,
@@ -47,14 +47,8 @@ HEARTBEAT_S = 3.0
 AWAY_S = 0.5
 # Errors that say nothing about a deployment: the control plane or the broker is away, or refuses
 # this machine for now.
-AWAY = (
-    Unavailable,
-    NotAuthenticated,
-    QuotaExceeded,
-    DatabaseError,
-    ConnectionError,
-    TimeoutError,
-)
+_FOR_NOW = (Unavailable, NotAuthenticated, QuotaExceeded)
+AWAY = (*_FOR_NOW, OperationalError, InterfaceError, ConnectionError, TimeoutError)
 # A deployment that moved to other workers is unloaded once it has been quiet for this long: a
 # request that Celery has fetched may still be on its way to the engine.
 QUIET_S = 4.0

@@ -76,8 +76,7 @@ class Execution:
         self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
         self._abandoned, self._handed_over = False, 0
-        # Time at which the caller stops waiting, in seconds since the epoch.
-        self._deadline = 0.0
+        self._deadline = 0.0  # The caller then stops waiting, in seconds since the epoch.
 
     def admit(self, admitted: Admitted) -> None:
         """Set the key and deployment that the request runs with."""
