@@ -103,7 +103,8 @@ class InferenceRequest:
     approved release; a worker with another loaded digest refuses the request. `scope` names the
     department that pays: engines share work only between its requests. `expires_at` and `deadline`
     are seconds since the epoch: the end of the release, and the time when the caller stops waiting.
-    `traceparent` is the gateway's span, empty without traces.
+    `idle_s` is the longest pause between two tokens of a stream, 0 for no limit. `traceparent` is
+    the gateway's span, empty without traces.
     """
 
     request_id: str
@@ -117,6 +118,7 @@ class InferenceRequest:
     enqueued_at: float = 0.0
     deadline: float = 0.0
     expires_at: float = 0.0
+    idle_s: float = 0.0
     scope: str = ""
     traceparent: str = ""
 

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
-from assay.gateway.monitoring import metrics, probes, work_metrics
+from assay.gateway.monitoring import controllers, metrics, probes, work_metrics
 from assay.gateway.monitoring.exposition import Reading
 from governance.audit.alarms import ALARMS
-from workers.controller import DUTIES
+from workers.controller import DUTIES, LEADER_DUTIES
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docker" / "prometheus"
@@ -28,7 +28,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 def exposed() -> dict[str, set[str]]:
     """The labels of each series that `/metrics` exposes."""
     found: dict[str, set[str]] = {}
-    for module in (metrics, probes, work_metrics):
+    for module in (controllers, metrics, probes, work_metrics):
         for each in vars(module).values():
             if isinstance(each, Counter | Gauge | Histogram):
                 labels = set(each._labelnames)
@@ -132,7 +132,7 @@ def test_panels_of_the_dashboard_do_not_overlap_and_have_ids_of_their_own() -> N
 
 
 def test_every_loop_that_a_rule_names_exists() -> None:
-    loops = {name for name, _every, _duty in DUTIES}
+    loops = {name for name, _every, _duty in (*DUTIES, *LEADER_DUTIES)}
     for rule in rules():
         for named in re.findall(r'loop=~?"([^"]*)"', rule["expr"]):
             assert set(named.split("|")) <= loops

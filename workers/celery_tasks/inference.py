@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
+from celery.bootsteps import RUN
 from celery.signals import worker_ready, worker_shutdown
 from django.conf import settings
 from kombu import Queue
@@ -121,6 +122,8 @@ class Runtime:
             offers=self._engines,
             answers=self._answerer.answers,
             longest_s=settings.GATEWAY_REQUEST_TIMEOUT_S + CONTROL_TIMEOUT_S,
+            keep_s=settings.WORKER_KEEP_S,
+            connected=self._connected,
             register=self._register,
         )
         self._threads = [
@@ -228,10 +231,19 @@ class Runtime:
     def _cease(self, queue: str) -> None:
         if self._stop.is_set():
             return  # The consumer is closing and does not read any more.
+        # Here too, so that a consumer that is disconnected does not read it after its return.
+        self._consumer.app.amqp.queues.deselect(queue)
         self._on_loop(self._consumer.cancel_task_queue, queue)
 
+    def _connected(self) -> bool:
+        """Return whether Celery's own thread reads from the broker."""
+        return self._consumer.connection is not None and self._consumer.blueprint.state == RUN
+
     def _on_loop(self, change: Callable[[str], None], queue: str) -> bool:
-        """Have Celery's own thread change its queues; returns False if it did not in time."""
+        """Have Celery's own thread change its queues; returns False if it did not in time, or is
+        not connected."""
+        if not self._connected():
+            return False
         done = threading.Event()
 
         def apply() -> None:

@@ -70,6 +70,7 @@ def assignments(
                 recorded=deployment.pk in recorded,
                 refusal="" if verdict.loadable else str(verdict.refusal),
                 leaving=not assigned,
+                answer_s=deployment.stream_total_s or 0.0,
             )
         )
     return listed

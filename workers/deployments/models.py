@@ -10,6 +10,9 @@ from governance.bounds import NAME_MAX
 
 DEVICE_MAX = 12
 REPLICAS_MAX = 100
+# In seconds. The longest answer is also the longest for which a worker remembers a request, so that
+# none is answered twice (`workers.sealing`).
+STREAM_TOTAL_MAX, STREAM_IDLE_MAX = 3600, 300
 # Start of the message of a deployment that another one replaced.
 REPLACED = "Replaced by release"
 
@@ -63,6 +66,9 @@ class Deployment(models.Model):
     required_device = models.CharField(
         max_length=DEVICE_MAX, choices=Device.choices, blank=True, default="", db_default=""
     )
+    # Limits of streamed answers in seconds; None: `ASSAY_GATEWAY_REQUEST_TIMEOUT_S`.
+    stream_total_s = models.PositiveSmallIntegerField(null=True, blank=True)
+    stream_idle_s = models.PositiveSmallIntegerField(null=True, blank=True)
 
     class Meta:
         ordering = ("name", "-id")
@@ -76,6 +82,16 @@ class Deployment(models.Model):
                     replicas_wanted__lte=F("replicas_max"),
                     replicas_wanted__gte=F("replicas_min"),
                 ),
+            ),
+            models.CheckConstraint(
+                name="stream_limits_within_bounds",
+                condition=Q(stream_total_s__isnull=True)
+                | Q(stream_total_s__gte=1, stream_total_s__lte=STREAM_TOTAL_MAX),
+            ),
+            models.CheckConstraint(
+                name="stream_pauses_within_bounds",
+                condition=Q(stream_idle_s__isnull=True)
+                | Q(stream_idle_s__gte=1, stream_idle_s__lte=STREAM_IDLE_MAX),
             ),
             models.UniqueConstraint(
                 fields=("name",),

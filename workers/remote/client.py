@@ -47,6 +47,9 @@ from workers.remote.identity import Identity, Session, SessionFile, identity_rea
 logger = logging.getLogger(__name__)
 # No answer may block a loop for longer than a lease.
 TIMEOUT = httpx.Timeout(10, connect=5)
+# While the control plane is away, so that a worker serves again soon after it returns. Requests of
+# one try are repeated soon by themselves.
+AWAY_TIMEOUT = httpx.Timeout(3, connect=2)
 TRIES = 3
 WAIT_FIRST_S = 0.25
 WAIT_LONGEST_S = 15.0
@@ -137,6 +140,8 @@ class NodeClient:
 
         def once(token: str) -> httpx.Response:
             signed = {**(headers or {}), **_bearer(token)}
+            if self._away and tries == 1:
+                options.setdefault("timeout", AWAY_TIMEOUT)
             answer = self._http.request(method, path, headers=signed, **options)
             if method == "HEAD" and answer.status_code >= 400:
                 # The answer to HEAD has no body with the reason.

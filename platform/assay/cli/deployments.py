@@ -36,6 +36,14 @@ Device = Annotated[
     str | None,
     typer.Option("--device", help="Device of the workers: cpu or cuda; empty for any."),
 ]
+StreamTotal = Annotated[
+    int | None,
+    typer.Option(help="Longest streamed answer, in seconds; 0 for the installation's.", min=0),
+]
+StreamIdle = Annotated[
+    int | None,
+    typer.Option(help="Longest pause of a stream, in seconds; 0 for the installation's.", min=0),
+]
 Follow = Annotated[bool, typer.Option("--follow", help="Wait until the deployment serves.")]
 
 
@@ -133,17 +141,22 @@ def replicas(
     maximum: Maximum = None,
     label: Label = None,
     device: Device = None,
+    stream_total: StreamTotal = None,
+    stream_idle: StreamIdle = None,
 ) -> Answer:
-    """Show the replicas of a deployment, or change their number and workers."""
+    """Show the replicas of a deployment, or change their number, workers and stream limits."""
     client = Client.signed_in()
     deployment = client.get(f"deployments/{deployment_id}")
-    if any(value is not None for value in (minimum, maximum, label, device)):
+    given = (minimum, maximum, label, device, stream_total, stream_idle)
+    if any(value is not None for value in given):
         deployment = client.post(
             f"deployments/{deployment_id}/replicas",
             replicas_min=deployment["replicas_min"] if minimum is None else minimum,
             replicas_max=deployment["replicas_max"] if maximum is None else maximum,
             labels=deployment["labels"] if label is None else [each for each in label if each],
             device=deployment["device"] if device is None else device,
+            stream_total_s=_limit(deployment["stream_total_s"], stream_total),
+            stream_idle_s=_limit(deployment["stream_idle_s"], stream_idle),
         )
     return Answer(deployment, lambda: _show_replicas(deployment))
 
@@ -179,6 +192,11 @@ def rollback(
         },
         empty="No other release served under this name.",
     )
+
+
+def _limit(current: int | None, given: int | None) -> int | None:
+    """Return a limit after a change; 0 removes it, and None leaves it."""
+    return current if given is None else given or None
 
 
 def _ready(deployment: dict[str, Any]) -> int:

@@ -253,6 +253,8 @@ _WORK = {
     ),
     # It has no rows and is only locked, which requires a privilege on the whole table.
     "workers_jobline": Grant(web=CHANGE, controller=CHANGE, worker=CHANGE),
+    "workers_controllerprocess": Grant(web=READ, controller=ALL),
+    "workers_leadership": Grant(web=READ, controller=KEEP),
     "workers_measurement": Grant(web=READ, controller=ALL),
     # The web process writes the reports of nodes, which requests of people may not change.
     # Compute workers leave jobs to a node that alone has the devices for them.

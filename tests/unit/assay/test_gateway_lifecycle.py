@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,8 @@ from django.utils import timezone
 from assay.gateway.access import snapshot
 from assay.gateway.access.refresher import LOOKUPS_PER_S
 from assay.gateway.run import execution
+from assay.gateway.run.reply_streams import Cut, Inbox
+from assay.gateway.run.time_limits import TimeLimits, Timer
 from governance.keys.models import ApiKey
 from governance.keys.notices import key_notice
 from governance.keys.tokens import format_token, mint
@@ -24,6 +27,7 @@ from governance.quotas.store import read_counts
 from governance.usage.records import USAGE_STREAM
 from tests.unit.assay.gateway_support import Reply, Stage, say_hello, stage
 from tests.waiting import PATIENCE_S, wait_until
+from workers.deployments.models import Deployment
 from workers.wire import (
     SNAPSHOT_CHANNEL,
     Delta,
@@ -189,6 +193,51 @@ def test_a_worker_that_stays_silent_runs_into_the_deadline(
     (entry,) = stage.entries()
     assert (entry.outcome, entry.request_id) == ("failed", response.headers["x-request-id"])
     wait_until(lambda: stage.responders[0].canceled == [entry.request_id])
+
+
+def test_a_stream_that_pauses_for_too_long_ends_with_an_error_and_is_charged(stage: Stage) -> None:
+    def pause(request: InferenceRequest, reply: Reply) -> None:
+        reply(Delta("Hel", 1))
+        wait_until(lambda: request.request_id in stage.responders[0].canceled)
+        reply(Done("canceled", prompt_tokens=5, completion_tokens=1))
+
+    stage.deployment(behavior=pause)
+    Deployment.objects.update(stream_idle_s=1, stream_total_s=1800)
+    stage.notify()
+    stream = stage.client(stage.key()).chat.completions.create(
+        model="writer", messages=HI, stream=True
+    )
+    with pytest.raises(openai.APIError, match="sent no token for 1 s") as ended:
+        list(stream)
+    assert ended.value.code == "stream_paused"
+    (entry,) = stage.entries()
+    assert (entry.outcome, entry.prompt_tokens, entry.completion_tokens) == ("failed", 5, 1)
+    (request,) = stage.responders[0].requests
+    assert request.idle_s == 1
+    assert request.deadline - request.enqueued_at > 1700
+
+
+@pytest.mark.parametrize(
+    ("limits", "tokens", "message", "code"),
+    [
+        (TimeLimits(3600, 0.05, 3600), 0, "did not answer within 0.05 s", "timeout"),
+        (TimeLimits(3600, 3600, 0.05), 1, "sent no token for 0.05 s", "stream_paused"),
+        (TimeLimits(0.05, 3600, 3600), 1, "took longer than 0.05 s", "timeout"),
+    ],
+)
+def test_the_first_limit_that_passes_ends_an_answer(
+    limits: TimeLimits, tokens: int, message: str, code: str
+) -> None:
+    async def ended() -> Any:
+        inbox: Inbox = asyncio.Queue()
+        timer = Timer(limits, "writer", inbox)
+        for _ in range(tokens):
+            timer.token()
+        return await inbox.get()
+
+    cut = asyncio.run(ended())
+    assert isinstance(cut, Cut)
+    assert (message in cut.error.message, cut.error.code, cut.error.status) == (True, code, 504)
 
 
 def test_a_failure_inside_a_stream_is_an_event_of_it(stage: Stage) -> None:

@@ -66,6 +66,9 @@ def test_an_operator_changes_replicas_and_the_log_names_both_settings() -> None:
         ("labels", ["two words"]),
         ("labels", [f"l{number}" for number in range(11)]),
         ("device", "tpu"),
+        ("stream_total_s", 0),
+        ("stream_total_s", 3601),
+        ("stream_idle_s", 301),
     ],
 )
 def test_settings_out_of_bounds_are_named(field: str, value: Any) -> None:
@@ -76,7 +79,9 @@ def test_settings_out_of_bounds_are_named(field: str, value: Any) -> None:
 
 def test_what_replaces_a_deployment_keeps_its_replicas() -> None:
     first = deployed()
-    settings = ReplicaSettings(replicas_min=1, replicas_max=3, labels=["eu"])
+    settings = ReplicaSettings(
+        replicas_min=1, replicas_max=3, labels=["eu"], stream_total_s=1800, stream_idle_s=60
+    )
     olga = company.person("olga", "operator")
     deployment_place(actor=olga, deployment_id=first.pk, settings=settings)
     second = release(adapter(b"second"), name="docs")
@@ -106,6 +111,11 @@ def test_the_api_changes_replicas_and_shows_where_they_are() -> None:
     assert body["placements"][0]["reason"] == "It has room."
     changed = api.post(f"{path}/replicas", {"replicas_min": 0, "replicas_max": 2, "labels": ["x"]})
     assert (changed.body["replicas_min"], changed.body["labels"]) == (0, ["x"])
+    one = {"replicas_min": 1, "replicas_max": 1}
+    longer = api.post(f"{path}/replicas", {**one, "stream_total_s": 1800, "stream_idle_s": 60})
+    assert (longer.body["stream_total_s"], longer.body["stream_idle_s"]) == (1800, 60)
+    too_long = api.post(f"{path}/replicas", {**one, "stream_total_s": 3601})
+    assert "stream_total_s" in str(problem_of(too_long, 400))
     refused = api.post(f"{path}/replicas", {"replicas_min": 3, "replicas_max": 2})
     assert "replicas_min" in str(problem_of(refused, 400))
     problem_of(api.post(f"{path}/replicas", {"replicas_min": 1}), 400)
@@ -125,10 +135,13 @@ def test_the_page_shows_replicas_what_they_need_and_the_form() -> None:
     assert re.search(r"17\.8 MB on each worker", html)
     assert inline_in(html) == []
     values = {"replicas_min": "0", "replicas_max": "2", "labels": "eu, fast", "device": "cpu"}
+    values |= {"stream_total_s": "1800", "stream_idle_s": ""}
     done = olga.post(f"{page}/replicas", values)
     assert done.headers["Location"] == page
     deployment.refresh_from_db()
     assert (deployment.replicas_min, deployment.required_labels) == (0, ["eu", "fast"])
+    assert (deployment.stream_total_s, deployment.stream_idle_s) == (1800, None)
+    assert "1800 s in all" in olga.get(page).content.decode()
     wrong = olga.post(f"{page}/replicas", {**values, "replicas_min": "5"})
     assert (wrong.status_code, b"Use 0 to 2, the maximum." in wrong.content) == (400, True)
     company.developer()

@@ -122,7 +122,7 @@ def test_with_other_packages_nothing_serves_until_they_are_back(
     runs(APPROVED)
     held(deployment)
     assert deployment.lease.servable_until > timezone.now()
-    worker.loop._failures.clear()
+    worker.loop._attempts._failures.clear()
     worker.again()
     assert worker.copy().state == "ready"
     assert held(deployment).message == ""

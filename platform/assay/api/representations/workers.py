@@ -211,6 +211,12 @@ class DeploymentAnswer(serializers.Serializer[Any]):
     replicas_wanted = serializers.IntegerField(help_text="Target by load, between min and max.")
     labels = serializers.ListField(child=serializers.CharField(), source="required_labels")
     device = serializers.CharField(source="required_device")
+    stream_total_s = serializers.IntegerField(
+        allow_null=True, help_text="Longest streamed answer; null: the installation's limit."
+    )
+    stream_idle_s = serializers.IntegerField(
+        allow_null=True, help_text="Longest pause between two tokens; null: the same."
+    )
     placements = PlacementAnswer(many=True)
     created_by = PersonReference()
     created_at = serializers.DateTimeField()

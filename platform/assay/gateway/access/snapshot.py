@@ -91,6 +91,7 @@ class DeploymentEntry:
     `workers` are the addresses of worker processes that have loaded it or are loading it; `realms`
     are those of all workers that may read its queue, including silent ones. Requests are metered in
     `unit`. `own_prompt` is the prompt that the version adds to each request.
+    `stream_total_s` and `stream_idle_s` limit a streamed answer, in all and between two tokens.
     `may_sleep`: it may be scaled to zero; `load_s` is its longest load, in seconds.
     """
 
@@ -117,6 +118,8 @@ class DeploymentEntry:
     realms: frozenset[str] = frozenset()
     unit: Unit = Unit.TOKENS
     own_prompt: OwnPrompt = NO_PROMPT
+    stream_total_s: float = 0.0
+    stream_idle_s: float = 0.0
     may_sleep: bool = False
     load_s: float = 0.0
     _recorded: list[Part] = field(default_factory=list, init=False, compare=False, repr=False)
@@ -334,6 +337,8 @@ def _deployment_entry(
         realms=frozenset(_reading(row)),
         unit=task_unit(version.model.task),
         own_prompt=own_prompt(version),
+        stream_total_s=row.stream_total_s or settings.GATEWAY_REQUEST_TIMEOUT_S,
+        stream_idle_s=row.stream_idle_s or settings.GATEWAY_REQUEST_TIMEOUT_S,
         may_sleep=row.replicas_min == 0,
         load_s=max((replica.load_seconds or 0.0 for replica in row.replicas.all()), default=0.0),
     )

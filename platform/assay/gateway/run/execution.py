@@ -29,7 +29,8 @@ from assay.gateway.quota.quotas import QueueFull, QuotaStopped
 from assay.gateway.run import events
 from assay.gateway.run.media import STORED_WITHIN_S, RequestMedia, least_units
 from assay.gateway.run.parts import Parts
-from assay.gateway.run.reply_streams import Cut, Inbox, Signal, watch_client
+from assay.gateway.run.reply_streams import Cut, Inbox, watch_client
+from assay.gateway.run.time_limits import TimeLimits, Timer
 from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.quotas.wire import Amount, Limit, Queued
 from governance.usage.records import UsageEntry
@@ -41,12 +42,9 @@ from workers.wire import Delta, Done, InferenceRequest, deployment_queue
 
 T = TypeVar("T")
 KEEPALIVE_S = 10.0
-# Time for a worker to report the usage of a canceled request, in seconds.
-_LAST_WORD_S = 2.0
-# Extra time after the deadline to write the answer to the client, in seconds.
-_WRITE_S = 5.0
-# Time to write the error of a request that is ended early, in seconds.
-_CUT_S = 1.0
+# In seconds: for a worker to report the usage of a canceled request, to write the answer after the
+# deadline, and to write the error of a request that is ended early.
+_LAST_WORD_S, _WRITE_S, _CUT_S = 2.0, 5.0, 1.0
 # Maximum number of times that a request goes to other workers because its own are gone.
 _HANDOVERS = 3
 
@@ -69,16 +67,16 @@ class Execution:
         self._model_request = model_request
         self.admit(admitted)
         self._limit: asyncio.Timeout | None = None
+        self._timer: Timer
         self._cut_by: DomainError | None = None
         self._completion_tokens = 0
         self._media = media
         self._inputs: dict[str, Any] = {}
-        # Maximum use of the request, which is charged if the actual use is unknown.
+        # Maximum use, charged if the actual use is unknown.
         self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
         self._abandoned, self._handed_over = False, 0
-        # Time at which the caller stops waiting, in seconds since the epoch.
-        self._deadline = 0.0
+        self._deadline = 0.0  # The caller then stops waiting, in seconds since the epoch.
 
     def admit(self, admitted: Admitted) -> None:
         """Set the key and deployment that the request runs with."""
@@ -130,14 +128,15 @@ class Execution:
             self._limit.reschedule(asyncio.get_running_loop().time() + _CUT_S)
 
     async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
-        timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
+        limits = TimeLimits.of(self._deployment, streams=self._plan.stream)
+        timeout_s = limits.total_s
         if self._media.expected and self._media.has_files(self._plan):
             await self._reserve_with_media(timeout_s)
         else:
             self._inputs = self._plan.inputs.to_wire()
             self._deadline = time.time() + timeout_s
             await self._reserve(self._most(), timeout_s, self._queued(self._deployment))
-        timer = asyncio.get_running_loop().call_later(timeout_s, inbox.put_nowait, Signal.DEADLINE)
+        self._timer = Timer(limits, self._deployment.name, inbox)
         watcher = asyncio.create_task(watch_client(receive, inbox))
         end = ("failed", "The gateway failed or was stopped.")
         try:
@@ -150,7 +149,7 @@ class Execution:
             raise ClientGone from None
         finally:
             self._limit = None
-            timer.cancel()
+            self._timer.cancel()
             watcher.cancel()
             if not self._call.recorded:
                 # Cancel the work and charge its use.
@@ -256,6 +255,7 @@ class Execution:
             enqueued_at=time.time(),
             deadline=self._deadline,
             expires_at=self._deployment.expires_at,
+            idle_s=self._deployment.stream_idle_s if self._plan.stream else 0.0,
             scope="" if self._call.key is None else self._call.key.department or "",
             traceparent=self._call.traceparent,
         )
@@ -345,6 +345,7 @@ class Execution:
         part = events.part_of_answer(event, self._deployment.name)
         if isinstance(part, Delta):
             self._completion_tokens += part.tokens
+            self._timer.token()
             if self._plan.stream and self._call.first_token_ms is None:
                 self._call.first_token_ms = self._call.elapsed_ms
         return part

@@ -7,12 +7,17 @@ from typing import Any
 from django import forms
 
 from assay.forms import TablerForm
-from workers.deployments.models import REPLICAS_MAX, Device
+from workers.deployments.models import (
+    REPLICAS_MAX,
+    STREAM_IDLE_MAX,
+    STREAM_TOTAL_MAX,
+    Device,
+)
 from workers.placement.settings import LABEL_MAX, LABELS_MAX
 
 
 class ReplicasForm(TablerForm):
-    """Number of replicas of a deployment, and the workers that may hold them."""
+    """Number of replicas of a deployment, the workers that may hold them, and stream limits."""
 
     replicas_min = forms.IntegerField(
         min_value=0, max_value=REPLICAS_MAX, label="Minimum replicas",
@@ -29,6 +34,14 @@ class ReplicasForm(TablerForm):
     device = forms.ChoiceField(
         choices=[("", "Any"), *Device.choices], required=False, label="Device"
     )
+    stream_total_s = forms.IntegerField(
+        required=False, min_value=1, max_value=STREAM_TOTAL_MAX, label="Longest stream (seconds)",
+        help_text="Of a streamed answer in all. Empty: the installation's limit for answers.",
+    )  # fmt: skip
+    stream_idle_s = forms.IntegerField(
+        required=False, min_value=1, max_value=STREAM_IDLE_MAX, label="Longest pause (seconds)",
+        help_text="Between two tokens of a stream. Empty: the installation's limit for answers.",
+    )  # fmt: skip
 
     def clean_labels(self) -> list[str]:
         """Return the labels that are not empty."""

@@ -123,6 +123,8 @@ class DeploymentPage(ActionScreen):
                 "replicas_max": deployment.replicas_max,
                 "labels": ", ".join(deployment.required_labels),
                 "device": deployment.required_device,
+                "stream_total_s": deployment.stream_total_s,
+                "stream_idle_s": deployment.stream_idle_s,
             }
         )
 
