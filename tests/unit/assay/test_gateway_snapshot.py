@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from assay.gateway.access.snapshot import read_snapshot
+from assay.gateway.access.reading import read_snapshot
 from governance.keys.models import ApiKey
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
 from tests.waiting import wait_until

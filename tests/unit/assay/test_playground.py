@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from redis import Redis
 
-from assay.gateway.access.snapshot import read_snapshot
+from assay.gateway.access.reading import read_snapshot
 from assay.portal.views.playground import playground_data
 from governance import rowsecurity
 from governance.audit.models import AuditEvent
