@@ -35,24 +35,31 @@ BEGIN
 END
 $$;
 
--- Watch a table. `columns` are those whose updates count; NULL means any.
-CREATE FUNCTION assay_watch(watched regclass, columns text[], VARIADIC arguments text[])
+-- Watch updates of these columns of a table; NULL means any column.
+CREATE FUNCTION assay_watch_updates(watched regclass, columns text[], VARIADIC arguments text[])
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    call text := format('assay_changed(%s)', (
-        SELECT string_agg(quote_literal(argument), ', ') FROM unnest(arguments) AS argument));
-    differs text := 'OLD.* IS DISTINCT FROM NEW.*';
+    differs text := coalesce(
+        (SELECT string_agg(format('OLD.%1$I IS DISTINCT FROM NEW.%1$I', name), ' OR ')
+           FROM unnest(columns) AS name),
+        'OLD.* IS DISTINCT FROM NEW.*');
 BEGIN
-    IF columns IS NOT NULL THEN
-        SELECT string_agg(format('OLD.%1$I IS DISTINCT FROM NEW.%1$I', name), ' OR ')
-          INTO differs FROM unnest(columns) AS name;
-    END IF;
-    EXECUTE format('CREATE TRIGGER assay_rows_changed AFTER INSERT OR DELETE ON %s'
-                   ' FOR EACH ROW EXECUTE FUNCTION %s', watched, call);
-    EXECUTE format('CREATE TRIGGER assay_columns_changed AFTER UPDATE ON %s'
-                   ' FOR EACH ROW WHEN (%s) EXECUTE FUNCTION %s', watched, differs, call);
-    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER assay_rows_changed', watched);
+    EXECUTE format('CREATE TRIGGER assay_columns_changed AFTER UPDATE ON %s FOR EACH ROW'
+                   ' WHEN (%s) EXECUTE FUNCTION assay_changed(%s)', watched, differs, (
+        SELECT string_agg(quote_literal(argument), ', ') FROM unnest(arguments) AS argument));
     EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER assay_columns_changed', watched);
+END
+$$;
+
+-- Watch such updates, and new and deleted rows.
+CREATE FUNCTION assay_watch(watched regclass, columns text[], VARIADIC arguments text[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM assay_watch_updates(watched, columns, VARIADIC arguments);
+    EXECUTE format('CREATE TRIGGER assay_rows_changed AFTER INSERT OR DELETE ON %s FOR EACH ROW'
+                   ' EXECUTE FUNCTION assay_changed(%s)', watched, (
+        SELECT string_agg(quote_literal(argument), ', ') FROM unnest(arguments) AS argument));
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER assay_rows_changed', watched);
 END
 $$;
 
@@ -62,7 +69,8 @@ SELECT assay_watch('governance_apikey', ARRAY[
 SELECT assay_watch('governance_playgroundtoken', NULL, 'key', 'public_id');
 SELECT assay_watch('governance_person', ARRAY['name', 'is_active', 'session_epoch'], 'person', 'id');
 SELECT assay_watch('governance_roleassignment', NULL, 'person', 'person_id');
-SELECT assay_watch('governance_department', ARRAY['slug'], 'department', 'slug');
+-- A new department has no deployments yet, and a used one is never deleted.
+SELECT assay_watch_updates('governance_department', ARRAY['slug'], 'department', 'slug');
 SELECT assay_watch('governance_policyversion', ARRAY['number', 'state', 'digest', 'rules'], 'policy');
 SELECT assay_watch('governance_quotalimit', NULL, 'quota');
 SELECT assay_watch('governance_price', NULL, 'price');

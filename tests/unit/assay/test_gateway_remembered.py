@@ -228,4 +228,4 @@ def test_a_snapshot_remembers_a_bounded_number_of_decisions(
     now = snapshot(rules=(PERMIT, CAUTION))
     for said in ("public", "internal", "restricted", "public"):
         assert find(now, said)[1].allowed
-        assert len(now._decisions) <= 2
+        assert len(now.decisions) <= 2

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 
-from assay.gateway.access.reading import read_snapshot
+from assay.gateway.access import reading as reading_module
+from assay.gateway.access.reading import advance, read_keys, read_snapshot
 from governance.keys.models import ApiKey
+from registry.releases.models import Release, ReleaseState
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
 from tests.waiting import wait_until
-from workers.deployments.models import Deployment, Replica
+from workers.deployments.models import Deployment, Replica, ServingLease
 
 __all__ = ["stage"]
 
@@ -26,11 +31,15 @@ def test_a_reading_takes_the_same_queries_however_much_there_is(
         stage.key()
     stage.limit("tokens_per_day", 5)
     # The dossiers are known since the gateway's own readings, so that none is read again.
-    with django_assert_num_queries(18):
+    with django_assert_num_queries(20):
         snapshot = read_snapshot()
     assert set(snapshot.deployments) == {"one", "two", "three"}
-    assert [key.limits[0].limit for key in snapshot.keys.values()] == [5, 5, 5]
+    assert [limit.limit for limit in snapshot.limits] == [5]
     assert snapshot.policy.version == 1
+    assert not snapshot.unread
+    with django_assert_num_queries(2):
+        keys = read_keys(snapshot.limits_by, [key.public_id for key in ApiKey.objects.all()[1:]])
+    assert [key.limits[0].limit for key in keys.values()] == [5, 5]
 
 
 def test_a_replica_counts_while_it_lives_and_has_loaded_the_approved_bytes(stage: Stage) -> None:
@@ -48,25 +57,73 @@ def test_a_stopped_deployment_is_gone(stage: Stage) -> None:
     assert read_snapshot().deployments == {}
 
 
-def test_personal_tokens_are_not_read_with_the_keys_and_still_told_why(
-    stage: Stage, settings: Any
+def test_a_reading_without_changes_takes_one_query_and_with_leases_three(
+    stage: Stage, django_assert_num_queries: Any
 ) -> None:
-    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only notices cause readings.
-    key, personal = stage.key(), stage.key(None)
-    assert set(read_snapshot().keys) == {key.split("_")[1]}
-    refresher = stage.application.gateway.start().parts.refresher
-    assert refresher.snapshot is not None
+    stage.deployment(behavior=None)
+    snapshot = read_snapshot()
+    with django_assert_num_queries(1):
+        reading = advance(snapshot)
+    assert (reading.keys, reading.deployments, reading.whole) == (frozenset(), frozenset(), False)
+    assert reading.snapshot.deployments is snapshot.deployments
+    assert reading.snapshot.read_at > snapshot.read_at
 
-    def is_known() -> bool:
-        refused = stage.post("/v1/chat/completions", personal, json={})
-        assert (refused.status_code, "personal access token" in refused.text) == (401, True)
-        assert refresher.snapshot is not None
-        return personal.split("_")[1] in refresher.snapshot.keys
 
-    # Its use looks it up; the next full reading drops it.
-    wait_until(is_known)
-    stage.notify()
-    assert set(refresher.snapshot.keys) == {key.split("_")[1]}
-    ApiKey.objects.filter(public_id=personal.split("_")[1]).update(revoked_at=timezone.now())
+def test_a_change_is_read_alone(stage: Stage) -> None:
+    for name in ("one", "two"):
+        stage.deployment(name, behavior=None)
+    snapshot = read_snapshot()
+    Release.objects.filter(deployment_name="one").update(state=ReleaseState.WITHDRAWN)
+    reading = advance(snapshot)
+    assert reading.deployments == {"one"}
+    assert "is withdrawn" in reading.snapshot.deployments["one"].obstacle
+    assert reading.snapshot.deployments["two"] is snapshot.deployments["two"]
+    # The next reading has nothing new.
+    assert advance(reading.snapshot).deployments == frozenset()
+
+
+def test_deployments_that_a_change_could_not_be_read_for_are_read_later(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the snapshot is as old as the change."""
+    for name in ("one", "two", "three"):
+        stage.deployment(name, behavior=None)
+    snapshot = read_snapshot()
+    Release.objects.update(state=ReleaseState.WITHDRAWN)
+    monkeypatch.setattr(reading_module, "CHUNK", 2)
+    first = advance(snapshot).snapshot
+    assert (len(first.unread), first.read_at) == (1, snapshot.read_at)
+    second = advance(first).snapshot
+    assert second.read_at > snapshot.read_at
+    assert all("is withdrawn" in entry.obstacle for entry in second.deployments.values())
+
+
+def test_leases_and_heartbeats_move_without_a_change(stage: Stage) -> None:
+    stage.deployment(behavior=None)
+    snapshot = read_snapshot()
+    entry = snapshot.deployments["writer"]
+    leased_until, ready_until = entry.leased_until, entry.ready_until
+    ServingLease.objects.update(servable_until=F("servable_until") + timedelta(minutes=1))
+    Replica.objects.update(heartbeat_at=F("heartbeat_at") + timedelta(minutes=1))
+    reading = advance(snapshot)
+    assert (reading.deployments, entry.leased_until) == (frozenset(), leased_until)
+    advance(reading.snapshot, liveness=True)
+    assert entry.leased_until > leased_until + 50
+    assert entry.ready_until > ready_until + 50
+
+
+def test_a_deployment_that_no_change_named_is_found_with_the_leases(stage: Stage) -> None:
+    stage.deployment("one", behavior=None)
+    snapshot = read_snapshot()
+    two = stage.deployment("two", behavior=None)
+    forgotten = replace(read_snapshot(), deployments=snapshot.deployments, names=snapshot.names)
+    assert advance(forgotten).deployments == frozenset()
+    assert advance(forgotten, liveness=True).snapshot.names[two.pk] == "two"
+
+
+def test_personal_tokens_are_told_why_they_are_refused(stage: Stage) -> None:
+    personal = stage.key(None)
     refused = stage.post("/v1/chat/completions", personal, json={})
-    assert (refused.status_code, "is revoked" in refused.text) == (401, True)
+    assert (refused.status_code, "personal access token" in refused.text) == (401, True)
+    ApiKey.objects.filter(public_id=personal.split("_")[1]).update(revoked_at=timezone.now())
+    wait_until(lambda: "is revoked" in stage.post("/v1/chat/completions", personal, json={}).text)
