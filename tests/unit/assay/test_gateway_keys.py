@@ -263,9 +263,9 @@ def test_from_its_notice_on_nothing_is_decided_by_a_key_as_it_was(
     token = stage.key()
     read, go_on, asked = refresher.read_keys, threading.Event(), threading.Event()
 
-    def slowly(ids: Any) -> Any:
+    def slowly(limits: Any, ids: Any) -> Any:
         asked.set()
-        found = read(ids)
+        found = read(limits, ids)
         go_on.wait(PATIENCE_S)
         return found
 
@@ -289,21 +289,24 @@ def test_a_reading_that_began_before_the_notice_brings_no_dead_key_back(
 ) -> None:
     stage.deployment()
     token = stage.key()
-    read, go_on, begun = refresher.read_snapshot, threading.Event(), threading.Event()
+    read, go_on, begun = refresher.read_keys, threading.Event(), threading.Event()
 
-    def stale() -> Any:
-        found = read()
+    def stale(limits: Any, ids: Any) -> Any:
+        found = read(limits, ids)
         begun.set()
         go_on.wait(PATIENCE_S)
         return found
 
-    monkeypatch.setattr(refresher, "read_snapshot", stale)
-    stage.redis.publish(SNAPSHOT_CHANNEL, "")
+    monkeypatch.setattr(refresher, "read_keys", stale)
+    # Its first use reads it.
+    first = threading.Thread(target=lambda: stage.post(CHAT, token, json=GOOD))
+    first.start()
     assert begun.wait(PATIENCE_S)
     change(stage, token, revoked_at=timezone.now())
     pending = stage.application.gateway.start().parts.refresher.pending
     wait_until(lambda: public_id(token) in pending)
     go_on.set()
+    first.join(PATIENCE_S)
     assert stage.post(CHAT, token, json=GOOD).status_code == 401
 
 
@@ -314,13 +317,13 @@ def test_a_changed_key_that_cannot_be_read_is_not_trusted(
     token = stage.key()
     stream = Stream(stage, token)
 
-    def away(*_: Any) -> Any:
+    def away(*_: Any, **__: Any) -> Any:
         raise DatabaseError("away")
 
     with monkeypatch.context() as patch:
         patch.setattr(admission, "PATIENCE_S", 1.0)
         patch.setattr(refresher, "read_keys", away)
-        patch.setattr(refresher, "read_snapshot", away)
+        patch.setattr(refresher, "advance", away)
         changed = change(stage, token)
         refused = stage.post(CHAT, token, json=GOOD)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")

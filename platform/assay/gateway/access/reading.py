@@ -19,6 +19,7 @@ from django.db import connection
 from django.utils import timezone
 
 from assay.gateway.access.deployment_entries import (
+    DeploymentEntry,
     deployment_ids,
     read_deployments,
     read_liveness,
@@ -44,7 +45,8 @@ from workers.deployments.changed import deployments_moved, deployments_rejudged
 _RECALL_REMEMBERED = timedelta(hours=1)
 # Deployments that one reading reads: keys wait for no more than these.
 CHUNK = 100
-# Deployments that each reading of leases reads again although no change named them.
+# Deployments that each reading of leases reads again although no change named them, and at most as
+# many that are refused.
 CHECKED = 40
 
 
@@ -128,7 +130,7 @@ def advance(snapshot: Snapshot, *, liveness: bool = False) -> Reading:
         unread, moved = unread | moved, set()
     if liveness:
         unread |= read_liveness(after.deployments, after.names)
-        unread |= _to_check(after, CHECKED)
+        unread |= _to_check(after)
     chunk = set(itertools.islice(unread, CHUNK))
     after, deployments = _with_deployments(after, chunk, moved, since)
     after = replace(after, unread=frozenset(unread - chunk))
@@ -228,10 +230,19 @@ def _priced(snapshot: Snapshot, prices: dict[str, Tariff]) -> Snapshot:
     return replace(snapshot, prices=prices, deployments=deployments)
 
 
-def _to_check(snapshot: Snapshot, count: int) -> set[int]:
-    """Return the IDs of the deployments that were judged longest ago."""
-    oldest = nsmallest(count, snapshot.deployments.values(), key=lambda entry: entry.judged_at)
+def _to_check(snapshot: Snapshot) -> set[int]:
+    """Return the IDs of the deployments that were judged longest ago, and of refused ones: a
+    refusal for now, such as of a row that cannot be read, may end without a change."""
+    entries = snapshot.deployments.values()
+    refused = [entry for entry in entries if entry.obstacle]
+    oldest = nsmallest(CHECKED, entries, key=_judged_at) + nsmallest(
+        CHECKED, refused, key=_judged_at
+    )
     return {entry.id for entry in oldest}
+
+
+def _judged_at(entry: DeploymentEntry) -> float:
+    return entry.judged_at
 
 
 def _with_deployments(
