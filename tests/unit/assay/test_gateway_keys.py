@@ -261,6 +261,7 @@ def test_from_its_notice_on_nothing_is_decided_by_a_key_as_it_was(
     """However long the reading takes."""
     stage.deployment()
     token = stage.key()
+    assert stage.post(CHAT, token, json=GOOD).status_code == 200
     read, go_on, asked = refresher.read_keys, threading.Event(), threading.Event()
 
     def slowly(limits: Any, ids: Any) -> Any:
