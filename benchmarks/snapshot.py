@@ -327,10 +327,10 @@ def _deployments(person: Person, departments: list[Department], count: int) -> l
             )
         )  # fmt: skip
     releases = Release.objects.bulk_create(releases, size)
-    Through = Release.departments.through
-    Through.objects.bulk_create(
+    users = Release.departments.through
+    users.objects.bulk_create(
         [
-            Through(release=release, department=owner)
+            users(release=release, department=owner)
             for release, owner in zip(releases, owners, strict=True)
         ],
         size,
@@ -425,8 +425,8 @@ def _keys(departments: list[Department], count: int) -> list[str]:
         connection.cursor() as cursor,
         cursor.copy(
             "COPY governance_apikey (public_id, secret_hmac, pepper_version, name, department_id,"
-            " purpose, scopes, allowed_deployments, networks, created_at, expires_at, revoked_reason,"
-            " proof_method) FROM STDIN"
+            " purpose, scopes, allowed_deployments, networks, created_at, expires_at,"
+            " revoked_reason, proof_method) FROM STDIN"
         ) as copy,
     ):
         for number, (public_id, secret) in enumerate(minted):

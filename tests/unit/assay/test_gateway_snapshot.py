@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from assay.gateway.access import reading as reading_module
@@ -127,3 +130,67 @@ def test_personal_tokens_are_told_why_they_are_refused(stage: Stage) -> None:
     assert (refused.status_code, "personal access token" in refused.text) == (401, True)
     ApiKey.objects.filter(public_id=personal.split("_")[1]).update(revoked_at=timezone.now())
     wait_until(lambda: "is revoked" in stage.post("/v1/chat/completions", personal, json={}).text)
+
+
+# Columns whose updates are no changes, because neither the snapshot nor the one rule reads them, or
+# because they only postpone an end.
+UNWATCHED = {
+    "governance_apikey": {
+        "created_at", "created_by_id", "last_used_at", "owner_id", "proof_method", "proved_at",
+        "purpose", "revoked_reason", "rotated_from_id",
+    },
+    "governance_department": {"created_at", "jobs_at_once", "name"},
+    "workers_deployment": {
+        "created_at", "created_by_id", "message", "replicas_max", "replicas_wanted",
+        "required_device", "required_labels", "stopped_at",
+    },
+    "workers_node": {
+        "broker_denials", "conflict_at", "created_at", "created_by_id", "facts", "joined_at",
+        "seen_at",
+    },
+    "workers_placement": {"reason", "since"},
+    "workers_replica": {"failures", "message", "retry_at", "started_at"},
+    "workers_workerkey": {
+        "code", "device", "devices", "engines", "environments", "labels", "memory",
+        "registered_at", "seen_at",
+    },
+}  # fmt: skip
+# Tables that are read and not watched, with the reason.
+UNCHANGING = {
+    "governance_change": "they are the changes",
+    "governance_changehorizon": "they are the changes",
+    "registry_datasetversion": "rows never change",
+    "registry_knowledgeindex": "rows never change",
+    "governance_reviewpolicy": "a review keeps its policy, which never changes",
+}
+
+
+def test_each_table_that_is_read_tells_of_its_changes(stage: Stage) -> None:
+    """What the snapshot and the one rule read, or they would not know of a change."""
+    stage.deployment(behavior=None)
+    stage.limit("tokens_per_day", 5)
+    token = stage.key()
+    with CaptureQueriesContext(connection) as queries:
+        snapshot = read_snapshot()
+        read_keys(snapshot.limits_by, [token.split("_")[1], "unknown"])
+    texts = " ".join(query["sql"] for query in queries)
+    with connection.cursor() as cursor:
+        tables = set(connection.introspection.table_names(cursor))
+        cursor.execute(
+            "SELECT tgrelid::regclass::text, pg_get_triggerdef(oid) FROM pg_trigger"
+            " WHERE tgname LIKE 'assay\\_%changed' OR tgname LIKE 'assay\\_session\\_%'"
+        )
+        triggers: dict[str, str] = {}
+        for table, definition in cursor.fetchall():
+            triggers[table] = triggers.get(table, "") + definition
+    read = set(re.findall(r'(?:FROM|JOIN) "?(\w+)"?', texts)) & tables
+    assert {"registry_release", "governance_apikey", "workers_replica"} <= read
+    assert read - triggers.keys() == UNCHANGING.keys() & read
+    for table, columns in UNWATCHED.items():
+        with connection.cursor() as cursor:
+            names = {
+                column.name
+                for column in connection.introspection.get_table_description(cursor, table)
+            }
+        watched = set(re.findall(r"old\.(\w+)", triggers[table]))
+        assert names - watched - {"id"} == columns, table

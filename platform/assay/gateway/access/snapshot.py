@@ -10,7 +10,7 @@ not used.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,11 @@ class Snapshot:
     @property
     def limits(self) -> tuple[Limit, ...]:
         return tuple(limit for limits in self.limits_by.values() for limit in limits)
+
+    def entries(self, ids: Iterable[int]) -> list[DeploymentEntry]:
+        """Return the live ones of these deployments."""
+        names = (self.names[pk] for pk in ids if pk in self.names)
+        return [self.deployments[name] for name in names if name in self.deployments]
 
     def decide(
         self, key: KeyEntry, entry: DeploymentEntry, context: Mapping[str, Any]
