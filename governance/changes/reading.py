@@ -1,8 +1,8 @@
 """Read which objects have changed since an earlier reading, without missing any.
 
 Transactions commit in another order than that of their IDs, so no ID marks how far a reader has
-come. The position is a snapshot of PostgreSQL's: it says for each transaction whether its changes
-were visible. The next reading returns those that are visible now and were not then.
+come. The position is a snapshot of PostgreSQL's: the transactions that were running, and the first
+ID that was not assigned yet. The next reading returns the changes of these that are visible now.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ MOST = 20_000
 # of transactions that this server has not begun yet come from a restored backup.
 _SELECT = """
 SELECT pg_current_snapshot()::text, pg_postmaster_start_time()::text,
-       pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
        coalesce((SELECT max(deleted) FROM governance_changehorizon), 0), c.kind, c.subject
   FROM (SELECT) AS always LEFT JOIN (
         SELECT DISTINCT kind, subject FROM governance_change
-         WHERE transaction >= %(oldest)s
+         WHERE (transaction >= %(newest)s OR transaction = ANY (%(running)s))
            AND transaction < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
-           AND NOT pg_visible_in_snapshot(transaction::text::xid8, %(snapshot)s::pg_snapshot)
          LIMIT %(most)s
        ) AS c ON true
 """
@@ -42,12 +40,18 @@ class Position:
     @property
     def oldest(self) -> int:
         """ID of the oldest transaction that was running."""
-        return int(self.snapshot.partition(":")[0])
+        return int(self.snapshot.split(":")[0])
 
     @property
     def newest(self) -> int:
         """First ID that was not assigned yet."""
         return int(self.snapshot.split(":")[1])
+
+    @property
+    def running(self) -> list[int]:
+        """IDs of the transactions that were running."""
+        ids = self.snapshot.split(":")[2]
+        return [int(each) for each in ids.split(",")] if ids else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +81,17 @@ def changes_since(position: Position | None) -> Changes:
     Raises:
         django.db.Error: PostgreSQL does not answer.
     """
-    start = position or Position("", "1:1:")
+    # Without a position, no row is needed.
+    newest, running = (2**63 - 1, []) if position is None else (position.newest, position.running)
     with connection.cursor() as cursor:
-        cursor.execute(
-            _SELECT,
-            {
-                # Without a position, no row is wanted.
-                "oldest": 2**63 - 1 if position is None else start.oldest,
-                "snapshot": start.snapshot,
-                "most": MOST + 1,
-            },
-        )
+        cursor.execute(_SELECT, {"newest": newest, "running": running, "most": MOST + 1})
         rows = cursor.fetchall()
-    snapshot, server, newest, deleted, *_ = rows[0]
+    snapshot, server, deleted, *_ = rows[0]
     now = Position(server, snapshot)
     if position is None:
         return Changes(now)
     # A horizon from the future belongs to the server that a backup was made from.
-    overtaken = position.oldest < deleted <= newest
+    overtaken = position.oldest < deleted <= now.newest
     restarted = position.server != server or now.newest < position.newest
     if overtaken or restarted or len(rows) > MOST:
         return Changes(now, lost=True)

@@ -90,9 +90,13 @@ def test_an_incident_is_judged_with_all_that_has_the_same_bytes() -> None:
     judge = Judge()
     assert refused(judge) == {}
     incident = Incident.objects.create(
-        title="Wrong", department=deployment.department, severity="high",
-        reported_by=version.created_by, occurred_at=timezone.now(),
-    )  # fmt: skip
+        title="Wrong",
+        happened="It was wrong.",
+        severity="high",
+        aware_at=timezone.now(),
+        department=deployment.department,
+        reporter=version.created_by,
+    )
     IncidentVersion.objects.create(incident=incident, version=version)
     assert refused(judge) == {}
     suspension = IncidentSuspension.objects.create(incident=incident)

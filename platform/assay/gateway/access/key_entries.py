@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -21,6 +22,7 @@ from governance.quotas.wire import Limit
 # Period in which a revoked or expired key is refused with that reason, rather than as unknown.
 _REMEMBERED = timedelta(days=7)
 _serials = itertools.count()
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,13 @@ def key_entries(
     They include personal tokens, so that the error can say why they are refused.
     """
     rows = _remembered().filter(public_id__in=public_ids).select_related("department", "root")
-    keys = {row.public_id: _key_entry(row, limits) for row in rows}
+    keys = {}
+    for row in rows:
+        try:
+            keys[row.public_id] = _key_entry(row, limits)
+        except Exception:
+            # Leave this one out, so that it is refused; the others are unaffected.
+            logger.exception("Key %s cannot be read; it is refused", row.public_id)
     # Most IDs are of keys; they differ from those of tokens.
     others = set(public_ids) - keys.keys()
     for token in playground_tokens_alive(others) if others else ():

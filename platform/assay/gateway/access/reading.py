@@ -133,6 +133,7 @@ def advance(snapshot: Snapshot, *, liveness: bool = False) -> Reading:
         unread |= _to_check(after)
     chunk = set(itertools.islice(unread, CHUNK))
     after, deployments = _with_deployments(after, chunk, moved, since)
+    whole = whole or after.recalled != snapshot.recalled
     after = replace(after, unread=frozenset(unread - chunk))
     if not after.unread:
         after = replace(after, read_at=read_at)
