@@ -221,7 +221,7 @@ class Duties:
         from workers.deployments.leases import leases_renew
         from workers.deployments.services import deployments_stop_unservable, replicas_expire
 
-        leases, deployments = Judge(), Judge()
+        leases, deployments = Judge(), Judge(checks=False)
         self._duties: dict[str, Callable[[], object]] = {
             "leases": lambda: leases_renew(leases),
             "deployments": lambda: deployments_stop_unservable(deployments),

@@ -74,7 +74,7 @@ MEASURE_S = 15.0
 DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     # Each has a judge of its own, since a loop that hangs must not hold up the other.
     ("leases", WATCH_S, partial(leases_renew, Judge())),
-    ("deployments", WATCH_S, partial(deployments_stop_unservable, Judge())),
+    ("deployments", WATCH_S, partial(deployments_stop_unservable, Judge(checks=False))),
     ("replicas", WATCH_S, replicas_expire),
     ("releases", WATCH_S, releases_expire_due),
     ("warnings", WATCH_S, releases_warn_due),

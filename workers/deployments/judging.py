@@ -24,12 +24,11 @@ from workers.deployments.states import LIVE
 
 # Deployments that are judged at once.
 CHUNK = 500
-# Deployments that each round judges again although no change named them.
-CHECKED = 20
-# Deployments that are refused for now, of which each round judges so many again.
-REFUSED_CHECKED = 100
-# Interval at which the IDs of all live deployments are compared, in seconds.
-COMPARED_S = 20.0
+# Interval at which the IDs of all live deployments are compared, and some deployments are judged
+# again although no change named them, in seconds.
+CHECK_S = 10.0
+# Number of these, and of refused ones in addition.
+CHECKED = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +43,13 @@ class Judged:
 
 
 class Judge:
-    """Keeps the verdicts for one loop of the controller."""
+    """Keeps the verdicts for one loop of the controller. Without `checks`, it judges only what a
+    change or the clock names."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, checks: bool = True) -> None:
+        self._checks = checks
         self._position: Position | None = None
-        self._compared_at = float("-inf")
+        self._checked_at = float("-inf")
         self._unjudged: set[int] = set()
         self._verdicts: dict[int, Judged] = {}
 
@@ -62,12 +63,13 @@ class Judge:
         now = timezone.now()
         changes = changes_since(self._position)
         if self._position is None or changes.lost or changes.of("department"):
-            self._verdicts, self._compared_at = {}, float("-inf")
-        due = deployments_rejudged(changes, now) | self._due(now)
-        if time.monotonic() - self._compared_at >= COMPARED_S:
+            self._verdicts, self._checked_at = {}, float("-inf")
+        due = deployments_rejudged(changes, now) | self._over(now)
+        if time.monotonic() - self._checked_at >= CHECK_S:
             live = Deployment.objects.filter(state__in=LIVE).order_by()
             due |= set(live.values_list("pk", flat=True)) ^ self._verdicts.keys()
-            self._compared_at = time.monotonic()
+            due |= self._to_check() if self._checks else set()
+            self._checked_at = time.monotonic()
         self._position = changes.position
         self._unjudged |= due
         for pk in due:
@@ -80,21 +82,24 @@ class Judge:
             if not self._unjudged:
                 return
 
-    def _due(self, now: datetime) -> set[int]:
-        """Return the deployments whose verdict is over, and those that were judged longest ago. A
-        refusal for now, such as of a row that cannot be read, may end without a change."""
+    def _over(self, now: datetime) -> set[int]:
+        """Return the deployments whose verdict holds no longer."""
+        return {
+            pk
+            for pk, judged in self._verdicts.items()
+            if not judged.refused and (judged.until is None or judged.until <= now)
+        }
+
+    def _to_check(self) -> set[int]:
+        """Return the deployments that were judged longest ago, and of those that are refused for
+        now: such a refusal, as of a row that cannot be read, may end without a change."""
         verdicts = self._verdicts
+        refused = [pk for pk, judged in verdicts.items() if judged.refused and not judged.final]
 
-        def oldest(ids: Iterable[int], count: int) -> list[int]:
-            return nsmallest(count, ids, key=lambda pk: verdicts[pk].judged_at)
+        def oldest(ids: Iterable[int]) -> list[int]:
+            return nsmallest(CHECKED, ids, key=lambda pk: verdicts[pk].judged_at)
 
-        over, for_now = set(), []
-        for pk, judged in verdicts.items():
-            if judged.refused and not judged.final:
-                for_now.append(pk)
-            elif not judged.refused and (judged.until is None or judged.until <= now):
-                over.add(pk)
-        return over.union(oldest(verdicts, CHECKED), oldest(for_now, REFUSED_CHECKED))
+        return {*oldest(verdicts), *oldest(refused)}
 
 
 def _judged(ids: set[int]) -> dict[int, Judged]:

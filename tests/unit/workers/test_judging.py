@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from governance.changes.models import ChangeHorizon
@@ -30,9 +31,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def only_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is judged again in turn."""
-    monkeypatch.setattr(judging, "CHECKED", 0)
-    monkeypatch.setattr(judging, "COMPARED_S", float("inf"))
+    """After the first round nothing is judged again in turn."""
+    monkeypatch.setattr(judging, "CHECK_S", 3600.0)
 
 
 def deployed(name: str) -> Deployment:
@@ -97,11 +97,10 @@ def test_an_incident_is_judged_with_all_that_has_the_same_bytes() -> None:
         department=deployment.department,
         reporter=version.created_by,
     )
-    IncidentVersion.objects.create(incident=incident, version=version)
+    IncidentVersion.objects.create(incident=incident, version=version, added_by=version.created_by)
     assert refused(judge) == {}
-    suspension = IncidentSuspension.objects.create(incident=incident)
+    IncidentSuspension.objects.create(incident=incident)
     assert refused(judge) == {deployment.pk: "incident_suspends"}
-    assert suspension.pk
 
 
 def test_what_does_not_change_is_not_judged_again(django_assert_num_queries: Any) -> None:
@@ -170,3 +169,18 @@ def test_leases_are_renewed_in_parts_and_the_first_to_end_comes_first(
     left = ServingLease.objects.filter(servable_until__lt=soon)
     assert set(left.values_list("deployment", flat=True)) == {each.pk for each in deployments[:2]}
     assert [leases_renew(judge) for _ in range(3)] == [1, 1, 0]
+
+
+def test_what_no_change_named_is_judged_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a row that a superuser changed without its triggers."""
+    deployment = deployed("docs")
+    judge, other = Judge(), Judge(checks=False)
+    assert refused(judge) == refused(other) == {}
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE registry_release DISABLE TRIGGER assay_columns_changed")
+        withdraw(deployment)
+        cursor.execute("ALTER TABLE registry_release ENABLE ALWAYS TRIGGER assay_columns_changed")
+    assert refused(judge) == {}
+    monkeypatch.setattr(judging, "CHECK_S", 0.0)
+    assert refused(judge) == {deployment.pk: "release_not_servable"}
+    assert refused(other) == {}
