@@ -99,7 +99,7 @@ def test_an_incident_is_judged_with_all_that_has_the_same_bytes() -> None:
     )
     IncidentVersion.objects.create(incident=incident, version=version, added_by=version.created_by)
     assert refused(judge) == {}
-    IncidentSuspension.objects.create(incident=incident)
+    IncidentSuspension.objects.create(incident=incident, excluded_people=[incident.reporter_id])
     assert refused(judge) == {deployment.pk: "incident_suspends"}
 
 

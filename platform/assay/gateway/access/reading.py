@@ -45,6 +45,8 @@ from workers.deployments.changed import deployments_moved, deployments_rejudged
 _RECALL_REMEMBERED = timedelta(hours=1)
 # Deployments that one reading reads: keys wait for no more than these.
 CHUNK = 100
+# Deployments at once in the very first reading, which no request can be answered before.
+FIRST_CHUNK = 500
 # Deployments that each reading of leases reads again although no change named them, and at most as
 # many that are refused.
 CHECKED = 40
@@ -131,7 +133,8 @@ def advance(snapshot: Snapshot, *, liveness: bool = False) -> Reading:
     if liveness:
         unread |= read_liveness(after.deployments, after.names)
         unread |= _to_check(after)
-    chunk = set(itertools.islice(unread, CHUNK))
+    size = FIRST_CHUNK if snapshot.read_at == float("-inf") else CHUNK
+    chunk = set(itertools.islice(unread, size))
     after, deployments = _with_deployments(after, chunk, moved, since)
     whole = whole or after.recalled != snapshot.recalled
     after = replace(after, unread=frozenset(unread - chunk))

@@ -44,10 +44,10 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # Longest time between two readings of changes, in seconds.
-POLL_S = 0.5
+POLL_S = 0.3
 # After a reading of changes the next one waits for so many times as long as it took, within these
 # bounds in seconds. So a flood of changes takes a tenth of a core at most. Keys do not wait.
-_REST, _REST_LEAST_S, _REST_MOST_S = 9, 0.02, POLL_S
+_REST, _REST_LEAST_S, _REST_MOST_S = 9, 0.02, 0.5
 # Unknown keys that one process looks up per second. More stay unknown until a change names them,
 # so that guessed keys cannot overload the database.
 LOOKUPS_PER_S = 20
