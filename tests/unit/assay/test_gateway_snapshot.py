@@ -124,6 +124,36 @@ def test_a_deployment_that_no_change_named_is_found_with_the_leases(stage: Stage
     assert advance(forgotten, liveness=True).snapshot.names[two.pk] == "two"
 
 
+def test_after_a_restart_of_the_database_everything_is_read_again(stage: Stage) -> None:
+    """Its last transactions may be lost, and others may have their IDs."""
+    stage.deployment(behavior=None)
+    snapshot = read_snapshot()
+    assert snapshot.position is not None
+    elsewhere = replace(snapshot, position=replace(snapshot.position, server="another"))
+    Release.objects.update(state=ReleaseState.WITHDRAWN)
+    stage.limit("tokens_per_day", 5)
+    first = advance(elsewhere)
+    assert (first.lost, first.whole, len(first.snapshot.limits)) == (True, True, 1)
+    # Until its deployments are read, it is as old as before.
+    assert first.snapshot.read_at == snapshot.read_at
+    second = advance(first.snapshot)
+    assert not second.lost
+    assert "is withdrawn" in second.snapshot.deployments["writer"].obstacle
+    assert second.snapshot.read_at > snapshot.read_at
+
+
+def test_a_change_without_a_notice_is_in_force_within_moments(stage: Stage) -> None:
+    """Whoever makes it: here nobody publishes anything."""
+    stage.deployment()
+    token = stage.key()
+    body = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}]}
+    assert stage.post("/v1/chat/completions", token, json=body).status_code == 200
+    Release.objects.update(state=ReleaseState.WITHDRAWN)
+    wait_until(lambda: stage.post("/v1/chat/completions", token, json=body).status_code == 403)
+    ApiKey.objects.update(revoked_at=timezone.now())
+    wait_until(lambda: stage.post("/v1/chat/completions", token, json=body).status_code == 401)
+
+
 def test_personal_tokens_are_told_why_they_are_refused(stage: Stage) -> None:
     personal = stage.key(None)
     refused = stage.post("/v1/chat/completions", personal, json={})

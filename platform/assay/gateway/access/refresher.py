@@ -141,7 +141,7 @@ class Refresher:
         Raises:
             Unavailable: there is none, or it is too old.
         """
-        if self.snapshot is None:
+        if not self._first.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._first.wait(), 2)
         snapshot = self.snapshot
