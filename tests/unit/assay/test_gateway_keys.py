@@ -145,10 +145,7 @@ def test_two_secrets_of_one_application_share_its_limits(stage: Stage) -> None:
     assert statuses == [200, 200, 200, 429]
 
 
-def test_a_revoked_key_cuts_its_streams_with_an_error_and_settles_them_once(
-    stage: Stage, settings: Any
-) -> None:
-    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only notices cause readings.
+def test_a_revoked_key_cuts_its_streams_with_an_error_and_settles_them_once(stage: Stage) -> None:
     engine = Endless(stage)
     stage.deployment(behavior=engine)
     token, other = stage.key(), stage.key()
@@ -185,7 +182,7 @@ def test_a_request_that_has_not_begun_to_answer_gets_the_refusal_itself(stage: S
 
 
 def test_a_key_that_expires_cuts_its_streams_without_a_notice(stage: Stage, settings: Any) -> None:
-    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only notices cause readings.
+    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # No key is read again meanwhile.
     stage.deployment(behavior=Endless(stage))
     stream = Stream(stage, stage.key())
     expires_at = timezone.now() + timedelta(seconds=2)
