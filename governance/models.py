@@ -12,6 +12,7 @@ from governance.audit.models import (
 )
 from governance.audit.search.models import AuditFilter, AuditName, AuditSpan
 from governance.audit.streaming.models import AuditStream
+from governance.changes.models import Change, ChangeHorizon
 from governance.database.models import NamedLock
 from governance.keys.models import ApiKey, PlaygroundToken
 from governance.looks.models import Look
@@ -56,6 +57,8 @@ __all__ = [
     "AuditStream",
     "AuditSubtree",
     "BudgetHold",
+    "Change",
+    "ChangeHorizon",
     "ChecklistItem",
     "CommentDraft",
     "Decision",

@@ -27,6 +27,7 @@ from governance.audit.exports import run as exports_run
 from governance.audit.outside import publishing
 from governance.audit.signing import audit_signer
 from governance.audit.streaming import streamer
+from governance.changes.services import changes_purge
 from governance.people import role_requests, sessions
 from governance.quotas import maintenance
 from governance.reviews.reminders import sending as reminders
@@ -43,6 +44,7 @@ from registry.releases.voiding import releases_void_due
 from registry.responses.services import responses_expire_due
 from registry.uploads.services import uploads_expire_due
 from workers import database_watch
+from workers.deployments.judging import Judge
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.deployments.software import software_measure
@@ -76,8 +78,9 @@ WATCH_S = 2.0
 MEASURE_S = 15.0
 # Run by every controller.
 DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
-    ("leases", WATCH_S, leases_renew),
-    ("deployments", WATCH_S, deployments_stop_unservable),
+    # Each has a judge of its own, since a loop that hangs must not hold up the other.
+    ("leases", WATCH_S, partial(leases_renew, Judge())),
+    ("deployments", WATCH_S, partial(deployments_stop_unservable, Judge(checks=False))),
     ("replicas", WATCH_S, replicas_expire),
     ("releases", WATCH_S, releases_expire_due),
     ("waivers", WATCH_S, waivers_expire_due),
@@ -96,6 +99,7 @@ LEADER_DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("dropped-messages", MEASURE_S, dropped_messages_record),
     ("workers", 60.0, worker_keys_expire),
     ("worker-tasks", 60.0, worker_tasks_expire),
+    ("changes", 60.0, changes_purge),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
     ("schedules", 5.0, schedules_start_due),

@@ -31,6 +31,7 @@ from registry.releases.software import CODE_DIFFERS
 from registry.releases.voiding import release_deployed
 from registry.resources import release_subject
 from workers.deployments.equivalence import worker_environments, worker_fault
+from workers.deployments.judging import Judge
 from workers.deployments.leases import lease_end
 from workers.deployments.models import (
     REPLACED,
@@ -383,18 +384,25 @@ def _await_replicas(actor: Principal) -> None:
         )
 
 
-def deployments_stop_unservable() -> int:
+def deployments_stop_unservable(judge: Judge | None = None) -> int:
     """Stop deployments whose release has expired or is withdrawn or recalled; return the number.
 
     A stop is final. If the release cannot be read, or names other code of its task than runs here,
     only the lease ends. If another session has locked the row, the lease ends, and the deployment
     is stopped in a later round.
+
+    The controller passes the judge that remembers the verdicts of its last round.
     """
     stopped = 0
-    deployments = list(live_deployments())
-    verdicts = serving_verdicts([deployment.release for deployment in deployments])
+    *_, verdicts = (judge or Judge()).rounds()
+    refused = {
+        pk for pk, judged in verdicts.items() if judged.final or judged.refused == CODE_DIFFERS
+    }
+    told = Q(message__startswith=OTHER_CODE.partition("{}")[0], state__in=LIVE)
+    deployments = list(live_deployments().filter(Q(pk__in=refused) | told))
+    fresh = serving_verdicts([deployment.release for deployment in deployments])
     for deployment in deployments:
-        verdict = verdicts[deployment.release_id]
+        verdict = fresh[deployment.release_id]
         _update_message(deployment, verdict)
         if verdict.refusal is None or not verdict.final:
             continue

@@ -132,6 +132,12 @@ _AUDIT = {
     "governance_auditsubtree": Grant(web=READ, controller=ADD),
 }
 
+# Only triggers add changes, as the tables' owner.
+_CHANGES = {
+    "governance_change": Grant(web=READ, controller="SELECT, DELETE", requests=""),
+    "governance_changehorizon": Grant(web=READ, controller=KEEP, requests=""),
+}
+
 _BUDGETS = {
     "governance_budgethold": Grant(
         web=KEEP,
@@ -318,6 +324,7 @@ TABLES: dict[str, Grant] = {
     **_ACCOUNTS,
     **_PEOPLE,
     **_AUDIT,
+    **_CHANGES,
     **_BUDGETS,
     **_REVIEWS,
     **_REGISTRY,

@@ -108,8 +108,7 @@ class Runtime:
     def _note(self, snapshot: Snapshot, answering: Collection[int]) -> None:
         """Pass the deployments that are answering requests to the parts that need them."""
         self._cold_starts.note(snapshot, answering)
-        entries = snapshot.deployments.values()
-        realms = {each.id: each.realms for each in entries if each.id in answering}
+        realms = {entry.id: entry.realms for entry in snapshot.entries(answering)}
         self.parts.replies.placed(realms, snapshot.read_at)
 
     async def stop(self) -> None:

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from assay.cli.doctor import check_task_code
 from assay.cli.findings import CheckFailed
-from assay.gateway.access.snapshot import read_snapshot
+from assay.gateway.access.reading import read_snapshot
 from assay.portal.todo import todos_of
 from governance.errors import WrongState
 from governance.keys.services import access_token_create

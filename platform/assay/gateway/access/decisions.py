@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from django.conf import settings
 
+from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.access.key_entries import KeyEntry
-from assay.gateway.access.snapshot import DeploymentEntry, Snapshot
+from assay.gateway.access.snapshot import Snapshot
 from assay.gateway.http.asgi import Scope
 from governance.errors import NotFound, NotPermitted, Unavailable
 from governance.permissions import Action

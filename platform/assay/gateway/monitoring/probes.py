@@ -15,7 +15,8 @@ from django.db.models import Count
 from django.utils import timezone
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from assay.gateway.access.snapshot import Snapshot, close_connection
+from assay.gateway.access.reading import close_connection
+from assay.gateway.access.snapshot import Snapshot
 from assay.gateway.app import Gateway
 from assay.gateway.http.asgi import Scope, Send, encode, respond
 from assay.gateway.monitoring.controllers import measure_controllers

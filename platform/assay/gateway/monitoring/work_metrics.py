@@ -14,7 +14,7 @@ from typing import Any
 
 import redis.asyncio
 
-from assay.gateway.access.snapshot import close_connection
+from assay.gateway.access.reading import close_connection
 from assay.gateway.monitoring.exposition import Reading
 from workers.database_watch import ENDED
 from workers.deployments.software import controllers_differ

@@ -62,8 +62,7 @@ class ColdStarts:
         """Tell the controller which of the deployments that may be scaled to zero are in use.
         Returns at once, so that an unavailable broker delays no snapshot.
         """
-        may_sleep = {each.id for each in snapshot.deployments.values() if each.may_sleep}
-        in_use = may_sleep.intersection(running)
+        in_use = {entry.id for entry in snapshot.entries(running) if entry.may_sleep}
         if in_use and (self._reporting is None or self._reporting.done()):
             self._reporting = asyncio.create_task(self._note(in_use))
 

@@ -14,7 +14,7 @@ from django.conf import settings
 
 from assay.gateway.access.admission import Admitted, ModelRequest, RunningRequest
 from assay.gateway.access.call import Call
-from assay.gateway.access.snapshot import DeploymentEntry
+from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.http.asgi import ClientGone, Headers, Receive, Send, encode, respond
 from assay.gateway.http.errors import (
     DeadlinePassed,

@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 
 from assay.gateway.access.decisions import model_unknown, visible_deployments
-from assay.gateway.access.snapshot import DeploymentEntry
+from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.stored.requests import OwnRequest, answer_json
 from registry.catalog.routes import deployment_path
 
