@@ -17,6 +17,7 @@ BENCHMARKS = {
     "streams": "memory and delay of 1,000 waiting and 200 active streams",
     "load": "the ledger against the engines' counts, with hang-ups and killed workers",
     "stack": "tokens/s through everything, against generate in process",
+    "idle": "memory and processor time of an installation that does nothing",
     "governance": "tokens/s with key, policy, quotas, ledger and audit, against without",
     "engine": "tokens/s of the engine alone, against generate at the same batch",
     "engines": "tokens/s of llama.cpp and vLLM, here and through everything, by a server",

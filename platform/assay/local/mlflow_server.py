@@ -1,4 +1,4 @@
-"""MLflow's server in one process: `python -m assay.local.mlflow_server OPTIONS`, with the options of
+"""MLflow's server in one process: `python -m assay.local.mlflow_server`, with options of
 `mlflow server`.
 
 That command imports MLflow, starts uvicorn, which imports it again, and then only waits: about
@@ -20,7 +20,7 @@ def _become(command: list[str], extra_env: Mapping[str, str], **_: Any) -> NoRet
     """Replace this process by `command`."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execvpe(command[0], command, {**os.environ, **extra_env})
+    os.execvpe(command[0], command, {**os.environ, **extra_env})  # noqa: S606
 
 
 if __name__ == "__main__":
