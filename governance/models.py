@@ -35,7 +35,7 @@ from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.reminders.models import ReviewNotice, ReviewReminder
 from governance.reviews.threads.models import CommentDraft, Mention, ReviewThread, ThreadComment
 from governance.reviews.waivers.models import Waiver
-from governance.usage.models import UsageRecord
+from governance.usage.models import BilledRequest, UsageRecord, UsageTimes, UsageTotal
 
 __all__ = [
     "Absence",
@@ -55,6 +55,7 @@ __all__ = [
     "AuditSpan",
     "AuditStream",
     "AuditSubtree",
+    "BilledRequest",
     "BudgetHold",
     "ChecklistItem",
     "CommentDraft",
@@ -82,5 +83,7 @@ __all__ = [
     "RoleRequest",
     "ThreadComment",
     "UsageRecord",
+    "UsageTimes",
+    "UsageTotal",
     "Waiver",
 ]

@@ -141,7 +141,12 @@ _BUDGETS = {
     "governance_price": Grant(web=ALL, controller=READ),
     "governance_quotaalert": Grant(web=ALL, controller=ALL),
     "governance_quotalimit": Grant(web=ALL, controller=CHANGE),
+    # A trigger of the ledger writes it, with the collector's privileges.
+    "governance_billedrequest": Grant(controller="SELECT, INSERT, DELETE"),
     "governance_usagerecord": Grant(web=READ, controller=ADD),
+    # A trigger of the ledger writes them, with their owner's privileges.
+    "governance_usagetimes": Grant(web=READ, controller=READ),
+    "governance_usagetotal": Grant(web=READ, controller=READ),
 }
 
 _REVIEWS = {
@@ -305,8 +310,16 @@ _WORK = {
     ),
 }
 
+# Sequences of IDs that are no identity columns, because their tables are partitioned; whoever may
+# insert into the table may use them.
+SEQUENCES = {
+    "governance_usagerecord": "governance_usagerecord_id_seq",
+    "workers_jobevent": "workers_jobevent_id_seq",
+}
+
 # Functions that run as the tables' owner; only the controller may call them.
 OF_THE_CONTROLLER = (
+    "assay_month_add(text, date)",
     "assay_sessions()",
     "assay_session_end(integer, timestamptz)",
     "assay_role_settings_restore()",
