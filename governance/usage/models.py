@@ -15,8 +15,8 @@ _TOKENS = Unit.TOKENS.value
 
 
 class UsageRecord(models.Model):
-    """A settled request or job. A record delivered twice counts once: a trigger skips a record whose
-    request has a `BilledRequest`.
+    """A settled request or job. A record that is delivered twice counts once: a trigger skips a
+    record whose request has a `BilledRequest`.
 
     The table is partitioned by month of `occurred_at` (UTC), so that old months can be exported and
     dropped (`workers.retention`). No row may refer to a record: others keep `record_digest`.

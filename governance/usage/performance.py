@@ -1,11 +1,14 @@
-"""Latency, errors and use of one deployment over time, from the ledger.
+"""Latency, errors and use of one deployment over time.
 
-Each query reads one window on the index by deployment and time, and is canceled after `LIMIT_MS`.
+Short steps are read from the records of the ledger, on the index by deployment and time. Steps of
+six hours and more are read from its sums, so that a busy quarter costs as little as a quiet one;
+percentiles are then at most 3 % off. Each query is canceled after `LIMIT_MS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -30,11 +33,18 @@ from django.utils import timezone
 
 from governance.database.statements import statements_within
 from governance.errors import Unavailable
-from governance.usage.models import UsageRecord
+from governance.permissions import Action
+from governance.policy.selectors import visible_to
+from governance.principals import Principal
+from governance.usage.models import UsageRecord, UsageTimes, UsageTotal
 from governance.usage.records import JOBS
+from governance.usage.selectors import usage_visible_to, whole_sum
 from governance.usage.units import Unit
 
 LIMIT_MS = 10_000
+# Period and precision of `UsageTimes`.
+TIMES_STEP = timedelta(hours=6)
+_BUCKET_BITS = 5
 # A Monday, so that weeks begin on Mondays.
 _ORIGIN = datetime(2024, 1, 1, tzinfo=UTC)
 _ANSWERED = Q(outcome="ok")
@@ -185,6 +195,14 @@ _FIGURES: dict[str, Any] = {
     "latency": _Percentile("total_ms", filter=_ANSWERED),
     "first_token": _Percentile("first_token_ms", filter=_ANSWERED),
 }
+_TOTALS: dict[str, Any] = {
+    "failed": whole_sum(F("requests") - F("answered") - F("canceled")),
+    "requests": whole_sum("requests"),
+    "canceled": whole_sum("canceled"),
+    "used": whole_sum("units"),
+    "used_unit": Max("unit"),
+    "cost": whole_sum("cost_micro"),
+}
 # Clocks of workers and gateways may differ, so that a wait may seem longer than the request.
 _WAITED = F("load_ms") + F("queue_ms")
 _STREAMED = Q(first_token_ms__isnull=False)
@@ -202,15 +220,29 @@ _PHASES: dict[str, Any] = {
     "stream": _phase(Greatest(F("first_token_ms"), _WAITED), F("total_ms"), _STREAMED),
     "compute": _phase(_WAITED, F("total_ms"), ~_STREAMED),
 }
+_BUCKET_PHASES = {
+    "of_requests": whole_sum("answers"),
+    **{f"of_{name}": whole_sum(name) for name in Phases.NAMES},
+}
 
 
-def performance(records: QuerySet[UsageRecord], deployment: str, window: Window) -> Performance:
-    """Return the performance of a deployment within a window, from the records that the actor may
-    see (`usage_visible_to`), with four queries.
+def performance(actor: Principal, deployment: str, window: Window) -> Performance:
+    """Return the performance of a deployment within a window, from the usage that the actor may
+    see, with four queries at most.
 
     Raises:
         Unavailable: a query took longer than `LIMIT_MS`.
     """
+    too_many = Unavailable(
+        "This period has too many requests to summarize in time.", hint="Choose a shorter period."
+    )
+    with statements_within(LIMIT_MS, too_many):
+        if window.step % TIMES_STEP:
+            return _from_records(usage_visible_to(actor), deployment, window)
+        return _from_sums(actor, deployment, window)
+
+
+def _from_records(records: QuerySet[UsageRecord], deployment: str, window: Window) -> Performance:
     rows = (
         records.filter(
             deployment=deployment, occurred_at__gte=window.since, occurred_at__lt=window.until
@@ -218,35 +250,114 @@ def performance(records: QuerySet[UsageRecord], deployment: str, window: Window)
         .exclude(endpoint__startswith=JOBS)
         .order_by()
     )
-    bin_ = Func(
+    steps = {
+        row["bin"]: _figures(row["bin"], row)
+        for row in rows.annotate(bin=_bin("occurred_at", window)).values("bin").annotate(**_FIGURES)
+    }
+    total = _figures(window.since, rows.aggregate(**_FIGURES))
+    answered = rows.filter(_ANSWERED)
+    slow = total.latency.p95 if total.latency else 0
+    phases = [
+        _phases(each.aggregate(**_PHASES))
+        for each in (answered, answered.filter(total_ms__gte=slow))
+    ]
+    return _performance(window, steps, total, *phases)
+
+
+def _from_sums(actor: Principal, deployment: str, window: Window) -> Performance:
+    within = {"at__gte": window.since, "at__lt": window.until}
+    totals = UsageTotal.objects.filter(
+        step=UsageTotal.Step.HOUR,
+        by=UsageTotal.By.DEPLOYMENT,
+        name=deployment,
+        jobs=False,
+        **within,
+    )
+    times = UsageTimes.objects.filter(deployment=deployment, **within)
+    totals, times = (
+        visible_to(actor, Action.USAGE_VIEW, each.order_by(), resource_type="usage")
+        for each in (totals, times)
+    )
+    buckets: dict[tuple[datetime | None, str], Counter[int]] = defaultdict(Counter)
+    counted = times.annotate(bin=_bin("at", window)).values_list("bin", "measure", "bucket")
+    for at, measure, bucket, answers in counted.annotate(count=whole_sum("answers")):
+        buckets[at, measure][bucket] += answers
+        buckets[None, measure][bucket] += answers
+
+    def figures(at: datetime, row: Mapping[str, Any], among: datetime | None) -> Figures:
+        latency = {
+            name: _percentiles(buckets.get((among, measure), Counter()))
+            for name, measure in (("latency", "total"), ("first_token", "first"))
+        }
+        return _figures(at, {**row, **latency})
+
+    steps = {
+        row["bin"]: figures(row["bin"], row, row["bin"])
+        for row in totals.annotate(bin=_bin("at", window)).values("bin").annotate(**_TOTALS)
+    }
+    total = figures(window.since, totals.aggregate(**_TOTALS), None)
+    slow = bucket_of(total.latency.p95) if total.latency else 0
+    # By bucket, so that all answers and the slowest are read at once.
+    rows = list(times.filter(measure="total").values("bucket").annotate(**_BUCKET_PHASES))
+    return _performance(
+        window,
+        steps,
+        total,
+        _phases_of(rows),
+        _phases_of(row for row in rows if row["bucket"] >= slow),
+    )
+
+
+def bucket_of(milliseconds: int) -> int:
+    """Return the lower bound of the bucket of a duration in `UsageTimes`."""
+    spare = max(0, milliseconds.bit_length() - _BUCKET_BITS)
+    return milliseconds >> spare << spare
+
+
+def _percentiles(buckets: Counter[int]) -> Percentiles | None:
+    """Return the percentiles of the middles of buckets; None without answers."""
+    count = buckets.total()
+    if not count:
+        return None
+    values, passed = [], 0
+    ordered = iter(sorted(buckets))
+    bucket = next(ordered)
+    for percent in (50, 95, 99):
+        while 100 * (passed + buckets[bucket]) < percent * count:
+            passed += buckets[bucket]
+            bucket = next(ordered)
+        width = 1 << max(0, bucket.bit_length() - _BUCKET_BITS)
+        values.append(bucket + width // 2)
+    return Percentiles(*values)
+
+
+def _phases_of(rows: Iterable[Mapping[str, Any]]) -> Phases:
+    sums: Counter[str] = Counter()
+    for row in rows:
+        sums.update({name: row[f"of_{name}"] for name in ("requests", *Phases.NAMES)})
+    return _phases({name: sums[name] for name in ("requests", *Phases.NAMES)})
+
+
+def _bin(column: str, window: Window) -> Func:
+    """Return the beginning of the step in which a moment is."""
+    return Func(
         Value(window.step),
-        F("occurred_at"),
+        F(column),
         Value(window.since),
         function="date_bin",
         output_field=DateTimeField(),
     )
-    too_many = Unavailable(
-        "This period has too many requests to summarize in time.", hint="Choose a shorter period."
-    )
-    with statements_within(LIMIT_MS, too_many):
-        steps = {
-            row["bin"]: _figures(row["bin"], row)
-            for row in rows.annotate(bin=bin_).values("bin").annotate(**_FIGURES)
-        }
-        total = _figures(window.since, rows.aggregate(**_FIGURES))
-        answered = rows.filter(_ANSWERED)
-        slow = total.latency.p95 if total.latency else 0
-        phases = [
-            _phases(each.aggregate(**_PHASES))
-            for each in (answered, answered.filter(total_ms__gte=slow))
-        ]
-    return Performance(
-        window=window,
-        points=[steps.get(at, Figures(at, unit=total.unit)) for at in window.moments],
-        total=total,
-        all_answers=phases[0],
-        slowest=phases[1],
-    )
+
+
+def _performance(
+    window: Window,
+    steps: Mapping[datetime, Figures],
+    total: Figures,
+    all_answers: Phases,
+    slowest: Phases,
+) -> Performance:
+    points = [steps.get(at, Figures(at, unit=total.unit)) for at in window.moments]
+    return Performance(window, points, total, all_answers, slowest)
 
 
 def _figures(at: datetime, row: Mapping[str, Any]) -> Figures:
