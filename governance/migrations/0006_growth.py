@@ -1,5 +1,6 @@
 """The ledger by month, its sums, and requests that are billed once."""
 
+import django.contrib.postgres.fields
 import django.contrib.postgres.indexes
 from django.db import migrations, models
 
@@ -29,17 +30,19 @@ class Migration(migrations.Migration):
             name='UsageTimes',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('step', models.CharField(choices=[('day', 'Day'), ('part', 'Part')], max_length=4)),
                 ('deployment', models.CharField(max_length=80)),
                 ('at', models.DateTimeField()),
                 ('department', models.CharField(blank=True, max_length=40)),
-                ('measure', models.CharField(max_length=5)),
-                ('bucket', models.PositiveIntegerField()),
-                ('answers', models.PositiveBigIntegerField()),
-                ('load', models.PositiveBigIntegerField()),
-                ('queue', models.PositiveBigIntegerField()),
-                ('prefill', models.PositiveBigIntegerField()),
-                ('stream', models.PositiveBigIntegerField()),
-                ('compute', models.PositiveBigIntegerField()),
+                ('buckets', django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), size=None)),
+                ('answers', django.contrib.postgres.fields.ArrayField(base_field=models.BigIntegerField(), size=None)),
+                ('load', django.contrib.postgres.fields.ArrayField(base_field=models.BigIntegerField(), size=None)),
+                ('queue', django.contrib.postgres.fields.ArrayField(base_field=models.BigIntegerField(), size=None)),
+                ('prefill', django.contrib.postgres.fields.ArrayField(base_field=models.BigIntegerField(), size=None)),
+                ('stream', django.contrib.postgres.fields.ArrayField(base_field=models.BigIntegerField(), size=None)),
+                ('compute', django.contrib.postgres.fields.ArrayField(base_field=models.BigIntegerField(), size=None)),
+                ('first_buckets', django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), size=None)),
+                ('first_answers', django.contrib.postgres.fields.ArrayField(base_field=models.BigIntegerField(), size=None)),
             ],
             options={
                 'ordering': ('id',),
@@ -76,7 +79,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='usagetimes',
-            constraint=models.UniqueConstraint(fields=('deployment', 'at', 'department', 'measure', 'bucket'), name='one_bucket_of_times'),
+            constraint=models.UniqueConstraint(fields=('step', 'deployment', 'at', 'department'), name='one_row_of_times'),
         ),
         migrations.AddConstraint(
             model_name='usagetotal',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import BrinIndex, GinIndex
 from django.db import models
@@ -166,35 +168,46 @@ class UsageTotal(models.Model):
         return f"{self.step} {self.at} {self.by} {self.name}"
 
 
-class UsageTimes(models.Model):
-    """Number of answers by their duration, in six hours of one deployment and department.
+def _counts() -> ArrayField[Any, Any]:
+    return ArrayField(models.BigIntegerField())
 
-    `measure` is `total` for the whole answer, or `first` for the time to the first token. `bucket`
-    is the lower bound in milliseconds: a duration's five most significant bits, so that percentiles
-    are at most 3 % off. The other columns sum up the phases of these answers in milliseconds. A
-    trigger of the ledger adds each new record.
+
+class UsageTimes(models.Model):
+    """Durations of the answers of a deployment to a department, in a day or six hours (`step`).
+
+    `buckets` has lower bounds in milliseconds: the five most significant bits of a duration, so
+    that percentiles are at most 3 % off. `answers` has the number of answers of each bucket, and
+    the next five columns the sums of their phases in milliseconds. `first_buckets` and
+    `first_answers` count times to the first token. A trigger of the ledger adds new records.
     """
 
+    class Step(models.TextChoices):
+        """Length of the period: a day, or a part of six hours."""
+
+        DAY = "day"
+        PART = "part"
+
+    step = models.CharField(max_length=4, choices=Step.choices)
     deployment = models.CharField(max_length=NAME_MAX)
     at = models.DateTimeField()
     department = models.CharField(max_length=DEPARTMENT_MAX, blank=True)
-    measure = models.CharField(max_length=5)
-    bucket = models.PositiveIntegerField()
-    answers = models.PositiveBigIntegerField()
-    load = models.PositiveBigIntegerField()
-    queue = models.PositiveBigIntegerField()
-    prefill = models.PositiveBigIntegerField()
-    stream = models.PositiveBigIntegerField()
-    compute = models.PositiveBigIntegerField()
+    buckets = ArrayField(models.IntegerField())
+    answers = _counts()
+    load = _counts()
+    queue = _counts()
+    prefill = _counts()
+    stream = _counts()
+    compute = _counts()
+    first_buckets = ArrayField(models.IntegerField())
+    first_answers = _counts()
 
     class Meta:
         ordering = ("id",)
         constraints = (
             models.UniqueConstraint(
-                fields=("deployment", "at", "department", "measure", "bucket"),
-                name="one_bucket_of_times",
+                fields=("step", "deployment", "at", "department"), name="one_row_of_times"
             ),
         )
 
     def __str__(self) -> str:
-        return f"{self.deployment} {self.at} {self.measure} {self.bucket}"
+        return f"{self.step} {self.at} {self.deployment}"

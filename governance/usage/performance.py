@@ -8,7 +8,7 @@ percentiles are then at most 3 % off. Each query is canceled after `LIMIT_MS`.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -220,10 +220,6 @@ _PHASES: dict[str, Any] = {
     "stream": _phase(Greatest(F("first_token_ms"), _WAITED), F("total_ms"), _STREAMED),
     "compute": _phase(_WAITED, F("total_ms"), ~_STREAMED),
 }
-_BUCKET_PHASES = {
-    "of_requests": whole_sum("answers"),
-    **{f"of_{name}": whole_sum(name) for name in Phases.NAMES},
-}
 
 
 def performance(actor: Principal, deployment: str, window: Window) -> Performance:
@@ -251,10 +247,10 @@ def _from_records(records: QuerySet[UsageRecord], deployment: str, window: Windo
         .order_by()
     )
     steps = {
-        row["bin"]: _figures(row["bin"], row)
+        row["bin"]: _from_row(row["bin"], row)
         for row in rows.annotate(bin=_bin("occurred_at", window)).values("bin").annotate(**_FIGURES)
     }
-    total = _figures(window.since, rows.aggregate(**_FIGURES))
+    total = _from_row(window.since, rows.aggregate(**_FIGURES))
     answered = rows.filter(_ANSWERED)
     slow = total.latency.p95 if total.latency else 0
     phases = [
@@ -266,30 +262,42 @@ def _from_records(records: QuerySet[UsageRecord], deployment: str, window: Windo
 
 def _from_sums(actor: Principal, deployment: str, window: Window) -> Performance:
     within = {"at__gte": window.since, "at__lt": window.until}
+    whole_days = window.step % timedelta(days=1) == timedelta(0)
     totals = UsageTotal.objects.filter(
-        step=UsageTotal.Step.HOUR,
+        step=UsageTotal.Step.DAY if whole_days else UsageTotal.Step.HOUR,
         by=UsageTotal.By.DEPLOYMENT,
         name=deployment,
         jobs=False,
         **within,
     )
-    times = UsageTimes.objects.filter(deployment=deployment, **within)
+    times = UsageTimes.objects.filter(
+        step=UsageTimes.Step.DAY if whole_days else UsageTimes.Step.PART,
+        deployment=deployment,
+        **within,
+    )
     totals, times = (
         visible_to(actor, Action.USAGE_VIEW, each.order_by(), resource_type="usage")
         for each in (totals, times)
     )
-    buckets: dict[tuple[datetime | None, str], Counter[int]] = defaultdict(Counter)
-    counted = times.annotate(bin=_bin("at", window)).values_list("bin", "measure", "bucket")
-    for at, measure, bucket, answers in counted.annotate(count=whole_sum("answers")):
-        buckets[at, measure][bucket] += answers
-        buckets[None, measure][bucket] += answers
+    latency: dict[datetime | None, Counter[int]] = defaultdict(Counter)
+    first_token: dict[datetime | None, Counter[int]] = defaultdict(Counter)
+    phases: dict[int, Counter[str]] = defaultdict(Counter)
+    for row in times:
+        at = window.since + (row.at - window.since) // window.step * window.step
+        for counted, buckets, answers in (
+            (latency, row.buckets, row.answers),
+            (first_token, row.first_buckets, row.first_answers),
+        ):
+            count = Counter(dict(zip(buckets, answers, strict=True)))
+            counted[at] += count
+            counted[None] += count
+        for name in Phases.NAMES:
+            for bucket, amount in zip(row.buckets, getattr(row, name), strict=True):
+                phases[bucket][name] += amount
 
-    def figures(at: datetime, row: Mapping[str, Any], among: datetime | None) -> Figures:
-        latency = {
-            name: _percentiles(buckets.get((among, measure), Counter()))
-            for name, measure in (("latency", "total"), ("first_token", "first"))
-        }
-        return _figures(at, {**row, **latency})
+    def figures(at: datetime, sums: Mapping[str, Any], among: datetime | None) -> Figures:
+        both = {"latency": latency[among], "first_token": first_token[among]}
+        return _figures(at, sums, **{name: _percentiles(each) for name, each in both.items()})
 
     steps = {
         row["bin"]: figures(row["bin"], row, row["bin"])
@@ -297,15 +305,15 @@ def _from_sums(actor: Principal, deployment: str, window: Window) -> Performance
     }
     total = figures(window.since, totals.aggregate(**_TOTALS), None)
     slow = bucket_of(total.latency.p95) if total.latency else 0
-    # By bucket, so that all answers and the slowest are read at once.
-    rows = list(times.filter(measure="total").values("bucket").annotate(**_BUCKET_PHASES))
-    return _performance(
-        window,
-        steps,
-        total,
-        _phases_of(rows),
-        _phases_of(row for row in rows if row["bucket"] >= slow),
-    )
+
+    def phases_from(least: int) -> Phases:
+        sums: Counter[str] = Counter(dict.fromkeys(("requests", *Phases.NAMES), 0))
+        for bucket, amounts in phases.items():
+            if bucket >= least:
+                sums.update(amounts, requests=latency[None][bucket])
+        return _phases(dict(sums))
+
+    return _performance(window, steps, total, phases_from(0), phases_from(slow))
 
 
 def bucket_of(milliseconds: int) -> int:
@@ -331,13 +339,6 @@ def _percentiles(buckets: Counter[int]) -> Percentiles | None:
     return Percentiles(*values)
 
 
-def _phases_of(rows: Iterable[Mapping[str, Any]]) -> Phases:
-    sums: Counter[str] = Counter()
-    for row in rows:
-        sums.update({name: row[f"of_{name}"] for name in ("requests", *Phases.NAMES)})
-    return _phases({name: sums[name] for name in ("requests", *Phases.NAMES)})
-
-
 def _bin(column: str, window: Window) -> Func:
     """Return the beginning of the step in which a moment is."""
     return Func(
@@ -360,7 +361,14 @@ def _performance(
     return Performance(window, points, total, all_answers, slowest)
 
 
-def _figures(at: datetime, row: Mapping[str, Any]) -> Figures:
+def _from_row(at: datetime, row: Mapping[str, Any]) -> Figures:
+    latency, first = (
+        Percentiles(*row[name]) if row[name] else None for name in ("latency", "first_token")
+    )
+    return _figures(at, row, latency=latency, first_token=first)
+
+
+def _figures(at: datetime, row: Mapping[str, Any], **percentiles: Percentiles | None) -> Figures:
     return Figures(
         at=at,
         requests=row["requests"],
@@ -369,8 +377,7 @@ def _figures(at: datetime, row: Mapping[str, Any]) -> Figures:
         units=row["used"],
         unit=row["used_unit"] or Unit.TOKENS,
         cost_micro=row["cost"],
-        latency=Percentiles(*row["latency"]) if row["latency"] else None,
-        first_token=Percentiles(*row["first_token"]) if row["first_token"] else None,
+        **percentiles,
     )
 
 

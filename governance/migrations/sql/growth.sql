@@ -91,8 +91,8 @@ $$;
 
 -- Lower bound of the bucket of a duration: its five most significant bits.
 CREATE FUNCTION assay_bucket(ms integer) RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (ms >> greatest(0, floor(ln(ms + 0.5::float8) / ln(2::float8))::int - 4))
-        << greatest(0, floor(ln(ms + 0.5::float8) / ln(2::float8))::int - 4);
+    RETURN (greatest(ms, 0) >> greatest(0, floor(log(greatest(ms, 0) + 0.5::float8) / log(2::float8))::int - 4))
+        << greatest(0, floor(log(greatest(ms, 0) + 0.5::float8) / log(2::float8))::int - 4);
 
 -- Add new records of the ledger to its sums, in the same transaction. Rows are changed in one order,
 -- so that two collectors never wait for each other.
@@ -126,24 +126,67 @@ BEGIN
         cost_micro = t.cost_micro + excluded.cost_micro, total_ms = t.total_ms + excluded.total_ms,
         last_at = greatest(t.last_at, excluded.last_at);
     -- Clocks of workers and gateways may differ, so that a wait may seem longer than the request.
-    INSERT INTO governance_usagetimes AS t (deployment, at, department, measure, bucket, answers,
-        load, queue, prefill, stream, compute)
-    SELECT a.deployment, date_bin('6 hours', a.occurred_at, '2024-01-01 00:00Z'), a.department,
-        m.measure, assay_bucket(m.ms), count(*), sum(a.load_ms), sum(a.queue_ms),
-        sum(greatest(a.first_token_ms - a.load_ms - a.queue_ms, 0)),
-        sum(CASE WHEN a.first_token_ms IS NOT NULL THEN
-            greatest(a.total_ms - greatest(a.first_token_ms, a.load_ms + a.queue_ms), 0) ELSE 0 END),
-        sum(CASE WHEN a.first_token_ms IS NULL THEN
-            greatest(a.total_ms - a.load_ms - a.queue_ms, 0) ELSE 0 END)
-    FROM added a CROSS JOIN LATERAL (VALUES ('total', a.total_ms), ('first', a.first_token_ms))
-        AS m(measure, ms)
-    WHERE a.outcome = 'ok' AND a.endpoint NOT LIKE 'jobs/%' AND m.ms >= 0
-    GROUP BY 1, 2, 3, 4, 5
-    ORDER BY 1, 2, 3, 4, 5
-    ON CONFLICT (deployment, at, department, measure, bucket) DO UPDATE SET
-        answers = t.answers + excluded.answers, load = t.load + excluded.load,
-        queue = t.queue + excluded.queue, prefill = t.prefill + excluded.prefill,
-        stream = t.stream + excluded.stream, compute = t.compute + excluded.compute;
+    INSERT INTO governance_usagetimes AS t (step, deployment, at, department, buckets, answers,
+        load, queue, prefill, stream, compute, first_buckets, first_answers)
+    WITH answered AS (
+        SELECT g.step, a.deployment, date_bin(g.length, a.occurred_at, '2024-01-01 00:00Z') AS at,
+            a.department, assay_bucket(a.total_ms) AS bucket,
+            assay_bucket(a.first_token_ms) AS first, load_ms AS load, queue_ms AS queue,
+            greatest(a.first_token_ms - a.load_ms - a.queue_ms, 0) AS prefill,
+            CASE WHEN a.first_token_ms IS NOT NULL THEN greatest(a.total_ms
+                - greatest(a.first_token_ms, a.load_ms + a.queue_ms), 0) ELSE 0 END AS stream,
+            CASE WHEN a.first_token_ms IS NULL THEN
+                greatest(a.total_ms - a.load_ms - a.queue_ms, 0) ELSE 0 END AS compute
+        FROM added a CROSS JOIN (VALUES
+            ('day', interval '1 day'), ('part', interval '6 hours')) AS g(step, length)
+        WHERE a.outcome = 'ok' AND a.endpoint NOT LIKE 'jobs/%'
+    ), totals AS (
+        SELECT step, deployment, at, department, array_agg(bucket) AS buckets,
+            array_agg(answers) AS answers, array_agg(load) AS load, array_agg(queue) AS queue,
+            array_agg(prefill) AS prefill, array_agg(stream) AS stream,
+            array_agg(compute) AS compute
+        FROM (
+            SELECT step, deployment, at, department, bucket, count(*) AS answers,
+                sum(load)::bigint AS load, sum(queue)::bigint AS queue,
+                sum(prefill)::bigint AS prefill, sum(stream)::bigint AS stream,
+                sum(compute)::bigint AS compute
+            FROM answered GROUP BY 1, 2, 3, 4, 5
+        ) AS counted GROUP BY 1, 2, 3, 4
+    ), firsts AS (
+        SELECT step, deployment, at, department, array_agg(first) AS buckets,
+            array_agg(answers) AS answers
+        FROM (
+            SELECT step, deployment, at, department, first, count(*) AS answers
+            FROM answered WHERE first IS NOT NULL GROUP BY 1, 2, 3, 4, 5
+        ) AS counted GROUP BY 1, 2, 3, 4
+    )
+    SELECT n.step, n.deployment, n.at, n.department, n.buckets, n.answers, n.load, n.queue,
+        n.prefill, n.stream, n.compute, coalesce(f.buckets, '{}'), coalesce(f.answers, '{}')
+    FROM totals n LEFT JOIN firsts f USING (step, deployment, at, department)
+    ORDER BY 1, 2, 3, 4
+    ON CONFLICT (step, deployment, at, department) DO UPDATE SET
+        (buckets, answers, load, queue, prefill, stream, compute) = (
+            SELECT array_agg(bucket), array_agg(answers), array_agg(load), array_agg(queue),
+                array_agg(prefill), array_agg(stream), array_agg(compute)
+            FROM (
+                SELECT u.bucket, sum(u.answers)::bigint AS answers, sum(u.load)::bigint AS load,
+                    sum(u.queue)::bigint AS queue, sum(u.prefill)::bigint AS prefill,
+                    sum(u.stream)::bigint AS stream, sum(u.compute)::bigint AS compute
+                FROM unnest(t.buckets || excluded.buckets, t.answers || excluded.answers,
+                    t.load || excluded.load, t.queue || excluded.queue,
+                    t.prefill || excluded.prefill, t.stream || excluded.stream,
+                    t.compute || excluded.compute)
+                    AS u(bucket, answers, load, queue, prefill, stream, compute)
+                GROUP BY u.bucket
+            ) AS merged),
+        (first_buckets, first_answers) = (
+            SELECT coalesce(array_agg(bucket), '{}'), coalesce(array_agg(answers), '{}')
+            FROM (
+                SELECT u.bucket, sum(u.answers)::bigint AS answers
+                FROM unnest(t.first_buckets || excluded.first_buckets,
+                    t.first_answers || excluded.first_answers) AS u(bucket, answers)
+                GROUP BY u.bucket
+            ) AS merged);
     RETURN NULL;
 END
 $$;
