@@ -28,6 +28,7 @@ from governance.people.models import (
 from governance.people.recoveries.models import AccountNotice, AccountRecovery
 from governance.policy.models import PolicyVersion
 from governance.quotas.models import BudgetHold, Price, QuotaAlert, QuotaLimit
+from governance.retention.models import ArchivedMonth, RetentionRule
 from governance.reviews.absences.models import Absence
 from governance.reviews.assignments.models import ReviewAssignment
 from governance.reviews.models import ChecklistItem, Decision, Review
@@ -43,6 +44,7 @@ __all__ = [
     "AccountNotice",
     "AccountRecovery",
     "ApiKey",
+    "ArchivedMonth",
     "AuditAlarm",
     "AuditCheckpoint",
     "AuditCosignature",
@@ -73,6 +75,7 @@ __all__ = [
     "Price",
     "QuotaAlert",
     "QuotaLimit",
+    "RetentionRule",
     "Review",
     "ReviewAssignment",
     "ReviewNotice",

@@ -55,6 +55,7 @@ WORK = {
         "registry.releases.validity:releases_expire_due",
         "registry.releases.validity:releases_warn_due",
         "registry.releases.voiding:releases_void_due",
+        "workers.storage.archiving:months_retain",
         "workers.storage.collection:store_collect",
         "workers.storage.collection:store_collect_due",
         "workers.database_watch:SessionWatch.run",

@@ -62,6 +62,7 @@ from workers.nodes.services import node_records_expire
 from workers.offers.services import worker_tasks_expire
 from workers.placement.assigning import Placer
 from workers.schedules.running import schedules_start_due
+from workers.storage.archiving import months_retain
 from workers.storage.collection import store_collect_due
 from workers.wire import CONTROLLER_CHANNEL, DEPLOYMENTS_CHANNEL
 
@@ -92,6 +93,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("work-folders", 3600.0, work_folders_expire),
     ("paused-jobs", 3600.0, paused_jobs_expire),
     ("store", 24 * 3600.0, store_collect_due),
+    ("retention", 3600.0, months_retain),
     ("store-figures", 6 * 3600.0, store_measure),
     ("job-figures", MEASURE_S, jobs_measure),
     ("replica-figures", MEASURE_S, replicas_measure),

@@ -141,6 +141,8 @@ _BUDGETS = {
     "governance_price": Grant(web=ALL, controller=READ),
     "governance_quotaalert": Grant(web=ALL, controller=ALL),
     "governance_quotalimit": Grant(web=ALL, controller=CHANGE),
+    "governance_archivedmonth": Grant(web=READ, controller=KEEP),
+    "governance_retentionrule": Grant(web=KEEP, controller=READ),
     # A trigger of the ledger writes it, with the collector's privileges.
     "governance_billedrequest": Grant(controller="SELECT, INSERT, DELETE"),
     "governance_usagerecord": Grant(web=READ, controller=ADD),
@@ -320,6 +322,7 @@ SEQUENCES = {
 # Functions that run as the tables' owner; only the controller may call them.
 OF_THE_CONTROLLER = (
     "assay_month_add(text, date)",
+    "assay_month_drop(bigint)",
     "assay_sessions()",
     "assay_session_end(integer, timestamptz)",
     "assay_role_settings_restore()",
