@@ -90,8 +90,9 @@ END
 $$;
 
 -- Lower bound of the bucket of a duration: its five most significant bits.
-CREATE FUNCTION assay_bucket(ms integer) RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (greatest(ms, 0) >> greatest(0, floor(log(greatest(ms, 0) + 0.5::float8) / log(2::float8))::int - 4))
+CREATE FUNCTION assay_bucket(ms integer) RETURNS integer LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (greatest(ms, 0)
+        >> greatest(0, floor(log(greatest(ms, 0) + 0.5::float8) / log(2::float8))::int - 4))
         << greatest(0, floor(log(greatest(ms, 0) + 0.5::float8) / log(2::float8))::int - 4);
 
 -- Add new records of the ledger to its sums, in the same transaction. Rows are changed in one order,

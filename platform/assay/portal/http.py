@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
@@ -36,8 +36,13 @@ PAGE_SIZE = 25
 # skipping the first of them, takes longer than reading a page.
 COUNTED = 2_500
 
+if TYPE_CHECKING:
+    _Paginator = Paginator[Any]
+else:
+    _Paginator = Paginator
 
-class Pages(Paginator[Any]):
+
+class Pages(_Paginator):
     """Pages of the first `COUNTED` rows. `more` is True if there are more rows."""
 
     @cached_property

@@ -9,11 +9,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from django.db import DatabaseError, InternalError, OperationalError, connection, transaction
+from django.test import Client
 from django.utils import timezone
 from redis import Redis
 
 from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotPermitted
+from governance.people.models import Person
 from governance.retention.models import ArchivedMonth, ArchiveState, Growing, RetentionRule
 from governance.retention.months import month_after, month_drop, month_of, months_of
 from governance.retention.selectors import archive_failing, months_due, retention_overview
@@ -284,3 +286,36 @@ def test_months_exist_ahead() -> None:
     current = month_of(timezone.now() + timedelta(0))
     for growing in Growing:
         assert {month_after(current, count) for count in range(4)} <= names(growing)
+
+
+def test_administrators_see_and_set_the_retention_in_the_portal(client: Client) -> None:
+    used("one")
+    company.person("ada", "admin")
+    ada = Person.objects.get(name__startswith="ada")
+    client.force_login(ada)
+    page = client.get("/retention")
+    assert page.status_code == 200
+    text = page.content.decode()
+    assert f"{OLD:%B %Y}" in text
+    assert "Outside of all months" in text
+    assert "13 months" in text
+    months_retain()
+    assert "Cleared" in client.get("/retention").content.decode()
+    client.force_login(Person.objects.get(pk=company.developer().person_id))
+    assert client.get("/retention").status_code == 403
+
+
+def test_the_api_shows_and_sets_the_retention(client: Client) -> None:
+    company.person("ada", "admin")
+    client.force_login(Person.objects.get(name__startswith="ada"))
+    tables = client.get("/api/v1/retention").json()["tables"]
+    assert [(table["name"], table["kept_months"]) for table in tables] == [
+        ("usage", 13),
+        ("job_events", 13),
+    ]
+    for name, status in (("other", 404), ("job-events", 403)):
+        answer = client.post(
+            f"/api/v1/retention/{name}", {"months": 4}, content_type="application/json"
+        )
+        assert answer.status_code == status
+    assert answer.json()["code"] == "step_up_required"
