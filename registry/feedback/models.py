@@ -34,7 +34,7 @@ class Feedback(models.Model):
     taken from the ledger and the release. `input` is the request's body, repeated by
     the sender, since Assay stores neither request nor answer elsewhere; `answer` is the model's
     answer, `correction` the right one. `content_digest` identifies repeated feedback with the same
-    content. `person` is the sender in the playground, empty for applications; `sender` is the
+    content, `record_digest` the ledger's record, also in an export after its month was dropped. `person` is the sender in the playground, empty for applications; `sender` is the
     public ID of the credential.
     """
 
@@ -54,6 +54,7 @@ class Feedback(models.Model):
     correction = models.TextField(blank=True)
     comment = models.CharField(max_length=COMMENT_MAX, blank=True)
     content_digest = models.CharField(max_length=64, blank=True)
+    record_digest = models.CharField(max_length=64, blank=True, default="", db_default="")
     row = models.JSONField(null=True, blank=True)
     state = models.CharField(
         max_length=8, choices=FeedbackState.choices, default=FeedbackState.PENDING

@@ -182,7 +182,7 @@ def _copy(archived: ArchivedMonth, last: int, columns: dict[str, str], target: P
     begins, ends = bounds(archived.month)
     names = [name for name in columns if name != "record_digest"]
     query = sql.SQL(
-        "COPY (SELECT {names}, assay_record_digest(to_jsonb(t)) FROM {table} t"
+        "COPY (SELECT {names}, assay_record_digest(t) FROM {table} t"
         " WHERE {at} >= {begins} AND {at} < {ends} AND id > {last} ORDER BY id LIMIT {most})"
         " TO STDOUT (FORMAT csv)"
     ).format(

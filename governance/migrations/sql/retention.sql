@@ -2,9 +2,10 @@
 -- may call.
 
 -- Digest of a record of the ledger, by which others can name it after its month was dropped.
-CREATE FUNCTION assay_record_digest(record jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN encode(sha256(convert_to(record::text, 'UTF8')), 'hex');
+CREATE FUNCTION assay_record_digest(record anyelement) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE SET timezone = 'UTC' AS $$
+    SELECT encode(sha256(convert_to(to_jsonb(record)::text, 'UTF8')), 'hex')
+$$;
 
 -- Drop the partition of a month whose export was verified and has as many rows. Reads of the month
 -- go on while its rows are counted; the table is locked only to detach it.
