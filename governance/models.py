@@ -7,6 +7,7 @@ from governance.audit.models import (
     AuditCosignature,
     AuditEvent,
     AuditKeeper,
+    AuditOffload,
     AuditPersonKey,
     AuditSubtree,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "AuditFilter",
     "AuditKeeper",
     "AuditName",
+    "AuditOffload",
     "AuditPersonKey",
     "AuditSpan",
     "AuditStream",

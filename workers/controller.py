@@ -22,6 +22,7 @@ from django.db.backends.signals import connection_created
 from governance.audit import alarms, attesting, sealer
 from governance.audit.exports import run as exports_run
 from governance.audit.outside import publishing
+from governance.audit.outside.bodies import bodies_offload_due
 from governance.audit.signing import audit_signer
 from governance.audit.streaming import streamer
 from governance.people import role_requests, sessions
@@ -94,6 +95,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("paused-jobs", 3600.0, paused_jobs_expire),
     ("store", 24 * 3600.0, store_collect_due),
     ("retention", 3600.0, months_retain),
+    ("audit-offload", 600.0, bodies_offload_due),
     ("store-figures", 6 * 3600.0, store_measure),
     ("job-figures", MEASURE_S, jobs_measure),
     ("replica-figures", MEASURE_S, replicas_measure),

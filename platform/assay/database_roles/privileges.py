@@ -115,7 +115,7 @@ _AUDIT = {
     # They cannot choose the ID either: a later event with the same ID would wait for theirs.
     "governance_auditevent": Grant(
         web=ADD,
-        controller="SELECT, INSERT, UPDATE (sequence)",
+        controller="SELECT, INSERT, UPDATE (sequence, canonical)",
         worker=(
             "SELECT (id), INSERT (actor_kind, actor_id, actor_name, department, action, outcome,"
             " subject_type, subject_id, subject_name, reason, request_id, occurred_at,"
@@ -126,6 +126,7 @@ _AUDIT = {
     "governance_auditfilter": Grant(web=ALL),
     "governance_auditkeeper": Grant(web=READ, controller=KEEP),
     "governance_auditname": Grant(web=READ, controller=KEEP),
+    "governance_auditoffload": Grant(web=READ, controller=KEEP),
     "governance_auditpersonkey": Grant(web="SELECT, UPDATE (key, erased_at)", controller=READ),
     "governance_auditspan": Grant(web=READ, controller=KEEP),
     "governance_auditstream": Grant(web=READ, controller=KEEP),
