@@ -42,6 +42,7 @@ WORK = {
         "governance.audit.alarms:alarms_check",
         "governance.audit.exports.run:export_next",
         "governance.audit.exports.run:exports_tidy",
+        "governance.audit.outside.bodies:bodies_offload_due",
         "governance.audit.outside.publishing:publish_pending",
         "governance.audit.sealer:seal_once",
         "governance.audit.streaming.streamer:Streamer.step",

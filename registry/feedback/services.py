@@ -174,7 +174,7 @@ def _answered(request_id: str, department: Department) -> tuple[Any, Release]:
         records = UsageRecord.objects.filter(
             request_id=f"req_{match[1]}", department=department.slug, outcome="ok"
         )
-        record = records.annotate(digest=RawSQL(_RECORD_DIGEST, [])).first()
+        record = records.annotate(digest=RawSQL(_RECORD_DIGEST, [])).first()  # noqa: S611
     if record is not None and record.release is not None:
         with lifted():
             release = (
