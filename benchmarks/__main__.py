@@ -12,6 +12,7 @@ from pathlib import Path
 BENCHMARKS = {
     "cli": "processor time of `assay COMMAND --help` and of a list",
     "gateway": "CPU and latency of the inference route, against a bare ASGI echo",
+    "growth": "database time of every page and list over the rows of years",
     "portal": "processor time of each main page; latency and errors while people browse",
     "serve": "first token, embeddings and added latency, against the engine or model alone",
     "streams": "memory and delay of 1,000 waiting and 200 active streams",

@@ -7,6 +7,7 @@ from governance.audit.models import (
     AuditCosignature,
     AuditEvent,
     AuditKeeper,
+    AuditOffload,
     AuditPersonKey,
     AuditSubtree,
 )
@@ -29,6 +30,7 @@ from governance.people.models import (
 from governance.people.recoveries.models import AccountNotice, AccountRecovery
 from governance.policy.models import PolicyVersion
 from governance.quotas.models import BudgetHold, Price, QuotaAlert, QuotaLimit
+from governance.retention.models import ArchivedMonth, RetentionRule
 from governance.reviews.absences.models import Absence
 from governance.reviews.assignments.models import ReviewAssignment
 from governance.reviews.models import ChecklistItem, Decision, Review
@@ -36,7 +38,7 @@ from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.reminders.models import ReviewNotice, ReviewReminder
 from governance.reviews.threads.models import CommentDraft, Mention, ReviewThread, ThreadComment
 from governance.reviews.waivers.models import Waiver
-from governance.usage.models import UsageRecord
+from governance.usage.models import BilledRequest, UsageRecord, UsageTimes, UsageTotal
 
 __all__ = [
     "Absence",
@@ -44,6 +46,7 @@ __all__ = [
     "AccountNotice",
     "AccountRecovery",
     "ApiKey",
+    "ArchivedMonth",
     "AuditAlarm",
     "AuditCheckpoint",
     "AuditCosignature",
@@ -52,10 +55,12 @@ __all__ = [
     "AuditFilter",
     "AuditKeeper",
     "AuditName",
+    "AuditOffload",
     "AuditPersonKey",
     "AuditSpan",
     "AuditStream",
     "AuditSubtree",
+    "BilledRequest",
     "BudgetHold",
     "Change",
     "ChangeHorizon",
@@ -75,6 +80,7 @@ __all__ = [
     "Price",
     "QuotaAlert",
     "QuotaLimit",
+    "RetentionRule",
     "Review",
     "ReviewAssignment",
     "ReviewNotice",
@@ -85,5 +91,7 @@ __all__ = [
     "RoleRequest",
     "ThreadComment",
     "UsageRecord",
+    "UsageTimes",
+    "UsageTotal",
     "Waiver",
 ]

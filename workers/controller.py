@@ -25,6 +25,7 @@ from django.db.backends.signals import connection_created
 from governance.audit import alarms, attesting, sealer
 from governance.audit.exports import run as exports_run
 from governance.audit.outside import publishing
+from governance.audit.outside.bodies import bodies_offload_due
 from governance.audit.signing import audit_signer
 from governance.audit.streaming import streamer
 from governance.changes.services import changes_purge
@@ -69,6 +70,7 @@ from workers.nodes.services import node_records_expire
 from workers.offers.services import worker_tasks_expire
 from workers.placement.assigning import Placer
 from workers.schedules.running import schedules_start_due
+from workers.storage.archiving import months_retain
 from workers.storage.collection import store_collect_due
 from workers.wire import CONTROLLER_CHANNEL, DEPLOYMENTS_CHANNEL
 
@@ -107,6 +109,8 @@ LEADER_DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("work-folders", 3600.0, work_folders_expire),
     ("paused-jobs", 3600.0, paused_jobs_expire),
     ("store", 24 * 3600.0, store_collect_due),
+    ("retention", 3600.0, months_retain),
+    ("audit-offload", 600.0, bodies_offload_due),
     ("store-figures", 6 * 3600.0, store_measure),
     ("job-figures", MEASURE_S, jobs_measure),
     ("replica-figures", MEASURE_S, replicas_measure),

@@ -369,6 +369,12 @@ AUDIT_PUBLISH_INTERVAL_S = env_int(
 AUDIT_SEALING_ALARM_S = env_int("ASSAY_AUDIT_SEALING_ALARM_S", 10)
 AUDIT_PUBLISH_ALARM_S = env_int("ASSAY_AUDIT_PUBLISH_ALARM_S", 60)
 AUDIT_WITNESS_ALARM_S = env_int("ASSAY_AUDIT_WITNESS_ALARM_S", 300)
+# Whole months after which bodies of events move to the second place; 0 keeps them here.
+AUDIT_OFFLOAD_MONTHS = env_int("ASSAY_AUDIT_OFFLOAD_MONTHS", 0)
+if AUDIT_OFFLOAD_MONTHS and AUDIT_OFFLOAD_MONTHS < 4:
+    raise ImproperlyConfigured(
+        "ASSAY_AUDIT_OFFLOAD_MONTHS is 0 or at least 4: pages read the bodies of the last months."
+    )
 # Maximum number of events in an export with proofs; the whole log is exported without proofs.
 AUDIT_EXPORT_MAX_ROWS = env_int("ASSAY_AUDIT_EXPORT_MAX_ROWS", 250_000)
 

@@ -115,7 +115,7 @@ _AUDIT = {
     # They cannot choose the ID either: a later event with the same ID would wait for theirs.
     "governance_auditevent": Grant(
         web=ADD,
-        controller="SELECT, INSERT, UPDATE (sequence)",
+        controller="SELECT, INSERT, UPDATE (sequence, canonical)",
         worker=(
             "SELECT (id), INSERT (actor_kind, actor_id, actor_name, department, action, outcome,"
             " subject_type, subject_id, subject_name, reason, request_id, occurred_at,"
@@ -126,6 +126,7 @@ _AUDIT = {
     "governance_auditfilter": Grant(web=ALL),
     "governance_auditkeeper": Grant(web=READ, controller=KEEP),
     "governance_auditname": Grant(web=READ, controller=KEEP),
+    "governance_auditoffload": Grant(web=READ, controller=KEEP),
     "governance_auditpersonkey": Grant(web="SELECT, UPDATE (key, erased_at)", controller=READ),
     "governance_auditspan": Grant(web=READ, controller=KEEP),
     "governance_auditstream": Grant(web=READ, controller=KEEP),
@@ -147,7 +148,14 @@ _BUDGETS = {
     "governance_price": Grant(web=ALL, controller=READ),
     "governance_quotaalert": Grant(web=ALL, controller=ALL),
     "governance_quotalimit": Grant(web=ALL, controller=CHANGE),
+    "governance_archivedmonth": Grant(web=READ, controller=KEEP),
+    "governance_retentionrule": Grant(web=KEEP, controller=READ),
+    # A trigger of the ledger writes it, with the collector's privileges.
+    "governance_billedrequest": Grant(controller="SELECT, INSERT, DELETE"),
     "governance_usagerecord": Grant(web=READ, controller=ADD),
+    # A trigger of the ledger writes them, with their owner's privileges.
+    "governance_usagetimes": Grant(web=READ, controller=READ),
+    "governance_usagetotal": Grant(web=READ, controller=READ),
 }
 
 _REVIEWS = {
@@ -313,8 +321,17 @@ _WORK = {
     ),
 }
 
+# Sequences of IDs that are no identity columns, because their tables are partitioned; whoever may
+# insert into the table may use them.
+SEQUENCES = {
+    "governance_usagerecord": "governance_usagerecord_id_seq",
+    "workers_jobevent": "workers_jobevent_id_seq",
+}
+
 # Functions that run as the tables' owner; only the controller may call them.
 OF_THE_CONTROLLER = (
+    "assay_month_add(text, date)",
+    "assay_month_drop(bigint)",
     "assay_sessions()",
     "assay_session_end(integer, timestamptz)",
     "assay_role_settings_restore()",
