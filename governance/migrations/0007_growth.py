@@ -12,7 +12,7 @@ class Migration(migrations.Migration):
     needs_downtime = 'The ledger moves into a new table, which is partitioned by month.'
 
     dependencies = [
-        ('governance', '0005_limit_kinds'),
+        ('governance', '0006_snapshot_changes'),
     ]
 
     operations = [

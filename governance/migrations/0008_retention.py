@@ -8,7 +8,7 @@ from governance.database.sql_files import sql_files
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('governance', '0006_growth'),
+        ('governance', '0007_growth'),
     ]
 
     operations = [

@@ -8,8 +8,8 @@ from governance.database.sql_files import sql_files
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('governance', '0007_retention'),
-        ('registry', '0003_upload_target'),
+        ('governance', '0008_retention'),
+        ('registry', '0004_snapshot_changes'),
     ]
 
     operations = [

@@ -11,8 +11,8 @@ class Migration(migrations.Migration):
     needs_downtime = 'The events of jobs move into a new table, which is partitioned by month.'
 
     dependencies = [
-        ('governance', '0006_growth'),
-        ('workers', '0001_initial'),
+        ('governance', '0007_growth'),
+        ('workers', '0004_snapshot_changes'),
     ]
 
     operations = [
