@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from assay.gateway.access.snapshot import close_connection
+from assay.gateway.access.reading import close_connection
 from assay.gateway.monitoring.exposition import Reading
 from workers.leadership.selectors import Controllers, controllers_read
 

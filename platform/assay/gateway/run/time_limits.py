@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from assay.gateway.access.snapshot import DeploymentEntry
+from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.http.errors import DeadlinePassed, StreamPaused
 from assay.gateway.run.reply_streams import Cut, Inbox
 
