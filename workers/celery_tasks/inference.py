@@ -34,6 +34,7 @@ from workers.deployments.reconciler import Reconciler
 from workers.engine_process.client import OwnEngines
 from workers.engine_process.watch import ProcessLimits
 from workers.listening import listener
+from workers.load_reports import LoadReporter
 from workers.offers.reporting import OfferReports
 from workers.remote.control import RemoteControl, RemoteMedia
 from workers.sealing import GivenBack, NotAddressed, WorkerSeals
@@ -44,6 +45,7 @@ from workers.wire import (
     INFERENCE_TASK,
     alive_key,
     cancel_channel,
+    load_key,
 )
 from workers.wire_keys import Forged, WireKey
 
@@ -123,9 +125,15 @@ class Runtime:
             longest_s=settings.GATEWAY_REQUEST_TIMEOUT_S + CONTROL_TIMEOUT_S,
             register=self._register,
         )
+        loads = LoadReporter(
+            broker_client(socket_timeout=LIFE_TIMEOUT_S, socket_connect_timeout=LIFE_TIMEOUT_S),
+            load_key(self._realm, self._worker),
+            self._host.loads,
+        )
         self._threads = [
             threading.Thread(target=target, args=(self._stop,), name=name, daemon=True)
             for name, target in (
+                ("assay-loads", loads.run),
                 ("assay-reconciler", self._reconciler.run),
                 ("assay-loader", self._reconciler.run_loads),
                 ("assay-heartbeat", self._reconciler.beat),

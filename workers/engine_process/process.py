@@ -29,10 +29,11 @@ from workers.engine_process.messages import (
     error_from_message,
     event_from_message,
     has_files,
+    loads_from_message,
     request_to_message,
 )
 from workers.engine_process.watch import ProcessLimits, Watch, end_tree, forward_output
-from workers.engines.protocol import EngineRequest, RequestRefused, Sink
+from workers.engines.protocol import EngineLoad, EngineRequest, RequestRefused, Sink
 from workers.run.environment import run_environment
 from workers.wire import Done, Event, Failed
 
@@ -77,6 +78,7 @@ class EngineProcess:
         self._numbers = itertools.count(1)
         self._calls: dict[int, Future[None]] = {}
         self._sinks: dict[tuple[int, str], Sink] = {}
+        self._loads: dict[int, EngineLoad] = {}
         self._files = ThreadPoolExecutor(_FILES_AT_ONCE, "engine-files")
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
@@ -122,6 +124,10 @@ class EngineProcess:
             with self._lock:
                 self._sinks.pop(key, None)
             raise RequestRefused(str(error), code="request_too_large", status=413) from error
+
+    def load_of(self, engine: int) -> EngineLoad:
+        """Return the last reported load of an engine; an empty one before the first report."""
+        return self._loads.get(engine, EngineLoad())
 
     def send(self, message: Message) -> None:
         """Send a message without waiting for an answer."""
@@ -191,6 +197,7 @@ class EngineProcess:
     def _take(self, message: Message) -> None:
         if (ages := message.get("beat")) is not None:
             self._watch.beat(ages)
+            self._loads = loads_from_message(message)
             return
         if (number := message.get("call")) is not None:
             with self._lock:

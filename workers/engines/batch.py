@@ -160,7 +160,7 @@ class Row:
 
     def _count(self, count: int) -> None:
         self.produced += count
-        self.choices.completion_tokens += count
+        self.choices.count_tokens(count)
         self.unsent += count
 
     def _pieces_of(self, token: int, eos: frozenset[int], spoken: str | None) -> list[str | Call]:

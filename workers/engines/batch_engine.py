@@ -22,7 +22,13 @@ import torch
 
 from workers.engines.devices import DTYPES, pick_device
 from workers.engines.names import load_name
-from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink
+from workers.engines.protocol import (
+    EngineLoad,
+    EngineRequest,
+    EngineStopped,
+    RequestRefused,
+    Sink,
+)
 from workers.engines.runner import AdaptableRunner, BatchLimits, Canceled, Item, Prepared, Runner
 from workers.wire import Done, Failed
 
@@ -97,6 +103,7 @@ class BatchEngine:
         self._known: dict[str, _Work] = {}
         self._closing = False
         self._began: float | None = None
+        self._running = self._steps = self._stepped_items = 0
         self._thread = threading.Thread(target=self._run, name="batch-engine", daemon=True)
         self._thread.start()
 
@@ -110,6 +117,12 @@ class BatchEngine:
         """Seconds since the current batch began; 0 between batches."""
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
+
+    def current_load(self) -> EngineLoad:
+        """Return the inputs in the current batch and in the queue."""
+        with self._changed:
+            waiting = sum(len(work.items) for work in self._waiting)
+        return EngineLoad(self._running, waiting, self._steps, self._stepped_items)
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter; returns when it can be used. Raises ValueError."""
@@ -287,12 +300,14 @@ class BatchEngine:
     def _answer_batch(self, batch: Sequence[_Place]) -> None:
         items = [_item(place) for place in batch]
         runner = batch[0][0].runner
-        self._began = time.monotonic()
+        self._began, self._running = time.monotonic(), len(items)
+        self._steps += 1
+        self._stepped_items += len(items)
         try:
             output = runner.run(runner.collate(items))
             results = runner.split(output, items)
         finally:
-            self._began = None
+            self._began, self._running = None, 0
         if len(results) != len(items):
             # Check before assigning: a result must not go to the request of another item.
             raise ValueError(f"`split` returned {len(results)} results for {len(items)} items.")

@@ -25,7 +25,14 @@ from workers.engines.grammars import Vocabulary
 from workers.engines.likelihood import measure_references, score_prompt
 from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_device
 from workers.engines.prompts import PromptCanceled, PromptProcesses
-from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink, raise_exits
+from workers.engines.protocol import (
+    EngineLoad,
+    EngineRequest,
+    EngineStopped,
+    RequestRefused,
+    Sink,
+    raise_exits,
+)
 from workers.engines.rows import RowMaker
 from workers.engines.soft_prompts import is_soft_prompt
 from workers.engines.vision import image_reader
@@ -111,6 +118,7 @@ class GenerationEngine:
         self._closing = False
         self._began: float | None = None
         self._batch: Batch | None = None
+        self._steps = self._stepped_rows = 0
         self._thread = threading.Thread(target=self._run, name="generation-engine", daemon=True)
         self._thread.start()
 
@@ -129,6 +137,14 @@ class GenerationEngine:
         """Seconds since the current turn began; 0 between turns."""
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
+
+    def current_load(self) -> EngineLoad:
+        """Return the rows in the batch and in the queue, and the share of positions in use."""
+        batch, waiting = self._batch, len(self._waiting)
+        running = 0 if batch is None else len(batch.rows)
+        # Every row is padded to the longest.
+        used = 0 if batch is None else running * batch.length / self._budget
+        return EngineLoad(running, waiting, self._steps, self._stepped_rows, min(1.0, used))
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter between two steps; returns when it can be used. Raises ValueError."""
@@ -265,6 +281,8 @@ class GenerationEngine:
         self._start(self._admitted())
         if self._batch is None:
             return
+        self._steps += 1
+        self._stepped_rows += len(self._batch.rows)
         try:
             self._batch.step()
         except BaseException as error:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import NamedTuple
 
 from assay.gateway.access.admission import Caller
 from assay.gateway.access.authentication import authenticate, presented_session, presented_token
-from assay.gateway.access.call import Call
+from assay.gateway.access.call import CLIENT_GONE, Call
 from assay.gateway.access.decisions import Circumstances, declared_classification
 from assay.gateway.http.asgi import (
     ClientGone,
@@ -30,7 +29,8 @@ from assay.gateway.http.errors import (
 )
 from assay.gateway.inference import Opening, record_refusal
 from assay.gateway.monitoring.database_probe import DatabaseProbe
-from assay.gateway.monitoring.metrics import DURATION, INFLIGHT, REQUESTS, bound
+from assay.gateway.monitoring.metrics import INFLIGHT
+from assay.gateway.monitoring.tallies import record
 from assay.gateway.monitoring.tracing import begin_request
 from assay.gateway.paths import GatewayPath, own_path, own_paths
 from assay.gateway.quota.ledger import Ledger
@@ -100,8 +100,7 @@ class Gateway:
                 logger.debug("%s ended: %s", endpoint, call.outcome)
         finally:
             INFLIGHT.dec()
-            bound(REQUESTS, endpoint, call.outcome).inc()
-            bound(DURATION, endpoint).observe(time.perf_counter() - call.started)
+            record(call)
             if trace is not None:
                 trace.end(call)
 
@@ -112,7 +111,7 @@ async def _answer(
     try:
         await _route(runtime, call, target, scope, receive, send)
     except ClientGone:
-        call.outcome = "canceled"
+        call.outcome, call.status = "canceled", CLIENT_GONE
     except DomainError as error:
         await _refuse(runtime.ledger, call, error, scope["path"], send)
     except asyncio.CancelledError:

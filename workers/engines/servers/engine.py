@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,14 @@ from registry.catalog.generation import SamplingOptions
 from workers.engines.batch import Row
 from workers.engines.grammars import Vocabulary
 from workers.engines.prompts import PromptCanceled, PromptProcesses
-from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink, raise_exits
+from workers.engines.protocol import (
+    EngineLoad,
+    EngineRequest,
+    EngineStopped,
+    RequestRefused,
+    Sink,
+    raise_exits,
+)
 from workers.engines.rows import RowMaker
 from workers.engines.servers.channel import ServerFailed, ServerRefused, Stream
 from workers.engines.servers.process import ServerProcess
@@ -132,6 +139,17 @@ class ServedEngine:
     def fault(self) -> str:
         """Reason why the server has ended; empty while it runs."""
         return "" if self._server is None else self._server.fault
+
+    def current_load(self) -> EngineLoad:
+        """Return the rows that the server has and those that wait. A server makes one token for
+        each of its rows in a step, but does not report its steps."""
+        with self._lock:
+            running, waiting = list(self._running), len(self._waiting)
+        return EngineLoad(len(running), waiting, cache=self.cache_used(running))
+
+    def cache_used(self, running: Collection[Row]) -> float | None:
+        """Return the used share of the server's memory for keys and values; None if unknown."""
+        return min(1.0, sum(row.length for row in running) / self._max_positions)
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Raise ValueError: this server takes no adapters."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 from assay.gateway.access.admission import Caller
 from assay.gateway.access.authentication import KeyRefused, ProvedToken, authenticate
-from assay.gateway.access.call import Call
+from assay.gateway.access.call import CLIENT_GONE, Call
 from assay.gateway.access.decisions import Circumstances
 from assay.gateway.http.asgi import ClientGone, Message, Receive, Scope, encode
 from assay.gateway.http.errors import EngineFailed, InternalError, NoSuchPath, error_json
 from assay.gateway.inference import Inference, Opening, record_refusal
-from assay.gateway.monitoring.metrics import DURATION, REQUESTS, bound
+from assay.gateway.monitoring.tallies import record
 from assay.gateway.quota.quotas import QuotaStopped
 from assay.gateway.run.parts import Parts
 from assay.gateway.stored.database_desk import DatabaseDesk
@@ -84,7 +84,7 @@ class Lines:
             with serving(call.request_id, call.client_address):
                 await self._ask(batch, call, claimed, answer, stopping)
         except ClientGone:
-            call.outcome = "canceled"
+            call.outcome, call.status = "canceled", CLIENT_GONE
             return Later(0.0)
         except DomainError as error:
             return await self._refused(batch, call, error)
@@ -94,8 +94,7 @@ class Lines:
             fault = InternalError(f"An internal error occurred ({call.request_id}).")
             return await self._refused(batch, call, fault)
         finally:
-            bound(REQUESTS, call.endpoint, call.outcome).inc()
-            bound(DURATION, call.endpoint).observe(call.elapsed_ms / 1000)
+            record(call)
         return LineResult(answer.status, answer.as_json(), cost_micro=call.cost_micro)
 
     async def _ask(

@@ -13,13 +13,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db.models import Count
 from django.utils import timezone
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from assay.gateway.access.snapshot import Snapshot, close_connection
 from assay.gateway.app import Gateway
-from assay.gateway.http.asgi import Scope, Send, encode, respond
+from assay.gateway.http.asgi import Scope, Send, encode, header, respond
 from assay.gateway.monitoring.exposition import Reading, exposition
 from assay.gateway.monitoring.metrics import RELEASE_EXPIRES, RELEASE_STOPS, may_scrape
+from assay.gateway.monitoring.tallies import TALLY
 from assay.gateway.monitoring.work_metrics import measure_broker, measure_work
 from governance.audit import alarms
 from governance.audit.models import AuditAlarm
@@ -157,8 +157,12 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
         await measure_log()
         await measure_emergencies()
         await measure_work()
-    text = await asyncio.to_thread(exposition)
-    await respond(send, 200, text, [], CONTENT_TYPE_LATEST.encode())
+    TALLY.write()
+    accept = (header(scope, b"accept") or b"").decode("latin-1")
+    last = runtime.parts.refresher.snapshot
+    live = None if last is None else last.deployments.keys()
+    text, content_type = await asyncio.to_thread(exposition, accept, live)
+    await respond(send, 200, text, [], content_type.encode())
 
 
 def _measure_releases(snapshot: Snapshot) -> None:
