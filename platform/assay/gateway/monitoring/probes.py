@@ -150,17 +150,16 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
         snapshot = await runtime.parts.refresher.current()
         _measure_releases(snapshot)
         await runtime.parts.quotas.measure(snapshot.limits)
-        live = {name: entry.id for name, entry in snapshot.deployments.items()}
-        await measure_broker(runtime.client, live)
+        await measure_broker(runtime.client, snapshot.deployments)
     await STORE.state()
+    last = runtime.parts.refresher.snapshot
+    live = None if last is None else last.deployments.keys()
     with contextlib.suppress(DatabaseError):
         await measure_log()
         await measure_emergencies()
-        await measure_work()
+        await measure_work(live or ())
     TALLY.write()
     accept = (header(scope, b"accept") or b"").decode("latin-1")
-    last = runtime.parts.refresher.snapshot
-    live = None if last is None else last.deployments.keys()
     text, content_type = await asyncio.to_thread(exposition, accept, live)
     await respond(send, 200, text, [], content_type.encode())
 
