@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from governance.errors import DomainError
+from governance.logs import about
 from governance.principals import serving
 from registry.catalog import TASKS
 from registry.catalog.declaration import Task
@@ -284,7 +285,11 @@ class Answerer:
                         answer.engine.cancel(request_id)
                 except Exception:
                     # A failing engine must not stop the enforcement of other deadlines.
-                    logger.exception("Request %s could not be ended at its deadline", request_id)
+                    logger.exception(
+                        "Request %s could not be ended at its deadline",
+                        request_id,
+                        extra=about(request_id),
+                    )
 
     def _refusal(self, request: InferenceRequest, loaded: Loaded | None) -> Failed | None:
         """Repeat the gateway's last check; return the reason why a request may not run here."""

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from governance.errors import Unavailable
+from governance.logs import about
 from governance.principals import serving
 from registry.storage import store
 from workers import tracing, transport
@@ -197,7 +198,7 @@ class Runtime:
         try:
             request, seals = self._seals.open(message)
         except NotAddressed as error:
-            logger.warning("%s It goes back to its gateway.", error)
+            logger.warning("%s It goes back to its gateway.", error, extra=about(error.request_id))
             self._replies.bounce(error)
         except GivenBack:
             logger.debug("Ignored a request that was given back")

@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from governance.logs import about
 from registry.catalog.code import CODE, TaskCode
 from registry.sandbox import landlock
 from registry.sandbox.code import WRITTEN
@@ -214,7 +215,7 @@ class EngineProcess:
             event = event_from_message(message["event"])
         except Exception as error:
             # An invalid event ends only its own request.
-            logger.error("Request %s got an invalid event: %r", key[1], error)
+            logger.error("Request %s got an invalid event: %r", key[1], error, extra=about(key[1]))
             event = _INVALID
             self.send({"do": "cancel", "engine": key[0], "request_id": key[1]})
         with self._lock:
@@ -250,7 +251,7 @@ def _tell(sink: Sink, event: Event, request_id: str) -> None:
     try:
         sink(event)
     except Exception:
-        logger.exception("the sink of request %s failed", request_id)
+        logger.exception("the sink of request %s failed", request_id, extra=about(request_id))
 
 
 def _exit_reason(status: int) -> str:

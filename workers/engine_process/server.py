@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from governance.logs import about
 from governance.principals import serving
 from registry.catalog.code import code_enter
 from registry.catalog.packages import CodeUnknown
@@ -203,7 +204,8 @@ class Server:
         try:
             self._channel.send({**place, "event": event_to_message(event)})
         except BadFrame as error:
-            logger.error("An answer of request %s: %s", request["request_id"], error)
+            request_id = request["request_id"]
+            logger.error("An answer of request %s: %s", request_id, error, extra=about(request_id))
             failed = Failed("engine_error", "The engine made an answer that cannot be sent.", 500)
             self._channel.send({**place, "event": event_to_message(failed)})
 

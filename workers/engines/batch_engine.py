@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from governance.logs import about
 from workers.engines.devices import DTYPES, pick_device
 from workers.engines.names import load_name
 from workers.engines.protocol import (
@@ -229,7 +230,7 @@ class BatchEngine:
                 with torch.inference_mode():
                     self._answer(works)
             except BaseException:
-                logger.exception("%s requests failed", len(works))
+                logger.exception("%s requests failed", len(works), extra=_of(works))
                 for work in works:
                     self._finish(work, Failed("engine_error", "The model failed; try again."))
         stopped = Failed("engine_stopped", "The engine was stopped.", 503)
@@ -289,7 +290,8 @@ class BatchEngine:
                     work.canceled = True
             except BaseException:
                 # A runner that raises SystemExit would end this thread, which answers all requests.
-                logger.exception("a batch of %s inputs failed", len(batch))
+                works = [work for work, _ in batch]
+                logger.exception("a batch of %s inputs failed", len(batch), extra=_of(works))
                 for work, _ in batch:
                     self._finish(work, Failed("engine_error", "The model failed; try again."))
 
@@ -324,7 +326,11 @@ class BatchEngine:
         try:
             work.sink(event)
         except Exception:
-            logger.exception("the sink of request %s failed", work.request_id)
+            logger.exception("the sink of request %s failed", work.request_id, extra=_of([work]))
+
+
+def _of(works: Sequence[_Work]) -> dict[str, str]:
+    return about(*(work.request_id for work in works))
 
 
 def _item(place: _Place) -> Item:

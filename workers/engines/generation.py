@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from governance.logs import about
 from workers.engines.adapters import AdaptedModel
 from workers.engines.batch import Batch, Row, fits
 from workers.engines.grammars import Vocabulary
@@ -243,7 +244,7 @@ class GenerationEngine:
                 with torch.inference_mode():
                     self._turn()
             except BaseException as error:
-                logger.exception("a turn of the engine failed")
+                logger.exception("a turn of the engine failed", extra=about(*self._known))
                 self._fail_all("engine_error", "The engine failed; the request can be sent again.")
                 raise_exits(error)
             finally:
@@ -286,7 +287,9 @@ class GenerationEngine:
         try:
             self._batch.step()
         except BaseException as error:
-            logger.exception("a step with %s rows failed", len(self._batch.rows))
+            logger.exception(
+                "a step with %s rows failed", len(self._batch.rows), extra=_of(self._batch.rows)
+            )
             self._fail(self._batch.rows)
             self._batch = None
             raise_exits(error)
@@ -340,7 +343,7 @@ class GenerationEngine:
                 self._vocabulary.bytes_of,
             )
         except BaseException as error:
-            logger.exception("running the prompts of %s requests failed", len(rows))
+            logger.exception("running %s prompts failed", len(rows), extra=_of(rows))
             self._fail(rows)
             raise_exits(error)
             return
@@ -353,7 +356,11 @@ class GenerationEngine:
             try:
                 running.join(joining)
             except BaseException as error:
-                logger.exception("joining %s rows failed", len(joining.rows))
+                logger.exception(
+                    "joining %s rows failed",
+                    len(joining.rows),
+                    extra=_of(running.rows + joining.rows),
+                )
                 self._fail(running.rows + joining.rows)
                 self._batch = None
                 raise_exits(error)
@@ -365,7 +372,9 @@ class GenerationEngine:
                 if not row.choices.over:
                     score_prompt(self._model, row, self._vocabulary.bytes_of)
             except BaseException as error:
-                logger.exception("scoring the prompt of request %s failed", row.request_id)
+                logger.exception(
+                    "scoring the prompt of request %s failed", row.request_id, extra=_of([row])
+                )
                 row.fail("engine_error", _FAILED, 500)
                 if not isinstance(error, Exception):
                     self._fail(rows)
@@ -420,6 +429,10 @@ class GenerationEngine:
         self._forget(rows)
         for _, done in commands:
             done.set_exception(ValueError(message))
+
+
+def _of(rows: Iterable[Row]) -> dict[str, str]:
+    return about(*(row.request_id for row in rows))
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

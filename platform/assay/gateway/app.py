@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import NamedTuple
 
+from assay.access_log import log_request
 from assay.gateway.access.admission import Caller
 from assay.gateway.access.authentication import authenticate, presented_session, presented_token
 from assay.gateway.access.call import CLIENT_GONE, Call
@@ -97,12 +98,31 @@ class Gateway:
         try:
             with serving(call.request_id, call.client_address):
                 await _answer(runtime, call, _Target(own, route, name), scope, receive, send)
-                logger.debug("%s ended: %s", endpoint, call.outcome)
         finally:
             INFLIGHT.dec()
             record(call)
+            _log(call, scope["method"])
             if trace is not None:
                 trace.end(call)
+
+
+def _log(call: Call, method: str) -> None:
+    """Write the request's line of the access log."""
+    done, deployment = call.done, call.deployment
+    log_request(
+        method,
+        call.endpoint,
+        call.status,
+        call.elapsed_ms / 1000,
+        request_id=call.request_id,
+        outcome=call.outcome,
+        department="" if call.key is None else call.key.department,
+        deployment="" if deployment is None else deployment.name,
+        queue_ms=None if done is None else done.queue_ms,
+        first_token_ms=call.first_token_ms,
+        prompt_tokens=None if done is None else done.prompt_tokens,
+        completion_tokens=None if done is None else done.completion_tokens,
+    )
 
 
 async def _answer(

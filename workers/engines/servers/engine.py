@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from governance.principals import serving
 from registry.catalog.endpoints import TokenScore
 from registry.catalog.generation import SamplingOptions
 from workers.engines.batch import Row
@@ -265,6 +266,10 @@ class ServedEngine:
     # The methods below run in a row's thread.
 
     def _serve(self, row: Row) -> None:
+        with serving(row.request_id):
+            self._answer(row)
+
+    def _answer(self, row: Row) -> None:
         try:
             if row.choices.started is None:
                 row.choices.started = time.monotonic()
@@ -288,14 +293,14 @@ class ServedEngine:
             code, message, status = error.code, str(error), error.status
             self._send(row, lambda: row.fail(code, message, status))
         except ServerRefused as error:
-            logger.error("The server refused request %s: %s", row.request_id, error)
+            logger.error("The server refused a request: %s", error)
             self._send(row, lambda: row.fail("engine_error", "The model's server failed.", 500))
         except ServerFailed as error:
             if not self._is_over(row):
-                logger.error("The server ended request %s early: %s", row.request_id, error)
+                logger.error("The server ended a request early: %s", error)
             self._end(row, broken=True)
         except BaseException as error:
-            logger.exception("a row of request %s failed", row.request_id)
+            logger.exception("a row of a request failed")
             self._send(row, lambda: row.fail("engine_error", "The engine failed.", 500))
             raise_exits(error)
         finally:
@@ -367,7 +372,7 @@ class ServedEngine:
                 return row.shaper.take(token.number, row.limit - row.produced - 1)
             row.shaper.follow(token.spoken)
         except RequestRefused as error:
-            logger.info("Request %s goes on without a reserve: %s", row.request_id, error)
+            logger.info("An answer goes on without a reserve: %s", error)
             row.shaper = None
         return token.number
 

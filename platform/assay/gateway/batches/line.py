@@ -19,6 +19,7 @@ from assay.gateway.quota.quotas import QuotaStopped
 from assay.gateway.run.parts import Parts
 from assay.gateway.stored.database_desk import DatabaseDesk
 from governance.errors import DomainError, QuotaExceeded, Unavailable
+from governance.logs import about
 from governance.principals import serving
 from governance.usage.models import UsageRecord
 from registry.batches.models import Batch
@@ -90,7 +91,7 @@ class Lines:
             return await self._refused(batch, call, error)
         except Exception:
             # As for an online request. One line must not fail its batch repeatedly.
-            logger.exception("Request %s of %s failed.", call.request_id, batch.pk)
+            logger.exception("A line of batch %s failed.", batch.pk, extra=about(call.request_id))
             fault = InternalError(f"An internal error occurred ({call.request_id}).")
             return await self._refused(batch, call, fault)
         finally:

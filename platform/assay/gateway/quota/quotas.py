@@ -19,6 +19,7 @@ from django.conf import settings
 
 from assay.gateway.monitoring.metrics import BUDGET_ALERT, BUDGET_USED, SHADOWED, STOPPED
 from governance.errors import QuotaExceeded, Unavailable
+from governance.logs import about
 from governance.quotas.kinds import KINDS, THRESHOLDS
 from governance.quotas.wire import (
     SCRIPT,
@@ -201,7 +202,12 @@ class Quotas:
                 await self._script(["withdraw", request_id, int(counts)])
                 return
             except (redis.RedisError, OSError) as error:
-                logger.warning("Request %s could not be withdrawn: %s", request_id, error)
+                logger.warning(
+                    "Request %s could not be withdrawn: %s",
+                    request_id,
+                    error,
+                    extra=about(request_id),
+                )
                 await asyncio.sleep(2**attempt)
 
     async def measure(self, limits: Sequence[Limit]) -> None:
