@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import promql_parser
 import pytest
-import yaml
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.utils import floatToGoString
 
 from assay.gateway.monitoring import engine_metrics, metrics, probes, work_metrics
 from assay.gateway.monitoring.exposition import Reading
 from governance.audit.alarms import ALARMS
+from tests.promql import DASHBOARD, PANELS, check, rules
 from workers.controller import DUTIES
-
-ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "docker" / "prometheus"
-RULE_FILES = sorted(FOLDER.glob("*.rules.yaml"))
-DASHBOARD = json.loads((FOLDER / "assay-dashboard.json").read_text())
-PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
 
 def exposed() -> dict[str, set[str]]:
@@ -46,44 +37,14 @@ def exposed() -> dict[str, set[str]]:
     return found
 
 
-def rules() -> Iterator[Any]:
-    for file in RULE_FILES:
-        for group in yaml.safe_load(file.read_text())["groups"]:
-            assert group["name"] == file.name.removesuffix(".rules.yaml")
-            yield from group["rules"]
-
-
 EXPOSED = exposed()
-RECORDED = {rule["record"] for rule in rules() if "record" in rule}
-# Those that other rules and the dashboard use have these labels.
-KNOWN = EXPOSED | {name: {"slo", "deployment"} for name in RECORDED if name.startswith("assay:")}
-
-
-def check(expression: str) -> set[str]:
-    """Parse an expression, compare its names and labels with what is exposed or recorded, and
-    return the labels that its result may have."""
-    parsed = promql_parser.parse(expression)
-    selected = re.findall(r"assay[_:][\w:]+(?:\{[^}]*\})?", expression)
-    assert selected, expression
-    known: set[str] = set()
-    for text in selected:
-        selector = promql_parser.parse(text)
-        assert isinstance(selector, promql_parser.VectorSelector)
-        assert selector.name in KNOWN, f"{selector.name} is not exposed"
-        named = {matcher.name for matcher in selector.matchers.matchers}
-        assert named <= KNOWN[selector.name], text
-        known |= KNOWN[selector.name]
-    grouped = {label.strip() for by in re.findall(r"by \(([^)]*)\)", str(parsed.prettify()))
-               for label in by.split(",")}  # fmt: skip
-    assert grouped <= known, expression
-    return grouped or known
 
 
 @pytest.mark.parametrize(
     "rule", [rule for rule in rules() if "alert" in rule], ids=lambda rule: rule["alert"]
 )
 def test_a_rule_asks_for_what_is_exposed_and_says_what_to_do(rule: dict[str, Any]) -> None:
-    offered = check(rule["expr"])
+    offered = check(rule["expr"], EXPOSED)
     assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
     assert rule["labels"]["severity"] in {"warning", "critical"}
     assert rule["annotations"].keys() == {"summary", "description"}
@@ -102,7 +63,7 @@ def test_a_recording_rule_asks_for_what_is_exposed() -> None:
         assert rule.keys() <= {"record", "expr", "labels"}
         assert re.fullmatch(r"(assay|vllm):[a-z0-9_:]+|gen_ai_[a-z_]+", rule["record"])
         if not rule["expr"].startswith("vector("):
-            check(rule["expr"])
+            check(rule["expr"], EXPOSED)
 
 
 def test_every_objective_has_a_budget_and_two_series() -> None:
@@ -156,7 +117,7 @@ def test_a_panel_of_the_dashboard_asks_for_what_is_exposed(panel: dict[str, Any]
     assert panel["targets"]
     for target in panel["targets"]:
         named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
-        assert named <= check(target["expr"])
+        assert named <= check(target["expr"], EXPOSED)
 
 
 def test_panels_of_the_dashboard_do_not_overlap_and_have_ids_of_their_own() -> None:
