@@ -14,6 +14,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from governance.audit.streaming.destinations import destinations_from
 from tests.unit.assay.gateway_support import Reply, Stage, say_hello
+from tests.unit.workers.company import stored
 from tests.waiting import wait_until
 from workers.database_watch import ENDED
 from workers.deployments.software import software_measure
@@ -90,6 +91,7 @@ def furnish(stage: Stage, settings: Any) -> str:
     )
     settings.STORE_GC_DAYS = 30
     # Before there is a version, whose files the store would lack.
+    stored({"notes.txt": b"of nobody"})
     store_measure()
     store_collect_due()
     deployment = stage.deployment("writer", behavior=phases)
