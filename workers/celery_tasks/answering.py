@@ -189,7 +189,7 @@ class Answerer:
         except RequestRefused as error:
             answer(Failed(error.code, str(error), error.status))
         except BaseException as error:
-            logger.exception("Request %s failed", request.request_id)
+            logger.exception("A request failed")
             answer(Failed("engine_error", "The engine could not answer this request.", 500))
             raise_exits(error)
 

@@ -136,7 +136,7 @@ class Server:
             except RequestRefused as error:
                 sink(Failed(error.code, str(error), error.status))
             except BaseException:
-                logger.exception("Request %s broke", request_id)
+                logger.exception("A request broke")
                 sink(Failed("engine_error", "The engine could not answer this request.", 500))
         with served.lock:
             canceled = served.preparing.pop(request_id)

@@ -13,6 +13,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
+from governance.logs import about
 from registry.catalog.generation import ChatMessage, GenerationInputs, Tool
 from registry.catalog.inputs import Truncate
 from registry.sandbox.source import BoundedProcess, ProcessEnded, RequestDeclined
@@ -332,7 +333,12 @@ class PromptProcesses:
                     raise PromptCanceled from error
                 if self._closed:
                     raise EngineStopped from error
-                logger.warning("The prompt process of request %s ended: %s", request_id, error)
+                logger.warning(
+                    "The prompt process of request %s ended: %s",
+                    request_id,
+                    error,
+                    extra=about(request_id),
+                )
                 raise _broken(str(error)) from error
             finally:
                 self._give_back(job, process, alive=alive)

@@ -138,7 +138,7 @@ async def _answer(
         raise
     except Exception:
         # Callers get this error in place of a stack trace.
-        logger.exception("Request %s failed.", call.request_id)
+        logger.exception("A request failed.")
         fault = InternalError(f"An internal error occurred ({call.request_id}).")
         await _refuse(runtime.ledger, call, fault, scope["path"], send)
 

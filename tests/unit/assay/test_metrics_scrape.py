@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from assay.gateway.monitoring import tallies
 from assay.gateway.monitoring.exposition import _of_live
@@ -20,12 +23,19 @@ from tests.unit.assay.metrics_support import (
     phases,
     settled,
 )
+from tests.waiting import PATIENCE_S
 from workers import tracing
+from workers.celery_message import inference_message
 from workers.deployments.models import Deployment, DeploymentState
+from workers.measurements import queues
+from workers.measurements.models import Measurement
+from workers.measurements.queues import queues_measure
+from workers.wire import InferenceRequest, deployment_queue
 
 __all__ = ["stage"]
 
 pytestmark = pytest.mark.sweep
+MINUTES = timedelta(minutes=2)
 CHAT = {"deployment": "writer", "endpoint": "/v1/chat/completions"}
 TIMES = {
     "assay_gateway_request_queue_time_seconds": 0.02,
@@ -120,6 +130,34 @@ def test_the_number_of_deployments_with_series_is_bounded(monkeypatch: pytest.Mo
     labels = [tally.series(name, "/v1/embeddings")._labels[0] for name in names]
     assert labels == ["a", "b", "other", "other", "a"]
     assert list(_of_live([], {"a"})) == []
+
+
+def test_the_age_of_a_queue_is_that_of_its_oldest_message(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "TOGETHER", 1)  # as with hundreds of deployments
+    waiting = stage.deployment("waiting", behavior=None)
+    stage.deployment("empty", behavior=None)
+    now = time.time()
+    for number, age in enumerate((90.0, 5.0)):
+        request = InferenceRequest(
+            f"req_{number}", waiting.pk, waiting.name, "d" * 64, "assay:reply:1", {},
+            enqueued_at=now - age, deadline=now + 60,
+        )  # fmt: skip
+        message = inference_message(request, {"body": "x" * 5000})
+        stage.redis.lpush(deployment_queue(waiting.pk), message)
+    queues_measure()
+    scrape = Scrape(stage.url)
+    name = "assay_queue_oldest_age_seconds"
+    assert 90 <= scrape.value(name, queue="waiting") < 90 + PATIENCE_S
+    assert {one.labels["queue"] for one in scrape.samples if one.name == name} == {
+        "waiting",
+        "empty",
+    }
+    assert scrape.value(name, queue="empty") == 0
+    # Without a controller the figure would stand still.
+    Measurement.objects.filter(name=queues.QUEUES).update(measured_at=timezone.now() - MINUTES)
+    assert name not in Scrape(stage.url).labels
 
 
 @pytest.fixture

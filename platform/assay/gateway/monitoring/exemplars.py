@@ -64,18 +64,20 @@ class Exemplars:
             self._kept.popitem(last=False)
         self._changed = True
 
-    def write(self, *, now: bool = False) -> None:
-        """Write changes to the process's file, at most every few seconds unless `now`."""
+    def write(self) -> bool:
+        """Write changes to the process's file, at most every few seconds; return whether some are
+        left to be written."""
         folder = os.environ.get(FOLDER)
         if folder is None or not self._changed:
-            return
-        if not now and time.monotonic() - self._written_at < EVERY_S:
-            return
+            return False
+        if time.monotonic() - self._written_at < EVERY_S:
+            return True
         file = Path(folder) / f"exemplars_{os.getpid()}.json"
         scratch = file.with_suffix(".new")
         scratch.write_text(json.dumps(list(self._kept.items())), encoding="utf-8")
         scratch.replace(file)
         self._changed, self._written_at = False, time.monotonic()
+        return False
 
     def together(self) -> dict[Place, Kept]:
         """Return the newest exemplar of each bucket, of all processes."""

@@ -120,7 +120,8 @@ class Tally:
         for key in self._changed:
             self._series[key].write()
         self._changed.clear()
-        EXEMPLARS.write()
+        if EXEMPLARS.write():
+            self._write_soon()
 
     def _write_soon(self) -> None:
         loop = asyncio.get_running_loop()
