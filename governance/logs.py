@@ -34,17 +34,11 @@ def log_warnings_and_crashes() -> None:
     threading.excepthook = thread_ended
 
 
-def about(*request_ids: str) -> dict[str, str]:
-    """Return the `extra` of a record about these requests, for code that runs outside them, such
-    as a thread that answers many at once."""
-    return {"request_id": ",".join(dict.fromkeys(request_ids)) or "-"}
-
-
 class RequestIdFilter(logging.Filter):
     """Add the current request's ID to every record as `request_id`; `-` outside a request.
 
-    Records of background work have the name of that work instead, such as `job-…`, and records with
-    `about` the IDs that it names.
+    Records of background work have the name of that work instead, such as `job-…`. A `request_id`
+    in the `extra` of a record stays as it is.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -16,7 +16,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from governance.errors import DomainError
-from governance.logs import about
 from governance.principals import serving
 from registry.catalog import TASKS
 from registry.catalog.declaration import Task
@@ -32,6 +31,7 @@ from workers.control.protocol import MediaFiles
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
 from workers.engines.runner import MediaOutput
 from workers.references import contains, is_reference, replace_parts
+from workers.request_logs import about
 from workers.sealing import LONGEST_S, ReplySeals
 from workers.tracing import begin_work
 from workers.wire import Delta, Done, Event, Failed, InferenceRequest, RequestStarted

@@ -18,7 +18,6 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from governance.errors import Unavailable
-from governance.logs import about
 from governance.principals import serving
 from registry.storage import store
 from workers import tracing, transport
@@ -38,6 +37,7 @@ from workers.listening import listener
 from workers.load_reports import LoadReporter
 from workers.offers.reporting import OfferReports
 from workers.remote.control import RemoteControl, RemoteMedia
+from workers.request_logs import about
 from workers.sealing import GivenBack, NotAddressed, WorkerSeals
 from workers.wire import (
     ALIVE_EVERY_S,

@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from governance.logs import about
+from workers.request_logs import about
 from workers.sealing import NotAddressed, ReplySeals
 from workers.wire import REPLY_MAXLEN, REPLY_TTL_S, Delta, Event, Failed
 

@@ -19,7 +19,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from governance.logs import about
 from registry.catalog.code import CODE, TaskCode
 from registry.sandbox import landlock
 from registry.sandbox.code import WRITTEN
@@ -35,6 +34,7 @@ from workers.engine_process.messages import (
 )
 from workers.engine_process.watch import ProcessLimits, Watch, end_tree, forward_output
 from workers.engines.protocol import EngineLoad, EngineRequest, RequestRefused, Sink
+from workers.request_logs import about
 from workers.run.environment import run_environment
 from workers.wire import Done, Event, Failed
 

@@ -25,7 +25,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from governance.logs import about
 from governance.principals import serving
 from registry.catalog.code import code_enter
 from registry.catalog.packages import CodeUnknown
@@ -44,6 +43,7 @@ from workers.engine_process.messages import (
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine, EngineLoad, RequestRefused
 from workers.engines.sketches import sketched
+from workers.request_logs import about
 from workers.wire import Done, Event, Failed
 
 logger = logging.getLogger(__name__)

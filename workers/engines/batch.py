@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from governance.logs import about
 from registry.catalog.endpoints import TokenScore
 from registry.catalog.generation import SamplingOptions
 from workers.engines.adapters import AdaptedModel
@@ -23,6 +22,7 @@ from workers.engines.scores import BytesOf, token_scores
 from workers.engines.shaping import Shaper
 from workers.engines.text import TextStream
 from workers.engines.tool_calls import Call, CallReader
+from workers.request_logs import about
 from workers.wire import Delta
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from governance.logs import about
 from workers.engines.devices import DTYPES, pick_device
 from workers.engines.names import load_name
 from workers.engines.protocol import (
@@ -31,6 +30,7 @@ from workers.engines.protocol import (
     Sink,
 )
 from workers.engines.runner import AdaptableRunner, BatchLimits, Canceled, Item, Prepared, Runner
+from workers.request_logs import about
 from workers.wire import Done, Failed
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from governance.logs import about
 from workers.engines.adapters import AdaptedModel
 from workers.engines.batch import Batch, Row, fits
 from workers.engines.grammars import Vocabulary
@@ -37,6 +36,7 @@ from workers.engines.protocol import (
 from workers.engines.rows import RowMaker
 from workers.engines.soft_prompts import is_soft_prompt
 from workers.engines.vision import image_reader
+from workers.request_logs import about
 from workers.wire import Done
 
 logger = logging.getLogger(__name__)

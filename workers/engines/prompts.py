@@ -13,7 +13,6 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
-from governance.logs import about
 from registry.catalog.generation import ChatMessage, GenerationInputs, Tool
 from registry.catalog.inputs import Truncate
 from registry.sandbox.source import BoundedProcess, ProcessEnded, RequestDeclined
@@ -22,6 +21,7 @@ from workers.engines.bounded import Limits, prompt_source
 from workers.engines.described_tools import described
 from workers.engines.protocol import EngineStopped, RequestRefused
 from workers.engines.tool_calls import DESCRIBED, form_of
+from workers.request_logs import about
 
 logger = logging.getLogger(__name__)
 

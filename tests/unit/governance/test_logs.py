@@ -15,8 +15,9 @@ from PIL import Image
 
 from assay.access_log import log_request
 from assay.middleware import RequestContextMiddleware
-from governance.logs import JsonFormatter, RequestIdFilter, about
+from governance.logs import JsonFormatter, RequestIdFilter
 from governance.principals import background, service_principal, serving
+from workers.request_logs import about
 
 
 def line(record: logging.LogRecord) -> dict[str, str]:

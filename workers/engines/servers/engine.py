@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from governance.principals import serving
 from registry.catalog.endpoints import TokenScore
 from registry.catalog.generation import SamplingOptions
 from workers.engines.batch import Row
@@ -35,6 +34,7 @@ from workers.engines.protocol import (
 from workers.engines.rows import RowMaker
 from workers.engines.servers.channel import ServerFailed, ServerRefused, Stream
 from workers.engines.servers.process import ServerProcess
+from workers.request_logs import about
 from workers.wire import Done
 
 logger = logging.getLogger(__name__)
@@ -266,10 +266,6 @@ class ServedEngine:
     # The methods below run in a row's thread.
 
     def _serve(self, row: Row) -> None:
-        with serving(row.request_id):
-            self._answer(row)
-
-    def _answer(self, row: Row) -> None:
         try:
             if row.choices.started is None:
                 row.choices.started = time.monotonic()
@@ -293,14 +289,16 @@ class ServedEngine:
             code, message, status = error.code, str(error), error.status
             self._send(row, lambda: row.fail(code, message, status))
         except ServerRefused as error:
-            logger.error("The server refused a request: %s", error)
+            logger.error("The server refused a request: %s", error, extra=about(row.request_id))
             self._send(row, lambda: row.fail("engine_error", "The model's server failed.", 500))
         except ServerFailed as error:
             if not self._is_over(row):
-                logger.error("The server ended a request early: %s", error)
+                logger.error(
+                    "The server ended a request early: %s", error, extra=about(row.request_id)
+                )
             self._end(row, broken=True)
         except BaseException as error:
-            logger.exception("a row of a request failed")
+            logger.exception("a row of a request failed", extra=about(row.request_id))
             self._send(row, lambda: row.fail("engine_error", "The engine failed.", 500))
             raise_exits(error)
         finally:
@@ -372,7 +370,9 @@ class ServedEngine:
                 return row.shaper.take(token.number, row.limit - row.produced - 1)
             row.shaper.follow(token.spoken)
         except RequestRefused as error:
-            logger.info("An answer goes on without a reserve: %s", error)
+            logger.info(
+                "An answer goes on without a reserve: %s", error, extra=about(row.request_id)
+            )
             row.shaper = None
         return token.number
 

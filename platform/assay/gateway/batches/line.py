@@ -19,13 +19,13 @@ from assay.gateway.quota.quotas import QuotaStopped
 from assay.gateway.run.parts import Parts
 from assay.gateway.stored.database_desk import DatabaseDesk
 from governance.errors import DomainError, QuotaExceeded, Unavailable
-from governance.logs import about
 from governance.principals import serving
 from governance.usage.models import UsageRecord
 from registry.batches.models import Batch
 from registry.batches.running import ClaimedLine, LineResult
 from registry.catalog.endpoints import dumps
 from registry.catalog.routes import find_route
+from workers.request_logs import about
 
 logger = logging.getLogger(__name__)
 

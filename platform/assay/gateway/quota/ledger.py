@@ -20,8 +20,8 @@ import redis
 from assay.gateway.monitoring.metrics import PENDING_SETTLEMENTS, UNRECORDED
 from assay.gateway.quota.quotas import Quotas
 from governance.errors import Unavailable
-from governance.logs import about
 from governance.usage.records import UsageEntry
+from workers.request_logs import about
 
 logger = logging.getLogger(__name__)
 

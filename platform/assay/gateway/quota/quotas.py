@@ -19,7 +19,6 @@ from django.conf import settings
 
 from assay.gateway.monitoring.metrics import BUDGET_ALERT, BUDGET_USED, SHADOWED, STOPPED
 from governance.errors import QuotaExceeded, Unavailable
-from governance.logs import about
 from governance.quotas.kinds import KINDS, THRESHOLDS
 from governance.quotas.wire import (
     SCRIPT,
@@ -34,6 +33,7 @@ from governance.quotas.wire import (
     stop_sentence,
 )
 from governance.usage.records import UsageEntry
+from workers.request_logs import about
 
 logger = logging.getLogger(__name__)
 _ATTEMPTS = 3

@@ -9,7 +9,7 @@ from typing import Any
 import redis.asyncio
 
 from assay.gateway.run.reply_streams import Replies
-from governance.logs import about
+from workers.request_logs import about
 from workers.wire import cancel_channel, realm_of
 from workers.wire_keys import WireKey
 

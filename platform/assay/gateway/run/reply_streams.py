@@ -18,7 +18,7 @@ from assay.gateway.http.asgi import Receive
 from assay.gateway.monitoring.metrics import FORGED
 from assay.gateway.run.pipeline import Pipeline
 from governance.errors import DomainError
-from governance.logs import about
+from workers.request_logs import about
 from workers.sealing import ReplyReader
 from workers.wire import REPLY_TTL_S, Event, Failed, RequestStarted, realm_of, reply_stream
 from workers.wire_keys import Forged

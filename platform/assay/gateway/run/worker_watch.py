@@ -14,7 +14,7 @@ import time
 import redis.asyncio
 
 from assay.gateway.run.reply_streams import Replies
-from governance.logs import about
+from workers.request_logs import about
 from workers.wire import Failed, alive_key
 
 logger = logging.getLogger(__name__)
