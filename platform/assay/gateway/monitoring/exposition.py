@@ -79,7 +79,7 @@ def exposition(accept: str = "", live: Collection[str] | None = None) -> tuple[b
     of deployments that are not in `live` are left out, with None none are. Blocks for milliseconds.
     """
     encode, content_type = choose_encoder(accept)
-    return encode(_Together(live)), content_type  # type: ignore[arg-type]
+    return encode(_Together(live)), content_type
 
 
 class _Together:

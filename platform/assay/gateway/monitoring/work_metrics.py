@@ -249,7 +249,7 @@ async def measure_broker(
         for name, seen_at in workers:
             found.append(Worker(realm, name.decode(errors="replace")))
             WORKER_SEEN.labels(found[-1].label).set(max(0.0, now - seen_at))
-    reports: list[bytes | None] = []
+    reports: list[Any] = []
     if found:
         reports = await client.mget([load_key(each.realm, each.name) for each in found])
     show_loads(zip(found, reports, strict=True), deployments)
