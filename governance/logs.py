@@ -37,20 +37,22 @@ def log_warnings_and_crashes() -> None:
 class RequestIdFilter(logging.Filter):
     """Add the current request's ID to every record as `request_id`; `-` outside a request.
 
-    Records of background work have the name of that work instead, such as `job-…`.
+    Records of background work have the name of that work instead, such as `job-…`. A `request_id`
+    in the `extra` of a record stays as it is.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add `request_id`, and keep the record."""
-        record.request_id = request_context.get().request_id or "-"
+        if not hasattr(record, "request_id"):
+            record.request_id = request_context.get().request_id or "-"
         return True
 
 
 class JsonFormatter(logging.Formatter):
     """Write a record as one JSON object on one line.
 
-    Its fields are `time` (UTC), `level`, `logger`, `process`, `request_id` and `message`, and
-    `exception` if the record has one.
+    Its fields are `time` (UTC), `level`, `logger`, `process`, `request_id` and `message`, those of
+    the access log, and `exception` if the record has one.
     """
 
     def __init__(self, process: str) -> None:
@@ -67,6 +69,7 @@ class JsonFormatter(logging.Formatter):
             "process": self._process,
             "request_id": getattr(record, "request_id", "-"),
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)

@@ -64,6 +64,7 @@ from workers.measurements.measuring import (
     replicas_measure,
     store_measure,
 )
+from workers.measurements.queues import queues_measure
 from workers.nodes.broker_access import BrokerAccess
 from workers.nodes.broker_denials import broker_denials_record
 from workers.nodes.services import node_records_expire
@@ -114,6 +115,7 @@ LEADER_DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("store-figures", 6 * 3600.0, store_measure),
     ("job-figures", MEASURE_S, jobs_measure),
     ("replica-figures", MEASURE_S, replicas_measure),
+    ("queue-figures", MEASURE_S, queues_measure),
     ("software-figures", MEASURE_S, software_measure),
 )
 # The longest pause after a duty that failed, far below `ASSAY_SERVING_LEASE_S`.

@@ -64,6 +64,7 @@ class NotAddressed(Exception):
 
     def __init__(self, request_id: str, stream: str, fields: dict[Any, Any]) -> None:
         super().__init__(f"Request {request_id} is sealed for other workers.")
+        self.request_id = request_id
         self.stream = stream
         self.fields = fields
 

@@ -54,6 +54,12 @@ def worker_address(realm: str, public_key: str) -> str:
     return f"{realm}/{public_key}" if realm else public_key
 
 
+def load_key(realm: str, worker: str) -> str:
+    """Return the broker's key with the last report of an engine worker's load. Its name begins with
+    that of the worker's own keys, which its user on the broker may write."""
+    return f"assay:worker:{realm}/load/{worker}" if realm else f"assay:worker:load/{worker}"
+
+
 def realm_of(address: str) -> str:
     """Return the realm of a worker process; empty if it is not on a node."""
     return address.rpartition("/")[0]
@@ -155,9 +161,11 @@ class Done:
 
     `results` is the whole answer of tasks that do not stream: the runner's result for each item,
     such as a list of floats or of {label, score}.
-    `queue_ms` is the time between enqueueing and the start of computing, `device_ms` the request's
-    share of device time, which is equal for requests that run at once. `units` is the usage in the
-    unit of the task; if the unit is tokens, the two token counts are the usage.
+    `queue_ms` is the time between enqueueing and the start of computing, `prefill_ms` that from
+    there to the first token, `decode_ms` that from the first token to the last; the latter two are
+    0 for tasks that do not generate token by token. `device_ms` is the request's share of device
+    time, which is equal for requests that run at once. `units` is the usage in the unit of the
+    task; if the unit is tokens, the two token counts are the usage.
     `stop` is the stop text that ended the answer, for requests whose options set `name_stop`.
     `cut_inputs` is the number of inputs that were truncated, as the options allow, by `cut_tokens`
     tokens in total.
@@ -173,6 +181,8 @@ class Done:
     stop: str = ""
     cut_inputs: int = 0
     cut_tokens: int = 0
+    prefill_ms: int = 0
+    decode_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +221,17 @@ _REQUIRED = {
     kind: frozenset(each.name for each in fields(kind) if each.default is MISSING)
     for kind in _NAMES
 }
+# Longest phase of a request that is believed.
+_DAY_MS = 86_400_000
 # Counts in events, with the maximum that the ledger accepts for one request.
 COUNTS = {
     "tokens": 100_000_000,
     "prompt_tokens": 100_000_000,
     "completion_tokens": 100_000_000,
     "device_ms": 3_600_000,
+    "queue_ms": _DAY_MS,
+    "prefill_ms": _DAY_MS,
+    "decode_ms": _DAY_MS,
     "units": 1_000_000_000,
     "cut_inputs": 100_000_000,
     "cut_tokens": 1_000_000_000,

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from governance.errors import Unavailable
+from governance.principals import serving
 from governance.quotas import store
 from governance.quotas.alerts import alerts_raise
 from governance.quotas.holds import holds_settle
@@ -84,7 +85,8 @@ def orphans_settle() -> int:
         except ValueError as error:
             if isinstance(error, ForgedEntry):
                 forgeries_record(1)
-            logger.error("The usage entry of request %s is invalid: %s", request_id, error)
+            with serving(request_id):
+                logger.error("The usage entry of a request is invalid: %s", error)
             store.withdraw(request_id)
             continue
         total_ms = int((time.time() - entry.occurred_at) * 1000)

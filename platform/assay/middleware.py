@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -13,12 +13,12 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.functional import LazyObject, SimpleLazyObject
 
+from assay.access_log import log_request
 from assay.accounts.freshness import session_proof
 from assay.addresses import forwarded_address
 from governance.people.selectors import principal_for_person
 from governance.principals import ANONYMOUS, Principal, serving
 
-logger = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REQUEST_ID_HEADER = "x-request-id"
 # Request IDs that the platform uses for its own work.
@@ -66,14 +66,6 @@ def principal_of(request: HttpRequest) -> Principal:
     return cast(Principal, principal)
 
 
-def _log(request: HttpRequest, response: HttpResponseBase) -> None:
-    """Log the result of a request by its route; paths contain IDs, and queries search terms."""
-    if logger.isEnabledFor(logging.DEBUG):
-        match = request.resolver_match
-        route = "other" if match is None else match.route
-        logger.debug("%s /%s ended: %s", request.method, route, response.status_code)
-
-
 class RequestContextMiddleware:
     """Sets `governance.principals.request_context` during the view, and `request.principal`."""
 
@@ -83,10 +75,13 @@ class RequestContextMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         # Lazy: many requests do not query the database for it.
         request.principal = SimpleLazyObject(lambda: session_principal(request))  # type: ignore[attr-defined]
-        own_id = request_id(request)
+        own_id, started = request_id(request), time.perf_counter()
         with serving(own_id, client_address(request)):
             response = self.get_response(request)
-            _log(request, response)
+            match = request.resolver_match
+            route = "other" if match is None else f"/{match.route}"
+            seconds = time.perf_counter() - started
+            log_request(request.method or "", route, response.status_code, seconds)
         response.headers[REQUEST_ID_HEADER] = own_id
         # No proxy may give one person's page to another, and no browser may show an old one.
         response.headers.setdefault("Cache-Control", "private, no-cache")

@@ -17,7 +17,7 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / ".github").rglob("*.md"), *(ROOT / "docs").rglob("*.md")]
 )
 # Reference pages that tools write from code.
-GENERATED = ("endpoints", "settings", "commands", "plug_ins", "training_methods")
+GENERATED = ("endpoints", "settings", "commands", "plug_ins", "training_methods", "metrics")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

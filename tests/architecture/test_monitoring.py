@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import promql_parser
 import pytest
-import yaml
 from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.utils import floatToGoString
 
-from assay.gateway.monitoring import controllers, metrics, probes, work_metrics
+from assay.gateway.monitoring import (
+    controllers,
+    engine_metrics,
+    metrics,
+    probes,
+    work_metrics,
+)
 from assay.gateway.monitoring.exposition import Reading
 from governance.audit.alarms import ALARMS
+from tests.promql import DASHBOARD, PANELS, check, rules
 from workers.controller import DUTIES, LEADER_DUTIES
-
-ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "docker" / "prometheus"
-RULE_FILES = sorted(FOLDER.glob("*.rules.yaml"))
-DASHBOARD = json.loads((FOLDER / "assay-dashboard.json").read_text())
-PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
 
 def exposed() -> dict[str, set[str]]:
     """The labels of each series that `/metrics` exposes."""
     found: dict[str, set[str]] = {}
-    for module in (controllers, metrics, probes, work_metrics):
+    for module in (controllers, metrics, probes, work_metrics, engine_metrics):
         for each in vars(module).values():
             if isinstance(each, Counter | Gauge | Histogram):
                 labels = set(each._labelnames)
@@ -37,6 +35,7 @@ def exposed() -> dict[str, set[str]]:
                     found[f"{name}_total"] = labels
                 elif isinstance(each, Histogram):
                     found[f"{name}_bucket"] = labels | {"le"}
+                    found[f"{name}_sum"] = found[f"{name}_count"] = labels
                 else:
                     found[name] = labels
             elif isinstance(each, Reading):
@@ -47,45 +46,51 @@ def exposed() -> dict[str, set[str]]:
 EXPOSED = exposed()
 
 
-def check(expression: str) -> None:
-    """Parse an expression, and compare its names and labels with what is exposed."""
-    parsed = promql_parser.parse(expression)
-    selected = re.findall(r"assay_\w+(?:\{[^}]*\})?", expression)
-    assert selected, expression
-    known: set[str] = set()
-    for text in selected:
-        selector = promql_parser.parse(text)
-        assert isinstance(selector, promql_parser.VectorSelector)
-        assert selector.name in EXPOSED, f"{selector.name} is not exposed"
-        named = {matcher.name for matcher in selector.matchers.matchers}
-        assert named <= EXPOSED[selector.name], text
-        known |= EXPOSED[selector.name]
-    grouped = {label.strip() for by in re.findall(r"by \(([^)]*)\)", str(parsed.prettify()))
-               for label in by.split(",")}  # fmt: skip
-    assert grouped <= known, expression
-
-
-def rules() -> Iterator[Any]:
-    for file in RULE_FILES:
-        for group in yaml.safe_load(file.read_text())["groups"]:
-            assert group["name"] == file.name.removesuffix(".rules.yaml")
-            yield from group["rules"]
-
-
-@pytest.mark.parametrize("rule", list(rules()), ids=lambda rule: rule["alert"])
+@pytest.mark.parametrize(
+    "rule", [rule for rule in rules() if "alert" in rule], ids=lambda rule: rule["alert"]
+)
 def test_a_rule_asks_for_what_is_exposed_and_says_what_to_do(rule: dict[str, Any]) -> None:
-    check(rule["expr"])
+    offered = check(rule["expr"], EXPOSED)
     assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
     assert rule["labels"]["severity"] in {"warning", "critical"}
     assert rule["annotations"].keys() == {"summary", "description"}
     if "for" in rule:
         promql_parser.parse_duration(rule["for"])
-    by = re.findall(r"by \(([^)]*)\)", rule["expr"])
-    offered = {label.strip() for labels in by for label in labels.split(",")}
     used = set(re.findall(r"\$labels\.(\w+)", "".join(rule["annotations"].values())))
     assert used <= offered
     for alarms in re.findall(r'alarm[!=]~?"([^"]*)"', rule["expr"]):
         assert set(alarms.split("|")) <= {alarm.name for alarm in ALARMS}
+
+
+def test_a_recording_rule_asks_for_what_is_exposed() -> None:
+    for rule in rules():
+        if "record" not in rule:
+            continue
+        assert rule.keys() <= {"record", "expr", "labels"}
+        assert re.fullmatch(r"(assay|vllm):[a-z0-9_:]+|gen_ai_[a-z_]+", rule["record"])
+        if not rule["expr"].startswith("vector("):
+            check(rule["expr"], EXPOSED)
+
+
+def test_every_objective_has_a_budget_and_two_series() -> None:
+    parts: dict[str, list[str]] = {}
+    for rule in rules():
+        if "slo" in rule.get("labels", {}):
+            parts.setdefault(rule["labels"]["slo"], []).append(rule["record"])
+    assert set(parts) == {"availability", "first_token", "queue", "sealing", "controller", "backup"}
+    for each in parts.values():
+        assert each == ["assay:slo_budget:ratio", "assay:slo_all:rate5m", "assay:slo_bad:rate5m"]
+
+
+def test_thresholds_of_objectives_are_bounds_of_buckets() -> None:
+    bounds = {f"{each._name}_bucket": {floatToGoString(bound) for bound in each._upper_bounds}
+              for each in vars(metrics).values() if isinstance(each, Histogram)}  # fmt: skip
+    compared = [
+        found for rule in rules() for found in re.findall(r'(\w+)\{le="([^"]+)"\}', rule["expr"])
+    ]
+    assert len(compared) == 2
+    for name, bound in compared:
+        assert bound in bounds[name]
 
 
 def test_metrics_are_named_by_the_conventions_of_prometheus() -> None:
@@ -94,18 +99,21 @@ def test_metrics_are_named_by_the_conventions_of_prometheus() -> None:
     asked += [target["expr"] for panel in PANELS for target in panel["targets"]]
     for name in EXPOSED:
         assert re.fullmatch(r"assay_[a-z][a-z0-9_]*[a-z0-9]", name), name
+        name = re.sub(r"(_seconds)_count$", r"\1", name)
         assert not re.search(r"_(ms|milliseconds|minutes|hours|kib|mib|count|info)$", name), name
     rated = {
         name for expression in asked for name in re.findall(r"(?:rate|increase)\((\w+)", expression)
     }
     assert rated
-    assert {name for name in rated if not name.endswith(("_total", "_bucket"))} == set()
+    assert {
+        name for name in rated if not name.endswith(("_total", "_bucket", "_sum", "_count"))
+    } == set()
     deltas = {name for name in EXPOSED if name.endswith("_total")}
     assert not {name for text in asked for name in re.findall(r"(?:max|min)\((\w+)", text)} & deltas
 
 
 def test_alerts_have_names_of_their_own() -> None:
-    names = [rule["alert"] for rule in rules()]
+    names = [rule["alert"] for rule in rules() if "alert" in rule]
     assert len(set(names)) == len(names) > 20
 
 
@@ -114,9 +122,8 @@ def test_a_panel_of_the_dashboard_asks_for_what_is_exposed(panel: dict[str, Any]
     assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     assert panel["targets"]
     for target in panel["targets"]:
-        check(target["expr"])
         named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
-        assert named <= set(re.findall(r"\w+", target["expr"]))
+        assert named <= check(target["expr"], EXPOSED)
 
 
 def test_panels_of_the_dashboard_do_not_overlap_and_have_ids_of_their_own() -> None:

@@ -31,6 +31,7 @@ from workers.control.protocol import MediaFiles
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
 from workers.engines.runner import MediaOutput
 from workers.references import contains, is_reference, replace_parts
+from workers.request_logs import about
 from workers.sealing import LONGEST_S, ReplySeals
 from workers.tracing import begin_work
 from workers.wire import Delta, Done, Event, Failed, InferenceRequest, RequestStarted
@@ -195,7 +196,7 @@ class Answerer:
         except RequestRefused as error:
             answer(Failed(error.code, str(error), error.status))
         except BaseException as error:
-            logger.exception("Request %s failed", request.request_id)
+            logger.exception("A request failed")
             answer(Failed("engine_error", "The engine could not answer this request.", 500))
             raise_exits(error)
 
@@ -291,7 +292,11 @@ class Answerer:
                         answer.engine.cancel(request_id)
                 except Exception:
                     # A failing engine must not stop the enforcement of other deadlines.
-                    logger.exception("Request %s could not be ended at its deadline", request_id)
+                    logger.exception(
+                        "Request %s could not be ended at its deadline",
+                        request_id,
+                        extra=about(request_id),
+                    )
 
     def _refusal(self, request: InferenceRequest, loaded: Loaded | None) -> Failed | None:
         """Repeat the gateway's last check; return the reason why a request may not run here."""

@@ -34,7 +34,7 @@ from workers.control.protocol import (
 )
 from workers.engine_process.client import OWN, OwnEngines
 from workers.engines.names import load_name
-from workers.engines.protocol import Engine
+from workers.engines.protocol import Engine, EngineLoad
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +141,16 @@ class EngineHost:
         with self._lock:
             loaded = list(self._loaded.items())
         return {pk: fault for pk, each in loaded if (fault := each.engine.fault)}
+
+    def loads(self) -> dict[int, EngineLoad]:
+        """Return the load of each deployment's engine; deployments of one base share an engine."""
+        with self._lock:
+            engines = {pk: loaded.engine for pk, loaded in self._loaded.items()}
+        loads: dict[Engine, EngineLoad] = {}
+        for engine in engines.values():
+            if engine not in loads and not engine.fault:
+                loads[engine] = engine.current_load()
+        return {pk: loads[engine] for pk, engine in engines.items() if engine in loads}
 
     def lease(self, until: Mapping[int, float]) -> None:
         self._leases = dict(until)

@@ -35,8 +35,10 @@ from workers.deployments.reconciler import Reconciler
 from workers.engine_process.client import OwnEngines
 from workers.engine_process.watch import ProcessLimits
 from workers.listening import listener
+from workers.load_reports import LoadReporter
 from workers.offers.reporting import OfferReports
 from workers.remote.control import RemoteControl, RemoteMedia
+from workers.request_logs import about
 from workers.sealing import GivenBack, NotAddressed, WorkerSeals
 from workers.wire import (
     ALIVE_EVERY_S,
@@ -45,6 +47,7 @@ from workers.wire import (
     INFERENCE_TASK,
     alive_key,
     cancel_channel,
+    load_key,
 )
 from workers.wire_keys import Forged, WireKey
 
@@ -126,9 +129,15 @@ class Runtime:
             connected=self._connected,
             register=self._register,
         )
+        loads = LoadReporter(
+            broker_client(socket_timeout=LIFE_TIMEOUT_S, socket_connect_timeout=LIFE_TIMEOUT_S),
+            load_key(self._realm, self._worker),
+            self._host.loads,
+        )
         self._threads = [
             threading.Thread(target=target, args=(self._stop,), name=name, daemon=True)
             for name, target in (
+                ("assay-loads", loads.run),
                 ("assay-reconciler", self._reconciler.run),
                 ("assay-loader", self._reconciler.run_loads),
                 ("assay-heartbeat", self._reconciler.beat),
@@ -192,7 +201,7 @@ class Runtime:
         try:
             request, seals = self._seals.open(message)
         except NotAddressed as error:
-            logger.warning("%s It goes back to its gateway.", error)
+            logger.warning("%s It goes back to its gateway.", error, extra=about(error.request_id))
             self._replies.bounce(error)
         except GivenBack:
             logger.debug("Ignored a request that was given back")

@@ -15,6 +15,7 @@ from typing import Any
 import redis
 
 from governance.notify import drop_quiet
+from workers.request_logs import about
 from workers.sealing import NotAddressed, ReplySeals
 from workers.wire import REPLY_MAXLEN, REPLY_TTL_S, Delta, Event, Failed
 
@@ -114,7 +115,12 @@ class Replies:
                 unopened.stream, unopened.fields, maxlen=REPLY_MAXLEN, approximate=True
             )
         except redis.RedisError as error:
-            logger.warning("%s It could not be sent back: %s", unopened, error)
+            logger.warning(
+                "%s It could not be sent back: %s",
+                unopened,
+                error,
+                extra=about(unopened.request_id),
+            )
             return False
         return True
 
@@ -131,7 +137,7 @@ class Replies:
                     self._write(merge_replies(batch))
                 except Exception:
                     # If this thread ended, requests of this process would never end.
-                    logger.exception("%d replies were not written", len(batch))
+                    logger.exception("%d replies were not written", len(batch), extra=_of(batch))
                     self._write(failure_replies(batch))
             if over:
                 return
@@ -158,11 +164,15 @@ class Replies:
                 self._send(replies)
                 return
             except redis.RedisError as error:
-                logger.warning("%d replies were not written: %s", len(replies), error)
+                logger.warning(
+                    "%d replies were not written: %s", len(replies), error, extra=_of(replies)
+                )
                 # Some may have arrived, and writing again could repeat text.
                 replies = failure_replies(replies)
                 time.sleep(RETRY_S * (attempt + 1))
-        logger.error("%d replies are lost; their gateways will time out", len(replies))
+        logger.error(
+            "%d replies are lost; their gateways will time out", len(replies), extra=_of(replies)
+        )
 
     def _send(self, replies: list[Reply]) -> None:
         # One entry for each request, such as the text and the end of an answer that is not
@@ -188,10 +198,18 @@ class Replies:
             self._renewed.clear()
 
 
+def _of(replies: list[Reply]) -> dict[str, str]:
+    return about(*(reply.request_id for reply in replies))
+
+
 def _sealed(seals: ReplySeals, events: list[Event]) -> dict[Any, Any]:
     """Return the fields of an entry; if the events cannot be written, those of a failure."""
     try:
         return seals.seal(*events)
     except Exception:
-        logger.exception("An answer of request %s cannot be written", seals.request_id)
+        logger.exception(
+            "An answer of request %s cannot be written",
+            seals.request_id,
+            extra=about(seals.request_id),
+        )
         return seals.seal(UNWRITABLE)

@@ -17,7 +17,7 @@ from typing import Any
 from registry.catalog.code import NO_PACKAGES, TaskCode
 from workers.engine_process.process import EngineProcess
 from workers.engine_process.watch import NO_LIMITS, ProcessLimits
-from workers.engines.protocol import EngineRequest, Sink
+from workers.engines.protocol import EngineLoad, EngineRequest, Sink
 
 logger = logging.getLogger(__name__)
 # An engine ends at its next step. The waiting thread also renews the leases of its worker.
@@ -117,6 +117,10 @@ class ProcessEngine:
     def working_s(self) -> float:
         """Return 0: the process itself is watched."""
         return 0.0
+
+    def current_load(self) -> EngineLoad:
+        """Return the engine's work in its process's last report, at most seconds old."""
+        return self._process.load_of(self._number)
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter; returns when it can be used. Raises as `OwnEngines.load`."""

@@ -13,7 +13,7 @@ from registry.catalog.inputs import Inputs, Options
 from workers.engine_process.frames import Message
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.names import load_name
-from workers.engines.protocol import EngineRequest, RequestRefused
+from workers.engines.protocol import EngineLoad, EngineRequest, RequestRefused
 from workers.engines.runner import MediaOutput
 from workers.references import contains, replace_parts
 from workers.wire import Done, Event, event_from_json, event_to_json
@@ -64,6 +64,17 @@ def event_from_message(message: Message) -> Event:
     if isinstance(event, Done) and contains(event.results, _has_bytes):
         return replace(event, results=replace_parts(event.results, _has_bytes, _file_from_message))
     return event
+
+
+def loads_from_message(message: Message) -> dict[int, EngineLoad]:
+    """Return the load of each engine in a report. Raises KeyError, TypeError or ValueError."""
+    loads = {}
+    for number, each in message.get("loads", {}).items():
+        counts = {name: max(0, int(each[name])) for name in ("running", "waiting", "steps", "rows")}
+        cache = each["cache"]
+        used = None if cache is None else min(1.0, max(0.0, float(cache)))
+        loads[int(number)] = EngineLoad(**counts, cache=used)
+    return loads
 
 
 def has_files(event: Event) -> bool:

@@ -29,10 +29,12 @@ from workers.engine_process.messages import (
     error_from_message,
     event_from_message,
     has_files,
+    loads_from_message,
     request_to_message,
 )
 from workers.engine_process.watch import ProcessLimits, Watch, end_tree, forward_output
-from workers.engines.protocol import EngineRequest, RequestRefused, Sink
+from workers.engines.protocol import EngineLoad, EngineRequest, RequestRefused, Sink
+from workers.request_logs import about
 from workers.run.environment import run_environment
 from workers.wire import Done, Event, Failed
 
@@ -77,6 +79,7 @@ class EngineProcess:
         self._numbers = itertools.count(1)
         self._calls: dict[int, Future[None]] = {}
         self._sinks: dict[tuple[int, str], Sink] = {}
+        self._loads: dict[int, EngineLoad] = {}
         self._files = ThreadPoolExecutor(_FILES_AT_ONCE, "engine-files")
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
@@ -122,6 +125,10 @@ class EngineProcess:
             with self._lock:
                 self._sinks.pop(key, None)
             raise RequestRefused(str(error), code="request_too_large", status=413) from error
+
+    def load_of(self, engine: int) -> EngineLoad:
+        """Return the last reported load of an engine; an empty one before the first report."""
+        return self._loads.get(engine, EngineLoad())
 
     def send(self, message: Message) -> None:
         """Send a message without waiting for an answer."""
@@ -191,6 +198,7 @@ class EngineProcess:
     def _take(self, message: Message) -> None:
         if (ages := message.get("beat")) is not None:
             self._watch.beat(ages)
+            self._loads = loads_from_message(message)
             return
         if (number := message.get("call")) is not None:
             with self._lock:
@@ -207,7 +215,7 @@ class EngineProcess:
             event = event_from_message(message["event"])
         except Exception as error:
             # An invalid event ends only its own request.
-            logger.error("Request %s got an invalid event: %r", key[1], error)
+            logger.error("Request %s got an invalid event: %r", key[1], error, extra=about(key[1]))
             event = _INVALID
             self.send({"do": "cancel", "engine": key[0], "request_id": key[1]})
         with self._lock:
@@ -243,7 +251,7 @@ def _tell(sink: Sink, event: Event, request_id: str) -> None:
     try:
         sink(event)
     except Exception:
-        logger.exception("the sink of request %s failed", request_id)
+        logger.exception("the sink of request %s failed", request_id, extra=about(request_id))
 
 
 def _exit_reason(status: int) -> str:

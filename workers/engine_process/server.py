@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,9 @@ from workers.engine_process.messages import (
     request_from_message,
 )
 from workers.engines.names import load_name
-from workers.engines.protocol import Engine, RequestRefused
+from workers.engines.protocol import Engine, EngineLoad, RequestRefused
 from workers.engines.sketches import sketched
+from workers.request_logs import about
 from workers.wire import Done, Event, Failed
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,11 @@ class _Served:
         preparing = 0.0 if oldest is None else time.monotonic() - oldest
         return max(self.engine.working_s, preparing)
 
+    def current_load(self) -> EngineLoad:
+        """Return the engine's load, with requests whose prompts are read as waiting."""
+        load = self.engine.current_load()
+        return replace(load, waiting=load.waiting + len(self.preparing))
+
 
 class Server:
     """Executes the worker's messages. Its single reading thread never waits for an engine."""
@@ -88,11 +94,14 @@ class Server:
             getattr(self, f"_{message['do']}")(message)
 
     def _beat(self) -> None:
-        """Report every second how long each engine has worked on its current step or a prompt."""
+        """Report every second how long each engine has worked on its current step or a prompt, and
+        its load."""
         while True:
             time.sleep(BEAT_S)
-            ages = {str(number): served.age() for number, served in list(self._served.items())}
-            self._channel.send({"beat": ages})
+            served = list(self._served.items())
+            ages = {str(number): each.age() for number, each in served}
+            loads = {str(number): asdict(each.current_load()) for number, each in served}
+            self._channel.send({"beat": ages, "loads": loads})
 
     def _begin(self, message: Message) -> None:
         if message["logs"]:
@@ -127,7 +136,7 @@ class Server:
             except RequestRefused as error:
                 sink(Failed(error.code, str(error), error.status))
             except BaseException:
-                logger.exception("Request %s broke", request_id)
+                logger.exception("A request broke")
                 sink(Failed("engine_error", "The engine could not answer this request.", 500))
         with served.lock:
             canceled = served.preparing.pop(request_id)
@@ -195,7 +204,8 @@ class Server:
         try:
             self._channel.send({**place, "event": event_to_message(event)})
         except BadFrame as error:
-            logger.error("An answer of request %s: %s", request["request_id"], error)
+            request_id = request["request_id"]
+            logger.error("An answer of request %s: %s", request_id, error, extra=about(request_id))
             failed = Failed("engine_error", "The engine made an answer that cannot be sent.", 500)
             self._channel.send({**place, "event": event_to_message(failed)})
 

@@ -22,6 +22,7 @@ from workers.engines.scores import BytesOf, token_scores
 from workers.engines.shaping import Shaper
 from workers.engines.text import TextStream
 from workers.engines.tool_calls import Call, CallReader
+from workers.request_logs import about
 from workers.wire import Delta
 
 logger = logging.getLogger(__name__)
@@ -131,7 +132,11 @@ class Row:
             pieces = self._pieces_of(token, eos, spoken)
         except BaseException as error:
             # The decoder came with the model. This row leaves at this step; the others continue.
-            logger.exception("decoding a token of request %s failed", self.request_id)
+            logger.exception(
+                "decoding a token of request %s failed",
+                self.request_id,
+                extra=about(self.request_id),
+            )
             message = "The model's tokenizer failed on the answer."
             self._break(RequestRefused(message, code="engine_error", status=500))
             raise_exits(error)
@@ -160,7 +165,7 @@ class Row:
 
     def _count(self, count: int) -> None:
         self.produced += count
-        self.choices.completion_tokens += count
+        self.choices.count_tokens(count)
         self.unsent += count
 
     def _pieces_of(self, token: int, eos: frozenset[int], spoken: str | None) -> list[str | Call]:
@@ -217,6 +222,7 @@ class Row:
         self._guarded(lambda: self.choices.fail(code, message, status))
 
     def _break(self, refused: RequestRefused) -> None:
+        logger.info("An answer ends: %s", refused.code, extra=about(self.request_id))
         self.finish, self.broken = "error", refused
 
     def _send(self, delta: Delta) -> None:
@@ -228,7 +234,9 @@ class Row:
         except Exception:
             # An event is lost. The row leaves at this step and the others continue; the request
             # must not look complete to the reader of its last event.
-            logger.exception("the sink of request %s failed", self.request_id)
+            logger.exception(
+                "the sink of request %s failed", self.request_id, extra=about(self.request_id)
+            )
             lost = RequestRefused("A part of the answer was lost.", code="engine_error", status=500)
             self._break(lost)
             with contextlib.suppress(Exception):

@@ -22,8 +22,15 @@ import torch
 
 from workers.engines.devices import DTYPES, pick_device
 from workers.engines.names import load_name
-from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink
+from workers.engines.protocol import (
+    EngineLoad,
+    EngineRequest,
+    EngineStopped,
+    RequestRefused,
+    Sink,
+)
 from workers.engines.runner import AdaptableRunner, BatchLimits, Canceled, Item, Prepared, Runner
+from workers.request_logs import about
 from workers.wire import Done, Failed
 
 logger = logging.getLogger(__name__)
@@ -97,6 +104,7 @@ class BatchEngine:
         self._known: dict[str, _Work] = {}
         self._closing = False
         self._began: float | None = None
+        self._running = self._steps = self._stepped_items = 0
         self._thread = threading.Thread(target=self._run, name="batch-engine", daemon=True)
         self._thread.start()
 
@@ -110,6 +118,12 @@ class BatchEngine:
         """Seconds since the current batch began; 0 between batches."""
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
+
+    def current_load(self) -> EngineLoad:
+        """Return the inputs in the current batch and in the queue."""
+        with self._changed:
+            waiting = sum(len(work.items) for work in self._waiting)
+        return EngineLoad(self._running, waiting, self._steps, self._stepped_items)
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter; returns when it can be used. Raises ValueError."""
@@ -216,7 +230,7 @@ class BatchEngine:
                 with torch.inference_mode():
                     self._answer(works)
             except BaseException:
-                logger.exception("%s requests failed", len(works))
+                logger.exception("%s requests failed", len(works), extra=_of(works))
                 for work in works:
                     self._finish(work, Failed("engine_error", "The model failed; try again."))
         stopped = Failed("engine_stopped", "The engine was stopped.", 503)
@@ -276,7 +290,8 @@ class BatchEngine:
                     work.canceled = True
             except BaseException:
                 # A runner that raises SystemExit would end this thread, which answers all requests.
-                logger.exception("a batch of %s inputs failed", len(batch))
+                works = [work for work, _ in batch]
+                logger.exception("a batch of %s inputs failed", len(batch), extra=_of(works))
                 for work, _ in batch:
                     self._finish(work, Failed("engine_error", "The model failed; try again."))
 
@@ -287,12 +302,14 @@ class BatchEngine:
     def _answer_batch(self, batch: Sequence[_Place]) -> None:
         items = [_item(place) for place in batch]
         runner = batch[0][0].runner
-        self._began = time.monotonic()
+        self._began, self._running = time.monotonic(), len(items)
+        self._steps += 1
+        self._stepped_items += len(items)
         try:
             output = runner.run(runner.collate(items))
             results = runner.split(output, items)
         finally:
-            self._began = None
+            self._began, self._running = None, 0
         if len(results) != len(items):
             # Check before assigning: a result must not go to the request of another item.
             raise ValueError(f"`split` returned {len(results)} results for {len(items)} items.")
@@ -309,7 +326,11 @@ class BatchEngine:
         try:
             work.sink(event)
         except Exception:
-            logger.exception("the sink of request %s failed", work.request_id)
+            logger.exception("the sink of request %s failed", work.request_id, extra=_of([work]))
+
+
+def _of(works: Sequence[_Work]) -> dict[str, str]:
+    return about(*(work.request_id for work in works))
 
 
 def _item(place: _Place) -> Item:

@@ -15,7 +15,9 @@ class Choices:
     """Forwards the events of one request to its sink. Only the engine's thread may call it.
 
     Of the `generated` choices of each prompt, the likeliest `returned` are sent. `prompt_scores`
-    maps the place of an echoed prompt in the request to the scores of its tokens.
+    maps the place of an echoed prompt in the request to the scores of its tokens. `submitted`,
+    `started` and `first_token` are monotonic times: the latter two of the first row that was
+    computed, and of the first token of any row.
     """
 
     sink: Sink
@@ -25,6 +27,7 @@ class Choices:
     returned: int = 1
     submitted: float = field(default_factory=time.monotonic)
     started: float | None = None
+    first_token: float | None = None
     completion_tokens: int = 0
     likelihood: dict[str, float] | None = None
     over: bool = False
@@ -43,6 +46,12 @@ class Choices:
     def ranked(self) -> bool:
         """Return whether pieces are held back until the best choices are known."""
         return self.returned < self.generated
+
+    def count_tokens(self, tokens: int) -> None:
+        """Count generated tokens."""
+        if self.first_token is None:
+            self.first_token = time.monotonic()
+        self.completion_tokens += tokens
 
     def send(self, delta: Delta) -> None:
         """Send a piece, or hold it back until the best choices are known."""
@@ -89,7 +98,9 @@ class Choices:
             self._send_best()
         self.over = True
         canceled = "canceled" in self._ended.values()
+        now = time.monotonic()
         started = self.submitted if self.started is None else self.started
+        first = self.first_token
         self.sink(
             Done(
                 finish_reason="canceled" if canceled else self._ended[min(self._ended)],
@@ -99,6 +110,8 @@ class Choices:
                 results=None if self.likelihood is None else [self.likelihood],
                 units=self.prompt_tokens + self.completion_tokens,
                 stop=self._stop,
+                prefill_ms=0 if first is None else max(0, round((first - started) * 1000)),
+                decode_ms=0 if first is None else round((now - first) * 1000),
             )
         )
 

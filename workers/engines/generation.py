@@ -25,10 +25,18 @@ from workers.engines.grammars import Vocabulary
 from workers.engines.likelihood import measure_references, score_prompt
 from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_device
 from workers.engines.prompts import PromptCanceled, PromptProcesses
-from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink, raise_exits
+from workers.engines.protocol import (
+    EngineLoad,
+    EngineRequest,
+    EngineStopped,
+    RequestRefused,
+    Sink,
+    raise_exits,
+)
 from workers.engines.rows import RowMaker
 from workers.engines.soft_prompts import is_soft_prompt
 from workers.engines.vision import image_reader
+from workers.request_logs import about
 from workers.wire import Done
 
 logger = logging.getLogger(__name__)
@@ -111,6 +119,7 @@ class GenerationEngine:
         self._closing = False
         self._began: float | None = None
         self._batch: Batch | None = None
+        self._steps = self._stepped_rows = 0
         self._thread = threading.Thread(target=self._run, name="generation-engine", daemon=True)
         self._thread.start()
 
@@ -129,6 +138,14 @@ class GenerationEngine:
         """Seconds since the current turn began; 0 between turns."""
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
+
+    def current_load(self) -> EngineLoad:
+        """Return the rows in the batch and in the queue, and the share of positions in use."""
+        batch, waiting = self._batch, len(self._waiting)
+        running = 0 if batch is None else len(batch.rows)
+        # Every row is padded to the longest.
+        used = 0 if batch is None else running * batch.length / self._budget
+        return EngineLoad(running, waiting, self._steps, self._stepped_rows, min(1.0, used))
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter between two steps; returns when it can be used. Raises ValueError."""
@@ -227,7 +244,7 @@ class GenerationEngine:
                 with torch.inference_mode():
                     self._turn()
             except BaseException as error:
-                logger.exception("a turn of the engine failed")
+                logger.exception("a turn of the engine failed", extra=about(*self._known))
                 self._fail_all("engine_error", "The engine failed; the request can be sent again.")
                 raise_exits(error)
             finally:
@@ -265,10 +282,14 @@ class GenerationEngine:
         self._start(self._admitted())
         if self._batch is None:
             return
+        self._steps += 1
+        self._stepped_rows += len(self._batch.rows)
         try:
             self._batch.step()
         except BaseException as error:
-            logger.exception("a step with %s rows failed", len(self._batch.rows))
+            logger.exception(
+                "a step with %s rows failed", len(self._batch.rows), extra=_of(self._batch.rows)
+            )
             self._fail(self._batch.rows)
             self._batch = None
             raise_exits(error)
@@ -322,7 +343,7 @@ class GenerationEngine:
                 self._vocabulary.bytes_of,
             )
         except BaseException as error:
-            logger.exception("running the prompts of %s requests failed", len(rows))
+            logger.exception("running %s prompts failed", len(rows), extra=_of(rows))
             self._fail(rows)
             raise_exits(error)
             return
@@ -335,7 +356,11 @@ class GenerationEngine:
             try:
                 running.join(joining)
             except BaseException as error:
-                logger.exception("joining %s rows failed", len(joining.rows))
+                logger.exception(
+                    "joining %s rows failed",
+                    len(joining.rows),
+                    extra=_of(running.rows + joining.rows),
+                )
                 self._fail(running.rows + joining.rows)
                 self._batch = None
                 raise_exits(error)
@@ -347,7 +372,9 @@ class GenerationEngine:
                 if not row.choices.over:
                     score_prompt(self._model, row, self._vocabulary.bytes_of)
             except BaseException as error:
-                logger.exception("scoring the prompt of request %s failed", row.request_id)
+                logger.exception(
+                    "scoring the prompt of request %s failed", row.request_id, extra=_of([row])
+                )
                 row.fail("engine_error", _FAILED, 500)
                 if not isinstance(error, Exception):
                     self._fail(rows)
@@ -402,6 +429,10 @@ class GenerationEngine:
         self._forget(rows)
         for _, done in commands:
             done.set_exception(ValueError(message))
+
+
+def _of(rows: Iterable[Row]) -> dict[str, str]:
+    return about(*(row.request_id for row in rows))
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

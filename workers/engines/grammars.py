@@ -252,7 +252,8 @@ class Constraint:
         self._unchecked = 0
 
     def _too_complex(self) -> RequestRefused:
-        logger.info("a grammar gave up: %s", self._matcher.get_error())
+        # Its engine logs the refusal with the request's ID.
+        logger.debug("a grammar gave up: %s", self._matcher.get_error())
         return RequestRefused(
             "The grammar of the answer became too complex; simplify its schema.",
             code="schema_too_complex",

@@ -21,6 +21,7 @@ from workers.engines.bounded import Limits, prompt_source
 from workers.engines.described_tools import described
 from workers.engines.protocol import EngineStopped, RequestRefused
 from workers.engines.tool_calls import DESCRIBED, form_of
+from workers.request_logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -332,7 +333,12 @@ class PromptProcesses:
                     raise PromptCanceled from error
                 if self._closed:
                     raise EngineStopped from error
-                logger.warning("The prompt process of request %s ended: %s", request_id, error)
+                logger.warning(
+                    "The prompt process of request %s ended: %s",
+                    request_id,
+                    error,
+                    extra=about(request_id),
+                )
                 raise _broken(str(error)) from error
             finally:
                 self._give_back(job, process, alive=alive)

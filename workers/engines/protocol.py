@@ -66,6 +66,22 @@ def raise_exits(error: BaseException) -> None:
         raise error
 
 
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """Work of an engine. One answer of a generating engine is one row, one input of another engine.
+
+    `running` rows are computed now and `waiting` ones are not begun. `steps` counts the steps since
+    the engine was loaded, and `rows` the rows of all of these steps together. `cache` is the used
+    share of the memory for keys and values, from 0 to 1; None if the engine has none.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    steps: int = 0
+    rows: int = 0
+    cache: float | None = None
+
+
 class Engine(Protocol):
     """One base model in memory and the thread that drives it."""
 
@@ -76,6 +92,9 @@ class Engine(Protocol):
     @property
     def working_s(self) -> float:
         """Seconds spent on the current step, such as a batch; 0 while it waits for requests."""
+
+    def current_load(self) -> EngineLoad:
+        """Return the engine's work, without waiting for it."""
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter under a name. Raises ValueError if the engine takes no adapters."""

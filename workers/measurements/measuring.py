@@ -24,6 +24,8 @@ from workers.measurements.models import Measurement
 from workers.storage.inspection import store_contents, store_faults
 
 JOBS, REPLICAS, STORE, SOFTWARE = "jobs", "replicas", "store", "software"
+# Kept by `assay backup make`.
+BACKUP = "backup"
 LOOPS, CODE = "loops@", "code@"
 # A controller without a report for this time counts as gone.
 LOOPS_KEPT = timedelta(minutes=10)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from workers.clock import CLOCK
 from workers.control.messages import DEVICES_MAX, Accelerator, Facts
+from workers.nvml import gpus
 
 NAMED = ("assay", "torch", "transformers", "vllm", "celery")
 
@@ -50,41 +49,12 @@ def _versions() -> dict[str, str]:
 
 def _devices() -> list[Accelerator]:
     """Return the NVIDIA devices; empty without the driver."""
-    with _nvml() as nvml:
-        if nvml is None:
-            return []
-        devices = []
-        for index in range(min(DEVICES_MAX, nvml.nvmlDeviceGetCount())):
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-            name = nvml.nvmlDeviceGetName(handle)
-            used = None
-            with suppress(nvml.NVMLError):
-                used = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-            devices.append(
-                Accelerator(
-                    name=(name.decode() if isinstance(name, bytes) else name)[:80],
-                    memory_bytes=memory.total,
-                    memory_used_bytes=memory.used,
-                    used=used,
-                )
-            )
-        return devices
-
-
-@contextmanager
-def _nvml() -> Iterator[Any]:
-    try:
-        import pynvml
-    except ImportError:
-        yield None
-        return
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield None
-        return
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
+    return [
+        Accelerator(
+            name=gpu.name,
+            memory_bytes=gpu.memory_bytes,
+            memory_used_bytes=gpu.memory_used_bytes,
+            used=gpu.used,
+        )
+        for gpu in gpus(DEVICES_MAX)
+    ]

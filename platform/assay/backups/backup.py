@@ -32,6 +32,8 @@ from governance.audit.services import Subject, audit_record
 from governance.principals import background, service_principal
 from registry.storage import store
 from registry.storage.backend import Entry
+from workers.measurements.measuring import BACKUP
+from workers.measurements.models import Measurement
 from workers.storage.copying import CopyResult, store_copy
 
 FORMAT = 1
@@ -128,6 +130,8 @@ def make(folder: Path, *, progress: Callable[[Entry], None] | None = None) -> tu
             _sync(file)
         scratch.rename(final)
         _sync(folder)
+        # The age of the last backup is a metric.
+        Measurement.keep(BACKUP, {"name": final.name})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return final, record

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import NamedTuple
 
+from assay.access_log import log_request
 from assay.gateway.access.admission import Caller
 from assay.gateway.access.authentication import authenticate, presented_session, presented_token
-from assay.gateway.access.call import Call
+from assay.gateway.access.call import CLIENT_GONE, Call
 from assay.gateway.access.decisions import Circumstances, declared_classification
 from assay.gateway.http.asgi import (
     ClientGone,
@@ -30,7 +30,8 @@ from assay.gateway.http.errors import (
 )
 from assay.gateway.inference import Opening, record_refusal
 from assay.gateway.monitoring.database_probe import DatabaseProbe
-from assay.gateway.monitoring.metrics import DURATION, INFLIGHT, REQUESTS, bound
+from assay.gateway.monitoring.metrics import INFLIGHT
+from assay.gateway.monitoring.tallies import record
 from assay.gateway.monitoring.tracing import begin_request
 from assay.gateway.paths import GatewayPath, own_path, own_paths
 from assay.gateway.quota.ledger import Ledger
@@ -97,13 +98,31 @@ class Gateway:
         try:
             with serving(call.request_id, call.client_address):
                 await _answer(runtime, call, _Target(own, route, name), scope, receive, send)
-                logger.debug("%s ended: %s", endpoint, call.outcome)
         finally:
             INFLIGHT.dec()
-            bound(REQUESTS, endpoint, call.outcome).inc()
-            bound(DURATION, endpoint).observe(time.perf_counter() - call.started)
+            record(call)
+            _log(call, scope["method"])
             if trace is not None:
                 trace.end(call)
+
+
+def _log(call: Call, method: str) -> None:
+    """Write the request's line of the access log."""
+    done, deployment = call.done, call.deployment
+    log_request(
+        method,
+        call.endpoint,
+        call.status,
+        call.elapsed_ms / 1000,
+        request_id=call.request_id,
+        outcome=call.outcome,
+        department="" if call.key is None else call.key.department,
+        deployment="" if deployment is None else deployment.name,
+        queue_ms=None if done is None else done.queue_ms,
+        first_token_ms=call.first_token_ms,
+        prompt_tokens=None if done is None else done.prompt_tokens,
+        completion_tokens=None if done is None else done.completion_tokens,
+    )
 
 
 async def _answer(
@@ -112,14 +131,14 @@ async def _answer(
     try:
         await _route(runtime, call, target, scope, receive, send)
     except ClientGone:
-        call.outcome = "canceled"
+        call.outcome, call.status = "canceled", CLIENT_GONE
     except DomainError as error:
         await _refuse(runtime.ledger, call, error, scope["path"], send)
     except asyncio.CancelledError:
         raise
     except Exception:
         # Callers get this error in place of a stack trace.
-        logger.exception("Request %s failed.", call.request_id)
+        logger.exception("A request failed.")
         fault = InternalError(f"An internal error occurred ({call.request_id}).")
         await _refuse(runtime.ledger, call, fault, scope["path"], send)
 

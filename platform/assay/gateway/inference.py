@@ -231,6 +231,7 @@ def record_refusal(ledger: Ledger, call: Call, error: DomainError) -> None:
         call.key = error.key
     if isinstance(error, QuotaStopped):
         call.limit = error.limit.name
+    call.status = error.status
     if call.outcome == "ok":
         call.outcome = error.code
     if not call.recorded and (call.key is not None or isinstance(error, KeyRefused)):

@@ -17,6 +17,7 @@ from assay.gateway.batches.runner import BatchRunner
 from assay.gateway.inference import Inference
 from assay.gateway.knowledge.index_cache import IndexCache
 from assay.gateway.knowledge.retrieval import Retrieval
+from assay.gateway.monitoring.tallies import TALLY
 from assay.gateway.quota.ledger import Ledger
 from assay.gateway.quota.quotas import DeviceTimes, Quotas
 from assay.gateway.run.cancellations import Cancellations
@@ -125,4 +126,5 @@ class Runtime:
         await self._indexes.stop()
         await asyncio.gather(self._commands.aclose(), self._reader.aclose(), self.client.aclose())
         await self.client.connection_pool.disconnect()
+        TALLY.write()
         await asyncio.to_thread(tracing.stop)

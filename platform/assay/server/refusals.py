@@ -9,7 +9,9 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
+from assay.access_log import log_request
 from assay.api.problems import PATHS, from_domain_error
+from assay.gateway.access.call import new_request_id
 from assay.gateway.http.asgi import Scope, Send, respond
 from assay.gateway.http.errors import error_headers, error_json
 from assay.scim.protocol import refusal as scim_refusal
@@ -24,11 +26,17 @@ async def refuse(scope: Scope, send: Send, error: DomainError) -> None:
     connection at once could cause a reset that destroys the answer.
     """
     path: str = scope["path"]
+    request_id = new_request_id()
+    # Its path was not matched with any route.
+    log_request(
+        scope["method"], "refused", error.status, 0.0, request_id=request_id, outcome=error.code
+    )
     if path.startswith(INFERENCE_PATHS):
-        await respond(send, error.status, error_json(error, path), error_headers(error))
+        own_headers = [(b"x-request-id", request_id.encode()), *error_headers(error)]
+        await respond(send, error.status, error_json(error, path), own_headers)
         return
     response = refusal_response(path, error)
-    headers = {**dict(response.items()), **_HEADERS}
+    headers = {**dict(response.items()), **_HEADERS, "x-request-id": request_id}
     headers["Content-Length"] = str(len(response.content))
     encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": encoded})

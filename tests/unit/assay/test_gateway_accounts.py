@@ -218,7 +218,7 @@ async def test_a_settlement_that_comes_after_the_reservation_ran_out_is_charged_
 async def test_metrics_tell_how_far_budgets_are_used(quotas: Quotas) -> None:
     await quotas.settle(entry(prompt_tokens=85, cost_micro=500_000, device_ms=10))
     await quotas.measure([MONEY, DAY, TOKENS, DEVICE, Limit("key:a", "tokens_per_day", 1)])
-    shown = exposition().decode()
+    shown = exposition()[0].decode()
     for line in (
         'assay_budget_used_ratio{kind="tokens_per_day",subject="department:b"} 0.85',
         'assay_budget_alert_percent{kind="tokens_per_day",subject="department:b"} 80.0',
@@ -228,7 +228,7 @@ async def test_metrics_tell_how_far_budgets_are_used(quotas: Quotas) -> None:
         assert line in shown
     assert 'subject="key:' not in shown
     await quotas.measure([])
-    assert "assay_budget_used_ratio{" not in exposition().decode()
+    assert "assay_budget_used_ratio{" not in exposition()[0].decode()
 
 
 async def test_after_a_flush_budgets_let_nothing_through_until_they_are_rebuilt(

@@ -49,7 +49,9 @@ def second_worker(deployment: Deployment, public_key: str) -> None:
     )
 
 
-def test_a_stream_whose_worker_dies_ends_with_an_error_and_is_settled(stage: Stage) -> None:
+def test_a_stream_whose_worker_dies_ends_with_an_error_and_is_settled(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     def begin(request: InferenceRequest, reply: Reply) -> None:
         reply(RequestStarted())
         for _ in range(8):
@@ -64,6 +66,9 @@ def test_a_stream_whose_worker_dies_ends_with_an_error_and_is_settled(stage: Sta
     (entry,) = stage.entries()
     assert (entry.outcome, entry.ran, entry.completion_tokens) == ("failed", True, 8)
     assert entry.prompt_tokens > 0
+    # The warning comes from a task that watches the workers of all requests.
+    (warning,) = [each for each in caplog.records if "has died" in each.getMessage()]
+    assert vars(warning)["request_id"] == entry.request_id
     assert stage.redis.keys("assay:quota:reservation:*") == []
 
 

@@ -13,9 +13,11 @@ import pytest
 from django.http import HttpRequest, HttpResponse
 from PIL import Image
 
+from assay.access_log import log_request
 from assay.middleware import RequestContextMiddleware
 from governance.logs import JsonFormatter, RequestIdFilter
 from governance.principals import background, service_principal, serving
+from workers.request_logs import about
 
 
 def line(record: logging.LogRecord) -> dict[str, str]:
@@ -48,6 +50,34 @@ def test_a_lone_surrogate_loses_no_record() -> None:
     assert json.loads(text.encode())["message"] == "a\ud800"
 
 
+def test_a_record_of_a_thread_for_many_requests_names_those_that_it_is_about() -> None:
+    made = record("%d replies are lost", 3)
+    vars(made).update(about("req_1", "req_2", "req_1"))
+    with serving("req_9"):
+        assert line(made)["request_id"] == "req_1,req_2"
+    made = record("%d replies are lost", 0)
+    vars(made).update(about())
+    assert line(made)["request_id"] == "-"
+
+
+def test_the_access_log_has_fields_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        log_request(
+            "POST", "/v1/embeddings", 200, 0.0124, request_id="req_1", outcome="ok", deployment=""
+        )
+    found = line(caplog.records[-1])
+    assert found.items() >= {
+        "logger": "assay.access_log", "level": "INFO", "request_id": "req_1", "method": "POST",
+        "route": "/v1/embeddings", "status": 200, "duration_ms": 12, "outcome": "ok",
+        "message": "POST /v1/embeddings 200 in 12 ms outcome=ok",
+    }.items()  # fmt: skip
+    assert "deployment" not in found
+    with caplog.at_level(logging.WARNING, "assay.access_log"):
+        caplog.clear()
+        log_request("GET", "/", 200, 0.1)
+    assert not caplog.records
+
+
 def test_a_record_outside_a_request_has_no_id() -> None:
     assert line(record("%s", "ready"))["request_id"] == "-"
 
@@ -66,16 +96,27 @@ def test_an_exception_stays_on_its_line() -> None:
     assert "ValueError: bytes differ" in line(broken)["exception"]
 
 
-def test_a_record_in_a_view_has_the_id_that_the_response_names() -> None:
+def test_a_record_in_a_view_has_the_id_that_the_response_names(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     seen: list[str] = []
 
     def view(request: HttpRequest) -> HttpResponse:
         seen.append(line(record("%s", "viewed"))["request_id"])
         return HttpResponse()
 
-    response = RequestContextMiddleware(view)(HttpRequest())
+    class Recorder(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(line(record)["request_id"])
+
+    recorder = Recorder()
+    logging.getLogger("assay.access_log").addHandler(recorder)
+    with caplog.at_level(logging.INFO):
+        response = RequestContextMiddleware(view)(HttpRequest())
+    logging.getLogger("assay.access_log").removeHandler(recorder)
     assert isinstance(response, HttpResponse)
-    assert seen == [response.headers["x-request-id"]]
+    # In the view, and in the access log.
+    assert seen == [response.headers["x-request-id"]] * 2
 
 
 def test_no_level_logs_what_an_image_says_about_itself(caplog: pytest.LogCaptureFixture) -> None:

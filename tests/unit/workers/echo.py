@@ -8,7 +8,7 @@ from typing import Any
 
 from registry.catalog.generation import GenerationInputs
 from tests.waiting import PATIENCE_S
-from workers.engines.protocol import EngineRequest, RequestRefused, Sink
+from workers.engines.protocol import EngineLoad, EngineRequest, RequestRefused, Sink
 from workers.wire import Delta, Done
 
 OPEN: list[EchoEngine] = []
@@ -41,6 +41,9 @@ class EchoEngine:
     @property
     def working_s(self) -> float:
         return 0.0
+
+    def current_load(self) -> EngineLoad:
+        return EngineLoad(waiting=len(self.waiting))
 
     def add_adapter(self, name: str, folder: Path) -> None:
         self.adapters[name] = (folder / "weights.bin").read_bytes()

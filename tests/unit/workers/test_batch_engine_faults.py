@@ -107,8 +107,15 @@ def test_the_engine_says_how_long_its_batch_has_taken(engine: BatchEngine) -> No
     GO.clear()
     answer = ask(engine, "slow")
     wait_until(lambda: engine.working_s > 0.3)
+    waiting = ask(engine, "fine too")
+    before = engine.current_load()
+    assert (before.running, before.waiting) == (1, 1)
     GO.set()
     assert answer.done()
+    assert waiting.done()
+    after = engine.current_load()
+    assert (after.running, after.waiting) == (0, 0)
+    assert after.steps - before.steps == after.rows - before.rows == 1
     assert ask(engine, "fine").done()
     assert engine.working_s == 0.0
 

@@ -110,6 +110,14 @@ def test_the_process_answers(engines: Engines) -> None:
     assert [each.text for each in answer.deltas] == ["one", "two"]
 
 
+def test_the_process_reports_the_load_of_its_engine(engines: Engines) -> None:
+    answer = engines.begun("one wait")
+    wait_until(lambda: engines.engine.current_load().waiting == 1)
+    engines.engine.cancel("r1")
+    answer.wait()
+    wait_until(lambda: engines.engine.current_load().waiting == 0)
+
+
 def test_files_and_numbers_that_json_lacks_come_back_as_they_are(engines: Engines) -> None:
     done = engines.submit("file").done()
     made = MediaOutput(b"\x00\xff", "image/png", {"seed": 3})

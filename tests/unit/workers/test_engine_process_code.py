@@ -27,6 +27,10 @@ class Engine:
     def __init__(self, folder, **settings):
         self.folder = folder
 
+    def current_load(self):
+        from workers.engines.protocol import EngineLoad
+        return EngineLoad()
+
     def submit(self, request, sink):
         said = self.written() if request.inputs.prompt == "write" else self.late()
         sink(Delta(said, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,31 @@ def test_usage_and_the_reason_of_the_end_are_stated(engine: Any) -> None:
     assert (done.finish_reason, done.completion_tokens) == ("length", 5)
     assert done.prompt_tokens == 3
     assert sum(delta.tokens for delta in answer.deltas) <= 5
+
+
+def test_an_answer_says_how_long_its_prompt_and_its_tokens_took(engine: Any) -> None:
+    began = time.monotonic()
+    (answer,) = ask(engine, ["one two three"], max_tokens=40, temperature=0)
+    took_ms = (time.monotonic() - began) * 1000
+    done = answer.done()
+    assert done.decode_ms > 0
+    # Rounded three times.
+    assert done.queue_ms + done.prefill_ms + done.decode_ms <= took_ms + 2
+
+
+def test_the_load_of_the_engine_counts_rows_steps_and_the_cache(engine: Any) -> None:
+    before = engine.current_load()
+    loads = []
+    watching = Answer(on_delta=lambda: loads.append(engine.current_load()))
+    inputs = {"prompt": PROMPTS[0]}
+    engine.submit(prompted("watching", inputs, {"max_tokens": 10, "temperature": 0}), watching)
+    watching.wait()
+    after = engine.current_load()
+    assert max(load.running for load in loads) == 1
+    assert 0 < max(load.cache for load in loads) < 1
+    assert (after.running, after.waiting, after.cache) == (0, 0, 0)
+    # The first token comes with the prompt.
+    assert after.steps - before.steps == after.rows - before.rows == 9
 
 
 def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(engine: Any) -> None:

@@ -66,6 +66,20 @@ def adapter(folder: Path, fault: str = "", r: int = 4, module: str = "q_proj") -
     return folder
 
 
+def test_the_load_of_the_engine_has_the_use_of_the_cache_that_vllm_reports(vllm: Any) -> None:
+    load = vllm.current_load()
+    assert (load.running, load.waiting, load.cache) == (0, 0, 0.375)
+
+
+@pytest.mark.parametrize(
+    "report", ["", "vllm:kv_cache_usage_perc 1.5\n", "vllm:kv_cache_usage_perc NaN\n", "vllm:kv"]
+)
+def test_a_report_without_a_valid_share_has_none(report: str) -> None:
+    from workers.engines.servers.vllm import cache_in
+
+    assert cache_in(report) is None
+
+
 def test_base_and_adapters_answer_as_themselves_with_the_tokens_that_were_counted(
     vllm: Any, load: Callable[..., None]
 ) -> None:

@@ -20,6 +20,14 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+# As vLLM 0.32 writes them, without most of the lines.
+METRICS = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="base"} 0.0
+# HELP vllm:kv_cache_usage_perc KV-cache usage. 1 means 100 percent usage.
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0",model_name="base"} 0.375
+"""
 PYTHON = """#!/bin/sh
 shift  # -I, which would hide the stand-in
 case "$2" in *sys.prefix*) echo {folder} ;; esac
@@ -78,6 +86,9 @@ class Server:
                 if self.loaded.pop(body["lora_name"], None) is None:
                     raise Refused(f"The adapter {body['lora_name']} is not loaded.")
                 await answer(send, {})
+            elif path == "/metrics":
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": METRICS})
             else:
                 await answer(send, {}, 200 if path == "/health" else 404)
         except Refused as error:

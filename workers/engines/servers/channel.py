@@ -140,6 +140,17 @@ def call(
         connection.close()
 
 
+def get_text(address: Address, target: str, *, timeout: float) -> str:
+    """Return the text that answers a GET. Raises as `call`."""
+    connection = _Connection(address, timeout)
+    try:
+        return _sent(connection, "GET", target, None).read(MAX_BODY).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ServerFailed(f"{type(error).__name__}: {error}") from error
+    finally:
+        connection.close()
+
+
 def _sent(connection: _Connection, method: str, target: str, body: Any) -> http.client.HTTPResponse:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Authorization": f"Bearer {connection.key}"}

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,18 @@ from registry.catalog.generation import SamplingOptions
 from workers.engines.batch import Row
 from workers.engines.grammars import Vocabulary
 from workers.engines.prompts import PromptCanceled, PromptProcesses
-from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink, raise_exits
+from workers.engines.protocol import (
+    EngineLoad,
+    EngineRequest,
+    EngineStopped,
+    RequestRefused,
+    Sink,
+    raise_exits,
+)
 from workers.engines.rows import RowMaker
 from workers.engines.servers.channel import ServerFailed, ServerRefused, Stream
 from workers.engines.servers.process import ServerProcess
+from workers.request_logs import about
 from workers.wire import Done
 
 logger = logging.getLogger(__name__)
@@ -132,6 +140,17 @@ class ServedEngine:
     def fault(self) -> str:
         """Reason why the server has ended; empty while it runs."""
         return "" if self._server is None else self._server.fault
+
+    def current_load(self) -> EngineLoad:
+        """Return the rows that the server has and those that wait. A server makes one token for
+        each of its rows in a step, but does not report its steps."""
+        with self._lock:
+            running, waiting = list(self._running), len(self._waiting)
+        return EngineLoad(len(running), waiting, cache=self.cache_used(running))
+
+    def cache_used(self, running: Collection[Row]) -> float | None:
+        """Return the used share of the server's memory for keys and values; None if unknown."""
+        return min(1.0, sum(row.length for row in running) / self._max_positions)
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Raise ValueError: this server takes no adapters."""
@@ -270,14 +289,16 @@ class ServedEngine:
             code, message, status = error.code, str(error), error.status
             self._send(row, lambda: row.fail(code, message, status))
         except ServerRefused as error:
-            logger.error("The server refused request %s: %s", row.request_id, error)
+            logger.error("The server refused a request: %s", error, extra=about(row.request_id))
             self._send(row, lambda: row.fail("engine_error", "The model's server failed.", 500))
         except ServerFailed as error:
             if not self._is_over(row):
-                logger.error("The server ended request %s early: %s", row.request_id, error)
+                logger.error(
+                    "The server ended a request early: %s", error, extra=about(row.request_id)
+                )
             self._end(row, broken=True)
         except BaseException as error:
-            logger.exception("a row of request %s failed", row.request_id)
+            logger.exception("a row of a request failed", extra=about(row.request_id))
             self._send(row, lambda: row.fail("engine_error", "The engine failed.", 500))
             raise_exits(error)
         finally:
@@ -349,7 +370,9 @@ class ServedEngine:
                 return row.shaper.take(token.number, row.limit - row.produced - 1)
             row.shaper.follow(token.spoken)
         except RequestRefused as error:
-            logger.info("Request %s goes on without a reserve: %s", row.request_id, error)
+            logger.info(
+                "An answer goes on without a reserve: %s", error, extra=about(row.request_id)
+            )
             row.shaper = None
         return token.number
 

@@ -9,6 +9,7 @@ load, fingerprints must show that every adapter still answers as itself.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -18,7 +19,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ import torch
 
 from workers.engines.adapters import lora_config
 from workers.engines.architectures import UnsupportedModel, architecture_of, read_json
+from workers.engines.batch import Row
 from workers.engines.grammars import Vocabulary
 from workers.engines.loading import check_shards, checkpoint_dtype, load_tokenizer
-from workers.engines.servers.channel import ServerFailed, ServerRefused, call
+from workers.engines.servers.channel import ServerFailed, ServerRefused, call, get_text
 from workers.engines.servers.engine import ServedEngine
 from workers.engines.servers.installed import VLLM_LEAST, prefixes, vllm_version
 from workers.engines.servers.llama_cpp import end_tokens
@@ -44,6 +46,9 @@ MAX_RANK = 64
 # Prompt of fingerprints: log probabilities of its answer tell adapters apart.
 FINGERPRINT = "Once upon a time, the answer to every question was"
 _LEAST_DIFFERENCE = 1e-4
+# vLLM's own report, and the metric in it that Assay reads.
+METRICS, METRICS_TIMEOUT_S = "/metrics", 2.0
+CACHE_USED = "vllm:kv_cache_usage_perc"
 
 
 class VllmEngine(ServedEngine):
@@ -127,7 +132,6 @@ class VllmEngine(ServedEngine):
             # Prompts arrive as tokens. The model's own template is code, so it is not used.
             "--chat-template", "{{ messages[0]['content'] }}",
             "--structured-outputs-config.backend", "guidance",
-            "--disable-log-stats",
             "--disable-uvicorn-access-log",
             *([] if torch.cuda.is_available() else ["--enforce-eager"]),
         ]  # fmt: skip
@@ -213,6 +217,16 @@ class VllmEngine(ServedEngine):
         super().close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def cache_used(self, running: Collection[Row]) -> float | None:
+        """Return the share of blocks in use that the server reports; None if it does not answer."""
+        if self._server is None or self._server.fault:
+            return None
+        try:
+            report = get_text(self._server.address, METRICS, timeout=METRICS_TIMEOUT_S)
+        except (ServerFailed, ServerRefused):
+            return None
+        return cache_in(report)
+
     def _take_place(self) -> None:
         """Use one of the places for adapters. If all have been used, end the server, which is then
         loaded again with the adapters that are still deployed, and raise ValueError.
@@ -278,6 +292,16 @@ class VllmEngine(ServedEngine):
         if self._server is None:
             raise ServerFailed("the server has not started")
         return call(self._server.address, target, body, timeout=self._server.limits.silent_s)
+
+
+def cache_in(report: str) -> float | None:
+    """Return the used share of the cache in vLLM's metrics; None if it is missing or invalid."""
+    for line in report.splitlines():
+        if line.startswith(CACHE_USED):
+            with contextlib.suppress(ValueError):
+                used = float(line.rpartition(" ")[2])
+                return used if 0.0 <= used <= 1.0 else None
+    return None
 
 
 def difference(one: Fingerprint, other: Fingerprint) -> float:

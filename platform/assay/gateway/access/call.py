@@ -14,12 +14,17 @@ from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.access.key_entries import KeyEntry
 from assay.gateway.http.asgi import Headers
 from assay.gateway.http.errors import is_messages
+from assay.gateway.monitoring.times import TokenGaps
 from governance.permissions import Action
 from governance.policy.decisions import Authorization, joined, with_outcome
 from governance.policy.engine import PolicyDecision
 from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
 from registry.catalog.requests import printable
+from workers.wire import Done
+
+# Status of a request whose client hung up, as in the logs of nginx.
+CLIENT_GONE = 499
 
 
 def new_request_id() -> str:
@@ -39,8 +44,10 @@ class Call:
     `part_of` is the request or batch that this request belongs to. `settled` is the ledger's entry
     once a reserved request is settled; `computed` are units that count on quotas although the
     request failed. `load_ms` is the wait for a deployment that was scaled to zero, `first_token_ms`
-    the time until the first piece of a streamed answer. `traceparent` names the parent span of the
-    worker's spans.
+    the time until the first piece of a streamed answer, `gaps` are those between its tokens.
+    `status` is the HTTP status of the answer, or of the error that ended it; 499 if the client hung
+    up. `done` is the last event of an answer that was charged. `traceparent` names the parent span
+    of the worker's spans.
     """
 
     endpoint: str
@@ -69,6 +76,9 @@ class Call:
     computed: int = 0
     load_ms: int = 0
     first_token_ms: int | None = None
+    gaps: TokenGaps | None = None
+    status: int = 200
+    done: Done | None = None
     traceparent: str = ""
     _decision_of: PolicyDecision | None = None
     _decision_as_json: dict[str, Any] = field(default_factory=dict)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 from assay.gateway.access.admission import Caller
 from assay.gateway.access.authentication import KeyRefused, ProvedToken, authenticate
-from assay.gateway.access.call import Call
+from assay.gateway.access.call import CLIENT_GONE, Call
 from assay.gateway.access.decisions import Circumstances
 from assay.gateway.http.asgi import ClientGone, Message, Receive, Scope, encode
 from assay.gateway.http.errors import EngineFailed, InternalError, NoSuchPath, error_json
 from assay.gateway.inference import Inference, Opening, record_refusal
-from assay.gateway.monitoring.metrics import DURATION, REQUESTS, bound
+from assay.gateway.monitoring.tallies import record
 from assay.gateway.quota.quotas import QuotaStopped
 from assay.gateway.run.parts import Parts
 from assay.gateway.stored.database_desk import DatabaseDesk
@@ -25,6 +25,7 @@ from registry.batches.models import Batch
 from registry.batches.running import ClaimedLine, LineResult
 from registry.catalog.endpoints import dumps
 from registry.catalog.routes import find_route
+from workers.request_logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -84,18 +85,17 @@ class Lines:
             with serving(call.request_id, call.client_address):
                 await self._ask(batch, call, claimed, answer, stopping)
         except ClientGone:
-            call.outcome = "canceled"
+            call.outcome, call.status = "canceled", CLIENT_GONE
             return Later(0.0)
         except DomainError as error:
             return await self._refused(batch, call, error)
         except Exception:
             # As for an online request. One line must not fail its batch repeatedly.
-            logger.exception("Request %s of %s failed.", call.request_id, batch.pk)
+            logger.exception("A line of batch %s failed.", batch.pk, extra=about(call.request_id))
             fault = InternalError(f"An internal error occurred ({call.request_id}).")
             return await self._refused(batch, call, fault)
         finally:
-            bound(REQUESTS, call.endpoint, call.outcome).inc()
-            bound(DURATION, call.endpoint).observe(call.elapsed_ms / 1000)
+            record(call)
         return LineResult(answer.status, answer.as_json(), cost_micro=call.cost_micro)
 
     async def _ask(

@@ -11,16 +11,19 @@ import fcntl
 import glob
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-# Set by `assay.server` before prometheus_client is imported, which reads it on import.
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+from assay.gateway.monitoring.exemplars import FOLDER, with_exemplars
+
+# Name that deployments without a series of their own share (`tallies`).
+OTHER = "other"
 # Files of ended processes; more are merged into one.
 _MOST_FILES = 32
 _ADDED = ("counter", "histogram")
@@ -69,22 +72,48 @@ class _Labeled:
         self._values[self._key] = float(value)
 
 
-def exposition() -> bytes:
-    """Return the metrics of all processes, and readings by this one. Blocks for milliseconds."""
-    return _counts() + generate_latest(READINGS)
+def exposition(accept: str = "", live: Collection[str] | None = None) -> tuple[bytes, str]:
+    """Return the metrics of all processes, and readings by this one, with their content type.
+
+    `accept` is the header of the scrape: exemplars exist only in the format of OpenMetrics. Series
+    of deployments that are not in `live` are left out, with None none are. Blocks for milliseconds.
+    """
+    encode, content_type = choose_encoder(accept)
+    return encode(_Together(live)), content_type
 
 
-def _counts() -> bytes:
+class _Together:
+    """Everything that a scrape shows, as a registry for prometheus_client's encoders."""
+
+    def __init__(self, live: Collection[str] | None) -> None:
+        self._live = live
+
+    def collect(self) -> Iterator[Metric]:
+        yield from with_exemplars(_of_live(_counts(), self._live))
+        yield from READINGS.collect()
+
+
+def _of_live(families: Iterable[Metric], live: Collection[str] | None) -> Iterator[Metric]:
+    """Yield the metrics without series of deployments that have ended, whose values stay in the
+    files of processes."""
+    shown = None if live is None else {*live, "", OTHER}
+    for family in families:
+        if shown is not None:
+            family.samples = [
+                each for each in family.samples if each.labels.get("deployment", "") in shown
+            ]
+        yield family
+
+
+def _counts() -> list[Metric]:
     folder = os.environ.get(FOLDER)
     if folder is None:
-        return generate_latest(REGISTRY)
+        return list(REGISTRY.collect())
     with (Path(folder) / "lock").open("a") as lock:
         # Concurrent scrapes of two processes must not tidy up twice.
         fcntl.flock(lock, fcntl.LOCK_EX)
         _tidy(folder)
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, folder)
-        return generate_latest(registry)
+        return list(MultiProcessCollector(CollectorRegistry(), folder).collect())
 
 
 def _tidy(folder: str) -> None:
@@ -95,6 +124,9 @@ def _tidy(folder: str) -> None:
         if not _runs(int(number)):
             mark_process_dead(int(number), folder)
             ended[kind].append(file)
+    for file in glob.glob(os.path.join(folder, "exemplars_*.json")):
+        if not _runs(int(Path(file).stem.rpartition("_")[2])):
+            Path(file).unlink(missing_ok=True)
     for kind in _ADDED:
         if len(ended[kind]) > _MOST_FILES:
             _merge(ended[kind], os.path.join(folder, f"{kind}_0.db"))

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus. Labels are bounded: endpoints and outcomes, never keys."""
+"""Metrics for Prometheus. Labels are bounded: deployments, endpoints and outcomes, never keys."""
 
 from __future__ import annotations
 
@@ -13,22 +13,64 @@ from django.conf import settings
 from prometheus_client import Counter, Gauge, Histogram
 
 from assay.gateway.monitoring.exposition import Reading
-from governance.usage.records import UsageEntry
-from governance.usage.units import Unit
 
 Metric = TypeVar("Metric", Counter, Histogram)
 
+# Buckets of OpenTelemetry's conventions for generative AI.
+_FIRST_TOKEN_S = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
+)  # fmt: skip
+_INTER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
+_DURATION_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_SERIES = ("deployment", "endpoint")
+
+# `assay.gateway.monitoring.tallies` writes these: they have a series for each deployment.
 REQUESTS = Counter(
-    "assay_gateway_requests", "Requests by endpoint and outcome.", ("endpoint", "outcome")
+    "assay_gateway_requests",
+    "Requests by deployment, endpoint, outcome, and HTTP status of the answer or error (499: the "
+    "client hung up).",
+    (*_SERIES, "outcome", "code"),
 )
 DURATION = Histogram(
     "assay_gateway_request_duration_seconds",
     "From the first byte of a request to the last of its answer.",
-    ("endpoint",),
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+    _SERIES,
+    buckets=_DURATION_S,
 )
-TOKENS = Counter("assay_gateway_tokens", "Tokens settled.", ("kind",))
-UNITS = Counter("assay_gateway_units", "Use settled in units other than tokens.", ("unit",))
+QUEUE = Histogram(
+    "assay_gateway_request_queue_time_seconds",
+    "From sending an answered request to its workers to the start of computing.",
+    _SERIES,
+    buckets=_DURATION_S,
+)
+PREFILL = Histogram(
+    "assay_gateway_request_prefill_time_seconds",
+    "From the start of computing an answer to its first token in the engine.",
+    _SERIES,
+    buckets=_DURATION_S,
+)
+DECODE = Histogram(
+    "assay_gateway_request_decode_time_seconds",
+    "From the first token of an answer to its last in the engine.",
+    _SERIES,
+    buckets=_DURATION_S,
+)
+FIRST_TOKEN = Histogram(
+    "assay_gateway_time_to_first_token_seconds",
+    "From the first byte of a request to the first token of its streamed answer.",
+    _SERIES,
+    buckets=_FIRST_TOKEN_S,
+)
+INTER_TOKEN = Histogram(
+    "assay_gateway_inter_token_latency_seconds",
+    "Between two tokens of a streamed answer, as they reach the gateway.",
+    _SERIES,
+    buckets=_INTER_TOKEN_S,
+)
+TOKENS = Counter("assay_gateway_tokens", "Tokens settled.", ("deployment", "kind"))
+UNITS = Counter(
+    "assay_gateway_units", "Use settled in units other than tokens.", ("deployment", "unit")
+)
 INFLIGHT = Gauge(
     "assay_gateway_inflight_requests", "Requests being answered now.", multiprocess_mode="livesum"
 )
@@ -82,12 +124,9 @@ def bound(metric: Metric, *labels: str) -> Metric:
     return metric.labels(*labels)
 
 
-def count_use(entry: UsageEntry) -> None:
-    """Count the tokens and units of an answer."""
-    bound(TOKENS, "prompt").inc(entry.prompt_tokens)
-    bound(TOKENS, "completion").inc(entry.completion_tokens)
-    if entry.unit != Unit.TOKENS:
-        bound(UNITS, entry.unit).inc(entry.units)
+def bounds_of(metric: Histogram) -> tuple[float, ...]:
+    """Return the upper bounds of a histogram's buckets; the last one is infinite."""
+    return tuple(metric._upper_bounds)
 
 
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")

@@ -13,15 +13,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db.models import Count
 from django.utils import timezone
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from assay.gateway.access.reading import close_connection
 from assay.gateway.access.snapshot import Snapshot
 from assay.gateway.app import Gateway
-from assay.gateway.http.asgi import Scope, Send, encode, respond
+from assay.gateway.http.asgi import Scope, Send, encode, header, respond
 from assay.gateway.monitoring.controllers import measure_controllers
 from assay.gateway.monitoring.exposition import Reading, exposition
 from assay.gateway.monitoring.metrics import RELEASE_EXPIRES, RELEASE_STOPS, may_scrape
+from assay.gateway.monitoring.tallies import TALLY
 from assay.gateway.monitoring.work_metrics import measure_broker, measure_work
 from governance.audit import alarms
 from governance.audit.models import AuditAlarm
@@ -157,16 +157,19 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
         snapshot = await runtime.parts.refresher.current()
         _measure_releases(snapshot)
         await runtime.parts.quotas.measure(snapshot.limits)
-        live = {name: entry.id for name, entry in snapshot.deployments.items()}
-        await measure_broker(runtime.client, live)
+        await measure_broker(runtime.client, snapshot.deployments)
     await STORE.state()
+    last = runtime.parts.refresher.snapshot
+    live = None if last is None else last.deployments.keys()
     with contextlib.suppress(DatabaseError):
         await measure_log()
         await measure_emergencies()
-        await measure_work()
+        await measure_work(live or ())
         await measure_controllers()
-    text = await asyncio.to_thread(exposition)
-    await respond(send, 200, text, [], CONTENT_TYPE_LATEST.encode())
+    TALLY.write()
+    accept = (header(scope, b"accept") or b"").decode("latin-1")
+    text, content_type = await asyncio.to_thread(exposition, accept, live)
+    await respond(send, 200, text, [], content_type.encode())
 
 
 def _measure_releases(snapshot: Snapshot) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import redis.asyncio
 
+from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.access.reading import close_connection
+from assay.gateway.monitoring.engine_metrics import Worker, show_loads
 from assay.gateway.monitoring.exposition import Reading
 from workers.database_watch import ENDED
 from workers.deployments.software import controllers_differ
@@ -22,6 +24,7 @@ from workers.dropped_messages import DROPPED_MESSAGES
 from workers.jobs.models import JobKind
 from workers.jobs.selectors import WAITING
 from workers.measurements.measuring import (
+    BACKUP,
     CODE,
     JOBS,
     LOOPS,
@@ -33,11 +36,12 @@ from workers.measurements.measuring import (
     loops_together,
 )
 from workers.measurements.models import Measurement
+from workers.measurements.queues import QUEUES
 from workers.nodes.broker_denials import denials_total
 from workers.nodes.models import Node, NodeState
 from workers.nodes.states import WORKING
 from workers.storage.collection import COLLECTION
-from workers.wire import JOB_QUEUE, deployment_queue, node_of, presence_key
+from workers.wire import JOB_QUEUE, deployment_queue, load_key, presence_key
 
 JOB_COUNT = Reading("assay_jobs", "Unfinished jobs, by kind and state.", ("kind", "state"))
 JOB_AGE = Reading(
@@ -67,6 +71,11 @@ REPLICA_COUNT = Reading(
 )
 QUEUE_DEPTH = Reading(
     "assay_queue_depth", "Messages that no worker has taken yet, by queue.", ("queue",)
+)
+QUEUE_AGE = Reading(
+    "assay_queue_oldest_age_seconds",
+    "Seconds that the oldest message in a live deployment's queue has waited; 0 if it is empty.",
+    ("queue",),
 )
 WORKER_SEEN = Reading(
     "assay_worker_last_seen_seconds",
@@ -115,6 +124,9 @@ COLLECT_FAILED = Reading(
 COLLECTED = Reading(
     "assay_store_collected_bytes", "Bytes that the last garbage collection removed."
 )
+BACKUP_AGE = Reading(
+    "assay_backup_age_seconds", "Seconds since `assay backup make` last succeeded; absent before."
+)
 REPORT_AGE = Reading(
     "assay_controller_report_age_seconds", "Seconds since a controller reported its figures."
 )
@@ -144,14 +156,20 @@ ANSWERS_CHANGED = Reading(
     "be compared.",
     ("deployment",),
 )
-# More workers than a machine runs, so that a compromised one cannot add unlimited labels.
+# More workers than a machine runs, so that a compromised node cannot add unlimited labels.
 _MOST_WORKERS = 64
+# Of all workers that are not on nodes.
+_MOST_OWN_WORKERS = 1_024
+# Age of the figures of queues from which they are not shown any more, in seconds.
+_QUEUES_KEPT_S = 60.0
 # Realms of the nodes in use at the last `measure_work`.
 _realms: list[str] = []
 
 
-async def measure_work() -> None:
+async def measure_work(deployments: Iterable[str]) -> None:
     """Update the gauges of jobs, nodes, store and controller with two queries.
+
+    `deployments` are the names of live deployments.
 
     Raises:
         django.db.Error: the database does not answer; the gauges keep their values.
@@ -178,6 +196,9 @@ async def measure_work() -> None:
         _show_jobs(jobs.figures)
     if replicas := rows.get(REPLICAS):
         _show_replicas(replicas.figures)
+    if backup := rows.get(BACKUP):
+        BACKUP_AGE.set(age_s(backup.measured_at.timestamp()))
+    _show_queues(rows.get(QUEUES), deployments)
     controllers = [row.figures for row in rows.values() if row.name.startswith(CODE)]
     _show_software(rows.get(SOFTWARE), controllers_differ(controllers))
     if store := rows.get(STORE):
@@ -198,10 +219,12 @@ def _read() -> tuple[dict[str, Measurement], list[Node]]:
         close_connection()
 
 
-async def measure_broker(client: redis.asyncio.Redis, deployments: Mapping[str, int]) -> None:
-    """Update the gauges of queues and workers in one round trip.
+async def measure_broker(
+    client: redis.asyncio.Redis, deployments: Mapping[str, DeploymentEntry]
+) -> None:
+    """Update the gauges of queues, workers and engines in two round trips.
 
-    `deployments` are the IDs of live deployments by name.
+    `deployments` are the live deployments by name.
 
     Raises:
         redis.RedisError, OSError: the broker does not answer; the gauges keep their values.
@@ -210,10 +233,11 @@ async def measure_broker(client: redis.asyncio.Redis, deployments: Mapping[str, 
     async with client.pipeline(transaction=False) as pipe:
         realms = ["", *_realms]
         for realm in realms:
-            pipe.zrange(presence_key(realm), -_MOST_WORKERS, -1, withscores=True)
+            most = _MOST_WORKERS if realm else _MOST_OWN_WORKERS
+            pipe.zrange(presence_key(realm), -most, -1, withscores=True)
         pipe.llen(JOB_QUEUE)
-        for number in deployments.values():
-            pipe.llen(deployment_queue(number))
+        for entry in deployments.values():
+            pipe.llen(deployment_queue(entry.id))
         answers = await pipe.execute()
     present, (jobs, *depths) = answers[: len(realms)], answers[len(realms) :]
     QUEUE_DEPTH.clear()
@@ -221,11 +245,15 @@ async def measure_broker(client: redis.asyncio.Redis, deployments: Mapping[str, 
     for name, depth in zip(deployments, depths, strict=True):
         QUEUE_DEPTH.labels(name).set(depth)
     WORKER_SEEN.clear()
+    found: list[Worker] = []
     for realm, workers in zip(realms, present, strict=True):
-        node = f"{node_of(realm)}/" if realm else ""
         for name, seen_at in workers:
-            label = f"{node}{name.decode(errors='replace')}"[:120]
-            WORKER_SEEN.labels(label).set(max(0.0, now - seen_at))
+            found.append(Worker(realm, name.decode(errors="replace")))
+            WORKER_SEEN.labels(found[-1].label).set(max(0.0, now - seen_at))
+    reports: list[Any] = []
+    if found:
+        reports = await client.mget([load_key(each.realm, each.name) for each in found])
+    show_loads(zip(found, reports, strict=True), deployments)
 
 
 def _show_jobs(figures: dict[str, Any]) -> None:
@@ -245,6 +273,14 @@ def _show_jobs(figures: dict[str, Any]) -> None:
             # None: jobs that were canceled before they ran.
             for quantile, value in zip(QUANTILES, values or (), strict=False):
                 gauge.labels(kind, state, str(quantile)).set(value)
+
+
+def _show_queues(row: Measurement | None, deployments: Iterable[str]) -> None:
+    QUEUE_AGE.clear()
+    if row is None or age_s(row.measured_at.timestamp()) > _QUEUES_KEPT_S:
+        return
+    for name in deployments:
+        QUEUE_AGE.labels(name).set(row.figures["ages"].get(name, 0.0))
 
 
 def _show_replicas(figures: dict[str, dict[str, int]]) -> None:

@@ -21,6 +21,7 @@ from assay.gateway.monitoring.metrics import PENDING_SETTLEMENTS, UNRECORDED
 from assay.gateway.quota.quotas import Quotas
 from governance.errors import Unavailable
 from governance.usage.records import UsageEntry
+from workers.request_logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Ledger:
             "USAGE NOT RECORDED (%s); all requests are refused until this entry is recorded: %s",
             failure,
             settlement.entry.to_json(),
+            extra=about(settlement.entry.request_id),
         )
         if len(self._pending) < _PENDING_MAX:
             self._pending.append(settlement)

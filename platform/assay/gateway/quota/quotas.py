@@ -33,6 +33,7 @@ from governance.quotas.wire import (
     stop_sentence,
 )
 from governance.usage.records import UsageEntry
+from workers.request_logs import about
 
 logger = logging.getLogger(__name__)
 _ATTEMPTS = 3
@@ -201,7 +202,12 @@ class Quotas:
                 await self._script(["withdraw", request_id, int(counts)])
                 return
             except (redis.RedisError, OSError) as error:
-                logger.warning("Request %s could not be withdrawn: %s", request_id, error)
+                logger.warning(
+                    "Request %s could not be withdrawn: %s",
+                    request_id,
+                    error,
+                    extra=about(request_id),
+                )
                 await asyncio.sleep(2**attempt)
 
     async def measure(self, limits: Sequence[Limit]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import redis.asyncio
 
 from assay.gateway.run.reply_streams import Replies
+from workers.request_logs import about
 from workers.wire import cancel_channel, realm_of
 from workers.wire_keys import WireKey
 
@@ -38,4 +39,6 @@ class Cancellations:
                 message = self._wire.of(realm).cancel_message(request_id)
                 await self._client.publish(cancel_channel(realm), message)
         except (redis.RedisError, OSError) as error:
-            logger.warning("Request %s could not be canceled: %s", request_id, error)
+            logger.warning(
+                "Request %s could not be canceled: %s", request_id, error, extra=about(request_id)
+            )

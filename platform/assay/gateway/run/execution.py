@@ -23,7 +23,8 @@ from assay.gateway.http.errors import (
     ReplyForged,
     error_event,
 )
-from assay.gateway.monitoring.metrics import count_use
+from assay.gateway.monitoring.tallies import count_use
+from assay.gateway.monitoring.times import TokenGaps
 from assay.gateway.quota.ledger import Settlement
 from assay.gateway.quota.quotas import QueueFull, QuotaStopped
 from assay.gateway.run import events
@@ -346,9 +347,16 @@ class Execution:
         if isinstance(part, Delta):
             self._completion_tokens += part.tokens
             self._timer.token()
-            if self._plan.stream and self._call.first_token_ms is None:
-                self._call.first_token_ms = self._call.elapsed_ms
+            if self._plan.stream:
+                self._note_arrival(part)
         return part
+
+    def _note_arrival(self, piece: Delta) -> None:
+        """Note the time of a piece of a streamed answer."""
+        call = self._call
+        if call.first_token_ms is None or call.gaps is None:
+            call.first_token_ms, call.gaps = call.elapsed_ms, TokenGaps()
+        call.gaps.arrived(piece.index, piece.tokens)
 
     async def _hand_over(self, given_back: bool) -> bool:
         """Send the request to the deployment's current workers; return true if it was sent.
@@ -374,6 +382,7 @@ class Execution:
 
     async def _settle_failure(self, error: DomainError, inbox: Inbox) -> None:
         self._call.outcome = "failed"
+        self._call.status = error.status
         if isinstance(error, DeadlinePassed):
             self._abandon(inbox, "failed", error.message)
             return
@@ -391,6 +400,9 @@ class Execution:
             await self._charge("failed", used, error.message)
             return
         refused = error.status < 500
+        if refused:
+            # Not the worker's code: a compromised worker could make up any number of them.
+            self._call.outcome = "refused"
         prompt_tokens = self._plan.prompt_tokens if self._completion_tokens else 0
         entry = self._call.entry(
             error.code if refused or isinstance(error, ReplyForged) else "failed",
@@ -417,6 +429,7 @@ class Execution:
             device_ms=done.device_ms,
             units=done.units,
         )
+        self._call.done = done
         count_use(entry)
         self._parts.device_times.learn(self._deployment.name, entry.units, done.device_ms)
         await self._parts.ledger.settle(Settlement(entry))

@@ -100,7 +100,7 @@ async def _hold(client: redis.asyncio.Redis, call: Call, name: str) -> None:
         try:
             await _renew(client, call, name, HELD_S)
         except (redis.RedisError, OSError) as error:
-            logger.warning("The Idempotency-Key of %s was not renewed: %s", call.request_id, error)
+            logger.warning("The Idempotency-Key was not renewed: %s", error)
 
 
 async def _renew(client: redis.asyncio.Redis, call: Call, name: str, seconds: float) -> None:
@@ -116,4 +116,4 @@ async def _leave(client: redis.asyncio.Redis, call: Call, name: str, *, answered
             await _renew(client, call, name, 0)
     except (redis.RedisError, OSError) as error:
         # The key stays taken until it expires.
-        logger.warning("The Idempotency-Key of %s was not released: %s", call.request_id, error)
+        logger.warning("The Idempotency-Key was not released: %s", error)

@@ -18,6 +18,7 @@ from assay.gateway.http.asgi import Receive
 from assay.gateway.monitoring.metrics import FORGED
 from assay.gateway.run.pipeline import Pipeline
 from governance.errors import DomainError
+from workers.request_logs import about
 from workers.sealing import ReplyReader
 from workers.wire import REPLY_TTL_S, Event, Failed, RequestStarted, realm_of, reply_stream
 from workers.wire_keys import Forged
@@ -265,7 +266,9 @@ class Replies:
 
 def _refuse(request_id: str, reason: str) -> None:
     FORGED.inc()
-    logger.critical("FORGED REPLY to request %s refused: %s", request_id, reason)
+    logger.critical(
+        "FORGED REPLY to request %s refused: %s", request_id, reason, extra=about(request_id)
+    )
 
 
 async def watch_client(receive: Receive, inbox: Inbox) -> None:

@@ -14,6 +14,7 @@ import time
 import redis.asyncio
 
 from assay.gateway.run.reply_streams import Replies
+from workers.request_logs import about
 from workers.wire import Failed, alive_key
 
 logger = logging.getLogger(__name__)
@@ -68,5 +69,7 @@ class WorkerWatch:
         dead = {worker for worker, since in self._missing.items() if now - since >= PATIENCE_S}
         for request_id, workers in holders.items():
             if workers <= dead:
-                logger.warning("The worker of request %s has died", request_id)
+                logger.warning(
+                    "The worker of request %s has died", request_id, extra=about(request_id)
+                )
                 self._replies.fail(request_id, _LOST)

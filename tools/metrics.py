@@ -1,0 +1,96 @@
+"""Write the table of metrics, `docs/reference/metrics.md`, from the code that exposes them.
+
+ASSAY_ENV=test .venv/bin/python tools/metrics.py
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
+import django
+
+django.setup()
+# Models exist only once Django is set up.
+from prometheus_client import Counter, Gauge, Histogram  # noqa: E402
+
+from assay.gateway.monitoring import engine_metrics, metrics, probes, work_metrics  # noqa: E402
+from assay.gateway.monitoring.exposition import Reading  # noqa: E402
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "metrics.md"
+HEAD = """# Metrics
+
+Written by `tools/metrics.py` from the code. `GET /metrics` shows these ([how to scrape it](../how-to/monitor.md)). A histogram
+`NAME` has the series `NAME_bucket`, `NAME_sum` and `NAME_count`.
+
+Labels are bounded. `deployment` is a live deployment, empty for requests that named none, and `other` beyond 2,000 names in
+the life of a web process; its series end with it. `endpoint` is a route, never a path with an ID. No metric names a key, a
+person or a prompt, and no value of a label comes from a caller.
+
+"""
+PARTS = {
+    "Requests": metrics,
+    "Engines and GPUs": engine_metrics,
+    "Jobs, queues, workers, store and controller": work_metrics,
+    "Audit log, incidents and the store's state": probes,
+}
+AFTER = """
+## Names of vLLM and OpenTelemetry
+
+`docker/prometheus/assay-names.rules.yaml` records copies under these names, with the deployment as `model_name` or
+`gen_ai_request_model`. Load it only for dashboards that were made for them
+([ADR 55](../adr/0055-metrics-have-names-of-their-own.md)).
+
+| Assay | vLLM | OpenTelemetry |
+|---|---|---|
+| `assay_gateway_request_duration_seconds` | `vllm:e2e_request_latency_seconds` | `gen_ai.server.request.duration` |
+| `assay_gateway_request_queue_time_seconds` | `vllm:request_queue_time_seconds` | |
+| `assay_gateway_request_prefill_time_seconds` | `vllm:request_prefill_time_seconds` | |
+| `assay_gateway_request_decode_time_seconds` | `vllm:request_decode_time_seconds` | |
+| `assay_gateway_time_to_first_token_seconds` | `vllm:time_to_first_token_seconds` | `gen_ai.server.time_to_first_token` |
+| `assay_gateway_inter_token_latency_seconds` | `vllm:inter_token_latency_seconds` | `gen_ai.server.time_per_output_token` |
+| `assay_gateway_tokens_total` | `vllm:prompt_tokens_total`, `vllm:generation_tokens_total` | the sum of `gen_ai.client.token.usage`; not recorded |
+| `assay_engine_requests_running` | `vllm:num_requests_running` | |
+| `assay_engine_requests_waiting` | `vllm:num_requests_waiting` | |
+| `assay_engine_kv_cache_usage_ratio` | `vllm:kv_cache_usage_perc` | |
+"""
+
+
+class Row(NamedTuple):
+    """One metric."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    about: str
+
+
+def rows(module: object) -> Iterator[Row]:
+    """Yield the metrics that a module defines, in its order."""
+    for each in vars(module).values():
+        if isinstance(each, Reading):
+            name = each.name + ("_total" if each.is_total else "")
+            kind = "counter" if each.is_total else "gauge"
+            yield Row(name, kind, each.label_names, each._documentation)
+        elif isinstance(each, Counter | Gauge | Histogram):
+            name = each._name + ("_total" if isinstance(each, Counter) else "")
+            yield Row(name, each._type, tuple(each._labelnames), each._documentation)
+
+
+def page() -> str:
+    """Return the page: one table for each part."""
+    tables = []
+    for title, module in PARTS.items():
+        lines = [f"## {title}", "", "| metric | type | labels | |", "|---|---|---|---|"]
+        for row in rows(module):
+            labels = ", ".join(f"`{label}`" for label in row.labels)
+            lines.append(f"| `{row.name}` | {row.kind} | {labels} | {row.about} |")
+        tables.append("\n".join(lines) + "\n")
+    return HEAD + "\n".join(tables) + AFTER
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
