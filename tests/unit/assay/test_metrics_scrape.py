@@ -1,4 +1,4 @@
-"""What a scrape of a real gateway shows, and that rules and dashboard find it there."""
+"""A scrape of a real gateway: its series, and those that rules and dashboard ask for."""
 
 from __future__ import annotations
 
