@@ -82,6 +82,7 @@ FULL: dict[str, Any] = {
     "monitoring": {
         "serviceMonitor": True,
         "prometheusRule": True,
+        "otherNames": True,
         "dashboard": True,
         "labels": {"release": "prometheus"},
     },
