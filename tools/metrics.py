@@ -46,8 +46,8 @@ AFTER = """
 ## Names of vLLM and OpenTelemetry
 
 `docker/prometheus/assay-names.rules.yaml` records copies under these names, with the deployment as
-`model_name` or `gen_ai_request_model`, and with underscores in place of OpenTelemetry's points. Load
-it only for dashboards that were made for them
+`model_name` or `gen_ai_request_model`, and with underscores in place of OpenTelemetry's points.
+Load it only for dashboards that were made for them
 ([ADR 55](../adr/0055-metrics-have-names-of-their-own.md)).
 
 | Assay | vLLM | OpenTelemetry |
