@@ -38,7 +38,7 @@ class RequestIdFilter(logging.Filter):
     """Add the current request's ID to every record as `request_id`; `-` outside a request.
 
     Records of background work have the name of that work instead, such as `job-…`. A `request_id`
-    in the `extra` of a record stays as it is.
+    in the `extra` of a record stays unchanged.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -6,6 +6,7 @@ ASSAY_ENV=test .venv/bin/python tools/metrics.py
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import django
 
 django.setup()
 # Models exist only once Django is set up.
+import yaml  # noqa: E402
 from prometheus_client import Counter, Gauge, Histogram  # noqa: E402
 
 from assay.gateway.monitoring import engine_metrics, metrics, probes, work_metrics  # noqa: E402
@@ -23,12 +25,14 @@ from assay.gateway.monitoring.exposition import Reading  # noqa: E402
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "metrics.md"
 HEAD = """# Metrics
 
-Written by `tools/metrics.py` from the code. `GET /metrics` shows these ([how to scrape it](../how-to/monitor.md)). A histogram
-`NAME` has the series `NAME_bucket`, `NAME_sum` and `NAME_count`.
+Written by `tools/metrics.py` from the code. `GET /metrics` shows these
+([how to scrape it](../how-to/monitor.md)). A histogram `NAME` has the series `NAME_bucket`,
+`NAME_sum` and `NAME_count`.
 
-Labels are bounded. `deployment` is a live deployment, empty for requests that named none, and `other` beyond 2,000 names in
-the life of a web process; its series end with it. `endpoint` is a route, never a path with an ID. No metric names a key, a
-person or a prompt, and no value of a label comes from a caller.
+Labels are bounded. `deployment` is a live deployment, empty for requests that named none, and
+`(other)` beyond 2,000 names in the life of a web process; its series end with it. `endpoint` is a
+route, never a path with an ID. No metric names a key, a person or a prompt, and no value of a label
+comes from a caller.
 
 """
 PARTS = {
@@ -37,25 +41,17 @@ PARTS = {
     "Jobs, queues, workers, store and controller": work_metrics,
     "Audit log, incidents and the store's state": probes,
 }
+NAMES = PAGE.parents[2] / "docker" / "prometheus" / "assay-names.rules.yaml"
 AFTER = """
 ## Names of vLLM and OpenTelemetry
 
-`docker/prometheus/assay-names.rules.yaml` records copies under these names, with the deployment as `model_name` or
-`gen_ai_request_model`. Load it only for dashboards that were made for them
+`docker/prometheus/assay-names.rules.yaml` records copies under these names, with the deployment as
+`model_name` or `gen_ai_request_model`, and with underscores in place of OpenTelemetry's points.
+Load it only for dashboards that were made for them
 ([ADR 55](../adr/0055-metrics-have-names-of-their-own.md)).
 
 | Assay | vLLM | OpenTelemetry |
 |---|---|---|
-| `assay_gateway_request_duration_seconds` | `vllm:e2e_request_latency_seconds` | `gen_ai.server.request.duration` |
-| `assay_gateway_request_queue_time_seconds` | `vllm:request_queue_time_seconds` | |
-| `assay_gateway_request_prefill_time_seconds` | `vllm:request_prefill_time_seconds` | |
-| `assay_gateway_request_decode_time_seconds` | `vllm:request_decode_time_seconds` | |
-| `assay_gateway_time_to_first_token_seconds` | `vllm:time_to_first_token_seconds` | `gen_ai.server.time_to_first_token` |
-| `assay_gateway_inter_token_latency_seconds` | `vllm:inter_token_latency_seconds` | `gen_ai.server.time_per_output_token` |
-| `assay_gateway_tokens_total` | `vllm:prompt_tokens_total`, `vllm:generation_tokens_total` | the sum of `gen_ai.client.token.usage`; not recorded |
-| `assay_engine_requests_running` | `vllm:num_requests_running` | |
-| `assay_engine_requests_waiting` | `vllm:num_requests_waiting` | |
-| `assay_engine_kv_cache_usage_ratio` | `vllm:kv_cache_usage_perc` | |
 """
 
 
@@ -89,7 +85,27 @@ def page() -> str:
             labels = ", ".join(f"`{label}`" for label in row.labels)
             lines.append(f"| `{row.name}` | {row.kind} | {labels} | {row.about} |")
         tables.append("\n".join(lines) + "\n")
-    return HEAD + "\n".join(tables) + AFTER
+    return HEAD + "\n".join(tables) + AFTER + other_names()
+
+
+def other_names() -> str:
+    """Return the rows of the table of other names, from the rules that record them."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for rule in yaml.safe_load(NAMES.read_text())["groups"][0]["rules"]:
+        name = re.sub(r"_(bucket|sum|count)$", "", rule["record"])
+        (metric,) = re.findall(r"assay_\w+", rule["expr"])
+        ours = re.sub(r"_(bucket|sum|count)$", "", metric)
+        system = "vLLM"
+        if name.startswith("gen_ai_server_"):
+            stem = name.removeprefix("gen_ai_server_").removesuffix("_seconds")
+            system, name = "OpenTelemetry", f"gen_ai.server.{stem.replace('request_', 'request.')}"
+        names = found.setdefault(ours, {"vLLM": [], "OpenTelemetry": []})[system]
+        if f"`{name}`" not in names:
+            names.append(f"`{name}`")
+    return "".join(
+        f"| `{ours}` | {', '.join(names['vLLM'])} | {', '.join(names['OpenTelemetry'])} |\n"
+        for ours, names in found.items()
+    )
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from assay.processes import HOLDERS, READERS
 from tests import shipped
 from tests.architecture.interpreters import run_program
 from tests.architecture.test_docker import BROKER_USERS, NETWORKS, STORES
-from tests.architecture.test_monitoring import check
+from tests.architecture.test_monitoring import EXPOSED
 from tests.architecture.test_settings import NEEDED
+from tests.promql import check
 from tests.shipped import CHART, chart
 from tests.shipped import pod_environment as environment
 from workers.launchers.trainjobs import check_fields, runtime_check
@@ -81,6 +82,7 @@ FULL: dict[str, Any] = {
     "monitoring": {
         "serviceMonitor": True,
         "prometheusRule": True,
+        "otherNames": True,
         "dashboard": True,
         "labels": {"release": "prometheus"},
     },
@@ -360,7 +362,7 @@ def test_pools_scale_on_metrics_that_exist() -> None:
     assert len(scaled) == 3
     for spec in scaled:
         (trigger,) = spec["triggers"]
-        check(trigger["metadata"]["query"])
+        check(trigger["metadata"]["query"], EXPOSED)
         assert float(trigger["metadata"]["threshold"]) > 0
 
 

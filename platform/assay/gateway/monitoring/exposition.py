@@ -22,8 +22,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from assay.gateway.monitoring.exemplars import FOLDER, with_exemplars
 
-# Name that deployments without a series of their own share (`tallies`).
-OTHER = "other"
+# Name that deployments without a series of their own share (`tallies`); no deployment's name.
+OTHER = "(other)"
 # Files of ended processes; more are merged into one.
 _MOST_FILES = 32
 _ADDED = ("counter", "histogram")

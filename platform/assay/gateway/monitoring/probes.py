@@ -21,7 +21,6 @@ from assay.gateway.http.asgi import Scope, Send, encode, header, respond
 from assay.gateway.monitoring.controllers import measure_controllers
 from assay.gateway.monitoring.exposition import Reading, exposition
 from assay.gateway.monitoring.metrics import RELEASE_EXPIRES, RELEASE_STOPS, may_scrape
-from assay.gateway.monitoring.tallies import TALLY
 from assay.gateway.monitoring.work_metrics import measure_broker, measure_work
 from governance.audit import alarms
 from governance.audit.models import AuditAlarm
@@ -166,7 +165,6 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
         await measure_emergencies()
         await measure_work(live or ())
         await measure_controllers()
-    TALLY.write()
     accept = (header(scope, b"accept") or b"").decode("latin-1")
     text, content_type = await asyncio.to_thread(exposition, accept, live)
     await respond(send, 200, text, [], content_type.encode())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter as Counts
+from itertools import islice
 
 from prometheus_client import Histogram
 
@@ -32,6 +33,9 @@ from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
 
 EVERY_S = 1.0
+# Series that are written at once, in about a millisecond, and the pause before the next ones: with
+# thousands of busy deployments, counts wait longer, but the event loop does not.
+AT_ONCE, PAUSE_S = 20, 0.02
 # Deployments of one process that have their own series, deleted ones included; all further ones
 # share the name `OTHER`. Each takes about 30 kB of memory and file for each endpoint.
 DEPLOYMENTS_MAX = 2_000
@@ -96,12 +100,12 @@ class Tally:
     def __init__(self) -> None:
         self._series: dict[tuple[str, str], Series] = {}
         self._named: set[str] = set()
-        self._changed: set[tuple[str, str]] = set()
+        self._changed: dict[tuple[str, str], Series] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def series(self, deployment: str, endpoint: str) -> Series:
         """Return the series of a deployment at an endpoint, to be changed now."""
-        if deployment not in self._named:
+        if deployment and deployment not in self._named:
             if len(self._named) >= DEPLOYMENTS_MAX:
                 deployment = OTHER
             else:
@@ -110,24 +114,33 @@ class Tally:
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = Series(deployment, endpoint)
-        self._changed.add(key)
-        self._write_soon()
+        self._changed[key] = series
+        self._write_in(EVERY_S)
         return series
 
     def write(self) -> None:
         """Write all counts to the process's metrics."""
-        self._loop = None
-        for key in self._changed:
-            self._series[key].write()
-        self._changed.clear()
-        if EXEMPLARS.write():
-            self._write_soon()
+        while self._changed:
+            self._write_some()
 
-    def _write_soon(self) -> None:
+    def _write_in(self, seconds: float) -> None:
+        """Write in so many seconds, unless that is planned already."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
-            loop.call_later(EVERY_S, self.write)
+            loop.call_later(seconds, self._write_planned)
+
+    def _write_planned(self) -> None:
+        self._loop = None
+        self._write_some()
+        if self._changed:
+            self._write_in(PAUSE_S)
+        elif EXEMPLARS.write():
+            self._write_in(EVERY_S)
+
+    def _write_some(self) -> None:
+        for key in list(islice(self._changed, AT_ONCE)):
+            self._changed.pop(key).write()
 
 
 TALLY = Tally()
