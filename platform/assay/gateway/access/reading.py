@@ -268,10 +268,9 @@ def _with_deployments(
             recalled.pop(pk, None)
             # Another deployment may have its name by now.
             name = names.pop(pk, None)
-            entry = None if name is None else deployments.get(name)
-            if entry is not None and entry.id == pk:
-                del deployments[entry.name]
-                changed.add(entry.name)
+            if name is not None and name in deployments and deployments[name].id == pk:
+                del deployments[name]
+                changed.add(name)
         for pk, entry in read.live.items():
             deployments[entry.name], names[pk] = entry, entry.name
             changed.add(entry.name)
