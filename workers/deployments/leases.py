@@ -29,7 +29,8 @@ WITH due AS (
       FROM unnest(%(ids)s::bigint[], %(may)s::boolean[]) AS v(id, may)
       JOIN workers_servinglease l ON l.deployment_id = v.id
       JOIN workers_deployment d ON d.id = v.id AND d.state = ANY (%(live)s)
-     WHERE CASE WHEN v.may THEN l.servable_until < statement_timestamp() + make_interval(secs => %(lease)s * 2.0 / 3)
+     WHERE CASE WHEN v.may THEN l.servable_until - make_interval(secs => %(lease)s * 2.0 / 3)
+                                < statement_timestamp()
                 ELSE l.servable_until > statement_timestamp() END
      ORDER BY v.may, l.servable_until LIMIT %(most)s
 )
