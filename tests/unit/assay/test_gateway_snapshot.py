@@ -34,7 +34,7 @@ def test_a_reading_takes_the_same_queries_however_much_there_is(
         stage.key()
     stage.limit("tokens_per_day", 5)
     # The dossiers are known since the gateway's own readings, so that none is read again.
-    with django_assert_num_queries(20):
+    with django_assert_num_queries(21):
         snapshot = read_snapshot()
     assert set(snapshot.deployments) == {"one", "two", "three"}
     assert [limit.limit for limit in snapshot.limits] == [5]
