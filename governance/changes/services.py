@@ -19,7 +19,7 @@ _ADVANCE = """
 UPDATE governance_changehorizon
    SET deleted = next, next = pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
        taken_at = now()
- WHERE id = 1 AND (taken_at < now() - %s OR taken_at > now()
+ WHERE id = 1 AND (taken_at < now() - make_interval(secs => %s) OR taken_at > now()
        OR next > pg_snapshot_xmax(pg_current_snapshot())::text::bigint)
 RETURNING CASE WHEN deleted > pg_snapshot_xmax(pg_current_snapshot())::text::bigint
                THEN 0 ELSE deleted END
@@ -37,9 +37,10 @@ def changes_purge() -> int:
     """Delete changes that every reader had ten minutes to read; return their number."""
     with connection.cursor() as cursor:
         cursor.execute(_BEGIN)
-        cursor.execute(_ADVANCE, [KEPT])
+        cursor.execute(_ADVANCE, [KEPT.total_seconds()])
         row = cursor.fetchone()
         if row is None:
             return 0
         cursor.execute(_DELETE, [row[0]])
-        return cursor.rowcount
+        deleted: int = cursor.rowcount
+        return deleted

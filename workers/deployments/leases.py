@@ -29,13 +29,14 @@ WITH due AS (
       FROM unnest(%(ids)s::bigint[], %(may)s::boolean[]) AS v(id, may)
       JOIN workers_servinglease l ON l.deployment_id = v.id
       JOIN workers_deployment d ON d.id = v.id AND d.state = ANY (%(live)s)
-     WHERE CASE WHEN v.may THEN l.servable_until < statement_timestamp() + %(lease)s * 2 / 3
+     WHERE CASE WHEN v.may THEN l.servable_until - make_interval(secs => %(lease)s * 2.0 / 3)
+                                < statement_timestamp()
                 ELSE l.servable_until > statement_timestamp() END
      ORDER BY v.may, l.servable_until LIMIT %(most)s
 )
 UPDATE workers_servinglease l
    SET servable_until = statement_timestamp()
-                        + CASE WHEN due.may THEN %(lease)s ELSE interval '0' END
+                        + make_interval(secs => CASE WHEN due.may THEN %(lease)s ELSE 0 END)
   FROM due WHERE l.deployment_id = due.deployment_id
 RETURNING due.may, due.lapsed
 """
@@ -75,7 +76,7 @@ def _renew(verdicts: Mapping[int, Judged]) -> list[tuple[bool, bool]]:
                 "ids": ids,
                 "may": [not verdicts[pk].refused for pk in ids],
                 "live": list(LIVE),
-                "lease": timedelta(seconds=settings.SERVING_LEASE_S),
+                "lease": settings.SERVING_LEASE_S,
                 "most": max(RENEWED_AT_ONCE, -(-len(ids) // 3)),
             },
         )

@@ -71,7 +71,6 @@ SELECT assay_watch('governance_person', ARRAY['name', 'is_active', 'session_epoc
 SELECT assay_watch('governance_roleassignment', NULL, 'person', 'person_id');
 -- A new department has no deployments yet, and a used one is never deleted.
 SELECT assay_watch_updates('governance_department', ARRAY['slug'], 'department', 'slug');
-SELECT assay_watch('governance_policyversion', ARRAY['number', 'state', 'digest', 'rules'], 'policy');
 SELECT assay_watch('governance_quotalimit', NULL, 'quota');
 SELECT assay_watch('governance_price', NULL, 'price');
 SELECT assay_watch('governance_review', NULL, 'review', 'id');

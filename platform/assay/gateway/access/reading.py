@@ -1,9 +1,9 @@
 """Read the snapshot, and bring it up to date. Everything here blocks: call it in one thread.
 
-A reading of changes costs one small query when nothing has changed, and then what was named is read
-again. In addition, leases and heartbeats are read every few seconds, because they are no changes;
-and a few deployments are read again each time, so that every one is checked within a while even if
-no change named it.
+A reading of changes costs two small queries when nothing has changed: of the changes, and of the
+policy's digest. What was named is read again. In addition, leases and heartbeats are read every few
+seconds, because they are no changes; and a few deployments are read again each time, so that every
+one is checked within a while even if no change named it.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ def advance(snapshot: Snapshot, *, liveness: bool = False) -> Reading:
     keys = changes.of("key")
     if people := changes.numbers("person"):
         keys |= playground_ids(people)
-    policy, changed_limits, whole = after.policy, frozenset[str](), False
-    if changes.of("policy"):
-        policy = _read_policy()
+    changed_limits, whole = frozenset[str](), False
+    # A single small row decides on everything, so it is read each time.
+    policy = _read_policy()
     if policy is not after.policy:
         after, whole = replace(after, policy=policy, decisions={}), True
     if changes.of("quota"):
@@ -268,10 +268,9 @@ def _with_deployments(
             recalled.pop(pk, None)
             # Another deployment may have its name by now.
             name = names.pop(pk, None)
-            entry = None if name is None else deployments.get(name)
-            if entry is not None and entry.id == pk:
-                del deployments[entry.name]
-                changed.add(entry.name)
+            if name is not None and name in deployments and deployments[name].id == pk:
+                del deployments[name]
+                changed.add(name)
         for pk, entry in read.live.items():
             deployments[entry.name], names[pk] = entry, entry.name
             changed.add(entry.name)
