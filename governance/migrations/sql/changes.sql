@@ -24,13 +24,17 @@ $$;
 -- The keys of a web session are secret, so its playground tokens are named instead. The function
 -- sees the tokens of all people, whoever ends the session.
 CREATE FUNCTION assay_session_changed() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET assay.departments = '*' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    caller text := coalesce(current_setting('assay.departments', true), '');
 BEGIN
+    PERFORM set_config('assay.departments', '*', true);
     INSERT INTO governance_change (kind, subject, transaction)
     SELECT 'key', token.public_id, pg_current_xact_id()::text::bigint
       FROM usersessions_usersession session
       JOIN governance_playgroundtoken token ON token.session_id = session.id
      WHERE session.session_key = OLD.session_key;
+    PERFORM set_config('assay.departments', caller, true);
     RETURN NULL;
 END
 $$;

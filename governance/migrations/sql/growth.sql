@@ -98,8 +98,11 @@ CREATE FUNCTION assay_bucket(ms integer) RETURNS integer LANGUAGE sql IMMUTABLE 
 -- Add new records of the ledger to its sums, in the same transaction. Rows are changed in one order,
 -- so that two collectors never wait for each other.
 CREATE FUNCTION assay_usage_totals() RETURNS trigger LANGUAGE plpgsql
-SECURITY DEFINER SET search_path FROM CURRENT SET assay.departments = '*' AS $$
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    caller text := coalesce(current_setting('assay.departments', true), '');
 BEGIN
+    PERFORM set_config('assay.departments', '*', true);
     INSERT INTO governance_usagetotal AS t (step, "by", name, at, department, release, jobs, unit,
         requests, answered, failed, canceled, prompt_tokens, completion_tokens, units, device_ms,
         cost_micro, total_ms, last_at)
@@ -188,6 +191,7 @@ BEGIN
                     t.first_answers || excluded.first_answers) AS u(bucket, answers)
                 GROUP BY u.bucket
             ) AS merged);
+    PERFORM set_config('assay.departments', caller, true);
     RETURN NULL;
 END
 $$;

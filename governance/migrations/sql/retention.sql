@@ -11,8 +11,9 @@ $$;
 -- go on while its rows are counted; the table is locked only to detach it.
 CREATE FUNCTION assay_month_drop(archive bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '2s'
-SET assay.departments = '*' AS $$
+AS $$
 DECLARE
+    caller text := coalesce(current_setting('assay.departments', true), '');
     exported governance_archivedmonth;
     grown text;
     part text;
@@ -31,7 +32,9 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     EXECUTE format('LOCK TABLE ONLY %I IN SHARE MODE', part);
+    PERFORM set_config('assay.departments', '*', true);
     EXECUTE format('SELECT count(*) FROM %I', part) INTO counted;
+    PERFORM set_config('assay.departments', caller, true);
     IF counted <> exported.rows THEN
         RAISE EXCEPTION '% has % rows, its export has %', part, counted, exported.rows
             USING ERRCODE = 'object_not_in_prerequisite_state';
