@@ -50,7 +50,7 @@ UNIT_SUMS = {f"of_{unit}": whole_sum("units", Q(unit=unit)) for unit in Unit}
 
 def units_of(row: dict[str, Any]) -> dict[str, int]:
     """Remove the `UNIT_SUMS` from a row; return those that are not zero."""
-    sums = {unit.value: row.pop(f"of_{unit}") for unit in Unit}
+    sums = {unit.value: row.pop(f"of_{unit}", 0) for unit in Unit}
     return {unit: amount for unit, amount in sums.items() if amount}
 
 
