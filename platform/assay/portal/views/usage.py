@@ -15,6 +15,7 @@ from governance.usage.selectors import (
     GROUPS,
     UNIT_SUMS,
     units_of,
+    usage_of_period,
     usage_totals_visible_to,
     whole_sum,
 )
@@ -47,7 +48,7 @@ class Usage(Screen):
         }
         kind, column = GROUPS[by]
         table = (
-            usage_totals_visible_to(self.actor, kind, days=period)
+            usage_of_period(self.actor, kind, days=period)
             .values(group=F(column))
             .annotate(
                 count=whole_sum("requests"),
