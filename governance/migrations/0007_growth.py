@@ -52,7 +52,7 @@ class Migration(migrations.Migration):
             name='UsageTotal',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('step', models.CharField(choices=[('hour', 'Hour'), ('day', 'Day')], max_length=4)),
+                ('step', models.CharField(choices=[('hour', 'Hour'), ('day', 'Day'), ('week', 'Week')], max_length=4)),
                 ('by', models.CharField(blank=True, choices=[('', 'All'), ('deployment', 'Deployment'), ('key', 'Key'), ('version', 'Version')], max_length=10)),
                 ('name', models.CharField(blank=True, max_length=80)),
                 ('at', models.DateTimeField()),

@@ -112,7 +112,8 @@ class BilledRequest(models.Model):
 
 
 class UsageTotal(models.Model):
-    """Sums of the ledger over a day or an hour (`step`, beginning at `at` in UTC) and a department.
+    """Sums of the ledger over a day, hour or week (`step`, beginning at `at` in UTC, weeks on
+    Mondays) and a department.
 
     `by` states what `name` is: a deployment, the public ID of a key, the digest of a version, or
     empty for everything. `release` is 0 except for hours of deployments. A trigger of the ledger
@@ -125,6 +126,7 @@ class UsageTotal(models.Model):
 
         HOUR = "hour"
         DAY = "day"
+        WEEK = "week"
 
     class By(models.TextChoices):
         """Kind of `name`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from django.db.models import BigIntegerField, Case, CharField, F, Q, QuerySet, Sum, Value, When
+from django.db.models import BigIntegerField, CharField, F, Q, QuerySet, Sum, Value
 from django.db.models.expressions import Expression
 from django.db.models.functions import Cast, TruncDate
 
@@ -50,7 +50,7 @@ UNIT_SUMS = {f"of_{unit}": whole_sum("units", Q(unit=unit)) for unit in Unit}
 
 def units_of(row: dict[str, Any]) -> dict[str, int]:
     """Remove the `UNIT_SUMS` from a row; return those that are not zero."""
-    sums = {unit.value: row.pop(f"of_{unit}") for unit in Unit}
+    sums = {unit.value: row.pop(f"of_{unit}", 0) for unit in Unit}
     return {unit: amount for unit, amount in sums.items() if amount}
 
 
@@ -71,6 +71,24 @@ def usage_totals_visible_to(
     totals = UsageTotal.objects.filter(
         step=UsageTotal.Step.DAY, by=by, at__gte=beginning_of(days)
     ).order_by()
+    return visible_to(actor, Action.USAGE_VIEW, totals, resource_type="usage")
+
+
+def usage_of_period(actor: Principal, by: UsageTotal.By, *, days: int) -> QuerySet[UsageTotal]:
+    """Return sums of the last `days` days that the policy lets `actor` see, but not by day: the
+    days before the first Monday, then weeks.
+
+    Raises:
+        InvalidInput: `days` is not between 1 and 366.
+    """
+    since = beginning_of(days)
+    monday = since + timedelta(days=-since.weekday() % 7)
+    if by is UsageTotal.By.ALL:
+        return usage_totals_visible_to(actor, by, days=days)
+    parts = Q(step=UsageTotal.Step.WEEK, at__gte=monday) | Q(
+        step=UsageTotal.Step.DAY, at__gte=since, at__lt=monday
+    )
+    totals = UsageTotal.objects.filter(parts, by=by).order_by()
     return visible_to(actor, Action.USAGE_VIEW, totals, resource_type="usage")
 
 
@@ -111,6 +129,16 @@ class UsageSum:
     device_ms: int
     cost_micro: int
 
+    def without(self, other: UsageSum) -> UsageSum:
+        """Return the difference of both sums."""
+        left = {unit: amount - other.units.get(unit, 0) for unit, amount in self.units.items()}
+        return UsageSum(
+            day=self.day,
+            name=self.name,
+            units={unit: amount for unit, amount in left.items() if amount},
+            **{name: getattr(self, name) - getattr(other, name) for name in _SUMS},
+        )
+
 
 def usage_grouped(actor: Principal, days: int, by: str | None = None) -> list[UsageSum]:
     """Return daily sums over the last `days` days, oldest first, without days without use; with
@@ -119,22 +147,30 @@ def usage_grouped(actor: Principal, days: int, by: str | None = None) -> list[Us
     Raises:
         InvalidInput: `days` is not between 1 and 366, or `by` is not in `GROUPS`.
     """
-    if by is not None and by not in GROUPS:
+    if by is None:
+        return _sums(usage_totals_visible_to(actor, days=days), Value(None, CharField(null=True)))
+    if by not in GROUPS:
         raise InvalidInput(f"Usage can be grouped by {', '.join(GROUPS)}, not by {by[:40]}.")
-    kind, column = GROUPS[by or "department"]
+    kind, column = GROUPS[by]
+    sizes = usage_of_period(actor, kind, days=days).values(column)
+    sizes = sizes.annotate(size=whole_sum("cost_micro"), count=whole_sum("requests"))
+    largest = list(sizes.order_by("-size", "-count").values_list(column, flat=True)[:GROUPS_SHOWN])
     totals = usage_totals_visible_to(actor, kind, days=days)
-    group: Expression = Value(None, CharField(null=True))
-    if by is not None:
-        sizes = totals.values(column).annotate(
-            size=whole_sum("cost_micro"), count=whole_sum("requests")
-        )
-        largest = sizes.order_by("-size", "-count").values_list(column, flat=True)
-        group = Case(When(**{f"{column}__in": list(largest[:GROUPS_SHOWN])}, then=F(column)))
+    named = _sums(totals.filter(**{f"{column}__in": largest}), F(column))
+    # Reading all groups of each day would take much longer.
+    rest = {each.day: each for each in usage_grouped(actor, days)}
+    for each in named:
+        rest[each.day] = rest[each.day].without(each)
+    rows = [*named, *(each for each in rest.values() if each.requests)]
+    return sorted(rows, key=lambda row: (row.day, row.name is None, row.name or ""))
+
+
+def _sums(totals: QuerySet[UsageTotal], group: Expression | F) -> list[UsageSum]:
     rows: Iterable[Any] = (
         totals.annotate(day=TruncDate("at"), group=group)
         .values("day", "group")
         .annotate(**_SUMS, **UNIT_SUMS)
-        .order_by("day", F("group").asc(nulls_last=True))
+        .order_by("day", "group")
     )
     return [UsageSum(name=row.pop("group"), units=units_of(row), **row) for row in rows]
 

@@ -1,7 +1,7 @@
 """Export of old months of partitioned tables to the artifact store, and their removal.
 
-A month is written as Parquet files of a bounded number of rows, each recorded as soon as it is in
-the store, so that an interrupted export goes on where it ended. Before the month is dropped, every
+A month is written as Parquet files of a bounded number of rows, each recorded once the store has
+it, so that an interrupted export goes on where it ended. Before the month is dropped, every
 file is read back from the store itself, and hashed, and its rows and IDs are counted; the database
 counts its rows again before it drops them.
 

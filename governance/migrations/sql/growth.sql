@@ -117,6 +117,8 @@ BEGIN
         ('day', 'deployment', a.deployment, 0),
         ('day', 'key', a.key_public_id, 0),
         ('day', 'version', a.version_digest, 0),
+        ('week', 'deployment', a.deployment, 0),
+        ('week', 'key', a.key_public_id, 0),
         ('hour', 'deployment', a.deployment, coalesce(a.release, 0))
     ) AS g(step, "by", name, release)
     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8

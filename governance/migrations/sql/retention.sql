@@ -72,3 +72,26 @@ SELECT assay_refuse('governance_archivedmonth', 'UPDATE', $$
                 (NEW.files, NEW.rows, NEW.dropped_at))
 $$);
 REVOKE INSERT, UPDATE, DELETE ON governance_archivedmonth FROM assay_app;
+
+-- Rows of a review by an index, instead of a list of all reviews.
+DO $$
+DECLARE
+    policy record;
+BEGIN
+    FOR policy IN SELECT * FROM (VALUES
+        ('governance_decision', 'governance_review', 'review_id'),
+        ('governance_checklistitem', 'governance_review', 'review_id'),
+        ('governance_waiver', 'governance_review', 'review_id'),
+        ('governance_reviewthread', 'governance_review', 'review_id'),
+        ('governance_threadcomment', 'governance_reviewthread', 'thread_id'),
+        ('governance_reviewreminder', 'governance_review', 'review_id'),
+        ('governance_reviewnotice', 'governance_reviewreminder', 'reminder_id'),
+        ('governance_reviewassignment', 'governance_review', 'review_id'),
+        ('governance_mention', 'governance_threadcomment', 'comment_id')
+    ) AS changed(guarded, owner, by_column) LOOP
+        EXECUTE format('ALTER POLICY assay_read ON %1$I USING ((SELECT assay_everything())'
+            ' OR EXISTS (SELECT FROM %2$I o WHERE o.id = %1$I.%3$I))',
+            policy.guarded, policy.owner, policy.by_column);
+    END LOOP;
+END
+$$;

@@ -120,6 +120,8 @@ def test_every_kind_of_sum_adds_up_to_the_ledger() -> None:
         ("day", "key"),
         ("day", "version"),
         ("hour", "deployment"),
+        ("week", "deployment"),
+        ("week", "key"),
     ):
         rows = UsageTotal.objects.filter(step=step, by=by)
         assert rows.aggregate(**{name: Sum(name) for name in names}) == ledger

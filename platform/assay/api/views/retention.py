@@ -53,13 +53,13 @@ class TableRetentionAnswer(serializers.Serializer[Any]):
     archives = ArchivedMonthAnswer(many=True)
 
 
-class RetentionAnswer(serializers.Serializer[Any]):
+class DataRetentionAnswer(serializers.Serializer[Any]):
     """Retention of every table that grows with use."""
 
     tables = TableRetentionAnswer(many=True)
 
 
-routes = Routes("Operations", RetentionAnswer)
+routes = Routes("Operations", DataRetentionAnswer)
 
 
 @routes.get("retention", "Show how long records of use are kept, and their exports")

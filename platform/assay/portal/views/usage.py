@@ -15,6 +15,7 @@ from governance.usage.selectors import (
     GROUPS,
     UNIT_SUMS,
     units_of,
+    usage_of_period,
     usage_totals_visible_to,
     whole_sum,
 )
@@ -38,9 +39,16 @@ class Usage(Screen):
         by = by if by in GROUPS else "deployment"
         all_requests = usage_totals_visible_to(self.actor, days=period).filter(jobs=False)
         days = usage_days(all_requests, period)
+        totals = {unit: sum(day["units"].get(unit, 0) for day in days) for unit in Unit}
+        # Tokens and the units in use: each is another sum over all rows.
+        amounts = {
+            f"of_{unit}": UNIT_SUMS[f"of_{unit}"]
+            for unit in Unit
+            if totals[unit] or unit is Unit.TOKENS
+        }
         kind, column = GROUPS[by]
         table = (
-            usage_totals_visible_to(self.actor, kind, days=period)
+            usage_of_period(self.actor, kind, days=period)
             .values(group=F(column))
             .annotate(
                 count=whole_sum("requests"),
@@ -50,11 +58,10 @@ class Usage(Screen):
                 device=whole_sum("device_ms"),
                 cost=whole_sum("cost_micro"),
                 took=whole_sum("total_ms"),
-                **UNIT_SUMS,
+                **amounts,
             )
             .order_by("-count")[:100]
         )
-        totals = {unit: sum(day["units"].get(unit, 0) for day in days) for unit in Unit}
         failed = sum(day["failed"] for day in days)
         return {
             "alerts": alerts_now(self.actor),
