@@ -23,13 +23,13 @@ from workers.leadership.models import ControllerProcess, Leadership
 
 logger = logging.getLogger(__name__)
 # Time after its last sign of life at which a controller counts as missing, and a leader's lease
-# ends. A third of the default `ASSAY_SERVING_LEASE_S`.
-LEASE_S = 10
+# ends. With a round, far below the default `ASSAY_SERVING_LEASE_S` (30 s).
+LEASE_S = 8
 ROUND_S = 2.0
 # A silent controller is listed for this long.
 LISTED_S = 600
 # PostgreSQL ends a session of a loop that every controller runs if it is silent within a
-# transaction for this long, such as on a paused machine: nobody takes over from it, and its locks
+# transaction for this long, such as on a paused machine: no one takes over from it, and its locks
 # would hold up the loops of other controllers.
 HUNG_AFTER_S = 5
 _ENDING_S = 5.0
@@ -73,7 +73,7 @@ class Term(threading.Event):
         self.until = until
 
     def is_set(self) -> bool:
-        """Return whether the term has ended, be it that nobody has said so yet."""
+        """Return whether the term has ended, by its clock too."""
         return super().is_set() or time.monotonic() >= self.until
 
 

@@ -9,14 +9,15 @@ from django.conf import settings
 from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 
-from workers.leadership.lease import LEASE_S, LISTED_S
+from workers.leadership.lease import LEASE_S, LISTED_S, ROUND_S
 from workers.leadership.models import ControllerProcess, Leadership
 
 
 @dataclass(frozen=True, slots=True)
 class Controllers:
     """Names of the controllers that report, and of those that fell silent in the last minutes.
-    `leader` is empty if no lease is in force. `expected` is `ASSAY_CONTROLLERS`.
+    `leader` is empty if no lease is in force, nor was one a round ago, in which another controller
+    takes over. `expected` is `ASSAY_CONTROLLERS`.
     """
 
     reporting: tuple[str, ...]
@@ -26,7 +27,7 @@ class Controllers:
 
     @property
     def fault(self) -> str:
-        """What is missing, without names; empty if nothing is."""
+        """Fault of the installation, without names; empty if there is none."""
         if not self.reporting:
             return "none reports"
         if len(self.reporting) < self.expected:
@@ -43,7 +44,7 @@ def controllers_read() -> Controllers:
             reports=ExpressionWrapper(reports, output_field=BooleanField())
         ).values_list("name", "reports")
     )
-    leases = Leadership.objects.filter(until__gt=Now())
+    leases = Leadership.objects.filter(until__gt=Now() - timedelta(seconds=ROUND_S))
     return Controllers(
         reporting=tuple(name for name, is_reporting in rows if is_reporting),
         silent=tuple(name for name, is_reporting in rows if not is_reporting),

@@ -222,7 +222,7 @@ def test_a_stream_that_pauses_for_too_long_ends_with_an_error_and_is_charged(sta
     [
         (TimeLimits(3600, 0.05, 3600), 0, "did not answer within 0.05 s", "timeout"),
         (TimeLimits(3600, 3600, 0.05), 1, "sent no token for 0.05 s", "stream_paused"),
-        (TimeLimits(0.05, 3600, 3600), 1, "took longer than 0.05 s", "timeout"),
+        (TimeLimits(0.05, 0.05, 3600), 1, "took longer than 0.05 s", "timeout"),
     ],
 )
 def test_the_first_limit_that_passes_ends_an_answer(

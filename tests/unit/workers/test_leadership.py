@@ -43,7 +43,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def expire() -> None:
     """Let the lease end, as it does when its holder is frozen."""
-    Leadership.objects.update(until=Now() - timedelta(seconds=1))
+    Leadership.objects.update(until=Now() - timedelta(seconds=60))
 
 
 def in_thread(work: Callable[[], None]) -> BaseException | None:
@@ -176,6 +176,8 @@ def test_a_leaders_loops_stop_when_another_controller_takes_over() -> None:
             thread.join(PATIENCE_S)
     assert leading == []
     second.resign()
+    assert not Leadership.objects.filter(until__gt=Now()).exists()
+    expire()
     assert controllers_read().leader == ""
 
 

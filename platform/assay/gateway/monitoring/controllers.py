@@ -8,7 +8,7 @@ from assay.gateway.access.reading import close_connection
 from assay.gateway.monitoring.exposition import Reading
 from workers.leadership.selectors import Controllers, controllers_read
 
-CONTROLLERS = Reading("assay_controllers", "Controllers that reported in the last 10 seconds.")
+CONTROLLERS = Reading("assay_controllers", "Controllers that reported in the last 8 seconds.")
 EXPECTED = Reading("assay_controllers_expected", "Controllers that should run.")
 LEADS = Reading("assay_controller_leads", "1 while a controller holds the leader's lease.")
 

@@ -46,7 +46,7 @@ class Timer:
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._token_at: float | None = None
-        self._handle = self._loop.call_at(self._end()[0], self._look)
+        self._handle = self._look_later(self._end()[0])
 
     def token(self) -> None:
         """Note that a token has arrived."""
@@ -60,7 +60,11 @@ class Timer:
         if self._loop.time() >= until:
             self._inbox.put_nowait(Cut(error))
         else:
-            self._handle = self._loop.call_at(until, self._look)
+            self._handle = self._look_later(until)
+
+    def _look_later(self, until: float) -> asyncio.TimerHandle:
+        # The first token makes the next limit an earlier one.
+        return self._loop.call_at(min(until, self._loop.time() + self._limits.idle_s), self._look)
 
     def _end(self) -> tuple[float, DeadlinePassed]:
         """Return when the next limit passes, and its error."""
