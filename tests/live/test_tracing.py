@@ -19,6 +19,7 @@ from redis import Redis
 from tests.live.celery_worker import controller, worker
 from tests.live.test_serving_faults import ENGINE, key
 from tests.live.web_process import web
+from tests.unit.assay.metrics_support import OPENMETRICS, Scrape
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.waiting import wait_until
@@ -103,6 +104,23 @@ def records(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
+def _check_metrics(url: str) -> None:
+    """Check that the request is in the metrics, with its trace, and that engine worker and
+    controller have reported."""
+    reported = {"assay_engine_batch_size", "assay_queue_oldest_age_seconds"}
+    wait_until(lambda: reported <= Scrape(url).labels.keys())
+    scrape = Scrape(url, accept=OPENMETRICS)
+    served = {"deployment": "docs", "endpoint": "/v1/completions"}
+    # The engine is an echo, without a prefill and a cache.
+    name = "assay_gateway_request_queue_time_seconds"
+    assert scrape.value(f"{name}_count", **served) == 1
+    exemplars = [one.exemplar for one in scrape.families[name].samples if one.exemplar]
+    assert [each.labels for each in exemplars] == [{"trace_id": TRACE_ID}]
+    for name in ("requests_running", "requests_waiting"):
+        assert scrape.value(f"assay_engine_{name}", deployment="docs") == 0
+    assert scrape.value("assay_gateway_tokens_total", deployment="docs", kind="completion") == 2
+
+
 def test_a_request_is_traced_without_its_prompt_and_found_in_every_log_by_its_id(
     redis: Redis, tmp_path: Path, settings: Any
 ) -> None:
@@ -137,6 +155,7 @@ def test_a_request_is_traced_without_its_prompt_and_found_in_every_log_by_its_id
         assert portal.headers["x-request-id"] == "grep-me"
         expected = ("receive ", "chat docs")
         wait_until(lambda: receiver.statuses() >= {200, 404} and all(map(receiver.has, expected)))
+        _check_metrics(url)
         logs = {name: tmp_path / name for name in ("log", "engine.log", "controller.log")}
         for log in logs.values():
             wait_until(lambda log=log: request_id in log.read_text())  # type: ignore[misc]
