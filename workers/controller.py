@@ -53,7 +53,7 @@ from workers.deployments.worker_keys import worker_keys_expire
 from workers.dropped_messages import dropped_messages_record
 from workers.jobs.chains import chains_advance
 from workers.jobs.pausing import paused_jobs_expire
-from workers.jobs.sweeping import job_sweep, work_folders_expire
+from workers.jobs.sweeping import job_sweep, work_folders_expire, work_waits
 from workers.leadership.election import LOOP, Election
 from workers.leadership.lease import session_begin, under
 from workers.listening import listener
@@ -93,7 +93,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
 )
 # Run by the leader.
 LEADER_DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
-    ("warnings", WATCH_S, releases_warn_due),
+    ("warnings", 60.0, releases_warn_due),
     ("responses", 60.0, responses_expire_due),
     ("batches", 60.0, batches_purge_due),
     ("files", 60.0, files_expire_due),
@@ -237,8 +237,9 @@ class Controller:
         while not stop.is_set():
             close_old_connections()
             with self._times.round("jobs", SWEEP_S):
-                job_sweep()
-                chains_advance()
+                if work_waits():
+                    job_sweep()
+                    chains_advance()
             self._woken.wait(SWEEP_S)
             self._woken.clear()
 

@@ -33,7 +33,7 @@ from governance.usage.forgeries import usage_forged
 
 logger = logging.getLogger(__name__)
 
-CHECK_S = 5.0
+CHECK_S = 10.0
 _CONTROLLER = service_principal("controller")
 _MESSAGE_CHARACTERS = 1000
 _RUNNING = "Is the controller running?"

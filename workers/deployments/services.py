@@ -398,8 +398,13 @@ def deployments_stop_unservable(judge: Judge | None = None) -> int:
     refused = {
         pk for pk, judged in verdicts.items() if judged.final or judged.refused == CODE_DIFFERS
     }
-    told = Q(message__startswith=OTHER_CODE.partition("{}")[0], state__in=LIVE)
-    deployments = list(live_deployments().filter(Q(pk__in=refused) | told))
+    told = Deployment.objects.filter(
+        message__startswith=OTHER_CODE.partition("{}")[0], state__in=LIVE
+    )
+    concerned = refused | set(told.order_by().values_list("pk", flat=True))
+    if not concerned:
+        return 0
+    deployments = list(live_deployments().filter(pk__in=concerned))
     fresh = serving_verdicts([deployment.release for deployment in deployments])
     for deployment in deployments:
         verdict = fresh[deployment.release_id]
