@@ -70,11 +70,11 @@ def months_retain() -> int:
 
     A failure is recorded, raises an alarm, and is tried again in the next round.
     """
-    months_add_due()
     dropped, room = 0, FILES_AT_ONCE
     with session_lock(LOCK) as locked, background("retention", _CONTROLLER):
         if not locked:
             return 0
+        months_add_due()
         for growing in Growing:
             for month in months_due(growing):
                 archived, _ = ArchivedMonth.objects.get_or_create(name=growing, month=month)

@@ -62,9 +62,10 @@ DECLARE
     begins timestamptz := month::timestamp AT TIME ZONE 'UTC';
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass(quote_ident(grown)))
-        OR month <> date_trunc('month', month) THEN
-        RAISE EXCEPTION '% is not partitioned by month, or % is not the first of a month', grown,
-            month USING ERRCODE = 'invalid_parameter_value';
+        OR month <> date_trunc('month', month)
+        OR month NOT BETWEEN now() - interval '20 years' AND now() + interval '2 years' THEN
+        RAISE EXCEPTION '% is not partitioned by month, or % is not the first of a near month',
+            grown, month USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF to_regclass(quote_ident(part)) IS NOT NULL THEN
         RETURN false;

@@ -125,6 +125,18 @@ def test_a_log_of_a_job_is_exported_too() -> None:
     assert not job.events.exists()
 
 
+def test_rows_of_a_partition_cannot_be_changed_by_any_session() -> None:
+    used("one")
+    part = f"governance_usagerecord_{OLD:%Y%m}"
+    for change in ("DELETE FROM {}", "UPDATE {} SET cost_micro = 0"):
+        with (
+            pytest.raises(DatabaseError, match="append-only"),
+            transaction.atomic(),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("SET LOCAL session_replication_role = replica; " + change.format(part))
+
+
 def test_an_interrupted_export_goes_on_where_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     used(*(f"r{number}" for number in range(5)))
     monkeypatch.setattr(archiving, "FILE_ROWS", 2)

@@ -33,3 +33,7 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- All tables that grow with use are partitioned.
+DROP FUNCTION assay_partition(text, text);
+DROP FUNCTION assay_partition_fill(text);
