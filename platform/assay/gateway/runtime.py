@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from assay.gateway.access.admission import Running
-from assay.gateway.access.refresher import Refresher
+from assay.gateway.access.refresher import Change, Refresher
 from assay.gateway.access.snapshot import Snapshot
 from assay.gateway.batches.runner import BatchRunner
 from assay.gateway.inference import Inference
@@ -106,9 +106,10 @@ class Runtime:
         self.media.start()
         self._batches.start()
 
-    def _note(self, snapshot: Snapshot, answering: Collection[int]) -> None:
+    def _note(self, snapshot: Snapshot, answering: Collection[int], change: Change) -> None:
         """Pass the deployments that are answering requests to the parts that need them."""
-        self._cold_starts.note(snapshot, answering)
+        if change.whole:
+            self._cold_starts.note(snapshot, answering)
         realms = {entry.id: entry.realms for entry in snapshot.entries(answering)}
         self.parts.replies.placed(realms, snapshot.read_at)
 

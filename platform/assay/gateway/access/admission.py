@@ -150,9 +150,10 @@ class Running:
     """Running requests of this process."""
 
     def __init__(
-        self, refresher: Refresher, note: Callable[[Snapshot, Collection[int]], None]
+        self, refresher: Refresher, note: Callable[[Snapshot, Collection[int], Change], None]
     ) -> None:
-        """`note` gets each snapshot and the IDs of the deployments that answer these requests."""
+        """`note` gets each snapshot, the IDs of the deployments that answer these requests, and the
+        difference from the snapshot before."""
         self._refresher = refresher
         self._note = note
         self._requests: set[RunningRequest] = set()
@@ -179,8 +180,7 @@ class Running:
 
     async def review(self, snapshot: Snapshot, change: Change) -> None:
         """End requests that `snapshot` no longer admits, among those that `change` concerns."""
-        if change.deployments is None or change.deployments:
-            self._note(snapshot, {running.deployment_id for running in self._requests})
+        self._note(snapshot, {running.deployment_id for running in self._requests}, change)
         for number, running in enumerate(list(self._requests), 1):
             public_id = running.public_id
             if not change.concerns(public_id, running.model_request.model):

@@ -70,10 +70,15 @@ _HANDOVER_S, _HANDOVER_CHECK_S = 3.0, 0.2
 @dataclass(frozen=True, slots=True)
 class Change:
     """Difference between two snapshots: public IDs of keys, and names of deployments. `None`:
-    anything may differ."""
+    anything may differ, at the latest after each `GATEWAY_SNAPSHOT_TTL_S`."""
 
     keys: Collection[str] | None
     deployments: Collection[str] | None
+
+    @property
+    def whole(self) -> bool:
+        """True if anything may differ."""
+        return self.keys is None or self.deployments is None
 
     def concerns(self, public_id: str, deployment: str) -> bool:
         """Return true if a request with this key for this deployment must be checked again."""
@@ -85,7 +90,7 @@ class Change:
         )
 
 
-# Called with every snapshot that differs, and the difference.
+# Called after every reading, with the snapshot and its difference from the one before.
 OnChange = Callable[[Snapshot, Change], Awaitable[None]]
 
 
@@ -301,10 +306,8 @@ class Refresher:
         if not reading.snapshot.unread:
             SNAPSHOT_READ.set(time.time() - self.snapshot.age_s)
             self._first.set()
-        if reading.whole or checks:
-            await self._tell(Change(None, None))
-        elif reading.deployments:
-            await self._tell(Change((), reading.deployments))
+        whole = reading.whole or checks
+        await self._tell(Change(None, None) if whole else Change((), reading.deployments))
 
     def _invalidate(self, public_ids: Collection[str]) -> None:
         """Let requests with these keys wait until they are read again."""
