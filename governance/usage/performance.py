@@ -275,10 +275,8 @@ def _from_sums(actor: Principal, deployment: str, window: Window) -> Performance
         deployment=deployment,
         **within,
     )
-    totals, times = (
-        visible_to(actor, Action.USAGE_VIEW, each.order_by(), resource_type="usage")
-        for each in (totals, times)
-    )
+    totals = visible_to(actor, Action.USAGE_VIEW, totals.order_by(), resource_type="usage")
+    times = visible_to(actor, Action.USAGE_VIEW, times.order_by(), resource_type="usage")
     latency: dict[datetime | None, Counter[int]] = defaultdict(Counter)
     first_token: dict[datetime | None, Counter[int]] = defaultdict(Counter)
     phases: dict[int, Counter[str]] = defaultdict(Counter)

@@ -88,8 +88,9 @@ def canonical_of(event: AuditEvent) -> bytes:
 
 
 @functools.lru_cache(maxsize=16)
-def _kept_bundle(place: Place, index: int) -> tuple[bytes, ...]:
-    data = place.read(bundle_path(index))
+def _kept_bundle(name: str, index: int) -> tuple[bytes, ...]:
+    """Return the bodies of a bundle of the second place of this name."""
+    data = second_place().read(bundle_path(index))
     if data is None:
         raise FileNotFoundError(bundle_path(index))
     return tuple(decode(data))
@@ -98,7 +99,7 @@ def _kept_bundle(place: Place, index: int) -> tuple[bytes, ...]:
 def _bundle(place: Place, index: int) -> tuple[bytes, ...]:
     """Return the bodies of a bundle; none if it is missing or cut off. Raises OSError."""
     try:
-        return _kept_bundle(place, index)
+        return _kept_bundle(place.name, index)
     except (FileNotFoundError, ValueError):
         return ()
 

@@ -46,7 +46,7 @@ class Pages(_Paginator):
     """Pages of the first `COUNTED` rows. `more` is True if there are more rows."""
 
     @cached_property
-    def count(self) -> int:  # type: ignore[override]  # a cached property there, too
+    def count(self) -> int:
         return min(self._counted, COUNTED)
 
     @property
