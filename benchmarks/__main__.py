@@ -29,7 +29,7 @@ BENCHMARKS = {
     "ideas.cost": "time, memory and bytes of an adapter, against tuning all weights",
     "ideas.preferences": "pairs whose preferred answer is likelier after DPO, against the base",
     "ideas.learning": "accuracy after a round of feedback, against the version before",
-    "placement": "ms and moves of a round of placement with 200 nodes and 2,000 deployments",
+    "fleet": "placement, a lost rack and load of 200 simulated nodes with 10,000 deployments",
     "rowsecurity": "ms that row-level security adds to a request",
     "policy": "a decision with 1,000 rules, against Cedar",
     "audit_search": "ms of filtered pages over 1,000,000 events, against the newest page",

@@ -63,6 +63,8 @@ def inference_message(request: InferenceRequest, sealed: Mapping[str, Any]) -> b
             },
             "properties": {
                 "correlation_id": request_id,
+                # Read by the controller, which measures the age of queues; workers ignore it.
+                "timestamp": request.enqueued_at,
                 "reply_to": "",
                 "delivery_mode": 2,
                 "delivery_info": {

@@ -23,7 +23,7 @@ from workers.control.protocol import (
 )
 from workers.deployments.host import Host
 from workers.deployments.models import ReplicaState
-from workers.wire import deployment_queue
+from workers.wire import deployment_queue, wakes
 
 logger = logging.getLogger(__name__)
 RECONCILE_S = 2.0
@@ -108,9 +108,10 @@ class Reconciler:
         self._recorded_ready: set[int] = set()
         self._lease_lock = threading.Lock()
 
-    def wake(self, _message: str = "") -> None:
-        """Reconcile now."""
-        self._woken.set()
+    def wake(self, message: str = "") -> None:
+        """Reconcile now, unless the message names other workers alone (`wire.wake_message`)."""
+        if wakes(message, self._worker):
+            self._woken.set()
 
     def run(self, stop: threading.Event) -> None:
         """Call `settle` every 2 s, and when woken, until `stop`; then unload everything."""

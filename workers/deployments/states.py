@@ -5,6 +5,7 @@ record of serving periods.
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from django.db import transaction
 from django.utils import timezone
@@ -39,6 +40,7 @@ DEPLOYMENT_STATES = StateMachine(
 )
 deployment_lock = DEPLOYMENT_STATES.locked
 LIVE = frozenset({DeploymentState.PENDING, DeploymentState.SERVING})
+_ENDED = frozenset({DeploymentState.REFUSED, DeploymentState.STOPPED})
 _VERBS: dict[DeploymentState, str] = {
     DeploymentState.PENDING: "await",
     DeploymentState.SERVING: "serve",
@@ -87,8 +89,17 @@ def deployment_move(
             decision=decision,
         )
     period_keep(deployment=deployment, event=event)
-    transaction.on_commit(wake_engines)
+    transaction.on_commit(partial(wake_engines, _holders(deployment) if to in _ENDED else ()))
     return deployment
+
+
+def _holders(deployment: Deployment) -> set[str]:
+    """Return the workers that have a copy, or must load one. Waking all would make hundreds of
+    workers ask in vain."""
+    return {
+        *deployment.placements.values_list("worker", flat=True),
+        *deployment.replicas.values_list("worker", flat=True),
+    }
 
 
 @lifted()

@@ -13,7 +13,7 @@ from workers.deployments.models import Deployment
 from workers.deployments.resources import deployment_context, deployment_resource
 from workers.deployments.selectors import deployment_get
 from workers.deployments.states import LIVE, deployment_lock, deployment_subject
-from workers.dispatch import wake_engines
+from workers.dispatch import wake_placement
 from workers.placement.settings import ReplicaSettings
 
 
@@ -64,5 +64,5 @@ def deployment_place(
         data={"before": before.to_json(), "after": settings.to_json()},
         decision=decision,
     )
-    transaction.on_commit(wake_engines)
+    transaction.on_commit(wake_placement)
     return deployment
