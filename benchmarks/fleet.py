@@ -202,13 +202,13 @@ class Fleet:
 
         from workers.deployments.models import Replica, ReplicaState
         from workers.placement.models import Placement
-        from workers.wire import DEPLOYMENTS_CHANNEL, WANTED_KEY
+        from workers.wire import DEPLOYMENTS_CHANNEL, WANTED_KEY, wake_message
 
         placed, ready = [], []
         with redis.Redis.from_url(settings.REDIS_URL) as broker:
             for pk in asleep:
                 broker.zadd(WANTED_KEY, {str(pk): time.time()})
-                broker.publish(DEPLOYMENTS_CHANNEL, "")
+                broker.publish(DEPLOYMENTS_CHANNEL, wake_message(()))
                 assigned = Placement.objects.filter(deployment_id=pk)
                 loaded = Replica.objects.filter(deployment_id=pk, state=ReplicaState.READY)
                 placed.append(_until(assigned.exists, "it is assigned", 0.01))

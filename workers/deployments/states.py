@@ -17,7 +17,7 @@ from governance.principals import Principal, background
 from governance.rowsecurity import lifted
 from governance.state_machine import StateMachine
 from workers.deployments.models import Deployment, DeploymentState, ServingPeriod
-from workers.dispatch import wake_engines
+from workers.dispatch import wake_engines, wake_gateways
 
 ALLOWED_TRANSITIONS: dict[DeploymentState, frozenset[DeploymentState]] = {
     DeploymentState.PENDING: frozenset(
@@ -65,7 +65,7 @@ def deployment_move(
     decision: Authorization | None = None,
 ) -> Deployment:
     """Lock the deployment, re-check its state, set `to`, audit, and record its serving period; wake
-    engines and gateways after the commit.
+    gateways after the commit, and at its end the workers that have it.
 
     Raises:
         NotFound: the deployment does not exist.
@@ -89,7 +89,9 @@ def deployment_move(
             decision=decision,
         )
     period_keep(deployment=deployment, event=event)
-    transaction.on_commit(partial(wake_engines, _holders(deployment) if to in _ENDED else ()))
+    # The worker that made it serve, or that ended, needs no notice, and no other one does.
+    wake = partial(wake_engines, _holders(deployment)) if to in _ENDED else wake_gateways
+    transaction.on_commit(wake)
     return deployment
 
 
