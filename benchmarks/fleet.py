@@ -285,8 +285,10 @@ class Fleet:
         with measured(self._processes) as meanwhile:
             for _ in range(FLAPS):
                 os.killpg(flapping, signal.SIGSTOP)
-                time.sleep(FLAP_S)
-                os.killpg(flapping, signal.SIGCONT)
+                try:
+                    time.sleep(FLAP_S)
+                finally:
+                    os.killpg(flapping, signal.SIGCONT)
                 time.sleep(FLAP_S)
         self._report.add(
             f"moves per minute with a node that is silent for {FLAP_S:.0f} s of each "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -133,6 +134,9 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
     django.setup()
     logging.disable(logging.WARNING)
+    # Each node has several connections to the web process and the broker.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     stop = threading.Event()
     for name in options.nodes:
         begin(options.url, options.folder / name, options.load, stop)

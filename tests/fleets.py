@@ -72,7 +72,8 @@ def deployments_make(count: int, *, first: int = 0, replicas: int = 1) -> list[D
         zip(
             groups,
             ModelVersion.objects.bulk_create(
-                _version(model, person, group, size=(2 + group % 13) * GB) for group in groups
+                [_version(model, person, group, size=(2 + group % 13) * GB) for group in groups],
+                batch_size=_BATCH,
             ),
             strict=True,
         )
@@ -80,9 +81,12 @@ def deployments_make(count: int, *, first: int = 0, replicas: int = 1) -> list[D
     adapters = {
         each.number - _ADAPTERS: each
         for each in ModelVersion.objects.bulk_create(
-            _version(model, person, number, base=bases[number // PER_BASE])
-            for number in range(first, first + count)
-            if number % PER_BASE
+            [
+                _version(model, person, number, base=bases[number // PER_BASE])
+                for number in range(first, first + count)
+                if number % PER_BASE
+            ],
+            batch_size=_BATCH,
         )
     }
     versions = [
