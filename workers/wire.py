@@ -8,7 +8,7 @@ have their own streams and channels. A notice on `CANCEL_CHANNEL` cancels a requ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
@@ -37,6 +37,8 @@ ALIVE_EVERY_S = 1.0
 ALIVE_FOR_MS = 5000
 
 
+# In place of a worker's name: wakes the controller alone.
+_NO_WORKER = "-"
 _REPLIES = "assay:reply:"
 # Sorted set: names of workers by time of the last sign of life.
 _PRESENCE = "assay:workers"
@@ -93,6 +95,20 @@ def reply_stream(stream: str, realm: str) -> str:
 def cancel_channel(realm: str) -> str:
     """Return the channel that tells a realm's workers about canceled requests."""
     return f"{CANCEL_CHANNEL}:{realm}" if realm else CANCEL_CHANNEL
+
+
+def wake_message(workers: Collection[str]) -> str:
+    """Return the message on `DEPLOYMENTS_CHANNEL` that wakes only these engine workers. The empty
+    message wakes all of them."""
+    return ",".join(workers) or _NO_WORKER
+
+
+def wakes(message: str, worker: str) -> bool:
+    """Return whether a message on `DEPLOYMENTS_CHANNEL` wakes a worker. On a node, workers do not
+    know the prefix of their names."""
+    return not message or any(
+        name == worker or name.endswith(f"/{worker}") for name in message.split(",")
+    )
 
 
 def deployment_queue(deployment_id: int) -> str:

@@ -227,9 +227,17 @@ def _replicas(rows: list[Deployment], window: Window) -> list[Change]:
         :CHANGES_MAX
     ]:
         data = json.loads(bytes(canonical))["data"]
-        text = f"Replicas: {_range(data['before'])} → {_range(data['after'])}"
+        text = _placing(data["before"], data["after"])
         changes.append(Change(at, "replicas", text, int(pk)))
     return changes
+
+
+def _placing(before: dict[str, int], after: dict[str, int]) -> str:
+    # Events of earlier versions have no target.
+    ages = before.get("queue_age_s"), after.get("queue_age_s")
+    if _range(before) == _range(after) and ages[0] != ages[1]:
+        return f"Target wait: {ages[0]} s → {ages[1]} s"
+    return f"Replicas: {_range(before)} → {_range(after)}"
 
 
 def _range(settings: dict[str, int]) -> str:

@@ -38,7 +38,7 @@ from workers.deployments.attempts import Attempts
 from workers.deployments.copies import Leases, Reports
 from workers.deployments.host import Host
 from workers.deployments.models import ReplicaState
-from workers.wire import deployment_queue
+from workers.wire import deployment_queue, wakes
 
 logger = logging.getLogger(__name__)
 RECONCILE_S = 2.0
@@ -122,9 +122,10 @@ class Reconciler:
         self._reports = Reports(control, worker, self._attempts)
         self._leases = Leases(host)
 
-    def wake(self, _message: str = "") -> None:
-        """Reconcile now."""
-        self._woken.set()
+    def wake(self, message: str = "") -> None:
+        """Reconcile now, unless the message names other workers alone (`wire.wake_message`)."""
+        if wakes(message, self._worker):
+            self._woken.set()
 
     def run(self, stop: threading.Event) -> None:
         """Call `settle` every 2 s, when woken, and more often while something is away, until

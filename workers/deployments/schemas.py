@@ -10,6 +10,8 @@ from governance.bounds import NAME_MAX
 from governance.schemas import Choice, Filter, Id, Line, Schema
 from governance.usage.performance import Span
 from workers.deployments.models import (
+    QUEUE_AGE_MAX_S,
+    QUEUE_AGE_S,
     REPLICAS_MAX,
     STREAM_IDLE_MAX,
     STREAM_TOTAL_MAX,
@@ -42,6 +44,12 @@ class Replicas(Schema):
 
     replicas_min: int = Field(ge=0, le=REPLICAS_MAX)
     replicas_max: int = Field(ge=1, le=REPLICAS_MAX)
+    queue_age_s: int = Field(
+        default=QUEUE_AGE_S,
+        ge=1,
+        le=QUEUE_AGE_MAX_S,
+        description="Seconds that a request may wait before replicas are added.",
+    )
     labels: list[Annotated[Line, Field(max_length=LABEL_MAX)]] = Field(
         default=[], max_length=LABELS_MAX
     )

@@ -49,7 +49,7 @@ from workers.deployments.resources import (
 )
 from workers.deployments.selectors import deployment_get, live_deployments
 from workers.deployments.states import LIVE, deployment_lock, deployment_move, deployment_subject
-from workers.dispatch import wake_engines, wake_gateways
+from workers.dispatch import wake_engines, wake_gateways, wake_placement
 from workers.placement.models import Placement
 from workers.placement.planning import WAITS
 from workers.placement.settings import ReplicaSettings
@@ -141,7 +141,7 @@ def deployment_create(
         },
         decision=decision,
     )
-    transaction.on_commit(wake_engines)
+    transaction.on_commit(wake_placement)
     return deployment
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import redis
 from django.conf import settings
@@ -11,22 +10,10 @@ from django.conf import settings
 from workers.deployments.models import Deployment
 from workers.deployments.states import LIVE
 from workers.measurements.models import Measurement
-from workers.wire import deployment_queue
+from workers.queue_ages import read_queues
 
 QUEUES = "queues"
-# Queues that one call of the broker looks at, which it does not interrupt for other commands.
-TOGETHER = 500
 TIMEOUT_S = 5.0
-# Messages are pushed on the left, and `properties` come last in each (`workers.celery_message`).
-# The broker returns only their time: a message may have megabytes.
-_SCRIPT = """
-local times = {}
-for place, queue in ipairs(KEYS) do
-    local oldest = redis.call('LINDEX', queue, -1)
-    times[place] = oldest and string.match(string.sub(oldest, -1024), '"timestamp":([%d.]+)') or ''
-end
-return times
-"""
 
 
 def queues_measure() -> None:
@@ -41,16 +28,12 @@ def queues_measure() -> None:
     )
     try:
         now = time.time()
-        ages = {names[pk]: max(0.0, now - since) for pk, since in _waiting_since(client, [*names])}
+        queues = read_queues(client, [*names])
     finally:
         client.close()
+    ages = {
+        names[pk]: max(0.0, now - queue.since)
+        for pk, queue in queues.items()
+        if queue.since is not None
+    }
     Measurement.keep(QUEUES, {"ages": ages})
-
-
-def _waiting_since(client: redis.Redis, deployments: list[int]) -> Iterator[tuple[int, float]]:
-    oldest = client.register_script(_SCRIPT)
-    for start in range(0, len(deployments), TOGETHER):
-        some = deployments[start : start + TOGETHER]
-        for pk, since in zip(some, oldest(keys=[*map(deployment_queue, some)]), strict=True):
-            if since:
-                yield pk, float(since)

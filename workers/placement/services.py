@@ -13,7 +13,7 @@ from workers.deployments.models import Deployment
 from workers.deployments.resources import deployment_context, deployment_resource
 from workers.deployments.selectors import deployment_get
 from workers.deployments.states import LIVE, deployment_lock, deployment_subject
-from workers.dispatch import wake_engines, wake_gateways
+from workers.dispatch import wake_gateways, wake_placement
 from workers.placement.settings import ReplicaSettings
 
 
@@ -65,6 +65,6 @@ def deployment_place(
         data={"before": before.to_json(), "after": settings.to_json()},
         decision=decision,
     )
-    transaction.on_commit(wake_engines)
+    transaction.on_commit(wake_placement)
     transaction.on_commit(wake_gateways)
     return deployment

@@ -10,6 +10,8 @@ from typing import Any
 
 from governance.errors import InvalidInput
 from workers.deployments.models import (
+    QUEUE_AGE_MAX_S,
+    QUEUE_AGE_S,
     REPLICAS_MAX,
     STREAM_IDLE_MAX,
     STREAM_TOTAL_MAX,
@@ -26,9 +28,10 @@ _LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=-]{{0,{LABEL_MAX - 1}}}")
 class ReplicaSettings:
     """Number of replicas of a deployment, the workers that may hold them, and stream limits.
 
-    With `replicas_min` 0, it is unloaded while it gets no requests. A worker needs all `labels`
-    and the `device`; "" means any. A streamed answer may take `stream_total_s` seconds in all, and
-    `stream_idle_s` between two tokens; None means `ASSAY_GATEWAY_REQUEST_TIMEOUT_S`.
+    With `replicas_min` 0, it is unloaded while it gets no requests. Between the two numbers,
+    replicas are added when requests wait for longer than `queue_age_s` seconds. A worker needs all
+    `labels` and the `device`; "" means any. A streamed answer may take `stream_total_s` seconds in
+    all, and `stream_idle_s` between two tokens; None means `ASSAY_GATEWAY_REQUEST_TIMEOUT_S`.
 
     Raises:
         InvalidInput: a number is out of bounds, a label is not valid, or the device is unknown.
@@ -36,6 +39,7 @@ class ReplicaSettings:
 
     replicas_min: int = 1
     replicas_max: int = 1
+    queue_age_s: int = QUEUE_AGE_S
     labels: Sequence[str] = ()
     device: str = ""
     stream_total_s: int | None = None
@@ -48,6 +52,8 @@ class ReplicaSettings:
             faults["replicas_max"] = [f"Use 1 to {REPLICAS_MAX}."]
         elif not 0 <= self.replicas_min <= self.replicas_max:
             faults["replicas_min"] = [f"Use 0 to {self.replicas_max}, the maximum."]
+        if not 1 <= self.queue_age_s <= QUEUE_AGE_MAX_S:
+            faults["queue_age_s"] = [f"Use 1 to {QUEUE_AGE_MAX_S} seconds."]
         if len(self.labels) > LABELS_MAX:
             faults["labels"] = [f"Use at most {LABELS_MAX} labels."]
         elif not all(_LABEL.fullmatch(label) for label in self.labels):
@@ -70,6 +76,7 @@ class ReplicaSettings:
         return cls(
             replicas_min=deployment.replicas_min,
             replicas_max=deployment.replicas_max,
+            queue_age_s=deployment.queue_age_s,
             labels=deployment.required_labels,
             device=deployment.required_device,
             stream_total_s=deployment.stream_total_s,
@@ -81,6 +88,7 @@ class ReplicaSettings:
         return {
             "replicas_min": self.replicas_min,
             "replicas_max": self.replicas_max,
+            "queue_age_s": self.queue_age_s,
             "replicas_wanted": min(max(replicas, self.replicas_min), self.replicas_max),
             "required_labels": list(self.labels),
             "required_device": self.device,

@@ -20,6 +20,9 @@ from assay.broker_users import NAMES, USERS, access_control_file, new_passwords
 from assay.gateway.batches.places import BatchPlaces, places_key
 from assay.local.services import Valkey
 from governance.quotas.wire import SCRIPT, Amount, Queued, reserve_arguments
+from workers.celery_message import inference_message
+from workers.queue_ages import Queue, read_queues
+from workers.wire import InferenceRequest
 
 FORBIDDEN: tuple[tuple[Any, ...], ...] = (
     ("FLUSHALL",), ("FLUSHDB",), ("CONFIG", "GET", "*"), ("CONFIG", "SET", "dir", "/tmp"),
@@ -113,6 +116,15 @@ def test_web_reserves_a_request_and_sends_it_in_one_call(broker: Valkey) -> None
         for answer in (b"0", b"-2"):
             assert own.register_script(SCRIPT)(args=arguments).split()[0] == answer
         assert worker.brpop(["deployment.1"], 1) == (b"deployment.1", b"message")
+
+
+def test_the_controller_reads_the_age_of_queues_and_takes_nothing(broker: Valkey) -> None:
+    request = InferenceRequest("r", 7, "docs", "d" * 64, "s", {}, enqueued_at=1_900_000_000.5)
+    with client(broker, "web") as web, client(broker, "controller") as own:
+        web.lpush("deployment.7", inference_message(request, {}))
+        assert read_queues(own, [7, 8]) == {7: Queue(1, 1_900_000_000.5), 8: Queue(0, None)}
+        with pytest.raises(NoPermissionError):
+            own.execute_command("RPOP", "deployment.7")
 
 
 def test_web_takes_and_leaves_places_for_lines_of_batches(broker: Valkey) -> None:

@@ -18,7 +18,7 @@ from assay.gateway.access.decisions import NotReady, is_ready, require_ready
 from assay.gateway.access.refresher import Refresher
 from assay.gateway.access.snapshot import Snapshot
 from assay.gateway.http.waiting import WaitingBound
-from workers.wire import DEPLOYMENTS_CHANNEL, IN_USE_KEY, WANTED_KEY
+from workers.wire import DEPLOYMENTS_CHANNEL, IN_USE_KEY, WANTED_KEY, wake_message
 
 logger = logging.getLogger(__name__)
 # Requests of one process that may wait for a load at a time, in total and per department.
@@ -54,7 +54,7 @@ class ColdStarts:
         self._requested_at[deployment_id] = now
         try:
             await self._client.zadd(WANTED_KEY, {str(deployment_id): time.time()})
-            await self._client.publish(DEPLOYMENTS_CHANNEL, "")
+            await self._client.publish(DEPLOYMENTS_CHANNEL, wake_message(()))
         except (redis.RedisError, OSError) as error:
             logger.warning("Deployment %s could not be requested: %s", deployment_id, error)
 

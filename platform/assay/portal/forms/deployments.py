@@ -8,6 +8,8 @@ from django import forms
 
 from assay.forms import TablerForm
 from workers.deployments.models import (
+    QUEUE_AGE_MAX_S,
+    QUEUE_AGE_S,
     REPLICAS_MAX,
     STREAM_IDLE_MAX,
     STREAM_TOTAL_MAX,
@@ -25,7 +27,11 @@ class ReplicasForm(TablerForm):
     )  # fmt: skip
     replicas_max = forms.IntegerField(
         min_value=1, max_value=REPLICAS_MAX, label="Maximum replicas",
-        help_text="Replicas are added while requests wait, and removed when none do.",
+        help_text="A number above the minimum lets the load decide.",
+    )  # fmt: skip
+    queue_age_s = forms.IntegerField(
+        min_value=1, max_value=QUEUE_AGE_MAX_S, initial=QUEUE_AGE_S, label="Target wait in seconds",
+        help_text="Replicas are added while requests wait for longer.",
     )  # fmt: skip
     labels = forms.CharField(
         required=False, max_length=LABELS_MAX * (LABEL_MAX + 2), label="Worker labels",
