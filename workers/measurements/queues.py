@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import redis
 from django.conf import settings
+from redis.exceptions import NoScriptError
 
 from workers.deployments.models import Deployment
 from workers.deployments.states import LIVE
@@ -27,6 +30,7 @@ for place, queue in ipairs(KEYS) do
 end
 return times
 """
+_DIGEST = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
 def queues_measure() -> None:
@@ -41,16 +45,24 @@ def queues_measure() -> None:
     )
     try:
         now = time.time()
-        ages = {names[pk]: max(0.0, now - since) for pk, since in _waiting_since(client, [*names])}
+        ages = {names[pk]: max(0.0, now - since) for pk, since in waiting_since(client, [*names])}
     finally:
         client.close()
     Measurement.keep(QUEUES, {"ages": ages})
 
 
-def _waiting_since(client: redis.Redis, deployments: list[int]) -> Iterator[tuple[int, float]]:
-    oldest = client.register_script(_SCRIPT)
+def waiting_since(client: redis.Redis, deployments: list[int]) -> Iterator[tuple[int, float]]:
+    """Yield the deployments whose queue is not empty, with the time of the oldest message in
+    seconds since the epoch."""
     for start in range(0, len(deployments), TOGETHER):
         some = deployments[start : start + TOGETHER]
-        for pk, since in zip(some, oldest(keys=[*map(deployment_queue, some)]), strict=True):
+        queues = [*map(deployment_queue, some)]
+        # The controller may read queues only, so the script must be one that only reads.
+        try:
+            times: Any = client.evalsha_ro(_DIGEST, len(queues), *queues)
+        except NoScriptError:
+            client.script_load(_SCRIPT)
+            times = client.evalsha_ro(_DIGEST, len(queues), *queues)
+        for pk, since in zip(some, times, strict=True):
             if since:
                 yield pk, float(since)

@@ -20,6 +20,9 @@ from assay.broker_users import NAMES, USERS, access_control_file, new_passwords
 from assay.gateway.batches.places import BatchPlaces, places_key
 from assay.local.services import Valkey
 from governance.quotas.wire import SCRIPT, Amount, Queued, reserve_arguments
+from workers.celery_message import inference_message
+from workers.measurements.queues import waiting_since
+from workers.wire import InferenceRequest, deployment_queue, load_key
 
 FORBIDDEN: tuple[tuple[Any, ...], ...] = (
     ("FLUSHALL",), ("FLUSHDB",), ("CONFIG", "GET", "*"), ("CONFIG", "SET", "dir", "/tmp"),
@@ -113,6 +116,27 @@ def test_web_reserves_a_request_and_sends_it_in_one_call(broker: Valkey) -> None
         for answer in (b"0", b"-2"):
             assert own.register_script(SCRIPT)(args=arguments).split()[0] == answer
         assert worker.brpop(["deployment.1"], 1) == (b"deployment.1", b"message")
+
+
+def test_the_controller_measures_queues_that_web_fills(broker: Valkey) -> None:
+    request = InferenceRequest(
+        "req_1", 7, "writer", "d" * 64, "assay:reply:1", {}, enqueued_at=1_900_000_000.5
+    )
+    message = inference_message(request, {"body": "sealed"})
+    with client(broker, "web") as web, client(broker, "controller") as own:
+        web.lpush(deployment_queue(7), message)
+        # Twice: the broker knows the script from the first call on.
+        for _ in range(2):
+            assert list(waiting_since(own, [6, 7])) == [(7, 1_900_000_000.5)]
+
+
+def test_web_reads_the_load_that_an_engine_worker_reports(broker: Valkey) -> None:
+    key = load_key("", "engine@a")
+    with client(broker, "web") as web, client(broker, "engine") as worker:
+        worker.set(key, b"{}", px=60_000)
+        assert web.mget([key]) == [b"{}"]
+        worker.delete(key)
+        assert web.mget([key]) == [None]
 
 
 def test_web_takes_and_leaves_places_for_lines_of_batches(broker: Valkey) -> None:
