@@ -327,3 +327,19 @@ def _token(token: Any) -> str:
     if not isinstance(token, str) or any(ord(each) > 255 for each in token):
         raise ValueError("a token is not bytes as Latin-1")
     return token
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """Work of an engine. One answer of a generating engine is one row, one input of another engine.
+
+    `running` rows are computed now and `waiting` ones are not begun. `steps` counts the steps since
+    the engine was loaded, and `rows` the rows of all of these steps together. `cache` is the used
+    share of the memory for keys and values, from 0 to 1; None if the engine has none.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    steps: int = 0
+    rows: int = 0
+    cache: float | None = None
