@@ -211,7 +211,7 @@ class Stage:
 
 
 class Duties:
-    """What the controller does every two seconds, and how long it took."""
+    """Duties of the controller that run every two seconds, and their times."""
 
     def __init__(self) -> None:
         from governance.reviews.waivers.services import waivers_expire_due

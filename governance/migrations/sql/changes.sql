@@ -33,7 +33,7 @@ BEGIN
     SELECT 'key', token.public_id, pg_current_xact_id()::text::bigint
       FROM usersessions_usersession session
       JOIN governance_playgroundtoken token ON token.session_id = session.id
-     WHERE session.session_key = OLD.session_key;
+     WHERE session.session_key = coalesce(NEW.session_key, OLD.session_key);
     PERFORM set_config('assay.departments', caller, true);
     RETURN NULL;
 END
@@ -82,13 +82,15 @@ SELECT assay_watch('governance_decision', NULL, 'review', 'review_id');
 SELECT assay_watch('governance_checklistitem', NULL, 'review', 'review_id');
 SELECT assay_watch('governance_waiver', NULL, 'review', 'review_id');
 
-CREATE TRIGGER assay_session_changed AFTER UPDATE OR DELETE ON usersessions_usersession
-    FOR EACH ROW EXECUTE FUNCTION assay_session_changed();
+-- Tokens are deleted with the row of usersessions_usersession.
+CREATE TRIGGER assay_session_renewed AFTER UPDATE ON usersessions_usersession
+    FOR EACH ROW WHEN (NEW.session_key <> OLD.session_key)
+    EXECUTE FUNCTION assay_session_changed();
 CREATE TRIGGER assay_session_ended AFTER DELETE ON django_session
     FOR EACH ROW EXECUTE FUNCTION assay_session_changed();
 CREATE TRIGGER assay_session_shortened AFTER UPDATE ON django_session
     FOR EACH ROW WHEN (NEW.expire_date < OLD.expire_date)
     EXECUTE FUNCTION assay_session_changed();
-ALTER TABLE usersessions_usersession ENABLE ALWAYS TRIGGER assay_session_changed;
+ALTER TABLE usersessions_usersession ENABLE ALWAYS TRIGGER assay_session_renewed;
 ALTER TABLE django_session ENABLE ALWAYS TRIGGER assay_session_ended;
 ALTER TABLE django_session ENABLE ALWAYS TRIGGER assay_session_shortened;

@@ -88,7 +88,7 @@ def test_a_change_is_read_alone(stage: Stage) -> None:
 def test_deployments_that_a_change_could_not_be_read_for_are_read_later(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until then the snapshot is as old as the change."""
+    """The snapshot is as old as the change meanwhile."""
     for name in ("one", "two", "three"):
         stage.deployment(name, behavior=None)
     snapshot = read_snapshot()
@@ -143,7 +143,7 @@ def test_after_a_restart_of_the_database_everything_is_read_again(stage: Stage) 
 
 
 def test_a_change_without_a_notice_is_in_force_within_moments(stage: Stage) -> None:
-    """Whoever makes it: here nobody publishes anything."""
+    """No service makes these changes, so that nothing is published."""
     stage.deployment()
     token = stage.key()
     body = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}]}
@@ -197,7 +197,7 @@ UNCHANGING = {
 
 
 def test_each_table_that_is_read_tells_of_its_changes(stage: Stage) -> None:
-    """What the snapshot and the one rule read, or they would not know of a change."""
+    """Otherwise neither the snapshot nor the one rule would know of a change."""
     stage.deployment(behavior=None)
     stage.limit("tokens_per_day", 5)
     token = stage.key()

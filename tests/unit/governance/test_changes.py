@@ -8,6 +8,8 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from allauth.usersessions.models import UserSession
+from django.contrib.sessions.models import Session as WebSession
 from django.db import connection
 from django.utils import timezone
 
@@ -15,6 +17,7 @@ from governance.changes import reading
 from governance.changes.models import Change, ChangeHorizon
 from governance.changes.reading import Changes, Position, changes_since
 from governance.changes.services import changes_purge
+from governance.keys.models import PlaygroundToken
 from governance.people.models import Department, Person, RoleAssignment
 from governance.quotas.models import Price
 
@@ -202,6 +205,33 @@ def test_updates_that_change_nothing_are_no_changes() -> None:
     assert changes_since(position).subjects == {}
     Person.objects.update(is_active=False)
     assert changes_since(position).subjects == {"person": frozenset({str(person.pk)})}
+
+
+def test_the_end_of_a_session_names_its_tokens_and_not_its_key() -> None:
+    person = Person.objects.create(email="ada@example.org", name="Ada")
+    ends = timezone.now() + timedelta(days=1)
+    web = WebSession.objects.create(session_key="old", session_data="", expire_date=ends)
+    session = UserSession.objects.create(user=person, session_key="old", ip="127.0.0.1")
+    PlaygroundToken.objects.create(
+        public_id="token", secret_hmac=b"", pepper_version=1, person=person, session=session,
+        session_epoch=1, department=Department.objects.all()[0], deployment="writer",
+        expires_at=timezone.now() + timedelta(minutes=5),
+    )  # fmt: skip
+
+    def named(change: Callable[[], object]) -> set[str]:
+        position = changes_since(None).position
+        change()
+        return changes_since(position).of("key")
+
+    sessions = WebSession.objects.filter(pk=web.pk)
+    assert named(lambda: sessions.update(expire_date=ends + timedelta(days=1))) == set()
+    assert named(lambda: sessions.update(expire_date=timezone.now())) == {"token"}
+    assert named(sessions.delete) == {"token"}
+    rows = UserSession.objects.filter(pk=session.pk)
+    assert named(lambda: rows.update(last_seen_at=timezone.now())) == set()
+    assert named(lambda: rows.update(session_key="new")) == {"token"}
+    assert named(rows.delete) == {"token"}
+    assert "old" not in set(Change.objects.values_list("subject", flat=True))
 
 
 def test_positions_are_read_from_the_text_of_a_snapshot() -> None:
