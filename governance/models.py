@@ -37,7 +37,13 @@ from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.reminders.models import ReviewNotice, ReviewReminder
 from governance.reviews.threads.models import CommentDraft, Mention, ReviewThread, ThreadComment
 from governance.reviews.waivers.models import Waiver
-from governance.usage.models import BilledRequest, UsageRecord, UsageTimes, UsageTotal
+from governance.usage.models import (
+    BilledRequest,
+    UsageRecord,
+    UsageTimes,
+    UsageTimesProgress,
+    UsageTotal,
+)
 
 __all__ = [
     "Absence",
@@ -89,6 +95,7 @@ __all__ = [
     "ThreadComment",
     "UsageRecord",
     "UsageTimes",
+    "UsageTimesProgress",
     "UsageTotal",
     "Waiver",
 ]

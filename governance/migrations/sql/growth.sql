@@ -129,6 +129,14 @@ BEGIN
         units = t.units + excluded.units, device_ms = t.device_ms + excluded.device_ms,
         cost_micro = t.cost_micro + excluded.cost_micro, total_ms = t.total_ms + excluded.total_ms,
         last_at = greatest(t.last_at, excluded.last_at);
+    RETURN NULL;
+END
+$$;
+
+-- Add the durations of records with these IDs. The controller calls it once for each ID.
+CREATE FUNCTION assay_usage_times(after bigint, upto bigint) RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET assay.departments = '*' AS $$
+BEGIN
     -- Clocks of workers and gateways may differ, so that a wait may seem longer than the request.
     INSERT INTO governance_usagetimes AS t (step, deployment, at, department, buckets, answers,
         load, queue, prefill, stream, compute, first_buckets, first_answers)
@@ -141,9 +149,9 @@ BEGIN
                 - greatest(a.first_token_ms, a.load_ms + a.queue_ms), 0) ELSE 0 END AS stream,
             CASE WHEN a.first_token_ms IS NULL THEN
                 greatest(a.total_ms - a.load_ms - a.queue_ms, 0) ELSE 0 END AS compute
-        FROM added a CROSS JOIN (VALUES
+        FROM governance_usagerecord a CROSS JOIN (VALUES
             ('day', interval '1 day'), ('part', interval '6 hours')) AS g(step, length)
-        WHERE a.outcome = 'ok' AND a.endpoint NOT LIKE 'jobs/%'
+        WHERE a.id > after AND a.id <= upto AND a.outcome = 'ok' AND a.endpoint NOT LIKE 'jobs/%'
     ), totals AS (
         SELECT step, deployment, at, department, array_agg(bucket) AS buckets,
             array_agg(answers) AS answers, array_agg(load) AS load, array_agg(queue) AS queue,
@@ -191,7 +199,6 @@ BEGIN
                     t.first_answers || excluded.first_answers) AS u(bucket, answers)
                 GROUP BY u.bucket
             ) AS merged);
-    RETURN NULL;
 END
 $$;
 
