@@ -279,6 +279,8 @@ def _multiply(cursor: Any, table: str, where: str, count: int, changes: dict[str
 
 def _write_usage(cursor: Any, count: int) -> None:
     """Write the ledger day by day, with the triggers that keep its sums."""
+    from governance.usage.times import usage_times_add
+
     started, each = time.perf_counter(), count // DAYS + 1
     for day in range(DAYS):
         cursor.execute(
@@ -294,6 +296,7 @@ def _write_usage(cursor: Any, count: int) -> None:
                 "keys": KEYS,
             },
         )
+    usage_times_add()
     took = time.perf_counter() - started
     _say(f"governance_usagerecord: {count:,} rows in {took:.0f} s, {count / took:,.0f}/s")
 

@@ -38,7 +38,13 @@ from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.reminders.models import ReviewNotice, ReviewReminder
 from governance.reviews.threads.models import CommentDraft, Mention, ReviewThread, ThreadComment
 from governance.reviews.waivers.models import Waiver
-from governance.usage.models import BilledRequest, UsageRecord, UsageTimes, UsageTotal
+from governance.usage.models import (
+    BilledRequest,
+    UsageRecord,
+    UsageTimes,
+    UsageTimesProgress,
+    UsageTotal,
+)
 
 __all__ = [
     "Absence",
@@ -92,6 +98,7 @@ __all__ = [
     "ThreadComment",
     "UsageRecord",
     "UsageTimes",
+    "UsageTimesProgress",
     "UsageTotal",
     "Waiver",
 ]

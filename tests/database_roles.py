@@ -52,6 +52,7 @@ WORK = {
         "governance.reviews.reminders.sending:notices_send_due",
         "governance.reviews.waivers.services:waivers_expire_due",
         "governance.usage.collector:collect_once",
+        "governance.usage.times:usage_times_add",
         "registry.releases.emergency_access.services:emergency_accesses_end_due",
         "registry.releases.validity:releases_expire_due",
         "registry.releases.validity:releases_warn_due",

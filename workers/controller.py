@@ -35,6 +35,7 @@ from governance.reviews.reminders import sending as reminders
 from governance.reviews.waivers.services import waivers_expire_due
 from governance.usage.collector import BATCH, collect_once
 from governance.usage.sealing import require_usage_key
+from governance.usage.times import usage_times_add
 from registry.batches.services import batches_purge_due
 from registry.files.services import files_expire_due
 from registry.media.store import media_expire_due
@@ -110,6 +111,7 @@ LEADER_DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("work-folders", 3600.0, work_folders_expire),
     ("paused-jobs", 3600.0, paused_jobs_expire),
     ("store", 24 * 3600.0, store_collect_due),
+    ("usage-times", 600.0, usage_times_add),
     ("retention", 3600.0, months_retain),
     ("audit-offload", 600.0, bodies_offload_due),
     ("store-figures", 6 * 3600.0, store_measure),

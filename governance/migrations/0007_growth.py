@@ -49,6 +49,13 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='UsageTimesProgress',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('record_id', models.BigIntegerField(default=0)),
+            ],
+        ),
+        migrations.CreateModel(
             name='UsageTotal',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

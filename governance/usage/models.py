@@ -180,7 +180,8 @@ class UsageTimes(models.Model):
     `buckets` has lower bounds in milliseconds: the five most significant bits of a duration, so
     that percentiles are at most 3 % off. `answers` has the number of answers of each bucket, and
     the next five columns the sums of their phases in milliseconds. `first_buckets` and
-    `first_answers` count times to the first token. A trigger of the ledger adds new records.
+    `first_answers` count times to the first token. The controller adds new records every few
+    minutes (`usage.times`).
     """
 
     class Step(models.TextChoices):
@@ -213,3 +214,12 @@ class UsageTimes(models.Model):
 
     def __str__(self) -> str:
         return f"{self.step} {self.at} {self.deployment}"
+
+
+class UsageTimesProgress(models.Model):
+    """Progress of adding the ledger's durations to `UsageTimes`, in one row: the newest ID."""
+
+    record_id = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"up to record {self.record_id}"

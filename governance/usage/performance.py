@@ -2,7 +2,8 @@
 
 Short steps are read from the records of the ledger, on the index by deployment and time. Steps of
 six hours and more are read from its sums, so that a busy quarter costs as little as a quiet one;
-percentiles are then at most 3 % off. Each query is canceled after `LIMIT_MS`.
+percentiles are then at most 3 % off, and lack answers of the last ten minutes. Each query is
+canceled after `LIMIT_MS`.
 """
 
 from __future__ import annotations

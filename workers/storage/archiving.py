@@ -32,6 +32,7 @@ from governance.principals import background, service_principal
 from governance.retention.models import ArchivedMonth, ArchiveState, Growing
 from governance.retention.months import bounds, month_drop, months_add_due, months_missing
 from governance.retention.selectors import archive_failing, months_due
+from governance.usage.times import usage_times_add
 from registry.storage import store
 from registry.storage.backend import file_key
 
@@ -83,6 +84,7 @@ def months_retain() -> int:
                     if room <= 0:
                         return dropped
                     _verify(archived)
+                    usage_times_add()
                     _drop(archived)
                     dropped += 1
                 except (DomainError, DatabaseError, OSError) as error:

@@ -132,6 +132,18 @@ BEGIN
         units = t.units + excluded.units, device_ms = t.device_ms + excluded.device_ms,
         cost_micro = t.cost_micro + excluded.cost_micro, total_ms = t.total_ms + excluded.total_ms,
         last_at = greatest(t.last_at, excluded.last_at);
+    PERFORM set_config('assay.departments', caller, true);
+    RETURN NULL;
+END
+$$;
+
+-- Add the durations of records with these IDs. The controller calls it once for each ID.
+CREATE FUNCTION assay_usage_times(after bigint, upto bigint) RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    caller text := coalesce(current_setting('assay.departments', true), '');
+BEGIN
+    PERFORM set_config('assay.departments', '*', true);
     -- Clocks of workers and gateways may differ, so that a wait may seem longer than the request.
     INSERT INTO governance_usagetimes AS t (step, deployment, at, department, buckets, answers,
         load, queue, prefill, stream, compute, first_buckets, first_answers)
@@ -144,9 +156,9 @@ BEGIN
                 - greatest(a.first_token_ms, a.load_ms + a.queue_ms), 0) ELSE 0 END AS stream,
             CASE WHEN a.first_token_ms IS NULL THEN
                 greatest(a.total_ms - a.load_ms - a.queue_ms, 0) ELSE 0 END AS compute
-        FROM added a CROSS JOIN (VALUES
+        FROM governance_usagerecord a CROSS JOIN (VALUES
             ('day', interval '1 day'), ('part', interval '6 hours')) AS g(step, length)
-        WHERE a.outcome = 'ok' AND a.endpoint NOT LIKE 'jobs/%'
+        WHERE a.id > after AND a.id <= upto AND a.outcome = 'ok' AND a.endpoint NOT LIKE 'jobs/%'
     ), totals AS (
         SELECT step, deployment, at, department, array_agg(bucket) AS buckets,
             array_agg(answers) AS answers, array_agg(load) AS load, array_agg(queue) AS queue,
@@ -195,7 +207,6 @@ BEGIN
                 GROUP BY u.bucket
             ) AS merged);
     PERFORM set_config('assay.departments', caller, true);
-    RETURN NULL;
 END
 $$;
 

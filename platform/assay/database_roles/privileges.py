@@ -153,8 +153,9 @@ _BUDGETS = {
     # A trigger of the ledger writes it, with the collector's privileges.
     "governance_billedrequest": Grant(controller="SELECT, INSERT, DELETE"),
     "governance_usagerecord": Grant(web=READ, controller=ADD),
-    # A trigger of the ledger writes them, with their owner's privileges.
+    # A function writes the former and a trigger the latter, with their owner's privileges.
     "governance_usagetimes": Grant(web=READ, controller=READ),
+    "governance_usagetimesprogress": Grant(controller=KEEP),
     "governance_usagetotal": Grant(web=READ, controller=READ),
 }
 
@@ -332,6 +333,7 @@ SEQUENCES = {
 OF_THE_CONTROLLER = (
     "assay_month_add(text, date)",
     "assay_month_drop(bigint)",
+    "assay_usage_times(bigint, bigint)",
     "assay_sessions()",
     "assay_session_end(integer, timestamptz)",
     "assay_role_settings_restore()",

@@ -25,6 +25,7 @@ from governance.usage.performance import (
     bucket_of,
 )
 from governance.usage.selectors import usage_visible_to
+from governance.usage.times import usage_times_add
 
 pytestmark = pytest.mark.django_db
 
@@ -72,6 +73,9 @@ def records() -> None:
         size = draw.choice((1, 20, 150))
         UsageRecord.objects.bulk_create(rows[:size])
         rows = rows[size:]
+        if size == 20:
+            usage_times_add()
+    usage_times_add()
 
 
 def near(exact: int, rounded: int) -> bool:
@@ -150,6 +154,12 @@ def test_a_request_that_is_reported_in_two_months_is_billed_once() -> None:
 
 def test_sums_are_written_by_the_ledger_alone() -> None:
     UsageRecord.objects.create(request_id="r", occurred_at=timezone.now(), outcome="ok")
+    assert usage_times_add()
+    assert usage_times_add() == 0
+    assert sorted(UsageTimes.objects.values_list("step", "answers")) == [
+        ("day", [1]),
+        ("part", [1]),
+    ]
     for model in (UsageTotal, UsageTimes):
         with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
             model.objects.all().delete()
