@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from os import getpid
 
-from django.db import Error, close_old_connections, connections
+from django.db import Error, connections
 
 from workers.leadership.lease import (
     LEASE_S,
@@ -42,10 +42,11 @@ class Election:
         self._closed = False
 
     def run(self, times: LoopTimes, stop: threading.Event) -> None:
-        """Report and stand for election every 2 s until `stop`."""
+        """Report and stand for election every 2 s until `stop`. Keep the connection, since there
+        may be no room for another one.
+        """
         processes_forget()
         while not stop.is_set():
-            close_old_connections()
             try:
                 with times.round(LOOP, ROUND_S):
                     self.round()
