@@ -66,12 +66,9 @@ class Election:
         until = time.monotonic() + LEASE_S
         process_seen(self.name)
         epoch = lead(self.name)
-        term = self._term
         if epoch is None:
             self._set(None)
-        elif term is not None and term.epoch == epoch and not term.is_set():
-            term.until = until
-        else:
+        elif not self._extended(epoch, until):
             ended = earlier_sessions_end(epoch)
             processes_forget()
             self._set(Term(epoch, until))
@@ -106,9 +103,18 @@ class Election:
             while not self._closed:
                 if self._term is not None and not self._term.is_set():
                     return self._term
-                # A term that ended by the clock is followed by another one, or None.
-                self._changed.wait(ROUND_S)
+                self._changed.wait()
         return None
+
+    def _extended(self, epoch: int, until: float) -> bool:
+        """Extend the term if it is of `epoch` and has not ended; return whether it was."""
+        with self._changed:
+            if self._term is None or self._term.epoch != epoch or self._term.is_set():
+                return False
+            self._term.until = until
+            # A loop may have found it ended just before.
+            self._changed.notify_all()
+            return True
 
     def _set(self, term: Term | None) -> None:
         with self._changed:
