@@ -126,8 +126,9 @@ BROKER_TIMEOUT_S = 10.0
 # Usage that arrives during this pause is written together, since most of the cost of a round does
 # not depend on the amount.
 USAGE_PAUSE_S = 0.25
-# After such a pause the next round opens a new connection anyway (CONN_MAX_AGE).
-IDLE_S = 60.0
+# Before a longer pause a loop closes its connection: PostgreSQL ends idle ones of loops that every
+# controller runs (`workers.leadership.lease`), and a role has a limited number.
+IDLE_S = 5.0
 RESTART_FIRST_S = 0.5
 RESTART_LONGEST_S = 30.0
 

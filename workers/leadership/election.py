@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from os import getpid
 
-from django.db import Error, close_old_connections, connections
+from django.db import Error, connections
 
 from workers.leadership.lease import (
     LEASE_S,
@@ -42,10 +42,11 @@ class Election:
         self._closed = False
 
     def run(self, times: LoopTimes, stop: threading.Event) -> None:
-        """Report and stand for election every 2 s until `stop`."""
+        """Report and stand for election every 2 s until `stop`. Keep the connection, since there
+        may be no room for another one.
+        """
         processes_forget()
         while not stop.is_set():
-            close_old_connections()
             try:
                 with times.round(LOOP, ROUND_S):
                     self.round()
@@ -65,12 +66,9 @@ class Election:
         until = time.monotonic() + LEASE_S
         process_seen(self.name)
         epoch = lead(self.name)
-        term = self._term
         if epoch is None:
             self._set(None)
-        elif term is not None and term.epoch == epoch and not term.is_set():
-            term.until = until
-        else:
+        elif not self._extended(epoch, until):
             ended = earlier_sessions_end(epoch)
             processes_forget()
             self._set(Term(epoch, until))
@@ -105,9 +103,18 @@ class Election:
             while not self._closed:
                 if self._term is not None and not self._term.is_set():
                     return self._term
-                # A term that ended by the clock is followed by another one, or None.
-                self._changed.wait(ROUND_S)
+                self._changed.wait()
         return None
+
+    def _extended(self, epoch: int, until: float) -> bool:
+        """Extend the term if it is of `epoch` and has not ended; return whether it was."""
+        with self._changed:
+            if self._term is None or self._term.epoch != epoch or self._term.is_set():
+                return False
+            self._term.until = until
+            # A loop may have found it ended just before.
+            self._changed.notify_all()
+            return True
 
     def _set(self, term: Term | None) -> None:
         with self._changed:

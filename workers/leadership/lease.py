@@ -28,10 +28,10 @@ LEASE_S = 8
 ROUND_S = 2.0
 # A silent controller is listed for this long.
 LISTED_S = 600
-# PostgreSQL ends a session of a loop that every controller runs if it is silent within a
-# transaction for this long, such as on a paused machine: no one takes over from it, and its locks
-# would hold up the loops of other controllers.
-HUNG_AFTER_S = 5
+# PostgreSQL ends a session of a loop that every controller runs if it is silent for this long, such
+# as on a paused machine: no one takes over from it, its locks would hold up the loops of others,
+# and what it read before would be out of date.
+HUNG_AFTER_S = 8
 _ENDING_S = 5.0
 _POLL_S = 0.05
 _APPLICATION = "assay-controller"
@@ -153,7 +153,8 @@ def session_begin(connection: Any, **_: Any) -> None:
             [f"{_APPLICATION}{of_epoch}/{loop}"],
         )
         if epoch is None:
-            cursor.execute(f"SET idle_in_transaction_session_timeout = '{HUNG_AFTER_S:d}s'")
+            for limit in ("idle_in_transaction_session_timeout", "idle_session_timeout"):
+                cursor.execute("SELECT set_config(%s, %s, false)", [limit, f"{HUNG_AFTER_S:d}s"])
             return
         # A second statement, so that a leader who takes over unseen by it sees this session's name.
         cursor.execute("SELECT epoch FROM workers_leadership")

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,9 +48,9 @@ from workers.remote.identity import Identity, Session, SessionFile, identity_rea
 logger = logging.getLogger(__name__)
 # No answer may block a loop for longer than a lease.
 TIMEOUT = httpx.Timeout(10, connect=5)
-# While the control plane is away, so that a worker serves again soon after it returns. Requests of
-# one try are repeated soon by themselves.
-AWAY_TIMEOUT = httpx.Timeout(3, connect=2)
+# Of requests of one try, which are repeated soon, while the control plane is away: a worker has to
+# serve again soon after it returns. Every second one waits for a control plane that is slow.
+AWAY_TIMEOUTS = (httpx.Timeout(3, connect=2), httpx.Timeout(10, connect=2))
 TRIES = 3
 WAIT_FIRST_S = 0.25
 WAIT_LONGEST_S = 15.0
@@ -101,6 +102,7 @@ class NodeClient:
         self._worked = False
         self._replaced: NotAuthenticated | None = None
         self._away = False
+        self._away_timeouts = cycle(AWAY_TIMEOUTS)
 
     @property
     def node(self) -> str:
@@ -141,7 +143,7 @@ class NodeClient:
         def once(token: str) -> httpx.Response:
             signed = {**(headers or {}), **_bearer(token)}
             if self._away and tries == 1:
-                options.setdefault("timeout", AWAY_TIMEOUT)
+                options["timeout"] = next(self._away_timeouts)
             answer = self._http.request(method, path, headers=signed, **options)
             if method == "HEAD" and answer.status_code >= 400:
                 # The answer to HEAD has no body with the reason.

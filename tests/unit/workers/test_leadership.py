@@ -122,8 +122,11 @@ def test_a_loop_of_an_ended_epoch_opens_no_session() -> None:
         def work() -> None:
             under(epoch)
             with connection.cursor() as cursor:
-                cursor.execute("SELECT current_setting('application_name')")
-                names.append(cursor.fetchone()[0])
+                cursor.execute(
+                    "SELECT current_setting('application_name'),"
+                    " current_setting('idle_session_timeout')"
+                )
+                names.append(" ".join(cursor.fetchone()))
 
         raised = in_thread(work)
         if isinstance(raised, NotLeading):
@@ -134,8 +137,9 @@ def test_a_loop_of_an_ended_epoch_opens_no_session() -> None:
     connection_created.connect(session_begin)
     try:
         assert opened(1) == "refused"
-        assert opened(2) == "assay-controller.2/test"
-        assert opened(None) == "assay-controller/test"
+        assert opened(2) == "assay-controller.2/test 0"
+        # No one takes over from a loop that every controller runs.
+        assert opened(None) == "assay-controller/test 8s"
     finally:
         connection_created.disconnect(session_begin)
 
