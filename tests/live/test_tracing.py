@@ -19,7 +19,7 @@ from redis import Redis
 from tests.live.celery_worker import controller, worker
 from tests.live.test_serving_faults import ENGINE, key
 from tests.live.web_process import web
-from tests.unit.assay.metrics_support import OPENMETRICS, Scrape
+from tests.unit.assay.metrics_support import OPENMETRICS, Scrape, settled
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.waiting import wait_until
@@ -109,6 +109,7 @@ def _check_metrics(url: str) -> None:
     controller have reported."""
     reported = {"assay_engine_batch_size", "assay_queue_oldest_age_seconds"}
     wait_until(lambda: reported <= Scrape(url).labels.keys())
+    settled(url, 2)
     scrape = Scrape(url, accept=OPENMETRICS)
     served = {"deployment": "docs", "endpoint": "/v1/completions"}
     # The engine is an echo, without a prefill and a cache.
