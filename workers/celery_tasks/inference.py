@@ -44,6 +44,7 @@ from workers.wire import (
     INFERENCE_TASK,
     alive_key,
     cancel_channel,
+    replica_queue,
 )
 from workers.wire_keys import Forged, WireKey
 
@@ -217,8 +218,10 @@ class Runtime:
             self._answerer.cancel(request_id)
 
     def _consume(self, queue: str) -> None:
-        if not self._on_loop(self._add, queue):
-            raise Unavailable(f"{self._worker} did not confirm that it reads {queue}.")
+        # The replica's own queue first: what is sent there waits for no other worker.
+        for each in (replica_queue(queue, self._seals.public_key), queue):
+            if not self._on_loop(self._add, each):
+                raise Unavailable(f"{self._worker} did not confirm that it reads {each}.")
 
     def _add(self, queue: str) -> None:
         # Senders name the queue directly, so it needs no binding, which a node may not create.
@@ -228,7 +231,8 @@ class Runtime:
     def _cease(self, queue: str) -> None:
         if self._stop.is_set():
             return  # The consumer is closing and does not read any more.
-        self._on_loop(self._consumer.cancel_task_queue, queue)
+        for each in (replica_queue(queue, self._seals.public_key), queue):
+            self._on_loop(self._consumer.cancel_task_queue, each)
 
     def _on_loop(self, change: Callable[[str], None], queue: str) -> bool:
         """Have Celery's own thread change its queues; returns False if it did not in time."""

@@ -42,6 +42,7 @@ from governance.quotas.selectors import quota_limits, tariff_for, tariffs
 from governance.quotas.wire import Limit
 from governance.usage.units import Unit
 from registry.catalog import TASKS
+from registry.catalog.engines import KEEP_PREFIXES
 from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.releases.serving import ServingVerdict, serving_verdicts
@@ -88,8 +89,9 @@ class DeploymentEntry:
     the departments that the conditions of its release permit, empty for all, and `limits_of` their
     limits by department. `notice` are headers that announce that the approval ends soon.
     `emergency_access`: it serves under emergency access, before its review has decided.
-    `workers` are the addresses of worker processes that have loaded it or are loading it; `realms`
-    are those of all workers that may read its queue, including silent ones. Requests are metered in
+    `workers` are the addresses of worker processes that have loaded it or are loading it,
+    `ready_workers` of those that have; `realms` are those of all workers that may read its queue,
+    including silent ones. `keeps_prefixes`: its engine caches prompts. Requests are metered in
     `unit`. `own_prompt` is the prompt that the version adds to each request.
     `may_sleep`: it may be scaled to zero; `load_s` is its longest load, in seconds.
     """
@@ -114,6 +116,8 @@ class DeploymentEntry:
     notice: tuple[tuple[bytes, bytes], ...] = ()
     emergency_access: bool = False
     workers: tuple[str, ...] = ()
+    ready_workers: tuple[str, ...] = ()
+    keeps_prefixes: bool = False
     realms: frozenset[str] = frozenset()
     unit: Unit = Unit.TOKENS
     own_prompt: OwnPrompt = NO_PROMPT
@@ -331,6 +335,15 @@ def _deployment_entry(
         notice=end_notice(release) if emergency is None else emergency_access_notice(emergency),
         emergency_access=emergency is not None,
         workers=tuple(sorted(_addressable(row.replicas.all(), version.digest))),
+        ready_workers=tuple(
+            sorted(
+                _addressable(
+                    (each for each in row.replicas.all() if each.state == ReplicaState.READY),
+                    version.digest,
+                )
+            )
+        ),
+        keeps_prefixes=release.engine in KEEP_PREFIXES,
         realms=frozenset(_reading(row)),
         unit=task_unit(version.model.task),
         own_prompt=own_prompt(version),
