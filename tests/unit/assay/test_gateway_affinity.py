@@ -1,4 +1,4 @@
-"""Prompts that begin alike go to the replica that knows the beginning, unless it is slow or busy."""
+"""Prompts that begin alike go to the replica that knows their beginning, unless it is slow."""
 
 from __future__ import annotations
 

@@ -14,12 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from assay.gateway.access.snapshot import DeploymentEntry
 
+T = TypeVar("T")
 # Characters of the inputs that must be the same. Shorter inputs gain too little.
 BEGINNING = 2_000
 # A request that the chosen replica has not begun after this may be answered by any.
@@ -73,10 +74,8 @@ class Affinity:
         """End a request's place."""
         if place is None:
             return
-        for counter, key in ((self._running, place), (self._of_deployment, place.deployment_id)):
-            counter[key] -= 1
-            if counter[key] <= 0:
-                del counter[key]
+        _count_down(self._running, place)
+        _count_down(self._of_deployment, place.deployment_id)
 
     def avoid(self, worker: str) -> None:
         """Do not choose a replica for a while, because it did not begin a request in time."""
@@ -105,3 +104,9 @@ class Affinity:
 
 def _rank(key: bytes, worker: str) -> bytes:
     return hashlib.sha256(key + worker.encode()).digest()
+
+
+def _count_down(counter: Counter[T], key: T) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
