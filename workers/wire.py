@@ -37,6 +37,8 @@ ALIVE_EVERY_S = 1.0
 ALIVE_FOR_MS = 5000
 
 
+# Digits of a worker's public key in the names of its own queues.
+_QUEUE_KEY = 16
 # In place of a worker's name: wakes the controller alone.
 _NO_WORKER = "-"
 _REPLIES = "assay:reply:"
@@ -114,6 +116,12 @@ def wakes(message: str, worker: str) -> bool:
 def deployment_queue(deployment_id: int) -> str:
     """Return the Celery queue that all replicas of a deployment read."""
     return f"deployment.{deployment_id}"
+
+
+def replica_queue(queue: str, address: str) -> str:
+    """Return the queue of one replica, which only its worker process reads, in addition to the
+    `queue` of the deployment. `address` is that of the process (`worker_address`), or its key."""
+    return f"{queue}.{address.rpartition('/')[2][:_QUEUE_KEY]}"
 
 
 @dataclass(frozen=True, slots=True)

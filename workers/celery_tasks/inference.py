@@ -48,6 +48,7 @@ from workers.wire import (
     alive_key,
     cancel_channel,
     load_key,
+    replica_queue,
 )
 from workers.wire_keys import Forged, WireKey
 
@@ -229,8 +230,10 @@ class Runtime:
             self._answerer.cancel(request_id)
 
     def _consume(self, queue: str) -> None:
-        if not self._on_loop(self._add, queue):
-            raise Unavailable(f"{self._worker} did not confirm that it reads {queue}.")
+        # The replica's own queue first: what is sent there waits for no other worker.
+        for each in (replica_queue(queue, self._seals.public_key), queue):
+            if not self._on_loop(self._add, each):
+                raise Unavailable(f"{self._worker} did not confirm that it reads {each}.")
 
     def _add(self, queue: str) -> None:
         # Senders name the queue directly, so it needs no binding, which a node may not create.
@@ -240,9 +243,10 @@ class Runtime:
     def _cease(self, queue: str) -> None:
         if self._stop.is_set():
             return  # The consumer is closing and does not read any more.
-        # Here too, so that a consumer that is disconnected does not read it after its return.
-        self._consumer.app.amqp.queues.deselect(queue)
-        self._on_loop(self._consumer.cancel_task_queue, queue)
+        for each in (replica_queue(queue, self._seals.public_key), queue):
+            # Here too, so that a consumer that is disconnected does not read it after its return.
+            self._consumer.app.amqp.queues.deselect(each)
+            self._on_loop(self._consumer.cancel_task_queue, each)
 
     def _connected(self) -> bool:
         """Return whether Celery's own thread reads from the broker."""

@@ -20,6 +20,7 @@ from assay.gateway.knowledge.retrieval import Retrieval
 from assay.gateway.monitoring.tallies import TALLY
 from assay.gateway.quota.ledger import Ledger
 from assay.gateway.quota.quotas import DeviceTimes, Quotas
+from assay.gateway.run.affinity import Affinity
 from assay.gateway.run.cancellations import Cancellations
 from assay.gateway.run.cold_start import ColdStarts
 from assay.gateway.run.media import MediaDesk
@@ -74,6 +75,7 @@ class Runtime:
             device_times=DeviceTimes(),
             ledger=Ledger(quotas),
             replies=replies,
+            affinity=Affinity(),
             seals=GatewaySeals(wire),
             cancellations=Cancellations(self.client, wire, replies),
             plug_ins=PlugInDesk(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -26,6 +26,7 @@ from governance.quotas.selectors import tariff_for
 from governance.quotas.wire import Limit
 from governance.usage.units import Unit
 from registry.catalog import TASKS
+from registry.catalog.engines import KEEP_PREFIXES
 from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.releases.serving import ServingVerdict, serving_verdicts
@@ -89,8 +90,9 @@ class DeploymentEntry:
     `limits_of` their limits by department. `notice` are headers that announce from `notice_from` on
     that the approval ends soon.
     `emergency_access`: it serves under emergency access, before its review has decided.
-    `realms` are those of all workers that may read its queue, including silent ones. Requests are
-    metered in `unit`. `own_prompt` is the prompt that the version adds to each request.
+    `realms` are those of all workers that may read its queue, including silent ones.
+    `keeps_prefixes`: its engine caches prompts. Requests are metered in `unit`. `own_prompt` is the
+    prompt that the version adds to each request.
     `stream_total_s` and `stream_idle_s` limit a streamed answer, in all and between two tokens.
     `may_sleep`: it may be scaled to zero; `load_s` is its longest load, in seconds. `judged_at`
     is when the one rule was applied, on the monotonic clock.
@@ -118,6 +120,7 @@ class DeploymentEntry:
     notice_from: float = 0.0
     emergency_access: bool = False
     replicas: tuple[ReplicaEntry, ...] = ()
+    keeps_prefixes: bool = False
     realms: frozenset[str] = frozenset()
     unit: Unit = Unit.TOKENS
     own_prompt: OwnPrompt = NO_PROMPT
@@ -147,10 +150,16 @@ class DeploymentEntry:
         since these may read the queue before the next reading, but not silent ones, nor those whose
         heartbeats stopped because the deployment moved away.
         """
+        return self._reachable(self.replicas)
+
+    @property
+    def ready_workers(self) -> tuple[str, ...]:
+        """Those of `workers` that have loaded it."""
+        return self._reachable(each for each in self.replicas if each.ready)
+
+    def _reachable(self, replicas: Iterable[ReplicaEntry]) -> tuple[str, ...]:
         now = time.time()
-        return tuple(
-            sorted(each.address for each in self.replicas if each.address and each.until > now)
-        )
+        return tuple(sorted(each.address for each in replicas if each.address and each.until > now))
 
     def limits_for(self, department: str | None) -> tuple[Limit, ...]:
         """Return the deployment's limits for a request of `department`."""
@@ -303,6 +312,7 @@ def _deployment_entry(
         notice_headers=notice,
         notice_from=notice_from,
         emergency_access=emergency is not None,
+        keeps_prefixes=release.engine in KEEP_PREFIXES,
         unit=task_unit(version.model.task),
         own_prompt=own_prompt(version),
         stream_total_s=row.stream_total_s or settings.GATEWAY_REQUEST_TIMEOUT_S,

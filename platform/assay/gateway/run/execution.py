@@ -28,6 +28,7 @@ from assay.gateway.monitoring.times import TokenGaps
 from assay.gateway.quota.ledger import Settlement
 from assay.gateway.quota.quotas import QueueFull, QuotaStopped
 from assay.gateway.run import events
+from assay.gateway.run.affinity import PATIENCE_S, Place
 from assay.gateway.run.media import STORED_WITHIN_S, RequestMedia, least_units
 from assay.gateway.run.parts import Parts
 from assay.gateway.run.reply_streams import Cut, Inbox, watch_client
@@ -38,8 +39,15 @@ from governance.usage.records import UsageEntry
 from registry.catalog import is_own
 from registry.catalog.endpoints import Choice, Plan, Rendered, StreamRenderer, dumps
 from workers.celery_message import inference_message
-from workers.sealing import GIVEN_BACK, NOT_ADDRESSED
-from workers.wire import Delta, Done, InferenceRequest, deployment_queue
+from workers.sealing import GIVEN_BACK, NOT_ADDRESSED, ReplyReader
+from workers.wire import (
+    REPLY_TTL_S,
+    Delta,
+    Done,
+    InferenceRequest,
+    deployment_queue,
+    replica_queue,
+)
 
 T = TypeVar("T")
 KEEPALIVE_S = 10.0
@@ -77,7 +85,10 @@ class Execution:
         self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
         self._abandoned, self._handed_over = False, 0
-        self._deadline = 0.0  # The caller then stops waiting, in seconds since the epoch.
+        # Time at which the caller stops waiting, in seconds since the epoch.
+        self._deadline = 0.0
+        self._place: Place | None = None
+        self._reader: ReplyReader | None = None
 
     def admit(self, admitted: Admitted) -> None:
         """Set the key and deployment that the request runs with."""
@@ -101,6 +112,7 @@ class Execution:
             await self._run(inbox, receive, send)
         finally:
             self._parts.running.leave(running)
+            self._parts.affinity.leave(self._place)
             if not self._abandoned:
                 self._parts.replies.close(self._call.request_id)
 
@@ -180,6 +192,8 @@ class Execution:
             raise
         self._quota_headers = reservation.headers
         self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
+        if self._place is not None and self._place.worker and queued.message:
+            self._parts.ledger.spawn(self._take_over(queued, self._place.worker))
         if reservation.at is not None:
             # So that ledger and counters charge it to the same day and month.
             self._call.occurred_at = reservation.at
@@ -240,9 +254,25 @@ class Execution:
         await canceling
         await self._parts.quotas.withdraw(self._call.request_id)
 
-    def _queued(self, deployment: DeploymentEntry) -> Queued:
+    async def _take_over(self, queued: Queued, worker: str) -> None:
+        """Let any replica answer the request if the chosen one does not begin it soon."""
+        reader = self._reader
+        with contextlib.suppress(redis.RedisError, OSError):
+            # In case this process ends before it takes the message back from a dead worker.
+            await self._parts.quotas.expire(queued.queue, REPLY_TTL_S)
+            await asyncio.sleep(PATIENCE_S)
+            begun = reader is not None and len(reader.holders) == 1
+            if begun or not await self._parts.quotas.take_back(queued):
+                return
+            self._parts.affinity.avoid(worker)
+            if not self._call.recorded:
+                shared = deployment_queue(self._deployment.id)
+                await self._parts.quotas.send_again(replace(queued, queue=shared))
+
+    def _queued(self, deployment: DeploymentEntry, *, again: bool = False) -> Queued:
         """Seal the request for the deployment's workers, start to expect its replies, and return
-        the message for the queue.
+        the message for the queue: that of all replicas, or of the one that knows the prompt's
+        beginning.
         """
         request = InferenceRequest(
             request_id=self._call.request_id,
@@ -264,8 +294,16 @@ class Execution:
         if deployment.workers and not reader.holders:
             raise NoUsableKey(f"No worker of deployment {deployment.name} has a usable key.")
         self._parts.replies.expect(self._call.request_id, reader, deployment.realms)
-        message = inference_message(request, sealed)
-        return replace(self._queue(deployment), message=message)
+        self._reader = reader
+        queued = replace(self._queue(deployment), message=inference_message(request, sealed))
+        if again:
+            return queued
+        self._place = self._parts.affinity.enter(
+            deployment, reader.holders, request.scope, self._inputs
+        )
+        if self._place is None or not self._place.worker:
+            return queued
+        return replace(queued, queue=replica_queue(queued.queue, self._place.worker))
 
     def _queue(self, deployment: DeploymentEntry) -> Queued:
         return Queued(deployment_queue(deployment.id), b"", settings.GATEWAY_QUEUE_MAX)
@@ -371,7 +409,7 @@ class Execution:
         if entry is None:
             return False
         with contextlib.suppress(redis.RedisError, OSError):
-            await self._parts.quotas.send_again(self._queued(entry))
+            await self._parts.quotas.send_again(self._queued(entry, again=True))
             return True
         return False
 
