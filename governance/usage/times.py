@@ -24,7 +24,7 @@ def usage_times_add() -> int:
         django.db.Error: the database does not answer; what was added stays.
     """
     with transaction.atomic():
-        # No record with a smaller ID is on its way while nobody else holds the lock.
+        # No record with a smaller ID is on its way while this process holds the lock.
         ledger_lock(shared=False)
         newest = UsageRecord.objects.order_by().aggregate(newest=Max("id"))["newest"] or 0
     UsageTimesProgress.objects.get_or_create(pk=1)

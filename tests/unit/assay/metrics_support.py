@@ -90,7 +90,7 @@ def furnish(stage: Stage, settings: Any) -> str:
     )
     settings.STORE_GC_DAYS = 30
     # Before there is a version, whose files the store would lack.
-    stored({"notes.txt": b"of nobody"})
+    stored({"notes.txt": b"unused"})
     store_measure()
     store_collect_due()
     deployment = stage.deployment("writer", behavior=phases)

@@ -69,7 +69,7 @@ def test_one_controller_leads_until_its_lease_ends() -> None:
     expire()
     assert [lead("b"), lead("a")] == [2, None]
     expire()
-    # Nobody else led meanwhile.
+    # No other controller led meanwhile.
     assert lead("b") == 2
     process_ended("b")
     assert lead("a") == 3
