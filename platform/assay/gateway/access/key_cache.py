@@ -28,7 +28,7 @@ ABSENT_S = 5.0
 
 class KnownIds:
     """Public IDs that exist, as 64-bit hashes: 8 bytes each. Python's hash differs for each
-    process, so an attacker cannot choose an ID that collides.
+    process, so callers cannot choose an ID that collides.
     """
 
     def __init__(self, public_ids: Iterable[str] = ()) -> None:
