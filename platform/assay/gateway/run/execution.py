@@ -144,10 +144,8 @@ class Execution:
             async with asyncio.timeout(timeout_s + _WRITE_S) as self._limit:
                 await self._answer(inbox, send)
         except (ClientGone, TimeoutError):
-            reason = "The client closed the connection or stopped reading."
-            if self._cut_by is not None:
-                reason = self._cut_by.message
-            end = ("canceled", CLIENT_GONE, reason)
+            gone = "The client closed the connection or stopped reading."
+            end = ("canceled", CLIENT_GONE, self._cut_by.message if self._cut_by else gone)
             raise ClientGone from None
         finally:
             self._limit = None
