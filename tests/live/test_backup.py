@@ -64,6 +64,7 @@ key_revoke(actor=company.person("lena", "lead", "clinical"), key_id=key.pk)
 """
 IN_FORCE = "SELECT revoked_at IS NULL FROM governance_apikey WHERE name = 'app'"
 EVENTS = "SELECT count(*) FROM governance_auditevent"
+LAST_BACKUP = "SELECT figures->>'name' FROM workers_measurement WHERE name = 'backup'"
 LAST_EVENT = """
 SELECT convert_from(canonical, 'UTF8')::json ->> 'data' FROM governance_auditevent
 WHERE action = 'installation:restore'
@@ -179,6 +180,8 @@ def backed_up(here: Installation, folder: str = "backups") -> Path:
     # Backups are named by the second.
     wait_until(lambda: here.run("assay", "backup", "make", str(backups)).returncode == 0)
     (made,) = set(backups.glob("*Z")) - before
+    # The metric of the last backup's age.
+    assert here.value(LAST_BACKUP) == made.name
     return made
 
 

@@ -31,6 +31,7 @@ from workers.wire import (
     cancel_channel,
     deployment_queue,
     dropped_key,
+    load_key,
     presence_key,
     replica_queue,
     reply_stream,
@@ -111,6 +112,8 @@ def test_a_node_reads_its_queues_and_answers_on_its_streams(stage: Stage) -> Non
     own.expire(stream, 60)
     own.set(alive_key(worker_address(realm, "ab")), "1", px=5000)
     own.delete(alive_key(worker_address(realm, "ab")))
+    own.set(load_key(realm, "engine@a"), b"{}", px=5000)
+    own.delete(load_key(realm, "engine@a"))
     own.zadd(presence_key(realm), {"engine@a": 1})
     own.zremrangebyscore(presence_key(realm), "-inf", 0)
     own.zadd(dropped_key(realm), {"engine@a": 1})
@@ -144,6 +147,7 @@ def test_a_node_cannot_reach_what_is_another_nodes_or_the_control_planes(stage: 
         ("PSUBSCRIBE", "*"), ("SUBSCRIBE", "assay:snapshot"),
         # Signs of life of others.
         ("SET", alive_key("ab"), "1"), ("DEL", alive_key(worker_address(other, "ab"))),
+        ("SET", load_key("", "engine@a"), "{}"), ("SET", load_key(other, "engine@a"), "{}"),
         ("ZADD", "assay:workers", "1", "engine@a"), ("ZREM", presence_key(other), "engine@a"),
         # Its queues keep their type and their messages; jobs are queued by others.
         ("SET", queue, "x"), ("DEL", queue), ("EXPIRE", queue, "1"), ("LPUSH", "compute", "x"),

@@ -112,6 +112,12 @@ class Call:
     def elapsed_ms(self) -> int:
         return int((time.perf_counter() - self.started) * 1000)
 
+    def arrived(self, choice: int, tokens: int) -> None:
+        """Note the time of a piece of a streamed answer."""
+        if self.first_token_ms is None or self.gaps is None:
+            self.first_token_ms, self.gaps = self.elapsed_ms, TokenGaps()
+        self.gaps.arrived(choice, tokens)
+
     def headers(self) -> Headers:
         """Return the headers of every answer, including a deployment's version and release."""
         headers = [

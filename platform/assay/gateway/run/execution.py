@@ -13,7 +13,7 @@ import redis
 from django.conf import settings
 
 from assay.gateway.access.admission import Admitted, ModelRequest, RunningRequest
-from assay.gateway.access.call import Call
+from assay.gateway.access.call import CLIENT_GONE, Call
 from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.http.asgi import ClientGone, Headers, Receive, Send, encode, respond
 from assay.gateway.http.errors import (
@@ -24,7 +24,6 @@ from assay.gateway.http.errors import (
     error_event,
 )
 from assay.gateway.monitoring.tallies import count_use
-from assay.gateway.monitoring.times import TokenGaps
 from assay.gateway.quota.ledger import Settlement
 from assay.gateway.quota.quotas import QueueFull, QuotaStopped
 from assay.gateway.run import events
@@ -151,14 +150,13 @@ class Execution:
             await self._reserve(self._most(), timeout_s, self._queued(self._deployment))
         self._timer = Timer(limits, self._deployment.name, inbox)
         watcher = asyncio.create_task(watch_client(receive, inbox))
-        end = ("failed", "The gateway failed or was stopped.")
+        end = ("failed", 500, "The gateway failed or was stopped.")
         try:
             async with asyncio.timeout(timeout_s + _WRITE_S) as self._limit:
                 await self._answer(inbox, send)
         except (ClientGone, TimeoutError):
-            end = ("canceled", "The client closed the connection or stopped reading.")
-            if self._cut_by is not None:
-                end = ("canceled", self._cut_by.message)
+            gone = "The client closed the connection or stopped reading."
+            end = ("canceled", CLIENT_GONE, self._cut_by.message if self._cut_by else gone)
             raise ClientGone from None
         finally:
             self._limit = None
@@ -166,8 +164,8 @@ class Execution:
             watcher.cancel()
             if not self._call.recorded:
                 # Cancel the work and charge its use.
-                self._call.outcome = end[0]
-                self._abandon(inbox, *end)
+                self._call.outcome, self._call.status, reason = end
+                self._abandon(inbox, end[0], reason)
 
     async def _reserve(
         self, amount: Amount, lifetime_s: float, queued: Queued, *, more: bool = False
@@ -386,15 +384,8 @@ class Execution:
             self._completion_tokens += part.tokens
             self._timer.token()
             if self._plan.stream:
-                self._note_arrival(part)
+                self._call.arrived(part.index, part.tokens)
         return part
-
-    def _note_arrival(self, piece: Delta) -> None:
-        """Note the time of a piece of a streamed answer."""
-        call = self._call
-        if call.first_token_ms is None or call.gaps is None:
-            call.first_token_ms, call.gaps = call.elapsed_ms, TokenGaps()
-        call.gaps.arrived(piece.index, piece.tokens)
 
     async def _hand_over(self, given_back: bool) -> bool:
         """Send the request to the deployment's current workers; return true if it was sent.
@@ -419,8 +410,7 @@ class Execution:
         return await self._charge("ok", done)
 
     async def _settle_failure(self, error: DomainError, inbox: Inbox) -> None:
-        self._call.outcome = "failed"
-        self._call.status = error.status
+        self._call.outcome, self._call.status = "failed", error.status
         if isinstance(error, DeadlinePassed):
             self._abandon(inbox, "failed", error.message)
             return
@@ -439,8 +429,9 @@ class Execution:
             return
         refused = error.status < 500
         if refused:
-            # Not the worker's code: a compromised worker could make up any number of them.
-            self._call.outcome = "refused"
+            self._call.outcome = (
+                "refused"  # The code is the worker's, who could make up any number.
+            )
         prompt_tokens = self._plan.prompt_tokens if self._completion_tokens else 0
         entry = self._call.entry(
             error.code if refused or isinstance(error, ReplyForged) else "failed",
