@@ -171,8 +171,8 @@ UNWATCHED = {
     },
     "governance_department": {"created_at", "jobs_at_once", "name"},
     "workers_deployment": {
-        "created_at", "created_by_id", "message", "replicas_max", "replicas_wanted",
-        "required_device", "required_labels", "stopped_at",
+        "created_at", "created_by_id", "message", "queue_age_s", "replicas_max",
+        "replicas_wanted", "required_device", "required_labels", "stopped_at",
     },
     "workers_node": {
         "broker_denials", "conflict_at", "created_at", "created_by_id", "facts", "joined_at",

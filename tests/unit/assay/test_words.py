@@ -39,7 +39,7 @@ RECORDERS = frozenset(
     }
 )
 # Channels of Redis, and addresses of the portal.
-NO_ACTIONS = ("assay:", "portal:")
+NO_ACTIONS = ("assay:", "portal:", "vllm:")
 ACTION = re.compile(r"[a-z_]+:[a-z_]+")
 # Written as f-strings, from the states that a thing moves to, or from what was called.
 MADE_UP = {

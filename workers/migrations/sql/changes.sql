@@ -1,7 +1,8 @@
 -- Changes of rows that gateways and the controller keep in memory. See changes.sql of governance.
 
 SELECT assay_watch('workers_deployment', ARRAY[
-    'name', 'release_id', 'department_id', 'state', 'replicas_min'], 'deployment', 'id');
+    'name', 'release_id', 'department_id', 'state', 'replicas_min', 'stream_total_s',
+    'stream_idle_s'], 'deployment', 'id');
 SELECT assay_watch('workers_placement', ARRAY['deployment_id', 'worker'], 'places', 'deployment_id');
 SELECT assay_watch('workers_workerkey', ARRAY['worker', 'public_key'], 'worker', 'worker');
 SELECT assay_watch('workers_node', ARRAY['name', 'state', 'public_key'], 'node', 'name');
