@@ -48,9 +48,9 @@ CHECKS = [
     positive_data_acceptance,
 ]
 # A well-formed request is accepted, or refused by the caller's rights, what exists, its state, a
-# range past the end of a file (416), or a rule that a description cannot state (422). Only
-# operations that announce 416 or 422 may answer so.
-STATUSES = ["2xx", "3xx", "401", "403", "404", "409", "416", "422", "429", "5xx"]
+# part longer than its upload (413), a range past the end of a file (416), or a rule that a
+# description cannot state (422). Only operations that announce these may answer so.
+STATUSES = ["2xx", "3xx", "401", "403", "404", "409", "413", "416", "422", "429", "5xx"]
 CONFIG = schemathesis.Config.from_dict(
     {"checks": {"positive_data_acceptance": {"expected-statuses": STATUSES}}}
 )
