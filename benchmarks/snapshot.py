@@ -55,18 +55,20 @@ def run(options: argparse.Namespace) -> None:
             say("first round of the controller", duties.measure(), "ms")
         with running(stage.beat), running(duties.run_until):
             time.sleep(10)
+            duties.forget()
             say("web process, nothing changes", stage.cpu_ms_per_s(web, options.seconds), "ms/s")
+            duties.say_times("nothing changes")
             with running(stage.change_until):
                 per_s = stage.cpu_ms_per_s(web, options.seconds)
             say("web process, two changes a second", per_s, "ms/s")
             stage.measure_changes(web, options.changes)
-            duties.say_times()
+            duties.say_times("with changes")
         stage.use_keys(web, min(options.keys, 5000))
         say("memory of the web process, 5,000 keys used", pss_mb(web.pid), "MB")
 
 
 def say(name: str, value: float, unit: str) -> None:
-    print(f"{name:52}{value:>12,.1f} {unit}", flush=True)  # noqa: T201
+    print(f"{name:60}{value:>12,.1f} {unit}", flush=True)  # noqa: T201
 
 
 def pss_mb(pid: int) -> float:
@@ -246,19 +248,24 @@ class Duties:
             self.run()
 
     def measure(self) -> float:
-        """Do each duty once, and return the time, in ms; it does not count."""
+        """Do each duty once, and return the time, in ms."""
         started = time.perf_counter()
         self.run()
-        self._times = {name: [] for name in self._duties}
         return 1000 * (time.perf_counter() - started)
 
-    def say_times(self) -> None:
-        """Print the median of each duty, and of the whole tick."""
+    def forget(self) -> None:
+        """Forget the times until now."""
+        for times in self._times.values():
+            times.clear()
+
+    def say_times(self, when: str) -> None:
+        """Print the median of each duty, and of the whole tick, and forget them."""
         ticks = [sum(times) for times in zip(*self._times.values(), strict=False)]
         for name, times in self._times.items():
-            say(f"controller: {name}, median of {len(times)}", median(times), "ms")
-        say("controller: whole tick, median", median(ticks), "ms")
-        say("controller: whole tick, longest", max(ticks), "ms")
+            say(f"controller, {when}: {name}", median(times), "ms")
+        say(f"controller, {when}: whole tick, median of {len(ticks)}", median(ticks), "ms")
+        say(f"controller, {when}: whole tick, longest", max(ticks), "ms")
+        self.forget()
 
 
 def _limits(departments: list[Department]) -> None:
