@@ -7,6 +7,7 @@ from datetime import date
 
 from django.utils import timezone
 
+from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
@@ -67,6 +68,21 @@ def retention_overview(*, actor: Principal) -> list[TableRetention]:
     """
     authorize(actor=actor, action=Action.NODE_VIEW, resource=Resource("node"))
     return [_overview(growing) for growing in Growing]
+
+
+def growing_named(*, actor: Principal, name: str) -> Growing:
+    """Return the table of this name; `job-events` is `job_events`.
+
+    Raises:
+        NotFound: there is no such table.
+        NotPermitted: as `retention_overview`; checked first, so that it says nothing about names.
+    """
+    authorize(actor=actor, action=Action.NODE_VIEW, resource=Resource("node"))
+    try:
+        return Growing(name.replace("-", "_"))
+    except ValueError as error:
+        names = ", ".join(growing.value.replace("_", "-") for growing in Growing)
+        raise NotFound(f"There is no table {name[:40]!r} with a retention: {names}.") from error
 
 
 def _overview(growing: Growing) -> TableRetention:

@@ -7,11 +7,9 @@ from typing import Any
 from rest_framework import serializers
 
 from assay.api.routes import Routes
-from governance.errors import NotFound
 from governance.principals import Principal
-from governance.retention.models import Growing
 from governance.retention.schemas import TableRetentionMonths
-from governance.retention.selectors import TableRetention, retention_overview
+from governance.retention.selectors import TableRetention, growing_named, retention_overview
 from governance.retention.services import table_retention_set
 
 
@@ -74,15 +72,6 @@ def show(actor: Principal) -> dict[str, Any]:
     name="retention_post",
 )
 def set_months(actor: Principal, name: str, body: TableRetentionMonths) -> TableRetention:
-    growing = _growing(name)
+    growing = growing_named(actor=actor, name=name)
     table_retention_set(actor=actor, name=growing, months=body.months)
     return next(each for each in retention_overview(actor=actor) if each.growing == growing)
-
-
-def _growing(name: str) -> Growing:
-    """Return the table of this name; `job-events` for `job_events`. Raises NotFound."""
-    try:
-        return Growing(name.replace("-", "_"))
-    except ValueError as error:
-        names = ", ".join(growing.value.replace("_", "-") for growing in Growing)
-        raise NotFound(f"There is no table {name[:40]!r} with a retention: {names}.") from error

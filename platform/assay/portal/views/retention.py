@@ -9,10 +9,9 @@ from django.http import HttpResponse
 from assay.portal.access import may
 from assay.portal.forms.retention import TableRetentionForm
 from assay.portal.http import ActionScreen, cleaned, posted
-from governance.errors import NotFound
 from governance.permissions import Action
 from governance.retention.models import Growing
-from governance.retention.selectors import retention_overview
+from governance.retention.selectors import growing_named, retention_overview
 from governance.retention.services import table_retention_set
 
 _ACTIONS = {
@@ -52,9 +51,7 @@ class RetentionSet(Retention):
     """Set the retention of one table."""
 
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
-        if name not in Growing.values:
-            raise NotFound(f"There is no table {name[:40]!r} with a retention.")
-        growing = Growing(name)
+        growing = growing_named(actor=self.actor, name=name)
         values = cleaned(TableRetentionForm(self.request.POST))
         rule = table_retention_set(actor=self.actor, name=growing, months=values["months"])
         kept = "forever" if rule.months is None else f"for {rule.months} months"
