@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def own_stores(**environment: str) -> Iterator[None]:
+def own_stores(
+    *, postgres_settings: Mapping[str, str] | None = None, **environment: str
+) -> Iterator[None]:
     """Run migrated PostgreSQL and Valkey in a temporary folder. Django must not be set up yet.
     Child processes inherit the stores' addresses and `environment`.
     """
+    import psycopg
+
     from assay.local.services import Postgres, Valkey
 
     with ExitStack() as stack:
@@ -21,6 +25,12 @@ def own_stores(**environment: str) -> Iterator[None]:
         folder = Path(stack.enter_context(scratch))
         folder.chmod(0o755)
         postgres = Postgres(folder / "postgres")
+        if postgres_settings:
+            with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+                for name, value in postgres_settings.items():
+                    connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            postgres.stop()
+            postgres = Postgres(folder / "postgres")
         stack.callback(postgres.stop)
         valkey = Valkey()
         stack.callback(valkey.stop)

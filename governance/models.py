@@ -7,11 +7,13 @@ from governance.audit.models import (
     AuditCosignature,
     AuditEvent,
     AuditKeeper,
+    AuditOffload,
     AuditPersonKey,
     AuditSubtree,
 )
 from governance.audit.search.models import AuditFilter, AuditName, AuditSpan
 from governance.audit.streaming.models import AuditStream
+from governance.changes.models import Change, ChangeHorizon
 from governance.database.models import NamedLock
 from governance.keys.models import ApiKey, PlaygroundToken
 from governance.looks.models import Look
@@ -28,6 +30,7 @@ from governance.people.models import (
 from governance.people.recoveries.models import AccountNotice, AccountRecovery
 from governance.policy.models import PolicyVersion
 from governance.quotas.models import BudgetHold, Price, QuotaAlert, QuotaLimit
+from governance.retention.models import ArchivedMonth, RetentionRule
 from governance.reviews.absences.models import Absence
 from governance.reviews.assignments.models import ReviewAssignment
 from governance.reviews.models import ChecklistItem, Decision, Review
@@ -35,7 +38,13 @@ from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.reminders.models import ReviewNotice, ReviewReminder
 from governance.reviews.threads.models import CommentDraft, Mention, ReviewThread, ThreadComment
 from governance.reviews.waivers.models import Waiver
-from governance.usage.models import UsageRecord
+from governance.usage.models import (
+    BilledRequest,
+    UsageRecord,
+    UsageTimes,
+    UsageTimesProgress,
+    UsageTotal,
+)
 
 __all__ = [
     "Absence",
@@ -43,6 +52,7 @@ __all__ = [
     "AccountNotice",
     "AccountRecovery",
     "ApiKey",
+    "ArchivedMonth",
     "AuditAlarm",
     "AuditCheckpoint",
     "AuditCosignature",
@@ -51,11 +61,15 @@ __all__ = [
     "AuditFilter",
     "AuditKeeper",
     "AuditName",
+    "AuditOffload",
     "AuditPersonKey",
     "AuditSpan",
     "AuditStream",
     "AuditSubtree",
+    "BilledRequest",
     "BudgetHold",
+    "Change",
+    "ChangeHorizon",
     "ChecklistItem",
     "CommentDraft",
     "Decision",
@@ -72,6 +86,7 @@ __all__ = [
     "Price",
     "QuotaAlert",
     "QuotaLimit",
+    "RetentionRule",
     "Review",
     "ReviewAssignment",
     "ReviewNotice",
@@ -82,5 +97,8 @@ __all__ = [
     "RoleRequest",
     "ThreadComment",
     "UsageRecord",
+    "UsageTimes",
+    "UsageTimesProgress",
+    "UsageTotal",
     "Waiver",
 ]

@@ -29,19 +29,24 @@ def software_of(task: str) -> dict[str, Any]:
     }
 
 
-def give_dossier(release: Release) -> None:
+def dossier_of(release: Release, departments: list[str]) -> dict[str, Any]:
     """The least dossier that the one rule reads, of the row as it is."""
-    release.dossier = {
+    return {
         "identity": {"digest": release.version.digest},
         "release": {
             "environment": release.environment,
             "deployment_name": release.deployment_name,
-            "departments": sorted(each.slug for each in release.departments.all()),
+            "departments": sorted(departments),
             "visibility": release.visibility,
         },
         "software": software_of(release.version.model.task),
         "serving": {"engine": release.engine, "precision": release.precision},
     }
+
+
+def give_dossier(release: Release) -> None:
+    """Write the dossier of `dossier_of`, and its digest."""
+    release.dossier = dossier_of(release, [each.slug for each in release.departments.all()])
     release.dossier_digest = json_digest(release.dossier)
     Release.objects.filter(pk=release.pk).update(
         dossier=release.dossier, dossier_digest=release.dossier_digest

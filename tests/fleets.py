@@ -1,18 +1,35 @@
-"""A fleet of engine workers and deployments as rows, for the simulation of placement and its test.
+"""A fleet of engine workers and deployments as rows, for the simulation of a fleet and its tests.
 
-Releases have no dossiers, so that nothing of it may serve: placement does not ask.
+Releases have no dossiers, so that nothing of it may serve: placement does not ask. `approve_all`
+approves them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from django.utils import timezone
 
 from governance.people.models import Department, Person
+from governance.policy.services import policy_bootstrap
+from governance.reviews.models import Decision, Review, ReviewState
+from governance.reviews.policies.selectors import review_policy_in_force
+from governance.reviews.policies.shipping import review_policies_bootstrap
+from registry.canonical import json_digest
+from registry.manifests import Manifest, ManifestFile
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
-from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
+from tests.approvals import dossier_of
+from tests.proofs import vote_proof
+from workers.deployments.leases import lease_end
+from workers.deployments.models import (
+    Deployment,
+    Replica,
+    ReplicaState,
+    ServingLease,
+    WorkerKey,
+)
 from workers.deployments.states import LIVE
 from workers.placement.models import Placement
 from workers.placement.planning import WAITS
@@ -20,6 +37,9 @@ from workers.placement.planning import WAITS
 GB = 10**9
 # Of so many deployments one is a base, serving by itself; the others are its adapters.
 PER_BASE = 5
+# Numbers of the versions that are adapters begin here.
+_ADAPTERS = 1_000_000
+_BATCH = 500
 
 
 def workers_make(count: int, *, memory: int = 64 * GB) -> None:
@@ -47,14 +67,31 @@ def deployments_make(count: int, *, first: int = 0, replicas: int = 1) -> list[D
         name="fleet",
         defaults={"department": department, "task": "text-generation", "created_by": person},
     )
-    bases: dict[int, ModelVersion] = {}
-    versions = []
-    for number in range(first, first + count):
-        group, place = divmod(number, PER_BASE)
-        if group not in bases:
-            bases[group] = _version(model, person, group, size=(2 + group % 13) * GB)
-        base = bases[group]
-        versions.append(base if place == 0 else _version(model, person, number, base=base))
+    groups = sorted({number // PER_BASE for number in range(first, first + count)})
+    bases = dict(
+        zip(
+            groups,
+            ModelVersion.objects.bulk_create(
+                [_version(model, person, group, size=(2 + group % 13) * GB) for group in groups],
+                batch_size=_BATCH,
+            ),
+            strict=True,
+        )
+    )
+    adapters = {
+        each.number - _ADAPTERS: each
+        for each in ModelVersion.objects.bulk_create(
+            [
+                _version(model, person, number, base=bases[number // PER_BASE])
+                for number in range(first, first + count)
+                if number % PER_BASE
+            ],
+            batch_size=_BATCH,
+        )
+    }
+    versions = [
+        adapters.get(number) or bases[number // PER_BASE] for number in range(first, first + count)
+    ]
     now = timezone.now()
     releases = Release.objects.bulk_create(
         Release(
@@ -90,15 +127,76 @@ def deployments_make(count: int, *, first: int = 0, replicas: int = 1) -> list[D
 def _version(
     model: Model, person: Person, number: int, *, size: int = 0, base: ModelVersion | None = None
 ) -> ModelVersion:
-    return ModelVersion.objects.create(
+    number = number if base is None else _ADAPTERS + number
+    size = size or 50_000_000
+    manifest = Manifest(
+        (ManifestFile("weights.safetensors", size, f"{number:064x}"),),
+        None if base is None else base.digest,
+    )
+    return ModelVersion(
         model=model,
-        number=number if base is None else 1_000_000 + number,
+        number=number,
         kind="base" if base is None else "adapter",
         base=base,
-        digest=f"{number if base is None else 1_000_000 + number:064x}",
-        manifest={},
-        size_bytes=size or 50_000_000,
+        digest=manifest.digest,
+        manifest=manifest.to_json(),
+        size_bytes=size,
         created_by=person,
+    )
+
+
+def approve_all(deployments: Sequence[Deployment]) -> None:
+    """Let deployments serve, as far as the one rule is concerned: give each release its dossier
+    and a review that approved it, and each deployment a lease."""
+    policy_bootstrap()
+    review_policies_bootstrap()
+    reviewer, _ = Person.objects.get_or_create(email="vera@example.org", defaults={"name": "Vera"})
+    releases = [each.release for each in deployments]
+    for release in releases:
+        release.dossier = dossier_of(release, [])
+        release.dossier_digest = json_digest(release.dossier)
+    Release.objects.bulk_update(releases, ["dossier", "dossier_digest"], batch_size=_BATCH)
+    policy, now = review_policy_in_force("limited"), timezone.now()
+    reviews = Review.objects.bulk_create(
+        (
+            Review(
+                subject_type="release",
+                subject_id=str(release.pk),
+                subject_name=str(release),
+                department=release.department,
+                digest=release.dossier_digest,
+                opened_by=release.submitted_by,
+                state=ReviewState.APPROVED,
+                required_approvals={"compliance": 1},
+                policy_version=1,
+                review_policy=policy,
+                due_at=now,
+            )
+            for release in releases
+        ),
+        batch_size=_BATCH,
+    )
+    Decision.objects.bulk_create(
+        (
+            Decision(
+                review=review,
+                submitter=review.opened_by,
+                person=reviewer,
+                verdict="approve",
+                specialty="compliance",
+                reason="Fine.",
+                digest=review.digest,
+                round=1,
+                conditions=release.conditions,
+                **vote_proof(),
+            )
+            for review, release in zip(reviews, releases, strict=True)
+        ),
+        batch_size=_BATCH,
+    )
+    ServingLease.objects.bulk_create(
+        (ServingLease(deployment=each, servable_until=lease_end()) for each in deployments),
+        batch_size=_BATCH,
     )
 
 

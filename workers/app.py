@@ -23,7 +23,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
 # Workers serve no URLs, and Django's system checks would import the whole portal into them.
 os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
-app = Celery("assay")
+app = Celery("assay", amqp=transport.Messaging)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 transport.install()
 # Senders name the queue, so no bindings are needed. Bindings are keys that any worker could
@@ -40,8 +40,9 @@ app.conf.broker_transport_options = {
     # transactions for each message.
     "ack_emulation": False,
     "priority_steps": [0],
-    "socket_timeout": 5,
-    "socket_connect_timeout": 5,
+    # Short, so that a worker is back soon after a network heals.
+    "socket_timeout": 3,
+    "socket_connect_timeout": 2,
     "socket_keepalive": True,
     "health_check_interval": 8,
     "retry_on_timeout": True,

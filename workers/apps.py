@@ -13,8 +13,10 @@ class WorkersConfig(AppConfig):
         from workers import database_watch, dropped_messages
         from workers.deployments.alarms import register_alarms
         from workers.deployments.resources import register_columns
+        from workers.storage import archiving
 
         register_columns()
         register_alarms()
         database_watch.register_alarms()
         dropped_messages.register_alarms()
+        archiving.register_alarms()

@@ -19,6 +19,7 @@ from workers.wire import (
     JOB_TASK,
     SNAPSHOT_CHANNEL,
     deployment_queue,
+    wake_message,
 )
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,15 @@ def wake_gateways() -> None:
     notify(SNAPSHOT_CHANNEL)
 
 
-def wake_engines() -> None:
-    """Make engine workers reconcile and gateways read their snapshot: deployments changed."""
-    notify(DEPLOYMENTS_CHANNEL)
+def wake_engines(workers: Collection[str] | None = None) -> None:
+    """Make engine workers reconcile, the controller place and gateways read their snapshot:
+    deployments changed. `workers` are those that reconcile; None means all.
+    """
+    notify(DEPLOYMENTS_CHANNEL, "" if workers is None else wake_message(workers))
     notify(SNAPSHOT_CHANNEL)
+
+
+def wake_placement() -> None:
+    """Make the controller place and gateways read their snapshot: wanted copies or workers changed.
+    Workers are woken once something is assigned to them."""
+    wake_engines(())

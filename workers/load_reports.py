@@ -17,8 +17,8 @@ import redis
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from workers.engines.protocol import EngineLoad
 from workers.nvml import Gpu, gpus
+from workers.wire import EngineLoad
 
 logger = logging.getLogger(__name__)
 EVERY_S = 5.0

@@ -8,6 +8,7 @@ from workers.deployments.models import (
     WorkerKey,
 )
 from workers.jobs.models import AttemptLog, ChainDraft, ChainLink, Job, JobEvent, JobLine
+from workers.leadership.models import ControllerProcess, Leadership
 from workers.measurements.models import Measurement
 from workers.nodes.models import Node, NodeSample, NodeSession, NodeToken
 from workers.offers.models import WorkerTasks
@@ -18,10 +19,12 @@ __all__ = [
     "AttemptLog",
     "ChainDraft",
     "ChainLink",
+    "ControllerProcess",
     "Deployment",
     "Job",
     "JobEvent",
     "JobLine",
+    "Leadership",
     "Measurement",
     "Node",
     "NodeSample",

@@ -22,8 +22,8 @@ import json
 import logging
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from heapq import heappop, heappush
 from typing import Any
 
 import orjson
@@ -137,7 +137,9 @@ class WorkerSeals:
         self._private = X25519PrivateKey.generate()
         self._public = self._private.public_key().public_bytes_raw()
         self._pairs: dict[str, Pair] = {}
-        self._opened: OrderedDict[str, float] = OrderedDict()
+        self._opened: set[str] = set()
+        # When each of them is forgotten, the next one first: limits of streams differ.
+        self._expiries: list[tuple[float, str]] = []
         # Headers of messages that were given back. A request may come again with another header.
         self._given_back: set[bytes] = set()
         self._lock = threading.Lock()
@@ -250,13 +252,13 @@ class WorkerSeals:
     def _once(self, request: InferenceRequest) -> None:
         now = CLOCK.now()
         with self._lock:
-            while self._opened and next(iter(self._opened.values())) <= now:
-                self._opened.popitem(last=False)
+            while self._expiries and self._expiries[0][0] <= now:
+                self._opened.discard(heappop(self._expiries)[1])
             if request.request_id in self._opened:
                 raise Forged("The request was delivered before.")
-            self._opened[request.request_id] = min(
-                request.deadline or now + LONGEST_S, now + LONGEST_S
-            )
+            self._opened.add(request.request_id)
+            until = min(request.deadline or now + LONGEST_S, now + LONGEST_S)
+            heappush(self._expiries, (until, request.request_id))
 
 
 class ReplySeals:

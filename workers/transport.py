@@ -13,6 +13,8 @@ from collections.abc import Callable
 from queue import Empty
 from typing import Any
 
+import kombu
+from celery.app.amqp import AMQP
 from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.exceptions import RedisError
 
@@ -21,6 +23,8 @@ from workers.envelopes import ForeignMessage, argument_of, read_message
 logger = logging.getLogger(__name__)
 # Shortest time between two log lines on dropped messages.
 _LOGGED_EACH_S = 10.0
+# Pause between two attempts to connect. kombu would wait for up to 30 s after a long outage.
+CONNECT_EACH_S = 0.5
 # The thread may sleep this long, because it only waits for events.
 _REFUSED_PAUSE_S = 0.5
 
@@ -113,6 +117,25 @@ class Transport(redis.Transport):  # type: ignore[misc]
     """Transport of all workers."""
 
     Channel = Channel
+
+
+class Connection(kombu.Connection):  # type: ignore[misc]
+    """Connection that comes back soon after an outage, however long that was."""
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        """Connect again and again, at short intervals."""
+        pauses = {
+            "interval_start": CONNECT_EACH_S,
+            "interval_step": 0,
+            "interval_max": CONNECT_EACH_S,
+        }
+        return super().ensure_connection(*args, **{**options, **pauses})
+
+
+class Messaging(AMQP):  # type: ignore[misc]
+    """Makes the connections of workers."""
+
+    Connection = Connection
 
 
 def install() -> None:

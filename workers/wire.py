@@ -8,7 +8,7 @@ have their own streams and channels. A notice on `CANCEL_CHANNEL` cancels a requ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
@@ -37,6 +37,10 @@ ALIVE_EVERY_S = 1.0
 ALIVE_FOR_MS = 5000
 
 
+# Digits of a worker's public key in the names of its own queues.
+_QUEUE_KEY = 16
+# In place of a worker's name: wakes the controller alone.
+_NO_WORKER = "-"
 _REPLIES = "assay:reply:"
 # Sorted set: names of workers by time of the last sign of life.
 _PRESENCE = "assay:workers"
@@ -95,9 +99,29 @@ def cancel_channel(realm: str) -> str:
     return f"{CANCEL_CHANNEL}:{realm}" if realm else CANCEL_CHANNEL
 
 
+def wake_message(workers: Collection[str]) -> str:
+    """Return the message on `DEPLOYMENTS_CHANNEL` that wakes only these engine workers. The empty
+    message wakes all of them."""
+    return ",".join(workers) or _NO_WORKER
+
+
+def wakes(message: str, worker: str) -> bool:
+    """Return whether a message on `DEPLOYMENTS_CHANNEL` wakes a worker. On a node, workers do not
+    know the prefix of their names."""
+    return not message or any(
+        name == worker or name.endswith(f"/{worker}") for name in message.split(",")
+    )
+
+
 def deployment_queue(deployment_id: int) -> str:
     """Return the Celery queue that all replicas of a deployment read."""
     return f"deployment.{deployment_id}"
+
+
+def replica_queue(queue: str, address: str) -> str:
+    """Return the queue of one replica, which only its worker process reads, in addition to the
+    `queue` of the deployment. `address` is that of the process (`worker_address`), or its key."""
+    return f"{queue}.{address.rpartition('/')[2][:_QUEUE_KEY]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +133,8 @@ class InferenceRequest:
     approved release; a worker with another loaded digest refuses the request. `scope` names the
     department that pays: engines share work only between its requests. `expires_at` and `deadline`
     are seconds since the epoch: the end of the release, and the time when the caller stops waiting.
-    `traceparent` is the gateway's span, empty without traces.
+    `idle_s` is the longest pause between two tokens of a stream, 0 for no limit. `traceparent` is
+    the gateway's span, empty without traces.
     """
 
     request_id: str
@@ -123,6 +148,7 @@ class InferenceRequest:
     enqueued_at: float = 0.0
     deadline: float = 0.0
     expires_at: float = 0.0
+    idle_s: float = 0.0
     scope: str = ""
     traceparent: str = ""
 
@@ -309,3 +335,19 @@ def _token(token: Any) -> str:
     if not isinstance(token, str) or any(ord(each) > 255 for each in token):
         raise ValueError("a token is not bytes as Latin-1")
     return token
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """Work of an engine. One answer of a generating engine is one row, one input of another engine.
+
+    `running` rows are computed now and `waiting` ones are not begun. `steps` counts the steps since
+    the engine was loaded, and `rows` the rows of all of these steps together. `cache` is the used
+    share of the memory for keys and values, from 0 to 1; None if the engine has none.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    steps: int = 0
+    rows: int = 0
+    cache: float | None = None

@@ -17,6 +17,7 @@ from django.db import Error, connection, connections, transaction
 from django.utils import timezone
 
 from governance.audit.models import AuditAlarm, AuditCheckpoint, AuditKeeper
+from governance.audit.outside.bodies import offload_failing
 from governance.audit.outside.second_place import second_place
 from governance.audit.outside.witnessing import witness_endpoints
 from governance.audit.selectors import publish_lag_s, sealing_lag_s
@@ -32,7 +33,7 @@ from governance.usage.forgeries import usage_forged
 
 logger = logging.getLogger(__name__)
 
-CHECK_S = 5.0
+CHECK_S = 10.0
 _CONTROLLER = service_principal("controller")
 _MESSAGE_CHARACTERS = 1000
 _RUNNING = "Is the controller running?"
@@ -128,6 +129,7 @@ ALARMS: tuple[Alarm, ...] = (
         critical=True,
     ),
     Alarm("siem_behind", "A SIEM is behind", siem_behind),
+    Alarm("offload_failing", "Old events do not leave the database", offload_failing),
     Alarm("usage_forged", "Forged usage was dropped", usage_forged, critical=True),
 )
 

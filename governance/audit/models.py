@@ -12,10 +12,11 @@ class AuditEvent(models.Model):
     """An append-only record, inserted in the transaction of the change that it records.
 
     `canonical` holds the exact bytes that `leaf_hash` was computed over; other columns repeat their
-    content for search. `sequence` is the leaf's index in the Merkle tree (0-based, without gaps);
-    the sealer sets it, null before. A database trigger forbids every other UPDATE, every DELETE and
-    TRUNCATE. `delivery` is the request ID of an event from the usage stream, otherwise empty: an
-    event that is delivered twice is recorded once.
+    content for search. It is empty for old events whose bytes are in the second place: read it by
+    `outside.bodies.canonical_of`. `sequence` is the leaf's index in the Merkle tree (0-based,
+    without gaps); the sealer sets it, null before. A database trigger forbids every other UPDATE,
+    every DELETE and TRUNCATE. `delivery` is the request ID of an event from the usage stream,
+    otherwise empty: an event that is delivered twice is recorded once.
     """
 
     sequence = models.BigIntegerField(null=True, blank=True)
@@ -69,6 +70,18 @@ class AuditEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.subject_type} {self.subject_id}"
+
+
+class AuditOffload(models.Model):
+    """Progress of moving bodies of old events to the second place, in one row: those of the first
+    `size` events have left the database. `error` is why the last attempt failed, or empty."""
+
+    size = models.BigIntegerField(default=0)
+    error = models.CharField(max_length=500, blank=True, default="")
+    tried_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return f"{self.size} events"
 
 
 class AuditPersonKey(models.Model):

@@ -23,6 +23,7 @@ from django.db import connection
 from governance import strict_json
 from governance.audit.boxes import COMMITMENT, ZERO_NONCE, Body, merged, open_box
 from governance.audit.models import AuditEvent
+from governance.audit.outside.bodies import canonical_of
 
 INFO = b"assay audit box v1"
 KEY_BYTES = 32
@@ -112,7 +113,7 @@ def sealed_body(event: AuditEvent) -> Body:
     Raises:
         ValueError: they are not a JSON object with unique names; only tampering causes this.
     """
-    body = strict_json.loads(bytes(event.canonical))
+    body = strict_json.loads(canonical_of(event))
     if not isinstance(body, dict):
         raise ValueError(f"audit event {event.pk} is not a JSON object")
     return body

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 SEALER_LOCK = "sealer"  # Only the process that holds it seals.
 BATCH = 5000
 PAUSE_AFTER_ERROR_S = 2.0
+# The longest pause while no events arrive, and so the longest delay of the next event's seal.
+LONGEST_PAUSE_S = 1.0
 # PostgreSQL ends the session of a sealer that stops halfway, such as on a paused machine, so that
 # another takes over. A working sealer never takes this long between two statements.
 HUNG_AFTER_S = 15
@@ -55,12 +57,19 @@ def seal_once(*, batch: int = BATCH) -> int:
 
 
 def run(stop: threading.Event, interval_s: float = 0.1) -> None:
-    """Seal every `interval_s` seconds until `stop` is set; wait for an unavailable database."""
+    """Seal every `interval_s` seconds until `stop` is set; wait for an unavailable database.
+
+    While no events arrive, pauses grow to `LONGEST_PAUSE_S`, since each round costs a query.
+    """
+    pause = interval_s
     try:
         while not stop.is_set():
             try:
-                _limit_idle_time()
-                pause = 0.0 if _seal_batch(BATCH) == BATCH else interval_s
+                sealed = _seal_batch(BATCH)
+                if sealed:
+                    pause = 0.0 if sealed == BATCH else interval_s
+                else:
+                    pause = min(max(2 * pause, interval_s), LONGEST_PAUSE_S)
             except Error as error:
                 logger.error("Sealing failed and will be tried again: %s", error)
                 connection.close()
@@ -70,17 +79,14 @@ def run(stop: threading.Event, interval_s: float = 0.1) -> None:
         connections.close_all()
 
 
-def _limit_idle_time() -> None:
-    """Let PostgreSQL end this session if it hangs; set each time, as the connection may be new."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"SET idle_in_transaction_session_timeout = '{HUNG_AFTER_S:d}s'")
-
-
 def _seal_batch(batch: int) -> int:
     with transaction.atomic(durable=True):
-        # This query costs less than taking the lock ten times a second.
-        waiting = AuditEvent.objects.filter(sequence__isnull=True).exists()
-        return _seal(batch) if waiting and try_lock(SEALER_LOCK) else 0
+        # This query costs less than taking the lock in each round.
+        if not AuditEvent.objects.filter(sequence__isnull=True).exists():
+            return 0
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{HUNG_AFTER_S:d}s'")
+        return _seal(batch) if try_lock(SEALER_LOCK) else 0
 
 
 def _seal(batch: int) -> int:

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from governance.audit.exports.log import export_header, export_line, sealed_events
 from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.outside.bodies import canonical_of
 from governance.audit.outside.places import Place
 from governance.audit.outside.second_place import second_place
 from governance.audit.personal import opened, sealed_body
@@ -87,7 +88,7 @@ def audit_event_get(*, actor: Principal, id: int) -> AuditEvent:  # noqa: A002 (
 
 def event_text(event: AuditEvent) -> str:
     """Return the canonical bytes as text; replace invalid UTF-8, which only tampering causes."""
-    return bytes(event.canonical).decode("utf-8", "replace")
+    return canonical_of(event).decode("utf-8", "replace")
 
 
 def latest_checkpoint() -> AuditCheckpoint | None:

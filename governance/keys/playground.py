@@ -6,14 +6,14 @@ A token works only together with the cookie of its session (ADR 14).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import timedelta
 
 from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
@@ -101,22 +101,21 @@ def playground_token_create(
     return token, format_token(public_id, secret)
 
 
-def playground_tokens_alive(
-    public_ids: Iterable[str] | None = None,
-) -> QuerySet[PlaygroundToken]:
-    """Return the valid tokens: not expired, of an active person, in a live session.
-
-    Returns those of all people, for the gateway; `public_ids` selects some.
+def playground_tokens_alive(public_ids: Collection[str]) -> QuerySet[PlaygroundToken]:
+    """Return those of these tokens, of all people, that are valid: not expired, of an active
+    person, in a live session, which ends at `session_ends`.
     """
     sessions = _alive(UserSession.objects.all())
-    tokens = PlaygroundToken.objects.filter(
+    ends = Session.objects.filter(session_key=OuterRef("session__session_key"))
+    tokens = PlaygroundToken.objects.annotate(
+        session_ends=Subquery(ends.values("expire_date")[:1])
+    ).filter(
+        public_id__in=public_ids,
         expires_at__gt=timezone.now(),
         person__is_active=True,
         session_epoch=F("person__session_epoch"),
         session__in=sessions,
     )
-    if public_ids is not None:
-        tokens = tokens.filter(public_id__in=public_ids)
     return tokens.select_related("person", "session", "department").prefetch_related(
         "person__role_assignments__department"
     )

@@ -180,4 +180,8 @@ def _opened(events: Iterable[AuditEvent]) -> Iterator[tuple[AuditEvent, dict[str
 
 def _recorded(actor: Principal, last: int) -> Iterator[AuditEvent]:
     events = audit_events_visible_to(actor).filter(policy_version__isnull=False)
-    return iter(events.only("occurred_at", "canonical")[: last * SCAN_FACTOR].iterator(_CHUNK))
+    return iter(
+        events.only("occurred_at", "sequence", "canonical", "leaf_hash")[
+            : last * SCAN_FACTOR
+        ].iterator(_CHUNK)
+    )

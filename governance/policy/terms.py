@@ -14,6 +14,7 @@ _VERBS = {
     "file:create": "upload",
     "incident:lift": "lift suspensions by",
     "incident:open": "report",
+    "job:retain": "set the retention of",
     "policy:decide": "decide on",
     "policy:explain": "explain decisions of",
     "release:decide": "decide on",
@@ -24,6 +25,7 @@ _VERBS = {
     "response:retain": "set the retention of",
     "review:comment": "comment on",
     "session:revoke": "end",
+    "usage:retain": "set the retention of",
     "waiver:decide": "decide on",
 }
 # Resource types whose plural is not the type with an `s`.

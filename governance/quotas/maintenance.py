@@ -23,6 +23,7 @@ from governance.usage.sealing import ForgedEntry
 
 logger = logging.getLogger(__name__)
 STEP_S = 1.0
+ALERTS_S = 5.0
 
 
 class QuotaMaintenance:
@@ -34,6 +35,7 @@ class QuotaMaintenance:
     def __init__(self) -> None:
         self._compared = time.monotonic()
         self._run = ""
+        self._alerted = float("-inf")
 
     def step(self) -> None:
         """Do all due work once. Raise Unavailable if the quota store does not answer."""
@@ -48,7 +50,9 @@ class QuotaMaintenance:
         if released := store.reclaim():
             logger.warning("%d reservations expired and were released.", released)
         holds_settle()
-        alerts_raise()
+        if time.monotonic() - self._alerted >= ALERTS_S:
+            alerts_raise()
+            self._alerted = time.monotonic()
         if run != self._run or time.monotonic() - self._compared >= settings.QUOTA_RECONCILE_S:
             self._compared = time.monotonic()
             quotas_reconcile(repair=True)

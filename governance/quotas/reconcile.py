@@ -21,16 +21,16 @@ from typing import Any
 
 import redis
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Case, F, Q, QuerySet, Sum, When
 
 from governance.errors import Unavailable
 from governance.keys.models import ApiKey
-from governance.quotas.kinds import subjects_of
+from governance.quotas.kinds import ORGANIZATION, subjects_of
 from governance.quotas.models import BudgetHold, HoldState
 from governance.quotas.store import client
 from governance.quotas.wire import PREFIX, READY_KEY, entry_subjects
 from governance.usage.ledger import ledger_lock
-from governance.usage.models import UsageRecord
+from governance.usage.models import UsageRecord, UsageTotal
 from governance.usage.records import USAGE_STREAM, UsageEntry
 from governance.usage.units import Unit
 
@@ -42,6 +42,13 @@ _KEEP_S = {"day": 3 * 86400, "month": 40 * 86400}
 _FIELDS = {
     "day": tuple(Unit),
     "month": (*Unit, "money", "device", "money_held", "device_held"),
+}
+
+# Kinds of daily sums, by the kind of subject that they count for.
+_SUBJECTS = {
+    UsageTotal.By.ALL.value: "department",
+    UsageTotal.By.KEY.value: "key",
+    UsageTotal.By.DEPLOYMENT.value: "deployment",
 }
 
 Slot = tuple[str, str, str]  # window, subject, field
@@ -153,50 +160,39 @@ def _spans(now: datetime) -> Spans:
 
 
 def _recorded(spans: Spans) -> Counter[Slot]:
-    """Return the ledger's sums by subject and unit, from one pass over the month."""
+    """Return the ledger's sums by subject and unit, from its daily sums."""
     sums: Counter[Slot] = Counter()
     successors = ApiKey.objects.filter(root__isnull=False)
     root_of = dict(successors.values_list("public_id", "root__public_id"))
-    table = UsageRecord._meta.db_table
-    statement = f"""
-        SELECT department, key_public_id, deployment,
-               GROUPING(department), GROUPING(key_public_id), GROUPING(deployment),
-               unit,
-               COALESCE(SUM(units)
-                        FILTER (WHERE occurred_at >= %s AND occurred_at < %s), 0)::bigint,
-               COALESCE(SUM(units), 0)::bigint,
-               COALESCE(SUM(cost_micro), 0)::bigint,
-               COALESCE(SUM(device_ms), 0)::bigint
-          FROM {table}
-         WHERE occurred_at >= %s AND occurred_at < %s
-      GROUP BY unit, GROUPING SETS ((), (department), (key_public_id), (deployment))
-    """  # noqa: S608 (the table's own name)
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [*spans["day"], *spans["month"]])
-        for row in cursor.fetchall():
-            (department, key, deployment), grouped, unit, amounts = (
-                row[:3],
-                row[3:6],
-                row[6],
-                row[7:],
-            )
-            names = {
-                name: value
-                for name, value, absent in zip(
-                    ("department", "key", "deployment"),
-                    (department, root_of.get(key, key), deployment),
-                    grouped,
-                    strict=True,
-                )
-                if not absent
-            }
-            if names and not any(names.values()):
-                continue
-            subject = subjects_of(**names)[-1]
-            today, month, micro, device_ms = amounts
-            _add(sums, [subject], {"money": micro, "device": device_ms})
-            _add(sums, [subject], {unit: today}, windows=("day",))
-            _add(sums, [subject], {unit: month}, windows=("month",))
+    (day, day_ends), (month, month_ends) = spans["day"], spans["month"]
+    rows = (
+        UsageTotal.objects.filter(
+            step=UsageTotal.Step.DAY,
+            by__in=_SUBJECTS,
+            at__gte=month,
+            at__lt=month_ends,
+        )
+        .order_by()
+        .values_list(
+            "by",
+            Case(When(by=UsageTotal.By.ALL, then=F("department")), default=F("name")),
+            "unit",
+        )
+        .annotate(
+            today=Sum("units", filter=Q(at__gte=day, at__lt=day_ends), default=0),
+            month=Sum("units"),
+            micro=Sum("cost_micro"),
+            device=Sum("device_ms"),
+        )
+    )
+    for by, name, unit, today, this_month, micro, device_ms in rows:
+        name = root_of.get(name, name) if by == UsageTotal.By.KEY else name
+        subjects = [subjects_of(**{_SUBJECTS[by]: name})[-1]] if name else []
+        if by == UsageTotal.By.ALL:
+            subjects.append(ORGANIZATION)
+        _add(sums, subjects, {"money": int(micro), "device": int(device_ms)})
+        _add(sums, subjects, {unit: int(today)}, windows=("day",))
+        _add(sums, subjects, {unit: int(this_month)}, windows=("month",))
     return sums
 
 

@@ -1,6 +1,6 @@
 """Collector of usage: from the gateway's stream into the ledger and audit log, exactly once.
 
-The stream delivers at least once. `UsageRecord.request_id` and `AuditEvent.delivery` are unique,
+The stream delivers at least once. `BilledRequest.request_id` and `AuditEvent.delivery` are unique,
 both are written in one transaction, and an entry leaves the stream only after the commit.
 """
 
@@ -9,19 +9,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
 from django.db import DataError, IntegrityError, transaction
+from django.utils import timezone
 
 from governance.audit.services import AuditEntry, Subject, audit_record_many
-from governance.errors import DomainError
+from governance.errors import DomainError, WrongState
 from governance.keys.models import ApiKey
 from governance.keys.selectors import keys_used
 from governance.people.models import Person
 from governance.principals import ANONYMOUS, Principal, PrincipalKind, RequestContext, serving
 from governance.quotas.models import BudgetHold, HoldState
+from governance.retention.models import Growing
+from governance.retention.months import month_of
+from governance.retention.selectors import dropped_months
 from governance.usage.forgeries import forgeries_record
 from governance.usage.ledger import ledger_lock
 from governance.usage.models import UsageRecord
@@ -35,6 +39,8 @@ DEAD_STREAM = "assay:usage:dead"
 DEAD_MAXLEN = 10_000
 # Maximum number of entries in one transaction.
 BATCH = 500
+# Younger months are never dropped.
+_RECENT_DAYS = 31
 # A consumer with an entry pending for this long is assumed dead.
 CLAIM_IDLE_MS = 30_000
 # The deployment does not exist, or the key may not see it. The event has no department in both
@@ -164,6 +170,7 @@ def _store(delivered: Sequence[_Delivered]) -> list[tuple[_Delivered, str]]:
 
 
 def _write(entries: Sequence[UsageEntry]) -> None:
+    _check_months(entries)
     actors = _actors(entries)
     records = [_record(entry) for entry in entries if entry.ran]
     with transaction.atomic():
@@ -179,6 +186,17 @@ def _write(entries: Sequence[UsageEntry]) -> None:
         for entry in entries:
             with serving(entry.request_id):
                 logger.debug("Usage was recorded: %s", entry.outcome)
+
+
+def _check_months(entries: Sequence[UsageEntry]) -> None:
+    """Raise WrongState if an entry belongs to a month that was dropped: whether its request was
+    billed is not known any more."""
+    recent = timezone.now() - timedelta(days=_RECENT_DAYS)
+    late = {month_of(_time(entry)) for entry in entries if entry.ran and _time(entry) < recent}
+    if late and (gone := dropped_months(Growing.USAGE, late)):
+        raise WrongState(
+            f"The ledger of {min(gone):%Y-%m} was exported and dropped; nothing can be added to it."
+        )
 
 
 def _last_uses(entries: Sequence[UsageEntry]) -> dict[str, datetime]:

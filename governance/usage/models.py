@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.postgres.fields import ArrayField
-from django.contrib.postgres.indexes import GinIndex
+from django.contrib.postgres.indexes import BrinIndex, GinIndex
 from django.db import models
 from django.db.models import Case, F, Q, When
 from django.db.models.functions import Cast
@@ -15,7 +17,11 @@ _TOKENS = Unit.TOKENS.value
 
 
 class UsageRecord(models.Model):
-    """A settled request or job. `request_id` is unique: a record delivered twice counts once.
+    """A settled request or job. A record that is delivered twice counts once: a trigger skips a
+    record whose request has a `BilledRequest`.
+
+    The table is partitioned by month of `occurred_at` (UTC), so that old months can be exported and
+    dropped (`workers.retention`). No row may refer to a record: others keep `record_digest`.
 
     Names are stored as text, so that a record outlives the named objects. Times are in
     milliseconds, money in micro-units of the currency. `occurred_at` determines the day and month
@@ -26,9 +32,9 @@ class UsageRecord(models.Model):
     first piece of a streamed answer; null for other answers.
     """
 
-    request_id = models.CharField(max_length=REQUEST_ID_MAX, unique=True)
+    request_id = models.CharField(max_length=REQUEST_ID_MAX)
     occurred_at = models.DateTimeField()
-    department = models.CharField(max_length=DEPARTMENT_MAX, db_index=True)
+    department = models.CharField(max_length=DEPARTMENT_MAX)
     key_public_id = models.CharField(max_length=16)
     deployment = models.CharField(max_length=NAME_MAX)
     release = models.PositiveIntegerField(null=True)
@@ -69,9 +75,11 @@ class UsageRecord(models.Model):
     class Meta:
         ordering = ("-id",)
         indexes = (
+            models.Index(fields=("request_id",), name="usage_by_request"),
             models.Index(fields=("occurred_at",), name="usage_in_time"),
             models.Index(fields=("department", "-occurred_at"), name="usage_by_department"),
             models.Index(fields=("deployment", "-occurred_at"), name="usage_by_deployment"),
+            models.Index(fields=("key_public_id", "-occurred_at"), name="usage_by_key"),
             GinIndex(fields=("sources",), condition=~Q(sources=[]), name="usage_by_source"),
         )
         constraints = (
@@ -84,3 +92,134 @@ class UsageRecord(models.Model):
 
     def __str__(self) -> str:
         return self.request_id
+
+
+class BilledRequest(models.Model):
+    """A request with a record in the ledger. Written by a trigger of the ledger.
+
+    The table is not partitioned, so that a request that is reported in two months counts once. Rows
+    are deleted with their month: then the collector refuses late reports of that month.
+    """
+
+    request_id = models.CharField(max_length=REQUEST_ID_MAX, primary_key=True)
+    occurred_at = models.DateTimeField()
+
+    class Meta:
+        indexes = (BrinIndex(fields=("occurred_at",), name="billed_in_time"),)
+
+    def __str__(self) -> str:
+        return self.request_id
+
+
+class UsageTotal(models.Model):
+    """Sums of the ledger over a day, hour or week (`step`, beginning at `at` in UTC, weeks on
+    Mondays) and a department.
+
+    `by` states what `name` is: a deployment, the public ID of a key, the digest of a version, or
+    empty for everything. `release` is 0 except for hours of deployments. A trigger of the ledger
+    adds each new record in its transaction, so the sums are exact. They are kept after a month of
+    the ledger was dropped.
+    """
+
+    class Step(models.TextChoices):
+        """Length of the period."""
+
+        HOUR = "hour"
+        DAY = "day"
+        WEEK = "week"
+
+    class By(models.TextChoices):
+        """Kind of `name`."""
+
+        ALL = ""
+        DEPLOYMENT = "deployment"
+        KEY = "key"
+        VERSION = "version"
+
+    step = models.CharField(max_length=4, choices=Step.choices)
+    by = models.CharField(max_length=10, choices=By.choices, blank=True)
+    name = models.CharField(max_length=NAME_MAX, blank=True)
+    at = models.DateTimeField()
+    department = models.CharField(max_length=DEPARTMENT_MAX, blank=True)
+    release = models.PositiveIntegerField(default=0)
+    jobs = models.BooleanField()
+    unit = models.CharField(max_length=20)
+    requests = models.PositiveBigIntegerField()
+    answered = models.PositiveBigIntegerField()
+    failed = models.PositiveBigIntegerField()
+    canceled = models.PositiveBigIntegerField()
+    prompt_tokens = models.PositiveBigIntegerField()
+    completion_tokens = models.PositiveBigIntegerField()
+    units = models.PositiveBigIntegerField()
+    device_ms = models.PositiveBigIntegerField()
+    cost_micro = models.PositiveBigIntegerField()
+    total_ms = models.PositiveBigIntegerField()
+    last_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("step", "by", "name", "at", "department", "release", "jobs", "unit"),
+                name="one_sum_of_usage",
+            ),
+        )
+        indexes = (models.Index(fields=("step", "by", "at"), name="usage_totals_in_time"),)
+
+    def __str__(self) -> str:
+        return f"{self.step} {self.at} {self.by} {self.name}"
+
+
+def _counts() -> ArrayField[Any, Any]:
+    return ArrayField(models.BigIntegerField())
+
+
+class UsageTimes(models.Model):
+    """Durations of the answers of a deployment to a department, in a day or six hours (`step`).
+
+    `buckets` has lower bounds in milliseconds: the five most significant bits of a duration, so
+    that percentiles are at most 3 % off. `answers` has the number of answers of each bucket, and
+    the next five columns the sums of their phases in milliseconds. `first_buckets` and
+    `first_answers` count times to the first token. The controller adds new records every few
+    minutes (`usage.times`).
+    """
+
+    class Step(models.TextChoices):
+        """Length of the period: a day, or a part of six hours."""
+
+        DAY = "day"
+        PART = "part"
+
+    step = models.CharField(max_length=4, choices=Step.choices)
+    deployment = models.CharField(max_length=NAME_MAX)
+    at = models.DateTimeField()
+    department = models.CharField(max_length=DEPARTMENT_MAX, blank=True)
+    buckets = ArrayField(models.IntegerField())
+    answers = _counts()
+    load = _counts()
+    queue = _counts()
+    prefill = _counts()
+    stream = _counts()
+    compute = _counts()
+    first_buckets = ArrayField(models.IntegerField())
+    first_answers = _counts()
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("step", "deployment", "at", "department"), name="one_row_of_times"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.step} {self.at} {self.deployment}"
+
+
+class UsageTimesProgress(models.Model):
+    """Progress of adding the ledger's durations to `UsageTimes`, in one row: the newest ID."""
+
+    record_id = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"up to record {self.record_id}"

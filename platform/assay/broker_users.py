@@ -63,7 +63,7 @@ class BrokerUser:
 
 USERS: dict[str, BrokerUser] = {
     "web": BrokerUser(
-        f"{_SEND} {_QUOTAS} publish subscribe unsubscribe "
+        f"{_SEND} lrem {_QUOTAS} publish subscribe unsubscribe "
         "xread xtrim incr incrby decr decrby ttl mget getdel zrange rpush blpop",
         keys=(
             "assay:quota:*",

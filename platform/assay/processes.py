@@ -58,6 +58,8 @@ READERS: dict[str, tuple[str, ...]] = {
     "ASSAY_AUDIT_S3_ENDPOINT_URL": ("web", "controller", "migrate"),
     "ASSAY_AUDIT_S3_REGION": ("web", "controller", "migrate"),
     "ASSAY_AUDIT_WITNESSES": ("web", "controller", "migrate"),
+    # Of all installations, two; the portal says when one is missing.
+    "ASSAY_CONTROLLERS": ("web", "controller"),
 }
 
 

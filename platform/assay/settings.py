@@ -167,7 +167,8 @@ def database(url: str) -> dict[str, Any]:
         "CONN_MAX_AGE": 0 if WEB else 60,
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
-            "connect_timeout": 5,
+            # Workers serve again soon after a network heals, so no attempt may wait for long.
+            "connect_timeout": 3 if PROCESS == "worker" else 5,
             "application_name": f"assay-{PROCESS or 'manage'}",
             **DATABASE_SILENCE,
             "options": options,
@@ -368,6 +369,12 @@ AUDIT_PUBLISH_INTERVAL_S = env_int(
 AUDIT_SEALING_ALARM_S = env_int("ASSAY_AUDIT_SEALING_ALARM_S", 10)
 AUDIT_PUBLISH_ALARM_S = env_int("ASSAY_AUDIT_PUBLISH_ALARM_S", 60)
 AUDIT_WITNESS_ALARM_S = env_int("ASSAY_AUDIT_WITNESS_ALARM_S", 300)
+# Whole months after which bodies of events move to the second place; 0 keeps them here.
+AUDIT_OFFLOAD_MONTHS = env_int("ASSAY_AUDIT_OFFLOAD_MONTHS", 0)
+if AUDIT_OFFLOAD_MONTHS and AUDIT_OFFLOAD_MONTHS < 4:
+    raise ImproperlyConfigured(
+        "ASSAY_AUDIT_OFFLOAD_MONTHS is 0 or at least 4: pages read the bodies of the last months."
+    )
 # Maximum number of events in an export with proofs; the whole log is exported without proofs.
 AUDIT_EXPORT_MAX_ROWS = env_int("ASSAY_AUDIT_EXPORT_MAX_ROWS", 250_000)
 
@@ -679,6 +686,8 @@ if SERVING_LEASE_S < 3 * GATEWAY_SNAPSHOT_TTL_S:
         "ASSAY_SERVING_LEASE_S is too short: it needs at least three times "
         "ASSAY_GATEWAY_SNAPSHOT_TTL_S, or gateways miss renewals."
     )
+# Controllers that should run; fewer raise an alert.
+CONTROLLERS = env_int("ASSAY_CONTROLLERS", 1, least=1)
 # Maximum duration of emergency access in hours, at most 24.
 EMERGENCY_ACCESS_MAX_HOURS = min(24, max(1, env_int("ASSAY_EMERGENCY_ACCESS_MAX_HOURS", 8)))
 # Currency of all amounts; a label only, amounts are not converted.
@@ -737,6 +746,8 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A worker waits for the broker however long that is away; it keeps its models loaded.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_DEFAULT_QUEUE = "compute"
 
@@ -795,6 +806,9 @@ ENGINE_REQUESTS = env_int("ASSAY_ENGINE_REQUESTS", 128, least=1)
 # worker may take; and labels that deployments may require.
 WORKER_MEMORY_PERCENT = env_int("ASSAY_WORKER_MEMORY_PERCENT", 80, least=1)
 WORKER_LABELS = env_list("ASSAY_WORKER_LABELS")
+# Time for which a worker that cannot reach the control plane keeps its models loaded, in seconds,
+# without answering once their leases are over.
+WORKER_KEEP_S = env_int("ASSAY_WORKER_KEEP_S", 3600, least=1)
 # Time without a request after which a deployment with a minimum of zero replicas is unloaded.
 PLACEMENT_IDLE_S = env_int("ASSAY_PLACEMENT_IDLE_S", 900, least=10)
 # Threads that torch may use for one job of a compute worker.

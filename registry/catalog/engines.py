@@ -20,6 +20,8 @@ ENGINE_TITLES = {
     EngineName.LLAMA_CPP: "llama.cpp",
     EngineName.VLLM: "vLLM",
 }
+# Engines that keep the keys and values of earlier prompts.
+KEEP_PREFIXES = frozenset({EngineName.VLLM})
 _CLASSES = {
     EngineName.LLAMA_CPP: "workers.engines.servers.llama_cpp:LlamaCppEngine",
     EngineName.VLLM: "workers.engines.servers.vllm:VllmEngine",

@@ -31,11 +31,12 @@ class Feedback(models.Model):
     """Feedback on one recorded request, of the department that sent the request.
 
     `request_id`, `deployment`, `release`, `version`, `version_name`, `task` and `endpoint` are
-    taken from the ledger and the release. `input` is the request's body, repeated by
-    the sender, since Assay stores neither request nor answer elsewhere; `answer` is the model's
-    answer, `correction` the right one. `content_digest` identifies repeated feedback with the same
-    content. `person` is the sender in the playground, empty for applications; `sender` is the
-    public ID of the credential.
+    taken from the ledger and the release. `input` is the request's body, repeated by the sender,
+    since Assay stores neither request nor answer elsewhere; `answer` is the model's answer,
+    `correction` the right one. `content_digest` identifies repeated feedback with the same content,
+    `record_digest` the ledger's record, also in an export after its month was dropped. `person` is
+    the sender in the playground, empty for applications; `sender` is the public ID of the
+    credential.
     """
 
     request_id = models.CharField(max_length=REQUEST_ID_MAX, unique=True)
@@ -54,6 +55,7 @@ class Feedback(models.Model):
     correction = models.TextField(blank=True)
     comment = models.CharField(max_length=COMMENT_MAX, blank=True)
     content_digest = models.CharField(max_length=64, blank=True)
+    record_digest = models.CharField(max_length=64, blank=True, default="", db_default="")
     row = models.JSONField(null=True, blank=True)
     state = models.CharField(
         max_length=8, choices=FeedbackState.choices, default=FeedbackState.PENDING

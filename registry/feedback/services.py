@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
+from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
@@ -35,6 +36,8 @@ REASON_MAX = 300
 REVIEWED_AT_ONCE = 200
 # Ids of answers, such as `chatcmpl-…` and `classify-…`, end with the digits of their request's ID.
 _ANSWER_ID = re.compile(r"[a-z]{1,20}[-_]([0-9a-f]{32})")
+# As in the exports of the ledger's months.
+_RECORD_DIGEST = "assay_record_digest(governance_usagerecord)"
 
 
 ALLOWED_TRANSITIONS: dict[FeedbackState, frozenset[FeedbackState]] = {
@@ -116,6 +119,7 @@ def feedback_create(
         person_id=actor.person_id,
         sender=sender,
         answered_at=record.occurred_at,
+        record_digest=record.digest,
     )
     _check_content(feedback)
     feedback.content_digest = _digest(feedback)
@@ -160,15 +164,17 @@ def feedback_create(
     return stored, False
 
 
-def _answered(request_id: str, department: Department) -> tuple[UsageRecord, Release]:
-    """Return the ledger's record of an answered request of the department, and its release."""
+def _answered(request_id: str, department: Department) -> tuple[Any, Release]:
+    """Return the ledger's record of an answered request of the department, with its `digest`, and
+    its release."""
     text = request_id if isinstance(request_id, str) else ""
     match = _ANSWER_ID.fullmatch(text[:64])
     record = None
     if match is not None:
-        record = UsageRecord.objects.filter(
+        records = UsageRecord.objects.filter(
             request_id=f"req_{match[1]}", department=department.slug, outcome="ok"
-        ).first()
+        )
+        record = records.annotate(digest=RawSQL(_RECORD_DIGEST, [])).first()  # noqa: S611
     if record is not None and record.release is not None:
         with lifted():
             release = (

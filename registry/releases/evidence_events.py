@@ -9,6 +9,7 @@ from typing import Any
 from django.db.models import Q
 
 from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.outside.bodies import canonical_of
 from governance.audit.personal import disclosures, opened_bodies
 from governance.audit.tree.paths import inclusion_paths
 from governance.errors import TooLarge, WrongState
@@ -131,7 +132,7 @@ def events_document(record: Record, department: str) -> dict[str, Any]:
             {
                 "id": event.pk,
                 "sequence": event.sequence,
-                "canonical": bytes(event.canonical).decode(),
+                "canonical": canonical_of(event).decode(),
                 "leaf_hash": bytes(event.leaf_hash).hex(),
                 "path": [step.hex() for step in paths[event.pk]],
                 "disclosures": [

@@ -31,6 +31,8 @@ from registry.versions.selectors import base_chains
 logger = logging.getLogger(__name__)
 NO_UPGRADES = Named()
 _REMEMBERED_DOSSIERS = 5_000
+# Dossiers in one query; each may have some 100 kB.
+_READ_AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,21 +193,26 @@ def _dossier_facts(releases: Collection[Release]) -> dict[int, DossierFacts]:
     if unknown := [pk for pk, stamp in stamps.items() if stamp not in _dossiers]:
         if len(_dossiers) + len(unknown) > _REMEMBERED_DOSSIERS:
             _dossiers.clear()
-        for pk in unknown:
-            _remember(pk)
+        for start in range(0, len(unknown), _READ_AT_ONCE):
+            _remember(unknown[start : start + _READ_AT_ONCE])
     # It cannot be parsed, or it changed between the two reads; the next call reads it again.
     unread = DossierFacts("", fault="its dossier could not be read")
     return facts | {pk: _dossiers.get(stamp, unread) for pk, stamp in stamps.items()}
 
 
-def _remember(pk: int) -> None:
-    """Read a single dossier, since a text that cannot be parsed breaks the whole query."""
-    rows = Release.objects.filter(pk=pk).annotate(stamp=_STAMP)
+def _remember(ids: list[int]) -> None:
+    """Read the facts of these dossiers; one by one if a text cannot be parsed, since that breaks
+    the whole query."""
+    rows = Release.objects.filter(pk__in=ids).annotate(stamp=_STAMP)
     try:
         for dossier, stamp in rows.values_list("dossier", "stamp"):
             _dossiers[bytes(stamp)] = DossierFacts.of(dossier)
     except ValueError as error:
-        logger.error("The dossier of release %s cannot be parsed: %s", pk, error)
+        if len(ids) == 1:
+            logger.error("The dossier of release %s cannot be parsed: %s", ids[0], error)
+        else:
+            for pk in ids:
+                _remember([pk])
 
 
 _STAMP = Func(

@@ -409,6 +409,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "role-requests": company.role_request.pk,
         "roles": company.role.pk,
         "rows": 1,
+        "retention": "usage",
         "rules": "audit-export",
         "schedules": company.schedule.pk,
         "sessions": company.session.pk,

@@ -18,7 +18,7 @@ from django.utils import timezone
 from psycopg.pq import TransactionStatus
 
 from assay.database_roles.hardening import harden
-from assay.gateway.access.snapshot import read_snapshot
+from assay.gateway.access.reading import read_snapshot
 from governance.audit.alarms import alarms_check
 from governance.audit.models import AuditAlarm, AuditEvent
 from governance.audit.sealer import seal_once

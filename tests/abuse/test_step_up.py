@@ -52,6 +52,7 @@ BINDING: Mapping[str, str] = {
     "recovery_approve_post": ADMIN,
     "quotas_post": ADMIN,
     "response_retention_post": ADMIN,
+    "retention_post": ADMIN,
     "review_policy_decide_post": ADMIN,
     "role_request_approve_post": ADMIN,
     "role_request_reject_post": ADMIN,

@@ -108,6 +108,11 @@ def test_every_volume_secret_and_dependency_exists(compose: dict[str, Any]) -> N
                 assert source in compose["volumes"], source
 
 
+def test_as_many_controllers_run_as_are_expected(compose: dict[str, Any]) -> None:
+    expected = compose["services"]["web"]["environment"]["ASSAY_CONTROLLERS"]
+    assert str(compose["services"]["controller"]["deploy"]["replicas"]) == expected == "2"
+
+
 def test_a_store_in_a_bucket_changes_services_that_exist(compose: dict[str, Any]) -> None:
     """Web and workers share no cache, and workers have no key that writes."""
     added = yaml.safe_load((DOCKER / "compose.bucket.yaml").read_text())

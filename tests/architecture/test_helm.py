@@ -440,6 +440,22 @@ def test_mlflow_of_your_own_needs_its_address() -> None:
         chart().render(values, name="assay", namespace="models")
 
 
+def test_two_controllers_run_on_different_machines_and_one_remains_in_a_disruption() -> None:
+    deployment = named("default", "Deployment", "controller")["spec"]
+    assert deployment["replicas"] == 2
+    pod = pods("default")["controller"]
+    (preferred,) = pod["affinity"]["podAntiAffinity"][
+        "preferredDuringSchedulingIgnoredDuringExecution"
+    ]
+    term = preferred["podAffinityTerm"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    own = deployment["selector"]["matchLabels"]
+    assert term["labelSelector"]["matchLabels"] == own
+    budget = named("default", "PodDisruptionBudget", "controller")["spec"]
+    assert budget == {"maxUnavailable": 1, "selector": {"matchLabels": own}}
+    assert environment(pods("default")["web"])["ASSAY_CONTROLLERS"] == "2"
+
+
 def test_mlflow_of_your_own_is_reached_by_web_and_controller_alone() -> None:
     own = {"enabled": False, "url": "https://mlflow.example:8443"}
     values = {"mlflow": own, "networkPolicy": {"mlflowPort": 8443}}

@@ -17,7 +17,7 @@ from assay.gateway.monitoring import metrics
 from assay.gateway.monitoring.exposition import Reading
 from governance.audit.alarms import ALARMS
 from tests.promql import DASHBOARD, PANELS, check, rules
-from workers.controller import DUTIES
+from workers.controller import DUTIES, LEADER_DUTIES
 
 
 def exposed() -> dict[str, set[str]]:
@@ -136,7 +136,7 @@ def test_panels_of_the_dashboard_do_not_overlap_and_have_ids_of_their_own() -> N
 
 
 def test_every_loop_that_a_rule_names_exists() -> None:
-    loops = {name for name, _every, _duty in DUTIES}
+    loops = {name for name, _every, _duty in (*DUTIES, *LEADER_DUTIES)}
     for rule in rules():
         for named in re.findall(r'loop=~?"([^"]*)"', rule["expr"]):
             assert set(named.split("|")) <= loops

@@ -180,6 +180,16 @@ def test_only_the_compute_worker_may_make_control_groups() -> None:
         assert unit["DelegateSubgroup"] == ([WORKER_GROUP] if delegates else [])
 
 
+def test_the_second_controller_has_the_unit_of_the_first() -> None:
+    first, second = (
+        (FOLDER / f"assay-{name}.service").read_text().partition("\n[Service]")[2]
+        for name in ("controller", "controller-2")
+    )
+    assert first == second
+    assert "assay-controller-2.service" in (FOLDER / "assay.target").read_text()
+    assert environment("web")["ASSAY_CONTROLLERS"] == "2"
+
+
 def test_units_run_the_commands_of_the_images() -> None:
     entrypoint = (ROOT / "docker" / "entrypoint.sh").read_text().replace("\\\n", " ")
     for name, module in (("compute", "jobs"), ("engine", "inference")):

@@ -128,6 +128,9 @@ class Installation(Machine):
     def controller(self, **settings: str) -> Iterator[Process]:
         """The controller, once it runs."""
         log = self.folder / "controller.log"
+        with self.connect() as session:
+            # An earlier one was killed, and gave up no lease.
+            session.execute("UPDATE workers_leadership SET until = now()")
         with self.started(
             "manage", "run_controller", process="controller", log=log.name, **settings
         ) as running:

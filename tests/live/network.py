@@ -1,4 +1,4 @@
-"""A network between a node and the control plane that hangs."""
+"""A network between a worker and the control plane that hangs, or breaks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
+
+from django.db import connection
 
 from tests.services import broker_url
 
@@ -23,7 +25,7 @@ class Network:
 
     `hang` stops all forwarding, and closes nothing: neither side learns of it. After `heal`, new
     connections work, and those from before stay silent forever, as behind a firewall that has
-    forgotten them.
+    forgotten them. `cut` ends all connections, and each new one at once, until `heal`.
     """
 
     def __init__(self, target: Address) -> None:
@@ -31,7 +33,7 @@ class Network:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._closed = threading.Event()
         self._era = 0
-        self._hangs = False
+        self._hangs = self._cut = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -43,8 +45,12 @@ class Network:
         self._hangs = True
         self._era += 1
 
+    def cut(self) -> None:
+        self._cut = True
+        self._era += 1
+
     def heal(self) -> None:
-        self._hangs = False
+        self._hangs = self._cut = False
 
     def close(self) -> None:
         self._closed.set()
@@ -56,6 +62,9 @@ class Network:
                 near, _ = self._listener.accept()
             except OSError:
                 return
+            if self._cut:
+                near.close()
+                continue
             threading.Thread(target=self._carry, args=(near,), daemon=True).start()
 
     def _carry(self, near: socket.socket) -> None:
@@ -69,7 +78,8 @@ class Network:
             ready.register(far, selectors.EVENT_READ, near)
             while not self._closed.is_set():
                 if era != self._era:
-                    self._closed.wait()
+                    if not self._cut:
+                        self._closed.wait()
                     return
                 for key, _ in ready.select(POLL_S):
                     with suppress(ConnectionError):
@@ -105,6 +115,14 @@ def web_network(url: str) -> Iterator[tuple[Network, str]]:
     parts = urlsplit(url)
     with network((str(parts.hostname), int(parts.port or 80))) as made:
         yield made, f"http://127.0.0.1:{made.port}"
+
+
+@contextmanager
+def database_network() -> Iterator[tuple[Network, dict[str, str]]]:
+    """A network to the database, and libpq's settings by way of it."""
+    host, port = connection.settings_dict["HOST"], connection.settings_dict["PORT"] or "5432"
+    with network(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, int(port))) as made:
+        yield made, {"PGHOST": "127.0.0.1", "PGPORT": str(made.port)}
 
 
 @contextmanager

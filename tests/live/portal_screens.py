@@ -162,6 +162,7 @@ def screens_of(company: Company) -> list[Screen]:
         (ada, "department", "/departments/engineering"),
         (ada, "nodes", "/nodes"),
         (ada, "health", "/health"),
+        (ada, "data retention", "/retention"),
         (enzo, "account", "/account"),
         (enzo, "search", "/search?q=writer"),
         (enzo, "refusal", "/people"),

@@ -231,6 +231,8 @@ def _run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    # The code of this checkout, wherever the installed package points.
+    sys.path[1:1] = [str(ROOT), str(ROOT / "platform")]
     for module in MODULES:
         importlib.import_module(module)
     # They know neither Django nor the environment. Those of other packages are imported from

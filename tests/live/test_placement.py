@@ -20,10 +20,17 @@ from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.waiting import PATIENCE_S, wait_until
-from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.deployments.models import (
+    Deployment,
+    DeploymentState,
+    Replica,
+    ReplicaState,
+    WorkerKey,
+)
 from workers.deployments.services import deployment_create
 from workers.placement.services import deployment_place
 from workers.placement.settings import ReplicaSettings
+from workers.wire import deployment_queue, replica_queue
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 IDLE_S = 10
@@ -93,6 +100,25 @@ def test_a_replica_moves_between_workers_and_no_request_fails(fleet: Fleet) -> N
     for caller in callers:
         caller.join(PATIENCE_S)
     assert set(answers) == {200}
+
+
+def test_a_replica_reads_a_queue_of_its_own(fleet: Fleet, redis: Redis) -> None:
+    """The worker drops a foreign message, which shows that it has read it."""
+    key = WorkerKey.objects.get(worker__startswith="one@").public_key
+    own = replica_queue(deployment_queue(fleet.deployment.pk), key)
+    redis.lpush(own, "foreign")
+    wait_until(lambda: redis.llen(own) == 0)
+    fleet.place(labels=["big"])
+    wait_until(lambda: fleet.ready_on() == ["two"])
+
+    def is_left() -> bool:
+        # A read that waits may take one more message.
+        redis.delete(own)
+        redis.lpush(own, "foreign")
+        assert fleet.post().status_code == 200
+        return bool(redis.llen(own))
+
+    wait_until(is_left)
 
 
 def test_an_idle_deployment_is_unloaded_and_the_next_request_loads_it(fleet: Fleet) -> None:

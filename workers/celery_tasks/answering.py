@@ -41,6 +41,9 @@ CANCEL_GRACE_S = 10.0
 # Pause between checks of the deadlines of running requests, in seconds.
 DEADLINE_CHECK_S = 0.1
 REMEMBERED_CANCELS = 10_000
+# The gateway ends a stream that pauses for too long, with an error; this process does so later, in
+# case that the gateway has ended.
+IDLE_GRACE_S = 5.0
 
 
 class Answer:
@@ -72,6 +75,7 @@ class Answer:
         self.request = request
         self.end: Done | Failed | None = None
         self.engine: Engine | None = None
+        self._paused_at = math.inf
         self._until = min(request.deadline or math.inf, CLOCK.now() + LONGEST_S)
         self._replies = replies
         self._queue_ms = 0
@@ -79,8 +83,9 @@ class Answer:
         self._trace = begin_work(request)
 
     def is_late(self, now: float) -> bool:
-        """Return whether the request is past its deadline at `now`, in seconds since the epoch."""
-        return now > self._until
+        """Return whether the request is past its deadline at `now`, in seconds since the epoch, or
+        has paused for too long between two tokens."""
+        return now > min(self._until, self._paused_at)
 
     def started(self, task: str) -> None:
         """Record that the request now goes to its task's engine."""
@@ -103,6 +108,8 @@ class Answer:
             elif isinstance(event, Delta) and not self.request.stream:
                 self._held.setdefault(event.index, []).append(event)
             else:
+                if isinstance(event, Delta) and self.request.idle_s:
+                    self._paused_at = CLOCK.now() + self.request.idle_s + IDLE_GRACE_S
                 self._send(event)
         if over:
             if self._trace is not None and self.end is not None:

@@ -34,7 +34,8 @@ from workers.control.protocol import (
 )
 from workers.engine_process.client import OWN, OwnEngines
 from workers.engines.names import load_name
-from workers.engines.protocol import Engine, EngineLoad
+from workers.engines.protocol import Engine
+from workers.wire import EngineLoad
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
+from celery.bootsteps import RUN
 from celery.signals import worker_ready, worker_shutdown
 from django.conf import settings
 from kombu import Queue
@@ -47,6 +48,7 @@ from workers.wire import (
     alive_key,
     cancel_channel,
     load_key,
+    replica_queue,
 )
 from workers.wire_keys import Forged, WireKey
 
@@ -124,6 +126,8 @@ class Runtime:
             offers=self._engines,
             answers=self._answerer.answers,
             longest_s=settings.GATEWAY_REQUEST_TIMEOUT_S + CONTROL_TIMEOUT_S,
+            keep_s=settings.WORKER_KEEP_S,
+            connected=self._connected,
             register=self._register,
         )
         loads = LoadReporter(
@@ -226,8 +230,10 @@ class Runtime:
             self._answerer.cancel(request_id)
 
     def _consume(self, queue: str) -> None:
-        if not self._on_loop(self._add, queue):
-            raise Unavailable(f"{self._worker} did not confirm that it reads {queue}.")
+        # The replica's own queue first: what is sent there waits for no other worker.
+        for each in (replica_queue(queue, self._seals.public_key), queue):
+            if not self._on_loop(self._add, each):
+                raise Unavailable(f"{self._worker} did not confirm that it reads {each}.")
 
     def _add(self, queue: str) -> None:
         # Senders name the queue directly, so it needs no binding, which a node may not create.
@@ -237,10 +243,20 @@ class Runtime:
     def _cease(self, queue: str) -> None:
         if self._stop.is_set():
             return  # The consumer is closing and does not read any more.
-        self._on_loop(self._consumer.cancel_task_queue, queue)
+        for each in (replica_queue(queue, self._seals.public_key), queue):
+            # Here too, so that a consumer that is disconnected does not read it after its return.
+            self._consumer.app.amqp.queues.deselect(each)
+            self._on_loop(self._consumer.cancel_task_queue, each)
+
+    def _connected(self) -> bool:
+        """Return whether Celery's own thread reads from the broker."""
+        return self._consumer.connection is not None and self._consumer.blueprint.state == RUN
 
     def _on_loop(self, change: Callable[[str], None], queue: str) -> bool:
-        """Have Celery's own thread change its queues; returns False if it did not in time."""
+        """Have Celery's own thread change its queues; returns False if it did not in time, or is
+        not connected."""
+        if not self._connected():
+            return False
         done = threading.Event()
 
         def apply() -> None:

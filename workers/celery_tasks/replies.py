@@ -9,12 +9,12 @@ import queue
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
 
+from governance.notify import drop_quiet
 from workers.request_logs import about
 from workers.sealing import NotAddressed, ReplySeals
 from workers.wire import REPLY_MAXLEN, REPLY_TTL_S, Delta, Event, Failed
@@ -23,9 +23,6 @@ logger = logging.getLogger(__name__)
 BATCH = 512
 TRIES = 5
 RETRY_S = 0.2
-# A connection that was idle for this long is tested before replies are written: a network may have
-# dropped it, and replies are lost if their arrival is unknown.
-QUIET_S = 8.0
 # A stream's expiry is renewed this often; far below its time to live.
 RENEW_S = 60.0
 
@@ -112,6 +109,7 @@ class Replies:
     def bounce(self, unopened: NotAddressed) -> bool:
         """Send a request back to its gateway unopened; return whether the broker accepted it. If it
         is lost, the caller waits until the deadline."""
+        self._written_at = drop_quiet(self._client, self._written_at)
         try:
             self._client.xadd(
                 unopened.stream, unopened.fields, maxlen=REPLY_MAXLEN, approximate=True
@@ -184,10 +182,8 @@ class Replies:
             entries.setdefault(reply.seals, []).append(reply.event)
         pipe = self._client.pipeline(transaction=False)
         now = time.monotonic()
-        if now - self._written_at > QUIET_S:
-            with suppress(redis.RedisError):
-                self._client.ping()
-        self._written_at = now
+        # Replies are lost if their arrival is unknown.
+        self._written_at = drop_quiet(self._client, self._written_at)
         for seals, events in entries.items():
             pipe.xadd(seals.stream, _sealed(seals, events), maxlen=REPLY_MAXLEN, approximate=True)
             if now - self._renewed.get(seals.stream, -RENEW_S) >= RENEW_S:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from django.db import close_old_connections, connections
-from django.db.models import Exists, OuterRef, Q
 
 from governance.errors import WrongState
 from registry.manifests import Manifest
@@ -39,9 +38,10 @@ def assignments(
     """Return the deployments that `worker` must load, report or unload, with a fixed number of
     queries: those assigned to it, and loaded ones that it may continue to serve for now.
     """
-    own = Placement.objects.filter(deployment=OuterRef("pk"), worker=worker)
-    rows = live_deployments().annotate(assigned=Exists(own))
-    deployments = list(rows.filter(Q(assigned=True) | Q(pk__in=loaded)))
+    # By their IDs, because hundreds of workers ask every few seconds about a few deployments each.
+    placed = Placement.objects.filter(worker=worker).values_list("deployment_id", flat=True)
+    own = set(placed)
+    deployments = list(live_deployments().filter(pk__in=own.union(loaded)))
     verdicts = serving_verdicts(
         [deployment.release for deployment in deployments],
         environments=worker_environments(worker) if deployments else {},
@@ -56,7 +56,7 @@ def assignments(
         verdict = verdicts[deployment.release_id]
         if verdict.final:
             continue
-        assigned: bool = deployment.assigned
+        assigned = deployment.pk in own
         if verdict.loadable and deployment.release.engine not in engines:
             continue
         if not verdict.loadable and not assigned:
@@ -70,6 +70,7 @@ def assignments(
                 recorded=deployment.pk in recorded,
                 refusal="" if verdict.loadable else str(verdict.refusal),
                 leaving=not assigned,
+                answer_s=deployment.stream_total_s or 0.0,
             )
         )
     return listed

@@ -104,6 +104,7 @@ class Assignment:
         recorded: The copy of this worker is recorded as ready, and the deployment as serving.
         refusal: Why it must not be loaded, which the worker reports; empty if it may.
         leaving: It may serve, but on other workers: this one finishes its requests and unloads it.
+        answer_s: Longest streamed answer in seconds, if the deployment has a limit of its own.
     """
 
     deployment_id: int
@@ -113,6 +114,7 @@ class Assignment:
     recorded: bool = False
     refusal: str = ""
     leaving: bool = False
+    answer_s: float = 0.0
 
 
 SoftwareObject = Annotated[Mapping[str, Mapping[str, str]], Field(max_length=64), Bounded]

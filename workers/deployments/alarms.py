@@ -21,6 +21,8 @@ from workers.nodes.models import Node
 # Consecutive failed loads before an alarm: one failure may be due to a restart.
 FAILURES_TOLERATED = 3
 _NAMED = 5
+# Deployments without a lease that are judged at most, as when the controller was away.
+_JUDGED = 500
 
 
 def copies_differ() -> str:
@@ -46,8 +48,11 @@ def loads_failing() -> str:
 
 
 def releases_unreadable() -> str:
-    """Name live deployments that do not serve because their release cannot be read."""
-    deployments = list(live_deployments())
+    """Name live deployments that do not serve because their release cannot be read.
+
+    The controller has ended their leases, so that only deployments without one are judged.
+    """
+    deployments = list(live_deployments().exclude(lease__servable_until__gt=Now())[:_JUDGED])
     verdicts = serving_verdicts([deployment.release for deployment in deployments])
     sentences = [
         f"{deployment.name}: {verdict.refusal}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db.models import Count, Max, QuerySet, Sum
+from django.db.models import Max, QuerySet
 
 from governance.permissions import Action
 from governance.policy.context import probing_context
@@ -12,8 +12,8 @@ from governance.policy.engine import decide
 from governance.policy.services import active_policy
 from governance.principals import Principal
 from governance.rowsecurity import lifted
-from governance.usage.models import UsageRecord
-from governance.usage.selectors import beginning_of, usage_visible_to
+from governance.usage.models import UsageTotal
+from governance.usage.selectors import beginning_of, usage_totals_visible_to, whole_sum
 from registry.releases.comparison.build import Comparison, release_compare
 from registry.releases.models import Release
 from registry.releases.selectors import releases_visible_to
@@ -107,9 +107,17 @@ def release_reach(*, actor: Principal, release: Release, live: Release | None) -
     ).allowed
     if whole:
         with lifted():
-            traffic = _traffic(UsageRecord.objects.all(), release.deployment_name)
+            traffic = _traffic(
+                UsageTotal.objects.filter(
+                    step=UsageTotal.Step.DAY,
+                    by=UsageTotal.By.DEPLOYMENT,
+                    at__gte=beginning_of(TRAFFIC_DAYS),
+                ),
+                release.deployment_name,
+            )
     else:
-        traffic = _traffic(usage_visible_to(actor), release.deployment_name)
+        visible = usage_totals_visible_to(actor, UsageTotal.By.DEPLOYMENT, days=TRAFFIC_DAYS)
+        traffic = _traffic(visible, release.deployment_name)
     by_name = {each.department: each for each in traffic}
     may_use = {each.slug for each in release.departments.all()}
     may_now = {each.slug for each in live.departments.all()} if live is not None else set()
@@ -128,17 +136,15 @@ def release_reach(*, actor: Principal, release: Release, live: Release | None) -
     )
 
 
-def _traffic(records: QuerySet[UsageRecord], name: str) -> list[Traffic]:
+def _traffic(totals: QuerySet[UsageTotal], name: str) -> list[Traffic]:
     rows = (
-        records.filter(deployment=name, occurred_at__gte=beginning_of(TRAFFIC_DAYS))
+        totals.filter(name=name)
         .order_by()
         .values("department")
         .annotate(
-            requests=Count("id"),
-            tokens=Sum("prompt_tokens") + Sum("completion_tokens"),
-            last_at=Max("occurred_at"),
+            count=whole_sum("requests"),
+            tokens=whole_sum("prompt_tokens") + whole_sum("completion_tokens"),
+            last=Max("last_at"),
         )
     )
-    return [
-        Traffic(row["department"], row["requests"], row["tokens"], row["last_at"]) for row in rows
-    ]
+    return [Traffic(row["department"], row["count"], row["tokens"], row["last"]) for row in rows]

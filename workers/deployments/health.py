@@ -17,7 +17,7 @@ from governance.policy.models import PolicyState
 from governance.policy.selectors import policy_versions_visible_to, visible_to
 from governance.principals import Principal
 from governance.usage.performance import Performance, Phases, Span, Window, performance
-from governance.usage.selectors import may_view_usage, usage_visible_to
+from governance.usage.selectors import may_view_usage
 from registry.sandbox.places import FairPlaces
 from workers.deployments.models import REPLACED, Deployment, DeploymentState, ServingPeriod
 from workers.deployments.selectors import HEAVY, deployment_get
@@ -141,7 +141,7 @@ def deployment_health(*, actor: Principal, deployment_id: int, span: Span = Span
     deployment = health_viewed(actor=actor, deployment_id=deployment_id)
     window = Window.of(span)
     with _places.place(actor.id):
-        figures = performance(usage_visible_to(actor), deployment.name, window)
+        figures = performance(actor, deployment.name, window)
     return Health(
         deployment=deployment,
         span=span,
@@ -227,9 +227,17 @@ def _replicas(rows: list[Deployment], window: Window) -> list[Change]:
         :CHANGES_MAX
     ]:
         data = json.loads(bytes(canonical))["data"]
-        text = f"Replicas: {_range(data['before'])} → {_range(data['after'])}"
+        text = _placing(data["before"], data["after"])
         changes.append(Change(at, "replicas", text, int(pk)))
     return changes
+
+
+def _placing(before: dict[str, int], after: dict[str, int]) -> str:
+    # Events of earlier versions have no target.
+    ages = before.get("queue_age_s"), after.get("queue_age_s")
+    if _range(before) == _range(after) and ages[0] != ages[1]:
+        return f"Target wait: {ages[0]} s → {ages[1]} s"
+    return f"Replicas: {_range(before)} → {_range(after)}"
 
 
 def _range(settings: dict[str, int]) -> str:

@@ -6,16 +6,40 @@ within `ASSAY_SERVING_LEASE_S` if the controller is dead, stuck or cut off.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from django.conf import settings
+from django.db import connection
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
-from registry.releases.serving import serving_verdicts
-from workers.deployments.models import ServingLease
-from workers.deployments.selectors import live_deployments
+from workers.deployments.judging import Judge, Judged
+from workers.deployments.states import LIVE
 from workers.dispatch import wake_engines
+
+# Leases that one statement renews at most, or a third of all if that is more. After a pause of the
+# controller all are due at once; the next rounds renew the others, long before they end.
+RENEWED_AT_ONCE = 1000
+# A lease is renewed when less than two thirds of it are left, and one of a deployment that may not
+# serve for now is ended. Those that end are first, then those that end soonest.
+_RENEW = """
+WITH due AS (
+    SELECT l.deployment_id, v.may, l.servable_until <= statement_timestamp() AS lapsed
+      FROM unnest(%(ids)s::bigint[], %(may)s::boolean[]) AS v(id, may)
+      JOIN workers_servinglease l ON l.deployment_id = v.id
+      JOIN workers_deployment d ON d.id = v.id AND d.state = ANY (%(live)s)
+     WHERE CASE WHEN v.may THEN l.servable_until - make_interval(secs => %(lease)s * 2.0 / 3)
+                                < statement_timestamp()
+                ELSE l.servable_until > statement_timestamp() END
+     ORDER BY v.may, l.servable_until LIMIT %(most)s
+)
+UPDATE workers_servinglease l
+   SET servable_until = statement_timestamp()
+                        + make_interval(secs => CASE WHEN due.may THEN %(lease)s ELSE 0 END)
+  FROM due WHERE l.deployment_id = due.deployment_id
+RETURNING due.may, due.lapsed
+"""
 
 
 def lease_end() -> Combinable:
@@ -23,28 +47,37 @@ def lease_end() -> Combinable:
     return Now() + timedelta(seconds=settings.SERVING_LEASE_S)
 
 
-def leases_renew() -> int:
+def leases_renew(judge: Judge | None = None) -> int:
     """Renew the leases of live deployments whose release may serve, and end the leases of those
     that may not serve for now. Return the number of renewed leases.
+
+    The controller passes the judge that remembers the verdicts of its last round.
     """
-    deployments = list(live_deployments())
-    verdicts = serving_verdicts([deployment.release for deployment in deployments])
-    due, suspended, lapsed = [], [], False
-    for deployment in deployments:
-        left: float = deployment.lease_s or 0.0  # type: ignore[attr-defined]  # annotated
-        verdict = verdicts[deployment.release_id]
-        if verdict.refusal is not None:
-            if not verdict.final and left > 0:
-                suspended.append(deployment.pk)
-        elif left < settings.SERVING_LEASE_S * 2 / 3:
-            due.append(deployment.pk)
-            lapsed = lapsed or left <= 0
-    ended = _set_end(suspended, Now())
-    renewed = _set_end(due, lease_end())
-    if ended or (lapsed and renewed):
+    renewed = 0
+    wakes = False
+    for verdicts in (judge or Judge()).rounds():
+        rows = _renew(verdicts)
+        renewed += sum(may for may, _lapsed in rows)
+        # Ended, or over and renewed.
+        wakes = wakes or any(lapsed or not may for may, lapsed in rows)
+    if wakes:
         wake_engines()
     return renewed
 
 
-def _set_end(ids: list[int], end: Combinable) -> int:
-    return ServingLease.objects.filter(pk__in=ids).update(servable_until=end) if ids else 0
+def _renew(verdicts: Mapping[int, Judged]) -> list[tuple[bool, bool]]:
+    ids = [pk for pk, judged in verdicts.items() if not judged.final]
+    if not ids:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _RENEW,
+            {
+                "ids": ids,
+                "may": [not verdicts[pk].refused for pk in ids],
+                "live": list(LIVE),
+                "lease": settings.SERVING_LEASE_S,
+                "most": max(RENEWED_AT_ONCE, -(-len(ids) // 3)),
+            },
+        )
+        return list(cursor.fetchall())

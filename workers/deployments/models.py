@@ -10,6 +10,11 @@ from governance.bounds import NAME_MAX
 
 DEVICE_MAX = 12
 REPLICAS_MAX = 100
+# In seconds. The longest answer is also the longest for which a worker remembers a request, so that
+# none is answered twice (`workers.sealing`).
+STREAM_TOTAL_MAX, STREAM_IDLE_MAX = 3600, 300
+# Longest wait of requests, in seconds, that adds no replica: the default and the maximum.
+QUEUE_AGE_S, QUEUE_AGE_MAX_S = 5, 600
 # Start of the message of a deployment that another one replaced.
 REPLACED = "Replaced by release"
 
@@ -54,6 +59,11 @@ class Deployment(models.Model):
     replicas_wanted = models.PositiveSmallIntegerField(
         default=1, db_default=1, help_text="Target between both, set by the controller."
     )
+    queue_age_s = models.PositiveSmallIntegerField(
+        default=QUEUE_AGE_S,
+        db_default=QUEUE_AGE_S,
+        help_text="Seconds that a request may wait before replicas are added.",
+    )
     required_labels = models.JSONField(
         default=list,
         blank=True,
@@ -63,6 +73,9 @@ class Deployment(models.Model):
     required_device = models.CharField(
         max_length=DEVICE_MAX, choices=Device.choices, blank=True, default="", db_default=""
     )
+    # Limits of streamed answers in seconds; None: `ASSAY_GATEWAY_REQUEST_TIMEOUT_S`.
+    stream_total_s = models.PositiveSmallIntegerField(null=True, blank=True)
+    stream_idle_s = models.PositiveSmallIntegerField(null=True, blank=True)
 
     class Meta:
         ordering = ("name", "-id")
@@ -77,6 +90,20 @@ class Deployment(models.Model):
                     replicas_wanted__gte=F("replicas_min"),
                 ),
             ),
+            models.CheckConstraint(
+                name="stream_limits_within_bounds",
+                condition=Q(stream_total_s__isnull=True)
+                | Q(stream_total_s__gte=1, stream_total_s__lte=STREAM_TOTAL_MAX),
+            ),
+            models.CheckConstraint(
+                name="stream_pauses_within_bounds",
+                condition=Q(stream_idle_s__isnull=True)
+                | Q(stream_idle_s__gte=1, stream_idle_s__lte=STREAM_IDLE_MAX),
+            ),
+            models.CheckConstraint(
+                name="queue_age_within_bounds",
+                condition=Q(queue_age_s__gte=1, queue_age_s__lte=QUEUE_AGE_MAX_S),
+            ),
             models.UniqueConstraint(
                 fields=("name",),
                 condition=Q(state__in=("pending", "serving")),
@@ -86,6 +113,13 @@ class Deployment(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def cold_start_s(self) -> float | None:
+        """Longest measured load of its replicas in seconds; None before the first. A request to a
+        deployment that is scaled to zero waits about so long."""
+        measured = (each.load_seconds for each in self.replicas.all())
+        return max((each for each in measured if each is not None), default=None)
 
 
 class ServingLease(models.Model):
@@ -125,7 +159,8 @@ class Replica(models.Model):
     """
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="replicas")
-    worker = models.CharField(max_length=120)
+    # Every worker asks for its own replicas every few seconds.
+    worker = models.CharField(max_length=120, db_index=True)
     state = models.CharField(max_length=10, choices=ReplicaState.choices)
     loaded_digest = models.CharField(max_length=64, blank=True)
     message = models.CharField(max_length=1000, blank=True)

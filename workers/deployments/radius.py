@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Count, Max, Sum
+from django.db.models import Max
 
 from governance.principals import Principal
 from governance.rowsecurity import lifted
-from governance.usage.models import UsageRecord
-from governance.usage.selectors import beginning_of
+from governance.usage.models import UsageTotal
+from governance.usage.selectors import beginning_of, whole_sum
 from registry.versions.recall import LISTED, RecallRadius, recall_radius
 from workers.deployments.models import Deployment
 from workers.deployments.selectors import deployments_visible_to
@@ -61,26 +61,26 @@ def blast_radius(*, actor: Principal, version_id: int) -> BlastRadius:
     below = recall_radius(actor=actor, version_id=version_id)
     with lifted():
         under = Deployment.objects.filter(release_id__in=below.release_ids)
-        names = list(under.values_list("name", flat=True).distinct())
         total = under.filter(state__in=LIVE).count()
     live = deployments_visible_to(actor).filter(release_id__in=below.release_ids, state__in=LIVE)
     live = live.defer(*_HEAVY)
     rows = (
-        UsageRecord.objects.filter(
-            # Redundant, but uses the index by deployment.
-            deployment__in=names,
-            version_digest__in=below.version_digests,
-            occurred_at__gte=beginning_of(TRAFFIC_DAYS),
+        UsageTotal.objects.filter(
+            step=UsageTotal.Step.DAY,
+            by=UsageTotal.By.VERSION,
+            name__in=below.version_digests,
+            at__gte=beginning_of(TRAFFIC_DAYS),
+            jobs=False,
         )
         .order_by()
         .values("department")
         .annotate(
-            requests=Count("id"),
-            prompt=Sum("prompt_tokens"),
-            completion=Sum("completion_tokens"),
-            last_at=Max("occurred_at"),
+            count=whole_sum("requests"),
+            prompt=whole_sum("prompt_tokens"),
+            completion=whole_sum("completion_tokens"),
+            last=Max("last_at"),
         )
-        .order_by("-requests", "department")
+        .order_by("-count", "department")
     )
     return BlastRadius(
         below=below,
@@ -89,9 +89,9 @@ def blast_radius(*, actor: Principal, version_id: int) -> BlastRadius:
         traffic=[
             Traffic(
                 row["department"],
-                row["requests"],
+                row["count"],
                 row["prompt"] + row["completion"],
-                row["last_at"],
+                row["last"],
             )
             for row in rows[:LISTED]
         ],

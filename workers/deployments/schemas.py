@@ -9,7 +9,15 @@ from pydantic import BeforeValidator, Field
 from governance.bounds import NAME_MAX
 from governance.schemas import Choice, Filter, Id, Line, Schema
 from governance.usage.performance import Span
-from workers.deployments.models import REPLICAS_MAX, DeploymentState, Device
+from workers.deployments.models import (
+    QUEUE_AGE_MAX_S,
+    QUEUE_AGE_S,
+    REPLICAS_MAX,
+    STREAM_IDLE_MAX,
+    STREAM_TOTAL_MAX,
+    DeploymentState,
+    Device,
+)
 from workers.deployments.rollback import REASON_MAX
 from workers.placement.settings import LABEL_MAX, LABELS_MAX, ReplicaSettings
 
@@ -32,15 +40,34 @@ class HealthFilter(Filter):
 
 
 class Replicas(Schema):
-    """Number of replicas, and the workers that may hold them."""
+    """Number of replicas, the workers that may hold them, and the limits of streams."""
 
     replicas_min: int = Field(ge=0, le=REPLICAS_MAX)
     replicas_max: int = Field(ge=1, le=REPLICAS_MAX)
+    queue_age_s: int = Field(
+        default=QUEUE_AGE_S,
+        ge=1,
+        le=QUEUE_AGE_MAX_S,
+        description="Seconds that a request may wait before replicas are added.",
+    )
     labels: list[Annotated[Line, Field(max_length=LABEL_MAX)]] = Field(
         default=[], max_length=LABELS_MAX
     )
     # Empty: any device.
     device: Annotated[Choice[Device] | None, BeforeValidator(lambda value: value or None)] = None
+    stream_total_s: int | None = Field(
+        default=None,
+        ge=1,
+        le=STREAM_TOTAL_MAX,
+        description="Longest streamed answer, in seconds. Empty: ASSAY_GATEWAY_REQUEST_TIMEOUT_S.",
+    )
+    stream_idle_s: int | None = Field(
+        default=None,
+        ge=1,
+        le=STREAM_IDLE_MAX,
+        description="Longest pause between two tokens of a stream, in seconds. Empty: "
+        "ASSAY_GATEWAY_REQUEST_TIMEOUT_S.",
+    )
 
     def settings(self) -> ReplicaSettings:
         """Return the settings. Raises InvalidInput if they contradict each other."""

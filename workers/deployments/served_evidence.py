@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, F, Q, Sum
+from django.db.models import F, Q
 from django.db.models.fields.json import KeyTransform
 
 from governance.audit.models import AuditEvent
@@ -24,7 +24,8 @@ from governance.principals import Principal
 from governance.reviews.models import Decision, Review, ReviewState, Verdict
 from governance.reviews.selectors import reviews_visible_to
 from governance.reviews.waivers.selectors import checklist_prefetch
-from governance.usage.selectors import usage_visible_to
+from governance.usage.models import UsageTotal
+from governance.usage.selectors import whole_sum
 from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.releases.selectors import releases_visible_to
@@ -224,24 +225,23 @@ def _hour(
     until = since + timedelta(hours=1)
     releases = {row.deployment.release_id for row in rows}
     sums = (
-        usage_visible_to(actor)
-        .filter(
+        UsageTotal.objects.filter(
+            step=UsageTotal.Step.HOUR,
+            by=UsageTotal.By.DEPLOYMENT,
+            at=since,
             department=department.slug,
-            occurred_at__gte=since,
-            occurred_at__lt=until,
             release__in=releases,
         )
         .order_by()
         .values("release")
         .annotate(
-            requests=Count("id"),
-            failed=Count("id", filter=~Q(outcome="ok")),
-            tokens=Sum(F("prompt_tokens") + F("completion_tokens"), default=0),
+            failed=whole_sum(F("requests") - F("answered")),
+            count=whole_sum("requests"),
+            tokens=whole_sum(F("prompt_tokens") + F("completion_tokens")),
         )
-        .values_list("release", "requests", "failed", "tokens")
+        .values_list("release", "count", "failed", "tokens")
     )
     used = {release: HourUse(since, until) for release in releases}
     for release, *amounts in sums:
-        if release is not None:
-            used[release] = HourUse(since, until, *amounts)
+        used[release] = HourUse(since, until, *amounts)
     return used

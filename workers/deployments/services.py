@@ -31,6 +31,7 @@ from registry.releases.software import CODE_DIFFERS
 from registry.releases.voiding import release_deployed
 from registry.resources import release_subject
 from workers.deployments.equivalence import worker_environments, worker_fault
+from workers.deployments.judging import Judge
 from workers.deployments.leases import lease_end
 from workers.deployments.models import (
     REPLACED,
@@ -48,7 +49,7 @@ from workers.deployments.resources import (
 )
 from workers.deployments.selectors import deployment_get, live_deployments
 from workers.deployments.states import LIVE, deployment_lock, deployment_move, deployment_subject
-from workers.dispatch import wake_engines, wake_gateways
+from workers.dispatch import wake_engines, wake_gateways, wake_placement
 from workers.placement.models import Placement
 from workers.placement.planning import WAITS
 from workers.placement.settings import ReplicaSettings
@@ -140,7 +141,7 @@ def deployment_create(
         },
         decision=decision,
     )
-    transaction.on_commit(wake_engines)
+    transaction.on_commit(wake_placement)
     return deployment
 
 
@@ -383,18 +384,30 @@ def _await_replicas(actor: Principal) -> None:
         )
 
 
-def deployments_stop_unservable() -> int:
+def deployments_stop_unservable(judge: Judge | None = None) -> int:
     """Stop deployments whose release has expired or is withdrawn or recalled; return the number.
 
     A stop is final. If the release cannot be read, or names other code of its task than runs here,
     only the lease ends. If another session has locked the row, the lease ends, and the deployment
     is stopped in a later round.
+
+    The controller passes the judge that remembers the verdicts of its last round.
     """
     stopped = 0
-    deployments = list(live_deployments())
-    verdicts = serving_verdicts([deployment.release for deployment in deployments])
+    *_, verdicts = (judge or Judge()).rounds()
+    refused = {
+        pk for pk, judged in verdicts.items() if judged.final or judged.refused == CODE_DIFFERS
+    }
+    told = Deployment.objects.filter(
+        message__startswith=OTHER_CODE.partition("{}")[0], state__in=LIVE
+    )
+    concerned = refused | set(told.order_by().values_list("pk", flat=True))
+    if not concerned:
+        return 0
+    deployments = list(live_deployments().filter(pk__in=concerned))
+    fresh = serving_verdicts([deployment.release for deployment in deployments])
     for deployment in deployments:
-        verdict = verdicts[deployment.release_id]
+        verdict = fresh[deployment.release_id]
         _update_message(deployment, verdict)
         if verdict.refusal is None or not verdict.final:
             continue

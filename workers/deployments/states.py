@@ -5,6 +5,7 @@ record of serving periods.
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from django.db import transaction
 from django.utils import timezone
@@ -16,7 +17,7 @@ from governance.principals import Principal, background
 from governance.rowsecurity import lifted
 from governance.state_machine import StateMachine
 from workers.deployments.models import Deployment, DeploymentState, ServingPeriod
-from workers.dispatch import wake_engines
+from workers.dispatch import wake_engines, wake_gateways
 
 ALLOWED_TRANSITIONS: dict[DeploymentState, frozenset[DeploymentState]] = {
     DeploymentState.PENDING: frozenset(
@@ -39,6 +40,7 @@ DEPLOYMENT_STATES = StateMachine(
 )
 deployment_lock = DEPLOYMENT_STATES.locked
 LIVE = frozenset({DeploymentState.PENDING, DeploymentState.SERVING})
+_ENDED = frozenset({DeploymentState.REFUSED, DeploymentState.STOPPED})
 _VERBS: dict[DeploymentState, str] = {
     DeploymentState.PENDING: "await",
     DeploymentState.SERVING: "serve",
@@ -63,7 +65,7 @@ def deployment_move(
     decision: Authorization | None = None,
 ) -> Deployment:
     """Lock the deployment, re-check its state, set `to`, audit, and record its serving period; wake
-    engines and gateways after the commit.
+    gateways after the commit, and at its end the workers that have it.
 
     Raises:
         NotFound: the deployment does not exist.
@@ -87,8 +89,19 @@ def deployment_move(
             decision=decision,
         )
     period_keep(deployment=deployment, event=event)
-    transaction.on_commit(wake_engines)
+    # The worker that made it serve, or that ended, needs no notice, and no other one does.
+    wake = partial(wake_engines, _holders(deployment)) if to in _ENDED else wake_gateways
+    transaction.on_commit(wake)
     return deployment
+
+
+def _holders(deployment: Deployment) -> set[str]:
+    """Return the workers that have a copy, or must load one. Waking all would make hundreds of
+    workers ask in vain."""
+    return {
+        *deployment.placements.values_list("worker", flat=True),
+        *deployment.replicas.values_list("worker", flat=True),
+    }
 
 
 @lifted()

@@ -16,7 +16,7 @@ from workers.control.protocol import Software
 from workers.deployments.models import WorkerKey
 from workers.deployments.services import ENGINE_WORKER
 from workers.deployments.software import code_checked
-from workers.dispatch import wake_engines
+from workers.dispatch import wake_placement
 from workers.placement.capacity import Capacity
 from workers.wire_keys import exchange_possible
 
@@ -69,7 +69,7 @@ def worker_key_register(
         subject=Subject("worker", worker[:120], worker[:120]),
         data={"public_key": public_key},
     )
-    transaction.on_commit(wake_engines)
+    transaction.on_commit(wake_placement)
 
 
 def worker_keys_expire() -> int:

@@ -17,7 +17,8 @@ from typing import Any
 from registry.catalog.code import NO_PACKAGES, TaskCode
 from workers.engine_process.process import EngineProcess
 from workers.engine_process.watch import NO_LIMITS, ProcessLimits
-from workers.engines.protocol import EngineLoad, EngineRequest, Sink
+from workers.engines.protocol import EngineRequest, Sink
+from workers.wire import EngineLoad
 
 logger = logging.getLogger(__name__)
 # An engine ends at its next step. The waiting thread also renews the leases of its worker.

@@ -13,10 +13,10 @@ from registry.catalog.inputs import Inputs, Options
 from workers.engine_process.frames import Message
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.names import load_name
-from workers.engines.protocol import EngineLoad, EngineRequest, RequestRefused
+from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.engines.runner import MediaOutput
 from workers.references import contains, replace_parts
-from workers.wire import Done, Event, event_from_json, event_to_json
+from workers.wire import Done, EngineLoad, Event, event_from_json, event_to_json
 
 
 class EngineFailed(Exception):

@@ -33,10 +33,10 @@ from workers.engine_process.messages import (
     request_to_message,
 )
 from workers.engine_process.watch import ProcessLimits, Watch, end_tree, forward_output
-from workers.engines.protocol import EngineLoad, EngineRequest, RequestRefused, Sink
+from workers.engines.protocol import EngineRequest, RequestRefused, Sink
 from workers.request_logs import about
 from workers.run.environment import run_environment
-from workers.wire import Done, Event, Failed
+from workers.wire import Done, EngineLoad, Event, Failed
 
 logger = logging.getLogger(__name__)
 _STANDARD_ERROR = 2

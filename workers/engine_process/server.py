@@ -41,10 +41,10 @@ from workers.engine_process.messages import (
     request_from_message,
 )
 from workers.engines.names import load_name
-from workers.engines.protocol import Engine, EngineLoad, RequestRefused
+from workers.engines.protocol import Engine, RequestRefused
 from workers.engines.sketches import sketched
 from workers.request_logs import about
-from workers.wire import Done, Event, Failed
+from workers.wire import Done, EngineLoad, Event, Failed
 
 logger = logging.getLogger(__name__)
 # Requests of one engine whose prompts are read concurrently.

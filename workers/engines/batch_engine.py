@@ -23,7 +23,6 @@ import torch
 from workers.engines.devices import DTYPES, pick_device
 from workers.engines.names import load_name
 from workers.engines.protocol import (
-    EngineLoad,
     EngineRequest,
     EngineStopped,
     RequestRefused,
@@ -31,7 +30,7 @@ from workers.engines.protocol import (
 )
 from workers.engines.runner import AdaptableRunner, BatchLimits, Canceled, Item, Prepared, Runner
 from workers.request_logs import about
-from workers.wire import Done, Failed
+from workers.wire import Done, EngineLoad, Failed
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,6 @@ from workers.engines.likelihood import measure_references, score_prompt
 from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_device
 from workers.engines.prompts import PromptCanceled, PromptProcesses
 from workers.engines.protocol import (
-    EngineLoad,
     EngineRequest,
     EngineStopped,
     RequestRefused,
@@ -37,7 +36,7 @@ from workers.engines.rows import RowMaker
 from workers.engines.soft_prompts import is_soft_prompt
 from workers.engines.vision import image_reader
 from workers.request_logs import about
-from workers.wire import Done
+from workers.wire import Done, EngineLoad
 
 logger = logging.getLogger(__name__)
 

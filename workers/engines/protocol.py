@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from registry.catalog.inputs import Inputs, NoOptions, Options
-from workers.wire import Event
+from workers.wire import EngineLoad, Event
 
 Sink = Callable[[Event], None]
 
@@ -64,22 +64,6 @@ def raise_exits(error: BaseException) -> None:
     """
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         raise error
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLoad:
-    """Work of an engine. One answer of a generating engine is one row, one input of another engine.
-
-    `running` rows are computed now and `waiting` ones are not begun. `steps` counts the steps since
-    the engine was loaded, and `rows` the rows of all of these steps together. `cache` is the used
-    share of the memory for keys and values, from 0 to 1; None if the engine has none.
-    """
-
-    running: int = 0
-    waiting: int = 0
-    steps: int = 0
-    rows: int = 0
-    cache: float | None = None
 
 
 class Engine(Protocol):

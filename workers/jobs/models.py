@@ -132,7 +132,10 @@ class Job(models.Model):
             ),
         )
         indexes = (
-            models.Index(fields=("department", "-created_at"), name="jobs_by_department"),
+            # The order of lists, so that a page reads its rows alone.
+            models.Index(fields=("-created_at", "-id"), name="jobs_newest"),
+            models.Index(fields=("state", "-created_at", "-id"), name="jobs_by_state"),
+            models.Index(fields=("department", "-created_at", "-id"), name="jobs_by_department"),
             models.Index(
                 fields=("state", "lease_until"),
                 condition=Q(state__in=("queued", "running", "finishing")),
@@ -178,9 +181,14 @@ class JobLine(models.Model):
 
 
 class JobEvent(models.Model):
-    """One line of a job's log, or one point of its curves. `data` maps a metric to its value."""
+    """One line of a job's log, or one point of its curves. `data` maps a metric to its value.
 
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
+    The table is partitioned by month of `at` (UTC); old months are exported and dropped
+    (`workers.retention`).
+    """
+
+    # The index in Meta begins with the job.
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events", db_index=False)
     attempt = models.PositiveIntegerField()
     at = models.DateTimeField(auto_now_add=True)
     step = models.PositiveIntegerField(null=True, blank=True)

@@ -8,19 +8,29 @@ from itertools import takewhile
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Value
 from django.utils import timezone
 
 from governance.errors import Unavailable
 from governance.principals import service_principal
+from registry.intake.models import Intake, IntakeState
 from workers.dispatch import dispatch_job, messages_waiting
 from workers.jobs import workspace
 from workers.jobs.budgets import budgets_lower
 from workers.jobs.finishing import intakes_settle, jobs_finish_due
 from workers.jobs.leases import after_attempt, backoff_s
 from workers.jobs.line import full_departments
-from workers.jobs.models import AttemptLog, Job, JobState
+from workers.jobs.models import (
+    AttemptLog,
+    ChainDraft,
+    ChainDraftState,
+    ChainLink,
+    ChainState,
+    Job,
+    JobState,
+)
 from workers.jobs.preemption import job_preempt_due
-from workers.jobs.states import job_move
+from workers.jobs.states import TERMINAL, job_move
 
 logger = logging.getLogger(__name__)
 BATCH = 100
@@ -47,6 +57,20 @@ def work_folders_expire() -> int:
     for key in keys:
         workspace.discard(key)
     return len(keys)
+
+
+def work_waits() -> bool:
+    """Return true if a job is not over, a step waits for one, or an intake is not decided."""
+    jobs, *others = (
+        rows.order_by().values_list(Value(1))[:1]
+        for rows in (
+            Job.objects.filter(state__in=[state for state in JobState if state not in TERMINAL]),
+            ChainLink.objects.filter(state=ChainState.WAITING),
+            ChainDraft.objects.filter(state=ChainDraftState.WAITING),
+            Intake.objects.filter(state__in=(IntakeState.QUARANTINED, IntakeState.CHECKING)),
+        )
+    )
+    return bool(jobs.union(*others, all=True))
 
 
 def job_sweep() -> int:

@@ -34,6 +34,8 @@ from workers.run.order import CHECKPOINTS, Resources
 _FORKED = "workers.run.forked"
 # The first run waits for the imports of the process from which runs fork.
 START_S = 300.0
+# A source that has closed its socket ends within this time.
+_END_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,21 +151,18 @@ class LocalLauncher:
         """Return the channel of a new run and its process ID. Raises OSError."""
         # The lock keeps two threads from starting the source at the same time.
         with self._lock:
-            if self._source is None or self._source[1].poll() is not None:
-                self._source = _source()
-            ours, theirs = socket.socketpair()
-            try:
-                with theirs:
-                    socket.send_fds(self._source[0], [start.to_json()], [theirs.fileno()])
-                ours.settimeout(START_S)
-                message = ours.recv(NUMBER.size)
-                if len(message) != NUMBER.size:
-                    raise OSError("it ended before the run began")
-            except BaseException:
-                ours.close()
-                raise
-            ours.settimeout(None)
-            return ours, NUMBER.unpack(message)[0]
+            if self._source is not None and self._source[1].poll() is None:
+                try:
+                    return _fork(self._source[0], start)
+                except TimeoutError:
+                    raise
+                except OSError:
+                    # An idle source ends by itself, perhaps without reading this message.
+                    self._source[1].wait(_END_S)
+            if self._source is not None:
+                self._source[0].close()
+            self._source = _source()
+            return _fork(self._source[0], start)
 
     def _limit(self, resources: Resources) -> Limit | None:
         if resources.memory_gib is not None:
@@ -185,6 +184,23 @@ class LocalLauncher:
             self.cancel(handle, kill=True)
         if self._source is not None:
             self._source[0].close()
+
+
+def _fork(source: socket.socket, start: Start) -> tuple[socket.socket, int]:
+    """Request a run; return its channel and process ID. Raises OSError if `source` ends first."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            socket.send_fds(source, [start.to_json()], [theirs.fileno()])
+        ours.settimeout(START_S)
+        message = ours.recv(NUMBER.size)
+        if len(message) != NUMBER.size:
+            raise OSError("it ended before the run began")
+    except BaseException:
+        ours.close()
+        raise
+    ours.settimeout(None)
+    return ours, NUMBER.unpack(message)[0]
 
 
 def _source() -> tuple[socket.socket, subprocess.Popen[bytes]]:

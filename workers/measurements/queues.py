@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterator
-from typing import Any
 
 import redis
 from django.conf import settings
-from redis.exceptions import NoScriptError
 
 from workers.deployments.models import Deployment
 from workers.deployments.states import LIVE
 from workers.measurements.models import Measurement
-from workers.wire import deployment_queue
+from workers.queue_ages import read_queues
 
 QUEUES = "queues"
-# Queues that one call of the broker looks at, which it does not interrupt for other commands.
-TOGETHER = 500
 TIMEOUT_S = 5.0
-# Messages are pushed on the left, and `properties` come last in each (`workers.celery_message`).
-# The broker returns only their time: a message may have megabytes.
-_SCRIPT = """
-local times = {}
-for place, queue in ipairs(KEYS) do
-    local oldest = redis.call('LINDEX', queue, -1)
-    times[place] = oldest and string.match(string.sub(oldest, -1024), '"timestamp":([%d.]+)') or ''
-end
-return times
-"""
-_DIGEST = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
 def queues_measure() -> None:
@@ -45,24 +28,12 @@ def queues_measure() -> None:
     )
     try:
         now = time.time()
-        ages = {names[pk]: max(0.0, now - since) for pk, since in waiting_since(client, [*names])}
+        queues = read_queues(client, [*names])
     finally:
         client.close()
+    ages = {
+        names[pk]: max(0.0, now - queue.since)
+        for pk, queue in queues.items()
+        if queue.since is not None
+    }
     Measurement.keep(QUEUES, {"ages": ages})
-
-
-def waiting_since(client: redis.Redis, deployments: list[int]) -> Iterator[tuple[int, float]]:
-    """Yield the deployments whose queue is not empty, with the time of the oldest message in
-    seconds since the epoch."""
-    for start in range(0, len(deployments), TOGETHER):
-        some = deployments[start : start + TOGETHER]
-        queues = [*map(deployment_queue, some)]
-        # The controller may read queues only, so the script must be one that only reads.
-        try:
-            times: Any = client.evalsha_ro(_DIGEST, len(queues), *queues)
-        except NoScriptError:
-            client.script_load(_SCRIPT)
-            times = client.evalsha_ro(_DIGEST, len(queues), *queues)
-        for pk, since in zip(some, times, strict=True):
-            if since:
-                yield pk, float(since)

@@ -73,6 +73,8 @@ class Access:
         cannot replace a queue by a key of another type, or let it expire.
         """
         queues = [deployment_queue(pk) for pk in sorted(self.deployments)]
+        # Queues of single replicas, whose names begin with that of the deployment's.
+        queues += [f"{queue}.*" for queue in queues]
         parts = (
             ("brpop", "~", (JOB_QUEUE, IDLE_QUEUE, *queues)),
             ("xadd expire", "%W~", (reply_stream("assay:reply:*", self.realm),)),

@@ -269,17 +269,20 @@ def _authorized(actor: Principal, name: str, action: Action) -> Authorization:
     return authorize(actor=actor, action=action, resource=resource)
 
 
+@transaction.atomic
 def node_report(*, node: Node, facts: dict[str, Any] | None) -> None:
-    """Record a sign of life of a node and, with `facts`, its devices and utilization."""
+    """Record a sign of life of a node and, with `facts`, its devices and utilization. While another
+    request of the node holds its row, nothing is recorded: the next report follows in seconds."""
     now = timezone.now()
+    rows = Node.objects.filter(pk=node.pk, state__in=WORKING)
+    if not rows.select_for_update(skip_locked=True, no_key=True).exists():
+        return
     if facts is None:
-        Node.objects.filter(pk=node.pk, state__in=WORKING).update(seen_at=now)
+        rows.update(seen_at=now)
         return
-    if not Node.objects.filter(pk=node.pk, state__in=WORKING).update(seen_at=now, facts=facts):
-        return
-    used = _utilization(facts)
+    rows.update(seen_at=now, facts=facts)
     NodeSample.objects.update_or_create(
-        node=node, at=now.replace(second=0, microsecond=0), defaults=used
+        node=node, at=now.replace(second=0, microsecond=0), defaults=_utilization(facts)
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -20,7 +21,7 @@ from workers.deployments.states import LIVE
 from workers.dispatch import wake_engines
 from workers.placement.loads import Scaler
 from workers.placement.models import REASON_MAX, Placement
-from workers.placement.planning import WAITS, Move, Plan, plan
+from workers.placement.planning import ASLEEP, WAITS, Move, Plan, plan
 from workers.placement.reading import (
     SILENCE_S,
     copies_assigned,
@@ -32,7 +33,6 @@ from workers.placement.reading import (
 logger = logging.getLogger(__name__)
 # Longest pause between two rounds, in seconds, after which silence of workers still counts.
 PAUSE_S = 10.0
-ASLEEP = "Scaled to zero. The next request starts it."
 _BATCH = 500
 
 
@@ -73,14 +73,13 @@ def placements_update(
     if not try_lock("placement"):
         return None
     scale()
-    rows = deployments_assignable()
-    planned = plan(
-        workers_reporting(trusting=trusting), desired_deployments(rows), copies_assigned()
-    )
+    copies = copies_assigned()
+    rows = deployments_assignable(copies)
+    planned = plan(workers_reporting(trusting=trusting), desired_deployments(rows), copies)
     _write(planned.moves)
     _state_shortages(rows, planned.shortages)
     if planned.moves:
-        transaction.on_commit(wake_engines)
+        transaction.on_commit(partial(wake_engines, {move.worker for move in planned.moves}))
     return planned
 
 

@@ -17,6 +17,7 @@ from registry.catalog.engines import ENGINE_TITLES, EngineName
 from workers.offers.values import lack, lacks_sentence
 
 WAITS = "Waiting for an engine worker to load it."
+ASLEEP = "Scaled to zero. The next request starts it."
 
 
 class Availability(StrEnum):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Q
 from django.utils import timezone
 
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
@@ -14,7 +15,7 @@ from workers.nodes.models import Node, NodeState
 from workers.offers.selectors import tasks_by_worker
 from workers.placement.models import Placement
 from workers.placement.needs import Layer, need_of
-from workers.placement.planning import Availability, Copy, DesiredDeployment, Worker
+from workers.placement.planning import ASLEEP, Availability, Copy, DesiredDeployment, Worker
 
 SILENCE_S = 15
 # A worker of a node in another state, such as a revoked one, counts as lost.
@@ -75,11 +76,19 @@ def node_of(worker: str) -> str:
     return node if separator else worker.rpartition("@")[2]
 
 
-def deployments_assignable() -> list[dict[str, Any]]:
-    """Return live deployments, and ended ones that are still assigned, with their layers."""
-    assigned = Exists(Placement.objects.filter(deployment=OuterRef("pk")))
-    rows = Deployment.objects.filter(Q(state__in=LIVE) | assigned)
-    return list(rows.order_by("pk").values(*_COLUMNS))
+def deployments_assignable(copies: Iterable[Copy]) -> list[dict[str, Any]]:
+    """Return the deployments that a round may change, with their layers: live ones that want
+    copies, and those of `copies`, which may have ended.
+
+    Most of many deployments are scaled to zero and say so already; they are not read.
+    """
+    asleep = Q(replicas_wanted=0, message=ASLEEP)
+    live = Deployment.objects.filter(~asleep, state__in=LIVE)
+    rows = {row["pk"]: row for row in live.values(*_COLUMNS)}
+    if rest := {copy.deployment for copy in copies} - rows.keys():
+        ended = Deployment.objects.filter(pk__in=rest)
+        rows |= {row["pk"]: row for row in ended.values(*_COLUMNS)}
+    return [rows[pk] for pk in sorted(rows)]
 
 
 def desired_deployments(rows: list[dict[str, Any]]) -> list[DesiredDeployment]:

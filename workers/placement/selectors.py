@@ -87,5 +87,6 @@ def need_of_deployment(deployment: Deployment) -> Need:
 def rooms() -> dict[str, Room]:
     """Return the room of each reporting worker by name, with a fixed number of queries."""
     workers = workers_reporting()
-    used = used_memory(desired_deployments(deployments_assignable()), copies_assigned())
+    copies = copies_assigned()
+    used = used_memory(desired_deployments(deployments_assignable(copies)), copies)
     return {each.name: Room(each, used.get(each.name, 0)) for each in workers}

@@ -13,7 +13,7 @@ from workers.deployments.models import Deployment
 from workers.deployments.resources import deployment_context, deployment_resource
 from workers.deployments.selectors import deployment_get
 from workers.deployments.states import LIVE, deployment_lock, deployment_subject
-from workers.dispatch import wake_engines
+from workers.dispatch import wake_gateways, wake_placement
 from workers.placement.settings import ReplicaSettings
 
 
@@ -21,7 +21,8 @@ from workers.placement.settings import ReplicaSettings
 def deployment_place(
     *, actor: Principal, deployment_id: int, settings: ReplicaSettings
 ) -> Deployment:
-    """Change the replica settings of a live deployment; the controller acts on them at once.
+    """Change the replica settings and stream limits of a live deployment; the controller and the
+    gateways act on them at once.
 
     These settings are operational, so changing them needs no approval.
 
@@ -64,5 +65,6 @@ def deployment_place(
         data={"before": before.to_json(), "after": settings.to_json()},
         decision=decision,
     )
-    transaction.on_commit(wake_engines)
+    transaction.on_commit(wake_placement)
+    transaction.on_commit(wake_gateways)
     return deployment

@@ -1,4 +1,5 @@
-"""Replicas, labels and device of a deployment: operational settings that need no approval."""
+"""Replicas, labels, device and stream limits of a deployment: operational settings that need no
+approval."""
 
 from __future__ import annotations
 
@@ -8,7 +9,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from governance.errors import InvalidInput
-from workers.deployments.models import REPLICAS_MAX, Deployment, Device
+from workers.deployments.models import (
+    QUEUE_AGE_MAX_S,
+    QUEUE_AGE_S,
+    REPLICAS_MAX,
+    STREAM_IDLE_MAX,
+    STREAM_TOTAL_MAX,
+    Deployment,
+    Device,
+)
 
 LABELS_MAX = 10
 LABEL_MAX = 40
@@ -17,10 +26,12 @@ _LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=-]{{0,{LABEL_MAX - 1}}}")
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSettings:
-    """Number of replicas of a deployment, and the workers that may hold them.
+    """Number of replicas of a deployment, the workers that may hold them, and stream limits.
 
-    With `replicas_min` 0, it is unloaded while it gets no requests. A worker needs all `labels`
-    and the `device`; "" means any.
+    With `replicas_min` 0, it is unloaded while it gets no requests. Between the two numbers,
+    replicas are added when requests wait for longer than `queue_age_s` seconds. A worker needs all
+    `labels` and the `device`; "" means any. A streamed answer may take `stream_total_s` seconds in
+    all, and `stream_idle_s` between two tokens; None means `ASSAY_GATEWAY_REQUEST_TIMEOUT_S`.
 
     Raises:
         InvalidInput: a number is out of bounds, a label is not valid, or the device is unknown.
@@ -28,8 +39,11 @@ class ReplicaSettings:
 
     replicas_min: int = 1
     replicas_max: int = 1
+    queue_age_s: int = QUEUE_AGE_S
     labels: Sequence[str] = ()
     device: str = ""
+    stream_total_s: int | None = None
+    stream_idle_s: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(sorted(set(self.labels))))
@@ -38,6 +52,8 @@ class ReplicaSettings:
             faults["replicas_max"] = [f"Use 1 to {REPLICAS_MAX}."]
         elif not 0 <= self.replicas_min <= self.replicas_max:
             faults["replicas_min"] = [f"Use 0 to {self.replicas_max}, the maximum."]
+        if not 1 <= self.queue_age_s <= QUEUE_AGE_MAX_S:
+            faults["queue_age_s"] = [f"Use 1 to {QUEUE_AGE_MAX_S} seconds."]
         if len(self.labels) > LABELS_MAX:
             faults["labels"] = [f"Use at most {LABELS_MAX} labels."]
         elif not all(_LABEL.fullmatch(label) for label in self.labels):
@@ -46,6 +62,11 @@ class ReplicaSettings:
             ]
         if self.device not in ("", *Device.values):
             faults["device"] = [f"Use {', '.join(Device.values)}, or leave it empty."]
+        limits = {"stream_total_s": STREAM_TOTAL_MAX, "stream_idle_s": STREAM_IDLE_MAX}
+        for name, most in limits.items():
+            seconds = getattr(self, name)
+            if seconds is not None and not 1 <= seconds <= most:
+                faults[name] = [f"Use 1 to {most} seconds, or leave it empty."]
         if faults:
             raise InvalidInput("These replica settings are not valid.", fields=faults)
 
@@ -55,8 +76,11 @@ class ReplicaSettings:
         return cls(
             replicas_min=deployment.replicas_min,
             replicas_max=deployment.replicas_max,
+            queue_age_s=deployment.queue_age_s,
             labels=deployment.required_labels,
             device=deployment.required_device,
+            stream_total_s=deployment.stream_total_s,
+            stream_idle_s=deployment.stream_idle_s,
         )
 
     def columns(self, replicas: int = 1) -> dict[str, Any]:
@@ -64,9 +88,12 @@ class ReplicaSettings:
         return {
             "replicas_min": self.replicas_min,
             "replicas_max": self.replicas_max,
+            "queue_age_s": self.queue_age_s,
             "replicas_wanted": min(max(replicas, self.replicas_min), self.replicas_max),
             "required_labels": list(self.labels),
             "required_device": self.device,
+            "stream_total_s": self.stream_total_s,
+            "stream_idle_s": self.stream_idle_s,
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,6 +48,9 @@ from workers.remote.identity import Identity, Session, SessionFile, identity_rea
 logger = logging.getLogger(__name__)
 # No answer may block a loop for longer than a lease.
 TIMEOUT = httpx.Timeout(10, connect=5)
+# Of requests of one try, which are repeated soon, while the control plane is away: a worker has to
+# serve again soon after it returns. Every second one waits for a control plane that is slow.
+AWAY_TIMEOUTS = (httpx.Timeout(3, connect=2), httpx.Timeout(10, connect=2))
 TRIES = 3
 WAIT_FIRST_S = 0.25
 WAIT_LONGEST_S = 15.0
@@ -98,6 +102,7 @@ class NodeClient:
         self._worked = False
         self._replaced: NotAuthenticated | None = None
         self._away = False
+        self._away_timeouts = cycle(AWAY_TIMEOUTS)
 
     @property
     def node(self) -> str:
@@ -137,6 +142,8 @@ class NodeClient:
 
         def once(token: str) -> httpx.Response:
             signed = {**(headers or {}), **_bearer(token)}
+            if self._away and tries == 1:
+                options["timeout"] = next(self._away_timeouts)
             answer = self._http.request(method, path, headers=signed, **options)
             if method == "HEAD" and answer.status_code >= 400:
                 # The answer to HEAD has no body with the reason.

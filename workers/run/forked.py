@@ -4,12 +4,14 @@ socket to the launcher as its standard input.
 It imports torch once, and has neither the worker's environment nor its files. A message describes a
 run in JSON and carries a socket. For each, this process forks a supervisor, which forks the run,
 sends the run's process ID over that socket, waits for its end and sends its status. A run is
-confined to its folder before it reads a file.
+confined to its folder before it reads a file. After `IDLE_S` without a message this process ends,
+to free the memory of its imports; runs go on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -31,6 +33,8 @@ from workers.run.outcome import NO_ROOM
 
 MAX_MESSAGE_BYTES = 256 * 1024
 NUMBER = struct.Struct("!i")
+# The imports take some 600 MB, and a few seconds when the next run needs them.
+IDLE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Start:
 
 
 def main() -> None:
-    """Fork runs until the launcher closes its socket."""
+    """Fork runs until the launcher closes its socket or sends nothing for `IDLE_S`."""
     control = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -69,8 +73,14 @@ def main() -> None:
     import workers.run.preload  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
+    gc.collect()
+    gc.freeze()  # Runs then share these pages.
+    control.settimeout(IDLE_S)
     while True:
-        data, (*sockets,), _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
+        try:
+            data, (*sockets,), _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
+        except TimeoutError:
+            return
         if not data:
             return
         channel = socket.socket(fileno=sockets[0])

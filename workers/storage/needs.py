@@ -1,9 +1,9 @@
 """Objects of the artifact store that rows of the database name.
 
 Rows that name files: model versions (on which releases, dossiers and evidence packs are based),
-intakes that were not rejected, indexes, dataset versions, document versions, and the results of
-jobs that are not over. Add every new table that names files here; garbage collection removes all
-other objects.
+intakes that were not rejected, indexes, dataset versions, document versions, exported months, and
+the results of jobs that are not over. Add every new table that names files here; garbage collection
+removes all other objects.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from governance.errors import InvalidInput, Unavailable
+from governance.retention.models import ArchivedMonth
 from registry.datasets.models import DatasetVersion
 from registry.intake.models import Intake, IntakeState
 from registry.knowledge.models import DocumentVersion, KnowledgeIndex
@@ -64,6 +65,9 @@ def store_needs(*, strict: bool = True) -> Iterator[Need]:
         elif strict:
             raise Unknowable(f"The manifest of {owner} cannot be read; nothing was done.")
     yield from _data(strict)
+    for pk, files in ArchivedMonth.objects.values_list("pk", "files").iterator():
+        for file in files:
+            yield Need(file_key(file["sha256"]), file["bytes"], f"exported month {pk}")
     for document in DocumentVersion.objects.select_related("document").iterator():
         owner = f"document version {document.pk} ({document})"
         yield Need(file_key(document.sha256), document.size_bytes, owner)

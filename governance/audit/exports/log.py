@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.outside.bodies import canonical_of
 from governance.audit.signing import audit_public_keys, audit_signer, may_sign
 from governance.audit.tree.merkle import EMPTY_ROOT
 from governance.audit.verify import event_line, header_line
-from governance.errors import Unavailable
+from governance.errors import Unavailable, WrongState
 
 FETCH = 2000
 
@@ -50,5 +51,8 @@ def export_line(event: AuditEvent) -> str:
     """Return an event's line. Invalid UTF-8 is replaced, so that verification reports the row."""
     if event.sequence is None:
         raise ValueError(f"Audit event {event.pk} is not sealed yet; it cannot be exported.")
-    canonical = bytes(event.canonical).decode("utf-8", "replace")
+    try:
+        canonical = canonical_of(event).decode("utf-8", "replace")
+    except WrongState:
+        canonical = ""  # Verification reports the row.
     return event_line(event.sequence, canonical, bytes(event.leaf_hash))

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from governance.audit.exports.selection import end_line, end_text, header_line, row_line
 from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.outside.bodies import canonical_of
 from governance.audit.personal import disclosures
 from governance.audit.signing import audit_public_keys, audit_signer
 from governance.audit.tree import merkle
@@ -122,14 +123,14 @@ def _lines(page: list[AuditEvent], paths: _Paths) -> Iterator[str]:
     for event in page:
         sequence, leaf = event.sequence or 0, bytes(event.leaf_hash)
         in_tree = tiles[sequence // WIDTH].leaf(sequence)
-        if leaf != in_tree or leaf != merkle.leaf_hash(bytes(event.canonical)):
+        if leaf != in_tree or leaf != merkle.leaf_hash(canonical_of(event)):
             raise tampered(f"Event {sequence} cannot be proved to be in the log")
     keys = disclosures(page)
     for event in page:
         sequence = event.sequence or 0
         yield row_line(
             sequence,
-            bytes(event.canonical).decode(),
+            canonical_of(event).decode(),
             bytes(event.leaf_hash),
             tiles[sequence // WIDTH].path_hex(sequence),
             [(disclosure.of, disclosure.key) for disclosure in keys.get(event.pk, ())],

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
+from governance.audit.outside.bodies import canonical_of
 from governance.audit.tree.bulk import TilePaths, Tree
 from governance.audit.tree.merkle import leaf_hash, tree_root
 from governance.audit.tree.proofs import leaf_hashes
@@ -41,7 +42,7 @@ def inclusion_paths(
                 tiles[index] = tree.tile(index, leaf_hashes(index * WIDTH, end))
             except ValueError as error:
                 raise tampered(f"The leaves around audit event {event.pk} were changed") from error
-        if tiles[index].leaf(sequence) != leaf_hash(bytes(event.canonical)):
+        if tiles[index].leaf(sequence) != leaf_hash(canonical_of(event)):
             raise tampered(f"Audit event {event.pk} cannot be proved to be in the log")
         paths[event.pk] = tiles[index].path(sequence)
     return paths

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
+from governance.audit.outside.bodies import canonical_of
 from governance.audit.selectors import audit_checkpoints_visible_to
 from governance.audit.signing import audit_public_keys
 from governance.audit.tree import merkle
@@ -33,8 +34,8 @@ def inclusion_proof(event: AuditEvent) -> dict[str, Any]:
         )
     size, leaf = checkpoint.tree_size, bytes(event.leaf_hash)
     path = merkle.inclusion_proof(_range_root, size, event.sequence)
-    root = bytes(checkpoint.root_hash)
-    if leaf != merkle.leaf_hash(bytes(event.canonical)) or not merkle.verify_inclusion(
+    root, canonical = bytes(checkpoint.root_hash), canonical_of(event)
+    if leaf != merkle.leaf_hash(canonical) or not merkle.verify_inclusion(
         leaf, event.sequence, size, path, root
     ):
         raise _tampered(f"Audit event {event.pk} cannot be proved to be in the log")
@@ -43,7 +44,7 @@ def inclusion_proof(event: AuditEvent) -> dict[str, Any]:
         checkpoint=checkpoint.note,
         sequence=event.sequence,
         tree_size=size,
-        canonical=bytes(event.canonical).decode(),
+        canonical=canonical.decode(),
         path=path,
     )
 

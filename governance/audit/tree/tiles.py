@@ -23,12 +23,17 @@ LeafRange = Callable[[int, int], bytes]
 
 def tile_path(level: int, index: int, width: int = WIDTH) -> str:
     """Return the tile's path in its place, such as `tile/0/x001/067` or `tile/0/000.p/5`."""
+    path = f"tile/{level}/{numbered_path(index)}"
+    return path if width == WIDTH else f"{path}.p/{width}"
+
+
+def numbered_path(index: int) -> str:
+    """Return a number as a path with at most a thousand names in each folder: `x001/067`."""
     groups = [f"{index % 1000:03d}"]
     while index >= 1000:
         index //= 1000
         groups.append(f"x{index % 1000:03d}")
-    path = f"tile/{level}/" + "/".join(reversed(groups))
-    return path if width == WIDTH else f"{path}.p/{width}"
+    return "/".join(reversed(groups))
 
 
 def publish_tree(place: Place | Path, *, size: int, published: int, leaves: LeafRange) -> None:

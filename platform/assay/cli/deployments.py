@@ -28,6 +28,10 @@ Minimum = Annotated[
     typer.Option("--min", help="Minimum replicas; 0 unloads an unused deployment.", min=0),
 ]
 Maximum = Annotated[int | None, typer.Option("--max", help="Maximum replicas.", min=1)]
+QueueAge = Annotated[
+    int | None,
+    typer.Option(help="Seconds that a request may wait before replicas are added.", min=1),
+]
 Label = Annotated[
     list[str] | None,
     typer.Option(help="Label that workers must have; empty for none. Repeatable."),
@@ -35,6 +39,14 @@ Label = Annotated[
 Device = Annotated[
     str | None,
     typer.Option("--device", help="Device of the workers: cpu or cuda; empty for any."),
+]
+StreamTotal = Annotated[
+    int | None,
+    typer.Option(help="Longest streamed answer, in seconds; 0 for the installation's.", min=0),
+]
+StreamIdle = Annotated[
+    int | None,
+    typer.Option(help="Longest pause of a stream, in seconds; 0 for the installation's.", min=0),
 ]
 Follow = Annotated[bool, typer.Option("--follow", help="Wait until the deployment serves.")]
 
@@ -96,6 +108,7 @@ def create(
     release_id: Annotated[int, typer.Argument(help="ID of an approved release.", min=1)],
     minimum: Minimum = None,
     maximum: Maximum = None,
+    queue_age: QueueAge = None,
     label: Label = None,
     device: Device = None,
     follow: Follow = False,
@@ -103,12 +116,13 @@ def create(
     """Deploy an approved release, in place of the deployment of the same name."""
     client = Client.signed_in()
     body: dict[str, Any] = {"release": release_id}
-    if any(value is not None for value in (minimum, maximum, label, device)):
+    if any(value is not None for value in (minimum, maximum, queue_age, label, device)):
         body["replicas"] = {
             "replicas_min": 1 if minimum is None else minimum,
             "replicas_max": max(1, minimum or 1) if maximum is None else maximum,
             "labels": [each for each in label or () if each],
             "device": device or None,
+            **({} if queue_age is None else {"queue_age_s": queue_age}),
         }
     deployment = client.post("deployments", **body)
     name, number = deployment["name"], deployment["id"]
@@ -131,19 +145,26 @@ def replicas(
     deployment_id: DeploymentId,
     minimum: Minimum = None,
     maximum: Maximum = None,
+    queue_age: QueueAge = None,
     label: Label = None,
     device: Device = None,
+    stream_total: StreamTotal = None,
+    stream_idle: StreamIdle = None,
 ) -> Answer:
-    """Show the replicas of a deployment, or change their number and workers."""
+    """Show the replicas of a deployment, or change their number, workers and stream limits."""
     client = Client.signed_in()
     deployment = client.get(f"deployments/{deployment_id}")
-    if any(value is not None for value in (minimum, maximum, label, device)):
+    given = (minimum, maximum, queue_age, label, device, stream_total, stream_idle)
+    if any(value is not None for value in given):
         deployment = client.post(
             f"deployments/{deployment_id}/replicas",
             replicas_min=deployment["replicas_min"] if minimum is None else minimum,
             replicas_max=deployment["replicas_max"] if maximum is None else maximum,
+            queue_age_s=deployment["queue_age_s"] if queue_age is None else queue_age,
             labels=deployment["labels"] if label is None else [each for each in label if each],
             device=deployment["device"] if device is None else device,
+            stream_total_s=_limit(deployment["stream_total_s"], stream_total),
+            stream_idle_s=_limit(deployment["stream_idle_s"], stream_idle),
         )
     return Answer(deployment, lambda: _show_replicas(deployment))
 
@@ -181,6 +202,11 @@ def rollback(
     )
 
 
+def _limit(current: int | None, given: int | None) -> int | None:
+    """Return a limit after a change; 0 removes it, and None leaves it."""
+    return current if given is None else given or None
+
+
 def _ready(deployment: dict[str, Any]) -> int:
     return sum(each["state"] == "ready" for each in deployment["replicas"])
 
@@ -190,6 +216,10 @@ def _show_replicas(deployment: dict[str, Any]) -> None:
     console.print(
         f"{deployment['name']}: {deployment['replicas_wanted']} requested, {bounds}.", markup=False
     )
+    if deployment["replicas_min"] != deployment["replicas_max"]:
+        console.print(f"Replicas are added while requests wait over {deployment['queue_age_s']} s.")
+    if deployment["cold_start_s"] is not None:
+        console.print(f"A replica took up to {deployment['cold_start_s']:.1f} s to load.")
     if deployment["message"]:
         console.print(deployment["message"], markup=False)
     states = {each["worker"]: each["state"] for each in deployment["replicas"]}

@@ -143,6 +143,21 @@ def check_sealing() -> str:
     return f"no event waits longer than {SEALING_LAG_S} s"
 
 
+def check_controllers() -> str:
+    """Verify that all controllers report, and that one of them leads."""
+    from workers.leadership.selectors import controllers_read
+
+    controllers = controllers_read()
+    silent = f"; silent: {', '.join(controllers.silent)}" if controllers.silent else ""
+    if fault := controllers.fault:
+        raise CheckFailed(
+            f"{fault}{silent}",
+            "Start the missing one: `assay manage run_controller`. ASSAY_CONTROLLERS is the number "
+            "that should run.",
+        )
+    return f"{len(controllers.reporting)} report; {controllers.leader} leads{silent}"
+
+
 def check_disk() -> str:
     """Verify that the data folders are writable and have free space."""
     from django.conf import settings
@@ -282,6 +297,7 @@ CHECKS: tuple[Check, ...] = (
         check_signing_key,
         "Set ASSAY_AUDIT_SIGNING_KEY of the controller and ASSAY_AUDIT_PUBLIC_KEY of web.",
     ),
+    Check("Controllers", check_controllers, "Fix PostgreSQL first."),
     Check("Audit sealing", check_sealing, "Fix PostgreSQL first."),
     Check("Artifact store", check_store, "Correct ASSAY_STORE_URL, or the network path to it."),
     Check("Disk", check_disk, "Set ASSAY_DATA_DIR to a writable folder."),

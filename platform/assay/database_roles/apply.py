@@ -10,7 +10,14 @@ import psycopg
 from psycopg import sql
 
 from assay.database_roles.hardening import harden, is_superuser
-from assay.database_roles.privileges import OF_THE_CONTROLLER, OWNER, ROLES, TABLES, Grant
+from assay.database_roles.privileges import (
+    OF_THE_CONTROLLER,
+    OWNER,
+    ROLES,
+    SEQUENCES,
+    TABLES,
+    Grant,
+)
 from governance.errors import DomainError
 from governance.rowsecurity import ROLE as REQUESTS
 
@@ -249,6 +256,10 @@ def _privileges(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
                     sql.SQL(privileges),
                     sql.Identifier(table),
                     sql.Identifier(role),
+                )
+            if table in SEQUENCES and "INSERT" in privileges:
+                yield sql.SQL("GRANT USAGE ON SEQUENCE {} TO {}").format(
+                    sql.Identifier(SEQUENCES[table]), sql.Identifier(role)
                 )
 
 

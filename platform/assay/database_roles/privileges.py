@@ -115,7 +115,7 @@ _AUDIT = {
     # They cannot choose the ID either: a later event with the same ID would wait for theirs.
     "governance_auditevent": Grant(
         web=ADD,
-        controller="SELECT, INSERT, UPDATE (sequence)",
+        controller="SELECT, INSERT, UPDATE (sequence, canonical)",
         worker=(
             "SELECT (id), INSERT (actor_kind, actor_id, actor_name, department, action, outcome,"
             " subject_type, subject_id, subject_name, reason, request_id, occurred_at,"
@@ -126,10 +126,17 @@ _AUDIT = {
     "governance_auditfilter": Grant(web=ALL),
     "governance_auditkeeper": Grant(web=READ, controller=KEEP),
     "governance_auditname": Grant(web=READ, controller=KEEP),
+    "governance_auditoffload": Grant(web=READ, controller=KEEP),
     "governance_auditpersonkey": Grant(web="SELECT, UPDATE (key, erased_at)", controller=READ),
     "governance_auditspan": Grant(web=READ, controller=KEEP),
     "governance_auditstream": Grant(web=READ, controller=KEEP),
     "governance_auditsubtree": Grant(web=READ, controller=ADD),
+}
+
+# Only triggers add changes, as the tables' owner.
+_CHANGES = {
+    "governance_change": Grant(web=READ, controller="SELECT, DELETE", requests=""),
+    "governance_changehorizon": Grant(web=READ, controller=KEEP, requests=""),
 }
 
 _BUDGETS = {
@@ -141,7 +148,15 @@ _BUDGETS = {
     "governance_price": Grant(web=ALL, controller=READ),
     "governance_quotaalert": Grant(web=ALL, controller=ALL),
     "governance_quotalimit": Grant(web=ALL, controller=CHANGE),
+    "governance_archivedmonth": Grant(web=READ, controller=KEEP),
+    "governance_retentionrule": Grant(web=KEEP, controller=READ),
+    # A trigger of the ledger writes it, with the collector's privileges.
+    "governance_billedrequest": Grant(controller="SELECT, INSERT, DELETE"),
     "governance_usagerecord": Grant(web=READ, controller=ADD),
+    # A function writes the former and a trigger the latter, with their owner's privileges.
+    "governance_usagetimes": Grant(web=READ, controller=READ),
+    "governance_usagetimesprogress": Grant(controller=KEEP),
+    "governance_usagetotal": Grant(web=READ, controller=READ),
 }
 
 _REVIEWS = {
@@ -253,6 +268,8 @@ _WORK = {
     ),
     # It has no rows and is only locked, which requires a privilege on the whole table.
     "workers_jobline": Grant(web=CHANGE, controller=CHANGE, worker=CHANGE),
+    "workers_controllerprocess": Grant(web=READ, controller=ALL),
+    "workers_leadership": Grant(web=READ, controller=KEEP),
     "workers_measurement": Grant(web=READ, controller=ALL),
     # The web process writes the reports of nodes, which requests of people may not change.
     # Compute workers leave jobs to a node that alone has the devices for them.
@@ -305,8 +322,18 @@ _WORK = {
     ),
 }
 
+# Sequences of IDs that are no identity columns, because their tables are partitioned; whoever may
+# insert into the table may use them.
+SEQUENCES = {
+    "governance_usagerecord": "governance_usagerecord_id_seq",
+    "workers_jobevent": "workers_jobevent_id_seq",
+}
+
 # Functions that run as the tables' owner; only the controller may call them.
 OF_THE_CONTROLLER = (
+    "assay_month_add(text, date)",
+    "assay_month_drop(bigint)",
+    "assay_usage_times(bigint, bigint)",
     "assay_sessions()",
     "assay_session_end(integer, timestamptz)",
     "assay_role_settings_restore()",
@@ -316,6 +343,7 @@ TABLES: dict[str, Grant] = {
     **_ACCOUNTS,
     **_PEOPLE,
     **_AUDIT,
+    **_CHANGES,
     **_BUDGETS,
     **_REVIEWS,
     **_REGISTRY,

@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from assay.gateway.access.admission import Running
-from assay.gateway.access.refresher import Refresher
+from assay.gateway.access.refresher import Change, Refresher
 from assay.gateway.access.snapshot import Snapshot
 from assay.gateway.batches.runner import BatchRunner
 from assay.gateway.inference import Inference
@@ -20,6 +20,7 @@ from assay.gateway.knowledge.retrieval import Retrieval
 from assay.gateway.monitoring.tallies import TALLY
 from assay.gateway.quota.ledger import Ledger
 from assay.gateway.quota.quotas import DeviceTimes, Quotas
+from assay.gateway.run.affinity import Affinity
 from assay.gateway.run.cancellations import Cancellations
 from assay.gateway.run.cold_start import ColdStarts
 from assay.gateway.run.media import MediaDesk
@@ -74,6 +75,7 @@ class Runtime:
             device_times=DeviceTimes(),
             ledger=Ledger(quotas),
             replies=replies,
+            affinity=Affinity(),
             seals=GatewaySeals(wire),
             cancellations=Cancellations(self.client, wire, replies),
             plug_ins=PlugInDesk(),
@@ -106,11 +108,11 @@ class Runtime:
         self.media.start()
         self._batches.start()
 
-    def _note(self, snapshot: Snapshot, answering: Collection[int]) -> None:
+    def _note(self, snapshot: Snapshot, answering: Collection[int], change: Change) -> None:
         """Pass the deployments that are answering requests to the parts that need them."""
-        self._cold_starts.note(snapshot, answering)
-        entries = snapshot.deployments.values()
-        realms = {each.id: each.realms for each in entries if each.id in answering}
+        if change.whole:
+            self._cold_starts.note(snapshot, answering)
+        realms = {entry.id: entry.realms for entry in snapshot.entries(answering)}
         self.parts.replies.placed(realms, snapshot.read_at)
 
     async def stop(self) -> None:

@@ -269,8 +269,7 @@ class MLflow:
         command = [
             sys.executable,
             "-m",
-            "mlflow",
-            "server",
+            "assay.local.mlflow_server",
             "--backend-store-uri",
             database_url.replace("postgresql://", "postgresql+psycopg://", 1),
             "--artifacts-destination",

@@ -100,7 +100,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "Operations",
                 "portal:nodes",
                 "server-2",
-                ("node", "health", "sign"),
+                ("node", "health", "retention", "sign"),
                 (Action.NODE_VIEW, "node"),
                 at_large=True,
             ),

@@ -8,7 +8,7 @@ from datetime import UTC, date, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Aggregate, Count, DurationField, ExpressionWrapper, F, Q, Sum
+from django.db.models import Aggregate, Count, DurationField, ExpressionWrapper, F, Q
 from django.db.models.functions import TruncDate, TruncWeek
 
 from assay.portal.access import may_somewhere
@@ -22,8 +22,12 @@ from governance.permissions import Action
 from governance.principals import Principal
 from governance.quotas.kinds import MICRO
 from governance.reviews.selectors import reviews_visible_to
-from governance.usage.records import JOBS
-from governance.usage.selectors import beginning_of, may_view_usage, usage_visible_to
+from governance.usage.selectors import (
+    beginning_of,
+    may_view_usage,
+    usage_totals_visible_to,
+    whole_sum,
+)
 from workers.jobs.models import JobState
 from workers.jobs.selectors import jobs_visible_to
 
@@ -137,15 +141,13 @@ def _reviews(actor: Principal) -> Iterator[Number]:
 def _usage(actor: Principal) -> Iterator[Number]:
     """Yield the requests, their error rate and their cost, by day."""
     rows = (
-        usage_visible_to(actor)
-        .filter(occurred_at__gte=beginning_of(DAYS))
-        .exclude(endpoint__startswith=JOBS)
-        .order_by()
-        .values(day=TruncDate("occurred_at", tzinfo=UTC))
+        usage_totals_visible_to(actor, days=DAYS)
+        .filter(jobs=False)
+        .values(day=TruncDate("at", tzinfo=UTC))
         .annotate(
-            requests=Count("pk"),
-            failed=Count("pk", filter=~Q(outcome__in=("ok", "canceled"))),
-            cost=Sum("cost_micro"),
+            failed=whole_sum(F("requests") - F("answered") - F("canceled")),
+            requests=whole_sum("requests"),
+            cost=whole_sum("cost_micro"),
         )
     )
     days = _filled(rows, ("requests", "failed", "cost"))

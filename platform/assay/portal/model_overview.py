@@ -14,7 +14,8 @@ from governance.database.narrow import narrowed
 from governance.principals import Principal
 from governance.reviews.models import Decision, Review, Verdict
 from governance.reviews.selectors import reviews_visible_to
-from governance.usage.selectors import usage_visible_to
+from governance.usage.models import UsageTotal
+from governance.usage.selectors import usage_totals_visible_to
 from registry.catalog.declaration import Metric, Task
 from registry.evaluations.models import Gate
 from registry.evaluations.selectors import evaluations_visible_to
@@ -132,14 +133,9 @@ class ModelUsage:
 
 def model_usage(actor: Principal, model: Model) -> ModelUsage | None:
     """Return the requests of the last `USAGE_DAYS` days; None without any."""
-    deployments = deployments_visible_to(actor).filter(release__version__model=model)
     digests = ModelVersion.objects.order_by().filter(model=model).values("digest")
-    records = usage_visible_to(actor).filter(
-        # The index is by name. Other models may have served under the same name.
-        deployment__in=deployments.prefetch_related(None).order_by().values("name"),
-        version_digest__in=digests,
-    )
-    days = usage_days(records, USAGE_DAYS)
+    totals = usage_totals_visible_to(actor, UsageTotal.By.VERSION, days=USAGE_DAYS)
+    days = usage_days(totals.filter(name__in=digests, jobs=False), USAGE_DAYS)
     requests = sum(day["requests"] for day in days)
     if not requests:
         return None

@@ -218,6 +218,7 @@ PAGES = (
     Entry("Explain a policy decision", "portal:policy_why", "shield-lock", needs=_EXPLAIN),
     Entry("Who can do something", "portal:policy_who", "shield-lock", needs=_EXPLAIN),
     Entry("Health", "portal:health", "server-2", needs=_LOG, at_large=True),
+    Entry("Data retention", "portal:retention", "server-2", needs=_LOG, at_large=True),
     Entry("Single sign-on", "portal:sign_on_status", "server-2", needs=_LOG, at_large=True),
     Entry("Audit checkpoints", "portal:audit_checkpoints", "lock", needs=_LOG, at_large=True),
     Entry("Audit streaming", "portal:audit_streams", "send", needs=_LOG, at_large=True),

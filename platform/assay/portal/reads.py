@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import TruncDate
 
 from assay.portal.access import may, may_somewhere
@@ -16,7 +17,8 @@ from governance.errors import NotFound, NotPermitted
 from governance.permissions import Action
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
-from governance.usage.selectors import UNIT_SUMS, beginning_of, units_of
+from governance.usage.models import UsageTotal
+from governance.usage.selectors import UNIT_SUMS, beginning_of, units_of, whole_sum
 from governance.usage.units import Unit
 from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.emergency_access.selectors import emergency_accesses_to_review
@@ -52,19 +54,16 @@ def audit_alarms(actor: Principal) -> list[AuditAlarm]:
         return []
 
 
-def usage_days(records: QuerySet[Any], days: int) -> list[dict[str, Any]]:
+def usage_days(totals: QuerySet[UsageTotal], days: int) -> list[dict[str, Any]]:
     """Return requests, tokens and other units per day for the last `days` days, today last; days
-    without use have zeros."""
-    since = beginning_of(days)
-    first = since.date()
-    rows = (
-        records.filter(occurred_at__gte=since)
-        .annotate(day=TruncDate("occurred_at"))
-        .order_by()
+    without use have zeros. `totals` are sums of these days."""
+    first = beginning_of(days).date()
+    rows: Iterable[Any] = (
+        totals.annotate(day=TruncDate("at"))
         .values("day")
         .annotate(
-            requests=Count("id"),
-            failed=Count("id", filter=~Q(outcome="ok")),
+            failed=whole_sum(F("requests") - F("answered")),
+            requests=whole_sum("requests"),
             **UNIT_SUMS,
         )
     )

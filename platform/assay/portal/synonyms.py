@@ -40,6 +40,7 @@ SYNONYMS = {
     "policy": "permissions rules access rbac authorization",
     "recall": "withdraw ban block",
     "release": "ship publish promote approval",
+    "retention": "archive export parquet drop partitions months growth",
     "reviews": "approvals approve pending",
     "roll": "rollback revert undo",
     "scale": "replicas autoscale instances",

@@ -61,6 +61,7 @@ from workers.wire import (
     alive_key,
     cancel_channel,
     deployment_queue,
+    replica_queue,
 )
 from workers.wire_keys import WireKey
 
@@ -82,7 +83,7 @@ def lasting_heartbeat() -> datetime:
 
 
 class Responder:
-    """Reads one deployment's queue until it is stopped; notes what is canceled."""
+    """Reads one deployment's queue and its own until it is stopped; notes what is canceled."""
 
     def __init__(self, deployment_id: int, behavior: Behavior, realm: str = "") -> None:
         self.requests: list[InferenceRequest] = []
@@ -97,8 +98,13 @@ class Responder:
         self._stop = threading.Event()
         self._notices = self._client.pubsub(ignore_subscribe_messages=True)
         self._notices.subscribe(cancel_channel(realm))
+        own = replica_queue(self.queue, self.seals.address)
         self._threads = [
-            threading.Thread(target=t, daemon=True) for t in (self._consume, self._listen)
+            *(
+                threading.Thread(target=self._consume, args=(queue,), daemon=True)
+                for queue in (self.queue, own)
+            ),
+            threading.Thread(target=self._listen, daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -116,8 +122,8 @@ class Responder:
         """Show none any more, as after kill -9."""
         self._client.delete(alive_key(self.seals.address))
 
-    def _consume(self) -> None:
-        with app.connection() as connection, connection.SimpleQueue(self.queue) as queue:
+    def _consume(self, name: str) -> None:
+        with app.connection() as connection, connection.SimpleQueue(name) as queue:
             while not self._stop.is_set():
                 try:
                     message = queue.get(timeout=0.1)
@@ -151,9 +157,9 @@ class Responder:
         names of queues never come again.
         """
         self._stop.set()
-        if wait:
-            self._threads[0].join(PATIENCE_S)
-            assert not self._threads[0].is_alive()
+        for reading in self._threads[:-1] if wait else ():
+            reading.join(PATIENCE_S)
+            assert not reading.is_alive()
 
 
 @dataclass

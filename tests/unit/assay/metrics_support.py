@@ -19,7 +19,6 @@ from tests.waiting import wait_until
 from workers.database_watch import ENDED
 from workers.deployments.software import software_measure
 from workers.dropped_messages import DROPPED_MESSAGES
-from workers.engines.protocol import EngineLoad
 from workers.jobs.models import Job, JobState
 from workers.load_reports import GpuLoad, LoadReporter
 from workers.measurements.loops import LoopTimes
@@ -35,7 +34,7 @@ from workers.measurements.models import Measurement
 from workers.measurements.queues import queues_measure
 from workers.nodes.models import Node
 from workers.storage.collection import store_collect_due
-from workers.wire import Delta, Done, Failed, InferenceRequest, load_key, presence_key
+from workers.wire import Delta, Done, EngineLoad, Failed, InferenceRequest, load_key, presence_key
 
 WORKER = "engine@a"
 GPU = GpuLoad(0, 80e9, 40e9, used=0.5, watts=300.0, celsius=60.0)
@@ -91,7 +90,7 @@ def furnish(stage: Stage, settings: Any) -> str:
     )
     settings.STORE_GC_DAYS = 30
     # Before there is a version, whose files the store would lack.
-    stored({"notes.txt": b"of nobody"})
+    stored({"notes.txt": b"unused"})
     store_measure()
     store_collect_due()
     deployment = stage.deployment("writer", behavior=phases)

@@ -21,8 +21,8 @@ from assay.gateway.batches.places import BatchPlaces, places_key
 from assay.local.services import Valkey
 from governance.quotas.wire import SCRIPT, Amount, Queued, reserve_arguments
 from workers.celery_message import inference_message
-from workers.measurements.queues import waiting_since
-from workers.wire import InferenceRequest, deployment_queue, load_key
+from workers.queue_ages import Queue, read_queues
+from workers.wire import InferenceRequest, load_key
 
 FORBIDDEN: tuple[tuple[Any, ...], ...] = (
     ("FLUSHALL",), ("FLUSHDB",), ("CONFIG", "GET", "*"), ("CONFIG", "SET", "dir", "/tmp"),
@@ -118,16 +118,15 @@ def test_web_reserves_a_request_and_sends_it_in_one_call(broker: Valkey) -> None
         assert worker.brpop(["deployment.1"], 1) == (b"deployment.1", b"message")
 
 
-def test_the_controller_measures_queues_that_web_fills(broker: Valkey) -> None:
-    request = InferenceRequest(
-        "req_1", 7, "writer", "d" * 64, "assay:reply:1", {}, enqueued_at=1_900_000_000.5
-    )
-    message = inference_message(request, {"body": "sealed"})
+def test_the_controller_reads_the_age_of_queues_and_takes_nothing(broker: Valkey) -> None:
+    request = InferenceRequest("r", 7, "docs", "d" * 64, "s", {}, enqueued_at=1_900_000_000.5)
     with client(broker, "web") as web, client(broker, "controller") as own:
-        web.lpush(deployment_queue(7), message)
+        web.lpush("deployment.7", inference_message(request, {}))
         # Twice: the broker knows the script from the first call on.
         for _ in range(2):
-            assert list(waiting_since(own, [6, 7])) == [(7, 1_900_000_000.5)]
+            assert read_queues(own, [7, 8]) == {7: Queue(1, 1_900_000_000.5), 8: Queue(0, None)}
+        with pytest.raises(NoPermissionError):
+            own.execute_command("RPOP", "deployment.7")
 
 
 def test_web_reads_the_load_that_an_engine_worker_reports(broker: Valkey) -> None:

@@ -17,6 +17,7 @@ from assay.gateway.monitoring import database_probe, probes
 from governance.people.models import Person
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
 from tests.waiting import PATIENCE_S
+from workers.leadership.lease import lead, process_seen
 from workers.measurements.loops import LoopTimes
 from workers.measurements.measuring import (
     jobs_measure,
@@ -219,6 +220,10 @@ def test_probes_answer_without_a_key(
     ready = httpx.get(f"{stage.url}/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ok")
     assert ready.json()["store"] == "ok"
+    assert ready.json()["controllers"] == "none reports"
+    lead("a")
+    process_seen("a")
+    assert httpx.get(f"{stage.url}/readyz").json()["controllers"] == "ok"
     metrics = httpx.get(f"{stage.url}/metrics").text
     assert "assay_gateway_snapshot_timestamp_seconds" in metrics
     assert "\nassay_store_up 1.0\n" in metrics
@@ -231,6 +236,9 @@ def test_probes_answer_without_a_key(
         'assay_replicas{deployment="writer",state="ready"} 1.0',
         'assay_replicas{deployment="writer",state="pending"} 0.0',
         'assay_controller_loop_failing{loop="leases"} 0.0',
+        "assay_controllers 1.0",
+        "assay_controllers_expected 1.0",
+        "assay_controller_leads 1.0",
         'assay_store_faults{kind="missing"} 0.0',
         'assay_node_last_seen_seconds{node="gpu-1",state="cordoned"} 0.0',
         'assay_node_broker_denied_total{node="gpu-1"} 5.0',

@@ -151,7 +151,7 @@ def test_after_its_grace_it_serves_nobody(stage: Stage) -> None:
 def test_what_runs_is_cut_when_the_end_that_was_asked_for_comes(
     stage: Stage, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only notices cause readings.
+    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Nothing is read again meanwhile.
     until = timezone.now() + timedelta(hours=1)
     stage.deployment(
         behavior=Endless(stage), expires_at=until, **conditions(until=until.isoformat())

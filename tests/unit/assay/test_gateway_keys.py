@@ -145,10 +145,7 @@ def test_two_secrets_of_one_application_share_its_limits(stage: Stage) -> None:
     assert statuses == [200, 200, 200, 429]
 
 
-def test_a_revoked_key_cuts_its_streams_with_an_error_and_settles_them_once(
-    stage: Stage, settings: Any
-) -> None:
-    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only notices cause readings.
+def test_a_revoked_key_cuts_its_streams_with_an_error_and_settles_them_once(stage: Stage) -> None:
     engine = Endless(stage)
     stage.deployment(behavior=engine)
     token, other = stage.key(), stage.key()
@@ -185,7 +182,7 @@ def test_a_request_that_has_not_begun_to_answer_gets_the_refusal_itself(stage: S
 
 
 def test_a_key_that_expires_cuts_its_streams_without_a_notice(stage: Stage, settings: Any) -> None:
-    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only notices cause readings.
+    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # No key is read again meanwhile.
     stage.deployment(behavior=Endless(stage))
     stream = Stream(stage, stage.key())
     expires_at = timezone.now() + timedelta(seconds=2)
@@ -261,11 +258,12 @@ def test_from_its_notice_on_nothing_is_decided_by_a_key_as_it_was(
     """However long the reading takes."""
     stage.deployment()
     token = stage.key()
+    assert stage.post(CHAT, token, json=GOOD).status_code == 200
     read, go_on, asked = refresher.read_keys, threading.Event(), threading.Event()
 
-    def slowly(ids: Any) -> Any:
+    def slowly(limits: Any, ids: Any) -> Any:
         asked.set()
-        found = read(ids)
+        found = read(limits, ids)
         go_on.wait(PATIENCE_S)
         return found
 
@@ -289,21 +287,24 @@ def test_a_reading_that_began_before_the_notice_brings_no_dead_key_back(
 ) -> None:
     stage.deployment()
     token = stage.key()
-    read, go_on, begun = refresher.read_snapshot, threading.Event(), threading.Event()
+    read, go_on, begun = refresher.read_keys, threading.Event(), threading.Event()
 
-    def stale() -> Any:
-        found = read()
+    def stale(limits: Any, ids: Any) -> Any:
+        found = read(limits, ids)
         begun.set()
         go_on.wait(PATIENCE_S)
         return found
 
-    monkeypatch.setattr(refresher, "read_snapshot", stale)
-    stage.redis.publish(SNAPSHOT_CHANNEL, "")
+    monkeypatch.setattr(refresher, "read_keys", stale)
+    # Its first use reads it.
+    first = threading.Thread(target=lambda: stage.post(CHAT, token, json=GOOD))
+    first.start()
     assert begun.wait(PATIENCE_S)
     change(stage, token, revoked_at=timezone.now())
     pending = stage.application.gateway.start().parts.refresher.pending
     wait_until(lambda: public_id(token) in pending)
     go_on.set()
+    first.join(PATIENCE_S)
     assert stage.post(CHAT, token, json=GOOD).status_code == 401
 
 
@@ -314,13 +315,13 @@ def test_a_changed_key_that_cannot_be_read_is_not_trusted(
     token = stage.key()
     stream = Stream(stage, token)
 
-    def away(*_: Any) -> Any:
+    def away(*_: Any, **__: Any) -> Any:
         raise DatabaseError("away")
 
     with monkeypatch.context() as patch:
         patch.setattr(admission, "PATIENCE_S", 1.0)
         patch.setattr(refresher, "read_keys", away)
-        patch.setattr(refresher, "read_snapshot", away)
+        patch.setattr(refresher, "advance", away)
         changed = change(stage, token)
         refused = stage.post(CHAT, token, json=GOOD)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")

@@ -23,7 +23,7 @@ __all__ = ["stage"]
 def test_when_the_controller_is_dead_serving_ends_with_the_lease(
     stage: Stage, settings: Any
 ) -> None:
-    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only notices cause readings.
+    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only a change has leases read.
     stage.deployment(behavior=Endless(stage))
     token = stage.key()
     stream = Stream(stage, token)

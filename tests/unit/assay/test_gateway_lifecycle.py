@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -13,9 +14,11 @@ import openai
 import pytest
 from django.utils import timezone
 
-from assay.gateway.access import snapshot
+from assay.gateway.access import refresher
 from assay.gateway.access.refresher import LOOKUPS_PER_S
 from assay.gateway.run import execution
+from assay.gateway.run.reply_streams import Cut, Inbox
+from assay.gateway.run.time_limits import TimeLimits, Timer
 from governance.keys.models import ApiKey
 from governance.keys.notices import key_notice
 from governance.keys.tokens import format_token, mint
@@ -24,6 +27,7 @@ from governance.quotas.store import read_counts
 from governance.usage.records import USAGE_STREAM
 from tests.unit.assay.gateway_support import Reply, Stage, say_hello, stage
 from tests.waiting import PATIENCE_S, wait_until
+from workers.deployments.models import Deployment
 from workers.wire import (
     SNAPSHOT_CHANNEL,
     Delta,
@@ -191,6 +195,51 @@ def test_a_worker_that_stays_silent_runs_into_the_deadline(
     wait_until(lambda: stage.responders[0].canceled == [entry.request_id])
 
 
+def test_a_stream_that_pauses_for_too_long_ends_with_an_error_and_is_charged(stage: Stage) -> None:
+    def pause(request: InferenceRequest, reply: Reply) -> None:
+        reply(Delta("Hel", 1))
+        wait_until(lambda: request.request_id in stage.responders[0].canceled)
+        reply(Done("canceled", prompt_tokens=5, completion_tokens=1))
+
+    stage.deployment(behavior=pause)
+    Deployment.objects.update(stream_idle_s=1, stream_total_s=1800)
+    stage.notify()
+    stream = stage.client(stage.key()).chat.completions.create(
+        model="writer", messages=HI, stream=True
+    )
+    with pytest.raises(openai.APIError, match="sent no token for 1 s") as ended:
+        list(stream)
+    assert ended.value.code == "stream_paused"
+    (entry,) = stage.entries()
+    assert (entry.outcome, entry.prompt_tokens, entry.completion_tokens) == ("failed", 5, 1)
+    (request,) = stage.responders[0].requests
+    assert request.idle_s == 1
+    assert request.deadline - request.enqueued_at > 1700
+
+
+@pytest.mark.parametrize(
+    ("limits", "tokens", "message", "code"),
+    [
+        (TimeLimits(3600, 0.05, 3600), 0, "did not answer within 0.05 s", "timeout"),
+        (TimeLimits(3600, 3600, 0.05), 1, "sent no token for 0.05 s", "stream_paused"),
+        (TimeLimits(0.05, 0.05, 3600), 1, "took longer than 0.05 s", "timeout"),
+    ],
+)
+def test_the_first_limit_that_passes_ends_an_answer(
+    limits: TimeLimits, tokens: int, message: str, code: str
+) -> None:
+    async def ended() -> Any:
+        inbox: Inbox = asyncio.Queue()
+        timer = Timer(limits, "writer", inbox)
+        for _ in range(tokens):
+            timer.token()
+        return await inbox.get()
+
+    cut = asyncio.run(ended())
+    assert isinstance(cut, Cut)
+    assert (message in cut.error.message, cut.error.code, cut.error.status) == (True, code, 504)
+
+
 def test_a_failure_inside_a_stream_is_an_event_of_it(stage: Stage) -> None:
     def break_down(request: InferenceRequest, reply: Reply) -> None:
         reply(Delta("Hel", 1))
@@ -312,32 +361,37 @@ def test_a_key_works_the_moment_it_is_made(stage: Stage) -> None:
         assert httpx.get(f"{stage.url}/v1/models", headers=headers).status_code == 200
 
 
-def test_a_notice_of_one_key_has_that_key_read_alone(stage: Stage, settings: Any) -> None:
-    settings.GATEWAY_SNAPSHOT_TTL_S = 3600  # Only notices cause readings.
+def test_a_notice_of_one_key_has_that_key_read_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token = stage.key()
-    refresher = stage.application.gateway.start().parts.refresher
-    before = refresher.readings
     public_id = token.split("_")[1]
+    headers = {"authorization": f"Bearer {token}"}
+    assert httpx.get(f"{stage.url}/v1/models", headers=headers).status_code == 200
+    asked: list[str] = []
+    read = refresher.read_keys
+    monkeypatch.setattr(
+        refresher, "read_keys", lambda limits, ids: (asked.extend(ids), read(limits, ids))[1]
+    )
     ApiKey.objects.filter(public_id=public_id).update(revoked_at=timezone.now())
     stage.redis.publish(SNAPSHOT_CHANNEL, key_notice(public_id))
-    headers = {"authorization": f"Bearer {token}"}
     wait_until(lambda: httpx.get(f"{stage.url}/v1/models", headers=headers).status_code == 401)
-    assert refresher.readings - before <= 1  # At most one that `stage.key` has caused.
+    assert set(asked) == {public_id}
 
 
 def test_guessed_keys_cannot_keep_the_database_busy(stage: Stage) -> None:
-    refresher = stage.application.gateway.start().parts.refresher
-    stage.notify()
+    good = stage.key()
     asked: list[str] = []
-    read = snapshot.read_keys
+    read = refresher.read_keys
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "assay.gateway.access.refresher.read_keys",
-            lambda ids: (asked.extend(ids), read(ids))[1],
+            refresher, "read_keys", lambda limits, ids: (asked.extend(ids), read(limits, ids))[1]
         )
         started = time.monotonic()
         for _ in range(60):
             headers = {"authorization": f"Bearer {format_token(*mint())}"}
             assert httpx.get(f"{stage.url}/v1/models", headers=headers).status_code == 401
-    assert refresher.readings
-    assert 0 < len(asked) <= LOOKUPS_PER_S * (2 + int(time.monotonic() - started))
+        # A key that exists is read for its first request all the same.
+        headers = {"authorization": f"Bearer {good}"}
+        assert httpx.get(f"{stage.url}/v1/models", headers=headers).status_code == 200
+    assert 1 < len(asked) <= 1 + LOOKUPS_PER_S * (2 + int(time.monotonic() - started))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from assay.gateway.access.prompts import OwnPrompt, add_prompt_tokens, own_prompt
-from assay.gateway.access.snapshot import read_snapshot
+from assay.gateway.access.reading import read_snapshot
 from registry.catalog.prompt import PromptDocument
 from registry.catalog.requests import Body, RequestInvalid
 from registry.versions.models import ModelVersion

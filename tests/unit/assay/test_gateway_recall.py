@@ -6,7 +6,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from assay.gateway.access.snapshot import read_snapshot
+from assay.gateway.access.reading import read_snapshot
 from governance.people.models import RoleAssignment
 from registry.versions.models import ModelVersion
 from registry.versions.recall import Recalled, recall_radius, version_recall

@@ -18,8 +18,9 @@ from assay.gateway.access.decisions import (
     find_deployment,
     known_task,
 )
+from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.access.key_entries import KeyEntry
-from assay.gateway.access.snapshot import DeploymentEntry, Snapshot
+from assay.gateway.access.snapshot import Snapshot
 from governance.keys.tokens import ParsedToken, secret_hmac
 from governance.policy.engine import PolicySnapshot, Resource
 from governance.principals import Principal, PrincipalKind
@@ -227,4 +228,4 @@ def test_a_snapshot_remembers_a_bounded_number_of_decisions(
     now = snapshot(rules=(PERMIT, CAUTION))
     for said in ("public", "internal", "restricted", "public"):
         assert find(now, said)[1].allowed
-        assert len(now._decisions) <= 2
+        assert len(now.decisions) <= 2

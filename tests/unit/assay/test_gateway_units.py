@@ -132,7 +132,9 @@ def draw(request: InferenceRequest, reply: Reply) -> None:
 @pytest.fixture
 def painter(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """A deployment of a task in images. None of the tasks that ship is one yet."""
-    monkeypatch.setattr("assay.gateway.access.snapshot.task_unit", lambda task: Unit.IMAGES)
+    monkeypatch.setattr(
+        "assay.gateway.access.deployment_entries.task_unit", lambda task: Unit.IMAGES
+    )
     Price.objects.create(deployment="painter", prompt=10**9, units={"images": 40_000})
     stage.deployment("painter", behavior=draw)
     return stage

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotPermitted, WrongState
@@ -15,7 +16,7 @@ from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
-from workers.deployments.models import Deployment
+from workers.deployments.models import Deployment, Replica
 from workers.deployments.services import deployment_create, replica_report
 from workers.deployments.worker_keys import worker_key_register
 from workers.placement.assigning import placements_update
@@ -63,9 +64,14 @@ def test_an_operator_changes_replicas_and_the_log_names_both_settings() -> None:
         ("replicas_min", -1),
         ("replicas_max", 0),
         ("replicas_max", 101),
+        ("queue_age_s", 0),
+        ("queue_age_s", 601),
         ("labels", ["two words"]),
         ("labels", [f"l{number}" for number in range(11)]),
         ("device", "tpu"),
+        ("stream_total_s", 0),
+        ("stream_total_s", 3601),
+        ("stream_idle_s", 301),
     ],
 )
 def test_settings_out_of_bounds_are_named(field: str, value: Any) -> None:
@@ -76,7 +82,14 @@ def test_settings_out_of_bounds_are_named(field: str, value: Any) -> None:
 
 def test_what_replaces_a_deployment_keeps_its_replicas() -> None:
     first = deployed()
-    settings = ReplicaSettings(replicas_min=1, replicas_max=3, labels=["eu"])
+    settings = ReplicaSettings(
+        replicas_min=1,
+        replicas_max=3,
+        queue_age_s=9,
+        labels=["eu"],
+        stream_total_s=1800,
+        stream_idle_s=60,
+    )
     olga = company.person("olga", "operator")
     deployment_place(actor=olga, deployment_id=first.pk, settings=settings)
     second = release(adapter(b"second"), name="docs")
@@ -106,6 +119,14 @@ def test_the_api_changes_replicas_and_shows_where_they_are() -> None:
     assert body["placements"][0]["reason"] == "It has room."
     changed = api.post(f"{path}/replicas", {"replicas_min": 0, "replicas_max": 2, "labels": ["x"]})
     assert (changed.body["replicas_min"], changed.body["labels"]) == (0, ["x"])
+    one = {"replicas_min": 1, "replicas_max": 1}
+    longer = api.post(f"{path}/replicas", {**one, "stream_total_s": 1800, "stream_idle_s": 60})
+    assert (longer.body["stream_total_s"], longer.body["stream_idle_s"]) == (1800, 60)
+    too_long = api.post(f"{path}/replicas", {**one, "stream_total_s": 3601})
+    assert "stream_total_s" in str(problem_of(too_long, 400))
+    assert (changed.body["queue_age_s"], changed.body["cold_start_s"]) == (5, None)
+    again = {"replicas_min": 0, "replicas_max": 2, "queue_age_s": 30}
+    assert api.post(f"{path}/replicas", again).body["queue_age_s"] == 30
     refused = api.post(f"{path}/replicas", {"replicas_min": 3, "replicas_max": 2})
     assert "replicas_min" in str(problem_of(refused, 400))
     problem_of(api.post(f"{path}/replicas", {"replicas_min": 1}), 400)
@@ -124,11 +145,26 @@ def test_the_page_shows_replicas_what_they_need_and_the_form() -> None:
     assert "It has room." in html
     assert re.search(r"17\.8 MB on each worker", html)
     assert inline_in(html) == []
-    values = {"replicas_min": "0", "replicas_max": "2", "labels": "eu, fast", "device": "cpu"}
+    assert "not measured yet" in html
+    values = {
+        "replicas_min": "0", "replicas_max": "2", "queue_age_s": "7", "labels": "eu, fast",
+        "device": "cpu",
+    }  # fmt: skip
+    values |= {"stream_total_s": "1800", "stream_idle_s": ""}
     done = olga.post(f"{page}/replicas", values)
     assert done.headers["Location"] == page
     deployment.refresh_from_db()
     assert (deployment.replicas_min, deployment.required_labels) == (0, ["eu", "fast"])
+    assert (deployment.stream_total_s, deployment.stream_idle_s) == (1800, None)
+    assert "1800 s in all" in olga.get(page).content.decode()
+    for worker, seconds in (("n1/engine", 12.34), ("n2/engine", 3.0), ("n3/engine", None)):
+        Replica.objects.create(
+            deployment=deployment, worker=worker, state="stopped", load_seconds=seconds,
+            heartbeat_at=timezone.now(),
+        )  # fmt: skip
+    html = olga.get(page).content.decode()
+    assert "12.3 s, the longest load of its replicas" in " ".join(html.split())
+    assert "7 s; replicas are added" in html
     wrong = olga.post(f"{page}/replicas", {**values, "replicas_min": "5"})
     assert (wrong.status_code, b"Use 0 to 2, the maximum." in wrong.content) == (400, True)
     company.developer()

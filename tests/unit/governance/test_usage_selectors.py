@@ -4,14 +4,15 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from governance.errors import InvalidInput
 from governance.policy.services import policy_bootstrap
 from governance.principals import ANONYMOUS, ActorRole, Principal, PrincipalKind
-from governance.usage.models import UsageRecord
-from governance.usage.selectors import usage_grouped, usage_visible_to
+from governance.usage.models import UsageRecord, UsageTotal
+from governance.usage.selectors import usage_grouped, usage_of_period, usage_visible_to
 
 pytestmark = pytest.mark.django_db
 
@@ -109,4 +110,33 @@ def test_the_last_days_are_found_by_the_index_on_time(records: None) -> None:
         usage_grouped(person("admin"), 7)
         cursor.execute("SET LOCAL enable_seqscan = off")
         cursor.execute(f"EXPLAIN {captured[-1]['sql']}")
-        assert "Index Cond: (occurred_at" in str(cursor.fetchall())
+        plan = str(cursor.fetchall())
+    assert "usage_totals_in_time" in plan
+    assert "AND (at >= " in plan
+
+
+def test_groups_of_a_period_are_those_of_its_days_and_weeks() -> None:
+    now = timezone.now()
+    for number in range(200):
+        UsageRecord.objects.create(
+            request_id=f"g{number}",
+            occurred_at=now - timedelta(days=number % 100),
+            department="clinical",
+            key_public_id=f"k{number % 30}",
+            deployment=f"d{number % 25}",
+            cost_micro=number % 25,
+            prompt_tokens=1,
+            outcome="ok",
+        )
+    actor = person("auditor")
+    for days in (1, 6, 7, 30, 90):
+        for by, kind in (("key", UsageTotal.By.KEY), ("deployment", UsageTotal.By.DEPLOYMENT)):
+            whole = usage_grouped(actor, days)
+            grouped = usage_grouped(actor, days, by)
+            for name in ("requests", "cost_micro", "prompt_tokens"):
+                expected = sum(getattr(row, name) for row in whole)
+                assert sum(getattr(row, name) for row in grouped) == expected
+            assert {row.name for row in grouped} - {None} <= {f"{by[0]}{n}" for n in range(30)}
+            period = usage_of_period(actor, kind, days=days).aggregate(count=Sum("requests"))
+            assert period["count"] == sum(row.requests for row in whole)
+        assert len({row.name for row in usage_grouped(actor, 90, "key")}) == 21

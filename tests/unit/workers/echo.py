@@ -8,8 +8,8 @@ from typing import Any
 
 from registry.catalog.generation import GenerationInputs
 from tests.waiting import PATIENCE_S
-from workers.engines.protocol import EngineLoad, EngineRequest, RequestRefused, Sink
-from workers.wire import Delta, Done
+from workers.engines.protocol import EngineRequest, RequestRefused, Sink
+from workers.wire import Delta, Done, EngineLoad
 
 OPEN: list[EchoEngine] = []
 # An engine whose folder holds the file `slow` is not loaded before this is set.

@@ -33,6 +33,7 @@ from workers.wire import (
     dropped_key,
     load_key,
     presence_key,
+    replica_queue,
     reply_stream,
     worker_address,
 )
@@ -103,6 +104,9 @@ def test_a_node_reads_its_queues_and_answers_on_its_streams(stage: Stage) -> Non
     queue = deployment_queue(stage.own)
     stage.admin.lpush(queue, "one")
     assert own.brpop([queue, "compute", "engine.none"], timeout=1) == (queue.encode(), b"one")
+    of_one = replica_queue(queue, "ab" * 32)
+    stage.admin.lpush(of_one, "two")
+    assert own.brpop([of_one, queue], timeout=1) == (of_one.encode(), b"two")
     stream = reply_stream(GATEWAY, realm)
     own.xadd(stream, {"id": "r"}, maxlen=10, approximate=True)
     own.expire(stream, 60)
@@ -129,6 +133,7 @@ def test_a_node_cannot_reach_what_is_another_nodes_or_the_control_planes(stage: 
     denied: tuple[tuple[Any, ...], ...] = (
         # Another deployment's queue, also together with its own.
         ("BRPOP", foreign, "1"), ("BRPOP", queue, foreign, "1"), ("LPUSH", foreign, "x"),
+        ("BRPOP", replica_queue(foreign, "ab" * 32), "1"),
         ("LLEN", foreign), ("DEL", foreign), ("LRANGE", foreign, "0", "-1"),
         # Replies of others, to others, and of its own process to read.
         ("XADD", reply_stream(GATEWAY, other), "*", "id", "r"), ("XADD", GATEWAY, "*", "id", "r"),

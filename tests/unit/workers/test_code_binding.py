@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from assay.cli.doctor import check_task_code
 from assay.cli.findings import CheckFailed
-from assay.gateway.access.snapshot import read_snapshot
+from assay.gateway.access.reading import read_snapshot
 from assay.portal.todo import todos_of
 from governance.errors import WrongState
 from governance.keys.services import access_token_create
@@ -122,7 +122,7 @@ def test_with_other_packages_nothing_serves_until_they_are_back(
     runs(APPROVED)
     held(deployment)
     assert deployment.lease.servable_until > timezone.now()
-    worker.loop._failures.clear()
+    worker.loop._attempts._failures.clear()
     worker.again()
     assert worker.copy().state == "ready"
     assert held(deployment).message == ""

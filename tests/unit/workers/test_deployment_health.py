@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -108,6 +109,8 @@ def test_changes_are_releases_replicas_and_lost_workers() -> None:
     settings = ReplicaSettings(replicas_min=2, replicas_max=4)
     operator = company.person("olga", "operator")
     deployment_place(actor=operator, deployment_id=deployment.pk, settings=settings)
+    patient = replace(settings, queue_age_s=60)
+    deployment_place(actor=operator, deployment_id=deployment.pk, settings=patient)
     for state in (DeploymentState.SERVING, DeploymentState.PENDING, DeploymentState.SERVING):
         deployment_move(deployment_id=deployment.pk, to=state, actor=operator)
     second = release(adapter(b"second"), name="docs")
@@ -120,10 +123,11 @@ def test_changes_are_releases_replicas_and_lost_workers() -> None:
             "A worker has loaded it again",
             "Lost its last worker",
             "Replicas: 1 → 2 to 4",
+            "Target wait: 5 s → 60 s",
             f"Release {deployment.release_id} deployed: {deployment.release.version}",
         ]
     )
-    assert AuditEvent.objects.filter(action="deployment:place").count() == 1
+    assert AuditEvent.objects.filter(action="deployment:place").count() == 2
 
 
 def test_only_usage_that_the_actor_may_view_counts() -> None:

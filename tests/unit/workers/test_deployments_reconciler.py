@@ -8,13 +8,17 @@ import resource
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.conf import settings
+from django.db import OperationalError
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
+from governance.errors import Unavailable
 from registry.catalog import TASKS, task_catalog
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion
@@ -24,7 +28,7 @@ from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
 from workers.celery_tasks.hosting import EngineHost
 from workers.control.direct import DirectControl
-from workers.deployments import reconciler
+from workers.deployments import attempts, reconciler
 from workers.deployments.alarms import copies_differ, loads_failing
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.reconciler import Reconciler
@@ -266,47 +270,127 @@ def test_a_deployment_that_was_set_to_wait_as_its_copy_got_ready_serves_again(
     assert state_of(deployment) == ("serving", "ready")
 
 
-def test_a_queue_that_cannot_be_read_is_tried_again() -> None:
-    deployment = deployed()
-
-    def refuse(queue: str) -> None:
-        raise ConnectionError(queue)
-
-    host = RefusingHost()
-    loop = Reconciler(host, DirectControl(), worker="e1", consume=refuse, cease=lambda queue: None)
-    reconcile(loop)
-    assert host.held == {}
-    assert state_of(deployment) == ("pending", "failed")
-
-
-class RefusingHost:
-    """Loads nothing, and says that it did."""
+class Away(DirectControl):
+    """The control plane; the methods in `without` do not reach it."""
 
     def __init__(self) -> None:
-        self.held: dict[int, str] = {}
+        self.without: set[str] = set()
 
-    def loaded(self) -> dict[int, str]:
-        return self.held
+    def __getattribute__(self, name: str) -> Any:
+        if name != "without" and name in self.without:
+            raise OperationalError("The database is away.")
+        return super().__getattribute__(name)
 
-    def load(self, plan: object) -> str:
-        self.held[plan.deployment_id] = plan.digest  # type: ignore[attr-defined]
-        return plan.digest  # type: ignore[attr-defined,no-any-return]
 
-    def faults(self) -> dict[int, str]:
-        return {}
+class CutOff(Worker):
+    """A worker whose network to the control plane and to the broker may break."""
 
-    def unload(self, deployment_id: int) -> None:
-        self.held.pop(deployment_id)
+    def __init__(self) -> None:
+        super().__init__()
+        self.control, self.broker_away = Away(), False
+        self.loop = Reconciler(
+            self.host,
+            self.control,
+            worker="e1",
+            consume=self.consume,
+            cease=self.queues.discard,
+            keep_s=3600.0,
+        )
 
-    def lease(self, until: Mapping[int, float]) -> None:
-        """It answers nobody."""
+    def consume(self, queue: str) -> None:
+        if self.broker_away:
+            raise Unavailable("The broker is away.")
+        self.queues.add(queue)
+
+    def answers(self, deployment: Deployment) -> bool:
+        return self.host.leased(deployment.pk) and bool(self.queues)
+
+
+@pytest.fixture
+def cut_off(worker: Worker) -> Iterator[CutOff]:
+    cut_off = CutOff()
+    yield cut_off
+    cut_off.host.close()
+
+
+def test_an_outage_unloads_nothing_and_ends_answering(
+    cut_off: CutOff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = deployed()
+    cut_off.reconcile()
+    (engine,) = echo.OPEN
+    assert cut_off.answers(deployment)
+    cut_off.control.without = {"desired"}
+    monkeypatch.setattr(reconciler.time, "monotonic", later(settings.SERVING_LEASE_S))
+    assert not cut_off.loop._round()
+    assert not cut_off.answers(deployment)
+    assert cut_off.queues == set()
+    Replica.objects.update(state=ReplicaState.STOPPED)
+    Deployment.objects.update(state=DeploymentState.PENDING)
+
+    # The database is back first.
+    cut_off.control.without, cut_off.broker_away = set(), True
+    assert not cut_off.loop._round()
+    assert not cut_off.answers(deployment)
+    cut_off.broker_away = False
+    assert cut_off.loop._round()
+    assert cut_off.answers(deployment)
+    assert state_of(deployment) == ("serving", "ready")
+    assert [engine] == echo.OPEN
+
+
+def test_what_was_stopped_during_an_outage_is_unloaded_and_answers_nothing(
+    cut_off: CutOff,
+) -> None:
+    deployment = deployed()
+    cut_off.reconcile()
+    cut_off.control.without = {"desired", "replica_report"}
+    assert not cut_off.loop._round()
+    lead = company.person("lea", "lead", "clinical")
+    deployment_stop(actor=lead, deployment_id=deployment.pk)
+    cut_off.control.without = set()
+    assert cut_off.loop._round()
+    assert not cut_off.answers(deployment)
+    assert (cut_off.host.loaded(), echo.OPEN) == ({}, [])
+
+
+def test_after_a_long_time_without_the_control_plane_everything_is_unloaded(
+    cut_off: CutOff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = deployed()
+    cut_off.reconcile()
+    cut_off.control.without = {"desired"}
+    monkeypatch.setattr(reconciler.time, "monotonic", later(3601.0))
+    assert not cut_off.loop._round()
+    assert (cut_off.host.loaded(), echo.OPEN) == ({}, [])
+    cut_off.control.without = set()
+    cut_off.reconcile()
+    assert state_of(deployment) == ("serving", "ready")
+
+
+def test_a_load_that_an_outage_interrupts_after_its_bytes_is_not_repeated(
+    cut_off: CutOff,
+) -> None:
+    deployment = deployed()
+    assign_everything("e1")
+    cut_off.loop.settle()
+    cut_off.control.without = {"references"}
+    cut_off.loop.load_missing(threading.Event())
+    (engine,) = echo.OPEN
+    cut_off.loop.settle()
+    assert not cut_off.answers(deployment)
+    cut_off.control.without = set()
+    cut_off.reconcile()
+    assert cut_off.answers(deployment)
+    assert state_of(deployment) == ("serving", "ready")
+    assert [engine] == echo.OPEN
 
 
 @pytest.mark.parametrize("trouble", ["room", "volume"])
 def test_a_worker_without_room_or_volume_fails_and_tries_again(
     worker: Worker, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciler, "RETRY_FIRST_S", 60.0)
+    monkeypatch.setattr(attempts, "RETRY_FIRST_S", 60.0)
     deployment = deployed(b"w" * 100_000)
     version = deployment.release.version
     with no_room() if trouble == "room" else unmounted(version):
@@ -322,7 +406,7 @@ def test_a_worker_without_room_or_volume_fails_and_tries_again(
     assert failed.retry_at > timezone.now()
     assert not AuditEvent.objects.filter(action="deployment:load").exists()
 
-    monkeypatch.setattr(reconciler.time, "monotonic", later(reconciler.RETRY_FIRST_S))
+    monkeypatch.setattr(reconciler.time, "monotonic", later(attempts.RETRY_FIRST_S))
     worker.reconcile()
     assert state_of(deployment) == ("serving", "ready")
     ready = Replica.objects.get(deployment=deployment)
@@ -332,7 +416,7 @@ def test_a_worker_without_room_or_volume_fails_and_tries_again(
 def test_what_has_lost_its_engine_is_loaded_again_after_a_wait_that_grows(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciler, "RETRY_FIRST_S", 60.0)
+    monkeypatch.setattr(attempts, "RETRY_FIRST_S", 60.0)
     deployment = deployed()
     waited = 0.0
     for failures in (1, 2):
@@ -345,7 +429,7 @@ def test_what_has_lost_its_engine_is_loaded_again_after_a_wait_that_grows(
         replica = Replica.objects.get(deployment=deployment)
         assert (replica.state, replica.failures) == (ReplicaState.FAILED, failures)
         assert "its engine ended. The server ended with status 137." in replica.message
-        waited += reconciler.RETRY_FIRST_S * failures
+        waited += attempts.RETRY_FIRST_S * failures
         monkeypatch.setattr(reconciler.time, "monotonic", later(waited))
     worker.reconcile()
     assert state_of(deployment) == ("serving", "ready")
@@ -371,7 +455,7 @@ def test_each_failure_doubles_the_wait_up_to_five_minutes(
 ) -> None:
     monkeypatch.setattr(reconciler.time, "monotonic", later(0))
     now = time.monotonic()
-    waits = [worker.loop._count_failure(1).next_try - now for _ in range(9)]
+    waits = [worker.loop._attempts.failed(1).next_try - now for _ in range(9)]
     assert waits == pytest.approx([5, 10, 20, 40, 80, 160, 300, 300, 300])
 
 

@@ -28,7 +28,7 @@ class Engine:
         self.folder = folder
 
     def current_load(self):
-        from workers.engines.protocol import EngineLoad
+        from workers.wire import EngineLoad
         return EngineLoad()
 
     def submit(self, request, sink):

@@ -101,7 +101,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.test_equivalence:Asked"
     monkeypatch.setitem(task_catalog().tasks, task.name, dataclasses.replace(task, engine=engine))
-    monkeypatch.setattr("workers.deployments.reconciler.RETRY_FIRST_S", 0.0)
+    monkeypatch.setattr("workers.deployments.attempts.RETRY_FIRST_S", 0.0)
     for kept in (Asked.PROMPTS, Asked.LEASED, Asked.HOSTS):
         kept.clear()
     made: list[Worker] = []

@@ -13,6 +13,7 @@ from assay.api.representations.workers import JobDetailAnswer
 from governance.errors import InvalidInput, NotFound
 from governance.people.models import RoleAssignment
 from registry.datasets.models import DatasetVersion
+from registry.intake.models import Intake
 from registry.releases.drafts.models import ReleaseDraft
 from registry.releases.models import Release
 from tests.unit.audit_support import recorded
@@ -26,6 +27,7 @@ from workers.jobs.chains import (
 )
 from workers.jobs.models import ChainDraft, ChainLink, Job, JobPriority, JobState
 from workers.jobs.services import job_cancel
+from workers.jobs.sweeping import work_waits
 
 pytestmark = pytest.mark.django_db
 TASK = "text-classification"
@@ -84,6 +86,24 @@ def test_each_evaluation_starts_when_the_job_before_it_has_succeeded() -> None:
     assert [step["state"] for step in shown] == ["succeeded", "queued"]
     found, links = chain_of(evaluation)
     assert (found, len(links)) == (first, 2)
+
+
+def test_the_controller_looks_for_work_until_every_step_has_ended() -> None:
+    assert not work_waits()
+    first = chained(Step(held_out()))
+    assert work_waits()
+    succeed(first)
+    assert work_waits()
+    chains_advance()
+    evaluation = chain_of(first)[1][0].job
+    assert evaluation is not None
+    assert work_waits()
+    succeed(evaluation)
+    assert not work_waits()
+    Intake.objects.create(
+        model=company.model("sentiment", TASK), source="here", submitted_by=first.created_by
+    )
+    assert work_waits()
 
 
 def test_a_link_that_cannot_be_read_holds_up_no_other() -> None:

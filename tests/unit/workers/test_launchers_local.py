@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from termios import TIOCOUTQ
 
+import psutil
 import pytest
 
 from governance.errors import Unavailable
@@ -105,6 +109,49 @@ def test_a_run_that_is_taken_for_dead_ends_by_itself(
     wait_until(lambda: running(folder))
     (folder / "order.json").unlink()
     assert end_of(launcher, handle).killed
+
+
+def test_an_idle_source_frees_its_memory_and_runs_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.launchers.local._FORKED", "tests.unit.workers.impatient_source")
+    launcher = LocalLauncher()
+    first = launcher.submit(waiting(tmp_path / "first"), Resources())
+    wait_until(lambda: running(tmp_path / "first"))
+    assert launcher._source is not None
+    source = launcher._source[1]
+    wait_until(lambda: source.poll() == 0)
+    # The next run starts another source. The first run has noticed nothing.
+    second = launcher.submit(waiting(tmp_path / "second"), Resources())
+    wait_until(lambda: running(tmp_path / "second"))
+    assert launcher.poll(first) is None
+    for handle in (first, second):
+        launcher.cancel(handle, kill=True)
+        assert end_of(launcher, handle).killed
+
+
+def test_a_source_that_ends_without_reading_the_message_is_replaced(
+    launcher: LocalLauncher, tmp_path: Path
+) -> None:
+    first = launcher.submit(waiting(tmp_path / "first"), Resources())
+    assert launcher._source is not None
+    channel, source = launcher._source
+    os.kill(source.pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(source.pid).status() == psutil.STATUS_STOPPED)
+
+    def kill_when_sent() -> None:
+        unread = bytearray(4)
+        wait_until(lambda: fcntl.ioctl(channel, TIOCOUTQ, unread) == 0 and any(unread))
+        os.kill(source.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_when_sent)
+    killer.start()
+    second = launcher.submit(waiting(tmp_path / "second"), Resources())
+    killer.join()
+    wait_until(lambda: running(tmp_path / "second"))
+    for handle in (first, second):
+        launcher.cancel(handle, kill=True)
+        assert end_of(launcher, handle).killed
 
 
 SUPERVISOR = """

@@ -13,11 +13,10 @@ import redis as redis_module
 
 from tests.waiting import wait_until
 from workers import load_reports
-from workers.engines.protocol import EngineLoad
 from workers.load_reports import DeploymentLoad, LoadReporter, decode_report
 from workers.nvml import Gpu, gpus
 from workers.remote.facts import machine_facts
-from workers.wire import load_key
+from workers.wire import EngineLoad, load_key
 
 SHOWN = {"running": 1, "waiting": 2, "steps": 3, "rows": 4, "cache": 0.5}
 GPU = {"index": 0, "memory_bytes": 1, "memory_used_bytes": 1}

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
@@ -295,6 +295,25 @@ def test_reports_make_a_bounded_history() -> None:
     assert node.facts["devices"] == []
     node_report(node=node, facts=None)
     assert NodeSample.objects.filter(device=None).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_report_does_not_wait_for_another_request_of_its_node() -> None:
+    _, node = joined()
+    before, other = node.seen_at, connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT FROM workers_node FOR SHARE")
+            node_report(node=node, facts=FACTS)
+            cursor.execute("ROLLBACK")
+    finally:
+        other.close()
+    node.refresh_from_db()
+    assert node.seen_at == before
+    node_report(node=node, facts=FACTS)
+    node.refresh_from_db()
+    assert node.seen_at > before
 
 
 def test_only_platform_roles_see_nodes() -> None:

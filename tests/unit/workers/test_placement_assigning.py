@@ -8,18 +8,23 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
+from redis import Redis
 
 from governance.database.locks import lock
 from governance.people.models import Person
 from tests.fleets import GB, deployments_make, loads_all, workers_make
+from tests.waiting import PATIENCE_S
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.worker_keys import worker_key_register
+from workers.dispatch import wake_placement
 from workers.nodes.models import Node
-from workers.placement.assigning import ASLEEP, SILENCE_S, Placer, placements_update
+from workers.placement.assigning import SILENCE_S, Placer, placements_update
 from workers.placement.capacity import Capacity
 from workers.placement.models import Placement
 from workers.placement.needs import BASE_FIXED, OWN_FIXED, Layer, need_of
-from workers.placement.planning import WAITS, Plan
+from workers.placement.planning import ASLEEP, WAITS, Plan
+from workers.placement.reading import deployments_assignable
+from workers.wire import DEPLOYMENTS_CHANNEL, wake_message, wakes
 
 pytestmark = pytest.mark.django_db
 # The lock, nodes, workers, deployments, failed and ready replicas, placements, in a savepoint.
@@ -145,6 +150,57 @@ def test_no_replica_is_placed_of_what_is_scaled_to_zero() -> None:
     placed()
     assert places() == {}
     assert Deployment.objects.get().message == ASLEEP
+
+
+def test_what_is_scaled_to_zero_and_says_so_is_not_read_again() -> None:
+    workers_make(1)
+    awake, _asleep = deployments_make(2)
+    Deployment.objects.exclude(pk=awake.pk).update(replicas_min=0, replicas_wanted=0)
+    assert len(deployments_assignable([])) == 2
+    placed()
+    assert [row["pk"] for row in deployments_assignable([])] == [awake.pk]
+    Deployment.objects.update(replicas_min=0, replicas_wanted=0)
+    placed()
+    assert places() == {}
+    Deployment.objects.update(replicas_wanted=1)
+    placed()
+    assert len(places()) == 2
+    assert set(Deployment.objects.values_list("message", flat=True)) == {WAITS}
+
+
+def test_only_workers_whose_assignments_change_are_woken(
+    redis: Redis, django_capture_on_commit_callbacks: Any
+) -> None:
+    workers_make(3)
+    deployments_make(1)
+    with redis.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
+        heard.subscribe(DEPLOYMENTS_CHANNEL)
+        heard.get_message(timeout=PATIENCE_S)
+        with django_capture_on_commit_callbacks(execute=True):
+            placed()
+        with django_capture_on_commit_callbacks(execute=True):
+            wake_placement()
+        messages = [heard.get_message(timeout=PATIENCE_S)["data"].decode() for _ in range(2)]
+    woken = [
+        [name for name in ("node-000/engine", "node-001/engine") if wakes(each, name)]
+        for each in messages
+    ]
+    assert woken == [["node-000/engine"], []]
+
+
+@pytest.mark.parametrize(
+    ("message", "worker", "woken"),
+    [
+        ("", "engine", True),
+        (wake_message(["n1/engine", "e2@h"]), "engine", True),
+        (wake_message(["n1/engine", "e2@h"]), "e2@h", True),
+        (wake_message(["n1/engine", "e2@h"]), "gine", False),
+        (wake_message(["n1/engine", "e2@h"]), "e2", False),
+        (wake_message([]), "engine", False),
+    ],
+)
+def test_a_worker_knows_the_messages_that_wake_it(message: str, worker: str, woken: bool) -> None:
+    assert wakes(message, worker) is woken
 
 
 def test_one_controller_places_at_a_time() -> None:

@@ -218,7 +218,7 @@ class Outage(DirectControl):
 
 def test_an_end_that_was_not_heard_is_reported_again(workers: list[EngineWorker]) -> None:
     old = workers[0]
-    control = old.loop._control = Outage()
+    control = old.loop._control = old.loop._reports._control = Outage()
     deployment = deployed("d")
     placements_update()
     old.reconcile()

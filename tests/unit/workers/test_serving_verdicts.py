@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from assay.gateway.access.snapshot import read_snapshot
+from assay.gateway.access.reading import read_snapshot
 from registry.canonical import json_digest
 from registry.releases.models import Release
 from registry.releases.serving import ServingVerdict, serving_verdicts

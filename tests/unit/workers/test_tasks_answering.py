@@ -221,6 +221,19 @@ def test_a_request_over_its_deadline_is_canceled_in_the_engine(
     assert 10 <= done.device_ms <= 1000 * (time.monotonic() - begun)
 
 
+def test_a_stream_that_pauses_for_too_long_is_canceled_in_the_engine(
+    redis: Redis, host: EngineHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.celery_tasks.answering.IDLE_GRACE_S", 0.0)
+    host.load(plan())
+    wire = Wire()
+    with answering(redis, host) as answerer:
+        answerer.answer(*wire.open(request_for(plan(), "one wait", idle_s=0.05)))
+    (done,) = told([event for event in wire.read(redis) if isinstance(event, Done | Failed)])
+    assert isinstance(done, Done)
+    assert done.finish_reason == "canceled"
+
+
 def test_an_engine_that_cannot_cancel_keeps_no_other_request_past_its_deadline(
     redis: Redis,
     host: EngineHost,

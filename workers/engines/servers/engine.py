@@ -24,7 +24,6 @@ from workers.engines.batch import Row
 from workers.engines.grammars import Vocabulary
 from workers.engines.prompts import PromptCanceled, PromptProcesses
 from workers.engines.protocol import (
-    EngineLoad,
     EngineRequest,
     EngineStopped,
     RequestRefused,
@@ -35,7 +34,7 @@ from workers.engines.rows import RowMaker
 from workers.engines.servers.channel import ServerFailed, ServerRefused, Stream
 from workers.engines.servers.process import ServerProcess
 from workers.request_logs import about
-from workers.wire import Done
+from workers.wire import Done, EngineLoad
 
 logger = logging.getLogger(__name__)
 

@@ -28,6 +28,18 @@ spec:
   {{- with $pool.tolerations }}
   tolerations: {{ toJson . }}
   {{- end }}
+  {{- if eq .kind "controller" }}
+  affinity:
+    podAntiAffinity:
+      # Preferred: where it were required, no new pod would find a machine during an update of two.
+      preferredDuringSchedulingIgnoredDuringExecution:
+        - weight: 100
+          podAffinityTerm:
+            topologyKey: kubernetes.io/hostname
+            labelSelector:
+              matchLabels:
+                {{- include "assay.labels" . | nindent 16 }}
+  {{- end }}
   {{- if eq $process.process "migrate" }}
   restartPolicy: Never
   {{- else }}
@@ -186,6 +198,7 @@ spec:
 {{- define "assay.portalEnvironment" -}}
 - {name: ASSAY_ALLOWED_HOSTS, value: {{ join "," .Values.portal.hosts | quote }}}
 - {name: ASSAY_PORTAL_URL, value: {{ .Values.portal.url | quote }}}
+- {name: ASSAY_CONTROLLERS, value: {{ .Values.controller.replicas | quote }}}
 - {name: MLFLOW_TRACKING_URI, value: {{ include "assay.mlflowUrl" . | quote }}}
 {{ include "assay.secondPlace" . }}
 {{- end }}

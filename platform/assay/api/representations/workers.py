@@ -209,8 +209,20 @@ class DeploymentAnswer(serializers.Serializer[Any]):
     replicas_min = serializers.IntegerField()
     replicas_max = serializers.IntegerField()
     replicas_wanted = serializers.IntegerField(help_text="Target by load, between min and max.")
+    queue_age_s = serializers.IntegerField(
+        help_text="Seconds that a request may wait before replicas are added."
+    )
+    cold_start_s = serializers.FloatField(
+        allow_null=True, help_text="Longest measured load of its replicas; null before the first."
+    )
     labels = serializers.ListField(child=serializers.CharField(), source="required_labels")
     device = serializers.CharField(source="required_device")
+    stream_total_s = serializers.IntegerField(
+        allow_null=True, help_text="Longest streamed answer; null: the installation's limit."
+    )
+    stream_idle_s = serializers.IntegerField(
+        allow_null=True, help_text="Longest pause between two tokens; null: the same."
+    )
     placements = PlacementAnswer(many=True)
     created_by = PersonReference()
     created_at = serializers.DateTimeField()

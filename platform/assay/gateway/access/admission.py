@@ -21,9 +21,10 @@ from assay.gateway.access.decisions import (
     InvocationDenied,
     find_deployment,
 )
+from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.access.key_entries import KeyEntry
-from assay.gateway.access.refresher import Refresher
-from assay.gateway.access.snapshot import DeploymentEntry, Snapshot
+from assay.gateway.access.refresher import Change, Refresher
+from assay.gateway.access.snapshot import Snapshot
 from governance.errors import DomainError, NotPermitted, Unavailable
 from governance.keys.tokens import ParsedToken
 
@@ -112,6 +113,11 @@ class RunningRequest:
         self.deployment_id = deployment_id
         self.cut = cut
 
+    @property
+    def public_id(self) -> str:
+        """Public ID of its key."""
+        return self.model_request.caller.token.public_id
+
     def fault(self, snapshot: Snapshot) -> DomainError | None:
         """Return the error that ends this request under `snapshot`; None if it may go on.
 
@@ -144,9 +150,10 @@ class Running:
     """Running requests of this process."""
 
     def __init__(
-        self, refresher: Refresher, note: Callable[[Snapshot, Collection[int]], None]
+        self, refresher: Refresher, note: Callable[[Snapshot, Collection[int], Change], None]
     ) -> None:
-        """`note` gets each snapshot and the IDs of the deployments that answer these requests."""
+        """`note` gets each snapshot, the IDs of the deployments that answer these requests, and the
+        difference from the snapshot before."""
         self._refresher = refresher
         self._note = note
         self._requests: set[RunningRequest] = set()
@@ -164,17 +171,19 @@ class Running:
     def enter(self, running: RunningRequest) -> None:
         """Watch a request. Call it right after `ModelRequest.admit`, with no await between."""
         self._requests.add(running)
+        self._refresher.keys.pin(running.public_id)
 
     def leave(self, running: RunningRequest) -> None:
-        self._requests.discard(running)
+        if running in self._requests:
+            self._requests.remove(running)
+            self._refresher.keys.unpin(running.public_id)
 
-    async def review(self, snapshot: Snapshot, changed: Collection[str] | None) -> None:
-        """End requests that `snapshot` no longer admits; if `changed`, only those of these keys."""
-        if changed is None:
-            self._note(snapshot, {running.deployment_id for running in self._requests})
+    async def review(self, snapshot: Snapshot, change: Change) -> None:
+        """End requests that `snapshot` no longer admits, among those that `change` concerns."""
+        self._note(snapshot, {running.deployment_id for running in self._requests}, change)
         for number, running in enumerate(list(self._requests), 1):
-            public_id = running.model_request.caller.token.public_id
-            if changed is not None and public_id not in changed:
+            public_id = running.public_id
+            if not change.concerns(public_id, running.model_request.model):
                 continue
             # If its key is about to be read again, the request is checked after that reading.
             if public_id not in self._refresher.pending and running in self._requests:
@@ -184,7 +193,7 @@ class Running:
 
     def _judge(self, running: RunningRequest, fault: DomainError | None) -> None:
         if fault is not None:
-            self._requests.discard(running)
+            self.leave(running)
             running.cut(fault)
 
     async def _tick(self) -> None:
@@ -197,7 +206,7 @@ class Running:
                 self._judge(running, self._overdue(running, snapshot))
 
     def _overdue(self, running: RunningRequest, snapshot: Snapshot | None) -> DomainError | None:
-        public_id = running.model_request.caller.token.public_id
+        public_id = running.public_id
         since = self._refresher.pending.get(public_id)
         if snapshot is None or (since is not None and time.monotonic() - since > PATIENCE_S):
             return Unavailable(

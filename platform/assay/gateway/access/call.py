@@ -10,8 +10,8 @@ from typing import Any
 
 from assay.gateway.access.admission import Admitted
 from assay.gateway.access.decisions import Grounds
+from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.access.key_entries import KeyEntry
-from assay.gateway.access.snapshot import DeploymentEntry
 from assay.gateway.http.asgi import Headers
 from assay.gateway.http.errors import is_messages
 from assay.gateway.monitoring.times import TokenGaps

@@ -1,12 +1,14 @@
-"""Credentials in the gateway's snapshot."""
+"""Credentials of the gateway's callers."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+import itertools
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from governance.keys.models import ApiKey, PlaygroundToken
@@ -19,6 +21,8 @@ from governance.quotas.wire import Limit
 
 # Period in which a revoked or expired key is refused with that reason, rather than as unknown.
 _REMEMBERED = timedelta(days=7)
+_serials = itertools.count()
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,9 @@ class KeyEntry:
     `session` whose cookie must accompany it.
 
     `allowed_deployments` (names) and `networks` (CIDRs) restrict it; empty means any. `limits` are
-    those of the organization, the department and the key, widest first. `counted_as` is the public
-    ID that its use is charged to.
+    those of its `subjects`: the organization, the department and the key, widest first.
+    `counted_as` is the public ID that its use is charged to. `serial` differs for each entry, so
+    that decisions about it can be cached.
     """
 
     public_id: str
@@ -47,6 +52,8 @@ class KeyEntry:
     counted_as: str = ""
     person: int | None = None
     session: bytes = b""
+    subjects: frozenset[str] = frozenset()
+    serial: int = field(default_factory=_serials.__next__, init=False, compare=False, repr=False)
     # Digest of the verified secret, set by `authenticate`; dropped at the next reading.
     proved: list[bytes] = field(default_factory=list, init=False, compare=False, repr=False)
     _recorded: list[Part] = field(default_factory=list, init=False, compare=False, repr=False)
@@ -57,6 +64,10 @@ class KeyEntry:
         if not self._recorded:
             self._recorded.append(principal_part(self.principal))
         return self._recorded[0]
+
+    def limited(self, limits: Mapping[str, tuple[Limit, ...]]) -> KeyEntry:
+        """Return the entry with the limits of its subjects."""
+        return replace(self, limits=_applying(self.department, self.counted_as, limits))
 
     @property
     def title(self) -> str:
@@ -74,25 +85,34 @@ class KeyEntry:
         return self.public_id if self.person is None else self.counted_as
 
 
-def key_entries(
-    limits: dict[str, list[Limit]], public_ids: Collection[str] | None = None
-) -> dict[str, KeyEntry]:
-    """Read all departments' keys and all playground tokens; or only the credentials `public_ids`,
-    including personal tokens.
+def known_ids() -> list[str]:
+    """Return the public IDs of all departments' keys that are not long dead, and of all playground
+    tokens.
 
-    There are far more personal tokens than keys, and `/v1` accepts none of them. One is looked up
-    when it is sent, so that the error can say why it is refused.
+    There are far more personal tokens than keys, and `/v1` accepts none of them.
     """
-    since = timezone.now() - _REMEMBERED
-    rows = ApiKey.objects.filter(
-        Q(revoked_at__isnull=True) | Q(revoked_at__gt=since), expires_at__gt=since
-    ).select_related("department", "root")
-    if public_ids is None:
-        rows = rows.filter(department__isnull=False)
-    else:
-        rows = rows.filter(public_id__in=public_ids)
-    keys = {row.public_id: _key_entry(row, limits) for row in rows}
-    for token in playground_tokens_alive(public_ids):
+    keys = _remembered().filter(department__isnull=False).values_list("public_id", flat=True)
+    return [*keys, *PlaygroundToken.objects.values_list("public_id", flat=True)]
+
+
+def key_entries(
+    limits: Mapping[str, tuple[Limit, ...]], public_ids: Collection[str]
+) -> dict[str, KeyEntry]:
+    """Read the credentials with these public IDs, by ID, leaving out those that do not exist.
+
+    They include personal tokens, so that the error can say why they are refused.
+    """
+    rows = _remembered().filter(public_id__in=public_ids).select_related("department", "root")
+    keys = {}
+    for row in rows:
+        try:
+            keys[row.public_id] = _key_entry(row, limits)
+        except Exception:
+            # Leave this one out, so that it is refused; the others are unaffected.
+            logger.exception("Key %s cannot be read; it is refused", row.public_id)
+    # Most IDs are of keys; they differ from those of tokens.
+    others = set(public_ids) - keys.keys()
+    for token in playground_tokens_alive(others) if others else ():
         entry = _playground_entry(token, limits)
         # People who left the department that pays can no longer use the token.
         if entry.department in entry.principal.departments:
@@ -100,12 +120,30 @@ def key_entries(
     return keys
 
 
-def _key_entry(row: ApiKey, limits: dict[str, list[Limit]]) -> KeyEntry:
+def playground_ids(people: Collection[int]) -> set[str]:
+    """Return the public IDs of these people's playground tokens."""
+    rows = PlaygroundToken.objects.filter(person__in=people)
+    return set(rows.values_list("public_id", flat=True))
+
+
+def _remembered() -> QuerySet[ApiKey]:
+    since = timezone.now() - _REMEMBERED
+    return ApiKey.objects.filter(
+        Q(revoked_at__isnull=True) | Q(revoked_at__gt=since), expires_at__gt=since
+    )
+
+
+def _applying(
+    department: str | None, key: str, limits: Mapping[str, tuple[Limit, ...]]
+) -> tuple[Limit, ...]:
+    subjects = subjects_of(department=department or "", key=key)
+    return tuple(limit for subject in subjects for limit in limits.get(subject, ()))
+
+
+def _key_entry(row: ApiKey, limits: Mapping[str, tuple[Limit, ...]]) -> KeyEntry:
     slug = None if row.department is None else row.department.slug
     # Two secrets of one application share the limits of the first.
     first = row.public_id if row.root is None else row.root.public_id
-    subjects = subjects_of(department=slug or "", key=first)
-    applying = tuple(limit for subject in subjects for limit in limits.get(subject, ()))
     return KeyEntry(
         public_id=row.public_id,
         secret_hmac=bytes(row.secret_hmac),
@@ -122,20 +160,20 @@ def _key_entry(row: ApiKey, limits: dict[str, list[Limit]]) -> KeyEntry:
             scopes=frozenset(row.scopes),
             key_id=row.pk,
         ),
-        limits=applying,
+        limits=_applying(slug, first, limits),
+        subjects=frozenset(subjects_of(department=slug or "", key=first)),
         allowed_deployments=frozenset(row.allowed_deployments),
         networks=tuple(row.networks),
         counted_as=first,
     )
 
 
-def _playground_entry(token: PlaygroundToken, limits: dict[str, list[Limit]]) -> KeyEntry:
+def _playground_entry(token: PlaygroundToken, limits: Mapping[str, tuple[Limit, ...]]) -> KeyEntry:
     """Return the entry of a playground token. Its principal is the person with their current roles
     in the department that pays. That department stores the answers, so roles elsewhere must not
     bring another department's documents into them.
     """
     slug = token.department.slug
-    subjects = subjects_of(department=slug, key=PLAYGROUND_SUBJECT)
     roles = frozenset(
         ActorRole(
             assignment.role,
@@ -151,7 +189,8 @@ def _playground_entry(token: PlaygroundToken, limits: dict[str, list[Limit]]) ->
         pepper_version=token.pepper_version,
         name="playground",
         department=slug,
-        expires_at=token.expires_at.timestamp(),
+        # The end of its session is no change of a row.
+        expires_at=min(token.expires_at, token.session_ends).timestamp(),  # type: ignore[attr-defined]
         revoked_at=None,
         principal=Principal(
             kind=PrincipalKind.PERSON,
@@ -161,7 +200,8 @@ def _playground_entry(token: PlaygroundToken, limits: dict[str, list[Limit]]) ->
             scopes=frozenset({Action.DEPLOYMENT_INVOKE.value, Action.KNOWLEDGE_SEARCH.value}),
             person_id=token.person_id,
         ),
-        limits=tuple(limit for subject in subjects for limit in limits.get(subject, ())),
+        limits=_applying(slug, PLAYGROUND_SUBJECT, limits),
+        subjects=frozenset(subjects_of(department=slug, key=PLAYGROUND_SUBJECT)),
         allowed_deployments=frozenset({token.deployment}),
         networks=(token.address,) if token.address else (),
         counted_as=PLAYGROUND_SUBJECT,

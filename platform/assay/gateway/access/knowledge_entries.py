@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from governance.policy.engine import Resource
-from registry.knowledge.models import DocumentState, DocumentVersion, KnowledgeBase
+from registry.knowledge.models import Document, DocumentState, DocumentVersion, KnowledgeBase
 from registry.manifests import Manifest
 from registry.resources import knowledge_resource
 
@@ -34,7 +34,9 @@ class DocumentEntry:
 class KnowledgeEntry:
     """One knowledge base. `documents` are the versions in force, by ID; only these are searched,
     even if the index contains more. `manifest` belongs to the index and is None before it is built.
-    `embedding_digest` is that of the version that computed the vectors."""
+    `embedding_digest` is that of the version that computed the vectors. `revision` is the base's
+    when its documents were read.
+    """
 
     id: int
     name: str
@@ -45,6 +47,7 @@ class KnowledgeEntry:
     embedding_digest: str
     manifest: Manifest | None
     indexed: frozenset[int]
+    revision: int = -1
     documents: Mapping[int, DocumentEntry] = field(default_factory=dict)
 
     def document_resource(self, classification: str) -> Resource:
@@ -57,35 +60,46 @@ class KnowledgeEntry:
         )
 
 
-# Documents by base, with the base's revision when they were read. Only one thread reads snapshots.
-_known: dict[int, tuple[int, dict[int, DocumentEntry]]] = {}
-
-
-def read_knowledge() -> dict[str, KnowledgeEntry]:
-    """Read all knowledge bases: two queries, and a third for the documents of changed ones."""
-    rows = list(
-        KnowledgeBase.objects.select_related("department", "index").prefetch_related("departments")
+def read_knowledge(
+    known: Mapping[str, KnowledgeEntry], ids: Collection[int] | None = None
+) -> dict[str, KnowledgeEntry]:
+    """Return `known` with the knowledge bases `ids` as they are now, or all bases. Reads them in
+    two queries, and the documents of changed ones in a third.
+    """
+    rows = KnowledgeBase.objects.select_related("department", "index").prefetch_related(
+        "departments"
     )
-    changed = [row for row in rows if _known.get(row.pk, (-1,))[0] != row.revision]
+    if ids is not None:
+        rows = rows.filter(pk__in=ids)
+    before = {entry.id: entry for entry in known.values()}
+    changed = [
+        row.pk for row in rows if row.pk not in before or before[row.pk].revision != row.revision
+    ]
+    documents: dict[int, dict[int, DocumentEntry]] = {pk: {} for pk in changed}
     if changed:
-        documents: dict[int, dict[int, DocumentEntry]] = {row.pk: {} for row in changed}
         versions = DocumentVersion.objects.filter(
-            state=DocumentState.CURRENT, document__base__in=list(documents)
+            state=DocumentState.CURRENT, document__base__in=changed
         ).select_related("document")
         for version in versions:
             documents[version.document.base_id][version.pk] = _document_entry(version)
-        for row in changed:
-            _known[row.pk] = (row.revision, documents[row.pk])
-    for removed in _known.keys() - {row.pk for row in rows}:
-        del _known[removed]
-    entries = {}
+    entries = {
+        name: entry for name, entry in known.items() if ids is not None and entry.id not in ids
+    }
     for row in rows:
         try:
-            entries[row.name] = _entry(row)
+            entries[row.name] = _entry(
+                row, documents[row.pk] if row.pk in documents else before[row.pk].documents
+            )
         except Exception:
             # Leave this one out, so that it is not searched; the others are unaffected.
             logger.exception("Knowledge base %s cannot be read; it is not searched", row.name)
     return entries
+
+
+def bases_of(documents: Collection[int]) -> set[int]:
+    """Return the IDs of the bases of these documents."""
+    rows = Document.objects.filter(pk__in=documents).order_by()
+    return set(rows.values_list("base_id", flat=True))
 
 
 def read_recalled_documents(since: datetime) -> dict[int, str]:
@@ -110,7 +124,7 @@ def _document_entry(version: DocumentVersion) -> DocumentEntry:
     )
 
 
-def _entry(row: KnowledgeBase) -> KnowledgeEntry:
+def _entry(row: KnowledgeBase, documents: Mapping[int, DocumentEntry]) -> KnowledgeEntry:
     index = row.index
     manifest = None if index is None else Manifest.from_json(index.manifest)
     if index is not None and manifest is not None and manifest.digest != index.digest:
@@ -125,5 +139,6 @@ def _entry(row: KnowledgeBase) -> KnowledgeEntry:
         embedding_digest=row.embedding_digest if index is None else index.embedding_digest,
         manifest=manifest,
         indexed=frozenset() if index is None else frozenset(index.versions),
-        documents=_known[row.pk][1],
+        revision=row.revision,
+        documents=documents,
     )

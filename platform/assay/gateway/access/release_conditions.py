@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, timedelta
 from email.utils import format_datetime
 
-from django.utils import timezone
-
 from governance.quotas.kinds import release_limit_subject
 from governance.quotas.wire import Limit
 from registry.releases.conditions import Conditions
@@ -52,17 +50,17 @@ def _limit(release: Release, department: str, rate: int) -> Limit:
     return Limit(release_limit_subject(release.pk, department), RATE, int(rate))
 
 
-def end_notice(release: Release) -> tuple[tuple[bytes, bytes], ...]:
-    """Return headers that announce the end of the approval and of serving (RFC 8594), if near."""
+def end_notice(release: Release) -> tuple[tuple[tuple[bytes, bytes], ...], float]:
+    """Return headers that announce the end of the approval and of serving (RFC 8594), and the time
+    from which they are sent, in seconds since the epoch."""
     ends, stops = release.expires_at, release.serves_until
     if ends is None or stops is None:
-        return ()
-    if ends - timezone.now() > NOTICE:
-        return ()
-    return (
+        return (), 0.0
+    headers = (
         (b"x-assay-release-expires", ends.isoformat(timespec="seconds").encode()),
         (b"sunset", format_datetime(stops.astimezone(UTC), usegmt=True).encode()),
     )
+    return headers, (ends - NOTICE).timestamp()
 
 
 def emergency_access_notice(emergency: EmergencyAccess) -> tuple[tuple[bytes, bytes], ...]:

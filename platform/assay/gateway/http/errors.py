@@ -111,6 +111,13 @@ class DeadlinePassed(DomainError):
     title = "Timed out"
 
 
+class StreamPaused(DeadlinePassed):
+    """The engine sent no token for longer than the deployment's limit (504)."""
+
+    code = "stream_paused"
+    title = "Stream paused"
+
+
 def error_body(error: DomainError) -> dict[str, dict[str, str | None]]:
     """Return the error in OpenAI's format; the hint follows the sentence."""
     message = f"{error.message} {error.hint}".strip()

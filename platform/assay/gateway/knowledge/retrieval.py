@@ -16,9 +16,10 @@ import numpy as np
 from assay.gateway.access.admission import Admitted, Caller, ModelRequest
 from assay.gateway.access.call import Call
 from assay.gateway.access.decisions import InvocationDenied, ModelUnknown, NotReady, require_ready
+from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.access.knowledge_entries import KnowledgeEntry
 from assay.gateway.access.prompts import NO_PROMPT, add_prompt_tokens
-from assay.gateway.access.snapshot import DeploymentEntry, Snapshot
+from assay.gateway.access.snapshot import Snapshot
 from assay.gateway.http.errors import EngineFailed
 from assay.gateway.knowledge.index_cache import IndexCache
 from assay.gateway.knowledge.rights import searchable

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from assay.gateway.access.snapshot import DeploymentEntry
+from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.monitoring.exposition import Reading
 from workers.load_reports import DeploymentLoad, GpuLoad, decode_report
 from workers.wire import node_of

@@ -14,9 +14,11 @@ from django.db import Error as DatabaseError
 from django.db.models import Count
 from django.utils import timezone
 
-from assay.gateway.access.snapshot import Snapshot, close_connection
+from assay.gateway.access.reading import close_connection
+from assay.gateway.access.snapshot import Snapshot
 from assay.gateway.app import Gateway
 from assay.gateway.http.asgi import Scope, Send, encode, header, respond
+from assay.gateway.monitoring.controllers import measure_controllers
 from assay.gateway.monitoring.exposition import Reading, exposition
 from assay.gateway.monitoring.metrics import RELEASE_EXPIRES, RELEASE_STOPS, may_scrape
 from assay.gateway.monitoring.work_metrics import measure_broker, measure_work
@@ -73,7 +75,8 @@ async def healthz(gateway: Gateway, scope: Scope, send: Send) -> None:
 
 async def readyz(gateway: Gateway, scope: Scope, send: Send) -> None:
     """Answer 200 if database and broker answer and usage is recorded; otherwise 503 with the fault.
-    The state of the artifact store is reported, but does not matter for the status.
+    The states of the artifact store and of the controllers are reported, but do not matter for the
+    status: requests are answered for as long as the leases last.
 
     The database is checked with a connection opened like a request's, and by the age of the
     snapshot, which is read every few seconds.
@@ -94,6 +97,10 @@ async def readyz(gateway: Gateway, scope: Scope, send: Send) -> None:
     ready = all(value == "ok" for value in checks.values())
     # Without the store nothing can be loaded, but loaded deployments keep serving.
     checks["store"] = await STORE.state()
+    checks["controllers"] = "not known"
+    if checks["database"] == "ok":
+        with contextlib.suppress(DatabaseError):
+            checks["controllers"] = (await measure_controllers()).fault or "ok"
     body = {"status": "ok" if ready else "unavailable", **checks}
     await respond(send, 200 if ready else 503, encode(dumps(body)), [])
 
@@ -157,6 +164,7 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
         await measure_log()
         await measure_emergencies()
         await measure_work(live or ())
+        await measure_controllers()
     accept = (header(scope, b"accept") or b"").decode("latin-1")
     text, content_type = await asyncio.to_thread(exposition, accept, live)
     await respond(send, 200, text, [], content_type.encode())

@@ -14,7 +14,8 @@ from typing import Any
 
 import redis.asyncio
 
-from assay.gateway.access.snapshot import DeploymentEntry, close_connection
+from assay.gateway.access.deployment_entries import DeploymentEntry
+from assay.gateway.access.reading import close_connection
 from assay.gateway.monitoring.engine_metrics import Worker, show_loads
 from assay.gateway.monitoring.exposition import Reading
 from workers.database_watch import ENDED

@@ -192,6 +192,16 @@ class Quotas:
         """
         await self._client.execute_command("LPUSH", queued.queue, queued.message)
 
+    async def expire(self, queue: str, seconds: int) -> None:
+        """Let a queue end that nothing takes from. Raises as `send_again`."""
+        await self._client.execute_command("EXPIRE", queue, seconds)
+
+    async def take_back(self, queued: Queued) -> bool:
+        """Remove a message from its queue; return false if a worker has taken it. Raises as
+        `send_again`.
+        """
+        return bool(await self._client.execute_command("LREM", queued.queue, 1, queued.message))
+
     async def withdraw(self, request_id: str, *, counts: bool = False) -> None:
         """Release the reservation of a request that will not run, including one that Redis may have
         made without answering. With `counts`, it counts as a request on limits per minute. If Redis

@@ -18,7 +18,7 @@ from assay.gateway.access.decisions import NotReady, is_ready, require_ready
 from assay.gateway.access.refresher import Refresher
 from assay.gateway.access.snapshot import Snapshot
 from assay.gateway.http.waiting import WaitingBound
-from workers.wire import DEPLOYMENTS_CHANNEL, IN_USE_KEY, WANTED_KEY
+from workers.wire import DEPLOYMENTS_CHANNEL, IN_USE_KEY, WANTED_KEY, wake_message
 
 logger = logging.getLogger(__name__)
 # Requests of one process that may wait for a load at a time, in total and per department.
@@ -54,7 +54,7 @@ class ColdStarts:
         self._requested_at[deployment_id] = now
         try:
             await self._client.zadd(WANTED_KEY, {str(deployment_id): time.time()})
-            await self._client.publish(DEPLOYMENTS_CHANNEL, "")
+            await self._client.publish(DEPLOYMENTS_CHANNEL, wake_message(()))
         except (redis.RedisError, OSError) as error:
             logger.warning("Deployment %s could not be requested: %s", deployment_id, error)
 
@@ -62,8 +62,7 @@ class ColdStarts:
         """Tell the controller which of the deployments that may be scaled to zero are in use.
         Returns at once, so that an unavailable broker delays no snapshot.
         """
-        may_sleep = {each.id for each in snapshot.deployments.values() if each.may_sleep}
-        in_use = may_sleep.intersection(running)
+        in_use = {entry.id for entry in snapshot.entries(running) if entry.may_sleep}
         if in_use and (self._reporting is None or self._reporting.done()):
             self._reporting = asyncio.create_task(self._note(in_use))
 

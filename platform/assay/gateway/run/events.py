@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from django.conf import settings
-
 from assay.gateway.http.asgi import ClientGone, Headers
-from assay.gateway.http.errors import DeadlinePassed, EngineFailed, ReplyForged
-from assay.gateway.run.reply_streams import Arrival, Cut, Signal, Tampered
+from assay.gateway.http.errors import EngineFailed, ReplyForged
+from assay.gateway.run.reply_streams import Arrival, Cut, Tampered
 from registry.catalog.endpoints import Answer, Choice, Piece
 from workers.wire import Delta, Done, Failed
 
@@ -68,8 +66,8 @@ def part_of_answer(event: Arrival, deployment: str) -> Delta | Done:
 
     Raises:
         ClientGone: the client hung up.
-        EngineFailed, DeadlinePassed, ReplyForged: there is no answer.
-        DomainError: what admitted the request no longer holds.
+        EngineFailed, ReplyForged: there is no answer.
+        DomainError: what admitted the request no longer holds, or a time limit has passed.
     """
     if isinstance(event, Done) and event.finish_reason == "canceled":
         raise EngineFailed(
@@ -88,11 +86,6 @@ def part_of_answer(event: Arrival, deployment: str) -> Delta | Done:
             f"A reply to this request did not come from a worker that holds deployment "
             f"{deployment}, so the answer is not delivered.",
             hint="Tell your operators; the audit log has it under the request's ID.",
-        )
-    if event is Signal.DEADLINE:
-        raise DeadlinePassed(
-            f"Deployment {deployment} did not answer within "
-            f"{settings.GATEWAY_REQUEST_TIMEOUT_S} s; the request was canceled."
         )
     raise ClientGone
 

@@ -14,7 +14,7 @@ from django.conf import settings
 
 from assay.gateway.access.admission import Admitted, ModelRequest, RunningRequest
 from assay.gateway.access.call import CLIENT_GONE, Call
-from assay.gateway.access.snapshot import DeploymentEntry
+from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.http.asgi import ClientGone, Headers, Receive, Send, encode, respond
 from assay.gateway.http.errors import (
     DeadlinePassed,
@@ -27,26 +27,32 @@ from assay.gateway.monitoring.tallies import count_use
 from assay.gateway.quota.ledger import Settlement
 from assay.gateway.quota.quotas import QueueFull, QuotaStopped
 from assay.gateway.run import events
+from assay.gateway.run.affinity import PATIENCE_S, Place
 from assay.gateway.run.media import STORED_WITHIN_S, RequestMedia, least_units
 from assay.gateway.run.parts import Parts
-from assay.gateway.run.reply_streams import Cut, Inbox, Signal, watch_client
+from assay.gateway.run.reply_streams import Cut, Inbox, watch_client
+from assay.gateway.run.time_limits import TimeLimits, Timer
 from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.quotas.wire import Amount, Limit, Queued
 from governance.usage.records import UsageEntry
 from registry.catalog import is_own
 from registry.catalog.endpoints import Choice, Plan, Rendered, StreamRenderer, dumps
 from workers.celery_message import inference_message
-from workers.sealing import GIVEN_BACK, NOT_ADDRESSED
-from workers.wire import Delta, Done, InferenceRequest, deployment_queue
+from workers.sealing import GIVEN_BACK, NOT_ADDRESSED, ReplyReader
+from workers.wire import (
+    REPLY_TTL_S,
+    Delta,
+    Done,
+    InferenceRequest,
+    deployment_queue,
+    replica_queue,
+)
 
 T = TypeVar("T")
 KEEPALIVE_S = 10.0
-# Time for a worker to report the usage of a canceled request, in seconds.
-_LAST_WORD_S = 2.0
-# Extra time after the deadline to write the answer to the client, in seconds.
-_WRITE_S = 5.0
-# Time to write the error of a request that is ended early, in seconds.
-_CUT_S = 1.0
+# In seconds: for a worker to report the usage of a canceled request, to write the answer after the
+# deadline, and to write the error of a request that is ended early.
+_LAST_WORD_S, _WRITE_S, _CUT_S = 2.0, 5.0, 1.0
 # Maximum number of times that a request goes to other workers because its own are gone.
 _HANDOVERS = 3
 
@@ -69,16 +75,19 @@ class Execution:
         self._model_request = model_request
         self.admit(admitted)
         self._limit: asyncio.Timeout | None = None
+        self._timer: Timer
         self._cut_by: DomainError | None = None
         self._completion_tokens = 0
         self._media = media
         self._inputs: dict[str, Any] = {}
-        # Maximum use of the request, which is charged if the actual use is unknown.
+        # Maximum use, charged if the actual use is unknown.
         self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
         self._abandoned, self._handed_over = False, 0
         # Time at which the caller stops waiting, in seconds since the epoch.
         self._deadline = 0.0
+        self._place: Place | None = None
+        self._reader: ReplyReader | None = None
 
     def admit(self, admitted: Admitted) -> None:
         """Set the key and deployment that the request runs with."""
@@ -102,6 +111,7 @@ class Execution:
             await self._run(inbox, receive, send)
         finally:
             self._parts.running.leave(running)
+            self._parts.affinity.leave(self._place)
             if not self._abandoned:
                 self._parts.replies.close(self._call.request_id)
 
@@ -130,14 +140,15 @@ class Execution:
             self._limit.reschedule(asyncio.get_running_loop().time() + _CUT_S)
 
     async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
-        timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
+        limits = TimeLimits.of(self._deployment, streams=self._plan.stream)
+        timeout_s = limits.total_s
         if self._media.expected and self._media.has_files(self._plan):
             await self._reserve_with_media(timeout_s)
         else:
             self._inputs = self._plan.inputs.to_wire()
             self._deadline = time.time() + timeout_s
             await self._reserve(self._most(), timeout_s, self._queued(self._deployment))
-        timer = asyncio.get_running_loop().call_later(timeout_s, inbox.put_nowait, Signal.DEADLINE)
+        self._timer = Timer(limits, self._deployment.name, inbox)
         watcher = asyncio.create_task(watch_client(receive, inbox))
         end = ("failed", 500, "The gateway failed or was stopped.")
         try:
@@ -149,7 +160,7 @@ class Execution:
             raise ClientGone from None
         finally:
             self._limit = None
-            timer.cancel()
+            self._timer.cancel()
             watcher.cancel()
             if not self._call.recorded:
                 # Cancel the work and charge its use.
@@ -179,6 +190,8 @@ class Execution:
             raise
         self._quota_headers = reservation.headers
         self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
+        if self._place is not None and self._place.worker and queued.message:
+            self._parts.ledger.spawn(self._take_over(queued, self._place.worker))
         if reservation.at is not None:
             # So that ledger and counters charge it to the same day and month.
             self._call.occurred_at = reservation.at
@@ -239,9 +252,25 @@ class Execution:
         await canceling
         await self._parts.quotas.withdraw(self._call.request_id)
 
-    def _queued(self, deployment: DeploymentEntry) -> Queued:
+    async def _take_over(self, queued: Queued, worker: str) -> None:
+        """Let any replica answer the request if the chosen one does not begin it soon."""
+        reader = self._reader
+        with contextlib.suppress(redis.RedisError, OSError):
+            # In case this process ends before it takes the message back from a dead worker.
+            await self._parts.quotas.expire(queued.queue, REPLY_TTL_S)
+            await asyncio.sleep(PATIENCE_S)
+            begun = reader is not None and len(reader.holders) == 1
+            if begun or not await self._parts.quotas.take_back(queued):
+                return
+            self._parts.affinity.avoid(worker)
+            if not self._call.recorded:
+                shared = deployment_queue(self._deployment.id)
+                await self._parts.quotas.send_again(replace(queued, queue=shared))
+
+    def _queued(self, deployment: DeploymentEntry, *, again: bool = False) -> Queued:
         """Seal the request for the deployment's workers, start to expect its replies, and return
-        the message for the queue.
+        the message for the queue: that of all replicas, or of the one that knows the prompt's
+        beginning.
         """
         request = InferenceRequest(
             request_id=self._call.request_id,
@@ -255,6 +284,7 @@ class Execution:
             enqueued_at=time.time(),
             deadline=self._deadline,
             expires_at=self._deployment.expires_at,
+            idle_s=self._deployment.stream_idle_s if self._plan.stream else 0.0,
             scope="" if self._call.key is None else self._call.key.department or "",
             traceparent=self._call.traceparent,
         )
@@ -262,8 +292,16 @@ class Execution:
         if deployment.workers and not reader.holders:
             raise NoUsableKey(f"No worker of deployment {deployment.name} has a usable key.")
         self._parts.replies.expect(self._call.request_id, reader, deployment.realms)
-        message = inference_message(request, sealed)
-        return replace(self._queue(deployment), message=message)
+        self._reader = reader
+        queued = replace(self._queue(deployment), message=inference_message(request, sealed))
+        if again:
+            return queued
+        self._place = self._parts.affinity.enter(
+            deployment, reader.holders, request.scope, self._inputs
+        )
+        if self._place is None or not self._place.worker:
+            return queued
+        return replace(queued, queue=replica_queue(queued.queue, self._place.worker))
 
     def _queue(self, deployment: DeploymentEntry) -> Queued:
         return Queued(deployment_queue(deployment.id), b"", settings.GATEWAY_QUEUE_MAX)
@@ -344,6 +382,7 @@ class Execution:
         part = events.part_of_answer(event, self._deployment.name)
         if isinstance(part, Delta):
             self._completion_tokens += part.tokens
+            self._timer.token()
             if self._plan.stream:
                 self._call.arrived(part.index, part.tokens)
         return part
@@ -361,7 +400,7 @@ class Execution:
         if entry is None:
             return False
         with contextlib.suppress(redis.RedisError, OSError):
-            await self._parts.quotas.send_again(self._queued(entry))
+            await self._parts.quotas.send_again(self._queued(entry, again=True))
             return True
         return False
 
@@ -390,9 +429,8 @@ class Execution:
             return
         refused = error.status < 500
         if refused:
-            self._call.outcome = (
-                "refused"  # The code is the worker's, who could make up any number.
-            )
+            # Not the worker's code: a compromised worker could make up any number of them.
+            self._call.outcome = "refused"
         prompt_tokens = self._plan.prompt_tokens if self._completion_tokens else 0
         entry = self._call.entry(
             error.code if refused or isinstance(error, ReplyForged) else "failed",

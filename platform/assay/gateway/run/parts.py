@@ -8,6 +8,7 @@ from assay.gateway.access.admission import Running
 from assay.gateway.access.refresher import Refresher
 from assay.gateway.quota.ledger import Ledger
 from assay.gateway.quota.quotas import DeviceTimes, Quotas
+from assay.gateway.run.affinity import Affinity
 from assay.gateway.run.cancellations import Cancellations
 from assay.gateway.run.plug_ins import PlugInDesk
 from assay.gateway.run.reply_streams import Replies
@@ -22,6 +23,7 @@ class Parts:
     device_times: DeviceTimes
     ledger: Ledger
     replies: Replies
+    affinity: Affinity
     seals: GatewaySeals
     cancellations: Cancellations
     plug_ins: PlugInDesk

@@ -38,12 +38,11 @@ class Signal(Enum):
     """Signal of the gateway itself in a request's queue."""
 
     DISCONNECTED = "disconnected"
-    DEADLINE = "deadline"
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The request must end because it is no longer admitted."""
+    """The request must end: it is no longer admitted, or a time limit has passed."""
 
     error: DomainError
 

@@ -7,12 +7,19 @@ from typing import Any
 from django import forms
 
 from assay.forms import TablerForm
-from workers.deployments.models import REPLICAS_MAX, Device
+from workers.deployments.models import (
+    QUEUE_AGE_MAX_S,
+    QUEUE_AGE_S,
+    REPLICAS_MAX,
+    STREAM_IDLE_MAX,
+    STREAM_TOTAL_MAX,
+    Device,
+)
 from workers.placement.settings import LABEL_MAX, LABELS_MAX
 
 
 class ReplicasForm(TablerForm):
-    """Number of replicas of a deployment, and the workers that may hold them."""
+    """Number of replicas of a deployment, the workers that may hold them, and stream limits."""
 
     replicas_min = forms.IntegerField(
         min_value=0, max_value=REPLICAS_MAX, label="Minimum replicas",
@@ -20,7 +27,11 @@ class ReplicasForm(TablerForm):
     )  # fmt: skip
     replicas_max = forms.IntegerField(
         min_value=1, max_value=REPLICAS_MAX, label="Maximum replicas",
-        help_text="Replicas are added while requests wait, and removed when none do.",
+        help_text="A number above the minimum lets the load decide.",
+    )  # fmt: skip
+    queue_age_s = forms.IntegerField(
+        min_value=1, max_value=QUEUE_AGE_MAX_S, initial=QUEUE_AGE_S, label="Target wait in seconds",
+        help_text="Replicas are added while requests wait for longer.",
     )  # fmt: skip
     labels = forms.CharField(
         required=False, max_length=LABELS_MAX * (LABEL_MAX + 2), label="Worker labels",
@@ -29,6 +40,14 @@ class ReplicasForm(TablerForm):
     device = forms.ChoiceField(
         choices=[("", "Any"), *Device.choices], required=False, label="Device"
     )
+    stream_total_s = forms.IntegerField(
+        required=False, min_value=1, max_value=STREAM_TOTAL_MAX, label="Longest stream (seconds)",
+        help_text="Of a streamed answer in all. Empty: the installation's limit for answers.",
+    )  # fmt: skip
+    stream_idle_s = forms.IntegerField(
+        required=False, min_value=1, max_value=STREAM_IDLE_MAX, label="Longest pause (seconds)",
+        help_text="Between two tokens of a stream. Empty: the installation's limit for answers.",
+    )  # fmt: skip
 
     def clean_labels(self) -> list[str]:
         """Return the labels that are not empty."""

@@ -121,8 +121,11 @@ class DeploymentPage(ActionScreen):
             initial={
                 "replicas_min": deployment.replicas_min,
                 "replicas_max": deployment.replicas_max,
+                "queue_age_s": deployment.queue_age_s,
                 "labels": ", ".join(deployment.required_labels),
                 "device": deployment.required_device,
+                "stream_total_s": deployment.stream_total_s,
+                "stream_idle_s": deployment.stream_idle_s,
             }
         )
 

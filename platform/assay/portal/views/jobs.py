@@ -19,6 +19,9 @@ from assay.portal.series import curve_points, curves
 from governance.database.narrow import narrowed
 from governance.errors import InvalidInput
 from governance.permissions import Action
+from governance.retention.models import Growing
+from governance.retention.months import month_of
+from governance.retention.selectors import dropped_months
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.intake.selectors import intakes_visible_to
 from registry.releases.drafts.selectors import release_drafts_visible_to
@@ -49,6 +52,11 @@ EVENTS_SHOWN = 5000
 
 def is_live(job: Job) -> bool:
     return job.state not in TERMINAL
+
+
+def log_exported(job: Job) -> bool:
+    """Return whether the month in which the job was created was exported and dropped."""
+    return bool(dropped_months(Growing.JOB_EVENTS, {month_of(job.created_at)}))
 
 
 class Jobs(ListScreen):
@@ -89,6 +97,7 @@ class JobPage(Screen):
                 *(event.message for event in events if event.data.get(WARNING)),
             ],
             "after": events[-1].pk if events else 0,
+            "log_exported": not events and log_exported(job),
             "seconds_left": job_seconds_left(job),
             "request_rows": request_rows(job),
             "setting_rows": setting_rows(job),

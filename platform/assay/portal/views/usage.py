@@ -5,24 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Avg, Count, F, Q, Sum
+from django.db.models import F
 
 from assay.portal.http import Screen
 from assay.portal.reads import usage_days
 from assay.portal.series import request_bars, unit_bars
 from governance.quotas.selectors import alerts_now
-from governance.usage.records import JOBS
-from governance.usage.selectors import UNIT_SUMS, beginning_of, units_of, usage_visible_to
+from governance.usage.selectors import (
+    GROUPS,
+    UNIT_SUMS,
+    units_of,
+    usage_of_period,
+    usage_totals_visible_to,
+    whole_sum,
+)
 from governance.usage.units import PRICED_BY_UNIT, Unit
 
-GROUPS = (
-    ("deployment", "Deployment"),
-    ("department", "Department"),
-    ("key_public_id", "API key"),
-)
+TITLES = (("deployment", "Deployment"), ("department", "Department"), ("key", "API key"))
 PERIODS = (7, 30, 90)
 EMPTY = "Requests through the gateway are metered and show here by deployment, department and key."
-NAMELESS = {"deployment": "Jobs", "department": "Personal tokens", "key_public_id": "Jobs"}
+NAMELESS = {"deployment": "Jobs", "department": "Personal tokens", "key": "Jobs"}
 
 
 class Usage(Screen):
@@ -34,34 +36,40 @@ class Usage(Screen):
         choice = self.request.GET.get("days", "")
         period = int(choice) if choice in {str(days) for days in PERIODS} else 30
         by = self.request.GET.get("by", "")
-        by = by if by in dict(GROUPS) else "deployment"
-        records = usage_visible_to(self.actor)
-        days = usage_days(records.exclude(endpoint__startswith=JOBS), period)
-        table = (
-            records.filter(occurred_at__gte=beginning_of(period))
-            .order_by()
-            .values(name=F(by))
-            .annotate(
-                requests=Count("id"),
-                failed=Count("id", filter=~Q(outcome="ok")),
-                prompt=Sum("prompt_tokens"),
-                completion=Sum("completion_tokens"),
-                device=Sum("device_ms"),
-                cost=Sum("cost_micro"),
-                time=Avg("total_ms"),
-                **UNIT_SUMS,
-            )
-            .order_by("-requests")[:100]
-        )
+        by = by if by in GROUPS else "deployment"
+        all_requests = usage_totals_visible_to(self.actor, days=period).filter(jobs=False)
+        days = usage_days(all_requests, period)
         totals = {unit: sum(day["units"].get(unit, 0) for day in days) for unit in Unit}
+        # Tokens and the units in use: each is another sum over all rows.
+        amounts = {
+            f"of_{unit}": UNIT_SUMS[f"of_{unit}"]
+            for unit in Unit
+            if totals[unit] or unit is Unit.TOKENS
+        }
+        kind, column = GROUPS[by]
+        table = (
+            usage_of_period(self.actor, kind, days=period)
+            .values(group=F(column))
+            .annotate(
+                count=whole_sum("requests"),
+                failed=whole_sum(F("requests") - F("answered")),
+                prompt=whole_sum("prompt_tokens"),
+                completion=whole_sum("completion_tokens"),
+                device=whole_sum("device_ms"),
+                cost=whole_sum("cost_micro"),
+                took=whole_sum("total_ms"),
+                **amounts,
+            )
+            .order_by("-count")[:100]
+        )
         failed = sum(day["failed"] for day in days)
         return {
             "alerts": alerts_now(self.actor),
             "period": period,
             "periods": PERIODS,
             "by": by,
-            "by_title": dict(GROUPS)[by],
-            "groups": GROUPS,
+            "by_title": dict(TITLES)[by],
+            "groups": TITLES,
             "table": [_row(dict(row), by) for row in table],
             "has_other": any(totals[unit] for unit in PRICED_BY_UNIT),
             "currency": settings.CURRENCY,
@@ -94,4 +102,10 @@ def _row(row: dict[str, Any], by: str) -> dict[str, Any]:
     """Return a row of the table; `other` is the use of units other than tokens."""
     units = units_of(row)
     other = [unit.words(units[unit]) for unit in PRICED_BY_UNIT if unit in units]
-    return {**row, "name": row["name"] or NAMELESS[by], "other": ", ".join(other)}
+    return {
+        **row,
+        "name": row["group"] or NAMELESS[by],
+        "requests": row["count"],
+        "time": row["took"] / row["count"],
+        "other": ", ".join(other),
+    }

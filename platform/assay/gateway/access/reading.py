@@ -1,0 +1,279 @@
+"""Read the snapshot, and bring it up to date. Everything here blocks: call it in one thread.
+
+A reading of changes costs two small queries when nothing has changed: of the changes, and of the
+policy's digest. What was named is read again. In addition, leases and heartbeats are read every few
+seconds, because they are no changes; and a few deployments are read again each time, so that every
+one is checked within a while even if no change named it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from heapq import nsmallest
+
+from django.db import connection
+from django.utils import timezone
+
+from assay.gateway.access.deployment_entries import (
+    DeploymentEntry,
+    deployment_ids,
+    read_deployments,
+    read_liveness,
+    read_places,
+)
+from assay.gateway.access.key_entries import KeyEntry, key_entries, known_ids, playground_ids
+from assay.gateway.access.knowledge_entries import (
+    bases_of,
+    read_knowledge,
+    read_recalled_documents,
+)
+from assay.gateway.access.snapshot import Snapshot
+from governance.changes.reading import Changes, changes_since
+from governance.permissions import Action
+from governance.policy.engine import PolicySnapshot
+from governance.policy.services import active_policy
+from governance.quotas.prices import Tariff
+from governance.quotas.selectors import quota_limits, tariff_for, tariffs
+from governance.quotas.wire import Limit
+from workers.deployments.changed import deployments_moved, deployments_rejudged
+
+# Period after a recall in which requests that still run on the deployment are found and ended.
+_RECALL_REMEMBERED = timedelta(hours=1)
+# Deployments that one reading reads: keys wait for no more than these.
+CHUNK = 100
+# Deployments at once in the very first reading, which no request can be answered before.
+FIRST_CHUNK = 500
+# Deployments that each reading of leases reads again although no change named them, and at most as
+# many that are refused.
+CHECKED = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A newer snapshot, and how it differs: the public IDs of changed keys, the names of changed
+    deployments, and the subjects of changed limits. With `whole`, anything may differ; with `lost`,
+    any key too.
+    """
+
+    snapshot: Snapshot
+    keys: frozenset[str] = frozenset()
+    deployments: frozenset[str] = frozenset()
+    limits: frozenset[str] = frozenset()
+    whole: bool = False
+    lost: bool = False
+
+
+def read_snapshot() -> Snapshot:
+    """Read everything but the keys. The number of queries grows with each `CHUNK` of deployments.
+
+    Raises:
+        django.db.Error: PostgreSQL does not answer.
+    """
+    snapshot = first_reading().snapshot
+    while snapshot.unread:
+        snapshot = advance(snapshot).snapshot
+    return snapshot
+
+
+def first_reading() -> Reading:
+    """Read everything but keys and deployments, which are `unread`.
+
+    Raises:
+        django.db.Error: PostgreSQL does not answer.
+    """
+    nothing = Snapshot(keys={}, deployments={}, policy=_read_policy(), read_at=float("-inf"))
+    return _all_again(nothing, changes_since(None))
+
+
+def advance(snapshot: Snapshot, *, liveness: bool = False) -> Reading:
+    """Return `snapshot` with the changes since, or with the next `CHUNK` of them. With `liveness`,
+    read leases and heartbeats too, and check some deployments.
+
+    Raises:
+        django.db.Error: PostgreSQL does not answer. `snapshot` is still valid.
+    """
+    read_at = time.monotonic()
+    changes = changes_since(snapshot.position)
+    if changes.lost or changes.of("department"):
+        return _all_again(snapshot, changes)
+    liveness = liveness or bool(changes.of("lease"))
+    since = timezone.now() - _RECALL_REMEMBERED
+    after = replace(snapshot, position=changes.position)
+    keys = changes.of("key")
+    if people := changes.numbers("person"):
+        keys |= playground_ids(people)
+    changed_limits, whole = frozenset[str](), False
+    # A single small row decides on everything, so it is read each time.
+    policy = _read_policy()
+    if policy is not after.policy:
+        after, whole = replace(after, policy=policy, decisions={}), True
+    if changes.of("quota"):
+        limits = _read_limits()
+        changed_limits = _differing(after.limits_by, limits)
+        after = replace(after, limits_by=limits)
+    if changes.of("price"):
+        after = _priced(after, tariffs())
+    bases, documents = changes.numbers("knowledge"), changes.numbers("document")
+    if bases or documents:
+        bases |= bases_of(documents) if documents else set()
+        recalled = read_recalled_documents(since)
+        whole = whole or recalled.keys() != after.recalled_documents.keys()
+        after = replace(
+            after, knowledge=read_knowledge(after.knowledge, bases), recalled_documents=recalled
+        )
+    unread = after.unread | deployments_rejudged(changes, since)
+    unread |= _limited(after, changed_limits)
+    moved = deployments_moved(changes) - unread
+    if len(moved) > CHUNK:
+        unread, moved = unread | moved, set()
+    if liveness:
+        unread |= read_liveness(after.deployments, after.names)
+        unread |= _to_check(after)
+    size = FIRST_CHUNK if snapshot.read_at == float("-inf") else CHUNK
+    chunk = set(itertools.islice(unread, size))
+    after, deployments = _with_deployments(after, chunk, moved, since)
+    whole = whole or after.recalled != snapshot.recalled
+    after = replace(after, unread=frozenset(unread - chunk))
+    if not after.unread:
+        after = replace(after, read_at=read_at)
+    return Reading(after, frozenset(keys), deployments, changed_limits, whole)
+
+
+def read_keys(
+    limits: Mapping[str, tuple[Limit, ...]], public_ids: Collection[str]
+) -> dict[str, KeyEntry]:
+    """Read the credentials of these public IDs in two queries, omitting unknown ones.
+
+    Raises:
+        django.db.Error: PostgreSQL does not answer.
+    """
+    return key_entries(limits, public_ids)
+
+
+def read_known_ids() -> list[str]:
+    """Return the public IDs of all keys that requests may use.
+
+    Raises:
+        django.db.Error: PostgreSQL does not answer.
+    """
+    return known_ids()
+
+
+def close_connection() -> None:
+    """Close the calling thread's database connection."""
+    connection.close()
+
+
+def _all_again(snapshot: Snapshot, changes: Changes) -> Reading:
+    """Return `snapshot` with everything read again but keys and deployments, which are `unread`.
+    Until they are read, the earlier ones are used, as long as the snapshot is usable.
+    """
+    since = timezone.now() - _RECALL_REMEMBERED
+    unread = frozenset(deployment_ids(since)) | snapshot.names.keys() | snapshot.recalled.keys()
+    after = replace(
+        snapshot,
+        position=changes.position,
+        policy=_read_policy(),
+        limits_by=_read_limits(),
+        knowledge=read_knowledge({}),
+        recalled_documents=read_recalled_documents(since),
+        prices=tariffs(),
+        unread=unread,
+        decisions={},
+    )
+    if not unread:
+        after = replace(after, read_at=time.monotonic())
+    return Reading(after, whole=True, lost=True)
+
+
+def _read_policy() -> PolicySnapshot:
+    """Return the policy. Its rules are indexed in this thread rather than by the first request."""
+    policy = active_policy()
+    for action in (Action.DEPLOYMENT_INVOKE, Action.DEPLOYMENT_VIEW):
+        policy.index(action, "deployment")
+    return policy
+
+
+def _read_limits() -> dict[str, tuple[Limit, ...]]:
+    """Return quota limits by subject."""
+    by_subject: dict[str, tuple[Limit, ...]] = {}
+    for limit in quota_limits():
+        by_subject[limit.subject] = (*by_subject.get(limit.subject, ()), limit)
+    return by_subject
+
+
+def _differing(
+    before: Mapping[str, tuple[Limit, ...]], after: Mapping[str, tuple[Limit, ...]]
+) -> frozenset[str]:
+    """Return the subjects whose limits differ."""
+    return frozenset(
+        subject
+        for subject in before.keys() | after.keys()
+        if before.get(subject) != after.get(subject)
+    )
+
+
+def _limited(snapshot: Snapshot, subjects: Collection[str]) -> set[int]:
+    """Return the IDs of the deployments among these subjects of limits."""
+    names = (subject.partition(":") for subject in subjects)
+    entries = (snapshot.deployments.get(name) for kind, _, name in names if kind == "deployment")
+    return {entry.id for entry in entries if entry is not None}
+
+
+def _priced(snapshot: Snapshot, prices: dict[str, Tariff]) -> Snapshot:
+    deployments = {
+        name: entry
+        if entry.tariff == (tariff := tariff_for(name, prices))
+        else replace(entry, tariff=tariff)
+        for name, entry in snapshot.deployments.items()
+    }
+    return replace(snapshot, prices=prices, deployments=deployments)
+
+
+def _to_check(snapshot: Snapshot) -> set[int]:
+    """Return the IDs of the deployments that were judged longest ago, and of refused ones: a
+    refusal for now, such as of a row that cannot be read, may end without a change."""
+    entries = snapshot.deployments.values()
+    refused = [entry for entry in entries if entry.obstacle]
+    oldest = nsmallest(CHECKED, entries, key=_judged_at) + nsmallest(
+        CHECKED, refused, key=_judged_at
+    )
+    return {entry.id for entry in oldest}
+
+
+def _judged_at(entry: DeploymentEntry) -> float:
+    return entry.judged_at
+
+
+def _with_deployments(
+    snapshot: Snapshot, ids: Collection[int], moved: Collection[int], since: datetime
+) -> tuple[Snapshot, frozenset[str]]:
+    """Return `snapshot` with the deployments `ids` read again, and with the present workers of
+    those in `moved`; and the names of all that changed."""
+    in_memory = [name for pk in moved if (name := snapshot.names.get(pk)) is not None]
+    if not ids and not in_memory:
+        return snapshot, frozenset()
+    deployments, names = dict(snapshot.deployments), dict(snapshot.names)
+    recalled = dict(snapshot.recalled)
+    changed = set(in_memory)
+    for entry in read_places([deployments[name] for name in in_memory]):
+        deployments[entry.name] = entry
+    if ids:
+        read = read_deployments(ids, since, snapshot.limits_by, snapshot.prices)
+        for pk in ids:
+            recalled.pop(pk, None)
+            # Another deployment may have its name by now.
+            name = names.pop(pk, None)
+            if name is not None and name in deployments and deployments[name].id == pk:
+                del deployments[name]
+                changed.add(name)
+        for pk, entry in read.live.items():
+            deployments[entry.name], names[pk] = entry, entry.name
+            changed.add(entry.name)
+        recalled |= read.recalled
+    after = replace(snapshot, deployments=deployments, names=names, recalled=recalled)
+    return after, frozenset(changed)

@@ -1,0 +1,1 @@
+"""The controllers that run, and the one among them that leads."""

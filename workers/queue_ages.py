@@ -1,0 +1,55 @@
+"""Read the length of deployments' queues, and the time of the oldest request in each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import redis
+
+from workers.wire import deployment_queue
+
+# Queues that one call of the broker looks at, which it does not interrupt for other commands.
+_TOGETHER = 500
+# Messages are pushed on the left, and their properties come last (`workers.celery_message`). Only
+# the time is returned: a message may have megabytes. The names of queues are arguments, because the
+# broker's users may only read them, and a script's keys count as written.
+_SCRIPT = """
+local answer = {}
+for _, queue in ipairs(ARGV) do
+    local length = redis.pcall('LLEN', queue)
+    local since = nil
+    if type(length) ~= 'number' then length = 0 end
+    if length > 0 then
+        local oldest = redis.call('LINDEX', queue, -1)
+        since = oldest and string.match(string.sub(oldest, -1024), '"timestamp":([%d.]+)')
+    end
+    answer[#answer + 1] = length
+    answer[#answer + 1] = since or ''
+end
+return answer
+"""
+
+
+class Queue(NamedTuple):
+    """Number of requests in a queue, and the time at which the oldest was sent, in seconds since
+    the epoch; None if it is not known."""
+
+    length: int
+    since: float | None
+
+
+def read_queues(client: redis.Redis, deployment_ids: Sequence[int]) -> dict[int, Queue]:
+    """Return the queue of each deployment, with one round trip for each 500.
+
+    Raises:
+        redis.RedisError: the broker does not answer.
+    """
+    script = client.register_script(_SCRIPT)
+    queues = {}
+    for start in range(0, len(deployment_ids), _TOGETHER):
+        some = deployment_ids[start : start + _TOGETHER]
+        answer: Any = script(args=[deployment_queue(pk) for pk in some])
+        for pk, length, since in zip(some, answer[::2], answer[1::2], strict=True):
+            queues[pk] = Queue(int(length), float(since) if since else None)
+    return queues
