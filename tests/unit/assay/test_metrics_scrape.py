@@ -24,7 +24,7 @@ from tests.unit.assay.metrics_support import (
     settled,
 )
 from tests.waiting import PATIENCE_S
-from workers import tracing
+from workers import queue_ages, tracing
 from workers.celery_message import inference_message
 from workers.deployments.models import Deployment, DeploymentState
 from workers.measurements import queues
@@ -134,7 +134,7 @@ def test_the_number_of_deployments_with_series_is_bounded(monkeypatch: pytest.Mo
 def test_the_age_of_a_queue_is_that_of_its_oldest_message(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queues, "TOGETHER", 1)  # as with hundreds of deployments
+    monkeypatch.setattr(queue_ages, "_TOGETHER", 1)  # as with hundreds of deployments
     waiting = stage.deployment("waiting", behavior=None)
     stage.deployment("empty", behavior=None)
     now = time.time()
