@@ -5,7 +5,9 @@ ASSAY_ENV=test .venv/bin/python tools/metrics.py
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ django.setup()
 import yaml  # noqa: E402
 from prometheus_client import Counter, Gauge, Histogram  # noqa: E402
 
-from assay.gateway.monitoring import engine_metrics, metrics, probes, work_metrics  # noqa: E402
+from assay.gateway import monitoring  # noqa: E402
 from assay.gateway.monitoring.exposition import Reading  # noqa: E402
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "metrics.md"
@@ -35,12 +37,14 @@ route, never a path with an ID. No metric names a key, a person or a prompt, and
 comes from a caller.
 
 """
+# Modules with a table of their own; metrics of all others come last.
 PARTS = {
-    "Requests": metrics,
-    "Engines and GPUs": engine_metrics,
-    "Jobs, queues, workers, store and controller": work_metrics,
-    "Audit log, incidents and the store's state": probes,
+    "Requests": "metrics",
+    "Engines and GPUs": "engine_metrics",
+    "Jobs, queues, workers, store and controller": "work_metrics",
+    "Audit log, incidents and the store's state": "probes",
 }
+OTHERS = "Others"
 NAMES = PAGE.parents[2] / "docker" / "prometheus" / "assay-names.rules.yaml"
 AFTER = """
 ## Names of vLLM and OpenTelemetry
@@ -78,13 +82,22 @@ def rows(module: object) -> Iterator[Row]:
 
 def page() -> str:
     """Return the page: one table for each part."""
+    names = [info.name for info in pkgutil.iter_modules(monitoring.__path__)]
+    parts = {title: [name] for title, name in PARTS.items()}
+    parts[OTHERS] = [name for name in names if name not in PARTS.values()]
+    listed: set[str] = set()
     tables = []
-    for title, module in PARTS.items():
-        lines = [f"## {title}", "", "| metric | type | labels | |", "|---|---|---|---|"]
-        for row in rows(module):
-            labels = ", ".join(f"`{label}`" for label in row.labels)
-            lines.append(f"| `{row.name}` | {row.kind} | {labels} | {row.about} |")
-        tables.append("\n".join(lines) + "\n")
+    for title, modules in parts.items():
+        lines = []
+        for name in modules:
+            for row in rows(importlib.import_module(f"{monitoring.__name__}.{name}")):
+                if row.name not in listed:  # A module may import a metric of another.
+                    listed.add(row.name)
+                    labels = ", ".join(f"`{label}`" for label in row.labels)
+                    lines.append(f"| `{row.name}` | {row.kind} | {labels} | {row.about} |\n")
+        if lines:
+            head = f"## {title}\n\n| metric | type | labels | |\n|---|---|---|---|\n"
+            tables.append(head + "".join(lines))
     return HEAD + "\n".join(tables) + AFTER + other_names()
 
 

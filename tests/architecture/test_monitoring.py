@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from typing import Any
 
@@ -10,13 +12,8 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.utils import floatToGoString
 
-from assay.gateway.monitoring import (
-    controllers,
-    engine_metrics,
-    metrics,
-    probes,
-    work_metrics,
-)
+from assay.gateway import monitoring
+from assay.gateway.monitoring import metrics
 from assay.gateway.monitoring.exposition import Reading
 from governance.audit.alarms import ALARMS
 from tests.promql import DASHBOARD, PANELS, check, rules
@@ -26,8 +23,8 @@ from workers.controller import DUTIES, LEADER_DUTIES
 def exposed() -> dict[str, set[str]]:
     """The labels of each series that `/metrics` exposes."""
     found: dict[str, set[str]] = {}
-    for module in (controllers, metrics, probes, work_metrics, engine_metrics):
-        for each in vars(module).values():
+    for info in pkgutil.iter_modules(monitoring.__path__, f"{monitoring.__name__}."):
+        for each in vars(importlib.import_module(info.name)).values():
             if isinstance(each, Counter | Gauge | Histogram):
                 labels = set(each._labelnames)
                 name = each.describe()[0].name

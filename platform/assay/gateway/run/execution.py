@@ -429,9 +429,8 @@ class Execution:
             return
         refused = error.status < 500
         if refused:
-            self._call.outcome = (
-                "refused"  # The code is the worker's, who could make up any number.
-            )
+            # Not the worker's code: a compromised worker could make up any number of them.
+            self._call.outcome = "refused"
         prompt_tokens = self._plan.prompt_tokens if self._completion_tokens else 0
         entry = self._call.entry(
             error.code if refused or isinstance(error, ReplyForged) else "failed",
