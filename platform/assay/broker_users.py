@@ -83,7 +83,7 @@ USERS: dict[str, BrokerUser] = {
         channels=(*_NOTICES, "assay:cancel*"),
     ),
     "controller": BrokerUser(
-        f"{_SEND} {_QUOTAS} publish subscribe unsubscribe zrevrange lindex evalsha_ro "
+        f"{_SEND} {_QUOTAS} publish subscribe unsubscribe zrevrange lindex "
         "xack xdel xautoclaim xreadgroup xgroup|create xpending rpush blpop "
         # For users of nodes (`workers.nodes.broker_access`). This right cannot be limited to them.
         "acl|setuser acl|deluser acl|getuser acl|users acl|log client|kill",
