@@ -176,7 +176,7 @@ def test_exemplars_of_all_processes_are_in_every_scrape(stage: Stage, tmp_path: 
             samples = Scrape(url, TOKEN, OPENMETRICS).samples
             return {one.exemplar.labels["trace_id"] for one in samples if one.exemplar}
 
-        # Until both processes have written their last ones.
+        # Both processes write their last ones first.
         last = f"{next(numbers) - 1:032x}"
         wait_until(lambda: last in newest())
         assert [shown() for _ in range(10)] == [newest()] * 10

@@ -75,7 +75,11 @@ def months_retain() -> int:
     with session_lock(LOCK) as locked, background("retention", _CONTROLLER):
         if not locked:
             return 0
-        months_add_due()
+        try:
+            months_add_due()
+        except DatabaseError as error:
+            # `months_missing` raises an alarm in time.
+            logger.warning("Months were not created: %s", error)
         for growing in Growing:
             for month in months_due(growing):
                 archived, _ = ArchivedMonth.objects.get_or_create(name=growing, month=month)
@@ -87,7 +91,8 @@ def months_retain() -> int:
                     usage_times_add()
                     _drop(archived)
                     dropped += 1
-                except (DomainError, DatabaseError, OSError) as error:
+                except Exception as error:
+                    # Also errors of pyarrow: the other table's months do not wait for this one.
                     reason = error.message if isinstance(error, DomainError) else str(error)
                     archived.error = (reason.splitlines() or [type(error).__name__])[0][:500]
                     archived.save(update_fields=["error", "tried_at"])

@@ -22,6 +22,8 @@ BEGIN
     EXECUTE format(
         'SELECT coalesce(min(%1$I), now()), greatest(max(%1$I), now() + interval ''3 months'') '
         'FROM %2$I', by_column, grown || '_before') INTO month, last;
+    -- Older rows, such as those of a machine without a clock, stay in the default partition.
+    month := greatest(month, now() - interval '10 years');
     month := date_trunc('month', least(month, now()), 'UTC');
     WHILE month <= least(last, now() + interval '3 months') LOOP
         PERFORM assay_month_add(grown, (month AT TIME ZONE 'UTC')::date);

@@ -15,7 +15,7 @@ SELECT assay_refuse('governance_auditevent', 'UPDATE', $$
     OR NEW.sequence IS NULL
     OR NOT (
         (OLD.sequence IS NULL AND NEW.canonical = OLD.canonical)
-        OR (NEW.sequence = OLD.sequence AND NEW.canonical = ''
+        OR (OLD.sequence IS NOT NULL AND NEW.sequence = OLD.sequence AND NEW.canonical = ''
             AND OLD.occurred_at < now() - interval '4 months'
             AND OLD.leaf_hash = sha256('\x00'::bytea || OLD.canonical))
     )

@@ -18,6 +18,7 @@ DECLARE
     grown text;
     part text;
     counted bigint;
+    kept integer;
 BEGIN
     SELECT * INTO exported FROM governance_archivedmonth WHERE id = archive FOR UPDATE;
     grown := CASE exported.name WHEN 'usage' THEN 'governance_usagerecord'
@@ -30,6 +31,16 @@ BEGIN
     IF exported.month > date_trunc('month', now(), 'UTC') - interval '4 months' THEN
         RAISE EXCEPTION '% is younger than four months', part
             USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    -- The rule of this moment: it may have changed while months were exported.
+    kept := coalesce((SELECT coalesce(months, 100000) FROM governance_retentionrule
+        WHERE name = exported.name FOR SHARE), 13);
+    IF exported.month >= date_trunc('month', now(), 'UTC') - kept * interval '1 month' THEN
+        RAISE EXCEPTION '% is to be kept', part USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    IF grown = 'workers_jobevent' THEN
+        -- First the jobs, as those who write events do, so that none waits in a circle.
+        LOCK TABLE workers_job IN ACCESS EXCLUSIVE MODE;
     END IF;
     EXECUTE format('LOCK TABLE ONLY %I IN SHARE MODE', part);
     PERFORM set_config('assay.departments', '*', true);

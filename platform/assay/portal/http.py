@@ -43,15 +43,16 @@ else:
 
 
 class Pages(_Paginator):
-    """Pages of the first `COUNTED` rows. `more` is True if there are more rows."""
+    """Pages of the first `COUNTED` rows."""
 
     @cached_property
     def count(self) -> int:
         return min(self._counted, COUNTED)
 
     @property
-    def more(self) -> bool:
-        return self._counted > COUNTED
+    def total(self) -> str:
+        """The count as text, such as `1,204` or `2,500+`."""
+        return f"{self.count:,}{'+' if self._counted > COUNTED else ''}"
 
     @cached_property
     def _counted(self) -> int:

@@ -105,13 +105,14 @@ def test_an_absurd_number_of_days_is_refused(days: int):
         usage_grouped(person("auditor"), days)
 
 
-def test_the_last_days_are_found_by_the_index_on_time(records: None) -> None:
+def test_the_last_days_are_found_by_an_index_on_time(records: None) -> None:
     with connection.cursor() as cursor, CaptureQueriesContext(connection) as captured:
         usage_grouped(person("admin"), 7)
         cursor.execute("SET LOCAL enable_seqscan = off")
         cursor.execute(f"EXPLAIN {captured[-1]['sql']}")
         plan = str(cursor.fetchall())
-    assert "usage_totals_in_time" in plan
+    # Which of the two indexes with the time it is depends on statistics.
+    assert "Index Cond" in plan
     assert "AND (at >= " in plan
 
 

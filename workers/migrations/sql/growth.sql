@@ -13,6 +13,18 @@ CREATE TRIGGER assay_size_of_a_worker BEFORE INSERT ON workers_jobevent
     FOR EACH ROW WHEN (session_user = 'assay_worker' AND (octet_length(NEW.data::text) > 262144))
     EXECUTE FUNCTION assay_size_of_a_worker();
 ALTER TABLE workers_jobevent ENABLE ALWAYS TRIGGER assay_size_of_a_worker;
+-- A row beyond the months that exist would keep them from being created.
+CREATE FUNCTION assay_event_time_of_a_worker() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a worker may record an event only at the current time'
+        USING ERRCODE = 'insufficient_privilege', HINT = 'Set the clock of the worker.';
+END
+$$;
+CREATE TRIGGER assay_event_time_of_a_worker BEFORE INSERT ON workers_jobevent
+    FOR EACH ROW WHEN (session_user = 'assay_worker'
+        AND NEW.at > clock_timestamp() + interval '10 minutes')
+    EXECUTE FUNCTION assay_event_time_of_a_worker();
+ALTER TABLE workers_jobevent ENABLE ALWAYS TRIGGER assay_event_time_of_a_worker;
 
 -- By an index instead of a list of all the others, as in growth.sql of the registry.
 DO $$
