@@ -66,7 +66,7 @@ def leases_renew(judge: Judge | None = None) -> int:
 
 
 def _renew(verdicts: Mapping[int, Judged]) -> list[tuple[bool, bool]]:
-    ids = [pk for pk, judged in verdicts.items() if not judged.final]
+    ids = list(verdicts)
     if not ids:
         return []
     with connection.cursor() as cursor:

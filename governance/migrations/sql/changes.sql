@@ -9,11 +9,25 @@ CREATE FUNCTION assay_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     named text := '';
+    former text;
 BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        -- Readers read everything again after a change of a department.
+        INSERT INTO governance_change (kind, subject, transaction)
+        VALUES ('department', '', pg_current_xact_id()::text::bigint);
+        RETURN NULL;
+    END IF;
     IF TG_NARGS > 1 AND TG_OP = 'DELETE' THEN
         EXECUTE format('SELECT ($1).%I::text', TG_ARGV[1]) INTO named USING OLD;
     ELSIF TG_NARGS > 1 THEN
         EXECUTE format('SELECT ($1).%I::text', TG_ARGV[1]) INTO named USING NEW;
+        IF TG_OP = 'UPDATE' THEN
+            EXECUTE format('SELECT ($1).%I::text', TG_ARGV[1]) INTO former USING OLD;
+        END IF;
+    END IF;
+    IF former IS DISTINCT FROM named AND former IS NOT NULL THEN
+        INSERT INTO governance_change (kind, subject, transaction)
+        VALUES (TG_ARGV[0], former, pg_current_xact_id()::text::bigint);
     END IF;
     INSERT INTO governance_change (kind, subject, transaction)
     VALUES (TG_ARGV[0], named, pg_current_xact_id()::text::bigint);
@@ -55,7 +69,7 @@ BEGIN
 END
 $$;
 
--- Watch such updates, and new and deleted rows.
+-- Watch such updates, new and deleted rows, and TRUNCATE.
 CREATE FUNCTION assay_watch(watched regclass, columns text[], VARIADIC arguments text[])
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -64,6 +78,9 @@ BEGIN
                    ' EXECUTE FUNCTION assay_changed(%s)', watched, (
         SELECT string_agg(quote_literal(argument), ', ') FROM unnest(arguments) AS argument));
     EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER assay_rows_changed', watched);
+    EXECUTE format('CREATE TRIGGER assay_emptied_changed AFTER TRUNCATE ON %s FOR EACH STATEMENT'
+                   ' EXECUTE FUNCTION assay_changed()', watched);
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER assay_emptied_changed', watched);
 END
 $$;
 

@@ -225,3 +225,27 @@ def test_each_table_that_is_read_tells_of_its_changes(stage: Stage) -> None:
             }
         watched = set(re.findall(r"old\.(\w+)", triggers[table]))
         assert names - watched - {"id"} == columns, table
+
+
+def test_deployments_that_change_all_the_time_hold_up_no_other(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot grows no older than a change that waits for its turn."""
+    names = ("one", "two", "three", "four")
+    rows = {name: stage.deployment(name, behavior=None) for name in names}
+    snapshot = read_snapshot()
+    monkeypatch.setattr(reading_module, "CHUNK", 1)
+    release = Release.objects.filter(pk=rows["four"].release_id)
+    release.update(state=ReleaseState.WITHDRAWN)
+    others = Deployment.objects.exclude(name="four")
+    read_at = []
+    for number in range(len(names)):
+        others.update(replicas_min=number % 2)
+        Replica.objects.update(state=("ready", "loading")[number % 2])
+        snapshot = advance(snapshot).snapshot
+        read_at.append(snapshot.read_at)
+    assert "is withdrawn" in snapshot.deployments["four"].obstacle
+    assert read_at == sorted(read_at)
+    for _ in range(len(names)):
+        snapshot = advance(snapshot).snapshot
+    assert snapshot.read_at > read_at[-1]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from heapq import nsmallest
 
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
@@ -85,8 +86,9 @@ def first_reading() -> Reading:
     Raises:
         django.db.Error: PostgreSQL does not answer.
     """
+    read_at = time.monotonic()
     nothing = Snapshot(keys={}, deployments={}, policy=_read_policy(), read_at=float("-inf"))
-    return _all_again(nothing, changes_since(None))
+    return _all_again(nothing, changes_since(None), read_at)
 
 
 def advance(snapshot: Snapshot, *, liveness: bool = False) -> Reading:
@@ -99,7 +101,7 @@ def advance(snapshot: Snapshot, *, liveness: bool = False) -> Reading:
     read_at = time.monotonic()
     changes = changes_since(snapshot.position)
     if changes.lost or changes.of("department"):
-        return _all_again(snapshot, changes)
+        return _all_again(snapshot, changes, read_at)
     liveness = liveness or bool(changes.of("lease"))
     since = timezone.now() - _RECALL_REMEMBERED
     after = replace(snapshot, position=changes.position)
@@ -125,21 +127,30 @@ def advance(snapshot: Snapshot, *, liveness: bool = False) -> Reading:
         after = replace(
             after, knowledge=read_knowledge(after.knowledge, bases), recalled_documents=recalled
         )
-    unread = after.unread | deployments_rejudged(changes, since)
-    unread |= _limited(after, changed_limits)
-    moved = deployments_moved(changes) - unread
+    named = deployments_rejudged(changes, since) | _limited(after, changed_limits)
+    moved, checked = deployments_moved(changes) - named - after.unread.keys(), set[int]()
     if len(moved) > CHUNK:
-        unread, moved = unread | moved, set()
+        moved, checked = set(), moved
     if liveness:
-        unread |= read_liveness(after.deployments, after.names)
-        unread |= _to_check(after)
-    size = FIRST_CHUNK if snapshot.read_at == float("-inf") else CHUNK
+        named |= read_liveness(after.deployments, after.names)
+        checked |= _to_check(after)
+    # The longest named come first, so that none waits for others that change all the time. Checks
+    # and present workers do not make the snapshot old.
+    unread = dict(after.unread)
+    for ids, since_when in ((named, snapshot.positioned_at), (checked, float("inf"))):
+        for pk in ids:
+            unread[pk] = min(since_when, unread.get(pk, since_when))
+    size = FIRST_CHUNK if snapshot.age_s > settings.GATEWAY_SNAPSHOT_TTL_S else CHUNK
     chunk = set(itertools.islice(unread, size))
     after, deployments = _with_deployments(after, chunk, moved, since)
     whole = whole or after.recalled != snapshot.recalled
-    after = replace(after, unread=frozenset(unread - chunk))
-    if not after.unread:
-        after = replace(after, read_at=read_at)
+    unread = {pk: since_when for pk, since_when in unread.items() if pk not in chunk}
+    after = replace(
+        after,
+        unread=unread,
+        positioned_at=read_at,
+        read_at=max(snapshot.read_at, min([read_at, *unread.values()])),
+    )
     return Reading(after, frozenset(keys), deployments, changed_limits, whole)
 
 
@@ -168,12 +179,13 @@ def close_connection() -> None:
     connection.close()
 
 
-def _all_again(snapshot: Snapshot, changes: Changes) -> Reading:
+def _all_again(snapshot: Snapshot, changes: Changes, read_at: float) -> Reading:
     """Return `snapshot` with everything read again but keys and deployments, which are `unread`.
     Until they are read, the earlier ones are used, as long as the snapshot is usable.
     """
     since = timezone.now() - _RECALL_REMEMBERED
-    unread = frozenset(deployment_ids(since)) | snapshot.names.keys() | snapshot.recalled.keys()
+    ids = [*deployment_ids(since), *snapshot.names, *snapshot.recalled]
+    unread = dict.fromkeys(ids, snapshot.read_at)
     after = replace(
         snapshot,
         position=changes.position,
@@ -183,10 +195,10 @@ def _all_again(snapshot: Snapshot, changes: Changes) -> Reading:
         recalled_documents=read_recalled_documents(since),
         prices=tariffs(),
         unread=unread,
+        positioned_at=read_at,
+        read_at=snapshot.read_at if unread else read_at,
         decisions={},
     )
-    if not unread:
-        after = replace(after, read_at=time.monotonic())
     return Reading(after, whole=True, lost=True)
 
 

@@ -303,7 +303,7 @@ class Refresher:
             self._changed |= set(self.keys.next_to_check(_KEYS_CHECKED))
         self.snapshot = replace(reading.snapshot, keys=self.keys)
         self.readings += 1
-        if not reading.snapshot.unread:
+        if reading.snapshot.read_at > float("-inf"):
             SNAPSHOT_READ.set(time.time() - self.snapshot.age_s)
             self._first.set()
         whole = reading.whole or checks

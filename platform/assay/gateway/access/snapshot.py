@@ -35,7 +35,9 @@ class Snapshot:
     was up to date.
 
     `deployments` are the live ones by name, and `names` their names by ID. `unread` are the IDs of
-    deployments that may have changed and were not read again yet: until then `read_at` stays.
+    deployments that may have changed and were not read again yet, the longest named first, with the
+    time up to which they are known; `read_at` is the earliest of these times. `positioned_at` is
+    the time of `position`.
     `recalled` maps the IDs of deployments that a recall stopped recently to the reason;
     `recalled_documents` maps the IDs of recalled document versions to their names. Requests that
     still use any of them are ended. `limits_by` has the limits by subject, and `prices` the tariffs
@@ -52,7 +54,8 @@ class Snapshot:
     recalled_documents: Mapping[int, str] = field(default_factory=dict)
     prices: dict[str, Tariff] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
-    unread: frozenset[int] = frozenset()
+    unread: Mapping[int, float] = field(default_factory=dict)
+    positioned_at: float = float("-inf")
     position: Position | None = None
     decisions: dict[tuple[Any, ...], PolicyDecision] = field(
         default_factory=dict, compare=False, repr=False

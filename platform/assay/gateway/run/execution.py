@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
@@ -38,6 +39,7 @@ from governance.usage.records import UsageEntry
 from registry.catalog import is_own
 from registry.catalog.endpoints import Choice, Plan, Rendered, StreamRenderer, dumps
 from workers.celery_message import inference_message
+from workers.request_logs import about
 from workers.sealing import GIVEN_BACK, NOT_ADDRESSED, ReplyReader
 from workers.wire import (
     REPLY_TTL_S,
@@ -48,6 +50,7 @@ from workers.wire import (
     replica_queue,
 )
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 KEEPALIVE_S = 10.0
 # In seconds: for a worker to report the usage of a canceled request, to write the answer after the
@@ -254,18 +257,32 @@ class Execution:
 
     async def _take_over(self, queued: Queued, worker: str) -> None:
         """Let any replica answer the request if the chosen one does not begin it soon."""
-        reader = self._reader
+        reader, quotas = self._reader, self._parts.quotas
         with contextlib.suppress(redis.RedisError, OSError):
             # In case this process ends before it takes the message back from a dead worker.
-            await self._parts.quotas.expire(queued.queue, REPLY_TTL_S)
-            await asyncio.sleep(PATIENCE_S)
-            begun = reader is not None and len(reader.holders) == 1
-            if begun or not await self._parts.quotas.take_back(queued):
+            await quotas.expire(queued.queue, REPLY_TTL_S)
+        await asyncio.sleep(PATIENCE_S)
+        if reader is not None and len(reader.holders) == 1:
+            return  # It has begun.
+        taken, shared = False, replace(queued, queue=deployment_queue(self._deployment.id))
+        while True:
+            try:
+                taken = taken or await quotas.take_back(queued)
+                if taken:
+                    self._parts.affinity.avoid(worker)
+                    if not self._call.recorded:
+                        await quotas.send_again(shared)
                 return
-            self._parts.affinity.avoid(worker)
-            if not self._call.recorded:
-                shared = deployment_queue(self._deployment.id)
-                await self._parts.quotas.send_again(replace(queued, queue=shared))
+            except (redis.RedisError, OSError) as error:
+                if self._call.recorded:
+                    return
+                logger.warning(
+                    "Request %s cannot be moved to another replica yet: %s",
+                    self._call.request_id,
+                    error,
+                    extra=about(self._call.request_id),
+                )
+                await asyncio.sleep(PATIENCE_S)
 
     def _queued(self, deployment: DeploymentEntry, *, again: bool = False) -> Queued:
         """Seal the request for the deployment's workers, start to expect its replies, and return
