@@ -46,7 +46,7 @@ from workers.deployments.changed import deployments_moved, deployments_rejudged
 _RECALL_REMEMBERED = timedelta(hours=1)
 # Deployments that one reading reads: keys wait for no more than these.
 CHUNK = 100
-# Deployments at once in the very first reading, which no request can be answered before.
+# The same while the snapshot is old, as at first: requests then wait for the reading.
 FIRST_CHUNK = 500
 # Deployments that each reading of leases reads again although no change named them, and at most as
 # many that are refused.
