@@ -111,7 +111,7 @@ def test_the_last_days_are_found_by_an_index_on_time(records: None) -> None:
         cursor.execute("SET LOCAL enable_seqscan = off")
         cursor.execute(f"EXPLAIN {captured[-1]['sql']}")
         plan = str(cursor.fetchall())
-    # Which of the two indexes with the time it is depends on statistics.
+    # Statistics decide between the two indexes with the time.
     assert "Index Cond" in plan
     assert "AND (at >= " in plan
 
