@@ -20,7 +20,7 @@ __all__ = ["server"]
 
 pytestmark = pytest.mark.live
 # Services that this test does not start.
-AWAY = {"MLflow", "Workers"}
+AWAY = {"Controllers", "MLflow", "Workers"}
 FINDING = re.compile(r"^([✓✗–]) +([A-Z][\w -]*?)  +(.*)$", re.MULTILINE)
 
 

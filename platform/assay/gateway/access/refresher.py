@@ -249,6 +249,13 @@ class Refresher:
             del self._lookups[public_id]
         self._in_reading = ids = changed | lookups.keys()
         try:
+            if lookups:
+                # A new key may come with quotas, which the last reading did not see.
+                reading = await self._in_thread(advance, snapshot)
+                if reading.lost:
+                    self._known_due = float("-inf")
+                await self._apply(reading, checks=False)
+                snapshot = reading.snapshot
             entries = await self._in_thread(read_keys, snapshot.limits_by, ids)
             self.keys.update(ids, entries)
             # Those that changed again meanwhile are read again.
