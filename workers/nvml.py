@@ -66,7 +66,7 @@ def _state(nvml: Any, index: int) -> Gpu:
 
 @contextmanager
 def _nvml() -> Iterator[Any]:
-    """Yield the library, connected to the driver; None if that is not possible."""
+    """Yield the initialized NVML library, or None without a driver."""
     try:
         import pynvml  # Workers without a GPU may lack it.
     except ImportError:

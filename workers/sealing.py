@@ -138,7 +138,7 @@ class WorkerSeals:
         self._public = self._private.public_key().public_bytes_raw()
         self._pairs: dict[str, Pair] = {}
         self._opened: set[str] = set()
-        # When each of them is forgotten, the next one first: limits of streams differ.
+        # Times at which they are forgotten, the earliest first: limits of streams differ.
         self._expiries: list[tuple[float, str]] = []
         # Headers of messages that were given back. A request may come again with another header.
         self._given_back: set[bytes] = set()

@@ -83,7 +83,7 @@ class Judge:
                 return
 
     def _over(self, now: datetime) -> set[int]:
-        """Return the deployments whose verdict holds no longer."""
+        """Return the IDs of deployments whose verdict has expired."""
         return {
             pk
             for pk, judged in self._verdicts.items()

@@ -38,10 +38,6 @@ BEGIN
     IF exported.month >= date_trunc('month', now(), 'UTC') - kept * interval '1 month' THEN
         RAISE EXCEPTION '% is to be kept', part USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
-    IF grown = 'workers_jobevent' THEN
-        -- First the jobs, as those who write events do, so that none waits in a circle.
-        LOCK TABLE workers_job IN ACCESS EXCLUSIVE MODE;
-    END IF;
     EXECUTE format('LOCK TABLE ONLY %I IN SHARE MODE', part);
     PERFORM set_config('assay.departments', '*', true);
     EXECUTE format('SELECT count(*) FROM %I', part) INTO counted;
@@ -49,6 +45,11 @@ BEGIN
     IF counted <> exported.rows THEN
         RAISE EXCEPTION '% has % rows, its export has %', part, counted, exported.rows
             USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    IF grown = 'workers_jobevent' THEN
+        -- Jobs first, in the order of transactions that write events, to avoid a deadlock. Only
+        -- now, because counting takes long.
+        LOCK TABLE workers_job IN ACCESS EXCLUSIVE MODE;
     END IF;
     EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', grown, part);
     EXECUTE format('DROP TABLE %I', part);

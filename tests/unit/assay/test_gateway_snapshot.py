@@ -134,7 +134,7 @@ def test_after_a_restart_of_the_database_everything_is_read_again(stage: Stage) 
     stage.limit("tokens_per_day", 5)
     first = advance(elsewhere)
     assert (first.lost, first.whole, len(first.snapshot.limits)) == (True, True, 1)
-    # Until its deployments are read, it is as old as before.
+    # The snapshot keeps its age while deployments are unread.
     assert first.snapshot.read_at == snapshot.read_at
     second = advance(first.snapshot)
     assert not second.lost

@@ -56,7 +56,7 @@ class Exemplars:
     def keep(
         self, metric: Histogram, labels: tuple[str, str], bucket: int, trace: str, seconds: float
     ) -> None:
-        """Keep a request as the exemplar of a bucket."""
+        """Store a request as the exemplar of its bucket."""
         place = Place(metric._name, *labels, floatToGoString(metric._upper_bounds[bucket]))
         self._kept[place] = Kept(trace, seconds, time.time())
         self._kept.move_to_end(place)

@@ -27,7 +27,7 @@ class ReplicasForm(TablerForm):
     )  # fmt: skip
     replicas_max = forms.IntegerField(
         min_value=1, max_value=REPLICAS_MAX, label="Maximum replicas",
-        help_text="A number above the minimum lets the load decide.",
+        help_text="Above the minimum, replicas are added and removed with the load.",
     )  # fmt: skip
     queue_age_s = forms.IntegerField(
         min_value=1, max_value=QUEUE_AGE_MAX_S, initial=QUEUE_AGE_S, label="Target wait in seconds",
