@@ -121,7 +121,7 @@ class Refresher:
         self._due = self._rested = self._liveness_due = self._known_due = 0.0
         self._changed: set[str] = set()
         self._in_reading: set[str] = set()
-        self._lookups: dict[str, asyncio.Future[None]] = {}
+        self._lookups: dict[str, asyncio.Future[bool]] = {}
         self._lookup_second, self._lookups_left = 0, LOOKUPS_PER_S
         self._first = asyncio.Event()
         # A single thread keeps readings in order and uses one database connection.
@@ -175,7 +175,9 @@ class Refresher:
                 return snapshot
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOKUP_PATIENCE_S):
-                await asyncio.shield(self._look_up(public_id))
+                # A key that changed again while it was read is read again.
+                while await asyncio.shield(self._look_up(public_id)) and public_id in self.pending:
+                    pass
         unread = exists and public_id not in self.keys and not self.keys.absent(public_id)
         if unread or public_id in self.pending:
             raise Unavailable(
@@ -202,8 +204,8 @@ class Refresher:
             await asyncio.sleep(_HANDOVER_CHECK_S)
         return None
 
-    def _look_up(self, public_id: str) -> asyncio.Future[None]:
-        """Return a future that is done once the key was read or the reading failed."""
+    def _look_up(self, public_id: str) -> asyncio.Future[bool]:
+        """Return a future of true once the key was read, or of false if the reading failed."""
         lookup = self._lookups.get(public_id)
         if lookup is None:
             lookup = self._lookups[public_id] = asyncio.get_running_loop().create_future()
@@ -248,6 +250,7 @@ class Refresher:
         for public_id in lookups:
             del self._lookups[public_id]
         self._in_reading = ids = changed | lookups.keys()
+        read = False
         try:
             if lookups:
                 # A new key may come with quotas, which the last reading did not see.
@@ -256,18 +259,21 @@ class Refresher:
                     self._known_due = float("-inf")
                 await self._apply(reading, checks=False)
                 snapshot = reading.snapshot
+                # The reading of keys that follows sees the changes that were just found.
+                self._changed -= ids
             entries = await self._in_thread(read_keys, snapshot.limits_by, ids)
             self.keys.update(ids, entries)
             # Those that changed again meanwhile are read again.
             for public_id in ids - self._changed:
                 self.pending.pop(public_id, None)
+            read = True
         except BaseException:
             self._changed |= ids & self.pending.keys()
             raise
         finally:
             self._in_reading = set()
             for lookup in lookups.values():
-                lookup.set_result(None)
+                lookup.set_result(read)
         if changed:
             await self._tell(Change(changed, ()))
 
