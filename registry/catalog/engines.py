@@ -8,23 +8,27 @@ from registry.catalog.declaration import Task
 
 
 class EngineName(StrEnum):
-    """Name of an engine: Assay's own, or another project's server that a worker supervises."""
+    """Name of an engine: Assay's own, another project's server that a worker supervises, or a
+    provider that an egress worker calls."""
 
     OWN = "own"
     LLAMA_CPP = "llama.cpp"
     VLLM = "vllm"
+    HOSTED = "hosted"
 
 
 ENGINE_TITLES = {
     EngineName.OWN: "Assay's own",
     EngineName.LLAMA_CPP: "llama.cpp",
     EngineName.VLLM: "vLLM",
+    EngineName.HOSTED: "The provider",
 }
 # Engines that keep the keys and values of earlier prompts.
 KEEP_PREFIXES = frozenset({EngineName.VLLM})
 _CLASSES = {
     EngineName.LLAMA_CPP: "workers.engines.servers.llama_cpp:LlamaCppEngine",
     EngineName.VLLM: "workers.engines.servers.vllm:VllmEngine",
+    EngineName.HOSTED: "workers.engines.hosted.engine:HostedEngine",
 }
 
 

@@ -37,12 +37,14 @@ class Model(models.Model):
 
 
 class VersionKind(models.TextChoices):
-    """Relation of a version to its base."""
+    """Relation of a version to its base. A `hosted` version is run by a provider, has no base, and
+    its only file describes it (`registry.catalog.hosted`)."""
 
     BASE = "base"
     FULL = "full"
     ADAPTER = "adapter"
     PROMPT = "prompt"
+    HOSTED = "hosted"
 
 
 class VersionState(models.TextChoices):
@@ -110,8 +112,8 @@ class ModelVersion(models.Model):
             models.UniqueConstraint(fields=("model", "number"), name="version_number_once"),
             models.CheckConstraint(
                 name="adaptation_names_its_base",
-                condition=Q(kind=VersionKind.BASE, base__isnull=True)
-                | (~Q(kind=VersionKind.BASE) & Q(base__isnull=False)),
+                condition=Q(kind__in=("base", "hosted"), base__isnull=True)
+                | (~Q(kind__in=("base", "hosted")) & Q(base__isnull=False)),
             ),
         )
 

@@ -1,0 +1,206 @@
+"""Descriptions of hosted models: the only file of a version of kind `hosted`.
+
+A provider runs the model. The description states which model of which provider, where requests go,
+what may be set, and under which terms; so the version has a manifest and a digest like any other.
+Loads neither Django nor torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from governance.errors import InvalidInput
+from governance.faults import clauses, field_sentences
+from governance.strict_json import loads
+from registry.canonical import canonical_json
+from registry.catalog.prompt import Visible
+from registry.catalog.requests import printable
+
+HOSTED_FILE = "hosted.json"
+MAX_BYTES = 32_768
+MAX_URL = 300
+_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
+
+
+class WireShape(StrEnum):
+    """Form of requests and answers that a provider understands."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    GEMINI = "gemini"
+
+
+WIRE_SHAPE_TITLES = {
+    WireShape.OPENAI: "OpenAI",
+    WireShape.ANTHROPIC: "Anthropic Messages",
+    WireShape.GEMINI: "Gemini",
+}
+# Settings of requests that a description may permit, by the names of `SamplingOptions`, and
+# `tools` and `images` for those inputs. All other settings are refused by name.
+Parameter = Literal[
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "stop",
+    "seed",
+    "choices",
+    "logprobs",
+    "logit_bias",
+    "presence_penalty",
+    "frequency_penalty",
+    "json_schema",
+    "tools",
+    "images",
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _day(value: Any) -> Any:
+    """Return the date of an ISO text, so that JSON and forms can state one."""
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError as error:
+            raise ValueError("The date is not of the form 2027-03-31") from error
+    return value
+
+
+def _base_url(value: str) -> str:
+    parts = urlsplit(value)
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise ValueError("The port of the URL is not a number up to 65535") from error
+    if parts.scheme not in ("https", "http") or not _HOST.fullmatch(parts.hostname or ""):
+        raise ValueError("It is not an https:// URL with the name of a host")
+    if parts.username or parts.password or parts.query or parts.fragment or port == 0:
+        raise ValueError("The URL may only have a host, a port and a path")
+    return value.rstrip("/")
+
+
+BaseUrl = Annotated[str, Field(min_length=1, max_length=MAX_URL), AfterValidator(_base_url)]
+
+
+class Terms(_Strict):
+    """Data-processing terms of the provider, as a reviewer reads them.
+
+    `sha256` is the digest of the document that was read, whose text is kept by the department.
+    """
+
+    title: Annotated[Visible, Field(min_length=1, max_length=200)]
+    url: Annotated[str, Field(max_length=MAX_URL)] = ""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    retention_days: Annotated[int, Field(ge=0, le=3660)]
+    trains_on_content: bool
+    subprocessors: Annotated[
+        list[Annotated[Visible, Field(min_length=1, max_length=100)]], Field(max_length=50)
+    ] = []
+
+
+class Prices(_Strict):
+    """Prices of the provider in micro-units of Assay's currency, per million tokens."""
+
+    prompt: Annotated[int, Field(ge=0, le=10**12)] = 0
+    completion: Annotated[int, Field(ge=0, le=10**12)] = 0
+
+
+class HostedDescription(_Strict):
+    """A model that a provider runs.
+
+    Attributes:
+        provider: Name of the provider for people.
+        shape: Form of its requests and answers.
+        base_url: Beginning of its URLs, to which the shape adds its paths. `http` is accepted only
+            for internal hosts that an administrator permits.
+        model: The name in requests: a dated snapshot if the provider has them.
+        answers_as: Other names of the model that answers may state.
+        fingerprint: Fingerprint of the system that answers must state; empty for any.
+        region: Place of processing, as the provider names it.
+        credential: Name of the secret that authenticates requests; empty for none.
+        parameters: Settings that requests may use.
+        context_tokens: Prompt and answer together, in tokens.
+        max_tokens: Longest answer, in tokens.
+        shutdown_on: Day on which the provider ends the model, if it states one.
+    """
+
+    provider: Annotated[Visible, Field(min_length=1, max_length=100)]
+    shape: Annotated[WireShape, Field(strict=False)]
+    base_url: BaseUrl
+    model: Annotated[str, Field(pattern=_MODEL)]
+    answers_as: Annotated[list[Annotated[str, Field(pattern=_MODEL)]], Field(max_length=10)] = []
+    fingerprint: Annotated[Visible, Field(max_length=100)] = ""
+    region: Annotated[Visible, Field(min_length=1, max_length=60)]
+    credential: Annotated[str, Field(pattern=r"^([a-z0-9]+(-[a-z0-9]+)*)?$", max_length=60)] = ""
+    parameters: Annotated[list[Parameter], Field(max_length=20)]
+    context_tokens: Annotated[int, Field(ge=1, le=100_000_000)]
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)]
+    terms: Terms
+    shutdown_on: date | None = None
+    prices: Prices = Prices()
+
+    _dates = field_validator("shutdown_on", mode="before")(_day)
+
+    @field_validator("parameters")
+    @classmethod
+    def _once(cls, value: list[Parameter]) -> list[Parameter]:
+        return sorted(set(value))
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.max_tokens > self.context_tokens:
+            raise ValueError("max_tokens is more than context_tokens")
+        return self
+
+    @property
+    def host(self) -> str:
+        """Return the host to which requests go, without its port."""
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return the names of the model that an answer may state."""
+        return frozenset({self.model, *self.answers_as})
+
+    @classmethod
+    def read(cls, content: bytes | Mapping[str, Any]) -> HostedDescription:
+        """Return the description of a file's bytes or a form's values.
+
+        Raises:
+            InvalidInput: it is none; names the fields.
+        """
+        try:
+            if isinstance(content, bytes):
+                if len(content) > MAX_BYTES:
+                    raise InvalidInput(f"The description has more than {MAX_BYTES:,} bytes.")
+                content = loads(content)
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise InvalidInput(
+                f"The description is invalid: {printable(clauses(error)[0], 300)}.",
+                fields=field_sentences(error, whole="description", most=20),
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"{HOSTED_FILE} cannot be read as JSON.") from error
+
+    def canonical(self) -> bytes:
+        """Return the bytes of the version's file: equal descriptions have equal bytes."""
+        return canonical_json(self.model_dump(mode="json"))
