@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +28,8 @@ DNS_CACHE_S = 10
 MAX_HEADER = 16_384
 MAX_HEADERS = 128
 _LONGEST_RETRY_S = 86_400
+# Time and bytes between the last event of a stream and the end of its body.
+_END_S, _END = 1.0, 65_536
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "Assay"}
 
 
@@ -80,6 +82,7 @@ class Answer:
     def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
         self._response = response
         self._host = host
+        self._size = 0
 
     @property
     def status(self) -> int:
@@ -96,24 +99,31 @@ class Answer:
         """Return the media type, such as `text/event-stream`."""
         return self._response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
-    async def chunks(self, most: int) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives.
+    async def chunk(self, most: int) -> bytes:
+        """Return the next bytes of the body; empty at its end.
 
         Raises:
             ProviderFailed: it has more than `most` bytes, or the connection broke.
         """
-        size = 0
-        content = self._response.content
         with _translated(self._host):
-            while chunk := await content.readany():
-                size += len(chunk)
-                if size > most:
-                    raise ProviderFailed(f"{self._host} sent more than {most:,} bytes.")
-                yield chunk
+            chunk = await self._response.content.readany()
+        self._size += len(chunk)
+        if self._size > most:
+            raise ProviderFailed(f"{self._host} sent more than {most:,} bytes.")
+        return chunk
 
     async def read(self, most: int) -> bytes:
-        """Return the whole body. Raises as `chunks`."""
-        return b"".join([chunk async for chunk in self.chunks(most)])
+        """Return the rest of the body. Raises as `chunk`."""
+        chunks = []
+        while chunk := await self.chunk(most):
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def finish(self) -> None:
+        """Read the end of a body whose content is complete, so that its connection can be kept."""
+        with contextlib.suppress(TimeoutError, ProviderFailed):
+            async with asyncio.timeout(_END_S):
+                await self.read(self._size + _END)
 
     def close(self) -> None:
         """End the exchange: a connection whose answer was not read to its end is closed."""
@@ -162,7 +172,9 @@ class Route:
         try:
             async with asyncio.timeout(first_byte_s):
                 with _translated(self.host):
-                    response = await self._egress.request(self, method, self.url(path), body, headers)
+                    response = await self._egress.request(
+                        self, method, self.url(path), body, headers
+                    )
         except TimeoutError:
             raise ProviderFailed(
                 f"{self.host} did not begin to answer within {first_byte_s:g} seconds.",
@@ -308,8 +320,8 @@ def _translated(host: str) -> Iterator[None]:
 
 def _refused(host: str, error: OSError) -> ProviderFailed:
     return ProviderFailed(
-        f"{host} may not be reached: {error.strerror}. An administrator can permit an internal host with "
-        "ASSAY_EGRESS_INTERNAL_HOSTS.",
+        f"{host} may not be reached: {error.strerror}. An administrator can permit an internal "
+        "host with ASSAY_EGRESS_INTERNAL_HOSTS.",
         code="egress_refused",
         status=503,
     )

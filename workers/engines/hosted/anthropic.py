@@ -36,9 +36,7 @@ _REASONS = {
 }
 
 
-def call(
-    description: HostedDescription, inputs: Inputs, options: Options, *, stream: bool
-) -> Call:
+def call(description: HostedDescription, inputs: Inputs, options: Options, *, stream: bool) -> Call:
     """Return the call for a conversation. Raises RequestRefused."""
     conversation, settings = generation(inputs, options)
     used = used_settings(description, conversation, settings, _SETTINGS)
@@ -55,16 +53,14 @@ def call(
         body["system"] = system
     body |= {name: used[own] for own, name in _NAMES.items() if own in used}
     if "json_schema" in used:
-        body["output_config"] = {
-            "format": {"type": "json_schema", "schema": used["json_schema"]}
-        }
+        body["output_config"] = {"format": {"type": "json_schema", "schema": used["json_schema"]}}
     if "tools" in used:
         body["tools"] = [_tool(tool) for tool in conversation.tools]
         if (choice := _tool_choice(settings)) is not None:
             body["tool_choice"] = choice
     if stream:
         body["stream"] = True
-    return Call("/messages", body, {"anthropic-version": VERSION})
+    return Call("/messages", body, {"anthropic-version": VERSION}, stream=stream)
 
 
 def reader(description: HostedDescription, call: Call) -> MessagesReader:
@@ -78,6 +74,8 @@ class MessagesReader:
     def __init__(self, state: State) -> None:
         self.state = state
         self._input: int | None = None
+        # Blocks of tool calls that have no arguments yet.
+        self._empty: set[int] = set()
 
     def event(self, data: bytes) -> list[Delta]:
         """Return the pieces in the data of one event. Raises ProviderFailed."""
@@ -87,15 +85,22 @@ class MessagesReader:
                 case "content_block_delta":
                     return self._delta(event["index"], event["delta"])
                 case "content_block_start":
-                    return self._block(event["index"], event["content_block"])
+                    number, block = event["index"], event["content_block"]
+                    if block.get("type") == "tool_use" and not block.get("input"):
+                        self._empty.add(number)
+                        return [self.state.tool(0, number, None, block["name"], "")]
+                    return self._block(number, block)
+                case "content_block_stop" if event["index"] in self._empty:
+                    return [self.state.tool(0, event["index"], None, "", "{}")]
                 case "message_start":
                     self.state.names(event["message"].get("model"))
-                    self._usage(event["message"].get("usage"))
+                    # Its output tokens are those of the first piece.
+                    self._usage({**(event["message"].get("usage") or {}), "output_tokens": None})
                 case "message_delta":
                     self._usage(event.get("usage"))
                     return self._end(event.get("delta") or {})
                 case "message_stop":
-                    self.state.complete = bool(self.state.finish)
+                    self.state.complete, self.state.ended = bool(self.state.finish), True
                 case "error":
                     raise stated_failure(event)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
@@ -120,13 +125,12 @@ class MessagesReader:
         return deltas
 
     def _block(self, number: int, block: Any) -> list[Delta]:
-        """Return the pieces of a block, or of its beginning."""
+        """Return the pieces of a block."""
         match block.get("type"):
             case "text":
                 return [self.state.text(0, block["text"])] if block.get("text") else []
             case "tool_use":
-                # A stream begins with an empty input; its text follows in pieces.
-                arguments = exact_json(block["input"]) if block.get("input") else ""
+                arguments = exact_json(block["input"])
                 return [self.state.tool(0, number, None, block["name"], arguments)]
         return []
 
@@ -134,7 +138,8 @@ class MessagesReader:
         match delta.get("type"):
             case "text_delta":
                 return [self.state.text(0, delta["text"])]
-            case "input_json_delta":
+            case "input_json_delta" if delta["partial_json"]:
+                self._empty.discard(number)
                 return [self.state.tool(0, number, None, "", delta["partial_json"])]
         return []
 
@@ -191,9 +196,7 @@ def _blocks(turn: ChatMessage, images: Any) -> list[dict[str, Any]]:
                 source = {"type": "base64", "media_type": content_type, "data": data}
                 blocks.append({"type": "image", "source": source})
     if turn.role == "tool":
-        return [
-            {"type": "tool_result", "tool_use_id": turn.tool_call_id or "", "content": blocks}
-        ]
+        return [{"type": "tool_result", "tool_use_id": turn.tool_call_id or "", "content": blocks}]
     return blocks + [
         {"type": "tool_use", "id": each.id, "name": each.name, "input": each.arguments}
         for each in turn.tool_calls

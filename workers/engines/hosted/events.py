@@ -50,6 +50,4 @@ class EventSplitter:
 
     def _bound(self, size: int) -> None:
         if size > self._most:
-            raise ProviderFailed(
-                f"The provider sent an event of more than {self._most:,} bytes."
-            )
+            raise ProviderFailed(f"The provider sent an event of more than {self._most:,} bytes.")

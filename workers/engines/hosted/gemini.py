@@ -47,9 +47,7 @@ _REASONS = {
 }
 
 
-def call(
-    description: HostedDescription, inputs: Inputs, options: Options, *, stream: bool
-) -> Call:
+def call(description: HostedDescription, inputs: Inputs, options: Options, *, stream: bool) -> Call:
     """Return the call for a conversation. Raises RequestRefused."""
     conversation, settings = generation(inputs, options)
     used = used_settings(description, conversation, settings, _SETTINGS)
@@ -70,7 +68,9 @@ def call(
     if config:
         body["generationConfig"] = config
     method = "streamGenerateContent?alt=sse" if stream else "generateContent"
-    return Call(f"/models/{description.model}:{method}", body, choices=settings.choices)
+    return Call(
+        f"/models/{description.model}:{method}", body, choices=settings.choices, stream=stream
+    )
 
 
 def reader(description: HostedDescription, call: Call) -> ContentReader:
@@ -131,7 +131,9 @@ class ContentReader:
         answer = usage.get("candidatesTokenCount")
         thoughts = usage.get("thoughtsTokenCount") or 0
         prompt = usage.get("promptTokenCount")
-        self.state.usage(prompt, None if answer is None and not thoughts else (answer or 0) + thoughts)
+        self.state.usage(
+            prompt, None if answer is None and not thoughts else (answer or 0) + thoughts
+        )
 
 
 def _contents(turns: list[ChatMessage], inputs: GenerationInputs) -> list[dict[str, Any]]:
@@ -176,7 +178,11 @@ def _tools(inputs: GenerationInputs, settings: SamplingOptions) -> dict[str, Any
     if not settings.parallel_tool_calls:
         raise refused("parallel_tool_calls: false")
     functions = [
-        {"name": tool.name, "description": tool.description, "parametersJsonSchema": tool.parameters}
+        {
+            "name": tool.name,
+            "description": tool.description,
+            "parametersJsonSchema": tool.parameters,
+        }
         for tool in inputs.tools
     ]
     body: dict[str, Any] = {"tools": [{"functionDeclarations": functions}]}

@@ -16,6 +16,7 @@ from workers.egress.connections import ProviderFailed
 from workers.engines.hosted.shapes import (
     Call,
     State,
+    exact_json,
     generation,
     image_data,
     malformed,
@@ -54,9 +55,7 @@ _REASONS = {
 _LEAST_SCORE = -9999.0
 
 
-def call(
-    description: HostedDescription, inputs: Inputs, options: Options, *, stream: bool
-) -> Call:
+def call(description: HostedDescription, inputs: Inputs, options: Options, *, stream: bool) -> Call:
     """Return the call for a conversation or for texts to embed. Raises RequestRefused."""
     if isinstance(inputs, TextInputs):
         return _embeddings(description, inputs, options)
@@ -92,7 +91,7 @@ def call(
             body["parallel_tool_calls"] = False
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return Call("/chat/completions", body, choices=settings.choices)
+    return Call("/chat/completions", body, choices=settings.choices, stream=stream)
 
 
 def reader(description: HostedDescription, call: Call) -> ChatReader | EmbeddingsReader:
@@ -116,7 +115,7 @@ class ChatReader:
         """Return the pieces in the data of one event. Raises ProviderFailed."""
         state = self.state
         if data == b"[DONE]":
-            state.complete = len(state.finish) == state.choices
+            state.complete, state.ended = len(state.finish) == state.choices, True
             return []
         deltas: list[Delta] = []
         try:
@@ -247,7 +246,7 @@ def _message(message: ChatMessage, images: Any) -> dict[str, Any]:
                 "type": "function",
                 "function": {
                     "name": each.name,
-                    "arguments": orjson.dumps(each.arguments).decode(),
+                    "arguments": exact_json(each.arguments),
                 },
             }
             for each in message.tool_calls

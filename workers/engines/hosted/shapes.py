@@ -31,13 +31,14 @@ _IMAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to a provider: path below the base URL, body as JSON, and headers of its shape."""
+    """One request to a provider: path below the base URL, body, and headers of its shape."""
 
     path: str
     body: dict[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
     # Several choices have separate ends.
     choices: int = 1
+    stream: bool = False
 
 
 class Reader(Protocol):
@@ -75,7 +76,8 @@ class State:
     Attributes:
         choices: Number of requested choices.
         most_tokens: Highest count of tokens that is believed.
-        complete: The answer has its last event.
+        complete: All choices have ended.
+        ended: The provider said that nothing follows.
         finish: Finish reason of each choice that ended.
         prompt_tokens, completion_tokens: Usage as the provider states it; None if it did not.
         model, fingerprint: Names that the answer states; empty if it does not.
@@ -86,6 +88,7 @@ class State:
     choices: int = 1
     most_tokens: int = 100_000_000
     complete: bool = False
+    ended: bool = False
     finish: dict[int, str] = field(default_factory=dict)
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -178,6 +181,22 @@ def parse(data: bytes, *, exact: bool = False) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it is not an object")
     return value
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON. Raises RequestRefused if it is too large."""
+    try:
+        data = orjson.dumps(body)
+    except TypeError:
+        # A whole number beyond 64 bits, or a lone surrogate.
+        data = json.dumps(body).encode()
+    if len(data) > MAX_BODY:
+        raise RequestRefused(
+            f"The request has {len(data):,} bytes; at most {MAX_BODY:,} are sent to a provider.",
+            code="request_too_large",
+            status=413,
+        )
+    return data
 
 
 def exact_json(value: Any) -> str:
@@ -307,11 +326,7 @@ def image_data(image: Any) -> tuple[str, str]:
     else:
         image.seek(0)
         data = image.read()
-    for head, content_type in _IMAGES:
-        if data.startswith(head):
-            break
-    else:
-        content_type = "image/webp"
+    content_type = next((name for head, name in _IMAGES if data.startswith(head)), "image/webp")
     return content_type, base64.b64encode(data).decode()
 
 
@@ -326,9 +341,7 @@ def system_and_turns(messages: Sequence[ChatMessage]) -> tuple[str, list[ChatMes
     for message in messages:
         if message.role in ("system", "developer"):
             if turns:
-                raise refused(
-                    "a system message after the first turn", "put system messages first"
-                )
+                raise refused("a system message after the first turn", "put system messages first")
             system.append(message.text)
         elif message.role in ("user", "assistant", "tool"):
             turns.append(message)
@@ -354,12 +367,65 @@ def estimate_prompt(inputs: Inputs) -> int:
     return -(-characters // _CHARACTERS_PER_TOKEN) + images * _TOKENS_PER_IMAGE
 
 
+def status_failure(status: int, body: bytes, retry_after_s: int) -> ProviderFailed:
+    """Return the failure for an answer by its HTTP status.
+
+    The provider's words reach the caller only if they concern the request.
+    """
+    match status:
+        case 400 | 413 | 422:
+            try:
+                parsed = parse(body)
+            except ValueError:
+                parsed = {}
+            error = parsed.get("error")
+            long = isinstance(error, Mapping) and error.get("code") == "context_length_exceeded"
+            return ProviderFailed(
+                f"The provider refused the request: {provider_error(parsed) or 'no reason given'}",
+                code="context_length_exceeded" if long else "provider_refused",
+                status=413 if status == 413 else 400,
+            )
+        case 401 | 403:
+            return ProviderFailed(
+                "The provider refused the credential of this model; its owner must replace it.",
+                code="credential_unavailable",
+                status=503,
+            )
+        case 402:
+            return ProviderFailed(
+                "The provider requires a payment.", code="provider_overloaded", status=503
+            )
+        case 404:
+            return ProviderFailed("The provider does not know the model or the path.")
+        case 408 | 504:
+            return ProviderFailed(
+                "The provider did not answer in time.", code="provider_timeout", status=504
+            )
+        case 429:
+            return ProviderFailed(
+                "The provider limits its requests; try again later.",
+                code="provider_rate_limited",
+                status=429,
+                retry_after_s=retry_after_s,
+            )
+        case 503 | 529:
+            return ProviderFailed(
+                "The provider is overloaded; try again later.",
+                code="provider_overloaded",
+                status=503,
+                retry_after_s=retry_after_s,
+            )
+    return ProviderFailed(f"The provider answered with status {status}.")
+
+
 def stated_failure(body: Any) -> ProviderFailed:
     """Return the failure that an answer with status 200, or an event of it, states."""
     error = body.get("error")
     kind = ""
     if isinstance(error, Mapping):
-        kind = " ".join(str(error.get(name, ""))[:60] for name in ("type", "code", "status")).lower()
+        kind = " ".join(
+            str(error.get(name, ""))[:60] for name in ("type", "code", "status")
+        ).lower()
     message = provider_error(body) or "It gave no reason."
     if "rate" in kind or "429" in kind or "exhausted" in kind:
         return ProviderFailed(
