@@ -12,6 +12,7 @@ from django.conf import settings
 from registry.catalog import codes_here
 from registry.catalog.engines import EngineName
 from registry.sandbox import landlock
+from workers.celery_tasks.egress import hosted_settings
 from workers.control.protocol import Software
 from workers.engines.environment import environment_of
 from workers.engines.servers.installed import engine_version, llama_cpp_version, vllm_version
@@ -24,7 +25,13 @@ logger = logging.getLogger(__name__)
 
 
 def offered_engines() -> list[str]:
-    """Return the names of the engines that this process can start, Assay's own first."""
+    """Return the names of the engines that this process can start, Assay's own first.
+
+    An egress worker offers hosted models alone, and no other process offers them: it has the
+    credentials of providers, and no other code may run next to them.
+    """
+    if settings.EGRESS:
+        return [str(EngineName.HOSTED)]
     names = [EngineName.OWN]
     if landlock.abi() < landlock.LEAST_ABI:
         logger.warning(landlock.MISSING)
@@ -55,6 +62,8 @@ def engine_settings(name: str) -> dict[str, Any]:
     """Return the arguments of an engine that this process's settings define."""
     if name == EngineName.OWN:
         return {}
+    if name == EngineName.HOSTED:
+        return hosted_settings()
     limits = ServerLimits(
         memory=settings.ENGINE_SERVER_MEMORY, unconfined=settings.ENGINE_SERVER_UNCONFINED
     )

@@ -41,11 +41,13 @@ logger = logging.getLogger(__name__)
 
 
 # The same weights may serve several tasks with different runners, and in several precisions.
-_EngineKey = tuple[str, str, str, str | None, str]
+_EngineKey = tuple[str, str, str, str | None, str, int]
 
 
 def _engine_key(plan: LoadPlan) -> _EngineKey:
-    return _group(plan.task), plan.engine, plan.runner, plan.dtype, plan.weights.digest
+    # Each deployment of a hosted model uses the credential of its own department.
+    own = plan.deployment_id if plan.engine_name == EngineName.HOSTED else 0
+    return _group(plan.task), plan.engine, plan.runner, plan.dtype, plan.weights.digest, own
 
 
 def _group(task: str) -> str:
@@ -230,6 +232,8 @@ class EngineHost:
             "dtype": plan.dtype,
             **engine_settings(plan.engine_name),
         }
+        if plan.engine_name == EngineName.HOSTED:
+            arguments["deployment_id"] = plan.deployment_id
         if self._own is not None and plan.engine_name == EngineName.OWN:
             root = folder.parent.parent
             group = _group(plan.task)

@@ -24,8 +24,9 @@ from registry.storage import store
 from workers import tracing, transport
 from workers.app import app
 from workers.broker import broker_client, node_client, own_realm, own_wire_key
-from workers.celery_tasks.answering import Answerer
+from workers.celery_tasks.answering import Answerer, NoDevice
 from workers.celery_tasks.capacity import machine_memory, own_capacity
+from workers.celery_tasks.egress import close_egress
 from workers.celery_tasks.engines import offered_engines, own_software
 from workers.celery_tasks.hosting import EngineHost
 from workers.celery_tasks.replies import Replies
@@ -111,11 +112,14 @@ class Runtime:
             self._replies,
             most=settings.ENGINE_REQUESTS,
             media=RemoteMedia(node_client()) if settings.NODE_URL else StoredMedia(),
+            clock=NoDevice() if settings.EGRESS else None,
         )
         self._engines = offered_engines()
         self._offers = OfferReports(
             lambda offers: self._control.tasks_report(worker=self._worker, offers=offers),
             self._control.close,
+            # Code of other packages never runs next to the credentials of providers.
+            others=not settings.EGRESS,
         )
         self._reconciler = Reconciler(
             self._host,
@@ -156,7 +160,7 @@ class Runtime:
         """Start the loops, which register this process's key once the control plane answers, and
         load the assigned deployments.
         """
-        tracing.start("assay-engine")
+        tracing.start("assay-egress" if settings.EGRESS else "assay-engine")
         self._life.start()
         handlers: dict[str, Callable[[str], None]] = {
             cancel_channel(self._realm): self._cancel,
@@ -191,6 +195,7 @@ class Runtime:
         for thread in self._threads:
             thread.join(STOP_TIMEOUT_S)
         self._host.close()
+        close_egress()
         self._answerer.close()
         self._replies.close()
         tracing.stop()
