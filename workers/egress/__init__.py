@@ -1,1 +1,1 @@
-"""The way out to providers: what may be reached, by which connections and with which credentials."""
+"""The way out to providers: what may be reached, how, and with which credentials."""
