@@ -24,11 +24,21 @@ from governance.credentials.secrets import (
 )
 from governance.errors import InvalidInput
 from governance.faults import about, field_sentence, words
-from governance.schemas import Choice, Filter, Line, Schema, Slug
+from governance.schemas import Choice, Filter, Line, Schema, Slug, rejecting
 
 CredentialName = Annotated[Slug, Field(max_length=CREDENTIAL_MAX)]
 Host = Annotated[Line, Field(max_length=HOST_MAX), AfterValidator(checked_host)]
 Hosts = Annotated[list[Host], Field(min_length=1, max_length=HOSTS_MAX)]
+
+
+EnteredText = Annotated[
+    SecretStr,
+    rejecting(
+        lambda secret: not 1 <= len(secret.get_secret_value()) <= SECRET_MAX,
+        f"must have 1 to {SECRET_MAX:,} characters",
+    ),
+    Field(json_schema_extra={"minLength": 1, "maxLength": SECRET_MAX}),
+]
 
 
 class EnteredSecret(Schema):
@@ -40,7 +50,7 @@ class EnteredSecret(Schema):
     `region` and `service` to `aws`.
     """
 
-    secret: SecretStr = Field(min_length=1, max_length=SECRET_MAX)
+    secret: EnteredText
     header: Line | None = Field(default=None, max_length=60)
     token_url: Line | None = Field(default=None, max_length=URL_MAX)
     client_id: Line | None = Field(default=None, max_length=200)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 # `broker_users` writes the access control file of the broker, then exits.
 # `node` is a worker on a separate machine, without access to the database and the store.
-PROCESSES = ("web", "controller", "worker", "egress", "node", "migrate", "broker_users")
+PROCESSES = ("web", "controller", "worker", "node", "migrate", "broker_users")
 # Settings that a node must not have, in addition to other processes' secrets.
 _NOT_ON_NODES = (
     "DATABASE_URL",
@@ -55,7 +55,6 @@ HOLDERS: dict[str, tuple[str, ...]] = {
 # each with the log that was published after it.
 READERS: dict[str, tuple[str, ...]] = {
     "ASSAY_AUDIT_PUBLIC_KEY": ("web", "migrate"),
-    "ASSAY_EGRESS_PUBLIC_KEY": ("web",),
     "ASSAY_AUDIT_RETIRED_KEYS": ("web", "controller", "migrate"),
     "ASSAY_AUDIT_PUBLISH_DIR": ("web", "controller", "migrate"),
     "ASSAY_AUDIT_PUBLISH_URL": ("web", "controller", "migrate"),
