@@ -1,9 +1,9 @@
 """The credentials of departments, as an egress worker opens and keeps them.
 
-A secret is opened in memory once, and used while the control plane confirms it: what was read is
-used for `FRESH_S` seconds, so a rotation or revocation takes effect within `BOUND_S`. While the
-control plane does not answer, nobody can revoke there, and what was read serves on as long as a
-deployment serves without confirmation.
+A secret is opened in memory once, and used while the control plane confirms it: each reading is
+valid for `FRESH_S` seconds, so a rotation or revocation takes effect within `BOUND_S`. While the
+control plane does not answer, the last reading is valid as long as a deployment serves without
+confirmation.
 """
 
 from __future__ import annotations
