@@ -20,7 +20,7 @@ from workers.control.protocol import (
     LoadPlan,
     ReplicaReport,
 )
-from workers.deployments import equivalence, services, worker_keys
+from workers.deployments import credentials, equivalence, services, worker_keys
 from workers.deployments.equivalence import worker_environments
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.plans import load_plan
@@ -98,6 +98,7 @@ class DirectControl:
     replicas_stop = staticmethod(services.replicas_stop)
     references = staticmethod(equivalence.references_due)
     worker_key_register = staticmethod(worker_keys.worker_key_register)
+    credential = staticmethod(credentials.credential_for_deployment)
     drop_broken = staticmethod(close_old_connections)
     close = staticmethod(connections.close_all)
 

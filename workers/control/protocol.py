@@ -250,6 +250,19 @@ class MediaAnswer(RootModel[MediaReference]):
     """The reference that replaces the file in the reply."""
 
 
+@dataclass(frozen=True, slots=True)
+class SealedCredential:
+    """A credential as the database holds it; its secret opens only with these values."""
+
+    id: int
+    department: str
+    name: str
+    kind: str
+    hosts: tuple[str, ...]
+    version: int
+    sealed: bytes = field(repr=False)
+
+
 class CodeDiffers(DomainError):
     """The worker's packages of a task differ from those of the release (409)."""
 
@@ -335,6 +348,17 @@ class EngineControl(Protocol):
 
     def tasks_report(self, *, worker: str, offers: Offers) -> None:
         """Record the tasks that `worker` offers."""
+
+    def credential(
+        self, *, worker: str, deployment_id: int, name: str, host: str
+    ) -> SealedCredential:
+        """Return a sealed credential of the department that owns a deployment, and record its use.
+
+        Raises:
+            NotFound: the deployment is no longer live.
+            Unavailable: the department has no active credential of this name that may be sent to
+                `host`, or this worker is on a node, which gets none.
+        """
 
     def drop_broken(self) -> None:
         """Drop a failed connection of this thread; called before each round."""

@@ -38,6 +38,7 @@ from workers.control.protocol import (
     ReplicaBody,
     ReplicaReport,
     ReplicaStateAnswer,
+    SealedCredential,
     Software,
     WorkerKeyBody,
     tasks_body,
@@ -150,6 +151,15 @@ class RemoteControl:
 
     def tasks_report(self, *, worker: str, offers: Offers) -> None:
         self._client.tell("workers/tasks", tasks_body(worker, WorkerRole.ENGINE, offers))
+
+    def credential(
+        self, *, worker: str, deployment_id: int, name: str, host: str
+    ) -> SealedCredential:
+        """Raise Unavailable: secrets of providers stay in the control plane's network."""
+        raise Unavailable(
+            f"Workers on nodes get no credentials, so {name} cannot be used.",
+            code="credential_unavailable",
+        )
 
     def drop_broken(self) -> None:
         """Do nothing: httpx drops broken connections by itself."""
