@@ -38,6 +38,7 @@ SERVICES = {
     "backup": "backup",
     "compute": "worker-compute",
     "engine": "worker-engine",
+    "egress": "worker-egress",
 }
 COMPONENTS = {**{name: name for name in SERVICES}, "compute": "compute-cpu", "engine": "engine-cpu"}
 # Of the machine, as systemd and an image have them.

@@ -37,6 +37,7 @@ NEEDED = {
         "MLFLOW_TRACKING_URI": "http://mlflow:5000",
     },
     "worker": {**EVERY, "ASSAY_PROCESS": "worker"},
+    "egress": {**EVERY, "ASSAY_PROCESS": "egress"},
     "node": {
         "ASSAY_ENV": "production",
         "REDIS_URL": "rediss://broker:6379/0",
