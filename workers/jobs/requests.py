@@ -25,7 +25,8 @@ from registry.intake.services import intake_submit
 from registry.intake.states import INTAKE_STATES
 from registry.uploads.models import UploadKind
 from registry.uploads.services import uploads_use
-from registry.versions.models import Model, ModelVersion, VersionState
+from registry.versions.hosted import hosted_served
+from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
 from registry.versions.selectors import training_data, versions_visible_to
 from registry.versions.weights import WeightsFormat, weights_format
 from workers.jobs.models import Job, JobKind, JobPriority
@@ -235,6 +236,13 @@ def evaluation_spec(
         raise _invalid("version", f"{version} is of task {task.name}, which is not evaluated.")
     if version.state != VersionState.TRUSTED:
         raise WrongState(f"{version} is {version.state}; it cannot be evaluated.")
+    if hosted_served(version) is not None:
+        raise _invalid(
+            "version",
+            f"{version} is run by a provider, and runs of evaluations have no network; hosted "
+            "versions are not evaluated yet. Choose a tier that requires no evaluation, or ask a "
+            "reviewer to waive it.",
+        )
     check_data(actor, model, dataset_version)
     if max_rows is not None and max_rows < 1:
         raise _invalid("max_rows", "An evaluation needs at least one row.")
@@ -333,6 +341,12 @@ def _check_base(actor: Principal, model: Model, base: ModelVersion, recipe: Reci
     if base.model.task not in base_tasks(model.task, recipe):
         raise _invalid(
             "base_version", f"{base} is of task {base.model.task}; {model.name} does {model.task}."
+        )
+    if base.kind == VersionKind.HOSTED:
+        raise _invalid(
+            "base_version",
+            f"{base} is run by a provider, who keeps its weights; it cannot be fine-tuned here. "
+            "Choose a version whose weights Assay holds, or write a prompt on this one.",
         )
     if base.kind not in BASE_KINDS:
         raise _invalid("base_version", f"{base} is of kind {base.kind}; adapt its base instead.")
