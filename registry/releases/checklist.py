@@ -23,6 +23,7 @@ from registry.releases.dossier import version_evaluations
 from registry.releases.dossier_fields import missing_sections
 from registry.releases.engines import engine_in_words
 from registry.releases.software import code_named, evaluated_with
+from registry.releases.tiers import risk_facts
 from registry.storage import store
 from registry.storage.backend import StoreUnavailable
 from registry.versions.models import ModelVersion
@@ -71,7 +72,8 @@ def checklist_build(
     version's stored files if the policy requires that.
     """
     case = Case(version, dossier, policy)
-    return [_entry(item, case) for item in policy.items_for(dossier["risk"]["answers"])]
+    facts = risk_facts(version, dossier["risk"]["answers"])
+    return [_entry(item, case) for item in policy.items_for(facts)]
 
 
 def _entry(item: Item, case: Case) -> ChecklistEntry:

@@ -65,13 +65,14 @@ def renewal_preview(*, actor: Principal, release_id: int) -> Preview:
     try:
         check_trusted(release.version, "released")
         answers = checked_risk_answers(release.risk_answers)
-        policy = checked_tier(release.tier, answers)
+        facts = risk_facts(release.version, answers)
+        policy = checked_tier(release.tier, facts)
     except DomainError as error:
         return Preview(release, error.message, error.hint)
     dossier = dossier_again(release, policy, decision.policy_version, submitter, answers)
     excluded = people_behind(release.version) | with_sign_in_admins({submitter})
     required = {
-        item.code: item for item in policy.document.items_for(answers) if item.kind == "attested"
+        item.code: item for item in policy.document.items_for(facts) if item.kind == "attested"
     }
     carried = [
         item
