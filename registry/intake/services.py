@@ -19,6 +19,7 @@ from governance.people.proof import proof_facts
 from governance.permissions import Action
 from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal, background, service_principal
+from registry.catalog import get_task
 from registry.catalog.hosted import HostedDescription
 from registry.intake import quarantine
 from registry.intake.checks import Limits
@@ -33,7 +34,7 @@ from registry.resources import (
 )
 from registry.storage import store
 from registry.validation import checked_text
-from registry.versions.hosted import check_description, hosted_settings
+from registry.versions.hosted import check_description, check_hosted_task, hosted_settings
 from registry.versions.model_code import checked_code
 from registry.versions.models import LICENSE_MAX, Model, ModelVersion, VersionKind
 from registry.versions.services import version_register
@@ -86,7 +87,8 @@ def intake_submit(
         check failed. A rejected delivery stays on record without its bytes.
 
     Raises:
-        InvalidInput: the delivery has no files, or a field is malformed.
+        InvalidInput: the delivery has no files, a field is malformed, or providers are not called
+            for the model's task.
         NotFound, NotPermitted: the policy denies it.
         TooLarge: more bytes than ASSAY_INTAKE_MAX_BYTES, or more than 512 files.
         QuotaExceeded, Unavailable: too many deliveries are being checked.
@@ -114,6 +116,8 @@ def intake_submit(
                 "The delivery has no GGUF file to keep as delivered.",
                 fields={"keep_gguf": ["Only for a delivery of one GGUF file."]},
             )
+        if not refusals and delivery.describes_hosted:
+            check_hosted_task(get_task(model.task))
         reason = " ".join(refusals)[:1000]
         intake = Intake.objects.create(
             model=model,

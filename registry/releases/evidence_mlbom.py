@@ -124,12 +124,13 @@ def _services(dossier: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the provider of a hosted model, which receives what applications send."""
     if "hosted" not in dossier:
         return
-    hosted = dossier["hosted"]["description"]
+    hosted, unpinned = dossier["hosted"]["description"], dossier["hosted"]["not_pinned"]
+    terms = hosted["terms"]
     yield {
         "bom-ref": f"service:{hosted['base_url']}",
         "provider": {"name": hosted["provider"]},
         "name": hosted["model"],
-        "description": f"An external service that runs the model. {dossier['hosted']['not_pinned']}",
+        "description": f"An external service that runs the model. {unpinned}",
         "endpoints": [hosted["base_url"]],
         "authenticated": bool(hosted["credential"]),
         "x-trust-boundary": True,
@@ -140,9 +141,7 @@ def _services(dossier: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             }
         ],
         "properties": _properties(
-            region=hosted["region"],
-            terms=hosted["terms"]["title"],
-            sha256=hosted["terms"]["sha256"],
+            region=hosted["region"], terms=terms["title"], terms_sha256=terms["sha256"]
         ),
     }
 

@@ -28,7 +28,7 @@ from registry.releases.selectors import release_get, release_review, releases_vi
 from registry.releases.separation import people_behind
 from registry.releases.services import dossier_again, release_submit
 from registry.releases.serving import check_trusted
-from registry.releases.tiers import checked_tier
+from registry.releases.tiers import checked_tier, risk_facts
 from registry.resources import acting_person, release_resource
 
 HISTORY_SHOWN = 20

@@ -63,9 +63,14 @@ def check_provider_runs(description: HostedDescription | None) -> None:
         raise WrongState(error.message, hint=error.hint) from error
 
 
+def takes_hosted(task: Task) -> bool:
+    """Return whether providers are called for a task: those that generate text."""
+    return task.streams_text
+
+
 def check_hosted_task(task: Task) -> None:
     """Raise InvalidInput if providers are not called for a task."""
-    if not task.streams_text:
+    if not takes_hosted(task):
         raise InvalidInput(
             f"{task.title} is not served by a provider.",
             hint="A hosted model has a task that generates text.",
