@@ -12,7 +12,7 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from governance.errors import InvalidInput, WrongState
+from governance.errors import InvalidInput, Unavailable, WrongState
 from governance.people.models import Department, Person
 from governance.principals import Principal
 from registry.catalog.hosted import HOSTED_FILE, HostedDescription
@@ -24,7 +24,12 @@ from registry.intake.probes import (
     intake_probes_due,
     intakes_probe,
 )
-from registry.intake.services import intake_checked, intake_sign_off, intake_submit
+from registry.intake.services import (
+    intake_checked,
+    intake_sign_off,
+    intake_submit,
+    version_parameters,
+)
 from registry.manifests import ManifestMismatch
 from registry.versions.hosted import hosted_of, hosted_served
 from registry.versions.models import Model, ModelVersion
@@ -146,15 +151,15 @@ def test_a_person_signs_only_after_the_provider_answered(
     assert len(bodies("intake:probe")) == 1
 
 
-def test_a_signed_description_is_a_hosted_version_under_its_own_digest(
-    developer: Principal, operator: Principal, gpt: Model, mlflow: Any
+def test_the_description_becomes_the_parameters_of_the_version(
+    developer: Principal, operator: Principal, gpt: Model, settings: Any
 ) -> None:
     intake = reported(checked(developer, gpt))
-    intake = intake_sign_off(actor=operator, intake_id=intake.pk, accept=True)
-    made = ModelVersion.objects.get(pk=intake.version_id)
-    assert (made.kind, made.base_id, made.parameters) == ("hosted", None, intake.hosted)
-    assert hosted_of(made) == HostedDescription.read(described())
-    assert made.digest == stored({HOSTED_FILE: description().canonical()}).digest
+    assert version_parameters(intake) == description().model_dump(mode="json")
+    settings.MLFLOW_TRACKING_URI = "http://127.0.0.1:9"
+    with pytest.raises(Unavailable):
+        intake_sign_off(actor=operator, intake_id=intake.pk, accept=True)
+    assert not ModelVersion.objects.exists()
 
 
 @pytest.mark.parametrize(
@@ -261,10 +266,6 @@ def test_a_changed_row_is_no_description(gpt: Model) -> None:
 def test_equal_descriptions_have_one_digest_and_any_change_another() -> None:
     same = HostedDescription.read(json.dumps(described(), indent=4).encode())
     assert same.canonical() == description().canonical()
-    for change in (
-        {"model": "gpt-4o"},
-        {"region": "us"},
-        {"prices": {}},
-        {"cleared_for": "internal"},
-    ):
+    changes = ({"model": "gpt-4o"}, {"region": "us"}, {"prices": {}}, {"cleared_for": "internal"})
+    for change in changes:
         assert description(**change).canonical() != same.canonical()
