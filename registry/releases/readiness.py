@@ -317,7 +317,8 @@ def _fix(check: str, case: Case, gates: list[GateStanding]) -> Fix | None:
     match check:
         case "evaluated" | "leak":
             entry = TASKS.get(model.task)
-            return evaluate if entry is not None and entry.evaluation else None
+            possible = entry is not None and entry.evaluation and hosted_served(version) is None
+            return evaluate if possible else None
         case "gates":
             if len(gates) < case.policy.gates.at_least:
                 return Fix("model_gate", model.name)

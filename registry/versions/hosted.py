@@ -9,7 +9,7 @@ import hashlib
 from typing import Any
 
 from governance.errors import InvalidInput, WrongState
-from registry.catalog.declaration import Task
+from registry.catalog.declaration import GENERATION, Task
 from registry.catalog.hosted import HOSTED_FILE, HostedDescription
 from registry.manifests import Manifest, ManifestMismatch
 from registry.versions.models import ModelVersion, VersionKind
@@ -65,7 +65,7 @@ def check_provider_runs(description: HostedDescription | None) -> None:
 
 def takes_hosted(task: Task) -> bool:
     """Return whether providers are called for a task: those that generate text."""
-    return task.streams_text
+    return task.engine == GENERATION
 
 
 def check_hosted_task(task: Task) -> None:

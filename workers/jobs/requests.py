@@ -278,9 +278,9 @@ def evaluation_spec(
     if hosted_served(version) is not None:
         raise _invalid(
             "version",
-            f"{version} is run by a provider, and runs of evaluations have no network; hosted "
-            "versions are not evaluated yet. Choose a tier that requires no evaluation, or ask a "
-            "reviewer to waive it.",
+            f"{version} is run by a provider, and evaluations have no network, so hosted versions "
+            "are not evaluated yet. Choose a tier that requires no evaluation, or have the item of "
+            "the checklist waived.",
         )
     check_data(actor, model, dataset_version)
     if max_rows is not None and max_rows < 1:
