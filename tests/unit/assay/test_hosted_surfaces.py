@@ -1,9 +1,8 @@
-"""Hosted models on screens, in the API and on the command line."""
+"""Hosted models on screens and in the API."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,15 +156,3 @@ def test_the_pages_take_a_fixed_number_of_queries(company: Company) -> None:
             created_by=company.devi,
         )
     assert queries(client, FORM) == before
-
-
-def test_a_description_is_a_file_on_the_command_line(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from assay.cli.intakes import app
-
-    broken = tmp_path / "hosted.json"
-    broken.write_text("[")
-    outcome = CliRunner().invoke(app, ["hosted", "gpt", str(broken)])
-    assert outcome.exit_code != 0
-    assert "hosted" in CliRunner().invoke(app, ["--help"]).output
