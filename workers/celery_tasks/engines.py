@@ -12,7 +12,6 @@ from django.conf import settings
 from registry.catalog import codes_here
 from registry.catalog.engines import EngineName
 from registry.sandbox import landlock
-from workers.celery_tasks.egress import hosted_settings
 from workers.control.protocol import Software
 from workers.engines.environment import environment_of
 from workers.engines.servers.installed import engine_version, llama_cpp_version, vllm_version
@@ -62,8 +61,6 @@ def engine_settings(name: str) -> dict[str, Any]:
     """Return the arguments of an engine that this process's settings define."""
     if name == EngineName.OWN:
         return {}
-    if name == EngineName.HOSTED:
-        return hosted_settings()
     limits = ServerLimits(
         memory=settings.ENGINE_SERVER_MEMORY, unconfined=settings.ENGINE_SERVER_UNCONFINED
     )

@@ -33,6 +33,7 @@ from workers.control.protocol import (
     Weights,
 )
 from workers.engine_process.client import OWN, OwnEngines
+from workers.engines.architectures import UnsupportedModel
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine
 from workers.wire import EngineLoad
@@ -95,10 +96,17 @@ class EngineHost:
     """
 
     def __init__(
-        self, control: EngineControl | None = None, *, own: OwnEngines | None = None
+        self,
+        control: EngineControl | None = None,
+        *,
+        own: OwnEngines | None = None,
+        hosted: Callable[[Path, int], Engine] | None = None,
     ) -> None:
         """`control` copies the files of versions, by default from the store. Assay's own engines
-        run in the processes of `own`, by default in this process."""
+        run in the processes of `own`, by default in this process. `hosted` makes the engine of a
+        hosted model from a folder, for the deployment with an ID; None if this process calls no
+        providers."""
+        self._hosted = hosted
         self._control = control or DirectControl()
         self._own = own
         self._root: Path | None = None
@@ -225,6 +233,10 @@ class EngineHost:
         return hosted
 
     def _engine(self, plan: LoadPlan, folder: Path, code: TaskCode) -> Engine:
+        if plan.engine_name == EngineName.HOSTED:
+            if self._hosted is None:
+                raise UnsupportedModel("Only egress workers call providers.")
+            return self._hosted(folder, plan.deployment_id)
         arguments: dict[str, Any] = {
             "architectures": plan.architectures,
             "runner": plan.runner,
@@ -232,8 +244,6 @@ class EngineHost:
             "dtype": plan.dtype,
             **engine_settings(plan.engine_name),
         }
-        if plan.engine_name == EngineName.HOSTED:
-            arguments["deployment_id"] = plan.deployment_id
         if self._own is not None and plan.engine_name == EngineName.OWN:
             root = folder.parent.parent
             group = _group(plan.task)

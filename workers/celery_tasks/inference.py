@@ -26,7 +26,7 @@ from workers.app import app
 from workers.broker import broker_client, node_client, own_realm, own_wire_key
 from workers.celery_tasks.answering import Answerer, NoDevice
 from workers.celery_tasks.capacity import machine_memory, own_capacity
-from workers.celery_tasks.egress import close_egress
+from workers.celery_tasks.egress import EgressWorker
 from workers.celery_tasks.engines import offered_engines, own_software
 from workers.celery_tasks.hosting import EngineHost
 from workers.celery_tasks.replies import Replies
@@ -98,7 +98,12 @@ class Runtime:
                 processes=FOREIGN_PROCESSES,
             ),
         )
-        self._host = EngineHost(self._control, own=own)
+        self._egress = EgressWorker(self._control, worker=self._worker) if settings.EGRESS else None
+        self._host = EngineHost(
+            self._control,
+            own=own,
+            hosted=None if self._egress is None else self._egress.engine,
+        )
         self._replies = Replies(
             broker_client(
                 socket_timeout=REPLY_TIMEOUT_S,
@@ -167,6 +172,8 @@ class Runtime:
             DEPLOYMENTS_CHANNEL: self._reconciler.wake,
         }
         self._offers.start()
+        if self._egress is not None:
+            self._egress.start()
         for thread in self._threads:
             thread.start()
         self._threads.append(listener(handlers, self._stop))
@@ -195,7 +202,8 @@ class Runtime:
         for thread in self._threads:
             thread.join(STOP_TIMEOUT_S)
         self._host.close()
-        close_egress()
+        if self._egress is not None:
+            self._egress.close()
         self._answerer.close()
         self._replies.close()
         tracing.stop()

@@ -101,7 +101,7 @@ class DirectControl:
     replicas_stop = staticmethod(services.replicas_stop)
     references = staticmethod(equivalence.references_due)
     worker_key_register = staticmethod(worker_keys.worker_key_register)
-    credential = staticmethod(credentials.credential_for_deployment)
+    credential = staticmethod(credentials.credential_for_worker)
     drop_broken = staticmethod(close_old_connections)
     close = staticmethod(connections.close_all)
 

@@ -155,7 +155,7 @@ class RemoteControl:
         self._client.tell("workers/tasks", tasks_body(worker, WorkerRole.ENGINE, offers))
 
     def credential(
-        self, *, worker: str, deployment_id: int, name: str, host: str
+        self, *, worker: str, deployment_id: int, name: str, host: str, intake_id: int = 0
     ) -> SealedCredential:
         """Raise Unavailable: secrets of providers stay in the control plane's network."""
         raise Unavailable(

@@ -21,22 +21,19 @@ from workers.egress.credentials import Credentials
 from workers.egress.loop import EgressLoop
 from workers.engines.hosted import anthropic, gemini, openai
 from workers.engines.hosted.events import EventSplitter
+from workers.engines.hosted.exchange import MAX_ANSWER, send
 from workers.engines.hosted.shapes import (
     Call,
     Reader,
     Shape,
     encode,
     estimate_prompt,
-    status_failure,
 )
 from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink
 from workers.request_logs import about
 from workers.wire import ANSWERED_AS_MAX, Delta, Done, EngineLoad, Failed
 
 logger = logging.getLogger(__name__)
-# Most bytes of one answer, and of the body of an error.
-MAX_ANSWER = 64 * 1024 * 1024
-_MAX_ERROR, _ERROR_S = 65_536, 10.0
 _CLOSE_S = 10.0
 # Pause between two log lines about answers of another model.
 _REMIND_S = 60.0
@@ -268,25 +265,17 @@ class HostedEngine:
             answer.close()
 
     async def _send(self, work: _Work) -> Answer:
-        call, url = work.call, self._route.url(work.call.path)
-        headers = {"Content-Type": "application/json", **call.headers}
+        call, rules = work.call, self._rules
+        credential = None
         if name := self.description.credential:
             credential = await self._credentials.get(
                 name, host=self._route.host, deployment_id=self._deployment_id
             )
-            headers |= await credential.headers("POST", url, work.body)
-        return await self._route.send(
-            "POST",
-            call.path,
-            body=work.body,
-            headers=headers,
-            first_byte_s=self._rules.first_byte_s if call.stream else self._rules.total_s,
-        )
+        within_s = rules.first_byte_s if call.stream else rules.total_s
+        return await send(self._route, call, work.body, credential, within_s=within_s)
 
     async def _read(self, work: _Work, answer: Answer) -> Done:
         """Pass an answer's pieces on; return its last event. Raises ProviderFailed."""
-        if answer.status != 200:
-            raise await _failure(answer)
         state = work.reader.state
         # A provider may answer a stream at once, above all by an error.
         if work.call.stream and answer.content_type != "application/json":
@@ -342,14 +331,3 @@ def _late(action: str, seconds: float) -> ProviderFailed:
         code="provider_timeout",
         status=504,
     )
-
-
-async def _failure(answer: Answer) -> ProviderFailed:
-    """Return the failure of an answer with an error's status."""
-    body = b""
-    try:
-        async with asyncio.timeout(_ERROR_S):
-            body = await answer.read(_MAX_ERROR)
-    except (TimeoutError, ProviderFailed):
-        pass  # The status suffices.
-    return status_failure(answer.status, body, answer.retry_after_s)
