@@ -479,7 +479,8 @@ def test_an_unknown_process_is_refused_with_those_that_exist() -> None:
         ["sh", str(DOCKER / "entrypoint.sh"), "gpu"], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 64
-    assert "web, controller, init, migrate, backup, broker_users, node or worker" in finished.stderr
+    kinds = "web, controller, init, migrate, backup, broker_users, node, egress or worker"
+    assert kinds in finished.stderr
 
 
 def test_uploads_wait_on_a_disk_of_the_web_process_alone(compose: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from registry.catalog.generation import ChatMessage, GenerationInputs, ToolCall
 from tests.unit.workers.provider import (
-    END,
     STREAM,
     Received,
     calling,
@@ -189,7 +188,7 @@ def test_another_model_or_fingerprint_is_reported(
 
 
 def test_a_huge_event_is_refused(tmp_path: Path) -> None:
-    with calling(tmp_path, streams(piece("x" * 10_000_000), DONE)) as (caller, provider):
+    with calling(tmp_path, streams(piece("x" * 10_000_000), DONE)) as (caller, _provider):
         failed = caller.ask().failed
         assert failed.code == "provider_failed"
         assert "4,194,304 bytes" in failed.message
@@ -393,7 +392,7 @@ def test_a_cancellation_right_after_the_request_still_ends_it(tmp_path: Path) ->
 
 
 def test_closing_fails_what_runs(tmp_path: Path) -> None:
-    with calling(tmp_path, hang) as (caller, provider):
+    with calling(tmp_path, hang) as (caller, _provider):
         waiting = [caller.ask(request_id=f"req_{number}") for number in range(20)]
         caller.engine.close()
         ends = [answers.end for answers in waiting]
@@ -407,7 +406,7 @@ def test_many_streams_are_open_at_once_without_threads(tmp_path: Path) -> None:
         writer.write(STREAM + chunk(piece("Hello")))
         await hang(received, writer)
 
-    with calling(tmp_path, behave) as (caller, provider):
+    with calling(tmp_path, behave) as (caller, _provider):
         caller.ask().begun.wait(PATIENCE_S)
         before = threading.active_count()
         streams_ = [caller.ask() for _ in range(300)]
