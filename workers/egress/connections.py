@@ -297,6 +297,8 @@ def _translated(host: str) -> Iterator[None]:
         yield
     except AddressRefused as error:
         raise _refused(host, error) from error
+    except aiohttp.InvalidURL as error:
+        raise _refused(host, AddressRefused("it is not the name of a host")) from error
     except aiohttp.ClientConnectorError as error:
         # Errors of certificates have none.
         reason = getattr(error, "_os_error", error)

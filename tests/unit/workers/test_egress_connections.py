@@ -222,7 +222,7 @@ def probing(listed: Any, answer: Any = ANSWER) -> Any:
 
 @pytest.mark.parametrize(
     ("listed", "names"),
-    [(MODELS, True), ({"data": []}, False), (None, None), ({"models": "?"}, False), ([], None)],
+    [(MODELS, True), ({"data": []}, False), (None, None), ({"models": "?"}, None), ([], None)],
 )
 def test_a_probe_sends_a_fixed_text_and_reads_the_list(
     tmp_path: Path, listed: Any, names: bool | None
