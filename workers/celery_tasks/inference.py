@@ -188,7 +188,9 @@ class Runtime:
             public_key=self._seals.public_key,
             engines=self._engines,
             capacity=own_capacity(
-                share=settings.WORKER_MEMORY_PERCENT / 100, labels=settings.WORKER_LABELS
+                share=settings.WORKER_MEMORY_PERCENT / 100,
+                labels=settings.WORKER_LABELS,
+                gpus=not settings.EGRESS,
             ),
             software=own_software(self._engines),
         )
