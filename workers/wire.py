@@ -213,7 +213,8 @@ class Done:
 class Failed:
     """Refusal or failure. `status` is the HTTP status, `message` is for the caller.
 
-    The counts are as in `Done`, if the caller is charged for the work until then.
+    The counts are as in `Done`, if the caller is charged for the work until then. `retry_after_s`
+    is the time after which another attempt may succeed, as a provider states it; 0 if not known.
     """
 
     code: str
@@ -223,6 +224,7 @@ class Failed:
     completion_tokens: int = 0
     device_ms: int = 0
     units: int = 0
+    retry_after_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +259,7 @@ COUNTS = {
     "prefill_ms": _DAY_MS,
     "decode_ms": _DAY_MS,
     "units": 1_000_000_000,
+    "retry_after_s": 86_400,
     "cut_inputs": 100_000_000,
     "cut_tokens": 1_000_000_000,
 }

@@ -58,7 +58,9 @@ def deployment_preview(*, actor: Principal, release_id: int) -> DeploymentPrevie
         NotFound: the release does not exist, or the actor may not see it.
     """
     release = release_get(actor=actor, id=release_id)
-    live = deployments_visible_to(actor).filter(name=release.deployment_name, state__in=LIVE)
+    live = deployments_visible_to(actor).filter(
+        name=release.deployment_name, state__in=LIVE, target_of=None
+    )
     replaced = live.first()
     used = usage_visible_to(actor).filter(
         deployment=release.deployment_name, occurred_at__gte=timezone.now() - USE
