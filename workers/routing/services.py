@@ -47,8 +47,8 @@ def targets_change(*, actor: Principal, deployment_id: int, change: TargetsChang
             its target (says why); or the targets have changed since `revision`.
         InvalidInput: a condition names an unknown endpoint.
     """
-    deployment, decision = _authorized(actor, deployment_id, "changing targets")
-    releases = _permitted(actor, change)
+    deployment, decision = _deployment_authorized(actor, deployment_id, "changing targets")
+    releases = _releases_permitted(actor, change)
     attempt = _attempt(actor, deployment, decision)
     try:
         primary = _locked(deployment.pk, change.revision)
@@ -73,7 +73,7 @@ def targets_change(*, actor: Principal, deployment_id: int, change: TargetsChang
     for position, target in enumerate(change.targets, 1):
         columns = _columns(target, position)
         if (row := live.get(target.release)) is None:
-            _insert(actor, primary, *releases[target.release], target, columns)
+            _target_insert(actor, primary, *releases[target.release], target, columns)
         else:
             _update(row, columns)
     primary.targets_revision += 1
@@ -107,7 +107,7 @@ def targets_switch(*, actor: Principal, deployment_id: int, switch: TargetsSwitc
         WrongState: the deployment is not live, or is itself a target; the target has no ready
             replica, or its release may not serve; or the targets have changed since `revision`.
     """
-    deployment, decision = _authorized(actor, deployment_id, "switching a deployment")
+    deployment, decision = _deployment_authorized(actor, deployment_id, "switching a deployment")
     attempt = _attempt(actor, deployment, decision)
     row = live_targets(deployment.pk).filter(pk=switch.target).first()
     if row is None:
@@ -154,7 +154,7 @@ def targets_switch(*, actor: Principal, deployment_id: int, switch: TargetsSwitc
     return target
 
 
-def _authorized(
+def _deployment_authorized(
     actor: Principal, deployment_id: int, doing: str
 ) -> tuple[Deployment, Authorization]:
     deployment = deployment_get(actor=actor, deployment_id=deployment_id)
@@ -184,7 +184,9 @@ def _attempt(actor: Principal, deployment: Deployment, decision: Authorization) 
     )
 
 
-def _permitted(actor: Principal, change: TargetsChange) -> dict[int, tuple[Release, Authorization]]:
+def _releases_permitted(
+    actor: Principal, change: TargetsChange
+) -> dict[int, tuple[Release, Authorization]]:
     """Return the locked releases of the targets by ID, and the decisions to deploy them."""
     releases = {}
     for pk in sorted(target.release for target in change.targets):
@@ -212,7 +214,7 @@ def _locked(deployment_id: int, revision: int) -> Deployment:
     """
     rows = Deployment.objects.select_for_update(of=("self",))
     rows = rows.select_related("department", "release__version__model")
-    primary = rows.get(pk=deployment_id)
+    primary: Deployment = rows.get(pk=deployment_id)
     if primary.state not in LIVE:
         raise WrongState(
             f"Deployment {primary.pk} is {primary.state}; its targets were not changed.",
@@ -304,7 +306,7 @@ def _columns(target: Target, position: int) -> dict[str, Any]:
     }
 
 
-def _insert(
+def _target_insert(
     actor: Principal,
     primary: Deployment,
     release: Release,
