@@ -51,7 +51,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Comparison:
     """One test of a canary against the primary. `worse`: it decides for a rollback."""
 
     name: str
@@ -68,10 +68,10 @@ class CanaryVerdict:
     since: datetime
     canary: Side
     stable: Side
-    tests: tuple[Test, ...]
+    tests: tuple[Comparison, ...]
 
     @property
-    def worse(self) -> Test | None:
+    def worse(self) -> Comparison | None:
         """The first test that decides for a rollback."""
         return next((test for test in self.tests if test.worse), None)
 
@@ -99,15 +99,15 @@ def compared(
             Side(len(ended), len(ended) - len(answered), median(answered) if answered else None)
         )
     ours, theirs = sides
-    tests: list[Test] = []
+    tests: list[Comparison] = []
     if min(ours.requests, theirs.requests) >= LEAST:
         p = error_rate_p(ours.failed, ours.requests, theirs.failed, theirs.requests)
         matters = ours.error_rate - theirs.error_rate >= ERROR_RATE_DIFFERENCE
-        tests.append(Test("Fisher's exact test", "error rate", p, p < ALPHA and matters))
+        tests.append(Comparison("Fisher's exact test", "error rate", p, p < ALPHA and matters))
     if min(map(len, times)) >= LEAST and ours.median_ms and theirs.median_ms:
         p = slower_p(*times)
         matters = ours.median_ms >= SLOWER_BY * theirs.median_ms
-        tests.append(Test("Mann–Whitney U test", "latency", p, p < ALPHA and matters))
+        tests.append(Comparison("Mann–Whitney U test", "latency", p, p < ALPHA and matters))
     return CanaryVerdict(timezone.now(), since, ours, theirs, tuple(tests))
 
 
@@ -152,7 +152,7 @@ def _requests(name: str, release_id: int, since: datetime) -> list[tuple[str, in
 
 
 @transaction.atomic
-def canary_roll_back(canary: Deployment, verdict: CanaryVerdict, test: Test) -> bool:
+def canary_roll_back(canary: Deployment, verdict: CanaryVerdict, test: Comparison) -> bool:
     """Take the share of a canary away; return false if people changed it meanwhile. It stays
     loaded, so that its answers can be looked at."""
     rows = Deployment.objects.select_for_update(of=("self",))

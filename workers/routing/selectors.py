@@ -89,7 +89,7 @@ def _figures(actor: Principal, name: str, since: datetime) -> dict[tuple[int, bo
     rows = visible_to(actor, Action.USAGE_VIEW, rows.order_by(), resource_type="usage")
     sums = rows.values("release", "jobs").annotate(
         count=whole_sum("requests"),
-        unfailed=whole_sum("answered") + whole_sum("canceled"),
+        lost=whole_sum("failed"),
         used=whole_sum("units"),
         cost=whole_sum("cost_micro"),
         time=whole_sum("total_ms"),
@@ -97,7 +97,7 @@ def _figures(actor: Principal, name: str, since: datetime) -> dict[tuple[int, bo
     return {
         (row["release"], row["jobs"]): TargetFigures(
             requests=row["count"],
-            failed=row["count"] - row["unfailed"],
+            failed=row["lost"],
             units=row["used"],
             cost_micro=row["cost"],
             mean_ms=round(row["time"] / row["count"]) if row["count"] else None,
