@@ -183,7 +183,8 @@ class Inference:
             release=began,
         )
         self._parts.router.retries.earn(plan.model)
-        return TargetChoice(self._parts.router, ModelRequest(caller, plan.model), plan, traits)
+        model_request = ModelRequest(caller.under(tokens=plan.tokens), plan.model)
+        return TargetChoice(self._parts.router, model_request, plan, traits)
 
     async def _chosen(self, choice: TargetChoice, snapshot: Snapshot) -> Aim:
         """Return the target that answers. Wake those that would, but are scaled to zero."""

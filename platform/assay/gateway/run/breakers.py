@@ -89,12 +89,12 @@ class RetryBudget:
     def __init__(self) -> None:
         self._left: dict[str, float] = {}
 
-    def earn(self, name: str) -> None:
-        """Note a first attempt, which permits a fraction of a retry."""
+    def earn(self, name: str, retries: float = RETRIES_PER_REQUEST) -> None:
+        """Note a first attempt, which permits a fraction of a retry, or give retries back."""
         if len(self._left) >= KNOWN_MAX:
             self._left.clear()
         left = self._left.get(name, RETRIES_SAVED)
-        self._left[name] = min(RETRIES_SAVED, left + RETRIES_PER_REQUEST)
+        self._left[name] = min(RETRIES_SAVED, left + retries)
 
     def spend(self, name: str) -> bool:
         """Take one retry; return false if none is left."""

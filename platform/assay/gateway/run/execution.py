@@ -132,7 +132,8 @@ class Execution:
         finally:
             self._parts.running.leave(self._running)
             self._parts.affinity.leave(self._place)
-            self._parts.paces.end(self._deployment.id, answered=self._call.outcome == "ok")
+            answered = self._call.done is not None and self._call.outcome == "ok"
+            self._parts.paces.end(self._deployment.id, answered=answered)
             if not self._abandoned:
                 self._parts.replies.close(self._wire_id)
 
@@ -200,6 +201,7 @@ class Execution:
                     await self._reserve(self._most(), timeout_s, self._queued(self._deployment))
                     if self._choice is not None:
                         request = self._request(self._deployment)
+                        request = replace(request, request_id=self._call.request_id)
                         self._parts.shadows.copy(self._parts, request, self._choice, self._admitted)
                 return
             except DomainError as error:
@@ -451,10 +453,11 @@ class Execution:
                 self._model_request.caller.token.public_id
             )
             # No await from here to the watch of the request.
-            aim = choice.take(snapshot)
+            aim = None if self._cut_by is not None else choice.take(snapshot)
         except DomainError:
-            return False
-        if not is_ready(aim.admitted.deployment):
+            aim = None
+        if aim is None or not is_ready(aim.admitted.deployment):
+            self._parts.router.retries.earn(before.name, 1.0)
             return False
         self._parts.ledger.spawn(self._cancel())
         self._parts.replies.close(self._wire_id)
