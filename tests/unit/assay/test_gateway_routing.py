@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ from assay.gateway.run import breakers, execution
 from assay.gateway.run.breakers import Breakers, RetryBudget
 from governance.people.models import Department
 from governance.quotas.store import read_counts
-from governance.usage.records import USAGE_STREAM, UsageEntry
+from governance.usage.records import UsageEntry
 from registry.releases.models import Release, ReleaseState
 from registry.responses.models import ResponseRetention
 from tests.unit.assay.gateway_support import Behavior, Reply, Stage, say_hello, stage
@@ -290,11 +291,8 @@ def test_targets_give_nobody_access_to_a_name(stage: Stage) -> None:
 
 def test_conditions_of_the_release_that_answers_apply(stage: Stage) -> None:
     primary = stage.deployment(behavior=failing("engine_failed", 500))
-    fallback = target(stage, primary, "fallback", say_hello)
-    conditions = {"requests_per_minute": 1}
-    fallback.release.conditions = conditions
-    review_conditions(fallback.release, conditions)
-    stage.notify()
+    limited = {"conditions": {"requests_per_minute": 1}}
+    target(stage, primary, "fallback", say_hello, release=limited)
     token = stage.key()
     assert stage.post(CHAT, token, json=GOOD).status_code == 200
     # The second attempt is stopped by the condition, so that the first failure is the answer.
@@ -302,16 +300,6 @@ def test_conditions_of_the_release_that_answers_apply(stage: Stage) -> None:
     assert second.status_code == 500
     assert len(stage.responders[1].requests) == 1
     assert stage.redis.keys("assay:quota:reservation:*") == []
-
-
-def review_conditions(release: Release, conditions: dict[str, Any]) -> None:
-    """Give the release conditions that its only approval names, too."""
-    from governance.reviews.models import Decision, Review
-
-    review = Review.objects.get(subject_type="release", subject_id=str(release.pk))
-    review.decisions.all()
-    Decision.objects.filter(review=review).update(conditions=conditions)
-    Release.objects.filter(pk=release.pk).update(conditions=conditions)
 
 
 def test_a_429_storm_pauses_the_target_and_honors_retry_after(stage: Stage) -> None:
@@ -323,7 +311,7 @@ def test_a_429_storm_pauses_the_target_and_honors_retry_after(stage: Stage) -> N
     # It said to come again in a minute, and is not asked before.
     assert len(stage.responders[0].requests) == 1
     assert len(stage.responders[1].requests) == 30
-    assert stage.redis.xlen(USAGE_STREAM) == 31
+    assert len(stage.entries(31)) == 31
 
 
 def test_without_another_target_a_429_reaches_the_caller_with_its_time(stage: Stage) -> None:
@@ -436,7 +424,7 @@ def test_a_conversation_goes_on_with_the_release_that_began_it(stage: Stage) -> 
 
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     now = [1000.0]
-    monkeypatch.setattr(breakers.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(breakers, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def forward(seconds: float) -> None:
         now[0] += seconds

@@ -13,7 +13,6 @@ from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
-from governance.reviews.models import Decision
 from governance.schemas import parsed
 from governance.usage.models import UsageRecord
 from registry.releases.models import Release, ReleaseState
@@ -170,8 +169,8 @@ def test_a_release_that_may_not_serve_here_is_no_target(
 
 def test_only_a_release_that_is_limited_to_it_is_a_shadow_and_nothing_else() -> None:
     primary = deployed()
-    whole, limited = release(adapter(b"whole")), release(adapter(b"limited"))
-    limit_to_shadow(limited)
+    whole = release(adapter(b"whole"))
+    limited = release(adapter(b"limited"), conditions={"shadow_only": True})
     with pytest.raises(WrongState, match="not approved as a shadow"):
         changed(primary, {"release": whole.pk, "role": "shadow", "weight": 5})
     with pytest.raises(WrongState, match="only as a shadow"):
@@ -188,14 +187,6 @@ def test_only_a_release_that_is_limited_to_it_is_a_shadow_and_nothing_else() -> 
             deployment_id=primary.pk,
             switch=TargetsSwitch(target=shadow.pk, revision=1, reason="Try it"),
         )
-
-
-def limit_to_shadow(limited: Release) -> None:
-    conditions = {"shadow_only": True}
-    Decision.objects.filter(
-        review__subject_type="release", review__subject_id=str(limited.pk)
-    ).update(conditions=conditions)
-    Release.objects.filter(pk=limited.pk).update(conditions=conditions)
 
 
 @pytest.mark.parametrize(

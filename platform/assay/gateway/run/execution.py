@@ -102,6 +102,8 @@ class Execution:
         self._deadline = 0.0
         self._place: Place | None = None
         self._reader: ReplyReader | None = None
+        # Limits under which the request has a reservation.
+        self._reserved: tuple[Limit, ...] | None = None
         self._choice = choice
         self._running: RunningRequest
         # Each attempt has a name of its own on the wire: a worker answers a name once.
@@ -239,6 +241,7 @@ class Execution:
         except asyncio.CancelledError:
             self._parts.ledger.spawn(self._cancel())
             raise
+        self._reserved = self._limits()
         self._quota_headers = reservation.headers
         self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
         if self._place is not None and self._place.worker and queued.message:
@@ -404,17 +407,19 @@ class Execution:
             self._parts.router.failed(self._deployment, error)
         if self._call.recorded or self._call.responding:
             return False
-        while True:
-            failed, limits = self._attempt_entry(error), self._limits()
-            if not await self._move_on(error, inbox):
-                return False
-            if failed is not None:
-                self._parts.ledger.spawn(self._parts.ledger.settle(Settlement(failed)))
+        failed, before = self._attempt_entry(error), self._admitted
+        while await self._move_on(error, inbox):
             try:
-                await self._send_again(limits)
-                return True
+                await self._send_again()
             except DomainError as refusal:
                 error = refusal
+                continue
+            if failed is not None:
+                self._parts.ledger.spawn(self._parts.ledger.settle(Settlement(failed)))
+            return True
+        # Nothing was sent to the others.
+        self.admit(before)
+        return False
 
     def _attempt_entry(self, error: DomainError) -> UsageEntry | None:
         """Return the ledger's entry of an attempt that failed; None if it was never sent."""
@@ -476,9 +481,9 @@ class Execution:
         FALLBACKS.labels(before.name, str(error.status)).inc()
         return True
 
-    async def _send_again(self, limits: tuple[Limit, ...]) -> None:
-        """Send the request to the target that was just taken. `limits` are those of its
-        reservation, which stays as long as the target has the same; otherwise there is a new one.
+    async def _send_again(self) -> None:
+        """Send the request to the target that was just taken. Its reservation stays if it is under
+        the same limits; otherwise it is released, and there is a new one.
 
         Raises:
             DomainError: the target does not take it, or a limit has no room.
@@ -488,7 +493,8 @@ class Execution:
                 self._plan, self._deployment.unit, self._deployment.id
             )
         queued, lifetime_s = self._queued(self._deployment), self._deadline - time.time()
-        if self._limits() != limits:
+        if self._limits() != self._reserved:
+            self._reserved = None
             await self._parts.quotas.withdraw(self._call.request_id)
             await self._reserve(self._most(), lifetime_s, queued)
             return
