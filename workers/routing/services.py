@@ -38,7 +38,8 @@ from workers.routing.schemas import Target, TargetsChange, TargetsSwitch
 def targets_change(*, actor: Principal, deployment_id: int, change: TargetsChange) -> Deployment:
     """Replace the targets of a live deployment by those of `change`, and return the deployment.
 
-    Targets whose release stays keep their replicas. New ones start to load, and others stop.
+    Targets whose release stays keep their replicas. New ones, which must be startable, begin to
+    load, and others stop.
 
     Raises:
         NotFound: the deployment or a release does not exist, or the actor may not see it.
@@ -52,13 +53,16 @@ def targets_change(*, actor: Principal, deployment_id: int, change: TargetsChang
     attempt = _attempt(actor, deployment, decision)
     try:
         primary = _locked(deployment.pk, change.revision)
+        live = {each.release_id: each for each in live_targets(primary.pk)}
         _check_conditions(change)
         for target in change.targets:
-            _check_release(primary, releases[target.release][0], target)
+            release, _ = releases[target.release]
+            if release.pk not in live:
+                release_startable(release)
+            _check_release(primary, release, target)
     except DomainError as error:
         error.attempt = error.attempt or attempt
         raise
-    live = {each.release_id: each for each in live_targets(primary.pk)}
     before = [_described(each) for each in live.values()]
     for release_id, row in live.items():
         if release_id not in releases:
@@ -69,7 +73,6 @@ def targets_change(*, actor: Principal, deployment_id: int, change: TargetsChang
                 message=f"Removed from the targets of deployment {primary.pk}.",
                 decision=decision,
             )
-    # Positions are unique by role; new ones are above all earlier ones until all are saved.
     for position, target in enumerate(change.targets, 1):
         columns = _columns(target, position)
         if (row := live.get(target.release)) is None:
@@ -236,8 +239,7 @@ def _locked(deployment_id: int, revision: int) -> Deployment:
 
 
 def _check_release(primary: Deployment, release: Release, target: Target) -> None:
-    """Raise WrongState unless the release may serve as this target."""
-    release_startable(release)
+    """Raise WrongState unless the release was approved for such a target."""
     fault = ""
     if release.pk == primary.release_id:
         fault = "is that of the primary"
