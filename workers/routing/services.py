@@ -75,10 +75,10 @@ def targets_change(*, actor: Principal, deployment_id: int, change: TargetsChang
             )
     for position, target in enumerate(change.targets, 1):
         columns = _columns(target, position)
-        if (row := live.get(target.release)) is None:
-            _target_insert(actor, primary, *releases[target.release], target, columns)
+        if target.release in live:
+            _update(live[target.release], columns)
         else:
-            _update(row, columns)
+            _target_insert(actor, primary, *releases[target.release], target, columns)
     primary.targets_revision += 1
     primary.save(update_fields=["targets_revision"])
     audit_record(

@@ -16,7 +16,7 @@ from governance.people.selectors import principal_for_person
 from governance.schemas import parsed
 from governance.usage.models import UsageRecord
 from registry.releases.models import Release, ReleaseState
-from tests.unit.audit_support import recorded
+from tests.unit.audit_support import bodies, recorded
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.deployments.models import Deployment, DeploymentState, ServingLease
@@ -70,9 +70,9 @@ def test_a_target_has_a_release_lease_and_event_of_its_own() -> None:
     assert ServingLease.objects.filter(deployment=target).exists()
     primary.refresh_from_db()
     assert (primary.state, primary.targets_revision) == ("serving", 1)
-    event = recorded(action="deployment:route", outcome="allowed")
-    assert event.body["data"]["before"] == []
-    assert event.body["data"]["after"] == [
+    (event,) = bodies(action="deployment:route", outcome="allowed")
+    assert event["data"]["before"] == []
+    assert event["data"]["after"] == [
         {
             "deployment": target.pk,
             "release": target.release_id,
@@ -349,9 +349,9 @@ def test_a_canary_that_is_worse_loses_its_share(
     assert (canary.weight, canary.state) == (0 if rolled_back else 20, "pending")
     assert primary.targets_revision == 1 + rolled_back
     if rolled_back:
-        event = recorded(action="deployment:canary_rollback", outcome="allowed")
-        assert event.reason.startswith(name)
-        assert event.body["data"]["share"] == 20
+        (event,) = bodies(action="deployment:canary_rollback", outcome="allowed")
+        assert event["reason"].startswith(name)
+        assert event["data"]["share"] == 20
         assert canaries_judge() == 0
 
 
