@@ -28,6 +28,7 @@ class Action(StrEnum):
     DEPLOYMENT_CREATE = "deployment:create"
     DEPLOYMENT_INVOKE = "deployment:invoke"
     DEPLOYMENT_PLACE = "deployment:place"
+    DEPLOYMENT_ROUTE = "deployment:route"
     DEPLOYMENT_STOP = "deployment:stop"
     DEPLOYMENT_VIEW = "deployment:view"
     EVALUATION_VIEW = "evaluation:view"

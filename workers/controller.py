@@ -71,6 +71,7 @@ from workers.nodes.broker_denials import broker_denials_record
 from workers.nodes.services import node_records_expire
 from workers.offers.services import worker_tasks_expire
 from workers.placement.assigning import Placer
+from workers.routing.canary import EVERY_S, canaries_judge
 from workers.schedules.running import schedules_start_due
 from workers.storage.archiving import months_retain
 from workers.storage.collection import store_collect_due
@@ -107,6 +108,7 @@ LEADER_DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
     ("schedules", 5.0, schedules_start_due),
+    ("canaries", EVERY_S, canaries_judge),
     ("release-drafts", 3600.0, release_drafts_expire_due),
     ("work-folders", 3600.0, work_folders_expire),
     ("paused-jobs", 3600.0, paused_jobs_expire),

@@ -10,6 +10,7 @@ _VERBS = {
     "dataset:unmask": "read masked rows of",
     "deployment:invoke": "use",
     "deployment:place": "change the replicas of",
+    "deployment:route": "change the targets of",
     "feedback:create": "send",
     "file:create": "upload",
     "incident:lift": "lift suspensions by",

@@ -26,6 +26,8 @@ BINDING: Mapping[str, str] = {
     "emergency_access_confirm_post": ADMIN,
     "emergency_access_review_post": SECURITY,
     "decisions_post": SECURITY,
+    "deployment_switch_post": ADMIN,
+    "deployment_targets_put": ADMIN,
     "group_mapping_delete": ADMIN,
     "group_mappings_post": ADMIN,
     "incident_lift_post": SECURITY,

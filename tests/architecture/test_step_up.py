@@ -39,6 +39,8 @@ EXEMPT = {
     "_locked_access": HELPER,
     "_reportable": HELPER,
     "locked": HELPER,
+    "_releases_permitted": HELPER,
+    "_target_insert": HELPER,
     "_absentee": HELPER,
     "_allowed": HELPER,
     "absence_end": PROTECTS,

@@ -153,6 +153,10 @@ class Client:
         """Post a JSON object; return the decoded answer."""
         return self._json("POST", path, json=body)
 
+    def put(self, path: str, **body: Any) -> Any:
+        """Put a JSON object; return the decoded answer."""
+        return self._json("PUT", path, json=body)
+
     def patch(self, path: str, **body: Any) -> Any:
         """Patch with a JSON object; return the decoded answer."""
         return self._json("PATCH", path, json=body)

@@ -24,10 +24,13 @@ from assay.gateway.run.affinity import Affinity
 from assay.gateway.run.cancellations import Cancellations
 from assay.gateway.run.cold_start import ColdStarts
 from assay.gateway.run.media import MediaDesk
+from assay.gateway.run.pace import Paces
 from assay.gateway.run.parts import Parts
 from assay.gateway.run.pipeline import Pipeline
 from assay.gateway.run.plug_ins import PlugInDesk
 from assay.gateway.run.reply_streams import Replies
+from assay.gateway.run.routing import Router
+from assay.gateway.run.shadows import Shadows
 from assay.gateway.run.worker_watch import WorkerWatch
 from assay.gateway.stored.conversations import ResponseDesk
 from assay.gateway.stored.feedback import FeedbackDesk
@@ -79,6 +82,9 @@ class Runtime:
             seals=GatewaySeals(wire),
             cancellations=Cancellations(self.client, wire, replies),
             plug_ins=PlugInDesk(),
+            router=Router(),
+            paces=Paces(),
+            shadows=Shadows(),
         )
         self.ledger = self.parts.ledger
         self.worker_watch = WorkerWatch(self.client, replies)
