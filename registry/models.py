@@ -11,7 +11,7 @@ from registry.incidents.models import (
     IncidentSuspension,
     IncidentVersion,
 )
-from registry.intake.models import Intake
+from registry.intake.models import Intake, IntakeProbe
 from registry.knowledge.models import (
     Document,
     DocumentVersion,
@@ -45,6 +45,7 @@ __all__ = [
     "IncidentSuspension",
     "IncidentVersion",
     "Intake",
+    "IntakeProbe",
     "KnowledgeBase",
     "KnowledgeIndex",
     "Model",

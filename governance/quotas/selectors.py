@@ -42,9 +42,12 @@ def tariffs() -> dict[str, Tariff]:
     }
 
 
-def tariff_for(deployment: str, by_deployment: dict[str, Tariff]) -> Tariff:
-    """Return the deployment's own tariff, else the general one, else a free one."""
-    return by_deployment.get(deployment) or by_deployment.get("") or FREE
+def tariff_for(
+    deployment: str, by_deployment: dict[str, Tariff], provider: Tariff | None = None
+) -> Tariff:
+    """Return the deployment's own tariff, else that of its `provider`, else the general one, else a
+    free one."""
+    return by_deployment.get(deployment) or provider or by_deployment.get("") or FREE
 
 
 def quotas_visible_to(actor: Principal) -> QuerySet[QuotaLimit]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -34,6 +34,11 @@ from registry.catalog.requests import printable
 HOSTED_FILE = "hosted.json"
 MAX_BYTES = 32_768
 MAX_URL = 300
+# The request of intake's probe, and the longest answer that it permits. No other text is sent to a
+# provider before a release.
+PROBE_TEXT = "Answer with the word ready."
+PROBE_TOKENS = 16
+PROBE_ERROR_MAX = 300
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
 
@@ -53,8 +58,10 @@ WIRE_SHAPE_TITLES = {
 }
 # Settings of requests that a description may permit, by the names of `SamplingOptions`, and
 # `tools` and `images` for those inputs. All other settings are refused by name.
+# `max_completion_tokens` permits limits on tokens, too, for providers that know them by that name.
 Parameter = Literal[
     "max_tokens",
+    "max_completion_tokens",
     "temperature",
     "top_p",
     "stop",
@@ -68,6 +75,10 @@ Parameter = Literal[
     "tools",
     "images",
 ]
+
+
+# Classifications of data, from least to most, as datasets state them.
+Cleared = Literal["public", "internal", "confidential", "restricted"]
 
 
 class _Strict(BaseModel):
@@ -139,6 +150,7 @@ class HostedDescription(_Strict):
         parameters: Settings that requests may use.
         context_tokens: Prompt and answer together, in tokens.
         max_tokens: Longest answer, in tokens.
+        cleared_for: Highest classification of data that evaluations may send to the provider.
         shutdown_on: Day on which the provider ends the model, if it states one.
     """
 
@@ -153,6 +165,7 @@ class HostedDescription(_Strict):
     parameters: Annotated[list[Parameter], Field(max_length=20)]
     context_tokens: Annotated[int, Field(ge=1, le=100_000_000)]
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)]
+    cleared_for: Cleared = "public"
     terms: Terms
     shutdown_on: date | None = None
     prices: Prices = Prices()
@@ -201,6 +214,54 @@ class HostedDescription(_Strict):
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"{HOSTED_FILE} cannot be read as JSON.") from error
 
+    def check_runs(self) -> None:
+        """Raise InvalidInput if the provider has ended the model by now."""
+        if self.ends_at is not None and self.ends_at <= datetime.now(UTC):
+            raise InvalidInput(
+                f"{self.provider} ended {self.model} on {self.shutdown_on}.",
+                hint="Describe the model that replaces it.",
+                fields={"shutdown_on": ["It is in the past."]},
+            )
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """Return the beginning of the day on which the provider ends the model, in UTC."""
+        if self.shutdown_on is None:
+            return None
+        return datetime(
+            self.shutdown_on.year, self.shutdown_on.month, self.shutdown_on.day, tzinfo=UTC
+        )
+
     def canonical(self) -> bytes:
         """Return the bytes of the version's file: equal descriptions have equal bytes."""
         return canonical_json(self.model_dump(mode="json"))
+
+
+class ProbeResult(_Strict):
+    """Answers of a provider to intake's probe: its list of models, and one short request.
+
+    Attributes:
+        reached: The model answered the request.
+        listed: The provider's list has the model; None if the provider has no list.
+        model: Name that the answer states; empty if it states none.
+        fingerprint: Fingerprint that the answer states; empty if it states none.
+        latency_ms: Time from the request to the end of its answer.
+        prompt_tokens: Tokens of the prompt as the provider counts them; None if it states none.
+        completion_tokens: Tokens of the answer; None if the provider states none.
+        error: Sentence that says what failed; empty if the model answered.
+    """
+
+    reached: bool
+    listed: bool | None = None
+    model: Annotated[Visible, Field(max_length=200)] = ""
+    fingerprint: Annotated[Visible, Field(max_length=100)] = ""
+    latency_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 0
+    prompt_tokens: Annotated[int, Field(ge=0, le=10**9)] | None = None
+    completion_tokens: Annotated[int, Field(ge=0, le=10**9)] | None = None
+    error: Annotated[Visible, Field(max_length=PROBE_ERROR_MAX)] = ""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.reached == bool(self.error):
+            raise ValueError("A probe has either an answer or an error")
+        return self

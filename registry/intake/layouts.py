@@ -1,4 +1,5 @@
-"""Accepted layouts of a delivery: GGUF, transformers, ONNX, a diffusers pipeline, an adapter.
+"""Accepted layouts of a delivery: GGUF, transformers, ONNX, a diffusers pipeline, an adapter, the
+description of a hosted model.
 
 Pure. Raises `RejectedFile` with a complete sentence for people.
 """
@@ -10,7 +11,9 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from governance.errors import InvalidInput
 from governance.strict_json import unique_object
+from registry.catalog.hosted import HOSTED_FILE, MAX_BYTES, HostedDescription
 from registry.intake.formats import RejectedFile
 
 # Libraries whose classes a pipeline's index may name; "stable_diffusion" is a module of diffusers.
@@ -24,6 +27,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 def check_layout(folder: Path, files: list[str]) -> str:
     """Describe the delivery's layout in a sentence. Raises RejectedFile for any other layout."""
+    if HOSTED_FILE in files:
+        return _check_hosted(folder, files)
     suffixes = [PurePosixPath(path).suffix.lower() for path in files]
     if any(PurePosixPath(path).name.lower() == ADAPTER_CONFIG for path in files):
         # A loader would add the adapter to the weights, or load other weights instead.
@@ -48,8 +53,24 @@ def check_layout(folder: Path, files: list[str]) -> str:
         return f"{tensors} safetensors file(s) with a config.json."
     raise RejectedFile(
         "A delivery holds either one GGUF file, safetensors or ONNX files with their config.json, "
-        "or a diffusers pipeline: a model_index.json with a folder for each part."
+        "or a diffusers pipeline: a model_index.json with a folder for each part; or the "
+        f"{HOSTED_FILE} of a hosted model alone."
     )
+
+
+def _check_hosted(folder: Path, files: list[str]) -> str:
+    if len(files) > 1:
+        raise RejectedFile(
+            f"It holds a {HOSTED_FILE} next to other files; it would be unclear whether a provider "
+            "or Assay runs the model. Deliver one of them."
+        )
+    try:
+        with (folder / HOSTED_FILE).open("rb") as file:
+            description = HostedDescription.read(file.read(MAX_BYTES + 1))
+        description.check_runs()
+    except InvalidInput as error:
+        raise RejectedFile(error.message) from error
+    return f"The description of {description.model} at {description.host}."
 
 
 def check_adapter(files: list[str]) -> str:

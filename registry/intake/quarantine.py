@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from django.conf import settings
 
 from governance.errors import InvalidInput, TooLarge
+from registry.catalog.hosted import HOSTED_FILE
 from registry.intake.bounded import check_bounded
 from registry.intake.checks import Finding, Limits, check_names
 from registry.storage import store
@@ -36,6 +37,11 @@ class Delivery:
     folder: Path
     files: list[dict[str, Any]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def describes_hosted(self) -> bool:
+        """Return whether the only file is the description of a hosted model."""
+        return [file["name"] for file in self.files] == [HOSTED_FILE]
 
     @property
     def refusals(self) -> list[str]:

@@ -19,9 +19,11 @@ from governance.people.proof import proof_facts
 from governance.permissions import Action
 from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal, background, service_principal
+from registry.catalog import get_task
+from registry.catalog.hosted import HostedDescription
 from registry.intake import quarantine
 from registry.intake.checks import Limits
-from registry.intake.models import REASON_MAX, SOURCE_MAX, Intake, IntakeState
+from registry.intake.models import REASON_MAX, SOURCE_MAX, Intake, IntakeProbe, IntakeState
 from registry.intake.states import INTAKE_STATES
 from registry.manifests import Manifest
 from registry.resources import (
@@ -32,6 +34,7 @@ from registry.resources import (
 )
 from registry.storage import store
 from registry.validation import checked_text
+from registry.versions.hosted import check_description, check_hosted_task, hosted_settings
 from registry.versions.model_code import checked_code
 from registry.versions.models import LICENSE_MAX, Model, ModelVersion, VersionKind
 from registry.versions.services import version_register
@@ -84,7 +87,8 @@ def intake_submit(
         check failed. A rejected delivery stays on record without its bytes.
 
     Raises:
-        InvalidInput: the delivery has no files, or a field is malformed.
+        InvalidInput: the delivery has no files, a field is malformed, or providers are not called
+            for the model's task.
         NotFound, NotPermitted: the policy denies it.
         TooLarge: more bytes than ASSAY_INTAKE_MAX_BYTES, or more than 512 files.
         QuotaExceeded, Unavailable: too many deliveries are being checked.
@@ -112,6 +116,8 @@ def intake_submit(
                 "The delivery has no GGUF file to keep as delivered.",
                 fields={"keep_gguf": ["Only for a delivery of one GGUF file."]},
             )
+        if not refusals and delivery.describes_hosted:
+            check_hosted_task(get_task(model.task))
         reason = " ".join(refusals)[:1000]
         intake = Intake.objects.create(
             model=model,
@@ -158,8 +164,10 @@ def intake_checked(
     code: Sequence[Mapping[str, Any]] = (),
     quantization: str = "",
     virtual_tokens: int = 0,
+    hosted: Mapping[str, Any] | None = None,
 ) -> Intake:
-    """Record the results of a delivery's checking job; from now on it awaits a signature.
+    """Record the results of a delivery's checking job. From now on it awaits a signature; with the
+    description of a `hosted` model, the call of its provider.
 
     Only for the control plane. Idempotent on `job_id`. `code` has the chat templates and tokenizer
     patterns that came with the model, in the form of `registry.versions.model_code.Code`.
@@ -167,12 +175,15 @@ def intake_checked(
 
     Raises:
         WrongState: the intake is not waiting for checks, or the store lacks the converted files.
+        InvalidInput: a description is not that of the manifest.
     """
+    to = IntakeState.PROBING if hosted else IntakeState.AWAITING_SIGN_OFF
     with transaction.atomic():
         intake = INTAKE_STATES.locked(intake_id)
-        if intake.state == IntakeState.AWAITING_SIGN_OFF and intake.job_id == job_id:
+        checked = (IntakeState.PROBING, IntakeState.AWAITING_SIGN_OFF)
+        if intake.state in checked and intake.job_id == job_id:
             return intake
-        INTAKE_STATES.set_state(intake, IntakeState.AWAITING_SIGN_OFF)
+        INTAKE_STATES.set_state(intake, to)
         if not store.has_version(manifest.digest):
             raise WrongState(
                 f"The artifact store does not hold the converted files of intake {intake_id}."
@@ -185,6 +196,13 @@ def intake_checked(
         if not 0 <= virtual_tokens <= VIRTUAL_TOKENS_MAX:
             raise InvalidInput(f"A soft prompt has at most {VIRTUAL_TOKENS_MAX} tokens.")
         intake.virtual_tokens = virtual_tokens
+        if intake.describes_hosted != bool(hosted):
+            raise InvalidInput("Only the description of a hosted model is taken in as such.")
+        if hosted:
+            description = HostedDescription.read(hosted)
+            check_description(description, manifest)
+            intake.hosted = hosted_settings(description)
+            IntakeProbe.objects.create(intake=intake)
         intake.job_id = job_id
         intake.save()
         with background(f"job-{job_id}", CONTROLLER):
@@ -225,7 +243,7 @@ def intake_reject(
             return intake
         intake.job_id = job_id
         intake.findings = [dict(finding) for finding in findings] or intake.findings
-        _reject(intake, reason)
+        reject(intake, reason)
         with background(f"job-{job_id}", CONTROLLER):
             audit_record(
                 actor=CONTROLLER,
@@ -274,8 +292,8 @@ def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: s
         intake.signed_by = person
         if accept:
             _trust(intake, actor)
-        elif intake.state == IntakeState.AWAITING_SIGN_OFF:
-            _reject(intake, reason)
+        elif intake.state in (IntakeState.PROBING, IntakeState.AWAITING_SIGN_OFF):
+            reject(intake, reason)
         else:
             raise WrongState(
                 f"Intake {intake.pk} is {intake.get_state_display().lower()}; "
@@ -298,7 +316,12 @@ def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: s
     return intake
 
 
-def _reject(intake: Intake, reason: str) -> None:
+def reject(intake: Intake, reason: str) -> None:
+    """Reject a locked intake and delete its files at the commit. The caller records the event.
+
+    Raises:
+        WrongState: it is decided already.
+    """
     INTAKE_STATES.set_state(intake, IntakeState.REJECTED)
     intake.reason = reason[:1000]
     intake.decided_at = timezone.now()
@@ -317,7 +340,7 @@ def _trust(intake: Intake, actor: Principal) -> None:
     intake.version = version_register(
         actor=actor,
         model=intake.model,
-        kind=VersionKind.BASE if intake.base is None else VersionKind.ADAPTER,
+        kind=_kind(intake),
         manifest=Manifest.from_json(intake.manifest),
         base=intake.base,
         dataset_version=None,
@@ -335,8 +358,16 @@ def _trust(intake: Intake, actor: Principal) -> None:
     transaction.on_commit(lambda: quarantine.discard(intake.pk))
 
 
+def _kind(intake: Intake) -> VersionKind:
+    if intake.hosted:
+        return VersionKind.HOSTED
+    return VersionKind.BASE if intake.base is None else VersionKind.ADAPTER
+
+
 def version_parameters(intake: Intake) -> dict[str, Any]:
     """Return the parameters of the version created from an intake."""
+    if intake.hosted:
+        return dict(intake.hosted)
     return {
         "source": intake.source,
         **({QUANTIZATION: intake.quantization} if intake.quantization else {}),

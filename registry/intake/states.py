@@ -7,9 +7,17 @@ from registry.intake.models import Intake, IntakeState
 
 ALLOWED_TRANSITIONS: dict[IntakeState, frozenset[IntakeState]] = {
     IntakeState.QUARANTINED: frozenset(
-        {IntakeState.CHECKING, IntakeState.AWAITING_SIGN_OFF, IntakeState.REJECTED}
+        {
+            IntakeState.CHECKING,
+            IntakeState.PROBING,
+            IntakeState.AWAITING_SIGN_OFF,
+            IntakeState.REJECTED,
+        }
     ),
-    IntakeState.CHECKING: frozenset({IntakeState.AWAITING_SIGN_OFF, IntakeState.REJECTED}),
+    IntakeState.CHECKING: frozenset(
+        {IntakeState.PROBING, IntakeState.AWAITING_SIGN_OFF, IntakeState.REJECTED}
+    ),
+    IntakeState.PROBING: frozenset({IntakeState.AWAITING_SIGN_OFF, IntakeState.REJECTED}),
     IntakeState.AWAITING_SIGN_OFF: frozenset({IntakeState.TRUSTED, IntakeState.REJECTED}),
     IntakeState.TRUSTED: frozenset(),
     IntakeState.REJECTED: frozenset(),

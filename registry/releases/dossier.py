@@ -16,14 +16,18 @@ from registry.canonical import canonical_json
 from registry.datasets.leaks import Overlap, overlap
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.models import Evaluation, GateResult
+from registry.intake.models import IntakeProbe
 from registry.releases.engines import serving_section
 from registry.releases.equivalence.environments import environments_of
 from registry.releases.equivalence.standing import equivalence_section
+from registry.releases.exports.hosted import hosted_section
 from registry.releases.live import release_live
 from registry.releases.software import assay_version, code_section
+from registry.versions.hosted import hosted_of, hosted_settings
 from registry.versions.models import ModelVersion
 from registry.versions.prompts import prompt_of
 from registry.versions.selectors import base_chain, training_data
+from registry.versions.weights import weights_version
 
 # Raise it when a section changes in meaning: frozen dossiers stay unchanged.
 FORMAT = 1
@@ -56,7 +60,8 @@ def dossier_build(
     `review_policy` names the policy version of the review.
 
     Raises:
-        ManifestMismatch: the text of a prompt version does not have its digest.
+        ManifestMismatch: the text of a prompt version, or the description of a hosted one, does not
+            have its digest.
     """
     prompt_of(version)  # The dossier has it as `training.parameters`.
     replaces = _replaces(environment, deployment_name)
@@ -73,6 +78,7 @@ def dossier_build(
                 "submitted_by": f"person {submitted_by}",
             },
             "serving": serving_section(version, engine, precision),
+            **_hosted(version),
             "software": _software(version, engine, precision, after_upgrade),
             "purpose": purpose,
             "risk": {"tier": tier, "answers": dict(risk_answers)},
@@ -158,6 +164,16 @@ def _identity(version: ModelVersion) -> dict[str, Any]:
         "intake": intake and {"id": intake.pk, "source": intake.source},
         "mlflow": {"run_id": version.mlflow_run_id, "version": version.mlflow_version},
     }
+
+
+def _hosted(version: ModelVersion) -> dict[str, Any]:
+    """Return the section on a provider's model, with the call at its intake; none for others."""
+    description = hosted_of(version)
+    if description is None:
+        return {}
+    probe = IntakeProbe.objects.filter(intake__version=weights_version(version)).first()
+    result = None if probe is None else probe.result
+    return {"hosted": hosted_section(hosted_settings(description), result)}
 
 
 def _software(

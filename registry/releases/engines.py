@@ -21,9 +21,15 @@ from registry.versions.weights import (
     measuring_engine,
     quantization_of,
     weights_format,
+    weights_version,
 )
 
 ENGINE_MAX, PRECISION_MAX = 12, 10
+# Engines that compute in one precision only, and why.
+_AS_STORED = {
+    EngineName.LLAMA_CPP: "llama.cpp computes with the weights as the GGUF stores them.",
+    EngineName.HOSTED: "The provider decides on the precision.",
+}
 ENGINES = [(str(name), title) for name, title in ENGINE_TITLES.items()]
 
 
@@ -36,8 +42,16 @@ class Precision(models.TextChoices):
     FLOAT16 = "float16", "float16"
 
 
+_SERVES = {
+    EngineName.LLAMA_CPP: "llama.cpp serves a GGUF that intake kept as delivered.",
+    EngineName.HOSTED: "A provider serves only hosted versions and prompts on them.",
+}
+
+
 def engines_for(version: ModelVersion) -> list[EngineName]:
     """Return the engines that can serve a version, the default first."""
+    if weights_version(version).kind == VersionKind.HOSTED:
+        return [EngineName.HOSTED]
     if weights_format(version) is WeightsFormat.GGUF:
         return [EngineName.LLAMA_CPP]
     engines = [EngineName.OWN]
@@ -48,7 +62,7 @@ def engines_for(version: ModelVersion) -> list[EngineName]:
 
 def precisions_for(engines: Sequence[EngineName]) -> list[Precision]:
     """Return the precisions that at least one of the engines computes in."""
-    if all(engine is EngineName.LLAMA_CPP for engine in engines):
+    if all(engine in _AS_STORED for engine in engines):
         return [Precision.STORED]
     return list(Precision)
 
@@ -75,9 +89,7 @@ def checked_engine(
         titles = get_text_list([ENGINE_TITLES[each] for each in possible])
         raise InvalidInput(
             f"{ENGINE_TITLES[name]} cannot serve {version}.",
-            hint="llama.cpp serves a GGUF that intake kept as delivered."
-            if name is EngineName.LLAMA_CPP
-            else f"Choose {titles}.",
+            hint=_SERVES.get(name, f"Choose {titles}."),
             fields={"engine": [f"{version} is served by {titles}."]},
         )
     try:
@@ -89,7 +101,7 @@ def checked_engine(
         ) from error
     if chosen not in precisions_for([name]):
         raise InvalidInput(
-            "llama.cpp computes with the weights as the GGUF stores them.",
+            _AS_STORED[name],
             fields={"precision": [f"Choose {Precision.STORED}."]},
         )
     return name, chosen

@@ -7,7 +7,7 @@ library's own copy of the schema.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -42,6 +42,7 @@ def mlbom(release: Release) -> bytes:
     datasets = _datasets(dossier)
     model = _model(release, datasets)
     bases = [_base(base) for base in dossier["identity"]["bases"]]
+    services = list(_services(dossier))
     if bases:
         model["pedigree"] = {"ancestors": bases}
     document = {
@@ -63,7 +64,13 @@ def mlbom(release: Release) -> bytes:
             ),
         },
         "components": list(datasets.values()),
-        "dependencies": [{"ref": model["bom-ref"], "dependsOn": sorted(datasets)}],
+        "dependencies": [
+            {
+                "ref": model["bom-ref"],
+                "dependsOn": sorted([*datasets, *(each["bom-ref"] for each in services)]),
+            }
+        ],
+        **({"services": services} if services else {}),
     }
     # Items of a list have the same form, and paths of files are unique: the first represent all.
     sample = json.dumps(_beginning(document))
@@ -109,6 +116,32 @@ def _model(release: Release, datasets: Mapping[str, Any]) -> dict[str, Any]:
             kind=identity["kind"],
             mlflow_run_id=identity["mlflow"]["run_id"],
             **{f"parameter:{k}": v for k, v in release.dossier["training"]["parameters"].items()},
+        ),
+    }
+
+
+def _services(dossier: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the provider of a hosted model, which receives what applications send."""
+    if "hosted" not in dossier:
+        return
+    hosted, unpinned = dossier["hosted"]["description"], dossier["hosted"]["not_pinned"]
+    terms = hosted["terms"]
+    yield {
+        "bom-ref": f"service:{hosted['base_url']}",
+        "provider": {"name": hosted["provider"]},
+        "name": hosted["model"],
+        "description": f"An external service that runs the model. {unpinned}",
+        "endpoints": [hosted["base_url"]],
+        "authenticated": bool(hosted["credential"]),
+        "x-trust-boundary": True,
+        "data": [
+            {
+                "flow": "bi-directional",
+                "classification": dossier["risk"]["answers"]["data_classification"],
+            }
+        ],
+        "properties": _properties(
+            region=hosted["region"], terms=terms["title"], terms_sha256=terms["sha256"]
         ),
     }
 

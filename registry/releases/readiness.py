@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from django.utils import timezone
 from django.utils.text import get_text_list
 
+from governance.english import counted
 from governance.errors import InvalidInput, Unavailable, WrongState
 from governance.people.credentials import with_sign_in_admins
 from governance.permissions import Action
@@ -45,11 +47,14 @@ from registry.releases.comparison.card import sections
 from registry.releases.dossier import dossier_evidence
 from registry.releases.dossier_fields import CONTENTS, missing_sections
 from registry.releases.engines import engines_for
+from registry.releases.risk import FACTS
 from registry.releases.separation import people_behind
 from registry.releases.serving import check_trusted
 from registry.releases.submittable import UNDER_REVIEW, lacks_evaluation
+from registry.releases.tiers import risk_facts
 from registry.releases.vocabulary import CHECKS
 from registry.resources import department_resource
+from registry.versions.hosted import check_provider_runs, hosted_served
 from registry.versions.models import ModelVersion, VersionKind
 from registry.versions.selectors import base_chain
 
@@ -151,7 +156,8 @@ def _readiness(actor: Principal, version: ModelVersion, tier: str) -> Readiness:
     policies = review_policies_in_force()
     levels = trained_levels([version, *base_chain(version)])
     highest = max(levels.values(), key=_LEVELS.index, default=_LEVELS[0])
-    chosen = _chosen(policies, tier, highest)
+    facts = risk_facts(version, {"data_classification": highest})
+    chosen = _chosen(policies, tier, facts)
     evidence, unavailable = _evidence(version)
     case = Case(version, {**evidence, "risk": {"answers": {}}}, chosen.document)
     gates = version_gates(version, case.code)
@@ -163,6 +169,7 @@ def _readiness(actor: Principal, version: ModelVersion, tier: str) -> Readiness:
         *_stated(case, highest),
         *_tier(chosen.document, policies),
         _engine(version),
+        *_provider(version),
         _data(version),
         *map(_reviewed, reviewers),
     ]
@@ -174,8 +181,18 @@ def _readiness(actor: Principal, version: ModelVersion, tier: str) -> Readiness:
         requirements=requirements,
         gates=gates,
         reviewers=reviewers,
-        attested=[each.title for each in chosen.document.items if not each.check],
+        attested=[
+            each.title
+            for each in chosen.document.items
+            if not each.check and not _excluded(each, facts)
+        ],
     )
+
+
+def _excluded(item: Item, facts: dict[str, Any]) -> bool:
+    """Return whether the facts about the version already show that an item is not required."""
+    known = [each.holds(facts) for each in item.when if each.answer in FACTS]
+    return len(known) == len(item.when) > 0 and not any(known)
 
 
 def _evidence(version: ModelVersion) -> tuple[dict[str, Any], str]:
@@ -186,9 +203,9 @@ def _evidence(version: ModelVersion) -> tuple[dict[str, Any], str]:
         return dossier_evidence(version, leaks=False), error.message
 
 
-def _chosen(policies: list[ActivePolicy], tier: str, classification: str) -> ActivePolicy:
+def _chosen(policies: list[ActivePolicy], tier: str, facts: dict[str, Any]) -> ActivePolicy:
     # `minimum_tier_for` raises the error for an empty list.
-    least = minimum_tier_for({"data_classification": classification}, policies)
+    least = minimum_tier_for(facts, policies)
     by_tier = {each.document.name: each for each in policies}
     if (tier or least.name) not in by_tier:
         raise InvalidInput(
@@ -300,7 +317,8 @@ def _fix(check: str, case: Case, gates: list[GateStanding]) -> Fix | None:
     match check:
         case "evaluated" | "leak":
             entry = TASKS.get(model.task)
-            return evaluate if entry is not None and entry.evaluation else None
+            possible = entry is not None and entry.evaluation and hosted_served(version) is None
+            return evaluate if possible else None
         case "gates":
             if len(gates) < case.policy.gates.at_least:
                 return Fix("model_gate", model.name)
@@ -382,6 +400,28 @@ def _engine(version: ModelVersion) -> Requirement:
     return Requirement("engine", title, ReadinessState.AT_SUBMISSION, note)
 
 
+def _provider(version: ModelVersion) -> Iterator[Requirement]:
+    """Yield the end of a hosted model, which bounds an approval."""
+    hosted = hosted_served(version)
+    if hosted is None:
+        return
+    title = "The provider goes on running it"
+    try:
+        check_provider_runs(hosted)
+    except WrongState as error:
+        note, blocks = f"{error.message} {error.hint}", Blocks.SUBMISSION
+        yield Requirement("provider", title, ReadinessState.MISSING, note, blocks)
+        return
+    note = f"{hosted.provider} states no day on which {hosted.model} ends."
+    if hosted.ends_at is not None:
+        days = counted((hosted.ends_at - timezone.now()).days, "day")
+        note = (
+            f"{hosted.provider} ends {hosted.model} on {hosted.shutdown_on}, in {days}; an "
+            "approval ends then at the latest."
+        )
+    yield Requirement("provider", title, ReadinessState.READY, note)
+
+
 def _data(version: ModelVersion) -> Requirement:
     title, data = "Training data is linked", version.dataset_version
     if data is not None:
@@ -397,6 +437,8 @@ def _data(version: ModelVersion) -> Requirement:
     note = "No training data is registered for this version."
     if version.kind == VersionKind.BASE:
         note = "A base version was trained elsewhere."
+    if version.kind == VersionKind.HOSTED:
+        note = "Its provider trained it, on data that is not registered here."
     return Requirement("data", title, ReadinessState.NOT_APPLICABLE, note)
 
 

@@ -28,7 +28,7 @@ from registry.releases.selectors import release_get, release_review, releases_vi
 from registry.releases.separation import people_behind
 from registry.releases.services import dossier_again, release_submit
 from registry.releases.serving import check_trusted
-from registry.releases.tiers import checked_tier
+from registry.releases.tiers import checked_tier, risk_facts
 from registry.resources import acting_person, release_resource
 
 HISTORY_SHOWN = 20
@@ -65,13 +65,14 @@ def renewal_preview(*, actor: Principal, release_id: int) -> Preview:
     try:
         check_trusted(release.version, "released")
         answers = checked_risk_answers(release.risk_answers)
-        policy = checked_tier(release.tier, answers)
+        facts = risk_facts(release.version, answers)
+        policy = checked_tier(release.tier, facts)
     except DomainError as error:
         return Preview(release, error.message, error.hint)
     dossier = dossier_again(release, policy, decision.policy_version, submitter, answers)
     excluded = people_behind(release.version) | with_sign_in_admins({submitter})
     required = {
-        item.code: item for item in policy.document.items_for(answers) if item.kind == "attested"
+        item.code: item for item in policy.document.items_for(facts) if item.kind == "attested"
     }
     carried = [
         item

@@ -50,6 +50,9 @@ QUESTIONS: dict[str, dict[Answer, str]] = {
     "general_purpose_model": YES_NO,
 }
 
+# What the platform knows of a version by itself; conditions of review policies use it like answers.
+FACTS: dict[str, dict[Answer, str]] = {"hosted": YES_NO}
+
 ANSWER_MAX = 2000
 NOTES_MAX = 4000
 

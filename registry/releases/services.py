@@ -57,6 +57,7 @@ from registry.releases.tiers import (
     checked_tier,
     policy_of,
     policy_reference,
+    risk_facts,
 )
 from registry.releases.validity import approve
 from registry.releases.validity import releases_expire_due as releases_expire_due
@@ -127,7 +128,7 @@ def release_submit(
         )
         person = acting_person(actor)
         # After the permission check, which keeps the tiers from people who may not submit.
-        policy = checked_tier(tier, answers)
+        policy = checked_tier(tier, risk_facts(version, answers))
         version = (
             ModelVersion.objects.select_for_update(of=("self",))
             .select_related("model__department", "dataset_version__dataset", "created_by")
@@ -208,7 +209,9 @@ def _open_review(actor: Principal, release: Release, policy: ActivePolicy) -> Re
         department=release.department,
         tier=release.tier,
         digest=release.dossier_digest,
-        required_approvals=policy.document.required_approvals(release.risk_answers),
+        required_approvals=policy.document.required_approvals(
+            risk_facts(version, release.risk_answers)
+        ),
         excluded_people=sorted(people_behind(version) | {release.submitted_by_id}),
         review_policy=policy.policy,
         checklist=checklist_build(version, release.dossier, policy.document),
@@ -248,11 +251,12 @@ def release_answer(
             release.risk_answers = checked_risk_answers(risk_answers)
         if dossier_fields is not None:
             release.dossier_fields = checked_dossier_fields(dossier_fields)
-        checked_tier(release.tier, release.risk_answers)
+        facts = risk_facts(release.version, release.risk_answers)
+        checked_tier(release.tier, facts)
         review = _review(release)
         # The review continues under the policy version that it opened with.
         policy = policy_of(review)
-        check_same_approvals(review, policy, release.risk_answers)
+        check_same_approvals(review, policy, facts)
         check_trusted(release.version, "released")
         release.frozen_at = timezone.now()
         release.dossier = dossier_again(

@@ -8,6 +8,7 @@ from governance.reviews.policies.selectors import ActivePolicy
 from registry.catalog import TASKS
 from registry.releases.models import ReleaseState
 from registry.releases.serving import check_trusted
+from registry.versions.hosted import check_provider_runs, hosted_of, hosted_served
 from registry.versions.models import ModelVersion
 
 UNDER_REVIEW = (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
@@ -20,9 +21,12 @@ def check_submittable(
 
     Raises:
         InvalidInput: the tier requires an evaluation, and it has none.
-        WrongState: the version is recalled, or under review for this place already.
+        WrongState: the version is recalled, under review for this place already, or its provider
+            has ended the model.
+        ManifestMismatch: the description of a hosted version does not have its digest.
     """
     check_trusted(version, "released")
+    check_provider_runs(hosted_of(version))
     under_review = version.releases.filter(
         environment=environment, deployment_name=deployment_name, state__in=UNDER_REVIEW
     ).first()
@@ -42,7 +46,12 @@ def check_submittable(
 
 def lacks_evaluation(version: ModelVersion, policy: ReviewPolicyDocument) -> bool:
     """Return true if the tier requires an evaluation, the task has one, and none was made. An
-    unavailable task counts as having one."""
+    unavailable task counts as having one.
+
+    Runs have no network, so a hosted version has none; its item must be waived before an approval.
+    """
+    if hosted_served(version) is not None:
+        return False
     entry = TASKS.get(version.model.task)
     evaluable = entry is None or entry.evaluation is not None
     return bool(evaluable and policy.gates.held_out and not version.evaluations.exists())

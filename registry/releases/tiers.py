@@ -18,6 +18,13 @@ from governance.reviews.policies.selectors import (
     policy_document,
     review_policies_in_force,
 )
+from registry.versions.models import ModelVersion, VersionKind
+from registry.versions.weights import weights_version
+
+
+def risk_facts(version: ModelVersion, answers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answers with the facts about `version` that conditions of review policies use."""
+    return {**answers, "hosted": weights_version(version).kind == VersionKind.HOSTED}
 
 
 def minimum_tier_get(*, actor: Principal, answers: Mapping[str, Any]) -> MinimumTier:

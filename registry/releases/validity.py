@@ -17,6 +17,7 @@ from registry.releases.selectors import releases_visible_to, serves_until
 from registry.releases.states import release_set_state
 from registry.releases.terms import terms_of
 from registry.resources import release_subject
+from registry.versions.hosted import check_provider_runs, hosted_of
 
 # Warnings in one transaction; the controller runs this every two seconds.
 _BATCH = 100
@@ -26,18 +27,27 @@ IN_GRACE = "release:in_grace"
 
 def approve(release: Release, agreed: Conditions, waived_until: datetime | None = None) -> None:
     """Set the terms of approval on a locked release; the caller saves it. The approval ends at the
-    latest with the first of its waivers, then without a grace period.
+    latest with the first of its waivers, then without a grace period, and all serving at the latest
+    when the provider of a hosted model ends it.
+
+    Raises:
+        WrongState: the provider has ended it.
     """
     terms, now = terms_of(release), timezone.now()
+    hosted = hosted_of(release.version)
+    provider_ends = hosted.ends_at if hosted is not None else None
+    check_provider_runs(hosted)
     release.approved_at = now
     release.expires_at = now + timedelta(days=terms.valid_days)
     release.grace_days = terms.grace_days
     release.conditions = agreed.to_json()
-    earlier_end = min(
-        (end for end in (agreed.until, waived_until) if end is not None), default=None
-    )
+    ends = (agreed.until, waived_until, provider_ends)
+    earlier_end = min((end for end in ends if end is not None), default=None)
     if earlier_end is not None and earlier_end <= release.expires_at:
         release.expires_at, release.grace_days = earlier_end, 0
+    if provider_ends is not None:
+        left = (provider_ends - release.expires_at) // timedelta(days=1)
+        release.grace_days = min(release.grace_days, left)
     release.warns_at = _next_warning(release, now)
 
 

@@ -1,4 +1,5 @@
-"""Terms that review policies of releases may use: the risk answers, and the automatic checks.
+"""Terms that review policies of releases may use: the risk answers, facts about the version, and
+the automatic checks.
 
 Does not import Django, so that a policy can be checked on any machine.
 """
@@ -6,7 +7,7 @@ Does not import Django, so that a policy can be checked on any machine.
 from __future__ import annotations
 
 from governance.reviews.policies.vocabulary import Vocabulary
-from registry.releases.risk import QUESTIONS
+from registry.releases.risk import FACTS, QUESTIONS
 
 # The function for each name is in `registry.releases.checklist.CHECKS`.
 CHECKS = {
@@ -20,4 +21,4 @@ CHECKS = {
     "leak": "training and test data are apart",
     "license": "the license of the version and of each of its bases is recorded",
 }
-VOCABULARY = Vocabulary(questions=QUESTIONS, checks=CHECKS)
+VOCABULARY = Vocabulary(questions={**QUESTIONS, **FACTS}, checks=CHECKS)

@@ -248,9 +248,9 @@ def _check_not_recalled(model: Model, digest: str, base: ModelVersion | None) ->
 
 
 def _check_base(model: Model, kind: str, manifest: Manifest, base: ModelVersion | None) -> None:
-    if kind == VersionKind.BASE:
+    if kind in (VersionKind.BASE, VersionKind.HOSTED):
         if base is not None or manifest.base_digest is not None:
-            raise InvalidInput(f"A base version of {model.name} cannot have a base.")
+            raise InvalidInput(f"A {kind} version of {model.name} cannot have a base.")
         return
     if base is None:
         raise InvalidInput(f"A version of kind {kind} needs a base version.")

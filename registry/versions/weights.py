@@ -45,6 +45,8 @@ def weights_format(version: ModelVersion) -> WeightsFormat:
 
 def measuring_engine(version: ModelVersion) -> EngineName:
     """Return the engine that loads a version if no release chooses one."""
+    if weights_version(version).kind == VersionKind.HOSTED:
+        return EngineName.HOSTED
     if weights_format(version) is WeightsFormat.GGUF:
         return EngineName.LLAMA_CPP
     return EngineName.OWN

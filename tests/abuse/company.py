@@ -63,6 +63,7 @@ from tests.proofs import fresh_proof, signed_in
 from tests.stored import stored_file
 from tests.unit.assay import portal_data
 from tests.unit.assay.portal_data import Company
+from tests.unit.registry.hosted_world import described
 from tests.unit.registry.objects import stored
 from workers.deployments.models import ServingPeriod
 from workers.jobs.models import Job, JobEvent
@@ -504,6 +505,8 @@ def values(company: Company) -> dict[str, Any]:
         "target": "docstring-writer",
         "upload": None,
         "uploads": None,
+        "hosted_models_post:description": described(),
+        "hosted_models_post:digest": None,
         "uploads_post:kind": "intake",
         "uploads_post:sha256": None,
         "feedback": [company.feedback.pk],

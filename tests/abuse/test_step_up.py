@@ -121,6 +121,7 @@ EXEMPT: Mapping[str, str] = {
     "incident_state_post": SAYS,
     "incident_versions_post": PROTECTS,
     "incidents_post": PROTECTS,
+    "hosted_models_post": ASKS,
     "intakes_post": ASKS,
     "upload_delete": OWN,
     "upload_patch": ASKS,

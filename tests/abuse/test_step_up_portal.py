@@ -133,6 +133,7 @@ EXEMPT: Mapping[str, str] = {
     "/incidents/{id}/severity": SAYS,
     "/incidents/{id}/state": SAYS,
     "/incidents/{id}/versions": PROTECTS,
+    "/intakes/hosted": ASKS,
     "/intakes/new": ASKS,
     "/batches/{id}/cancel": RUNS,
     "/jobs/{id}/cancel": RUNS,

@@ -78,6 +78,7 @@ EXEMPT = {
     "file_delete": PROTECTS,
     "incident_for_change": HELPER,
     "intake_allow": LETS,
+    "hosted_request": ASKS,
     "intake_submit": ASKS,
     "request_check": HELPER,
     "job_cancel": RUNS,

@@ -122,6 +122,7 @@ def screens_of(company: Company) -> list[Screen]:
         (enzo, "intakes", "/intakes"),
         (enzo, "intake", f"/intakes/{company.signable.pk}"),
         (enzo, "new intake", "/intakes/new"),
+        (enzo, "connect a hosted model", "/intakes/hosted"),
         (enzo, "task catalog", "/catalog"),
         (enzo, "task", "/catalog/text-generation"),
         (enzo, "datasets", "/datasets"),

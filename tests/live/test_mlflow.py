@@ -17,13 +17,17 @@ from assay.local.services import MLflow
 from governance.people.models import Department, Person, RoleAssignment
 from governance.policy.services import policy_bootstrap
 from governance.principals import service_principal
+from registry.catalog.hosted import HOSTED_FILE
 from registry.intake.models import IntakeState
+from registry.intake.probes import intake_probe_report, intake_probes_due, intakes_probe
 from registry.intake.services import intake_checked, intake_sign_off, intake_submit
 from registry.storage import store
+from registry.versions.hosted import hosted_of
 from registry.versions.models import ModelVersion
 from registry.versions.services import version_register
 from tests.proofs import proven
 from tests.stored import version_manifest
+from tests.unit.registry.hosted_world import answered, description
 from tests.unit.registry.objects import (
     Upload,
     data,
@@ -192,6 +196,38 @@ def test_a_signed_intake_becomes_a_trusted_base_version(client: Any, clinical: D
     registered = client.get_model_version(of.name, signed.version.mlflow_version)
     assert registered.run_id == signed.version.mlflow_run_id
     assert registered.tags["assay.digest"] == manifest.digest
+
+
+def test_a_signed_description_becomes_a_hosted_version(client: Any, clinical: Department) -> None:
+    developer, operator = member("Devi", "developer", clinical), member("Otto", "operator")
+    of = model(developer, clinical, f"gpt-{uuid4().hex[:8]}", "text-generation")
+    content = description(region=uuid4().hex)
+    intake = intake_submit(
+        actor=proven(developer),
+        model=of,
+        source="Example AI",
+        license="Terms",
+        files=[Upload(HOSTED_FILE, content.canonical())],
+    )
+    manifest = stored({HOSTED_FILE: content.canonical()})
+    stated = content.model_dump(mode="json")
+    intake_checked(
+        intake_id=intake.pk, manifest=manifest, findings=[], job_id=uuid4(), hosted=stated
+    )
+    intake_probes_due(worker="egress@a")
+    intake_probe_report(worker="egress@a", intake_id=intake.pk, result=answered())
+    intakes_probe()
+    made = intake_sign_off(actor=proven(operator), intake_id=intake.pk, accept=True).version
+    assert made is not None
+    assert (made.kind, made.base, made.parameters, made.digest) == (
+        "hosted",
+        None,
+        stated,
+        manifest.digest,
+    )
+    assert hosted_of(made) == content
+    registered = client.get_model_version(of.name, made.mlflow_version)
+    assert registered.tags["assay.kind"] == "hosted"
 
 
 def test_a_signed_adapter_becomes_a_version_on_its_base(client: Any, clinical: Department) -> None:

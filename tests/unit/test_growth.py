@@ -56,6 +56,7 @@ from governance.reviews.threads.mentions import _TYPED
 from registry.catalog import get_row_kind, get_task
 from registry.catalog.features import cell_value
 from registry.catalog.header_values import header_value
+from registry.catalog.hosted import HostedDescription
 from registry.catalog.multipart import parse_form
 from registry.catalog.prompt import PromptDocument, placeholders
 from registry.catalog.requests import Body, check_containers
@@ -68,6 +69,7 @@ from registry.knowledge.extraction import _Text, _tidied
 from registry.manifests import MAX_PATH_CHARACTERS
 from registry.releases.comparison.card import sections
 from tasks.text_to_speech.phonemes import _CLAUSE
+from tests.unit.registry.hosted_world import described
 from workers.tracing import context_of
 
 pytestmark = pytest.mark.sweep
@@ -317,6 +319,12 @@ READERS = [
     Reader("placeholders", placeholders, text("{{ "), 32 * KIB),
     Reader("a prompt", PromptDocument.read, lambda n: json.dumps(
         {"system": "{{a}}" * (n // 5), "template": "{{input}}", "variables": [{"name": "a"}]}
+    ).encode(), 30_000),
+    Reader("a hosted model", HostedDescription.read, lambda n: json.dumps(
+        described(answers_as=["a"] * (n // 5))
+    ).encode(), 30_000),
+    Reader("a hosted model's URL", HostedDescription.read, lambda n: json.dumps(
+        described(base_url=f"https://{'a-' * (n // 2)}")
     ).encode(), 30_000),
     Reader("names of files", lambda names: check_names([names]), text("a\u0323\u0315\u0300"),
            MAX_PATH_CHARACTERS),

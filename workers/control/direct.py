@@ -11,6 +11,8 @@ from typing import Any
 from django.db import close_old_connections, connections
 
 from governance.errors import WrongState
+from registry.catalog.hosted import HostedDescription, ProbeResult
+from registry.intake.probes import WITHIN, intake_probe_report, intake_probes_due
 from registry.manifests import Manifest
 from registry.media.store import MediaReference, media_open, media_put
 from registry.releases.serving import serving_verdicts
@@ -18,6 +20,7 @@ from registry.storage import store
 from workers.control.protocol import (
     Assignment,
     LoadPlan,
+    ProbeOrder,
     ReplicaReport,
 )
 from workers.deployments import credentials, equivalence, services, worker_keys
@@ -98,7 +101,7 @@ class DirectControl:
     replicas_stop = staticmethod(services.replicas_stop)
     references = staticmethod(equivalence.references_due)
     worker_key_register = staticmethod(worker_keys.worker_key_register)
-    credential = staticmethod(credentials.credential_for_deployment)
+    credential = staticmethod(credentials.credential_for_worker)
     drop_broken = staticmethod(close_old_connections)
     close = staticmethod(connections.close_all)
 
@@ -121,6 +124,21 @@ class DirectControl:
         equivalence.references_report(
             worker=worker, deployment_id=deployment_id, answers=answers, actor=ENGINE_WORKER
         )
+
+    def probes(self, *, worker: str) -> list[ProbeOrder]:
+        return [
+            ProbeOrder(
+                intake_id=probe.pk,
+                department=probe.intake.model.department.slug,
+                task=probe.intake.model.task,
+                description=HostedDescription.read(probe.intake.hosted),
+                within_s=WITHIN.total_seconds(),
+            )
+            for probe in intake_probes_due(worker=worker)
+        ]
+
+    def probe_report(self, *, worker: str, intake_id: int, result: ProbeResult) -> None:
+        intake_probe_report(worker=worker, intake_id=intake_id, result=result)
 
     def tasks_report(self, *, worker: str, offers: Offers) -> None:
         worker_tasks_report(worker=worker, role=WorkerRole.ENGINE, offers=offers)

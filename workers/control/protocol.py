@@ -18,6 +18,7 @@ from governance.errors import DomainError, InvalidInput
 from registry.catalog.answers import ANSWER_MAX, ROWS_MAX
 from registry.catalog.code import NO_PACKAGES
 from registry.catalog.engines import EngineName
+from registry.catalog.hosted import HostedDescription, ProbeResult
 from registry.manifests import Manifest
 from registry.media.store import MediaReference
 from workers.control.messages import (
@@ -136,6 +137,23 @@ class ReferenceRequest:
     row: int
     inputs: dict[str, Any]
     options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOrder:
+    """A provider that an egress worker calls once for an intake, with `PROBE_TEXT` alone.
+
+    Attributes:
+        department: Slug of the department whose credential the description names.
+        task: Task of the model, which decides the form of the request.
+        within_s: Seconds within which the result is accepted.
+    """
+
+    intake_id: int
+    department: str
+    task: str
+    description: HostedDescription
+    within_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,14 +368,31 @@ class EngineControl(Protocol):
         """Record the tasks that `worker` offers."""
 
     def credential(
-        self, *, worker: str, deployment_id: int, name: str, host: str
+        self, *, worker: str, deployment_id: int, name: str, host: str, intake_id: int = 0
     ) -> SealedCredential:
         """Return a sealed credential of the department that owns a deployment, and record its use.
+        With `intake_id`, of the department whose intake `worker` must call the provider for.
 
         Raises:
-            NotFound: the deployment is no longer live.
+            NotFound: the deployment is no longer live, or the intake's call is not this worker's.
             Unavailable: the department has no active credential of this name that may be sent to
                 `host`, or this worker is on a node, which gets none.
+        """
+
+    def probes(self, *, worker: str) -> list[ProbeOrder]:
+        """Return providers that `worker` must call now for intakes; no other worker gets them
+        before their time is over. Only egress workers call this.
+
+        Raises:
+            NotPermitted: the worker is on a node.
+        """
+
+    def probe_report(self, *, worker: str, intake_id: int, result: ProbeResult) -> None:
+        """Record the answers of the provider of an intake.
+
+        Raises:
+            WrongState: the order is no longer that of `worker`.
+            NotPermitted: the worker is on a node.
         """
 
     def drop_broken(self) -> None:

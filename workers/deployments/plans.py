@@ -31,7 +31,7 @@ def load_plan(deployment: Deployment) -> LoadPlan:
         prompt, below = _on_base(below)
     if below.kind == VersionKind.ADAPTER:
         adapter, below = _on_base(below)
-    if below.kind not in {VersionKind.BASE, VersionKind.FULL}:
+    if below.kind not in {VersionKind.BASE, VersionKind.FULL, VersionKind.HOSTED}:
         raise InvalidInput(f"{version} is based on a {below.kind}, which no engine loads.")
     if verdict.until is None:
         raise WrongState(f"Release {release.pk} has no end; it may not serve.")

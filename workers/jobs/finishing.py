@@ -161,13 +161,15 @@ def _register_intake(job: Job) -> str:
             intake_id=intake_id, findings=result["findings"], reason=reason, job_id=job.pk
         )
         return reason
+    converted = result.get("converted", {})
     intake_checked(
         intake_id=intake_id,
         manifest=_manifest(job),
         findings=result["findings"],
         code=result.get("code", ()),
-        quantization=str(result.get("converted", {}).get("quantization", "")),
-        virtual_tokens=int(result.get("converted", {}).get("virtual_tokens", 0)),
+        quantization=str(converted.get("quantization", "")),
+        virtual_tokens=int(converted.get("virtual_tokens", 0)),
+        hosted=converted.get("hosted"),
         job_id=job.pk,
     )
     return ""

@@ -30,7 +30,7 @@ from workers.jobs.services import job_add
 
 NOTE_MAX = 2_000
 # A prompt on a prompt would have two system messages.
-BASE_KINDS = (VersionKind.BASE, VersionKind.FULL, VersionKind.ADAPTER)
+BASE_KINDS = (VersionKind.BASE, VersionKind.FULL, VersionKind.ADAPTER, VersionKind.HOSTED)
 
 
 def prompt_bases(actor: Principal, task: str) -> Any:

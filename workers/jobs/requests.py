@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from django.core.files.base import ContentFile
 from django.db import transaction
 from pydantic import ValidationError
 
@@ -17,15 +18,18 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 from registry.catalog import get_row_kind, get_task
 from registry.catalog.declaration import Recipe, Task
+from registry.catalog.hosted import HOSTED_FILE, HostedDescription
 from registry.datasets.models import Classification, DatasetVersion
 from registry.datasets.selectors import datasets_visible_to
 from registry.evaluations.models import Gate
-from registry.intake.models import Intake, IntakeState
+from registry.intake.models import SOURCE_MAX, Intake, IntakeState
 from registry.intake.services import intake_submit
 from registry.intake.states import INTAKE_STATES
+from registry.resources import department_resource
 from registry.uploads.models import UploadKind
 from registry.uploads.services import uploads_use
-from registry.versions.models import Model, ModelVersion, VersionState
+from registry.versions.hosted import hosted_served
+from registry.versions.models import LICENSE_MAX, Model, ModelVersion, VersionKind, VersionState
 from registry.versions.selectors import training_data, versions_visible_to
 from registry.versions.weights import WeightsFormat, weights_format
 from workers.jobs.models import Job, JobKind, JobPriority
@@ -96,6 +100,42 @@ def intake_request(
     INTAKE_STATES.set_state(intake, IntakeState.CHECKING)
     intake.save(update_fields=["job_id", "state"])
     return intake, job
+
+
+@transaction.atomic
+def hosted_request(
+    *,
+    actor: Principal,
+    model: Model,
+    description: Mapping[str, Any],
+    expected_digest: str = "",
+) -> tuple[Intake, Job | None]:
+    """Take the description of a hosted model into quarantine and queue its checks.
+
+    Its source is the provider, and its license the provider's terms. Only a description with
+    `expected_digest` becomes a version.
+
+    Returns:
+        The intake and its job; None for the job if the description was rejected at once.
+
+    Raises:
+        InvalidInput: the description is invalid, or the provider has ended the model; `fields` says
+            where. Or providers are not called for the model's task.
+        DomainError: see `intake_submit`.
+    """
+    # First, so that a refusal reveals nothing about the model.
+    resource = department_resource("intake", model.department)
+    authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)
+    described = HostedDescription.read(description)
+    described.check_runs()
+    return intake_request(
+        actor=actor,
+        model=model,
+        source=f"{described.provider}, {described.host}"[:SOURCE_MAX],
+        license=described.terms.title[:LICENSE_MAX],
+        files=[ContentFile(described.canonical(), name=HOSTED_FILE)],
+        expected_digest=expected_digest,
+    )
 
 
 @transaction.atomic
@@ -235,6 +275,13 @@ def evaluation_spec(
         raise _invalid("version", f"{version} is of task {task.name}, which is not evaluated.")
     if version.state != VersionState.TRUSTED:
         raise WrongState(f"{version} is {version.state}; it cannot be evaluated.")
+    if hosted_served(version) is not None:
+        raise _invalid(
+            "version",
+            f"{version} is run by a provider, and evaluations have no network, so hosted versions "
+            "are not evaluated yet. Choose a tier that requires no evaluation, or have the item of "
+            "the checklist waived.",
+        )
     check_data(actor, model, dataset_version)
     if max_rows is not None and max_rows < 1:
         raise _invalid("max_rows", "An evaluation needs at least one row.")
@@ -333,6 +380,12 @@ def _check_base(actor: Principal, model: Model, base: ModelVersion, recipe: Reci
     if base.model.task not in base_tasks(model.task, recipe):
         raise _invalid(
             "base_version", f"{base} is of task {base.model.task}; {model.name} does {model.task}."
+        )
+    if base.kind == VersionKind.HOSTED:
+        raise _invalid(
+            "base_version",
+            f"{base} is run by a provider, who keeps its weights; it cannot be fine-tuned here. "
+            "Choose a version whose weights Assay holds, or write a prompt on this one.",
         )
     if base.kind not in BASE_KINDS:
         raise _invalid("base_version", f"{base} is of kind {base.kind}; adapt its base instead.")

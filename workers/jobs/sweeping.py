@@ -14,6 +14,7 @@ from django.utils import timezone
 from governance.errors import Unavailable
 from governance.principals import service_principal
 from registry.intake.models import Intake, IntakeState
+from registry.intake.probes import intakes_probe
 from workers.dispatch import dispatch_job, messages_waiting
 from workers.jobs import workspace
 from workers.jobs.budgets import budgets_lower
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 BATCH = 100
 # Messages only wake workers, so more messages than workers are useless.
 MESSAGES_WAITING = 100
+_UNDECIDED = (IntakeState.QUARANTINED, IntakeState.CHECKING, IntakeState.PROBING)
 _CONTROLLER = service_principal("controller")
 
 
@@ -67,7 +69,7 @@ def work_waits() -> bool:
             Job.objects.filter(state__in=[state for state in JobState if state not in TERMINAL]),
             ChainLink.objects.filter(state=ChainState.WAITING),
             ChainDraft.objects.filter(state=ChainDraftState.WAITING),
-            Intake.objects.filter(state__in=(IntakeState.QUARANTINED, IntakeState.CHECKING)),
+            Intake.objects.filter(state__in=_UNDECIDED),
         )
     )
     return bool(jobs.union(*others, all=True))
@@ -82,6 +84,7 @@ def job_sweep() -> int:
     """
     acted = _take_back_expired() + _dispatch_due() + jobs_finish_due()
     intakes_settle()
+    intakes_probe()
     try:
         acted += budgets_lower()
     except Unavailable as error:

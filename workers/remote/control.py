@@ -15,7 +15,8 @@ from urllib.parse import urlencode
 
 import httpx
 
-from governance.errors import NotFound, Unavailable
+from governance.errors import NotFound, NotPermitted, Unavailable
+from registry.catalog.hosted import ProbeResult
 from registry.manifests import CHUNK_BYTES, Manifest
 from registry.media.store import MediaReference
 from registry.storage.cache import Cache
@@ -31,6 +32,7 @@ from workers.control.protocol import (
     MediaQuery,
     MediaResultQuery,
     Plan,
+    ProbeOrder,
     ReferenceRequest,
     ReferenceResult,
     References,
@@ -153,7 +155,7 @@ class RemoteControl:
         self._client.tell("workers/tasks", tasks_body(worker, WorkerRole.ENGINE, offers))
 
     def credential(
-        self, *, worker: str, deployment_id: int, name: str, host: str
+        self, *, worker: str, deployment_id: int, name: str, host: str, intake_id: int = 0
     ) -> SealedCredential:
         """Raise Unavailable: secrets of providers stay in the control plane's network."""
         raise Unavailable(
@@ -161,11 +163,24 @@ class RemoteControl:
             code="credential_unavailable",
         )
 
+    def probes(self, *, worker: str) -> list[ProbeOrder]:
+        raise _no_provider()
+
+    def probe_report(self, *, worker: str, intake_id: int, result: ProbeResult) -> None:
+        raise _no_provider()
+
     def drop_broken(self) -> None:
         """Do nothing: httpx drops broken connections by itself."""
 
     def close(self) -> None:
         """Do nothing: threads share the client."""
+
+
+def _no_provider() -> NotPermitted:
+    return NotPermitted(
+        "A node calls no provider.",
+        hint="Run the egress worker next to the control plane, with ASSAY_PROCESS=egress.",
+    )
 
 
 class RemoteMedia:

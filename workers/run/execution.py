@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from governance.errors import InvalidInput
@@ -17,6 +18,7 @@ from registry.catalog.code import CODE, CODES, TaskCode
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import BATCH, Task
 from registry.catalog.engines import EngineName, engine_class
+from registry.catalog.hosted import HOSTED_FILE, HostedDescription
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.intake.bounded import check_bounded
 from registry.intake.checks import Limits
@@ -77,8 +79,10 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
         progress.log(f"{verdict}: {finding['check']}: {finding['detail']}")
     if failed := [finding for finding in findings if not finding["passed"]]:
         return {"rejected": failed[0]["detail"], "findings": findings}
-    progress.enter("converting")
     output = attempt.make_output()
+    if (folder / HOSTED_FILE).is_file():
+        return _hosted_intake(folder, output, findings)
+    progress.enter("converting")
     task, task_code = _entered(work.task)
     if task_code.packages:
         findings.append(
@@ -118,6 +122,18 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
         "code": [each.to_json() for each in code],
         "converted": converted,
         "manifest": build_manifest(output, base_digest=work.base_digest).to_json(),
+    }
+
+
+def _hosted_intake(folder: Path, output: Path, findings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the canonical description of a hosted model; equal descriptions have one digest."""
+    description = HostedDescription.read((folder / HOSTED_FILE).read_bytes())
+    (output / HOSTED_FILE).write_bytes(description.canonical())
+    return {
+        "findings": findings,
+        "code": [],
+        "converted": {"hosted": description.model_dump(mode="json")},
+        "manifest": build_manifest(output).to_json(),
     }
 
 

@@ -1,13 +1,15 @@
-"""`assay intakes`: uploaded model files, their checks and their sign-off."""
+"""`assay intakes`: uploaded model files and hosted models, their checks and their sign-off."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from assay.cli.client import Client
-from assay.cli.options import Limit, Reason
+from assay.cli.following import follow_job
+from assay.cli.options import Follow, Limit, Reason, json_document
 from assay.cli.output import Answer, console, facts, json_option, listing, sentence, state, table
 
 app = typer.Typer(no_args_is_help=True)
@@ -44,6 +46,24 @@ def list_intakes(
 def show(intake_id: IntakeId) -> Answer:
     """Show an intake with the findings of its checks."""
     intake = Client.signed_in().get(f"intakes/{intake_id}")
+    return Answer(intake, lambda: show_intake(intake))
+
+
+@app.command()
+@json_option
+def hosted(
+    model: Annotated[str, typer.Argument(help="Model for the new version.")],
+    file: Annotated[
+        Path, typer.Argument(help="Description as JSON: provider, base_url, …", dir_okay=False)
+    ],
+    follow: Follow = False,
+) -> Answer:
+    """Connect a hosted model by its description; a second person signs it off."""
+    client = Client.signed_in()
+    intake = client.post("hosted-models", model=model, description=json_document(file))
+    if follow and intake["job"]:
+        follow_job(client, intake["job"])
+        intake = client.get(f"intakes/{intake['id']}")
     return Answer(intake, lambda: show_intake(intake))
 
 

@@ -229,6 +229,13 @@ _REGISTRY = {
     "registry_knowledgeindex": Grant(web=READ, controller=ADD, worker=READ),
     "registry_upload": Grant(web=ALL, controller="SELECT, UPDATE, DELETE"),
     "registry_intake": Grant(web=KEEP, controller=CHANGE, worker=READ),
+    # Egress workers take calls of providers and report them; the controller decides.
+    "registry_intakeprobe": Grant(
+        web=READ,
+        requests=READ,
+        controller="SELECT, INSERT, UPDATE",
+        worker="SELECT, UPDATE (worker, due_at, tries, result)",
+    ),
     "registry_model": Grant(web=KEEP, controller=CHANGE, worker=READ),
     "registry_modelversion": Grant(web=KEEP, controller=KEEP, worker=READ),
     "registry_release": Grant(web=KEEP, controller=CHANGE, worker=READ),

@@ -194,6 +194,7 @@ ACTIONS = (
     ("New dataset", "dataset_new", Action.DATASET_CREATE, "dataset"),
     ("New knowledge base", "knowledge_base_new", Action.KNOWLEDGE_CREATE, "knowledge"),
     ("Upload for checks", "intake_new", Action.INTAKE_CREATE, "intake"),
+    ("Connect a hosted model", "intake_hosted", Action.INTAKE_CREATE, "intake"),
     ("New fine-tune: choose a model", "models", Action.JOB_CREATE, "job"),
     ("Evaluate a version: choose a model", "models", Action.JOB_CREATE, "job"),
     ("Set a gate: choose a model", "models", Action.GATE_SET, "gate"),

@@ -303,8 +303,11 @@ def _settings(version: ModelVersion, bases: Mapping[int, ModelVersion]) -> dict[
 
 
 def _parameters(version: ModelVersion) -> dict[str, Any]:
-    """Return hyperparameters; those of a prompt version are the prompt itself."""
-    return {} if version.kind == VersionKind.PROMPT else dict(version.parameters)
+    """Return hyperparameters, or the description of a hosted version; those of a prompt version are
+    the prompt itself."""
+    if version.kind == VersionKind.PROMPT:
+        return {}
+    return flat(version.parameters) if version.kind == VersionKind.HOSTED else version.parameters
 
 
 def _code(version: ModelVersion, engine: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from registry.catalog.engines import ENGINE_TITLES
 from registry.releases.engines import Precision
 from registry.releases.equivalence.services import versions_in_words
 from registry.releases.exports.blocks import Block, Section
+from registry.releases.exports.hosted import dossier_blocks
 from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.exports.software import software_blocks
 from registry.releases.exports.words import NOTHING, facts, moment, titled, worded
@@ -24,7 +25,7 @@ _NOT_STATED = "Not stated."
 # Members that the sections show; other members of the dossier come last, unformatted.
 _SHOWN = {"release", "purpose", "identity", "risk", "training", "data", "evaluations", "risks"}
 _SHOWN |= {"oversight", "logging", "operation", "conformity", "replaces", "card", "code", "serving"}
-_SHOWN |= {"software"}
+_SHOWN |= {"software", "hosted"}
 
 
 def dossier_sections(dossier: Mapping[str, Any]) -> list[Section]:
@@ -32,7 +33,7 @@ def dossier_sections(dossier: Mapping[str, Any]) -> list[Section]:
     composed = [
         Section(code, title, tuple(compose(dossier)) or (Block(text=_NOT_STATED),))
         for code, title, compose in _SECTIONS
-        if code != "prompt" or _is_prompt(dossier)
+        if (code != "prompt" or _is_prompt(dossier)) and (code != "hosted" or code in dossier)
     ]
     rest = {name: value for name, value in dossier.items() if name not in _SHOWN}
     if rest:
@@ -114,8 +115,8 @@ def _prompt(dossier: Mapping[str, Any]) -> Sequence[Block]:
 
 
 def _development(dossier: Mapping[str, Any]) -> Sequence[Block]:
-    if _is_prompt(dossier):
-        # The parameters are the prompt, which has its own section.
+    if _is_prompt(dossier) or "hosted" in dossier:
+        # The parameters are the prompt or the description, which have sections of their own.
         training = dossier["training"]
         return [Block(facts=facts(training, first=("started_by", "job"), without=("parameters",)))]
     return _facts_or(dossier.get("training"), first=("started_by", "job", "parameters", "metrics"))
@@ -381,6 +382,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Sequence[Block]]]
     ("asked", "Request", _request),
     ("identity", "Identity", _identity),
     ("serving", "Engine", _serving),
+    ("hosted", "Hosted model", dossier_blocks),
     ("software", "Software", software_blocks),
     ("prompt", "Prompt", _prompt),
     ("classification", "Classification", _classification),

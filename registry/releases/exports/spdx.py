@@ -102,6 +102,13 @@ class _Document:
             if personal
             else self.spdx.PresenceType.no,
         )
+        if "hosted" in self.dossier:
+            hosted = self.dossier["hosted"]["description"]
+            model.comment = (
+                f"An external service: {hosted['provider']} runs {hosted['model']} in "
+                f"{hosted['region']}, at {hosted['base_url']}; the package holds its description "
+                f"alone. {self.dossier['hosted']['not_pinned']}"
+            )
         if answers.get("notes"):
             model.ai_limitation = answers["notes"]
         if risks := self.dossier.get("risks"):

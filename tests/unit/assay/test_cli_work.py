@@ -14,6 +14,7 @@ from tests.unit.assay.test_api_releases import people, release
 from tests.unit.assay.test_cli import Run, run
 from tests.unit.assay.test_cli_recall import As, signed_in
 from tests.unit.assay.test_conditions_surfaces import attested
+from tests.unit.registry.hosted_world import file_of
 from tests.unit.workers import company
 from tests.unit.workers.test_deployments_rollback import served, versions_of_one
 from workers.jobs.models import Job
@@ -36,6 +37,21 @@ def answer(assay: Run, *arguments: str) -> Any:
 def developer(signed_in: As) -> Run:
     company.developer()
     return signed_in("dev-clinical@example.org")
+
+
+def test_a_hosted_model_is_connected_by_a_file_with_its_description(
+    developer: Run, tmp_path: Path
+) -> None:
+    where = ("--department", "clinical", "--task", "text-generation")
+    developer("models", "create", "gpt", *where, code=0)
+    file = tmp_path / "description.json"
+    file.write_bytes(file_of())
+    intake = answer(developer, "intakes", "hosted", "gpt", str(file))
+    assert (intake["model"], intake["state"]) == ("gpt", "checking")
+    assert [each["name"] for each in intake["files"]] == ["hosted.json"]
+    file.write_bytes(file_of(base_url="ftp://x"))
+    _, _, err = developer("intakes", "hosted", "gpt", str(file), code=1)
+    assert "base_url" in err
 
 
 def test_a_model_its_data_and_a_gate_are_created_and_shown(developer: Run, tmp_path: Path) -> None:

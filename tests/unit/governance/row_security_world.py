@@ -32,7 +32,7 @@ from registry.incidents.models import (
     IncidentSuspension,
     IncidentVersion,
 )
-from registry.intake.models import Intake
+from registry.intake.models import Intake, IntakeProbe
 from registry.knowledge.models import Document, DocumentVersion, KnowledgeBase
 from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
@@ -60,6 +60,7 @@ OWNED: tuple[type[DjangoModel], ...] = (
     Dataset,
     DatasetVersion,
     Intake,
+    IntakeProbe,
     Gate,
     Evaluation,
     GateResult,
@@ -213,9 +214,10 @@ def _register(estate: Estate, slug: str) -> None:
             dataset=dataset, number=1, digest=DIGEST, rows=1, size_bytes=1, schema={}, **mine
         )
     )
-    estate.add(
+    intake = estate.add(
         Intake.objects.create(model=model, source="s", license="l", submitted_by=estate.person)
     )
+    estate.add(IntakeProbe.objects.create(intake=intake))
     gate = estate.add(
         Gate.objects.create(
             model=model, dataset=dataset, metric="m", comparator=">=", threshold=1, **mine

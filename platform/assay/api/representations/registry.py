@@ -237,6 +237,9 @@ class IntakeAnswer(serializers.Serializer[Any]):
     reason = serializers.CharField()
     keep_gguf = serializers.BooleanField()
     quantization = serializers.CharField()
+    hosted = serializers.JSONField(
+        help_text="The checked description of a hosted model; empty for all others."
+    )
     base = serializers.IntegerField(source="base_id", allow_null=True)
     expected_digest = serializers.CharField()
     digest = serializers.CharField()

@@ -20,12 +20,12 @@ from governance.bounds import NAME_MAX
 from governance.principals import Principal
 from governance.schemas import Choice, Id, Line, Schema, Slug, instead_of
 from registry.intake.models import SOURCE_MAX, Intake
-from registry.intake.schemas import IntakeFilter, IntakeSignOff
+from registry.intake.schemas import IntakeFilter, IntakeSignOff, NewHosted
 from registry.intake.selectors import intake_get, intakes_visible_to
 from registry.intake.services import intake_allow, intake_sign_off
 from registry.versions.models import LICENSE_MAX
 from registry.versions.selectors import model_get, version_get
-from workers.jobs.requests import intake_request
+from workers.jobs.requests import hosted_request, intake_request
 
 MAX_FILES = 64
 
@@ -112,6 +112,17 @@ class IntakesView(Endpoint):
 @routes.get("intakes/<id:intake_id>", "One intake and its findings")
 def show(actor: Principal, intake_id: int) -> Intake:
     return intake_get(actor=actor, id=intake_id)
+
+
+@routes.create("hosted-models", "Describe a hosted model for intake, and queue its checks")
+def describe(actor: Principal, body: NewHosted) -> Intake:
+    intake, _job = hosted_request(
+        actor=actor,
+        model=model_get(actor=actor, name=body.model),
+        description=body.description,
+        expected_digest=body.digest or "",
+    )
+    return intake
 
 
 @routes.post("intakes/<id:intake_id>/sign-off", "Accept or reject an intake", repeatable=True)

@@ -26,11 +26,13 @@ from governance.quotas.selectors import tariff_for
 from governance.quotas.wire import Limit
 from governance.usage.units import Unit
 from registry.catalog import TASKS
-from registry.catalog.engines import KEEP_PREFIXES
+from registry.catalog.engines import KEEP_PREFIXES, EngineName
 from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.releases.serving import ServingVerdict, serving_verdicts
 from registry.versions.classification import classification_expression
+from registry.versions.hosted import hosted_served
+from registry.versions.models import ModelVersion
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.resources import deployment_attributes
 from workers.deployments.selectors import live_or_recalled
@@ -91,6 +93,7 @@ class DeploymentEntry:
     that the approval ends soon.
     `emergency_access`: it serves under emergency access, before its review has decided.
     `realms` are those of all workers that may read its queue, including silent ones.
+    `provider_tariff`: the prices in the description of a hosted version.
     `keeps_prefixes`: its engine caches prompts. Requests are metered in `unit`. `own_prompt` is the
     prompt that the version adds to each request.
     `stream_total_s` and `stream_idle_s` limit a streamed answer, in all and between two tokens.
@@ -113,6 +116,7 @@ class DeploymentEntry:
     resource: Resource
     limits: tuple[Limit, ...] = ()
     tariff: Tariff = FREE
+    provider_tariff: Tariff | None = None
     approved_until: float = 0.0
     only: frozenset[str] = frozenset()
     limits_of: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict)
@@ -207,7 +211,7 @@ def read_deployments(
                 verdict,
                 now + (row.lease_s or 0.0),  # type: ignore[attr-defined]  # annotated
                 limits.get(f"deployment:{row.name}", ()),
-                tariff_for(row.name, prices),
+                prices,
             )
         except Exception:
             # Leave this one out, so that it does not serve; the others are unaffected.
@@ -268,7 +272,7 @@ def _deployment_entry(
     verdict: ServingVerdict,
     leased_until: float,
     limits: tuple[Limit, ...],
-    tariff: Tariff,
+    prices: dict[str, Tariff],
 ) -> DeploymentEntry:
     release, version = row.release, row.release.version
     departments = sorted(department.slug for department in release.departments.all())
@@ -285,6 +289,7 @@ def _deployment_entry(
     notice, notice_from = (
         end_notice(release) if emergency is None else (emergency_access_notice(emergency), 0.0)
     )
+    provider = provider_tariff(version) if release.engine == EngineName.HOSTED else None
     entry = DeploymentEntry(
         id=row.pk,
         name=row.name,
@@ -305,7 +310,8 @@ def _deployment_entry(
             attributes=attributes,
         ),
         limits=limits + conditions.limits,
-        tariff=tariff,
+        tariff=tariff_for(row.name, prices, provider),
+        provider_tariff=provider,
         approved_until=_approved_until(release, emergency),
         only=conditions.only,
         limits_of=conditions.limits_of,
@@ -365,6 +371,14 @@ def task_unit(task: str) -> Unit:
     """Return the unit in which requests for a task are metered; tokens for an unknown task."""
     declaration = TASKS.get(task)
     return Unit.TOKENS if declaration is None else declaration.unit
+
+
+def provider_tariff(version: ModelVersion) -> Tariff | None:
+    """Return the prices that the description of a hosted version states; None if it states none."""
+    hosted = hosted_served(version)
+    if hosted is None or not (hosted.prices.prompt or hosted.prices.completion):
+        return None
+    return Tariff(hosted.prices.prompt, hosted.prices.completion)
 
 
 def _approved_until(release: Release, emergency: EmergencyAccess | None) -> float:

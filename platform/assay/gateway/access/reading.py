@@ -239,7 +239,7 @@ def _limited(snapshot: Snapshot, subjects: Collection[str]) -> set[int]:
 def _priced(snapshot: Snapshot, prices: dict[str, Tariff]) -> Snapshot:
     deployments = {
         name: entry
-        if entry.tariff == (tariff := tariff_for(name, prices))
+        if entry.tariff == (tariff := tariff_for(name, prices, entry.provider_tariff))
         else replace(entry, tariff=tariff)
         for name, entry in snapshot.deployments.items()
     }

@@ -45,8 +45,8 @@ TONES = {
         "cordoned draining skipped paused"
     ),
     "info": (
-        "open in_review running finishing pending loading checking quarantined queued comment "
-        "draft proposed validating in_progress finalizing cancelling invited"
+        "open in_review running finishing pending loading checking probing quarantined queued "
+        "comment draft proposed validating in_progress finalizing cancelling invited"
     ),
 }
 ICONS = {

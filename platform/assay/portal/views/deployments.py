@@ -24,6 +24,7 @@ from registry.releases.equivalence.selectors import release_checks
 from registry.releases.renewal import release_renewal
 from registry.releases.selectors import release_reviews
 from registry.versions.features import version_features
+from registry.versions.hosted import hosted_served
 from registry.versions.prompts import prompt_served
 from workers.deployments import schemas
 from workers.deployments.models import Deployment, DeploymentState
@@ -82,6 +83,7 @@ class DeploymentPage(ActionScreen):
             "release": deployment.release,
             "renewal": release_renewal(actor=self.actor, release=deployment.release),
             "version": version,
+            "hosted": hosted_served(version),
             "unavailable": unavailable_reason(version.model.task),
             "live": live,
             "replicas": list(deployment.replicas.all()),

@@ -18,6 +18,7 @@ from registry.intake.models import Intake, IntakeState
 from registry.intake.schemas import IntakeFilter
 from registry.intake.selectors import intake_get, intakes_visible_to
 from registry.intake.services import intake_allow, intake_sign_off
+from registry.releases.exports.hosted import NOT_PINNED, hosted_blocks
 from registry.uploads.models import UploadKind
 from registry.versions.selectors import models_visible_to
 from workers.jobs.requests import intake_request
@@ -67,6 +68,10 @@ class IntakePage(ActionScreen):
             else None,
             "may_sign": waiting and allowed and not own,
             "own": waiting and allowed and own,
+            "may_reject": allowed and not own and intake.state == IntakeState.PROBING,
+            "tries": intake.probe.tries if intake.state == IntakeState.PROBING else 0,
+            "hosted": hosted_blocks(intake.hosted) if intake.hosted else None,
+            "not_pinned": NOT_PINNED,
             "failed": sum(not finding.get("passed") for finding in intake.findings),
         }
 

@@ -37,6 +37,7 @@ from registry.evaluations.selectors import (
     gates_visible_to,
 )
 from registry.evaluations.services import gate_set
+from registry.versions.hosted import takes_hosted
 from registry.versions.models import Model, ModelVersion
 from registry.versions.selectors import (
     licenses_visible_to,
@@ -202,6 +203,7 @@ class ModelPage(ActionScreen):
             "may_schedule": task is not None and task.evaluation is not None and may_work,
             "may_gate": task is not None
             and may(self.actor, Action.GATE_SET, kind="gate", department=department),
+            "takes_hosted": task is not None and takes_hosted(task),
             "may_deliver": task is not None
             and may(self.actor, Action.INTAKE_CREATE, kind="intake", department=department),
         }

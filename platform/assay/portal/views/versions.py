@@ -28,12 +28,14 @@ from registry.releases.comparison.build import evaluation_compare
 from registry.releases.comparison.files import manifest_files
 from registry.releases.drafts.models import ReleaseDraft
 from registry.releases.drafts.selectors import release_drafts_visible_to
+from registry.releases.exports.hosted import NOT_PINNED, hosted_blocks
 from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.selectors import release_to_repeat, releases_visible_to
 from registry.versions.features import version_features
 from registry.versions.models import ModelVersion, VersionKind, VersionState
 from registry.versions.recall import version_recall
 from registry.versions.selectors import training_data, version_get, versions_visible_to
+from registry.versions.weights import weights_version
 from workers.deployments.radius import blast_radius
 from workers.jobs.models import JobPriority
 from workers.jobs.requests import evaluate_request
@@ -88,6 +90,12 @@ class VersionPage(Screen):
             "prompt": prompt_blocks(version.parameters)
             if version.kind == VersionKind.PROMPT
             else None,
+            "hosted": hosted_blocks(version.parameters)
+            if version.kind == VersionKind.HOSTED
+            else None,
+            "not_pinned": NOT_PINNED,
+            "may_describe": version.kind == VersionKind.HOSTED
+            and may(self.actor, Action.INTAKE_CREATE, kind="intake", department=department),
             "may_prompt": may(self.actor, Action.JOB_CREATE, kind="job", department=department),
             "unavailable": unavailable_reason(version.model.task),
             "files": manifest_files(version),
@@ -119,6 +127,7 @@ class VersionPage(Screen):
             "may_evaluate": trusted
             and task is not None
             and task.evaluation is not None
+            and weights_version(version).kind != VersionKind.HOSTED
             and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
         }
 

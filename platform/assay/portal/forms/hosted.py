@@ -1,0 +1,168 @@
+"""The form of a hosted model. It names a credential, and has no field for a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from django import forms
+
+from assay.forms import TablerForm
+from assay.portal.forms.base import SlugChoice, titled, unchosen
+from registry.catalog.hosted import MAX_URL, WIRE_SHAPE_TITLES, Cleared, Parameter
+from registry.datasets.models import Classification
+
+MICRO = 1_000_000
+_PRICE = {"max_digits": 12, "decimal_places": 6, "min_value": 0, "required": False}
+# Fields of the form that the description has under the same name.
+_SAME = (
+    "provider",
+    "shape",
+    "base_url",
+    "model",
+    "fingerprint",
+    "region",
+    "credential",
+    "parameters",
+    "context_tokens",
+    "max_tokens",
+    "cleared_for",
+)
+_TERMS = ("title", "url", "sha256", "retention_days", "trains_on_content")
+
+
+class HostedForm(TablerForm):
+    """The description of a provider's model, for intake."""
+
+    of_model = SlugChoice(queryset=None, empty_label="Choose…", label="Model")
+    provider = forms.CharField(max_length=100, help_text="Name of the provider, for people.")
+    shape = forms.ChoiceField(
+        choices=unchosen(WIRE_SHAPE_TITLES.items()),
+        label="Form of requests",
+        help_text="Azure OpenAI, Mistral and vLLM understand OpenAI's form.",
+    )
+    base_url = forms.CharField(
+        max_length=MAX_URL,
+        label="Base URL",
+        help_text="Such as https://api.openai.com/v1.",
+        widget=forms.TextInput(attrs={"inputmode": "url", "spellcheck": "false"}),
+    )
+    model = forms.CharField(
+        max_length=200,
+        label="Model in requests",
+        help_text="A dated snapshot, if the provider has them.",
+    )
+    answers_as = forms.CharField(
+        required=False,
+        max_length=2_100,
+        label="Other names in answers",
+        help_text="One per line.",
+        widget=forms.Textarea(attrs={"rows": 2}),
+    )
+    fingerprint = forms.CharField(
+        required=False, max_length=100, help_text="Answers must state it. Leave empty for any."
+    )
+    region = forms.CharField(max_length=60, help_text="Place of processing.")
+    credential = forms.CharField(
+        required=False,
+        max_length=60,
+        help_text="Name of the department's credential, never the secret. Leave empty for none.",
+    )
+    shutdown_on = forms.DateField(
+        required=False,
+        label="Provider ends it on",
+        widget=forms.DateInput(attrs={"type": "date"}),
+        help_text="Approvals end then at the latest.",
+    )
+    parameters = forms.MultipleChoiceField(
+        required=False,
+        choices=[(name, name.replace("_", " ").capitalize()) for name in get_args(Parameter)],
+        widget=forms.CheckboxSelectMultiple,
+        label="Settings that callers may use",
+    )
+    context_tokens = forms.IntegerField(min_value=1, max_value=100_000_000, label="Context, tokens")
+    max_tokens = forms.IntegerField(
+        min_value=1, max_value=1_000_000, label="Longest answer, tokens"
+    )
+    prompt_price = forms.DecimalField(label="Price of a million prompt tokens", **_PRICE)
+    completion_price = forms.DecimalField(label="Price of a million completion tokens", **_PRICE)
+    cleared_for = forms.ChoiceField(
+        choices=titled(
+            (value, label) for value, label in Classification.choices if value in get_args(Cleared)
+        ),
+        label="Evaluate on data up to",
+        help_text="Highest classification of data that evaluations may send to the provider.",
+    )
+    terms_title = forms.CharField(max_length=200, label="Title of the terms")
+    terms_url = forms.CharField(required=False, max_length=MAX_URL, label="Terms published at")
+    terms_sha256 = forms.CharField(
+        max_length=64,
+        label="SHA-256 of the terms",
+        help_text="Digest of the document that was read and kept.",
+    )
+    terms_retention_days = forms.IntegerField(
+        min_value=0, max_value=3_660, label="Provider keeps content for, days"
+    )
+    terms_subprocessors = forms.CharField(
+        required=False,
+        max_length=5_050,
+        label="Subprocessors",
+        help_text="One per line.",
+        widget=forms.Textarea(attrs={"rows": 3}),
+    )
+    terms_trains_on_content = forms.BooleanField(
+        required=False, label="The provider trains on content"
+    )
+
+    def __init__(self, *args: Any, models: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["of_model"].queryset = models  # type: ignore[attr-defined]
+
+
+def description_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the form's values as the fields of a `HostedDescription`."""
+    ends = values["shutdown_on"]
+    return {
+        **{name: values[name] for name in _SAME},
+        "answers_as": _lines(values["answers_as"]),
+        "shutdown_on": None if ends is None else ends.isoformat(),
+        "prices": {
+            name: int((values[f"{name}_price"] or 0) * MICRO) for name in ("prompt", "completion")
+        },
+        "terms": {
+            **{name: values[f"terms_{name}"] for name in _TERMS},
+            "subprocessors": _lines(values["terms_subprocessors"]),
+        },
+    }
+
+
+def initial_of(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a description as the form's initial values."""
+    terms = description["terms"]
+    return {
+        **{name: description[name] for name in _SAME},
+        "answers_as": "\n".join(description["answers_as"]),
+        "shutdown_on": description["shutdown_on"],
+        **{f"{name}_price": price / MICRO for name, price in description["prices"].items()},
+        **{f"terms_{name}": terms[name] for name in _TERMS},
+        "terms_subprocessors": "\n".join(terms["subprocessors"]),
+    }
+
+
+def form_fields(fields: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Return the sentences about a description's fields by the names of the form's fields."""
+    return {_form_field(name): sentences for name, sentences in fields.items()}
+
+
+def _form_field(name: str) -> str:
+    section, _, rest = name.partition(".")
+    part = rest.partition(".")[0]
+    if section == "terms" and part:
+        return f"terms_{part}"
+    if section == "prices" and part:
+        return f"{part}_price"
+    return section
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]

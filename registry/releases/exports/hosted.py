@@ -1,0 +1,87 @@
+"""A hosted model as blocks, as reviewers read it on pages and in exports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from registry.catalog.hosted import WIRE_SHAPE_TITLES
+from registry.releases.exports.blocks import Block
+from registry.releases.exports.words import NOTHING, worded
+
+# Cannot be pinned by any description, so reviewers read it with each.
+NOT_PINNED = (
+    "Assay pins the description, not the model: a provider may change the weights, the software or "
+    "the filters behind a name at any time. Answers state a model and perhaps a fingerprint, which "
+    "are compared with the description; an unstated change shows in nothing."
+)
+MICRO = 1_000_000
+
+
+def hosted_section(
+    description: Mapping[str, Any], probe: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the dossier's section on a hosted model; `probe` is the result of intake's call."""
+    return {"description": dict(description), "probe": probe, "not_pinned": NOT_PINNED}
+
+
+def hosted_blocks(description: Mapping[str, Any]) -> Sequence[Block]:
+    """Return the whole description; it has the fields of a `HostedDescription`."""
+    terms, prices = description["terms"], description["prices"]
+    shape = description["shape"]
+    return [
+        Block(
+            facts=(
+                ("Provider", description["provider"]),
+                ("Model", description["model"]),
+                ("Other names in answers", ", ".join(description["answers_as"]) or "none"),
+                ("Fingerprint in answers", description["fingerprint"] or "any"),
+                ("URL", description["base_url"]),
+                ("Form of requests", WIRE_SHAPE_TITLES.get(shape, shape)),
+                ("Region", description["region"]),
+                ("Credential", description["credential"] or "none"),
+                ("Ends on", description["shutdown_on"] or "not stated"),
+                ("Settings that callers may use", ", ".join(description["parameters"]) or "none"),
+                ("Context", f"{description['context_tokens']:,} tokens"),
+                ("Longest answer", f"{description['max_tokens']:,} tokens"),
+                ("Evaluated on data up to", description["cleared_for"]),
+                ("Price of a million prompt tokens", _amount(prices["prompt"])),
+                ("Price of a million completion tokens", _amount(prices["completion"])),
+            )
+        ),
+        Block(
+            title="Terms",
+            facts=(
+                ("Title", terms["title"]),
+                ("Published at", terms["url"] or NOTHING),
+                ("SHA-256 of the document", terms["sha256"]),
+                ("Provider keeps content for", f"{terms['retention_days']:,} days"),
+                ("Provider trains on content", worded(terms["trains_on_content"])),
+                ("Subprocessors", ", ".join(terms["subprocessors"]) or "none stated"),
+            ),
+        ),
+    ]
+
+
+def dossier_blocks(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    """Return the section of a dossier: the description, what it cannot pin, and intake's call."""
+    section = dossier["hosted"]
+    blocks = [Block(text=section["not_pinned"]), *hosted_blocks(section["description"])]
+    if (probe := section["probe"]) is not None:
+        blocks.append(Block(title="Call at intake", facts=_probe_facts(probe)))
+    return blocks
+
+
+def _probe_facts(probe: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return (
+        ("Answered in", f"{probe['latency_ms']:,} ms"),
+        ("Model in the answer", probe["model"] or "not stated"),
+        ("Fingerprint in the answer", probe["fingerprint"] or "not stated"),
+        ("In the provider's list", worded(probe["listed"])),
+        ("Prompt tokens", worded(probe["prompt_tokens"])),
+        ("Completion tokens", worded(probe["completion_tokens"])),
+    )
+
+
+def _amount(micro: int) -> str:
+    return f"{micro / MICRO:,.6f}".rstrip("0").rstrip(".") if micro else "not stated"

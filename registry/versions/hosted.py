@@ -1,0 +1,83 @@
+"""The description of a hosted version in its row, checked against the hash of its file.
+
+The row has it so that pages, dossiers and the gateway can read it without the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from governance.errors import InvalidInput, WrongState
+from registry.catalog.declaration import GENERATION, Task
+from registry.catalog.hosted import HOSTED_FILE, HostedDescription
+from registry.manifests import Manifest, ManifestMismatch
+from registry.versions.models import ModelVersion, VersionKind
+from registry.versions.weights import weights_version
+
+
+def hosted_of(version: ModelVersion) -> HostedDescription | None:
+    """Return the description of the provider's model that answers for a version: its own, or that
+    of the hosted version below a prompt. None if no provider answers for it.
+
+    Raises:
+        ManifestMismatch: the row's description does not match the file in the manifest.
+    """
+    hosted = weights_version(version)
+    if hosted.kind != VersionKind.HOSTED:
+        return None
+    try:
+        description = HostedDescription.read(hosted.parameters)
+        check_description(description, Manifest.from_json(hosted.manifest))
+    except InvalidInput as error:
+        raise ManifestMismatch(f"{hosted}: {error.message}", path=HOSTED_FILE) from error
+    return description
+
+
+def hosted_served(version: ModelVersion) -> HostedDescription | None:
+    """Return the description of the provider's model that answers for a version, for a page; None
+    if no provider does, and for unreadable rows. Only the worker's copy is verified."""
+    hosted = weights_version(version)
+    if hosted.kind != VersionKind.HOSTED:
+        return None
+    try:
+        return HostedDescription.read(hosted.parameters)
+    except InvalidInput:
+        return None
+
+
+def check_description(description: HostedDescription, manifest: Manifest) -> None:
+    """Raise InvalidInput unless the manifest names the description's file alone."""
+    files = {file.path: file.sha256 for file in manifest.files}
+    if files != {HOSTED_FILE: hashlib.sha256(description.canonical()).hexdigest()}:
+        raise InvalidInput("The description does not match the digest of its file.")
+
+
+def check_provider_runs(description: HostedDescription | None) -> None:
+    """Raise WrongState if the provider has ended the model by now."""
+    if description is None:
+        return
+    try:
+        description.check_runs()
+    except InvalidInput as error:
+        raise WrongState(error.message, hint=error.hint) from error
+
+
+def takes_hosted(task: Task) -> bool:
+    """Return whether providers are called for a task: those that generate text."""
+    return task.engine == GENERATION
+
+
+def check_hosted_task(task: Task) -> None:
+    """Raise InvalidInput if providers are not called for a task."""
+    if not takes_hosted(task):
+        raise InvalidInput(
+            f"{task.title} is not served by a provider.",
+            hint="A hosted model has a task that generates text.",
+            fields={"model": ["Only models of a task that generates text."]},
+        )
+
+
+def hosted_settings(description: HostedDescription) -> dict[str, Any]:
+    """Return the description as `ModelVersion.parameters` stores it."""
+    return description.model_dump(mode="json")

@@ -1,0 +1,158 @@
+"""Hosted models on screens and in the API."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from assay.portal.forms.hosted import HostedForm, description_of, form_fields, initial_of
+from registry.catalog.hosted import HostedDescription
+from registry.intake.models import Intake, IntakeProbe, IntakeState
+from registry.versions.models import Model, ModelVersion
+from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.assay.portal_data import Company
+from tests.unit.assay.test_portal_pages import queries, signed_in
+from tests.unit.registry.hosted_world import described, hosted_version, unreached
+
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
+
+FORM = "/intakes/hosted"
+
+
+def filled(company: Company, **changes: Any) -> dict[str, Any]:
+    stated = described()
+    terms = stated["terms"]
+    return {
+        "of_model": Model.objects.get(name="docstring-writer").pk,
+        **{name: stated[name] for name in ("provider", "shape", "base_url", "model", "region")},
+        **{name: stated[name] for name in ("credential", "parameters", "shutdown_on")},
+        **{name: stated[name] for name in ("context_tokens", "max_tokens")},
+        "cleared_for": "public",
+        "prompt_price": "2.5",
+        "completion_price": "10",
+        "terms_title": terms["title"],
+        "terms_sha256": terms["sha256"],
+        "terms_retention_days": terms["retention_days"],
+        "terms_subprocessors": "Example Cloud\r\n",
+        **changes,
+    }
+
+
+def writer_hosted(company: Company) -> ModelVersion:
+    return hosted_version(Model.objects.get(name="docstring-writer"), company.devi)
+
+
+def test_the_form_and_the_api_deliver_the_same_description(company: Company) -> None:
+    page = signed_in(company.devi).post(FORM, filled(company))
+    assert page.status_code == 302, page.content.decode()
+    by_form = Intake.objects.latest("pk")
+    assert page["Location"] == f"/intakes/{by_form.pk}"
+    answer = Api(company.devi).post(
+        "hosted-models", {"model": "docstring-writer", "description": described()}
+    )
+    assert answer.status_code == 201, answer.body
+    by_api = Intake.objects.latest("pk")
+    assert by_form.pk != by_api.pk
+    assert by_form.files == by_api.files
+    assert (answer.body["state"], answer.body["hosted"]) == ("checking", {})
+
+
+def test_a_fault_is_shown_at_its_field(company: Company) -> None:
+    client = signed_in(company.devi)
+    for changes, sentence in (
+        ({"base_url": "ftp://x"}, "https://"),
+        ({"terms_sha256": "x"}, "pattern"),
+        ({"credential": "Not A Name"}, "pattern"),
+        ({"max_tokens": 200_000}, "more than context_tokens"),
+        ({"shutdown_on": "2020-01-01"}, "in the past"),
+    ):
+        page = client.post(FORM, filled(company, **changes))
+        assert page.status_code in (400, 422), changes
+        assert sentence in page.content.decode() or "invalid" in page.content.decode()
+        assert "Example Cloud" in page.content.decode()
+    assert not Intake.objects.filter(source__startswith="Example AI").exists()
+    fields = form_fields({"terms.sha256": ["x"], "prices.prompt": ["y"], "base_url": ["z"]})
+    assert fields == {"terms_sha256": ["x"], "prompt_price": ["y"], "base_url": ["z"]}
+    body = {"model": "docstring-writer", "description": {**described(), "secret": "sk-1"}}
+    problem = problem_of(Api(company.devi).post("hosted-models", body), 400)
+    assert "secret" in json.dumps(problem)
+
+
+def test_the_form_has_no_field_for_a_secret_and_keeps_every_field_of_a_version() -> None:
+    assert not any(
+        word in name
+        for name in HostedForm.base_fields
+        for word in ("secret", "token_", "password", "api_key")
+    )
+    full = HostedDescription.read(
+        described(answers_as=["gpt-4o"], fingerprint="fp_1", cleared_for="internal")
+    ).model_dump(mode="json")
+    form = HostedForm({**initial_of(full), "of_model": 1}, models=Model.objects.none())
+    form.is_valid()
+    values = {**form.cleaned_data, "of_model": None}
+    assert HostedDescription.read(description_of(values)).model_dump(mode="json") == full
+
+
+def test_another_department_s_model_does_not_exist(company: Company) -> None:
+    stranger = signed_in(company.fay)
+    page = stranger.post(FORM, filled(company))
+    assert page.status_code == 400
+    assert not Intake.objects.filter(source__startswith="Example AI").exists()
+    body = {"model": "docstring-writer", "description": described()}
+    problem_of(Api(company.fay).post("hosted-models", body), 404)
+    hosted = writer_hosted(company)
+    assert stranger.get(f"{FORM}?from={hosted.pk}").status_code == 404
+
+
+def test_a_version_shows_its_description_and_starts_the_next_one(company: Company) -> None:
+    client, hosted = signed_in(company.devi), writer_hosted(company)
+    page = client.get(f"/versions/{hosted.pk}").content.decode()
+    for part in ("Example AI", "https://api.example.com/v1", "eu-central", "2099-01-01", "30 days"):
+        assert part in page
+    assert "Assay pins the description, not the model" in page
+    assert f"/versions/{hosted.pk}/evaluate" not in page
+    again = client.get(f"{FORM}?from={hosted.pk}").content.decode()
+    assert 'value="https://api.example.com/v1"' in again
+    assert 'value="2.5"' in again
+    assert client.get(f"{FORM}?from={company.base.pk}").status_code == 404
+    assert "portal:intake_hosted" not in page
+    assert FORM in client.get("/models/docstring-writer").content.decode()
+
+
+def test_an_intake_says_what_it_waits_for_and_shows_the_description(company: Company) -> None:
+    intake = Intake.objects.create(
+        model=Model.objects.get(name="docstring-writer"),
+        state=IntakeState.PROBING,
+        source="Example AI",
+        license="terms",
+        files=[{"name": "hosted.json", "size": 1, "sha256": "a" * 64}],
+        hosted=HostedDescription.read(described()).model_dump(mode="json"),
+        findings=[{"check": "provider", "passed": False, "detail": unreached().error}],
+        submitted_by=company.devi,
+    )
+    IntakeProbe.objects.create(intake=intake, tries=2)
+    page = signed_in(company.omar).get(f"/intakes/{intake.pk}").content.decode()
+    assert "tried 2 times" in " ".join(page.split())
+    assert "refused the credential" in page
+    assert "https://api.example.com/v1" in page
+    assert 'value="no"' in page
+    assert 'value="yes"' not in page
+    answer = Api(company.omar).get(f"intakes/{intake.pk}")
+    assert answer.body["hosted"]["provider"] == "Example AI"
+    assert answer.body["state"] == "probing"
+
+
+def test_the_pages_take_a_fixed_number_of_queries(company: Company) -> None:
+    client, hosted = signed_in(company.devi), writer_hosted(company)
+    client.get(FORM)
+    before = queries(client, FORM)
+    for number in range(3):
+        Model.objects.create(
+            name=f"more-{number}",
+            department=hosted.model.department,
+            task="text-generation",
+            created_by=company.devi,
+        )
+    assert queries(client, FORM) == before

@@ -1,0 +1,244 @@
+"""Hosted versions in jobs, plans, placement and control: calls at intake, and no training."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+
+from assay.gateway.access.deployment_entries import provider_tariff
+from governance.errors import InvalidInput, NotFound, NotPermitted
+from governance.people.models import Person
+from governance.quotas.prices import FREE, Tariff
+from governance.quotas.selectors import tariff_for
+from registry.catalog.hosted import HOSTED_FILE, HostedDescription
+from registry.intake.models import Intake, IntakeProbe, IntakeState
+from registry.manifests import Manifest
+from registry.versions.models import ModelVersion
+from tests.unit.registry.hosted_world import GENERATE, answered, described, file_of, hosted_version
+from tests.unit.registry.objects import stored
+from tests.unit.workers import company
+from tests.unit.workers.releases import release
+from workers.control.direct import DirectControl
+from workers.deployments.models import Deployment
+from workers.deployments.plans import load_plan
+from workers.deployments.services import deployment_create
+from workers.jobs import workspace
+from workers.jobs.finishing import job_finish
+from workers.jobs.models import Job, JobState
+from workers.jobs.prompts import prompt_bases, prompt_version_create
+from workers.jobs.requests import (
+    evaluate_request,
+    fine_tune_request,
+    hosted_request,
+    intake_request,
+)
+from workers.placement.needs import OWN_FIXED, Layer, need_of
+from workers.placement.selectors import need_of_deployment
+from workers.remote.control import RemoteControl
+from workers.run.execution import _hosted_intake
+from workers.run.outcome import result_checked
+
+pytestmark = pytest.mark.django_db
+CANONICAL = HostedDescription.read(described()).canonical()
+
+
+def gpt(where: str = "clinical", **changes: Any) -> ModelVersion:
+    return hosted_version(
+        company.model(f"gpt-{where}", GENERATE, where), Person.objects.earliest("pk"), **changes
+    )
+
+
+def deployed(of: ModelVersion, name: str = "assistant") -> Deployment:
+    approved = release(of, name, engine="hosted")
+    return deployment_create(actor=company.developer(), release_id=approved.pk)
+
+
+def prompt_on(of: ModelVersion) -> ModelVersion:
+    """A registered prompt on a version."""
+    job = prompt_version_create(
+        actor=company.developer(),
+        model=company.model("letters", GENERATE),
+        base_version=of,
+        document={"system": "Answer briefly."},
+    )
+    assert job.result is not None
+    return ModelVersion.objects.create(
+        model_id=job.spec["model"],
+        number=1,
+        kind="prompt",
+        base=of,
+        digest=job.spec["digest"],
+        manifest=job.result["manifest"],
+        size_bytes=1,
+        parameters=job.result["parameters"],
+        license="Apache-2.0",
+        created_by=job.created_by,
+    )
+
+
+def requested(**changes: Any) -> tuple[Intake, Job]:
+    intake, job = hosted_request(
+        **{
+            "actor": company.developer(),
+            "model": company.model("gpt", GENERATE),
+            "description": described(),
+            **changes,
+        }
+    )
+    assert job is not None
+    return intake, job
+
+
+def test_a_request_delivers_the_canonical_description() -> None:
+    intake, job = requested()
+    sha256 = hashlib.sha256(CANONICAL).hexdigest()
+    assert intake.files == [{"name": HOSTED_FILE, "size": len(CANONICAL), "sha256": sha256}]
+    assert (intake.source, intake.license) == (
+        "Example AI, api.example.com",
+        "Data processing addendum of 2026",
+    )
+    assert (intake.state, job.kind) == (IntakeState.CHECKING, "intake")
+
+
+def test_a_wrong_description_is_refused_by_field_and_a_foreign_model_before_it_is_read() -> None:
+    company.developer()
+    for description, field in (
+        (described(base_url="x"), "base_url"),
+        (described(shutdown_on="2020-01-01"), "shutdown_on"),
+        ({"provider": "x"}, "model"),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            requested(description=description)
+        assert field in refused.value.fields
+    with pytest.raises(NotFound):
+        requested(model=company.model("theirs", GENERATE, "finance"), description={})
+    with pytest.raises(InvalidInput, match="not served by a provider"):
+        requested(model=company.model("minilm", "embeddings"))
+    with pytest.raises(InvalidInput, match="no GGUF"):
+        intake_request(
+            actor=company.developer(),
+            model=company.model("gpt", GENERATE),
+            source="x",
+            license="x",
+            files=[_Upload(file_of())],
+            keep_gguf=True,
+        )
+    assert not Intake.objects.exists()
+
+
+class _Upload:
+    def __init__(self, content: bytes) -> None:
+        self.name, self.size, self._content = HOSTED_FILE, len(content), content
+
+    def chunks(self) -> list[bytes]:
+        return [self._content]
+
+
+def test_the_job_makes_the_canonical_file_and_the_intake_waits_for_the_provider(
+    tmp_path: Path,
+) -> None:
+    intake, job = requested()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in" / HOSTED_FILE).write_bytes(file_of())
+    result = result_checked("intake", _hosted_intake(tmp_path / "in", tmp_path / "out", []))
+    assert (tmp_path / "out" / HOSTED_FILE).read_bytes() == CANONICAL
+    manifest = Manifest.from_json(result["manifest"])
+    assert manifest.digest == stored({HOSTED_FILE: CANONICAL}).digest
+    Job.objects.filter(pk=job.pk).update(state=JobState.FINISHING, result={**result, "fence": 1})
+    folder = workspace.output_folder(job.pk, 1)
+    folder.mkdir(parents=True)
+    (folder / HOSTED_FILE).write_bytes(CANONICAL)
+    assert job_finish(job.pk) == JobState.SUCCEEDED
+    intake.refresh_from_db()
+    assert intake.state == IntakeState.PROBING
+    assert intake.hosted == HostedDescription.read(described()).model_dump(mode="json")
+
+
+def test_an_egress_worker_gets_the_order_and_reports_and_a_node_may_not() -> None:
+    intake, _ = requested()
+    content = HostedDescription.read(described())
+    Intake.objects.filter(pk=intake.pk).update(
+        state=IntakeState.PROBING, hosted=content.model_dump(mode="json"), job_id=uuid4()
+    )
+    IntakeProbe.objects.create(intake=intake)
+    control = DirectControl()
+    (order,) = control.probes(worker="egress@a")
+    assert (order.intake_id, order.department, order.task) == (intake.pk, "clinical", GENERATE)
+    assert order.description == content
+    control.probe_report(worker="egress@a", intake_id=intake.pk, result=answered())
+    assert control.probes(worker="egress@a") == []
+    node = RemoteControl(cast(Any, None), cast(Any, None))
+    with pytest.raises(NotPermitted, match="A node calls no provider"):
+        node.probes(worker="node/a")
+    with pytest.raises(NotPermitted, match="A node calls no provider"):
+        node.probe_report(worker="node/a", intake_id=intake.pk, result=answered())
+
+
+def test_the_plan_loads_the_description_and_a_prompt_on_it() -> None:
+    company.developer()
+    hosted = gpt()
+    plan = load_plan(deployed(hosted))
+    assert (plan.engine_name, plan.dtype, plan.adapter, plan.prompt) == (
+        "hosted",
+        None,
+        None,
+        None,
+    )
+    assert plan.engine == "workers.engines.hosted.engine:HostedEngine"
+    assert [file.path for file in plan.weights.manifest.files] == [HOSTED_FILE]
+    assert plan.digest == plan.weights.digest == hosted.digest
+    assert hosted in prompt_bases(company.developer(), GENERATE)
+    prompt = prompt_on(hosted)
+    plan = load_plan(deployed(prompt, "brief"))
+    assert plan.prompt is not None
+    assert (plan.weights.digest, plan.top.digest) == (hosted.digest, prompt.digest)
+
+
+def test_a_copy_needs_next_to_no_memory() -> None:
+    layers = [Layer("hosted", "a" * 64, 2_000)]
+    need = need_of(layers, task=GENERATE, engine="hosted", precision="stored")
+    assert need.total == OWN_FIXED
+    company.developer()
+    hosted = gpt()
+    assert need_of_deployment(deployed(hosted)).total == OWN_FIXED
+    assert need_of_deployment(deployed(prompt_on(hosted), "brief")).total == OWN_FIXED
+
+
+def test_it_is_neither_fine_tuned_nor_evaluated_with_a_clear_reason() -> None:
+    developer = company.developer()
+    hosted = gpt()
+    rows = company.data("chats", GENERATE)
+    with pytest.raises(InvalidInput, match="who keeps its weights; it cannot be fine-tuned"):
+        fine_tune_request(
+            actor=developer,
+            model=company.model("letters", GENERATE),
+            base_version=hosted,
+            method="lora",
+            dataset_version=rows,
+            hyperparameters={},
+        )
+    with pytest.raises(InvalidInput, match="not evaluated yet"):
+        evaluate_request(actor=developer, version=hosted, dataset_version=rows)
+    with pytest.raises(InvalidInput, match="not evaluated yet"):
+        evaluate_request(actor=developer, version=prompt_on(hosted), dataset_version=rows)
+
+
+def test_the_prices_of_the_description_apply_unless_the_deployment_has_its_own() -> None:
+    company.developer()
+    hosted = gpt()
+    stated = Tariff(2_500_000, 10_000_000)
+    assert provider_tariff(hosted) == stated
+    assert provider_tariff(prompt_on(hosted)) == stated
+    assert provider_tariff(gpt("finance", prices={})) is None
+    own, general = Tariff(1, 1), Tariff(5, 5)
+    prices = {"assistant": own, "": general}
+    assert tariff_for("assistant", prices, stated) == own
+    assert tariff_for("other", prices, stated) == stated
+    assert tariff_for("other", prices) == general
+    assert tariff_for("other", {}, None) == FREE
+    assert stated.cost(prompt_tokens=1_000, completion_tokens=100) == 3_500
