@@ -68,6 +68,7 @@ make secret_key openssl rand -base64 48
 make key_pepper openssl rand -base64 48
 make usage_key openssl rand -base64 48
 make wire_key openssl rand -base64 48
+make request_log_key openssl rand -base64 48
 make audit_signing_key openssl rand -hex 32
 make audit_public_key public_key
 for name in metrics_token oidc_client_secret scim_token siem_streams email_url \

@@ -283,6 +283,13 @@ if holds(PROCESS, "ASSAY_KEY_PEPPER"):
 WIRE_KEY = process_secret("ASSAY_WIRE_KEY")
 # Authenticates usage entries; only the web process and the controller have it.
 USAGE_KEY = secret("ASSAY_USAGE_KEY")
+# Wrap departments' keys of the request log by version; the highest wraps new ones. Without one, no
+# content is logged.
+REQUEST_LOG_KEYS: dict[int, bytes] = {}
+if request_log_key := process_secret("ASSAY_REQUEST_LOG_KEY"):
+    REQUEST_LOG_KEYS[1] = request_log_key.encode()
+if env("ASSAY_REQUEST_LOG_KEY_2", "") and holds(PROCESS, "ASSAY_REQUEST_LOG_KEY_2"):
+    REQUEST_LOG_KEYS[2] = process_secret("ASSAY_REQUEST_LOG_KEY_2").encode()
 # 32-byte Ed25519 seed in hexadecimal that signs audit checkpoints; only the controller has it. If
 # unset outside of production, it is created in the data folder. The web process verifies with the
 # public key.

@@ -28,6 +28,7 @@ from assay.gateway.run.parts import Parts
 from assay.gateway.run.pipeline import Pipeline
 from assay.gateway.run.plug_ins import PlugInDesk
 from assay.gateway.run.reply_streams import Replies
+from assay.gateway.run.request_log import RequestLog
 from assay.gateway.run.worker_watch import WorkerWatch
 from assay.gateway.stored.conversations import ResponseDesk
 from assay.gateway.stored.feedback import FeedbackDesk
@@ -79,6 +80,7 @@ class Runtime:
             seals=GatewaySeals(wire),
             cancellations=Cancellations(self.client, wire, replies),
             plug_ins=PlugInDesk(),
+            request_log=RequestLog(),
         )
         self.ledger = self.parts.ledger
         self.worker_watch = WorkerWatch(self.client, replies)
@@ -105,6 +107,7 @@ class Runtime:
         self.parts.replies.start()
         self.worker_watch.start()
         self.ledger.start()
+        self.parts.request_log.start()
         self.media.start()
         self._batches.start()
 
@@ -119,6 +122,7 @@ class Runtime:
         """Settle running requests, then stop all parts."""
         await self._batches.stop()
         await self.ledger.stop()
+        await self.parts.request_log.stop()
         await self.worker_watch.stop()
         await self.parts.replies.stop()
         await self.parts.refresher.stop()

@@ -47,7 +47,7 @@ class Call:
     the time until the first piece of a streamed answer, `gaps` are those between its tokens.
     `status` is the HTTP status of the answer, or of the error that ended it; 499 if the client hung
     up. `done` is the last event of an answer that was charged. `traceparent` names the parent span
-    of the worker's spans.
+    of the worker's spans. `received` is the length of the body in bytes.
     """
 
     endpoint: str
@@ -80,6 +80,7 @@ class Call:
     status: int = 200
     done: Done | None = None
     traceparent: str = ""
+    received: int = 0
     _decision_of: PolicyDecision | None = None
     _decision_as_json: dict[str, Any] = field(default_factory=dict)
 

@@ -91,6 +91,7 @@ class Execution:
         self._deadline = 0.0
         self._place: Place | None = None
         self._reader: ReplyReader | None = None
+        self._captured = parts.request_log.begin(call, plan)
 
     def admit(self, admitted: Admitted) -> None:
         """Set the key and deployment that the request runs with."""
@@ -169,6 +170,10 @@ class Execution:
                 # Cancel the work and charge its use.
                 self._call.outcome, self._call.status, reason = end
                 self._abandon(inbox, end[0], reason)
+            # The ledger has no record of a request that its worker refused.
+            if self._captured is not None and self._call.outcome != "refused":
+                self._captured.inputs = self._inputs
+                self._parts.request_log.put(self._captured)
 
     async def _reserve(
         self, amount: Amount, lifetime_s: float, queued: Queued, *, more: bool = False
@@ -400,6 +405,8 @@ class Execution:
         if isinstance(part, Delta):
             self._completion_tokens += part.tokens
             self._timer.token()
+            if self._captured is not None:
+                self._captured.add(part)
             if self._plan.stream:
                 self._call.arrived(part.index, part.tokens)
         return part

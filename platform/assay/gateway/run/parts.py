@@ -12,6 +12,7 @@ from assay.gateway.run.affinity import Affinity
 from assay.gateway.run.cancellations import Cancellations
 from assay.gateway.run.plug_ins import PlugInDesk
 from assay.gateway.run.reply_streams import Replies
+from assay.gateway.run.request_log import RequestLog
 from workers.sealing import GatewaySeals
 
 
@@ -27,3 +28,4 @@ class Parts:
     seals: GatewaySeals
     cancellations: Cancellations
     plug_ins: PlugInDesk
+    request_log: RequestLog
