@@ -120,6 +120,13 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Playground", "portal:playground", "message-chatbot", ("playground",)),
             # Everyone has personal access tokens there.
             Entry("API keys", "portal:keys", "key", ("key",)),
+            Entry(
+                "Requests",
+                "portal:requests",
+                "terminal-2",
+                ("request",),
+                (Action.REQUEST_LOG_VIEW, "request_log"),
+            ),
             Entry("Usage", "portal:usage", "chart-bar", ("usage",), (Action.USAGE_VIEW, "usage")),
             Entry(
                 "Budgets", "portal:budgets", "hourglass", ("budget",), (Action.QUOTA_VIEW, "quota")
