@@ -13,6 +13,7 @@ BENCHMARKS = {
     "cli": "processor time of `assay COMMAND --help` and of a list",
     "gateway": "CPU and latency of the inference route, against a bare ASGI echo",
     "growth": "database time of every page and list over the rows of years",
+    "requests": "ms of pages of the request log under filters, over 10,000,000 requests",
     "portal": "processor time of each main page; latency and errors while people browse",
     "serve": "first token, embeddings and added latency, against the engine or model alone",
     "streams": "memory and delay of 1,000 waiting and 200 active streams",

@@ -268,6 +268,7 @@ _PAGES: tuple[tuple[str, type[View], str], ...] = (
     ("requests/export", requests.RequestsExport, "requests_export"),
     ("requests/<str:request_id>", requests.RequestPage, "request"),
     ("requests/<str:request_id>/content", requests.RequestContent, "request_content"),
+    ("requests/<str:request_id>/feedback", requests.RequestFeedback, "request_feedback"),
     ("departments/<slug:slug>/request-log", requests.DepartmentLog, "request_log"),
     ("departments/<slug:slug>/request-log/key", requests.DepartmentLogKey, "request_log_key"),
     (

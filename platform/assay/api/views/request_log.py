@@ -15,6 +15,7 @@ from assay.api.endpoint import Endpoint
 from assay.api.renderers import PlainText
 from assay.api.representations.governance import UsageAnswer
 from assay.api.routes import Routes
+from assay.api.views.feedback import FeedbackAnswer
 from assay.downloads import requests_file
 from governance.people.models import Department
 from governance.people.selectors import department_get
@@ -42,6 +43,9 @@ from governance.request_log.services import (
     request_log_set,
 )
 from governance.usage.models import UsageRecord
+from registry.feedback.logged import feedback_from_log
+from registry.feedback.models import Feedback
+from registry.feedback.schemas import LoggedFeedback
 
 
 class RequestAnswer(UsageAnswer):
@@ -116,6 +120,21 @@ def content(actor: Principal, request_id: str, body: ContentReason) -> dict[str,
     """The reason is recorded in the audit log. The department may require a fresh second factor."""
     record, read = request_content_read(actor=actor, request_id=request_id, reason=body.reason)
     return {"request": record, **read}
+
+
+@routes.post(
+    "requests/<str:request_id>/feedback",
+    "Send a logged request as feedback, for a dataset",
+    answer=FeedbackAnswer,
+    status=201,
+    judged=True,
+    name="request_feedback_post",
+)
+def teach(actor: Principal, request_id: str, body: LoggedFeedback) -> Feedback:
+    """Another person reviews it before it becomes a row. The department must permit it."""
+    return feedback_from_log(
+        actor=actor, request_id=request_id, reason=body.reason, correction=body.correction
+    )
 
 
 class RequestsExportView(Endpoint):

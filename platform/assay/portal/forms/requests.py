@@ -11,6 +11,7 @@ from assay.portal.forms.base import titled
 from governance.people.models import REASON_MAX
 from governance.request_log.models import DAILY_MIB_MAX, DAYS_MAX, LogMode
 from governance.request_log.schemas import USER_MAX
+from registry.feedback.services import TEXT_MAX
 
 
 class ContentReasonForm(TablerForm):
@@ -18,6 +19,19 @@ class ContentReasonForm(TablerForm):
 
     reason = forms.CharField(
         label="Reason", max_length=REASON_MAX, help_text="Recorded in the audit log."
+    )
+
+
+class LoggedFeedbackForm(ContentReasonForm):
+    """A logged request that becomes feedback."""
+
+    correction = forms.CharField(
+        label="Right answer",
+        required=False,
+        strip=False,
+        max_length=TEXT_MAX,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="Leave empty if the answer is right.",
     )
 
 

@@ -15,6 +15,7 @@ from assay.portal.access import departments_where, may
 from assay.portal.forms.requests import (
     ContentReasonForm,
     EndUserForm,
+    LoggedFeedbackForm,
     RequestExportForm,
     RequestLogForm,
 )
@@ -52,6 +53,8 @@ from governance.request_log.services import (
 )
 from governance.schemas import parsed
 from governance.usage.units import Unit
+from registry.feedback.logged import feedback_from_log
+from registry.feedback.schemas import LoggedFeedback
 from registry.feedback.selectors import feedback_visible_to
 
 _LOG = "request_log"
@@ -123,10 +126,21 @@ class RequestPage(ActionScreen):
             "content": content,
             "question": _question(content),
             "form": ContentReasonForm(posted(self.request, "request_content")) if reads else None,
+            "teach_form": LoggedFeedbackForm(
+                posted(self.request, "request_feedback"),
+                initial={"reason": self.request.POST.get("reason", "")},
+            )
+            if content and self._teaches(record.department)
+            else None,
             "feedback": feedback_visible_to(self.actor)
             .filter(request_id=record.request_id)
             .first(),
         }
+
+    def _teaches(self, slug: str) -> bool:
+        """Return true if the person may send the content as feedback."""
+        permits = policy_of(department_get(actor=self.actor, slug=slug)).datasets
+        return permits and may(self.actor, Action.FEEDBACK_CREATE, kind="feedback", department=slug)
 
 
 def _question(content: dict[str, Any] | None) -> str:
@@ -150,6 +164,21 @@ class RequestContent(RequestPage):
         response = self.page(request_id=request_id, content=content)
         response["Cache-Control"] = "no-store"
         return response
+
+
+class RequestFeedback(RequestPage):
+    """Send the content of a request as feedback, which another person reviews."""
+
+    def act(self, *, request_id: str, **kwargs: Any) -> HttpResponse:
+        values = cleaned(LoggedFeedbackForm(self.request.POST))
+        feedback = feedback_from_log(
+            actor=self.actor, request_id=request_id, **parsed(LoggedFeedback, values).model_dump()
+        )
+        return self.done(
+            "Sent for review; accepted feedback becomes a row of a dataset.",
+            "portal:feedback_one",
+            id=feedback.pk,
+        )
 
 
 class RequestsExport(ActionScreen):
