@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from django.utils import timezone
 
 from assay.gateway.run import request_log
 from governance.audit.models import AuditEvent
@@ -30,11 +29,12 @@ from governance.request_log.services import (
     request_log_set,
 )
 from governance.usage.collector import collect_once
+from registry.feedback.logged import feedback_from_log
 from tests.people import make_person
 from tests.proofs import proven
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.waiting import wait_until
-from workers.wire import Delta, Done, InferenceRequest
+from workers.wire import Delta, Done, Failed, InferenceRequest
 
 __all__ = ["stage"]
 
@@ -192,9 +192,20 @@ def test_content_of_a_forgotten_user_is_gone_and_stays_away(
     assert b"ada" not in bytes(event.canonical).replace(b"metadata", b"")
 
 
-def test_a_request_that_its_worker_refused_is_not_logged(stage: Stage) -> None:
-    from workers.wire import Failed
+def test_a_logged_answer_is_sent_as_feedback(stage: Stage) -> None:
+    stage.deployment()
+    log(stage, datasets=True)
+    stage.post("/v1/chat/completions", stage.key(), json=CHAT)
+    (row,) = logged()
+    content_of(stage, row)
+    feedback = feedback_from_log(
+        actor=lead(stage), request_id=row.request_id, reason="A good example."
+    )
+    assert (feedback.rating, feedback.answer, feedback.state) == ("up", "Hello there", "pending")
+    assert feedback.input == {"messages": CHAT["messages"]}
 
+
+def test_a_request_that_its_worker_refused_is_not_logged(stage: Stage) -> None:
     stage.deployment(
         behavior=lambda request, reply: reply(Failed("Too long.", "context_too_long", 400))
     )
@@ -210,4 +221,3 @@ def test_keys_of_departments_differ(stage: Stage) -> None:
     wrapped = {bytes(row.wrapped or b"") for row in RequestLogKey.objects.all()}
     assert len(wrapped) == 2
     assert RequestLogPolicy.objects.filter(mode=LogMode.FULL).count() == 2
-    assert timezone.now()

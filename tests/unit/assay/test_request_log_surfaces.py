@@ -418,6 +418,32 @@ def test_pages_follow_one_another_by_cursor(lead: Person) -> None:
     assert (len(rest["results"]), rest["next"]) == (2, None)
 
 
+def test_a_list_of_thirty_costs_no_more_queries_than_one_of_one(lead: Person) -> None:
+    api, counts = Api(lead), []
+    for names in (["one"], [f"more{number}" for number in range(29)]):
+        for name in names:
+            recorded(name)
+        with CaptureQueriesContext(connection) as queries:
+            rows = api.get("requests", page_size=100).body["results"]
+        counts.append((len(rows), len(queries)))
+    assert [count for count, _ in counts] == [1, 30]
+    assert counts[0][1] == counts[1][1]
+
+
+def test_logged_content_becomes_feedback_where_the_department_permits_it(lead: Person) -> None:
+    log(lead)
+    entries_write([entry(recorded("f" * 32))], {})
+    path, body = f"requests/req_{'f' * 32}/feedback", {"reason": "Good example."}
+    api = Api(lead)
+    problem_of(api.post(path, body), 403, "datasets_not_permitted")
+    log(lead, datasets=True)
+    # The ledger names no release of this request.
+    problem_of(api.post(path, body), 404, "request_not_found")
+    assert not AuditEvent.objects.filter(
+        action="request_log:read_content", outcome="allowed"
+    ).exists()
+
+
 def test_an_export_is_streamed_and_recorded(lead: Person) -> None:
     log(lead)
     records = [recorded(f"e{number}", minutes=number) for number in range(5)]
