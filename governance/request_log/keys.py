@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hmac
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from governance.errors import WrongState
 from governance.people.models import Department
 from governance.request_log.models import TAG_BYTES, RequestLogKey
 
+logger = logging.getLogger(__name__)
 _KEY_BYTES, _NONCE_BYTES = 32, 12
 
 
@@ -103,9 +105,17 @@ def keys_rewrap(department: Department) -> int:
 
 
 def department_keys(departments: Iterable[int]) -> dict[int, DepartmentKey]:
-    """Return the newest key of each department; those without one are missing."""
+    """Return the newest key of each department; those without one that this process can read are
+    missing."""
     rows = RequestLogKey.objects.filter(department__in=departments, erased_at__isnull=True)
-    return {row.department_id: _derived(row) for row in rows.order_by("number")}
+    newest = {row.department_id: row for row in rows.order_by("number")}
+    keys = {}
+    for department_id, row in newest.items():
+        try:
+            keys[department_id] = _derived(row)
+        except ContentUnreadable as error:
+            logger.error("%s cannot be read: %s", str(row).capitalize(), error.message)
+    return keys
 
 
 def keys_of(departments: Iterable[int]) -> list[DepartmentKey]:

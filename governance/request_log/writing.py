@@ -41,10 +41,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """A department's log during one write."""
+    """A department's log during one write; without a `key` that this process can read, its content
+    is dropped."""
 
     policy: RequestLogPolicy
-    key: DepartmentKey
+    key: DepartmentKey | None
     forgotten: Mapping[bytes, datetime]
 
 
@@ -72,21 +73,16 @@ def entries_write(entries: Sequence[Entry], dropped: Mapping[str, int]) -> int:
     slugs = {entry.department for entry in entries} | dropped.keys()
     ids = dict(Department.objects.filter(slug__in=slugs).values_list("slug", "pk"))
     logs = _logs(sorted(ids.values()))
-    by_day: dict[tuple[int, date], list[Entry]] = defaultdict(list)
+    today, groups = datetime.now(UTC).date(), defaultdict[tuple[int, date], list[Entry]](list)
     for entry in entries:
-        department_id = ids.get(entry.department)
-        if department_id is not None and department_id in logs:
-            by_day[department_id, _at(entry).date()].append(entry)
-    written = 0
-    for (department_id, day), group in sorted(by_day.items(), key=lambda item: item[0]):
-        written += _write(logs[department_id], day, group)
-    today = datetime.now(UTC).date()
-    for slug, count in sorted(dropped.items()):
-        if ids.get(slug) in logs:
-            row = _day(ids[slug], today)
-            row.dropped += count
-            row.save(update_fields=["dropped"])
-    return written
+        groups[ids.get(entry.department, 0), _at(entry).date()].append(entry)
+    counts = {(ids.get(slug, 0), today): count for slug, count in dropped.items()}
+    # In one order, so that two processes never wait for each other.
+    return sum(
+        _write(logs[place[0]], place[1], groups.get(place, ()), counts.get(place, 0))
+        for place in sorted(groups.keys() | counts.keys())
+        if place[0] in logs
+    )
 
 
 def _logs(ids: Iterable[int]) -> dict[int, _Log]:
@@ -99,44 +95,49 @@ def _logs(ids: Iterable[int]) -> dict[int, _Log]:
     policies = RequestLogPolicy.objects.filter(department__in=ids, mode=LogMode.FULL)
     return {
         policy.department_id: _Log(
-            policy, keys[policy.department_id], forgotten[policy.department_id]
+            policy, keys.get(policy.department_id), forgotten[policy.department_id]
         )
         for policy in policies
-        if policy.department_id in keys
     }
 
 
-def _write(log: _Log, day: date, entries: Sequence[Entry]) -> int:
+def _write(log: _Log, day: date, entries: Sequence[Entry], dropped: int) -> int:
     row = _day(log.policy.department_id, day)
+    row.dropped += dropped
     room = log.policy.daily_mib * 1024 * 1024
     logged = []
     for entry in entries:
-        tag, at = log.key.tag(entry.user) if entry.user else b"", _at(entry)
-        if tag and tag in log.forgotten and at <= log.forgotten[tag]:
-            continue
-        data, size, cut = packed(entry.content)
-        sealed = log.key.sealed(entry.request_id, data)
-        if row.bytes + len(sealed) > room:
+        if log.key is None:
             row.dropped += 1
-            continue
-        row.bytes += len(sealed)
-        row.requests += 1
-        logged.append(
-            LoggedRequest(
-                request_id=entry.request_id,
-                occurred_at=at,
-                department_id=log.policy.department_id,
-                key_id=log.key.id,
-                user_tag=tag,
-                person_id=entry.person,
-                content=sealed,
-                size=size,
-                cut=cut,
-            )
-        )
+        elif (request := _encrypted(log, log.key, entry)) is not None:
+            if row.bytes + len(request.content) > room:
+                row.dropped += 1
+                continue
+            row.bytes += len(request.content)
+            row.requests += 1
+            logged.append(request)
     LoggedRequest.objects.bulk_create(logged)
     row.save(update_fields=["requests", "bytes", "dropped"])
     return len(logged)
+
+
+def _encrypted(log: _Log, key: DepartmentKey, entry: Entry) -> LoggedRequest | None:
+    """Return the row of an entry; None if its user was forgotten meanwhile."""
+    tag, at = key.tag(entry.user) if entry.user else b"", _at(entry)
+    if tag in log.forgotten and at <= log.forgotten[tag]:
+        return None
+    data, size, cut = packed(entry.content)
+    return LoggedRequest(
+        request_id=entry.request_id,
+        occurred_at=at,
+        department_id=log.policy.department_id,
+        key_id=key.id,
+        user_tag=tag,
+        person_id=entry.person,
+        content=key.sealed(entry.request_id, data),
+        size=size,
+        cut=cut,
+    )
 
 
 def _day(department_id: int, day: date) -> RequestLogDay:

@@ -193,6 +193,11 @@ class RequestLog:
                 self._dropped += dropped
                 logger.warning("Content of %d requests waits for the database.", len(self._queue))
                 return
+            except Exception as error:
+                # The message could contain content.
+                name = type(error).__name__
+                logger.error("Content of %d requests is not logged: %s.", len(batch), name)
+                CONTENT_DROPPED.inc(len(batch))
             for captured in batch:
                 self._queue.popleft()
                 self._count(captured, -1)
@@ -209,13 +214,12 @@ def _closed(work: Callable[[], T]) -> T:
         connection.close()
 
 
-def _write(batch: list[Captured], dropped: Counter[str]) -> None:
-    entries = []
+def _write(batch: list[Captured], counted: Counter[str]) -> None:
+    entries, dropped = [], counted.copy()
     for captured in batch:
         try:
             entries.append(captured.entry())
         except Exception as error:
-            # The message could contain content.
             logger.error(
                 "Content of request %s is not logged: %s.",
                 captured.call.request_id,

@@ -37,7 +37,6 @@ from governance.request_log.schemas import (
 from governance.request_log.selectors import (
     log_days,
     log_keys,
-    logged_of,
     logged_sizes,
     policy_of,
     request_get,
@@ -122,7 +121,7 @@ class RequestPage(ActionScreen):
             "unit": Unit(record.unit),
             "currency": settings.CURRENCY,
             "phases": waterfall(record),
-            "logged": logged_of(record),
+            "logged": logged_sizes([record]).get(record.request_id),
             "content": content,
             "question": _question(content),
             "form": ContentReasonForm(posted(self.request, "request_content")) if reads else None,
