@@ -19,11 +19,7 @@ from governance.request_log.content import unpacked
 from governance.request_log.keys import ContentUnreadable, key_of
 from governance.request_log.models import LoggedRequest
 from governance.request_log.schemas import RequestExport
-from governance.request_log.selectors import (
-    log_resource,
-    requests_matching,
-    requests_page,
-)
+from governance.request_log.selectors import log_resource, requests_page
 from governance.request_log.services import content_authorize
 from governance.rowsecurity import scope
 from governance.usage.models import UsageRecord
@@ -78,8 +74,7 @@ def _lines(actor: Principal, export: RequestExport) -> Iterator[str]:
     before, left = "", export.limit
     while left > 0:
         with scope(actor, reads=True):
-            rows = requests_matching(actor, query)
-            page = requests_page(rows, before=before, size=min(left, _AT_ONCE))
+            page = requests_page(actor, query, before=before, size=min(left, _AT_ONCE))
             content = _content(page.rows) if export.content else {}
         for record in page.rows:
             yield json.dumps(_line(record, export, content), ensure_ascii=False)

@@ -76,6 +76,7 @@ urlpatterns = [
     path("group-mappings", roles.GroupMappingsView.as_view()),
     path("keys/leaked", keys.KeyLeakedView.as_view()),
     *keys.routes.urls,
+    path("requests", request_log.RequestsView.as_view()),
     path("requests/export", request_log.RequestsExportView.as_view()),
     *request_log.routes.urls,
     path("quotas", quotas.QuotasView.as_view()),

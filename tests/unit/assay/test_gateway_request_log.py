@@ -22,7 +22,7 @@ from governance.request_log.models import (
     RequestLogPolicy,
 )
 from governance.request_log.schemas import EndUser, RequestFilter, RequestLogSettings
-from governance.request_log.selectors import requests_matching
+from governance.request_log.selectors import requests_page
 from governance.request_log.services import (
     request_content_read,
     request_log_forget_user,
@@ -90,9 +90,9 @@ def test_an_answer_is_logged_and_read_with_a_reason(stage: Stage) -> None:
     event = AuditEvent.objects.get(action=Action.REQUEST_LOG_READ_CONTENT)
     assert (event.subject_id, event.reason) == (row.request_id, "A complaint.")
     assert SECRET.encode() not in bytes(event.canonical)
-    found = requests_matching(lead(stage), RequestFilter(user="patient-7"))
+    found = requests_page(lead(stage), RequestFilter(user="patient-7")).rows
     assert [record.request_id for record in found] == [row.request_id]
-    assert not requests_matching(lead(stage), RequestFilter(user="patient-8"))
+    assert not requests_page(lead(stage), RequestFilter(user="patient-8")).rows
     day = RequestLogDay.objects.get()
     assert (day.requests, day.bytes, day.dropped) == (1, len(row.content), 0)
 

@@ -18,6 +18,7 @@ from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotFound, NotPermitted
 from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
+from governance.request_log import selectors
 from governance.request_log.content import CONTENT_MAX, packed, unpacked
 from governance.request_log.exports import requests_export
 from governance.request_log.keys import ContentUnreadable, department_keys
@@ -35,7 +36,7 @@ from governance.request_log.schemas import (
     RequestFilter,
     RequestLogSettings,
 )
-from governance.request_log.selectors import requests_matching, requests_page
+from governance.request_log.selectors import requests_page
 from governance.request_log.services import (
     request_content_read,
     request_log_erase,
@@ -211,7 +212,7 @@ def test_what_a_department_does_not_log_is_not_written(lead: Person) -> None:
     log(lead, mode=LogMode.METADATA)
     assert entries_write([entry(recorded("a"))], {}) == 0
     log(lead, mode=LogMode.OFF)
-    assert list(requests_matching(proven(lead), RequestFilter())) == []
+    assert requests_page(proven(lead), RequestFilter()).rows == []
     with pytest.raises(NotFound):
         request_content_read(actor=proven(lead), request_id="req_a", reason="A complaint.")
 
@@ -256,7 +257,7 @@ def test_rotated_keys_read_earlier_content(lead: Person, settings: Any) -> None:
     for name in ("req_a", "req_b"):
         _, content = request_content_read(actor=proven(lead), request_id=name, reason="Check.")
         assert content["prompt"] == CONTENT["prompt"]
-    found = requests_matching(proven(lead), RequestFilter(user="patient-7"))
+    found = requests_page(proven(lead), RequestFilter(user="patient-7")).rows
     assert {record.request_id for record in found} == {"req_a", "req_b"}
 
 
@@ -399,7 +400,7 @@ def test_pages_follow_one_another_by_cursor(lead: Person) -> None:
         recorded(f"p{number}", minutes=number // 2)
     actor, seen, before = proven(lead), [], ""
     for _ in range(3):
-        page = requests_page(requests_matching(actor, RequestFilter()), before=before, size=2)
+        page = requests_page(actor, RequestFilter(), before=before, size=2)
         seen += [record.request_id for record in page.rows]
         before = page.older
     assert before == ""
@@ -412,7 +413,7 @@ def test_pages_follow_one_another_by_cursor(lead: Person) -> None:
         f"{NOW.isoformat()}~" + "9" * 30,
     ):
         with pytest.raises(InvalidInput):
-            requests_page(requests_matching(actor, RequestFilter()), before=wrong)
+            requests_page(actor, RequestFilter(), before=wrong)
     api = Api(lead)
     first = api.get("requests", page_size=4).body
     assert len(first["results"]) == 4
@@ -420,8 +421,30 @@ def test_pages_follow_one_another_by_cursor(lead: Person) -> None:
     assert (len(rest["results"]), rest["next"]) == (2, None)
 
 
+def test_rare_matches_are_searched_in_bounded_steps(
+    lead: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(lead)
+    records = [recorded(f"s{number}", minutes=number // 2) for number in range(9)]
+    rare = recorded("rare", minutes=10, outcome="failed")
+    entries_write([entry(record) for record in (*records, rare)], {})
+    monkeypatch.setattr(selectors, "SEARCHED", 4)
+    monkeypatch.setattr(selectors, "USER_SEARCHED", 4)
+    for query in (RequestFilter(outcome="failed"), RequestFilter(user="patient-7")):
+        seen, before, pages = [], "", 0
+        while pages == 0 or before:
+            page = requests_page(proven(lead), query, before=before, size=3)
+            seen += [record.request_id for record in page.rows]
+            before, pages = page.older, pages + 1
+            assert pages < 20
+        assert pages > 2
+        matching = [rare] if query.user is None else [*records, rare]
+        assert sorted(seen) == sorted(record.request_id for record in matching)
+
+
 def test_a_list_of_thirty_costs_no_more_queries_than_one_of_one(lead: Person) -> None:
     api, counts = Api(lead), []
+    api.get("requests")
     for names in (["one"], [f"more{number}" for number in range(29)]):
         for name in names:
             recorded(name)
@@ -451,7 +474,8 @@ def test_an_export_is_streamed_and_recorded(lead: Person) -> None:
     records = [recorded(f"e{number}", minutes=number) for number in range(5)]
     entries_write([entry(records[0])], {})
     body = {"department": "clinical", "reason": "Yearly report.", "limit": 3}
-    response = Api(lead).post("requests/export", body)
+    client = Client(headers={"authorization": f"Bearer {Api(lead).token}"})
+    response: Any = client.post("/api/v1/requests/export", body, content_type="application/json")
     lines = [json.loads(line) for line in b"".join(response.streaming_content).splitlines()]
     assert [line["request_id"] for line in lines] == ["req_e0", "req_e1", "req_e2"]
     assert "content" not in lines[0]

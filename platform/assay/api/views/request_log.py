@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.utils.urls import replace_query_param
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
+from assay.api.pagination import CursorPagination
 from assay.api.renderers import PlainText
 from assay.api.representations.governance import UsageAnswer
 from assay.api.routes import Routes
 from assay.api.views.feedback import FeedbackAnswer
 from assay.downloads import requests_file
+from governance.errors import InvalidInput
 from governance.people.models import Department
 from governance.people.selectors import department_get
 from governance.principals import Principal
@@ -33,7 +36,7 @@ from governance.request_log.selectors import (
     log_keys,
     policy_of,
     request_get,
-    requests_matching,
+    requests_page,
 )
 from governance.request_log.services import (
     request_content_read,
@@ -100,9 +103,32 @@ class ErasedAnswer(serializers.Serializer[Any]):
 routes = Routes("Requests", RequestAnswer)
 
 
-@routes.list("requests", "List requests, newest first", order=("-occurred_at",))
-def list_requests(actor: Principal, query: RequestFilter) -> QuerySet[UsageRecord]:
-    return requests_matching(actor, query)
+class RequestsView(Endpoint):
+    """Requests."""
+
+    @operation(
+        "Requests",
+        "List requests, newest first",
+        query=RequestFilter,
+        answer=RequestAnswer,
+        paged=True,
+        name="requests_get",
+        description=(
+            "A page searches a bounded number of requests. If few of them match, it may have fewer "
+            "than requested, or none, although `next` is not null; then follow `next`."
+        ),
+    )
+    def get(self, request: Request) -> Response:
+        query = self.query_as(RequestFilter)
+        cursor = request.query_params.get("cursor")
+        if cursor == "":
+            raise InvalidInput("The cursor is empty.", fields={"cursor": ["Is empty."]})
+        size = CursorPagination().get_page_size(request)
+        page = requests_page(self.actor, query, before=cursor or "", size=size)
+        address = request.build_absolute_uri()
+        following = replace_query_param(address, "cursor", page.older) if page.older else None
+        rows = self.rendered(list(page.rows), RequestAnswer)
+        return Response({"next": following, "previous": None, "results": rows})
 
 
 @routes.get("requests/<str:request_id>", "Get a request", name="request_get")

@@ -40,7 +40,6 @@ from governance.request_log.selectors import (
     logged_sizes,
     policy_of,
     request_get,
-    requests_matching,
     requests_page,
 )
 from governance.request_log.services import (
@@ -75,11 +74,10 @@ class Requests(Screen):
         if (span := SPANS.get(given.get("within", ""))) is not None:
             since = timezone.now() - timedelta(hours=span[1])
             query = query.model_copy(update={"since": since})
-        rows = requests_matching(self.actor, query)
         try:
-            page = requests_page(rows, before=given.get("before", ""))
+            page = requests_page(self.actor, query, before=given.get("before", ""))
         except InvalidInput:
-            page = requests_page(rows)
+            page = requests_page(self.actor, query)
         departments = list(departments_where(self.actor, Action.REQUEST_LOG_VIEW, kind=_LOG))
         slugs = [(each.slug, each.name) for each in departments]
         return {
