@@ -86,6 +86,10 @@ class Action(StrEnum):
     RELEASE_SUBMIT = "release:submit"
     RELEASE_VIEW = "release:view"
     RELEASE_WITHDRAW = "release:withdraw"
+    REQUEST_LOG_CHANGE = "request_log:change"
+    REQUEST_LOG_ERASE = "request_log:erase"
+    REQUEST_LOG_READ_CONTENT = "request_log:read_content"
+    REQUEST_LOG_VIEW = "request_log:view"
     RESPONSE_CREATE = "response:create"
     RESPONSE_DELETE = "response:delete"
     RESPONSE_RETAIN = "response:retain"
@@ -129,6 +133,7 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
         "policy": Action.POLICY_VIEW,
         "quota": Action.QUOTA_VIEW,
         "release": Action.RELEASE_VIEW,
+        "request_log": Action.REQUEST_LOG_VIEW,
         "response": Action.RESPONSE_VIEW,
         "review": Action.RELEASE_VIEW,
         "review_policy": Action.POLICY_VIEW,

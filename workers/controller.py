@@ -31,6 +31,7 @@ from governance.audit.streaming import streamer
 from governance.changes.services import changes_purge
 from governance.people import role_requests, sessions
 from governance.quotas import maintenance
+from governance.request_log.services import request_logs_expire_due
 from governance.reviews.reminders import sending as reminders
 from governance.reviews.waivers.services import waivers_expire_due
 from governance.usage.collector import BATCH, collect_once
@@ -97,6 +98,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
 LEADER_DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("warnings", 60.0, releases_warn_due),
     ("responses", 60.0, responses_expire_due),
+    ("request_logs", 60.0, request_logs_expire_due),
     ("batches", 60.0, batches_purge_due),
     ("files", 60.0, files_expire_due),
     ("nodes", 60.0, node_records_expire),

@@ -22,6 +22,8 @@ _VERBS = {
     "release:emergency_access": "request emergency access to",
     "release:emergency_access_confirm": "confirm emergency access to",
     "release:evidence": "download the evidence of",
+    "request_log:erase": "erase content of",
+    "request_log:read_content": "read content of",
     "response:create": "store",
     "response:retain": "set the retention of",
     "review:comment": "comment on",

@@ -49,6 +49,7 @@ from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.policies.shipping import shipped_text
 from governance.reviews.threads.models import CommentDraft, ReviewThread
 from governance.reviews.waivers.models import Waiver
+from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset
 from registry.feedback.models import Feedback
 from registry.incidents.models import Incident, IncidentNote, IncidentVersion
@@ -416,6 +417,9 @@ def address_book(company: Company) -> dict[str, Any]:
         "role-requests": company.role_request.pk,
         "roles": company.role.pk,
         "rows": 1,
+        "requests": UsageRecord.objects.filter(department="engineering", endpoint__startswith="/v1")
+        .values_list("request_id", flat=True)
+        .first(),
         "retention": "usage",
         "rules": "audit-export",
         "schedules": company.schedule.pk,

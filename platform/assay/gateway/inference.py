@@ -151,6 +151,7 @@ class Inference:
         deployment has several targets. Raises DomainError, and ClientGone if the client hung up."""
         limit = media_body_limit() if media.received else settings.GATEWAY_MAX_BODY_BYTES
         body = await read_body(scope, receive, limit, opening.route.content_types)
+        call.received = len(body.data)
         task, endpoint = await self._endpoint(call, opening, body, media)
         media.expected = endpoint.takes_media
         if not endpoint.takes_media and len(body.data) > settings.GATEWAY_MAX_BODY_BYTES:

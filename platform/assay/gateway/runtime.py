@@ -29,6 +29,7 @@ from assay.gateway.run.parts import Parts
 from assay.gateway.run.pipeline import Pipeline
 from assay.gateway.run.plug_ins import PlugInDesk
 from assay.gateway.run.reply_streams import Replies
+from assay.gateway.run.request_log import RequestLog
 from assay.gateway.run.routing import Router
 from assay.gateway.run.shadows import Shadows
 from assay.gateway.run.worker_watch import WorkerWatch
@@ -85,6 +86,7 @@ class Runtime:
             router=Router(),
             paces=Paces(),
             shadows=Shadows(),
+            request_log=RequestLog(),
         )
         self.ledger = self.parts.ledger
         self.worker_watch = WorkerWatch(self.client, replies)
@@ -111,6 +113,7 @@ class Runtime:
         self.parts.replies.start()
         self.worker_watch.start()
         self.ledger.start()
+        self.parts.request_log.start()
         self.media.start()
         self._batches.start()
 
@@ -125,6 +128,7 @@ class Runtime:
         """Settle running requests, then stop all parts."""
         await self._batches.stop()
         await self.ledger.stop()
+        await self.parts.request_log.stop()
         await self.worker_watch.stop()
         await self.parts.replies.stop()
         await self.parts.refresher.stop()

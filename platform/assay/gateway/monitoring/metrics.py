@@ -83,6 +83,10 @@ UNRECORDED = Counter(
     "assay_gateway_unrecorded_refusals",
     "Refusals that exceeded the rate at which they are recorded.",
 )
+CONTENT_DROPPED = Counter(
+    "assay_gateway_request_content_dropped",
+    "Requests whose content was not logged because this process had no room for it.",
+)
 STOPPED = Counter("assay_gateway_stopped", "Requests that a limit stopped, by kind.", ("kind",))
 SHADOWED = Counter(
     "assay_gateway_shadowed", "Requests that a shadow limit would have stopped.", ("kind",)

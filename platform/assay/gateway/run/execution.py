@@ -108,6 +108,7 @@ class Execution:
         self._running: RunningRequest
         # Each attempt has a name of its own on the wire: a worker answers a name once.
         self._wire_id = call.request_id
+        self._captured = parts.request_log.begin(call, plan)
 
     def admit(self, admitted: Admitted) -> None:
         """Set the key and deployment that the request runs with."""
@@ -185,6 +186,10 @@ class Execution:
                 # Cancel the work and charge its use.
                 self._call.outcome, self._call.status, reason = end
                 self._abandon(inbox, end[0], reason)
+            # The ledger has no record of a request that its worker refused.
+            if self._captured is not None and self._call.outcome != "refused":
+                self._captured.inputs = self._inputs
+                self._parts.request_log.put(self._captured)
 
     async def _send_first(self, inbox: Inbox, timeout_s: float) -> None:
         """Reserve the request and send it to the first target that takes it.
@@ -569,6 +574,8 @@ class Execution:
         if isinstance(part, Delta):
             self._completion_tokens += part.tokens
             self._timer.token()
+            if self._captured is not None:
+                self._captured.add(part)
             if self._plan.stream:
                 self._call.arrived(part.index, part.tokens)
         return part

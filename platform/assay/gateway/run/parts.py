@@ -13,6 +13,7 @@ from assay.gateway.run.cancellations import Cancellations
 from assay.gateway.run.pace import Paces
 from assay.gateway.run.plug_ins import PlugInDesk
 from assay.gateway.run.reply_streams import Replies
+from assay.gateway.run.request_log import RequestLog
 from assay.gateway.run.routing import Router
 from assay.gateway.run.shadows import Shadows
 from workers.sealing import GatewaySeals
@@ -33,3 +34,4 @@ class Parts:
     router: Router
     paces: Paces
     shadows: Shadows
+    request_log: RequestLog
