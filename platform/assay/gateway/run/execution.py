@@ -39,6 +39,7 @@ from assay.gateway.run.reply_streams import Cut, Inbox, Signal, watch_client
 from assay.gateway.run.routing import TargetChoice, may_fall_back
 from assay.gateway.run.time_limits import TimeLimits, Timer
 from governance.errors import DomainError, QuotaExceeded, Unavailable
+from governance.quotas.prices import Tariff
 from governance.quotas.wire import Amount, Limit, Queued
 from governance.usage.records import UsageEntry
 from registry.catalog import is_own
@@ -102,8 +103,8 @@ class Execution:
         self._deadline = 0.0
         self._place: Place | None = None
         self._reader: ReplyReader | None = None
-        # Limits under which the request has a reservation.
-        self._reserved: tuple[Limit, ...] | None = None
+        # Limits and prices by which the request has a reservation.
+        self._reserved: tuple[tuple[Limit, ...], Tariff] | None = None
         self._choice = choice
         self._running: RunningRequest
         # Each attempt has a name of its own on the wire: a worker answers a name once.
@@ -246,7 +247,7 @@ class Execution:
         except asyncio.CancelledError:
             self._parts.ledger.spawn(self._cancel())
             raise
-        self._reserved = self._limits()
+        self._reserved = self._limits(), self._deployment.tariff
         self._quota_headers = reservation.headers
         self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
         if self._place is not None and self._place.worker and queued.message:
@@ -487,8 +488,8 @@ class Execution:
         return True
 
     async def _send_again(self) -> None:
-        """Send the request to the target that was just taken. Its reservation stays if it is under
-        the same limits; otherwise it is released, and there is a new one.
+        """Send the request to the target that was just taken. Its reservation stays if it has the
+        same limits and prices; otherwise it is released, and there is a new one.
 
         Raises:
             DomainError: the target does not take it, or a limit has no room.
@@ -498,7 +499,7 @@ class Execution:
                 self._plan, self._deployment.unit, self._deployment.id
             )
         queued, lifetime_s = self._queued(self._deployment), self._deadline - time.time()
-        if self._limits() != self._reserved:
+        if (self._limits(), self._deployment.tariff) != self._reserved:
             self._reserved = None
             await self._parts.quotas.withdraw(self._call.request_id)
             await self._reserve(self._most(), lifetime_s, queued)
