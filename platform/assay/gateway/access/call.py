@@ -48,7 +48,7 @@ class Call:
     `status` is the HTTP status of the answer, or of the error that ended it; 499 if the client hung
     up. `done` is the last event of an answer that was charged. `traceparent` names the parent span
     of the worker's spans. `route` says which of several targets answers, and which failed before;
-    `moved` why a conversation does not go on with the release that began it. `received` is the length
+    `moved` why a conversation does not go on with the release that began it. `received` is the size
     of the body in bytes.
     """
 
