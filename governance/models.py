@@ -14,6 +14,7 @@ from governance.audit.models import (
 from governance.audit.search.models import AuditFilter, AuditName, AuditSpan
 from governance.audit.streaming.models import AuditStream
 from governance.changes.models import Change, ChangeHorizon
+from governance.credentials.models import Credential, CredentialUse
 from governance.database.models import NamedLock
 from governance.keys.models import ApiKey, PlaygroundToken
 from governance.looks.models import Look
@@ -72,6 +73,8 @@ __all__ = [
     "ChangeHorizon",
     "ChecklistItem",
     "CommentDraft",
+    "Credential",
+    "CredentialUse",
     "Decision",
     "Department",
     "DirectoryGroup",

@@ -16,6 +16,10 @@ class Action(StrEnum):
     BATCH_CREATE = "batch:create"
     BATCH_VIEW = "batch:view"
     CHECKLIST_ATTEST = "checklist:attest"
+    CREDENTIAL_CREATE = "credential:create"
+    CREDENTIAL_REVOKE = "credential:revoke"
+    CREDENTIAL_ROTATE = "credential:rotate"
+    CREDENTIAL_VIEW = "credential:view"
     DATASET_CREATE = "dataset:create"
     DATASET_UNMASK = "dataset:unmask"
     DATASET_VIEW = "dataset:view"
@@ -104,6 +108,7 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
     {
         "audit": Action.AUDIT_VIEW,
         "batch": Action.BATCH_VIEW,
+        "credential": Action.CREDENTIAL_VIEW,
         "dataset": Action.DATASET_VIEW,
         "department": Action.DEPARTMENT_VIEW,
         "deployment": Action.DEPLOYMENT_VIEW,

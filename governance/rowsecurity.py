@@ -31,6 +31,7 @@ ROLE = "assay_app"
 # those that its list joins, and the data that determines its classification.
 TABLES: dict[str, frozenset[str]] = {
     "batch": frozenset({"batch"}),
+    "credential": frozenset({"credential"}),
     "dataset": frozenset({"dataset"}),
     "deployment": frozenset({"deployment", "release", "model", "dataset"}),
     "document": frozenset({"knowledge"}),

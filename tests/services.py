@@ -35,6 +35,10 @@ os.environ.setdefault("ASSAY_ENV", "test")
 # Tests of that duty set it; in others an administrator signs in with a password.
 os.environ.setdefault("ASSAY_SECOND_FACTOR_ROLES", "")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
+# Of the private key of 32 bytes 0x11: tests enter credentials as a web process does.
+os.environ.setdefault(
+    "ASSAY_EGRESS_PUBLIC_KEY", "7b4e909bbe7ffe44c465a220037d608ee35897d31ef972f07f74892cb0f73f13"
+)
 
 # A process that a test starts may import this, too: it uses what its pytest process started.
 _process = os.environ.get("PYTEST_XDIST_WORKER", "main")

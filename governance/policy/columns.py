@@ -188,6 +188,7 @@ def _ordered_rows(condition: BoundCondition, paths: tuple[str, ...], kind: Kind)
 # contexts add columns that only they can compute: `COLUMNS["deployment"]["modality"] = …`.
 COLUMNS: dict[str, dict[str, Column]] = {
     "audit": {"department": one("department")},
+    "credential": {"department": one("department__slug"), "kind": one("kind")},
     "dataset": {
         "classification": one("classification"),
         "department": one("department__slug"),

@@ -37,6 +37,9 @@ HOLDERS: dict[str, tuple[str, ...]] = {
     "ASSAY_EMAIL_URL": ("web", "controller"),
     "ASSAY_REVIEW_WEBHOOK_SECRET": ("web", "controller"),
     "ASSAY_SIEM_STREAMS": ("web", "controller"),
+    # Open the credentials of providers; only egress workers call these.
+    "ASSAY_EGRESS_KEY": ("egress",),
+    "ASSAY_EGRESS_KEY_2": ("egress",),
     "ASSAY_DATABASE_PASSWORD_WEB": ("migrate",),
     "ASSAY_DATABASE_PASSWORD_CONTROLLER": ("migrate",),
     "ASSAY_DATABASE_PASSWORD_WORKER": ("migrate",),

@@ -283,6 +283,23 @@ if holds(PROCESS, "ASSAY_KEY_PEPPER"):
 WIRE_KEY = process_secret("ASSAY_WIRE_KEY")
 # Authenticates usage entries; only the web process and the controller have it.
 USAGE_KEY = secret("ASSAY_USAGE_KEY")
+# Secrets of providers are sealed to this public key (X25519, 64 hexadecimal digits).
+EGRESS_PUBLIC_KEY = env("ASSAY_EGRESS_PUBLIC_KEY", "")
+# The private keys that open them, the current one first; only egress workers have them.
+EGRESS_KEYS = [
+    value
+    for name in ("ASSAY_EGRESS_KEY", "ASSAY_EGRESS_KEY_2")
+    if holds(PROCESS, name) and (value := env(name, ""))
+]
+for _name, _values in (
+    ("ASSAY_EGRESS_PUBLIC_KEY", [EGRESS_PUBLIC_KEY] if EGRESS_PUBLIC_KEY else []),
+    ("ASSAY_EGRESS_KEY or ASSAY_EGRESS_KEY_2", EGRESS_KEYS),
+):
+    if not all(re.fullmatch("[0-9a-f]{64}", value) for value in _values):
+        raise ImproperlyConfigured(
+            f"{_name} is not a key: it needs 64 hexadecimal digits. `openssl rand -hex 32` makes "
+            "a private key, and `assay manage egress_public_key` prints its public key."
+        )
 # 32-byte Ed25519 seed in hexadecimal that signs audit checkpoints; only the controller has it. If
 # unset outside of production, it is created in the data folder. The web process verifies with the
 # public key.

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db.models import Count, QuerySet
 
+from governance.credentials.models import Credential
 from governance.database.narrow import narrowed
 from governance.errors import NotFound
 from governance.permissions import Action
@@ -18,7 +19,7 @@ from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.selectors import datasets_visible_to
 from registry.releases.models import Release
 from registry.releases.selectors import releases_visible_to
-from registry.versions.models import Model, ModelVersion
+from registry.versions.models import Model, ModelVersion, VersionKind
 
 # Maximum number of dataset versions, extended by feedback, in the lineage of one.
 ORIGINS_SHOWN = 10
@@ -72,6 +73,19 @@ def version_get(*, actor: Principal, id: int) -> ModelVersion:  # noqa: A002
     if version is None:
         raise NotFound(f"Version {id} does not exist, or you may not see it.")
     return version
+
+
+def versions_naming_credential(
+    actor: Principal, credential: Credential, most: int = RELATIVES_SHOWN
+) -> list[ModelVersion]:
+    """Return the newest hosted versions of the credential's department whose description names it,
+    as far as `actor` may see them."""
+    rows = versions_visible_to(actor).filter(
+        kind=VersionKind.HOSTED,
+        model__department=credential.department_id,
+        parameters__credential=credential.name,
+    )
+    return list(rows.defer("manifest", "card", "code").order_by("-pk")[:most])
 
 
 def base_chain(version: ModelVersion) -> list[ModelVersion]:

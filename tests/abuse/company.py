@@ -22,6 +22,7 @@ from django.utils import timezone
 from governance.audit.exports.models import AuditExport
 from governance.audit.search.models import AuditFilter
 from governance.audit.services import Subject, audit_record
+from governance.credentials.models import Credential
 from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
 from governance.keys.tokens import format_token, mint, secret_hmac
@@ -172,6 +173,10 @@ def attacked_company() -> Company:
         group=f"{SECRET} engineers", role="developer", department=engineering
     )
     things["token"], _ = access_token_create(person=company.enzo, name=SECRET)
+    things["credential"] = Credential.objects.create(
+        department=engineering, name=SECRET, kind="header", hosts=["api.example.com"],
+        sealed=b"sealed", sealed_to="0" * 16, created_by=company.enzo,
+    )  # fmt: skip
     asker = person_of(company, "an auditor")
     things["export"] = AuditExport.objects.create(
         person=asker, filters={"query": SECRET}, format="jsonl"
@@ -369,6 +374,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "catalog": "text-generation",
         "checklist": "oversight",
         "dataset-versions": company.train.pk,
+        "credentials": company.credential.pk,
         "datasets": "docstrings-train",
         "departments": "engineering",
         "deployments": company.deployment.pk,
@@ -469,6 +475,13 @@ def values(company: Company) -> dict[str, Any]:
         "time_zone": "Europe/Berlin",
         "revision": None,
         "cursor": None,
+        "credentials_post:kind": "header",
+        "hosts": ["api.example.com"],
+        "secret": "Bearer plausible",
+        "credential_rotate_post:version": None,
+        **dict.fromkeys(
+            ("header", "token_url", "client_id", "scope", "access_key_id", "region", "service")
+        ),
         "dataset": "docstrings-test",
         "datasets_post:row_kind": None,
         "dataset_version_rows_unmask_post:q": None,

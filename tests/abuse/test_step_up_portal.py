@@ -89,6 +89,7 @@ STATE_FIRST = frozenset(
         "/reviews/{id}/waivers/{waiver_id}",
     }
 )
+FIRST = "takes the second factor before it shows its form, because a secret is never kept"
 EXEMPT: Mapping[str, str] = {
     "/access-request": OWN,
     "/account/authenticator": OWN,
@@ -107,6 +108,9 @@ EXEMPT: Mapping[str, str] = {
     "/audit/filters/{id}": OWN,
     "/audit/filters/{id}/delete": OWN,
     "/audit/verify": READS,
+    "/credentials/new": FIRST,
+    "/credentials/{id}/revoke": PROTECTS,
+    "/credentials/{id}/rotate": FIRST,
     "/emergency-access/{id}/end": PROTECTS,
     "/emergency-access/{id}/refuse": PROTECTS,
     "/datasets/new": BUILDS,

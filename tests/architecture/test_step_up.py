@@ -34,6 +34,7 @@ EXEMPT = {
     "_authorize_in": HELPER,
     "_authorized": HELPER,
     "chain_draft_checked": HELPER,
+    "credential_revoke": PROTECTS,
     "_decides": HELPER,
     "_locked_access": HELPER,
     "_reportable": HELPER,

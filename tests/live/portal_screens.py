@@ -148,6 +148,8 @@ def screens_of(company: Company) -> list[Screen]:
         (enzo, "playground", "/playground"),
         (enzo, "keys", "/keys"),
         (enzo, "key", f"/keys/{company.key.pk}"),
+        (enzo, "credentials", "/credentials"),
+        (enzo, "credential", f"/credentials/{company.credential.pk}"),
         (enzo, "usage", "/usage"),
         (ada, "budgets", "/budgets"),
         (ada, "policy", "/policy"),
@@ -180,8 +182,8 @@ def empty_screens() -> list[Screen]:
     paths = (
         "/", "/tasks", "/models", "/intakes", "/datasets", "/jobs", "/schedules", "/reviews",
         "/incidents", "/emergency-access", "/deployments", "/batches", "/playground", "/keys",
-        "/usage", "/budgets", "/audit", "/knowledge", "/feedback", "/release-drafts",
-        "/departments",
+        "/credentials", "/usage", "/budgets", "/audit", "/knowledge", "/feedback",
+        "/release-drafts", "/departments",
     )  # fmt: skip
     return [Screen(path.strip("/") or "overview", nora, path) for path in paths]
 

@@ -140,13 +140,27 @@ class ReferenceRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedCredential:
+    """A credential as the database holds it; its secret opens only with these values."""
+
+    id: int
+    department: str
+    name: str
+    kind: str
+    hosts: tuple[str, ...]
+    version: int
+    sealed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeOrder:
     """A provider that an egress worker calls once for an intake, with `PROBE_TEXT` alone.
 
     Attributes:
-        department: Slug of the department whose credential the description names.
+        department: Slug of the department that owns the intake's model.
         task: Task of the model, which decides the form of the request.
         within_s: Seconds within which the result is accepted.
+        credential: The sealed credential that the description names; None if it names none.
     """
 
     intake_id: int
@@ -154,6 +168,7 @@ class ProbeOrder:
     task: str
     description: HostedDescription
     within_s: float
+    credential: SealedCredential | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +383,17 @@ class EngineControl(Protocol):
         Raises:
             WrongState: the order is no longer that of `worker`.
             NotPermitted: the worker is on a node.
+        """
+
+    def credential(
+        self, *, worker: str, deployment_id: int, name: str, host: str
+    ) -> SealedCredential:
+        """Return a sealed credential of the department that owns a deployment, and record its use.
+
+        Raises:
+            NotFound: the deployment is no longer live.
+            Unavailable: the department has no active credential of this name that may be sent to
+                `host`, or this worker is on a node, which gets none.
         """
 
     def drop_broken(self) -> None:

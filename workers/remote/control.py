@@ -40,6 +40,7 @@ from workers.control.protocol import (
     ReplicaBody,
     ReplicaReport,
     ReplicaStateAnswer,
+    SealedCredential,
     Software,
     WorkerKeyBody,
     tasks_body,
@@ -158,6 +159,15 @@ class RemoteControl:
 
     def probe_report(self, *, worker: str, intake_id: int, result: ProbeResult) -> None:
         raise _no_provider()
+
+    def credential(
+        self, *, worker: str, deployment_id: int, name: str, host: str
+    ) -> SealedCredential:
+        """Raise Unavailable: secrets of providers stay in the control plane's network."""
+        raise Unavailable(
+            f"Workers on nodes get no credentials, so {name} cannot be used.",
+            code="credential_unavailable",
+        )
 
     def drop_broken(self) -> None:
         """Do nothing: httpx drops broken connections by itself."""

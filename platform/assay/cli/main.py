@@ -47,6 +47,7 @@ ALL = {
     "served": Entry("served:served", "Show what served a department at a moment, and why."),
     "incidents": Entry("incidents:app", "Incidents, and the deployments that they suspend."),
     "keys": Entry("keys:app", "API keys of departments, and your access tokens."),
+    "credentials": Entry("credentials:app", "Secrets with which hosted models are called."),
     "quota": Entry("quota:app", "Quotas, budgets and usage."),
     "api": Entry("api:api", "Send any request to the API, and print the answer."),
     "people": Entry("people:app", "People, their roles and their access."),

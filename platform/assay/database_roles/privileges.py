@@ -106,6 +106,14 @@ _PEOPLE = {
     ),
 }
 
+# Workers read what is sealed; only egress workers have the key that opens it.
+_CREDENTIALS = {
+    "governance_credential": Grant(web=KEEP, worker=READ),
+    "governance_credentialuse": Grant(
+        web=READ, worker="SELECT, INSERT (credential_id, deployment, used_at), UPDATE (used_at)"
+    ),
+}
+
 _AUDIT = {
     # Only the controller numbers events, signs checkpoints and updates the search tables.
     "governance_auditalarm": Grant(web=READ, controller=ALL),
@@ -349,6 +357,7 @@ OF_THE_CONTROLLER = (
 TABLES: dict[str, Grant] = {
     **_ACCOUNTS,
     **_PEOPLE,
+    **_CREDENTIALS,
     **_AUDIT,
     **_CHANGES,
     **_BUDGETS,

@@ -120,6 +120,13 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Playground", "portal:playground", "message-chatbot", ("playground",)),
             # Everyone has personal access tokens there.
             Entry("API keys", "portal:keys", "key", ("key",)),
+            Entry(
+                "Credentials",
+                "portal:credentials",
+                "lock",
+                ("credential",),
+                (Action.CREDENTIAL_VIEW, "credential"),
+            ),
             Entry("Usage", "portal:usage", "chart-bar", ("usage",), (Action.USAGE_VIEW, "usage")),
             Entry(
                 "Budgets", "portal:budgets", "hourglass", ("budget",), (Action.QUOTA_VIEW, "quota")

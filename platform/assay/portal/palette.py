@@ -16,6 +16,7 @@ from django.urls import reverse
 from assay.portal.access import may_somewhere
 from assay.portal.context import MENU, Entry
 from assay.portal.synonyms import meanings
+from governance.credentials.selectors import credentials_visible_to
 from governance.keys.selectors import keys_visible_to
 from governance.people.selectors import departments_visible_to, people_visible_to
 from governance.permissions import Action
@@ -161,6 +162,11 @@ SOURCES = (
         lambda key: (key.name, key.public_id), "key",
     ),
     Source(
+        "Credential", "lock", credentials_visible_to, ("name",), "",
+        lambda row: (row.name, _joined(row.department.name, row.get_state_display())),
+        "credential",
+    ),
+    Source(
         "Policy", "shield-lock",
         lambda actor: policy_versions_visible_to(actor).defer("rules", "tests"),
         ("note",), "number",
@@ -199,6 +205,7 @@ ACTIONS = (
     ("Stop a deployment: choose one", "deployments", Action.DEPLOYMENT_STOP, "deployment"),
     ("Compare runs: choose jobs", "jobs", Action.JOB_VIEW, "job"),
     ("Create an API key", "keys", Action.KEY_CREATE, "key"),
+    ("Enter a credential", "credential_new", Action.CREDENTIAL_CREATE, "credential"),
     ("Invite a person", "people", Action.PERSON_CREATE, "person"),
     ("Create a department", "departments", Action.DEPARTMENT_CREATE, "department"),
 )

@@ -30,7 +30,7 @@ MARK = "step_up"
 # Fields of the second factor; all others belong to the form itself.
 _OWN = frozenset({MARK, "code", "credential", "local", "csrfmiddlewaretoken"})
 # Never written into a page.
-SECRETS = frozenset({"again", "code", "credential", "current", "new", "password"})
+SECRETS = frozenset({"again", "code", "credential", "current", "new", "password", "secret"})
 
 
 def give_second_factor(request: HttpRequest, actor: Principal) -> None:

@@ -15,6 +15,7 @@ SYNONYMS = {
     "budgets": "quotas limits spending costs money prices billing",
     "checkpoints": "merkle proofs seals",
     "compare": "diff versus side-by-side",
+    "credentials": "secrets providers openai azure bedrock vertex entra passwords",
     "dark": "night theme appearance",
     "department": "team tenant organization",
     "departments": "teams tenants organizations",

@@ -11,6 +11,7 @@ from typing import Any
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
+from governance.credentials.models import Credential
 from governance.keys.models import ApiKey
 from governance.people.models import Department, Person, RoleAssignment
 from governance.people.selectors import principal_for_person
@@ -433,6 +434,10 @@ def add_rest(company: Company, now: datetime) -> None:
         public_id="k7f3a9q2", secret_hmac=b"0" * 32, pepper_version=1, name="editor plug-in",
         department=company.departments["engineering"], scopes=["deployment:invoke"],
         created_by=company.enzo, expires_at=now + timedelta(days=80),
+    )  # fmt: skip
+    company.things["credential"] = Credential.objects.create(
+        department=company.departments["engineering"], name="openai", kind="header",
+        hosts=["api.openai.com"], sealed=b"sealed", sealed_to="0" * 16, created_by=company.enzo,
     )  # fmt: skip
     add_batches(company, now)
     UsageRecord.objects.bulk_create(

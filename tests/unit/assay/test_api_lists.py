@@ -15,6 +15,7 @@ from django.utils import timezone
 from governance.audit.exports.models import AuditExport
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.search.models import AuditFilter
+from governance.credentials.models import Credential
 from governance.keys.models import ApiKey
 from governance.people.models import (
     Department,
@@ -51,6 +52,7 @@ QUERIES = {
     "people": 6,
     "groups": 4,
     "group-mappings": 4,
+    "credentials": 4,
     "keys": 4,
     "quotas": 4,
     "models": 4,
@@ -198,6 +200,17 @@ def fill_keys(world: World, number: int) -> None:
         department=world.department(),
         created_by=world.person(),
         expires_at=timezone.now() + timedelta(days=1),
+    )
+
+
+def fill_credentials(world: World, number: int) -> None:
+    Credential.objects.create(
+        department=world.department(),
+        name=f"c{number}",
+        kind="header",
+        hosts=["api.example.com"],
+        sealed=b"sealed",
+        created_by=world.person(),
     )
 
 
@@ -381,6 +394,7 @@ FILL: dict[str, Callable[[World, int], object]] = {
     "people": fill_people,
     "groups": fill_groups,
     "group-mappings": fill_mappings,
+    "credentials": fill_credentials,
     "keys": fill_keys,
     "quotas": fill_quotas,
     "models": lambda world, _: world.model(),

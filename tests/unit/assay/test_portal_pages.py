@@ -23,7 +23,8 @@ from workers.jobs.models import Job
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 LISTS = (
     "/", "/models", "/catalog", "/catalog/text-generation", "/intakes", "/datasets", "/jobs",
-    "/reviews", "/deployments", "/batches", "/playground", "/keys", "/usage",
+    "/reviews", "/deployments", "/batches", "/playground", "/keys", "/credentials",
+    "/usage",
 )  # fmt: skip
 # Pinned: a rise is a decision, not an accident. Each asks for emergency accesses in force. The
 # first page asks seven contexts, and for alarms and incidents.
@@ -40,6 +41,7 @@ QUERIES = {
     "/batches": 8,
     "/playground": 11,
     "/keys": 12,
+    "/credentials": 8,
     "/usage": 9,
 }
 # Around each page: the scope of row security, as in `test_api_lists`, and announced recoveries.
@@ -72,6 +74,7 @@ def pages_of(company: Company) -> list[str]:
         ),
         f"/reviews/{company.review_approved.pk}",
         f"/deployments/{company.deployment.pk}",
+        f"/credentials/{company.credential.pk}",
     ]
 
 
@@ -268,4 +271,5 @@ def rows_to_copy(company: Company) -> list[tuple[Any, dict[str, Any]]]:
         (company.review_open, {"subject_id": lambda n: str(10**9 + n)}),
         (company.deployment, {"name": lambda n: f"served-{n}"}),
         (company.key, {"public_id": lambda n: f"key{n:05d}"}),
+        (company.credential, {"name": lambda n: f"provider-{n}"}),
     ]

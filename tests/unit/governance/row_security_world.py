@@ -13,6 +13,7 @@ from django.db.models import Model as DjangoModel
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
+from governance.credentials.models import Credential, CredentialUse
 from governance.keys.models import ApiKey
 from governance.people.models import Department, Person
 from governance.principals import service_principal
@@ -45,6 +46,8 @@ SLUGS = ("clinical", "engineering", "finance")
 DIGEST = "d" * 64
 OWNED: tuple[type[DjangoModel], ...] = (
     ApiKey,
+    Credential,
+    CredentialUse,
     QuotaLimit,
     UsageRecord,
     Review,
@@ -126,6 +129,17 @@ def estates(
 def _govern(estate: Estate, slug: str) -> None:
     now = timezone.now()
     key = estate.add(ApiKey.objects.create(**names_of(slug), department=estate.department))
+    credential = estate.add(
+        Credential.objects.create(
+            department=estate.department,
+            name="provider",
+            kind="header",
+            hosts=["api.example.com"],
+            sealed=b"sealed",
+            created_by=estate.person,
+        )
+    )
+    estate.add(CredentialUse.objects.create(credential=credential, deployment="d", used_at=now))
     kind = {"kind": "tokens_per_day", "limit": 1}
     estate.add(QuotaLimit.objects.create(api_key=key, **kind))
     estate.add(QuotaLimit.objects.create(department=estate.department, **kind))

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from governance import rowsecurity
+from governance.credentials.models import Credential
 from governance.keys.models import ApiKey
 from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
@@ -43,6 +44,7 @@ from workers.jobs.models import Job
 # Model of each list, with the joins of its selector, because an inner join hides rows too.
 LISTS: dict[str, tuple[type[DjangoModel], tuple[str, ...]]] = {
     "batch": (Batch, ("department",)),
+    "credential": (Credential, ("department",)),
     "dataset": (Dataset, ("department",)),
     "deployment": (Deployment, ("release__version__model", "release__version__base__model")),
     "document": (DocumentVersion, ("document__base",)),

@@ -67,6 +67,7 @@ class HostedForm(TablerForm):
         required=False,
         max_length=60,
         help_text="Name of the department's credential, never the secret. Leave empty for none.",
+        widget=forms.TextInput(attrs={"list": "credential-names", "spellcheck": "false"}),
     )
     shutdown_on = forms.DateField(
         required=False,

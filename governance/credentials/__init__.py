@@ -1,0 +1,1 @@
+"""Named secrets of departments that authenticate requests to providers of hosted models."""

@@ -1,0 +1,34 @@
+"""Read credentials; the sealed secrets stay in the database."""
+
+from __future__ import annotations
+
+from django.db.models import Max, QuerySet
+
+from governance.credentials.models import Credential, CredentialUse
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.policy.selectors import visible_to
+from governance.principals import Principal
+
+
+def credentials_visible_to(actor: Principal) -> QuerySet[Credential]:
+    """Return the credentials that `actor` may see, with `last_used_at`, without sealed secrets."""
+    rows = Credential.objects.select_related(
+        "department", "created_by", "rotated_by", "revoked_by"
+    ).defer("sealed")
+    rows = rows.annotate(last_used_at=Max("uses__used_at"))
+    return visible_to(actor, Action.CREDENTIAL_VIEW, rows, resource_type="credential")
+
+
+def credential_get(*, actor: Principal, credential_id: int) -> Credential:
+    """Return a credential. Raise NotFound if it does not exist, or the actor may not see it."""
+    credential = credentials_visible_to(actor).filter(pk=credential_id).first()
+    if credential is None:
+        raise NotFound(f"There is no credential {credential_id}.")
+    return credential
+
+
+def credential_uses(credential: Credential, *, most: int = 50) -> list[CredentialUse]:
+    """Return the latest use by each deployment, latest first, for a credential that the actor may
+    see."""
+    return list(credential.uses.order_by("-used_at", "deployment")[:most])

@@ -1,0 +1,1 @@
+"""Kinds of credentials: how an opened secret authenticates one request."""
