@@ -207,9 +207,7 @@ def test_an_egress_worker_gets_the_order_and_reports_and_a_node_may_not() -> Non
         node.probe_report(worker="node/a", intake_id=intake.pk, result=answered())
 
 
-def test_a_missing_credential_is_reported_without_a_call_and_none_is_needed_without_a_name() -> (
-    None
-):
+def test_a_missing_credential_is_reported_without_a_call() -> None:
     intake = probing()
     credential("finance")
     control = DirectControl()
