@@ -244,7 +244,7 @@ _REGISTRY = {
     "registry_intakeprobe": Grant(
         web=READ,
         requests=READ,
-        controller="SELECT, INSERT, UPDATE",
+        controller=KEEP,
         worker="SELECT, UPDATE (worker, due_at, tries, result)",
     ),
     "registry_model": Grant(web=KEEP, controller=CHANGE, worker=READ),
