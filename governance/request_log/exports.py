@@ -9,9 +9,8 @@ from typing import Any
 from django.db import transaction
 
 from governance.audit.services import Subject, audit_record
-from governance.errors import NotFound
-from governance.people.models import Department
 from governance.people.proof import proof_facts
+from governance.people.selectors import department_get
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
@@ -42,9 +41,7 @@ def requests_export(*, actor: Principal, export: RequestExport) -> Iterator[str]
         NotFound, NotPermitted, ProofRequired: the policy denies it, or the department requires a
             fresh second factor for content.
     """
-    department = Department.objects.filter(slug=export.department).first()
-    if department is None:
-        raise NotFound("There is no such department.")
+    department = department_get(slug=export.department, actor=actor)
     resource, action = log_resource(department), Action.REQUEST_LOG_VIEW
     decision = authorize(actor=actor, action=action, resource=resource)
     if export.content:

@@ -101,7 +101,7 @@ EXEMPT = {
     "policy_read": ASKS,
     "quota_reconcile": "makes counters the sums of the ledger, and sets no limit",
     "recall_radius": HELPER,
-    "content_authorize": "reads, and proves where the department requires it",
+    "requests_export": "reads; content takes a second factor where the department requires it",
     "response_create": "the content of the key's own request; a lead decided on its retention",
     "response_delete": PROTECTS,
     "release_answer": ASKS,

@@ -64,7 +64,7 @@ def logged(count: int = 1) -> list[LoggedRequest]:
 
 def content_of(stage: Stage, row: LoggedRequest, entries: int = 1) -> dict[str, Any]:
     stage.entries(entries)
-    collect_once(stage.redis, "tests")
+    collect_once(stage.redis, consumer="tests")
     _, content = request_content_read(
         actor=lead(stage), request_id=row.request_id, reason="A complaint."
     )
@@ -141,8 +141,8 @@ def test_a_canceled_stream_is_logged_as_far_as_it_came(stage: Stage) -> None:
         for line in answer.iter_lines():
             if "First" in line:
                 break
-    go_on.set()
     (row,) = logged()
+    go_on.set()
     answered = content_of(stage, row)["answer"]
     assert answered["outcome"] == "canceled"
     assert [choice["text"] for choice in answered["choices"]] == ["First"]
