@@ -73,7 +73,7 @@ def targets_settle(primary_id: int | None = None) -> int:
     if primary_id is not None:
         rows = rows.filter(target_of=primary_id)
     ended = list(rows.order_by("target_of").values_list("target_of", flat=True).distinct())
-    for pk in ended:
+    for pk in filter(None, ended):
         try:
             with transaction.atomic():
                 wait_at_most(_PATIENCE_MS)

@@ -156,6 +156,8 @@ def canary_roll_back(canary: Deployment, verdict: CanaryVerdict, test: Compariso
     """Take the share of a canary away; return false if people changed it meanwhile. It stays
     loaded, so that its answers can be looked at."""
     rows = Deployment.objects.select_for_update(of=("self",))
+    if canary.target_of_id is None:
+        return False
     primary = rows.get(pk=canary.target_of_id)
     same = rows.filter(pk=canary.pk, routed_at=canary.routed_at, state__in=LIVE, weight__gt=0)
     row = same.select_related("department").first()

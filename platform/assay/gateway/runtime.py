@@ -71,21 +71,22 @@ class Runtime:
         self._commands = Pipeline(settings.REDIS_URL, timeout_s=_TIMEOUT_S)
         self._reader = Pipeline(settings.REDIS_URL, timeout_s=10)
         quotas, replies = Quotas(self._commands), Replies(self._reader, self._commands)
-        refresher = Refresher(self.client)
+        refresher, ledger, seals = Refresher(self.client), Ledger(quotas), GatewaySeals(wire)
+        cancellations = Cancellations(self.client, wire, replies)
         self.parts = Parts(
             running=Running(refresher, self._note),
             refresher=refresher,
             quotas=quotas,
             device_times=DeviceTimes(),
-            ledger=Ledger(quotas),
+            ledger=ledger,
             replies=replies,
             affinity=Affinity(),
-            seals=GatewaySeals(wire),
-            cancellations=Cancellations(self.client, wire, replies),
+            seals=seals,
+            cancellations=cancellations,
             plug_ins=PlugInDesk(),
             router=Router(),
             paces=Paces(),
-            shadows=Shadows(),
+            shadows=Shadows(refresher, ledger, quotas, replies, seals, cancellations),
             request_log=RequestLog(),
         )
         self.ledger = self.parts.ledger

@@ -25,7 +25,7 @@ def developer() -> Person:
     return Person.objects.get(email="dev-clinical@example.org")
 
 
-def somebody(name: str, role: str, where: str) -> Person:
+def person_in(name: str, role: str, where: str) -> Person:
     made = Person.objects.create(name=name, email=f"{name}@example.org")
     RoleAssignment.objects.create(person=made, role=role, department=company.department(where))
     return made
@@ -72,12 +72,12 @@ def test_the_api_refuses_what_no_schema_permits() -> None:
 def test_other_departments_find_nothing_and_viewers_change_nothing() -> None:
     primary = deployed()
     path = f"deployments/{primary.pk}/targets"
-    outsider = Api(somebody("Fay", "developer", "finance"))
+    outsider = Api(person_in("Fay", "developer", "finance"))
     switch = {"target": 1, "revision": 0, "reason": "x"}
     assert outsider.get(path).status_code == 404
     assert outsider.put(path, body()).status_code == 404
     assert outsider.post(f"deployments/{primary.pk}/switch", switch).status_code == 404
-    viewer = Api(somebody("Vera", "viewer", "clinical"))
+    viewer = Api(person_in("Vera", "viewer", "clinical"))
     assert viewer.get(path).status_code == 200
     assert viewer.put(path, body()).status_code == 403
     assert viewer.post(f"deployments/{primary.pk}/switch", switch).status_code == 403
@@ -130,7 +130,7 @@ def test_the_portal_shows_what_is_wrong_with_a_target() -> None:
 
 def test_viewers_see_targets_and_no_form() -> None:
     primary = deployed()
-    viewer = signed_in(somebody("Vera", "viewer", "clinical"))
+    viewer = signed_in(person_in("Vera", "viewer", "clinical"))
     html = viewer.get(f"/deployments/{primary.pk}/targets").content.decode()
     assert "Save target" not in html
     assert f"/deployments/{primary.pk}/targets" in html

@@ -100,7 +100,7 @@ def roll_back(actor: Principal, deployment_id: int, body: DeploymentRollback) ->
     order=(),
 )
 def targets(actor: Principal, deployment_id: int) -> list[TargetView]:
-    """What each answered in the last 24 hours, of the usage that the caller may view."""
+    """With the requests of the last 24 hours, of the usage that the caller may view."""
     return targets_view(actor, deployment_get(actor=actor, deployment_id=deployment_id))
 
 

@@ -136,7 +136,7 @@ def find_deployment(
 ) -> Grounds:
     """Return the deployment called `name`, and the decision that permits `key` to invoke it. With
     `target`, return this one of its targets: the policy must permit the primary, too, since targets
-    give nobody access to a name.
+    add no access to a name.
 
     Raises:
         ModelUnknown: it does not exist, or the key may not know of it.

@@ -1,6 +1,6 @@
 """Circuit breakers of targets, and the budget of retries of a deployment, in one gateway process.
 
-A target that failed `FAILURES` requests in a row, or asked for a pause (`Retry-After`), gets none
+A target that failed `FAILURES` requests in a row, or requested a pause (`Retry-After`), gets none
 for a while. Then one request tries it: if it is answered, the target is used again; otherwise the
 pause doubles. Retries are at most a tenth of the requests, apart from the first few, so that an
 outage does not multiply the load.

@@ -210,7 +210,7 @@ class Execution:
                     if self._choice is not None:
                         request = self._request(self._deployment)
                         request = replace(request, request_id=self._call.request_id)
-                        self._parts.shadows.copy(self._parts, request, self._choice, self._admitted)
+                        self._parts.shadows.copy(request, self._choice, self._admitted)
                 return
             except DomainError as error:
                 if not await self._move_on(error, inbox):

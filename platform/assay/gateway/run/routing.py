@@ -1,7 +1,7 @@
 """Choose the target that answers a request, and the next one if it fails to begin.
 
 The primary and the targets of a deployment each have a release of their own. The policy must permit
-the primary, since targets give nobody access to a name; beyond that, each target is checked like
+the primary, since targets add no access to a name; beyond that, each target is checked like
 any deployment, and one that is refused is skipped.
 """
 

@@ -13,7 +13,6 @@ import random
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 import redis
 from django.conf import settings
@@ -22,9 +21,14 @@ from assay.gateway.access.admission import Admitted
 from assay.gateway.access.decisions import require_ready, usable
 from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.access.prompts import add_prompt_tokens, check_prompt
+from assay.gateway.access.refresher import Refresher
 from assay.gateway.http.errors import NoUsableKey
 from assay.gateway.monitoring.metrics import SHADOW_COPIES
-from assay.gateway.quota.ledger import Settlement
+from assay.gateway.quota.ledger import Ledger, Settlement
+from assay.gateway.quota.quotas import Quotas
+from assay.gateway.run import events
+from assay.gateway.run.cancellations import Cancellations
+from assay.gateway.run.reply_streams import Inbox, Replies
 from assay.gateway.run.routing import TargetChoice
 from governance.errors import DomainError
 from governance.quotas.wire import Amount, Queued
@@ -33,11 +37,8 @@ from governance.usage.units import Unit
 from registry.catalog.endpoints import Plan
 from workers.celery_message import inference_message
 from workers.deployments.models import TargetRole
+from workers.sealing import GatewaySeals
 from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
-
-if TYPE_CHECKING:
-    # Parts hold this module's object.
-    from assay.gateway.run.parts import Parts
 
 logger = logging.getLogger(__name__)
 SHADOW = f"{JOBS}shadow"
@@ -48,14 +49,26 @@ RUNNING_MAX = 16
 class Shadows:
     """Runs the copies of one gateway process."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        refresher: Refresher,
+        ledger: Ledger,
+        quotas: Quotas,
+        replies: Replies,
+        seals: GatewaySeals,
+        cancellations: Cancellations,
+    ) -> None:
+        self._refresher = refresher
+        self._ledger = ledger
+        self._quotas = quotas
+        self._replies = replies
+        self._seals = seals
+        self._cancellations = cancellations
         self._running = 0
 
-    def copy(
-        self, parts: Parts, request: InferenceRequest, choice: TargetChoice, by: Admitted
-    ) -> None:
+    def copy(self, request: InferenceRequest, choice: TargetChoice, by: Admitted) -> None:
         """Start the copies of a request that was just sent as `request`; return at once."""
-        snapshot = parts.refresher.snapshot
+        snapshot = self._refresher.snapshot
         if snapshot is None:
             return
         now = datetime.now(UTC)
@@ -77,96 +90,94 @@ class Shadows:
             except DomainError:
                 continue  # The key may not use it, or it does not serve now.
             self._running += 1
-            parts.ledger.spawn(self._run(parts, request, target, plan))
+            self._ledger.spawn(self._run(request, target, plan))
 
-    async def _run(
-        self, parts: Parts, request: InferenceRequest, target: DeploymentEntry, plan: Plan
-    ) -> None:
+    async def _run(self, request: InferenceRequest, target: DeploymentEntry, plan: Plan) -> None:
         try:
-            await _answered(parts, request, target, plan)
+            await self._answered(request, target, plan)
         except (DomainError, redis.RedisError, OSError) as error:
             SHADOW_COPIES.labels(target.name, "skipped").inc()
             logger.info("A copy for shadow target %s was not made: %s", target.id, error)
         finally:
             self._running -= 1
 
+    async def _answered(
+        self, request: InferenceRequest, target: DeploymentEntry, plan: Plan
+    ) -> None:
+        """Send the copy, wait for its end, and settle it.
 
-async def _answered(
-    parts: Parts, request: InferenceRequest, target: DeploymentEntry, plan: Plan
-) -> None:
-    """Send the copy, wait for its end, and settle it.
+        Raises:
+            DomainError, redis.RedisError, OSError: it could not be sent.
+        """
+        copy = replace(
+            request,
+            request_id=f"{request.request_id}.s{target.id}",
+            deployment_id=target.id,
+            digest=target.digest,
+            options=plan.options.to_wire(),
+            enqueued_at=time.time(),
+            expires_at=target.expires_at,
+            scope="",
+        )
+        sealed, reader = self._seals.seal(copy, target.workers)
+        if not reader.holders:
+            raise NoUsableKey(f"No worker of deployment {target.name} has a usable key.")
+        began = time.monotonic()
+        inbox = self._replies.open(copy.request_id)
+        try:
+            self._replies.expect(copy.request_id, reader, target.realms)
+            message = inference_message(copy, sealed)
+            queued = Queued(deployment_queue(target.id), message, settings.GATEWAY_QUEUE_MAX)
+            lifetime_s = max(1.0, copy.deadline - copy.enqueued_at)
+            await self._quotas.reserve(
+                entry=_entry(request, copy, target, Done("failed", 0, 0)),
+                limits=(),
+                amount=Amount(0, 0, 0, target.unit),
+                lifetime_s=lifetime_s,
+                queued=queued,
+            )
+            done, first_at = await self._end(copy, inbox, plan, lifetime_s)
+        finally:
+            self._replies.close(copy.request_id)
+        entry = _entry(request, copy, target, done)
+        entry = replace(
+            entry,
+            total_ms=int((time.monotonic() - began) * 1000),
+            first_token_ms=None if first_at is None else int((first_at - began) * 1000),
+        )
+        SHADOW_COPIES.labels(target.name, entry.outcome).inc()
+        await self._ledger.settle(Settlement(entry))
 
-    Raises:
-        DomainError, redis.RedisError, OSError: it could not be sent.
-    """
-    copy = replace(
-        request,
-        request_id=f"{request.request_id}.s{target.id}",
-        deployment_id=target.id,
-        digest=target.digest,
-        options=plan.options.to_wire(),
-        enqueued_at=time.time(),
-        expires_at=target.expires_at,
-        scope="",
-    )
-    sealed, reader = parts.seals.seal(copy, target.workers)
-    if not reader.holders:
-        raise NoUsableKey(f"No worker of deployment {target.name} has a usable key.")
-    began, first = time.monotonic(), None
-    inbox = parts.replies.open(copy.request_id)
-    try:
-        parts.replies.expect(copy.request_id, reader, target.realms)
-        queued = Queued(
-            deployment_queue(target.id), inference_message(copy, sealed), settings.GATEWAY_QUEUE_MAX
-        )
-        lifetime_s = max(1.0, copy.deadline - copy.enqueued_at)
-        await parts.quotas.reserve(
-            entry=_entry(request, copy, target, "failed"),
-            limits=(),
-            amount=Amount(0, 0, 0, target.unit),
-            lifetime_s=lifetime_s,
-            queued=queued,
-        )
-        done, outcome, tokens = None, "failed", 0
+    async def _end(
+        self, copy: InferenceRequest, inbox: Inbox, plan: Plan, lifetime_s: float
+    ) -> tuple[Done, float | None]:
+        """Return the end of the copy's answer, and the time of the first token of a stream."""
+        tokens, first_at = 0, None
         try:
             async with asyncio.timeout(lifetime_s):
-                while not isinstance(event := await inbox.get(), (Done, Failed)):
-                    if not isinstance(event, Delta):
-                        break  # A forged reply, which was reported.
+                while isinstance(event := await inbox.get(), Delta):
                     tokens += event.tokens
-                    if first is None:
-                        first = int((time.monotonic() - began) * 1000)
-            if isinstance(event, Done) and event.finish_reason != "canceled":
-                done, outcome = event, "ok"
-            elif isinstance(event, Failed):
-                done = Done("failed", event.prompt_tokens, event.completion_tokens)
+                    if first_at is None and copy.stream:
+                        first_at = time.monotonic()
         except TimeoutError:
-            await parts.cancellations.publish(copy.request_id)
-            done = Done("canceled", plan.prompt_tokens, tokens)
-    finally:
-        parts.replies.close(copy.request_id)
-    total_ms = int((time.monotonic() - began) * 1000)
-    entry = _entry(request, copy, target, outcome, done, total_ms=total_ms)
-    entry = replace(entry, first_token_ms=first if copy.stream else None)
-    SHADOW_COPIES.labels(target.name, outcome).inc()
-    await parts.ledger.settle(Settlement(entry))
+            await self._cancellations.publish(copy.request_id)
+            return Done("failed", plan.prompt_tokens, tokens), first_at
+        if isinstance(event, Done):
+            return event, first_at
+        # A failure, or a forged reply, which was reported.
+        used = events.used(event) if isinstance(event, Failed) else None
+        return used or Done("failed", 0, 0), first_at
 
 
 def _entry(
-    request: InferenceRequest,
-    copy: InferenceRequest,
-    target: DeploymentEntry,
-    outcome: str,
-    done: Done | None = None,
-    **times: Any,
+    request: InferenceRequest, copy: InferenceRequest, target: DeploymentEntry, done: Done
 ) -> UsageEntry:
-    done = done or Done("failed", 0, 0)
     is_tokens = target.unit == Unit.TOKENS
     prompt, completion = (done.prompt_tokens, done.completion_tokens) if is_tokens else (0, 0)
     return UsageEntry(
         request_id=copy.request_id,
         occurred_at=copy.enqueued_at,
-        outcome=outcome,
+        outcome="failed" if done.finish_reason in ("failed", "canceled") else "ok",
         endpoint=SHADOW,
         department=target.department,
         deployment=target.name,
@@ -187,5 +198,4 @@ def _entry(
         unit=target.unit,
         units=done.units,
         part_of=request.request_id,
-        **times,
     )
