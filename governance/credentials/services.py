@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -30,9 +29,6 @@ from governance.principals import Principal
 from governance.rowsecurity import exists_anywhere
 from governance.state_machine import StateMachine
 
-# Interval in which the use of a credential for a deployment is recorded once.
-USE_STEP = timedelta(hours=1)
-
 CREDENTIAL_STATES = StateMachine(
     model=Credential,
     noun="credential",
@@ -43,10 +39,11 @@ CREDENTIAL_STATES = StateMachine(
     related=("department",),
     label=lambda row: row.name,
 )
+# The latest use of a credential by a deployment; returns a row for the first one in an hour.
 _USED = """
 INSERT INTO governance_credentialuse AS last (credential_id, deployment, used_at)
 VALUES (%s, %s, now()) ON CONFLICT (credential_id, deployment) DO UPDATE SET used_at = now()
- WHERE date_bin(%s, last.used_at, 'epoch') < date_bin(%s, now(), 'epoch')
+ WHERE date_trunc('hour', last.used_at, 'UTC') < date_trunc('hour', now(), 'UTC')
 RETURNING 1
 """
 
@@ -221,7 +218,7 @@ def credential_use(
 
 def _first_in_the_hour(credential: Credential, deployment: str) -> bool:
     with connection.cursor() as cursor:
-        cursor.execute(_USED, [credential.pk, deployment, USE_STEP, USE_STEP])
+        cursor.execute(_USED, [credential.pk, deployment])
         return cursor.fetchone() is not None
 
 
