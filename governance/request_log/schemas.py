@@ -19,7 +19,7 @@ Outcome = Literal["ok", "failed", "canceled"]
 
 
 class RequestLogSettings(Schema):
-    """What a department logs. Content is kept for `days`; at most `daily_mib` are logged a day.
+    """Logging of a department's requests. Content is kept for `days`; at most `daily_mib` are logged a day.
     With `second_factor`, reading content takes a fresh one. With `datasets`, content may become
     rows of datasets."""
 

@@ -50,7 +50,7 @@ class EndUserForm(TablerForm):
 
 
 class RequestLogForm(TablerForm):
-    """What a department logs."""
+    """Settings of a department's log."""
 
     mode = forms.ChoiceField(
         label="Log",
