@@ -186,8 +186,8 @@ def empty_screens() -> list[Screen]:
     paths = (
         "/", "/tasks", "/models", "/intakes", "/datasets", "/jobs", "/schedules", "/reviews",
         "/incidents", "/emergency-access", "/deployments", "/batches", "/playground", "/keys",
-        "/credentials", "/usage", "/budgets", "/audit", "/knowledge", "/feedback", "/release-drafts",
-        "/departments", "/requests",
+        "/credentials", "/usage", "/budgets", "/audit", "/knowledge", "/feedback",
+        "/release-drafts", "/departments", "/requests",
     )  # fmt: skip
     return [Screen(path.strip("/") or "overview", nora, path) for path in paths]
 
