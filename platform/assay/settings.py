@@ -288,11 +288,10 @@ USAGE_KEY = secret("ASSAY_USAGE_KEY")
 # Secrets of providers are sealed to this public key (X25519, 64 hexadecimal digits).
 EGRESS_PUBLIC_KEY = env("ASSAY_EGRESS_PUBLIC_KEY", "")
 # The private keys that open them, the current one first; only egress workers have them.
-EGRESS_KEYS = [
-    value
-    for name in ("ASSAY_EGRESS_KEY", "ASSAY_EGRESS_KEY_2")
-    if holds(PROCESS, name) and (value := env(name, ""))
-]
+EGRESS_KEYS = []
+if holds(PROCESS, "ASSAY_EGRESS_KEY"):
+    _keys = (env("ASSAY_EGRESS_KEY", ""), env("ASSAY_EGRESS_KEY_2", ""))
+    EGRESS_KEYS = [value for value in _keys if value]
 for _name, _values in (
     ("ASSAY_EGRESS_PUBLIC_KEY", [EGRESS_PUBLIC_KEY] if EGRESS_PUBLIC_KEY else []),
     ("ASSAY_EGRESS_KEY or ASSAY_EGRESS_KEY_2", EGRESS_KEYS),

@@ -47,12 +47,16 @@ def answer(shape: str, *, stream: bool, text: str = "", call: Any = None) -> Beh
 def _openai(stream: bool, text: str, call: Any) -> Behavior:
     finish = "tool_calls" if call else "stop"
     usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
-    tools = []
+    tools: list[Any] = []
     if call:
         function = {"name": call[0], "arguments": json.dumps(call[1])}
         tools = [{"index": 0, "id": "c1", "type": "function", "function": function}]
     if not stream:
-        message = {"role": "assistant", "content": text or None, "reasoning_content": "Hm."}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text or None,
+            "reasoning_content": "Hm.",
+        }
         if tools:
             message["tool_calls"] = tools
         choice = {"index": 0, "message": message, "finish_reason": finish}
@@ -169,23 +173,18 @@ def test_a_tool_call_is_the_same_in_every_shape(
         assert (name, json.loads(text)) == ("look", arguments)
 
 
-CONVERSATION = GenerationInputs(
-    messages=[
-        ChatMessage(role="system", content="Be short."),
-        ChatMessage(
-            role="user", content=[TextPart(type="text", text="See"), ImagePart(type="image")]
-        ),
-        ChatMessage(
-            role="assistant",
-            content="",
-            tool_calls=[ToolCall(id="c1", name="look", arguments={"city": "Paris"})],
-        ),
-        ChatMessage(role="tool", tool_call_id="c1", content="Sunny"),
-        ChatMessage(role="user", content="And?"),
-    ],
-    tools=[LOOK],
-    images=[BytesIO(PNG)],
-)
+TURNS = [
+    ChatMessage(role="system", content="Be short."),
+    ChatMessage(role="user", content=[TextPart(type="text", text="See"), ImagePart(type="image")]),
+    ChatMessage(
+        role="assistant",
+        content="",
+        tool_calls=[ToolCall(id="c1", name="look", arguments={"city": "Paris"})],
+    ),
+    ChatMessage(role="tool", tool_call_id="c1", content="Sunny"),
+    ChatMessage(role="user", content="And?"),
+]
+CONVERSATION = GenerationInputs(messages=TURNS, tools=[LOOK], images=[BytesIO(PNG)])
 LATE_SYSTEM = GenerationInputs(
     messages=[
         ChatMessage(role="user", content="Hi"),
@@ -363,13 +362,13 @@ def test_a_setting_is_told_or_refused_by_name(tmp_path: Path, shape: str, name: 
 def test_a_setting_that_the_description_does_not_permit_is_refused_by_name(
     tmp_path: Path, name: str
 ) -> None:
-    options, inputs = SamplingOptions(), GenerationInputs(messages=CONVERSATION.messages[:1])
+    options, inputs = SamplingOptions(), GenerationInputs(messages=TURNS[:1])
     if name == "max_tokens":
         options = SamplingOptions(max_tokens=5, stated=["max_tokens"])
     elif name == "tools":
         inputs = GenerationInputs(messages=inputs.messages, tools=[LOOK])
     elif name == "images":
-        inputs = GenerationInputs(messages=CONVERSATION.messages[1:2], images=[BytesIO(PNG)])
+        inputs = GenerationInputs(messages=TURNS[1:2], images=[BytesIO(PNG)])
     else:
         options = SamplingOptions(**{name: OPTIONS[name]})
     behave = answer("openai", stream=False, text="Hi")
@@ -391,7 +390,7 @@ def test_a_setting_that_the_description_does_not_permit_is_refused_by_name(
         ("anthropic", "Hello", SamplingOptions(temperature=1.5), "temperature"),
         (
             "gemini",
-            GenerationInputs(messages=CONVERSATION.messages[:1], tools=[LOOK]),
+            GenerationInputs(messages=TURNS[:1], tools=[LOOK]),
             SamplingOptions(parallel_tool_calls=False),
             "parallel_tool_calls",
         ),
