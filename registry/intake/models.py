@@ -123,4 +123,4 @@ class IntakeProbe(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"probe of intake {self.intake_id}"
+        return f"probe of intake {self.pk}"

@@ -142,7 +142,7 @@ CHECKS = ("provider", "answering model", "list of models")
 
 
 def probe_findings(description: HostedDescription, result: ProbeResult) -> list[Finding]:
-    """Return what the call shows, as findings for the person who signs."""
+    """Return the findings of a call, for the person who signs."""
     if not result.reached:
         detail = f"{description.host} did not answer as {description.model}: {result.error}"
         return [Finding("provider", False, detail)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from governance.bounds import NAME_MAX
-from governance.schemas import Filter, Line, Object, Paragraphs, Schema, Slug
+from governance.schemas import Filter, Line, Paragraphs, Schema
 from registry.intake.models import REASON_MAX, IntakeState
 
 
@@ -14,20 +14,6 @@ class IntakeFilter(Filter):
 
     state: IntakeState | None = None
     model: Line | None = Field(default=None, max_length=NAME_MAX, serialization_alias="model__name")
-
-
-class NewHosted(Schema):
-    """A hosted model as a version of `model`. `description` has the fields of a `hosted.json`:
-    `provider`, `shape`, `base_url`, `model`, `region`, `credential` (its name), `parameters`,
-    `context_tokens`, `max_tokens`, `terms`, `prices`, `shutdown_on` and others."""
-
-    model: Slug = Field(max_length=NAME_MAX)
-    description: Object
-    digest: str | None = Field(
-        default=None,
-        pattern="^[0-9a-f]{64}$",
-        description="Reject the description unless it becomes a version with this digest.",
-    )
 
 
 class IntakeSignOff(Schema):

@@ -142,6 +142,7 @@ def screens_of(company: Company) -> list[Screen]:
         (enzo, "incidents", "/incidents"),
         (enzo, "deployments", "/deployments"),
         (enzo, "deployment", f"/deployments/{company.deployment.pk}"),
+        (enzo, "targets", f"/deployments/{company.deployment.pk}/targets"),
         (enzo, "served", "/served"),
         (enzo, "batches", "/batches"),
         (enzo, "batch", f"/batches/{company.batch.pk}"),

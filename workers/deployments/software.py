@@ -16,6 +16,7 @@ from governance.bounds import TASK_MAX
 from governance.errors import InvalidInput
 from registry.catalog import codes_here
 from registry.catalog.code import PACKAGES_MAX
+from registry.catalog.engines import EngineName
 from registry.releases.equivalence.models import EquivalenceCheck
 from registry.releases.equivalence.selectors import checks_changed
 from workers.deployments.models import Deployment, WorkerKey
@@ -86,9 +87,9 @@ def code_differences() -> list[CodeDifference]:
 
 def live_checks_changed() -> list[EquivalenceCheck]:
     """Return comparisons of live deployments, with a worker's current software, that found
-    different answers or none to compare."""
-    live = Deployment.objects.filter(state__in=LIVE).values_list("release", flat=True)
-    return checks_changed(list(live))
+    different answers or none to compare. Providers compute the answers of hosted models."""
+    live = Deployment.objects.filter(state__in=LIVE).exclude(release__engine=EngineName.HOSTED)
+    return checks_changed(list(live.values_list("release", flat=True)))
 
 
 def software_measure() -> None:

@@ -134,3 +134,16 @@ class NewPromptVersion(Schema):
     base_version: Id
     document: Object
     note: ParagraphsOrEmpty = Field(default="", max_length=NOTE_MAX)
+
+
+class NewHosted(Schema):
+    """A hosted model as a version of `model`. `description` has the fields of a `hosted.json`, such
+    as `provider`, `shape`, `base_url`, `model`, `region`, `credential` (its name) and `terms`."""
+
+    model: Name
+    description: Object
+    digest: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="Reject the description unless it becomes a version with this digest.",
+    )

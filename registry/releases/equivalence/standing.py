@@ -14,6 +14,7 @@ from typing import Any
 from registry.canonical import json_digest
 from registry.catalog import TASKS
 from registry.catalog.answers import tolerance_of, tolerance_to_json
+from registry.catalog.engines import EngineName
 from registry.evaluations.models import Evaluation
 from registry.releases.equivalence.models import EQUIVALENT, EquivalenceOutcome
 
@@ -72,8 +73,12 @@ def equivalence_section(
     gave them, the tolerance, and the consequence of a difference.
 
     The answers come from the newest of `evaluations`, which come oldest first, with this engine,
-    precision and code.
+    precision and code. Software of workers does not suspend a hosted model, whatever the `policy`.
     """
+    if engine == EngineName.HOSTED:
+        # An upgrade of Assay changes the path to the provider, not the model.
+        because = "The provider computes the answers; workers pass them on."
+        return {"policy": ALARM, "rows": 0, "because": because}
     section: dict[str, Any] = {"policy": policy, "rows": 0}
     entry = TASKS.get(task)
     if entry is None or entry.evaluation is None:

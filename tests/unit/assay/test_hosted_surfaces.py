@@ -114,6 +114,7 @@ def test_a_version_shows_its_description_and_starts_the_next_one(company: Compan
     assert "Assay pins the description, not the model" in page
     assert f"/versions/{hosted.pk}/evaluate" not in page
     again = client.get(f"{FORM}?from={hosted.pk}").content.decode()
+    assert '<option value="openai">' in again
     assert 'value="https://api.example.com/v1"' in again
     assert 'value="2.5"' in again
     assert client.get(f"{FORM}?from={company.base.pk}").status_code == 404

@@ -148,7 +148,7 @@ def test_a_person_signs_only_after_the_provider_answered(
     }
     assert recorded(action="intake:probe").outcome == "allowed"
     intake_probed(intake_id=intake.pk)
-    assert len(bodies("intake:probe")) == 1
+    assert len(bodies(action="intake:probe")) == 1
 
 
 def test_the_description_becomes_the_parameters_of_the_version(

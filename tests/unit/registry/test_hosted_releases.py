@@ -16,6 +16,13 @@ from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.manifests import ManifestMismatch
 from registry.releases.comparison.build import version_compare
 from registry.releases.engines import engines_for, precisions_for
+from registry.releases.equivalence.models import EquivalenceOutcome
+from registry.releases.equivalence.standing import (
+    Standing,
+    fingerprint_of,
+    named_in,
+    standing_in,
+)
 from registry.releases.evidence_mlbom import mlbom
 from registry.releases.exports.hosted import NOT_PINNED
 from registry.releases.exports.sections import dossier_sections
@@ -94,6 +101,17 @@ def test_the_dossier_shows_the_description_what_is_not_pinned_and_the_call(offic
     assert "hosted" not in office.submit().dossier
 
 
+def test_an_upgrade_of_workers_does_not_suspend_it(office: Office) -> None:
+    release = submitted(office, hosted(office))
+    stated = release.dossier["software"]["equivalence"]
+    assert (stated["policy"], stated["rows"]) == ("alarm", 0)
+    named = named_in(release.dossier)
+    assert standing_in(named, fingerprint_of({"assay": "2"}), []) is Standing.DUE
+    outcomes = [EquivalenceOutcome.UNVERIFIED]
+    assert standing_in(named, fingerprint_of({"assay": "2"}), outcomes) is Standing.ACCEPTED
+    assert office.submit().dossier["software"]["equivalence"]["policy"] == "suspend"
+
+
 def test_a_changed_row_is_not_released(office: Office) -> None:
     gpt = hosted(office)
     ModelVersion.objects.filter(pk=gpt.pk).update(parameters={**gpt.parameters, "region": "us"})
@@ -105,7 +123,7 @@ def test_a_vendor_section_is_required_of_hosted_versions_alone(office: Office) -
     assert not VENDOR & office.checklist(office.submit()).keys()
     release = submitted(office, hosted(office))
     assert office.checklist(release).keys() >= VENDOR
-    with pytest.raises(WrongState):
+    with pytest.raises(WrongState), transaction.atomic():
         office.approve(release)
     assert approved(office, release).state == ReleaseState.APPROVED
     release_servable(Release.objects.get(pk=release.pk))

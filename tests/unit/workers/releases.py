@@ -53,6 +53,7 @@ def release(
     engine: str = "own",
     precision: str = "stored",
     after_upgrade: str = "suspend",
+    conditions: dict[str, Any] | None = None,
 ) -> Release:
     """A release of `version` that ends in `hours`, with the dossier that it was decided on."""
     owner = version.model.department
@@ -81,6 +82,7 @@ def release(
         grace_days=grace_days,
         engine=engine,
         precision=precision,
+        conditions=conditions or {},
     )
     made.departments.set([owner])
     if state == ReleaseState.APPROVED:

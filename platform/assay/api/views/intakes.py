@@ -20,12 +20,13 @@ from governance.bounds import NAME_MAX
 from governance.principals import Principal
 from governance.schemas import Choice, Id, Line, Schema, Slug, instead_of
 from registry.intake.models import SOURCE_MAX, Intake
-from registry.intake.schemas import IntakeFilter, IntakeSignOff, NewHosted
+from registry.intake.schemas import IntakeFilter, IntakeSignOff
 from registry.intake.selectors import intake_get, intakes_visible_to
 from registry.intake.services import intake_allow, intake_sign_off
 from registry.versions.models import LICENSE_MAX
 from registry.versions.selectors import model_get, version_get
 from workers.jobs.requests import hosted_request, intake_request
+from workers.jobs.schemas import NewHosted
 
 MAX_FILES = 64
 

@@ -13,7 +13,6 @@ from registry.catalog.hosted import MAX_URL, WIRE_SHAPE_TITLES, Cleared, Paramet
 from registry.datasets.models import Classification
 
 MICRO = 1_000_000
-_PRICE = {"max_digits": 12, "decimal_places": 6, "min_value": 0, "required": False}
 # Fields of the form that the description has under the same name.
 _SAME = (
     "provider",
@@ -29,6 +28,12 @@ _SAME = (
     "cleared_for",
 )
 _TERMS = ("title", "url", "sha256", "retention_days", "trains_on_content")
+
+
+def _price(label: str) -> forms.DecimalField:
+    return forms.DecimalField(
+        label=label, min_value=0, max_digits=12, decimal_places=6, required=False
+    )
 
 
 class HostedForm(TablerForm):
@@ -67,6 +72,7 @@ class HostedForm(TablerForm):
         required=False,
         max_length=60,
         help_text="Name of the department's credential, never the secret. Leave empty for none.",
+        widget=forms.TextInput(attrs={"list": "credential-names", "spellcheck": "false"}),
     )
     shutdown_on = forms.DateField(
         required=False,
@@ -84,8 +90,8 @@ class HostedForm(TablerForm):
     max_tokens = forms.IntegerField(
         min_value=1, max_value=1_000_000, label="Longest answer, tokens"
     )
-    prompt_price = forms.DecimalField(label="Price of a million prompt tokens", **_PRICE)
-    completion_price = forms.DecimalField(label="Price of a million completion tokens", **_PRICE)
+    prompt_price = _price("Price of a million prompt tokens")
+    completion_price = _price("Price of a million completion tokens")
     cleared_for = forms.ChoiceField(
         choices=titled(
             (value, label) for value, label in Classification.choices if value in get_args(Cleared)

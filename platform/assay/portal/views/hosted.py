@@ -9,12 +9,15 @@ from django.shortcuts import redirect
 
 from assay.portal.forms.hosted import HostedForm, description_of, form_fields, initial_of
 from assay.portal.http import ActionScreen, cleaned, number_in
+from governance.credentials.selectors import credentials_visible_to
 from governance.errors import NotFound
 from registry.catalog import TASKS
 from registry.versions.hosted import takes_hosted
 from registry.versions.models import ModelVersion, VersionKind
 from registry.versions.selectors import models_visible_to, version_get
 from workers.jobs.requests import hosted_request
+
+CREDENTIALS_SHOWN = 100
 
 
 class HostedNew(ActionScreen):
@@ -40,7 +43,8 @@ class HostedNew(ActionScreen):
         return HostedForm(models=mine, initial=initial)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        return {"form": self.form()}
+        names = credentials_visible_to(self.actor).order_by("name").values_list("name", flat=True)
+        return {"form": self.form(), "credentials": dict.fromkeys(names[:CREDENTIALS_SHOWN])}
 
     def act(self, **kwargs: Any) -> HttpResponse:
         values = cleaned(self.form())
