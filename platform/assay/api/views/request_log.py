@@ -82,7 +82,7 @@ class LogKeyAnswer(serializers.Serializer[Any]):
 
 
 class RequestLogAnswer(serializers.Serializer[Any]):
-    """What a department logs, the amounts of its last days, and its keys."""
+    """Log settings of a department, the amounts of its last days, and its keys."""
 
     department = serializers.CharField()
     mode = serializers.ChoiceField(choices=LogMode.choices)

@@ -50,7 +50,7 @@ class EndUserForm(TablerForm):
 
 
 class RequestLogForm(TablerForm):
-    """What a department logs."""
+    """Log settings of a department."""
 
     mode = forms.ChoiceField(
         label="Log",

@@ -205,7 +205,7 @@ class RequestsExport(ActionScreen):
 
 
 class DepartmentLog(ActionScreen):
-    """What a department logs, how much it logged, its keys, and what can be erased."""
+    """Log settings of a department, how much it logged, its keys, and what can be erased."""
 
     template_name = "portal/requests/department.html"
 
