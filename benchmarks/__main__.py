@@ -12,6 +12,7 @@ from pathlib import Path
 BENCHMARKS = {
     "cli": "processor time of `assay COMMAND --help` and of a list",
     "gateway": "CPU and latency of the inference route, against a bare ASGI echo",
+    "hosted": "processor time of a request to a provider and of a streamed event",
     "growth": "database time of every page and list over the rows of years",
     "portal": "processor time of each main page; latency and errors while people browse",
     "serve": "first token, embeddings and added latency, against the engine or model alone",

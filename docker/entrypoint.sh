@@ -1,5 +1,5 @@
 #!/bin/sh
-# The process is the first argument: web, controller, init, migrate, backup, broker_users, node, worker
+# The process is the first argument: web, controller, init, migrate, backup, broker_users, node, egress, worker
 # (ASSAY_WORKER_KIND: compute or engine).
 set -eu
 # What a process writes is for its own user, as in the units.
@@ -44,6 +44,12 @@ node)
         -c "${ASSAY_WORKER_CONCURRENCY:-16}" -n "engine@%h" \
         --without-mingle --without-gossip --without-heartbeat "$@"
     ;;
+egress)
+    export ASSAY_PROCESS=egress
+    exec celery --quiet -A workers.app worker -I workers.celery_tasks.inference -Q engine.none -P threads \
+        -c "${ASSAY_WORKER_CONCURRENCY:-16}" -n "egress@%h" \
+        --without-mingle --without-gossip --without-heartbeat "$@"
+    ;;
 worker)
     # Copies of weights are too large for the memory that /tmp is.
     export ASSAY_PROCESS=worker TMPDIR=/var/lib/scratch
@@ -66,7 +72,7 @@ worker)
     esac
     ;;
 *)
-    echo "Process '$role' is not known; use web, controller, init, migrate, backup, broker_users, node or worker." >&2
+    echo "Process '$role' is not known; use web, controller, init, migrate, backup, broker_users, node, egress or worker." >&2
     exit 64
     ;;
 esac

@@ -33,6 +33,12 @@ public_key() { # the verifier key of the audit signing key: name+hash+base64 (C2
     printf '%s+%s+%s\n' "$log_name" "$hash" "$(bytes "01$key" | openssl base64 -A)"
 }
 
+egress_public_key() { # the public key (X25519) of the egress key, in hexadecimal
+    # A private key in PKCS #8 is this header and the key (RFC 8410).
+    bytes "302e020100300506032b656e04220420$(tr -d '[:space:]' <"$folder/egress_key")" |
+        openssl pkey -inform DER -pubout -outform DER | tail -c 32 | od -An -tx1 | tr -d ' \n'
+}
+
 broker_certificate() { # of the broker, and of an authority whose key is not kept
     local curve=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes) made
     made="$(mktemp -d)"
@@ -68,9 +74,11 @@ make secret_key openssl rand -base64 48
 make key_pepper openssl rand -base64 48
 make usage_key openssl rand -base64 48
 make wire_key openssl rand -base64 48
+make egress_key openssl rand -hex 32
+make egress_public_key egress_public_key
 make audit_signing_key openssl rand -hex 32
 make audit_public_key public_key
-for name in metrics_token oidc_client_secret scim_token siem_streams email_url \
+for name in egress_key_2 metrics_token oidc_client_secret scim_token siem_streams email_url \
     review_webhook_secret; do
     make "$name" true
 done

@@ -38,8 +38,11 @@ SERVICES = {
     "backup": "backup",
     "compute": "worker-compute",
     "engine": "worker-engine",
+    "egress": "worker-egress",
 }
 COMPONENTS = {**{name: name for name in SERVICES}, "compute": "compute-cpu", "engine": "engine-cpu"}
+# The egress workers' private key in tests.
+EGRESS_KEY = b"\x11" * 32
 # Of the machine, as systemd and an image have them.
 INHERITED = ("PATH", "OMP_NUM_THREADS", "LANG")
 # Of a database over the network; here it is a socket.
@@ -138,6 +141,7 @@ def write_secrets(folder: Path) -> None:
     from django.conf import settings
 
     from governance.audit.signing import KEY_FILE, audit_signer
+    from governance.credentials.sealing import public_key_of
 
     if folder.is_dir():
         return
@@ -150,6 +154,8 @@ def write_secrets(folder: Path) -> None:
         "secret_key": settings.SECRET_KEY,
         "usage_key": settings.USAGE_KEY,
         "wire_key": settings.WIRE_KEY,
+        "egress_key": EGRESS_KEY.hex(),
+        "egress_public_key": public_key_of(EGRESS_KEY).hex(),
     }
     for name, text in found.items():
         (folder / name).write_text(text)

@@ -187,7 +187,10 @@ class Done:
     such as a list of floats or of {label, score}.
     `queue_ms` is the time between enqueueing and the start of computing, `prefill_ms` that from
     there to the first token, `decode_ms` that from the first token to the last; the latter two are
-    0 for tasks that do not generate token by token. `device_ms` is the request's share of device
+    0 for tasks that do not generate token by token. `estimated` says that a provider stated no
+    credible count, so that at least one of the two is an estimate. `answered_as` is the name, and
+    the fingerprint, that a provider's answer states if they differ from the approved description.
+    `device_ms` is the request's share of device
     time, which is equal for requests that run at once. `units` is the usage in the unit of the
     task; if the unit is tokens, the two token counts are the usage.
     `stop` is the stop text that ended the answer, for requests whose options set `name_stop`.
@@ -207,13 +210,16 @@ class Done:
     cut_tokens: int = 0
     prefill_ms: int = 0
     decode_ms: int = 0
+    estimated: bool = False
+    answered_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     """Refusal or failure. `status` is the HTTP status, `message` is for the caller.
 
-    The counts are as in `Done`, if the caller is charged for the work until then.
+    The counts are as in `Done`, if the caller is charged for the work until then. After
+    `retry_after_s` seconds a provider accepts requests again; 0 if unknown.
     """
 
     code: str
@@ -223,6 +229,8 @@ class Failed:
     completion_tokens: int = 0
     device_ms: int = 0
     units: int = 0
+    estimated: bool = False
+    retry_after_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +267,10 @@ COUNTS = {
     "units": 1_000_000_000,
     "cut_inputs": 100_000_000,
     "cut_tokens": 1_000_000_000,
+    "retry_after_s": 86_400,
 }
+# Longest name and fingerprint of a model that an answer states.
+ANSWERED_AS_MAX = 300
 
 
 def encode_events(events: Sequence[Event]) -> bytes:
@@ -299,8 +310,13 @@ def event_from_json(body: dict[str, Any]) -> Event:
     if body.get("type") == "delta":
         _check_delta(body)
     event = _KINDS[body.pop("type")](**body)
-    if isinstance(event, Done) and not isinstance(event.stop, str):
-        raise TypeError("stop is not a string")
+    if isinstance(event, Done):
+        if not isinstance(event.stop, str) or not isinstance(event.answered_as, str):
+            raise TypeError("a text is not a string")
+        if len(event.answered_as) > ANSWERED_AS_MAX:
+            raise ValueError("answered_as is too long")
+    if not isinstance(getattr(event, "estimated", False), bool):
+        raise TypeError("estimated is not a Boolean")
     for name, most in COUNTS.items():
         count = getattr(event, name, 0)
         if type(count) is not int or not 0 <= count <= most:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 # `broker_users` writes the access control file of the broker, then exits.
 # `node` is a worker on a separate machine, without access to the database and the store.
-PROCESSES = ("web", "controller", "worker", "node", "migrate", "broker_users")
+# `egress` is the engine worker of hosted models, the only process that calls providers.
+PROCESSES = ("web", "controller", "worker", "egress", "node", "migrate", "broker_users")
 # Settings that a node must not have, in addition to other processes' secrets.
 _NOT_ON_NODES = (
     "DATABASE_URL",
@@ -32,7 +33,7 @@ HOLDERS: dict[str, tuple[str, ...]] = {
     "ASSAY_AUDIT_SIGNING_KEY": ("controller",),
     "ASSAY_USAGE_KEY": ("web", "controller"),
     # Only workers that serve have it.
-    "ASSAY_WIRE_KEY": ("web", "worker"),
+    "ASSAY_WIRE_KEY": ("web", "worker", "egress"),
     # The web process shows destinations of events and due notices; the controller sends them.
     "ASSAY_EMAIL_URL": ("web", "controller"),
     "ASSAY_REVIEW_WEBHOOK_SECRET": ("web", "controller"),

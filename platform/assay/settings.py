@@ -168,7 +168,7 @@ def database(url: str) -> dict[str, Any]:
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             # Workers serve again soon after a network heals, so no attempt may wait for long.
-            "connect_timeout": 3 if PROCESS == "worker" else 5,
+            "connect_timeout": 3 if PROCESS in {"worker", "egress"} else 5,
             "application_name": f"assay-{PROCESS or 'manage'}",
             **DATABASE_SILENCE,
             "options": options,
@@ -243,6 +243,8 @@ except ValueError as _error:
 WEB = PROCESS == "web"
 # A worker without access to the database and the store.
 NODE = PROCESS == "node"
+# The engine worker of hosted models.
+EGRESS = PROCESS == "egress"
 # Concurrent Django requests of one web process, and the maximum number and time of waiting ones.
 WEB_THREADS = env_int("ASSAY_WEB_THREADS", 8, least=1)
 WEB_QUEUE = env_int("ASSAY_WEB_QUEUE", 512, least=0)
@@ -818,7 +820,23 @@ VLLM_PYTHON = env("ASSAY_VLLM_PYTHON", "")
 # Time after which an engine's batch counts as hung, in seconds.
 ENGINE_BATCH_TIMEOUT_S = env_int("ASSAY_ENGINE_BATCH_TIMEOUT_S", 300, least=1)
 # Concurrent requests of one engine worker; more stay in the queue for other workers.
-ENGINE_REQUESTS = env_int("ASSAY_ENGINE_REQUESTS", 128, least=1)
+# An egress worker holds each as an open connection without a thread.
+ENGINE_REQUESTS = env_int("ASSAY_ENGINE_REQUESTS", 4096 if EGRESS else 128, least=1)
+# Names of hosts, in lower case, that egress workers may reach although their addresses are private,
+# and by plain HTTP.
+EGRESS_INTERNAL_HOSTS = [name.lower() for name in env_list("ASSAY_EGRESS_INTERNAL_HOSTS")]
+# HTTP proxy for all other hosts, and certificates that are trusted in addition to the system's.
+EGRESS_PROXY = env("ASSAY_EGRESS_PROXY", "")
+if EGRESS_PROXY and urlsplit(EGRESS_PROXY).scheme not in {"http", "https"}:
+    raise ImproperlyConfigured(
+        "ASSAY_EGRESS_PROXY is not a proxy's URL; set it to http://proxy.example:3128."
+    )
+EGRESS_CA_FILE = env("ASSAY_EGRESS_CA_FILE", "")
+# Time limits of an exchange with a provider, in seconds: for the connection, until a streamed
+# answer begins, and between two lines of it.
+EGRESS_CONNECT_TIMEOUT_S = env_int("ASSAY_EGRESS_CONNECT_TIMEOUT_S", 10, least=1)
+EGRESS_FIRST_BYTE_TIMEOUT_S = env_int("ASSAY_EGRESS_FIRST_BYTE_TIMEOUT_S", 120, least=1)
+EGRESS_IDLE_TIMEOUT_S = env_int("ASSAY_EGRESS_IDLE_TIMEOUT_S", 60, least=1)
 # Percentage of the memory of its GPU, or of its machine or container, that the models of an engine
 # worker may take; and labels that deployments may require.
 WORKER_MEMORY_PERCENT = env_int("ASSAY_WORKER_MEMORY_PERCENT", 80, least=1)

@@ -58,8 +58,10 @@ WIRE_SHAPE_TITLES = {
 }
 # Settings of requests that a description may permit, by the names of `SamplingOptions`, and
 # `tools` and `images` for those inputs. All other settings are refused by name.
+# `max_completion_tokens` permits limits on tokens, too, for providers that know them by that name.
 Parameter = Literal[
     "max_tokens",
+    "max_completion_tokens",
     "temperature",
     "top_p",
     "stop",

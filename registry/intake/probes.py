@@ -48,6 +48,16 @@ def intake_probes_due(*, worker: str) -> list[IntakeProbe]:
     return due
 
 
+def intake_probe_of(*, worker: str, intake_id: int) -> IntakeProbe | None:
+    """Return the call that `worker` must make for an intake; None if it has no such order now."""
+    return (
+        IntakeProbe.objects.select_related("intake__model__department")
+        .filter(pk=intake_id, worker=worker, result__isnull=True, due_at__gt=timezone.now())
+        .filter(intake__state=IntakeState.PROBING)
+        .first()
+    )
+
+
 @transaction.atomic
 def intake_probe_report(*, worker: str, intake_id: int, result: ProbeResult) -> None:
     """Record the answers of the provider of an intake. Repeating a report changes nothing.

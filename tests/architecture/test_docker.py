@@ -143,7 +143,7 @@ def test_a_node_has_neither_database_nor_store_and_no_way_in() -> None:
     assert {f"/run/secrets/{name}" for name in node["secrets"]} <= set(given.values())
     assert NEEDED["node"].keys() <= {each.removesuffix("_FILE") for each in given} | given.keys()
     check_process("node", given, production=True)
-    assert (DOCKER / "entrypoint.sh").read_text().count("-I workers.celery_tasks.inference") == 2
+    assert (DOCKER / "entrypoint.sh").read_text().count("-I workers.celery_tasks.inference") == 3
 
 
 def test_every_setting_that_compose_names_is_read_by_the_settings(compose: dict[str, Any]) -> None:
@@ -209,6 +209,7 @@ STORES = {
     "backup": {"artifacts", "transparency:ro", "/srv/backups"},
     "worker-compute": {"artifacts:ro", "quarantine:ro", "work", "/var/lib/scratch"},
     "worker-engine": {"artifacts:ro", "media", "/var/lib/scratch"},
+    "worker-egress": {"artifacts:ro", "media"},
     "mlflow": {"mlflow"},
     "postgres": {"postgres", "./initdb:ro"},
     "broker-users": {"broker-users"},
@@ -221,6 +222,7 @@ NETWORKS = {
     "backup": {"outside", "database", "broker"},
     "worker-compute": {"database", "broker"},
     "worker-engine": {"database", "broker"},
+    "worker-egress": {"providers", "database", "broker"},
     "mlflow": {"mlflow", "mlflow-database"},
     "postgres": {"database", "mlflow-database"},
     "broker-users": set(),
@@ -264,7 +266,7 @@ def test_every_process_reaches_what_it_uses(compose: dict[str, Any]) -> None:
         assert ("network_mode" in service) == ("networks" not in service), name
         assert ("ports" in service) == (name == "web"), name
     inner = {name for name, network in compose["networks"].items() if network.get("internal")}
-    assert compose["networks"].keys() - inner == {"edge", "outside"}
+    assert compose["networks"].keys() - inner == {"edge", "outside", "providers"}
     assert inner == {"database", "mlflow-database", "broker", "mlflow"}
 
 
@@ -273,7 +275,9 @@ def test_every_process_holds_its_own_secrets_as_files(compose: dict[str, Any]) -
     for name, service in compose["services"].items():
         process = service.get("environment", {}).get("ASSAY_PROCESS", "")
         own = "migrate" if name == "backup" else name.replace("-", "_")
-        assert process == ("worker" if "worker" in name else process if process == own else "")
+        own = "egress" if name == "worker-egress" else own
+        worker = name.startswith("worker") and own != "egress"
+        assert process == ("worker" if worker else process if process == own else "")
         files = set()
         for variable, value in service.get("environment", {}).items():
             setting = variable.removesuffix("_FILE")
@@ -307,10 +311,15 @@ def test_every_process_connects_in_its_own_database_role(compose: dict[str, Any]
         process = service.get("environment", {}).get("ASSAY_PROCESS")
         if process in {None, "broker_users"}:
             continue
-        role = OWNER if process == "migrate" else ROLES[process].name
+        role = OWNER if process == "migrate" else ROLES[database_role(process)].name
         assert service["environment"]["DATABASE_URL"].startswith(f"postgresql://{role}@"), name
         password = service["environment"]["DATABASE_PASSWORD_FILE"]
         assert password.endswith(f"/database_password_{role.removeprefix('assay_')}"), name
+
+
+def database_role(process: str) -> str:
+    """The role of a process in the database; egress workers are engine workers there."""
+    return "worker" if process == "egress" else process
 
 
 # `migrate` tells web that policies changed, as web does itself.
@@ -321,6 +330,7 @@ BROKER_USERS = {
     "controller": "controller",
     "worker-compute": "compute",
     "worker-engine": "engine",
+    "worker-egress": "engine",
 }
 
 
@@ -469,7 +479,8 @@ def test_an_unknown_process_is_refused_with_those_that_exist() -> None:
         ["sh", str(DOCKER / "entrypoint.sh"), "gpu"], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 64
-    assert "web, controller, init, migrate, backup, broker_users, node or worker" in finished.stderr
+    kinds = "web, controller, init, migrate, backup, broker_users, node, egress or worker"
+    assert kinds in finished.stderr
 
 
 def test_uploads_wait_on_a_disk_of_the_web_process_alone(compose: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from assay.database_roles.privileges import OWNER, ROLES
 from assay.processes import HOLDERS, READERS
 from tests import shipped
 from tests.architecture.interpreters import run_program
-from tests.architecture.test_docker import BROKER_USERS, NETWORKS, STORES
+from tests.architecture.test_docker import BROKER_USERS, NETWORKS, STORES, database_role
 from tests.architecture.test_monitoring import EXPOSED
 from tests.architecture.test_settings import NEEDED
 from tests.promql import check
@@ -38,6 +38,7 @@ PROCESSES = {
     "controller": "controller",
     "compute-cpu": "worker-compute",
     "engine-cpu": "worker-engine",
+    "egress": "worker-egress",
     "migrate": "migrate",
     "backup": "backup",
     "restore": "backup",
@@ -223,7 +224,7 @@ def test_every_process_is_who_it_is_in_the_compose_file() -> None:
     for component, service in PROCESSES.items():
         given = environment(pods("default")[component])
         process = given["ASSAY_PROCESS"]
-        role = OWNER if process == "migrate" else ROLES[process].name
+        role = OWNER if process == "migrate" else ROLES[database_role(process)].name
         assert given["DATABASE_URL"].startswith(f"postgresql://{role}@"), component
         assert given["REDIS_USERNAME"] == PREFIX + BROKER_USERS[service]
         assert given["REDIS_URL"].startswith("rediss://")
@@ -266,7 +267,7 @@ def test_every_process_reaches_what_it_does_in_the_compose_file() -> None:
     nothing = named("default", "NetworkPolicy", "nothing-else")["spec"]
     assert nothing.keys() == {"podSelector", "policyTypes"}
     assert nothing["policyTypes"] == ["Ingress", "Egress"]
-    ports = {"database": 5432, "broker": 6379, "mlflow": 5000, "outside": 443}
+    ports = {"database": 5432, "broker": 6379, "mlflow": 5000, "outside": 443, "providers": 443}
     for component, service in PROCESSES.items():
         networks = NETWORKS[service] - {"edge"}
         assert egress(component) == {53, *(ports[each] for each in networks)}, component
@@ -276,6 +277,13 @@ def test_every_process_reaches_what_it_does_in_the_compose_file() -> None:
     assert egress("web", "full") == {53, 5432, 6379, 5000, 443, 4318}
     assert egress("engine-gpu", "full") == {53, 5432, 6379, 443, 4318}
     assert egress("compute-gpu", "full") == {53, 5432, 6379, 443, 4318, 6443}
+    reaching = {
+        each["metadata"]["name"]
+        for each in rendered("default")
+        if each["kind"] == "NetworkPolicy"
+        and any(cidr in str(each["spec"]) for cidr in ("0.0.0.0/0", "::/0"))
+    }
+    assert reaching == {"assay-egress"}
     peers = named("full", "NetworkPolicy", "web")["spec"]["egress"][1]["to"]
     assert peers == FULL["networkPolicy"]["database"]
 

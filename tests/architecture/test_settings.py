@@ -37,6 +37,7 @@ NEEDED = {
         "MLFLOW_TRACKING_URI": "http://mlflow:5000",
     },
     "worker": {**EVERY, "ASSAY_PROCESS": "worker"},
+    "egress": {**EVERY, "ASSAY_PROCESS": "egress"},
     "node": {
         "ASSAY_ENV": "production",
         "REDIS_URL": "rediss://broker:6379/0",
@@ -145,7 +146,7 @@ def test_only_the_controller_holds_the_audit_signing_key_and_workers_one_secret(
 def test_an_unknown_process_is_refused_with_those_that_exist() -> None:
     finished = start({**COMPLETE, "ASSAY_PROCESS": "beat"})
     assert finished.returncode != 0
-    assert "web, controller, worker, node, migrate" in finished.stderr.splitlines()[-1]
+    assert "web, controller, worker, egress, node, migrate" in finished.stderr.splitlines()[-1]
 
 
 def test_a_password_comes_beside_the_address_of_the_database(tmp_path: Path) -> None:

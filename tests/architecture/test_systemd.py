@@ -14,7 +14,7 @@ from assay.broker_users import PREFIX
 from assay.database_roles.privileges import OWNER, ROLES
 from assay.processes import HOLDERS, READERS, check_process
 from tests.architecture.interpreters import run_program
-from tests.architecture.test_docker import BROKER_USERS, STORES
+from tests.architecture.test_docker import BROKER_USERS, STORES, database_role
 from tests.architecture.test_settings import NEEDED
 from tests.shipped import HARDENING
 from tests.shipped import SYSTEMD as FOLDER
@@ -29,6 +29,7 @@ UNITS = {
     "controller": "controller",
     "compute": "worker-compute",
     "engine": "worker-engine",
+    "egress": "worker-egress",
     "migrate": "migrate",
 }
 STARTED = (*UNITS, "node")
@@ -93,7 +94,7 @@ def test_a_unit_holds_its_own_secrets_as_credentials(name: str) -> None:
     if name == "node":
         check_process("node", given, production=True)
         return
-    role = OWNER if process == "migrate" else ROLES[process].name
+    role = OWNER if process == "migrate" else ROLES[database_role(process)].name
     assert given["DATABASE_URL"] == f"postgresql://{role}@/assay"
     assert given["REDIS_USERNAME"] == PREFIX + BROKER_USERS[UNITS[name]]
 
@@ -202,6 +203,8 @@ def test_units_run_the_commands_of_the_images() -> None:
         assert unit.replace("/opt/assay/venv/bin/", "").split() == words, name
     (node,), (engine,) = read("node")["ExecStart"], read("engine")["ExecStart"]
     assert node == engine
+    (egress,) = read("egress")["ExecStart"]
+    assert egress == engine.replace("engine@", "egress@")
     assert "assay.server" in read("web")["ExecStart"][0]
     assert read("controller")["ExecStart"][0].endswith("assay manage run_controller")
     steps = [each.partition("assay manage ")[2] for each in read("migrate")["ExecStart"]]

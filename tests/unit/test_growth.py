@@ -70,6 +70,7 @@ from registry.manifests import MAX_PATH_CHARACTERS
 from registry.releases.comparison.card import sections
 from tasks.text_to_speech.phonemes import _CLAUSE
 from tests.unit.registry.hosted_world import described
+from workers.engines.hosted.events import EventSplitter
 from workers.tracing import context_of
 
 pytestmark = pytest.mark.sweep
@@ -171,6 +172,17 @@ def dataset(task: str, suffix: str) -> Callable[[str], object]:
     return read
 
 
+def provider_events(size: int) -> Callable[[bytes], object]:
+    """Return a reader of a provider's stream that arrives in chunks of a size."""
+
+    def read(content: bytes) -> object:
+        splitter = EventSplitter()
+        chunks = (content[at : at + size] for at in range(0, len(content), size))
+        return [splitter.feed(chunk) for chunk in chunks]
+
+    return read
+
+
 def html(given: str) -> object:
     """Read a page as knowledge bases do."""
     parser = _Text()
@@ -208,6 +220,10 @@ RESPONSES = planned("/v1/responses", "text-generation")
 EMBEDDINGS = planned("/v1/embeddings", "embeddings")
 CONTENT_TYPE = 'multipart/form-data; x="'
 READERS = [
+    # Answers of providers.
+    Reader("events, one byte at a time", provider_events(1), body("data: x\n\n"), 16 * KIB),
+    Reader("events, many lines", provider_events(4 * KIB), body("data: x\n"), 256 * KIB),
+    Reader("events, a long line", provider_events(KIB), body("x", before="data: "), 256 * KIB),
     # Heads.
     Reader("content type", django_request(b"content-type"),
            lambda n: CONTENT_TYPE + ";" * 6 + "a" * n + '"', bound("content-type")),

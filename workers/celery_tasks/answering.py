@@ -168,8 +168,10 @@ class Answerer:
         *,
         most: int = 128,
         media: MediaFiles | None = None,
+        clock: DeviceClock | None = None,
     ) -> None:
-        """`media` stores the files of requests; by default in this machine's folder."""
+        """`media` stores the files of requests; by default in this machine's folder. `clock`
+        measures shares of device time."""
         self._media = media or StoredMedia()
         self._host = host
         self._replies = replies
@@ -178,7 +180,7 @@ class Answerer:
         # A cancellation can overtake its request, which may still wait in the queue.
         self._canceled: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Condition()
-        self._clock = DeviceClock()
+        self._clock = clock or DeviceClock()
         self._stop = threading.Event()
         self._keeper = threading.Thread(
             target=self._keep_deadlines, name="assay-deadlines", daemon=True
@@ -257,6 +259,7 @@ class Answerer:
                 options=options,
                 adapter=loaded.adapter,
                 scope=request.scope,
+                stream=request.stream,
             ),
             answer,
         )
@@ -431,3 +434,12 @@ class DeviceClock:
         if self._began_at:
             self._share_s += (now - self._read_at) / len(self._began_at)
         self._read_at = now
+
+
+class NoDevice(DeviceClock):
+    """Charges no device time: a provider computes."""
+
+    def leave(self, request_id: str) -> int:
+        """Return 0, after the end of a request."""
+        super().leave(request_id)
+        return 0

@@ -27,13 +27,14 @@ print(cuda.get_device_properties(0).total_memory if count else 0, count)
 _ASK_TORCH_S = 300.0
 
 
-def own_capacity(*, share: float, labels: Sequence[str]) -> Capacity:
+def own_capacity(*, share: float, labels: Sequence[str], gpus: bool = True) -> Capacity:
     """Return the capacity of this process: `share` of its GPU's memory, or of the machine's.
 
-    Engines compute on one device, so the memory of additional GPUs does not count.
+    Engines compute on one device, so the memory of additional GPUs does not count. Without `gpus`,
+    as in a process without torch, it has none.
     """
     names = tuple(sorted(set(labels)))
-    if any(any(Path("/dev").glob(pattern)) for pattern in _GPU_FILES):
+    if gpus and any(any(Path("/dev").glob(pattern)) for pattern in _GPU_FILES):
         memory, count = _gpus()
         if count:
             return Capacity(int(share * memory), "cuda", count, names)

@@ -24,7 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 def offered_engines() -> list[str]:
-    """Return the names of the engines that this process can start, Assay's own first."""
+    """Return the names of the engines that this process can start, Assay's own first.
+
+    An egress worker offers hosted models alone, and no other process offers them: it has the
+    credentials of providers, and no other code may run next to them.
+    """
+    if settings.EGRESS:
+        return [str(EngineName.HOSTED)]
     names = [EngineName.OWN]
     if landlock.abi() < landlock.LEAST_ABI:
         logger.warning(landlock.MISSING)

@@ -33,6 +33,7 @@ from workers.control.protocol import (
     Weights,
 )
 from workers.engine_process.client import OWN, OwnEngines
+from workers.engines.architectures import UnsupportedModel
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine
 from workers.wire import EngineLoad
@@ -41,11 +42,13 @@ logger = logging.getLogger(__name__)
 
 
 # The same weights may serve several tasks with different runners, and in several precisions.
-_EngineKey = tuple[str, str, str, str | None, str]
+_EngineKey = tuple[str, str, str, str | None, str, int]
 
 
 def _engine_key(plan: LoadPlan) -> _EngineKey:
-    return _group(plan.task), plan.engine, plan.runner, plan.dtype, plan.weights.digest
+    # Each deployment of a hosted model uses the credential of its own department.
+    own = plan.deployment_id if plan.engine_name == EngineName.HOSTED else 0
+    return _group(plan.task), plan.engine, plan.runner, plan.dtype, plan.weights.digest, own
 
 
 def _group(task: str) -> str:
@@ -93,10 +96,17 @@ class EngineHost:
     """
 
     def __init__(
-        self, control: EngineControl | None = None, *, own: OwnEngines | None = None
+        self,
+        control: EngineControl | None = None,
+        *,
+        own: OwnEngines | None = None,
+        hosted: Callable[[Path, int], Engine] | None = None,
     ) -> None:
         """`control` copies the files of versions, by default from the store. Assay's own engines
-        run in the processes of `own`, by default in this process."""
+        run in the processes of `own`, by default in this process. `hosted` makes the engine of a
+        hosted model from a folder, for the deployment with an ID; None if this process calls no
+        providers."""
+        self._hosted = hosted
         self._control = control or DirectControl()
         self._own = own
         self._root: Path | None = None
@@ -223,6 +233,10 @@ class EngineHost:
         return hosted
 
     def _engine(self, plan: LoadPlan, folder: Path, code: TaskCode) -> Engine:
+        if plan.engine_name == EngineName.HOSTED:
+            if self._hosted is None:
+                raise UnsupportedModel("Only egress workers call providers.")
+            return self._hosted(folder, plan.deployment_id)
         arguments: dict[str, Any] = {
             "architectures": plan.architectures,
             "runner": plan.runner,

@@ -24,8 +24,9 @@ from registry.storage import store
 from workers import tracing, transport
 from workers.app import app
 from workers.broker import broker_client, node_client, own_realm, own_wire_key
-from workers.celery_tasks.answering import Answerer
+from workers.celery_tasks.answering import Answerer, NoDevice
 from workers.celery_tasks.capacity import machine_memory, own_capacity
+from workers.celery_tasks.egress import EgressWorker
 from workers.celery_tasks.engines import offered_engines, own_software
 from workers.celery_tasks.hosting import EngineHost
 from workers.celery_tasks.replies import Replies
@@ -97,7 +98,12 @@ class Runtime:
                 processes=FOREIGN_PROCESSES,
             ),
         )
-        self._host = EngineHost(self._control, own=own)
+        self._egress = EgressWorker(self._control, worker=self._worker) if settings.EGRESS else None
+        self._host = EngineHost(
+            self._control,
+            own=own,
+            hosted=None if self._egress is None else self._egress.engine,
+        )
         self._replies = Replies(
             broker_client(
                 socket_timeout=REPLY_TIMEOUT_S,
@@ -111,11 +117,14 @@ class Runtime:
             self._replies,
             most=settings.ENGINE_REQUESTS,
             media=RemoteMedia(node_client()) if settings.NODE_URL else StoredMedia(),
+            clock=NoDevice() if settings.EGRESS else None,
         )
         self._engines = offered_engines()
         self._offers = OfferReports(
             lambda offers: self._control.tasks_report(worker=self._worker, offers=offers),
             self._control.close,
+            # Code of other packages never runs next to the credentials of providers.
+            others=not settings.EGRESS,
         )
         self._reconciler = Reconciler(
             self._host,
@@ -156,13 +165,15 @@ class Runtime:
         """Start the loops, which register this process's key once the control plane answers, and
         load the assigned deployments.
         """
-        tracing.start("assay-engine")
+        tracing.start("assay-egress" if settings.EGRESS else "assay-engine")
         self._life.start()
         handlers: dict[str, Callable[[str], None]] = {
             cancel_channel(self._realm): self._cancel,
             DEPLOYMENTS_CHANNEL: self._reconciler.wake,
         }
         self._offers.start()
+        if self._egress is not None:
+            self._egress.start()
         for thread in self._threads:
             thread.start()
         self._threads.append(listener(handlers, self._stop))
@@ -177,7 +188,9 @@ class Runtime:
             public_key=self._seals.public_key,
             engines=self._engines,
             capacity=own_capacity(
-                share=settings.WORKER_MEMORY_PERCENT / 100, labels=settings.WORKER_LABELS
+                share=settings.WORKER_MEMORY_PERCENT / 100,
+                labels=settings.WORKER_LABELS,
+                gpus=not settings.EGRESS,
             ),
             software=own_software(self._engines),
         )
@@ -191,6 +204,8 @@ class Runtime:
         for thread in self._threads:
             thread.join(STOP_TIMEOUT_S)
         self._host.close()
+        if self._egress is not None:
+            self._egress.close()
         self._answerer.close()
         self._replies.close()
         tracing.stop()

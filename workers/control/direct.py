@@ -10,15 +10,13 @@ from typing import Any
 
 from django.db import close_old_connections, connections
 
-from governance.errors import Unavailable, WrongState
-from registry.catalog.hosted import PROBE_ERROR_MAX, HostedDescription, ProbeResult
-from registry.intake.models import IntakeProbe
+from governance.errors import WrongState
+from registry.catalog.hosted import HostedDescription, ProbeResult
 from registry.intake.probes import WITHIN, intake_probe_report, intake_probes_due
 from registry.manifests import Manifest
 from registry.media.store import MediaReference, media_open, media_put
 from registry.releases.serving import serving_verdicts
 from registry.storage import store
-from workers.control.messages import one_line
 from workers.control.protocol import (
     Assignment,
     LoadPlan,
@@ -26,7 +24,6 @@ from workers.control.protocol import (
     ReplicaReport,
 )
 from workers.deployments import credentials, equivalence, services, worker_keys
-from workers.deployments.credentials import credential_for_probe
 from workers.deployments.equivalence import worker_environments
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.plans import load_plan
@@ -96,31 +93,6 @@ def _lease_s(deployment: Deployment) -> float:
     return left or 0.0
 
 
-def _probe_order(worker: str, probe: IntakeProbe) -> ProbeOrder | None:
-    """Return the order of a call; None after recording why it cannot be made, such as a credential
-    that the department does not have yet."""
-    intake, credential = probe.intake, None
-    description = HostedDescription.read(intake.hosted)
-    if description.credential:
-        try:
-            credential = credential_for_probe(
-                worker=worker, intake=intake, name=description.credential, host=description.host
-            )
-        except Unavailable as error:
-            reason = one_line(error.message, PROBE_ERROR_MAX)
-            result = ProbeResult(reached=False, error=reason)
-            intake_probe_report(worker=worker, intake_id=intake.pk, result=result)
-            return None
-    return ProbeOrder(
-        intake_id=intake.pk,
-        department=intake.model.department.slug,
-        task=intake.model.task,
-        description=description,
-        within_s=WITHIN.total_seconds(),
-        credential=credential,
-    )
-
-
 class DirectControl:
     """Implements `EngineControl` with services and store."""
 
@@ -129,7 +101,7 @@ class DirectControl:
     replicas_stop = staticmethod(services.replicas_stop)
     references = staticmethod(equivalence.references_due)
     worker_key_register = staticmethod(worker_keys.worker_key_register)
-    credential = staticmethod(credentials.credential_for_deployment)
+    credential = staticmethod(credentials.credential_for_worker)
     drop_broken = staticmethod(close_old_connections)
     close = staticmethod(connections.close_all)
 
@@ -154,8 +126,16 @@ class DirectControl:
         )
 
     def probes(self, *, worker: str) -> list[ProbeOrder]:
-        orders = (_probe_order(worker, probe) for probe in intake_probes_due(worker=worker))
-        return [order for order in orders if order is not None]
+        return [
+            ProbeOrder(
+                intake_id=probe.pk,
+                department=probe.intake.model.department.slug,
+                task=probe.intake.model.task,
+                description=HostedDescription.read(probe.intake.hosted),
+                within_s=WITHIN.total_seconds(),
+            )
+            for probe in intake_probes_due(worker=worker)
+        ]
 
     def probe_report(self, *, worker: str, intake_id: int, result: ProbeResult) -> None:
         intake_probe_report(worker=worker, intake_id=intake_id, result=result)

@@ -140,27 +140,13 @@ class ReferenceRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class SealedCredential:
-    """A credential as the database holds it; its secret opens only with these values."""
-
-    id: int
-    department: str
-    name: str
-    kind: str
-    hosts: tuple[str, ...]
-    version: int
-    sealed: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class ProbeOrder:
     """A provider that an egress worker calls once for an intake, with `PROBE_TEXT` alone.
 
     Attributes:
-        department: Slug of the department that owns the intake's model.
+        department: Slug of the department whose credential the description names.
         task: Task of the model, which decides the form of the request.
         within_s: Seconds within which the result is accepted.
-        credential: The sealed credential that the description names; None if it names none.
     """
 
     intake_id: int
@@ -168,7 +154,6 @@ class ProbeOrder:
     task: str
     description: HostedDescription
     within_s: float
-    credential: SealedCredential | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +268,19 @@ class MediaAnswer(RootModel[MediaReference]):
     """The reference that replaces the file in the reply."""
 
 
+@dataclass(frozen=True, slots=True)
+class SealedCredential:
+    """A credential as the database holds it; its secret opens only with these values."""
+
+    id: int
+    department: str
+    name: str
+    kind: str
+    hosts: tuple[str, ...]
+    version: int
+    sealed: bytes = field(repr=False)
+
+
 class CodeDiffers(DomainError):
     """The worker's packages of a task differ from those of the release (409)."""
 
@@ -369,6 +367,18 @@ class EngineControl(Protocol):
     def tasks_report(self, *, worker: str, offers: Offers) -> None:
         """Record the tasks that `worker` offers."""
 
+    def credential(
+        self, *, worker: str, deployment_id: int, name: str, host: str, intake_id: int = 0
+    ) -> SealedCredential:
+        """Return a sealed credential of the department that owns a deployment, and record its use.
+        With `intake_id`, of the department whose intake `worker` must call the provider for.
+
+        Raises:
+            NotFound: the deployment is no longer live, or the intake's call is not this worker's.
+            Unavailable: the department has no active credential of this name that may be sent to
+                `host`, or this worker is on a node, which gets none.
+        """
+
     def probes(self, *, worker: str) -> list[ProbeOrder]:
         """Return providers that `worker` must call now for intakes; no other worker gets them
         before their time is over. Only egress workers call this.
@@ -383,17 +393,6 @@ class EngineControl(Protocol):
         Raises:
             WrongState: the order is no longer that of `worker`.
             NotPermitted: the worker is on a node.
-        """
-
-    def credential(
-        self, *, worker: str, deployment_id: int, name: str, host: str
-    ) -> SealedCredential:
-        """Return a sealed credential of the department that owns a deployment, and record its use.
-
-        Raises:
-            NotFound: the deployment is no longer live.
-            Unavailable: the department has no active credential of this name that may be sent to
-                `host`, or this worker is on a node, which gets none.
         """
 
     def drop_broken(self) -> None:

@@ -1,65 +1,49 @@
-"""Credentials of the department that owns a deployment or an intake, for the worker that calls the
-provider."""
+"""Credentials of departments, for the workers that call their providers."""
 
 from __future__ import annotations
 
-from governance.credentials.models import Credential
 from governance.credentials.services import credential_use
 from governance.errors import NotFound
-from registry.intake.models import Intake
+from registry.intake.probes import intake_probe_of
 from workers.control.protocol import SealedCredential
 from workers.deployments.selectors import live_deployments
 from workers.deployments.services import ENGINE_WORKER
 
 
-def credential_for_deployment(
-    *, worker: str, deployment_id: int, name: str, host: str
+def credential_for_worker(
+    *, worker: str, deployment_id: int, name: str, host: str, intake_id: int = 0
 ) -> SealedCredential:
     """Return the sealed credential of the deployment's department, and record its use.
 
+    With `intake_id`, it is that of the department that takes in a hosted model, if `worker` has the
+    order to call its provider.
+
     Raises:
-        NotFound: the deployment is not live.
+        NotFound: the deployment is not live, or the order is not this worker's.
         Unavailable: the department has no active credential of this name that may be sent to
             `host` (code `credential_unavailable`).
     """
-    deployment = live_deployments().filter(pk=deployment_id).first()
-    if deployment is None:
-        raise NotFound(f"Deployment {deployment_id} is not live any more.")
+    if intake_id:
+        order = intake_probe_of(worker=worker, intake_id=intake_id)
+        if order is None:
+            raise NotFound(f"Worker {worker} does not call the provider of intake {intake_id}.")
+        department, user = order.intake.model.department, f"intake-{intake_id}"
+    else:
+        deployment = live_deployments().filter(pk=deployment_id).first()
+        if deployment is None:
+            raise NotFound(f"Deployment {deployment_id} is not live any more.")
+        department, user = deployment.department, deployment.name
     credential = credential_use(
         actor=ENGINE_WORKER,
-        department=deployment.department,
+        department=department,
         name=name,
         host=host,
-        deployment=deployment.name,
+        deployment=user,
         worker=worker,
     )
-    return _sealed(credential)
-
-
-def credential_for_probe(*, worker: str, intake: Intake, name: str, host: str) -> SealedCredential:
-    """Return the sealed credential that the description of an intake names, for the call of its
-    provider, and record its use.
-
-    Raises:
-        Unavailable: the department of the intake's model has no active credential of this name that
-            may be sent to `host` (code `credential_unavailable`).
-    """
-    return _sealed(
-        credential_use(
-            actor=ENGINE_WORKER,
-            department=intake.model.department,
-            name=name,
-            host=host,
-            deployment=f"intake-{intake.pk}",
-            worker=worker,
-        )
-    )
-
-
-def _sealed(credential: Credential) -> SealedCredential:
     return SealedCredential(
         id=credential.pk,
-        department=credential.department.slug,
+        department=department.slug,
         name=credential.name,
         kind=credential.kind,
         hosts=tuple(credential.hosts),

@@ -25,8 +25,11 @@ class Credential(Protocol):
 class Credentials(Protocol):
     """The credentials that this process can open."""
 
-    async def get(self, name: str, *, host: str, deployment_id: int) -> Credential:
-        """Return the credential called `name` of the department that owns the deployment.
+    async def get(
+        self, name: str, *, host: str, deployment_id: int = 0, intake_id: int = 0
+    ) -> Credential:
+        """Return the credential called `name` of the department that owns the deployment, or the
+        model of the intake whose provider this worker must call.
 
         Raises:
             RequestRefused: it is missing, revoked or not permitted for the host
@@ -42,7 +45,9 @@ def credential_unavailable(message: str) -> RequestRefused:
 class NoCredentials:
     """Credentials of a process without a key to open any; see `Credentials`."""
 
-    async def get(self, name: str, *, host: str, deployment_id: int) -> Credential:
+    async def get(
+        self, name: str, *, host: str, deployment_id: int = 0, intake_id: int = 0
+    ) -> Credential:
         """Raise RequestRefused."""
         raise credential_unavailable(
             f"This worker cannot open the credential {name}: it has no ASSAY_EGRESS_KEY."

@@ -24,7 +24,8 @@ class EngineRequest:
 
     `scope` identifies the owner: caches of a request never serve a request of another scope.
     `inputs` and `options` are instances of the task's schemas. With `sketch`, results contain
-    descriptions in place of images and recordings (`workers.engines.sketches`).
+    descriptions in place of images and recordings (`workers.engines.sketches`). Without `stream`,
+    the caller gets the whole answer at once; engines may then make it at once.
     """
 
     request_id: str
@@ -33,6 +34,7 @@ class EngineRequest:
     adapter: str | None = None
     scope: str = ""
     sketch: bool = False
+    stream: bool = True
 
 
 class RequestRefused(Exception):

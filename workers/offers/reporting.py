@@ -33,9 +33,15 @@ class OfferReports:
     """
 
     def __init__(
-        self, report: Callable[[Offers], None], close: Callable[[], None] = lambda: None
+        self,
+        report: Callable[[Offers], None],
+        close: Callable[[], None] = lambda: None,
+        *,
+        others: bool = True,
     ) -> None:
-        """`report` sends offers to the control plane; `close` closes the thread's connections."""
+        """`report` sends offers to the control plane; `close` closes the thread's connections.
+        Without `others`, tasks of other packages are neither tested nor offered."""
+        self._others = others
         self._report = report
         self._close = close
         self._stop = threading.Event()
@@ -84,6 +90,8 @@ class OfferReports:
 
     def _run(self) -> None:
         self._offers, entries = offers_now()
+        if not self._others:
+            entries = []
         for package in by_package(entries):
             self._tests.submit(self._test, package)
         while not self._stop.is_set():

@@ -154,20 +154,20 @@ class RemoteControl:
     def tasks_report(self, *, worker: str, offers: Offers) -> None:
         self._client.tell("workers/tasks", tasks_body(worker, WorkerRole.ENGINE, offers))
 
-    def probes(self, *, worker: str) -> list[ProbeOrder]:
-        raise _no_provider()
-
-    def probe_report(self, *, worker: str, intake_id: int, result: ProbeResult) -> None:
-        raise _no_provider()
-
     def credential(
-        self, *, worker: str, deployment_id: int, name: str, host: str
+        self, *, worker: str, deployment_id: int, name: str, host: str, intake_id: int = 0
     ) -> SealedCredential:
         """Raise Unavailable: secrets of providers stay in the control plane's network."""
         raise Unavailable(
             f"Workers on nodes get no credentials, so {name} cannot be used.",
             code="credential_unavailable",
         )
+
+    def probes(self, *, worker: str) -> list[ProbeOrder]:
+        raise _no_provider()
+
+    def probe_report(self, *, worker: str, intake_id: int, result: ProbeResult) -> None:
+        raise _no_provider()
 
     def drop_broken(self) -> None:
         """Do nothing: httpx drops broken connections by itself."""

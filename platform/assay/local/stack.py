@@ -25,6 +25,7 @@ from assay.database_roles.privileges import MLFLOW, OWNER, ROLES
 from assay.local.programs import Part, Program, Watch
 from assay.local.services import MLflow, Postgres, Valkey, free_port
 from assay.processes import HOLDERS
+from governance.credentials.sealing import public_key_of
 
 # Secrets that are generated once, with the names of their files.
 MADE = {
@@ -176,6 +177,11 @@ class Stack:
                 "ASSAY_COMPUTE_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),
             },
             "engine-worker": {"REDIS_URL": valkey.url_of("engine")},
+            # In the database and on the broker it is an engine worker.
+            "egress": {
+                "DATABASE_URL": postgres.url("assay", ROLES["worker"].name),
+                "REDIS_URL": valkey.url_of("engine"),
+            },
         }
         for process in ("web", "controller"):
             self._own[process]["REDIS_URL"] = valkey.url_of(process)
@@ -184,6 +190,10 @@ class Stack:
                 # Nodes never run on the machine of the control plane, so they have no entry here.
                 for process in self._own.keys() & set(holders):
                     self._own[process][secret] = self._secret(MADE[secret])
+        # 64 hexadecimal digits.
+        key = hashlib.sha256(self._secret("egress-key").encode()).digest()
+        self._own["egress"]["ASSAY_EGRESS_KEY"] = key.hex()
+        self._own["web"]["ASSAY_EGRESS_PUBLIC_KEY"] = public_key_of(key).hex()
 
     def _set_audit_keys(self) -> None:
         """Set the keys of the audit log in production. In development, the controller creates them
@@ -253,6 +263,10 @@ class Stack:
             "-n", "compute@%h", *_QUIET,
         )  # fmt: skip
         self.start_engine_worker()
+        self._spawn(
+            "egress-worker", "egress", *_CELERY, "-I", "workers.celery_tasks.inference",
+            "-Q", "engine.none", "-P", "threads", "-c", "4", "-n", "egress@%h", *_QUIET,
+        )  # fmt: skip
 
     def start_engine_worker(self, number: int = 1) -> None:
         """Start an engine worker; `start` starts the one with number 1."""

@@ -8,7 +8,6 @@ from typing import Any, cast
 from uuid import uuid4
 
 import pytest
-from django.utils import timezone
 
 from assay.gateway.access.deployment_entries import provider_tariff
 from governance.credentials.models import Credential
@@ -18,7 +17,6 @@ from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import tariff_for
 from registry.catalog.hosted import HOSTED_FILE, HostedDescription
 from registry.intake.models import Intake, IntakeProbe, IntakeState
-from registry.intake.probes import intakes_probe
 from registry.manifests import Manifest
 from registry.versions.models import ModelVersion
 from tests.unit.registry.hosted_world import GENERATE, answered, described, file_of, hosted_version
@@ -162,10 +160,10 @@ def test_the_job_makes_the_canonical_file_and_the_intake_waits_for_the_provider(
     assert intake.hosted == HostedDescription.read(described()).model_dump(mode="json")
 
 
-def probing(**changes: Any) -> Intake:
+def probing() -> Intake:
     """An intake whose provider must be called."""
-    intake, _ = requested(description=described(**changes))
-    content = HostedDescription.read(described(**changes))
+    intake, _ = requested()
+    content = HostedDescription.read(described())
     Intake.objects.filter(pk=intake.pk).update(
         state=IntakeState.PROBING, hosted=content.model_dump(mode="json"), job_id=uuid4()
     )
@@ -173,18 +171,15 @@ def probing(**changes: Any) -> Intake:
     return intake
 
 
-def credential(where: str = "clinical", **changes: Any) -> Credential:
+def credential() -> Credential:
     return Credential.objects.create(
-        **{
-            "department": company.department(where),
-            "name": "example-key",
-            "kind": "header",
-            "hosts": ["api.example.com"],
-            "sealed": b"sealed",
-            "sealed_to": "0" * 16,
-            "created_by": Person.objects.earliest("pk"),
-            **changes,
-        }
+        department=company.department("clinical"),
+        name="example-key",
+        kind="header",
+        hosts=["api.example.com"],
+        sealed=b"sealed",
+        sealed_to="0" * 16,
+        created_by=Person.objects.earliest("pk"),
     )
 
 
@@ -194,8 +189,22 @@ def test_an_egress_worker_gets_the_order_and_reports_and_a_node_may_not() -> Non
     credential()
     control = DirectControl()
     (order,) = control.probes(worker="egress@a")
-    assert order.credential is not None
-    assert (order.credential.name, order.credential.sealed) == ("example-key", b"sealed")
+    sealed = control.credential(
+        worker="egress@a",
+        deployment_id=0,
+        name="example-key",
+        host="api.example.com",
+        intake_id=intake.pk,
+    )
+    assert (sealed.department, sealed.sealed) == ("clinical", b"sealed")
+    with pytest.raises(NotFound, match="does not call the provider"):
+        control.credential(
+            worker="egress@b",
+            deployment_id=0,
+            name="example-key",
+            host="api.example.com",
+            intake_id=intake.pk,
+        )
     assert (order.intake_id, order.department, order.task) == (intake.pk, "clinical", GENERATE)
     assert order.description == content
     control.probe_report(worker="egress@a", intake_id=intake.pk, result=answered())
@@ -205,26 +214,6 @@ def test_an_egress_worker_gets_the_order_and_reports_and_a_node_may_not() -> Non
         node.probes(worker="node/a")
     with pytest.raises(NotPermitted, match="A node calls no provider"):
         node.probe_report(worker="node/a", intake_id=intake.pk, result=answered())
-
-
-def test_a_missing_credential_is_reported_without_a_call() -> None:
-    intake = probing()
-    credential("finance")
-    control = DirectControl()
-    assert control.probes(worker="egress@a") == []
-    intakes_probe()
-    intake.refresh_from_db()
-    assert intake.state == IntakeState.PROBING
-    assert "clinical has no credential example-key" in intake.findings[-1]["detail"]
-    IntakeProbe.objects.update(due_at=timezone.now())
-    credential(hosts=["other.example.com"])
-    assert control.probes(worker="egress@a") == []
-    intakes_probe()
-    intake.refresh_from_db()
-    assert "may not be sent to api.example.com" in intake.findings[-1]["detail"]
-    probing(credential="")
-    (order,) = control.probes(worker="egress@a")
-    assert order.credential is None
 
 
 def test_the_plan_loads_the_description_and_a_prompt_on_it() -> None:

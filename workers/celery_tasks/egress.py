@@ -1,0 +1,133 @@
+"""The parts of an egress worker: its way out, the credentials, and the calls for intakes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+from governance.credentials.sealing import KeyOpener, key_from_text
+from governance.errors import DomainError
+from registry.catalog.hosted import ProbeResult
+from workers.control.protocol import EngineControl, ProbeOrder
+from workers.egress.connections import Egress, EgressRules
+from workers.egress.credentials import Credentials, NoCredentials
+from workers.egress.loop import EgressLoop
+from workers.egress.probing import WITHIN_S, probe, unreached
+from workers.egress.sealed_credentials import SealedCredentials
+from workers.engines.hosted.engine import HostedEngine
+from workers.engines.protocol import RequestRefused
+
+logger = logging.getLogger(__name__)
+# Interval at which the control plane is asked for providers to call.
+PROBES_S = 5.0
+_GRACE_S = 10.0
+# Of the answer of a token endpoint.
+_TOKEN_S, _TOKEN_MAX = 15.0, 1024 * 1024
+
+
+def egress_rules() -> EgressRules:
+    """Return what this process's settings permit."""
+    return EgressRules(
+        internal_hosts=frozenset(settings.EGRESS_INTERNAL_HOSTS),
+        proxy=settings.EGRESS_PROXY,
+        ca_file=settings.EGRESS_CA_FILE,
+        connect_s=settings.EGRESS_CONNECT_TIMEOUT_S,
+        first_byte_s=settings.EGRESS_FIRST_BYTE_TIMEOUT_S,
+        idle_s=settings.EGRESS_IDLE_TIMEOUT_S,
+    )
+
+
+class EgressWorker:
+    """Makes the engines of hosted models, and calls providers for intakes in a thread."""
+
+    def __init__(self, control: EngineControl, *, worker: str) -> None:
+        self._control = control
+        self._worker = worker
+        self._loop = EgressLoop(egress_rules())
+        self._credentials = credentials_of(control, self._loop.egress, worker=worker)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._probe, name="assay-probes", daemon=True)
+
+    def start(self) -> None:
+        """Start to call providers for intakes."""
+        self._thread.start()
+
+    def engine(self, folder: Path, deployment_id: int) -> HostedEngine:
+        """Return the engine for the description in a folder."""
+        return HostedEngine(
+            folder, loop=self._loop, credentials=self._credentials, deployment_id=deployment_id
+        )
+
+    def close(self) -> None:
+        """Close the connections. The engines are closed before."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(WITHIN_S + _GRACE_S)
+        self._loop.close()
+        if isinstance(self._credentials, SealedCredentials):
+            self._credentials.close()
+
+    def _probe(self) -> None:
+        while not self._stop.wait(PROBES_S):
+            try:
+                self._control.drop_broken()
+                for order in self._control.probes(worker=self._worker):
+                    self._control.probe_report(
+                        worker=self._worker, intake_id=order.intake_id, result=self._result(order)
+                    )
+            except DomainError as error:
+                logger.warning("A provider was called in vain: %s", error.message)
+            except Exception:
+                # The next round tries again; the control plane may be away.
+                logger.exception("Providers could not be called for intakes")
+        self._control.close()
+
+    def _result(self, order: ProbeOrder) -> ProbeResult:
+        try:
+            return self._loop.run(self._probed(order)).result(WITHIN_S + _GRACE_S)
+        except TimeoutError:
+            return unreached("The egress worker was too busy.")
+
+    async def _probed(self, order: ProbeOrder) -> ProbeResult:
+        description, credential = order.description, None
+        if description.credential:
+            try:
+                credential = await self._credentials.get(
+                    description.credential, host=description.host, intake_id=order.intake_id
+                )
+            except RequestRefused as error:
+                return unreached(str(error))
+        return await probe(self._loop.egress, description, credential)
+
+
+def credentials_of(control: EngineControl, egress: Egress, *, worker: str) -> Credentials:
+    """Return the credentials that this process can open."""
+    if not settings.EGRESS_KEYS:
+        return NoCredentials()
+
+    async def fetch(url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        parts = urlsplit(url)
+        route = egress.route(f"{parts.scheme}://{parts.netloc}")
+        path = url.removeprefix(f"{parts.scheme}://{parts.netloc}")
+        async with asyncio.timeout(_TOKEN_S):
+            answer = await route.send(
+                "POST", path, body=body, headers=headers, first_byte_s=_TOKEN_S
+            )
+            try:
+                return answer.status, await answer.read(_TOKEN_MAX)
+            finally:
+                answer.close()
+
+    return SealedCredentials(
+        control,
+        worker=worker,
+        opener=KeyOpener([key_from_text(key) for key in settings.EGRESS_KEYS]),
+        fetch=fetch,
+        outage_s=settings.SERVING_LEASE_S,
+    )

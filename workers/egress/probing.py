@@ -1,0 +1,88 @@
+"""Intake's call of a provider: a fixed short text, and the list of models."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import orjson
+from pydantic import ValidationError
+
+from registry.catalog.generation import ChatMessage, GenerationInputs, SamplingOptions
+from registry.catalog.hosted import (
+    PROBE_ERROR_MAX,
+    PROBE_TEXT,
+    PROBE_TOKENS,
+    HostedDescription,
+    ProbeResult,
+)
+from registry.catalog.requests import printable
+from workers.egress.connections import Egress
+from workers.egress.credentials import Credential
+from workers.engines.hosted.engine import SHAPES
+from workers.engines.hosted.exchange import MAX_ANSWER, listed_models, names_model, send
+from workers.engines.hosted.shapes import encode
+from workers.engines.protocol import RequestRefused
+
+# Longest time of both exchanges.
+WITHIN_S = 90.0
+
+
+async def probe(
+    egress: Egress, description: HostedDescription, credential: Credential | None
+) -> ProbeResult:
+    """Call a provider with `PROBE_TEXT` alone; return what it answered."""
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            return await _probed(egress, description, credential)
+    except RequestRefused as error:
+        return unreached(str(error))
+    except TimeoutError:
+        return unreached(f"{description.host} did not answer within {WITHIN_S:g} seconds.")
+    except ValidationError:
+        return unreached("The answer states a name that cannot be shown.")
+
+
+def unreached(reason: str) -> ProbeResult:
+    """Return the result of a call without an answer."""
+    return ProbeResult(reached=False, error=printable(reason, PROBE_ERROR_MAX - 1))
+
+
+async def _probed(
+    egress: Egress, description: HostedDescription, credential: Credential | None
+) -> ProbeResult:
+    shape = SHAPES[description.shape]
+    inputs = GenerationInputs(messages=[ChatMessage(role="user", content=PROBE_TEXT)])
+    began = time.monotonic()
+    route = egress.route(description.base_url)
+    # A limit that the description does not permit is not sent.
+    options = SamplingOptions(max_tokens=PROBE_TOKENS)
+    call = shape.call(description, inputs, options, stream=False)
+    reader = shape.reader(description, call)
+    answer = await send(route, call, encode(call.body), credential, within_s=WITHIN_S)
+    try:
+        reader.whole(await answer.read(MAX_ANSWER))
+    finally:
+        answer.close()
+    latency = time.monotonic() - began
+    listed = await listed_models(route, credential, dict(call.headers), within_s=WITHIN_S)
+    state = reader.state
+    return ProbeResult(
+        reached=True,
+        listed=None if listed is None else _listed(description, listed),
+        model=printable(state.model, 199),
+        fingerprint=printable(state.fingerprint, 99),
+        latency_ms=round(1000 * latency),
+        prompt_tokens=state.prompt_tokens,
+        completion_tokens=state.completion_tokens,
+    )
+
+
+def _listed(description: HostedDescription, body: bytes) -> bool | None:
+    """Return whether a list of models names the described one; None if it is no list."""
+    try:
+        answer = orjson.loads(body)
+        rows = answer.get("data") if "data" in answer else answer["models"]
+        return names_model(description, [str(row.get("id") or row.get("name")) for row in rows])
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None

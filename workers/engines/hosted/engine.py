@@ -1,0 +1,333 @@
+"""The engine of hosted models: requests go to a provider, and its answer comes back as events.
+
+All hosted engines of a process share one event loop (`EgressLoop`), which holds thousands of open
+answers without a thread for each. `submit` makes the request's body in the caller's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import cast
+
+from registry.catalog.hosted import HOSTED_FILE, HostedDescription, WireShape
+from workers.egress.connections import Answer, ProviderFailed
+from workers.egress.credentials import Credentials
+from workers.egress.loop import EgressLoop
+from workers.engines.hosted import anthropic, gemini, openai
+from workers.engines.hosted.events import EventSplitter
+from workers.engines.hosted.exchange import MAX_ANSWER, send
+from workers.engines.hosted.shapes import (
+    Call,
+    Reader,
+    Shape,
+    encode,
+    estimate_prompt,
+)
+from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink
+from workers.request_logs import about
+from workers.wire import ANSWERED_AS_MAX, Delta, Done, EngineLoad, Failed
+
+logger = logging.getLogger(__name__)
+_CLOSE_S = 10.0
+# Pause between two log lines about answers of another model.
+_REMIND_S = 60.0
+
+SHAPES: dict[WireShape, Shape] = {
+    WireShape.OPENAI: cast(Shape, openai),
+    WireShape.ANTHROPIC: cast(Shape, anthropic),
+    WireShape.GEMINI: cast(Shape, gemini),
+}
+
+
+class _Work:
+    """One request that runs."""
+
+    def __init__(self, request: EngineRequest, sink: Sink, call: Call, reader: Reader) -> None:
+        self.request = request
+        self.call = call
+        self.body = encode(call.body)
+        self.reader = reader
+        self.task: asyncio.Task[None] | None = None
+        self.running = self.canceled = False
+        self.began = time.monotonic()
+        self.first: float | None = None
+        self._sink = sink
+
+    def cancel(self) -> None:
+        """End the exchange. A task that has not begun to run would end without its last event."""
+        self.canceled = True
+        if self.running and self.task is not None:
+            self.task.cancel()
+
+    def send(self, deltas: Sequence[Delta]) -> None:
+        """Pass pieces on."""
+        if deltas and self.first is None:
+            self.first = time.monotonic()
+        for delta in deltas:
+            self._sink(delta)
+
+    def end(self, event: Done | Failed) -> None:
+        """Pass the last event on."""
+        try:
+            self._sink(event)
+        except Exception:
+            name = self.request.request_id
+            logger.exception("The end of request %s was lost", name, extra=about(name))
+
+    def done(self, finish: str, answered_as: str = "") -> Done:
+        """Return the last event of an answer, with the usage that it stated or an estimate."""
+        state = self.reader.state
+        prompt, completion, estimated = self.used()
+        now, first = time.monotonic(), self.first
+        return Done(
+            finish,
+            prompt,
+            completion,
+            results=state.results,
+            units=prompt + completion,
+            stop=state.stop if getattr(self.request.options, "name_stop", False) else "",
+            prefill_ms=0 if first is None else round((first - self.began) * 1000),
+            decode_ms=0 if first is None else round((now - first) * 1000),
+            estimated=estimated,
+            answered_as=answered_as,
+        )
+
+    def used(self) -> tuple[int, int, bool]:
+        """Return the tokens of prompt and answer, and whether one of them is an estimate."""
+        state = self.reader.state
+        prompt, completion = state.prompt_tokens, state.completion_tokens
+        estimated = prompt is None or completion is None
+        if prompt is None:
+            prompt = estimate_prompt(self.request.inputs)
+        if completion is None or not state.complete:
+            # An answer that broke off may have stated the beginning of its usage.
+            completion, estimated = max(completion or 0, state.estimated_tokens), True
+        return prompt, completion, estimated
+
+    def failed(self, error: RequestRefused) -> Failed:
+        """Return the last event of a failure. Text that was passed on is charged."""
+        state = self.reader.state
+        retry = error.retry_after_s if isinstance(error, ProviderFailed) else 0
+        if not state.characters:
+            return Failed(error.code, str(error), error.status, retry_after_s=retry)
+        prompt, completion, estimated = self.used()
+        return Failed(
+            error.code,
+            str(error),
+            error.status,
+            prompt,
+            completion,
+            units=prompt + completion,
+            estimated=estimated,
+            retry_after_s=retry,
+        )
+
+
+class HostedEngine:
+    """One model of a provider; see `workers.engines.protocol.Engine`.
+
+    Args:
+        folder: The verified file with the approved description.
+        loop: Event loop and connections of this process.
+        credentials: Secrets of departments.
+        deployment_id: The deployment that uses the engine, and its credential.
+        architectures, runner, threads, dtype: Not used: the provider runs the model.
+
+    Raises:
+        InvalidInput: the description is invalid.
+        ProviderFailed: its host may not be reached by its scheme.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        loop: EgressLoop,
+        credentials: Credentials,
+        deployment_id: int,
+        architectures: Sequence[str] = (),
+        runner: str = "",
+        threads: int = 1,
+        dtype: str | None = None,
+    ) -> None:
+        self.description = HostedDescription.read((folder / HOSTED_FILE).read_bytes())
+        self._shape = SHAPES[self.description.shape]
+        self._loop = loop
+        self._credentials = credentials
+        self._deployment_id = deployment_id
+        self._route = loop.egress.route(self.description.base_url)
+        self._rules = loop.egress.rules
+        self._lock = threading.Lock()
+        self._works: dict[str, _Work] = {}
+        self._closing = False
+        self._differing, self._reminded_at = 0, -_REMIND_S
+
+    @property
+    def fault(self) -> str:
+        """Return an empty text: a provider that fails does not make the description unusable."""
+        return ""
+
+    @property
+    def working_s(self) -> float:
+        """Return 0: each exchange has its own time limits."""
+        return 0.0
+
+    def current_load(self) -> EngineLoad:
+        """Return the number of open requests."""
+        return EngineLoad(running=len(self._works))
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Raise ValueError: hosted models take no adapters."""
+        raise ValueError("Hosted models take no adapters.")
+
+    def remove_adapter(self, name: str) -> None:
+        """Raise ValueError: hosted models take no adapters."""
+        raise ValueError("Hosted models take no adapters.")
+
+    def submit(self, request: EngineRequest, sink: Sink) -> None:
+        """Send a request; its events reach `sink` from the event loop's thread.
+
+        Raises:
+            RequestRefused: the description or the wire shape does not allow it.
+        """
+        if request.adapter is not None:
+            raise RequestRefused("Hosted models take no adapters.", code="adapter_not_found")
+        call = self._shape.call(
+            self.description, request.inputs, request.options, stream=request.stream
+        )
+        work = _Work(request, sink, call, self._shape.reader(self.description, call))
+        with self._lock:
+            if self._closing:
+                raise EngineStopped
+            if request.request_id in self._works:
+                raise RequestRefused(f"Request {request.request_id} is running already.")
+            self._works[request.request_id] = work
+        self._loop.call(self._begin, work)
+
+    def cancel(self, request_id: str) -> None:
+        """End a request and its connection; unknown and ended requests are ignored."""
+        self._loop.call(self._end, request_id)
+
+    def close(self) -> None:
+        """Fail the running requests and wait for their ends."""
+        with self._lock:
+            self._closing = True
+        over: Future[None] = self._loop.run(self._end_all())
+        over.result(_CLOSE_S)
+
+    def _begin(self, work: _Work) -> None:
+        work.task = asyncio.get_running_loop().create_task(self._run(work))
+
+    def _end(self, request_id: str) -> None:
+        if (work := self._works.get(request_id)) is not None:
+            work.cancel()
+
+    async def _end_all(self) -> None:
+        works = list(self._works.values())
+        for work in works:
+            work.cancel()
+        await asyncio.gather(*(work.task for work in works if work.task is not None))
+
+    async def _run(self, work: _Work) -> None:
+        answer: Answer | None = None
+        event: Done | Failed
+        try:
+            work.running = True
+            if work.canceled or self._closing:
+                raise asyncio.CancelledError
+            async with asyncio.timeout(self._rules.total_s):
+                answer = await self._send(work)
+                event = await self._read(work, answer)
+        except RequestRefused as error:
+            event = work.failed(error)
+        except TimeoutError:
+            event = work.failed(_late("finish its answer", self._rules.total_s))
+        except asyncio.CancelledError:
+            event = work.failed(EngineStopped()) if self._closing else work.done("canceled")
+        except Exception:
+            name = work.request.request_id
+            logger.exception("Request %s failed", name, extra=about(name))
+            event = work.failed(
+                RequestRefused("The engine failed; try again.", code="engine_error", status=500)
+            )
+        finally:
+            self._works.pop(work.request.request_id, None)
+        work.end(event)
+        if answer is not None:
+            if isinstance(event, Done) and event.finish_reason != "canceled":
+                await answer.finish()
+            answer.close()
+
+    async def _send(self, work: _Work) -> Answer:
+        call, rules = work.call, self._rules
+        credential = None
+        if name := self.description.credential:
+            credential = await self._credentials.get(
+                name, host=self._route.host, deployment_id=self._deployment_id
+            )
+        within_s = rules.first_byte_s if call.stream else rules.total_s
+        return await send(self._route, call, work.body, credential, within_s=within_s)
+
+    async def _read(self, work: _Work, answer: Answer) -> Done:
+        """Pass an answer's pieces on; return its last event. Raises ProviderFailed."""
+        state = work.reader.state
+        # A provider may answer a stream at once, above all by an error.
+        if work.call.stream and answer.content_type != "application/json":
+            await self._stream(work, answer)
+        else:
+            work.send(work.reader.whole(await answer.read(MAX_ANSWER)))
+        if not state.complete:
+            raise ProviderFailed("The provider ended its answer before it was complete.")
+        return work.done(state.finish[min(state.finish)], self._difference(work))
+
+    async def _stream(self, work: _Work, answer: Answer) -> None:
+        splitter, reader, idle_s = EventSplitter(), work.reader, self._rules.idle_s
+        now = asyncio.get_running_loop().time
+        lines = 0
+        try:
+            async with asyncio.timeout(idle_s) as idle:
+                while chunk := await answer.chunk(MAX_ANSWER):
+                    for data in splitter.feed(chunk):
+                        work.send(reader.event(data))
+                        if reader.state.ended:
+                            return
+                    if splitter.lines > lines:
+                        lines = splitter.lines
+                        idle.reschedule(now() + idle_s)
+        except TimeoutError:
+            raise _late("continue its answer", idle_s) from None
+
+    def _difference(self, work: _Work) -> str:
+        """Return the names that an answer states if they are not the described ones; log them."""
+        state, description = work.reader.state, self.description
+        same_model = not state.model or state.model in description.names
+        same_system = description.fingerprint in ("", state.fingerprint)
+        if same_model and same_system:
+            return ""
+        words = f"{state.model or description.model} {state.fingerprint}".strip()[:ANSWERED_AS_MAX]
+        self._differing += 1
+        if time.monotonic() - self._reminded_at >= _REMIND_S:
+            self._reminded_at = time.monotonic()
+            logger.warning(
+                "Deployment %s answers as %r, which its description does not name; %d answers so "
+                "far",
+                self._deployment_id,
+                words,
+                self._differing,
+                extra=about(work.request.request_id),
+            )
+        return words
+
+
+def _late(action: str, seconds: float) -> ProviderFailed:
+    return ProviderFailed(
+        f"The provider did not {action} within {seconds:g} seconds.",
+        code="provider_timeout",
+        status=504,
+    )

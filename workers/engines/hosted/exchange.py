@@ -1,0 +1,67 @@
+"""One exchange with a provider: an authenticated request, and the head of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+from registry.catalog.hosted import HostedDescription
+from workers.egress.connections import Answer, ProviderFailed, Route
+from workers.egress.credentials import Credential
+from workers.engines.hosted.shapes import Call, status_failure
+
+# Most bytes of one answer, and of the body of an error.
+MAX_ANSWER = 64 * 1024 * 1024
+_MAX_ERROR, _ERROR_S = 65_536, 10.0
+
+
+async def send(
+    route: Route, call: Call, body: bytes, credential: Credential | None, *, within_s: float
+) -> Answer:
+    """Send a call; return its answer, which has the status 200. Close it.
+
+    Raises:
+        RequestRefused: there is no valid credential, the provider cannot be reached, or it refuses.
+    """
+    headers = {"Content-Type": "application/json", **call.headers}
+    if credential is not None:
+        headers |= await credential.headers("POST", route.url(call.path), body)
+    answer = await route.send("POST", call.path, body=body, headers=headers, first_byte_s=within_s)
+    if answer.status == 200:
+        return answer
+    try:
+        raise await _failure(answer)
+    finally:
+        answer.close()
+
+
+async def listed_models(
+    route: Route, credential: Credential | None, headers: dict[str, str], *, within_s: float
+) -> bytes | None:
+    """Return the body of the provider's list of models; None if it has no list.
+
+    Raises:
+        RequestRefused: there is no valid credential, or the provider cannot be reached.
+    """
+    if credential is not None:
+        headers = headers | dict(await credential.headers("GET", route.url("/models"), b""))
+    answer = await route.send("GET", "/models", headers=headers, first_byte_s=within_s)
+    try:
+        return await answer.read(MAX_ANSWER) if answer.status == 200 else None
+    finally:
+        answer.close()
+
+
+def names_model(description: HostedDescription, names: list[str]) -> bool:
+    """Return whether a list of models names the described one; Gemini's begin with `models/`."""
+    return description.model in {name.removeprefix("models/") for name in names}
+
+
+async def _failure(answer: Answer) -> ProviderFailed:
+    """Return the failure of an answer with an error's status."""
+    body = b""
+    try:
+        async with asyncio.timeout(_ERROR_S):
+            body = await answer.read(_MAX_ERROR)
+    except (TimeoutError, ProviderFailed):
+        pass  # The status suffices.
+    return status_failure(answer.status, body, answer.retry_after_s)

@@ -1,0 +1,290 @@
+"""OpenAI's wire shape: chat completions and embeddings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from registry.catalog.endpoints import TokenScore
+from registry.catalog.generation import ChatMessage, GenerationInputs, Tool
+from registry.catalog.hosted import HostedDescription
+from registry.catalog.inputs import Inputs, Options, TextInputs, TextOptions
+from workers.egress.connections import ProviderFailed
+from workers.engines.hosted.shapes import (
+    Call,
+    State,
+    exact_json,
+    generation,
+    image_data,
+    malformed,
+    parse,
+    refused,
+    stated_failure,
+    token_limit,
+    used_settings,
+)
+from workers.wire import Delta
+
+_SETTINGS = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "stop",
+        "seed",
+        "choices",
+        "logprobs",
+        "logit_bias",
+        "presence_penalty",
+        "frequency_penalty",
+        "json_schema",
+        "tools",
+        "images",
+    }
+)
+_SENT = ("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty")
+_REASONS = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+_LEAST_SCORE = -9999.0
+
+
+def call(description: HostedDescription, inputs: Inputs, options: Options, *, stream: bool) -> Call:
+    """Return the call for a conversation or for texts to embed. Raises RequestRefused."""
+    if isinstance(inputs, TextInputs):
+        return _embeddings(description, inputs, options)
+    conversation, settings = generation(inputs, options)
+    used = used_settings(description, conversation, settings, _SETTINGS)
+    body: dict[str, Any] = {
+        "model": description.model,
+        "messages": _messages(conversation),
+    }
+    body |= {name: used[name] for name in _SENT if name in used}
+    if (limit := token_limit(description, settings)) is not None:
+        new = "max_completion_tokens" in description.parameters
+        body["max_completion_tokens" if new else "max_tokens"] = limit
+    if "choices" in used:
+        body["n"] = used["choices"]
+    if "logit_bias" in used:
+        body["logit_bias"] = used["logit_bias"]
+    if "logprobs" in used:
+        body |= {"logprobs": True} | (
+            {"top_logprobs": used["logprobs"]} if used["logprobs"] else {}
+        )
+    if "json_schema" in used:
+        schema = {"name": "answer", "schema": used["json_schema"], "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if "tools" in used:
+        body["tools"] = [_tool(tool) for tool in conversation.tools]
+        if settings.tool_name is not None:
+            function = {"name": settings.tool_name}
+            body["tool_choice"] = {"type": "function", "function": function}
+        elif settings.tool_choice == "required":
+            body["tool_choice"] = "required"
+        if not settings.parallel_tool_calls:
+            body["parallel_tool_calls"] = False
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return Call("/chat/completions", body, choices=settings.choices, stream=stream)
+
+
+def reader(description: HostedDescription, call: Call) -> ChatReader | EmbeddingsReader:
+    """Return a reader for the answer to a call."""
+    state = State(choices=call.choices, most_tokens=description.context_tokens)
+    if call.path == "/embeddings":
+        # A request may have more texts than the context of one.
+        count = len(call.body["input"])
+        state.most_tokens *= count
+        return EmbeddingsReader(state, count)
+    return ChatReader(state)
+
+
+class ChatReader:
+    """Reads chat completions, whole or streamed; reasoning is skipped."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def event(self, data: bytes) -> list[Delta]:
+        """Return the pieces in the data of one event. Raises ProviderFailed."""
+        state = self.state
+        if data == b"[DONE]":
+            state.complete, state.ended = len(state.finish) == state.choices, True
+            return []
+        deltas: list[Delta] = []
+        try:
+            event = parse(data)
+            if event.get("error"):
+                raise stated_failure(event)
+            state.names(event.get("model"), event.get("system_fingerprint"))
+            for choice in event.get("choices") or ():
+                index = choice.get("index", 0)
+                deltas += self._pieces(index, choice.get("delta") or {}, choice.get("logprobs"))
+                if reason := choice.get("finish_reason"):
+                    deltas += state.end(index, _REASONS.get(reason, "stop"))
+            if usage := event.get("usage"):
+                state.usage(usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise malformed(error) from error
+        return deltas
+
+    def whole(self, body: bytes) -> list[Delta]:
+        """Return the pieces of an answer that was not streamed. Raises ProviderFailed."""
+        state = self.state
+        deltas: list[Delta] = []
+        try:
+            answer = parse(body)
+            if answer.get("error"):
+                raise stated_failure(answer)
+            state.names(answer.get("model"), answer.get("system_fingerprint"))
+            for choice in answer["choices"]:
+                index = choice.get("index", 0)
+                deltas += self._pieces(index, choice["message"], choice.get("logprobs"))
+                deltas += state.end(index, _REASONS.get(choice.get("finish_reason"), "stop"))
+            usage = answer.get("usage") or {}
+            state.usage(usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise malformed(error) from error
+        state.complete = len(state.finish) == state.choices
+        return deltas
+
+    def _pieces(self, index: int, part: Any, logprobs: Any) -> list[Delta]:
+        """Return the pieces of a message, or of the next part of one."""
+        deltas = []
+        text = part.get("content") or part.get("refusal") or ""
+        if isinstance(text, list):
+            text = "".join(each["text"] for each in text if each.get("type") == "text")
+        scores = _scores(logprobs)
+        if text or scores:
+            deltas.append(self.state.text(index, text, scores))
+        for number, tool in enumerate(part.get("tool_calls") or ()):
+            function = tool.get("function") or {}
+            deltas.append(
+                self.state.tool(
+                    index,
+                    tool.get("index", number),
+                    tool.get("id"),
+                    function.get("name") or "",
+                    function.get("arguments") or "",
+                )
+            )
+        return deltas
+
+
+class EmbeddingsReader:
+    """Reads a vector for each of `count` texts."""
+
+    def __init__(self, state: State, count: int) -> None:
+        self.state = state
+        self._count = count
+
+    def event(self, data: bytes) -> list[Delta]:
+        """Raise ProviderFailed: vectors are not streamed."""
+        raise ProviderFailed("The provider streamed an answer that was not requested as a stream.")
+
+    def whole(self, body: bytes) -> list[Delta]:
+        """Record the vectors of an answer; it has no pieces. Raises ProviderFailed."""
+        try:
+            answer = orjson.loads(body)
+            if answer.get("error"):
+                raise stated_failure(answer)
+            self.state.names(answer.get("model"))
+            rows = sorted(answer["data"], key=lambda row: row["index"])
+            if [row["index"] for row in rows] != list(range(self._count)):
+                raise ValueError("it does not have one vector for each text")
+            results = [row["embedding"] for row in rows]
+            if len({len(vector) for vector in results}) != 1 or not all(map(_numbers, results)):
+                raise ValueError("a vector is not a list of numbers")
+            usage = answer.get("usage") or {}
+            self.state.usage(usage.get("prompt_tokens"), 0)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise malformed(error) from error
+        self.state.results, self.state.finish, self.state.complete = results, {0: "stop"}, True
+        return []
+
+
+def _numbers(vector: Sequence[Any]) -> bool:
+    return bool(vector) and all(
+        type(number) in (float, int) and math.isfinite(number) for number in vector
+    )
+
+
+def _embeddings(description: HostedDescription, inputs: TextInputs, options: Options) -> Call:
+    if getattr(inputs, "tokens", None):
+        raise refused("tokens", "send texts")
+    if isinstance(options, TextOptions) and options.truncate != "none":
+        raise refused("truncate", "shorten the texts")
+    body = {"model": description.model, "input": inputs.input, "encoding_format": "float"}
+    return Call("/embeddings", body)
+
+
+def _messages(inputs: GenerationInputs) -> list[dict[str, Any]]:
+    images = iter(inputs.images)
+    return [_message(message, images) for message in inputs.messages or ()]
+
+
+def _message(message: ChatMessage, images: Any) -> dict[str, Any]:
+    body: dict[str, Any] = {"role": message.role, "content": message.content}
+    if not isinstance(message.content, str):
+        body["content"] = [
+            {"type": "text", "text": part.text}
+            if part.type == "text"
+            else {"type": "image_url", "image_url": {"url": _data_url(next(images))}}
+            for part in message.content
+        ]
+    if message.tool_calls:
+        body["content"] = body["content"] or None
+        body["tool_calls"] = [
+            {
+                "id": each.id,
+                "type": "function",
+                "function": {
+                    "name": each.name,
+                    "arguments": exact_json(each.arguments),
+                },
+            }
+            for each in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        body["tool_call_id"] = message.tool_call_id
+    return body
+
+
+def _data_url(image: Any) -> str:
+    content_type, data = image_data(image)
+    return f"data:{content_type};base64,{data}"
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function | ({"strict": True} if tool.strict else {})}
+
+
+def _scores(logprobs: Any) -> list[TokenScore] | None:
+    content = logprobs.get("content") if logprobs else None
+    if not content:
+        return None
+    return [
+        (
+            _token(each),
+            max(_LEAST_SCORE, float(each["logprob"])),
+            [
+                (_token(other), max(_LEAST_SCORE, float(other["logprob"])))
+                for other in each.get("top_logprobs") or ()
+            ],
+        )
+        for each in content
+    ]
+
+
+def _token(each: Any) -> str:
+    """Return a token's bytes as Latin-1."""
+    data = each.get("bytes")
+    encoded = each["token"].encode() if data is None else bytes(data)
+    return str(encoded, "latin-1")

@@ -1,0 +1,440 @@
+"""Parts that all wire shapes share: checks of settings, readers of answers, errors of providers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from registry.catalog.endpoints import TokenScore
+from registry.catalog.generation import MAX_CALLS, ChatMessage, GenerationInputs, SamplingOptions
+from registry.catalog.hosted import HostedDescription
+from registry.catalog.inputs import Inputs, Options
+from workers.egress.connections import ProviderFailed
+from workers.engines.protocol import RequestRefused
+from workers.wire import Delta
+
+# Of one request, with images in base64.
+MAX_BODY = 64 * 1024 * 1024
+_CHARACTERS_PER_TOKEN = 4
+_TOKENS_PER_IMAGE = 1_000
+_IMAGES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a provider: path below the base URL, body, and headers of its shape."""
+
+    path: str
+    body: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    # Several choices have separate ends.
+    choices: int = 1
+    stream: bool = False
+
+
+class Reader(Protocol):
+    """Reads the answer to one call and remembers what it stated."""
+
+    state: State
+
+    def event(self, data: bytes) -> list[Delta]:
+        """Return the pieces in the data of one event. Raises ProviderFailed."""
+
+    def whole(self, body: bytes) -> list[Delta]:
+        """Return the pieces of an answer that was not streamed. Raises ProviderFailed."""
+
+
+class Shape(Protocol):
+    """The wire shape of a family of providers: a module with pure functions."""
+
+    def call(
+        self, description: HostedDescription, inputs: Inputs, options: Options, *, stream: bool
+    ) -> Call:
+        """Return the call for a typed request.
+
+        Raises:
+            RequestRefused: a setting is not permitted, or the shape cannot express it.
+        """
+
+    def reader(self, description: HostedDescription, call: Call) -> Reader:
+        """Return a reader for the answer to a call."""
+
+
+@dataclass(slots=True)
+class State:
+    """Everything that an answer has stated so far.
+
+    Attributes:
+        choices: Number of requested choices.
+        most_tokens: Highest count of tokens that is believed.
+        complete: All choices have ended.
+        ended: The provider said that nothing follows.
+        finish: Finish reason of each choice that ended.
+        prompt_tokens, completion_tokens: Usage as the provider states it; None if it did not.
+        model, fingerprint: Names that the answer states; empty if it does not.
+        results: Results of tasks that are not generated.
+        stop: The stop text that ended the answer, if the provider names it.
+    """
+
+    choices: int = 1
+    most_tokens: int = 100_000_000
+    complete: bool = False
+    ended: bool = False
+    finish: dict[int, str] = field(default_factory=dict)
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    model: str = ""
+    fingerprint: str = ""
+    results: list[Any] | None = None
+    stop: str = ""
+    characters: int = 0
+    _counted: int = 0
+    _calls: dict[int, dict[Any, tuple[int, Any]]] = field(default_factory=dict)
+
+    @property
+    def estimated_tokens(self) -> int:
+        """Return an estimate of the tokens of all pieces so far."""
+        return -(-self.characters // _CHARACTERS_PER_TOKEN)
+
+    def text(self, index: int, text: str, scores: list[TokenScore] | None = None) -> Delta:
+        """Return a piece of text of one choice."""
+        if not isinstance(text, str):
+            raise TypeError("a text is not a string")
+        return Delta(text, self._count(text), self._index(index), None, scores)
+
+    def tool(self, index: int, place: Any, id_: Any, name: str, arguments: str) -> Delta:
+        """Return a piece of a tool call.
+
+        `place` is the call's place as the provider counts, and `id_` its ID. Some providers use a
+        place again for another ID, or an ID again at another place; both begin another call.
+        """
+        if not isinstance(name, str) or not isinstance(arguments, str):
+            raise TypeError("a tool call has no name or arguments")
+        calls = self._calls.setdefault(self._index(index), {})
+        known = calls.get(place)
+        if known is None or (id_ and known[1] and id_ != known[1]):
+            number = 1 + max((each for each, _ in calls.values()), default=-1)
+            if number >= MAX_CALLS:
+                raise ValueError(f"an answer has more than {MAX_CALLS} tool calls")
+            calls[place] = known = (number, id_)
+        else:
+            name = ""  # Stated by the first piece; some providers repeat it.
+        return Delta("", self._count(name + arguments), index, (known[0], name, arguments))
+
+    def end(self, index: int, reason: str) -> list[Delta]:
+        """Record the end of a choice; return its event if there are several."""
+        if reason == "stop" and self._calls.get(index):
+            reason = "tool_calls"
+        self.finish[self._index(index)] = reason
+        return [Delta("", 0, index, finish=reason)] if self.choices > 1 else []
+
+    def usage(self, prompt: Any, completion: Any) -> None:
+        """Record the stated usage; counts that cannot be true are not believed."""
+        if self._credible(prompt):
+            self.prompt_tokens = prompt
+        if self._credible(completion):
+            self.completion_tokens = completion
+
+    def _credible(self, count: Any) -> bool:
+        return type(count) is int and 0 <= count <= self.most_tokens
+
+    def names(self, model: Any, fingerprint: Any = None) -> None:
+        """Record the model and fingerprint that an event states."""
+        if isinstance(model, str) and model:
+            self.model = model[:200]
+        if isinstance(fingerprint, str) and fingerprint:
+            self.fingerprint = fingerprint[:100]
+
+    def _index(self, index: Any) -> int:
+        if type(index) is not int or not 0 <= index < self.choices:
+            raise ValueError("an event belongs to a choice that was not requested")
+        return index
+
+    def _count(self, text: str) -> int:
+        self.characters += len(text)
+        before, self._counted = self._counted, self.estimated_tokens
+        return self._counted - before
+
+
+def malformed(error: Exception) -> ProviderFailed:
+    """Return the failure for an answer that is not in the provider's shape."""
+    return ProviderFailed(f"The provider sent a malformed answer: {str(error)[:120]}.")
+
+
+def parse(data: bytes, *, exact: bool = False) -> dict[str, Any]:
+    """Return the object in JSON. With `exact`, whole numbers of any size keep their value.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    # orjson is four times as fast, but makes whole numbers beyond 64 bits inexact.
+    value = json.loads(data, parse_constant=_no_constant) if exact else orjson.loads(data)
+    if not isinstance(value, dict):
+        raise ValueError("it is not an object")
+    return value
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON. Raises RequestRefused if it is too large."""
+    try:
+        data = orjson.dumps(body)
+    except TypeError:
+        # A whole number beyond 64 bits, or a lone surrogate.
+        data = json.dumps(body).encode()
+    if len(data) > MAX_BODY:
+        raise RequestRefused(
+            f"The request has {len(data):,} bytes; at most {MAX_BODY:,} are sent to a provider.",
+            code="request_too_large",
+            status=413,
+        )
+    return data
+
+
+def exact_json(value: Any) -> str:
+    """Return a tool call's arguments as JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"it has {name}")
+
+
+def provider_error(body: Any) -> str:
+    """Return the message of a provider's error, of at most 300 characters."""
+    error = body.get("error", body) if isinstance(body, Mapping) else body
+    if isinstance(error, Mapping):
+        error = error.get("message") or error.get("detail") or error.get("code") or ""
+    return str(error)[:300] if isinstance(error, str) else ""
+
+
+def generation(inputs: Inputs, options: Options) -> tuple[GenerationInputs, SamplingOptions]:
+    """Return a conversation and its settings. Raises RequestRefused if it is none."""
+    if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
+        raise RequestRefused("Hosted models of this wire shape only answer conversations.")
+    if inputs.messages is None:
+        raise refused("suffix" if inputs.suffix else "prompt", "send messages")
+    return inputs, options
+
+
+def refused(name: str, fix: str = "leave it out") -> RequestRefused:
+    """Return the refusal of a setting that the wire shape cannot express."""
+    return RequestRefused(
+        f"The provider of this model cannot honor {name}; {fix}.", code="unsupported_parameter"
+    )
+
+
+def used_settings(
+    description: HostedDescription,
+    inputs: GenerationInputs,
+    options: SamplingOptions,
+    supported: Iterable[str],
+) -> dict[str, Any]:
+    """Return the settings of a request that its provider must be told, by name.
+
+    `supported` are those that the wire shape can express. A setting that has its default value is
+    not sent, unless the caller states it and the description permits it.
+
+    Raises:
+        RequestRefused: the description does not permit a setting, or the shape cannot express it.
+    """
+    values: dict[str, Any] = {
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "stop": options.stop,
+        "seed": options.seed,
+        "choices": options.choices,
+        "logprobs": options.logprobs,
+        "logit_bias": options.logit_bias,
+        "presence_penalty": options.presence_penalty,
+        "frequency_penalty": options.frequency_penalty,
+        "json_schema": options.json_schema,
+        "tools": inputs.tools,
+        "images": inputs.images,
+    }
+    permitted, able = set(description.parameters), set(supported)
+    used: dict[str, Any] = {}
+    for name, value in values.items():
+        if value in (None, [], {}) or value == _DEFAULTS.get(name):
+            if name in options.stated and name in permitted and name in able:
+                used[name] = value
+            continue
+        if name not in permitted:
+            raise RequestRefused(
+                f"The approved description of this model does not permit {name}; leave it out.",
+                code="unsupported_parameter",
+            )
+        if name not in able:
+            raise refused(name)
+        used[name] = value
+    for name, value in (
+        ("best_of", options.best_of not in (None, options.choices)),
+        ("echo", options.echo),
+        ("reference", options.reference is not None),
+    ):
+        if value:
+            raise refused(name)
+    return used
+
+
+_DEFAULTS = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "choices": 1,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+
+
+def token_limit(description: HostedDescription, options: SamplingOptions) -> int | None:
+    """Return the limit on the answer's tokens to send; None if the description permits none.
+
+    Raises:
+        RequestRefused: the caller states a limit that is not permitted or cannot be kept.
+    """
+    limit, stated = options.max_tokens, "max_tokens" in options.stated
+    if limit == 0:
+        raise refused("max_tokens: 0", "request at least one token")
+    if not {"max_tokens", "max_completion_tokens"} & set(description.parameters):
+        if stated:
+            raise RequestRefused(
+                "The approved description of this model does not permit max_tokens; leave it out.",
+                code="unsupported_parameter",
+            )
+        return None
+    if stated and limit is not None and limit > description.max_tokens:
+        raise RequestRefused(
+            f"max_tokens is {limit}; this model answers with at most {description.max_tokens} "
+            "tokens.",
+            code="max_tokens_too_large",
+        )
+    return min(limit or description.max_tokens, description.max_tokens)
+
+
+def image_data(image: Any) -> tuple[str, str]:
+    """Return the content type of an image, and its bytes in base64."""
+    if hasattr(image, "read_bytes"):
+        data = image.read_bytes()
+    else:
+        image.seek(0)
+        data = image.read()
+    content_type = next((name for head, name in _IMAGES if data.startswith(head)), "image/webp")
+    return content_type, base64.b64encode(data).decode()
+
+
+def system_and_turns(messages: Sequence[ChatMessage]) -> tuple[str, list[ChatMessage]]:
+    """Return the system prompt at the beginning of a conversation, and its other turns.
+
+    Raises:
+        RequestRefused: a system message is not at the beginning, or a role is unknown.
+    """
+    system: list[str] = []
+    turns: list[ChatMessage] = []
+    for message in messages:
+        if message.role in ("system", "developer"):
+            if turns:
+                raise refused("a system message after the first turn", "put system messages first")
+            system.append(message.text)
+        elif message.role in ("user", "assistant", "tool"):
+            turns.append(message)
+        else:
+            raise refused(f"the role {message.role!r}", "use system, user, assistant or tool")
+    return "\n\n".join(system), turns
+
+
+def estimate_prompt(inputs: Inputs) -> int:
+    """Return an estimate of a request's tokens, for answers without stated usage."""
+    if isinstance(inputs, GenerationInputs):
+        texts = [message.text for message in inputs.messages or ()]
+        texts += [
+            call.name + str(call.arguments)
+            for message in inputs.messages or ()
+            for call in message.tool_calls
+        ]
+        texts += [tool.name + tool.description + str(tool.parameters) for tool in inputs.tools]
+        images = len(inputs.images)
+    else:
+        texts, images = list(getattr(inputs, "input", ())), 0
+    characters = sum(map(len, texts))
+    return -(-characters // _CHARACTERS_PER_TOKEN) + images * _TOKENS_PER_IMAGE
+
+
+def status_failure(status: int, body: bytes, retry_after_s: int) -> ProviderFailed:
+    """Return the failure for an answer by its HTTP status.
+
+    The provider's words reach the caller only if they concern the request.
+    """
+    match status:
+        case 400 | 413 | 422:
+            try:
+                parsed = parse(body)
+            except ValueError:
+                parsed = {}
+            error = parsed.get("error")
+            long = isinstance(error, Mapping) and error.get("code") == "context_length_exceeded"
+            return ProviderFailed(
+                f"The provider refused the request: {provider_error(parsed) or 'no reason given'}",
+                code="context_length_exceeded" if long else "provider_refused",
+                status=413 if status == 413 else 400,
+            )
+        case 401 | 403:
+            return ProviderFailed(
+                "The provider refused the credential of this model; its owner must replace it.",
+                code="credential_unavailable",
+                status=503,
+            )
+        case 402:
+            return ProviderFailed(
+                "The provider requires a payment.", code="provider_overloaded", status=503
+            )
+        case 404:
+            return ProviderFailed("The provider does not know the model or the path.")
+        case 408 | 504:
+            return ProviderFailed(
+                "The provider did not answer in time.", code="provider_timeout", status=504
+            )
+        case 429:
+            return ProviderFailed(
+                "The provider limits its requests; try again later.",
+                code="provider_rate_limited",
+                status=429,
+                retry_after_s=retry_after_s,
+            )
+        case 503 | 529:
+            return ProviderFailed(
+                "The provider is overloaded; try again later.",
+                code="provider_overloaded",
+                status=503,
+                retry_after_s=retry_after_s,
+            )
+    return ProviderFailed(f"The provider answered with status {status}.")
+
+
+def stated_failure(body: Any) -> ProviderFailed:
+    """Return the failure that an answer with status 200, or an event of it, states."""
+    error = body.get("error")
+    kind = ""
+    if isinstance(error, Mapping):
+        kind = " ".join(
+            str(error.get(name, ""))[:60] for name in ("type", "code", "status")
+        ).lower()
+    message = provider_error(body) or "It gave no reason."
+    if "rate" in kind or "429" in kind or "exhausted" in kind:
+        return ProviderFailed(
+            f"The provider limits its requests: {message}",
+            code="provider_rate_limited",
+            status=429,
+        )
+    if "overloaded" in kind or "unavailable" in kind or "503" in kind:
+        return ProviderFailed(
+            f"The provider is overloaded: {message}", code="provider_overloaded", status=503
+        )
+    return ProviderFailed(f"The provider failed: {message}")
