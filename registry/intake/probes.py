@@ -95,7 +95,7 @@ def intakes_probe() -> int:
 def intake_probed(*, intake_id: int) -> Intake:
     """Decide on the reported call of an intake's provider. Only for the control plane; idempotent.
 
-    If the model answered as it is described, the intake awaits a signature. If it answered under
+    If the model answered as described, the intake awaits a signature. If it answered under
     another name, or could not be reached `TRIES_MAX` times, the intake is rejected. Otherwise it is
     called again later.
     """
