@@ -219,6 +219,5 @@ def logged_sizes(records: Sequence[UsageRecord]) -> dict[str, dict[str, Any]]:
         occurred_at__gte=min(times),
         occurred_at__lte=max(times),
     )
-    return {
-        row["request_id"]: row for row in rows.order_by("pk").values("request_id", "size", "cut")
-    }
+    values = rows.order_by("pk").values_list("request_id", "size", "cut")
+    return {name: {"size": size, "cut": cut} for name, size, cut in values}
