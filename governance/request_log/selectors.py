@@ -219,5 +219,5 @@ def logged_sizes(records: Sequence[UsageRecord]) -> dict[str, dict[str, Any]]:
         occurred_at__gte=min(times),
         occurred_at__lte=max(times),
     )
-    sizes = rows.order_by("pk").values_list("request_id", "size", "cut")
-    return {request_id: {"size": size, "cut": cut} for request_id, size, cut in sizes}
+    values = rows.order_by("pk").values_list("request_id", "size", "cut")
+    return {name: {"size": size, "cut": cut} for name, size, cut in values}

@@ -449,6 +449,7 @@ def nowhere(company: Company) -> dict[str, Any]:
         "rules": "audit-export",
         "tests": 1,
         "jobs": uuid.UUID(int=7),
+        "requests": "req_dead",
         "uploads": uuid.UUID(int=7),
     }
 
