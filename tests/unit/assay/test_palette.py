@@ -94,12 +94,12 @@ def test_every_kind_of_thing_is_found_by_an_administrator_or_a_developer(company
 def test_another_departments_names_are_neither_shown_nor_found(company: Company) -> None:
     Model.objects.create(
         name="quicksilver", department=company.departments["engineering"],
-        task="text-generation", description="A secret of engineering.", created_by=company.enzo,
+        task="text-generation", description="A mystery of engineering.", created_by=company.enzo,
     )  # fmt: skip
     assert titles(company.enzo, "quicksilver") == ["quicksilver"]
     for person in (company.fay, company.clara):
         found = [title for typed in TYPED for title in titles(person, typed)]
-        assert titles(person, "quicksilver") == titles(person, "secret") == []
+        assert titles(person, "quicksilver") == titles(person, "mystery") == []
         assert not [title for title in found if "Enzo" in title or "quicksilver" in title]
         assert f"Review {company.review_open.pk}: {company.review_open.subject_name}" not in found
 
@@ -189,7 +189,7 @@ def test_a_search_costs_a_fixed_number_of_queries(company: Company) -> None:
 
     # One for each kind of thing; the policy is read once.
     before = {typed: counted(typed) for typed in ("e", "no such thing", "", "docstring")}
-    assert before == {"e": 22, "no such thing": 22, "": 8, "docstring": 22}
+    assert before == {"e": 23, "no such thing": 23, "": 8, "docstring": 23}
     for number in range(30):
         Model.objects.create(
             name=f"e-docstring-{number}", department=company.departments["engineering"],
