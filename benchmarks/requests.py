@@ -109,7 +109,7 @@ def _filters() -> dict[str, dict[str, Any]]:
         "outcome=failed, time >= 7 s": {"outcome": "failed", "slower_ms": 7_000},
         "user, few": {"user": USER},
         "user, many": {"user": BUSY_USER},
-        "user, none": {"user": "no-one"},
+        "user, none": {"user": "unknown"},
         "streamed": {"streamed": True},
         "in one piece, none": {"streamed": False},
     }

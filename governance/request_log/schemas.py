@@ -19,9 +19,9 @@ Outcome = Literal["ok", "failed", "canceled"]
 
 
 class RequestLogSettings(Schema):
-    """Log settings of a department. Content is kept for `days`; at most
-    `daily_mib` a day are logged. With `second_factor`, reading content takes a fresh one. With
-    `datasets`, content may become rows of datasets."""
+    """Logging of a department's requests. Content is kept for `days`; at most `daily_mib` are
+    logged a day. With `second_factor`, reading content takes a fresh one. With `datasets`, content
+    may become rows of datasets."""
 
     mode: Choice[LogMode]
     days: int = Field(default=30, ge=1, le=DAYS_MAX)

@@ -15,8 +15,9 @@ import openai
 import pytest
 from django.utils import timezone
 
-from assay.gateway.run import breakers, execution
+from assay.gateway.run import breakers, execution, pace
 from assay.gateway.run.breakers import Breakers, RetryBudget
+from assay.gateway.run.pace import Paces
 from governance.people.models import Department
 from governance.quotas.store import read_counts
 from governance.usage.records import UsageEntry
@@ -468,6 +469,47 @@ def test_a_retry_budget_is_spent_and_earned() -> None:
     for _ in range(11):
         budget.earn("writer")
     assert [budget.spend("writer") for _ in range(2)] == [True, False]
+
+
+def test_a_pace_counts_busy_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    paces = Paces()
+    for _ in range(pace.LEAST):
+        assert paces.expected_s(1) == 0.0
+        paces.begin(1)
+        now[0] += 2.0
+        paces.end(1, answered=True)
+        now[0] += 500.0
+    for _ in range(3):
+        paces.begin(1)
+    assert paces.expected_s(1) == pytest.approx(6.0)
+    paces.end(1, answered=False)
+    assert paces.expected_s(1) == pytest.approx(4.0)
+
+
+def test_a_request_that_would_be_too_late_is_refused_at_once_and_costs_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = stage.deployment(behavior=saying("own"))
+    stage.limit("requests_per_minute", 5)
+    token = stage.key()
+    paces = stage.application.gateway.start().parts.paces
+    now = [1000.0]
+    with monkeypatch.context() as patched:
+        patched.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        for _ in range(pace.LEAST):
+            paces.begin(deployment.pk)
+            now[0] += 100.0
+            paces.end(deployment.pk, answered=True)
+        for _ in range(4):
+            paces.begin(deployment.pk)
+        late = stage.post(CHAT, token, json=GOOD)
+        assert (late.status_code, late.json()["error"]["code"]) == (503, "deadline_unreachable")
+        assert int(late.headers["retry-after"]) > 100
+        assert not stage.responders[0].requests
+        target(stage, deployment, "fallback", saying("fallback"))
+        assert text_of(stage.post(CHAT, token, json=GOOD)) == "fallback"
 
 
 def test_entries_of_other_gateways_without_a_route_are_read() -> None:

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from assay.gateway.access.deployment_entries import provider_tariff
+from governance.credentials.models import Credential
 from governance.errors import InvalidInput, NotFound, NotPermitted
 from governance.people.models import Person
 from governance.quotas.prices import FREE, Tariff
@@ -159,15 +160,51 @@ def test_the_job_makes_the_canonical_file_and_the_intake_waits_for_the_provider(
     assert intake.hosted == HostedDescription.read(described()).model_dump(mode="json")
 
 
-def test_an_egress_worker_gets_the_order_and_reports_and_a_node_may_not() -> None:
+def probing() -> Intake:
+    """An intake whose provider must be called."""
     intake, _ = requested()
     content = HostedDescription.read(described())
     Intake.objects.filter(pk=intake.pk).update(
         state=IntakeState.PROBING, hosted=content.model_dump(mode="json"), job_id=uuid4()
     )
     IntakeProbe.objects.create(intake=intake)
+    return intake
+
+
+def credential() -> Credential:
+    return Credential.objects.create(
+        department=company.department("clinical"),
+        name="example-key",
+        kind="header",
+        hosts=["api.example.com"],
+        sealed=b"sealed",
+        sealed_to="0" * 16,
+        created_by=Person.objects.earliest("pk"),
+    )
+
+
+def test_an_egress_worker_gets_the_order_and_reports_and_a_node_may_not() -> None:
+    intake = probing()
+    content = HostedDescription.read(described())
+    credential()
     control = DirectControl()
     (order,) = control.probes(worker="egress@a")
+    sealed = control.credential(
+        worker="egress@a",
+        deployment_id=0,
+        name="example-key",
+        host="api.example.com",
+        intake_id=intake.pk,
+    )
+    assert (sealed.department, sealed.sealed) == ("clinical", b"sealed")
+    with pytest.raises(NotFound, match="does not call the provider"):
+        control.credential(
+            worker="egress@b",
+            deployment_id=0,
+            name="example-key",
+            host="api.example.com",
+            intake_id=intake.pk,
+        )
     assert (order.intake_id, order.department, order.task) == (intake.pk, "clinical", GENERATE)
     assert order.description == content
     control.probe_report(worker="egress@a", intake_id=intake.pk, result=answered())

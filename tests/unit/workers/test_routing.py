@@ -148,20 +148,19 @@ def test_another_departments_deployment_target_or_release_does_not_exist() -> No
 
 
 @pytest.mark.parametrize(
-    ("columns", "sentence"),
+    ("options", "sentence"),
     [
-        ({"deployment_name": "other"}, "was approved for the name other"),
+        ({"name": "other"}, "was approved for the name other"),
         ({"environment": "staging"}, "was approved for staging"),
         ({"state": ReleaseState.RECALLED}, "may not serve"),
-        ({"expires_at": timezone.now() - timedelta(days=1)}, "expired"),
+        ({"hours": -0.001}, "expired"),
     ],
 )
 def test_a_release_that_may_not_serve_here_is_no_target(
-    columns: dict[str, Any], sentence: str
+    options: dict[str, Any], sentence: str
 ) -> None:
     primary = deployed()
-    new = release(adapter(b"new"), name=columns.pop("deployment_name", "docs"))
-    Release.objects.filter(pk=new.pk).update(**columns)
+    new = release(adapter(b"new"), **options)
     with pytest.raises(WrongState, match=sentence):
         changed(primary, {"release": new.pk, "role": "fallback"})
     assert not primary.targets.exists()
@@ -269,7 +268,8 @@ def test_a_new_release_of_the_name_keeps_the_targets_of_the_former_one() -> None
 def test_a_person_who_stops_a_deployment_stops_its_targets() -> None:
     primary = deployed()
     target = canary_of(primary)
-    deployment_stop(actor=company.developer(), deployment_id=primary.pk, reason="Enough")
+    operator = company.person("omar", "operator")
+    deployment_stop(actor=operator, deployment_id=primary.pk, reason="Enough")
     target.refresh_from_db()
     assert (target.state, target.message) == (
         "stopped",
@@ -305,16 +305,24 @@ def test_a_loaded_fallback_takes_the_place_of_a_primary_whose_release_ended(
     assert targets_settle() == 0
 
 
-def used(name: str, release_id: int, outcome: str, count: int, *, ms: int = 100) -> None:
+def used(
+    name: str,
+    release_id: int,
+    outcome: str,
+    count: int,
+    *,
+    ms: int = 100,
+    endpoint: str = "/v1/chat/completions",
+) -> None:
     now = timezone.now()
     UsageRecord.objects.bulk_create(
         UsageRecord(
-            request_id=f"{release_id}-{outcome}-{ms}-{number}",
+            request_id=f"{release_id}-{outcome}-{ms}-{endpoint}-{number}",
             occurred_at=now,
             department="clinical",
             deployment=name,
             release=release_id,
-            endpoint="/v1/chat/completions",
+            endpoint=endpoint,
             outcome=outcome,
             total_ms=ms + number % 7,
         )
@@ -359,12 +367,12 @@ def test_requests_before_the_share_and_copies_for_shadows_are_not_compared() -> 
     primary = deployed()
     canary = canary_of(primary)
     used("docs", primary.release_id, "ok", 50)
-    used("docs", canary.release_id, "failed", 50)
-    UsageRecord.objects.filter(release=canary.release_id).update(endpoint="jobs/shadow")
-    Deployment.objects.filter(pk=canary.pk).update(routed_at=timezone.now() - timedelta(hours=1))
+    used("docs", canary.release_id, "failed", 50, endpoint="jobs/shadow")
+    rows = Deployment.objects.filter(pk=canary.pk)
+    rows.update(routed_at=timezone.now() - timedelta(hours=1))
     assert canaries_judge() == 0
-    UsageRecord.objects.update(endpoint="/v1/chat/completions")
-    Deployment.objects.filter(pk=canary.pk).update(routed_at=timezone.now() + timedelta(hours=1))
+    used("docs", canary.release_id, "failed", 50)
+    rows.update(routed_at=timezone.now() + timedelta(hours=1))
     assert canaries_judge() == 0
     canary.refresh_from_db()
     assert canary.canary_verdict["canary"]["requests"] == 0

@@ -82,7 +82,7 @@ class LogKeyAnswer(serializers.Serializer[Any]):
 
 
 class RequestLogAnswer(serializers.Serializer[Any]):
-    """Log settings of a department, the amounts of its last days, and its keys."""
+    """Settings of a department's log, the amounts of its last days, and its keys."""
 
     department = serializers.CharField()
     mode = serializers.ChoiceField(choices=LogMode.choices)

@@ -152,7 +152,8 @@ class Shadows:
         self, copy: InferenceRequest, inbox: Inbox, plan: Plan, lifetime_s: float
     ) -> tuple[Done, float | None]:
         """Return the end of the copy's answer, and the time of the first token of a stream."""
-        tokens, first_at = 0, None
+        tokens = 0
+        first_at: float | None = None
         try:
             async with asyncio.timeout(lifetime_s):
                 while isinstance(event := await inbox.get(), Delta):

@@ -50,7 +50,7 @@ class EndUserForm(TablerForm):
 
 
 class RequestLogForm(TablerForm):
-    """Log settings of a department."""
+    """Settings of a department's log."""
 
     mode = forms.ChoiceField(
         label="Log",

@@ -205,7 +205,7 @@ class RequestsExport(ActionScreen):
 
 
 class DepartmentLog(ActionScreen):
-    """Log settings of a department, how much it logged, its keys, and what can be erased."""
+    """Settings of a department's log, its amounts and keys, and forms that erase content."""
 
     template_name = "portal/requests/department.html"
 
