@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from governance.credentials.sealing import public_key_of, seal, secret_context
-from registry.catalog.generation import ChatMessage, GenerationInputs
+from registry.catalog.generation import ChatMessage, GenerationInputs, SamplingOptions
 from registry.catalog.hosted import ProbeResult
 from tests.unit.workers import company
 from tests.unit.workers.provider import Answers, Provider, described, replies
@@ -148,7 +148,8 @@ def test_each_deployment_has_its_own_engine_for_one_description(
         answers = Answers()
         inputs = GenerationInputs(messages=[ChatMessage(role="user", content="Hello")])
         assert engines[0] is not None
-        engines[0].engine.submit(EngineRequest("req_1", inputs, stream=False), answers)
+        request = EngineRequest("req_1", inputs, SamplingOptions(), stream=False)
+        engines[0].engine.submit(request, answers)
         assert isinstance(answers.end, Done)
         assert provider.received[0].headers["authorization"] == "Bearer sk-1"
         host.unload(plans[0].deployment_id)
